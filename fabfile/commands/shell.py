@@ -1,0 +1,73 @@
+"""Scripts for a POSIX shell: quoting, joining, and hiding secrets when they are shown. It runs nothing."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MASK = "••••••"
+
+
+def quote(value: str | int | float) -> str:
+    """One shell word that the shell reads back byte for byte. Raises ValueError for a NUL byte."""
+    text = str(value)
+    if "\0" in text:
+        raise ValueError("a NUL byte cannot travel in shell text")
+    return shlex.quote(text)
+
+
+def words(*values: str | int | float) -> str:
+    """A command line of quoted words."""
+    return " ".join(quote(value) for value in values)
+
+
+@dataclass(frozen=True)
+class Script:
+    """Shell text that runs as one unit under `sh`, and the secret strings in it."""
+
+    text: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def masked(self) -> str:
+        """The text as people may see it."""
+        shown = self.text
+        for secret in self.secrets:
+            shown = shown.replace(secret, MASK)
+        return shown
+
+
+def script(*parts: str | Script) -> Script:
+    """Join lines and scripts, in order, into one script that stops at its first failing command."""
+    texts = ["set -eu"]
+    secrets: list[str] = []
+    for part in parts:
+        if isinstance(part, Script):
+            texts.append(part.text.removeprefix("set -eu\n"))
+            secrets.extend(part.secrets)
+        elif part:
+            texts.append(part)
+    return Script("\n".join(texts) + "\n", tuple(dict.fromkeys(secrets)))
+
+
+def write_file(path: str, content: str, *, mode: str = "0600", secret: bool = False) -> Script:
+    """Write a file by temp and rename, so that readers see the old bytes or the new ones, never half.
+
+    The content travels as base64 inside the script: nothing in it can be read as shell text.
+    """
+    encoded = base64.b64encode(content.encode()).decode()
+    target = quote(path)
+    temporary = quote(f"{path}.new")
+    text = (
+        f"(umask 077; printf %s {quote(encoded)} | base64 -d > {temporary})\n"
+        f"chmod {quote(mode)} {temporary}\n"
+        f"mv -f {temporary} {target}"
+    )
+    return Script(text, (encoded,) if secret and encoded else ())
+
+
+def lines(items: Iterable[str]) -> str:
+    """Join the non-empty items, a line each."""
+    return "\n".join(item for item in items if item)
