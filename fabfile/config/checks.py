@@ -1,0 +1,117 @@
+"""Checks that need more than one value: duplicates, names that must exist, unknown keys. It reads no file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from fabfile.config.findings import Findings, is_secret, nearest
+from fabfile.config.inventory import EnvironmentEntry, Inventory
+from fabfile.config.resolution import Values
+from fabfile.config.services import Services
+
+#: One application stands under one name in one environment: hosts cannot differ in these.
+FIXED_KEYS = ("APP_NAME", "ENVIRONMENT")
+
+_PLACEHOLDER = re.compile(r"change[-_ ]?(?:me|this|in[-_])|^your[-_]|^example$", re.IGNORECASE)
+
+
+def check_inventory(inventory: Inventory | None, file: str, findings: Findings) -> None:
+    """Every environment has hosts, and each host stands in it once."""
+    for name, entry in inventory.environments.items() if inventory else ():
+        place = f"environments.{name}.hosts"
+        if not entry.hosts:
+            findings.add(file, place, found="no host", expected="at least one host")
+        _check_addresses(entry, place, file, findings)
+        _check_words(entry, place, file, findings)
+
+
+def _check_addresses(entry: EnvironmentEntry, place: str, file: str, findings: Findings) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for name, host in entry.hosts.items():
+        address, port = host.address or name, host.port or entry.port
+        other = seen.setdefault((address.casefold(), port), name)
+        if other != name:
+            found = f"{address} port {port}, which is {other} already"
+            findings.add(file, f"{place}.{name}", found=found, expected="each host once")
+
+
+def _check_words(entry: EnvironmentEntry, place: str, file: str, findings: Findings) -> None:
+    for name, host in entry.hosts.items():
+        for word in dict.fromkeys((*host.roles, *host.groups)):
+            if word in entry.hosts and word != name:
+                found = f"the group or role {word}, which is a host too"
+                findings.add(file, f"{place}.{name}", found=found, expected="another name")
+
+
+def check_services(services: Services, file: str, whole: bool, findings: Findings) -> None:
+    """Names, aliases, routes and targets stand once, and the full chain's service exists.
+
+    `whole` is false when a faulty service was left out: then what seems not to exist may only be left out.
+    """
+    listed = list(enumerate(services.services))
+    names = [(f"services[{index}].name", service.name) for index, service in listed]
+    aliases = [(f"services[{index}].alias", service.alias or service.name) for index, service in listed]
+    routes = [
+        (f"services[{index}].routes[{number}].prefix", route.prefix)
+        for index, service in listed
+        for number, route in enumerate(service.routes)
+    ]
+    groups = [names, aliases, routes]
+    for index, service in listed:
+        groups.append(
+            [(f"services[{index}].mounts[{n}].target", mount.target) for n, mount in enumerate(service.mounts)]
+        )
+    for group in groups:
+        _check_distinct(group, file, findings)
+    chain = services.full_chain
+    known = [service.name for service in services.services]
+    if whole and chain is not None and chain.service not in known:
+        findings.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
+
+
+def _check_distinct(group: Iterable[tuple[str, str]], file: str, findings: Findings) -> None:
+    seen: dict[str, str] = {}
+    for place, value in group:
+        if value in seen:
+            findings.add(file, place, found=f"{value!r}, which {seen[value]} has", expected="each once")
+        seen.setdefault(value, place)
+
+
+def check_known_keys(
+    values: Mapping[str, str], known: set[str], file: str, strict: bool, findings: Findings
+) -> None:
+    """A key that neither the suite nor a service names is a warning, and a mistake when strict."""
+    for key in values:
+        if key in known:
+            continue
+        near = nearest(key, sorted(known))
+        if strict:
+            expected = f"a known key; the nearest is {near}" if near else "a known key"
+            findings.add(file, key, found="an unknown key", expected=expected)
+        else:
+            hint = f"; the nearest known key is {near}" if near else ""
+            findings.warn(f"{file}: nothing uses the key {key}{hint}")
+
+
+def check_overrides(
+    environment: str, entry: EnvironmentEntry, known: set[str], file: str, findings: Findings
+) -> None:
+    """A host overrides known keys only, and none that must be the same everywhere."""
+    for name, host in entry.hosts.items():
+        for key in host.env:
+            place = f"environments.{environment}.hosts.{name}.env.{key}"
+            if key in FIXED_KEYS:
+                findings.add(file, place, found="an override", expected=f"one {key} for all hosts")
+            elif key not in known:
+                near = nearest(key, sorted(known))
+                expected = f"a known key; the nearest is {near}" if near else "a known key"
+                findings.add(file, place, found="an unknown key", expected=expected)
+
+
+def check_placeholders(every: Iterable[Values], findings: Findings) -> None:
+    """A secret that still holds what an example says is a warning."""
+    for values in every:
+        for key, text in values.merged.items():
+            if is_secret(key) and _PLACEHOLDER.search(text):
+                findings.warn(f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own")

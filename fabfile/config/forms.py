@@ -1,0 +1,198 @@
+"""The forms that a value may have: text in, value out, or the sentence that says what is expected.
+
+Everything that ends up in Nginx text, in a podman flag or in a name has a strict form here. It reads no file and
+knows no key. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from fabfile.model import PORT_OFFSET, Image
+
+T = TypeVar("T")
+
+
+class Form(Generic[T]):
+    """A kind of value. Calling it with a text gives the value; ValueError carries the text of `expected`."""
+
+    def __init__(self, expected: str, parse: Callable[[str], T | None]) -> None:
+        self.expected = expected
+        self._parse = parse
+
+    def __call__(self, text: object) -> T:
+        value = self._parse(text) if isinstance(text, str) else None
+        if value is None:
+            raise ValueError(self.expected)
+        return value
+
+
+def matching(expected: str, pattern: str) -> Form[str]:
+    """Text that matches a pattern from its first to its last character."""
+    compiled = re.compile(pattern)
+    return Form(expected, lambda text: text if compiled.fullmatch(text) else None)
+
+
+def one_of(*words: str) -> Form[str]:
+    """One of a few words, in any case; the value is the word as listed."""
+    by_folded = {word.casefold(): word for word in words}
+    return Form(" or ".join((", ".join(words[:-1]), words[-1])), lambda text: by_folded.get(text.casefold()))
+
+
+def whole(low: int, high: int, what: str = "a whole number") -> Form[int]:
+    """A whole number between two bounds, both allowed."""
+
+    def parse(text: str) -> int | None:
+        value = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else -1
+        return value if low <= value <= high else None
+
+    return Form(f"{what} from {low} to {high}", parse)
+
+
+def number(low: float, high: float, what: str = "a number") -> Form[float]:
+    """A decimal number between two bounds, both allowed."""
+
+    def parse(text: str) -> float | None:
+        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) else math.nan
+        return value if low <= value <= high else None
+
+    return Form(f"{what} from {low:g} to {high:g}", parse)
+
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(low: float, high: float) -> Form[float]:
+    """A length of time in seconds, written with a unit (`30s`, `1m30s`, `500ms`) or as a plain number."""
+
+    def parse(text: str) -> float | None:
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+            value = float(text)
+        elif re.fullmatch(r"([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d))+", text):
+            parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
+            value = sum(float(count) * _DURATION_UNITS[unit] for count, unit in parts)
+        else:
+            return None
+        return value if low <= value <= high else None
+
+    example = "such as 30s, 1m or 500ms (a plain number is seconds)"
+    return Form(f"a duration from {low:g} to {high:g} seconds, {example}", parse)
+
+
+_SIZE_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size(low: int) -> Form[int]:
+    """A number of bytes, written as `1GB`, `512MB`, `100M`, `1.5GiB`; units count in steps of 1024."""
+
+    def parse(text: str) -> int | None:
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s?([kmgt]?)(?:i?b)?", text, re.IGNORECASE)
+        if match is None:
+            return None
+        value = round(float(match[1]) * 1024 ** _SIZE_UNITS[match[2].lower()])
+        return value if low <= value <= 2**50 else None
+
+    return Form(f"a size such as 512MB or 1GB, at least {low} bytes", parse)
+
+
+def _boolean(text: str) -> bool | None:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    return words.get(text.casefold())
+
+
+def _path(text: str) -> str | None:
+    clean = re.fullmatch(r"/|(/[\w.@+=-]+)+/?", text) and ".." not in text.split("/")
+    return (text.rstrip("/") or "/") if clean else None
+
+
+def _below_root(text: str) -> str | None:
+    path = _path(text)
+    return path if path and path != "/" else None
+
+
+def _file(text: str) -> str | None:
+    return None if text.endswith("/") else _below_root(text)
+
+
+def _file_in_directory(text: str) -> str | None:
+    path = _file(text)
+    return path if path and path.count("/") > 1 else None
+
+
+def _address(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text) else None
+
+
+def _image(text: str) -> Image | None:
+    try:
+        return Image.parse(text)
+    except ValueError:
+        return None
+
+
+def _url(*schemes: str) -> Callable[[str], str | None]:
+    def parse(text: str) -> str | None:
+        if not re.fullmatch(r"[!-~]+", text):
+            return None
+        try:
+            parts = urlsplit(text)
+            return text if parts.scheme in schemes and parts.hostname and parts.port != 0 else None
+        except ValueError:
+            return None
+
+    return parse
+
+
+_CRON_NAMES = r"(?:[A-Za-z]{3}|[0-9]{1,2}|\*)"
+_CRON_FIELD = rf"{_CRON_NAMES}(?:-{_CRON_NAMES})?(?:/[0-9]{{1,2}})?"
+_CRON_LIST = rf"{_CRON_FIELD}(?:,{_CRON_FIELD})*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@" + rf"{_LABEL}(?:\.{_LABEL})*"
+_MAILBOX = rf"(?:{_EMAIL}|[^<>\x00-\x1f\x7f,]{{1,100}} <{_EMAIL}>)"
+
+HIGHEST_STABLE_PORT = 65535 - max(PORT_OFFSET.values())
+
+TEXT = matching("text without line breaks or control characters", r"[^\x00-\x08\x0a-\x1f\x7f]*")
+BOOLEAN = Form("true or false", _boolean)
+PORT = whole(1, 65535, "a port")
+STABLE_PORT = whole(1, HIGHEST_STABLE_PORT, "a port (the colors publish 10000 and 20000 above it)")
+APP_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
+SERVICE_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
+ENVIRONMENT_NAME = matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+WORD = matching("a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ENV_KEY = matching("the name of an env key, such as BACKEND_IMAGE", r"[A-Za-z_][A-Za-z0-9_]*")
+TAG = matching("a tag of up to 128 of a-z, A-Z, 0-9, _ . - that starts with none of . -", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+IMAGE = Form("an image reference: repository[:tag][@sha256:…], lower-case repository", _image)
+DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
+USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
+JUMP = matching("[user@]host[:port], or none", r"(?:[a-z_][a-z0-9_-]{0,31}@)?[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?")
+HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
+FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
+FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
+URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
+LOCAL_FILE = matching("the path of a file on this machine", r"[^\x00-\x1f\x7f]+")
+MEMORY = size(6 * 1024**2)
+SIZE = size(1)
+CPUS = number(0.01, 1024, "a number of CPUs")
+BATCH = matching("a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%")
+RESTART_POLICY = matching("no, on-failure, on-failure:N, always or unless-stopped",
+                          r"no|on-failure(?::[0-9]{1,3})?|always|unless-stopped")
+WEB_URL = Form("a URL that starts with https:// or http://", _url("https", "http"))
+REDIS_URL = Form("a URL that starts with redis:// or rediss://", _url("redis", "rediss"))
+EMAIL = matching("a mail address", _EMAIL)
+SENDER = matching("a mail address, or Name <address>", _MAILBOX)
+RECIPIENTS = matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*,\s*{_MAILBOX})*")
+SCHEDULE = matching("five cron fields such as 0 2 * * *, or @daily",
+                    rf"@(?:hourly|daily|midnight|weekly|monthly)|{_CRON_LIST}(?:\s+{_CRON_LIST}){{4}}")
+WORKERS = matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
+LOG_LEVEL = matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
+LANGUAGE = matching("a language such as en or zh-TW", r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")

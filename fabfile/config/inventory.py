@@ -1,0 +1,98 @@
+"""The model of `hosts.yaml`: environments, their hosts, and how a run treats them. It resolves nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from fabfile import model
+from fabfile.config import forms
+from fabfile.config.validation import Strict
+
+_Word = Annotated[str, BeforeValidator(forms.WORD)]
+_Port = Annotated[int, BeforeValidator(forms.PORT)]
+_User = Annotated[str, BeforeValidator(forms.USER)]
+_Jump = Annotated[str, BeforeValidator(forms.JUMP)]
+_LocalFile = Annotated[str, BeforeValidator(forms.LOCAL_FILE)]
+_Seconds = Annotated[float, BeforeValidator(forms.duration(0, 86_400))]
+_Lease = Annotated[float, BeforeValidator(forms.duration(30, 3600))]
+_Timeout = Annotated[float, BeforeValidator(forms.duration(1, 300))]
+
+
+def _empty_mapping(value: object) -> object:
+    return {} if value == "" else value
+
+
+def _text(value: Any) -> str:
+    return forms.Form("text (quote it where YAML would read something else)", str)(value)
+
+
+class Rollout(Strict):
+    """How a run treats the hosts of an environment."""
+
+    batch: Annotated[str, BeforeValidator(forms.BATCH)] = Field(
+        model.Rollout.batch, description="Hosts upgraded at the same time: a number, or a percentage of all."
+    )
+    parallel: Annotated[int, BeforeValidator(forms.whole(1, 256))] = Field(
+        model.Rollout.parallel, description="Connections open at the same time, at most."
+    )
+    bake_seconds: _Seconds = Field(
+        model.Rollout.bake_seconds, description="How long the new release is watched before the old one stops."
+    )
+    lease_seconds: _Lease = Field(
+        model.Rollout.lease_seconds, description="How long a host's lock holds without being renewed."
+    )
+    retain_releases: Annotated[int, BeforeValidator(forms.whole(2, 100))] = Field(
+        model.Rollout.retain_releases, description="Releases whose images stay on the host."
+    )
+    connect_timeout_seconds: _Timeout = Field(
+        model.Rollout.connect_timeout_seconds, description="How long a connection may take to open."
+    )
+    confirm: Annotated[bool, BeforeValidator(forms.BOOLEAN)] | None = Field(
+        None, description="Ask before anything changes. Default: only where ENVIRONMENT is production."
+    )
+
+
+class Host(Strict):
+    """One host of an environment."""
+
+    address: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field(
+        "", description="IP address, host name or alias of ssh_config. Default: the name of the host."
+    )
+    port: _Port | None = Field(None, description="SSH port. Default: the port of the environment.")
+    user: _User = Field("", description="Login name. Default: the user of the environment.")
+    roles: tuple[_Word, ...] = Field((), description="What the host is for; `--hosts` accepts a role.")
+    groups: tuple[_Word, ...] = Field((), description="Which hosts go together; `--hosts` accepts a group.")
+    jump: _Jump = Field("", description="Jump host, or `none`. Default: the jump host of the environment.")
+    env: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
+        {}, description="Keys of the env file with another value on this host."
+    )
+
+
+class EnvironmentEntry(Strict):
+    """One environment."""
+
+    env_file: _LocalFile = Field("", description="Its values. Default: deploy/NAME.env.")
+    services_file: _LocalFile = Field("deploy/services.yaml", description="Its services.")
+    known_hosts: _LocalFile = Field(
+        "", description="Keys of the hosts; the `known_hosts` beside this file and ~/.ssh/known_hosts are read too."
+    )
+    identity_file: _LocalFile = Field("", description="Private key. Default: the agent and ssh_config.")
+    user: _User = Field("deploy", description="Login name; owns the containers.")
+    setup_user: _User = Field(model.Target.setup_user, description="Login name for `setup`: root, or may use sudo.")
+    port: _Port = Field(model.Target.port, description="SSH port.")
+    jump: _Jump = Field("", description="Jump host in front of the hosts: [user@]host[:port].")
+    rollout: Rollout = Field(Rollout(), description="How a run treats the hosts.")
+    hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
+        {}, description="The hosts, by name."
+    )
+
+
+class Inventory(Strict):
+    """The whole file."""
+
+    environments: dict[
+        Annotated[str, BeforeValidator(forms.ENVIRONMENT_NAME)],
+        Annotated[EnvironmentEntry, BeforeValidator(_empty_mapping)],
+    ] = Field(description="The environments, by name.")

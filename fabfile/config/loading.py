@@ -1,0 +1,232 @@
+"""`load` step by step: find the inventory, read the three files, check them together, build the environment.
+
+It contacts nothing. Every reader adds to one list of findings, and only the end raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fabfile import model
+from fabfile.config import checks, forms
+from fabfile.config.envfile import read_env
+from fabfile.config.findings import Findings, nearest, secret_values
+from fabfile.config.inventory import EnvironmentEntry, Host, Inventory
+from fabfile.config.resolution import Values, resolve
+from fabfile.config.services import Services
+from fabfile.config.settings import KEYS
+from fabfile.config.validation import validate
+from fabfile.config.yamlfile import read_yaml
+from fabfile.errors import ConfigError
+
+_INVENTORY_REMEDY = "a hosts.yaml with the environments and their hosts"
+_SERVICES_REMEDY = "the file that describes the services"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An environment in its inventory file."""
+
+    name: str
+    file: Path
+    entry: EnvironmentEntry
+    whole: bool
+
+    def beside(self, path: str) -> Path:
+        """A path of the inventory, which is relative to the folder of its file."""
+        return self.file.parent / Path(path).expanduser()
+
+
+def list_environments(root: Path) -> tuple[str, ...]:
+    """The names of all environments."""
+    quiet = Findings(root)
+    return tuple(dict.fromkeys(name for file in _inventories(root) for name in _names(file, quiet)))
+
+
+def load_environment(
+    environment: str | None, *, root: Path, hosts: Sequence[str], tag: str, strict: bool
+) -> model.Environment:
+    """Read and check the three files. Raises ConfigError with every mistake."""
+    root = root.resolve()
+    findings = Findings(root)
+    found = _find(environment, root, findings)
+    if tag:
+        _check_tag(tag, findings)
+    services, services_whole = _read_services(found, findings)
+    base = read_env(found.beside(found.entry.env_file or f"deploy/{found.name}.env"), findings)
+    applications, values = _resolve_hosts(found, base, services, tag, findings)
+    if base is not None and services is not None and services_whole:
+        _check_keys(found, base, services, strict, findings)
+    checks.check_placeholders(values, findings)
+    chosen = _choose(found.entry, hosts, findings)
+    identity = _identity_file(found, findings)
+    if findings.mistakes or base is None:
+        raise _refusal(found.name, findings)
+    return model.Environment(
+        name=found.name,
+        targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
+        rollout=_rollout(found, applications.values()),
+        known_hosts=_known_hosts(found),
+        warnings=findings.warnings,
+        secrets=secret_values(item for merged in values for item in merged.merged.items()),
+    )
+
+
+def _inventories(root: Path) -> list[Path]:
+    lab = sorted(root.glob(".lab/*/hosts.yaml"))
+    main = root / "hosts.yaml"
+    return [main, *lab] if main.exists() or not lab else lab
+
+
+def _names(file: Path, findings: Findings) -> list[str]:
+    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
+    entries = content.get("environments")
+    return [str(name) for name in entries] if isinstance(entries, dict) else []
+
+
+def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
+    """The inventory file that holds the environment, read whole. Raises ConfigError when none or two hold it."""
+    reading = {file: Findings(root) for file in _inventories(root)}
+    named = {file: _names(file, own) for file, own in reading.items()}
+    holders = [file for file, names in named.items() if environment in names]
+    if environment is None or not holders:
+        raise _no_environment(environment, list_environments(root), reading.values())
+    if len(holders) > 1:
+        both = " and ".join(findings.name(file) for file in holders)
+        findings.add(both, f"environments.{environment}", found="one name in two files", expected="distinct names")
+    file = holders[0]
+    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
+    before = len(findings.mistakes)
+    inventory = validate(Inventory, content, findings.name(file), findings)
+    checks.check_inventory(inventory, findings.name(file), findings)
+    entry = inventory.environments.get(environment) if inventory else None
+    return _Found(environment, file, entry or EnvironmentEntry(), len(findings.mistakes) == before)
+
+
+def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Findings]) -> ConfigError:
+    listed = ", ".join(names) or "none"
+    near = nearest(name or "", names)
+    hint = f" (nearest: {near})" if near else ""
+    what = f"There is no environment {name!r}{hint}." if name else "No environment was named, and none is the default."
+    mistakes = [mistake for findings in reading for mistake in findings.mistakes]
+    return ConfigError(
+        f"{what} Environments: {listed}. Nothing was contacted.",
+        mistakes,
+        next_step="name one with --env" if names else "describe one in hosts.yaml",
+    )
+
+
+def _refusal(name: str, findings: Findings) -> ConfigError:
+    count = len(findings.mistakes)
+    mistakes = "one mistake" if count == 1 else f"{count} mistakes"
+    return ConfigError(
+        f"The configuration of {name} has {mistakes}. Nothing was contacted.",
+        findings.mistakes,
+        next_step="correct the lines above and run the same command again",
+    )
+
+
+def _check_tag(tag: str, findings: Findings) -> None:
+    try:
+        forms.TAG(tag)
+    except ValueError as error:
+        findings.add("--tag", "", found=repr(tag), expected=str(error))
+
+
+def _read_services(found: _Found, findings: Findings) -> tuple[Services | None, bool]:
+    """The services, and whether the file is without a mistake."""
+    path = found.beside(found.entry.services_file)
+    before = len(findings.mistakes)
+    content = read_yaml(path, findings, remedy=_SERVICES_REMEDY)
+    if content is None:
+        return None, False
+    services = validate(Services, content, findings.name(path), findings)
+    whole = len(findings.mistakes) == before
+    if services is not None:
+        checks.check_services(services, findings.name(path), whole, findings)
+    return services, whole
+
+
+def _resolve_hosts(
+    found: _Found, base: dict[str, str] | None, services: Services | None, tag: str, findings: Findings
+) -> tuple[dict[str, model.Application], list[Values]]:
+    """Each host's application, and the values of each; a host whose values are wrong is missing."""
+    applications: dict[str, model.Application] = {}
+    every: list[Values] = []
+    if base is None:
+        return applications, every
+    env_file = findings.name(found.beside(found.entry.env_file or f"deploy/{found.name}.env"))
+    for name, host in (found.entry.hosts or {"": Host()}).items():
+        path = f"environments.{found.name}.hosts.{name}.env"
+        values = Values(env_file, base, findings.name(found.file), path, host.env, findings)
+        every.append(values)
+        application = resolve(values, services, tag)
+        if application is not None:
+            applications[name] = application
+    return applications, every
+
+
+def _check_keys(
+    found: _Found, base: dict[str, str], services: Services, strict: bool, findings: Findings
+) -> None:
+    env_file = findings.name(found.beside(found.entry.env_file or f"deploy/{found.name}.env"))
+    known = {*KEYS, *(key for service in services.services for key in service.keys())}
+    checks.check_known_keys(base, known, env_file, strict, findings)
+    checks.check_overrides(found.name, found.entry, known, findings.name(found.file), findings)
+
+
+def _choose(entry: EnvironmentEntry, words: Sequence[str], findings: Findings) -> list[str]:
+    """The names of the hosts that the words pick, in the order of the inventory; no word picks all."""
+    matches = {word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)] for word in words}
+    known = dict.fromkeys(entry.hosts)
+    for host in entry.hosts.values():
+        known.update(dict.fromkeys((*host.groups, *host.roles)))
+    for word, names in matches.items():
+        if not names:
+            findings.add("--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}")
+    picked = {name for names in matches.values() for name in names}
+    return [name for name in entry.hosts if not words or name in picked]
+
+
+def _identity_file(found: _Found, findings: Findings) -> str:
+    if not found.entry.identity_file:
+        return ""
+    path = found.beside(found.entry.identity_file)
+    if not path.is_file():
+        place = f"environments.{found.name}.identity_file"
+        findings.add(findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key")
+    return str(path)
+
+
+def _known_hosts(found: _Found) -> tuple[str, ...]:
+    own = [found.beside(found.entry.known_hosts)] if found.entry.known_hosts else []
+    paths = [*own, found.file.parent / "known_hosts", Path("~/.ssh/known_hosts").expanduser()]
+    return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
+
+
+def _rollout(found: _Found, applications: Iterable[model.Application]) -> model.Rollout:
+    declared: dict[str, Any] = found.entry.rollout.model_dump()
+    if declared["confirm"] is None:
+        named = {found.name, *(application.environment for application in applications)}
+        declared["confirm"] = "production" in named
+    return model.Rollout(**declared)
+
+
+def _target(entry: EnvironmentEntry, name: str, application: model.Application, identity: str) -> model.Target:
+    host = entry.hosts[name]
+    jump = host.jump or entry.jump
+    return model.Target(
+        name=name,
+        address=host.address or name,
+        user=host.user or entry.user,
+        application=application,
+        port=host.port or entry.port,
+        setup_user=entry.setup_user,
+        roles=host.roles,
+        groups=host.groups,
+        jump="" if jump == "none" else jump,
+        identity_file=identity,
+    )

@@ -1,0 +1,84 @@
+"""Reading a YAML file strictly: every scalar stays the text that was written, and a key stands once.
+
+`no`, `08` and `1:30` are what they look like; the models give values their types. It owns the syntax and knows no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fabfile.config.findings import Findings
+
+
+class _DuplicateKey(yaml.MarkedYAMLError):
+    """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.BaseLoader):
+    """PyYAML's loader without types, which refuses duplicate and unusable keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping whose keys are distinct texts. Raises _DuplicateKey."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _DuplicateKey(None, None, "a key that is not plain text", key.start_mark)
+            if key.value in seen:
+                raise _DuplicateKey(None, None, f"the key {key.value!r} a second time", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_text(path: Path, findings: Findings, *, remedy: str) -> str | None:
+    """The text of a UTF-8 file, or None and a mistake whose expectation is `remedy`."""
+    file = findings.name(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        findings.add(file, "", found="no such file", expected=remedy)
+    except UnicodeDecodeError as error:
+        findings.add(file, f"byte {error.start}", found="bytes that are not UTF-8", expected="UTF-8 text")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        findings.add(file, "", found=f"a file that cannot be read ({reason})", expected="a readable file")
+    return None
+
+
+def read_yaml(path: Path, findings: Findings, *, remedy: str) -> dict[str, Any] | None:
+    """The top-level mapping of a YAML file, or None and a mistake for each line at fault."""
+    text = read_text(path, findings, remedy=remedy)
+    if text is None:
+        return None
+    if _has_tabs(text, findings.name(path), findings):
+        return None
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506  (a BaseLoader builds nothing but text)
+    except yaml.YAMLError as error:
+        _report(error, findings.name(path), findings)
+        return None
+    if isinstance(content, dict):
+        return content
+    findings.add(findings.name(path), "", found="no mapping at the top", expected="keys and values")
+    return None
+
+
+def _has_tabs(text: str, file: str, findings: Findings) -> bool:
+    numbered = enumerate(text.splitlines(), start=1)
+    places = [number for number, line in numbered if "\t" in line[: len(line) - len(line.lstrip())]]
+    for number in places:
+        findings.add(file, f"line {number}", found="a tab in the indentation", expected="spaces")
+    return bool(places)
+
+
+def _report(error: yaml.YAMLError, file: str, findings: Findings) -> None:
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}" if mark else ""
+    found = getattr(error, "problem", None) or "text that is not YAML"
+    if isinstance(error, _DuplicateKey):
+        findings.add(file, place, found=found, expected="each key once, as plain text")
+    else:
+        findings.add(file, place, found=f"text that is not YAML ({found})", expected="valid YAML")
