@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fabfile.commands.shell import Script
-from fabfile.model import Color, Image
+from fabfile.model import Color, Image, Release
 
 
 class Change(str, Enum):
@@ -50,8 +50,9 @@ class ServicePlan:
 class Plan:
     """All that a run will do on one host, in order.
 
-    `prepare` runs on every host before any host goes on (the barrier); `steps` change what visitors get and are
-    undone in reverse when one fails; `finish` records and frees the host. No `steps` means: nothing to do.
+    `lock` comes first. `prepare` runs on every host before any host goes on (the barrier); `steps` change what
+    visitors get and are undone in reverse when one fails; `finish` records and frees the host. No `steps` means:
+    nothing to do. `record` is the history line as it will be if all goes well, `home` the application's directory.
     """
 
     host: str
@@ -59,12 +60,19 @@ class Plan:
     release: str
     services: tuple[ServicePlan, ...] = ()
     notes: tuple[str, ...] = ()
+    lock: tuple[Step, ...] = ()
     prepare: tuple[Step, ...] = ()
     steps: tuple[Step, ...] = ()
     finish: tuple[Step, ...] = ()
-    abandon: tuple[Step, ...] = ()
+    home: str = ""
+    record: Release | None = None
 
     @property
     def empty(self) -> bool:
         """Whether the host already is as wanted."""
         return not self.steps
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long the steps may take at the most, undo included."""
+        return 2 * sum(step.timeout_seconds for step in self.steps)

@@ -1,0 +1,149 @@
+"""Stages: how a mutating script runs on a host, detached from its connection, with a log of its own. Pure text.
+
+A stage checks the run's lock, renews its lease, runs under `lock/stage`, and leaves its log and exit status in
+`journal/RUN/`. A dropped connection does not stop it; `attach` waits for it and reads its answer.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from fabfile.commands import lock
+from fabfile.commands.shell import Script, quote
+
+#: Exit status of `attach` for a stage that never began.
+NEVER_BEGAN_STATUS = 42
+#: Exit status of `attach` for a stage that ended without a status: it was killed, or the host went down.
+DIED_STATUS = 43
+#: Exit status of a stage that waited a minute for another stage on the host to end.
+BUSY_STATUS = 44
+#: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
+TIMED_OUT_STATUS = 124
+
+#: What every script runs under, whatever the login shell gave.
+ENVIRONMENT = """\
+set -eu
+umask 077
+cd
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
+export PATH LC_ALL XDG_RUNTIME_DIR
+"""
+
+
+def direct(*parts: str | Script) -> Script:
+    """A script that reads only, or must not wait for a stage: it runs in the connection itself."""
+    texts = [part.text if isinstance(part, Script) else part for part in parts]
+    secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
+    return Script(ENVIRONMENT + "\n".join(texts), secrets)
+
+
+def stage(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
+    """Run the body as a stage of at most `seconds` and print its log; exits with the body's status.
+
+    The stage file holds the body, secrets included, under 0600 in a directory of the deploy user's, and is removed
+    when the stage has ended.
+    """
+    inner = _stage_text(home, run, step, token, body, seconds=seconds, lease_seconds=lease_seconds)
+    encoded = base64.b64encode(inner.encode()).decode()
+    base = f"{home}/journal/{run}/{step}"
+    text = f"""\
+{ENVIRONMENT}mkdir -p {quote(f"{home}/journal/{run}")}
+rm -f {quote(base + ".status")}
+printf %s {quote(encoded)} | base64 -d > {quote(base + ".sh")}
+setsid flock -o -w 60 -E {BUSY_STATUS} {quote(home + "/lock/stage")} sh {quote(base + ".sh")} </dev/null >{quote(base + ".log")} 2>&1 &
+stage=$!
+echo "$stage" > {quote(base + ".session")}
+if wait "$stage"; then status=0; else status=$?; fi
+if [ -f {quote(base + ".status")} ]; then status=$(cat {quote(base + ".status")}); fi
+tail -c 65536 {quote(base + ".log")}
+exit "$status"
+"""
+    return Script(text, (encoded,) if body.secrets else ())
+
+
+def _stage_text(
+    home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float
+) -> str:
+    base = f"{home}/journal/{run}/{step}"
+    return f"""\
+{ENVIRONMENT}finish() {{
+  status=$?
+  rm -f {quote(base + ".sh")} {quote(base + ".body")}
+  echo "$status" > {quote(base + ".status.new")}
+  mv -f {quote(base + ".status.new")} {quote(base + ".status")}
+}}
+trap finish EXIT
+trap 'exit 143' TERM INT HUP
+{lock.renew(home, token, lease_seconds=seconds + lease_seconds)}
+cat > {quote(base + ".body")} <<'END-OF-THE-BODY-OF-THIS-STAGE'
+{body.text}
+END-OF-THE-BODY-OF-THIS-STAGE
+timeout -k 5 {seconds:g} sh {quote(base + ".body")}
+"""
+
+
+def attach(home: str, run: str, step: str, *, seconds: float) -> Script:
+    """Wait for a stage whose connection was lost, print its log and exit with its status.
+
+    Exits NEVER_BEGAN_STATUS when the host never got it, DIED_STATUS when it ended without a status.
+    """
+    base = quote(f"{home}/journal/{run}/{step}")
+    text = f"""\
+{ENVIRONMENT}base={base}
+waited=0
+while [ ! -s "$base.session" ]; do
+  if [ "$waited" -ge 10 ]; then exit {NEVER_BEGAN_STATUS}; fi
+  waited=$((waited + 1))
+  sleep 0.2
+done
+began=$(date +%s)
+while [ ! -f "$base.status" ]; do
+  if ! pgrep -s "$(cat "$base.session")" >/dev/null; then
+    if [ -f "$base.status" ]; then break; fi
+    tail -c 65536 "$base.log" 2>/dev/null || :
+    exit {DIED_STATUS}
+  fi
+  if [ $(($(date +%s) - began)) -ge {round(seconds)} ]; then exit {TIMED_OUT_STATUS}; fi
+  sleep 0.2
+done
+tail -c 65536 "$base.log"
+exit "$(cat "$base.status")"
+"""
+    return Script(text)
+
+
+def abort(home: str, run: str) -> str:
+    """End whatever stage of this run is still going, and wait until it has: a stage's children die with it.
+
+    Containers live on: Podman's monitor processes have sessions of their own.
+    """
+    return f"""\
+for session in {quote(f"{home}/journal/{run}")}/*.session; do
+  if [ ! -s "$session" ] || [ -f "${{session%.session}}.status" ]; then continue; fi
+  pkill -TERM -s "$(cat "$session")" || :
+  waited=0
+  while pgrep -s "$(cat "$session")" >/dev/null; do
+    if [ "$waited" -eq 40 ]; then pkill -KILL -s "$(cat "$session")" || :; fi
+    if [ "$waited" -ge 80 ]; then break; fi
+    waited=$((waited + 1))
+    sleep 0.1
+  done
+done"""
+
+
+def undo_all(parts: list[Script]) -> Script:
+    """Run every undo, each in a subshell, whether or not one before it failed; fails when any did."""
+    blocks = [f"(\nset -eu\n{part.text}\n)\n[ \"$?\" -eq 0 ] || undone=1" for part in parts]
+    text = "\n".join(["set +e", "undone=0", *blocks, 'exit "$undone"'])
+    return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
+
+
+def prune(home: str, keep: int) -> str:
+    """Delete the journals of all but the newest runs; run ids sort by time."""
+    directory = quote(f"{home}/journal")
+    return (
+        f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
+        "while read -r old; do rm -rf \"$old\"; done"
+    )
+

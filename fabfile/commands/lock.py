@@ -1,0 +1,102 @@
+"""The lock of a host: one file with a lease, changed only under a short guard lock. Text and its parser; runs nothing.
+
+`lock/held` names the holder until its lease expires; `lock/guard` (flock) makes each change of it atomic; `lock/stage`
+(flock) is held by a running stage, so that a new holder's first stage waits for an old holder's last one to end.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fabfile.commands.shell import quote
+from fabfile.model import Lock
+
+#: Exit status of a script that was refused because another run holds the lock.
+HELD_STATUS = 40
+#: Exit status of a stage whose token is no longer the lock's.
+LOST_STATUS = 41
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\uffff]")
+
+
+def _fields(lock: Lock) -> str:
+    """The lock's lines but for its two times, which the host's own clock gives."""
+    values = {
+        "token": lock.token,
+        "owner": lock.owner,
+        "workstation": lock.workstation,
+        "pid": str(lock.pid),
+        "reason": lock.reason,
+    }
+    return "".join(f"{key}={_UNPRINTABLE.sub('?', value)}\n" for key, value in values.items())
+
+
+def acquire(home: str, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> str:
+    """Take the lock, or exit HELD_STATUS and print the holder's lines.
+
+    An expired lease is taken over, and so is the lease of `dead_token`, a run known to be dead; both are printed as
+    `takeover`, before the former holder's lines.
+    """
+    return f"""\
+mkdir -p {quote(home + "/lock")}
+(
+  flock -w 10 9
+  cd {quote(home + "/lock")}
+  now=$(date +%s)
+  if [ -s held ]; then
+    token=$(sed -n 's/^token=//p' held) expires=$(sed -n 's/^expires_at=//p' held)
+    if [ "$token" != {quote(lock.token)} ]; then
+      if [ "${{expires:-0}}" -gt "$now" ] && [ "$token" != {quote(dead_token)} ]; then cat held; exit {HELD_STATUS}; fi
+      echo takeover
+      cat held
+    fi
+  fi
+  printf '%sacquired_at=%s\\nexpires_at=%s\\n' {quote(_fields(lock))} "$now" "$((now + {round(lease_seconds)}))" > held.new
+  mv -f held.new held
+) 9> {quote(home + "/lock/guard")}"""
+
+
+def renew(home: str, token: str, *, lease_seconds: float) -> str:
+    """Push the lease out, or exit LOST_STATUS when the lock is another's by now."""
+    return f"""\
+(
+  flock -w 10 9
+  cd {quote(home + "/lock")}
+  if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" != {quote(token)} ]; then
+    echo "the lock was taken over:"
+    cat held 2>/dev/null || echo "nobody holds it"
+    exit {LOST_STATUS}
+  fi
+  {{ grep -v '^expires_at=' held; printf 'expires_at=%s\\n' "$(($(date +%s) + {round(lease_seconds)}))"; }} > held.new
+  mv -f held.new held
+) 9> {quote(home + "/lock/guard")}"""
+
+
+def release(home: str, token: str) -> str:
+    """Free the lock if it is still this run's; another's stays."""
+    return f"""\
+(
+  flock -w 10 9
+  cd {quote(home + "/lock")}
+  if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" = {quote(token)} ]; then rm -f held; fi
+) 9> {quote(home + "/lock/guard")}"""
+
+
+def parse(text: str) -> Lock | None:
+    """Read the lines of `lock/held`; None when they name no holder."""
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    if not found.get("token"):
+        return None
+    return Lock(
+        token=found["token"],
+        owner=found.get("owner", "?"),
+        workstation=found.get("workstation", "?"),
+        pid=_number(found.get("pid", "")),
+        reason=found.get("reason", ""),
+        acquired_at=_number(found.get("acquired_at", "")),
+        expires_at=_number(found.get("expires_at", "")),
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0

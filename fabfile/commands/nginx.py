@@ -1,0 +1,48 @@
+"""Nginx commands: the flag that chooses a color, and the site text with its proof of being live. It renders nothing.
+
+Source: a flag flip reaches the next request within about 10 ms and never closes a connection; a reload closes idle
+keep-alive connections, and `nginx -t`, `-s reload` and `systemctl reload` exit 0 while the old configuration stays.
+"""
+
+from __future__ import annotations
+
+from fabfile.commands.shell import Script, quote, script, write_file
+from fabfile.model import Application, Color
+
+#: Path on each loopback port at which Nginx answers the hash of the site text that it runs.
+SITE_HASH_PATH = "/_rolling/site"
+
+
+def flag(app: Application, service: str) -> str:
+    """The file whose presence means green."""
+    return f"{app.home}/live/{service}.green"
+
+
+def flip(app: Application, service: str, color: Color) -> str:
+    """Make the color the one that visitors reach, from the next request on."""
+    path = quote(flag(app, service))
+    return f": > {path}" if color is Color.GREEN else f"rm -f {path}"
+
+
+def site_file(app: str) -> str:
+    """Where the host's Nginx reads the application's site."""
+    return f"/etc/nginx/conf.d/{app}.conf"
+
+
+def site_helper(app: str) -> str:
+    """The root-owned program that alone may change the site file."""
+    return f"/usr/local/lib/{app}/site"
+
+
+def install_site(app: Application, text: str) -> Script:
+    """Replace the site text through the root-owned helper, which proves it live or puts the old bytes back."""
+    staged = f"{app.home}/journal/site.conf"
+    return script(
+        write_file(staged, text),
+        f"sudo -n {quote(site_helper(app.name))} install < {quote(staged)}",
+    )
+
+
+def restore_site(app: Application) -> str:
+    """Put back the site text that the last `install` replaced; nothing to do when it replaced none."""
+    return f"sudo -n {quote(site_helper(app.name))} restore"

@@ -1,0 +1,186 @@
+"""Podman commands: names, labels, the candidate's `run`, pull, stop, image retention. It runs nothing.
+
+Containers are rootless, under the deploy user. What a container is, its labels say; nothing else remembers it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.model import Application, Color, Image, Service
+
+LABEL = "rolling"
+
+#: Podman's restart policies as this project hands them over. `always` becomes `unless-stopped`: both restart after
+#: every crash, but at boot podman-restart.service starts each `always` container, the stopped old color too.
+#: Source: podman-restart.service(1), `podman start --all --filter restart-policy=always`.
+_RESTART_POLICY = {"always": "unless-stopped"}
+
+
+def container_name(app: str, service: str, color: Color) -> str:
+    """The one name that a service's color has on a host."""
+    return f"{app}-{service}-{color.value}"
+
+
+def network_name(app: str) -> str:
+    """The application's own bridge network."""
+    return f"{app}-network"
+
+
+def env_fingerprints(env: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """A short hash per environment key, enough to say which keys changed and not what they hold."""
+    return tuple((key, hashlib.sha256(f"{key}={value}".encode()).hexdigest()[:8]) for key, value in sorted(env))
+
+
+def spec_hash(app: str, service: Service) -> str:
+    """The identity of everything but the image that makes a container: two equal hashes need no new container."""
+    spec = {
+        "network": network_name(app),
+        "alias": service.alias,
+        "port": [service.container_port, service.stable_port],
+        "mounts": [[mount.source, mount.target, mount.read_only] for mount in service.mounts],
+        "env": sorted(service.env),
+        "memory": service.memory_bytes,
+        "cpus": service.cpus,
+        "restart": service.restart_policy,
+        "stop": service.drain.stop_seconds,
+    }
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_directory(app: Application, service: Service) -> str:
+    """Where the host keeps what the service's container was given, one directory per distinct configuration."""
+    return f"{app.home}/config/{service.name}-{spec_hash(app.name, service)}"
+
+
+def labels(app: Application, service: Service, color: Color, release: str) -> dict[str, str]:
+    """What a container says about itself."""
+    return {
+        "app": app.name,
+        "environment": app.environment,
+        "service": service.name,
+        "color": color.value,
+        "release": release,
+        "image": service.image.reference,
+        "digest": service.image.digest,
+        "spec": spec_hash(app.name, service),
+        "env": ",".join(f"{key}:{value}" for key, value in env_fingerprints(service.env)),
+    }
+
+
+def run(app: Application, service: Service, color: Color, release: str) -> Script:
+    """Start the service's candidate in an idle color, replacing a stopped or left-over container of that name.
+
+    The environment travels in a 0600 file, never in argv. The service's alias is not given here: see `give_alias`.
+    """
+    name = container_name(app.name, service.name, color)
+    directory = config_directory(app, service)
+    env_file = f"{directory}/env"
+    arguments = ["podman", "run", "--detach", "--quiet", "--name", name, "--pull=never"]
+    arguments += ["--network", network_name(app.name), "--network-alias", f"{service.name}-{color.value}"]
+    arguments += ["--publish", f"127.0.0.1:{service.port(color)}:{service.container_port}"]
+    arguments += ["--restart", _RESTART_POLICY.get(service.restart_policy, service.restart_policy)]
+    arguments += ["--stop-timeout", str(round(service.drain.stop_seconds)), "--env-file", env_file]
+    for mount in service.mounts:
+        arguments += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
+    if service.memory_bytes:
+        arguments += ["--memory", f"{service.memory_bytes}b"]
+    if service.cpus:
+        arguments += ["--cpus", f"{service.cpus:g}"]
+    for key, value in labels(app, service, color, release).items():
+        arguments += ["--label", f"{LABEL}.{key}={value}"]
+    content = "".join(f"{key}={value}\n" for key, value in service.env)
+    return script(
+        ensure_network(app.name),
+        words("mkdir", "-p", "-m", "0700", directory),
+        write_file(env_file, content, secret=True),
+        remove(name, service.drain.stop_seconds),
+        words(*arguments, service.image.pinned) + " >/dev/null",
+    )
+
+
+def give_alias(app: Application, service: Service, color: Color) -> str:
+    """Let other containers find this color under the service's alias: only for what has passed its gate.
+
+    Source: measured with Podman 4.3 and 5.4: a running container may leave its network and join it again with other
+    aliases, and its published port goes on; joining twice is refused.
+    """
+    if not service.alias:
+        return ""
+    name, network = container_name(app.name, service.name, color), network_name(app.name)
+    aliases = ["--alias", service.alias, "--alias", f"{service.name}-{color.value}"]
+    return "\n".join(
+        (
+            words("podman", "network", "disconnect", network, name),
+            words("podman", "network", "connect", *aliases, network, name),
+        )
+    )
+
+
+def ensure_network(app: str) -> str:
+    """Create the application's network where it is missing."""
+    network = quote(network_name(app))
+    return f"podman network exists {network} || podman network create {network} >/dev/null"
+
+
+def remove(name: str, stop_seconds: float) -> str:
+    """Stop and remove a container if there is one. Source: podman 4.3 `rm -f a b` removes none if one is missing."""
+    stop = words("podman", "stop", "--ignore", "--time", round(stop_seconds), name)
+    return f"{stop} >/dev/null 2>&1 || :\n{words('podman', 'rm', '--force', '--ignore', name)} >/dev/null"
+
+
+def stop(name: str, stop_seconds: float) -> str:
+    """Stop a container and keep it: SIGTERM, then SIGKILL after `stop_seconds`. A missing one is no error."""
+    return words("podman", "stop", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
+
+
+def start(name: str) -> str:
+    """Start a kept container; nothing happens to one that runs."""
+    return words("podman", "start", name) + " >/dev/null"
+
+
+def last_logs(name: str, lines: int = 20) -> str:
+    """Print a container's last log lines; never fails."""
+    return words("podman", "logs", "--tail", lines, name) + " 2>&1 || :"
+
+
+def pull(images: Iterable[Image]) -> str:
+    """Bring images to the host by digest; one that is there costs no transfer and needs no registry."""
+    return "\n".join(
+        f"{words('podman', 'image', 'exists', image.pinned)} || {words('podman', 'pull', '--quiet', image.pinned)}"
+        for image in dict.fromkeys(images)
+    )
+
+
+def resolve(images: Iterable[Image]) -> str:
+    """Print `reference digest` for each image, asked of its registry without pulling; a line `!` and why if not.
+
+    Source: skopeo-inspect(1): `.Digest` is the digest of what the tag names, an index for a multi-platform image.
+    """
+    parts = []
+    for image in dict.fromkeys(images):
+        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}")
+        reference = quote(f"docker://{image.reference}")
+        parts.append(
+            f"if answer=$({ask} {reference} 2>&1); then printf '%s %s\\n' {quote(image.reference)} \"$answer\"\n"
+            f"else printf '! %s %s\\n' {quote(image.reference)} \"$(printf %s \"$answer\" | tail -n 1)\"; fi"
+        )
+    return "\n".join(parts)
+
+
+def prune_images(repositories: Iterable[str], keep_digests: Iterable[str]) -> str:
+    """Remove this application's images that no container uses and no kept release names."""
+    kept = "|".join(sorted(set(keep_digests))) or "none"
+    listed = "{{.ID}} {{.Digest}}"
+    parts = []
+    for repository in dict.fromkeys(repositories):
+        images = words("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
+        parts.append(
+            f"{images} | while read -r id digest; do\n"
+            f'  case "$digest" in {kept}) ;; *) podman rmi "$id" >/dev/null 2>&1 || : ;; esac\n'
+            "done"
+        )
+    return "\n".join(parts)

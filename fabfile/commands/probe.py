@@ -1,0 +1,125 @@
+"""Health loops that run on the host, one round trip each: the gate, the answer through Nginx, the bake. Pure text."""
+
+from __future__ import annotations
+
+from fabfile.commands.podman import container_name, last_logs
+from fabfile.commands.shell import quote, words
+from fabfile.model import Application, Color, Probe, Service
+
+#: Header by which Nginx tells, on the loopback ports alone, which upstream answered.
+SERVED_BY = "x-served-by"
+
+
+def gate(app: Application, service: Service, color: Color) -> str:
+    """Wait until the candidate is healthy, asked on its own port; fail with the reason and its last log lines.
+
+    A container that exits or restarts fails at once, whatever its restart policy does about it.
+    """
+    name, rules = container_name(app.name, service.name, color), service.gate
+    url = f"http://127.0.0.1:{service.port(color)}{rules.path}"
+    state = words("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}")
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", rules.timeout_seconds, url)
+    return f"""\
+gate_failed() {{
+  printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($(date +%s) - began)) s ($1)"
+  printf '%s\\n' "last log lines of {name}:"
+  {last_logs(name)}
+  exit 1
+}}
+began=$(date +%s) passes=0 misses=0 last='no answer yet'
+while :; do
+  state=$({state} {quote(name)} 2>&1) || gate_failed "the container is gone"
+  case "$state" in
+    'true 0 '*) ;;
+    *) gate_failed "the container exited or restarted: running, restarts, exit code = $state" ;;
+  esac
+  code=$({curl}) || :
+  case "$code" in
+    2??) passes=$((passes + 1)) misses=0 ;;
+    *) passes=0 last="HTTP $code from {rules.path}"
+       if [ $(($(date +%s) - began)) -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi ;;
+  esac
+  if [ "$passes" -ge {rules.passes} ]; then break; fi
+  if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $last"; fi
+  if [ $(($(date +%s) - began)) -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $last"; fi
+  sleep {rules.interval_seconds:g}
+done"""
+
+
+def through_nginx(service: Service, color: Color) -> str:
+    """A shell condition: one request to the stable port is answered 2xx by exactly this color."""
+    url = f"http://127.0.0.1:{service.stable_port}{service.gate.path}"
+    form = f"%{{http_code}} %header{{{SERVED_BY}}}"
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
+    return f"""\
+answer=$({curl}) || :
+case "$answer" in
+  2??\\ 127.0.0.1:{service.port(color)}) true ;;
+  *) why="{service.name} through Nginx: expected 2xx from 127.0.0.1:{service.port(color)}, got $answer"; false ;;
+esac"""
+
+
+def answered(app: Application, probe: Probe) -> str:
+    """A shell condition: one request to a service's stable port is answered 2xx, whoever answers."""
+    service = app.service(probe.service)
+    url = f"http://127.0.0.1:{service.stable_port}{probe.path}"
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url)
+    return f"""\
+code=$({curl}) || :
+case "$code" in
+  2??) true ;;
+  *) why="{probe.path} through {probe.service}'s port {service.stable_port}: HTTP $code"; false ;;
+esac"""
+
+
+def public(app: Application) -> str:
+    """A shell condition: Nginx answers a visitor's request for the site with anything but a server error."""
+    scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
+    resolve = f"{app.domain}:{port}:127.0.0.1"
+    url = f"{scheme}://{app.domain}:{port}/"
+    options = ["-k"] if app.tls else []
+    curl = words("curl", "-s", *options, "-o", "/dev/null", "-w", "%{http_code}", "--max-time", 5, "--resolve", resolve, url)
+    return f"""\
+code=$({curl}) || :
+case "$code" in
+  2??|3??|4??) true ;;
+  *) why="{scheme}://{app.domain}/ as a visitor sees it: HTTP $code"; false ;;
+esac"""
+
+
+def unrestarted(app: Application, service: Service, color: Color) -> str:
+    """A shell condition: the container runs and never restarted; otherwise sets `fatal`, which no repeat forgives."""
+    name = container_name(app.name, service.name, color)
+    state = words("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}}", name)
+    return f"""\
+state=$({state} 2>&1) || :
+case "$state" in
+  'true 0') true ;;
+  *) why="{name} exited or restarted: running, restarts = $state" fatal=1; false ;;
+esac"""
+
+
+def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:
+    """Repeat all conditions each half second: good after `passes` consecutive rounds and at least `seconds`.
+
+    Fails (status 1, `why` printed) on a fatal condition, on `tolerance` consecutive bad rounds once a round was good,
+    or at the deadline.
+    """
+    checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
+    every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"
+    return f"""\
+{checks}
+watch() {{
+  began=$(date +%s) good=0 bad=0 seen=0 fatal='' why='nothing was asked'
+  while :; do
+    if {every}; then good=$((good + 1)) bad=0 seen=1; else good=0 bad=$((bad + 1)); fi
+    spent=$(($(date +%s) - began))
+    if [ "$good" -ge {passes} ] && [ "$spent" -ge {round(seconds)} ]; then return 0; fi
+    if [ -n "$fatal" ]; then break; fi
+    if [ "$seen" -eq 1 ] && [ "$bad" -ge {tolerance} ]; then break; fi
+    if [ "$spent" -ge {round(deadline_seconds)} ]; then break; fi
+    sleep 0.5
+  done
+  printf '%s (%s s)\\n' "$why" "$spent"
+  return 1
+}}"""

@@ -1,0 +1,178 @@
+"""One look at a host: the script that prints its whole state in one round trip, and the parser of what it prints."""
+
+from __future__ import annotations
+
+from fabfile.commands import journal, lock, record
+from fabfile.commands.nginx import SITE_HASH_PATH, site_helper
+from fabfile.commands.podman import LABEL
+from fabfile.commands.probe import SERVED_BY
+from fabfile.commands.shell import Script, quote, words
+from fabfile.commands.sqlite import backup_directory
+from fabfile.model import Application, Color, Container, HostState, Image, ProbeResult
+
+_SECTION = "@@"
+_FIELDS = (
+    "name", "status", "running", "started", "restarts", "exit", "image_id",
+    "app", "service", "color", "release", "image", "digest", "spec", "env",
+)  # fmt: skip
+
+
+def observe(app: Application) -> Script:
+    """Print facts, flags, containers, ports, history, lock, live site and probes; changes nothing."""
+    return journal.direct(observation(app))
+
+
+def observation(app: Application) -> str:
+    """The same as text within another script."""
+    return "\n".join(
+        (
+            _facts(app),
+            _section("active"),
+            f"(cd {quote(app.home + '/live')} 2>/dev/null && ls) || :",
+            _section("containers"),
+            _containers(app),
+            _section("listening"),
+            "ss -Hltn | awk '{ print $4 }'",
+            _section("releases"),
+            f"tail -n 100 {quote(record.history_file(app.home))} 2>/dev/null || :",
+            _section("lock"),
+            f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
+            _section("probes"),
+            *(_probe(name, url, options) for name, url, options in probes(app)),
+            _section("end"),
+            "",
+        )
+    )
+
+
+def _section(name: str) -> str:
+    return f"echo {_SECTION}{name}"
+
+
+def _facts(app: Application) -> str:
+    home, helper = quote(app.home), quote(site_helper(app.name))
+    database = quote(app.database or "/nonexistent")
+    backups = quote(backup_directory(app))
+    url = quote(f"http://127.0.0.1:{app.services[0].stable_port}{SITE_HASH_PATH}")
+    return f"""\
+{_section("facts")}
+fact() {{ printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }}
+has() {{ if command -v "$1" >/dev/null 2>&1; then echo yes; else echo no; fi; }}
+fact now "$(date +%s)"
+fact user "$(id -un)"
+fact hostname "$(uname -n)"
+fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
+for tool in podman nginx curl ss flock skopeo sqlite3 pgrep; do fact "has_$tool" "$(has "$tool")"; done
+fact podman "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
+fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
+fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
+fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
+fact free_kib "$(df -Pk "$HOME" | awk 'NR == 2 {{ print $4 }}')"
+fact total_kib "$(df -Pk "$HOME" | awk 'NR == 2 {{ print $2 }}')"
+fact free_inodes "$(df -Pi "$HOME" | awk 'NR == 2 {{ print $4 }}')"
+directory={backups}
+while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
+fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
+fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
+fact last_backup "$(find {backups} -maxdepth 1 -name {quote(app.name + "-*.db")} -printf '%T@ %f\\n' 2>/dev/null | sort -n | tail -n 1)"
+fact site "$(curl -fs --max-time 2 {url} || :)\""""
+
+
+def _containers(app: Application) -> str:
+    label = "{{{{index .Config.Labels \"{}\"}}}}"
+    columns = [
+        "{{.Name}}", "{{.State.Status}}", "{{.State.Running}}", "{{.State.StartedAt}}", "{{.RestartCount}}",
+        "{{.State.ExitCode}}", "{{.Image}}",
+    ]  # fmt: skip
+    columns += [label.format(f"{LABEL}.{name}") for name in _FIELDS[len(columns) :]]
+    ids = words("podman", "ps", "--all", "--quiet", "--filter", f"name=^{app.name}-")
+    inspect = words("podman", "container", "inspect", "--format", "\t".join(columns))
+    return f"ids=$({ids} 2>/dev/null) || :\nif [ -n \"$ids\" ]; then {inspect} $ids || :; fi"
+
+
+def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
+    """The name, URL and extra curl options of each check that says whether the application is well."""
+    found: list[tuple[str, str, tuple[str, ...]]] = [
+        (service.name, f"http://127.0.0.1:{service.stable_port}{service.gate.path}", ()) for service in app.services
+    ]
+    if app.full_chain:
+        port = app.service(app.full_chain.service).stable_port
+        found.append(("full chain", f"http://127.0.0.1:{port}{app.full_chain.path}", ()))
+    scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
+    resolve = ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
+    found.append(("public", f"{scheme}://{app.domain}:{port}/", resolve))
+    return found
+
+
+def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
+    form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 5, *options, url)
+    return f"printf '%s\\t%s\\t' {quote(name)} {quote(url)}; {curl} || :"
+
+
+def parse(app: Application, host: str, text: str) -> HostState:
+    """Read what `observe` printed; containers of other applications count as foreign. Raises ValueError when the text is cut short."""
+    sections: dict[str, list[str]] = {}
+    current = ""
+    for line in text.splitlines():
+        if line.startswith(_SECTION):
+            current = line.removeprefix(_SECTION)
+            sections[current] = []
+        elif current:
+            sections[current].append(line)
+    if "end" not in sections:
+        raise ValueError(f"the observation of {host} was cut short")
+    facts = tuple((key, value.strip()) for key, _, value in (row.partition("=") for row in sections["facts"]))
+    found = dict(facts)
+    rows = [row.split("\t") for row in sections["containers"]]
+    ours = [row for row in rows if len(row) == len(_FIELDS) and row[7] == app.name]
+    return HostState(
+        host=host,
+        now=int(found.get("now") or 0),
+        facts=facts,
+        active=tuple(
+            (name.removesuffix(".green"), Color.GREEN) for name in sections["active"] if name.endswith(".green")
+        ),
+        containers=tuple(container for row in ours if (container := _container(row)) is not None),
+        foreign=tuple(row[0] for row in rows if row not in ours),
+        listening=tuple(sorted({int(port) for row in sections["listening"] if (port := row.rpartition(":")[2]).isdigit()})),
+        releases=record.parse("\n".join(sections["releases"])),
+        lock=lock.parse("\n".join(sections["lock"])),
+        live_site_hash=found.get("site", ""),
+        probes=tuple(result for row in sections["probes"] if (result := _probe_result(row)) is not None),
+    )
+
+
+def _container(row: list[str]) -> Container | None:
+    fields = dict(zip(_FIELDS, row, strict=True))
+    try:
+        color, image = Color(fields["color"]), Image.parse(fields["image"])
+    except ValueError:
+        return None
+    prints = (pair.partition(":") for pair in fields["env"].split(",") if ":" in pair)
+    return Container(
+        name=fields["name"],
+        service=fields["service"],
+        color=color,
+        running=fields["running"] == "true",
+        status=fields["status"],
+        started_at=fields["started"],
+        restarts=int(fields["restarts"]),
+        exit_code=int(fields["exit"]),
+        image=image.with_digest(fields["digest"]),
+        image_id=fields["image_id"],
+        release=fields["release"],
+        spec=fields["spec"],
+        env_fingerprints=tuple((key, value) for key, _, value in prints),
+    )
+
+
+def _probe_result(row: str) -> ProbeResult | None:
+    columns = row.split("\t")
+    if len(columns) < 4:
+        return None
+    name, url, code, seconds = columns[:4]
+    served = columns[4] if len(columns) > 4 else ""
+    ok = code.startswith("2") or (name == "public" and code[:1] in {"2", "3", "4"})
+    detail = f"HTTP {code}" if code != "000" else "no answer"
+    return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, round(float(seconds) * 1000))

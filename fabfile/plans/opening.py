@@ -1,0 +1,35 @@
+"""How a run begins on a host: take the lock and look again, in one round trip. Pure."""
+
+from __future__ import annotations
+
+from fabfile.commands import journal, state
+from fabfile.commands import lock as locks
+from fabfile.commands.journal import BUSY_STATUS
+from fabfile.commands.shell import Script, quote
+from fabfile.model import Application, HostState, Lock
+from fabfile.plans.step import Step
+
+LOCK_SECONDS = 240
+
+
+def lock_and_look(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Script:
+    """Acquire the lock, wait for a dead run's last stage to end, then observe: the plan stands on what is now."""
+    acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
+    wait = f"flock -w 120 -E {BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
+    return journal.direct(acquire, wait, state.observation(app))
+
+
+def lock_step(app: Application, lock: Lock, *, lease_seconds: float) -> Step:
+    """The same as a step, for showing it in a plan."""
+    script = lock_and_look(app, lock, lease_seconds=lease_seconds)
+    return Step("lock", "take the lock and look again", script, LOCK_SECONDS)
+
+
+def same(planned: HostState, now: HostState) -> bool:
+    """Whether a plan made from the one observation still holds for the other."""
+    return _basis(planned) == _basis(now)
+
+
+def _basis(state: HostState) -> tuple[object, ...]:
+    containers = sorted((c.name, c.running, c.release, c.spec, c.image.digest) for c in state.containers)
+    return (sorted(state.active), containers, state.live_site_hash, [r.id for r in state.releases])

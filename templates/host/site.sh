@@ -1,0 +1,90 @@
+#!/bin/sh
+# Changes the Nginx site of one application, and nothing else. Root-owned; the deploy user may run it through sudo with
+# exactly one word: `install` (the new text on standard input) or `restore` (the text that the last install replaced).
+#
+# A new text counts only when Nginx itself answers its hash on loopback: `nginx -t` and a reload both exit 0 when the new
+# configuration could not bind its ports and the old one stays. Exit 3: Nginx refused the text; 4: it kept the old one;
+# 5: the old text could not be brought back. In each case of failure the old bytes are in place again, or it says so.
+set -eu
+PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+export PATH LC_ALL
+umask 022
+
+here=$(dirname "$(readlink -f "$0")")
+app=$(basename "$here")
+site=/etc/nginx/conf.d/$app.conf
+previous=$here/site.previous
+
+say() { printf '%s\n' "$*"; }
+
+hash_of() { sed -n '1s/^# rolling-site: \([0-9a-f]\{16\}\)$/\1/p' "$1"; }
+port_of() { sed -n '2s/^# rolling-port: \([0-9]\{1,5\}\)$/\1/p' "$1"; }
+
+# Directives that would let the text read or run what is not a site's business.
+forbidden='(^|[;{}[:space:]])(include|load_module|user|env|lua[a-z_]*|perl[a-z_]*|js_[a-z_]*|error_log|pid|root|alias|dav_methods|autoindex|fastcgi_pass|uwsgi_pass|scgi_pass)[[:space:]]'
+
+check_text() {
+  if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
+  if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
+  if grep -v '^[[:space:]]*#' "$1" | grep -Eq "$forbidden"; then
+    say "the site text uses a directive that is not allowed here:"
+    grep -v '^[[:space:]]*#' "$1" | grep -E "$forbidden"
+    exit 3
+  fi
+}
+
+reload() {
+  if systemctl is-active --quiet nginx; then systemctl reload nginx; else systemctl start nginx; fi
+}
+
+# Waits until Nginx answers the file's hash, for at most ten seconds.
+is_live() {
+  wanted=$(hash_of "$1") port=$(port_of "$1") tries=0
+  while [ "$tries" -lt 100 ]; do
+    if [ "$(curl -s --max-time 1 "http://127.0.0.1:$port/_rolling/site")" = "$wanted" ]; then return 0; fi
+    tries=$((tries + 1))
+    sleep 0.1
+  done
+  return 1
+}
+
+put_back() {
+  if [ -s "$previous" ]; then cp "$previous" "$site.new" && mv -f "$site.new" "$site"; else rm -f "$site"; fi
+  if ! nginx -t >/dev/null 2>&1 || ! reload; then
+    say "the old site text could not be brought back: look at nginx -t"
+    exit 5
+  fi
+}
+
+install_text() {
+  new=$(mktemp "$here/new.XXXXXX")
+  trap 'rm -f "$new"' EXIT
+  cat >"$new"
+  chmod 0644 "$new"
+  check_text "$new"
+  if [ -f "$site" ] && cmp -s "$new" "$site" && is_live "$site"; then say "the site is unchanged"; exit 0; fi
+  if [ -f "$site" ]; then cp "$site" "$previous"; else : >"$previous"; fi
+  mv -f "$new" "$site"
+  if ! report=$(nginx -t 2>&1); then
+    put_back
+    say "Nginx refused the new site text, the old one is in place:"
+    say "$report"
+    exit 3
+  fi
+  reload
+  if ! is_live "$site"; then
+    put_back
+    say "Nginx kept the old configuration although its reload succeeded; the old site text is in place. Its last words:"
+    journalctl -u nginx -n 3 --no-pager -o cat 2>/dev/null || :
+    tail -n 3 /var/log/nginx/error.log 2>/dev/null || :
+    exit 4
+  fi
+  say "the site is live"
+}
+
+if [ $# -ne 1 ]; then say "usage: site install < TEXT | site restore"; exit 2; fi
+case "$1" in
+  install) install_text ;;
+  restore) if [ -f "$previous" ]; then put_back; say "the former site text is in place"; fi ;;
+  *) say "usage: site install < TEXT | site restore"; exit 2 ;;
+esac
