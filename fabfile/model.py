@@ -385,6 +385,7 @@ class HostResult(str, Enum):
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
     NOT_STARTED = "not-started"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ TIMED_OUT_STATUS = 124
 ENVIRONMENT = """\
 set -eu
 umask 077
-cd
+cd || exit
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
 export PATH LC_ALL XDG_RUNTIME_DIR

@@ -95,7 +95,7 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     content = "".join(f"{key}={value}\n" for key, value in service.env)
     return script(
         ensure_network(app.name),
-        words("mkdir", "-p", "-m", "0700", directory),
+        words("mkdir", "-p", directory),
         write_file(env_file, content, secret=True),
         remove(name, service.drain.stop_seconds),
         words(*arguments, service.image.pinned) + " >/dev/null",

@@ -87,7 +87,7 @@ def _containers(app: Application) -> str:
     columns += [label.format(f"{LABEL}.{name}") for name in _FIELDS[len(columns) :]]
     ids = words("podman", "ps", "--all", "--quiet", "--filter", f"name=^{app.name}-")
     inspect = words("podman", "container", "inspect", "--format", "\t".join(columns))
-    return f"ids=$({ids} 2>/dev/null) || :\nif [ -n \"$ids\" ]; then {inspect} $ids || :; fi"
+    return f"ids=$({ids} 2>/dev/null) || :\nif [ -n \"$ids\" ]; then\n  # shellcheck disable=SC2086\n  {inspect} $ids || :\nfi"
 
 
 def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:

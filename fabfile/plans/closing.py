@@ -10,14 +10,14 @@ from fabfile.model import Outcome
 from fabfile.plans.step import Plan, Step
 
 
-def finish(plan: Plan, seconds: float, tidy: str = "") -> Step:
+def finish(plan: Plan, seconds: float) -> Step:
     """Record the release as good, free the host, tidy up; tidying never fails a run."""
     if plan.record is None:
         raise ValueError(f"the plan of {plan.host} has nothing to record")
     body = script(
         record.append(plan.home, replace(plan.record, seconds=seconds)),
         lock.release(plan.home, plan.release),
-        f"(\n{tidy}\n) || echo 'tidying up did not finish; the next run does it'" if tidy else "",
+        f"(\n{plan.tidy.text}\n) || echo 'tidying up did not finish'" if plan.tidy.text else "",
     )
     return Step("record", "record the release and unlock", body, 120)
 

@@ -35,6 +35,7 @@ CUTOVER_SECONDS = 20
 class Wanted:
     """What a run wants of one host: the application with every digest known, the site text, and the run itself."""
 
+    environment: str
     application: Application
     site: str
     site_hash: str
@@ -65,9 +66,11 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         prepare=builder.prepare(),
         steps=builder.steps(new_site, leftovers),
         home=app.home,
+        environment=wanted.environment,
         record=builder.release(),
+        tidy=Script(builder.tidy()),
     )
-    return replace(plan, finish=(closing.finish(plan, 0, builder.tidy()),))
+    return replace(plan, finish=(closing.finish(plan, 0),))
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:

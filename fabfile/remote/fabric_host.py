@@ -63,7 +63,7 @@ class FabricHost:
             return self._converse(channel, script, timeout_seconds, cancelled)
         except (EOFError, OSError) as error:
             self.close()
-            raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error or 'closed'}).") from error
+            raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error}).") from error
         finally:
             with contextlib.suppress(OSError, EOFError):
                 channel.close()

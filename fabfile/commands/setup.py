@@ -1,0 +1,198 @@
+"""What a prepared host has, as items: a check that says whether it is there, and a script that makes it so. Runs nothing.
+
+The scripts run as root. Each is convergent: applied to a host that has the item, it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabfile.commands.nginx import site_file, site_helper
+from fabfile.commands.podman import network_name
+from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.commands.sqlite import backup_directory
+from fabfile.model import Application
+
+_TOOLS = ("podman", "nginx", "curl", "sqlite3", "sudo", "visudo", "ss", "flock", "pgrep", "tar", "skopeo")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing a prepared host has. `check` is a shell condition; an item without `apply` can only be refused."""
+
+    id: str
+    title: str
+    check: str
+    apply: Script | None
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The texts that setup installs, rendered."""
+
+    site: str
+    helper: str
+    boot: str
+    unit: str
+
+
+def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
+    """Everything a host needs before its first deploy, in the order in which it is made."""
+    return (
+        _tools(),
+        _user(user),
+        _linger(user),
+        *_directories(app, user),
+        _network(app, user),
+        _program(app, "site", files.helper),
+        _program(app, "boot", files.boot),
+        _sudo_rule(app, user),
+        _boot_unit(app, user, files.unit),
+        _site(app, files.site),
+    )
+
+
+def check(items: tuple[Item, ...]) -> Script:
+    """Print `ID ok` or `ID drift` for every item; changes nothing."""
+    parts = [
+        f"if (\n{item.check}\n) >/dev/null 2>&1; then echo {quote(item.id)} ok; else echo {quote(item.id)} drift; fi"
+        for item in items
+    ]
+    return Script("\n".join(parts) + "\n")
+
+
+def as_root(text: Script, *, user: str) -> Script:
+    """The script under root: as it is for root itself, through `sudo -n` for anyone else."""
+    environment = "set -eu\numask 022\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C\nexport PATH LC_ALL\ncd /\n"
+    body = environment + text.text
+    if user == "root":
+        return Script(body, text.secrets)
+    return Script(f"sudo -n sh -c {quote(body)}", text.secrets)
+
+
+def _tools() -> Item:
+    missing = " && ".join(f"command -v {tool}" for tool in _TOOLS)
+    remedy = f"install the packages that bring {', '.join(_TOOLS)}"
+    return Item("packages", "the programs a deploy needs", missing, None, remedy)
+
+
+def _user(user: str) -> Item:
+    remedy = f"create the user with subordinate ids: useradd --create-home --shell /bin/bash {user}"
+    test = f"id -u {quote(user)} && grep -q {quote(f'^{user}:')} /etc/subuid && grep -q {quote(f'^{user}:')} /etc/subgid"
+    return Item("user", f"the deploy user {user} with subuid and subgid ranges", test, None, remedy)
+
+
+def _linger(user: str) -> Item:
+    """Source: loginctl(1): without linger a user's processes end some time after the last logout."""
+    apply = f"""\
+loginctl enable-linger {quote(user)}
+tries=0
+until [ -S "/run/user/$(id -u {quote(user)})/bus" ]; do
+  tries=$((tries + 1))
+  if [ "$tries" -ge 100 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
+  sleep 0.1
+done"""
+    test = f"test -e {quote('/var/lib/systemd/linger/' + user)} && test -S \"/run/user/$(id -u {quote(user)})/bus\""
+    return Item("linger", f"linger for {user}", test, script(apply))
+
+
+def _directories(app: Application, user: str) -> tuple[Item, ...]:
+    home = app.home
+    wanted = [(home, "755"), (f"{home}/live", "755")]
+    wanted += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
+    data = [app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path]
+    data += app.log_directories
+    known = {path for path, _ in wanted}
+    wanted += [(path, "750") for path in dict.fromkeys(data) if path and path not in known]
+    return tuple(_directory(path, mode, user) for path, mode in wanted)
+
+
+def _directory(path: str, mode: str, user: str) -> Item:
+    """The directory and, below the user's home, whatever of its parents is missing, owned by the user."""
+    group = f'"$(id -gn {quote(user)})"'
+    test = f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'{user} {mode}')}"
+    apply = f"""\
+missing={quote(path)}
+while [ ! -d "$(dirname "$missing")" ]; do missing=$(dirname "$missing"); done
+mkdir -p {quote(path)}
+chown -R {quote(user)}:{group} "$missing"
+chown {quote(user)}:{group} {quote(path)}
+chmod {mode} {quote(path)}"""
+    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply))
+
+
+def as_user(user: str, command: str) -> str:
+    """A command line under the deploy user's own session, from a root script."""
+    inner = f"cd && XDG_RUNTIME_DIR=/run/user/$(id -u) && export XDG_RUNTIME_DIR && {command}"
+    return words("runuser", "-u", user, "--", "sh", "-c", inner)
+
+
+def _network(app: Application, user: str) -> Item:
+    name = network_name(app.name)
+    return Item(
+        "network",
+        f"Podman network {name}",
+        as_user(user, words("podman", "network", "exists", name)),
+        script(as_user(user, words("podman", "network", "create", name))),
+    )
+
+
+def _program(app: Application, name: str, content: str) -> Item:
+    path = site_helper(app.name).rpartition("/")[0] + f"/{name}"
+    title = {"site": "the root-owned Nginx site helper", "boot": "the program that starts the live colors at boot"}[name]
+    return _file(f"program {name}", f"{title} ({path})", path, content, "755")
+
+
+def _file(id: str, title: str, path: str, content: str, mode: str, after: str = "") -> Item:
+    directory = path.rpartition("/")[0]
+    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'root {mode}')}"
+    return Item(id, title, test, script(words("mkdir", "-p", directory), write_file(path, content, mode=f"0{mode}"), after))
+
+
+def _same(path: str, content: str) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {digest}'
+
+
+def _sudo_rule(app: Application, user: str) -> Item:
+    """Exactly two command lines. Source: sudoers(5): arguments in a rule must match the command line exactly."""
+    helper, path = site_helper(app.name), f"/etc/sudoers.d/{app.name}"
+    content = (
+        "# Made by inv setup: the deploy user may replace one Nginx site through one helper, and nothing else.\n"
+        f"{user} ALL=(root) NOPASSWD: {helper} install, {helper} restore\n"
+    )
+    staged = f"/etc/sudoers.d/.{app.name}.checked"
+    apply = script(
+        write_file(staged, content, mode="0440"),
+        f"visudo -cqf {quote(staged)}",
+        words("mv", "-f", staged, path),
+    )
+    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = 'root 440'"
+    return Item("sudo rule", f"sudo for the site helper alone ({path})", test, apply)
+
+
+def _boot_unit(app: Application, user: str, unit: str) -> Item:
+    """A unit of the deploy user's manager: with linger it runs at boot. Source: systemd.special(7), default.target."""
+    name = f"{app.name}-boot.service"
+    path = f"/etc/systemd/user/{name}"
+    wants = f'"$(getent passwd {quote(user)} | cut -d : -f 6)/.config/systemd/user/default.target.wants"'
+    enable = as_user(user, f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload")
+    test = f"{_same(path, unit)} && test -L {wants}/{quote(name)}"
+    return Item("boot unit", f"{name}, which starts the live colors", test, script(write_file(path, unit, mode="0644"), enable))
+
+
+def _site(app: Application, site: str) -> Item:
+    """Installed through the same helper that a deploy uses, so that what it proves is proved here too."""
+    helper = quote(site_helper(app.name))
+    staged = f"/run/{app.name}-site.conf"
+    first = site.partition("\n")[0].rpartition(" ")[2]
+    url = f"http://127.0.0.1:{app.services[0].stable_port}/_rolling/site"
+    test = f"{_same(site_file(app.name), site)} && test \"$(curl -fs --max-time 2 {quote(url)})\" = {quote(first)}"
+    apply = script(
+        write_file(staged, site, mode="0644"),
+        f"if {helper} install < {quote(staged)}; then rm -f {quote(staged)}; else status=$?; rm -f {quote(staged)}; exit \"$status\"; fi",
+    )
+    return Item("site", f"the Nginx site ({site_file(app.name)}), proved live", test, apply)

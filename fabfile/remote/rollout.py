@@ -1,0 +1,275 @@
+"""One run over many hosts: locks, the barrier, batches, and each host's end. It decides no step and prints nothing.
+
+The border at which one host's error stops being the others' error: what a host raises becomes its line in the summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from fabfile.commands import journal
+from fabfile.commands import lock as locks
+from fabfile.errors import (
+    HostUnreachable,
+    Interrupted,
+    LockHeld,
+    LockLost,
+    RollingError,
+    UndoFailed,
+)
+from fabfile.model import Application, HostResult, HostState, HostSummary, Lock, Phase, Rollout
+from fabfile.plans import opening
+from fabfile.plans.batches import split
+from fabfile.plans.step import Change, Plan
+from fabfile.remote import execute, observe
+from fabfile.remote.execute import Run
+from fabfile.remote.host import Host
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of a run: how to reach it, what runs there, what was seen, and the plan made from that."""
+
+    host: Host
+    application: Application
+    state: HostState
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        """The inventory's name for it."""
+        return self.host.name
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one host ended: its line, and the error when there was one."""
+
+    summary: HostSummary
+    error: RollingError | None = None
+
+
+def roll_out(
+    members: Sequence[Member],
+    lock: Lock,
+    dead: Mapping[str, str],
+    replan: Callable[[Member, HostState], Plan],
+    rollout: Rollout,
+    run: Run,
+) -> list[Ending]:
+    """Take every lock, prepare every host, then upgrade batch after batch until one fails.
+
+    `dead` maps hosts to lock tokens of runs known to be dead. Raises LockHeld or PreflightError before anything
+    changed; from then on every host has an Ending.
+    """
+    rolling = _Rolling(lock, dead, replan, rollout, run)
+    locked = rolling.lock_all([member for member in members if not member.plan.empty])
+    unchanged = [_ending(member, HostResult.UNCHANGED, 0) for member in members if member.plan.empty]
+    prepared, failed = rolling.prepare_all(locked)
+    if failed:
+        return [*unchanged, *failed, *(rolling.not_started(member) for member in prepared)]
+    return [*unchanged, *rolling.upgrade(prepared)]
+
+
+class _Rolling:
+    """The stages of one run."""
+
+    def __init__(
+        self,
+        lock: Lock,
+        dead: Mapping[str, str],
+        replan: Callable[[Member, HostState], Plan],
+        rollout: Rollout,
+        run: Run,
+    ) -> None:
+        self._lock, self._dead, self._replan, self._rollout, self._run = lock, dead, replan, rollout, run
+
+    def lock_all(self, members: list[Member]) -> list[Member]:
+        """Lock the first host alone, then the rest: of runs that start together the first host lets one through."""
+        locked: list[Member] = []
+        try:
+            for group in (members[:1], members[1:]):
+                results = self._each(group, self._lock_one)
+                locked += [result for result in results if isinstance(result, Member)]
+                errors = [result for result in results if isinstance(result, RollingError)]
+                if errors:
+                    raise errors[0]
+                if self._run.cancelled.is_set():
+                    raise Interrupted("interrupted before anything was changed.")
+        except RollingError:
+            for member in locked:
+                execute.unlock(member.host, member.plan, self._run)
+            raise
+        return locked
+
+    def _lock_one(self, member: Member) -> Member | RollingError:
+        self._run.say(Phase.STARTED, "take the lock", member.name, "lock")
+        began = self._run.clock()
+        try:
+            held = self._take(member)
+        except RollingError as error:
+            self._run.say(Phase.FAILED, "take the lock", member.name, "lock", 0, error.message)
+            return error
+        self._run.say(Phase.DONE, "take the lock", member.name, "lock", self._run.clock() - began)
+        return held
+
+    def _take(self, member: Member) -> Member:
+        app = member.application
+        script = opening.lock_and_look(
+            app, self._lock, lease_seconds=self._rollout.lease_seconds, dead_token=self._dead.get(member.name, "")
+        )
+        answer = member.host.run(script, timeout_seconds=opening.LOCK_SECONDS)
+        if answer.status == locks.HELD_STATUS:
+            raise held(member.name, locks.parse(answer.output), member.plan.environment)
+        if answer.status == journal.BUSY_STATUS:
+            raise LockHeld(f"{member.name}: a stage of a former run is still running.", next_step="try again in a minute")
+        before, _, _ = answer.output.partition("@@")
+        if before.startswith("takeover"):
+            former = locks.parse(before)
+            self._run.say(Phase.NOTE, f"took over the lock of {_who(former)}: its run is dead or its lease is over", member.name)
+        now = observe.read(app, member.name, answer.output, answer.last_words)
+        if opening.same(member.state, now):
+            return member
+        self._run.say(Phase.NOTE, "the host changed since it was looked at: planned again", member.name)
+        return replace(member, state=now, plan=self._replan(member, now))
+
+    def prepare_all(self, members: list[Member]) -> tuple[list[Member], list[Ending]]:
+        """The barrier: every host has its backup and its images before any host goes on."""
+        results = self._each(members, self._prepare_one)
+        ready = [result for result in results if isinstance(result, Member)]
+        return ready, [result for result in results if isinstance(result, Ending)]
+
+    def _prepare_one(self, member: Member) -> Member | Ending:
+        try:
+            execute.prepare(member.host, member.plan, self._run)
+        except RollingError as error:
+            return self._give_up(member, error, 0)
+        return member
+
+    def _give_up(self, member: Member, error: RollingError, seconds: float) -> Ending:
+        """End a host on which nothing was begun that a visitor could see."""
+        if isinstance(error, LockLost | HostUnreachable):
+            return _ending(member, HostResult.UNKNOWN, seconds, error)
+        try:
+            execute.undo(member.host, member.plan, [], self._run, error)
+        except UndoFailed as failure:
+            return _ending(member, HostResult.UNDO_FAILED, seconds, failure)
+        return _ending(member, HostResult.UNDONE, seconds, error)
+
+    def not_started(self, member: Member) -> Ending:
+        """A host that stays as it was because another one failed."""
+        execute.unlock(member.host, member.plan, self._run)
+        return _ending(member, HostResult.NOT_STARTED, 0)
+
+    def upgrade(self, members: list[Member]) -> list[Ending]:
+        """Batch after batch; after a batch with a failure the rest is left as it is."""
+        by_name = {member.name: member for member in members}
+        endings: list[Ending] = []
+        stopped = False
+        batches = split(list(by_name), self._rollout.batch)
+        for number, batch in enumerate(batches):
+            group = [by_name[name] for name in batch]
+            if stopped or self._run.cancelled.is_set():
+                endings += [self.not_started(member) for member in group]
+                continue
+            waiting = [by_name[name] for later in batches[number + 1 :] for name in later]
+            self._hold(waiting, max((member.plan.longest_seconds for member in group), default=0))
+            results = self._each(group, self._upgrade_one)
+            endings += results
+            stopped = any(ending.error for ending in results)
+        return endings
+
+    def _hold(self, waiting: list[Member], seconds: float) -> None:
+        """Keep the locks of hosts whose turn comes later."""
+
+        def renew(member: Member) -> None:
+            text = locks.renew(member.plan.home, self._run.release, lease_seconds=seconds + self._rollout.lease_seconds)
+            try:
+                member.host.run(journal.direct(text), timeout_seconds=30)
+            except RollingError as error:
+                self._run.say(Phase.NOTE, f"its lock could not be renewed: {error.message}", member.name)
+
+        self._each(waiting, renew)
+
+    def _upgrade_one(self, member: Member) -> Ending:
+        began = self._run.clock()
+        if member.plan.empty:
+            return self.unchanged(member)
+        try:
+            execute.apply(member.host, member.plan, self._run)
+            seconds = self._run.clock() - began
+            execute.finish(member.host, member.plan, self._run, seconds)
+        except UndoFailed as error:
+            return _ending(member, HostResult.UNDO_FAILED, self._run.clock() - began, error)
+        except (LockLost, HostUnreachable) as error:
+            return _ending(member, HostResult.UNKNOWN, self._run.clock() - began, error)
+        except RollingError as error:
+            return _ending(member, HostResult.UNDONE, self._run.clock() - began, error)
+        ending = _ending(member, HostResult.UPGRADED, self._run.clock() - began)
+        self._run.say(Phase.DONE, "upgraded", member.name, seconds=ending.summary.seconds)
+        return ending
+
+    def unchanged(self, member: Member) -> Ending:
+        """A host that, looked at again under its lock, already is as wanted."""
+        execute.unlock(member.host, member.plan, self._run)
+        return _ending(member, HostResult.UNCHANGED, 0)
+
+    def _each(self, members: Sequence[M], do: Callable[[M], R]) -> list[R]:
+        """Do something for all members at once; Ctrl-C makes their steps stop and undo, and is not lost."""
+        if not members:
+            return []
+        with ThreadPoolExecutor(max_workers=max(1, self._rollout.parallel)) as pool:
+            futures = [pool.submit(do, member) for member in members]
+            wait_patiently(futures, self._run)
+            return [future.result() for future in futures]
+
+
+def wait_patiently(futures: Sequence[Future[R]], run: Run) -> None:
+    """Wait for all; the first Ctrl-C cancels the run, later ones only say that the undo is under way."""
+    pending = set(futures)
+    while pending:
+        try:
+            _, pending = wait(pending, timeout=0.2)
+        except KeyboardInterrupt:
+            if run.cancelled.is_set():
+                run.say(Phase.NOTE, "already stopping: what was done is being undone, this takes a moment")
+            else:
+                run.say(Phase.NOTE, "stopping: what was done is undone first")
+                run.cancelled.set()
+
+
+def held(host: str, lock: Lock | None, environment: str) -> LockHeld:
+    """The error for a lock that another run holds: who, why, until when, what to do."""
+    if lock is None:
+        return LockHeld(f"{host}: another run holds the lock.")
+    left = lock.expires_at - lock.acquired_at
+    return LockHeld(
+        f"{host}: locked by {_who(lock)}; its lease was last set to {left} s from its start. Nothing was touched.",
+        next_step=f"wait for it (inv status --env {environment} shows it); a dead run's lease ends by itself",
+    )
+
+
+def _who(lock: Lock | None) -> str:
+    if lock is None:
+        return "an unknown run"
+    return f"{lock.owner}@{lock.workstation} (process {lock.pid}): {lock.reason}"
+
+
+def _ending(member: Member, result: HostResult, seconds: float, error: RollingError | None = None) -> Ending:
+    done = result is HostResult.UPGRADED
+    images = tuple(
+        (
+            choice.service,
+            (choice.wanted if done or choice.change is Change.KEEP else choice.current or choice.wanted).reference,
+        )
+        for choice in member.plan.services
+    )
+    summary = HostSummary(member.name, result, seconds, images, error.message if error else "")
+    return Ending(summary, error)
+

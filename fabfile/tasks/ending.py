@@ -1,0 +1,46 @@
+"""How a task ends: its exit code, its error on stderr, its interrupts. It runs no workflow by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke.exceptions import Exit
+
+from fabfile.errors import ExitCode, RollingError
+
+#: The project's own folder: configuration is read from here, wherever the task is called from.
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def end_with(work: Callable[[], ExitCode]) -> None:
+    """Do the work; leave through invoke's Exit with the documented code, the error's text on stderr.
+
+    SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = work()
+    except RollingError as error:
+        print(error, file=sys.stderr)
+        raise Exit(code=int(error.exit_code)) from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing was touched.", file=sys.stderr)
+        raise Exit(code=int(ExitCode.INTERRUPTED)) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=int(ExitCode.FAILED)) from None
+    if code:
+        raise Exit(code=int(code))
+
+
+def chosen_hosts(context: Any, hosts: str) -> tuple[str, ...]:
+    """Hosts named by `--hosts a,b`, or the one host that `fab -H` gave this call."""
+    if hosts:
+        return tuple(name.strip() for name in hosts.split(",") if name.strip())
+    single = getattr(context, "original_host", None) or getattr(context, "host", None)
+    return (single,) if isinstance(single, str) else ()

@@ -1,0 +1,66 @@
+"""The tasks an operator uses: deploy, setup, status. Signatures and help only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.tasks import task
+
+from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
+
+_COMMON = {
+    "env": "the environment in hosts.yaml to act on (there is no default)",
+    "hosts": "only these hosts, groups or roles, separated by commas",
+    "json": "one JSON object per line on stdout",
+}
+
+
+@task(
+    help={
+        **_COMMON,
+        "tag": "the image tag to deploy; without it the tag in the env file, or APP_VERSION",
+        "batch": "how many hosts at once: N or P%; without it as hosts.yaml says",
+        "force": "do not ask; deploy again even where nothing changed",
+        "dry-run": "show the plan with every command, change nothing",
+        "strict": "an unknown key in the env file is an error",
+    }
+)
+def deploy(
+    context: Any,
+    env: str | None = None,
+    tag: str = "",
+    hosts: str = "",
+    batch: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+    strict: bool = False,
+) -> None:
+    """Upgrade the application on its hosts without dropping a request."""
+    from fabfile.workflows.deploy import Request
+    from fabfile.workflows.deploy import deploy as run
+
+    request = Request(
+        env, ROOT, tag, chosen_hosts(context, hosts), batch, force=force, dry_run=dry_run, json=json, strict=strict
+    )
+    end_with(lambda: run(request))
+
+
+@task(help={**_COMMON, "dry-run": "show what is missing with every command, change nothing", "force": "do not ask"})
+def setup(
+    context: Any, env: str | None = None, hosts: str = "", dry_run: bool = False, force: bool = False, json: bool = False
+) -> None:
+    """Prepare hosts for deploys: directories, network, Nginx site, sudo rule, boot unit, linger."""
+    from fabfile.workflows.setup import Request
+    from fabfile.workflows.setup import setup as run
+
+    request = Request(env, ROOT, chosen_hosts(context, hosts), dry_run=dry_run, force=force, json=json)
+    end_with(lambda: run(request))
+
+
+@task(help=_COMMON)
+def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+    """Show what runs on each host and whether it is well."""
+    from fabfile.workflows.status import status as run
+
+    end_with(lambda: run(env, root=ROOT, hosts=chosen_hosts(context, hosts), json=json))

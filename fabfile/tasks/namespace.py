@@ -1,0 +1,9 @@
+"""The collection of tasks that `inv` and `fab` show."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from fabfile.tasks import lab, main
+
+namespace = Collection(main.deploy, main.setup, main.status, lab=Collection.from_module(lab, name="lab"))

@@ -1,0 +1,60 @@
+"""The person or job that runs a task: who, from where, is the process alive, may it be asked. Reads this machine only."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+
+from fabfile.errors import ConfigError, Interrupted
+from fabfile.model import Lock
+
+
+def name() -> str:
+    """The operator's name: in CI the actor that the CI system names, else the login name."""
+    for key in ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
+        if os.environ.get(key):
+            return os.environ[key]
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid{os.getuid()}"
+
+
+def workstation() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
+
+
+def lock(release: str, reason: str) -> Lock:
+    """The lock that a run of this process asks for; the host's clock fills in its times."""
+    return Lock(release, name(), workstation(), os.getpid(), reason, 0, 0)
+
+
+def is_dead(held: Lock | None) -> bool:
+    """Whether a lock belongs to a process of this very machine that no longer runs."""
+    if held is None or held.workstation != workstation() or held.pid <= 0:
+        return False
+    try:
+        os.kill(held.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def confirm(question: str, *, force: bool, hint: str) -> None:
+    """Ask yes or no on the terminal. Raises ConfigError without a terminal, Interrupted when the answer is no."""
+    if force:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("this needs a person's yes, and there is no terminal to ask on.", next_step=hint)
+    print(question, end=" [y/N] ", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline().strip().lower()
+    except KeyboardInterrupt:
+        answer = ""
+    if answer not in {"y", "yes"}:
+        raise Interrupted("not confirmed; nothing was touched.")
