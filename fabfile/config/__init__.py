@@ -1,8 +1,8 @@
 """The configuration: three files read, checked whole and joined into `model.Environment`.
 
-It owns `hosts.yaml` (where the hosts are), `deploy/services.yaml` (what runs) and `deploy/<env>.env` (with which
-values). It contacts nothing, changes nothing and reads no other variable of the process. Importing it is cheap:
-pydantic, PyYAML and python-dotenv are imported when a file is read.
+It owns `hosts.yaml` (where the hosts are), `deploy/services.yaml` (what runs) and `deploy/<env>.env` (with
+which values). It contacts nothing and changes nothing. Importing it is cheap: pydantic, PyYAML and
+python-dotenv are imported when a file is read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def load(
 ) -> model.Environment:
     """Read and check everything one run needs to know about an environment.
 
-    `hosts` picks hosts: a word is the name of a host, a group or a role; none means all. `tag` wins over the tags of
-    the image keys. `strict` turns unknown keys of the env file from warnings into mistakes.
+    `hosts` picks hosts: a word is the name of a host, a group or a role; none means all. `tag` wins over the
+    tags and digests of the image keys. `strict` turns unknown keys of the env file into mistakes.
     Raises ConfigError with every mistake of all files; without a known environment it lists those there are.
     """
     from fabfile.config.loading import load_environment

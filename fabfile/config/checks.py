@@ -60,14 +60,19 @@ def check_services(services: Services, file: str, whole: bool, findings: Finding
     groups = [names, aliases, routes]
     for index, service in listed:
         groups.append(
-            [(f"services[{index}].mounts[{n}].target", mount.target) for n, mount in enumerate(service.mounts)]
+            [
+                (f"services[{index}].mounts[{n}].target", mount.target)
+                for n, mount in enumerate(service.mounts)
+            ]
         )
     for group in groups:
         _check_distinct(group, file, findings)
     chain = services.full_chain
     known = [service.name for service in services.services]
     if whole and chain is not None and chain.service not in known:
-        findings.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
+        findings.add(
+            file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}"
+        )
 
 
 def _check_distinct(group: Iterable[tuple[str, str]], file: str, findings: Findings) -> None:
@@ -114,4 +119,6 @@ def check_placeholders(every: Iterable[Values], findings: Findings) -> None:
     for values in every:
         for key, text in values.merged.items():
             if is_secret(key) and _PLACEHOLDER.search(text):
-                findings.warn(f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own")
+                findings.warn(
+                    f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own"
+                )

@@ -1,7 +1,7 @@
 """The forms that a value may have: text in, value out, or the sentence that says what is expected.
 
-Everything that ends up in Nginx text, in a podman flag or in a name has a strict form here. It reads no file and
-knows no key. Standard library only.
+Everything that ends up in Nginx text, in a podman flag or in a name has a strict form here. It reads no file
+and knows no key. Standard library only.
 """
 
 from __future__ import annotations
@@ -101,7 +101,16 @@ def size(low: int) -> Form[int]:
 
 
 def _boolean(text: str) -> bool | None:
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    words = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
     return words.get(text.casefold())
 
 
@@ -166,33 +175,50 @@ PORT = whole(1, 65535, "a port")
 STABLE_PORT = whole(1, HIGHEST_STABLE_PORT, "a port (the colors publish 10000 and 20000 above it)")
 APP_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
 SERVICE_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
-ENVIRONMENT_NAME = matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")
-WORD = matching("a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ENVIRONMENT_NAME = matching(
+    "a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}"
+)
+WORD = matching(
+    "a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+)
 ENV_KEY = matching("the name of an env key, such as BACKEND_IMAGE", r"[A-Za-z_][A-Za-z0-9_]*")
-TAG = matching("a tag of up to 128 of a-z, A-Z, 0-9, _ . - that starts with none of . -", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+TAG = matching(
+    "a tag of up to 128 of a-z, A-Z, 0-9, _ . - that starts with none of . -",
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}",
+)
 IMAGE = Form("an image reference: repository[:tag][@sha256:…], lower-case repository", _image)
 DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
 USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
-JUMP = matching("[user@]host[:port], or none", r"(?:[a-z_][a-z0-9_-]{0,31}@)?[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?")
+JUMP = matching(
+    "[user@]host[:port], or none", r"(?:[a-z_][a-z0-9_-]{0,31}@)?[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?"
+)
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
-FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
+FILE_IN_DIRECTORY = Form(
+    "an absolute path of a file in a directory (its directory is mounted)", _file_in_directory
+)
 URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
 LOCAL_FILE = matching("the path of a file on this machine", r"[^\x00-\x1f\x7f]+")
 MEMORY = size(6 * 1024**2)
 SIZE = size(1)
 CPUS = number(0.01, 1024, "a number of CPUs")
-BATCH = matching("a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%")
-RESTART_POLICY = matching("no, on-failure, on-failure:N, always or unless-stopped",
-                          r"no|on-failure(?::[0-9]{1,3})?|always|unless-stopped")
+BATCH = matching(
+    "a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%"
+)
+RESTART_POLICY = matching(
+    "no, on-failure, on-failure:N, always or unless-stopped",
+    r"no|on-failure(?::[0-9]{1,3})?|always|unless-stopped",
+)
 WEB_URL = Form("a URL that starts with https:// or http://", _url("https", "http"))
 REDIS_URL = Form("a URL that starts with redis:// or rediss://", _url("redis", "rediss"))
 EMAIL = matching("a mail address", _EMAIL)
 SENDER = matching("a mail address, or Name <address>", _MAILBOX)
 RECIPIENTS = matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*,\s*{_MAILBOX})*")
-SCHEDULE = matching("five cron fields such as 0 2 * * *, or @daily",
-                    rf"@(?:hourly|daily|midnight|weekly|monthly)|{_CRON_LIST}(?:\s+{_CRON_LIST}){{4}}")
+SCHEDULE = matching(
+    "five cron fields such as 0 2 * * *, or @daily",
+    rf"@(?:hourly|daily|midnight|weekly|monthly)|{_CRON_LIST}(?:\s+{_CRON_LIST}){{4}}",
+)
 WORKERS = matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
 LOG_LEVEL = matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
 LANGUAGE = matching("a language such as en or zh-TW", r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")

@@ -32,25 +32,28 @@ class Rollout(Strict):
     """How a run treats the hosts of an environment."""
 
     batch: Annotated[str, BeforeValidator(forms.BATCH)] = Field(
-        model.Rollout.batch, description="Hosts upgraded at the same time: a number, or a percentage of all."
+        default=model.Rollout.batch,
+        description="Hosts upgraded at the same time: a number, or a percentage of all.",
     )
     parallel: Annotated[int, BeforeValidator(forms.whole(1, 256))] = Field(
-        model.Rollout.parallel, description="Connections open at the same time, at most."
+        default=model.Rollout.parallel, description="Connections open at the same time, at most."
     )
     bake_seconds: _Seconds = Field(
-        model.Rollout.bake_seconds, description="How long the new release is watched before the old one stops."
+        default=model.Rollout.bake_seconds,
+        description="How long the new release is watched before the old one stops.",
     )
     lease_seconds: _Lease = Field(
-        model.Rollout.lease_seconds, description="How long a host's lock holds without being renewed."
+        default=model.Rollout.lease_seconds, description="How long a host's lock holds without being renewed."
     )
     retain_releases: Annotated[int, BeforeValidator(forms.whole(2, 100))] = Field(
-        model.Rollout.retain_releases, description="Releases whose images stay on the host."
+        default=model.Rollout.retain_releases, description="Releases whose images stay on the host."
     )
     connect_timeout_seconds: _Timeout = Field(
-        model.Rollout.connect_timeout_seconds, description="How long a connection may take to open."
+        default=model.Rollout.connect_timeout_seconds, description="How long a connection may take to open."
     )
     confirm: Annotated[bool, BeforeValidator(forms.BOOLEAN)] | None = Field(
-        None, description="Ask before anything changes. Default: only where ENVIRONMENT is production."
+        default=None,
+        description="Ask before anything changes. Default: only where ENVIRONMENT is production.",
     )
 
 
@@ -58,34 +61,45 @@ class Host(Strict):
     """One host of an environment."""
 
     address: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field(
-        "", description="IP address, host name or alias of ssh_config. Default: the name of the host."
+        default="", description="IP address, host name or alias of ssh_config. Default: the name of the host."
     )
-    port: _Port | None = Field(None, description="SSH port. Default: the port of the environment.")
-    user: _User = Field("", description="Login name. Default: the user of the environment.")
-    roles: tuple[_Word, ...] = Field((), description="What the host is for; `--hosts` accepts a role.")
-    groups: tuple[_Word, ...] = Field((), description="Which hosts go together; `--hosts` accepts a group.")
-    jump: _Jump = Field("", description="Jump host, or `none`. Default: the jump host of the environment.")
+    port: _Port | None = Field(default=None, description="SSH port. Default: the port of the environment.")
+    user: _User = Field(default="", description="Login name. Default: the user of the environment.")
+    roles: tuple[_Word, ...] = Field(
+        default=(), description="What the host is for; `--hosts` accepts a role."
+    )
+    groups: tuple[_Word, ...] = Field(
+        default=(), description="Which hosts go together; `--hosts` accepts a group."
+    )
+    jump: _Jump = Field(
+        default="", description="Jump host, or `none`. Default: the jump host of the environment."
+    )
     env: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
-        {}, description="Keys of the env file with another value on this host."
+        default={}, description="Keys of the env file with another value on this host."
     )
 
 
 class EnvironmentEntry(Strict):
     """One environment."""
 
-    env_file: _LocalFile = Field("", description="Its values. Default: deploy/NAME.env.")
-    services_file: _LocalFile = Field("deploy/services.yaml", description="Its services.")
+    env_file: _LocalFile = Field(default="", description="Its values. Default: deploy/NAME.env.")
+    services_file: _LocalFile = Field(default="deploy/services.yaml", description="Its services.")
     known_hosts: _LocalFile = Field(
-        "", description="Keys of the hosts; the `known_hosts` beside this file and ~/.ssh/known_hosts are read too."
+        default="",
+        description="Keys of the hosts; `known_hosts` beside this file and ~/.ssh/known_hosts are read too.",
     )
-    identity_file: _LocalFile = Field("", description="Private key. Default: the agent and ssh_config.")
-    user: _User = Field("deploy", description="Login name; owns the containers.")
-    setup_user: _User = Field(model.Target.setup_user, description="Login name for `setup`: root, or may use sudo.")
-    port: _Port = Field(model.Target.port, description="SSH port.")
-    jump: _Jump = Field("", description="Jump host in front of the hosts: [user@]host[:port].")
-    rollout: Rollout = Field(Rollout(), description="How a run treats the hosts.")
+    identity_file: _LocalFile = Field(
+        default="", description="Private key. Default: the agent and ssh_config."
+    )
+    user: _User = Field(default="deploy", description="Login name; owns the containers.")
+    setup_user: _User = Field(
+        default=model.Target.setup_user, description="Login name for `setup`: root, or may use sudo."
+    )
+    port: _Port = Field(default=model.Target.port, description="SSH port.")
+    jump: _Jump = Field(default="", description="Jump host in front of the hosts: [user@]host[:port].")
+    rollout: Rollout = Field(default=Rollout(), description="How a run treats the hosts.")
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
-        {}, description="The hosts, by name."
+        default={}, description="The hosts, by name."
     )
 
 

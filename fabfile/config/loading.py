@@ -88,7 +88,7 @@ def _names(file: Path, findings: Findings) -> list[str]:
 
 
 def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
-    """The inventory file that holds the environment, read whole. Raises ConfigError when none or two hold it."""
+    """The environment and the file that holds it, read whole. Raises ConfigError when no file does."""
     reading = {file: Findings(root) for file in _inventories(root)}
     named = {file: _names(file, own) for file, own in reading.items()}
     holders = [file for file, names in named.items() if environment in names]
@@ -96,7 +96,9 @@ def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
         raise _no_environment(environment, list_environments(root), reading.values())
     if len(holders) > 1:
         both = " and ".join(findings.name(file) for file in holders)
-        findings.add(both, f"environments.{environment}", found="one name in two files", expected="distinct names")
+        findings.add(
+            both, f"environments.{environment}", found="one name in two files", expected="distinct names"
+        )
     file = holders[0]
     content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
     before = len(findings.mistakes)
@@ -110,7 +112,11 @@ def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Fi
     listed = ", ".join(names) or "none"
     near = nearest(name or "", names)
     hint = f" (nearest: {near})" if near else ""
-    what = f"There is no environment {name!r}{hint}." if name else "No environment was named, and none is the default."
+    what = (
+        f"There is no environment {name!r}{hint}."
+        if name
+        else "No environment was named, and none is the default."
+    )
     mistakes = [mistake for findings in reading for mistake in findings.mistakes]
     return ConfigError(
         f"{what} Environments: {listed}. Nothing was contacted.",
@@ -173,20 +179,25 @@ def _check_keys(
     found: _Found, base: dict[str, str], services: Services, strict: bool, findings: Findings
 ) -> None:
     env_file = findings.name(found.beside(found.entry.env_file or f"deploy/{found.name}.env"))
-    known = {*KEYS, *(key for service in services.services for key in service.keys())}
+    known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     checks.check_known_keys(base, known, env_file, strict, findings)
     checks.check_overrides(found.name, found.entry, known, findings.name(found.file), findings)
 
 
 def _choose(entry: EnvironmentEntry, words: Sequence[str], findings: Findings) -> list[str]:
     """The names of the hosts that the words pick, in the order of the inventory; no word picks all."""
-    matches = {word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)] for word in words}
+    matches = {
+        word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)]
+        for word in words
+    }
     known = dict.fromkeys(entry.hosts)
     for host in entry.hosts.values():
         known.update(dict.fromkeys((*host.groups, *host.roles)))
     for word, names in matches.items():
         if not names:
-            findings.add("--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}")
+            findings.add(
+                "--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}"
+            )
     picked = {name for names in matches.values() for name in names}
     return [name for name in entry.hosts if not words or name in picked]
 
@@ -197,7 +208,9 @@ def _identity_file(found: _Found, findings: Findings) -> str:
     path = found.beside(found.entry.identity_file)
     if not path.is_file():
         place = f"environments.{found.name}.identity_file"
-        findings.add(findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key")
+        findings.add(
+            findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key"
+        )
     return str(path)
 
 
@@ -215,7 +228,9 @@ def _rollout(found: _Found, applications: Iterable[model.Application]) -> model.
     return model.Rollout(**declared)
 
 
-def _target(entry: EnvironmentEntry, name: str, application: model.Application, identity: str) -> model.Target:
+def _target(
+    entry: EnvironmentEntry, name: str, application: model.Application, identity: str
+) -> model.Target:
     host = entry.hosts[name]
     jump = host.jump or entry.jump
     return model.Target(

@@ -51,7 +51,9 @@ class Values:
         text = self.get(key)
         found = found or (shown(text, key) if text else "nothing")
         if key in self.overrides:
-            self.findings.add(self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected)
+            self.findings.add(
+                self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected
+            )
         else:
             self.findings.add(self.env_file, key, found=found, expected=expected)
 
@@ -96,7 +98,9 @@ def _expectation(key: str) -> str:
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
     """The application as one host runs it, or None when something is wrong with it."""
     settings = read_settings(values)
-    resolved = [resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
+    resolved = (
+        [resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
+    )
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
@@ -210,7 +214,7 @@ def _path_inside(mount: Mount, text: str) -> str:
 
 
 def _gate(declared: Service, settings: Settings) -> model.Gate:
-    """The gate; its deadline leaves room for the start period, then for `retries` failures and `passes` answers."""
+    """The gate; its deadline leaves room for the start period, then for `retries` failures and `passes`."""
     gate, timeout = declared.gate, settings.health_check_timeout
     attempts = settings.health_check_retries + gate.passes
     needed = settings.health_check_start_period + attempts * (gate.interval_seconds + timeout)
@@ -246,14 +250,16 @@ def _check_ports(
     tls: model.Tls | None,
     values: Values,
 ) -> None:
-    """Every port of the application belongs to one thing: public ports, stable ports, the ports of the colors."""
+    """Every port belongs to one thing: public ports, stable ports and the ports of the colors."""
     keys = {service.name: service.port for service in declared.services}
     taken = {settings.nginx_port: "NGINX_PORT"}
     uses = [("HTTPS_PORT", "HTTPS_PORT", settings.https_port)] if tls else []
     uses += [(keys[service.name], keys[service.name], service.stable_port) for service in services]
     for service in services:
         key = keys[service.name]
-        uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]
+        uses += [
+            (key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color
+        ]
     for key, label, port in uses:
         if port in taken:
             values.add(key, found=f"port {port}, which {taken[port]} has", expected="a port of its own")

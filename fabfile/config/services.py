@@ -27,13 +27,13 @@ class Gate(Strict):
     """When a new container counts as healthy."""
 
     passes: Annotated[int, BeforeValidator(forms.whole(1, 100))] = Field(
-        model.Gate.passes, description="Consecutive good answers that pass the gate."
+        default=model.Gate.passes, description="Consecutive good answers that pass the gate."
     )
     interval_seconds: _Interval = Field(
-        model.Gate.interval_seconds, description="Pause between two questions."
+        default=model.Gate.interval_seconds, description="Pause between two questions."
     )
     deadline_seconds: _Deadline = Field(
-        model.Gate.deadline_seconds,
+        default=model.Gate.deadline_seconds,
         description="Latest end of the gate; made longer where the HEALTH_CHECK_ keys need more.",
     )
 
@@ -42,10 +42,10 @@ class Drain(Strict):
     """How the old container ends."""
 
     deadline_seconds: _Wait = Field(
-        model.Drain.deadline_seconds, description="How long open connections may keep it running."
+        default=model.Drain.deadline_seconds, description="How long open connections may keep it running."
     )
     stop_seconds: _Wait = Field(
-        model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL."
+        default=model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL."
     )
 
 
@@ -53,28 +53,28 @@ class Route(Strict):
     """A path prefix that Nginx sends to the service."""
 
     prefix: _UrlPath = Field(description="Beginning of the path, such as /api/.")
-    stream: _Boolean = Field(False, description="Long-lived answers and WebSocket upgrades flow unbuffered.")
+    stream: _Boolean = Field(
+        default=False, description="Long-lived answers and WebSocket upgrades flow unbuffered."
+    )
 
 
 class Mount(Strict):
     """A directory of the host inside the container."""
 
     source: _Key = Field(description="Env key that holds the path on the host.")
-    target: Annotated[str, BeforeValidator(forms.HOST_PATH)] = Field(
-        description="Path inside the container."
-    )
+    target: Annotated[str, BeforeValidator(forms.HOST_PATH)] = Field(description="Path inside the container.")
     parent: _Boolean = Field(
-        False, description="The key names a file; the directory around it is mounted."
+        default=False, description="The key names a file; the directory around it is mounted."
     )
-    read_only: _Boolean = Field(False, description="The container cannot write there.")
-    optional: _Boolean = Field(False, description="Without the key there is no mount.")
+    read_only: _Boolean = Field(default=False, description="The container cannot write there.")
+    optional: _Boolean = Field(default=False, description="Without the key there is no mount.")
 
 
 class Limits(Strict):
     """Env keys that hold what a container may use at most; a key that is not set is no limit."""
 
-    memory: _Key = Field("", description="Env key of the memory limit.")
-    cpus: _Key = Field("", description="Env key of the CPU limit.")
+    memory: _Key = Field(default="", description="Env key of the memory limit.")
+    cpus: _Key = Field(default="", description="Env key of the CPU limit.")
 
 
 class Service(Strict):
@@ -87,26 +87,32 @@ class Service(Strict):
     )
     port: _Key = Field(description="Env key that holds the stable port on the host.")
     default_port: Annotated[int, BeforeValidator(forms.STABLE_PORT)] | None = Field(
-        None, description="Stable port where that key is not set."
+        default=None, description="Stable port where that key is not set."
     )
-    health: _UrlPath = Field(model.Gate.path, description="Path that answers 2xx when the service is well.")
-    gate: Gate = Field(Gate(), description="When a new container counts as healthy.")
-    drain: Drain = Field(Drain(), description="How the old container ends.")
-    routes: tuple[Route, ...] = Field((), description="Path prefixes that Nginx sends to it.")
-    mounts: tuple[Mount, ...] = Field((), description="Directories of the host inside the container.")
+    health: _UrlPath = Field(
+        default=model.Gate.path, description="Path that answers 2xx when the service is well."
+    )
+    gate: Gate = Field(default=Gate(), description="When a new container counts as healthy.")
+    drain: Drain = Field(default=Drain(), description="How the old container ends.")
+    routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx sends to it.")
+    mounts: tuple[Mount, ...] = Field(default=(), description="Directories of the host inside the container.")
     alias: Annotated[str, BeforeValidator(forms.SERVICE_NAME)] = Field(
-        "", description="Name under which other containers reach it. Default: the name of the service."
+        default="", description="Name for other containers to reach it. Default: the name of the service."
     )
-    env: tuple[_Key, ...] = Field((), description="Env keys that the container receives where they are set.")
-    required: tuple[_Key, ...] = Field((), description="Env keys that it receives and that must be set.")
-    limits: Limits = Field(Limits(), description="What it may use at most.")
+    env: tuple[_Key, ...] = Field(
+        default=(), description="Env keys that the container receives where they are set."
+    )
+    required: tuple[_Key, ...] = Field(
+        default=(), description="Env keys that it receives and that must be set."
+    )
+    limits: Limits = Field(default=Limits(), description="What it may use at most.")
 
     @property
     def env_keys(self) -> tuple[str, ...]:
         """The keys whose values the container receives, each once."""
         return tuple(dict.fromkeys((*self.required, *self.env)))
 
-    def keys(self) -> Iterator[str]:
+    def named_keys(self) -> Iterator[str]:
         """Every env key that the service names."""
         yield from (self.image, self.port, *self.env_keys)
         yield from (mount.source for mount in self.mounts)
@@ -123,5 +129,5 @@ class FullChain(Strict):
 class Services(Strict):
     """The whole file."""
 
-    full_chain: FullChain | None = Field(None, description="The request that proves the whole chain.")
+    full_chain: FullChain | None = Field(default=None, description="The request that proves the whole chain.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services, in upgrade order.")

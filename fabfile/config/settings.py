@@ -1,6 +1,6 @@
 """The model of an env file: the keys that the suite itself knows, their forms and defaults.
 
-Keys of single services (image, port, limits) are not here: `deploy/services.yaml` names them. It resolves nothing.
+Keys of single services (image, port, limits) are not here: `deploy/services.yaml` names them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ class Settings(BaseModel):
 
     # Application
     app_name: Annotated[str, BeforeValidator(forms.APP_NAME)] = Field(
-        description="Name of the application: containers, networks and directories on the host are named after it."
+        description="Name of the application, and of its containers, networks and directories."
     )
-    app_version: _Text = Field("", description="Tag of the images that name none, unless `--tag` gives one.")
+    app_version: _Text = Field(
+        default="", description="Tag of the images that name none, unless `--tag` gives one."
+    )
     environment: Annotated[str, BeforeValidator(forms.ENVIRONMENT_NAME)] = Field(
         description="What this environment is; `production` asks before anything changes."
     )
@@ -42,103 +44,119 @@ class Settings(BaseModel):
     # Public address
     domain_name: Annotated[str, BeforeValidator(forms.DOMAIN)] = Field(description="Domain of the site.")
     protocol: Annotated[str, BeforeValidator(forms.one_of("http", "https"))] = Field(
-        "http", description="How visitors reach the site; https needs SSL_CERT_PATH and SSL_KEY_PATH."
+        default="http", description="How visitors reach the site; https needs SSL_CERT_PATH and SSL_KEY_PATH."
     )
-    nginx_port: _Port = Field(80, description="Public HTTP port.")
-    https_port: _Port = Field(443, description="Public HTTPS port.")
-    ssl_cert_path: _FilePath = Field("", description="Certificate on the host.")
-    ssl_key_path: _FilePath = Field("", description="Its private key on the host.")
-    ssl_chain_path: _FilePath = Field("", description="Intermediate certificates on the host.")
+    nginx_port: _Port = Field(default=80, description="Public HTTP port.")
+    https_port: _Port = Field(default=443, description="Public HTTPS port.")
+    ssl_cert_path: _FilePath = Field(default="", description="Certificate on the host.")
+    ssl_key_path: _FilePath = Field(default="", description="Its private key on the host.")
+    ssl_chain_path: _FilePath = Field(default="", description="Intermediate certificates on the host.")
 
     # Data on the host
     database_path: Annotated[str, BeforeValidator(forms.FILE_IN_DIRECTORY)] = Field(
-        "", description="SQLite file; its directory is mounted, because the journals live beside the file."
+        default="", description="SQLite file; its directory is mounted, because its journals lie beside it."
     )
-    database_backup_path: _HostPath = Field("", description="Directory of the database's backups.")
-    uploads_path: _HostPath = Field("", description="Directory of uploaded files.")
-    uploads_backup_path: _HostPath = Field("", description="Directory of the backups of uploaded files.")
-    config_path: _HostPath = Field("", description="Directory of the application's own configuration.")
+    database_backup_path: _HostPath = Field(default="", description="Directory of the database's backups.")
+    uploads_path: _HostPath = Field(default="", description="Directory of uploaded files.")
+    uploads_backup_path: _HostPath = Field(
+        default="", description="Directory of the backups of uploaded files."
+    )
+    config_path: _HostPath = Field(
+        default="", description="Directory of the application's own configuration."
+    )
     max_upload_size: Annotated[int, BeforeValidator(forms.SIZE)] = Field(
-        100 * 1024**2, description="Largest request body that Nginx accepts."
+        default=100 * 1024**2, description="Largest request body that Nginx accepts."
     )
-    database_url: _Text = Field("", description="Address of a database server. Secret.")
+    database_url: _Text = Field(default="", description="Address of a database server. Secret.")
 
     # Application settings that are passed on
-    jwt_secret_key: _Text = Field("", description="Key that signs sessions. Secret.")
-    admin_email: _Email = Field("", description="Address of the administrator.")
-    cloudflare_access_aud: _Text = Field("", description="Audience tag of Cloudflare Access.")
-    cloudflare_access_cert_url: _WebUrl = Field("", description="Where Cloudflare Access publishes its keys.")
-    max_concurrent_uploads: _Count = Field(10, description="Uploads at the same time.")
-    max_concurrent_exports: _Count = Field(5, description="Exports at the same time.")
-    worker_processes: Annotated[str, BeforeValidator(forms.WORKERS)] = Field(
-        "auto", description="Worker processes of the application."
+    jwt_secret_key: _Text = Field(default="", description="Key that signs sessions. Secret.")
+    admin_email: _Email = Field(default="", description="Address of the administrator.")
+    cloudflare_access_aud: _Text = Field(default="", description="Audience tag of Cloudflare Access.")
+    cloudflare_access_cert_url: _WebUrl = Field(
+        default="", description="Where Cloudflare Access publishes its keys."
     )
-    worker_connections: _Count = Field(1024, description="Connections of one worker.")
-    enable_cache: _Boolean = Field(False, description="Use the cache.")
+    max_concurrent_uploads: _Count = Field(default=10, description="Uploads at the same time.")
+    max_concurrent_exports: _Count = Field(default=5, description="Exports at the same time.")
+    worker_processes: Annotated[str, BeforeValidator(forms.WORKERS)] = Field(
+        default="auto", description="Worker processes of the application."
+    )
+    worker_connections: _Count = Field(default=1024, description="Connections of one worker.")
+    enable_cache: _Boolean = Field(default=False, description="Use the cache.")
     cache_ttl: Annotated[float, BeforeValidator(forms.duration(0, 31_536_000))] = Field(
-        3600.0, description="How long a cached answer stays."
+        default=3600.0, description="How long a cached answer stays."
     )
     redis_url: Annotated[str, BeforeValidator(forms.REDIS_URL)] = Field(
-        "", description="Address of the cache. Secret where it holds a password."
+        default="", description="Address of the cache. Secret where it holds a password."
     )
-    enable_metrics: _Boolean = Field(False, description="Serve metrics.")
-    metrics_port: _Port = Field(9090, description="Port of the metrics inside the container.")
-    enable_debug: _Boolean = Field(False, description="Debug answers.")
-    enable_profiling: _Boolean = Field(False, description="Profiling.")
-    maintenance_mode: _Boolean = Field(False, description="Nginx answers visitors with a maintenance page.")
+    enable_metrics: _Boolean = Field(default=False, description="Serve metrics.")
+    metrics_port: _Port = Field(default=9090, description="Port of the metrics inside the container.")
+    enable_debug: _Boolean = Field(default=False, description="Debug answers.")
+    enable_profiling: _Boolean = Field(default=False, description="Profiling.")
+    maintenance_mode: _Boolean = Field(
+        default=False, description="Nginx answers visitors with a maintenance page."
+    )
 
     # Logs
-    log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field("info", description="Level of the log.")
-    log_file: _FilePath = Field("", description="Log of the application on the host.")
-    access_log: _FilePath = Field("", description="Access log on the host.")
-    error_log: _FilePath = Field("", description="Error log on the host.")
+    log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field(
+        default="info", description="Level of the log."
+    )
+    log_file: _FilePath = Field(default="", description="Log of the application on the host.")
+    access_log: _FilePath = Field(default="", description="Access log on the host.")
+    error_log: _FilePath = Field(default="", description="Error log on the host.")
 
     # Health and restarts
     health_check_interval: Annotated[float, BeforeValidator(forms.duration(1, 86_400))] = Field(
-        30.0, description="Pause between two checks of a running service."
+        default=30.0, description="Pause between two checks of a running service."
     )
     health_check_timeout: Annotated[float, BeforeValidator(forms.duration(0.1, 60))] = Field(
-        5.0, description="How long one answer may take."
+        default=5.0, description="How long one answer may take."
     )
     health_check_start_period: Annotated[float, BeforeValidator(forms.duration(0, 600))] = Field(
-        60.0, description="How long a new container may fail its checks before failures count."
+        default=60.0, description="How long a new container may fail its checks before failures count."
     )
     health_check_retries: Annotated[int, BeforeValidator(forms.whole(1, 100))] = Field(
-        3, description="Consecutive failures that mean: not healthy."
+        default=3, description="Consecutive failures that mean: not healthy."
     )
     restart_policy: Annotated[str, BeforeValidator(forms.RESTART_POLICY)] = Field(
-        "on-failure", description="What Podman does when a container crashes."
+        default="on-failure", description="What Podman does when a container crashes."
     )
 
     # Backups
     backup_retention_days: Annotated[int, BeforeValidator(forms.whole(1, 3650))] = Field(
-        30, description="Days for which backups are kept."
+        default=30, description="Days for which backups are kept."
     )
-    auto_backup_enabled: _Boolean = Field(False, description="Back up on a schedule.")
+    auto_backup_enabled: _Boolean = Field(default=False, description="Back up on a schedule.")
     backup_schedule: Annotated[str, BeforeValidator(forms.SCHEDULE)] = Field(
-        "0 2 * * *", description="When, as five cron fields."
+        default="0 2 * * *", description="When, as five cron fields."
     )
 
     # Notifications
-    slack_webhook: _WebUrl = Field("", description="Slack channel that is told how runs end. Secret.")
-    webhook_url: _WebUrl = Field("", description="Any service that takes a JSON message. Secret.")
-    smtp_host: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field("", description="Mail server.")
-    smtp_port: _Port = Field(587, description="Its port.")
-    smtp_user: _Text = Field("", description="Login name at the mail server.")
-    smtp_password: _Text = Field("", description="Its password. Secret.")
-    smtp_from: Annotated[str, BeforeValidator(forms.SENDER)] = Field("", description="Sender of the mail.")
-    smtp_to: Annotated[str, BeforeValidator(forms.RECIPIENTS)] = Field("", description="Recipients.")
+    slack_webhook: _WebUrl = Field(default="", description="Slack channel that is told how runs end. Secret.")
+    webhook_url: _WebUrl = Field(default="", description="Any service that takes a JSON message. Secret.")
+    smtp_host: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field(default="", description="Mail server.")
+    smtp_port: _Port = Field(default=587, description="Its port.")
+    smtp_user: _Text = Field(default="", description="Login name at the mail server.")
+    smtp_password: _Text = Field(default="", description="Its password. Secret.")
+    smtp_from: Annotated[str, BeforeValidator(forms.SENDER)] = Field(
+        default="", description="Sender of the mail."
+    )
+    smtp_to: Annotated[str, BeforeValidator(forms.RECIPIENTS)] = Field(default="", description="Recipients.")
     smtp_security: Annotated[str, BeforeValidator(forms.one_of("starttls", "tls", "none"))] = Field(
-        "starttls", description="How the connection to the mail server is protected."
+        default="starttls", description="How the connection to the mail server is protected."
     )
     notify_language: Annotated[str, BeforeValidator(forms.LANGUAGE)] = Field(
-        "en", description="Language of the messages."
+        default="en", description="Language of the messages."
     )
 
     # Accepted and unused: Nginx runs on the host itself
-    nginx_image: Annotated[object, BeforeValidator(forms.IMAGE)] = Field("", description="Not used.")
-    nginx_memory_limit: Annotated[int, BeforeValidator(forms.MEMORY)] = Field(0, description="Not used.")
-    nginx_cpu_limit: Annotated[float, BeforeValidator(forms.CPUS)] = Field(0.0, description="Not used.")
+    nginx_image: Annotated[object, BeforeValidator(forms.IMAGE)] = Field(default="", description="Not used.")
+    nginx_memory_limit: Annotated[int, BeforeValidator(forms.MEMORY)] = Field(
+        default=0, description="Not used."
+    )
+    nginx_cpu_limit: Annotated[float, BeforeValidator(forms.CPUS)] = Field(
+        default=0.0, description="Not used."
+    )
 
 
 #: The env keys that the suite itself knows.

@@ -6,7 +6,6 @@ It also salvages: a model whose faulty parts are left out, so that the rest can 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -139,5 +138,3 @@ def _swept(content: Any) -> Any:
     if isinstance(content, list):
         return [_swept(value) for value in content if value is not _GONE]
     return content
-
-

@@ -1,6 +1,6 @@
 """Reading a YAML file strictly: every scalar stays the text that was written, and a key stands once.
 
-`no`, `08` and `1:30` are what they look like; the models give values their types. It owns the syntax and knows no key.
+`no`, `08` and `1:30` are what they look like; the models give values their types. It knows no key.
 """
 
 from __future__ import annotations
