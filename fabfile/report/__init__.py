@@ -1,0 +1,10 @@
+"""Everything that prints: plans, events, summaries, status. It decides nothing and contacts nothing.
+
+Every text is masked and freed of control characters before it is written: log lines come from hosts.
+"""
+
+from fabfile.report.reporter import Reporter, choose
+from fabfile.report.status import problems, render_status
+from fabfile.report.text import clean, mask, safe
+
+__all__ = ["Reporter", "choose", "clean", "mask", "problems", "render_status", "safe"]

@@ -1,0 +1,68 @@
+"""Events and the end of a run in words. It writes nothing."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+
+from fabfile.errors import ExitCode
+from fabfile.model import Event, HostSummary, Phase, Summary
+from fabfile.report.text import clock_time, duration, indent, one_line, pad, table
+
+_TIMED = frozenset({Phase.DONE, Phase.FAILED, Phase.UNDONE})
+
+_ENDINGS = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed, and what was done is undone",
+    ExitCode.USAGE: "not started: the command or the configuration is wrong",
+    ExitCode.REFUSED: "refused, nothing was touched",
+    ExitCode.LOCKED: "stopped: another run holds the lock",
+    ExitCode.UNDO_FAILED: "failed, and so did the undo: a person is needed",
+    ExitCode.PARTLY_DONE: "partly done: run the same command again to go on",
+    ExitCode.INTERRUPTED: "interrupted, and what was done is undone",
+}
+
+
+def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = None) -> list[str]:
+    """One line for the event, and the log lines that came with it below, set in."""
+    who = pad(one_line(event.host) or "-", host_columns)
+    said = event.phase.value if event.phase is not Phase.NOTE else ""
+    took = duration(event.seconds) if event.phase in _TIMED and event.seconds > 0 else ""
+    title = "" if event.phase is Phase.DONE and event.step else one_line(event.title)
+    told = "  ".join(part for part in (event.step, f"{said} {took}".strip(), title) if part)
+    return [f"{clock_time(event.at, zone)} {who}  {told}".rstrip(), *indent(event.detail, "    | ")]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """The table of hosts, the ending, the warnings and, as the last line, the command that goes back."""
+    lines = [""]
+    if summary.hosts:
+        lines += table(
+            [("HOST", "RESULT", "SECONDS", "IMAGES"), *(_host_row(host) for host in summary.hosts)]
+        )
+        for host in summary.hosts:
+            if host.cause:
+                first, *more = host.cause.strip().splitlines() or [""]
+                named = first if first.startswith(host.host) else f"{host.host}: {first}"
+                lines += [named, *(f"  {line}" for line in more)]
+        lines.append("")
+    lines.append(ending(summary))
+    lines += indent(summary.message, "")
+    lines += [f"warning: {one_line(warning)}" for warning in summary.warnings]
+    if summary.undo_command:
+        lines += ["To go back:", one_line(summary.undo_command)]
+    return lines
+
+
+def ending(summary: Summary) -> str:
+    """The end of a run in one line: what, where, how it ended, how long it took."""
+    try:
+        how = _ENDINGS[ExitCode(summary.exit_code)]
+    except ValueError:
+        how = f"ended with exit code {summary.exit_code}"
+    what = f"{summary.action} {summary.release}".strip()
+    return f"{what} on {summary.environment}: {how} ({duration(summary.seconds)})"
+
+
+def _host_row(host: HostSummary) -> tuple[str, str, str, str]:
+    images = ", ".join(f"{service} {image}" for service, image in host.images)
+    return one_line(host.host), host.result.value, f"{host.seconds:.1f}", one_line(images) or "-"

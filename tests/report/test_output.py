@@ -1,0 +1,84 @@
+"""The stream of a report: no reader, however gone, ends a run."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+
+from fabfile.report.output import Output
+
+
+def test_output_closed_pipe_costs_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        output = Output(stream)
+
+        output.show(["nobody reads this"])
+        output.show(["nor this"])
+
+
+def test_output_reader_that_left_keeps_the_exit_code() -> None:
+    program = (
+        "import sys, fabfile.report.output as o\n"
+        "out = o.Output(sys.stdout)\n"
+        "for _ in range(2000): out.show(['x' * 80])\n"
+        "sys.exit(6)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    complaints = process.stderr.read()
+    process.stderr.close()
+
+    assert (process.wait(30), complaints) == (6, b"")
+
+
+def test_output_full_disk_costs_nothing() -> None:
+    with open("/dev/full", "w", buffering=1) as stream:  # noqa: PTH123  # a device, opened as a shell would
+        Output(stream).show(["no room"])
+
+
+def test_output_stream_without_our_characters_gets_replacements() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+
+    Output(stream).show(["v1 → v2"])
+
+    assert raw.getvalue() == b"v1 ? v2\n"
+
+
+def test_output_closed_stream_costs_nothing() -> None:
+    stream = io.StringIO()
+    stream.close()
+
+    Output(stream).show(["too late"])
+
+
+def test_output_many_threads_every_block_stays_whole() -> None:
+    stream = io.StringIO()
+    output = Output(stream)
+    block = [f"line {number}" for number in range(20)]
+    threads = [threading.Thread(target=lambda: [output.show(block) for _ in range(20)]) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert stream.getvalue().splitlines() == block * 160
+
+
+def test_output_secrets_are_masked() -> None:
+    stream = io.StringIO()
+
+    Output(stream, ("hunter22",)).show(["token hunter22"])
+
+    assert stream.getvalue() == "token ••••••\n"
