@@ -9,7 +9,9 @@ from pathlib import Path
 
 from fabfile.errors import Mistake
 
-_SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|WEBHOOK|CREDENTIAL|(?:^|_)KEY(?:_|$)|^DATABASE_URL$")
+_SECRET_NAME = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS(?:_|$)|TOKEN|WEBHOOK|CREDENTIAL|KEYS?(?:_|$)|(?:^|_)DSN$|^DATABASE_URL$"
+)
 _PATH_NAME = re.compile(r"_PATH$|_FILE$|_DIR$")
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*:(?P<password>[^/?#\s]+)@")
 _SHORTEST_SECRET = 4

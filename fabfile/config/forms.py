@@ -140,6 +140,13 @@ def _address(text: str) -> str | None:
         return text if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text) else None
 
 
+def _jump(text: str) -> str | None:
+    match = re.fullmatch(
+        r"(?:([a-z_][a-z0-9_-]{0,31})@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?", text
+    )
+    return text if match and 1 <= int(match[3] or 22) <= 65535 else None
+
+
 def _image(text: str) -> Image | None:
     try:
         return Image.parse(text)
@@ -190,16 +197,14 @@ IMAGE = Form("an image reference: repository[:tag][@sha256:…], lower-case repo
 DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
 USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
-JUMP = matching(
-    "[user@]host[:port], or none", r"(?:[a-z_][a-z0-9_-]{0,31}@)?[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?"
-)
+JUMP = Form("[user@]host[:port], or none", _jump)
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Form(
     "an absolute path of a file in a directory (its directory is mounted)", _file_in_directory
 )
 URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
-LOCAL_FILE = matching("the path of a file on this machine", r"[^\x00-\x1f\x7f]+")
+LOCAL_FILE = matching("the path of a file here (~/ is the home directory)", r"(?!~[^/])[^\x00-\x1f\x7f]+")
 MEMORY = size(6 * 1024**2)
 SIZE = size(1)
 CPUS = number(0.01, 1024, "a number of CPUs")

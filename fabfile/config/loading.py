@@ -5,6 +5,7 @@ It contacts nothing. Every reader adds to one list of findings, and only the end
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,23 @@ class _Found:
     name: str
     file: Path
     entry: EnvironmentEntry
-    whole: bool
+
+    @property
+    def env_file(self) -> Path:
+        """The file with the values of the environment."""
+        return self.beside(self.entry.env_file or f"deploy/{self.name}.env")
 
     def beside(self, path: str) -> Path:
         """A path of the inventory, which is relative to the folder of its file."""
-        return self.file.parent / Path(path).expanduser()
+        return Path(os.path.normpath(self.file.parent / _expanded(path)))
+
+
+def _expanded(path: str) -> Path:
+    """A path with ~ replaced, where this machine knows a home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def list_environments(root: Path) -> tuple[str, ...]:
@@ -56,7 +69,7 @@ def load_environment(
     if tag:
         _check_tag(tag, findings)
     services, services_whole = _read_services(found, findings)
-    base = read_env(found.beside(found.entry.env_file or f"deploy/{found.name}.env"), findings)
+    base = read_env(found.env_file, findings)
     applications, values = _resolve_hosts(found, base, services, tag, findings)
     if base is not None and services is not None and services_whole:
         _check_keys(found, base, services, strict, findings)
@@ -84,7 +97,11 @@ def _inventories(root: Path) -> list[Path]:
 def _names(file: Path, findings: Findings) -> list[str]:
     content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
     entries = content.get("environments")
-    return [str(name) for name in entries] if isinstance(entries, dict) else []
+    if isinstance(entries, dict):
+        return list(entries)
+    if content:
+        findings.add(findings.name(file), "environments", found="no names", expected="environments by name")
+    return []
 
 
 def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
@@ -92,6 +109,8 @@ def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
     reading = {file: Findings(root) for file in _inventories(root)}
     named = {file: _names(file, own) for file, own in reading.items()}
     holders = [file for file, names in named.items() if environment in names]
+    if environment and not holders:
+        holders = [file for file, own in reading.items() if own.mistakes and _has_values(file, environment)]
     if environment is None or not holders:
         raise _no_environment(environment, list_environments(root), reading.values())
     if len(holders) > 1:
@@ -99,13 +118,25 @@ def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
         findings.add(
             both, f"environments.{environment}", found="one name in two files", expected="distinct names"
         )
-    file = holders[0]
-    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
+    inventory = _read_inventory(holders[0], findings)
+    entry = inventory.environments.get(environment) if inventory else None
+    return _Found(environment, holders[0], entry or EnvironmentEntry())
+
+
+def _has_values(file: Path, environment: str) -> bool:
+    """Whether a faulty inventory can be meant: the usual env file of the environment lies beside it."""
+    return _Found(environment, file, EnvironmentEntry()).env_file.is_file()
+
+
+def _read_inventory(file: Path, findings: Findings) -> Inventory | None:
+    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY)
+    if content is None:
+        return None
     before = len(findings.mistakes)
     inventory = validate(Inventory, content, findings.name(file), findings)
-    checks.check_inventory(inventory, findings.name(file), findings)
-    entry = inventory.environments.get(environment) if inventory else None
-    return _Found(environment, file, entry or EnvironmentEntry(), len(findings.mistakes) == before)
+    if inventory is not None:
+        checks.check_inventory(inventory, findings.name(file), len(findings.mistakes) == before, findings)
+    return inventory
 
 
 def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Findings]) -> ConfigError:
@@ -164,7 +195,7 @@ def _resolve_hosts(
     every: list[Values] = []
     if base is None:
         return applications, every
-    env_file = findings.name(found.beside(found.entry.env_file or f"deploy/{found.name}.env"))
+    env_file = findings.name(found.env_file)
     for name, host in (found.entry.hosts or {"": Host()}).items():
         path = f"environments.{found.name}.hosts.{name}.env"
         values = Values(env_file, base, findings.name(found.file), path, host.env, findings)
@@ -178,7 +209,7 @@ def _resolve_hosts(
 def _check_keys(
     found: _Found, base: dict[str, str], services: Services, strict: bool, findings: Findings
 ) -> None:
-    env_file = findings.name(found.beside(found.entry.env_file or f"deploy/{found.name}.env"))
+    env_file = findings.name(found.env_file)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     checks.check_known_keys(base, known, env_file, strict, findings)
     checks.check_overrides(found.name, found.entry, known, findings.name(found.file), findings)
@@ -216,7 +247,7 @@ def _identity_file(found: _Found, findings: Findings) -> str:
 
 def _known_hosts(found: _Found) -> tuple[str, ...]:
     own = [found.beside(found.entry.known_hosts)] if found.entry.known_hosts else []
-    paths = [*own, found.file.parent / "known_hosts", Path("~/.ssh/known_hosts").expanduser()]
+    paths = [*own, found.file.parent / "known_hosts", _expanded("~/.ssh/known_hosts")]
     return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
 
 

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     app_name: Annotated[str, BeforeValidator(forms.APP_NAME)] = Field(
         description="Name of the application, and of its containers, networks and directories."
     )
-    app_version: _Text = Field(
+    app_version: str = Field(
         default="", description="Tag of the images that name none, unless `--tag` gives one."
     )
     environment: Annotated[str, BeforeValidator(forms.ENVIRONMENT_NAME)] = Field(
@@ -67,12 +67,12 @@ class Settings(BaseModel):
     max_upload_size: Annotated[int, BeforeValidator(forms.SIZE)] = Field(
         default=100 * 1024**2, description="Largest request body that Nginx accepts."
     )
-    database_url: _Text = Field(default="", description="Address of a database server. Secret.")
+    database_url: str = Field(default="", description="Address of a database server. Secret.")
 
     # Application settings that are passed on
-    jwt_secret_key: _Text = Field(default="", description="Key that signs sessions. Secret.")
+    jwt_secret_key: str = Field(default="", description="Key that signs sessions. Secret.")
     admin_email: _Email = Field(default="", description="Address of the administrator.")
-    cloudflare_access_aud: _Text = Field(default="", description="Audience tag of Cloudflare Access.")
+    cloudflare_access_aud: str = Field(default="", description="Audience tag of Cloudflare Access.")
     cloudflare_access_cert_url: _WebUrl = Field(
         default="", description="Where Cloudflare Access publishes its keys."
     )
@@ -109,7 +109,7 @@ class Settings(BaseModel):
     health_check_interval: Annotated[float, BeforeValidator(forms.duration(1, 86_400))] = Field(
         default=30.0, description="Pause between two checks of a running service."
     )
-    health_check_timeout: Annotated[float, BeforeValidator(forms.duration(0.1, 60))] = Field(
+    health_check_timeout: Annotated[float, BeforeValidator(forms.duration(0.1, 300))] = Field(
         default=5.0, description="How long one answer may take."
     )
     health_check_start_period: Annotated[float, BeforeValidator(forms.duration(0, 600))] = Field(

@@ -6,7 +6,8 @@ It also salvages: a model whose faulty parts are left out, so that the rest can 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -87,23 +88,23 @@ def _fields_at(model: type[BaseModel], loc: Place) -> list[str]:
         if fields is not None:
             current = fields[str(part)].annotation if str(part) in fields else None
         else:
-            current = _last_argument(current)
-        current = _model_in(current)
+            current = _item_of(current)
+        current = _unwrapped(current)
     return list(getattr(current, "model_fields", {}))
 
 
-def _last_argument(annotation: Any) -> Any:
-    arguments = [argument for argument in get_args(annotation) if argument not in (Ellipsis, type(None))]
+def _item_of(collection: Any) -> Any:
+    """What the values of a dict, or the items of a tuple of any length, are."""
+    arguments = [argument for argument in get_args(collection) if argument is not Ellipsis]
     return arguments[-1] if arguments else None
 
 
-def _model_in(annotation: Any) -> Any:
-    """The annotation itself, or what an Annotated or Optional wraps."""
-    origin_arguments = get_args(annotation)
-    for argument in origin_arguments:
-        if isinstance(argument, type) and issubclass(argument, BaseModel) and type(None) in origin_arguments:
-            return argument
-    return annotation
+def _unwrapped(annotation: Any) -> Any:
+    """What stands inside an Annotated or an optional type; anything else as it is."""
+    if get_origin(annotation) not in (Annotated, Union, UnionType):
+        return annotation
+    inner = [argument for argument in get_args(annotation) if hasattr(argument, "model_fields")]
+    return inner[0] if inner else annotation
 
 
 def _salvage(model: type[Model], content: Any) -> Model | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def read_yaml(path: Path, findings: Findings, *, remedy: str) -> dict[str, Any] 
         return None
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506  (a BaseLoader builds nothing but text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         _report(error, findings.name(path), findings)
         return None
     if isinstance(content, dict):
@@ -67,14 +68,14 @@ def read_yaml(path: Path, findings: Findings, *, remedy: str) -> dict[str, Any] 
 
 
 def _has_tabs(text: str, file: str, findings: Findings) -> bool:
-    numbered = enumerate(text.splitlines(), start=1)
-    places = [number for number, line in numbered if "\t" in line[: len(line) - len(line.lstrip())]]
+    lines = enumerate(text.splitlines(), start=1)
+    places = [number for number, line in lines if re.match(r" *\t\s*\S", line)]
     for number in places:
         findings.add(file, f"line {number}", found="a tab in the indentation", expected="spaces")
     return bool(places)
 
 
-def _report(error: yaml.YAMLError, file: str, findings: Findings) -> None:
+def _report(error: yaml.YAMLError | RecursionError, file: str, findings: Findings) -> None:
     mark = getattr(error, "problem_mark", None)
     place = f"line {mark.line + 1}" if mark else ""
     found = getattr(error, "problem", None) or "text that is not YAML"
