@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from types import UnionType
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from fabfile.model import PORT_OFFSET, Image
@@ -30,6 +31,16 @@ class Form(Generic[T]):
         if value is None:
             raise ValueError(self.expected)
         return value
+
+
+def of(annotation: object, metadata: Iterable[object]) -> Form[Any] | None:
+    """The form that a field of a model has, also where the field is optional or is a list of it."""
+    for part in metadata:
+        form = getattr(part, "func", None)
+        if isinstance(form, Form):
+            return form
+    inner = [argument for argument in get_args(annotation) if get_origin(argument) is Annotated]
+    return of(None, inner[0].__metadata__) if inner and get_origin(annotation) in (Union, UnionType) else None
 
 
 def matching(expected: str, pattern: str) -> Form[str]:
@@ -80,8 +91,7 @@ def duration(low: float, high: float) -> Form[float]:
             return None
         return value if low <= value <= high else None
 
-    example = "such as 30s, 1m or 500ms (a plain number is seconds)"
-    return Form(f"a duration from {low:g} to {high:g} seconds, {example}", parse)
+    return Form(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse)
 
 
 _SIZE_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -97,7 +107,8 @@ def size(low: int) -> Form[int]:
         value = round(float(match[1]) * 1024 ** _SIZE_UNITS[match[2].lower()])
         return value if low <= value <= 2**50 else None
 
-    return Form(f"a size such as 512MB or 1GB, at least {low} bytes", parse)
+    least = f", at least {low // 1024**2}MB" if low >= 1024**2 else ""
+    return Form(f"a size such as 512MB or 1GB{least}", parse)
 
 
 def _boolean(text: str) -> bool | None:
@@ -145,6 +156,10 @@ def _jump(text: str) -> str | None:
         r"(?:([a-z_][a-z0-9_-]{0,31})@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?", text
     )
     return text if match and 1 <= int(match[3] or 22) <= 65535 else None
+
+
+def _server(text: str) -> str | None:
+    return _address(text) if "_" not in text else None
 
 
 def _image(text: str) -> Image | None:
@@ -198,6 +213,7 @@ DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){
 ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
 USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
 JUMP = Form("[user@]host[:port], or none", _jump)
+SERVER = Form("an IP address or a host name", _server)
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Form(

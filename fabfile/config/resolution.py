@@ -88,11 +88,8 @@ def read_settings(values: Values) -> Settings | None:
 
 def _expectation(key: str) -> str:
     """What the form of a key expects."""
-    for part in Settings.model_fields[key.lower()].metadata:
-        form = getattr(part, "func", None)
-        if isinstance(form, forms.Form):
-            return form.expected
-    return "a value"
+    form = forms.of(None, Settings.model_fields[key.lower()].metadata)
+    return form.expected if form else "a value"
 
 
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:

@@ -134,7 +134,7 @@ class Settings(BaseModel):
     # Notifications
     slack_webhook: _WebUrl = Field(default="", description="Slack channel that is told how runs end. Secret.")
     webhook_url: _WebUrl = Field(default="", description="Any service that takes a JSON message. Secret.")
-    smtp_host: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field(default="", description="Mail server.")
+    smtp_host: Annotated[str, BeforeValidator(forms.SERVER)] = Field(default="", description="Mail server.")
     smtp_port: _Port = Field(default=587, description="Its port.")
     smtp_user: _Text = Field(default="", description="Login name at the mail server.")
     smtp_password: _Text = Field(default="", description="Its password. Secret.")
