@@ -1,0 +1,64 @@
+# The commands of this project. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+HOSTS ?= 2
+TAG ?=
+ARGS ?=
+SOURCES := $(wildcard fabfile lab tests benchmarks tasks.py)
+SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
+
+.PHONY: help
+help: ## list the commands (the default)
+	@echo "Usage: make COMMAND"
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "More arguments for deploy-%, demo, test and lab-up go into ARGS: make test ARGS='-k lock -x'"
+
+.PHONY: setup
+setup: ## install what is missing: Debian packages, and the Python packages of requirements.lock into .venv
+	@scripts/setup.sh
+
+.PHONY: demo
+demo: setup ## upgrade a real application on two real hosts under load, then survive a broken release
+	@$(BIN)/python -m lab.demo $(ARGS)
+
+.PHONY: test
+test: setup ## run all tests, those on lab hosts too
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+.PHONY: check
+check: setup ## check form, types, layers and every shell text, in seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/shellcheck --shell=bash $(SHELL_FILES)
+	$(BIN)/python -m pytest -q $(wildcard tests/test_layers.py tests/test_generated_scripts.py)
+
+.PHONY: format
+format: setup ## put the sources into form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+deploy-%: setup ## upgrade an environment: make deploy-production TAG=v2.0.1
+	@$(BIN)/inv deploy --env '$*' $(if $(TAG),--tag '$(TAG)') $(ARGS)
+
+.PHONY: lab-up
+lab-up: setup ## bring up the lab: make lab-up HOSTS=2
+	@$(BIN)/inv lab.up --hosts $(HOSTS) $(ARGS)
+
+.PHONY: lab-down
+lab-down: setup ## take the lab down
+	@$(BIN)/inv lab.down $(ARGS)
+
+.PHONY: lock
+lock: ## make requirements.lock anew from requirements.in
+	@scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove .venv and what tools left behind; the lab stays (make lab-down)
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
