@@ -1,0 +1,151 @@
+"""An HTTP/1.1 server that drains: on SIGTERM it takes no new connection, finishes what runs, and exits 0.
+
+It owns sockets, keep-alive and the end of the process. It knows no path: handlers come from backend.py and
+frontend.py. Standard library only; it runs inside the sample application's containers.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+#: While draining: how long an idle connection may still bring a request, and how long running requests may take.
+IDLE_GRACE_SECONDS = 1.5
+FINISH_SECONDS = 8.0
+#: Longer than the 60 s of Nginx, so that the proxy closes an idle connection and never the application.
+KEEP_ALIVE_SECONDS = 75.0
+
+
+class DrainingServer(ThreadingHTTPServer):
+    """Counts its connections, so that it can end when the last one has been answered."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+
+    def __init__(self, port: int, handler: type[Handler]) -> None:
+        super().__init__(("0.0.0.0", port), handler)
+        self.draining = threading.Event()
+        self.drain_began = 0.0
+        self.open_connections = 0
+        self._changed = threading.Condition()
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Count the connection before its thread starts."""
+        with self._changed:
+            self.open_connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Close the connection and count it out."""
+        super().shutdown_request(request)
+        with self._changed:
+            self.open_connections -= 1
+            self._changed.notify_all()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no error of ours; anything else is printed in one line."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            say(f"error while answering {client_address}: {error!r}")
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, drain, and return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=self._stop).start())
+        self.serve_forever(poll_interval=0.05)
+        self.server_close()
+        deadline = time.monotonic() + FINISH_SECONDS
+        with self._changed:
+            ended = self._changed.wait_for(lambda: self.open_connections == 0, deadline - time.monotonic())
+        say("drained" if ended else f"gave up on {self.open_connections} connections")
+        return 0
+
+    def _stop(self) -> None:
+        say(f"SIGTERM: draining {self.open_connections} connections")
+        self.drain_began = time.monotonic()
+        self.draining.set()
+        # What the kernel accepted for us still gets its answer: the loop runs until nobody waits.
+        while select.select([self.socket], [], [], 0.2)[0]:
+            time.sleep(0.05)
+        self.shutdown()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Keep-alive with answers in one packet; subclasses answer in `respond`."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    timeout = KEEP_ALIVE_SECONDS
+    server: DrainingServer
+
+    def respond(self) -> None:
+        """Answer one request."""
+        raise NotImplementedError
+
+    def handle_one_request(self) -> None:
+        """Wait for a request; while draining, an idle connection is given a moment and then closed."""
+        if not self._request_is_coming():
+            self.close_connection = True
+            return
+        super().handle_one_request()
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        """Every method goes to `respond`."""
+        self.respond()
+
+    do_POST = do_HEAD = do_GET  # noqa: N815
+
+    def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        """Send one whole answer; the last one on this connection while draining."""
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        if self.server.draining.is_set():
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def answer_json(self, status: int, /, **content: object) -> None:
+        """Send one JSON object."""
+        self.answer(status, json.dumps(content).encode() + b"\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """No access log: Nginx keeps one."""
+
+    def _request_is_coming(self) -> bool:
+        """Wait for the first byte of a request. False when the connection is to be closed."""
+        idle_since = time.monotonic()
+        if self._buffered():
+            return True
+        while not select.select([self.connection], [], [], 0.25)[0]:
+            limit = KEEP_ALIVE_SECONDS
+            if self.server.draining.is_set():
+                idle_since, limit = max(idle_since, self.server.drain_began), IDLE_GRACE_SECONDS
+            if time.monotonic() - idle_since > limit:
+                return False
+        return True
+
+    def _buffered(self) -> bool:
+        """Whether bytes that came together with the last request wait in the reader, where select sees nothing."""
+        self.connection.setblocking(False)
+        try:
+            return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
+        finally:
+            self.connection.settimeout(self.timeout)
+
+
+def say(text: str) -> None:
+    """One line for `podman logs`."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Turns a bare Debian tree into a lab host. It runs once, inside the tree, while the base image is built.
+set -eu
+
+useradd --create-home --shell /bin/bash --uid 1000 deploy
+grep -q '^deploy:' /etc/subuid || echo deploy:100000:65536 >>/etc/subuid
+grep -q '^deploy:' /etc/subgid || echo deploy:100000:65536 >>/etc/subgid
+# A locked password is no password to sshd, but '!' makes it refuse keys as well.
+usermod -p '*' deploy
+usermod -p '*' root
+
+# Every host gets keys of its own when it is created; logins are by the lab's key alone.
+rm -f /etc/ssh/ssh_host_*
+mkdir -p /etc/ssh/sshd_config.d
+cat >/etc/ssh/sshd_config.d/lab.conf <<'EOF'
+HostKey /etc/ssh/ssh_host_ed25519_key
+AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/lab_authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UseDNS no
+MaxStartups 100:30:200
+EOF
+
+# What a container lacks that a machine has: device permissions and a shared root mount, at each boot.
+cat >/etc/systemd/system/lab-host.service <<'EOF'
+[Unit]
+Description=Make this container behave as a machine
+DefaultDependencies=no
+After=local-fs.target
+Before=sysinit.target ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/chmod 666 /dev/fuse /dev/net/tun
+ExecStart=/bin/mount --make-rshared /
+# On a machine with hybrid cgroups crun refuses as long as the v2 side offers any controller, even an unused one.
+ExecStart=/bin/sh -c '[ ! -f /sys/fs/cgroup/unified/cgroup.controllers ] || { : >/run/no-controllers; mount --bind /run/no-controllers /sys/fs/cgroup/unified/cgroup.controllers; }'
+
+[Install]
+WantedBy=sysinit.target
+EOF
+
+# Podman 5 warns about the cgroup v1 of an outer machine; a host of the lab cannot change that.
+echo PODMAN_IGNORE_CGROUPSV1_WARNING=1 >>/etc/environment
+mkdir -p /etc/systemd/system.conf.d /etc/systemd/user.conf.d /etc/systemd/journald.conf.d
+printf '[Manager]\nDefaultEnvironment=PODMAN_IGNORE_CGROUPSV1_WARNING=1\n' |
+	tee /etc/systemd/system.conf.d/lab.conf >/etc/systemd/user.conf.d/lab.conf
+printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
+
+# Debian 12 picks vfs for rootless Podman when nothing is said.
+mkdir -p /etc/containers
+printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
+	>/etc/containers/storage.conf
+
+systemctl enable lab-host.service nginx.service ssh.service
+systemctl disable docker-registry.service
+systemctl mask systemd-modules-load.service systemd-udevd.service systemd-networkd.service \
+	systemd-resolved.service apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
+	e2scrub_reap.service fstrim.timer dpkg-db-backup.timer getty.target console-getty.service
+rm -f /etc/machine-id && : >/etc/machine-id

@@ -1,0 +1,110 @@
+"""The image that every lab host starts from: Debian with systemd, sshd, Nginx and Podman, built by mmdebstrap.
+
+It owns the recipe and its cache, keyed by the recipe's hash. It starts no host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fabfile.errors import ConfigError, PreflightError
+from lab.machine import LABEL, Machine, cache_directory
+
+RELEASES = ("trixie", "bookworm")
+_COMMON = (
+    "systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,openssh-server,podman,crun,netavark,aardvark-dns,"
+    "uidmap,nginx-light,sqlite3,curl,jq,sudo,iproute2,nftables,iptables,procps,python3,ca-certificates,cron,rsync,"
+    "skopeo,git,docker-registry"
+)
+PACKAGES = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
+_SCRIPT = Path(__file__).parent / "base.sh"
+_SECONDS = 900
+
+
+def host_image(machine: Machine, release: str, say: Callable[[str], None]) -> str:
+    """The name of the host image, built first when this recipe was never built here (about a minute)."""
+    if release not in RELEASES:
+        raise ConfigError(
+            f"There is no lab host of release {release!r}.", next_step=f"--release {' or '.join(RELEASES)}"
+        )
+    recipe = hashlib.sha256(f"{release}\n{PACKAGES[release]}\n{_SCRIPT.read_text()}".encode()).hexdigest()[:12]
+    image = f"localhost/{LABEL}-{release}:{recipe}"
+    with locked(cache_directory() / f"{release}.lock"):
+        if machine.podman("image", "exists", image, check=False).returncode == 0:
+            return image
+        archive = cache_directory() / f"host-{release}-{recipe}.tar"
+        if not archive.exists():
+            say(f"Building the {release} base image, once per machine: about a minute")
+            debian_tree(machine, archive, _host_arguments(release), release, say)
+        say(f"Importing the {release} base image")
+        machine.podman("import", "--quiet", str(archive), image, timeout=300)
+        for stale in cache_directory().glob(f"host-{release}-*.tar"):
+            if stale != archive:
+                stale.unlink()
+    return image
+
+
+def debian_tree(
+    machine: Machine, archive: Path, arguments: list[str], release: str, say: Callable[[str], None]
+) -> None:
+    """Write a Debian tree as a tar file, whole or not at all. Raises PreflightError with mmdebstrap's last words."""
+    partial = archive.with_suffix(".partial")
+    started = time.monotonic()
+    with partial.open("wb") as out:
+        process = subprocess.Popen(
+            [*machine.sudo, "mmdebstrap", *arguments, release, "-"], stdout=out, stderr=subprocess.PIPE, text=True
+        )
+        deadline = threading.Timer(_SECONDS, process.kill)
+        deadline.start()
+        try:
+            said = _progress(process, started, say)
+            code = process.wait()
+        finally:
+            deadline.cancel()
+            process.kill()
+    if code != 0:
+        partial.unlink(missing_ok=True)
+        raise PreflightError(
+            f"mmdebstrap could not build {release} ({code}): {' / '.join(said[-5:])}",
+            next_step="check that this machine reaches a Debian mirror, then inv lab.up",
+        )
+    partial.rename(archive)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file while another process of this user must wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _host_arguments(release: str) -> list[str]:
+    return [
+        "--variant=minbase",
+        f"--include={PACKAGES[release]}",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        f'--customize-hook=chroot "$1" sh -s <{shlex.quote(str(_SCRIPT))}',
+    ]
+
+
+def _progress(process: subprocess.Popen[str], started: float, say: Callable[[str], None]) -> list[str]:
+    """Say mmdebstrap's own stages as they begin; hand back its lines for an error message."""
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line.strip())
+        if line.startswith("I: ") and not line.startswith(("I: automatically", "I: success")):
+            say(f"  {time.monotonic() - started:3.0f} s  {line[3:].strip()}")
+    return said

@@ -1,0 +1,224 @@
+"""One lab host: its container, its volumes, and what a test does to it.
+
+It owns the life of that one container. It knows nothing of the application, nor of other hosts but their addresses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabfile.errors import HostUnreachable, StepFailed
+from lab.machine import LABEL, Machine
+
+_READY_SECONDS = 60.0
+_ENVIRONMENT = {
+    "root": {"HOME": "/root", "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
+    "deploy": {
+        "HOME": "/home/deploy",
+        "XDG_RUNTIME_DIR": "/run/user/1000",
+        "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+    },
+}
+_BOOTED = """
+for attempt in $(seq 300); do
+    state=$(systemctl is-system-running --wait 2>/dev/null) || true
+    case $state in running|degraded) exit 0 ;; esac
+    sleep 0.1
+done
+echo "systemd says: $state"; exit 1
+"""
+_CUT = """
+nft add table inet lab_cut
+nft add chain inet lab_cut inbound '{ type filter hook input priority -300; policy drop; }'
+nft add chain inet lab_cut outbound '{ type filter hook output priority -300; policy drop; }'
+nft add rule inet lab_cut inbound iif lo accept
+nft add rule inet lab_cut outbound oif lo accept
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running Debian machine of the lab."""
+
+    name: str
+    address: str
+    container: str
+    machine: Machine
+
+    def sh(
+        self, script: str, user: str = "root", *, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script on the host, not over SSH. Raises StepFailed with its output when `check` and it fails."""
+        environment = _ENVIRONMENT[user]
+        options = [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
+        done = self.machine.podman(
+            *("exec", "--user", user, "--workdir", environment["HOME"], *options, self.container),
+            *("sh", "-c", script),
+            check=False,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            said = (done.stderr + done.stdout).strip()[-2000:]
+            raise StepFailed(f"{self.name}: the script ended with {done.returncode}: {said}")
+        return done
+
+    def reboot(self) -> None:
+        """Shut the host down in order and boot it again; returns when it is up."""
+        self.machine.podman("stop", "--time", "30", self.container)
+        self.machine.podman("start", self.container)
+        self.wait_until_up()
+
+    def power_cut(self) -> None:
+        """Stop the host as a power cut does, then boot it again; returns when it is up."""
+        self.kill()
+        self.machine.podman("start", self.container)
+        self.wait_until_up()
+
+    def kill(self) -> None:
+        """Stop the host as a power cut does and leave it down."""
+        self.machine.podman("kill", self.container)
+        self.machine.podman("wait", self.container)
+
+    def start(self) -> None:
+        """Boot a host that is down; returns when it is up."""
+        self.machine.podman("start", self.container)
+        self.wait_until_up()
+
+    def cut_network(self) -> None:
+        """Drop every packet from and to the host, in silence, as a pulled cable does; loopback goes on."""
+        self.sh(_CUT)
+
+    def restore_network(self) -> None:
+        """Undo `cut_network`; does nothing when the network is whole."""
+        self.sh("nft delete table inet lab_cut", check=False)
+
+    def wait_until_up(self) -> None:
+        """Wait for the end of the boot and for sshd. Raises HostUnreachable after a minute."""
+        booted = self.sh(_BOOTED, check=False, timeout=_READY_SECONDS + 30)
+        if booted.returncode != 0:
+            raise HostUnreachable(
+                f"{self.name} did not finish its boot: {(booted.stdout + booted.stderr).strip()[-500:]}",
+                next_step=f"podman logs {self.container}",
+            )
+        wait_for(lambda: _greets(self.address, 22), _READY_SECONDS, f"sshd of {self.name} ({self.address})")
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    seconds: float,
+    what: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Ask again and again until the condition holds. Raises HostUnreachable at the deadline."""
+    deadline = clock() + seconds
+    while not condition():
+        if clock() > deadline:
+            raise HostUnreachable(f"{what} did not answer within {seconds:.0f} s.", next_step="inv lab.status")
+        sleep(0.05)
+
+
+def create(
+    host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]
+) -> None:
+    """Make and boot the host's container with these files in it, unless the very same one exists already.
+
+    `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container made
+    from another recipe is replaced; one that is down is started.
+    """
+    archive = _archive(files)
+    arguments = _arguments(host, laboratory, image, registry, role)
+    spec = hashlib.sha256(repr(arguments).encode() + archive).hexdigest()[:16]
+    asked = host.machine.podman(
+        "inspect", "--format", '{{index .Config.Labels "spec"}} {{.State.Status}}', host.container, check=False
+    )
+    found, _, state = asked.stdout.strip().partition(" ")
+    if asked.returncode == 0 and found == spec and state in ("running", "exited"):
+        if state == "exited":
+            host.machine.podman("start", host.container)
+        return
+    remove(host)
+    host.machine.podman("create", "--label", f"spec={spec}", *arguments)
+    host.machine.podman("cp", "-", f"{host.container}:/", stdin=archive)
+    host.machine.podman("start", host.container)
+
+
+def remove(host: Host) -> None:
+    """Take the host's container and its volumes away, whatever state they are in."""
+    host.machine.podman("rm", "--force", "--time", "0", "--ignore", host.container)
+    volumes = _volumes(host)
+    host.machine.podman("volume", "rm", "--force", *volumes, check=False)
+
+
+def _volumes(host: Host) -> tuple[str, str]:
+    return f"{host.container}-containers", f"{host.container}-home"
+
+
+def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str) -> list[str]:
+    containers, home = _volumes(host)
+    last = [int(part) for part in host.address.split(".")[1:]]
+    legacy = ["--env", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"] if host.machine.legacy else []
+    return [
+        *("--name", host.container, "--hostname", host.name),
+        *("--label", f"{LABEL}={laboratory}", "--label", f"host={host.name}", "--label", f"role={role}"),
+        *("--label", f"address={host.address}"),
+        # A fixed hardware address, so that neighbours need not learn a new one after a reboot.
+        *("--network", laboratory, "--ip", host.address, "--mac-address", "02:00:0a:{:02x}:{:02x}:{:02x}".format(*last)),
+        *("--add-host", f"registry:{registry}"),
+        *("--privileged", "--systemd=always", "--cgroupns=private", "--stop-signal", "SIGRTMIN+3"),
+        *("--volume", f"{containers}:/var/lib/containers", "--volume", f"{home}:/home"),
+        *legacy,
+        *host.machine.limits,
+        image,
+        "/sbin/init",
+    ]
+
+
+def _archive(files: dict[str, bytes | str]) -> bytes:
+    """A tar of the files: private keys (0600) by their name, everything else 0644; the same bytes each time."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, content in sorted(files.items()):
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            if isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
+                tar.addfile(entry)
+                continue
+            entry.size, entry.mode = len(content), 0o600 if path.endswith("_key") else 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _greets(address: str, port: int) -> bool:
+    """Whether something that speaks SSH answers there."""
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def new_key(path: Path, comment: str) -> None:
+    """Make an ed25519 key pair at that path unless a whole one is there."""
+    if path.exists() and path.with_suffix(".pub").exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program = shutil.which("ssh-keygen") or "ssh-keygen"
+    half = path.with_name(f"{path.name}.half")
+    for leftover in (half, half.with_suffix(".half.pub"), path, path.with_suffix(".pub")):
+        leftover.unlink(missing_ok=True)
+    subprocess.run(
+        [program, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(half)], timeout=60, check=True
+    )
+    half.with_name(f"{half.name}.pub").rename(path.with_name(f"{path.name}.pub"))
+    half.rename(path)

@@ -1,0 +1,264 @@
+"""The sample application as OCI images, and the registry that the lab's hosts pull them from.
+
+Images are written as layers, configurations and manifests, with no build tool: equal content has equal digests on
+every machine, and what the registry holds already is not sent again. It knows the registry's HTTP interface alone.
+Source: the OCI image and distribution specifications.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabfile.errors import PreflightError
+from lab.base_image import debian_tree, locked
+from lab.host import Host, wait_for
+from lab.machine import Machine, cache_directory
+
+APPLICATION = Path(__file__).parent / "app"
+REPOSITORY = "memoryark"
+PORT = 5000
+#: Tags of both services; the value is the backend's fault.
+TAGS: Mapping[str, str] = {
+    "v1": "",
+    "v2": "",
+    "v3": "",
+    "v3-broken": "broken",
+    "never-healthy": "never-healthy",
+    "crash-later": "crash-later",
+    "slow-start": "slow-start",
+    "flapping": "flapping",
+    "exits-at-once": "exits-at-once",
+    "wrong-chain": "wrong-chain",
+}
+
+_RELEASE = "trixie"
+_PACKAGES = "python3,dash,base-files"
+#: `extract` unpacks packages and runs no script of theirs: the tree is a third of what `minbase` makes.
+_TREE = [
+    "--variant=extract",
+    f"--include={_PACKAGES}",
+    *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "lintian")),
+    '--extract-hook=chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.13',
+]
+_LEFT_OUT = ("./dev", "./proc", "./sys", "./var/cache", "./var/lib", "./usr/share/perl5", "./boot")
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes that are named by their own digest."""
+
+    content: bytes
+    media_type: str
+
+    @property
+    def digest(self) -> str:
+        """The name."""
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+    @property
+    def descriptor(self) -> dict[str, object]:
+        """How a manifest refers to it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A compressed tar, and the digest of the tar itself, which an image's configuration names."""
+
+    blob: Blob
+    tar_digest: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The registry host and the service on it."""
+
+    host: Host
+
+    @property
+    def address(self) -> str:
+        """Where this machine reaches it; the hosts say `registry:5000`."""
+        return f"{self.host.address}:{PORT}"
+
+    def stop(self) -> None:
+        """Refuse every pull from now on."""
+        self.host.sh("systemctl stop docker-registry")
+
+    def start(self) -> None:
+        """Answer again; returns when it does."""
+        self.host.sh("systemctl start docker-registry")
+        self.wait_until_up()
+
+    def wait_until_up(self) -> None:
+        """Wait until it answers. Raises HostUnreachable after half a minute."""
+        wait_for(self._answers, 30, f"the registry at {self.address}")
+
+    def digest(self, service: str, tag: str) -> str:
+        """The digest behind a tag; empty when there is none."""
+        response, _ = self.request("HEAD", f"/v2/{REPOSITORY}/{service}/manifests/{tag}", {"Accept": _MANIFEST})
+        return response.headers.get("Docker-Content-Digest", "") if response.status == 200 else ""
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """One HTTP exchange."""
+        connection = http.client.HTTPConnection(self.host.address, PORT, timeout=60)
+        try:
+            connection.request(method, path, body=body or None, headers=dict(headers or {}))
+            response = connection.getresponse()
+            return response, response.read()
+        finally:
+            connection.close()
+
+    def _answers(self) -> bool:
+        try:
+            return self.request("GET", "/v2/")[0].status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def publish(registry: Registry, machine: Machine, say: Callable[[str], None]) -> None:
+    """Put every tag of both services into the registry, unless it has this very content."""
+    application = _application_layer()
+    stamp = cache_directory() / f"images-{_recipe()}-{application.blob.digest[7:19]}.json"
+    wanted = json.loads(stamp.read_text()) if stamp.exists() else {}
+    if wanted and all(registry.digest(*name.split(":")) == digest for name, digest in wanted.items()):
+        return
+    layers = (_base_layer(machine, say), application)
+    say(f"Publishing {len(TAGS)} tags of the sample application")
+    published = {
+        f"{service}:{tag}": _push(registry, service, tag, layers, _configuration(service, tag, layers))
+        for tag in TAGS
+        for service in ("backend", "frontend")
+    }
+    partial = stamp.with_suffix(".partial")
+    partial.write_text(json.dumps(published, indent=1))
+    partial.rename(stamp)
+
+
+def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
+    """What the image says of itself: who starts, with which environment."""
+    fault = TAGS[tag] if service == "backend" else ""
+    port = "8080" if service == "backend" else "7001"
+    environment = ["PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"]
+    environment += [f"VERSION={tag}", f"FAULT={fault}", f"PORT={port}"]
+    content = {
+        "architecture": _architecture(),
+        "os": "linux",
+        "config": {
+            "Env": environment,
+            "Entrypoint": ["/usr/bin/python3", f"/srv/{service}.py"],
+            "WorkingDir": "/srv",
+            "ExposedPorts": {f"{port}/tcp": {}},
+            "Labels": {"org.opencontainers.image.version": tag},
+            "StopSignal": "SIGTERM",
+        },
+        "rootfs": {"type": "layers", "diff_ids": [layer.tar_digest for layer in layers]},
+        "history": [{"created_by": "lab"} for _ in layers],
+    }
+    return Blob(json.dumps(content, sort_keys=True).encode(), "application/vnd.oci.image.config.v1+json")
+
+
+def _push(registry: Registry, service: str, tag: str, layers: tuple[Layer, ...], configuration: Blob) -> str:
+    """Send what the registry lacks of one image, the manifest last; hand back the digest."""
+    for blob in (*(layer.blob for layer in layers), configuration):
+        _push_blob(registry, service, blob)
+    content = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": configuration.descriptor,
+        "layers": [layer.blob.descriptor for layer in layers],
+    }
+    manifest = Blob(json.dumps(content, sort_keys=True).encode(), _MANIFEST)
+    path = f"/v2/{REPOSITORY}/{service}/manifests/{tag}"
+    response, said = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
+    _expect(response.status, 201, f"PUT {path}", said)
+    return manifest.digest
+
+
+def _push_blob(registry: Registry, service: str, blob: Blob) -> None:
+    repository = f"/v2/{REPOSITORY}/{service}/blobs"
+    if registry.request("HEAD", f"{repository}/{blob.digest}")[0].status == 200:
+        return
+    other = "frontend" if service == "backend" else "backend"
+    # The registry links a blob that another repository has; what nobody has is sent.
+    start = f"{repository}/uploads/?mount={blob.digest}&from={REPOSITORY}/{other}"
+    response, said = registry.request("POST", start, {"Content-Length": "0"})
+    if response.status == 201:
+        return
+    _expect(response.status, 202, f"POST {start}", said)
+    location = response.headers["Location"].split(registry.address, 1)[-1]
+    target = f"{location}{'&' if '?' in location else '?'}digest={blob.digest}"
+    response, said = registry.request("PUT", target, {"Content-Type": "application/octet-stream"}, blob.content)
+    _expect(response.status, 201, f"PUT {repository}", said)
+
+
+def _expect(status: int, wanted: int, what: str, said: bytes) -> None:
+    if status != wanted:
+        raise PreflightError(
+            f"The lab's registry answered {status} to {what}: {said[:300].decode(errors='replace')}",
+            next_step="inv lab.down, then inv lab.up",
+        )
+
+
+def _application_layer() -> Layer:
+    """The application's own files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path in sorted(APPLICATION.glob("*.py")):
+            entry = tarfile.TarInfo(f"srv/{path.name}")
+            entry.size, entry.mode = path.stat().st_size, 0o644
+            tar.addfile(entry, io.BytesIO(path.read_bytes()))
+    return _layer(out.getvalue())
+
+
+def _base_layer(machine: Machine, say: Callable[[str], None]) -> Layer:
+    """Python and what it needs, from the cache or built there in some ten seconds."""
+    compressed = cache_directory() / f"application-{_recipe()}.tar.gz"
+    with locked(cache_directory() / "application.lock"):
+        if not compressed.exists():
+            say("Building the sample application's base layer, once per machine: some ten seconds")
+            tree = compressed.with_suffix(".tree")
+            debian_tree(machine, tree, _TREE, _RELEASE, say)
+            partial = compressed.with_suffix(".partial")
+            partial.write_bytes(_layer(_without_ballast(tree)).blob.content)
+            partial.rename(compressed)
+            tree.unlink()
+    content = compressed.read_bytes()
+    tar_digest = hashlib.sha256(gzip.decompress(content)).hexdigest()
+    return Layer(Blob(content, "application/vnd.oci.image.layer.v1.tar+gzip"), f"sha256:{tar_digest}")
+
+
+def _without_ballast(tree: Path) -> bytes:
+    """The tree without devices, package lists and build times."""
+    out = io.BytesIO()
+    with tarfile.open(tree) as source, tarfile.open(fileobj=out, mode="w") as target:
+        for entry in source:
+            if not entry.isdev() and not entry.name.startswith(_LEFT_OUT):
+                entry.mtime = 0
+                target.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+    return out.getvalue()
+
+
+def _layer(tar: bytes) -> Layer:
+    blob = Blob(gzip.compress(tar, compresslevel=6, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
+    return Layer(blob, f"sha256:{hashlib.sha256(tar).hexdigest()}")
+
+
+def _recipe() -> str:
+    return hashlib.sha256("\n".join((_RELEASE, *_TREE, *_LEFT_OUT)).encode()).hexdigest()[:12]
+
+
+def _architecture() -> str:
+    import platform
+
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

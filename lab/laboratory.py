@@ -1,0 +1,279 @@
+"""A whole lab: its network, its hosts, its registry, and the files that make it an environment.
+
+What runs on the machine decides, found by label; no file remembers it. Labs of different names, and of different
+clones, share nothing but base images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_network
+from pathlib import Path
+
+from fabfile.errors import ConfigError, PreflightError
+from lab.base_image import host_image, locked
+from lab.environment import write_environment
+from lab.host import Host, create, new_key, remove
+from lab.images import PORT, Registry, publish
+from lab.machine import LABEL, Machine, cache_directory, find_machine, labelled
+
+PROJECT = Path(__file__).resolve().parent.parent
+MAXIMUM_HOSTS = 32
+_SUBNETS = tuple(IPv4Network(f"10.213.{number}.0/24") for number in range(256))
+_REGISTRY_NUMBER, _FIRST_HOST_NUMBER = 5, 11
+_PARALLEL = 4
+_TRUST = f'[[registry]]\nlocation = "registry:{PORT}"\ninsecure = true\n'
+_REGISTRY_FILES: dict[str, bytes | str] = {
+    "/etc/systemd/system/multi-user.target.wants/docker-registry.service": (
+        "/usr/lib/systemd/system/docker-registry.service"
+    ),
+    "/etc/docker/registry/config.yml": (
+        b"version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
+        b"storage: {filesystem: {rootdirectory: /var/lib/docker-registry}, delete: {enabled: true}}\n"
+        b"http: {addr: ':%d'}\n" % PORT
+    ),
+}
+
+
+def _silent(_: str) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """One line of `lab.status`."""
+
+    lab: str
+    host: str
+    role: str
+    address: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab. `root` is its folder `.lab/<name>`, `id` what its containers and its network are named after."""
+
+    name: str
+    id: str
+    root: Path
+    machine: Machine
+    image: str
+    hosts: tuple[Host, ...]
+    registry: Registry
+
+    def host(self, name: str) -> Host:
+        """The host of that name. Raises KeyError when there is none."""
+        return {host.name: host for host in self.hosts}[name]
+
+    def reset_host(self, name: str) -> Host:
+        """Make a host as fresh as `up` made it, with the same address and the same host key."""
+        host = self.host(name)
+        remove(host)
+        self.boot(host)
+        host.wait_until_up()
+        return host
+
+    def boot(self, host: Host) -> None:
+        """Make the host's container unless it is there, and start it."""
+        key = self.root / "host_keys" / host.name
+        files: dict[str, bytes | str] = {
+            "/etc/ssh/ssh_host_ed25519_key": key.read_bytes(),
+            "/etc/ssh/ssh_host_ed25519_key.pub": key.with_name(f"{key.name}.pub").read_bytes(),
+            "/etc/ssh/lab_authorized_keys": (self.root / "id_ed25519.pub").read_bytes(),
+            "/etc/containers/registries.conf.d/lab.conf": _TRUST.encode(),
+        }
+        role = "registry" if host == self.registry.host else "host"
+        if role == "registry":
+            files |= _REGISTRY_FILES
+        registry = self.registry.host.address
+        create(host, laboratory=self.id, image=self.image, registry=registry, role=role, files=files)
+
+    def down(self) -> None:
+        """Take the lab away: containers, volumes, network, folder."""
+        down(self.name, root=self.root.parent.parent)
+
+
+def up(
+    hosts: int = 2,
+    release: str = "trixie",
+    name: str = "lab",
+    *,
+    root: Path = PROJECT,
+    say: Callable[[str], None] = _silent,
+) -> Lab:
+    """Bring a lab up, or back up after a crash; a lab that is up already is left as it is.
+
+    Raises ConfigError for a wrong argument, PreflightError when this machine cannot carry a lab.
+    """
+    _check(hosts, name)
+    machine = find_machine()
+    folder = root / ".lab" / name
+    with locked(root / ".lab" / f"{name}.lock"):
+        image = host_image(machine, release, say)
+        laboratory = _design(machine, folder, name, hosts, image)
+        _make_keys(laboratory)
+        say(f"Booting {hosts} {release} hosts and a registry on {laboratory.registry.host.address}/24")
+        _boot_all(laboratory)
+        publish(laboratory.registry, machine, say)
+        _write_files(laboratory)
+    say(f"Lab {name} is up: {', '.join(f'{host.name} {host.address}' for host in laboratory.hosts)}")
+    return laboratory
+
+
+def down(name: str = "lab", *, root: Path = PROJECT, say: Callable[[str], None] = _silent) -> None:
+    """Take everything of a lab away, whatever state it is in; base images stay cached."""
+    _check(1, name)
+    machine = find_machine()
+    lock = root / ".lab" / f"{name}.lock"
+    with locked(lock):
+        identity = _identity(root, name)
+        containers = labelled(machine, "ps", identity)
+        if containers:
+            machine.podman("rm", "--force", "--time", "0", *containers)
+        volumes = [volume for volume in _all_volumes(machine) if volume.startswith(f"{identity}-")]
+        if volumes:
+            machine.podman("volume", "rm", "--force", *volumes)
+        for network in labelled(machine, "network", identity):
+            machine.podman("network", "rm", "--force", network)
+        shutil.rmtree(root / ".lab" / name, ignore_errors=True)
+        lock.unlink()
+    say(f"Lab {name} is down: {len(containers)} containers and {len(volumes)} volumes removed")
+
+
+def status(*, root: Path = PROJECT) -> tuple[HostStatus, ...]:
+    """Every host of every lab of this clone."""
+    machine = find_machine()
+    listed = json.loads(machine.podman("ps", "--all", "--filter", f"label={LABEL}", "--format", "json").stdout or "[]")
+    names = {_identity(root, folder.name): folder.name for folder in (root / ".lab").glob("*") if folder.is_dir()}
+    found = [
+        HostStatus(
+            names[entry["Labels"][LABEL]],
+            entry["Labels"]["host"],
+            entry["Labels"]["role"],
+            entry["Labels"]["address"],
+            entry["State"],
+        )
+        for entry in listed
+        if entry["Labels"][LABEL] in names
+    ]
+    return tuple(sorted(found, key=lambda line: (line.lab, line.role, line.host)))
+
+
+def _check(hosts: int, name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+        raise ConfigError(f"{name!r} is no name for a lab.", next_step="--name with letters, digits and hyphens")
+    if not 1 <= hosts <= MAXIMUM_HOSTS:
+        raise ConfigError(f"A lab of {hosts} hosts cannot be.", next_step=f"--hosts 1 to {MAXIMUM_HOSTS}")
+
+
+def _identity(root: Path, name: str) -> str:
+    """Two clones may each have a lab of one name."""
+    return f"{name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]}"
+
+
+def _design(machine: Machine, folder: Path, name: str, hosts: int, image: str) -> Lab:
+    """The lab as it is to be, on the network that it has or now gets."""
+    identity = _identity(folder.parent.parent, name)
+    subnet = _network(machine, identity)
+
+    def host(host_name: str, number: int) -> Host:
+        return Host(host_name, str(subnet[number]), f"{identity}-{host_name}", machine)
+
+    made = tuple(host(f"web{index + 1}", _FIRST_HOST_NUMBER + index) for index in range(hosts))
+    return Lab(name, identity, folder, machine, image, made, Registry(host("registry", _REGISTRY_NUMBER)))
+
+
+def _network(machine: Machine, identity: str) -> IPv4Network:
+    """The lab's own network, made on a subnet that nothing here uses."""
+    with locked(cache_directory() / "network.lock"):
+        known = json.loads(machine.podman("network", "inspect", *_all_networks(machine)).stdout)
+        for network in known:
+            if network["name"] == identity:
+                return IPv4Network(network["subnets"][0]["subnet"])
+        taken = _subnets(known) | _routes(machine)
+        for subnet in _SUBNETS:
+            if not any(subnet.overlaps(other) for other in taken):
+                machine.podman(
+                    *("network", "create", "--disable-dns", "--subnet", str(subnet)),
+                    *("--label", f"{LABEL}={identity}", identity),
+                )
+                return subnet
+    raise PreflightError("No free subnet is left within 10.213.0.0/16.", next_step="inv lab.down the labs you do not use")
+
+
+def _all_networks(machine: Machine) -> list[str]:
+    return machine.podman("network", "ls", "--format", "{{.Name}}").stdout.split()
+
+
+def _all_volumes(machine: Machine) -> list[str]:
+    return machine.podman("volume", "ls", "--format", "{{.Name}}").stdout.split()
+
+
+def _subnets(networks: Iterable[dict[str, list[dict[str, str]]]]) -> set[IPv4Network]:
+    listed = {ip_network(part["subnet"]) for network in networks for part in network.get("subnets") or []}
+    return {subnet for subnet in listed if isinstance(subnet, IPv4Network)}
+
+
+def _routes(machine: Machine) -> set[IPv4Network]:
+    """What this machine routes somewhere already, but for the default route."""
+    routes = json.loads(machine.run("ip", "-json", "-4", "route").stdout or "[]")
+    return {IPv4Network(route["dst"]) for route in routes if route["dst"][0].isdigit()}
+
+
+def _make_keys(laboratory: Lab) -> None:
+    laboratory.root.mkdir(parents=True, exist_ok=True)
+    new_key(laboratory.root / "id_ed25519", f"lab {laboratory.name}")
+    for host in (*laboratory.hosts, laboratory.registry.host):
+        new_key(laboratory.root / "host_keys" / host.name, host.name)
+
+
+def _boot_all(laboratory: Lab) -> None:
+    """Boot what is not up, remove hosts beyond the wanted number, and wait for all of them."""
+    wanted = (laboratory.registry.host, *laboratory.hosts)
+    names = {host.container for host in wanted}
+    for container in labelled(laboratory.machine, "ps", laboratory.id):
+        if container not in names:
+            remove(Host(container, "", container, laboratory.machine))
+
+    def boot(host: Host) -> None:
+        laboratory.boot(host)
+        host.wait_until_up()
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        list(pool.map(boot, wanted))
+    laboratory.registry.wait_until_up()
+
+
+def _write_files(laboratory: Lab) -> None:
+    keys = {}
+    for host in (*laboratory.hosts, laboratory.registry.host):
+        words = (laboratory.root / "host_keys" / f"{host.name}.pub").read_text().split()
+        keys[host.address] = " ".join(words[:2])
+    addresses = {host.name: host.address for host in laboratory.hosts}
+    write_environment(laboratory.root, laboratory.name, addresses, keys)
+
+
+def shell_command(laboratory: str, host: str, *, root: Path = PROJECT) -> list[str]:
+    """The `ssh` command that opens a shell on a lab host as the deploy user. Raises ConfigError when it is not up."""
+    found = [line for line in status(root=root) if line.lab == laboratory and line.host == host]
+    if not found or found[0].state != "running":
+        up_now = ", ".join(f"{line.lab}/{line.host}" for line in status(root=root)) or "none"
+        raise ConfigError(f"No host {host!r} of lab {laboratory!r} is up; there are: {up_now}.", next_step="inv lab.up")
+    folder = root / ".lab" / laboratory
+    user = "root" if host == "registry" else "deploy"
+    options = ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={folder / 'known_hosts'}", "IdentitiesOnly=yes"]
+    chosen = [part for option in options for part in ("-o", option)]
+    return ["ssh", "-F", "/dev/null", *chosen, "-i", str(folder / "id_ed25519"), f"{user}@{found[0].address}"]
+
+
+def open_shell(laboratory: str, host: str, *, root: Path = PROJECT) -> int:
+    """Open that shell on this terminal; returns its exit code."""
+    return subprocess.run(shell_command(laboratory, host, root=root), check=False).returncode

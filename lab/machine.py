@@ -1,0 +1,183 @@
+"""The machine that carries the lab: what it lacks, how to become root on it, and how Podman runs on it.
+
+It owns every command that runs outside the lab's hosts. It installs nothing: `make setup` does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabfile.errors import PreflightError
+
+#: Debian packages that a machine needs to carry a lab.
+packages: tuple[str, ...] = tuple((Path(__file__).parent / "packages.txt").read_text().split())
+
+#: For each package, one program by which its presence shows on any distribution.
+PROGRAMS = {
+    "podman": "podman",
+    "crun": "crun",
+    "netavark": "netavark",
+    "iptables": "iptables",
+    "nftables": "nft",
+    "iproute2": "ip",
+    "mmdebstrap": "mmdebstrap",
+    "openssh-client": "ssh-keygen",
+    "util-linux": "nsenter",
+}
+
+LABEL = "rolling-lab"
+CAP_SYS_RESOURCE = 1 << 24
+_SEARCH = os.pathsep.join(
+    [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/podman", "/usr/libexec/podman"]
+)
+
+#: Crun refuses a v1 hierarchy with v2 mounted beside it, so Podman sees one without: in a mount namespace that a
+#: file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
+#: Source: unshare(1), "the mount namespace can be made persistent by a bind mount" on a private mount.
+_NAMESPACE = """
+set -eu
+directory=/run/rolling-lab
+mkdir -p "$directory"
+exec 9>"$directory.lock"
+flock 9
+if nsenter --mount="$directory/namespace" true 2>/dev/null; then exit 0; fi
+mountpoint -q "$directory" || mount --bind "$directory" "$directory"
+mount --make-private "$directory"
+: >"$directory/namespace"
+unshare --mount="$directory/namespace" umount /sys/fs/cgroup/unified
+echo made
+"""
+
+_FACTS = """
+[ -f /sys/fs/cgroup/cgroup.controllers ] && echo v2 || echo v1
+[ -f /sys/fs/cgroup/unified/cgroup.controllers ] && echo hybrid || echo plain
+sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status
+ulimit -H -n
+"""
+
+
+def cache_directory() -> Path:
+    """Where base images wait between labs: outside every clone, one per user."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    directory = Path(root) / LABEL
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How root's Podman runs here."""
+
+    sudo: tuple[str, ...] = ()
+    hybrid: bool = False
+    legacy: bool = False
+    limits: tuple[str, ...] = ()
+
+    def run(
+        self, *command: str, stdin: bytes | None = None, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command as root. Raises PreflightError with its last words when `check` and it fails."""
+        argv = [*self.sudo, *command]
+        ran = subprocess.run(argv, input=stdin or b"", capture_output=True, timeout=timeout, check=False)
+        done = subprocess.CompletedProcess(
+            argv, ran.returncode, ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
+        )
+        if check and done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing said")[-2000:]
+            raise PreflightError(
+                f"`{' '.join(command)[:300]}` failed with {done.returncode}: {said}",
+                next_step="inv lab.up again; if it stays, inv lab.down first",
+            )
+        return done
+
+    def podman(
+        self, *arguments: str, stdin: bytes | None = None, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one Podman command as root, in the lab's own namespace and configuration."""
+        return self.run(*self.podman_command(*arguments), stdin=stdin, check=check, timeout=timeout)
+
+    def podman_command(self, *arguments: str) -> list[str]:
+        """The argv of a Podman command, without the way to become root."""
+        enter = ["nsenter", "--mount=/run/rolling-lab/namespace"] if self.hybrid else []
+        configuration = cache_directory() / "containers.conf"
+        return [*enter, "env", f"CONTAINERS_CONF={configuration}", "podman", *arguments]
+
+
+def find_machine() -> Machine:
+    """Look at this machine and make it ready to carry labs. Raises PreflightError listing all that is missing."""
+    sudo = _way_to_root()
+    _refuse_missing(missing_programs(PROGRAMS), sudo)
+    prefix = sudo or ()
+    facts = subprocess.run([*prefix, "sh", "-c", _FACTS], capture_output=True, text=True, timeout=60, check=False)
+    if facts.returncode != 0:
+        raise PreflightError(
+            f"The lab needs root, and sudo refused: {facts.stderr.strip()}", next_step="run sudo -v, then again"
+        )
+    version, hybrid, capabilities, open_files = facts.stdout.split()
+    machine = Machine(prefix, hybrid == "hybrid", version == "v1", _limits(capabilities, open_files))
+    configuration = cache_directory() / "containers.conf"
+    configuration.write_text('[network]\nnetwork_backend = "netavark"\n')
+    if machine.hybrid:
+        _ensure_namespace(machine)
+    return machine
+
+
+def missing_programs(programs: dict[str, str]) -> tuple[str, ...]:
+    """The packages whose program is nowhere on this machine."""
+    return tuple(package for package, program in programs.items() if not shutil.which(program, path=_SEARCH))
+
+
+def labelled(machine: Machine, kind: str, value: str = "", *options: str) -> list[str]:
+    """Names of containers (`ps`), volumes or networks that belong to one lab, or to any."""
+    wanted = f"label={LABEL}={value}" if value else f"label={LABEL}"
+    if kind == "ps":
+        command = ["ps", "--all", "--filter", wanted, "--format", "{{.Names}}", *options]
+    else:
+        command = [kind, "ls", "--filter", wanted, "--format", "{{.Name}}", *options]
+    return machine.podman(*command).stdout.split()
+
+
+def _way_to_root() -> tuple[str, ...] | None:
+    if os.geteuid() == 0:
+        return ()
+    if not shutil.which("sudo"):
+        return None
+    ask = sys.stdin.isatty() if sys.stdin else False
+    if ask:
+        subprocess.run(["sudo", "-v"], timeout=300, check=False)
+    return ("sudo", "-n")
+
+
+def _refuse_missing(absent: Sequence[str], sudo: Iterable[str] | None) -> None:
+    reasons = [f"package {name}" for name in absent]
+    if sudo is None:
+        reasons.append("root, or sudo to become root")
+    if sys.platform != "linux":
+        reasons = ["Linux (the hosts are containers of this machine's kernel)"]
+    if reasons:
+        raise PreflightError(
+            "This machine cannot carry a lab. Missing: " + "; ".join(reasons) + ". Nothing was started.",
+            next_step="make setup, or apt-get install --no-install-recommends " + " ".join(packages),
+        )
+
+
+def _limits(capabilities: str, open_files: str) -> tuple[str, ...]:
+    """Without CAP_SYS_RESOURCE Podman's own defaults are above what it may set."""
+    if int(capabilities, 16) & CAP_SYS_RESOURCE:
+        return ()
+    files = 20000 if open_files == "unlimited" else min(20000, int(open_files))
+    return ("--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=32768:32768")
+
+
+def _ensure_namespace(machine: Machine) -> None:
+    """Enter or make the lab's mount namespace; what ran in a lost one is stopped, since its networks are lost too."""
+    if machine.run("sh", "-c", _NAMESPACE).stdout.strip() == "made":
+        running = labelled(machine, "ps")
+        if running:
+            machine.podman("stop", "--time", "5", *running, check=False)
