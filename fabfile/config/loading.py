@@ -70,7 +70,7 @@ def load_environment(
         _check_tag(tag, findings)
     services, services_whole = _read_services(found, findings)
     base = read_env(found.env_file, findings)
-    applications, values = _resolve_hosts(found, base, services, tag, findings)
+    applications, values = _resolve_hosts(found, base, services, services_whole, tag, findings)
     if base is not None and services is not None and services_whole:
         _check_keys(found, base, services, strict, findings)
     checks.check_placeholders(values, findings)
@@ -188,7 +188,12 @@ def _read_services(found: _Found, findings: Findings) -> tuple[Services | None, 
 
 
 def _resolve_hosts(
-    found: _Found, base: dict[str, str] | None, services: Services | None, tag: str, findings: Findings
+    found: _Found,
+    base: dict[str, str] | None,
+    services: Services | None,
+    whole: bool,
+    tag: str,
+    findings: Findings,
 ) -> tuple[dict[str, model.Application], list[Values]]:
     """Each host's application, and the values of each; a host whose values are wrong is missing."""
     applications: dict[str, model.Application] = {}
@@ -198,7 +203,7 @@ def _resolve_hosts(
     env_file = findings.name(found.env_file)
     for name, host in (found.entry.hosts or {"": Host()}).items():
         path = f"environments.{found.name}.hosts.{name}.env"
-        values = Values(env_file, base, findings.name(found.file), path, host.env, findings)
+        values = Values(env_file, base, findings.name(found.file), path, host.env, whole, findings)
         every.append(values)
         application = resolve(values, services, tag)
         if application is not None:

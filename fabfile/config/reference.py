@@ -26,8 +26,8 @@ _REQUIRED = "**required**"
 _INTRODUCTION = """\
 # Settings
 
-Three files say what runs where. They are checked whole before any host is contacted; all mistakes are reported
-at once, each with its file, its place, what was found and what is expected, and the exit code is 2.
+Three files say what runs where. They are checked whole before any host is contacted; all mistakes are
+reported at once, each with its file, its place, what was found and what is expected, and the exit code is 2.
 
 This page is written by `python -m fabfile.config.reference > docs/settings.md`.
 
@@ -41,10 +41,10 @@ This page is written by `python -m fabfile.config.reference > docs/settings.md`.
 _ENV_FILE = """\
 ## The env file
 
-One `KEY=value` a line. Comments, quotes, `export` and Windows line ends work. Nothing is interpolated: a `$` in
-a secret stays a `$`. An empty value counts as not set. A key that stands twice is a mistake. A key that nothing
-uses is a warning, and a mistake with `--strict`. Durations take units (`500ms`, `30s`, `1m30s`, `1h`; a plain
-number is seconds), and so do sizes (`512MB`, `1G`, `1.5GiB`, in steps of 1024).
+One `KEY=value` a line. Comments, quotes, `export` and Windows line ends work. Nothing is interpolated: a `$`
+in a secret stays a `$`. An empty value counts as not set. A key that stands twice is a mistake. A key that
+nothing uses is a warning, and a mistake with `--strict`. Durations take units (`500ms`, `30s`, `1m30s`,
+`1h`; a plain number is seconds), and so do sizes (`512MB`, `1G`, `1.5GiB`, in steps of 1024).
 
 - **Secrets.** Values of keys whose names say so (SECRET, PASSWORD, TOKEN, WEBHOOK, KEY, DATABASE_URL) and of
   addresses that hold a password are hidden wherever the suite prints. Paths of key files are not secrets.
@@ -80,8 +80,8 @@ service is another entry: it needs no code, and the keys it names are known from
 - **Mounts.** A mount's key in `env` arrives as the path *inside* the container: DATABASE_PATH becomes
   `/app/data/` and the name of the file.
 - **Gate.** HEALTH_CHECK_TIMEOUT, HEALTH_CHECK_START_PERIOD and HEALTH_CHECK_RETRIES of the env file complete
-  it. Its deadline is at least `start period + (retries + passes) × (interval + timeout)`, so that a slow start
-  is not cut short, but these keys make it no longer than {LONGEST_GATE_SECONDS:g} seconds.
+  it. Its deadline is at least `start period + (retries + passes) × (interval + timeout)`, so that a slow
+  start is not cut short, but these keys make it no longer than {LONGEST_GATE_SECONDS:g} seconds.
 """
 
 

@@ -28,13 +28,18 @@ LONGEST_GATE_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Values:
-    """The texts that one host gets: those of the env file and, over them, those of the inventory."""
+    """The texts that one host gets: those of the env file and, over them, those of the inventory.
+
+    `services_whole` is false when something faulty was left out of the services: a key that then seems to be
+    missing may have a default, or be optional, in the part that was left out.
+    """
 
     env_file: str
     base: dict[str, str]
     inventory_file: str
     inventory_path: str
     overrides: dict[str, str]
+    services_whole: bool
     findings: Findings
 
     @property
@@ -172,7 +177,7 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
 
 def _stable_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
-        if declared.default_port is None:
+        if declared.default_port is None and values.services_whole:
             values.add(declared.port, expected=f"{forms.STABLE_PORT.expected} (required)")
         return declared.default_port
     return values.read(declared.port, forms.STABLE_PORT)
@@ -181,7 +186,7 @@ def _stable_port(declared: Service, values: Values) -> int | None:
 def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:
     for mount in declared.mounts:
         form = forms.FILE_IN_DIRECTORY if mount.parent else forms.HOST_PATH
-        if not values.get(mount.source) and not mount.optional:
+        if not values.get(mount.source) and not mount.optional and values.services_whole:
             values.add(mount.source, expected=f"{form.expected} (required)")
         path = values.read(mount.source, form)
         if path is not None:
@@ -198,12 +203,12 @@ def _container_env(declared: Service, values: Values, tag: str) -> Iterator[tupl
             values.add(key, expected=f"a value (required by {declared.name})")
         if key not in values.merged:
             continue
-        if re.search(r"[\n\r\0]", text):
+        if key in inside and text:
+            yield key, _path_inside(inside[key], text)
+        elif re.search(r"[\n\r\0]", text):
             values.add(key, expected="a value in one line: an env file of Podman cannot carry a line break")
-        elif key == "APP_VERSION" and tag:
-            yield key, tag
         else:
-            yield key, _path_inside(inside[key], text) if key in inside and text else text
+            yield key, tag if key == "APP_VERSION" and tag else text
 
 
 def _path_inside(mount: Mount, text: str) -> str:

@@ -1,0 +1,96 @@
+"""A small project on disk that loads, and ways to spoil one thing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fabfile import config
+from fabfile.errors import ConfigError, Mistake
+from fabfile.model import Environment
+
+SHIPPED = Path(__file__).resolve().parents[2]
+
+ENV = {
+    "APP_NAME": "memoryark",
+    "APP_VERSION": "2.0.1",
+    "ENVIRONMENT": "staging",
+    "BACKEND_IMAGE": "registry.example.org/memoryark/backend",
+    "FRONTEND_IMAGE": "registry.example.org/memoryark/frontend",
+    "DOMAIN_NAME": "files.example.org",
+    "DATABASE_PATH": "/srv/memoryark/data/memoryark.db",
+    "UPLOADS_PATH": "/srv/memoryark/uploads",
+    "JWT_SECRET_KEY": "correct-horse-battery",
+}
+
+HOSTS = """\
+environments:
+  demo:
+    hosts:
+      web1: {address: 192.0.2.11, roles: [web], groups: [canary]}
+      web2: {address: 192.0.2.12, roles: [web]}
+"""
+
+
+class Project:
+    """The three files of one environment named demo."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "deploy").mkdir()
+        self.write("hosts.yaml", HOSTS)
+        self.write("deploy/services.yaml", (SHIPPED / "deploy/services.yaml").read_text())
+        self.env()
+
+    def write(self, path: str, content: str | bytes) -> Path:
+        """Write a file of the project."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        return target
+
+    def env(self, changes: Mapping[str, str | None] | None = None, *, extra: str = "") -> None:
+        """Write the env file with changed values; None takes a key out."""
+        values = {**ENV, **(changes or {})}
+        lines = [f"{key}={value}" for key, value in values.items() if value is not None]
+        self.write("deploy/demo.env", "\n".join([*lines, extra]))
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace a text that stands in a file of the project."""
+        text = (self.root / path).read_text()
+        assert old in text
+        self.write(path, text.replace(old, new))
+
+    def load(
+        self,
+        environment: str | None = "demo",
+        *,
+        hosts: tuple[str, ...] = (),
+        tag: str = "",
+        strict: bool = False,
+    ) -> Environment:
+        """Load the project."""
+        return config.load(environment, root=self.root, hosts=hosts, tag=tag, strict=strict)
+
+    def refused(
+        self,
+        environment: str | None = "demo",
+        *,
+        hosts: tuple[str, ...] = (),
+        tag: str = "",
+        strict: bool = False,
+    ) -> ConfigError:
+        """The error with which loading ends."""
+        with pytest.raises(ConfigError) as caught:
+            self.load(environment, hosts=hosts, tag=tag, strict=strict)
+        return caught.value
+
+    def mistakes(self, *, hosts: tuple[str, ...] = (), tag: str = "", strict: bool = False) -> list[Mistake]:
+        """The mistakes with which loading ends."""
+        return list(self.refused(hosts=hosts, tag=tag, strict=strict).mistakes)
+
+    def places(self) -> list[tuple[str, str]]:
+        """File and path of each mistake."""
+        return [(mistake.file, mistake.path) for mistake in self.mistakes()]
