@@ -129,7 +129,7 @@ class Registry:
 def publish(registry: Registry, machine: Machine, say: Callable[[str], None]) -> None:
     """Put every tag of both services into the registry, unless it has this very content."""
     application = _application_layer()
-    stamp = cache_directory() / f"images-{_recipe()}-{application.blob.digest[7:19]}.json"
+    stamp = cache_directory() / f"images-{_recipe()}-{_source()}-{application.blob.digest[7:19]}.json"
     wanted = json.loads(stamp.read_text()) if stamp.exists() else {}
     if wanted and all(registry.digest(*name.split(":")) == digest for name, digest in wanted.items()):
         return
@@ -262,3 +262,8 @@ def _architecture() -> str:
     import platform
 
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _source() -> str:
+    """What this file makes of the layers is part of what an image is."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]

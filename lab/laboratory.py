@@ -40,6 +40,10 @@ _REGISTRY_FILES: dict[str, bytes | str] = {
         b"http: {addr: ':%d'}\n" % PORT
     ),
 }
+#: On cgroup v1 systemd does not notice in a container that a user's last process ended, and waits two minutes.
+_LEGACY_FILES: dict[str, bytes | str] = {
+    "/etc/systemd/system/user@.service.d/lab.conf": b"[Service]\nTimeoutStopSec=5s\n",
+}
 
 
 def _silent(_: str) -> None:
@@ -90,6 +94,8 @@ class Lab:
             "/etc/ssh/lab_authorized_keys": (self.root / "id_ed25519.pub").read_bytes(),
             "/etc/containers/registries.conf.d/lab.conf": _TRUST.encode(),
         }
+        if self.machine.legacy:
+            files |= _LEGACY_FILES
         role = "registry" if host == self.registry.host else "host"
         if role == "registry":
             files |= _REGISTRY_FILES
@@ -120,7 +126,7 @@ def up(
         image = host_image(machine, release, say)
         laboratory = _design(machine, folder, name, hosts, image)
         _make_keys(laboratory)
-        say(f"Booting {hosts} {release} hosts and a registry on {laboratory.registry.host.address}/24")
+        say(f"Booting {hosts} {release} hosts ({laboratory.hosts[0].address} on) and a registry")
         _boot_all(laboratory)
         publish(laboratory.registry, machine, say)
         _write_files(laboratory)

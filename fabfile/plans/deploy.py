@@ -79,7 +79,7 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
     if current is None:
         return ServicePlan(service.name, Change.FIRST, service.image, color, reasons=("nothing runs yet",))
     reasons = _reasons(current, app, service, force)
-    change = Change.REPLACE if reasons else Change.KEEP
+    change = Change.FIRST if not current.running else Change.REPLACE if reasons else Change.KEEP
     return ServicePlan(
         service=service.name,
         change=change,

@@ -10,7 +10,7 @@ from fabfile.model import Color, Image, Release
 
 
 class Change(str, Enum):
-    """What a plan does with one service."""
+    """What a plan does with one service: nothing, start it where nothing serves, or replace what serves."""
 
     KEEP = "keep"
     FIRST = "first"

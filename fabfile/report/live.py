@@ -45,12 +45,13 @@ class LiveReporter:
         self._lock = RLock()
         self._host_columns = 0
         self._console = Console(file=cast("IO[str]", output), no_color=not colors, highlight=False)
-        self._live = Live(self, console=self._console, refresh_per_second=4)
+        self._live: Live | None = None
 
     def plan(
         self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()
     ) -> None:
-        """Show the plans, with every command when `scripts`; the table itself starts with the first event."""
+        """Show the plans, with every command when `scripts`; the table waits for the first event of a host."""
+        self.close()
         with self._lock:
             self._host_columns = max((width(plan.host) for plan in plans), default=0)
             self._board.expect(plans)
@@ -60,7 +61,9 @@ class LiveReporter:
         """Move the table on; what a person should not miss is printed above it as well."""
         with self._lock:
             self._board.apply(event)
-        self._live.start()
+            if event.host and self._live is None:
+                self._live = Live(self, console=self._console, refresh_per_second=4)
+                self._live.start()
         # Not under the lock: the thread that redraws holds the console's lock when it asks for ours.
         if event.detail or event.phase in (Phase.FAILED, Phase.NOTE, Phase.UNDOING) or not event.host:
             lines = event_lines(event, host_columns=self._host_columns)
@@ -73,7 +76,10 @@ class LiveReporter:
 
     def close(self) -> None:
         """Stop redrawing and give the cursor back."""
-        self._live.stop()
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
     def __enter__(self) -> LiveReporter:
         return self

@@ -23,9 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 from drain import DrainingServer, Handler, say
 
 VERSION = os.environ.get("VERSION", "unknown")
-DATA = Path(os.environ.get("DATA_DIRECTORY", "/app/data"))
-UPLOADS = Path(os.environ.get("UPLOADS_DIRECTORY", "/app/uploads"))
-DATABASE = DATA / "memoryark.db"
+DATABASE = Path(os.environ.get("DATABASE_PATH", "/app/data/memoryark.db"))
+UPLOADS = Path(os.environ.get("UPLOADS_PATH", "/app/uploads"))
 STARTED = time.monotonic()
 
 
@@ -59,7 +58,7 @@ def connect() -> sqlite3.Connection:
 
 def prepare() -> None:
     """Make directories and tables that are not there yet."""
-    DATA.mkdir(parents=True, exist_ok=True)
+    DATABASE.parent.mkdir(parents=True, exist_ok=True)
     UPLOADS.mkdir(parents=True, exist_ok=True)
     with closing(connect()) as database:
         database.execute("PRAGMA journal_mode = WAL")

@@ -1,0 +1,60 @@
+"""Real hosts on this machine for the demo and the tests: up, down, status, shell. Signatures and help only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.tasks import task
+
+from fabfile.errors import ExitCode
+from fabfile.tasks.ending import end_with
+
+_NAME = "the lab's name, which is its environment's name too"
+
+
+@task(help={"hosts": "how many hosts", "release": "Debian 13 (trixie) or 12 (bookworm)", "name": _NAME})
+def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab") -> None:  # noqa: ARG001
+    """Bring up real Debian hosts and a registry on this machine; safe to run again."""
+    from lab import laboratory
+
+    def work() -> ExitCode:
+        laboratory.up(hosts, release, name, say=print)
+        return ExitCode.DONE
+
+    end_with(work)
+
+
+@task(help={"name": _NAME})
+def down(context: Any, name: str = "lab") -> None:  # noqa: ARG001
+    """Take a lab away: its hosts, registry, network and files."""
+    from lab import laboratory
+
+    def work() -> ExitCode:
+        laboratory.down(name, say=print)
+        return ExitCode.DONE
+
+    end_with(work)
+
+
+@task
+def status(context: Any) -> None:  # noqa: ARG001
+    """List the hosts of every lab of this clone."""
+    from lab import laboratory
+
+    def work() -> ExitCode:
+        for line in laboratory.status():
+            print(f"{line.lab:<12} {line.host:<10} {line.role:<9} {line.address:<15} {line.state}")
+        return ExitCode.DONE
+
+    end_with(work)
+
+
+@task(help={"host": "the host to log in to, as the deploy user", "name": _NAME}, positional=["host"])
+def shell(context: Any, host: str = "web1", name: str = "lab") -> None:  # noqa: ARG001
+    """Open a shell on a lab host."""
+    from lab import laboratory
+
+    def work() -> ExitCode:
+        return ExitCode.FAILED if laboratory.open_shell(name, host) else ExitCode.DONE
+
+    end_with(work)
