@@ -32,6 +32,6 @@ def environments(root: Path) -> tuple[str, ...]:
 
     A file that cannot be read adds no names; `load` says what is wrong with it.
     """
-    from fabfile.config.loading import list_environments
+    from fabfile.config.locating import list_environments
 
     return list_environments(root)

@@ -1,21 +1,20 @@
-"""`load` step by step: find the inventory, read the three files, check them together, build the environment.
+"""`load` step by step: read the three files, check them together, build the environment.
 
 It contacts nothing. Every reader adds to one list of findings, and only the end raises.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fabfile import model
 from fabfile.config import checks, forms
 from fabfile.config.envfile import read_env
-from fabfile.config.findings import Findings, nearest, secret_values
-from fabfile.config.inventory import EnvironmentEntry, Host, Inventory
+from fabfile.config.findings import Findings, secret_values
+from fabfile.config.inventory import EnvironmentEntry, Host
+from fabfile.config.locating import Located, expanded, locate
 from fabfile.config.resolution import Values, resolve
 from fabfile.config.services import Services
 from fabfile.config.settings import KEYS
@@ -23,40 +22,7 @@ from fabfile.config.validation import validate
 from fabfile.config.yamlfile import read_yaml
 from fabfile.errors import ConfigError
 
-_INVENTORY_REMEDY = "a hosts.yaml with the environments and their hosts"
 _SERVICES_REMEDY = "the file that describes the services"
-
-
-@dataclass(frozen=True)
-class _Found:
-    """An environment in its inventory file."""
-
-    name: str
-    file: Path
-    entry: EnvironmentEntry
-
-    @property
-    def env_file(self) -> Path:
-        """The file with the values of the environment."""
-        return self.beside(self.entry.env_file or f"deploy/{self.name}.env")
-
-    def beside(self, path: str) -> Path:
-        """A path of the inventory, which is relative to the folder of its file."""
-        return Path(os.path.normpath(self.file.parent / _expanded(path)))
-
-
-def _expanded(path: str) -> Path:
-    """A path with ~ replaced, where this machine knows a home directory."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
-
-
-def list_environments(root: Path) -> tuple[str, ...]:
-    """The names of all environments."""
-    quiet = Findings(root)
-    return tuple(dict.fromkeys(name for file in _inventories(root) for name in _names(file, quiet)))
 
 
 def load_environment(
@@ -65,7 +31,7 @@ def load_environment(
     """Read and check the three files. Raises ConfigError with every mistake."""
     root = root.resolve()
     findings = Findings(root)
-    found = _find(environment, root, findings)
+    found = locate(environment, root, findings)
     if tag:
         _check_tag(tag, findings)
     services, services_whole = _read_services(found, findings)
@@ -88,74 +54,6 @@ def load_environment(
     )
 
 
-def _inventories(root: Path) -> list[Path]:
-    lab = sorted(root.glob(".lab/*/hosts.yaml"))
-    main = root / "hosts.yaml"
-    return [main, *lab] if main.exists() or not lab else lab
-
-
-def _names(file: Path, findings: Findings) -> list[str]:
-    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY) or {}
-    entries = content.get("environments")
-    if isinstance(entries, dict):
-        return list(entries)
-    if content:
-        findings.add(findings.name(file), "environments", found="no names", expected="environments by name")
-    return []
-
-
-def _find(environment: str | None, root: Path, findings: Findings) -> _Found:
-    """The environment and the file that holds it, read whole. Raises ConfigError when no file does."""
-    reading = {file: Findings(root) for file in _inventories(root)}
-    named = {file: _names(file, own) for file, own in reading.items()}
-    holders = [file for file, names in named.items() if environment in names]
-    if environment and not holders:
-        holders = [file for file, own in reading.items() if own.mistakes and _has_values(file, environment)]
-    if environment is None or not holders:
-        raise _no_environment(environment, list_environments(root), reading.values())
-    if len(holders) > 1:
-        both = " and ".join(findings.name(file) for file in holders)
-        findings.add(
-            both, f"environments.{environment}", found="one name in two files", expected="distinct names"
-        )
-    inventory = _read_inventory(holders[0], findings)
-    entry = inventory.environments.get(environment) if inventory else None
-    return _Found(environment, holders[0], entry or EnvironmentEntry())
-
-
-def _has_values(file: Path, environment: str) -> bool:
-    """Whether a faulty inventory can be meant: the usual env file of the environment lies beside it."""
-    return _Found(environment, file, EnvironmentEntry()).env_file.is_file()
-
-
-def _read_inventory(file: Path, findings: Findings) -> Inventory | None:
-    content = read_yaml(file, findings, remedy=_INVENTORY_REMEDY)
-    if content is None:
-        return None
-    before = len(findings.mistakes)
-    inventory = validate(Inventory, content, findings.name(file), findings)
-    if inventory is not None:
-        checks.check_inventory(inventory, findings.name(file), len(findings.mistakes) == before, findings)
-    return inventory
-
-
-def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Findings]) -> ConfigError:
-    listed = ", ".join(names) or "none"
-    near = nearest(name or "", names)
-    hint = f" (nearest: {near})" if near else ""
-    what = (
-        f"There is no environment {name!r}{hint}."
-        if name
-        else "No environment was named, and none is the default."
-    )
-    mistakes = [mistake for findings in reading for mistake in findings.mistakes]
-    return ConfigError(
-        f"{what} Environments: {listed}. Nothing was contacted.",
-        mistakes,
-        next_step="name one with --env" if names else "describe one in hosts.yaml",
-    )
-
-
 def _refusal(name: str, findings: Findings) -> ConfigError:
     count = len(findings.mistakes)
     mistakes = "one mistake" if count == 1 else f"{count} mistakes"
@@ -173,7 +71,7 @@ def _check_tag(tag: str, findings: Findings) -> None:
         findings.add("--tag", "", found=repr(tag), expected=str(error))
 
 
-def _read_services(found: _Found, findings: Findings) -> tuple[Services | None, bool]:
+def _read_services(found: Located, findings: Findings) -> tuple[Services | None, bool]:
     """The services, and whether the file is without a mistake."""
     path = found.beside(found.entry.services_file)
     before = len(findings.mistakes)
@@ -188,7 +86,7 @@ def _read_services(found: _Found, findings: Findings) -> tuple[Services | None, 
 
 
 def _resolve_hosts(
-    found: _Found,
+    found: Located,
     base: dict[str, str] | None,
     services: Services | None,
     whole: bool,
@@ -212,7 +110,7 @@ def _resolve_hosts(
 
 
 def _check_keys(
-    found: _Found, base: dict[str, str], services: Services, strict: bool, findings: Findings
+    found: Located, base: dict[str, str], services: Services, strict: bool, findings: Findings
 ) -> None:
     env_file = findings.name(found.env_file)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
@@ -238,7 +136,7 @@ def _choose(entry: EnvironmentEntry, words: Sequence[str], findings: Findings) -
     return [name for name in entry.hosts if not words or name in picked]
 
 
-def _identity_file(found: _Found, findings: Findings) -> str:
+def _identity_file(found: Located, findings: Findings) -> str:
     if not found.entry.identity_file:
         return ""
     path = found.beside(found.entry.identity_file)
@@ -250,13 +148,13 @@ def _identity_file(found: _Found, findings: Findings) -> str:
     return str(path)
 
 
-def _known_hosts(found: _Found) -> tuple[str, ...]:
+def _known_hosts(found: Located) -> tuple[str, ...]:
     own = [found.beside(found.entry.known_hosts)] if found.entry.known_hosts else []
-    paths = [*own, found.file.parent / "known_hosts", _expanded("~/.ssh/known_hosts")]
+    paths = [*own, found.file.parent / "known_hosts", expanded("~/.ssh/known_hosts")]
     return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
 
 
-def _rollout(found: _Found, applications: Iterable[model.Application]) -> model.Rollout:
+def _rollout(found: Located, applications: Iterable[model.Application]) -> model.Rollout:
     declared: dict[str, Any] = found.entry.rollout.model_dump()
     if declared["confirm"] is None:
         named = {found.name, *(application.environment for application in applications)}

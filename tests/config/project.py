@@ -9,7 +9,7 @@ import pytest
 
 from fabfile import config
 from fabfile.errors import ConfigError, Mistake
-from fabfile.model import Environment
+from fabfile.model import Application, Environment
 
 SHIPPED = Path(__file__).resolve().parents[2]
 
@@ -73,6 +73,10 @@ class Project:
     ) -> Environment:
         """Load the project."""
         return config.load(environment, root=self.root, hosts=hosts, tag=tag, strict=strict)
+
+    def application(self, *, tag: str = "") -> Application:
+        """The application of the first host."""
+        return self.load(tag=tag).targets[0].application
 
     def refused(
         self,

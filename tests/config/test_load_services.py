@@ -1,0 +1,141 @@
+"""What `load` gives of the services: images, mounts, environment, gates."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.model import Gate, Image, Mount
+from tests.config.project import Project
+
+
+@pytest.mark.parametrize("tag", ["", "v3.0.0"])
+def test_load_app_version_received_is_the_tag_asked_for(project: Project, tag: str) -> None:
+    env = dict(project.application(tag=tag).services[0].env)
+
+    assert env["APP_VERSION"] == (tag or "2.0.1")
+
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "version", "tag", "expected"),
+    [
+        ("repo/backend", "2.0.1", "", Image("repo/backend", "2.0.1")),
+        ("repo/backend:v1", "2.0.1", "", Image("repo/backend", "v1")),
+        ("repo/backend:v1", "2.0.1", "v3", Image("repo/backend", "v3")),
+        ("repo/backend:v1", None, "", Image("repo/backend", "v1")),
+        (f"repo/backend@{DIGEST}", "2.0.1", "", Image("repo/backend", "", DIGEST)),
+        (f"repo/backend:v1@{DIGEST}", "2.0.1", "", Image("repo/backend", "v1", DIGEST)),
+        (f"repo/backend:v1@{DIGEST}", "2.0.1", "v3", Image("repo/backend", "v3")),
+    ],
+)
+def test_load_tag_of_an_image_comes_from_the_nearest_source(
+    project: Project, image: str, version: str | None, tag: str, expected: Image
+) -> None:
+    project.env({"BACKEND_IMAGE": image, "APP_VERSION": version, "FRONTEND_IMAGE": "repo/frontend:v1"})
+
+    assert project.application(tag=tag).services[0].image == expected
+
+
+def test_load_database_file_mounts_its_directory(project: Project) -> None:
+    project.env(
+        {"DATABASE_PATH": "/srv/ark/other name.db".replace(" ", "-"), "CONFIG_PATH": "/srv/ark/config"}
+    )
+
+    backend = project.application().services[0]
+
+    assert backend.mounts == (
+        Mount("/srv/ark", "/app/data"),
+        Mount("/srv/memoryark/uploads", "/app/uploads"),
+        Mount("/srv/ark/config", "/app/config", read_only=True),
+    )
+
+
+def test_load_mounts_keys_reach_the_container_as_paths_inside(project: Project) -> None:
+    project.env({"DATABASE_PATH": "/srv/ark/other.db", "CONFIG_PATH": "/srv/ark/config"})
+
+    env = dict(project.application().services[0].env)
+
+    assert env["DATABASE_PATH"] == "/app/data/other.db"
+    assert (env["UPLOADS_PATH"], env["CONFIG_PATH"]) == ("/app/uploads", "/app/config")
+
+
+def test_load_secret_goes_to_the_backend_alone(project: Project) -> None:
+    backend, frontend = project.application().services
+
+    assert ("JWT_SECRET_KEY", "correct-horse-battery") in backend.env
+    assert "correct-horse-battery" not in dict(frontend.env).values()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "$HOME ${APP_NAME} $$",
+        "`reboot` $(reboot) ; | & > <",
+        "päss wörd 密碼 🔑",
+        "a\tb",
+        "{{ x }} %s %(y)s",
+        "#x",
+    ],
+)
+def test_load_value_that_only_a_container_reads_survives_as_written(project: Project, value: str) -> None:
+    project.env({"JWT_SECRET_KEY": f"'{value}'"})
+
+    assert dict(project.application().services[0].env)["JWT_SECRET_KEY"] == value
+
+
+def test_load_health_check_keys_complete_the_gate(project: Project) -> None:
+    project.env(
+        {"HEALTH_CHECK_TIMEOUT": "2s", "HEALTH_CHECK_START_PERIOD": "500ms", "HEALTH_CHECK_RETRIES": "5"}
+    )
+
+    assert project.application().services[0].gate == Gate(
+        path="/api/health",
+        passes=3,
+        interval_seconds=1.0,
+        timeout_seconds=2.0,
+        start_period_seconds=0.5,
+        retries=5,
+        deadline_seconds=120.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "timeout", "deadline"),
+    [("60s", "30s", 60 + 6 * 31.0), ("10s", "5s", 120.0), ("600s", "300s", 900.0)],
+)
+def test_load_gates_deadline_leaves_room_for_a_slow_start_up_to_a_cap(
+    project: Project, start: str, timeout: str, deadline: float
+) -> None:
+    project.env({"HEALTH_CHECK_START_PERIOD": start, "HEALTH_CHECK_TIMEOUT": timeout})
+
+    assert project.application().services[0].gate.deadline_seconds == deadline
+
+
+def test_load_third_service_needs_no_code(project: Project) -> None:
+    services = (project.root / "deploy/services.yaml").read_text()
+    worker = """
+  - name: worker
+    image: WORKER_IMAGE
+    container_port: 9000
+    port: WORKER_PORT
+    health: /ready
+    gate: {passes: 1, interval_seconds: 500ms}
+    mounts: [{source: SPOOL_PATH, target: /spool}]
+    required: [WORKER_TOKEN]
+    limits: {memory: WORKER_MEMORY_LIMIT}
+"""
+    project.write("deploy/services.yaml", services + worker)
+    keys = {"WORKER_IMAGE": "repo/worker:v7", "WORKER_PORT": "9100", "SPOOL_PATH": "/srv/spool"}
+    project.env({**keys, "WORKER_TOKEN": "hush-hush", "WORKER_MEMORY_LIMIT": "64M"})
+
+    environment = project.load(strict=True)
+
+    service = environment.targets[0].application.service("worker")
+    assert environment.warnings == ()
+    assert (service.image, service.stable_port) == (Image("repo/worker", "v7"), 9100)
+    assert (service.gate.interval_seconds, service.gate.path, service.alias) == (0.5, "/ready", "worker")
+    assert service.mounts == (Mount("/srv/spool", "/spool"),)
+    assert (service.env, service.memory_bytes) == ((("WORKER_TOKEN", "hush-hush"),), 64 * 1024**2)
+    assert "hush-hush" in environment.secrets

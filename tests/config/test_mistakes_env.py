@@ -1,0 +1,207 @@
+"""What `load` says of the values of an env file: one mistake at the key or the line that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.errors import ConfigError, Mistake
+from tests.config.project import Project
+
+ENV_FILE = "deploy/demo.env"
+SERVICES = "deploy/services.yaml"
+
+ENV_MISTAKES = [
+    ("APP_NAME", None),
+    ("APP_NAME", "MemoryArk"),
+    ("APP_NAME", "ark;reboot"),
+    ("APP_NAME", "'../ark'"),
+    ("APP_VERSION", None),
+    ("ENVIRONMENT", None),
+    ("ENVIRONMENT", "'a b'"),
+    ("BACKEND_IMAGE", None),
+    ("BACKEND_IMAGE", "'repo/backend;reboot'"),
+    ("BACKEND_IMAGE", "'$(reboot)'"),
+    ("BACKEND_IMAGE", "--privileged"),
+    ("BACKEND_IMAGE", "Repo/Backend"),
+    ("DOMAIN_NAME", None),
+    ("DOMAIN_NAME", "'a.example.org; return 200'"),
+    ("PROTOCOL", "gopher"),
+    ("DATABASE_PATH", None),
+    ("DATABASE_PATH", "data/ark.db"),
+    ("DATABASE_PATH", "/ark.db"),
+    ("DATABASE_PATH", "/srv/ark/"),
+    ("DATABASE_PATH", "/srv/a:b/ark.db"),
+    ("DATABASE_PATH", '"/srv/a\\nb/ark.db"'),
+    ("UPLOADS_PATH", None),
+    ("UPLOADS_PATH", "/srv/a,b"),
+    ("UPLOADS_PATH", "/"),
+    ("CONFIG_PATH", "'/srv/a b'"),
+    ("DATABASE_BACKUP_PATH", "backups"),
+    ("MAX_UPLOAD_SIZE", "1XB"),
+    ("BACKEND_PORT", "web"),
+    ("BACKEND_PORT", "45536"),
+    ("NGINX_PORT", "0"),
+    ("HTTPS_PORT", "70000"),
+    ("JWT_SECRET_KEY", None),
+    ("JWT_SECRET_KEY", ""),
+    ("ADMIN_EMAIL", "nobody"),
+    ("CLOUDFLARE_ACCESS_CERT_URL", "team.example.org"),
+    ("MAX_CONCURRENT_UPLOADS", "many"),
+    ("WORKER_PROCESSES", "0"),
+    ("WORKER_CONNECTIONS", "-1"),
+    ("ENABLE_CACHE", "maybe"),
+    ("CACHE_TTL", "soon"),
+    ("REDIS_URL", "localhost:6379"),
+    ("LOG_LEVEL", "'info;'"),
+    ("LOG_FILE", "logs/app.log"),
+    ("METRICS_PORT", "http"),
+    ("HEALTH_CHECK_INTERVAL", "0"),
+    ("HEALTH_CHECK_TIMEOUT", "30 seconds"),
+    ("HEALTH_CHECK_START_PERIOD", "1y"),
+    ("HEALTH_CHECK_RETRIES", "0"),
+    ("RESTART_POLICY", "sometimes"),
+    ("BACKUP_RETENTION_DAYS", "forever"),
+    ("AUTO_BACKUP_ENABLED", "daily"),
+    ("BACKUP_SCHEDULE", "at night"),
+    ("BACKEND_MEMORY_LIMIT", "lots"),
+    ("BACKEND_MEMORY_LIMIT", "1M"),
+    ("BACKEND_CPU_LIMIT", "half"),
+    ("FRONTEND_CPU_LIMIT", "0"),
+    ("NGINX_IMAGE", "'a b'"),
+    ("NGINX_MEMORY_LIMIT", "big"),
+    ("NGINX_CPU_LIMIT", "x"),
+    ("MAINTENANCE_MODE", "2"),
+    ("SLACK_WEBHOOK", "hooks.example.org"),
+    ("WEBHOOK_URL", "file:///etc/passwd"),
+    ("SMTP_HOST", "'mail;'"),
+    ("SMTP_PORT", "smtp"),
+    ("SMTP_FROM", "nobody"),
+    ("SMTP_TO", "a@example.org;b@example.org"),
+    ("SMTP_SECURITY", "ssl3"),
+    ("NOTIFY_LANGUAGE", "klingon!"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), ENV_MISTAKES)
+def test_load_wrong_value_is_one_mistake_at_its_key(project: Project, key: str, value: str | None) -> None:
+    project.env({key: value})
+
+    mistakes = project.mistakes()
+
+    places = {(mistake.file, mistake.path) for mistake in mistakes}
+    missing_version = {(ENV_FILE, "BACKEND_IMAGE"), (ENV_FILE, "FRONTEND_IMAGE")}
+    assert places == (missing_version if key == "APP_VERSION" else {(ENV_FILE, key)})
+    assert len(mistakes) == len(places)
+    assert all(mistake.expected and mistake.found for mistake in mistakes)
+
+
+def test_load_unusable_version_is_a_mistake_where_it_is_the_tag(project: Project) -> None:
+    project.env({"APP_VERSION": "2.0.1+build;reboot"})
+
+    assert project.places() == [(ENV_FILE, "APP_VERSION")]
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "found"),
+    [
+        ("NGINX_PORT=80\nNGINX_PORT=81", "line 11", "NGINX_PORT a second time"),
+        ("NGINX_PORT", "line 10", "NGINX_PORT without ="),
+        ("\n\n= 3", "line 12", "text that is not a setting"),
+        ("A-KEY=1", "line 10", "the key 'A-KEY'"),
+        ('LOG_LEVEL="info', "line 10", "text that is not a setting"),
+    ],
+)
+def test_load_malformed_line_is_a_mistake_at_its_line(
+    project: Project, line: str, place: str, found: str
+) -> None:
+    project.env(extra=line)
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.file, mistake.path, mistake.found) == (ENV_FILE, place, found)
+
+
+@pytest.mark.parametrize("value", ['"two\\nlines"', '"two\nlines"', '"a\\rb"', '"a\0b"'])
+def test_load_value_for_a_container_in_several_lines_is_a_mistake(project: Project, value: str) -> None:
+    project.env({"JWT_SECRET_KEY": value})
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.file, mistake.path) == (ENV_FILE, "JWT_SECRET_KEY")
+    assert "one line" in mistake.expected
+    assert "two" not in mistake.found
+
+
+def test_load_https_without_a_certificate_names_both_keys(project: Project) -> None:
+    project.env({"PROTOCOL": "https"})
+
+    assert project.places() == [(ENV_FILE, "SSL_CERT_PATH"), (ENV_FILE, "SSL_KEY_PATH")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "found"),
+    [
+        ({"FRONTEND_PORT": "8080"}, "FRONTEND_PORT", "port 8080, which BACKEND_PORT has"),
+        ({"BACKEND_PORT": "80"}, "BACKEND_PORT", "port 80, which NGINX_PORT has"),
+        ({"FRONTEND_PORT": "18080"}, "BACKEND_PORT", "port 18080, which FRONTEND_PORT has"),
+        (
+            {"FRONTEND_PORT": "18081", "BACKEND_PORT": "8081"},
+            "BACKEND_PORT",
+            "port 18081, which FRONTEND_PORT has",
+        ),
+        ({"NGINX_PORT": "28080"}, "BACKEND_PORT", "port 28080, which NGINX_PORT has"),
+    ],
+)
+def test_load_two_uses_of_one_port_are_a_mistake(
+    project: Project, changes: dict[str, str], key: str, found: str
+) -> None:
+    project.env(changes)
+
+    mistakes = project.mistakes()
+
+    assert (ENV_FILE, key, found) in {(mistake.file, mistake.path, mistake.found) for mistake in mistakes}
+
+
+def test_load_https_port_that_is_taken_is_a_mistake(project: Project) -> None:
+    tls = {"PROTOCOL": "https", "SSL_CERT_PATH": "/etc/ssl/a.crt", "SSL_KEY_PATH": "/etc/ssl/a.key"}
+    project.env({**tls, "HTTPS_PORT": "80"})
+
+    assert project.places() == [(ENV_FILE, "HTTPS_PORT")]
+
+
+def test_load_https_port_of_a_plain_site_is_free(project: Project) -> None:
+    project.env({"HTTPS_PORT": "80"})
+
+    assert project.load().targets[0].application.tls is None
+
+
+def test_load_unknown_key_when_strict_is_a_mistake_with_the_nearest_name(project: Project) -> None:
+    project.env({"BACKND_PORT": "8090"})
+
+    assert project.mistakes(strict=True) == [
+        Mistake(ENV_FILE, "BACKND_PORT", "an unknown key", "a known key; the nearest is BACKEND_PORT")
+    ]
+
+
+def test_load_service_without_a_port_and_a_default_misses_its_key(project: Project) -> None:
+    project.edit(SERVICES, "    default_port: 7001\n", "")
+
+    assert project.places() == [(ENV_FILE, "FRONTEND_PORT")]
+
+
+def test_load_long_value_in_a_mistake_is_shortened_and_escaped(project: Project) -> None:
+    project.env({"DOMAIN_NAME": '"\\x1b[31m' + "a" * 500 + '"'})
+
+    (mistake,) = project.mistakes()
+
+    assert len(mistake.found) <= 80
+    assert mistake.found.isprintable()
+
+
+def test_load_mistakes_of_each_host_are_kept_once(project: Project) -> None:
+    project.env({"BACKEND_PORT": "x"})
+
+    error = project.refused()
+
+    assert isinstance(error, ConfigError)
+    assert len(error.mistakes) == 1

@@ -1,0 +1,167 @@
+"""What `load` says of `hosts.yaml` and `deploy/services.yaml`: one mistake at the place that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.config.project import Project
+
+ENV_FILE = "deploy/demo.env"
+SERVICES = "deploy/services.yaml"
+
+HOSTS_MISTAKES = [
+    ("  demo:\n", "  demo:\n    usr: ark\n", "environments.demo.usr", "nearest is user"),
+    ("  demo:\n", "  demo:\n    user: 'a;b'\n", "environments.demo.user", "login name"),
+    ("  demo:\n", "  demo:\n    port: ssh\n", "environments.demo.port", "a port"),
+    ("  demo:\n", "  demo:\n    jump: '-oProxyCommand=x'\n", "environments.demo.jump", "host"),
+    (
+        "  demo:\n",
+        "  demo:\n    rollout: {batchs: 1}\n",
+        "environments.demo.rollout.batchs",
+        "nearest is batch",
+    ),
+    ("  demo:\n", "  demo:\n    rollout: {batch: 0%}\n", "environments.demo.rollout.batch", "percentage"),
+    ("  demo:\n", "  demo:\n    rollout: fast\n", "environments.demo.rollout", "keys and values"),
+    (
+        "  demo:\n",
+        "  demo:\n    rollout: {bake_seconds: long}\n",
+        "environments.demo.rollout.bake_seconds",
+        "a duration",
+    ),
+    ("  demo:\n", "  demo:\n    rollout: {parallel: 0}\n", "environments.demo.rollout.parallel", "1 to 256"),
+    (
+        "  demo:\n",
+        "  demo:\n    rollout: {confirm: perhaps}\n",
+        "environments.demo.rollout.confirm",
+        "true or",
+    ),
+    ("  demo:\n", "  demo:\n    identity_file: nokey\n", "environments.demo.identity_file", "private key"),
+    (
+        "address: 192.0.2.12",
+        "adress: 192.0.2.12",
+        "environments.demo.hosts.web2.adress",
+        "nearest is address",
+    ),
+    ("192.0.2.12", "'a b'", "environments.demo.hosts.web2.address", "an IP address"),
+    ("192.0.2.12", "-oProxyCommand=x", "environments.demo.hosts.web2.address", "an IP address"),
+    ("192.0.2.12", "192.0.2.11", "environments.demo.hosts.web2", "each host once"),
+    ("192.0.2.12, roles: [web]", "192.0.2.12, roles: web", "environments.demo.hosts.web2.roles", "a list"),
+    (
+        "192.0.2.12, roles: [web]",
+        "192.0.2.12, roles: ['a b']",
+        "environments.demo.hosts.web2.roles[0]",
+        "a letter",
+    ),
+    ("groups: [canary]", "groups: [web2]", "environments.demo.hosts.web1", "another name"),
+    ("      web2:", "      'web 2':", "environments.demo.hosts.web 2", "a letter"),
+    (
+        "192.0.2.12",
+        "192.0.2.12, env: {APP_NAME: x}",
+        "environments.demo.hosts.web2.env.APP_NAME",
+        "all hosts",
+    ),
+    (
+        "192.0.2.12",
+        "192.0.2.12, env: {BACKND_PORT: 1}",
+        "environments.demo.hosts.web2.env.BACKND_PORT",
+        "nearest is BACKEND_PORT",
+    ),
+    (
+        "192.0.2.12",
+        "192.0.2.12, env: {BACKEND_PORT: x}",
+        "environments.demo.hosts.web2.env.BACKEND_PORT",
+        "a port",
+    ),
+    (
+        "192.0.2.12",
+        "192.0.2.12, env: {LOG_LEVEL: [a]}",
+        "environments.demo.hosts.web2.env.LOG_LEVEL",
+        "text",
+    ),
+    ("environments:\n", "enviroments: {}\nenvironments:\n", "enviroments", "nearest is environments"),
+    ("environments:\n", "environments:\n  'a b': {hosts: {x: }}\n", "environments.a b", "a letter"),
+    ("environments:\n", "environments:\n  empty: {}\n", "environments.empty.hosts", "at least one host"),
+    ("      web2:", "      web1:", "line 5", "each key once"),
+    ("      web2:", "\tweb2:", "line 5", "spaces"),
+    ("      web2:", "      [a, b]:", "line 5", "plain text"),
+    ("roles: [web]}\n", "roles: [web}\n", "line 5", "valid YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "path", "expected"), HOSTS_MISTAKES)
+def test_load_wrong_inventory_is_one_mistake_at_its_place(
+    project: Project, old: str, new: str, path: str, expected: str
+) -> None:
+    project.edit("hosts.yaml", old, new)
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.file, mistake.path) == ("hosts.yaml", path)
+    assert expected in mistake.expected
+
+
+def test_load_same_address_in_another_letter_case_is_a_duplicate(project: Project) -> None:
+    project.edit("hosts.yaml", "192.0.2.11", "WEB.example.org")
+    project.edit("hosts.yaml", "192.0.2.12", "web.example.org")
+
+    assert project.places() == [("hosts.yaml", "environments.demo.hosts.web2")]
+
+
+def test_load_same_address_with_another_port_is_another_host(project: Project) -> None:
+    project.edit("hosts.yaml", "192.0.2.12", "192.0.2.11, port: 2222")
+
+    assert len(project.load().targets) == 2
+
+
+SERVICES_MISTAKES = [
+    ("    alias: backend ", "    allias: backend ", "services[0].allias", "nearest is alias"),
+    ("passes: 3, interval_seconds: 1, deadline_seconds: 120", "pases: 3", "services[0].gate.pases", "passes"),
+    ("deadline_seconds: 120", "deadline_seconds: 2h", "services[0].gate.deadline_seconds", "a duration"),
+    ("name: backend", "name: Back_End", "services[0].name", "a lower-case letter"),
+    ("    image: BACKEND_IMAGE\n", "", "services[0].image", "a value"),
+    ("image: BACKEND_IMAGE", "image: 'repo:tag'", "services[0].image", "env key"),
+    ("container_port: 8080", "container_port: 80800", "services[0].container_port", "a port"),
+    ("default_port: 8080", "default_port: 50000", "services[0].default_port", "colors"),
+    ("health: /api/health", "health: api", "services[0].health", "a path"),
+    ("prefix: /ws,", "prefix: '/ws; }',", "services[0].routes[1].prefix", "a path"),
+    ("prefix: /ws,", "prefix: /api/,", "services[0].routes[1].prefix", "each once"),
+    ("prefix: /}", "prefix: /ws}", "services[1].routes[0].prefix", "each once"),
+    ("stream: true}   #", "strem: true}   #", "services[0].routes[0].strem", "nearest is stream"),
+    ("target: /app/uploads", "target: /app/data", "services[0].mounts[1].target", "each once"),
+    ("target: /app/uploads", "target: 'app:rw'", "services[0].mounts[1].target", "absolute path"),
+    ("parent: true", "parent: 7", "services[0].mounts[0].parent", "true or false"),
+    ("name: frontend", "name: backend", "services[1].name", "each once"),
+    ("alias: frontend", "alias: backend", "services[1].alias", "each once"),
+    ("{service: frontend, path", "{service: fronted, path", "full_chain.service", "one of backend, frontend"),
+    ("path: /api/health}", "path: health}", "full_chain.path", "a path"),
+    ("      - REDIS_URL", "      - 'REDIS URL'", "services[0].env[19]", "env key"),
+    ("services:\n", "services: []\nservices_:\n", "services", "at least one"),
+    ("services:\n", "Services:\n", "services", "a value"),
+    ("    alias: backend ", "    alias: backend\n    alias: b ", "line 25", "each key once"),
+    ("    alias: backend ", "\talias: backend ", "line 24", "spaces"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "path", "expected"), SERVICES_MISTAKES)
+def test_load_wrong_services_are_a_mistake_at_their_place(
+    project: Project, old: str, new: str, path: str, expected: str
+) -> None:
+    project.edit(SERVICES, old, new)
+
+    mistakes = project.mistakes()
+
+    assert {mistake.file for mistake in mistakes} == {SERVICES}
+    assert any(mistake.path == path and expected in mistake.expected for mistake in mistakes)
+
+
+def test_load_faulty_service_left_out_brings_no_mistakes_of_its_own(project: Project) -> None:
+    project.edit(SERVICES, "name: frontend\n", "name: Front\n")
+
+    assert project.places() == [(SERVICES, "services[1].name")]
+
+
+@pytest.mark.parametrize("content", ["", "just text", "- a\n- b", "a: b\n---\nc: d", "[" * 5000, "a: \x07"])
+def test_load_inventory_of_another_shape_is_a_mistake(project: Project, content: str) -> None:
+    project.write("hosts.yaml", content)
+
+    assert {file for file, _ in project.places()} == {"hosts.yaml"}
