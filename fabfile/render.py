@@ -1,4 +1,4 @@
-"""Templates to text: the Nginx site and the files that setup installs. Pure but for reading `templates/`; sends nothing."""
+"""Templates to text: the Nginx site and the files that setup installs. It reads `templates/` and sends nothing."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ done"""
 
 def undo_all(parts: list[Script]) -> Script:
     """Run every undo, each in a subshell, whether or not one before it failed; fails when any did."""
-    blocks = [f"(\nset -eu\n{part.text}\n)\n[ \"$?\" -eq 0 ] || undone=1" for part in parts]
+    blocks = [f'(\nset -eu\n{part.text}\n)\n[ "$?" -eq 0 ] || undone=1' for part in parts]
     text = "\n".join(["set +e", "undone=0", *blocks, 'exit "$undone"'])
     return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
 
@@ -144,6 +144,5 @@ def prune(home: str, keep: int) -> str:
     directory = quote(f"{home}/journal")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
-        "while read -r old; do rm -rf \"$old\"; done"
+        'while read -r old; do rm -rf "$old"; done'
     )
-

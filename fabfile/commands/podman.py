@@ -166,7 +166,7 @@ def resolve(images: Iterable[Image]) -> str:
         reference = quote(f"docker://{image.reference}")
         parts.append(
             f"if answer=$({ask} {reference} 2>&1); then printf '%s %s\\n' {quote(image.reference)} \"$answer\"\n"
-            f"else printf '! %s %s\\n' {quote(image.reference)} \"$(printf %s \"$answer\" | tail -n 1)\"; fi"
+            f'else printf \'! %s %s\\n\' {quote(image.reference)} "$(printf %s "$answer" | tail -n 1)"; fi'
         )
     return "\n".join(parts)
 

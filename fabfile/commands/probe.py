@@ -17,7 +17,13 @@ def gate(app: Application, service: Service, color: Color) -> str:
     """
     name, rules = container_name(app.name, service.name, color), service.gate
     url = f"http://127.0.0.1:{service.port(color)}{rules.path}"
-    state = words("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}")
+    state = words(
+        "podman",
+        "container",
+        "inspect",
+        "--format",
+        "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}",
+    )
     curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", rules.timeout_seconds, url)
     return f"""\
 gate_failed() {{
@@ -78,7 +84,20 @@ def public(app: Application) -> str:
     resolve = f"{app.domain}:{port}:127.0.0.1"
     url = f"{scheme}://{app.domain}:{port}/"
     options = ["-k"] if app.tls else []
-    curl = words("curl", "-s", *options, "-o", "/dev/null", "-w", "%{http_code}", "--max-time", 5, "--resolve", resolve, url)
+    curl = words(
+        "curl",
+        "-s",
+        *options,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        5,
+        "--resolve",
+        resolve,
+        url,
+    )
     return f"""\
 code=$({curl}) || :
 case "$code" in
@@ -102,21 +121,20 @@ esac"""
 def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:
     """Repeat all conditions each half second: good after `passes` consecutive rounds and at least `seconds`.
 
-    Fails (status 1, `why` printed) on a fatal condition, on `tolerance` consecutive bad rounds once a round was good,
-    or at the deadline.
+    Fails (status 1, `why` printed) on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline.
     """
     checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
     every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"
     return f"""\
 {checks}
 watch() {{
-  began=$(date +%s) good=0 bad=0 seen=0 fatal='' why='nothing was asked'
+  began=$(date +%s) good=0 bad=0 fatal='' why='nothing was asked'
   while :; do
-    if {every}; then good=$((good + 1)) bad=0 seen=1; else good=0 bad=$((bad + 1)); fi
+    if {every}; then good=$((good + 1)) bad=0; else good=0 bad=$((bad + 1)); fi
     spent=$(($(date +%s) - began))
     if [ "$good" -ge {passes} ] && [ "$spent" -ge {round(seconds)} ]; then return 0; fi
     if [ -n "$fatal" ]; then break; fi
-    if [ "$seen" -eq 1 ] && [ "$bad" -ge {tolerance} ]; then break; fi
+    if [ "$bad" -ge {tolerance} ]; then break; fi
     if [ "$spent" -ge {round(deadline_seconds)} ]; then break; fi
     sleep 0.5
   done

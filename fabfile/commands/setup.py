@@ -1,4 +1,4 @@
-"""What a prepared host has, as items: a check that says whether it is there, and a script that makes it so. Runs nothing.
+"""What a prepared host has, as items: a check whether it is there, and a script that makes it so. It runs nothing.
 
 The scripts run as root. Each is convergent: applied to a host that has the item, it changes nothing.
 """
@@ -79,7 +79,9 @@ def _tools() -> Item:
 
 def _user(user: str) -> Item:
     remedy = f"create the user with subordinate ids: useradd --create-home --shell /bin/bash {user}"
-    test = f"id -u {quote(user)} && grep -q {quote(f'^{user}:')} /etc/subuid && grep -q {quote(f'^{user}:')} /etc/subgid"
+    test = (
+        f"id -u {quote(user)} && grep -q {quote(f'^{user}:')} /etc/subuid && grep -q {quote(f'^{user}:')} /etc/subgid"
+    )
     return Item("user", f"the deploy user {user} with subuid and subgid ranges", test, None, remedy)
 
 
@@ -93,7 +95,7 @@ until [ -S "/run/user/$(id -u {quote(user)})/bus" ]; do
   if [ "$tries" -ge 100 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
   sleep 0.1
 done"""
-    test = f"test -e {quote('/var/lib/systemd/linger/' + user)} && test -S \"/run/user/$(id -u {quote(user)})/bus\""
+    test = f'test -e {quote("/var/lib/systemd/linger/" + user)} && test -S "/run/user/$(id -u {quote(user)})/bus"'
     return Item("linger", f"linger for {user}", test, script(apply))
 
 
@@ -101,7 +103,13 @@ def _directories(app: Application, user: str) -> tuple[Item, ...]:
     home = app.home
     wanted = [(home, "755"), (f"{home}/live", "755")]
     wanted += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
-    data = [app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path]
+    data = [
+        app.database.rpartition("/")[0],
+        backup_directory(app),
+        app.uploads,
+        app.uploads_backups,
+        app.config_path,
+    ]
     data += app.log_directories
     known = {path for path, _ in wanted}
     wanted += [(path, "750") for path in dict.fromkeys(data) if path and path not in known]
@@ -140,14 +148,22 @@ def _network(app: Application, user: str) -> Item:
 
 def _program(app: Application, name: str, content: str) -> Item:
     path = site_helper(app.name).rpartition("/")[0] + f"/{name}"
-    title = {"site": "the root-owned Nginx site helper", "boot": "the program that starts the live colors at boot"}[name]
+    title = {
+        "site": "the root-owned Nginx site helper",
+        "boot": "the program that starts the live colors at boot",
+    }[name]
     return _file(f"program {name}", f"{title} ({path})", path, content, "755")
 
 
 def _file(id: str, title: str, path: str, content: str, mode: str, after: str = "") -> Item:
     directory = path.rpartition("/")[0]
     test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'root {mode}')}"
-    return Item(id, title, test, script(words("mkdir", "-p", directory), write_file(path, content, mode=f"0{mode}"), after))
+    return Item(
+        id,
+        title,
+        test,
+        script(words("mkdir", "-p", directory), write_file(path, content, mode=f"0{mode}"), after),
+    )
 
 
 def _same(path: str, content: str) -> str:
@@ -179,9 +195,17 @@ def _boot_unit(app: Application, user: str, unit: str) -> Item:
     name = f"{app.name}-boot.service"
     path = f"/etc/systemd/user/{name}"
     wants = f'"$(getent passwd {quote(user)} | cut -d : -f 6)/.config/systemd/user/default.target.wants"'
-    enable = as_user(user, f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload")
+    enable = as_user(
+        user,
+        f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload",
+    )
     test = f"{_same(path, unit)} && test -L {wants}/{quote(name)}"
-    return Item("boot unit", f"{name}, which starts the live colors", test, script(write_file(path, unit, mode="0644"), enable))
+    return Item(
+        "boot unit",
+        f"{name}, which starts the live colors",
+        test,
+        script(write_file(path, unit, mode="0644"), enable),
+    )
 
 
 def _site(app: Application, site: str) -> Item:
@@ -190,9 +214,9 @@ def _site(app: Application, site: str) -> Item:
     staged = f"/run/{app.name}-site.conf"
     first = site.partition("\n")[0].rpartition(" ")[2]
     url = f"http://127.0.0.1:{app.services[0].stable_port}/_rolling/site"
-    test = f"{_same(site_file(app.name), site)} && test \"$(curl -fs --max-time 2 {quote(url)})\" = {quote(first)}"
+    test = f'{_same(site_file(app.name), site)} && test "$(curl -fs --max-time 2 {quote(url)})" = {quote(first)}'
     apply = script(
         write_file(staged, site, mode="0644"),
-        f"if {helper} install < {quote(staged)}; then rm -f {quote(staged)}; else status=$?; rm -f {quote(staged)}; exit \"$status\"; fi",
+        f'if {helper} install < {quote(staged)}; then rm -f {quote(staged)}; else status=$?; rm -f {quote(staged)}; exit "$status"; fi',
     )
     return Item("site", f"the Nginx site ({site_file(app.name)}), proved live", test, apply)

@@ -79,7 +79,7 @@ fact site "$(curl -fs --max-time 2 {url} || :)\""""
 
 
 def _containers(app: Application) -> str:
-    label = "{{{{index .Config.Labels \"{}\"}}}}"
+    label = '{{{{index .Config.Labels "{}"}}}}'
     columns = [
         "{{.Name}}", "{{.State.Status}}", "{{.State.Running}}", "{{.State.StartedAt}}", "{{.RestartCount}}",
         "{{.State.ExitCode}}", "{{.Image}}",
@@ -87,7 +87,7 @@ def _containers(app: Application) -> str:
     columns += [label.format(f"{LABEL}.{name}") for name in _FIELDS[len(columns) :]]
     ids = words("podman", "ps", "--all", "--quiet", "--filter", f"name=^{app.name}-")
     inspect = words("podman", "container", "inspect", "--format", "\t".join(columns))
-    return f"ids=$({ids} 2>/dev/null) || :\nif [ -n \"$ids\" ]; then\n  # shellcheck disable=SC2086\n  {inspect} $ids || :\nfi"
+    return f'ids=$({ids} 2>/dev/null) || :\nif [ -n "$ids" ]; then\n  # shellcheck disable=SC2086\n  {inspect} $ids || :\nfi'
 
 
 def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -135,7 +135,9 @@ def parse(app: Application, host: str, text: str) -> HostState:
         ),
         containers=tuple(container for row in ours if (container := _container(row)) is not None),
         foreign=tuple(row[0] for row in rows if row not in ours),
-        listening=tuple(sorted({int(port) for row in sections["listening"] if (port := row.rpartition(":")[2]).isdigit()})),
+        listening=tuple(
+            sorted({int(port) for row in sections["listening"] if (port := row.rpartition(":")[2]).isdigit()})
+        ),
         releases=record.parse("\n".join(sections["releases"])),
         lock=lock.parse("\n".join(sections["lock"])),
         live_site_hash=found.get("site", ""),

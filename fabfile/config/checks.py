@@ -63,19 +63,14 @@ def check_services(services: Services, file: str, whole: bool, findings: Finding
     groups = [names, aliases, routes]
     for index, service in listed:
         groups.append(
-            [
-                (f"services[{index}].mounts[{n}].target", mount.target)
-                for n, mount in enumerate(service.mounts)
-            ]
+            [(f"services[{index}].mounts[{n}].target", mount.target) for n, mount in enumerate(service.mounts)]
         )
     for group in groups:
         _check_distinct(group, file, findings)
     chain = services.full_chain
     known = [service.name for service in services.services]
     if whole and chain is not None and chain.service not in known:
-        findings.add(
-            file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}"
-        )
+        findings.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
 
 
 def _check_distinct(group: Iterable[tuple[str, str]], file: str, findings: Findings) -> None:
@@ -86,9 +81,7 @@ def _check_distinct(group: Iterable[tuple[str, str]], file: str, findings: Findi
         seen.setdefault(value, place)
 
 
-def check_known_keys(
-    values: Mapping[str, str], known: set[str], file: str, strict: bool, findings: Findings
-) -> None:
+def check_known_keys(values: Mapping[str, str], known: set[str], file: str, strict: bool, findings: Findings) -> None:
     """A key that neither the suite nor a service names is a warning, and a mistake when strict."""
     for key in values:
         if key in known:
@@ -102,9 +95,7 @@ def check_known_keys(
             findings.warn(f"{file}: nothing uses the key {key}{hint}")
 
 
-def check_overrides(
-    environment: str, entry: EnvironmentEntry, known: set[str], file: str, findings: Findings
-) -> None:
+def check_overrides(environment: str, entry: EnvironmentEntry, known: set[str], file: str, findings: Findings) -> None:
     """A host overrides known keys only, and none that must be the same everywhere."""
     for name, host in entry.hosts.items():
         for key in host.env:
@@ -122,6 +113,4 @@ def check_placeholders(every: Iterable[Values], findings: Findings) -> None:
     for values in every:
         for key, text in values.merged.items():
             if is_secret(key) and _PLACEHOLDER.search(text):
-                findings.warn(
-                    f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own"
-                )
+                findings.warn(f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own")

@@ -35,9 +35,7 @@ def _blank_lines(text: str) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 
 
-def _keep(
-    key: str, value: str | None, file: str, place: str, values: dict[str, str], findings: Findings
-) -> None:
+def _keep(key: str, value: str | None, file: str, place: str, values: dict[str, str], findings: Findings) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
         findings.add(file, place, found=f"the key {key!r}", expected="a key of letters, digits and _")
     elif value is None:

@@ -80,7 +80,5 @@ def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         if credentials:
             found.add(credentials["password"])
     plain = {"true", "false"}
-    long_enough = (
-        value for value in found if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain
-    )
+    long_enough = (value for value in found if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
     return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))

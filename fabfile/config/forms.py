@@ -152,9 +152,7 @@ def _address(text: str) -> str | None:
 
 
 def _jump(text: str) -> str | None:
-    match = re.fullmatch(
-        r"(?:([a-z_][a-z0-9_-]{0,31})@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?", text
-    )
+    match = re.fullmatch(r"(?:([a-z_][a-z0-9_-]{0,31})@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?", text)
     return text if match and 1 <= int(match[3] or 22) <= 65535 else None
 
 
@@ -197,12 +195,8 @@ PORT = whole(1, 65535, "a port")
 STABLE_PORT = whole(1, HIGHEST_STABLE_PORT, "a port (the colors publish 10000 and 20000 above it)")
 APP_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
 SERVICE_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
-ENVIRONMENT_NAME = matching(
-    "a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}"
-)
-WORD = matching(
-    "a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-)
+ENVIRONMENT_NAME = matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+WORD = matching("a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_KEY = matching("the name of an env key, such as BACKEND_IMAGE", r"[A-Za-z_][A-Za-z0-9_]*")
 TAG = matching(
     "a tag of up to 128 of a-z, A-Z, 0-9, _ . - that starts with none of . -",
@@ -216,17 +210,13 @@ JUMP = Form("[user@]host[:port], or none", _jump)
 SERVER = Form("an IP address or a host name", _server)
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
-FILE_IN_DIRECTORY = Form(
-    "an absolute path of a file in a directory (its directory is mounted)", _file_in_directory
-)
+FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
 URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
 LOCAL_FILE = matching("the path of a file here (~/ is the home directory)", r"(?!~[^/])[^\x00-\x1f\x7f]+")
 MEMORY = size(6 * 1024**2)
 SIZE = size(1)
 CPUS = number(0.01, 1024, "a number of CPUs")
-BATCH = matching(
-    "a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%"
-)
+BATCH = matching("a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%")
 RESTART_POLICY = matching(
     "no, on-failure, on-failure:N, always or unless-stopped",
     r"no|on-failure(?::[0-9]{1,3})?|always|unless-stopped",

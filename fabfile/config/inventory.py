@@ -65,15 +65,9 @@ class Host(Strict):
     )
     port: _Port | None = Field(default=None, description="SSH port. Default: the port of the environment.")
     user: _User = Field(default="", description="Login name. Default: the user of the environment.")
-    roles: tuple[_Word, ...] = Field(
-        default=(), description="What the host is for; `--hosts` accepts a role."
-    )
-    groups: tuple[_Word, ...] = Field(
-        default=(), description="Which hosts go together; `--hosts` accepts a group."
-    )
-    jump: _Jump = Field(
-        default="", description="Jump host, or `none`. Default: the jump host of the environment."
-    )
+    roles: tuple[_Word, ...] = Field(default=(), description="What the host is for; `--hosts` accepts a role.")
+    groups: tuple[_Word, ...] = Field(default=(), description="Which hosts go together; `--hosts` accepts a group.")
+    jump: _Jump = Field(default="", description="Jump host, or `none`. Default: the jump host of the environment.")
     env: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
         default={}, description="Keys of the env file with another value on this host."
     )
@@ -88,9 +82,7 @@ class EnvironmentEntry(Strict):
         default="",
         description="Keys of the hosts; `known_hosts` beside this file and ~/.ssh/known_hosts are read too.",
     )
-    identity_file: _LocalFile = Field(
-        default="", description="Private key. Default: the agent and ssh_config."
-    )
+    identity_file: _LocalFile = Field(default="", description="Private key. Default: the agent and ssh_config.")
     user: _User = Field(default="deploy", description="Login name; owns the containers.")
     setup_user: _User = Field(
         default=model.Target.setup_user, description="Login name for `setup`: root, or may use sudo."

@@ -109,9 +109,7 @@ def _resolve_hosts(
     return applications, every
 
 
-def _check_keys(
-    found: Located, base: dict[str, str], services: Services, strict: bool, findings: Findings
-) -> None:
+def _check_keys(found: Located, base: dict[str, str], services: Services, strict: bool, findings: Findings) -> None:
     env_file = findings.name(found.env_file)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     checks.check_known_keys(base, known, env_file, strict, findings)
@@ -120,18 +118,13 @@ def _check_keys(
 
 def _choose(entry: EnvironmentEntry, words: Sequence[str], findings: Findings) -> list[str]:
     """The names of the hosts that the words pick, in the order of the inventory; no word picks all."""
-    matches = {
-        word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)]
-        for word in words
-    }
+    matches = {word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)] for word in words}
     known = dict.fromkeys(entry.hosts)
     for host in entry.hosts.values():
         known.update(dict.fromkeys((*host.groups, *host.roles)))
     for word, names in matches.items():
         if not names:
-            findings.add(
-                "--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}"
-            )
+            findings.add("--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}")
     picked = {name for names in matches.values() for name in names}
     return [name for name in entry.hosts if not words or name in picked]
 
@@ -142,9 +135,7 @@ def _identity_file(found: Located, findings: Findings) -> str:
     path = found.beside(found.entry.identity_file)
     if not path.is_file():
         place = f"environments.{found.name}.identity_file"
-        findings.add(
-            findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key"
-        )
+        findings.add(findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key")
     return str(path)
 
 
@@ -162,9 +153,7 @@ def _rollout(found: Located, applications: Iterable[model.Application]) -> model
     return model.Rollout(**declared)
 
 
-def _target(
-    entry: EnvironmentEntry, name: str, application: model.Application, identity: str
-) -> model.Target:
+def _target(entry: EnvironmentEntry, name: str, application: model.Application, identity: str) -> model.Target:
     host = entry.hosts[name]
     jump = host.jump or entry.jump
     return model.Target(

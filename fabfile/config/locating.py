@@ -79,9 +79,7 @@ def locate(environment: str | None, root: Path, findings: Findings) -> Located:
         raise _no_environment(environment, list_environments(root), reading.values())
     if len(holders) > 1:
         both = " and ".join(findings.name(file) for file in holders)
-        findings.add(
-            both, f"environments.{environment}", found="one name in two files", expected="distinct names"
-        )
+        findings.add(both, f"environments.{environment}", found="one name in two files", expected="distinct names")
     inventory = _read_inventory(holders[0], findings)
     entry = inventory.environments.get(environment) if inventory else None
     return Located(environment, holders[0], entry or EnvironmentEntry())
@@ -107,11 +105,7 @@ def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Fi
     listed = ", ".join(names) or "none"
     near = nearest(name or "", names)
     hint = f" (nearest: {near})" if near else ""
-    what = (
-        f"There is no environment {name!r}{hint}."
-        if name
-        else "No environment was named, and none is the default."
-    )
+    what = f"There is no environment {name!r}{hint}." if name else "No environment was named, and none is the default."
     mistakes = [mistake for findings in reading for mistake in findings.mistakes]
     return ConfigError(
         f"{what} Environments: {listed}. Nothing was contacted.",

@@ -56,9 +56,7 @@ class Values:
         text = self.get(key)
         found = found or (shown(text, key) if text else "nothing")
         if key in self.overrides:
-            self.findings.add(
-                self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected
-            )
+            self.findings.add(self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected)
         else:
             self.findings.add(self.env_file, key, found=found, expected=expected)
 
@@ -100,9 +98,7 @@ def _expectation(key: str) -> str:
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
     """The application as one host runs it, or None when something is wrong with it."""
     settings = read_settings(values)
-    resolved = (
-        [resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
-    )
+    resolved = [resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
@@ -130,9 +126,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
     )
 
 
-def resolve_service(
-    declared: Service, values: Values, settings: Settings | None, tag: str
-) -> model.Service | None:
+def resolve_service(declared: Service, values: Values, settings: Settings | None, tag: str) -> model.Service | None:
     """One service with every key replaced by its value, or None when something is wrong with it."""
     image = _image(declared.image, values, tag)
     port = _stable_port(declared, values)
@@ -259,9 +253,7 @@ def _check_ports(
     uses += [(keys[service.name], keys[service.name], service.stable_port) for service in services]
     for service in services:
         key = keys[service.name]
-        uses += [
-            (key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color
-        ]
+        uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]
     for key, label, port in uses:
         if port in taken:
             values.add(key, found=f"port {port}, which {taken[port]} has", expected="a port of its own")

@@ -29,9 +29,7 @@ class Gate(Strict):
     passes: Annotated[int, BeforeValidator(forms.whole(1, 100))] = Field(
         default=model.Gate.passes, description="Consecutive good answers that pass the gate."
     )
-    interval_seconds: _Interval = Field(
-        default=model.Gate.interval_seconds, description="Pause between two questions."
-    )
+    interval_seconds: _Interval = Field(default=model.Gate.interval_seconds, description="Pause between two questions.")
     deadline_seconds: _Deadline = Field(
         default=model.Gate.deadline_seconds,
         description="Latest end of the gate; made longer where the HEALTH_CHECK_ keys need more.",
@@ -44,18 +42,14 @@ class Drain(Strict):
     deadline_seconds: _Wait = Field(
         default=model.Drain.deadline_seconds, description="How long open connections may keep it running."
     )
-    stop_seconds: _Wait = Field(
-        default=model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL."
-    )
+    stop_seconds: _Wait = Field(default=model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL.")
 
 
 class Route(Strict):
     """A path prefix that Nginx sends to the service."""
 
     prefix: _UrlPath = Field(description="Beginning of the path, such as /api/.")
-    stream: _Boolean = Field(
-        default=False, description="Long-lived answers and WebSocket upgrades flow unbuffered."
-    )
+    stream: _Boolean = Field(default=False, description="Long-lived answers and WebSocket upgrades flow unbuffered.")
 
 
 class Mount(Strict):
@@ -63,9 +57,7 @@ class Mount(Strict):
 
     source: _Key = Field(description="Env key that holds the path on the host.")
     target: Annotated[str, BeforeValidator(forms.HOST_PATH)] = Field(description="Path inside the container.")
-    parent: _Boolean = Field(
-        default=False, description="The key names a file; the directory around it is mounted."
-    )
+    parent: _Boolean = Field(default=False, description="The key names a file; the directory around it is mounted.")
     read_only: _Boolean = Field(default=False, description="The container cannot write there.")
     optional: _Boolean = Field(default=False, description="Without the key there is no mount.")
 
@@ -89,9 +81,7 @@ class Service(Strict):
     default_port: Annotated[int, BeforeValidator(forms.STABLE_PORT)] | None = Field(
         default=None, description="Stable port where that key is not set."
     )
-    health: _UrlPath = Field(
-        default=model.Gate.path, description="Path that answers 2xx when the service is well."
-    )
+    health: _UrlPath = Field(default=model.Gate.path, description="Path that answers 2xx when the service is well.")
     gate: Gate = Field(default=Gate(), description="When a new container counts as healthy.")
     drain: Drain = Field(default=Drain(), description="How the old container ends.")
     routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx sends to it.")
@@ -99,12 +89,8 @@ class Service(Strict):
     alias: Annotated[str, BeforeValidator(forms.SERVICE_NAME)] = Field(
         default="", description="Name for other containers to reach it. Default: the name of the service."
     )
-    env: tuple[_Key, ...] = Field(
-        default=(), description="Env keys that the container receives where they are set."
-    )
-    required: tuple[_Key, ...] = Field(
-        default=(), description="Env keys that it receives and that must be set."
-    )
+    env: tuple[_Key, ...] = Field(default=(), description="Env keys that the container receives where they are set.")
+    required: tuple[_Key, ...] = Field(default=(), description="Env keys that it receives and that must be set.")
     limits: Limits = Field(default=Limits(), description="What it may use at most.")
 
     @property

@@ -34,9 +34,7 @@ class Settings(BaseModel):
     app_name: Annotated[str, BeforeValidator(forms.APP_NAME)] = Field(
         description="Name of the application, and of its containers, networks and directories."
     )
-    app_version: str = Field(
-        default="", description="Tag of the images that name none, unless `--tag` gives one."
-    )
+    app_version: str = Field(default="", description="Tag of the images that name none, unless `--tag` gives one.")
     environment: Annotated[str, BeforeValidator(forms.ENVIRONMENT_NAME)] = Field(
         description="What this environment is; `production` asks before anything changes."
     )
@@ -58,12 +56,8 @@ class Settings(BaseModel):
     )
     database_backup_path: _HostPath = Field(default="", description="Directory of the database's backups.")
     uploads_path: _HostPath = Field(default="", description="Directory of uploaded files.")
-    uploads_backup_path: _HostPath = Field(
-        default="", description="Directory of the backups of uploaded files."
-    )
-    config_path: _HostPath = Field(
-        default="", description="Directory of the application's own configuration."
-    )
+    uploads_backup_path: _HostPath = Field(default="", description="Directory of the backups of uploaded files.")
+    config_path: _HostPath = Field(default="", description="Directory of the application's own configuration.")
     max_upload_size: Annotated[int, BeforeValidator(forms.SIZE)] = Field(
         default=100 * 1024**2, description="Largest request body that Nginx accepts."
     )
@@ -73,9 +67,7 @@ class Settings(BaseModel):
     jwt_secret_key: str = Field(default="", description="Key that signs sessions. Secret.")
     admin_email: _Email = Field(default="", description="Address of the administrator.")
     cloudflare_access_aud: str = Field(default="", description="Audience tag of Cloudflare Access.")
-    cloudflare_access_cert_url: _WebUrl = Field(
-        default="", description="Where Cloudflare Access publishes its keys."
-    )
+    cloudflare_access_cert_url: _WebUrl = Field(default="", description="Where Cloudflare Access publishes its keys.")
     max_concurrent_uploads: _Count = Field(default=10, description="Uploads at the same time.")
     max_concurrent_exports: _Count = Field(default=5, description="Exports at the same time.")
     worker_processes: Annotated[str, BeforeValidator(forms.WORKERS)] = Field(
@@ -93,14 +85,10 @@ class Settings(BaseModel):
     metrics_port: _Port = Field(default=9090, description="Port of the metrics inside the container.")
     enable_debug: _Boolean = Field(default=False, description="Debug answers.")
     enable_profiling: _Boolean = Field(default=False, description="Profiling.")
-    maintenance_mode: _Boolean = Field(
-        default=False, description="Nginx answers visitors with a maintenance page."
-    )
+    maintenance_mode: _Boolean = Field(default=False, description="Nginx answers visitors with a maintenance page.")
 
     # Logs
-    log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field(
-        default="info", description="Level of the log."
-    )
+    log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field(default="info", description="Level of the log.")
     log_file: _FilePath = Field(default="", description="Log of the application on the host.")
     access_log: _FilePath = Field(default="", description="Access log on the host.")
     error_log: _FilePath = Field(default="", description="Error log on the host.")
@@ -138,9 +126,7 @@ class Settings(BaseModel):
     smtp_port: _Port = Field(default=587, description="Its port.")
     smtp_user: _Text = Field(default="", description="Login name at the mail server.")
     smtp_password: _Text = Field(default="", description="Its password. Secret.")
-    smtp_from: Annotated[str, BeforeValidator(forms.SENDER)] = Field(
-        default="", description="Sender of the mail."
-    )
+    smtp_from: Annotated[str, BeforeValidator(forms.SENDER)] = Field(default="", description="Sender of the mail.")
     smtp_to: Annotated[str, BeforeValidator(forms.RECIPIENTS)] = Field(default="", description="Recipients.")
     smtp_security: Annotated[str, BeforeValidator(forms.one_of("starttls", "tls", "none"))] = Field(
         default="starttls", description="How the connection to the mail server is protected."
@@ -151,12 +137,8 @@ class Settings(BaseModel):
 
     # Accepted and unused: Nginx runs on the host itself
     nginx_image: Annotated[object, BeforeValidator(forms.IMAGE)] = Field(default="", description="Not used.")
-    nginx_memory_limit: Annotated[int, BeforeValidator(forms.MEMORY)] = Field(
-        default=0, description="Not used."
-    )
-    nginx_cpu_limit: Annotated[float, BeforeValidator(forms.CPUS)] = Field(
-        default=0.0, description="Not used."
-    )
+    nginx_memory_limit: Annotated[int, BeforeValidator(forms.MEMORY)] = Field(default=0, description="Not used.")
+    nginx_cpu_limit: Annotated[float, BeforeValidator(forms.CPUS)] = Field(default=0.0, description="Not used.")
 
 
 #: The env keys that the suite itself knows.

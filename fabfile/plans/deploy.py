@@ -1,48 +1,20 @@
-"""The plan of a deploy on one host: from what is observed and what is wanted to steps. Pure.
+"""What a deploy does with each service of one host: from what is observed and what is wanted to a plan. Pure.
 
-Order that keeps the invariant (the color that the flag names runs and has passed its gate): start the idle color →
-gate → flip → verify through Nginx → bake → drain → stop the old color and keep it. A failure undoes in reverse.
+Which steps that takes, and in which order, is in plans/deploy_steps.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from fabfile.commands import journal, nginx, podman, probe, sqlite
-from fabfile.commands.shell import Script, quote, script
-from fabfile.model import (
-    Application,
-    Color,
-    Container,
-    HostState,
-    Outcome,
-    Release,
-    Rollout,
-    Service,
-    ServiceRelease,
-)
+from fabfile.commands import podman
+from fabfile.commands.shell import Script
+from fabfile.model import Application, Container, HostState, Rollout, Service
 from fabfile.plans import closing
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
+from fabfile.plans.deploy_steps import StepBuilder, Wanted
+from fabfile.plans.step import Change, Plan, ServicePlan
 
-#: How long the first pull of an image may take.
-PULL_SECONDS = 1800
-BACKUP_SECONDS = 900
-SITE_SECONDS = 45
-CUTOVER_SECONDS = 20
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a run wants of one host: the application with every digest known, the site text, and the run itself."""
-
-    environment: str
-    application: Application
-    site: str
-    site_hash: str
-    release: str
-    time: str
-    owner: str
-    force: bool = False
+__all__ = ["Wanted", "plan_deploy"]
 
 
 def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
@@ -51,12 +23,10 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
     choices = tuple(_choose(state, app, service, wanted.force) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
     new_site = state.live_site_hash != wanted.site_hash
-    leftovers = [
-        container for container in state.containers if container.running and not _serves(state, container)
-    ]
+    leftovers = [container for container in state.containers if container.running and not _serves(state, container)]
     if not changed and not new_site and not leftovers and _is_recorded(state, app):
         return Plan(state.host, "deploy", wanted.release, choices)
-    builder = _Builder(state, wanted, rollout, choices)
+    builder = StepBuilder(state, wanted, rollout, choices)
     plan = Plan(
         host=state.host,
         action="deploy",
@@ -124,12 +94,12 @@ def _is_recorded(state: HostState, app: Application) -> bool:
     if last is None:
         return False
     recorded = {(name, run.digest, run.spec) for name, run in last.services}
-    return recorded == {(service.name, service.image.digest, podman.spec_hash(app.name, service)) for service in app.services}
+    return recorded == {
+        (service.name, service.image.digest, podman.spec_hash(app.name, service)) for service in app.services
+    }
 
 
-def _notes(
-    new_site: bool, state: HostState, leftovers: list[Container], changed: list[ServicePlan]
-) -> tuple[str, ...]:
+def _notes(new_site: bool, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:
     notes = []
     if new_site:
         what = "changes" if state.live_site_hash else "is not live yet"
@@ -138,188 +108,3 @@ def _notes(
     if not changed:
         notes.append("every service is as wanted: the release is verified and recorded")
     return tuple(notes)
-
-
-class _Builder:
-    """Steps of one host's deploy."""
-
-    def __init__(self, state: HostState, wanted: Wanted, rollout: Rollout, choices: tuple[ServicePlan, ...]) -> None:
-        self._state, self._wanted, self._rollout = state, wanted, rollout
-        self._app = wanted.application
-        self._changed = [choice for choice in choices if choice.change is not Change.KEEP]
-        self._colors = {choice.service: choice.color for choice in choices}
-
-    def prepare(self) -> tuple[Step, ...]:
-        images = [self._app.service(choice.service).image for choice in self._changed]
-        steps = [self._step("backup", "back up database and configuration", _backup(self._app, self._wanted), BACKUP_SECONDS)]
-        if images:
-            steps.append(self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS))
-        return tuple(steps)
-
-    def steps(self, new_site: bool, leftovers: list[Container]) -> tuple[Step, ...]:
-        first = [choice for choice in self._changed if choice.change is Change.FIRST]
-        others = [choice for choice in self._changed if choice.change is Change.REPLACE]
-        site = [self._site()] if new_site else []
-        rolled = [step for choice in others for step in (self._start(choice), self._cutover(choice))]
-        return (
-            *(self._start(choice) for choice in first),
-            *site,
-            *(self._cutover(choice) for choice in first),
-            *rolled,
-            self._verify(),
-            self._drain(leftovers),
-        )
-
-    def _step(
-        self, id: str, title: str, body: Script, seconds: float, undo: Script | None = None, undo_title: str = ""
-    ) -> Step:
-        return Step(id, title, body, seconds, undo, undo_title)
-
-    def _site(self) -> Step:
-        body = nginx.install_site(self._app, self._wanted.site)
-        undo = script(nginx.restore_site(self._app))
-        return self._step("site", "install the Nginx site and prove it live", body, SITE_SECONDS, undo, "put the old site back")
-
-    def _start(self, choice: ServicePlan) -> Step:
-        app, service = self._app, self._app.service(choice.service)
-        name = podman.container_name(app.name, service.name, choice.color)
-        body = script(
-            podman.run(app, service, choice.color, self._wanted.release),
-            probe.gate(app, service, choice.color),
-            podman.give_alias(app, service, choice.color),
-        )
-        undo = script(podman.stop(name, service.drain.stop_seconds))
-        seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
-        title = f"{service.name}: start {choice.color.value} and wait for its gate"
-        return self._step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {choice.color.value}, keep it")
-
-    def _cutover(self, choice: ServicePlan) -> Step:
-        app, service = self._app, self._app.service(choice.service)
-        back = self._back(choice)
-        condition = probe.through_nginx(service, choice.color)
-        body = script(
-            probe.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
-            nginx.flip(app, service.name, choice.color),
-            f"if ! watch; then\n{back}\nexit 1\nfi",
-        )
-        title = f"{service.name}: cut over to {choice.color.value}, verify through Nginx"
-        undo_title = f"{service.name}: cut back to {choice.color.other.value}"
-        return self._step(f"{service.name}.cutover", title, body, CUTOVER_SECONDS + 10, self._undo_cutover(choice), undo_title)
-
-    def _back(self, choice: ServicePlan) -> str:
-        """Flip back to what served before; a service that never served keeps its flag where Nginx's default is."""
-        if choice.current_color is None:
-            return "echo 'nothing served before: there is nothing to cut back to'"
-        return nginx.flip(self._app, choice.service, choice.current_color)
-
-    def _undo_cutover(self, choice: ServicePlan) -> Script:
-        before = choice.current_color
-        if before is None:
-            return script(self._back(choice))
-        app, service = self._app, self._app.service(choice.service)
-        was_running = self._was_running(choice.service, before)
-        condition = probe.through_nginx(service, before)
-        return script(
-            podman.start(podman.container_name(app.name, service.name, before)) if was_running else "",
-            nginx.flip(app, service.name, before),
-            probe.watch([condition], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS) if was_running else "",
-            "watch" if was_running else "",
-        )
-
-    def _was_running(self, service: str, color: Color) -> bool:
-        container = self._state.container(service, color)
-        return container is not None and container.running
-
-    def _verify(self) -> Step:
-        """The full chain first, then the bake: on a failure the host itself flips back at once."""
-        app = self._app
-        conditions = [probe.through_nginx(service, self._colors[service.name]) for service in app.services]
-        conditions += [probe.unrestarted(app, app.service(choice.service), choice.color) for choice in self._changed]
-        if app.full_chain:
-            conditions.append(probe.answered(app, app.full_chain))
-        conditions.append(probe.public(app))
-        bake = self._rollout.bake_seconds
-        backs = "\n".join(self._back(choice) for choice in reversed(self._changed))
-        logs = "\n".join(self._logs(choice) for choice in self._changed)
-        body = script(
-            probe.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
-            f"if ! watch; then\n{backs or ':'}\n{logs or ':'}\nexit 1\nfi",
-        )
-        return self._step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)
-
-    def _logs(self, choice: ServicePlan) -> str:
-        name = podman.container_name(self._app.name, choice.service, choice.color)
-        return f"echo {quote(f'last log lines of {name}:')}\n{podman.last_logs(name)}"
-
-    def _drain(self, leftovers: list[Container]) -> Step:
-        """Stop the colors that no longer serve once nothing is connected to them; nothing to undo: they are kept."""
-        app = self._app
-        ended = {(choice.service, choice.color.other) for choice in self._changed}
-        ended |= {(container.service, container.color) for container in leftovers}
-        parts: list[str] = []
-        seconds = 30.0
-        for name, color in sorted(ended):
-            if name not in {service.name for service in app.services}:
-                parts.append(podman.stop(podman.container_name(app.name, name, color), 10))
-                continue
-            service = app.service(name)
-            if color is self._colors[name]:
-                continue
-            parts.append(_drain_color(app, service, color))
-            seconds += service.drain.deadline_seconds + service.drain.stop_seconds
-        return self._step("drain", "drain and stop the old colors, keep them", script(*parts), seconds)
-
-    def release(self) -> Release:
-        """The history's line if all goes well."""
-        app, wanted = self._app, self._wanted
-        services = tuple(
-            (
-                service.name,
-                ServiceRelease(
-                    service.image.reference,
-                    service.image.digest,
-                    self._colors[service.name],
-                    podman.spec_hash(app.name, service),
-                ),
-            )
-            for service in app.services
-        )
-        return Release(wanted.release, wanted.time, "deploy", Outcome.GOOD, services, wanted.owner)
-
-    def tidy(self) -> str:
-        """Delete images, backups and journals past their retention; never what runs or the release before it."""
-        app, keep = self._app, self._rollout.retain_releases
-        recent = [release for release in self._state.releases if release.good][-keep:]
-        digests = {run.digest for release in recent for _, run in release.services}
-        digests |= {service.image.digest for service in app.services}
-        repositories = [service.image.repository for service in app.services]
-        return "\n".join(
-            (
-                podman.prune_images(repositories, digests),
-                sqlite.prune_backups(app),
-                journal.prune(app.home, keep=20),
-            )
-        )
-
-
-def _backup(app: Application, wanted: Wanted) -> Script:
-    return script(sqlite.backup(app, wanted.release))
-
-
-def _drain_color(app: Application, service: Service, color: Color) -> str:
-    """Wait until the color's port shows no established connection, twice, or the deadline; then stop it.
-
-    Twice, because a buffered upload reaches its upstream only once its body has arrived.
-    """
-    name = podman.container_name(app.name, service.name, color)
-    return f"""\
-began=$(date +%s) quiet=0
-while podman container exists {quote(name)} && [ "$quiet" -lt 2 ]; do
-  if [ -z "$(ss -Htn state established '( sport = :{service.port(color)} )')" ]; then quiet=$((quiet + 1)); else quiet=0; fi
-  if [ $(($(date +%s) - began)) -ge {round(service.drain.deadline_seconds)} ]; then
-    echo "{service.name}: {color.value} still had connections after {round(service.drain.deadline_seconds)} s"
-    break
-  fi
-  sleep 1
-done
-{podman.stop(name, service.drain.stop_seconds)}"""

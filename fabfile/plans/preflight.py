@@ -55,11 +55,21 @@ def _space(state: HostState) -> list[tuple[str, str]]:
     free, total = _number(state, "free_kib"), _number(state, "total_kib")
     enough = min(total // 10, ENOUGH_FREE_KIB)
     if free < enough:
-        found.append((f"{_mib(free)} free, {_mib(enough)} needed for images", "Make room, for example with podman image prune"))
+        found.append(
+            (
+                f"{_mib(free)} free, {_mib(enough)} needed for images",
+                "Make room, for example with podman image prune",
+            )
+        )
     needed = _number(state, "database_kib") * 11 // 10 + 51_200
     backup_free = _number(state, "backup_free_kib")
     if backup_free < needed:
-        found.append((f"{_mib(backup_free)} free for backups, {_mib(needed)} needed", "Make room in the backup directory"))
+        found.append(
+            (
+                f"{_mib(backup_free)} free for backups, {_mib(needed)} needed",
+                "Make room in the backup directory",
+            )
+        )
     if _number(state, "free_inodes") < MINIMUM_INODES and state.fact("free_inodes").isdigit():
         found.append((f"only {state.fact('free_inodes')} inodes free", "Delete what is not needed"))
     return found
@@ -68,7 +78,10 @@ def _space(state: HostState) -> list[tuple[str, str]]:
 def _names(state: HostState, app: Application) -> list[tuple[str, str]]:
     wanted = {container_name(app.name, service.name, color) for service in app.services for color in Color}
     return [
-        (f"a container named {name} exists that this project did not make", f"Remove or rename it: podman rename {name} NEW")
+        (
+            f"a container named {name} exists that this project did not make",
+            f"Remove or rename it: podman rename {name} NEW",
+        )
         for name in state.foreign
         if name in wanted
     ]

@@ -52,8 +52,8 @@ class Plan:
 
     `lock` comes first. `prepare` runs on every host before any host goes on (the barrier); `steps` change what
     visitors get and are undone in reverse when one fails; `finish` records and frees the host. No `steps` means:
-    nothing to do. `record` is the history line as it will be if all goes well, `home` the application's directory, `tidy`
-    what retention deletes afterwards.
+    nothing to do. `record` is the history line as it will be if all goes well, `home` the application's directory,
+    `tidy` what retention deletes afterwards.
     """
 
     host: str

@@ -42,7 +42,9 @@ class Run:
     sleep: Callable[[float], None]
     cancelled: Flag = field(default_factory=Flag)
 
-    def say(self, phase: Phase, title: str, host: str = "", step: str = "", seconds: float = 0, detail: str = "") -> None:
+    def say(
+        self, phase: Phase, title: str, host: str = "", step: str = "", seconds: float = 0, detail: str = ""
+    ) -> None:
         """Tell the reporter what happened just now."""
         self.tell(Event(self.clock(), phase, title, host, step, seconds, detail))
 
@@ -69,7 +71,13 @@ def run_step(host: Host, plan: Plan, step: Step, run: Run, *, shielded: bool = F
 def _run_stage(host: Host, plan: Plan, step: Step, run: Run, cancelled: Flag | None) -> Answer:
     seconds = step.timeout_seconds
     stage = journal.stage(
-        plan.home, run.release, step.id, run.release, step.script, seconds=seconds, lease_seconds=run.lease_seconds
+        plan.home,
+        run.release,
+        step.id,
+        run.release,
+        step.script,
+        seconds=seconds,
+        lease_seconds=run.lease_seconds,
     )
     try:
         return host.run(stage, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
@@ -160,7 +168,8 @@ def undo(host: Host, plan: Plan, begun: list[Step], run: Run, cause: RollingErro
         run.say(Phase.FAILED, "undo", host.name, "undo", run.clock() - began, str(failure))
         raise UndoFailed(
             f"{host.name}: {cause.message}\nThe undo failed as well: {failure}",
-            next_step=f"inv status --env {plan.environment} --hosts {host.name}, then look at {plan.home}/journal/{run.release}",
+            next_step=f"inv status --env {plan.environment} --hosts {host.name}; "
+            f"what ran is in {plan.home}/journal/{run.release} on the host",
         ) from failure
     run.say(Phase.UNDONE, title, host.name, "undo", run.clock() - began)
 

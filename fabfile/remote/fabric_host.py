@@ -95,9 +95,7 @@ class FabricHost:
                 return channel
         raise AssertionError("unreachable")
 
-    def _converse(
-        self, channel: Channel, script: Script, timeout_seconds: float, cancelled: Event | None
-    ) -> Answer:
+    def _converse(self, channel: Channel, script: Script, timeout_seconds: float, cancelled: Event | None) -> Answer:
         channel.settimeout(_POLL_SECONDS)
         _send(channel, f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode(), self._connect_seconds)
         output, errors = bytearray(), bytearray()
@@ -154,7 +152,11 @@ class FabricHost:
             "transport_factory": _transport_factory,
         }
         if self._target.identity_file:
-            kwargs |= {"pkey": load_key(self._target.identity_file), "look_for_keys": False, "allow_agent": False}
+            kwargs |= {
+                "pkey": load_key(self._target.identity_file),
+                "look_for_keys": False,
+                "allow_agent": False,
+            }
         connection = Connection(
             address,
             user=user,
@@ -204,22 +206,31 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
     from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
     where = f"{connection.user}@{connection.host}:{connection.port}"
+    files = " or ".join(known_hosts) or "known_hosts"
     try:
         connection.open()
     except BadHostKeyException as error:
         raise HostUnreachable(
             f"{name}: the host key of {where} is not the one on record; refused before login.",
-            next_step=f"find out why it changed; only then replace its line in {' or '.join(known_hosts) or 'known_hosts'}",
+            next_step=f"find out why it changed; only then replace its line in {files}",
         ) from error
     except AuthenticationException as error:
         raise HostUnreachable(
-            f"{name}: {where} refused the login ({error}).", next_step="check the user, the key and ssh-add -l"
+            f"{name}: {where} refused the login ({error}).",
+            next_step="check the user, the key and ssh-add -l",
         ) from error
     except SSHException as error:
-        next_step = "add the host's key to a known_hosts file beside hosts.yaml, once verified" if "not found in known_hosts" in str(error) else f"try ssh -v {where}"
+        next_step = (
+            "add the host's key to a known_hosts file beside hosts.yaml, once verified"
+            if "not found in known_hosts" in str(error)
+            else f"try ssh -v {where}"
+        )
         raise HostUnreachable(f"{name}: no verified connection to {where} ({error}).", next_step=next_step) from error
     except (OSError, EOFError) as error:
-        raise HostUnreachable(f"{name}: cannot reach {where} ({error}).", next_step="check address, port and network, or leave it out with --hosts") from error
+        raise HostUnreachable(
+            f"{name}: cannot reach {where} ({error}).",
+            next_step="check address, port and network, or leave it out with --hosts",
+        ) from error
 
 
 def _hops(connection: Connection) -> list[Connection]:

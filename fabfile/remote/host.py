@@ -1,4 +1,4 @@
-"""What a host is to the rest of the project: something that runs a script and answers. It opens no connection itself."""
+"""What a host is to the rest of the project: something that runs a script and answers. It opens no connection."""
 
 from __future__ import annotations
 

@@ -122,17 +122,26 @@ class _Rolling:
     def _take(self, member: Member) -> Member:
         app = member.application
         script = opening.lock_and_look(
-            app, self._lock, lease_seconds=self._rollout.lease_seconds, dead_token=self._dead.get(member.name, "")
+            app,
+            self._lock,
+            lease_seconds=self._rollout.lease_seconds,
+            dead_token=self._dead.get(member.name, ""),
         )
         answer = member.host.run(script, timeout_seconds=opening.LOCK_SECONDS)
         if answer.status == locks.HELD_STATUS:
             raise held(member.name, locks.parse(answer.output), member.plan.environment)
         if answer.status == journal.BUSY_STATUS:
-            raise LockHeld(f"{member.name}: a stage of a former run is still running.", next_step="try again in a minute")
+            raise LockHeld(
+                f"{member.name}: a stage of a former run is still running.", next_step="try again in a minute"
+            )
         before, _, _ = answer.output.partition("@@")
         if before.startswith("takeover"):
             former = locks.parse(before)
-            self._run.say(Phase.NOTE, f"took over the lock of {_who(former)}: its run is dead or its lease is over", member.name)
+            self._run.say(
+                Phase.NOTE,
+                f"took over the lock of {_who(former)}: its run is dead or its lease is over",
+                member.name,
+            )
         now = observe.read(app, member.name, answer.output, answer.last_words)
         if opening.same(member.state, now):
             return member
@@ -272,4 +281,3 @@ def _ending(member: Member, result: HostResult, seconds: float, error: RollingEr
     )
     summary = HostSummary(member.name, result, seconds, images, error.message if error else "")
     return Ending(summary, error)
-

@@ -93,6 +93,4 @@ def _host_moved(row: Row, event: Event) -> Row:
         mood, result = _ENDS[event.phase]
         return replace(row, step="", title=one_line(event.title), until=event.at, mood=mood, result=result)
     mood, result = (Mood.UNDONE, "undoing") if event.phase is Phase.UNDOING else (Mood.RUNNING, "running")
-    return replace(
-        row, step="", title=one_line(event.title), since=event.at, until=0.0, mood=mood, result=result
-    )
+    return replace(row, step="", title=one_line(event.title), since=event.at, until=0.0, mood=mood, result=result)

@@ -18,9 +18,7 @@ class JsonReporter:
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    def plan(
-        self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()
-    ) -> None:
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Write one object per host, with every command when `scripts`, and the number of its batch."""
         numbers = {host: number for number, hosts in enumerate(batches, 1) for host in hosts}
         for plan in plans:

@@ -36,35 +36,34 @@ _MARGIN = 5
 class LiveReporter:
     """Redraws the table four times a second while events arrive; failures and notes scroll by above it."""
 
-    def __init__(
-        self, output: Output, *, colors: bool = True, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, output: Output, *, colors: bool = True, clock: Callable[[], float] = time.time) -> None:
         self._output = output
         self._clock = clock
         self._board = Board()
-        self._lock = RLock()
+        # Two locks: the thread that redraws holds the console's lock when it asks for the rows, so nobody may
+        # hold the lock of the rows while asking for the console.
+        self._rows = RLock()
+        self._drawing = RLock()
         self._host_columns = 0
         self._console = Console(file=cast("IO[str]", output), no_color=not colors, highlight=False)
         self._live: Live | None = None
 
-    def plan(
-        self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()
-    ) -> None:
-        """Show the plans, with every command when `scripts`; the table waits for the first event of a host."""
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
+        """Show the plans, with every command when `scripts`; the table waits for the first step."""
         self.close()
-        with self._lock:
+        with self._rows:
             self._host_columns = max((width(plan.host) for plan in plans), default=0)
             self._board.expect(plans)
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 
     def event(self, event: Event) -> None:
         """Move the table on; what a person should not miss is printed above it as well."""
-        with self._lock:
+        with self._rows:
             self._board.apply(event)
+        with self._drawing:
             if event.host and self._live is None:
                 self._live = Live(self, console=self._console, refresh_per_second=4)
                 self._live.start()
-        # Not under the lock: the thread that redraws holds the console's lock when it asks for ours.
         if event.detail or event.phase in (Phase.FAILED, Phase.NOTE, Phase.UNDOING) or not event.host:
             lines = event_lines(event, host_columns=self._host_columns)
             self._console.print(Text(self._output.safe("\n".join(lines)), _event_style(event.phase)))
@@ -76,10 +75,10 @@ class LiveReporter:
 
     def close(self) -> None:
         """Stop redrawing and give the cursor back."""
-        with self._lock:
-            live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        with self._drawing:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
     def __enter__(self) -> LiveReporter:
         return self
@@ -91,7 +90,7 @@ class LiveReporter:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max((options.height or console.height) - _MARGIN, 3)
-        with self._lock:
+        with self._rows:
             rows, hidden = self._board.visible(room)
             cells = [self._cells(row) for row in rows]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -108,10 +107,7 @@ class LiveReporter:
         step = f"{row.step}  {row.title}".strip() if row.step != row.title else row.step
         done = f"{row.finished}/{row.expected}" if row.expected else str(row.finished)
         texts = (row.host, step, duration(row.elapsed(self._clock())) if row.since else "", done, row.result)
-        return [
-            Text(self._output.safe(text), _STYLES[row.mood] if at == 4 else "")
-            for at, text in enumerate(texts)
-        ]
+        return [Text(self._output.safe(text), _STYLES[row.mood] if at == 4 else "") for at, text in enumerate(texts)]
 
 
 def _event_style(phase: Phase) -> str:

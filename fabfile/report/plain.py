@@ -22,9 +22,7 @@ class PlainReporter:
         self._zone = zone
         self._host_columns = 0
 
-    def plan(
-        self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()
-    ) -> None:
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Show the plans, with every command when `scripts`."""
         self._host_columns = max((width(plan.host) for plan in plans), default=0)
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))

@@ -42,7 +42,7 @@ def count_line(plans: Sequence[Plan]) -> str:
 def _heading(plans: Sequence[Plan]) -> str:
     if not plans:
         return "No hosts, no plan."
-    return f"Plan: {plans[0].action} {plans[0].release}, {count(len(plans), 'host')}"
+    return f"Plan: {plans[0].action} {plans[0].release}".rstrip() + f", {count(len(plans), 'host')}"
 
 
 def _host_lines(plan: Plan, *, scripts: bool) -> Iterator[str]:

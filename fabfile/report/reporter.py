@@ -16,9 +16,7 @@ from fabfile.report.output import Output, is_terminal
 class Reporter(Protocol):
     """Where a run tells what it does; every method may be called from any thread and never fails the run."""
 
-    def plan(
-        self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()
-    ) -> None:
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Show the plans before anything is asked; `scripts` adds every command, `batches` the order."""
 
     def event(self, event: Event) -> None:

@@ -51,16 +51,10 @@ def problems(target: Target, state: HostState) -> tuple[str, ...]:
         color = state.active_color(service.name)
         container = state.container(service.name, color)
         if container is None:
-            found.append(
-                f"{service.name}: no {color.value} container, though {color.value} is the live color"
-            )
+            found.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
         elif not container.running:
-            found.append(
-                f"{service.name}: the live {color.value} container is {container.status or 'not running'}"
-            )
-    found += [
-        f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok
-    ]
+            found.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
+    found += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
     return tuple(found)
 
 
@@ -74,9 +68,7 @@ def _show(output: Output, lines: Iterator[str], *, colors: bool) -> None:
     output.flush()
 
 
-def _verdict(
-    name: str, asked: list[Target], states: Mapping[str, HostState], unreachable: Mapping[str, str]
-) -> str:
+def _verdict(name: str, asked: list[Target], states: Mapping[str, HostState], unreachable: Mapping[str, str]) -> str:
     ill = [target.name for target in asked if problems(target, states[target.name])] + list(unreachable)
     if ill:
         return f"{name}: {count(len(asked) + len(unreachable), 'host')}, NOT WELL: {', '.join(ill)}"

@@ -36,9 +36,7 @@ def summary_lines(summary: Summary) -> list[str]:
     """The table of hosts, the ending, the warnings and, as the last line, the command that goes back."""
     lines = [""]
     if summary.hosts:
-        lines += table(
-            [("HOST", "RESULT", "SECONDS", "IMAGES"), *(_host_row(host) for host in summary.hosts)]
-        )
+        lines += table([("HOST", "RESULT", "SECONDS", "IMAGES"), *(_host_row(host) for host in summary.hosts)])
         for host in summary.hosts:
             if host.cause:
                 first, *more = host.cause.strip().splitlines() or [""]

@@ -41,14 +41,33 @@ def deploy(
     from fabfile.workflows.deploy import deploy as run
 
     request = Request(
-        env, ROOT, tag, chosen_hosts(context, hosts), batch, force=force, dry_run=dry_run, json=json, strict=strict
+        env,
+        ROOT,
+        tag,
+        chosen_hosts(context, hosts),
+        batch,
+        force=force,
+        dry_run=dry_run,
+        json=json,
+        strict=strict,
     )
     end_with(lambda: run(request))
 
 
-@task(help={**_COMMON, "dry-run": "show what is missing with every command, change nothing", "force": "do not ask"})
+@task(
+    help={
+        **_COMMON,
+        "dry-run": "show what is missing with every command, change nothing",
+        "force": "do not ask",
+    }
+)
 def setup(
-    context: Any, env: str | None = None, hosts: str = "", dry_run: bool = False, force: bool = False, json: bool = False
+    context: Any,
+    env: str | None = None,
+    hosts: str = "",
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
 ) -> None:
     """Prepare hosts for deploys: directories, network, Nginx site, sudo rule, boot unit, linger."""
     from fabfile.workflows.setup import Request

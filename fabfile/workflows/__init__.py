@@ -1,1 +1,1 @@
-"""What an operator does, one file per thing, each reading as its story: configuration, look, plan, confirm, act, report."""
+"""What an operator does, one file per thing, each reading as its story: look, plan, confirm, act, report."""

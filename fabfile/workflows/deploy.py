@@ -71,14 +71,22 @@ def deploy(request: Request) -> ExitCode:
         _refuse_unfit(members)
         lock = operator.lock(run.release, f"deploy {_tags(members)}")
         plans = [_with_lock(member, lock, environment) for member in members]
-        reporter.plan(plans, scripts=request.dry_run, batches=split([plan.host for plan in plans], environment.rollout.batch))
+        reporter.plan(
+            plans,
+            scripts=request.dry_run,
+            batches=split([plan.host for plan in plans], environment.rollout.batch),
+        )
         if request.dry_run:
             return ExitCode.DONE
         dead = _dead_locks(members, environment)
         if any(not plan.empty for plan in plans):
             hint = f"inv deploy --env {environment.name} --force deploys without asking"
-            operator.confirm(f"Deploy to {environment.name}?", force=request.force or not environment.rollout.confirm, hint=hint)
-        endings = roll_out(members, lock, dead, lambda member, state: wanted.plan(state), environment.rollout, run)
+            operator.confirm(
+                f"Deploy to {environment.name}?",
+                force=request.force or not environment.rollout.confirm,
+                hint=hint,
+            )
+        endings = roll_out(members, lock, dead, lambda _, state: wanted.plan(state), environment.rollout, run)
         summary = _summary(environment, run, endings, members, time.time() - began)
         reporter.summary(summary)
         return ExitCode(summary.exit_code)
@@ -185,7 +193,9 @@ def _with_lock(member: Member, lock: Lock, environment: Environment) -> Plan:
 
 
 def _tags(members: Sequence[Member]) -> str:
-    tags = {service.image.tag or service.image.digest[:19] for member in members for service in member.application.services}
+    tags = {
+        service.image.tag or service.image.digest[:19] for member in members for service in member.application.services
+    }
     return ", ".join(sorted(tags))
 
 
@@ -248,11 +258,14 @@ def _undo_command(members: Sequence[Member], endings: Sequence[Ending], environm
     upgraded: list[HostSummary] = [e.summary for e in endings if e.summary.result is HostResult.UPGRADED]
     names = {summary.host for summary in upgraded}
     before = {
-        choice.current.tag for member in members if member.name in names for choice in member.plan.services if choice.current
+        choice.current.tag
+        for member in members
+        if member.name in names
+        for choice in member.plan.services
+        if choice.current
     }
     if not names or len(before) != 1 or "" in before:
         return ""
     everyone = len(names) == len(members)
     hosts = "" if everyone else f" --hosts {','.join(sorted(names))}"
     return f"inv deploy --env {environment.name} --tag {before.pop()}{hosts}"
-

@@ -1,4 +1,4 @@
-"""The person or job that runs a task: who, from where, is the process alive, may it be asked. Reads this machine only."""
+"""The person or job that runs a task: who, from where, alive or not. Reads this machine only."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def setup(request: Request) -> ExitCode:
             operator.confirm(f"Prepare the hosts of {environment.name}?", force=force, hint=hint)
         by_name = {plan.host: plan for plan in plans}
         rows = observe.on_each(
-            fleet.hosts, environment.rollout.parallel, lambda host: _prepare(host, by_name[host.name], items[host.name], fleet, reporter)
+            fleet.hosts,
+            environment.rollout.parallel,
+            lambda host: _prepare(host, by_name[host.name], items[host.name], fleet, reporter),
         )
         summary = _summary(environment.name, list(rows.items()), time.time() - began)
         reporter.summary(summary)
@@ -72,7 +74,9 @@ def _items(target: Target) -> tuple[parts.Item, ...]:
 
 
 def _plans(fleet: Fleet, items: dict[str, tuple[parts.Item, ...]]) -> list[Plan]:
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, lambda host: _missing(host, items[host.name], fleet))
+    found = observe.on_each(
+        fleet.hosts, fleet.environment.rollout.parallel, lambda host: _missing(host, items[host.name], fleet)
+    )
     lost = [row for row in found.values() if isinstance(row, HostUnreachable)]
     if lost:
         raise HostUnreachable("\n".join(str(error) for error in lost))
@@ -138,5 +142,6 @@ def _summary(environment: str, rows: list[tuple[str, HostSummary | HostUnreachab
     changed = [row for row in hosts if row.result is HostResult.UPGRADED]
     message = f"{len(changed)} prepared." if changed else "Nothing to do: every host is prepared."
     if failed:
-        message = f"{', '.join(row.host for row in failed)} could not be prepared. Next: mend the cause; the same command goes on from there"
+        names = ", ".join(row.host for row in failed)
+        message = f"{names} could not be prepared. Next: mend the cause; the same command goes on from there"
     return Summary("setup", environment, "", ExitCode.PARTLY_DONE if failed else ExitCode.DONE, seconds, hosts, message)

@@ -1,0 +1,63 @@
+"""The words of the project as frozen dataclasses and enums: wanted, observed, and what happens in a run."""
+
+from fabfile.model.observed import (
+    Container,
+    HostState,
+    Lock,
+    Outcome,
+    ProbeResult,
+    Release,
+    ServiceRelease,
+)
+from fabfile.model.run import (
+    Event,
+    HostResult,
+    HostSummary,
+    Phase,
+    Summary,
+)
+from fabfile.model.wanted import (
+    PORT_OFFSET,
+    Application,
+    Color,
+    Drain,
+    Environment,
+    Gate,
+    Image,
+    Mount,
+    Probe,
+    Rollout,
+    Route,
+    Service,
+    Target,
+    Tls,
+)
+
+__all__ = [
+    "PORT_OFFSET",
+    "Application",
+    "Color",
+    "Container",
+    "Drain",
+    "Environment",
+    "Event",
+    "Gate",
+    "HostResult",
+    "HostState",
+    "HostSummary",
+    "Image",
+    "Lock",
+    "Mount",
+    "Outcome",
+    "Phase",
+    "Probe",
+    "ProbeResult",
+    "Release",
+    "Rollout",
+    "Route",
+    "Service",
+    "ServiceRelease",
+    "Summary",
+    "Target",
+    "Tls",
+]

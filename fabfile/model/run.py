@@ -1,0 +1,71 @@
+"""What happens during a run and how it ends: events and summaries. Shapes only.
+
+Standard library only (Python 3.10+).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Phase(str, Enum):
+    """What an event says of a step or of a host."""
+
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened during a run, `at` Unix seconds. An empty `step` speaks of the whole host, an empty
+    `host` of the whole run."""
+
+    at: float
+    phase: Phase
+    title: str
+    host: str = ""
+    step: str = ""
+    seconds: float = 0.0
+    detail: str = ""
+
+
+class HostResult(str, Enum):
+    """Where a host stands when a run has ended."""
+
+    UPGRADED = "upgraded"
+    UNCHANGED = "unchanged"
+    UNDONE = "undone"
+    UNDO_FAILED = "undo-failed"
+    NOT_STARTED = "not-started"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class HostSummary:
+    """One host's line in the final summary."""
+
+    host: str
+    result: HostResult
+    seconds: float
+    images: tuple[tuple[str, str], ...] = ()
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: the last thing that a person, a pipe or a CI job reads."""
+
+    action: str
+    environment: str
+    release: str
+    exit_code: int
+    seconds: float
+    hosts: tuple[HostSummary, ...]
+    message: str = ""
+    undo_command: str = ""
+    warnings: tuple[str, ...] = ()
