@@ -66,7 +66,12 @@ def test_output_many_threads_every_block_stays_whole() -> None:
     stream = io.StringIO()
     output = Output(stream)
     block = [f"line {number}" for number in range(20)]
-    threads = [threading.Thread(target=lambda: [output.show(block) for _ in range(20)]) for _ in range(8)]
+
+    def repeat() -> None:
+        for _ in range(20):
+            output.show(block)
+
+    threads = [threading.Thread(target=repeat) for _ in range(8)]
 
     for thread in threads:
         thread.start()

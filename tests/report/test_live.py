@@ -1,0 +1,220 @@
+"""The live table, its rows and who gets it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from fabfile.model import Event, Phase, Summary
+from fabfile.report import choose
+from fabfile.report.board import Board, Mood
+from fabfile.report.json_lines import JsonReporter
+from fabfile.report.live import LiveReporter
+from fabfile.report.output import Output
+from fabfile.report.plain import PlainReporter
+from tests.report.builders import NOW, Terminal, plan
+
+SCREEN = {"TERM": "xterm"}
+
+
+def board(*events: Event) -> Board:
+    made = Board()
+    made.expect([plan("web1"), plan("web2")])
+    for event in events:
+        made.apply(event)
+    return made
+
+
+def step(phase: Phase, at: float = NOW) -> Event:
+    return Event(at, phase, "Start green", "web1", "backend.start")
+
+
+def host(phase: Phase, at: float = NOW) -> Event:
+    return Event(at, phase, "said", "web1")
+
+
+def screen(
+    reporter_events: list[Event], *, secrets: tuple[str, ...] = (), environ: Mapping[str, str] = SCREEN
+) -> str:
+    stream = Terminal()
+    with choose(stream=stream, environ=environ, secrets=secrets) as reporter:
+        reporter.plan([plan("web1"), plan("web2")])
+        for event in reporter_events:
+            reporter.event(event)
+        reporter.summary(
+            Summary("deploy", "production", "r2", 0, 12.0, (), undo_command="inv deploy --tag v1")
+        )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "kind"),
+    [
+        (SCREEN, True, LiveReporter),
+        ({**SCREEN, "NO_COLOR": "1"}, True, LiveReporter),
+        ({**SCREEN, "CI": "false"}, True, LiveReporter),
+        ({**SCREEN, "CI": "true"}, True, PlainReporter),
+        ({"TERM": "dumb"}, True, PlainReporter),
+        ({}, True, PlainReporter),
+        (SCREEN, False, PlainReporter),
+    ],
+)
+def test_choose_fits_the_reader(environ: dict[str, str], terminal: bool, kind: type) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+
+    assert type(choose(stream=stream, environ=environ)) is kind
+
+
+def test_choose_json_wins_on_a_terminal() -> None:
+    assert type(choose(json=True, stream=Terminal(), environ=SCREEN)) is JsonReporter
+
+
+def test_board_planned_hosts_wait() -> None:
+    rows, hidden = board().visible(10)
+
+    assert [(row.host, row.result, row.expected) for row in rows] == [
+        ("web1", "waiting", 4),
+        ("web2", "waiting", 4),
+    ]
+    assert hidden == 0
+
+
+@pytest.mark.parametrize(
+    ("events", "mood", "result", "finished"),
+    [
+        ([step(Phase.STARTED)], Mood.RUNNING, "running", 0),
+        ([step(Phase.STARTED), step(Phase.DONE)], Mood.RUNNING, "running", 1),
+        ([step(Phase.FAILED)], Mood.BAD, "failed at backend.start", 0),
+        ([step(Phase.FAILED), step(Phase.UNDOING)], Mood.UNDONE, "undoing", 0),
+        ([host(Phase.STARTED)], Mood.RUNNING, "running", 0),
+        ([step(Phase.DONE), host(Phase.DONE)], Mood.GOOD, "done", 1),
+        ([step(Phase.FAILED), host(Phase.UNDONE)], Mood.UNDONE, "undone", 0),
+        ([step(Phase.FAILED), host(Phase.FAILED)], Mood.BAD, "failed", 0),
+        ([step(Phase.STARTED), host(Phase.NOTE)], Mood.RUNNING, "running", 0),
+    ],
+)
+def test_board_events_move_their_host(events: list[Event], mood: Mood, result: str, finished: int) -> None:
+    row = board(*events).visible(10)[0][0]
+
+    assert (row.mood, row.result, row.finished) == (mood, result, finished)
+
+
+def test_board_running_step_counts_from_its_start() -> None:
+    row = board(step(Phase.STARTED, NOW), step(Phase.DONE, NOW + 5), step(Phase.STARTED, NOW + 6)).visible(
+        10
+    )[0][0]
+
+    assert row.elapsed(NOW + 8) == 2
+
+
+def test_board_ended_host_shows_its_whole_time() -> None:
+    row = board(step(Phase.STARTED, NOW), host(Phase.DONE, NOW + 30)).visible(10)[0][0]
+
+    assert row.elapsed(NOW + 999) == 30
+
+
+def test_board_event_of_an_unplanned_host_adds_a_row() -> None:
+    rows, _ = board(Event(NOW, Phase.STARTED, "x", "web9")).visible(10)
+
+    assert [row.host for row in rows] == ["web1", "web2", "web9"]
+
+
+def test_board_short_screen_shows_failures_first() -> None:
+    made = board(Event(NOW, Phase.FAILED, "x", "web2", "gate"))
+
+    rows, hidden = made.visible(1)
+
+    assert ([row.host for row in rows], hidden) == (["web2"], 1)
+
+
+def test_live_table_shows_every_host_and_ends_with_the_undo_command() -> None:
+    shown = screen([step(Phase.STARTED), step(Phase.DONE), host(Phase.DONE)])
+
+    assert re.search(r"web1 .*said.*1/4.*done", shown)
+    assert re.search(r"web2 .*0/4.*waiting", shown)
+    assert shown.splitlines()[-1] == "inv deploy --tag v1"
+
+
+def test_live_failure_scrolls_by_with_its_log_masked_and_clean() -> None:
+    failed = Event(
+        NOW, Phase.FAILED, "Gate [/red]", "web1", "gate", 3, "token hunter22\x1b]0;evil\x07 [bold]"
+    )
+
+    shown = screen([step(Phase.STARTED), failed], secrets=("hunter22",))
+
+    assert "Gate [/red]" in shown
+    assert "| token •••••• [bold]" in shown
+    assert "evil" not in shown
+    assert "hunter22" not in shown
+
+
+def test_live_no_color_draws_without_colors() -> None:
+    shown = screen([step(Phase.FAILED)], environ={**SCREEN, "NO_COLOR": "1"})
+
+    assert not re.search(r"\x1b\[[\d;]*3\dm", shown)
+
+
+def test_live_colors_are_used_otherwise() -> None:
+    assert re.search(r"\x1b\[[\d;]*3\dm", screen([step(Phase.FAILED)]))
+
+
+def test_live_warning_before_the_plan_draws_no_table() -> None:
+    stream = Terminal()
+    reporter = choose(stream=stream, environ=SCREEN)
+
+    reporter.event(Event(NOW, Phase.NOTE, "warning: a key nobody knows"))
+
+    assert "warning: a key nobody knows" in stream.getvalue()
+    assert "HOST" not in stream.getvalue()
+
+
+def test_live_cursor_comes_back_when_the_run_breaks_off() -> None:
+    stream = Terminal()
+
+    def broken_off() -> None:
+        with choose(stream=stream, environ=SCREEN) as reporter:
+            reporter.event(step(Phase.STARTED))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_live_many_threads_none_waits_for_ever() -> None:
+    stream = Terminal()
+    reporter = LiveReporter(Output(stream))
+
+    def work(name: str) -> None:
+        for number in range(30):
+            reporter.event(Event(NOW, Phase.STARTED, "x", name, f"step{number}"))
+            reporter.event(Event(NOW, Phase.NOTE, "note", name))
+            reporter.event(Event(NOW, Phase.DONE, "x", name, f"step{number}"))
+
+    threads = [threading.Thread(target=work, args=(f"web{number}",), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    alive = [thread for thread in threads if thread.is_alive()]
+    reporter.close()
+
+    assert alive == []
+    assert len(re.findall(r"web7 +step29 .* 30 ", stream.getvalue())) >= 1
+
+
+def test_live_terminal_that_hung_up_ends_no_run() -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(follower, "w") as stream:
+        reporter = choose(stream=stream, environ=SCREEN)
+        reporter.event(step(Phase.STARTED))
+        os.close(leader)
+
+        reporter.event(step(Phase.FAILED))
+        reporter.summary(Summary("deploy", "production", "r2", 1, 12.0, ()))

@@ -1,0 +1,123 @@
+"""A plan in words."""
+
+from __future__ import annotations
+
+from fabfile.commands.shell import MASK, script
+from fabfile.model import Color
+from fabfile.plans.step import Change, Plan, ServicePlan, Step
+from fabfile.report.plan import count_line, plan_lines
+from tests.report.builders import NEW, OLD, kept, plan, replaced
+
+
+def shown(*plans: Plan, scripts: bool = False, batches: tuple[tuple[str, ...], ...] = ()) -> str:
+    return "\n".join(plan_lines(plans, scripts=scripts, batches=batches))
+
+
+def test_plan_lines_replaced_service_shows_tags_digests_colors_and_why() -> None:
+    text = shown(plan())
+
+    assert "backend  v1.0.0 (ab12ab12ab12) blue → v2.0.0 (cd34cd34cd34) green" in text
+    assert "because another image" in text
+    assert "environment keys: +NEW_KEY" in text
+    assert "the Nginx text changes" in text
+
+
+def test_plan_lines_first_service_comes_from_nothing() -> None:
+    first = ServicePlan("backend", Change.FIRST, NEW, Color.BLUE)
+
+    assert "backend  nothing → v2.0.0 (cd34cd34cd34) blue" in shown(plan("web1", first))
+
+
+def test_plan_lines_kept_service_is_unchanged_and_nothing_is_to_do() -> None:
+    text = shown(plan("web1", kept()))
+
+    assert "backend  v1.0.0 (ab12ab12ab12) blue, unchanged" in text
+    assert "nothing to do" in text
+
+
+def test_plan_lines_steps_are_listed_by_stage() -> None:
+    lines = [line.split() for line in plan_lines([plan()], scripts=False)]
+
+    assert ["lock", "Take", "the", "lock"] in lines
+    assert ["prepare", "Back", "up", "the", "database"] in lines
+    assert ["run", "Start", "backend", "green"] in lines
+    assert ["finish", "Record", "the", "release"] in lines
+
+
+def test_plan_lines_without_scripts_shows_no_command() -> None:
+    assert "podman" not in shown(plan())
+
+
+def test_plan_lines_with_scripts_shows_every_command_and_undo() -> None:
+    text = shown(plan(), scripts=True)
+
+    for command in ("mkdir lock", "sqlite3 x", "podman start x", "podman stop x", "printf done"):
+        assert f"    {command}\n" in text
+    assert "# backend.start: Start backend green (run, at most 1m 00s)" in text
+    assert "# only to undo backend.start: Stop backend green" in text
+
+
+def test_plan_lines_with_scripts_masks_their_secrets() -> None:
+    text = shown(plan(secret="hunter22"), scripts=True)
+
+    assert f"podman run --env {MASK}" in text
+    assert "hunter22" not in text
+
+
+def test_plan_lines_hosts_with_the_same_plan_share_a_block() -> None:
+    text = shown(plan("web1"), plan("web2"), plan("web3", kept()))
+
+    assert "\nweb1, web2\n" in text
+    assert "\nweb3\n" in text
+
+
+def test_plan_lines_batches_are_numbered() -> None:
+    text = shown(plan("web1"), plan("web2"), plan("web3"), batches=(("web1",), ("web2", "web3")))
+
+    assert "Order\n  1. web1\n  2. web2, web3\n" in text
+
+
+def test_plan_lines_one_batch_is_not_mentioned() -> None:
+    assert "Order" not in shown(plan("web1"), plan("web2"), batches=(("web1", "web2"),))
+
+
+def test_plan_lines_last_line_is_the_count() -> None:
+    assert plan_lines([plan("web1")], scripts=False)[-1] == count_line([plan("web1")])
+
+
+def test_count_line_hosts_alike_counts_one_of_them() -> None:
+    plans = [plan(host, replaced("backend"), replaced("frontend")) for host in ("web1", "web2")]
+
+    assert count_line(plans) == "2 hosts: 2 services to upgrade, 0 unchanged on each host"
+
+
+def test_count_line_hosts_unlike_counts_all() -> None:
+    plans = [plan("web1", replaced(), kept("frontend")), plan("web2", kept(), kept("frontend"))]
+
+    assert count_line(plans) == "2 hosts: 1 service to upgrade, 3 unchanged in all"
+
+
+def test_count_line_rollback_says_so() -> None:
+    back = Plan("web1", "rollback", "r1", (replaced(),), steps=plan().steps)
+
+    assert count_line([back]) == "1 host: 1 service to roll back, 0 unchanged"
+
+
+def test_count_line_first_start_is_no_upgrade() -> None:
+    first = ServicePlan("backend", Change.FIRST, OLD, Color.BLUE)
+
+    assert (
+        count_line([plan("web1", first)])
+        == "1 host: 0 services to upgrade, 1 to start for the first time, 0 unchanged"
+    )
+
+
+def test_count_line_plans_without_services_counts_hosts() -> None:
+    step = Step("user", "Make the user", script("useradd x"), 10)
+    plans = [Plan("web1", "setup", "", steps=(step,)), Plan("web2", "setup", "")]
+
+    assert count_line(plans) == "2 hosts: 1 to change, 1 as wanted"
+
+
+def test_plan_lines_without_release_has_no_trailing_blank() -> None:
+    assert plan_lines([Plan("web1", "setup", "")], scripts=False)[0] == "Plan: setup, 1 host"

@@ -1,0 +1,182 @@
+"""The state of an environment in words and as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fabfile.model import Color, HostState, Lock, Outcome, Release
+from fabfile.report import problems, render_status
+from fabfile.report.status import uptime_seconds
+from tests.report.builders import NOW, Terminal, container, environment, state
+
+
+def shown(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> str:
+    out = io.StringIO()
+    render_status(
+        environment("web1", "web2"), states, json=False, out=out, unreachable=unreachable, environ={}
+    )
+    return out.getvalue()
+
+
+def as_json(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> Any:
+    out = io.StringIO()
+    render_status(
+        environment("web1", "web2"), states, json=True, out=out, unreachable=unreachable, environ={}
+    )
+    return json.loads(out.getvalue())
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_status_healthy_host_shows_each_service() -> None:
+    text = shown({"web1": state()})
+
+    assert ["backend", "blue", "v1.0.0", "ab12ab12ab12", "12m", "45s", "2", "running"] in rows(text)
+    assert ["probe", "http://127.0.0.1:8080/api/health", "ok", "200"] in rows(text)
+    assert text.splitlines()[-1] == "production: 1 host, healthy"
+
+
+def test_status_host_that_was_not_asked_is_not_mentioned() -> None:
+    assert "web2" not in shown({"web1": state()})
+
+
+def test_status_unreachable_host_makes_it_not_well() -> None:
+    text = shown({"web1": state()}, unreachable={"web2": "timed out after 10 s"})
+
+    assert "web2  NOT REACHED: timed out after 10 s" in text
+    assert text.splitlines()[-1] == "production: 2 hosts, NOT WELL: web2"
+
+
+def test_status_failed_probe_is_told() -> None:
+    text = shown({"web1": state(ok=False)})
+
+    assert "web1 (10.0.0.1)  NOT WELL" in text
+    assert "  ! http://127.0.0.1:8080/api/health: 502" in text
+
+
+def test_status_backup_release_and_lock_are_told() -> None:
+    release = Release("r1", "2026-11-23T03:00:00Z", "deploy", Outcome.UNDONE, (), owner="ann")
+    good = replace(release, id="r0", outcome=Outcome.GOOD)
+    lock = Lock("t", "bob", "laptop", 1, "deploy v2", NOW - 5, NOW + 100)
+    held = replace(
+        state(), facts=(("last_backup", f"{NOW - 3600}.5 app-r0.db"),), releases=(good, release), lock=lock
+    )
+
+    text = shown({"web1": held})
+
+    assert "last backup   2026-11-23 02:12:45 UTC, 59m 59s ago app-r0.db" in text
+    assert "last release  r1 deploy undone by ann at 2026-11-23T03:00:00Z (last good: r0)" in text
+    assert "lock          held by bob on laptop (deploy v2), for 1m 40s more" in text
+
+
+def test_status_expired_lock_says_so() -> None:
+    lock = Lock("t", "bob", "laptop", 1, "deploy", NOW - 500, NOW - 60)
+
+    assert "expired 1m 00s ago" in shown({"web1": replace(state(), lock=lock)})
+
+
+def test_status_fresh_host_says_none() -> None:
+    text = shown({"web1": state()})
+
+    assert ["last", "backup", "none"] in rows(text)
+    assert ["last", "release", "none"] in rows(text)
+    assert ["lock", "free"] in rows(text)
+
+
+def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
+    out = io.StringIO()
+    dirty = replace(state(), lock=Lock("t", "ann\x1b[2J", "hunter22", 1, "x", NOW, NOW + 1))
+
+    render_status(
+        environment("web1", secrets=("hunter22",)), {"web1": dirty}, json=False, out=out, environ={}
+    )
+
+    assert "\x1b" not in out.getvalue()
+    assert "held by ann on •••••• (x)" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environ", "colored"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_status_colors_only_where_they_are_wanted(environ: dict[str, str], colored: bool) -> None:
+    out = Terminal()
+
+    render_status(environment("web1"), {"web1": state(ok=False)}, json=False, out=out, environ=environ)
+
+    assert ("\x1b[31mNOT WELL\x1b[0m" in out.getvalue()) is colored
+
+
+def test_status_json_healthy_host() -> None:
+    status = as_json({"web1": state()})
+
+    assert (status["environment"], status["healthy"]) == ("production", True)
+    assert status["hosts"][0]["services"][0] == {
+        "service": "backend",
+        "color": "blue",
+        "running": True,
+        "status": "running",
+        "tag": "v1.0.0",
+        "digest": "sha256:" + "ab12" * 16,
+        "release": "",
+        "uptime_seconds": 765.0,
+        "restarts": 2,
+    }
+    assert status["hosts"][0]["lock"] is None
+
+
+def test_status_json_unreachable_host_is_not_healthy() -> None:
+    status = as_json({}, unreachable={"web2": "refused"})
+
+    assert status == {
+        "environment": "production",
+        "healthy": False,
+        "hosts": [{"host": "web2", "healthy": False, "problems": ["refused"]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (replace(state(), containers=()), "backend: no blue container, though blue is the live color"),
+        (state(running=False), "backend: the live blue container is exited"),
+        (
+            replace(state(), active=(("backend", Color.GREEN),)),
+            "backend: no green container, though green is the live color",
+        ),
+        (state(ok=False), "http://127.0.0.1:8080/api/health: 502"),
+    ],
+)
+def test_problems_unhealthy_host_has_one(found: HostState, problem: str) -> None:
+    assert problems(environment("web1").targets[0], found) == (problem,)
+
+
+def test_problems_healthy_host_has_none() -> None:
+    assert problems(environment("web1").targets[0], state()) == ()
+
+
+@pytest.mark.parametrize(
+    "started_at",
+    [
+        "2026-11-23 03:00:00.123456789 +0000 UTC",
+        "2026-11-23 03:00:00 +0000 UTC m=+0.1",
+        "2026-11-23T03:00:00.123456789Z",
+        "2026-11-23T04:00:00+01:00",
+        str(NOW - 765),
+    ],
+)
+def test_uptime_any_form_of_time_is_read(started_at: str) -> None:
+    assert uptime_seconds(container(started_at=started_at), NOW) == 765
+
+
+@pytest.mark.parametrize("started_at", ["", "soon", "0001-01-01"])
+def test_uptime_unknown_time_is_none(started_at: str) -> None:
+    assert uptime_seconds(container(started_at=started_at), NOW) is None
