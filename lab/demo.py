@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,38 +67,33 @@ class Stage:
         """Run a task without which the demo cannot go on."""
         done = self.task(*words)
         if not done.as_told:
-            raise DemoFailed(
-                f"`{done.text}` ended with exit code {done.exit_code}; its output above says why. {look}"
-            )
+            raise DemoFailed(f"`{done.text}` ended with exit code {done.exit_code}; its output above says why. {look}")
 
 
-def show(options: Options, stage: Stage) -> list[Round]:
-    """The whole story, as often as asked. Raises DemoFailed when a stage before the load fails."""
+def show(options: Options, stage: Stage) -> Iterator[Round]:
+    """The whole story; each round is given as soon as it is done. Raises DemoFailed when it cannot go on."""
     name = options.name
     stage.say(f"1. A lab of {options.hosts} Debian hosts with an address of their own, and a registry")
     stage.must("lab.up", "--hosts", str(options.hosts), "--name", name, look="Next: inv lab.status")
     stage.say("2. Prepare the hosts")
     stage.must("setup", "--env", name, "--force", look=f"Next: inv status --env {name}")
     servers, domain = hosts_of(name)
-    rounds: list[Round] = []
     for number in range(1, options.runs + 1):
         if options.runs > 1:
             stage.say(f"=== Run {number} of {options.runs}")
         stage.say(f"3. Deploy {OLD}")
         stage.must("deploy", "--env", name, "--tag", OLD, "--force", look=f"Next: inv status --env {name}")
         done = one_round(options, stage, servers, Load(servers, domain))
-        rounds.append(done)
-        stage.say(verdict.table(done))
-        write_summary(rounds)
-    return rounds
+        stage.say(f"\n{verdict.table(done)}\n")
+        yield done
+    stage.say("8. Look at the hosts")
+    stage.must("status", "--env", name, look="Next: inv lab.status")
 
 
 def one_round(options: Options, stage: Stage, servers: tuple[Server, ...], load: Load) -> Round:
     """Upgrade and undo while the load runs. Raises DemoFailed when the load itself does not."""
     deploy = ("deploy", "--env", options.name, "--force", "--tag")
-    stage.say(
-        f"4. Load both kinds of connections, uploads, slow requests and a stream on {len(servers)} hosts"
-    )
+    stage.say(f"4. Load both kinds of connections, uploads, slow requests and a stream on {len(servers)} hosts")
     with load:
         warm_up(stage, load)
         phases = [quiet(stage, load, f"{OLD} serves, nothing changes", options.steady_seconds, OLD)]
@@ -129,9 +124,7 @@ def warm_up(stage: Stage, load: Load) -> None:
         raise DemoFailed("the load has sent nothing. Next: python -m lab.load --url http://ADDRESS")
 
 
-def quiet(
-    stage: Stage, load: Load, title: str, seconds: float, version: str, start: float | None = None
-) -> Phase:
+def quiet(stage: Stage, load: Load, title: str, seconds: float, version: str, start: float | None = None) -> Phase:
     """Let the load run on while nothing changes."""
     begun = stage.clock() if start is None else start
     stage.say(f"   {title}: {seconds:g} s of load")
@@ -188,9 +181,7 @@ def farewell(options: Options, rounds: list[Round]) -> str:
 
 def run_task(words: tuple[str, ...]) -> int:
     """Run a task, its output where ours goes. After Ctrl-C it gets time to undo its work."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", *words], cwd=PROJECT, stdin=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-m", "invoke", *words], cwd=PROJECT, stdin=subprocess.DEVNULL)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -200,15 +191,11 @@ def run_task(words: tuple[str, ...]) -> int:
 
 def read_options(arguments: list[str] | None = None) -> Options:
     """The command line. Exits with code 2 when it cannot be read."""
-    parser = argparse.ArgumentParser(
-        "python -m lab.demo", description="An upgrade under load that loses nothing."
-    )
+    parser = argparse.ArgumentParser("python -m lab.demo", description="An upgrade under load that loses nothing.")
     parser.add_argument("--name", default="lab", help="the lab's name (default: lab)")
     parser.add_argument("--hosts", type=int, default=2, help="how many hosts (default: 2)")
     parser.add_argument("--runs", type=int, default=1, help="how often to upgrade and undo (default: once)")
-    parser.add_argument(
-        "--seconds", type=float, default=8.0, help="steady load before the upgrade (default: 8)"
-    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="steady load before the upgrade (default: 8)")
     after = parser.add_mutually_exclusive_group()
     after.add_argument("--keep", action="store_true", help="leave the lab up at the end (the default)")
     after.add_argument("--down", action="store_true", help="remove the lab at the end")
@@ -225,7 +212,9 @@ def main() -> int:
     rounds: list[Round] = []
     SUMMARY.unlink(missing_ok=True)
     try:
-        rounds = show(options, stage)
+        for done in show(options, stage):
+            rounds.append(done)
+            write_summary(rounds)
         text, exit_code = conclusion(options, rounds)
     except DemoFailed as error:
         text, exit_code = f"The demo stopped: {error}", ExitCode.FAILED

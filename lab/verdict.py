@@ -100,9 +100,7 @@ def problems(done: Round) -> list[str]:
         causes = ", ".join(f"{count} x {cause}" for cause, count in done.load.causes.items())
         found.append(f"{len(done.load.failures)} requests failed: {causes}")
     if done.load.writes_lost:
-        found.append(
-            f"{done.load.writes_lost} of {done.load.writes_acknowledged} acknowledged uploads are lost"
-        )
+        found.append(f"{done.load.writes_lost} of {done.load.writes_acknowledged} acknowledged uploads are lost")
     if not done.load.writes_acknowledged:
         found.append("no upload was acknowledged")
     return found + [text for phase in done.phases for text in _wrong_versions(done, phase)]

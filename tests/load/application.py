@@ -154,9 +154,7 @@ class Application:
             writer.close()
 
 
-async def _next_request(
-    app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Exchange:
+async def _next_request(app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     method, path, _ = head.split("\r\n")[0].split(" ")
     length = next((line[15:] for line in head.split("\r\n") if line.startswith("Content-Length:")), "0")

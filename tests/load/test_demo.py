@@ -132,7 +132,7 @@ def test_show_lab_that_does_not_come_up_says_which_command_failed() -> None:
     hosts = Hosts(Clock(), {"lab.up": 3})
 
     with pytest.raises(DemoFailed, match=r"`inv lab.up --hosts 2 --name lab` ended with exit code 3"):
-        demo.show(OPTIONS, stage_with(hosts, []))
+        list(demo.show(OPTIONS, stage_with(hosts, [])))
     assert hosts.ran == ["lab.up --hosts 2 --name lab"]
 
 
@@ -141,9 +141,7 @@ def test_hosts_of_unknown_lab_says_so() -> None:
         demo.hosts_of("no-such-lab")
 
 
-def test_write_summary_makes_a_file_with_the_promised_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_summary_makes_a_file_with_the_promised_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / ".demo")
     monkeypatch.setattr(demo, "SUMMARY", tmp_path / ".demo" / "summary.json")
     done, _, _ = play()

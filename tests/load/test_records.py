@@ -58,9 +58,7 @@ def test_failures_are_ordered_by_when_they_failed() -> None:
 def test_sightings_name_each_version_with_first_and_last_time() -> None:
     result = result_of(read(1.0, 0.0, "v1"), read(2.0, 0.0, "v1"), read(3.0, 0.0, "v2"))
 
-    seen = [
-        (sighting.version, sighting.answers, sighting.first, sighting.last) for sighting in result.sightings()
-    ]
+    seen = [(sighting.version, sighting.answers, sighting.first, sighting.last) for sighting in result.sightings()]
 
     assert seen == [("v1", 2, 1.0, 2.0), ("v2", 1, 3.0, 3.0)]
 
@@ -72,8 +70,6 @@ def test_sightings_after_a_moment_leave_out_requests_due_before_it() -> None:
 
 
 def test_result_through_json_is_the_same() -> None:
-    result = result_of(
-        read(1.0, version="v1"), Record(2.0, 1.0, Kind.UPLOAD, "web2", cause=Cause.RESET, detail="x")
-    )
+    result = result_of(read(1.0, version="v1"), Record(2.0, 1.0, Kind.UPLOAD, "web2", cause=Cause.RESET, detail="x"))
 
     assert LoadResult.from_json(json.loads(json.dumps(result.as_json()))) == result

@@ -26,12 +26,7 @@ def answers(at: float, version: str, server: str = "web1") -> list[Record]:
 
 def good_records() -> list[Record]:
     times = ((5.0, "v1"), (12.0, "v1"), (21.0, "v1"), (28.0, "v2"), (33.0, "v2"), (45.0, "v2"), (51.0, "v2"))
-    return [
-        record
-        for server in ("web1", "web2")
-        for at, version in times
-        for record in answers(at, version, server)
-    ]
+    return [record for server in ("web1", "web2") for at, version in times for record in answers(at, version, server)]
 
 
 def round_of(*more: Record, records: list[Record] | None = None) -> Round:
@@ -51,9 +46,7 @@ def test_problems_round_as_told_has_none() -> None:
             "1 requests failed: 1 x connection reset",
             id="failure",
         ),
-        pytest.param(
-            answers(45.0, "v3-broken")[0], "web1 showed backend v3-broken", id="broken version served"
-        ),
+        pytest.param(answers(45.0, "v3-broken")[0], "web1 showed backend v3-broken", id="broken version served"),
         pytest.param(answers(33.0, "v1")[0], "web1 showed backend v1", id="old version after the upgrade"),
     ],
 )
@@ -105,9 +98,7 @@ def test_problems_lost_write_is_named() -> None:
 def test_problems_round_without_writes_proves_nothing() -> None:
     done = round_of()
 
-    assert problems(replace(done, load=replace(done.load, writes_acknowledged=0))) == [
-        "no upload was acknowledged"
-    ]
+    assert problems(replace(done, load=replace(done.load, writes_acknowledged=0))) == ["no upload was acknowledged"]
 
 
 def test_table_has_every_request_in_exactly_one_row() -> None:
