@@ -36,7 +36,7 @@ check: setup ## check form, types, layers and every shell text, in seconds
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	cd lab/app && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache --exclude '^$$' .
-	$(BIN)/shellcheck --shell=bash $(SHELL_FILES)
+	$(BIN)/shellcheck $(SHELL_FILES)
 	$(BIN)/python -m pytest -q $(wildcard tests/test_layers.py tests/test_generated_scripts.py)
 
 .PHONY: format

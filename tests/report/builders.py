@@ -30,9 +30,7 @@ class Terminal(io.StringIO):
 
 
 def replaced(service: str = "backend") -> ServicePlan:
-    return ServicePlan(
-        service, Change.REPLACE, NEW, Color.GREEN, OLD, Color.BLUE, ("+NEW_KEY",), ("another image",)
-    )
+    return ServicePlan(service, Change.REPLACE, NEW, Color.GREEN, OLD, Color.BLUE, ("+NEW_KEY",), ("another image",))
 
 
 def kept(service: str = "backend") -> ServicePlan:
@@ -41,9 +39,7 @@ def kept(service: str = "backend") -> ServicePlan:
 
 def plan(host: str = "web1", *services: ServicePlan, secret: str = "") -> Plan:
     start = script(Script(f"podman run --env {secret}", (secret,) if secret else ()), "podman start x")
-    step = Step(
-        "backend.start", "Start backend green", start, 60, script("podman stop x"), "Stop backend green"
-    )
+    step = Step("backend.start", "Start backend green", start, 60, script("podman stop x"), "Stop backend green")
     if services and all(service.change is Change.KEEP for service in services):
         return Plan(host, "deploy", "r2", services)
     return Plan(
@@ -62,14 +58,10 @@ def plan(host: str = "web1", *services: ServicePlan, secret: str = "") -> Plan:
 def environment(*hosts: str, secrets: tuple[str, ...] = ()) -> Environment:
     services = (Service("backend", OLD, 8080, 8080),)
     app = Application("app", "production", "app.test", services)
-    return Environment(
-        "production", tuple(Target(host, "10.0.0.1", "deploy", app) for host in hosts), secrets=secrets
-    )
+    return Environment("production", tuple(Target(host, "10.0.0.1", "deploy", app) for host in hosts), secrets=secrets)
 
 
-def container(
-    *, running: bool = True, started_at: str = "2026-11-23 03:00:00.123456789 +0000 UTC"
-) -> Container:
+def container(*, running: bool = True, started_at: str = "2026-11-23 03:00:00.123456789 +0000 UTC") -> Container:
     status = "running" if running else "exited"
     return Container("app-backend-blue", "backend", Color.BLUE, running, status, started_at, 2, image=OLD)
 

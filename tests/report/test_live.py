@@ -38,17 +38,13 @@ def host(phase: Phase, at: float = NOW) -> Event:
     return Event(at, phase, "said", "web1")
 
 
-def screen(
-    reporter_events: list[Event], *, secrets: tuple[str, ...] = (), environ: Mapping[str, str] = SCREEN
-) -> str:
+def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), environ: Mapping[str, str] = SCREEN) -> str:
     stream = Terminal()
     with choose(stream=stream, environ=environ, secrets=secrets) as reporter:
         reporter.plan([plan("web1"), plan("web2")])
         for event in reporter_events:
             reporter.event(event)
-        reporter.summary(
-            Summary("deploy", "production", "r2", 0, 12.0, (), undo_command="inv deploy --tag v1")
-        )
+        reporter.summary(Summary("deploy", "production", "r2", 0, 12.0, (), undo_command="inv deploy --tag v1"))
     return stream.getvalue()
 
 
@@ -105,9 +101,7 @@ def test_board_events_move_their_host(events: list[Event], mood: Mood, result: s
 
 
 def test_board_running_step_counts_from_its_start() -> None:
-    row = board(step(Phase.STARTED, NOW), step(Phase.DONE, NOW + 5), step(Phase.STARTED, NOW + 6)).visible(
-        10
-    )[0][0]
+    row = board(step(Phase.STARTED, NOW), step(Phase.DONE, NOW + 5), step(Phase.STARTED, NOW + 6)).visible(10)[0][0]
 
     assert row.elapsed(NOW + 8) == 2
 
@@ -141,9 +135,7 @@ def test_live_table_shows_every_host_and_ends_with_the_undo_command() -> None:
 
 
 def test_live_failure_scrolls_by_with_its_log_masked_and_clean() -> None:
-    failed = Event(
-        NOW, Phase.FAILED, "Gate [/red]", "web1", "gate", 3, "token hunter22\x1b]0;evil\x07 [bold]"
-    )
+    failed = Event(NOW, Phase.FAILED, "Gate [/red]", "web1", "gate", 3, "token hunter22\x1b]0;evil\x07 [bold]")
 
     shown = screen([step(Phase.STARTED), failed], secrets=("hunter22",))
 

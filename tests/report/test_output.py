@@ -28,9 +28,7 @@ def test_output_reader_that_left_keeps_the_exit_code() -> None:
         "for _ in range(2000): out.show(['x' * 80])\n"
         "sys.exit(6)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()

@@ -28,9 +28,7 @@ def summary(
     hosts: tuple[HostSummary, ...] = (),
     warnings: tuple[str, ...] = (),
 ) -> Summary:
-    return Summary(
-        "deploy", "production", "r2", exit_code, 63.2, hosts, "All is said.", undo_command, warnings
-    )
+    return Summary("deploy", "production", "r2", exit_code, 63.2, hosts, "All is said.", undo_command, warnings)
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,7 @@ def test_count_line_first_start_is_no_upgrade() -> None:
     first = ServicePlan("backend", Change.FIRST, OLD, Color.BLUE)
 
     assert (
-        count_line([plan("web1", first)])
-        == "1 host: 0 services to upgrade, 1 to start for the first time, 0 unchanged"
+        count_line([plan("web1", first)]) == "1 host: 0 services to upgrade, 1 to start for the first time, 0 unchanged"
     )
 
 

@@ -18,17 +18,13 @@ from tests.report.builders import NOW, Terminal, container, environment, state
 
 def shown(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> str:
     out = io.StringIO()
-    render_status(
-        environment("web1", "web2"), states, json=False, out=out, unreachable=unreachable, environ={}
-    )
+    render_status(environment("web1", "web2"), states, json=False, out=out, unreachable=unreachable, environ={})
     return out.getvalue()
 
 
 def as_json(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> Any:
     out = io.StringIO()
-    render_status(
-        environment("web1", "web2"), states, json=True, out=out, unreachable=unreachable, environ={}
-    )
+    render_status(environment("web1", "web2"), states, json=True, out=out, unreachable=unreachable, environ={})
     return json.loads(out.getvalue())
 
 
@@ -66,9 +62,7 @@ def test_status_backup_release_and_lock_are_told() -> None:
     release = Release("r1", "2026-11-23T03:00:00Z", "deploy", Outcome.UNDONE, (), owner="ann")
     good = replace(release, id="r0", outcome=Outcome.GOOD)
     lock = Lock("t", "bob", "laptop", 1, "deploy v2", NOW - 5, NOW + 100)
-    held = replace(
-        state(), facts=(("last_backup", f"{NOW - 3600}.5 app-r0.db"),), releases=(good, release), lock=lock
-    )
+    held = replace(state(), facts=(("last_backup", f"{NOW - 3600}.5 app-r0.db"),), releases=(good, release), lock=lock)
 
     text = shown({"web1": held})
 
@@ -95,9 +89,7 @@ def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
     out = io.StringIO()
     dirty = replace(state(), lock=Lock("t", "ann\x1b[2J", "hunter22", 1, "x", NOW, NOW + 1))
 
-    render_status(
-        environment("web1", secrets=("hunter22",)), {"web1": dirty}, json=False, out=out, environ={}
-    )
+    render_status(environment("web1", secrets=("hunter22",)), {"web1": dirty}, json=False, out=out, environ={})
 
     assert "\x1b" not in out.getvalue()
     assert "held by ann on •••••• (x)" in out.getvalue()

@@ -37,14 +37,10 @@ def test_clean_control_characters_are_gone(text: str, shown: str) -> None:
 
 @given(st.text())
 def test_clean_any_text_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
-    assert not [
-        char for char in clean(text) if char not in "\n\t" and (char < " " or "\x7f" <= char <= "\x9f")
-    ]
+    assert not [char for char in clean(text) if char not in "\n\t" and (char < " " or "\x7f" <= char <= "\x9f")]
 
 
-@pytest.mark.parametrize(
-    "secret", ["plain-secret", "it's $HOME", 'quo"te\\d', "naïve pässwörd", "a b&c=d/e+f?"]
-)
+@pytest.mark.parametrize("secret", ["plain-secret", "it's $HOME", 'quo"te\\d', "naïve pässwörd", "a b&c=d/e+f?"])
 @pytest.mark.parametrize(
     "form",
     [
