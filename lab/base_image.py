@@ -1,22 +1,21 @@
-"""The image that every lab host starts from: Debian with systemd, sshd, Nginx and Podman, built by mmdebstrap.
+"""The image that every lab host starts from: Debian with systemd, sshd, Nginx and Podman, by mmdebstrap.
 
 It owns the recipe and its cache, keyed by the recipe's hash. It starts no host.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from fabfile.errors import ConfigError, PreflightError
-from lab.machine import LABEL, Machine, cache_directory
+from lab.files import cache_directory, locked
+from lab.machine import LABEL, Machine
 
 RELEASES = ("trixie", "bookworm")
 _COMMON = (
@@ -37,7 +36,7 @@ def host_image(machine: Machine, release: str, say: Callable[[str], None]) -> st
         )
     recipe = hashlib.sha256(f"{release}\n{PACKAGES[release]}\n{_SCRIPT.read_text()}".encode()).hexdigest()[:12]
     image = f"localhost/{LABEL}-{release}:{recipe}"
-    with locked(cache_directory() / f"{release}.lock"):
+    with locked(release):
         if machine.podman("image", "exists", image, check=False).returncode == 0:
             return image
         archive = cache_directory() / f"host-{release}-{recipe}.tar"
@@ -55,17 +54,17 @@ def host_image(machine: Machine, release: str, say: Callable[[str], None]) -> st
 def debian_tree(
     machine: Machine, archive: Path, arguments: list[str], release: str, say: Callable[[str], None]
 ) -> None:
-    """Write a Debian tree as a tar file, whole or not at all. Raises PreflightError with mmdebstrap's last words."""
+    """Write a Debian tree as a tar file, whole or not at all. Raises PreflightError when it cannot be built."""
     partial = archive.with_suffix(".partial")
-    started = time.monotonic()
-    with partial.open("wb") as out:
-        process = subprocess.Popen(
-            [*machine.sudo, "mmdebstrap", *arguments, release, "-"], stdout=out, stderr=subprocess.PIPE, text=True
-        )
+    command = [*machine.sudo, "mmdebstrap", *arguments, release, "-"]
+    with (
+        partial.open("wb") as out,
+        subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) as process,
+    ):
         deadline = threading.Timer(_SECONDS, process.kill)
         deadline.start()
         try:
-            said = _progress(process, started, say)
+            said = _progress(process, say)
             code = process.wait()
         finally:
             deadline.cancel()
@@ -79,15 +78,6 @@ def debian_tree(
     partial.rename(archive)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file while another process of this user must wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def _host_arguments(release: str) -> list[str]:
     return [
         "--variant=minbase",
@@ -99,11 +89,11 @@ def _host_arguments(release: str) -> list[str]:
     ]
 
 
-def _progress(process: subprocess.Popen[str], started: float, say: Callable[[str], None]) -> list[str]:
+def _progress(process: subprocess.Popen[str], say: Callable[[str], None]) -> list[str]:
     """Say mmdebstrap's own stages as they begin; hand back its lines for an error message."""
-    assert process.stderr is not None
+    started = time.monotonic()
     said: list[str] = []
-    for line in process.stderr:
+    for line in process.stderr or ():
         said.append(line.strip())
         if line.startswith("I: ") and not line.startswith(("I: automatically", "I: success")):
             say(f"  {time.monotonic() - started:3.0f} s  {line[3:].strip()}")

@@ -1,4 +1,4 @@
-"""The files that make a lab an environment: inventory, env file, known_hosts. It contacts nothing.
+"""The files that make a lab an environment: keys, inventory, env file, known_hosts. It contacts nothing.
 
 Files are written whole or not at all. The env file is written once and kept, so that a person may edit it.
 """
@@ -6,8 +6,11 @@ Files are written whole or not at all. The env file is written once and kept, so
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from lab.files import replace_file
 
 _INVENTORY = """\
 # Written by `inv lab.up`; lives as long as the lab.
@@ -80,21 +83,41 @@ MAINTENANCE_MODE=false
 """
 
 
-def write_environment(folder: Path, name: str, hosts: Mapping[str, str], keys: Mapping[str, str]) -> None:
-    """Write the lab's environment: `hosts` maps names to addresses, `keys` addresses to public host keys."""
+def make_keys(folder: Path, name: str, hosts: Iterable[str]) -> None:
+    """Make the lab's login key and a key for each host, but for those that are there and whole."""
+    new_key(folder / "id_ed25519", f"lab {name}")
+    for host in hosts:
+        new_key(folder / "host_keys" / host, host)
+
+
+def write_environment(folder: Path, name: str, hosts: Mapping[str, str], others: Mapping[str, str]) -> None:
+    """Write the lab's environment: names and addresses of its hosts, and of others that have a host key."""
     lines = "".join(f"      {host}: {{address: {address}}}\n" for host, address in hosts.items())
-    _replace(folder / "hosts.yaml", _INVENTORY.format(name=name, hosts=lines))
-    _replace(folder / "known_hosts", "".join(f"{address} {key}\n" for address, key in keys.items()))
+    replace_file(folder / "hosts.yaml", _INVENTORY.format(name=name, hosts=lines))
+    keys = [
+        f"{address} {' '.join(public_key(folder / 'host_keys' / host).read_text().split()[:2])}\n"
+        for host, address in (*hosts.items(), *others.items())
+    ]
+    replace_file(folder / "known_hosts", "".join(keys))
     settings = folder / f"{name}.env"
     if not settings.exists():
-        _replace(settings, _SETTINGS.format(secret=secrets.token_hex(32)), mode=0o600)
+        replace_file(settings, _SETTINGS.format(secret=secrets.token_hex(32)), mode=0o600)
 
 
-def _replace(path: Path, text: str, mode: int = 0o644) -> None:
-    if path.exists() and path.read_text() == text:
+def public_key(private: Path) -> Path:
+    """Where the public half of a key lies."""
+    return private.with_name(f"{private.name}.pub")
+
+
+def new_key(path: Path, comment: str) -> None:
+    """Make an ed25519 key pair at that path unless a whole one is there."""
+    if path.exists() and public_key(path).exists():
         return
-    partial = path.with_name(f"{path.name}.new")
-    partial.touch(mode=mode)
-    partial.chmod(mode)
-    partial.write_text(text)
-    partial.rename(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}.half")
+    for leftover in (half, public_key(half), path, public_key(path)):
+        leftover.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(half)]
+    subprocess.run(command, timeout=60, check=True)
+    public_key(half).rename(public_key(path))
+    half.rename(path)

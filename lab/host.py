@@ -1,20 +1,18 @@
 """One lab host: its container, its volumes, and what a test does to it.
 
-It owns the life of that one container. It knows nothing of the application, nor of other hosts but their addresses.
+It owns the life of that one container. It knows nothing of the application, nor of other hosts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import socket
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from fabfile.errors import HostUnreachable, StepFailed
 from lab.machine import LABEL, Machine
@@ -57,7 +55,7 @@ class Host:
     def sh(
         self, script: str, user: str = "root", *, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script on the host, not over SSH. Raises StepFailed with its output when `check` and it fails."""
+        """Run a script on the host, without SSH. Raises StepFailed with its output if `check` and it fails."""
         environment = _ENVIRONMENT[user]
         options = [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
         done = self.machine.podman(
@@ -128,19 +126,21 @@ def wait_for(
         sleep(0.05)
 
 
-def create(
-    host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]
-) -> None:
+def create(host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]) -> None:
     """Make and boot the host's container with these files in it, unless the very same one exists already.
 
-    `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container made
-    from another recipe is replaced; one that is down is started.
+    `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container
+    made from another recipe is replaced; one that is down is started.
     """
     archive = _archive(files)
     arguments = _arguments(host, laboratory, image, registry, role)
     spec = hashlib.sha256(repr(arguments).encode() + archive).hexdigest()[:16]
     asked = host.machine.podman(
-        "inspect", "--format", '{{index .Config.Labels "spec"}} {{.State.Status}}', host.container, check=False
+        "inspect",
+        "--format",
+        '{{index .Config.Labels "spec"}} {{.State.Status}}',
+        host.container,
+        check=False,
     )
     found, _, state = asked.stdout.strip().partition(" ")
     if asked.returncode == 0 and found == spec and state in ("running", "exited"):
@@ -173,7 +173,14 @@ def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str
         *("--label", f"{LABEL}={laboratory}", "--label", f"host={host.name}", "--label", f"role={role}"),
         *("--label", f"address={host.address}"),
         # A fixed hardware address, so that neighbours need not learn a new one after a reboot.
-        *("--network", laboratory, "--ip", host.address, "--mac-address", "02:00:0a:{:02x}:{:02x}:{:02x}".format(*last)),
+        *(
+            "--network",
+            laboratory,
+            "--ip",
+            host.address,
+            "--mac-address",
+            "02:00:0a:{:02x}:{:02x}:{:02x}".format(*last),
+        ),
         *("--add-host", f"registry:{registry}"),
         *("--privileged", "--systemd=always", "--cgroupns=private", "--stop-signal", "SIGRTMIN+3"),
         *("--volume", f"{containers}:/var/lib/containers", "--volume", f"{home}:/home"),
@@ -185,7 +192,7 @@ def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str
 
 
 def _archive(files: dict[str, bytes | str]) -> bytes:
-    """A tar of the files: private keys (0600) by their name, everything else 0644; the same bytes each time."""
+    """A tar of the files: private keys (0600) by their name, the rest 0644; the same bytes each time."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for path, content in sorted(files.items()):
@@ -206,19 +213,3 @@ def _greets(address: str, port: int) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
-
-
-def new_key(path: Path, comment: str) -> None:
-    """Make an ed25519 key pair at that path unless a whole one is there."""
-    if path.exists() and path.with_suffix(".pub").exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    program = shutil.which("ssh-keygen") or "ssh-keygen"
-    half = path.with_name(f"{path.name}.half")
-    for leftover in (half, half.with_suffix(".half.pub"), path, path.with_suffix(".pub")):
-        leftover.unlink(missing_ok=True)
-    subprocess.run(
-        [program, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(half)], timeout=60, check=True
-    )
-    half.with_name(f"{half.name}.pub").rename(path.with_name(f"{path.name}.pub"))
-    half.rename(path)

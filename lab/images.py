@@ -1,7 +1,7 @@
 """The sample application as OCI images, and the registry that the lab's hosts pull them from.
 
-Images are written as layers, configurations and manifests, with no build tool: equal content has equal digests on
-every machine, and what the registry holds already is not sent again. It knows the registry's HTTP interface alone.
+Images are written as layers, configurations and manifests, with no build tool: equal content has equal digests
+on every machine, and what the registry holds already is not sent again. Hosts are started elsewhere.
 Source: the OCI image and distribution specifications.
 """
 
@@ -12,15 +12,17 @@ import hashlib
 import http.client
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile.errors import PreflightError
-from lab.base_image import debian_tree, locked
+from lab.base_image import debian_tree
+from lab.files import cache_directory, locked, replace_file
 from lab.host import Host, wait_for
-from lab.machine import Machine, cache_directory
+from lab.machine import Machine
 
 APPLICATION = Path(__file__).parent / "app"
 REPOSITORY = "memoryark"
@@ -41,12 +43,14 @@ TAGS: Mapping[str, str] = {
 
 _RELEASE = "trixie"
 _PACKAGES = "python3,dash,base-files"
+#: What is compiled now need not be compiled at each start of a container.
+_COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.*"
 #: `extract` unpacks packages and runs no script of theirs: the tree is a third of what `minbase` makes.
 _TREE = [
     "--variant=extract",
     f"--include={_PACKAGES}",
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "lintian")),
-    '--extract-hook=chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.13',
+    f'--extract-hook=chroot "$1" sh -c "{_COMPILE}"',
 ]
 _LEFT_OUT = ("./dev", "./proc", "./sys", "./var/cache", "./var/lib", "./usr/share/perl5", "./boot")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -140,9 +144,7 @@ def publish(registry: Registry, machine: Machine, say: Callable[[str], None]) ->
         for tag in TAGS
         for service in ("backend", "frontend")
     }
-    partial = stamp.with_suffix(".partial")
-    partial.write_text(json.dumps(published, indent=1))
-    partial.rename(stamp)
+    replace_file(stamp, json.dumps(published, indent=1))
 
 
 def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
@@ -224,14 +226,12 @@ def _application_layer() -> Layer:
 def _base_layer(machine: Machine, say: Callable[[str], None]) -> Layer:
     """Python and what it needs, from the cache or built there in some ten seconds."""
     compressed = cache_directory() / f"application-{_recipe()}.tar.gz"
-    with locked(cache_directory() / "application.lock"):
+    with locked("application"):
         if not compressed.exists():
             say("Building the sample application's base layer, once per machine: some ten seconds")
             tree = compressed.with_suffix(".tree")
             debian_tree(machine, tree, _TREE, _RELEASE, say)
-            partial = compressed.with_suffix(".partial")
-            partial.write_bytes(_layer(_without_ballast(tree)).blob.content)
-            partial.rename(compressed)
+            replace_file(compressed, _layer(_without_ballast(tree)).blob.content)
             tree.unlink()
     content = compressed.read_bytes()
     tar_digest = hashlib.sha256(gzip.decompress(content)).hexdigest()
@@ -259,8 +259,6 @@ def _recipe() -> str:
 
 
 def _architecture() -> str:
-    import platform
-
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 

@@ -1,7 +1,7 @@
 """A whole lab: its network, its hosts, its registry, and the files that make it an environment.
 
-What runs on the machine decides, found by label; no file remembers it. Labs of different names, and of different
-clones, share nothing but base images.
+What runs on the machine decides, found by label; no file remembers it. Labs of different names, and of
+different clones, share nothing but base images.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
-from fabfile.errors import ConfigError, PreflightError
-from lab.base_image import host_image, locked
-from lab.environment import write_environment
-from lab.host import Host, create, new_key, remove
+from fabfile.errors import ConfigError
+from lab.base_image import host_image
+from lab.environment import make_keys, public_key, write_environment
+from lab.files import locked
+from lab.host import Host, create, remove
 from lab.images import PORT, Registry, publish
-from lab.machine import LABEL, Machine, cache_directory, find_machine, labelled
+from lab.machine import LABEL, Machine, find_machine, labelled
+from lab.network import ensure_network, remove_networks
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAXIMUM_HOSTS = 32
-_SUBNETS = tuple(IPv4Network(f"10.213.{number}.0/24") for number in range(256))
 _REGISTRY_NUMBER, _FIRST_HOST_NUMBER = 5, 11
 _PARALLEL = 4
 _TRUST = f'[[registry]]\nlocation = "registry:{PORT}"\ninsecure = true\n'
@@ -40,7 +40,7 @@ _REGISTRY_FILES: dict[str, bytes | str] = {
         b"http: {addr: ':%d'}\n" % PORT
     ),
 }
-#: On cgroup v1 systemd does not notice in a container that a user's last process ended, and waits two minutes.
+#: On cgroup v1 systemd, in a container, misses the end of a user's last process and waits two minutes.
 _LEGACY_FILES: dict[str, bytes | str] = {
     "/etc/systemd/system/user@.service.d/lab.conf": b"[Service]\nTimeoutStopSec=5s\n",
 }
@@ -63,7 +63,7 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class Lab:
-    """A running lab. `root` is its folder `.lab/<name>`, `id` what its containers and its network are named after."""
+    """A running lab. `root` is its folder `.lab/<name>`; containers and network are named after `id`."""
 
     name: str
     id: str
@@ -72,6 +72,11 @@ class Lab:
     image: str
     hosts: tuple[Host, ...]
     registry: Registry
+
+    @property
+    def machines(self) -> tuple[Host, ...]:
+        """The hosts and the registry's."""
+        return (self.registry.host, *self.hosts)
 
     def host(self, name: str) -> Host:
         """The host of that name. Raises KeyError when there is none."""
@@ -90,7 +95,7 @@ class Lab:
         key = self.root / "host_keys" / host.name
         files: dict[str, bytes | str] = {
             "/etc/ssh/ssh_host_ed25519_key": key.read_bytes(),
-            "/etc/ssh/ssh_host_ed25519_key.pub": key.with_name(f"{key.name}.pub").read_bytes(),
+            "/etc/ssh/ssh_host_ed25519_key.pub": public_key(key).read_bytes(),
             "/etc/ssh/lab_authorized_keys": (self.root / "id_ed25519.pub").read_bytes(),
             "/etc/containers/registries.conf.d/lab.conf": _TRUST.encode(),
         }
@@ -122,14 +127,16 @@ def up(
     _check(hosts, name)
     machine = find_machine()
     folder = root / ".lab" / name
-    with locked(root / ".lab" / f"{name}.lock"):
+    with locked(_identity(root, name)):
         image = host_image(machine, release, say)
         laboratory = _design(machine, folder, name, hosts, image)
-        _make_keys(laboratory)
+        make_keys(folder, name, [host.name for host in laboratory.machines])
         say(f"Booting {hosts} {release} hosts ({laboratory.hosts[0].address} on) and a registry")
         _boot_all(laboratory)
         publish(laboratory.registry, machine, say)
-        _write_files(laboratory)
+        registry = laboratory.registry.host
+        addresses = {host.name: host.address for host in laboratory.hosts}
+        write_environment(folder, name, addresses, {registry.name: registry.address})
     say(f"Lab {name} is up: {', '.join(f'{host.name} {host.address}' for host in laboratory.hosts)}")
     return laboratory
 
@@ -138,19 +145,17 @@ def down(name: str = "lab", *, root: Path = PROJECT, say: Callable[[str], None] 
     """Take everything of a lab away, whatever state it is in; base images stay cached."""
     _check(1, name)
     machine = find_machine()
-    lock = root / ".lab" / f"{name}.lock"
-    with locked(lock):
-        identity = _identity(root, name)
+    identity = _identity(root, name)
+    with locked(identity):
         containers = labelled(machine, "ps", identity)
         if containers:
             machine.podman("rm", "--force", "--time", "0", *containers)
-        volumes = [volume for volume in _all_volumes(machine) if volume.startswith(f"{identity}-")]
+        listed = machine.podman("volume", "ls", "--format", "{{.Name}}").stdout.split()
+        volumes = [volume for volume in listed if volume.startswith(f"{identity}-")]
         if volumes:
             machine.podman("volume", "rm", "--force", *volumes)
-        for network in labelled(machine, "network", identity):
-            machine.podman("network", "rm", "--force", network)
+        remove_networks(machine, identity)
         shutil.rmtree(root / ".lab" / name, ignore_errors=True)
-        lock.unlink()
     say(f"Lab {name} is down: {len(containers)} containers and {len(volumes)} volumes removed")
 
 
@@ -188,7 +193,7 @@ def _identity(root: Path, name: str) -> str:
 def _design(machine: Machine, folder: Path, name: str, hosts: int, image: str) -> Lab:
     """The lab as it is to be, on the network that it has or now gets."""
     identity = _identity(folder.parent.parent, name)
-    subnet = _network(machine, identity)
+    subnet = ensure_network(machine, identity)
 
     def host(host_name: str, number: int) -> Host:
         return Host(host_name, str(subnet[number]), f"{identity}-{host_name}", machine)
@@ -197,54 +202,9 @@ def _design(machine: Machine, folder: Path, name: str, hosts: int, image: str) -
     return Lab(name, identity, folder, machine, image, made, Registry(host("registry", _REGISTRY_NUMBER)))
 
 
-def _network(machine: Machine, identity: str) -> IPv4Network:
-    """The lab's own network, made on a subnet that nothing here uses."""
-    with locked(cache_directory() / "network.lock"):
-        known = json.loads(machine.podman("network", "inspect", *_all_networks(machine)).stdout)
-        for network in known:
-            if network["name"] == identity:
-                return IPv4Network(network["subnets"][0]["subnet"])
-        taken = _subnets(known) | _routes(machine)
-        for subnet in _SUBNETS:
-            if not any(subnet.overlaps(other) for other in taken):
-                machine.podman(
-                    *("network", "create", "--disable-dns", "--subnet", str(subnet)),
-                    *("--label", f"{LABEL}={identity}", identity),
-                )
-                return subnet
-    raise PreflightError("No free subnet is left within 10.213.0.0/16.", next_step="inv lab.down the labs you do not use")
-
-
-def _all_networks(machine: Machine) -> list[str]:
-    return machine.podman("network", "ls", "--format", "{{.Name}}").stdout.split()
-
-
-def _all_volumes(machine: Machine) -> list[str]:
-    return machine.podman("volume", "ls", "--format", "{{.Name}}").stdout.split()
-
-
-def _subnets(networks: Iterable[dict[str, list[dict[str, str]]]]) -> set[IPv4Network]:
-    listed = {ip_network(part["subnet"]) for network in networks for part in network.get("subnets") or []}
-    return {subnet for subnet in listed if isinstance(subnet, IPv4Network)}
-
-
-def _routes(machine: Machine) -> set[IPv4Network]:
-    """What this machine routes somewhere already, but for the default route."""
-    routes = json.loads(machine.run("ip", "-json", "-4", "route").stdout or "[]")
-    return {IPv4Network(route["dst"]) for route in routes if route["dst"][0].isdigit()}
-
-
-def _make_keys(laboratory: Lab) -> None:
-    laboratory.root.mkdir(parents=True, exist_ok=True)
-    new_key(laboratory.root / "id_ed25519", f"lab {laboratory.name}")
-    for host in (*laboratory.hosts, laboratory.registry.host):
-        new_key(laboratory.root / "host_keys" / host.name, host.name)
-
-
 def _boot_all(laboratory: Lab) -> None:
     """Boot what is not up, remove hosts beyond the wanted number, and wait for all of them."""
-    wanted = (laboratory.registry.host, *laboratory.hosts)
-    names = {host.container for host in wanted}
+    names = {host.container for host in laboratory.machines}
     for container in labelled(laboratory.machine, "ps", laboratory.id):
         if container not in names:
             remove(Host(container, "", container, laboratory.machine))
@@ -254,28 +214,23 @@ def _boot_all(laboratory: Lab) -> None:
         host.wait_until_up()
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        list(pool.map(boot, wanted))
+        list(pool.map(boot, laboratory.machines))
     laboratory.registry.wait_until_up()
 
 
-def _write_files(laboratory: Lab) -> None:
-    keys = {}
-    for host in (*laboratory.hosts, laboratory.registry.host):
-        words = (laboratory.root / "host_keys" / f"{host.name}.pub").read_text().split()
-        keys[host.address] = " ".join(words[:2])
-    addresses = {host.name: host.address for host in laboratory.hosts}
-    write_environment(laboratory.root, laboratory.name, addresses, keys)
-
-
 def shell_command(laboratory: str, host: str, *, root: Path = PROJECT) -> list[str]:
-    """The `ssh` command that opens a shell on a lab host as the deploy user. Raises ConfigError when it is not up."""
+    """The `ssh` command that logs in to a lab host as the deploy user. Raises ConfigError if it is not up."""
     found = [line for line in status(root=root) if line.lab == laboratory and line.host == host]
     if not found or found[0].state != "running":
         up_now = ", ".join(f"{line.lab}/{line.host}" for line in status(root=root)) or "none"
         raise ConfigError(f"No host {host!r} of lab {laboratory!r} is up; there are: {up_now}.", next_step="inv lab.up")
     folder = root / ".lab" / laboratory
     user = "root" if host == "registry" else "deploy"
-    options = ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={folder / 'known_hosts'}", "IdentitiesOnly=yes"]
+    options = [
+        "StrictHostKeyChecking=yes",
+        f"UserKnownHostsFile={folder / 'known_hosts'}",
+        "IdentitiesOnly=yes",
+    ]
     chosen = [part for option in options for part in ("-o", option)]
     return ["ssh", "-F", "/dev/null", *chosen, "-i", str(folder / "id_ed25519"), f"{user}@{found[0].address}"]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile.errors import PreflightError
+from lab.files import cache_directory, replace_file
 
 #: Debian packages that a machine needs to carry a lab.
 packages: tuple[str, ...] = tuple((Path(__file__).parent / "packages.txt").read_text().split())
@@ -34,15 +35,22 @@ PROGRAMS = {
 LABEL = "rolling-lab"
 CAP_SYS_RESOURCE = 1 << 24
 _SEARCH = os.pathsep.join(
-    [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/podman", "/usr/libexec/podman"]
+    [
+        os.environ.get("PATH", ""),
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+        "/usr/lib/podman",
+        "/usr/libexec/podman",
+    ]
 )
 
-#: Crun refuses a v1 hierarchy with v2 mounted beside it, so Podman sees one without: in a mount namespace that a
-#: file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
-#: Source: unshare(1), "the mount namespace can be made persistent by a bind mount" on a private mount.
-_NAMESPACE = """
+#: Crun refuses a v1 hierarchy with v2 mounted beside it, so Podman sees one without: in a mount namespace that
+#: a file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
+#: Source: unshare(1), --mount=file: a bind mount on a private mount point makes the namespace persistent.
+NAMESPACE = """
 set -eu
-directory=/run/rolling-lab
+directory=$1 hidden=$2
 mkdir -p "$directory"
 exec 9>"$directory.lock"
 flock 9
@@ -50,9 +58,11 @@ if nsenter --mount="$directory/namespace" true 2>/dev/null; then exit 0; fi
 mountpoint -q "$directory" || mount --bind "$directory" "$directory"
 mount --make-private "$directory"
 : >"$directory/namespace"
-unshare --mount="$directory/namespace" umount /sys/fs/cgroup/unified
+unshare --mount="$directory/namespace" umount "$hidden"
 echo made
 """
+
+_PLACES = ("/run/rolling-lab", "/sys/fs/cgroup/unified")
 
 _FACTS = """
 [ -f /sys/fs/cgroup/cgroup.controllers ] && echo v2 || echo v1
@@ -60,14 +70,6 @@ _FACTS = """
 sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status
 ulimit -H -n
 """
-
-
-def cache_directory() -> Path:
-    """Where base images wait between labs: outside every clone, one per user."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    directory = Path(root) / LABEL
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 @dataclass(frozen=True)
@@ -104,25 +106,25 @@ class Machine:
 
     def podman_command(self, *arguments: str) -> list[str]:
         """The argv of a Podman command, without the way to become root."""
-        enter = ["nsenter", "--mount=/run/rolling-lab/namespace"] if self.hybrid else []
+        enter = ["nsenter", f"--mount={_PLACES[0]}/namespace"] if self.hybrid else []
         configuration = cache_directory() / "containers.conf"
         return [*enter, "env", f"CONTAINERS_CONF={configuration}", "podman", *arguments]
 
 
 def find_machine() -> Machine:
-    """Look at this machine and make it ready to carry labs. Raises PreflightError listing all that is missing."""
+    """Look at this machine and make it ready for labs. Raises PreflightError listing all that is missing."""
     sudo = _way_to_root()
     _refuse_missing(missing_programs(PROGRAMS), sudo)
     prefix = sudo or ()
     facts = subprocess.run([*prefix, "sh", "-c", _FACTS], capture_output=True, text=True, timeout=60, check=False)
     if facts.returncode != 0:
         raise PreflightError(
-            f"The lab needs root, and sudo refused: {facts.stderr.strip()}", next_step="run sudo -v, then again"
+            f"The lab needs root, and sudo refused: {facts.stderr.strip()}",
+            next_step="run sudo -v, then again",
         )
     version, hybrid, capabilities, open_files = facts.stdout.split()
     machine = Machine(prefix, hybrid == "hybrid", version == "v1", _limits(capabilities, open_files))
-    configuration = cache_directory() / "containers.conf"
-    configuration.write_text('[network]\nnetwork_backend = "netavark"\n')
+    replace_file(cache_directory() / "containers.conf", '[network]\nnetwork_backend = "netavark"\n')
     if machine.hybrid:
         _ensure_namespace(machine)
     return machine
@@ -176,8 +178,8 @@ def _limits(capabilities: str, open_files: str) -> tuple[str, ...]:
 
 
 def _ensure_namespace(machine: Machine) -> None:
-    """Enter or make the lab's mount namespace; what ran in a lost one is stopped, since its networks are lost too."""
-    if machine.run("sh", "-c", _NAMESPACE).stdout.strip() == "made":
+    """Make the mount namespace unless it is there; what ran in a lost one is stopped, its networks are gone."""
+    if machine.run("sh", "-c", NAMESPACE, "sh", *_PLACES).stdout.strip() == "made":
         running = labelled(machine, "ps")
         if running:
             machine.podman("stop", "--time", "5", *running, check=False)

@@ -1,7 +1,7 @@
-"""The sample application's backend: uploads in files and SQLite, slow answers, an event stream, and faults on demand.
+"""The sample application's backend: uploads, slow answers, an event stream, and faults on demand.
 
-It keeps what it has acknowledged: a 201 means that file and row are on disk. Two colors may run on one database.
-The image says which version it is (VERSION) and how it misbehaves (FAULT, see `Fault`).
+It keeps what it has acknowledged: a 201 means that file and row are on disk. Two colors may run on one
+database. The image says which version it is (VERSION) and how it misbehaves (FAULT, see `Fault`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def prepare() -> None:
     with closing(connect()) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(
-            "CREATE TABLE IF NOT EXISTS uploads (id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,"
+            "CREATE TABLE IF NOT EXISTS uploads"
+            " (id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,"
             " version TEXT NOT NULL, at REAL NOT NULL)"
         )
 

@@ -15,7 +15,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: While draining: how long an idle connection may still bring a request, and how long running requests may take.
+#: While draining: how long an idle connection may still bring a request, and how long requests may take.
 IDLE_GRACE_SECONDS = 1.5
 FINISH_SECONDS = 8.0
 #: Longer than the 60 s of Nginx, so that the proxy closes an idle connection and never the application.
@@ -49,7 +49,7 @@ class DrainingServer(ThreadingHTTPServer):
             self.open_connections -= 1
             self._changed.notify_all()
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as inherited
         """A client that went away is no error of ours; anything else is printed in one line."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
@@ -97,11 +97,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         super().handle_one_request()
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         """Every method goes to `respond`."""
         self.respond()
 
-    do_POST = do_HEAD = do_GET  # noqa: N815
+    do_POST = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
 
     def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         """Send one whole answer; the last one on this connection while draining."""
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _buffered(self) -> bool:
-        """Whether bytes that came together with the last request wait in the reader, where select sees nothing."""
+        """Whether bytes that came with the last request wait in the reader, where select sees nothing."""
         self.connection.setblocking(False)
         try:
             return bool(self.rfile.peek(1))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The sample application's frontend: one static page that shows the version. It never talks to the backend."""
+"""The sample application's frontend: one static page that shows the version. It never calls the backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PAGE = f"""<!doctype html>
 <h1>MemoryArk</h1>
 <p>Frontend <strong id="version">{html.escape(VERSION)}</strong>, backend <strong id="backend">…</strong></p>
 <script>
-fetch("/api/version").then(r => r.json()).then(v => document.getElementById("backend").textContent = v.version);
+fetch("/api/version").then(r => r.json()).then(v => {{
+  document.getElementById("backend").textContent = v.version;
+}});
 </script>
 </body>
 </html>
