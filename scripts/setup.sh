@@ -36,7 +36,7 @@ missing_packages() {
     local installed package
     # shellcheck disable=SC2016  # the braces belong to dpkg-query
     installed=$(dpkg-query --show --showformat '${Package} ${db:Status-Status}\n' 2>/dev/null | sed -n 's/ installed$//p')
-    wanted_packages | while read -r package; do
+    wanted_packages | sort -u | while read -r package; do
         [ -z "$package" ] || grep -qxF -- "$package" <<<"$installed" || echo "$package"
     done
 }
@@ -73,7 +73,7 @@ prepare_debian() {
         return
     fi
     mapfile -t missing < <(missing_packages)
-    if [ "${#missing[@]}" -gt 0 ] && ! install_packages "${missing[@]}"; then
+    if [ "${#missing[@]}" -gt 0 ] && ! install_packages "${missing[@]}" && find_python >/dev/null; then
         say "going on without them: deploying works, the lab (make demo, make test) will not."
     fi
 }

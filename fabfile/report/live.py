@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import RLock
 from types import TracebackType
 from typing import IO, cast
@@ -36,7 +36,7 @@ _MARGIN = 5
 class LiveReporter:
     """Redraws the table four times a second while events arrive; failures and notes scroll by above it."""
 
-    def __init__(self, output: Output, *, colors: bool = True, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, output: Output, *, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._output = output
         self._clock = clock
         self._board = Board()
@@ -45,7 +45,9 @@ class LiveReporter:
         self._rows = RLock()
         self._drawing = RLock()
         self._host_columns = 0
-        self._console = Console(file=cast("IO[str]", output), no_color=not colors, highlight=False)
+        self._console = Console(
+            file=cast("IO[str]", output), no_color=bool(environ.get("NO_COLOR")), highlight=False, _environ=environ
+        )
         self._live: Live | None = None
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:

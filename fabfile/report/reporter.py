@@ -54,7 +54,7 @@ def choose(
         # Rich costs 60 ms to import: only who watches pays for it.
         from fabfile.report.live import LiveReporter
 
-        return LiveReporter(output, colors=not environ.get("NO_COLOR"))
+        return LiveReporter(output, environ=environ)
     from fabfile.report.plain import PlainReporter
 
     return PlainReporter(output)

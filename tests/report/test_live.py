@@ -181,7 +181,7 @@ def test_live_cursor_comes_back_when_the_run_breaks_off() -> None:
 
 def test_live_many_threads_none_waits_for_ever() -> None:
     stream = Terminal()
-    reporter = LiveReporter(Output(stream))
+    reporter = LiveReporter(Output(stream), environ=SCREEN)
 
     def work(name: str) -> None:
         for number in range(30):
