@@ -26,7 +26,7 @@ class LocalHost:
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
         """Run the script; raises ConnectionDropped when it outlives its time, Cancelled when it was given up."""
-        program = f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode()
+        program: bytes | None = f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode()
         deadline = time.monotonic() + timeout_seconds
         with subprocess.Popen(
             ["sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -35,6 +35,7 @@ class LocalHost:
                 try:
                     output, errors = process.communicate(program, timeout=_POLL_SECONDS)
                 except subprocess.TimeoutExpired:
+                    program = None  # communicate() goes on sending what it was given first, and refuses it twice
                     if cancelled is not None and cancelled.is_set():
                         process.kill()
                         raise Cancelled(self._name) from None

@@ -1,0 +1,54 @@
+"""The application that the tests of commands, plans and remote work with."""
+
+from __future__ import annotations
+
+from fabfile.model import Application, Drain, Gate, Image, Mount, Probe, Route, Service
+
+DIGEST = {"backend": "sha256:" + "a" * 64, "frontend": "sha256:" + "b" * 64, "worker": "sha256:" + "c" * 64}
+
+
+def image(name: str, tag: str = "v2", digest: str = "") -> Image:
+    return Image(f"registry.test:5000/shop/{name}", tag, digest or DIGEST[name])
+
+
+def backend(**changes: object) -> Service:
+    values: dict[str, object] = {
+        "name": "backend",
+        "image": image("backend"),
+        "container_port": 8080,
+        "stable_port": 8080,
+        "gate": Gate("/api/health", deadline_seconds=20, start_period_seconds=5),
+        "drain": Drain(deadline_seconds=6, stop_seconds=4),
+        "routes": (Route("/api/", stream=True),),
+        "mounts": (Mount("/srv/shop/data", "/app/data"), Mount("/srv/shop/config", "/app/config", True)),
+        "alias": "backend",
+        "env": (("SECRET_KEY", "s3cret'x"), ("LEVEL", "info")),
+        "memory_bytes": 512 * 1024**2,
+        "cpus": 1.5,
+    }
+    return Service(**(values | changes))  # type: ignore[arg-type]
+
+
+def frontend(**changes: object) -> Service:
+    values: dict[str, object] = {
+        "name": "frontend",
+        "image": image("frontend"),
+        "container_port": 7001,
+        "stable_port": 7001,
+        "gate": Gate("/health"),
+        "routes": (Route("/"),),
+        "alias": "frontend",
+    }
+    return Service(**(values | changes))  # type: ignore[arg-type]
+
+
+def application(*services: Service, **changes: object) -> Application:
+    values: dict[str, object] = {
+        "name": "shop",
+        "environment": "production",
+        "domain": "shop.test",
+        "services": services or (backend(), frontend()),
+        "full_chain": Probe("frontend", "/api/health"),
+        "database": "/srv/shop/data/shop.db",
+    }
+    return Application(**(values | changes))  # type: ignore[arg-type]

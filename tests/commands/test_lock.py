@@ -1,0 +1,200 @@
+"""The lock of a host, for real: under `sh` in a directory of the test's own."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import lock
+from fabfile.commands.shell import script
+from fabfile.model import Lock
+from tests.commands.running import HOSTILE, sh
+
+MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
+THEIRS = Lock("theirs", "bob", "ci", 42, "deploy v1", 0, 0)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> str:
+    """A directory whose name needs quotes."""
+    directory = tmp_path / "it's a $(home)"
+    directory.mkdir()
+    return str(directory)
+
+
+def take(home: str, holder: Lock = MINE, lease: float = 60, dead: str = "") -> subprocess.CompletedProcess[str]:
+    return sh(script(lock.acquire(home, holder, lease_seconds=lease, dead_token=dead), "echo went on"))
+
+
+def held(home: str) -> Lock | None:
+    file = Path(home, "lock", "held")
+    return lock.parse(file.read_text("utf-8")) if file.exists() else None
+
+
+def test_acquire_free_host_takes_it_for_the_lease(home: str) -> None:
+    done = take(home, lease=60)
+
+    found = held(home)
+    assert (done.returncode, done.stdout) == (0, "went on\n")
+    assert found is not None
+    assert replace(found, acquired_at=0, expires_at=0) == MINE
+    assert found.expires_at - found.acquired_at == 60
+
+
+def test_acquire_live_other_holder_is_refused_and_named(home: str) -> None:
+    take(home, THEIRS)
+
+    done = take(home)
+
+    named = lock.parse(done.stdout)
+    assert done.returncode == lock.HELD_STATUS
+    assert (named and named.owner, held(home)) == ("bob", named)
+    assert "went on" not in done.stdout
+
+
+def test_acquire_own_lock_again_is_no_takeover(home: str) -> None:
+    take(home)
+
+    assert take(home).stdout == "went on\n"
+
+
+def test_acquire_expired_lease_is_taken_over_and_said(home: str) -> None:
+    take(home, THEIRS, lease=-5)
+
+    done = take(home)
+
+    former = lock.parse(done.stdout)
+    assert done.stdout.startswith("takeover\n")
+    assert (former and former.token, held(home) and held(home).token) == ("theirs", "mine")  # type: ignore[union-attr]
+
+
+def test_acquire_lease_of_a_run_known_to_be_dead_is_taken_over(home: str) -> None:
+    take(home, THEIRS)
+
+    done = take(home, dead="theirs")
+
+    assert done.stdout.startswith("takeover\n")
+
+
+def test_acquire_another_token_than_the_dead_one_is_refused(home: str) -> None:
+    take(home, THEIRS)
+
+    assert take(home, dead="somebody else").returncode == lock.HELD_STATUS
+
+
+def test_acquire_garbage_in_the_file_counts_as_expired(home: str) -> None:
+    Path(home, "lock").mkdir()
+    Path(home, "lock", "held").write_text("half a li")
+
+    assert take(home).returncode == 0
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_acquire_hostile_reason_stays_one_line_and_runs_nothing(value: str, home: str) -> None:
+    take(home, replace(MINE, reason=value, owner=value))
+
+    found = held(home)
+    assert found is not None
+    assert (found.token, found.pid) == ("mine", 41)
+    assert not list(Path(home).rglob("pwned"))
+
+
+def test_acquire_reason_with_percent_and_backslash_is_kept_as_it_is(home: str) -> None:
+    take(home, replace(MINE, reason="100 % \\n done"))
+
+    found = held(home)
+    assert found is not None
+    assert found.reason == "100 % \\n done"
+
+
+def test_acquire_twenty_at_once_lets_exactly_one_through(home: str) -> None:
+    texts = [script(lock.acquire(home, replace(MINE, token=f"run-{n}"), lease_seconds=60)).text for n in range(20)]
+    running = [subprocess.Popen(["sh", "-c", text], stdout=subprocess.PIPE, text=True) for text in texts]
+
+    outputs = [process.communicate(timeout=30)[0] for process in running]
+
+    winners = [n for n, process in enumerate(running) if process.returncode == 0]
+    losers = {process.returncode for process in running} - {0}
+    assert (len(winners), losers) == (1, {lock.HELD_STATUS})
+    assert {lock.parse(output).token for output in outputs if output} == {f"run-{winners[0]}"}  # type: ignore[union-attr]
+
+
+def test_renew_own_lock_pushes_only_the_lease_out(home: str) -> None:
+    take(home, lease=10)
+    before = held(home)
+
+    done = sh(script(lock.renew(home, "mine", lease_seconds=500), "echo went on"))
+
+    after = held(home)
+    assert before is not None
+    assert after is not None
+    assert done.stdout == "went on\n"
+    assert after.expires_at - before.expires_at >= 489
+    assert replace(after, expires_at=0) == replace(before, expires_at=0)
+
+
+def test_renew_after_a_takeover_refuses_and_names_the_new_holder(home: str) -> None:
+    take(home, lease=-5)
+    take(home, THEIRS)
+
+    done = sh(script(lock.renew(home, "mine", lease_seconds=60), "echo went on"))
+
+    assert done.returncode == lock.LOST_STATUS
+    assert "owner=bob" in done.stdout
+    assert "went on" not in done.stdout
+
+
+def test_renew_freed_lock_refuses_and_says_so(home: str) -> None:
+    take(home)
+    sh(script(lock.release(home, "mine")))
+
+    done = sh(script(lock.renew(home, "mine", lease_seconds=60)))
+
+    assert (done.returncode, "nobody holds it" in done.stdout) == (lock.LOST_STATUS, True)
+
+
+def test_release_own_lock_frees_the_host(home: str) -> None:
+    take(home)
+
+    done = sh(script(lock.release(home, "mine")))
+
+    assert (done.returncode, held(home)) == (0, None)
+
+
+def test_release_lock_of_another_stays(home: str) -> None:
+    take(home, THEIRS)
+
+    done = sh(script(lock.release(home, "mine")))
+
+    found = held(home)
+    assert (done.returncode, found and found.token) == (0, "theirs")
+
+
+def test_release_twice_is_no_error(home: str) -> None:
+    take(home)
+
+    assert [sh(script(lock.release(home, "mine"))).returncode for _ in range(2)] == [0, 0]
+
+
+def test_release_on_a_host_without_a_lock_directory_touches_nothing_else(home: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "held").write_text("token=mine\n")
+
+    sh(lock.release(home, "mine"), cwd=elsewhere)
+
+    assert (elsewhere / "held").exists()
+
+
+@pytest.mark.parametrize("text", ["", "owner=bob\n", "no equals sign", "token=\n"])
+def test_parse_without_a_token_is_no_lock(text: str) -> None:
+    assert lock.parse(text) is None
+
+
+def test_parse_damaged_numbers_are_zero() -> None:
+    found = lock.parse("token=t\npid=x\nexpires_at=\nreason=a=b\n")
+
+    assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)
