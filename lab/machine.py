@@ -47,7 +47,8 @@ _SEARCH = os.pathsep.join(
 
 #: Crun refuses a v1 hierarchy with v2 mounted beside it, so Podman sees one without: in a mount namespace that
 #: a file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
-#: Source: unshare(1), --mount=file: a bind mount on a private mount point makes the namespace persistent.
+#: Source: unshare(1), --mount=file: a bind mount on a private mount point makes the namespace persistent. A kernel
+#: that numbers namespaces per CPU (6.18) may refuse it with EINVAL on one CPU and not on another.
 NAMESPACE = """
 set -eu
 directory=$1 hidden=$2
@@ -58,8 +59,14 @@ if nsenter --mount="$directory/namespace" true 2>/dev/null; then exit 0; fi
 mountpoint -q "$directory" || mount --bind "$directory" "$directory"
 mount --make-private "$directory"
 : >"$directory/namespace"
-unshare --mount="$directory/namespace" umount "$hidden"
-echo made
+for cpu in $(seq 0 $(($(nproc --all) - 1))); do
+    if said=$(taskset --cpu-list "$cpu" unshare --mount="$directory/namespace" umount "$hidden" 2>&1); then
+        echo made
+        exit 0
+    fi
+done
+echo "$said" >&2
+exit 1
 """
 
 _PLACES = ("/run/rolling-lab", "/sys/fs/cgroup/unified")
@@ -123,7 +130,7 @@ def find_machine() -> Machine:
             next_step="run sudo -v, then again",
         )
     version, hybrid, capabilities, open_files = facts.stdout.split()
-    machine = Machine(prefix, hybrid == "hybrid", version == "v1", _limits(capabilities, open_files))
+    machine = Machine(prefix, hybrid == "hybrid", version == "v1", limits(capabilities, open_files))
     replace_file(cache_directory() / "containers.conf", '[network]\nnetwork_backend = "netavark"\n')
     if machine.hybrid:
         _ensure_namespace(machine)
@@ -169,7 +176,7 @@ def _refuse_missing(absent: Sequence[str], sudo: Iterable[str] | None) -> None:
         )
 
 
-def _limits(capabilities: str, open_files: str) -> tuple[str, ...]:
+def limits(capabilities: str, open_files: str) -> tuple[str, ...]:
     """Without CAP_SYS_RESOURCE Podman's own defaults are above what it may set."""
     if int(capabilities, 16) & CAP_SYS_RESOURCE:
         return ()
