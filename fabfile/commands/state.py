@@ -105,9 +105,9 @@ def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
-    form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
+    form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}"
     curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 5, *options, url)
-    return f"printf '%s\\t%s\\t' {quote(name)} {quote(url)}; {curl} || :"
+    return f"answer=$({curl}) || :\nprintf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$answer\""
 
 
 def parse(app: Application, host: str, text: str) -> HostState:

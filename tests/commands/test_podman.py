@@ -1,0 +1,225 @@
+"""What Podman is told: words, labels, the environment's file. A recording `podman` stands in for the real one."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import podman
+from fabfile.commands.shell import script
+from fabfile.model import Color, Mount, Service
+from tests.commands.running import HOSTILE, Programs, moved, sh
+from tests.commands.sample import application, backend, frontend, image
+
+APP = application()
+
+
+def run(programs: Programs, home: Path, service: Service, release: str = "r2") -> list[str]:
+    """Start the service's green candidate; the words of `podman run`."""
+    home.mkdir()
+    programs.add("podman")
+    text = moved(podman.run(application(service), service, Color.GREEN, release), APP, home)
+    done = sh(text, path=programs.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    return next(call for call in programs.calls("podman") if call[1] == "run")
+
+
+def after(words: list[str], option: str) -> list[str]:
+    """The values that an option was given."""
+    return [value for word, value in zip(words, words[1:], strict=False) if word == option]
+
+
+def test_run_candidate_is_published_on_its_color_on_loopback_alone(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend())
+
+    assert after(words, "--publish") == ["127.0.0.1:28080:8080"]
+    assert after(words, "--name") == ["shop-backend-green"]
+
+
+def test_run_image_is_named_by_digest_and_never_pulled(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend())
+
+    assert words[-1] == f"registry.test:5000/shop/backend@{image('backend').digest}"
+    assert "--pull=never" in words
+
+
+def test_run_limits_mounts_and_stop_time_are_handed_over(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend())
+
+    assert after(words, "--volume") == ["/srv/shop/data:/app/data", "/srv/shop/config:/app/config:ro"]
+    assert (after(words, "--memory"), after(words, "--cpus")) == (["536870912b"], ["1.5"])
+    assert after(words, "--stop-timeout") == ["4"]
+
+
+def test_run_service_without_limits_gets_none(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", frontend())
+
+    assert not {"--memory", "--cpus", "--volume"} & set(words)
+
+
+@pytest.mark.parametrize(
+    ("policy", "given"), [("on-failure", "on-failure"), ("always", "unless-stopped"), ("no", "no")]
+)
+def test_run_restart_policy_never_starts_an_old_color_at_boot(
+    policy: str, given: str, programs: Programs, tmp_path: Path
+) -> None:
+    words = run(programs, tmp_path / "home", backend(restart_policy=policy))
+
+    assert after(words, "--restart") == [given]
+
+
+def test_run_labels_say_what_the_container_is(programs: Programs, tmp_path: Path) -> None:
+    labels = dict(label.split("=", 1) for label in after(run(programs, tmp_path / "home", backend()), "--label"))
+
+    assert {key: labels[f"rolling.{key}"] for key in ("app", "environment", "service", "color", "release")} == {
+        "app": "shop",
+        "environment": "production",
+        "service": "backend",
+        "color": "green",
+        "release": "r2",
+    }
+    assert labels["rolling.image"] == "registry.test:5000/shop/backend:v2"
+    assert labels["rolling.digest"] == image("backend").digest
+
+
+def test_run_candidate_has_no_alias_before_its_gate(programs: Programs, tmp_path: Path) -> None:
+    assert after(run(programs, tmp_path / "home", backend()), "--network-alias") == ["backend-green"]
+
+
+def test_run_secrets_are_in_no_words_of_any_program(programs: Programs, tmp_path: Path) -> None:
+    for name in ("base64", "mkdir", "chmod", "mv"):
+        programs.add(name, f'exec /usr/bin/{name} "$@"')
+
+    run(programs, tmp_path / "home", backend(env=(("TOKEN", "hunter2"),)))
+
+    assert len(programs.calls()) > 6
+    assert not [call for call in programs.calls() if any("hunter2" in word for word in call)]
+
+
+@pytest.mark.parametrize("value", [value for value in HOSTILE if "\n" not in value])
+def test_run_environment_arrives_byte_for_byte_for_the_owner_alone(
+    value: str, programs: Programs, tmp_path: Path
+) -> None:
+    words = run(programs, tmp_path / "home", backend(env=(("KEY", value), ("OTHER", "x"))))
+
+    file = Path(after(words, "--env-file")[0])
+    assert file.read_bytes() == f"KEY={value}\nOTHER=x\n".encode()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_run_script_masks_the_environment() -> None:
+    text = podman.run(APP, backend(env=(("TOKEN", "hunter2"),)), Color.BLUE, "r2")
+
+    assert text.secrets
+    assert not any(secret in text.masked for secret in text.secrets)
+
+
+def test_run_left_over_container_of_the_name_is_stopped_and_removed_first(programs: Programs, tmp_path: Path) -> None:
+    run(programs, tmp_path / "home", backend())
+
+    verbs = [call[1] for call in programs.calls("podman")]
+    assert verbs == ["network", "stop", "rm", "run"]
+
+
+def test_run_missing_network_is_created(programs: Programs, tmp_path: Path) -> None:
+    programs.add("podman", '[ "$1 $2" != "network exists" ]')
+
+    sh(podman.ensure_network("shop"), path=programs.path)
+
+    assert [call[1:] for call in programs.calls()] == [
+        ["network", "exists", "shop-network"],
+        ["network", "create", "shop-network"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"image": image("backend", "v9", "sha256:" + "9" * 64)}, True),
+        ({"env": (("LEVEL", "info"), ("SECRET_KEY", "s3cret'x"))}, True),
+        ({"env": (("LEVEL", "debug"), ("SECRET_KEY", "s3cret'x"))}, False),
+        ({"mounts": (Mount("/srv/shop/data", "/app/data", True),)}, False),
+        ({"memory_bytes": 1}, False),
+        ({"cpus": 2.0}, False),
+        ({"restart_policy": "no"}, False),
+        ({"alias": ""}, False),
+        ({"stable_port": 8081}, False),
+    ],
+)
+def test_spec_hash_changes_with_what_makes_a_container(changes: dict[str, object], same: bool) -> None:
+    assert (podman.spec_hash("shop", backend(**changes)) == podman.spec_hash("shop", backend())) is same
+
+
+def test_env_fingerprints_never_hold_a_value() -> None:
+    prints = podman.env_fingerprints((("B", "hunter2"), ("A", "")))
+
+    assert [key for key, _ in prints] == ["A", "B"]
+    assert all(len(value) == 8 and "hunter2" not in value for _, value in prints)
+
+
+def test_give_alias_joins_the_network_again_under_both_names(programs: Programs) -> None:
+    programs.add("podman")
+
+    sh(script(podman.give_alias(APP, backend(), Color.BLUE)), path=programs.path)
+
+    assert [call[1:] for call in programs.calls()] == [
+        ["network", "disconnect", "shop-network", "shop-backend-blue"],
+        ["network", "connect", "--alias", "backend", "--alias", "backend-blue", "shop-network", "shop-backend-blue"],
+    ]
+
+
+def test_give_alias_service_without_one_needs_nothing() -> None:
+    assert podman.give_alias(APP, backend(alias=""), Color.BLUE) == ""
+
+
+def test_pull_image_that_is_there_costs_no_transfer(programs: Programs) -> None:
+    programs.add("podman", 'case "$*" in "image exists "*backend*) exit 0 ;; "image exists "*) exit 1 ;; esac')
+
+    sh(podman.pull([image("backend"), image("frontend"), image("backend")]), path=programs.path)
+
+    pulled = [call[-1] for call in programs.calls() if call[1] == "pull"]
+    assert pulled == [image("frontend").pinned]
+
+
+def test_pull_failing_registry_fails_the_script(programs: Programs) -> None:
+    programs.add("podman", "exit 125")
+
+    assert sh(script(podman.pull([image("backend")]), "echo on"), path=programs.path).returncode == 125
+
+
+def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) -> None:
+    programs.add("skopeo", 'case "$*" in *backend*) echo sha256:aa ;; *) echo one; echo "manifest unknown" >&2; exit 1 ;; esac')
+
+    done = sh(script(podman.resolve([image("backend"), image("frontend")])), path=programs.path)
+
+    assert done.stdout.splitlines() == [
+        "registry.test:5000/shop/backend:v2 sha256:aa",
+        "! registry.test:5000/shop/frontend:v2 manifest unknown",
+    ]
+
+
+def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Programs) -> None:
+    programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
+
+    sh(script(podman.prune_images(["r/a"], ["sha256:new"])), path=programs.path)
+
+    assert [call[1:] for call in programs.calls() if call[1] == "rmi"] == [["rmi", "old"]]
+    assert after(programs.calls()[0], "--filter") == ["reference=r/a"]
+
+
+def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) -> None:
+    programs.add("podman", 'case "$1" in images) echo "old sha256:old" ;; rmi) exit 2 ;; esac')
+
+    assert sh(script(podman.prune_images(["r/a"], [])), path=programs.path).returncode == 0
+
+
+def test_last_logs_missing_container_is_no_error(programs: Programs) -> None:
+    programs.add("podman", "echo 'no such container' >&2; exit 125")
+
+    done = sh(script(podman.last_logs("gone")), path=programs.path)
+
+    assert (done.returncode, done.stdout) == (0, "no such container\n")

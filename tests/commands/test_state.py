@@ -1,0 +1,197 @@
+"""One look at a host: what the script prints under a real `sh`, and what is read from texts of every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import lock, record, state
+from fabfile.commands.shell import script
+from fabfile.model import Color, Lock, Tls
+from tests.commands.running import Programs, moved, sh
+from tests.commands.sample import application, image
+from tests.commands.test_record import RELEASE
+
+APP = application()
+EMPTY = "".join(
+    f"@@{name}\n" for name in ("facts", "active", "containers", "listening", "releases", "lock", "probes", "end")
+)
+
+
+def text(**sections: str) -> str:
+    """An observation that found nothing but what these sections say."""
+    found = EMPTY
+    for name, rows in sections.items():
+        found = found.replace(f"@@{name}\n", f"@@{name}\n{rows}\n")
+    return found
+
+
+def row(**changes: str) -> str:
+    values = {
+        "name": "shop-backend-green",
+        "status": "running",
+        "running": "true",
+        "started": "2026-11-23 03:00:00 +0000 UTC",
+        "restarts": "2",
+        "exit": "0",
+        "image_id": "deadbeef",
+        "app": "shop",
+        "service": "backend",
+        "color": "green",
+        "release": "r1",
+        "image": image("backend").reference,
+        "digest": image("backend").digest,
+        "spec": "0123",
+        "env": "LEVEL:11111111,SECRET_KEY:22222222",
+    } | changes
+    return "\t".join(values.values())
+
+
+def test_parse_empty_host_has_nothing() -> None:
+    found = state.parse(APP, "web1", EMPTY)
+
+    assert (found.host, found.now, found.containers, found.releases, found.lock) == ("web1", 0, (), (), None)
+    assert found.active_color("backend") is Color.BLUE
+
+
+@pytest.mark.parametrize("cut", ["", "Welcome\n", EMPTY.replace("@@end\n", ""), EMPTY[: len(EMPTY) // 2]])
+def test_parse_text_cut_short_is_refused(cut: str) -> None:
+    with pytest.raises(ValueError, match="web1 was cut short"):
+        state.parse(APP, "web1", cut)
+
+
+def test_parse_what_a_login_shell_printed_first_is_skipped() -> None:
+    assert state.parse(APP, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
+
+
+def test_parse_facts_keep_equal_signs_and_lose_spaces_at_the_end() -> None:
+    found = state.parse(APP, "web1", text(facts="now=12\nos=debian 12 \nlast_backup=a=b"))
+
+    assert (found.fact("os"), found.fact("last_backup"), found.fact("unknown")) == ("debian 12", "a=b", "")
+
+
+def test_parse_flags_name_the_green_services_alone() -> None:
+    found = state.parse(APP, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
+
+    assert found.active == (("backend", Color.GREEN),)
+
+
+def test_parse_container_says_all_that_its_labels_say() -> None:
+    container = state.parse(APP, "web1", text(containers=row())).containers[0]
+
+    assert (container.service, container.color, container.running) == ("backend", Color.GREEN, True)
+    assert (container.restarts, container.exit_code, container.release) == (2, 0, "r1")
+    assert (container.image, container.spec) == (image("backend"), "0123")
+    assert container.env_fingerprints == (("LEVEL", "11111111"), ("SECRET_KEY", "22222222"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"app": "other"}, {"app": ""}, {"app": "<no value>"}],
+)
+def test_parse_container_of_another_application_is_foreign(changes: dict[str, str]) -> None:
+    found = state.parse(APP, "web1", text(containers=row(**changes)))
+
+    assert (found.containers, found.foreign) == ((), ("shop-backend-green",))
+
+
+def test_parse_container_row_of_the_wrong_length_is_foreign() -> None:
+    assert state.parse(APP, "web1", text(containers="shop-backend-blue\trunning")).foreign == ("shop-backend-blue",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ports"),
+    [
+        ("127.0.0.1:8080\n[::]:80\n0.0.0.0:22\n*:443", (22, 80, 443, 8080)),
+        ("127.0.0.1:8080\n[::1]:8080", (8080,)),
+        ("garbage\n:\n127.0.0.1:http", ()),
+    ],
+)
+def test_parse_listening_ports(rows: str, ports: tuple[int, ...]) -> None:
+    assert state.parse(APP, "web1", text(listening=rows)).listening == ports
+
+
+def test_parse_history_and_lock_are_read() -> None:
+    found = state.parse(
+        APP,
+        "web1",
+        text(releases=record.line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
+    )
+
+    assert found.last_good == RELEASE
+    assert found.lock == Lock("t", "bob", "?", 0, "", 0, 99)
+
+
+@pytest.mark.parametrize(
+    ("row", "ok", "detail"),
+    [
+        ("backend\thttp://x/\t200\t0.0123\t127.0.0.1:18080", True, "HTTP 200 from 127.0.0.1:18080"),
+        ("backend\thttp://x/\t502\t0.1\t", False, "HTTP 502"),
+        ("backend\thttp://x/\t000\t5.0\t", False, "no answer"),
+        ("public\thttp://x/\t404\t0.1\t", True, "HTTP 404"),
+        ("public\thttp://x/\t503\t0.1\t", False, "HTTP 503"),
+    ],
+)
+def test_parse_probe_rows(row: str, ok: bool, detail: str) -> None:
+    result = state.parse(APP, "web1", text(probes=row)).probes[0]
+
+    assert (result.ok, result.detail) == (ok, detail)
+
+
+def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
+    assert [(name, url) for name, url, _ in state.probes(APP)] == [
+        ("backend", "http://127.0.0.1:8080/api/health"),
+        ("frontend", "http://127.0.0.1:7001/health"),
+        ("full chain", "http://127.0.0.1:7001/api/health"),
+        ("public", "http://shop.test:80/"),
+    ]
+
+
+def test_probes_site_with_a_certificate_is_asked_over_tls() -> None:
+    secured = application(tls=Tls("/c", "/k"), https_port=8443)
+
+    assert state.probes(secured)[-1][1] == "https://shop.test:8443/"
+
+
+def test_observation_of_a_bare_host_is_whole(programs: Programs) -> None:
+    programs.add("podman", "exit 127")
+    programs.add("curl", "exit 7")
+
+    done = sh(script(state.observation(APP)), path=programs.path)
+
+    found = state.parse(APP, "web1", done.stdout)
+    assert done.returncode == 0
+    assert found.now > 0
+    assert (found.fact("home"), found.fact("helper"), found.live_site_hash) == ("no", "no", "")
+    assert (found.containers, found.releases, found.lock) == ((), (), None)
+
+
+def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, tmp_path: Path) -> None:
+    home = tmp_path / "shop"
+    (home / "live").mkdir(parents=True)
+    (home / "live" / "backend.green").touch()
+    holder = Lock("t", "bob", "ci", 4, "deploy", 0, 0)
+    sh(script(lock.acquire(str(home), holder, lease_seconds=60), record.append(str(home), RELEASE)))
+    listed = tmp_path / "containers"
+    listed.write_text(row() + "\n")
+    programs.add("podman", f'case "$1" in ps) echo c0ffee ;; container) cat {listed} ;; --version) echo podman version 5.4.2 ;; esac')
+    programs.add("curl", "case \"$*\" in *_rolling/site) printf 0123456789abcdef ;; *) printf '200\\t0.004\\t127.0.0.1:28080\\n' ;; esac")
+    programs.add("ss", "echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:*'")
+
+    done = sh(script(moved(state.observation(APP), APP, home)), path=programs.path)
+
+    found = state.parse(APP, "web1", done.stdout)
+    assert (found.fact("home"), found.fact("podman"), found.live_site_hash) == ("yes", "5.4.2", "0123456789abcdef")
+    assert (found.active, found.listening) == ((("backend", Color.GREEN),), (8080,))
+    assert [container.name for container in found.containers] == ["shop-backend-green"]
+    assert (found.releases, found.lock and found.lock.token) == ((RELEASE,), "t")
+    assert [probe.ok for probe in found.probes] == [True] * 4
+
+
+def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> None:
+    programs.add("curl", "printf '000\\t5.0\\t\\n'; exit 28")
+
+    done = sh(script(state.observation(APP)), path=programs.path)
+
+    assert [probe.detail for probe in state.parse(APP, "web1", done.stdout).probes] == ["no answer"] * 4
