@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 #: While draining: how long an idle connection may still bring a request, and how long requests may take.
 IDLE_GRACE_SECONDS = 1.5
+BACKLOG_SECONDS = 0.5
 FINISH_SECONDS = 8.0
 #: Longer than the 60 s of Nginx, so that the proxy closes an idle connection and never the application.
 KEEP_ALIVE_SECONDS = 75.0
@@ -68,12 +69,14 @@ class DrainingServer(ThreadingHTTPServer):
         return 0
 
     def _stop(self) -> None:
-        say(f"SIGTERM: draining {self.open_connections} connections")
         self.drain_began = time.monotonic()
         self.draining.set()
-        # What the kernel accepted for us still gets its answer: the loop runs until nobody waits.
-        while select.select([self.socket], [], [], 0.2)[0]:
-            time.sleep(0.05)
+        say(f"SIGTERM: draining {self.open_connections} connections")
+        # What the kernel accepted for us still gets its answer, as long as it comes to an end.
+        while time.monotonic() - self.drain_began < BACKLOG_SECONDS:
+            if not select.select([self.socket], [], [], 0.1)[0]:
+                break
+            time.sleep(0.01)
         self.shutdown()
 
 
