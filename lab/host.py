@@ -103,8 +103,10 @@ class Host:
         """Wait for the end of the boot and for sshd. Raises HostUnreachable after a minute."""
         booted = self.sh(_BOOTED, check=False, timeout=_READY_SECONDS + 30)
         if booted.returncode != 0:
+            console = self.machine.podman("logs", "--tail", "5", self.container, check=False)
+            said = " / ".join(text.strip() for text in (booted.stdout, booted.stderr, console.stdout, console.stderr))
             raise HostUnreachable(
-                f"{self.name} did not finish its boot: {(booted.stdout + booted.stderr).strip()[-500:]}",
+                f"{self.name} did not finish its boot: {said[-800:]}",
                 next_step=f"podman logs {self.container}",
             )
         wait_for(lambda: _greets(self.address, 22), _READY_SECONDS, f"sshd of {self.name} ({self.address})")

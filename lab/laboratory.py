@@ -22,7 +22,7 @@ from lab.environment import make_keys, public_key, write_environment
 from lab.files import locked
 from lab.host import Host, create, remove
 from lab.images import PORT, Registry, publish
-from lab.machine import LABEL, Machine, find_machine, labelled
+from lab.machine import LABEL, Machine, find_machine, labelled, raise_limits
 from lab.network import ensure_network, remove_networks
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -126,6 +126,7 @@ def up(
     """
     _check(hosts, name)
     machine = find_machine()
+    raise_limits(machine, say)
     folder = root / ".lab" / name
     with locked(_identity(root, name)):
         image = host_image(machine, release, say)

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,10 @@ done
 echo "$said" >&2
 exit 1
 """
+
+#: Every systemd, and every user's own, takes a few of these; Debian's 128 end at about 18 hosts.
+_WATCHERS = 1024
+_WATCHERS_FILE = Path("/proc/sys/fs/inotify/max_user_instances")
 
 _PLACES = ("/run/rolling-lab", "/sys/fs/cgroup/unified")
 
@@ -135,6 +139,14 @@ def find_machine() -> Machine:
     if machine.hybrid:
         _ensure_namespace(machine)
     return machine
+
+
+def raise_limits(machine: Machine, say: Callable[[str], None]) -> None:
+    """Let this machine's kernel carry many systemds, until its next boot."""
+    allowed = int(_WATCHERS_FILE.read_text())
+    if allowed < _WATCHERS:
+        say(f"Raising fs.inotify.max_user_instances from {allowed} to {_WATCHERS}, until the next boot")
+        machine.run("sh", "-c", f"echo {_WATCHERS} >{_WATCHERS_FILE}")
 
 
 def missing_programs(programs: dict[str, str]) -> tuple[str, ...]:
