@@ -45,9 +45,7 @@ def host_image(machine: Machine, release: str, say: Callable[[str], None]) -> st
             debian_tree(machine, archive, _host_arguments(release), release, say)
         say(f"Importing the {release} base image")
         machine.podman("import", "--quiet", str(archive), image, timeout=300)
-        for stale in cache_directory().glob(f"host-{release}-*.tar"):
-            if stale != archive:
-                stale.unlink()
+        _forget_older(machine, release, archive, image)
     return image
 
 
@@ -76,6 +74,17 @@ def debian_tree(
             next_step="check that this machine reaches a Debian mirror, then inv lab.up",
         )
     partial.rename(archive)
+
+
+def _forget_older(machine: Machine, release: str, archive: Path, image: str) -> None:
+    """Remove what older recipes left; an image that a running lab uses refuses and stays."""
+    for stale in cache_directory().glob(f"host-{release}-*.tar"):
+        if stale != archive:
+            stale.unlink()
+    listed = machine.podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"localhost/{LABEL}-{release}")
+    for name in listed.stdout.split():
+        if name != image:
+            machine.podman("image", "rm", name, check=False)
 
 
 def _host_arguments(release: str) -> list[str]:

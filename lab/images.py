@@ -233,6 +233,9 @@ def _base_layer(machine: Machine, say: Callable[[str], None]) -> Layer:
             debian_tree(machine, tree, _TREE, _RELEASE, say)
             replace_file(compressed, _layer(_without_ballast(tree)).blob.content)
             tree.unlink()
+            for stale in cache_directory().glob("application-*.tar.gz"):
+                if stale != compressed:
+                    stale.unlink()
     content = compressed.read_bytes()
     tar_digest = hashlib.sha256(gzip.decompress(content)).hexdigest()
     return Layer(Blob(content, "application/vnd.oci.image.layer.v1.tar+gzip"), f"sha256:{tar_digest}")
