@@ -37,19 +37,25 @@ reload() {
   if systemctl is-active --quiet nginx; then systemctl reload nginx; else systemctl start nginx; fi
 }
 
-# Waits until Nginx answers the file's hash, for at most ten seconds.
-is_live() {
-  wanted=$(hash_of "$1") port=$(port_of "$1") tries=0
-  while [ "$tries" -lt 100 ]; do
-    if [ "$(curl -s --max-time 1 "http://127.0.0.1:$port/_rolling/site")" = "$wanted" ]; then return 0; fi
-    tries=$((tries + 1))
-    sleep 0.1
-  done
-  return 1
+# Whether Nginx answers the file's hash.
+answers() {
+  [ -s "$1" ] && [ "$(curl -s --max-time 1 "http://127.0.0.1:$(port_of "$1")/_rolling/site")" = "$(hash_of "$1")" ]
 }
 
+# Waits until Nginx answers the file's hash, for at most ten seconds.
+is_live() {
+  tries=0
+  until answers "$1"; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 100 ]; then return 1; fi
+    sleep 0.1
+  done
+}
+
+# The old bytes first; a reload only where Nginx does not run them still.
 put_back() {
   if [ -s "$previous" ]; then cp "$previous" "$site.new" && mv -f "$site.new" "$site"; else rm -f "$site"; fi
+  if answers "$site"; then return 0; fi
   if ! nginx -t >/dev/null 2>&1 || ! reload; then
     say "the old site text could not be brought back: look at nginx -t"
     exit 5

@@ -1,0 +1,168 @@
+"""A lab of real hosts per test process, and the tasks run on it as a person would type them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab import laboratory
+from lab.host import Host, wait_for
+from lab.laboratory import Lab
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+DOMAIN = "app.lab.test"
+TASK_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Site:
+    """A lab environment and the tasks on it."""
+
+    lab: Lab
+
+    @property
+    def folder(self) -> Path:
+        """Where the environment's files lie."""
+        return self.lab.root
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin a task in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "invoke", words[0], "--env", self.lab.name, *words[1:]],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "CI": "true"},
+            start_new_session=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Run a task to its end: exit code and everything it said."""
+        process = self.start(*words)
+        output, _ = process.communicate(timeout=TASK_SECONDS)
+        return process.returncode, output
+
+    def deploy(self, tag: str, *words: str) -> tuple[int, str]:
+        """`inv deploy` of a tag."""
+        return self.run("deploy", "--tag", tag, *words)
+
+    def versions(self) -> list[str]:
+        """What a visitor of each host gets from the backend."""
+        return [self.version(host) for host in self.lab.hosts]
+
+    def version(self, host: Host) -> str:
+        """What a visitor of one host gets from the backend."""
+        request = urllib.request.Request(f"http://{host.address}/api/version", headers={"Host": DOMAIN})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(yaml.safe_load(answer.read())["version"])
+
+    def running(self, host: Host) -> dict[str, bool]:
+        """Each container of the host and whether it runs."""
+        listed = host.sh("podman ps -a --format '{{.Names}} {{.State}}'", user="deploy").stdout
+        return {name: state == "running" for name, state in (row.split() for row in listed.splitlines())}
+
+    def edit_env(self, **values: str) -> None:
+        """Change keys of the env file."""
+        path = self.folder / f"{self.lab.name}.env"
+        kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in values]
+        path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n")
+
+    def edit_hosts(self, **environments: object) -> None:
+        """Set each host's entry beyond its address."""
+        path = self.folder / "hosts.yaml"
+        content = yaml.safe_load(path.read_text())
+        for name, entry in environments.items():
+            content["environments"][self.lab.name]["hosts"][name] |= entry
+        path.write_text(yaml.safe_dump(content))
+
+
+def fingerprint(host: Host) -> str:
+    """Everything on a host that a task could change: containers, images, files with their hashes, units."""
+    as_user = "podman ps -a --format '{{.ID}} {{.Names}} {{.Status}}' | sed 's/ [0-9]* [a-z]* ago.*//; s/Up .*/Up/'; podman images --digests -q"
+    as_root = """
+find /etc/nginx /etc/sudoers.d /usr/local /var/lib/memoryark /etc/systemd/user /home/deploy \\
+  -path '*/.local/share/containers' -prune -o -path '*/data' -prune -o -type f -print | sort | xargs sha256sum
+systemctl list-units --all --type=service --no-legend --plain | awk '{ print $1 }' | grep -v -e user- -e session -e '^user@'
+"""
+    return host.sh(as_user, user="deploy").stdout + host.sh(as_root).stdout
+
+
+def wait_until(condition: object, what: str, seconds: float = 60) -> None:
+    """Wait for a condition, never for a time."""
+    assert callable(condition)
+    wait_for(condition, seconds, what)
+
+
+def interrupt(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """Send a signal to a task and wait for its end."""
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=TASK_SECONDS)
+    return process.returncode, output
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Pull the workstation's plug: no handler runs."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _quick(site: Site) -> None:
+    """The shipped services with short waits: what is proved is the order of things, not patience."""
+    services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
+    for service in services["services"]:
+        service["gate"] |= {"interval_seconds": 0.3, "passes": 2, "deadline_seconds": 20}
+        service["drain"] = {"deadline_seconds": 2, "stop_seconds": 5}
+    (site.folder / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
+    hosts = site.folder / "hosts.yaml"
+    content = yaml.safe_load(hosts.read_text())
+    environment = content["environments"][site.lab.name]
+    environment["services_file"] = "services.yaml"
+    environment["rollout"] |= {"bake_seconds": 1}
+    hosts.write_text(yaml.safe_dump(content))
+    site.edit_env(HEALTH_CHECK_START_PERIOD="4s", HEALTH_CHECK_RETRIES="3")
+
+
+@pytest.fixture(scope="session")
+def lab_of_this_process(worker_id: str) -> Iterator[Lab]:
+    """Two hosts and a registry, taken away at the end."""
+    name = f"deploy-{worker_id}"
+    laboratory.down(name)
+    yield laboratory.up(2, name=name)
+    laboratory.down(name)
+
+
+@pytest.fixture(scope="module")
+def prepared(lab_of_this_process: Lab) -> Site:
+    """Fresh hosts, prepared by `inv setup`, running v1; one for all tests of a module, which leave it healthy."""
+    lab = lab_of_this_process
+    for host in lab.hosts:
+        lab.reset_host(host.name)
+    site = Site(laboratory.up(2, name=lab.name))
+    _quick(site)
+    code, output = site.run("setup")
+    assert code == 0, output
+    code, output = site.deploy("v1")
+    assert code == 0, output
+    return site
+
+
+@pytest.fixture
+def site(prepared: Site) -> Iterator[Site]:
+    """The prepared site on v1 with its files as they were, put back after the test."""
+    files = {path: path.read_bytes() for path in prepared.folder.iterdir() if path.is_file()}
+    yield prepared
+    for path, content in files.items():
+        path.write_bytes(content)
+    code, output = prepared.deploy("v1")
+    assert code == 0, f"the test left the site in a state that a deploy does not mend:\n{output}"

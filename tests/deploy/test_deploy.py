@@ -1,0 +1,140 @@
+"""What a deploy does when all goes well: proved on real hosts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fabfile.errors import ExitCode
+from fabfile.remote.fabric_host import FabricHost
+from fabfile.tasks.ending import ROOT
+from fabfile.workflows import fleet
+from fabfile.workflows.deploy import Request, deploy
+from tests.deploy.conftest import Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("deploy")
+
+
+def test_deploy_of_a_new_tag_serves_it_on_every_host(site: Site) -> None:
+    code, output = site.deploy("v2")
+    assert (code, site.versions()) == (0, ["v2", "v2"]), output
+    assert output.rstrip().endswith(f"inv deploy --env {site.lab.name} --tag v1")
+
+
+def test_deploy_keeps_the_old_color_stopped(site: Site) -> None:
+    site.deploy("v2")
+    for host in site.lab.hosts:
+        states = site.running(host)
+        assert sorted(states.values()) == [False, False, True, True], states
+
+
+def test_deploy_of_what_runs_says_nothing_to_do(site: Site) -> None:
+    before = [fingerprint(host) for host in site.lab.hosts]
+    code, output = site.deploy("v1")
+    assert code == 0
+    assert "Nothing to do" in output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+
+
+def test_deploy_forced_replaces_what_runs(site: Site) -> None:
+    before = [site.running(host) for host in site.lab.hosts]
+    code, output = site.deploy("v1", "--force")
+    assert code == 0, output
+    assert [site.running(host) for host in site.lab.hosts] != before
+
+
+def test_deploy_of_a_changed_env_file_replaces_the_service_that_receives_it(site: Site) -> None:
+    site.edit_env(CACHE_TTL="123s")
+    code, output = site.deploy("v1")
+    assert code == 0, output
+    assert "+CACHE_TTL" in output
+    host = site.lab.hosts[0]
+    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    assert (
+        "CACHE_TTL=123s" in host.sh(f"podman inspect --format '{{{{json .Config.Env}}}}' {name}", user="deploy").stdout
+    )
+
+
+def test_deploy_dry_run_shows_every_command_and_changes_nothing(site: Site) -> None:
+    before = [fingerprint(host) for host in site.lab.hosts]
+    code, output = site.deploy("v2", "--dry-run")
+    assert code == 0, output
+    assert "podman run --detach" in output
+    secret = next(
+        line.partition("=")[2]
+        for line in (site.folder / f"{site.lab.name}.env").read_text().splitlines()
+        if line.startswith("JWT_SECRET_KEY=")
+    )
+    assert secret not in output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+
+
+def test_deploy_takes_one_connection_and_at_most_fifteen_executions(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used: list[FabricHost] = []
+
+    class Counted(FabricHost):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            used.append(self)
+
+    monkeypatch.setattr(fleet, "FabricHost", Counted)
+    assert deploy(Request(site.lab.name, ROOT, tag="v2", force=True, json=True)) is ExitCode.DONE
+    assert [host.connections for host in used] == [1, 1]
+    assert max(host.executions for host in used) <= 15
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 0
+
+
+def test_deploy_json_gives_an_object_a_line_and_the_summary_last(site: Site) -> None:
+    code, output = site.deploy("v2", "--json")
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert code == 0
+    assert rows[-1]["exit_code"] == 0
+    assert {row["host"] for row in rows[-1]["hosts"]} == {"web1", "web2"}
+
+
+def test_deploy_of_slow_starter_waits_for_it(site: Site) -> None:
+    site.edit_env(HEALTH_CHECK_START_PERIOD="20s")
+    code, output = site.deploy("slow-start", "--hosts", "web1")
+    assert (code, site.version(site.lab.hosts[0])) == (0, "slow-start"), output
+
+
+def test_deploy_to_one_host_leaves_the_other_alone(site: Site) -> None:
+    other = fingerprint(site.lab.hosts[1])
+    code, output = site.deploy("v2", "--hosts", "web1")
+    assert (code, site.versions()) == (0, ["v2", "v1"]), output
+    assert fingerprint(site.lab.hosts[1]) == other
+
+
+def test_deploy_backs_up_the_database_before_it_changes_anything(site: Site) -> None:
+    site.deploy("v2", "--hosts", "web1")
+    host = site.lab.hosts[0]
+    newest = "ls -t /home/deploy/backups/database/memoryark-*.db | head -n 1"
+    found = host.sh(f"sqlite3 $({newest}) 'pragma integrity_check; select count(*) from sqlite_master'").stdout.split()
+    assert found[0] == "ok"
+    assert int(found[1]) > 0
+
+
+def test_status_of_healthy_hosts_exits_zero_and_names_the_release(site: Site) -> None:
+    code, output = site.run("status", "--json")
+    assert code == 0
+    assert '"v1"' in output
+
+
+def test_status_with_a_stopped_backend_is_not_zero(site: Site) -> None:
+    host = site.lab.hosts[0]
+    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    host.sh(f"podman stop -t 2 {name}", user="deploy")
+    code, output = site.run("status")
+    assert code == 1
+    assert "NOT WELL: web1" in output
+
+
+def test_setup_run_again_changes_nothing_and_says_so(site: Site) -> None:
+    before = [fingerprint(host) for host in site.lab.hosts]
+    code, output = site.run("setup")
+    assert code == 0
+    assert "Nothing to do" in output
+    assert [fingerprint(host) for host in site.lab.hosts] == before

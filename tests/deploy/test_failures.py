@@ -1,0 +1,85 @@
+"""What a deploy does when a release is bad: the old one serves on, the host is as before, the exit code says it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.deploy.conftest import Site
+
+pytestmark = pytest.mark.xdist_group("failures")
+
+
+@pytest.mark.parametrize(
+    "tag", ["never-healthy", "crash-later", "flapping", "exits-at-once", "wrong-chain", "v3-broken"]
+)
+def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
+    if tag == "crash-later":
+        _bake(site, 8)
+    code, output = site.deploy(tag)
+    assert (code, site.versions()) == (1, ["v1", "v1"]), output
+    assert "Back on the old release: web1, web2" in output
+    for host in site.lab.hosts:
+        assert sorted(site.running(host).values()) == [False, False, True, True] or len(site.running(host)) == 3
+        last = json.loads(host.sh("tail -n 1 /var/lib/memoryark/releases.jsonl").stdout)
+        assert last["outcome"] == "undone"
+        assert last["services"]["backend"]["image"].endswith(f":{tag}")
+        assert not host.sh("cat /var/lib/memoryark/lock/held", check=False).stdout
+
+
+def test_deploy_of_a_bad_release_shows_its_last_log_lines(site: Site) -> None:
+    _, output = site.deploy("exits-at-once", "--hosts", "web1")
+    assert "fatal: a needed setting is missing" in output
+
+
+def test_deploy_in_batches_stops_at_the_first_bad_batch(site: Site) -> None:
+    bad = {"env": {"BACKEND_IMAGE": "registry:5000/memoryark/backend:never-healthy"}}
+    site.edit_hosts(web2=bad)
+    site.edit_env(
+        BACKEND_IMAGE="registry:5000/memoryark/backend:v2", FRONTEND_IMAGE="registry:5000/memoryark/frontend:v2"
+    )
+    code, output = site.run("deploy", "--batch", "1")
+    assert (code, site.versions()) == (6, ["v2", "v1"]), output
+    assert "On the new release: web1" in output
+    assert "Back on the old release: web2" in output
+
+
+def test_deploy_in_batches_leaves_later_hosts_as_they_were(site: Site) -> None:
+    site.edit_hosts(web1={"env": {"BACKEND_IMAGE": "registry:5000/memoryark/backend:never-healthy"}})
+    site.edit_env(
+        BACKEND_IMAGE="registry:5000/memoryark/backend:v2", FRONTEND_IMAGE="registry:5000/memoryark/frontend:v2"
+    )
+    code, output = site.run("deploy", "--batch", "50%")
+    assert (code, site.versions()) == (1, ["v1", "v1"]), output
+    assert "Left as it was: web2" in output
+
+
+def test_deploy_with_a_site_text_that_nginx_refuses_puts_the_old_one_back(site: Site) -> None:
+    host = site.lab.hosts[0]
+    before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
+    host.sh("echo 'nonsense on;' > /etc/nginx/conf.d/zz-other.conf")
+    site.edit_env(MAX_UPLOAD_SIZE="65MB")
+    code, output = site.deploy("v2", "--hosts", "web1")
+    host.sh("rm /etc/nginx/conf.d/zz-other.conf")
+    assert (code, site.version(host)) == (1, "v1"), output
+    assert "Nginx refused the new site text" in output or "could not be brought back" in output
+    assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
+
+
+def test_deploy_notices_that_nginx_kept_the_old_configuration(site: Site) -> None:
+    """`nginx -t` and the reload both succeed, and the new port cannot be bound."""
+    host = site.lab.hosts[0]
+    before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
+    host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
+    site.edit_env(NGINX_PORT="8099")
+    code, output = site.deploy("v2", "--hosts", "web1")
+    host.sh("systemctl stop taken")
+    assert (code, site.version(host)) == (1, "v1"), output
+    assert "Nginx kept the old configuration" in output
+    assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
+
+
+def _bake(site: Site, seconds: int) -> None:
+    path = site.folder / "hosts.yaml"
+    path.write_text(path.read_text().replace("bake_seconds: 1\n", f"bake_seconds: {seconds}\n"))

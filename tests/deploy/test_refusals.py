@@ -1,0 +1,134 @@
+"""What is refused before anything is touched: exit code, cause, and hosts exactly as they were."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from lab.laboratory import Lab
+from tests.deploy.conftest import Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("refusals")
+
+
+def refused(site: Site, *words: str, code: int = 3) -> str:
+    """Run a deploy that must be refused; what it said, once it is sure that no host changed."""
+    before = [fingerprint(host) for host in site.lab.hosts]
+    got, output = site.deploy("v2", *words)
+    assert got == code, output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+    assert site.versions() == ["v1", "v1"]
+    return output
+
+
+def test_deploy_with_the_registry_down_is_refused(site: Site) -> None:
+    site.lab.registry.stop()
+    try:
+        assert "registry" in refused(site)
+    finally:
+        site.lab.registry.start()
+
+
+def test_deploy_of_a_missing_image_is_refused(site: Site) -> None:
+    before = [fingerprint(host) for host in site.lab.hosts]
+    code, output = site.deploy("v99")
+    assert code == 3
+    assert "backend:v99" in output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+
+
+def test_deploy_onto_a_full_disk_is_refused(site: Site) -> None:
+    host = site.lab.hosts[0]
+    host.sh("mount -t tmpfs -o size=1m,mode=0777 tmpfs /home/deploy/backups/database")
+    try:
+        assert "free for backups" in refused(site)
+    finally:
+        host.sh("umount /home/deploy/backups/database")
+
+
+def test_deploy_with_a_candidate_port_taken_is_refused(site: Site) -> None:
+    host = site.lab.hosts[0]
+    idle = 28080 if site.running(host).get("memoryark-backend-blue") else 18080
+    host.sh(f"systemd-run --unit=taken python3 -m http.server {idle} --bind 127.0.0.1")
+    try:
+        assert f"port {idle}" in refused(site)
+    finally:
+        host.sh("systemctl stop taken")
+
+
+def test_deploy_with_a_foreign_container_of_a_wanted_name_is_refused(site: Site) -> None:
+    host = site.lab.hosts[0]
+    names = site.running(host)
+    idle = next(
+        f"memoryark-backend-{color}" for color in ("blue", "green") if not names.get(f"memoryark-backend-{color}")
+    )
+    image = host.sh("podman images -q | head -n 1", user="deploy").stdout.strip()
+    host.sh(f"podman rm -f --ignore {idle}; podman create --name {idle} {image}", user="deploy")
+    try:
+        assert idle in refused(site)
+    finally:
+        host.sh(f"podman rm -f {idle}", user="deploy")
+
+
+def test_deploy_with_an_unknown_host_key_is_refused(site: Site) -> None:
+    known = site.folder / "known_hosts"
+    rows = known.read_text().splitlines()
+    known.write_text("\n".join(row for row in rows if not row.startswith(site.lab.hosts[1].address)) + "\n")
+    assert "web2" in refused(site)
+
+
+def test_deploy_with_a_changed_host_key_is_refused(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    key = tmp_path_factory.mktemp("key") / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    other = " ".join(key.with_name("other.pub").read_text().split()[:2])
+    known = site.folder / "known_hosts"
+    address = site.lab.hosts[1].address
+    rows = [f"{address} {other}" if row.startswith(address) else row for row in known.read_text().splitlines()]
+    known.write_text("\n".join(rows) + "\n")
+    assert "refused before login" in refused(site)
+
+
+def test_deploy_with_an_unreachable_host_is_refused(site: Site) -> None:
+    host = site.lab.hosts[1]
+    host.cut_network()
+    try:
+        code, output = site.deploy("v2")
+    finally:
+        host.restore_network()
+    assert code == 3, output
+    assert "web2: cannot reach" in output
+    assert site.versions() == ["v1", "v1"]
+
+
+def test_deploy_on_a_host_that_another_run_holds_exits_four(site: Site) -> None:
+    host = site.lab.hosts[1]
+    held = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\nexpires_at=9999999999\\n"
+    host.sh(f"printf '{held}' > /var/lib/memoryark/lock/held", user="deploy")
+    try:
+        assert "eve@elsewhere" in refused(site, code=4)
+    finally:
+        host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
+
+
+def test_deploy_takes_over_an_expired_lease_and_says_so(site: Site) -> None:
+    held = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\nexpires_at=2\\n"
+    site.lab.hosts[0].sh(f"printf '{held}' > /var/lib/memoryark/lock/held", user="deploy")
+    code, output = site.deploy("v2", "--hosts", "web1")
+    assert code == 0, output
+    assert "took over the lock of eve@elsewhere" in output
+
+
+def test_deploy_that_needs_a_yes_and_has_no_terminal_exits_two(site: Site) -> None:
+    path = site.folder / "hosts.yaml"
+    path.write_text(path.read_text().replace("confirm: false", "confirm: true"))
+    assert "--force" in refused(site, code=2)
+
+
+def test_deploy_to_a_host_without_setup_is_refused(lab_of_this_process: Lab, site: Site) -> None:
+    host = lab_of_this_process.hosts[1]
+    site.lab.hosts[1].sh("mv /usr/local/lib/memoryark/site /root/site")
+    try:
+        assert "Run inv setup" in refused(site)
+    finally:
+        host.sh("mv /root/site /usr/local/lib/memoryark/site")
