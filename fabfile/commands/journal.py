@@ -134,8 +134,8 @@ done"""
 
 def undo_all(parts: list[Script]) -> Script:
     """Run every undo, each in a subshell, whether or not one before it failed; fails when any did."""
-    blocks = [f'(\nset -eu\n{part.text}\n)\n[ "$?" -eq 0 ] || undone=1' for part in parts]
-    text = "\n".join(["set +e", "undone=0", *blocks, 'exit "$undone"'])
+    blocks = [f"(\nset -eu\n{part.text}\n)\nundone=$((undone | $?))" for part in parts]
+    text = "\n".join(["set +e", "undone=0", *blocks, '[ "$undone" -eq 0 ]'])
     return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
 
 

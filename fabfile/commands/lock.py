@@ -41,7 +41,7 @@ def acquire(home: str, lock: Lock, *, lease_seconds: float, dead_token: str = ""
 mkdir -p {quote(home + "/lock")}
 (
   flock -w 10 9
-  cd {quote(home + "/lock")}
+  cd {quote(home + "/lock")} || exit
   now=$(date +%s)
   if [ -s held ]; then
     token=$(sed -n 's/^token=//p' held) expires=$(sed -n 's/^expires_at=//p' held)
@@ -61,7 +61,7 @@ def renew(home: str, token: str, *, lease_seconds: float) -> str:
     return f"""\
 (
   flock -w 10 9
-  cd {quote(home + "/lock")}
+  cd {quote(home + "/lock")} || exit
   if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" != {quote(token)} ]; then
     echo "the lock was taken over:"
     cat held 2>/dev/null || echo "nobody holds it"
@@ -77,7 +77,7 @@ def release(home: str, token: str) -> str:
     return f"""\
 (
   flock -w 10 9
-  cd {quote(home + "/lock")}
+  cd {quote(home + "/lock")} || exit
   if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" = {quote(token)} ]; then rm -f held; fi
 ) 9> {quote(home + "/lock/guard")}"""
 

@@ -56,7 +56,7 @@ def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
 def check(items: tuple[Item, ...]) -> Script:
     """Print `ID ok` or `ID drift` for every item; changes nothing."""
     parts = [
-        f"if (\n{item.check}\n) >/dev/null 2>&1; then echo {quote(item.id)} ok; else echo {quote(item.id)} drift; fi"
+        f"if {{\n{item.check}\n}} >/dev/null 2>&1; then echo {quote(item.id)} ok; else echo {quote(item.id)} drift; fi"
         for item in items
     ]
     return Script("\n".join(parts) + "\n")

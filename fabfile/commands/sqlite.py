@@ -75,9 +75,10 @@ def prune_backups(app: Application) -> str:
     parts = []
     for ending in (".db", ".config.tar.gz"):
         pattern = quote(f"{app.name}-*{ending}")
-        find = f"find {quote(directory)} -maxdepth 1 -type f -name {pattern}"
         parts.append(
-            f"newest=$({find} -printf '%T@ %p\\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-)\n"
-            f'{find} -mtime +{app.backup_retention_days} ! -path "$newest" -delete'
+            f"find {quote(directory)} -maxdepth 1 -type f -name {pattern} -printf '%T@ %p\\n' |\n"
+            "  sort -n | head -n -1 | cut -d ' ' -f 2- | while read -r old; do\n"
+            f'    find "$old" -mtime +{app.backup_retention_days} -delete\n'
+            "  done"
         )
     return f"if [ -d {quote(directory)} ]; then\n" + "\n".join(parts) + "\nfi"

@@ -15,7 +15,7 @@ from fabfile.model import Application
 HOSTILE = (
     "",
     " leading and  double spaces ",
-    "it's \"quoted\" and `ticked`",
+    'it\'s "quoted" and `ticked`',
     "$(touch pwned) ${HOME} $$ `touch pwned`",
     "; touch pwned; #",
     "two\nlines\n\nand an end\n",
@@ -62,8 +62,7 @@ class Programs:
         program = self.directory / name
         notes = shlex.quote(str(self.directory.parent))
         program.write_text(
-            f"#!/bin/sh\nhere={notes}\n"
-            f'{{ printf "%s\\0" {name} "$@"; printf "\\1"; }} >>"$here/calls"\n{body}\n',
+            f'#!/bin/sh\nhere={notes}\n{{ printf "%s\\0" {name} "$@"; printf "\\1"; }} >>"$here/calls"\n{body}\n',
             "utf-8",
         )
         program.chmod(0o755)

@@ -192,7 +192,9 @@ def test_pull_failing_registry_fails_the_script(programs: Programs) -> None:
 
 
 def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) -> None:
-    programs.add("skopeo", 'case "$*" in *backend*) echo sha256:aa ;; *) echo one; echo "manifest unknown" >&2; exit 1 ;; esac')
+    programs.add(
+        "skopeo", 'case "$*" in *backend*) echo sha256:aa ;; *) echo one; echo "manifest unknown" >&2; exit 1 ;; esac'
+    )
 
     done = sh(script(podman.resolve([image("backend"), image("frontend")])), path=programs.path)
 

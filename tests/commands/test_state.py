@@ -175,8 +175,14 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     sh(script(lock.acquire(str(home), holder, lease_seconds=60), record.append(str(home), RELEASE)))
     listed = tmp_path / "containers"
     listed.write_text(row() + "\n")
-    programs.add("podman", f'case "$1" in ps) echo c0ffee ;; container) cat {listed} ;; --version) echo podman version 5.4.2 ;; esac')
-    programs.add("curl", "case \"$*\" in *_rolling/site) printf 0123456789abcdef ;; *) printf '200\\t0.004\\t127.0.0.1:28080\\n' ;; esac")
+    programs.add(
+        "podman",
+        f'case "$1" in ps) echo c0ffee ;; container) cat {listed} ;; --version) echo podman version 5.4.2 ;; esac',
+    )
+    programs.add(
+        "curl",
+        "case \"$*\" in *_rolling/site) printf 0123456789abcdef ;; *) printf '200\\t0.004\\t127.0.0.1:28080\\n' ;; esac",
+    )
     programs.add("ss", "echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:*'")
 
     done = sh(script(moved(state.observation(APP), APP, home)), path=programs.path)

@@ -1,0 +1,236 @@
+"""The health loops, run under `sh`: stand-ins for `podman` and `curl` tell how the application behaves, second by second."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from fabfile.commands import probe
+from fabfile.commands.shell import script
+from fabfile.model import Color, Gate, Probe, Tls
+from tests.commands.running import Programs, sh
+from tests.commands.sample import application, backend
+
+APP = application()
+GATE = Gate("/api/health", passes=3, interval_seconds=1, start_period_seconds=5, retries=3, deadline_seconds=20)
+RUNS = "true 0 0"
+
+
+@pytest.fixture
+def host(programs: Programs) -> Programs:
+    """A host whose clock moves only while something sleeps."""
+    programs.clock()
+    return programs
+
+
+def gate(
+    host: Programs, codes: list[str], states: list[str] | None = None, rules: Gate = GATE
+) -> subprocess.CompletedProcess[str]:
+    host.add("curl", host.sequence("curl", codes))
+    state = host.sequence("podman", states or [RUNS])
+    host.add("podman", f'if [ "$1" = logs ]; then echo "the last log line"; exit 0; fi\n{state}')
+    return sh(script(probe.gate(APP, backend(gate=rules), Color.GREEN), "echo passed"), path=host.path)
+
+
+def asked(host: Programs) -> int:
+    return len(host.calls("curl"))
+
+
+def test_gate_healthy_candidate_passes_after_as_many_answers(host: Programs) -> None:
+    done = gate(host, ["200"])
+
+    assert (done.returncode, done.stdout, asked(host)) == (0, "passed\n", 3)
+
+
+def test_gate_asks_the_candidate_on_its_own_port(host: Programs) -> None:
+    gate(host, ["200"])
+
+    assert host.calls("curl")[0][-1] == "http://127.0.0.1:28080/api/health"
+    assert host.calls("podman")[0][-1] == "shop-backend-green"
+
+
+def test_gate_slow_start_is_forgiven(host: Programs) -> None:
+    assert gate(host, ["000"] * 5 + ["503", "204"]).returncode == 0
+
+
+def test_gate_misses_after_the_start_period_fail_it(host: Programs) -> None:
+    done = gate(host, ["502"])
+
+    assert done.returncode == 1
+    assert "backend: green failed its health gate after 7 s (last: HTTP 502 from /api/health)" in done.stdout
+    assert asked(host) == 8
+
+
+def test_gate_failure_shows_the_last_log_lines(host: Programs) -> None:
+    assert "last log lines of shop-backend-green:\nthe last log line" in gate(host, ["500"]).stdout
+
+
+def test_gate_flapping_candidate_never_passes_and_meets_the_deadline(host: Programs) -> None:
+    done = gate(host, ["200", "200", "503"] * 10)
+
+    assert done.returncode == 1
+    assert "after 20 s (deadline; last: HTTP 503" in done.stdout
+
+
+def test_gate_one_miss_between_passes_starts_the_count_again(host: Programs) -> None:
+    gate(host, ["200", "200", "500", "200", "200", "200"])
+
+    assert asked(host) == 6
+
+
+@pytest.mark.parametrize("state", ["false 0 1", "true 1 0", "false 3 137", ""])
+def test_gate_exit_or_restart_fails_at_once(state: str, host: Programs) -> None:
+    done = gate(host, ["200"], [RUNS, state])
+
+    assert done.returncode == 1
+    assert "the container exited or restarted" in done.stdout
+    assert asked(host) == 1
+
+
+def test_gate_container_that_is_gone_fails_at_once(host: Programs) -> None:
+    host.add("curl", "printf 200")
+    host.add("podman", "exit 125")
+
+    done = sh(script(probe.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path)
+
+    assert (done.returncode, "the container is gone" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("code", ["301", "404", "000", "", "2", "20"])
+def test_gate_answer_other_than_2xx_is_a_miss(code: str, host: Programs) -> None:
+    assert gate(host, [code]).returncode == 1
+
+
+def test_gate_failing_curl_is_a_miss_and_no_end_of_the_script(host: Programs) -> None:
+    host.add("podman", f"echo '{RUNS}'")
+    host.add("curl", f"{host.sequence('curl', ['000', '000', '200'])}; exit 7")
+
+    assert sh(script(probe.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path).returncode == 0
+
+
+def watch(
+    host: Programs, conditions: list[str], *, seconds: float = 0, passes: int = 3, deadline: float = 10
+) -> subprocess.CompletedProcess[str]:
+    text = probe.watch(conditions, seconds=seconds, passes=passes, deadline_seconds=deadline)
+    return sh(script(text, "if watch; then echo good; else echo bad; fi; date +%s"), path=host.path)
+
+
+def spent(done: subprocess.CompletedProcess[str]) -> int:
+    return int(done.stdout.splitlines()[-1]) - 1_000_000
+
+
+def answers(host: Programs, codes: list[str]) -> str:
+    """A condition that is good while the sequence says 200."""
+    host.add("ask", host.sequence("ask", codes))
+    return 'code=$(ask)\nif [ "$code" = 200 ]; then true; else why="got $code"; false; fi'
+
+
+def test_watch_good_rounds_end_it(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200"])])
+
+    assert (done.stdout.splitlines()[0], spent(done)) == ("good", 1)
+
+
+def test_watch_lasts_at_least_its_seconds(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200"])], seconds=6)
+
+    assert (done.stdout.splitlines()[0], spent(done)) == ("good", 6)
+
+
+def test_watch_single_bad_round_is_forgiven(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200", "500", "200", "500", "500", "200"])])
+
+    assert done.stdout.startswith("good")
+
+
+def test_watch_three_bad_rounds_in_a_row_fail_it_with_the_reason(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200", "200", "502"])], seconds=30, deadline=45)
+
+    assert done.stdout.splitlines()[:2] == ["got 502 (2 s)", "bad"]
+
+
+def test_watch_flapping_meets_the_deadline(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200", "500"] * 60)], deadline=10)
+
+    assert (done.stdout.splitlines()[1], spent(done)) == ("bad", 10)
+
+
+def test_watch_fatal_condition_fails_at_once(host: Programs) -> None:
+    done = watch(host, ["true", "why=restarted fatal=1; false"])
+
+    assert (done.stdout.splitlines()[:2], spent(done)) == (["restarted (0 s)", "bad"], 0)
+
+
+def test_watch_all_conditions_must_hold(host: Programs) -> None:
+    assert "bad" in watch(host, ["true", "false", "true"]).stdout
+
+
+def test_watch_without_conditions_is_good(host: Programs) -> None:
+    assert watch(host, []).stdout.startswith("good")
+
+
+def test_watch_second_watch_of_a_script_forgets_the_first(host: Programs) -> None:
+    text = probe.watch([answers(host, ["500"] * 3 + ["200"])], seconds=0, passes=1, deadline_seconds=5)
+
+    done = sh(script(text, "watch || echo failed; watch && echo passed"), path=host.path)
+
+    assert done.stdout.splitlines()[1:] == ["failed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        ("200 127.0.0.1:28080", True),
+        ("204 127.0.0.1:28080", True),
+        ("200 127.0.0.1:18080", False),
+        ("502 127.0.0.1:28080", False),
+        ("200 ", False),
+        ("200 127.0.0.1:18080, 127.0.0.1:28080", False),
+        ("000 ", False),
+    ],
+)
+def test_through_nginx_only_the_color_itself_counts(answer: str, good: bool, host: Programs) -> None:
+    host.add("curl", f"printf '%s' '{answer}'")
+
+    done = watch(host, [probe.through_nginx(backend(), Color.GREEN)], passes=1, deadline=1)
+
+    assert ("good" in done.stdout) is good
+    assert good or f"expected 2xx from 127.0.0.1:28080, got {answer}" in done.stdout
+
+
+@pytest.mark.parametrize(("state", "good"), [("true 0", True), ("true 1", False), ("false 0", False), ("", False)])
+def test_unrestarted_is_fatal_when_not(state: str, good: bool, host: Programs) -> None:
+    host.add("podman", f"echo '{state}'")
+
+    done = watch(host, [probe.unrestarted(APP, backend(), Color.BLUE)], passes=1)
+
+    assert ("good" in done.stdout, spent(done)) == (good, 0)
+
+
+@pytest.mark.parametrize(("code", "good"), [("200", True), ("404", False), ("503", False), ("000", False)])
+def test_answered_takes_2xx_from_anyone(code: str, good: bool, host: Programs) -> None:
+    host.add("curl", f"printf {code}")
+
+    done = watch(host, [probe.answered(APP, Probe("frontend", "/api/health"))], passes=1)
+
+    assert ("good" in done.stdout) is good
+    assert host.calls("curl")[0][-1] == "http://127.0.0.1:7001/api/health"
+
+
+@pytest.mark.parametrize(
+    ("code", "good"), [("200", True), ("301", True), ("403", True), ("502", False), ("000", False)]
+)
+def test_public_anything_but_a_server_error_is_an_answer(code: str, good: bool, host: Programs) -> None:
+    host.add("curl", f"printf {code}")
+
+    assert ("good" in watch(host, [probe.public(APP)], passes=1).stdout) is good
+
+
+def test_public_site_with_a_certificate_is_asked_by_name_on_loopback(host: Programs) -> None:
+    host.add("curl", "printf 200")
+
+    watch(host, [probe.public(application(tls=Tls("/c", "/k")))], passes=1)
+
+    words = host.calls("curl")[0]
+    assert (words[-1], "shop.test:443:127.0.0.1" in words, "-k" in words) == ("https://shop.test:443/", True, True)
