@@ -1,4 +1,4 @@
-"""The health loops, run under `sh`: stand-ins for `podman` and `curl` tell how the application behaves, second by second."""
+"""The health loops, run under `sh`: stand-ins for `podman` and `curl` tell, second by second, what they find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backups with the real SQLite: whole under writes, refused when damaged or without room, and never the last one lost."""
+"""Backups with the real SQLite: whole under writes, refused when damaged or without room, the newest never lost."""
 
 from __future__ import annotations
 

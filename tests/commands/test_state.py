@@ -181,7 +181,7 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     )
     programs.add(
         "curl",
-        "case \"$*\" in *_rolling/site) printf 0123456789abcdef ;; *) printf '200\\t0.004\\t127.0.0.1:28080\\n' ;; esac",
+        "case \"$*\" in *_rolling/site) printf 0123456789abcdef ;; *) printf '200\\t0.004\\t127.0.0.1:28080' ;; esac",
     )
     programs.add("ss", "echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:*'")
 

@@ -1,0 +1,68 @@
+"""How a run begins: whether a plan still holds, and the lock with the look that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import Color, HostState, Lock, ProbeResult
+from fabfile.plans import opening
+from tests.commands.sample import application, backend
+from tests.plans.states import as_wanted, container, recorded
+
+APP = application()
+SEEN = as_wanted(APP)
+LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"now": 99},
+        {"lock": LOCK},
+        {"probes": (ProbeResult("backend", "u", False, "HTTP 502"),)},
+        {"facts": (("free_kib", "1"),)},
+        {"listening": (1, 2)},
+        {"containers": tuple(reversed(SEEN.containers))},
+        {"containers": tuple(replace(one, restarts=3, started_at="later") for one in SEEN.containers)},
+    ],
+)
+def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object]) -> None:
+    assert opening.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"active": (("backend", Color.GREEN),)},
+        {"containers": ()},
+        {"containers": tuple(replace(one, running=False) for one in SEEN.containers)},
+        {"containers": tuple(replace(one, spec="another") for one in SEEN.containers)},
+        {"containers": (*SEEN.containers, container(backend(), Color.GREEN))},
+        {"live_site_hash": "another"},
+        {"releases": (*SEEN.releases, replace(recorded(APP), id="r9"))},
+    ],
+)
+def test_same_what_a_plan_stands_on_may_not(changed: dict[str, object]) -> None:
+    assert not opening.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+
+
+def test_same_order_of_flags_says_nothing() -> None:
+    one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
+
+    assert opening.same(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
+
+
+def test_lock_and_look_takes_the_lock_then_waits_for_a_stage_then_looks() -> None:
+    text = opening.lock_and_look(APP, LOCK, lease_seconds=60).text
+
+    assert text.index("lock/guard") < text.index("lock/stage") < text.index("@@facts")
+
+
+def test_lock_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
+    assert opening.lock_step(APP, LOCK, lease_seconds=60).timeout_seconds > 120
+
+
+def test_same_a_bare_host_is_itself() -> None:
+    assert opening.same(HostState("web1"), HostState("web1", now=5))

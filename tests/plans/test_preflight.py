@@ -1,0 +1,109 @@
+"""What speaks against touching a host: one observation in, findings out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import Application, Color, HostState
+from fabfile.plans import preflight
+from tests.commands.sample import application, backend, frontend
+from tests.plans.states import SITE_HASH, as_wanted, container
+
+APP = application()
+FACTS = {
+    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "pgrep", "sqlite3", "skopeo")},
+    "home": "yes",
+    "helper": "yes",
+    "linger": "yes",
+    "free_kib": "50000000",
+    "total_kib": "100000000",
+    "free_inodes": "1000000",
+    "backup_free_kib": "50000000",
+    "database_kib": "1000",
+}
+
+
+def state(**facts: str) -> HostState:
+    return replace(as_wanted(APP), facts=tuple((FACTS | facts).items()))
+
+
+def problems(found: HostState, app: Application = APP) -> list[str]:
+    return [finding.problem for finding in preflight.findings(found, app)]
+
+
+def test_findings_fit_host_has_none() -> None:
+    assert problems(state()) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"has_podman": "no", "has_curl": "no"}, "podman, curl missing"),
+        ({"has_sqlite3": "no"}, "sqlite3 missing"),
+        ({"home": "no"}, "the application's directory is missing or not writable"),
+        ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
+        ({"linger": "no"}, "linger is off: rootless containers would die after logout"),
+        ({"free_kib": "1024"}, "1 MiB free, 2048 MiB needed for images"),
+        ({"free_kib": "1024", "total_kib": "1024000"}, "1 MiB free, 100 MiB needed for images"),
+        ({"backup_free_kib": "51200"}, "50 MiB free for backups, 51 MiB needed"),
+        ({"database_kib": "60000000"}, "48828 MiB free for backups, 64503 MiB needed"),
+        ({"free_inodes": "12"}, "only 12 inodes free"),
+    ],
+)
+def test_findings_unfit_host_is_told_why(facts: dict[str, str], problem: str) -> None:
+    assert problems(state(**facts)) == [problem]
+
+
+@pytest.mark.parametrize("inodes", ["-", ""])
+def test_findings_file_system_that_counts_no_inodes_is_fit(inodes: str) -> None:
+    assert problems(state(free_inodes=inodes)) == []
+
+
+def test_findings_application_without_a_database_needs_no_sqlite() -> None:
+    assert problems(state(has_sqlite3="no"), application(database="")) == []
+
+
+def test_findings_everything_wrong_is_told_at_once_with_remedies() -> None:
+    found = preflight.findings(HostState("web1"), APP)
+
+    assert len(found) >= 5
+    assert all(str(finding).startswith("web1: ") and finding.remedy for finding in found)
+
+
+def test_findings_foreign_container_of_a_wanted_name_is_named() -> None:
+    found = replace(state(), foreign=("shop-backend-green", "shop-other-thing"))
+
+    assert problems(found) == ["a container named shop-backend-green exists that this project did not make"]
+
+
+@pytest.mark.parametrize(
+    ("port", "problem"),
+    [
+        (18080, None),
+        (28080, "backend: port 28080 of green is taken by something else"),
+        (27001, "frontend: port 27001 of green is taken by something else"),
+        (8080, None),
+        (22, None),
+    ],
+)
+def test_findings_color_ports_must_be_free_or_ours(port: int, problem: str | None) -> None:
+    assert problems(replace(state(), listening=(port,))) == ([problem] if problem else [])
+
+
+def test_findings_port_of_our_stopped_color_taken_by_another_is_told() -> None:
+    stopped = container(backend(), Color.GREEN, running=False, status="exited")
+    found = replace(state(), containers=(container(backend()), stopped, container(frontend())), listening=(28080,))
+
+    assert problems(found) == ["backend: port 28080 of green is taken by something else"]
+
+
+def test_findings_stable_port_taken_while_no_site_is_live_is_told() -> None:
+    found = replace(state(), live_site_hash="", listening=(8080,))
+
+    assert problems(found) == ["backend: port 8080 is taken, and not by this application's Nginx site"]
+
+
+def test_findings_stable_port_of_the_live_site_is_fine() -> None:
+    assert problems(replace(state(), live_site_hash=SITE_HASH, listening=(8080, 7001))) == []
