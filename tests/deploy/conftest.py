@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,14 @@ class Site:
         """What a visitor of each host gets from the backend."""
         return [self.version(host) for host in self.lab.hosts]
 
-    def version(self, host: Host) -> str:
+    def version(self, host: Host, domain: str = DOMAIN) -> str:
         """What a visitor of one host gets from the backend."""
-        request = urllib.request.Request(f"http://{host.address}/api/version", headers={"Host": DOMAIN})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return str(yaml.safe_load(answer.read())["version"])
+        connection = http.client.HTTPConnection(host.address, 80, timeout=10)
+        try:
+            connection.request("GET", "/api/version", headers={"Host": domain})
+            return str(json.loads(connection.getresponse().read())["version"])
+        finally:
+            connection.close()
 
     def running(self, host: Host) -> dict[str, bool]:
         """Each container of the host and whether it runs."""
@@ -89,11 +93,15 @@ class Site:
 
 def fingerprint(host: Host) -> str:
     """Everything on a host that a task could change: containers, images, files with their hashes, units."""
-    as_user = "podman ps -a --format '{{.ID}} {{.Names}} {{.Status}}' | sed 's/ [0-9]* [a-z]* ago.*//; s/Up .*/Up/'; podman images --digests -q"
+    as_user = """
+podman ps -a --format '{{.ID}} {{.Names}} {{.State}}'
+podman images --digests -q
+"""
     as_root = """
 find /etc/nginx /etc/sudoers.d /usr/local /var/lib/memoryark /etc/systemd/user /home/deploy \\
   -path '*/.local/share/containers' -prune -o -path '*/data' -prune -o -type f -print | sort | xargs sha256sum
-systemctl list-units --all --type=service --no-legend --plain | awk '{ print $1 }' | grep -v -e user- -e session -e '^user@'
+systemctl list-units --all --type=service --no-legend --plain |
+  awk '{ print $1 }' | grep -v -e user- -e session -e '^user@'
 """
     return host.sh(as_user, user="deploy").stdout + host.sh(as_root).stdout
 

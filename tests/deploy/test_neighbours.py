@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -49,9 +48,7 @@ def test_second_application_on_a_host_leaves_the_first_alone(site: Site, neighbo
     for words in (("setup",), ("deploy", "--tag", "v2")):
         code, output = neighbour.run(*words)
         assert code == 0, output
-    request = urllib.request.Request(f"http://{host.address}/api/version", headers={"Host": "notes.lab.test"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert yaml.safe_load(answer.read())["version"] == "v2"
+    assert neighbour.version(host, "notes.lab.test") == "v2"
     assert site.versions() == ["v1", "v1"]
     assert set(before.splitlines()) <= set(fingerprint(host).splitlines())
     assert site.run("status")[0] == 0

@@ -11,6 +11,8 @@ from tests.deploy.conftest import Site, fingerprint
 
 pytestmark = pytest.mark.xdist_group("refusals")
 
+_HELD = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\n"
+
 
 def refused(site: Site, *words: str, code: int = 3) -> str:
     """Run a deploy that must be refused; what it said, once it is sure that no host changed."""
@@ -103,8 +105,7 @@ def test_deploy_with_an_unreachable_host_is_refused(site: Site) -> None:
 
 def test_deploy_on_a_host_that_another_run_holds_exits_four(site: Site) -> None:
     host = site.lab.hosts[1]
-    held = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\nexpires_at=9999999999\\n"
-    host.sh(f"printf '{held}' > /var/lib/memoryark/lock/held", user="deploy")
+    host.sh(f"printf '{_HELD}expires_at=9999999999\\n' > /var/lib/memoryark/lock/held", user="deploy")
     try:
         assert "eve@elsewhere" in refused(site, code=4)
     finally:
@@ -112,8 +113,7 @@ def test_deploy_on_a_host_that_another_run_holds_exits_four(site: Site) -> None:
 
 
 def test_deploy_takes_over_an_expired_lease_and_says_so(site: Site) -> None:
-    held = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\nexpires_at=2\\n"
-    site.lab.hosts[0].sh(f"printf '{held}' > /var/lib/memoryark/lock/held", user="deploy")
+    site.lab.hosts[0].sh(f"printf '{_HELD}expires_at=2\\n' > /var/lib/memoryark/lock/held", user="deploy")
     code, output = site.deploy("v2", "--hosts", "web1")
     assert code == 0, output
     assert "took over the lock of eve@elsewhere" in output
