@@ -212,17 +212,22 @@ class _Rolling:
             return self.unchanged(member)
         try:
             execute.apply(member.host, member.plan, self._run)
-            seconds = self._run.clock() - began
-            execute.finish(member.host, member.plan, self._run, seconds)
         except UndoFailed as error:
             return _ending(member, HostResult.UNDO_FAILED, self._run.clock() - began, error)
         except (LockLost, HostUnreachable) as error:
             return _ending(member, HostResult.UNKNOWN, self._run.clock() - began, error)
         except RollingError as error:
             return _ending(member, HostResult.UNDONE, self._run.clock() - began, error)
-        ending = _ending(member, HostResult.UPGRADED, self._run.clock() - began)
-        self._run.say(Phase.DONE, "upgraded", member.name, seconds=ending.summary.seconds)
-        return ending
+        return self._finish_one(member, self._run.clock() - began)
+
+    def _finish_one(self, member: Member, seconds: float) -> Ending:
+        """Record and free a host that serves the new release; when that fails, nothing was undone."""
+        try:
+            execute.finish(member.host, member.plan, self._run, seconds)
+        except RollingError as error:
+            return _ending(member, HostResult.UNKNOWN, seconds, error)
+        self._run.say(Phase.DONE, "upgraded", member.name, seconds=seconds)
+        return _ending(member, HostResult.UPGRADED, seconds)
 
     def unchanged(self, member: Member) -> Ending:
         """A host that, looked at again under its lock, already is as wanted."""

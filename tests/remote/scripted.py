@@ -1,0 +1,138 @@
+"""A host of few words: it tells which script it was given and answers as a test says. No script runs."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fabfile.commands import state
+from fabfile.commands.shell import Script, script
+from fabfile.model import Event, HostState, Lock, Outcome, Phase, Release, Rollout
+from fabfile.plans.step import Plan, Step
+from fabfile.remote.execute import Run
+from fabfile.remote.host import Answer
+from fabfile.remote.rollout import Member
+from tests.commands.sample import application
+from tests.commands.test_state import EMPTY
+
+APP = application()
+LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
+
+#: What a host says to one script: an answer, an error, or something to do first.
+Reply = Answer | Exception | Callable[[], None]
+
+
+class ScriptedHost:
+    """Notes `KIND` or `KIND STEP` of each script and gives the next reply for it; success when there is none."""
+
+    def __init__(self, name: str, replies: Mapping[str, Sequence[Reply]], log: list[str]) -> None:
+        self._name, self._log = name, log
+        self._replies: dict[str, Iterator[Reply]] = {kind: iter(given) for kind, given in replies.items()}
+        self.texts: dict[str, str] = {}
+        self.shielded: dict[str, bool] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: threading.Event | None = None) -> Answer:
+        kind = _kind(script.text)
+        self._log.append(f"{self._name} {kind}")
+        self.texts[kind] = _readable(script.text)
+        self.shielded[kind] = cancelled is None
+        reply = next(self._replies.get(kind, iter(())), None)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, Answer):
+            return reply
+        if reply is not None:
+            reply()
+        return Answer(0, EMPTY if kind == "lock" else "")
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _kind(text: str) -> str:
+    if "@@facts" in text:
+        return "lock"
+    if "pkill -TERM" in text:
+        return "abort"
+    stage = re.search(r"setsid .*journal/r2/([\w.-]+)\.sh", text)
+    if stage:
+        return f"stage {stage[1]}"
+    attach = re.search(r"base=\S*journal/r2/([\w.-]+)", text)
+    if attach:
+        return f"attach {attach[1]}"
+    return "renew" if "held.new" in text else "unlock"
+
+
+def _readable(text: str) -> str:
+    """The script, and of a stage the body that travels in it."""
+    encoded = re.search(r"printf %s (\S{100,}) \| base64 -d", text)
+    return base64.b64decode(encoded[1]).decode() if encoded else text
+
+
+@dataclass
+class Scene:
+    """The hosts of a test, one log for all, and the run with a clock of its own."""
+
+    log: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    now: float = 1000.0
+
+    def __post_init__(self) -> None:
+        self.run = Run("r2", 60, self.events.append, lambda: self.now, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def host(self, name: str = "web1", **replies: Sequence[Reply]) -> ScriptedHost:
+        """A host; `stage_a` gives the replies to the stages of step a."""
+        return ScriptedHost(name, {kind.replace("_", " "): given for kind, given in replies.items()}, self.log)
+
+    def member(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> Member:
+        host = self.host(name, **replies)
+        return Member(host, APP, state.parse(APP, name, EMPTY), plan or three_steps(name))
+
+    def told(self, phase: Phase) -> list[str]:
+        """The titles of the events of one phase."""
+        return [event.title for event in self.events if event.phase is phase]
+
+    def of(self, name: str) -> list[str]:
+        """What one host was given."""
+        return [entry.partition(" ")[2] for entry in self.log if entry.startswith(f"{name} ")]
+
+
+def three_steps(host: str = "web1") -> Plan:
+    """A backup, then a and b that can be undone, then c that cannot."""
+    record = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, ())
+    return Plan(
+        host=host,
+        action="deploy",
+        release="r2",
+        prepare=(Step("backup", "back up", script("do backup"), 10),),
+        steps=(
+            Step("a", "do a", script("do a"), 10, script("undo a"), "take a back"),
+            Step("b", "do b", script("do b"), 10, script("undo b"), "take b back"),
+            Step("c", "do c", script("do c"), 10),
+        ),
+        home="/var/lib/shop",
+        environment="production",
+        record=record,
+    )
+
+
+def nothing(host: str) -> Plan:
+    return Plan(host, "deploy", "r2", home="/var/lib/shop", environment="production")
+
+
+def never(member: Member, state: HostState) -> Plan:
+    raise AssertionError(f"{member.name} was planned again")
+
+
+def rollout(batch: str = "100%") -> Rollout:
+    return Rollout(batch=batch, lease_seconds=60)

@@ -1,0 +1,242 @@
+"""One plan on one host: what is done after a failure, a drop, a lost lock and Ctrl-C, told by what the host is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.commands import journal, lock
+from fabfile.errors import (
+    ConnectionDropped,
+    HostUnreachable,
+    Interrupted,
+    LockLost,
+    StepFailed,
+    UndoFailed,
+)
+from fabfile.model import Phase
+from fabfile.remote import execute
+from fabfile.remote.host import Answer, Cancelled
+from tests.remote.scripted import Scene, ScriptedHost, three_steps
+
+DROPPED = ConnectionDropped("web1: the connection dropped.")
+AWAY = HostUnreachable("web1: away.")
+PLAN = three_steps()
+UNDONE = ["stage a", "stage b", "abort", "stage undo", "stage abandon"]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def apply(scene: Scene, host: ScriptedHost) -> None:
+    execute.apply(host, PLAN, scene.run)
+
+
+def test_apply_good_steps_run_in_order_as_stages(scene: Scene) -> None:
+    apply(scene, scene.host())
+
+    assert scene.of("web1") == ["stage a", "stage b", "stage c"]
+    assert scene.told(Phase.DONE) == ["do a", "do b", "do c"]
+
+
+def test_apply_failing_step_is_undone_in_reverse_and_marked_bad(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(1, "it broke\n")])
+
+    with pytest.raises(StepFailed, match=r"web1: do b: failed \(status 1\)\.\nit broke"):
+        apply(scene, host)
+
+    undo = host.texts["stage undo"]
+    assert scene.of("web1") == UNDONE
+    assert undo.index("undo b") < undo.index("undo a")
+    assert '"outcome": "undone"' in host.texts["stage abandon"]
+    assert scene.told(Phase.UNDONE) == ["take b back; take a back"]
+
+
+def test_apply_failing_first_step_undoes_it_alone(scene: Scene) -> None:
+    host = scene.host(stage_a=[Answer(1, "")])
+
+    with pytest.raises(StepFailed):
+        apply(scene, host)
+
+    assert "undo b" not in host.texts["stage undo"]
+
+
+def test_apply_step_without_undo_that_fails_takes_back_those_before(scene: Scene) -> None:
+    host = scene.host(stage_c=[Answer(1, "")])
+
+    with pytest.raises(StepFailed):
+        apply(scene, host)
+
+    assert "undo a" in host.texts["stage undo"]
+
+
+def test_apply_failing_undo_is_marked_and_asks_for_a_person(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(1, "it broke")], stage_undo=[Answer(1, "cannot")])
+
+    with pytest.raises(UndoFailed) as caught:
+        apply(scene, host)
+
+    assert "it broke" in caught.value.message
+    assert "cannot" in caught.value.message
+    assert "inv status --env production --hosts web1" in caught.value.next_step
+    assert '"outcome": "undo-failed"' in host.texts["stage abandon"]
+
+
+def test_apply_stage_that_cannot_be_ended_is_not_undone_under_its_feet(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(1, "")], abort=[Answer(1, "")])
+
+    with pytest.raises(UndoFailed):
+        apply(scene, host)
+
+    assert "stage undo" not in scene.of("web1")
+
+
+def test_apply_lost_lock_is_left_to_its_new_holder(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(lock.LOST_STATUS, "the lock was taken over:\nowner=bob")])
+
+    with pytest.raises(LockLost, match="owner=bob"):
+        apply(scene, host)
+
+    assert scene.of("web1") == ["stage a", "stage b"]
+
+
+def test_apply_dropped_connection_is_attached_to_and_goes_on(scene: Scene) -> None:
+    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(0, "")]))
+
+    assert scene.of("web1") == ["stage a", "stage b", "attach b", "stage c"]
+    assert "Connecting again." in scene.told(Phase.NOTE)[0]
+
+
+def test_apply_dropped_stage_that_failed_meanwhile_is_undone(scene: Scene) -> None:
+    host = scene.host(stage_b=[DROPPED], attach_b=[Answer(1, "it broke")])
+
+    with pytest.raises(StepFailed, match="it broke"):
+        apply(scene, host)
+
+    assert scene.of("web1") == ["stage a", "stage b", "attach b", *UNDONE[2:]]
+
+
+def test_apply_host_away_for_a_while_is_tried_again(scene: Scene) -> None:
+    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[AWAY, DROPPED, AWAY, Answer(0, "")]))
+
+    assert scene.of("web1").count("attach b") == 4
+    assert scene.now == 1003
+
+
+def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> None:
+    host = scene.host(stage_b=[DROPPED], attach_b=[AWAY] * 100)
+
+    with pytest.raises(HostUnreachable, match="what it did last is unknown"):
+        apply(scene, host)
+
+    assert {"stage undo", "stage abandon"} & set(scene.of("web1")) == set()
+    assert scene.now == pytest.approx(1061, abs=1)
+
+
+def test_apply_stage_that_never_began_is_sent_again(scene: Scene) -> None:
+    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(journal.NEVER_BEGAN_STATUS, "")]))
+
+    assert scene.of("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
+
+
+def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
+    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(journal.NEVER_BEGAN_STATUS, "")])
+
+    with pytest.raises(ConnectionDropped):
+        apply(scene, host)
+
+    assert scene.of("web1")[-3:] == UNDONE[2:]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (journal.BUSY_STATUS, "another stage is still running"),
+        (journal.TIMED_OUT_STATUS, "no end within 10 s"),
+        (journal.DIED_STATUS, "the stage was killed on the host"),
+    ],
+)
+def test_apply_special_status_is_explained(status: int, words: str, scene: Scene) -> None:
+    with pytest.raises(StepFailed, match=words):
+        apply(scene, scene.host(stage_a=[Answer(status, "")]))
+
+
+def test_apply_interrupted_during_a_step_is_undone(scene: Scene) -> None:
+    host = scene.host(stage_b=[Cancelled("web1")])
+
+    with pytest.raises(Interrupted, match="interrupted during: do b"):
+        apply(scene, host)
+
+    assert scene.of("web1") == UNDONE
+
+
+def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> None:
+    host = scene.host(stage_a=[scene.run.cancelled.set])
+
+    with pytest.raises(Interrupted, match="interrupted before: do b"):
+        apply(scene, host)
+
+    assert scene.of("web1") == ["stage a", *UNDONE[2:]]
+
+
+def test_apply_undo_cannot_be_interrupted(scene: Scene) -> None:
+    host = scene.host(stage_b=[Cancelled("web1")])
+    scene.run.cancelled.clear()
+
+    with pytest.raises(Interrupted):
+        apply(scene, host)
+
+    shielded = {kind for kind, on in host.shielded.items() if on}
+    assert shielded == {"abort", "stage undo", "stage abandon"}
+
+
+def test_apply_abandon_that_fails_is_said_and_keeps_the_cause(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(1, "it broke")], stage_abandon=[Answer(1, "disk full")])
+
+    with pytest.raises(StepFailed, match="it broke"):
+        apply(scene, host)
+
+    assert "disk full" in scene.told(Phase.NOTE)[0]
+
+
+def test_apply_reason_in_the_history_is_the_first_line(scene: Scene) -> None:
+    host = scene.host(stage_b=[Answer(1, "line one\nline two")])
+
+    with pytest.raises(StepFailed):
+        apply(scene, host)
+
+    assert "do b: failed (status 1)." in host.texts["stage abandon"]
+    assert "line two" not in host.texts["stage abandon"]
+
+
+def test_prepare_failing_step_ends_it_and_undoes_nothing_itself(scene: Scene) -> None:
+    with pytest.raises(StepFailed):
+        execute.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.run)
+
+    assert scene.of("web1") == ["stage backup"]
+
+
+def test_finish_records_even_after_an_interrupt(scene: Scene) -> None:
+    host = scene.host()
+    scene.run.cancelled.set()
+
+    execute.finish(host, PLAN, scene.run, 12.3)
+
+    assert scene.of("web1") == ["stage record"]
+    assert '"seconds": 12.3' in host.texts["stage record"]
+
+
+def test_unlock_host_that_is_away_is_no_error(scene: Scene) -> None:
+    execute.unlock(scene.host(unlock=[AWAY]), PLAN, scene.run)
+
+    assert "its lease ends by itself" in scene.told(Phase.NOTE)[0]
+
+
+def test_run_step_tells_how_long_it_took_and_what_was_said(scene: Scene) -> None:
+    def work() -> None:
+        scene.now += 3
+
+    execute.run_step(scene.host(stage_a=[work]), PLAN, PLAN.steps[0], scene.run)
+
+    assert (scene.events[-1].phase, scene.events[-1].seconds) == (Phase.DONE, 3)

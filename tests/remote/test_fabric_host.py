@@ -1,0 +1,208 @@
+"""The connection itself: who is let in, what is refused before login, what a drop does, and the hop in between."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import select
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands.shell import Script
+from fabfile.errors import ConnectionDropped, HostUnreachable, RollingError
+from fabfile.remote.fabric_host import load_key
+from tests.commands.running import Signal
+from tests.remote.sshd import Sshd, free_port
+
+ECHO = Script("echo here")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Sshd]:
+    """A server for one test, which may end it."""
+    server = Sshd.start(tmp_path / "own")
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.fixture
+def began(tmp_path: Path) -> Iterator[Signal]:
+    signal = Signal(tmp_path / "began")
+    yield signal
+    signal.close()
+
+
+def refusal(host: object) -> HostUnreachable:
+    with pytest.raises(HostUnreachable) as caught:
+        host.run(ECHO, timeout_seconds=20)  # type: ignore[attr-defined]
+    return caught.value
+
+
+def test_run_unknown_host_key_is_refused_before_login(sshd: Sshd) -> None:
+    host = sshd.host(known="")
+
+    error = refusal(host)
+
+    assert "no verified connection" in error.message
+    assert "known_hosts" in error.next_step
+    assert host.executions == 0
+
+
+def test_run_changed_host_key_is_refused_before_login(sshd: Sshd) -> None:
+    error = refusal(sshd.host(known=sshd.known(key="stranger")))
+
+    assert "is not the one on record; refused before login" in error.message
+    assert "known_hosts.stranger" in error.next_step
+
+
+def test_run_wrong_user_key_is_refused_by_the_server(sshd: Sshd) -> None:
+    error = refusal(sshd.host(identity_file=str(sshd.directory / "stranger")))
+
+    assert f"{getpass.getuser()}@127.0.0.1:{sshd.port} refused the login" in error.message
+
+
+def test_run_missing_user_key_is_told(sshd: Sshd) -> None:
+    error = refusal(sshd.host(identity_file=str(sshd.directory / "none")))
+
+    assert "the key file" in error.message
+    assert "identity_file" in error.next_step
+
+
+def test_run_refused_port_is_unreachable(sshd: Sshd) -> None:
+    port = free_port()
+
+    error = refusal(sshd.host(known=sshd.known(f"[127.0.0.1]:{port}"), port=port))
+
+    assert f"cannot reach {getpass.getuser()}@127.0.0.1:{port}" in error.message
+
+
+def test_run_names_the_inventorys_name_first(sshd: Sshd) -> None:
+    assert refusal(sshd.host(known="", name="the-shop")).message.startswith("the-shop: ")
+
+
+def test_run_three_scripts_take_one_connection(sshd: Sshd) -> None:
+    host = sshd.host()
+    for _ in range(3):
+        host.run(ECHO, timeout_seconds=20)
+    host.close()
+
+    assert (host.connections, host.executions) == (1, 3)
+
+
+def test_run_after_a_close_takes_a_second_connection(sshd: Sshd) -> None:
+    host = sshd.host()
+    host.run(ECHO, timeout_seconds=20)
+    host.close()
+    host.run(ECHO, timeout_seconds=20)
+    host.close()
+
+    assert (host.connections, host.executions) == (2, 2)
+
+
+def test_close_ends_the_session_on_the_host(own: Sshd) -> None:
+    host = own.host()
+    host.run(ECHO, timeout_seconds=20)
+    (session,) = own.sessions()
+    watched = os.pidfd_open(session)
+
+    host.close()
+
+    ended, _, _ = select.select([watched], [], [], 20)
+    os.close(watched)
+    assert ended
+
+
+def test_run_connection_that_drops_is_no_answer(own: Sshd, began: Signal) -> None:
+    host = own.host()
+    dropper = threading.Thread(target=lambda: (began.wait(), own.drop_sessions()))
+    dropper.start()
+
+    with pytest.raises(ConnectionDropped, match="web1: the connection dropped while a script ran"):
+        host.run(Script(f"echo began > {began.path}; sleep 20"), timeout_seconds=60)
+
+    dropper.join(20)
+    host.close()
+
+
+def test_run_after_a_drop_connects_again(own: Sshd, began: Signal) -> None:
+    host = own.host()
+    dropper = threading.Thread(target=lambda: (began.wait(), own.drop_sessions()))
+    dropper.start()
+    with pytest.raises(ConnectionDropped):
+        host.run(Script(f"echo began > {began.path}; sleep 20"), timeout_seconds=60)
+    dropper.join(20)
+
+    answer = host.run(ECHO, timeout_seconds=20)
+
+    host.close()
+    assert (answer.output, host.connections) == ("here\n", 2)
+
+
+def test_run_connection_that_dropped_between_two_scripts_goes_unnoticed(own: Sshd) -> None:
+    host = own.host()
+    host.run(ECHO, timeout_seconds=20)
+    own.drop_sessions()
+
+    answer = host.run(ECHO, timeout_seconds=20)
+
+    host.close()
+    assert answer.output == "here\n"
+
+
+def test_run_host_that_went_away_is_unreachable(own: Sshd) -> None:
+    host = own.host()
+    host.run(ECHO, timeout_seconds=20)
+    own.stop()
+
+    with pytest.raises(RollingError):
+        host.run(ECHO, timeout_seconds=20)
+
+
+def test_run_through_a_jump_host_reaches_the_host(own: Sshd, sshd: Sshd) -> None:
+    known = own.known(f"[127.0.0.1]:{own.port}")
+    Path(known).write_text(Path(known).read_text() + Path(sshd.known()).read_text())
+    jump = f"{getpass.getuser()}@127.0.0.1:{own.port}"
+    (own.directory / "authorized_keys").write_text((sshd.directory / "user.pub").read_text())
+
+    host = sshd.host(known=known, jump=jump)
+    answer = host.run(Script('echo "${SSH_CONNECTION##* }"'), timeout_seconds=20)
+
+    assert (answer.output, len(own.sessions())) == (f"{sshd.port}\n", 1)
+    host.close()
+
+
+def test_run_jump_host_of_an_unknown_key_is_refused(own: Sshd, sshd: Sshd) -> None:
+    error = refusal(sshd.host(jump=f"{getpass.getuser()}@127.0.0.1:{own.port}"))
+
+    assert f"no verified connection to {getpass.getuser()}@127.0.0.1:{own.port}" in error.message
+
+
+def test_run_host_behind_a_jump_host_is_verified_too(own: Sshd, sshd: Sshd) -> None:
+    (own.directory / "authorized_keys").write_text((sshd.directory / "user.pub").read_text())
+    jump = f"{getpass.getuser()}@127.0.0.1:{own.port}"
+
+    error = refusal(sshd.host(known=own.known(), jump=jump))
+
+    assert f"127.0.0.1:{sshd.port}" in error.message
+
+
+def test_fingerprint_is_the_host_keys_own(sshd: Sshd) -> None:
+    import subprocess
+
+    host = sshd.host()
+    listed = subprocess.run(
+        ["ssh-keygen", "-l", "-f", sshd.directory / "host.pub"], capture_output=True, text=True, check=True
+    )
+
+    assert host.fingerprint() == listed.stdout.split()[1]
+    host.close()
+
+
+def test_load_key_is_read_once(sshd: Sshd) -> None:
+    path = str(sshd.directory / "user")
+
+    assert load_key(path) is load_key(path)

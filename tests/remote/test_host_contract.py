@@ -1,0 +1,195 @@
+"""What every Host keeps, one suite for all: this machine's own `sh`, and an OpenSSH server through Fabric."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands.shell import Script, quote, write_file
+from fabfile.errors import ConnectionDropped
+from fabfile.remote.host import Cancelled, Host
+from fabfile.remote.local_host import LocalHost
+from fabfile.remote.printing_host import PrintingHost
+from tests.commands.running import HOSTILE, Signal
+from tests.remote.sshd import Sshd
+
+
+@pytest.fixture(params=["local", "ssh"])
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    made: Host = LocalHost("web1") if request.param == "local" else _over_ssh(request)
+    yield made
+    made.close()
+
+
+def _over_ssh(request: pytest.FixtureRequest) -> Host:
+    server: Sshd = request.getfixturevalue("sshd")
+    return server.host()
+
+
+@pytest.fixture
+def began(tmp_path: Path) -> Iterator[Signal]:
+    signal = Signal(tmp_path / "began")
+    yield signal
+    signal.close()
+
+
+@pytest.fixture
+def may_end(tmp_path: Path) -> Iterator[Signal]:
+    signal = Signal(tmp_path / "may-end")
+    yield signal
+    signal.close()
+
+
+def test_run_answers_with_output_errors_and_status(host: Host) -> None:
+    answer = host.run(Script("echo out\necho err >&2\nexit 7"), timeout_seconds=20)
+
+    assert (answer.status, answer.output, answer.errors, answer.ok) == (7, "out\n", "err\n", False)
+
+
+def test_run_knows_its_name(host: Host) -> None:
+    assert host.name == "web1"
+
+
+def test_run_one_after_another_share_nothing(host: Host) -> None:
+    host.run(Script("cd /; changed=yes; umask 0"), timeout_seconds=20)
+
+    assert host.run(Script('echo "${changed:-no}"'), timeout_seconds=20).output == "no\n"
+
+
+def test_run_failing_command_under_set_e_ends_it(host: Host) -> None:
+    answer = host.run(Script("set -eu\necho one\nfalse\necho two"), timeout_seconds=20)
+
+    assert (answer.status, answer.output) == (1, "one\n")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_run_hostile_values_arrive_byte_for_byte(value: str, host: Host) -> None:
+    assert host.run(Script(f"printf %s {quote(value)}"), timeout_seconds=20).output == value
+
+
+def test_run_five_megabytes_of_output_arrive_whole(host: Host) -> None:
+    answer = host.run(Script("head -c 5000000 /dev/zero | tr '\\0' x; echo end"), timeout_seconds=30)
+
+    assert (len(answer.output), answer.output[-5:], answer.ok) == (5_000_004, "xend\n", True)
+
+
+def test_run_much_on_both_streams_does_not_block(host: Host) -> None:
+    text = "for n in 1 2 3 4; do head -c 300000 /dev/zero | tr '\\0' e >&2; head -c 300000 /dev/zero | tr '\\0' o; done"
+
+    answer = host.run(Script(text), timeout_seconds=30)
+
+    assert (len(answer.output), len(answer.errors)) == (1_200_000, 1_200_000)
+
+
+def test_run_half_a_megabyte_of_script_arrives_whole(host: Host, tmp_path: Path) -> None:
+    content = "0123456789abcde\n" * 25_000
+
+    answer = host.run(write_file(f"{tmp_path}/large", content), timeout_seconds=30)
+
+    assert (answer.ok, (tmp_path / "large").read_text()) == (True, content)
+
+
+def test_run_bytes_that_are_no_text_are_replaced(host: Host) -> None:
+    answer = host.run(Script("printf 'a\\377\\000b'"), timeout_seconds=20)
+
+    assert answer.output == "a\ufffd\0b"
+
+
+def test_run_standard_input_is_empty(host: Host) -> None:
+    assert host.run(Script("cat; echo end"), timeout_seconds=20).output == "end\n"
+
+
+def test_run_text_after_a_greedy_reader_still_runs(host: Host) -> None:
+    assert host.run(Script("read -r line || :\necho \"read '$line'\""), timeout_seconds=20).output == "read ''\n"
+
+
+def test_run_longer_than_a_moment_is_waited_for(host: Host) -> None:
+    assert host.run(Script("sleep 0.4; echo end"), timeout_seconds=20).output == "end\n"
+
+
+def test_run_past_its_deadline_is_a_dropped_connection(host: Host) -> None:
+    with pytest.raises(ConnectionDropped, match=r"web1: no answer within 0\.3 s"):
+        host.run(Script("sleep 20"), timeout_seconds=0.3)
+
+
+def test_run_past_its_deadline_leaves_the_host_usable(host: Host) -> None:
+    with pytest.raises(ConnectionDropped):
+        host.run(Script("sleep 20"), timeout_seconds=0.3)
+
+    assert host.run(Script("echo again"), timeout_seconds=20).output == "again\n"
+
+
+def test_run_cancelled_ends_promptly(host: Host, began: Signal) -> None:
+    cancelled = threading.Event()
+    thread = threading.Thread(target=lambda: (began.wait(), cancelled.set()))
+    thread.start()
+
+    start = time.monotonic()
+    with pytest.raises(Cancelled):
+        host.run(Script(f"echo began > {began.path}; sleep 20"), timeout_seconds=30, cancelled=cancelled)
+
+    thread.join()
+    assert time.monotonic() - start < 10
+
+
+def test_run_cancelled_leaves_the_host_usable(host: Host) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(Cancelled):
+        host.run(Script("sleep 20"), timeout_seconds=30, cancelled=cancelled)
+
+    assert host.run(Script("echo again"), timeout_seconds=20).output == "again\n"
+
+
+def test_run_secrets_are_in_no_process_list(host: Host, began: Signal, may_end: Signal) -> None:
+    secret = f"hunter2-{host.name}-{id(host)}"
+    text = f'key={secret}\necho began > {began.path}\nread -r _ < {may_end.path}\necho "${{#key}}"'
+    thread = threading.Thread(target=host.run, args=(Script(text, (secret,)),), kwargs={"timeout_seconds": 30})
+    thread.start()
+    began.wait()
+
+    seen = [path for path in Path("/proc").glob("[0-9]*") if secret.encode() in _told(path)]
+
+    may_end.give()
+    thread.join(30)
+    assert seen == []
+
+
+def _told(process: Path) -> bytes:
+    """The words and the environment that a process list shows."""
+    found = b""
+    for name in ("cmdline", "environ"):
+        try:
+            found += (process / name).read_bytes()
+        except OSError:
+            continue
+    return found
+
+
+def test_run_background_child_without_streams_holds_nothing_up(host: Host) -> None:
+    text = "setsid sh -c 'sleep 0.3' </dev/null >/dev/null 2>&1 &\necho end"
+
+    assert host.run(Script(text), timeout_seconds=20).output == "end\n"
+
+
+def test_close_host_opens_again_for_the_next_run(host: Host) -> None:
+    host.run(Script("true"), timeout_seconds=20)
+    host.close()
+    host.close()
+
+    assert host.run(Script("echo again"), timeout_seconds=20).output == "again\n"
+
+
+def test_printing_host_keeps_the_masked_text_and_runs_nothing(tmp_path: Path) -> None:
+    host = PrintingHost("web1")
+
+    answer = host.run(Script(f"touch {tmp_path}/ran hunter2", ("hunter2",)), timeout_seconds=1)
+
+    host.close()
+    assert (answer.ok, answer.output, host.name) == (True, "", "web1")
+    assert host.scripts == [f"touch {tmp_path}/ran ••••••"]
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,258 @@
+"""One run over many hosts: locks, the barrier, batches, and what one host's failure means for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+
+import pytest
+
+from fabfile.commands import journal, lock
+from fabfile.errors import (
+    ConnectionDropped,
+    HostUnreachable,
+    Interrupted,
+    LockHeld,
+    LockLost,
+    StepFailed,
+)
+from fabfile.model import HostResult, HostState, Phase
+from fabfile.plans.step import Plan
+from fabfile.remote import rollout as rolling
+from fabfile.remote.host import Answer
+from fabfile.remote.rollout import Ending, Member, roll_out
+from tests.commands.test_state import EMPTY, text
+from tests.remote.scripted import LOCK, Scene, never, nothing, rollout, three_steps
+
+FAILS = [Answer(1, "it broke")]
+HELD = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
+STEPS = ["stage a", "stage b", "stage c"]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def go(scene: Scene, *members: Member, batch: str = "100%", dead: Mapping[str, str] | None = None) -> list[Ending]:
+    return roll_out(members, LOCK, dead or {}, never, rollout(batch), scene.run)
+
+
+def results(endings: Iterable[Ending]) -> dict[str, HostResult]:
+    return {ending.summary.host: ending.summary.result for ending in endings}
+
+
+def test_roll_out_good_hosts_are_all_upgraded(scene: Scene) -> None:
+    endings = go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
+
+    assert set(results(endings).values()) == {HostResult.UPGRADED}
+    assert scene.of("web2") == ["lock", "stage backup", *STEPS, "stage record"]
+
+
+def test_roll_out_first_host_is_locked_alone(scene: Scene) -> None:
+    def nobody_else() -> None:
+        assert scene.log == ["web1 lock"]
+
+    go(scene, scene.member("web1", lock=[nobody_else]), scene.member("web2"), scene.member("web3"))
+
+    assert scene.log[0] == "web1 lock"
+
+
+def test_roll_out_lock_held_on_the_second_host_frees_the_first(scene: Scene) -> None:
+    with pytest.raises(LockHeld, match="web2: locked by bob@ci .process 7.: deploy v1"):
+        go(scene, scene.member("web1"), scene.member("web2", lock=[HELD]))
+
+    assert scene.log == ["web1 lock", "web2 lock", "web1 unlock"]
+
+
+def test_roll_out_lock_held_on_the_first_host_touches_no_other(scene: Scene) -> None:
+    with pytest.raises(LockHeld):
+        go(scene, scene.member("web1", lock=[HELD]), scene.member("web2"))
+
+    assert scene.log == ["web1 lock"]
+
+
+@pytest.mark.parametrize("error", [HostUnreachable("web2: away."), ConnectionDropped("web2: dropped.")])
+def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, scene: Scene) -> None:
+    with pytest.raises(type(error)):
+        go(scene, scene.member("web1"), scene.member("web2", lock=[error]), scene.member("web3"))
+
+    assert {"web1 unlock", "web3 unlock"} <= set(scene.log)
+    assert not [entry for entry in scene.log if "stage" in entry]
+
+
+def test_roll_out_stage_of_a_former_run_still_running_is_a_held_lock(scene: Scene) -> None:
+    with pytest.raises(LockHeld, match="a stage of a former run is still running"):
+        go(scene, scene.member("web1", lock=[Answer(journal.BUSY_STATUS, "")]))
+
+
+def test_roll_out_takeover_is_said(scene: Scene) -> None:
+    taken = Answer(0, "takeover\ntoken=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n" + EMPTY)
+
+    go(scene, scene.member("web1", lock=[taken]))
+
+    assert "took over the lock of bob@ci (process 7): deploy v1" in scene.told(Phase.NOTE)[0]
+
+
+def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
+    members = [scene.member("web1"), scene.member("web2")]
+
+    go(scene, *members, dead={"web2": "dead-token"})
+
+    assert ["dead-token" in member.host.texts["lock"] for member in members] == [False, True]  # type: ignore[attr-defined]
+
+
+def test_roll_out_host_as_wanted_is_not_even_locked(scene: Scene) -> None:
+    endings = go(scene, scene.member("web1", plan=nothing("web1")), scene.member("web2"))
+
+    assert results(endings) == {"web1": HostResult.UNCHANGED, "web2": HostResult.UPGRADED}
+    assert scene.of("web1") == []
+
+
+def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None:
+    changed = Answer(0, text(active="backend.green"))
+    seen: list[HostState] = []
+
+    def replan(member: Member, state: HostState) -> Plan:
+        seen.append(state)
+        return three_steps(member.name)
+
+    endings = roll_out([scene.member("web1", lock=[changed])], LOCK, {}, replan, rollout(), scene.run)
+
+    assert ([name for name, _ in seen[0].active], results(endings)) == (["backend"], {"web1": HostResult.UPGRADED})
+
+
+def test_roll_out_host_that_became_as_wanted_is_freed_and_unchanged(scene: Scene) -> None:
+    member = scene.member("web1", lock=[Answer(0, text(active="backend.green"))])
+
+    endings = roll_out([member], LOCK, {}, lambda one, _: nothing(one.name), rollout(), scene.run)
+
+    assert (results(endings), scene.of("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
+
+
+def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene) -> None:
+    endings = go(scene, scene.member("web1"), scene.member("web2", stage_backup=FAILS), scene.member("web3"))
+
+    assert results(endings) == {
+        "web1": HostResult.NOT_STARTED,
+        "web2": HostResult.UNDONE,
+        "web3": HostResult.NOT_STARTED,
+    }
+    assert not [entry for entry in scene.log if entry.endswith(tuple(STEPS))]
+    assert {"web1 unlock", "web3 unlock", "web2 stage abandon"} <= set(scene.log)
+
+
+def test_roll_out_nobody_goes_on_before_everybody_is_prepared(scene: Scene) -> None:
+    go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
+
+    last_prepared = max(n for n, entry in enumerate(scene.log) if entry.endswith("stage backup"))
+    assert last_prepared < min(n for n, entry in enumerate(scene.log) if entry.endswith("stage a"))
+
+
+def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) -> None:
+    members = [scene.member("web1"), scene.member("web2", stage_b=FAILS), scene.member("web3")]
+
+    endings = go(scene, *members, batch="1")
+
+    assert results(endings) == {
+        "web1": HostResult.UPGRADED,
+        "web2": HostResult.UNDONE,
+        "web3": HostResult.NOT_STARTED,
+    }
+    assert scene.of("web3")[-1] == "unlock"
+    assert not set(STEPS) & set(scene.of("web3"))
+
+
+def test_roll_out_hosts_of_one_batch_do_not_stop_each_other(scene: Scene) -> None:
+    endings = go(scene, scene.member("web1", stage_a=FAILS), scene.member("web2"))
+
+    assert results(endings) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
+
+
+def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
+    go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")), batch="1")
+
+    assert [name for name in ("web1", "web2", "web3") for entry in scene.of(name) if entry == "renew"] == [
+        "web2",
+        "web3",
+        "web3",
+    ]
+
+
+def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) -> None:
+    members = [scene.member("web1"), scene.member("web2", renew=[HostUnreachable("web2: away.")])]
+
+    endings = go(scene, *members, batch="1")
+
+    assert "its lock could not be renewed: web2: away." in scene.told(Phase.NOTE)
+    assert results(endings)["web2"] is HostResult.UPGRADED
+
+
+@pytest.mark.parametrize(
+    ("replies", "result", "error"),
+    [
+        ({"stage_b": [Answer(lock.LOST_STATUS, "")]}, HostResult.UNKNOWN, LockLost),
+        (
+            {"stage_b": [ConnectionDropped("gone")], "attach_b": [HostUnreachable("away")] * 99},
+            HostResult.UNKNOWN,
+            HostUnreachable,
+        ),
+        ({"stage_b": FAILS}, HostResult.UNDONE, StepFailed),
+        ({"stage_b": FAILS, "stage_undo": FAILS}, HostResult.UNDO_FAILED, Exception),
+    ],
+)
+def test_roll_out_ending_says_where_the_host_stands(
+    replies: dict[str, list[Answer]], result: HostResult, error: type[Exception], scene: Scene
+) -> None:
+    (ending,) = go(scene, scene.member("web1", **replies))
+
+    assert ending.summary.result is result
+    assert isinstance(ending.error, error)
+    assert ending.summary.cause == ending.error.message
+
+
+def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_undone(scene: Scene) -> None:
+    (ending,) = go(scene, scene.member("web1", stage_record=[Answer(1, "disk full")]))
+
+    assert ending.summary.result is HostResult.UNKNOWN
+    assert "disk full" in ending.summary.cause
+
+
+def test_roll_out_interrupted_while_locking_frees_everyone(scene: Scene) -> None:
+    with pytest.raises(Interrupted, match="before anything was changed"):
+        go(scene, scene.member("web1", lock=[scene.run.cancelled.set]), scene.member("web2"))
+
+    assert scene.log == ["web1 lock", "web1 unlock"]
+
+
+def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(scene: Scene) -> None:
+    endings = go(scene, scene.member("web1", stage_a=[scene.run.cancelled.set]), scene.member("web2"), batch="1")
+
+    assert results(endings) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
+    assert isinstance(endings[0].error, Interrupted)
+
+
+def test_roll_out_cut_short_observation_frees_the_lock_of_others(scene: Scene) -> None:
+    with pytest.raises(Exception, match="cut short"):
+        go(scene, scene.member("web1"), scene.member("web2", lock=[Answer(0, "@@facts\n")]))
+
+    assert "web1 unlock" in scene.log
+
+
+def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presses = iter([KeyboardInterrupt, KeyboardInterrupt])
+
+    def wait(pending: set[Future[None]], timeout: float) -> tuple[set[Future[None]], set[Future[None]]]:
+        press = next(presses, None)
+        if press is not None:
+            raise press
+        return pending, set()
+
+    monkeypatch.setattr(rolling, "wait", wait)
+
+    rolling.wait_patiently([Future()], scene.run)
+
+    assert scene.run.cancelled.is_set()
+    assert [title.partition(":")[0] for title in scene.told(Phase.NOTE)] == ["stopping", "already stopping"]
