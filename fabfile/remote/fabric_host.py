@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import socket
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ DEAD_PEER_MS = 5000
 #: Not passed on, so that ssh_config's own port for an alias counts.
 SSH_PORT = 22
 _CHUNK = 65536
+# What goes wrong is raised and said once; paramiko's own tracebacks on stderr say it again, and worse.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _POLL_SECONDS = 0.1
 
 

@@ -73,8 +73,8 @@ class Site:
 
     def running(self, host: Host) -> dict[str, bool]:
         """Each container of the host and whether it runs."""
-        listed = host.sh("podman ps -a --format '{{.Names}} {{.State}}'", user="deploy").stdout
-        return {name: state == "running" for name, state in (row.split() for row in listed.splitlines())}
+        listed = json.loads(host.sh("podman ps -a --format json", user="deploy").stdout)
+        return {entry["Names"][0]: entry["State"] == "running" for entry in listed}
 
     def edit_env(self, **values: str) -> None:
         """Change keys of the env file."""
@@ -125,7 +125,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def _quick(site: Site) -> None:
+def make_quick(site: Site) -> None:
     """The shipped services with short waits: what is proved is the order of things, not patience."""
     services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
     for service in services["services"]:
@@ -157,7 +157,7 @@ def prepared(lab_of_this_process: Lab) -> Site:
     for host in lab.hosts:
         lab.reset_host(host.name)
     site = Site(laboratory.up(2, name=lab.name))
-    _quick(site)
+    make_quick(site)
     code, output = site.run("setup")
     assert code == 0, output
     code, output = site.deploy("v1")

@@ -1,0 +1,38 @@
+"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, reboot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab import laboratory
+from tests.deploy.conftest import Site, make_quick, wait_until
+
+pytestmark = pytest.mark.xdist_group("debian12")
+
+
+@pytest.fixture(scope="module")
+def old(worker_id: str) -> Iterator[Site]:
+    """One prepared Debian 12 host that runs v1."""
+    name = f"bookworm-{worker_id}"
+    laboratory.down(name)
+    site = Site(laboratory.up(1, "bookworm", name))
+    make_quick(site)
+    assert site.run("setup")[0] == 0
+    assert site.deploy("v1")[0] == 0
+    yield site
+    laboratory.down(name)
+
+
+def test_debian12_host_is_upgraded_and_survives_a_bad_release(old: Site) -> None:
+    assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
+    assert (old.deploy("exits-at-once")[0], old.versions()) == (1, ["v2"])
+
+
+def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
+    host = old.lab.hosts[0]
+    before = {name for name, runs in old.running(host).items() if runs}
+    host.reboot()
+    wait_until(lambda: old.run("status")[0] == 0, "the application after a reboot", 90)
+    assert {name for name, runs in old.running(host).items() if runs} == before
