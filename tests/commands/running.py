@@ -1,4 +1,4 @@
-"""How the tests of shell text run it: a real `sh`, programs that stand in for others on PATH, a clock that they share."""
+"""How the tests of shell text run it: a real `sh`, stand-ins for programs on PATH, a clock that they share."""
 
 from __future__ import annotations
 

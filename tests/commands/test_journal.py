@@ -45,7 +45,7 @@ def may_end(tmp_path: Path) -> Iterator[Signal]:
     signal.close()
 
 
-def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, token: str = "mine") -> Script:
+def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, token: str = MINE.token) -> Script:
     part = body if isinstance(body, Script) else Script(body)
     return journal.stage(str(home), "run", step, token, part, seconds=seconds, lease_seconds=60)
 

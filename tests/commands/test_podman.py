@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def run(programs: Programs, home: Path, service: Service, release: str = "r2") -
 
 def after(words: list[str], option: str) -> list[str]:
     """The values that an option was given."""
-    return [value for word, value in zip(words, words[1:], strict=False) if word == option]
+    return [value for word, value in itertools.pairwise(words) if word == option]
 
 
 def test_run_candidate_is_published_on_its_color_on_loopback_alone(programs: Programs, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _RUN = Path("/run/sshd")
 
 def keygen(path: Path) -> Path:
     """A new ed25519 key without a passphrase."""
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path]
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return path
 

@@ -1,4 +1,4 @@
-"""One plan on one host: what is done after a failure, a drop, a lost lock and Ctrl-C, told by what the host is given."""
+"""One plan on one host: what follows a failure, a drop, a lost lock and Ctrl-C, told by what the host is given."""
 
 from __future__ import annotations
 

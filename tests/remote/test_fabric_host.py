@@ -36,6 +36,12 @@ def began(tmp_path: Path) -> Iterator[Signal]:
     signal.close()
 
 
+def drop_once(server: Sshd, began: Signal) -> None:
+    """Drop the server's sessions once a script says that it began."""
+    began.wait()
+    server.drop_sessions()
+
+
 def refusal(host: object) -> HostUnreachable:
     with pytest.raises(HostUnreachable) as caught:
         host.run(ECHO, timeout_seconds=20)  # type: ignore[attr-defined]
@@ -118,7 +124,7 @@ def test_close_ends_the_session_on_the_host(own: Sshd) -> None:
 
 def test_run_connection_that_drops_is_no_answer(own: Sshd, began: Signal) -> None:
     host = own.host()
-    dropper = threading.Thread(target=lambda: (began.wait(), own.drop_sessions()))
+    dropper = threading.Thread(target=drop_once, args=(own, began))
     dropper.start()
 
     with pytest.raises(ConnectionDropped, match="web1: the connection dropped while a script ran"):
@@ -130,7 +136,7 @@ def test_run_connection_that_drops_is_no_answer(own: Sshd, began: Signal) -> Non
 
 def test_run_after_a_drop_connects_again(own: Sshd, began: Signal) -> None:
     host = own.host()
-    dropper = threading.Thread(target=lambda: (began.wait(), own.drop_sessions()))
+    dropper = threading.Thread(target=drop_once, args=(own, began))
     dropper.start()
     with pytest.raises(ConnectionDropped):
         host.run(Script(f"echo began > {began.path}; sleep 20"), timeout_seconds=60)

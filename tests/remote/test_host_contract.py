@@ -125,7 +125,7 @@ def test_run_past_its_deadline_leaves_the_host_usable(host: Host) -> None:
 
 def test_run_cancelled_ends_promptly(host: Host, began: Signal) -> None:
     cancelled = threading.Event()
-    thread = threading.Thread(target=lambda: (began.wait(), cancelled.set()))
+    thread = threading.Thread(target=_set_once, args=(cancelled, began))
     thread.start()
 
     start = time.monotonic()
@@ -157,6 +157,11 @@ def test_run_secrets_are_in_no_process_list(host: Host, began: Signal, may_end: 
     may_end.give()
     thread.join(30)
     assert seen == []
+
+
+def _set_once(cancelled: threading.Event, began: Signal) -> None:
+    began.wait()
+    cancelled.set()
 
 
 def _told(process: Path) -> bytes:

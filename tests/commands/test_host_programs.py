@@ -1,0 +1,267 @@
+"""The programs that setup installs on a host, run as copies whose Nginx and Podman are stand-ins."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fabfile import render
+from tests.commands.running import Programs
+from tests.commands.sample import application
+
+OLD, NEW = "0" * 16, "1" * 16
+
+
+def site_text(hash: str, body: str = "server { listen 127.0.0.1:8080; }") -> str:
+    return f"# rolling-site: {hash}\n# rolling-port: 8080\n{body}\n"
+
+
+class Site:
+    """The site helper beside an Nginx that answers the hash of what it last loaded."""
+
+    def __init__(self, directory: Path, programs: Programs) -> None:
+        self.here = directory / "lib" / "shop"
+        self.conf = directory / "conf.d"
+        self.here.mkdir(parents=True)
+        self.conf.mkdir()
+        text = render.host_program("site").replace("/etc/nginx/conf.d", str(self.conf))
+        text = text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}")
+        self.program = self.here / "site"
+        self.program.write_text(text, "utf-8")
+        self.live = self.conf / "shop.conf"
+        load = f"sed -n '1s/.* //p' {self.live} >\"$here/loaded\" 2>/dev/null || :"
+        programs.add("nginx")
+        programs.add("systemctl", f'case "$1" in reload) {load} ;; esac')
+        programs.add("curl", 'cat "$here/loaded" 2>/dev/null')
+        programs.add("sleep")
+        programs.add("journalctl", "echo 'still could not bind()'")
+        programs.add("tail")
+
+    def run(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", self.program, *words], input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def install(self, text: str) -> subprocess.CompletedProcess[str]:
+        return self.run("install", text=text)
+
+    def left(self) -> set[str]:
+        """What the helper left beside itself."""
+        return {path.name for path in self.here.iterdir()} - {"site"}
+
+
+@pytest.fixture
+def site(tmp_path: Path, programs: Programs) -> Site:
+    return Site(tmp_path, programs)
+
+
+def test_site_first_text_is_installed_and_proved_live(site: Site) -> None:
+    done = site.install(site_text(OLD))
+
+    assert (done.returncode, done.stdout) == (0, "the site is live\n")
+    assert (site.live.read_text(), site.left()) == (site_text(OLD), {"site.previous"})
+    assert site.live.stat().st_mode & 0o777 == 0o644
+
+
+def test_site_same_text_again_reloads_nothing(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+
+    done = site.install(site_text(OLD))
+
+    assert done.stdout == "the site is unchanged\n"
+    assert [call[1] for call in programs.calls("systemctl")] == ["is-active", "reload"]
+
+
+def test_site_text_that_nginx_refuses_leaves_the_old_bytes(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+    programs.add("nginx", f"if grep -q {NEW} {site.live}; then echo 'unexpected end of file' >&2; exit 1; fi")
+
+    done = site.install(site_text(NEW))
+
+    assert (done.returncode, site.live.read_text()) == (3, site_text(OLD))
+    assert "unexpected end of file" in done.stdout
+
+
+def test_site_reload_that_keeps_the_old_configuration_is_noticed(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+    programs.add("systemctl")
+
+    done = site.install(site_text(NEW))
+
+    assert (done.returncode, site.live.read_text()) == (4, site_text(OLD))
+    assert "still could not bind()" in done.stdout
+
+
+def test_site_first_text_that_never_gets_live_is_removed_again(site: Site, programs: Programs) -> None:
+    programs.add("systemctl")
+
+    assert site.install(site_text(NEW)).returncode == 4
+    assert not site.live.exists()
+
+
+def test_site_old_text_that_cannot_come_back_is_said(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+    programs.add("nginx", "exit 1")
+    programs.add("curl", "exit 7")
+
+    done = site.install(site_text(NEW))
+
+    assert (done.returncode, "could not be brought back" in done.stdout) == (5, True)
+
+
+def test_site_old_text_that_nginx_still_runs_needs_no_reload(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+    programs.add("nginx", "exit 1")
+    before = len(programs.calls("systemctl"))
+
+    done = site.install(site_text(NEW))
+
+    assert (done.returncode, site.live.read_text(), len(programs.calls("systemctl"))) == (3, site_text(OLD), before)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "include /etc/shadow;",
+        "server { root /; }",
+        "location /x {alias /etc/;}",
+        "load_module evil.so;",
+        "user root;",
+        "\tlua_code_cache off;",
+        "error_log /etc/cron.d/x;",
+        "server { location / { autoindex on; } }",
+        "  js_import a.js;",
+        "fastcgi_pass unix:/run/x;",
+    ],
+)
+def test_site_forbidden_directive_is_refused_before_nginx_sees_it(line: str, site: Site, programs: Programs) -> None:
+    done = site.install(site_text(NEW, line))
+
+    assert (done.returncode, site.live.exists(), programs.calls("nginx")) == (3, False, [])
+    assert "not allowed here" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "server { }\n",
+        "# rolling-site: short\n# rolling-port: 8080\n",
+        f"# rolling-site: {NEW}\nserver {{ }}\n",
+        f"\n# rolling-site: {NEW}\n# rolling-port: 8080\n",
+        f"# rolling-site: {NEW}\n# rolling-port: 8080; id\n",
+    ],
+)
+def test_site_text_without_its_header_is_refused(text: str, site: Site) -> None:
+    done = site.install(text)
+
+    assert (done.returncode, "lacks its two header lines" in done.stdout) == (3, True)
+
+
+def test_site_text_too_large_is_refused(site: Site) -> None:
+    done = site.install(site_text(NEW, "# " + "x" * 262_144))
+
+    assert (done.returncode, "larger than 256 KiB" in done.stdout) == (3, True)
+
+
+def test_site_refused_text_leaves_nothing_behind(site: Site) -> None:
+    site.install("no header")
+
+    assert site.left() == set()
+
+
+def test_site_restore_brings_the_former_text_back(site: Site) -> None:
+    site.install(site_text(OLD))
+    site.install(site_text(NEW))
+
+    done = site.run("restore")
+
+    assert (done.returncode, site.live.read_text()) == (0, site_text(OLD))
+
+
+def test_site_restore_without_a_former_install_changes_nothing(site: Site) -> None:
+    assert (site.run("restore").returncode, site.live.exists()) == (0, False)
+
+
+@pytest.mark.parametrize("words", [(), ("remove",), ("install", "x"), ("restore", "--force")])
+def test_site_any_other_words_are_refused(words: tuple[str, ...], site: Site) -> None:
+    assert site.run(*words).returncode == 2
+
+
+def test_site_what_is_rendered_passes_its_check(site: Site) -> None:
+    done = site.install(render.nginx_site(application()))
+
+    assert (done.returncode, done.stdout) == (0, "the site is live\n")
+
+
+class Boot:
+    """The boot program beside a Podman with containers of both colors."""
+
+    def __init__(self, directory: Path, programs: Programs) -> None:
+        self.flags = directory / "var" / "shop" / "live"
+        self.flags.mkdir(parents=True)
+        here = directory / "lib" / "shop"
+        here.mkdir(parents=True)
+        self.program = here / "boot"
+        self.program.write_text(render.host_program("boot").replace("/var/lib/", f"{directory}/var/"), "utf-8")
+        self.programs = programs
+        rows = [f"shop-{service}-{color} {service} {color}" for service in ("a", "b") for color in ("blue", "green")]
+        (directory / "rows").write_text("\n".join(rows) + "\n")
+        self.podman()
+        programs.add("sleep")
+
+    def podman(self, start: str = ":") -> None:
+        self.programs.add(
+            "podman",
+            f'case "$1" in ps) echo c0ffee ;; container) cat "$here/rows" ;; start) {start} ;; esac',
+        )
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", self.program],
+            capture_output=True,
+            text=True,
+            env={"PATH": self.programs.path},
+            timeout=60,
+            check=False,
+        )
+
+    def told(self, verb: str) -> list[str]:
+        return [call[-1] for call in self.programs.calls("podman") if call[1] == verb]
+
+
+@pytest.fixture
+def boot(tmp_path: Path, programs: Programs) -> Boot:
+    return Boot(tmp_path, programs)
+
+
+def test_boot_starts_exactly_the_colors_that_the_flags_name(boot: Boot) -> None:
+    (boot.flags / "b.green").touch()
+
+    done = boot.run()
+
+    assert done.returncode == 0
+    assert boot.told("start") == ["shop-a-blue", "shop-b-green"]
+    assert boot.told("stop") == ["shop-a-green", "shop-b-blue"]
+
+
+def test_boot_network_that_comes_up_later_is_waited_for(boot: Boot) -> None:
+    boot.podman('n=$(cat "$here/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$here/n"; [ "$n" -ge 3 ]')
+
+    assert boot.run().returncode == 0
+    assert boot.told("start") == ["shop-a-blue"] * 4 + ["shop-b-blue"]
+
+
+def test_boot_container_that_never_starts_fails_but_the_others_start(boot: Boot) -> None:
+    boot.podman('[ "$2" != shop-a-blue ]')
+
+    assert boot.run().returncode == 1
+    assert "shop-b-blue" in boot.told("start")
+
+
+def test_boot_host_without_containers_is_no_error(boot: Boot) -> None:
+    boot.programs.add("podman")
+
+    assert boot.run().returncode == 0
