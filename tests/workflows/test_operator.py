@@ -1,0 +1,130 @@
+"""Who runs a task, whether a lock's process still lives, and what counts as a person's yes."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fabfile.errors import ConfigError, Interrupted
+from fabfile.model import Lock
+from fabfile.workflows import operator
+
+CI = ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
+
+
+class Terminal(io.StringIO):
+    """A standard input at which a person sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in CI:
+        monkeypatch.delenv(key, raising=False)
+
+
+@pytest.fixture
+def ended() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def lock(pid: int, workstation: str = "") -> Lock:
+    return Lock("t", "ann", workstation or operator.workstation(), pid, "deploy", 0, 0)
+
+
+@pytest.mark.parametrize("key", CI)
+def test_name_in_ci_is_whom_the_ci_system_names(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(key, "the-actor")
+
+    assert operator.name() == "the-actor"
+
+
+def test_name_elsewhere_is_the_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
+
+    assert operator.name() == "ann"
+
+
+def test_name_of_a_user_without_a_login_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+
+    assert operator.name() == f"uid{os.getuid()}"
+
+
+def test_lock_names_this_process() -> None:
+    made = operator.lock("r2", "deploy v2")
+
+    assert (made.token, made.pid, made.workstation, made.reason) == (
+        "r2",
+        os.getpid(),
+        operator.workstation(),
+        "deploy v2",
+    )
+    assert not operator.is_dead(made)
+
+
+def test_is_dead_process_of_this_machine_that_ended_is(ended: int) -> None:
+    assert operator.is_dead(lock(ended))
+
+
+def test_is_dead_process_of_another_machine_is_never_known_to_be(ended: int) -> None:
+    assert not operator.is_dead(lock(ended, "another-machine"))
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1])
+def test_is_dead_process_that_says_nothing_or_belongs_to_another_lives(pid: int) -> None:
+    assert not operator.is_dead(lock(pid))
+
+
+def test_is_dead_no_lock_is_not() -> None:
+    assert not operator.is_dead(None)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "Yes\n", " YES \n"])
+def test_confirm_yes_goes_on(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+
+    operator.confirm("Deploy?", force=False, hint="")
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "yep\n", "no, yes\n"])
+def test_confirm_anything_else_is_a_no(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+
+    with pytest.raises(Interrupted, match="nothing was touched"):
+        operator.confirm("Deploy?", force=False, hint="")
+
+
+def test_confirm_question_is_no_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+
+    operator.confirm("Deploy?", force=False, hint="")
+
+    assert (capsys.readouterr()) == ("", "Deploy? [y/N] ")
+
+
+def test_confirm_without_a_terminal_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+
+    with pytest.raises(ConfigError) as caught:
+        operator.confirm("Deploy?", force=False, hint="use --force")
+
+    assert caught.value.next_step == "use --force"
+
+
+def test_confirm_forced_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+    operator.confirm("Deploy?", force=True, hint="")
