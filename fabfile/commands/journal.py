@@ -15,7 +15,9 @@ from fabfile.commands.shell import Script, quote
 NEVER_BEGAN_STATUS = 42
 #: Exit status of `attach` for a stage that ended without a status: it was killed, or the host went down.
 DIED_STATUS = 43
-#: Exit status of a stage that waited a minute for another stage on the host to end.
+#: How long a stage waits for another one on the host, or for the host's boot program, to end.
+WAIT_SECONDS = 120
+#: Exit status of a stage that waited in vain.
 BUSY_STATUS = 44
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
@@ -51,7 +53,7 @@ def stage(home: str, run: str, step: str, token: str, body: Script, *, seconds: 
 {ENVIRONMENT}mkdir -p {quote(f"{home}/journal/{run}")}
 rm -f {quote(base + ".status")}
 printf %s {quote(encoded)} | base64 -d > {quote(base + ".sh")}
-setsid flock -o -w 60 -E {BUSY_STATUS} {quote(home + "/lock/stage")} sh {quote(base + ".sh")} </dev/null >{quote(base + ".log")} 2>&1 &
+setsid flock -o -w {WAIT_SECONDS} -E {BUSY_STATUS} {quote(home + "/lock/stage")} sh {quote(base + ".sh")} </dev/null >{quote(base + ".log")} 2>&1 &
 stage=$!
 echo "$stage" > {quote(base + ".session")}
 if wait "$stage"; then status=0; else status=$?; fi

@@ -46,7 +46,11 @@ mkdir -p {quote(home + "/lock")}
   if [ -s held ]; then
     token=$(sed -n 's/^token=//p' held) expires=$(sed -n 's/^expires_at=//p' held)
     if [ "$token" != {quote(lock.token)} ]; then
-      if [ "${{expires:-0}}" -gt "$now" ] && [ "$token" != {quote(dead_token)} ]; then cat held; exit {HELD_STATUS}; fi
+      if [ "${{expires:-0}}" -gt "$now" ] && [ "$token" != {quote(dead_token)} ]; then
+        cat held
+        echo "now=$now"
+        exit {HELD_STATUS}
+      fi
       echo takeover
       cat held
     fi
@@ -96,6 +100,11 @@ def parse(text: str) -> Lock | None:
         acquired_at=_number(found.get("acquired_at", "")),
         expires_at=_number(found.get("expires_at", "")),
     )
+
+
+def host_time(text: str) -> int:
+    """The host's clock, Unix seconds, as `acquire` prints it behind the holder's lines; 0 without it."""
+    return max((_number(line.removeprefix("now=")) for line in text.splitlines() if line.startswith("now=")), default=0)
 
 
 def _number(text: str) -> int:

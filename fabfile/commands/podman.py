@@ -171,8 +171,8 @@ def resolve(images: Iterable[Image]) -> str:
     return "\n".join(parts)
 
 
-def prune_images(repositories: Iterable[str], keep_digests: Iterable[str]) -> str:
-    """Remove this application's images that no container uses and no kept release names."""
+def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
+    """Remove images that no container uses, no kept release names, and no other application's history names."""
     kept = "|".join(sorted(set(keep_digests))) or "none"
     listed = "{{.ID}} {{.Digest}}"
     parts = []
@@ -180,7 +180,19 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str]) -> st
         images = words("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
         parts.append(
             f"{images} | while read -r id digest; do\n"
-            f'  case "$digest" in {kept}) ;; *) podman rmi "$id" >/dev/null 2>&1 || : ;; esac\n'
+            f'  case "$digest" in {kept}) continue ;; esac\n'
+            f'  if grep -lsF "$digest" /var/lib/*/releases.jsonl | grep -qvxF {quote(own_history)}; then continue; fi\n'
+            '  podman rmi "$id" >/dev/null 2>&1 || :\n'
             "done"
         )
     return "\n".join(parts)
+
+
+def prune_configs(home: str, keep: Iterable[str]) -> str:
+    """Delete the configurations, secrets included, that no kept release and no container was given."""
+    kept = "|".join(quote(name) for name in sorted(set(keep))) or "''"
+    return (
+        f"for directory in {quote(home)}/config/*/; do\n"
+        f'  case "$(basename "$directory")" in {kept}) ;; *) rm -rf "$directory" ;; esac\n'
+        "done"
+    )

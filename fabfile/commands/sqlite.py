@@ -44,7 +44,7 @@ if [ -s {quote(source)} ]; then
     echo "no room for a backup in {directory}: $free KiB free, $need KiB needed"; exit 1
   fi
   rm -f {quote(target + ".part")} {quote(target)}
-  printf %s {quote(vacuum)} | podman unshare sqlite3 -bail {quote(source)}
+  printf %s {quote(vacuum)} | podman unshare sh -c 'umask 077; exec sqlite3 -bail "$1"' sh {quote(source)}
   verdict=$({check})
   if [ "$verdict" != ok ]; then echo "the backup of the database is damaged: $verdict"; exit 1; fi
   mv {quote(target + ".part")} {quote(target)}
@@ -74,7 +74,7 @@ def prune_backups(app: Application) -> str:
     directory = backup_directory(app)
     parts = []
     for ending in (".db", ".config.tar.gz"):
-        pattern = quote(f"{app.name}-*{ending}")
+        pattern = quote(f"{app.name}-[0-9]*{ending}")
         parts.append(
             f"find {quote(directory)} -maxdepth 1 -type f -name {pattern} -printf '%T@ %p\\n' |\n"
             "  sort -n | head -n -1 | cut -d ' ' -f 2- | while read -r old; do\n"

@@ -74,7 +74,7 @@ directory={backups}
 while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
 fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
-fact last_backup "$(find {backups} -maxdepth 1 -name {quote(app.name + "-*.db")} -printf '%T@ %f\\n' 2>/dev/null | sort -n | tail -n 1)"
+fact last_backup "$(find {backups} -maxdepth 1 -name {quote(app.name + "-[0-9]*.db")} -printf '%T@ %f\\n' 2>/dev/null | sort -n | tail -n 1)"
 fact site "$(curl -fs --max-time 2 {url} || :)\""""
 
 

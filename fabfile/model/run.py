@@ -38,6 +38,7 @@ class HostResult(str, Enum):
     """Where a host stands when a run has ended."""
 
     UPGRADED = "upgraded"
+    PREPARED = "prepared"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"

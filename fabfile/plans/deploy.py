@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fabfile.commands import podman
 from fabfile.commands.shell import Script
-from fabfile.model import Application, Container, HostState, Rollout, Service
+from fabfile.model import Application, Color, Container, HostState, Rollout, Service
 from fabfile.plans import closing
 from fabfile.plans.deploy_steps import StepBuilder, Wanted
 from fabfile.plans.step import Change, Plan, ServicePlan
@@ -23,7 +23,9 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
     choices = tuple(_choose(state, app, service, wanted.force) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
     new_site = state.live_site_hash != wanted.site_hash
-    leftovers = [container for container in state.containers if container.running and not _serves(state, container)]
+    leftovers = [
+        container for container in state.containers if container.running and not _serves(state, app, container)
+    ]
     if not changed and not new_site and not leftovers and _is_recorded(state, app):
         return Plan(state.host, "deploy", wanted.release, choices)
     builder = StepBuilder(state, wanted, rollout, choices)
@@ -54,12 +56,20 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
         service=service.name,
         change=change,
         wanted=service.image,
-        color=color.other if reasons else color,
+        color=_place(state, current, reasons),
         current=current.image,
         current_color=color,
         env_changes=_env_changes(current, service),
         reasons=reasons,
     )
+
+
+def _place(state: HostState, current: Container, reasons: tuple[str, ...]) -> Color:
+    """Where the wanted container goes: never onto one that serves, be it as Nginx's backup for a dead active color."""
+    other = state.container(current.service, current.color.other)
+    if not reasons or (not current.running and other is not None and other.running):
+        return current.color
+    return current.color.other
 
 
 def _reasons(current: Container, app: Application, service: Service, force: bool) -> tuple[str, ...]:
@@ -85,8 +95,9 @@ def _env_changes(current: Container, service: Service) -> tuple[str, ...]:
     )
 
 
-def _serves(state: HostState, container: Container) -> bool:
-    return container.color is state.active_color(container.service)
+def _serves(state: HostState, app: Application, container: Container) -> bool:
+    wanted = container.service in {service.name for service in app.services}
+    return wanted and container.color is state.active_color(container.service)
 
 
 def _is_recorded(state: HostState, app: Application) -> bool:

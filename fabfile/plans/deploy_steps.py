@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabfile.commands import journal, nginx, podman, probe, sqlite
+from fabfile.commands import journal, nginx, podman, probe, record, sqlite
 from fabfile.commands.shell import Script, quote, script
 from fabfile.model import (
     Application,
@@ -231,15 +231,19 @@ class StepBuilder:
         return Release(wanted.release, wanted.time, "deploy", Outcome.GOOD, services, wanted.owner)
 
     def tidy(self) -> str:
-        """Delete images, backups and journals past their retention; never what runs or the release before it."""
+        """Delete what is past its retention; never what runs or the release before it."""
         app, keep = self._app, self._rollout.retain_releases
         recent = [release for release in self._state.releases if release.good][-keep:]
         digests = {run.digest for release in recent for _, run in release.services}
         digests |= {service.image.digest for service in app.services}
         repositories = [service.image.repository for service in app.services]
+        specs = {f"{name}-{run.spec}" for release in recent for name, run in release.services}
+        specs |= {f"{service.name}-{podman.spec_hash(app.name, service)}" for service in app.services}
+        specs |= {f"{container.service}-{container.spec}" for container in self._state.containers}
         return "\n".join(
             (
-                podman.prune_images(repositories, digests),
+                podman.prune_images(repositories, digests, record.history_file(app.home)),
+                podman.prune_configs(app.home, specs),
                 sqlite.prune_backups(app),
                 journal.prune(app.home, keep=20),
             )

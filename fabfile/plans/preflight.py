@@ -58,7 +58,7 @@ def _space(state: HostState) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{_mib(free)} free, {_mib(enough)} needed for images",
-                "Make room, for example with podman image prune",
+                "Make room, for example with podman image prune --all",
             )
         )
     needed = _number(state, "database_kib") * 11 // 10 + 51_200

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from threading import Event as Flag
 
 from fabfile.commands import journal, lock
+from fabfile.commands.shell import Script
 from fabfile.errors import (
     ConnectionDropped,
     HostUnreachable,
@@ -28,7 +29,7 @@ from fabfile.remote.host import Answer, Cancelled, Host
 #: How long a lost host is tried again before its outcome counts as unknown.
 RECONNECT_SECONDS = 60.0
 #: What an answer may take on top of a stage's own deadline: waiting for another stage, starting, reading the log.
-GRACE_SECONDS = 90.0
+GRACE_SECONDS = journal.WAIT_SECONDS + 60.0
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,19 @@ def _run_stage(host: Host, plan: Plan, step: Step, run: Run, cancelled: Flag | N
 def _attach(host: Host, plan: Plan, step: Step, run: Run, cancelled: Flag | None) -> Answer:
     """Find out how the stage of a dropped connection ended, trying the host for a minute."""
     script = journal.attach(plan.home, run.release, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
+    return _patiently(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, run, cancelled, step.title)
+
+
+def _patiently(host: Host, script: Script, seconds: float, run: Run, cancelled: Flag | None, title: str) -> Answer:
+    """Run a script that is safe to repeat, trying a lost host for a minute. Raises HostUnreachable."""
     began = run.clock()
     while True:
         try:
-            return host.run(script, timeout_seconds=step.timeout_seconds + 2 * GRACE_SECONDS, cancelled=cancelled)
+            return host.run(script, timeout_seconds=seconds, cancelled=cancelled)
         except (ConnectionDropped, HostUnreachable) as error:
             if run.clock() - began > RECONNECT_SECONDS:
                 raise HostUnreachable(
-                    f"{host.name}: lost during: {step.title}; what it did last is unknown.",
+                    f"{host.name}: lost during: {title}; what it did last is unknown.",
                     next_step="run the same command again once the host answers: it goes on from what is there",
                 ) from error
             run.sleep(1.0)
@@ -176,7 +182,8 @@ def undo(host: Host, plan: Plan, begun: list[Step], run: Run, cause: RollingErro
 
 def _abort(host: Host, plan: Plan, run: Run) -> None:
     """End the stage that may still run on the host: an interrupted or dropped one."""
-    answer = host.run(journal.direct(journal.abort(plan.home, run.release)), timeout_seconds=30)
+    script = journal.direct(journal.abort(plan.home, run.release))
+    answer = _patiently(host, script, 30, run, None, "ending the running stage")
     if not answer.ok:
         raise StepFailed(f"{host.name}: the running stage could not be ended.\n{answer.last_words}")
 

@@ -129,7 +129,7 @@ class _Rolling:
         )
         answer = member.host.run(script, timeout_seconds=opening.LOCK_SECONDS)
         if answer.status == locks.HELD_STATUS:
-            raise held(member.name, locks.parse(answer.output), member.plan.environment)
+            raise held(member.name, locks.parse(answer.output), member.plan.environment, locks.host_time(answer.output))
         if answer.status == journal.BUSY_STATUS:
             raise LockHeld(
                 f"{member.name}: a stage of a former run is still running.", next_step="try again in a minute"
@@ -258,13 +258,14 @@ def wait_patiently(futures: Sequence[Future[R]], run: Run) -> None:
                 run.cancelled.set()
 
 
-def held(host: str, lock: Lock | None, environment: str) -> LockHeld:
-    """The error for a lock that another run holds: who, why, until when, what to do."""
+def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
+    """The error for a lock that another run holds at `now` on the host's clock: who, why, until when, what to do."""
     if lock is None:
         return LockHeld(f"{host}: another run holds the lock.")
-    left = lock.expires_at - lock.acquired_at
+    age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
     return LockHeld(
-        f"{host}: locked by {_who(lock)}; its lease was last set to {left} s from its start. Nothing was touched.",
+        f"{host}: locked by {_who(lock)}, for {age} s so far; its lease ends in {left} s unless renewed. "
+        "Nothing was touched.",
         next_step=f"wait for it (inv status --env {environment} shows it); a dead run's lease ends by itself",
     )
 

@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def end_with(work: Callable[[], ExitCode]) -> None:
     """Do the work; leave through invoke's Exit with the documented code, the error's text on stderr.
 
-    SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began.
+    SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began; so does SIGINT where a shell ignores it.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         code = work()
     except RollingError as error:

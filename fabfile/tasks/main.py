@@ -77,7 +77,7 @@ def setup(
     end_with(lambda: run(request))
 
 
-@task(help=_COMMON)
+@task(help=_COMMON | {"json": "one JSON object on stdout"})
 def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
     """Show what runs on each host and whether it is well."""
     from fabfile.workflows.status import status as run

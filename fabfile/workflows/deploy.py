@@ -30,7 +30,7 @@ from fabfile.model import (
 from fabfile.plans import opening, preflight
 from fabfile.plans.batches import split
 from fabfile.plans.deploy import Wanted, plan_deploy
-from fabfile.plans.step import Plan
+from fabfile.plans.step import Change, Plan
 from fabfile.remote import observe
 from fabfile.remote.execute import Run
 from fabfile.remote.rollout import Ending, Member, held, roll_out
@@ -180,7 +180,7 @@ def _dead_locks(members: Sequence[Member], environment: Environment) -> dict[str
         if lock is None or lock.expires_at <= member.state.now:
             continue
         if not operator.is_dead(lock):
-            raise held(member.name, lock, environment.name)
+            raise held(member.name, lock, environment.name, member.state.now)
         dead[member.name] = lock.token
     return dead
 
@@ -262,7 +262,7 @@ def _undo_command(members: Sequence[Member], endings: Sequence[Ending], environm
         for member in members
         if member.name in names
         for choice in member.plan.services
-        if choice.current
+        if choice.current and choice.change is not Change.KEEP
     }
     if not names or len(before) != 1 or "" in before:
         return ""

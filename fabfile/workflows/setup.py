@@ -118,7 +118,7 @@ def _prepare(host: Host, plan: Plan, items: Sequence[parts.Item], fleet: Fleet, 
     except RollingError as error:
         return HostSummary(host.name, HostResult.UNKNOWN, time.time() - began, cause=str(error))
     reporter.event(Event(time.time(), Phase.DONE, "prepared", host.name))
-    return HostSummary(host.name, HostResult.UPGRADED, time.time() - began)
+    return HostSummary(host.name, HostResult.PREPARED, time.time() - began)
 
 
 def _run(host: Host, plan: Plan, id: str, reporter: Reporter) -> None:
@@ -139,7 +139,7 @@ def _summary(environment: str, rows: list[tuple[str, HostSummary | HostUnreachab
         for name, row in rows
     )
     failed = [row for row in hosts if row.result is HostResult.UNKNOWN]
-    changed = [row for row in hosts if row.result is HostResult.UPGRADED]
+    changed = [row for row in hosts if row.result is HostResult.PREPARED]
     message = f"{len(changed)} prepared." if changed else "Nothing to do: every host is prepared."
     if failed:
         names = ", ".join(row.host for row in failed)

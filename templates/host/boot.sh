@@ -6,6 +6,11 @@ app=$(basename "$(dirname "$(readlink -f "$0")")")
 home=/var/lib/$app
 failed=0
 
+# A run that was cut off may be undone while the host boots: flags are read, and containers moved, one at a time.
+if [ "${1:-}" != locked ]; then
+  exec flock -o -w 300 "$home/lock/stage" sh "$0" locked
+fi
+
 # The network may come up after us: a start is tried for a minute.
 start() {
   tries=0

@@ -202,6 +202,7 @@ class Boot:
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.flags = directory / "var" / "shop" / "live"
         self.flags.mkdir(parents=True)
+        (self.flags.parent / "lock").mkdir()
         here = directory / "lib" / "shop"
         here.mkdir(parents=True)
         self.program = here / "boot"

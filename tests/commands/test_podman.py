@@ -208,7 +208,7 @@ def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) ->
 def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
 
-    sh(script(podman.prune_images(["r/a"], ["sha256:new"])), path=programs.path)
+    sh(script(podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")), path=programs.path)
 
     assert [call[1:] for call in programs.calls() if call[1] == "rmi"] == [["rmi", "old"]]
     assert after(programs.calls()[0], "--filter") == ["reference=r/a"]
@@ -217,7 +217,18 @@ def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Progr
 def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) -> None:
     programs.add("podman", 'case "$1" in images) echo "old sha256:old" ;; rmi) exit 2 ;; esac')
 
-    assert sh(script(podman.prune_images(["r/a"], [])), path=programs.path).returncode == 0
+    assert (
+        sh(script(podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")), path=programs.path).returncode == 0
+    )
+
+
+def test_prune_configs_only_kept_ones_stay(tmp_path: Path) -> None:
+    for name in ("a-1", "a-2", "b-1"):
+        (tmp_path / "config" / name).mkdir(parents=True)
+
+    sh(script(podman.prune_configs(str(tmp_path), ["a-2", "b-1"])))
+
+    assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["a-2", "b-1"]
 
 
 def test_last_logs_missing_container_is_no_error(programs: Programs) -> None:

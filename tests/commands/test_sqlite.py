@@ -168,32 +168,35 @@ def aged(app: Application, name: str, days: float) -> Path:
 
 
 def test_prune_backups_old_ones_go_and_recent_ones_stay(app: Application) -> None:
-    for name, days in (("shop-a.db", 90), ("shop-b.db", 40), ("shop-c.db", 10), ("shop-d.db", 0)):
+    for name, days in (("shop-2026a.db", 90), ("shop-2026b.db", 40), ("shop-2026c.db", 10), ("shop-2026d.db", 0)):
         aged(app, name, days)
 
     sh(script(sqlite.prune_backups(app)))
 
-    assert sorted(path.name for path in Path(app.database_backups).iterdir()) == ["shop-c.db", "shop-d.db"]
+    assert sorted(path.name for path in Path(app.database_backups).iterdir()) == ["shop-2026c.db", "shop-2026d.db"]
 
 
 def test_prune_backups_newest_of_a_kind_stays_however_old(app: Application) -> None:
     for name, days in (
-        ("shop-a.db", 90),
-        ("shop-b.db", 400),
-        ("shop-a.config.tar.gz", 80),
-        ("shop-b.config.tar.gz", 70),
+        ("shop-2026a.db", 90),
+        ("shop-2026b.db", 400),
+        ("shop-2026a.config.tar.gz", 80),
+        ("shop-2026b.config.tar.gz", 70),
     ):
         aged(app, name, days)
 
     done = sh(script(sqlite.prune_backups(app)))
 
     assert done.returncode == 0
-    assert sorted(path.name for path in Path(app.database_backups).iterdir()) == ["shop-a.db", "shop-b.config.tar.gz"]
+    assert sorted(path.name for path in Path(app.database_backups).iterdir()) == [
+        "shop-2026a.db",
+        "shop-2026b.config.tar.gz",
+    ]
 
 
-@pytest.mark.parametrize("name", ["other-a.db", "shop-a.txt", "shop.db"])
+@pytest.mark.parametrize("name", ["other-a.db", "shop-2026a.txt", "shop.db"])
 def test_prune_backups_what_is_not_ours_stays(name: str, app: Application) -> None:
-    aged(app, "shop-new.db", 0)
+    aged(app, "shop-2026new.db", 0)
     foreign = aged(app, name, 400)
 
     sh(script(sqlite.prune_backups(app)))

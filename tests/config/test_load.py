@@ -123,9 +123,7 @@ def test_load_few_keys_uses_the_defaults(project: Project) -> None:
 
 
 def test_load_empty_value_counts_as_not_set(project: Project) -> None:
-    project.env(
-        {"SMTP_PORT": "", "REDIS_URL": "", "BACKEND_PORT": "", "CONFIG_PATH": "", "SLACK_WEBHOOK": ""}
-    )
+    project.env({"SMTP_PORT": "", "REDIS_URL": "", "BACKEND_PORT": "", "CONFIG_PATH": "", "SLACK_WEBHOOK": ""})
 
     assert project.application().services[0].stable_port == 8080
 
@@ -197,8 +195,6 @@ def test_load_notification_keys_are_known(project: Project) -> None:
 def test_import_of_config_loads_no_heavy_module() -> None:
     code = "import sys, fabfile.config; print(*{'pydantic', 'yaml', 'dotenv'} & set(sys.modules))"
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=SHIPPED, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=SHIPPED, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == ""

@@ -16,9 +16,7 @@ def test_load_rollout_left_out_is_the_models_default(project: Project) -> None:
 
 
 def test_load_host_override_holds_on_that_host_alone(project: Project) -> None:
-    project.edit(
-        "hosts.yaml", "roles: [web]}\n", "env: {BACKEND_MEMORY_LIMIT: 2GB, API_TOKEN_KEY: s3cret!}}\n"
-    )
+    project.edit("hosts.yaml", "roles: [web]}\n", "env: {BACKEND_MEMORY_LIMIT: 2GB, API_TOKEN_KEY: s3cret!}}\n")
     project.edit("deploy/services.yaml", "      - REDIS_URL", "      - REDIS_URL\n      - API_TOKEN_KEY")
     project.env({"BACKEND_MEMORY_LIMIT": "1GB"})
 
@@ -86,9 +84,7 @@ def test_load_hosts_are_picked_by_name_group_or_role(
         ("staging", "yes", True),
     ],
 )
-def test_load_confirm_defaults_to_production(
-    project: Project, environment: str, declared: str, confirm: bool
-) -> None:
+def test_load_confirm_defaults_to_production(project: Project, environment: str, declared: str, confirm: bool) -> None:
     project.env({"ENVIRONMENT": environment})
     if declared:
         project.edit("hosts.yaml", "    hosts:\n", f"    rollout: {{confirm: {declared}}}\n    hosts:\n")
@@ -146,9 +142,7 @@ def test_load_broken_lab_does_not_stop_another_environment(project: Project) -> 
 
 
 def test_load_yaml_values_stay_as_written(project: Project) -> None:
-    project.edit(
-        "hosts.yaml", "roles: [web]}\n", "env: {LOG_LEVEL: no, WORKER_PROCESSES: 8, CACHE_TTL: 1}}\n"
-    )
+    project.edit("hosts.yaml", "roles: [web]}\n", "env: {LOG_LEVEL: no, WORKER_PROCESSES: 8, CACHE_TTL: 1}}\n")
 
     env = dict(project.load().targets[1].application.services[0].env)
 

@@ -39,9 +39,7 @@ def test_load_tag_of_an_image_comes_from_the_nearest_source(
 
 
 def test_load_database_file_mounts_its_directory(project: Project) -> None:
-    project.env(
-        {"DATABASE_PATH": "/srv/ark/other name.db".replace(" ", "-"), "CONFIG_PATH": "/srv/ark/config"}
-    )
+    project.env({"DATABASE_PATH": "/srv/ark/other name.db".replace(" ", "-"), "CONFIG_PATH": "/srv/ark/config"})
 
     backend = project.application().services[0]
 
@@ -86,9 +84,7 @@ def test_load_value_that_only_a_container_reads_survives_as_written(project: Pro
 
 
 def test_load_health_check_keys_complete_the_gate(project: Project) -> None:
-    project.env(
-        {"HEALTH_CHECK_TIMEOUT": "2s", "HEALTH_CHECK_START_PERIOD": "500ms", "HEALTH_CHECK_RETRIES": "5"}
-    )
+    project.env({"HEALTH_CHECK_TIMEOUT": "2s", "HEALTH_CHECK_START_PERIOD": "500ms", "HEALTH_CHECK_RETRIES": "5"})
 
     assert project.application().services[0].gate == Gate(
         path="/api/health",

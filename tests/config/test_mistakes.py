@@ -15,9 +15,7 @@ SERVICES = "deploy/services.yaml"
 def test_load_mistakes_of_all_files_come_at_once(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "'a b', port: x")
     project.edit(SERVICES, "    alias: frontend", "    allias: frontend")
-    project.env(
-        {"APP_NAME": None, "BACKEND_IMAGE": "a b", "DOMAIN_NAME": None, "HEALTH_CHECK_TIMEOUT": "soon"}
-    )
+    project.env({"APP_NAME": None, "BACKEND_IMAGE": "a b", "DOMAIN_NAME": None, "HEALTH_CHECK_TIMEOUT": "soon"})
 
     error = project.refused(hosts=("web9",), tag="-x")
 

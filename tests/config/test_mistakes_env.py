@@ -111,9 +111,7 @@ def test_load_unusable_version_is_a_mistake_where_it_is_the_tag(project: Project
         ('LOG_LEVEL="info', "line 10", "text that is not a setting"),
     ],
 )
-def test_load_malformed_line_is_a_mistake_at_its_line(
-    project: Project, line: str, place: str, found: str
-) -> None:
+def test_load_malformed_line_is_a_mistake_at_its_line(project: Project, line: str, place: str, found: str) -> None:
     project.env(extra=line)
 
     (mistake,) = project.mistakes()
