@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,7 +186,8 @@ def run_task(words: tuple[str, ...]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait(INTERRUPT_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(INTERRUPT_SECONDS)
         raise
 
 

@@ -63,9 +63,7 @@ async def load_for(servers: list[Server], domain: str, seconds: float) -> LoadRe
 def main() -> int:
     """Load as the command line says; the exit code tells whether all went well."""
     parser = argparse.ArgumentParser("python -m lab.load", description="Load servers strictly: no retries.")
-    parser.add_argument(
-        "--url", action="append", required=True, type=server_at, dest="servers", metavar="URL"
-    )
+    parser.add_argument("--url", action="append", required=True, type=server_at, dest="servers", metavar="URL")
     parser.add_argument("--host-name", default="", help="for the Host header (default: the first address)")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()

@@ -110,9 +110,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-async def run_until(
-    traffic: Traffic, stopping: asyncio.Event, show: Callable[[Progress], None]
-) -> LoadResult:
+async def run_until(traffic: Traffic, stopping: asyncio.Event, show: Callable[[Progress], None]) -> LoadResult:
     """Run the traffic until `stopping` is set and show its progress every second."""
 
     async def report() -> None:

@@ -153,9 +153,7 @@ class Traffic:
         self._record(server, kind, due, served, failure)
         return failure
 
-    def _record(
-        self, server: Server, kind: Kind, due: float, served: Served, failure: Irregular | None = None
-    ) -> None:
+    def _record(self, server: Server, kind: Kind, due: float, served: Served, failure: Irregular | None = None) -> None:
         self._records.append(
             Record(
                 due=due,
