@@ -1,151 +1,128 @@
 """What the suite itself costs in a two-service deploy: `python -m benchmarks.deploy_overhead`.
 
-Share of the suite = wall time of `inv deploy --force` minus what the same stages took on the slowest host by that
-host's own clock (the begin and end that each stage leaves in its journal): the same pull, start, gate, cutover, bake
-and drain scripts, without SSH and without the suite, in the same run. Times depend on the machine; the shares of one run compare.
-It brings up a lab of its own and takes it away.
+Share of the suite = wall time of `inv deploy --force` minus what the very same steps cost on the slowest host when
+run by hand there (see by_hand.py), in the same run and with the same number of hosts at work. Times depend on the
+machine and on what else it does; what compares is the lines of one run. It brings up a lab of its own, named bench,
+and takes it away.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import yaml
 
-from benchmarks.relay import Relay
+from benchmarks import by_hand
+from benchmarks.distance import SSH_PORT, distance, has_netem, write_inventory
+from benchmarks.figures import Counted, Measured, read_parts, table
+from fabfile.errors import RollingError
 from lab import laboratory
-from lab.laboratory import Lab
+from lab.laboratory import PROJECT, Lab
 
-PROJECT = Path(__file__).resolve().parent.parent
-NAME = "bench"
-_JOURNAL = """
-cd "$(ls -d /var/lib/memoryark/journal/*/ | sort | tail -n 1)"
-for session in *.session; do
-  step=${session%.session}
-  echo "$step $(stat -c %.Y "$session") $(stat -c %.Y "$step.status")"
-done
+NAME, TAG = "bench", "v1"
+_VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && systemctl reload ssh"
+#: One line a login and one a command. Source: sshd_config(5), LogLevel.
+_COUNT = """
+journalctl --sync
+journalctl -u ssh --since @{since:.3f} -o cat >/tmp/ssh-log
+grep -c 'Accepted publickey for deploy' /tmp/ssh-log
+grep -c 'Starting session: command' /tmp/ssh-log
 """
-#: One line a login and one a command in sshd's log, at its level VERBOSE.
-_COUNT = "journalctl -u ssh --since @{since} -o cat | grep -c {what} || true"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measured deploy."""
-
-    hosts: int
-    rtt_ms: int
-    wall: float
-    on_host: float
-    logins: int
-    commands: int
-
-    @property
-    def share(self) -> float:
-        """Seconds that the suite adds."""
-        return self.wall - self.on_host
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every combination and print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hosts", default="1,2,4,8", help="numbers of hosts")
-    parser.add_argument("--rtt", default="0,50,150", help="round-trip times in milliseconds")
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
-    sizes = [int(number) for number in options.hosts.split(",")]
+    parser = argparse.ArgumentParser("python -m benchmarks.deploy_overhead", description="The suite's own share.")
+    parser.add_argument("--hosts", type=_numbers, default="1,2,4,8", help="numbers of hosts (default: 1,2,4,8)")
+    parser.add_argument("--rtt", type=_numbers, default="0,50,150", help="round-trip milliseconds (default: 0,50,150)")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements behind each median (default: 3)")
+    options = parser.parse_args(arguments)
     try:
-        lab = laboratory.up(max(sizes), name=NAME, say=_say)
-        _configure(lab)
-        _task("setup")
-        for rtt in (int(number) for number in options.rtt.split(",")):
-            with Relay({host.name: (host.address, 22) for host in lab.hosts}, rtt / 1000) as relay:
-                _point_at(lab, relay.ports if rtt else {})
-                for size in sizes:
-                    _print([_measure(lab, size, rtt) for _ in range(options.repeat)])
+        lab = laboratory.up(max(options.hosts), name=NAME, say=_say)
+        netem = prepare(lab)
+        measured = measure(lab, options.hosts, options.rtt, options.repeat, netem=netem)
+        way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
+        print(f"Distance by {way}; medians of {options.repeat}.\n\n{table(measured)}", flush=True)
+    except RollingError as error:
+        raise SystemExit(str(error)) from error
     finally:
-        laboratory.down(NAME)
+        laboratory.down(NAME, say=_say)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _configure(lab: Lab) -> None:
-    """Short waits, so that a run is short; they are the host's time and not the suite's."""
+def prepare(lab: Lab) -> bool:
+    """Make every host serve the tag, with its SSH server counting; whether netem is to be had."""
     services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2}
-        service["drain"] = {"deadline_seconds": 1, "stop_seconds": 5}
+        service["drain"] = {"deadline_seconds": 2, "stop_seconds": 5}
     (lab.root / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
+    write_inventory(lab, {host.name: (host.address, SSH_PORT) for host in lab.hosts})
     for host in lab.hosts:
-        host.sh("echo 'LogLevel VERBOSE' > /etc/ssh/sshd_config.d/00-verbose.conf; systemctl reload ssh")
+        host.sh(_VERBOSE)
+    _task("setup")
+    _task("deploy", "--tag", TAG, "--force")
+    return has_netem(lab)
 
 
-def _point_at(lab: Lab, ports: dict[str, int]) -> None:
-    """Write the inventory anew: the hosts themselves, or the relay in front of them."""
-    path = lab.root / "hosts.yaml"
-    content = yaml.safe_load(path.read_text())
-    environment = content["environments"][NAME]
-    environment["services_file"] = "services.yaml"
-    environment["rollout"] |= {"bake_seconds": 1}
-    keys = {}
-    for line in (lab.root / "known_hosts").read_text().splitlines():
-        address, _, key = line.partition(" ")
-        keys[address] = key
-    rows = [f"{host.address} {keys[host.address]}" for host in lab.hosts]
-    for host in lab.hosts:
-        entry = {"address": host.address}
-        if host.name in ports:
-            entry = {"address": "127.0.0.1", "port": str(ports[host.name])}
-            rows.append(f"[127.0.0.1]:{ports[host.name]} {keys[host.address]}")
-        environment["hosts"][host.name] = entry
-    path.write_text(yaml.safe_dump(content))
-    (lab.root / "known_hosts").write_text("\n".join(rows) + "\n")
+def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *, netem: bool) -> list[Measured]:
+    """By hand, then at each distance, for each size; all of it again and again, so that slow minutes hit all alike."""
+    measured = []
+    for turn in range(1, repeat + 1):
+        for size in sizes:
+            names = [host.name for host in lab.hosts[:size]]
+            hand = by_hand.deploy(lab, names, TAG)
+            _say(f"{turn}/{repeat}: {size} hosts: by hand {hand:.1f} s")
+            for rtt in rtts:
+                with distance(lab, rtt, netem=netem):
+                    measured.append(_deploy(lab, names, rtt, hand))
+                _say(f"{turn}/{repeat}: {size} hosts at {rtt} ms: {measured[-1].wall:.1f} s")
+    return measured
 
 
-def _task(*words: str) -> float:
-    """Seconds that a task took, as its caller waits for it. Raises when it fails."""
+def _deploy(lab: Lab, names: Sequence[str], rtt: int, hand: float) -> Measured:
+    began = time.time()
+    output = _task("deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
+    ended = time.time()
+    parts = read_parts(_events(output), began, ended, hand)
+    counted = [_count(lab, name, began) for name in names]
+    return Measured(len(names), rtt, hand, parts, Counted(*(max(column) for column in zip(*counted, strict=True))))
+
+
+def _events(output: str) -> list[dict[str, Any]]:
+    found = []
+    for line in output.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if line.get("type") == "event"]
+
+
+def _count(lab: Lab, name: str, since: float) -> tuple[int, int]:
+    said = lab.host(name).sh(_COUNT.format(since=since), check=False).stdout.split()
+    return int(said[0]), int(said[1])
+
+
+def _task(*words: str) -> str:
+    """What a task printed. Raises SystemExit when it fails."""
     command = [sys.executable, "-m", "invoke", words[0], "--env", NAME, *words[1:]]
-    began = time.monotonic()
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - began
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return seconds
-
-
-def _measure(lab: Lab, size: int, rtt: int) -> Row:
-    used = lab.hosts[:size]
-    _say(f"{size} hosts at {rtt} ms")
-    since = used[0].sh("date +%s.%N").stdout.strip()
-    wall = _task("deploy", "--tag", "v1", "--force", "--hosts", ",".join(host.name for host in used))
-    spent = []
-    for host in used:
-        rows = [line.split() for line in host.sh(_JOURNAL, user="deploy").stdout.splitlines()]
-        spent.append(sum(float(end) - float(begin) for _, begin, end in rows))
-    logins, commands = (
-        int(used[0].sh(_COUNT.format(since=since, what=json.dumps(what))).stdout or 0)
-        for what in ("Accepted publickey", "Starting session: command")
-    )
-    return Row(size, rtt, wall, max(spent), logins, commands)
-
-
-def _print(rows: list[Row]) -> None:
-    first = rows[0]
-    wall, share = (statistics.median(values) for values in ([r.wall for r in rows], [r.share for r in rows]))
-    print(
-        f"| {first.hosts} | {first.rtt_ms} | {wall:.1f} | {share:.2f} | {share / wall:.0%} "
-        f"| {max(row.logins for row in rows)} | {max(row.commands for row in rows)} |",
-        flush=True,
-    )
+        raise SystemExit(f"`inv {' '.join(words)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 if __name__ == "__main__":

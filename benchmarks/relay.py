@@ -1,4 +1,4 @@
-"""A TCP relay on loopback that delays every byte, for machines whose kernel has no netem. It alters nothing."""
+"""A TCP relay on loopback that holds every byte back, for machines whose kernel has no netem. It alters nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ _CHUNK = 65536
 
 
 class Relay:
-    """Listens on loopback, one port per target, and passes bytes on after half the round-trip time each way."""
+    """One port on loopback per target: a connection costs a round trip, every byte half of one each way."""
 
     def __init__(self, targets: Mapping[str, tuple[str, int]], rtt_seconds: float) -> None:
-        self._targets, self._delay = dict(targets), rtt_seconds / 2
+        self._targets, self._rtt = dict(targets), rtt_seconds
         self.ports: dict[str, int] = {}
-        self._loop = asyncio.new_event_loop()
         self._ready = Event()
-        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread = Thread(target=lambda: asyncio.run(self._serve()))
 
     def __enter__(self) -> Relay:
         self._thread.start()
@@ -26,64 +25,57 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        servers = self._loop.run_until_complete(self._listen())
-        self._ready.set()
-        self._loop.run_forever()
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        servers = []
+        try:
+            for name, target in self._targets.items():
+                servers.append(await self._listen(target))
+                self.ports[name] = servers[-1].sockets[0].getsockname()[1]
+        finally:
+            self._ready.set()
+        await self._stop.wait()
         for server in servers:
             server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
 
-    async def _listen(self) -> list[asyncio.Server]:
-        servers = []
-        for name, (address, port) in self._targets.items():
+    async def _listen(self, target: tuple[str, int]) -> asyncio.Server:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                await self._join(target, reader, writer)
+            writer.transport.abort()
 
-            async def accept(
-                reader: asyncio.StreamReader,
-                writer: asyncio.StreamWriter,
-                address: str = address,
-                port: int = port,
-            ) -> None:
-                far_reader, far_writer = await asyncio.open_connection(address, port)
-                try:
-                    await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-                finally:
-                    writer.transport.abort()
-                    far_writer.transport.abort()
+        return await asyncio.start_server(accept, "127.0.0.1", 0)
 
-            server = await asyncio.start_server(accept, "127.0.0.1", 0)
-            self.ports[name] = server.sockets[0].getsockname()[1]
-            servers.append(server)
-        return servers
+    async def _join(self, target: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both directions until both have ended, or one broke."""
+        await asyncio.sleep(self._rtt)
+        far_reader, far_writer = await asyncio.open_connection(*target)
+        try:
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        finally:
+            far_writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Bytes in their order, each piece held back for the delay; pieces travel while others wait."""
-        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        """One direction, bytes and end in their order; pieces arrive while earlier ones are still held back."""
+        held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
-        async def send() -> None:
+        async def take() -> None:
+            data = b"more"
+            while data:
+                data = await reader.read(_CHUNK)
+                held.put_nowait((self._loop.time() + self._rtt / 2, data))
+
+        async def give() -> None:
             while True:
-                due, data = await queue.get()
-                await asyncio.sleep(max(0.0, due - self._loop.time()))
+                due, data = await held.get()
+                await asyncio.sleep(due - self._loop.time())
                 if not data:
-                    break
+                    writer.write_eof()
+                    return
                 writer.write(data)
                 await writer.drain()
-            writer.close()
 
-        sender = asyncio.ensure_future(send())
-        with contextlib.suppress(ConnectionError):
-            while True:
-                data = await reader.read(_CHUNK)
-                await queue.put((self._loop.time() + self._delay, data))
-                if not data:
-                    await sender
-                    return
+        await asyncio.gather(take(), give())

@@ -102,7 +102,12 @@ class StepFailed(RollingError):
 
 
 class ConnectionDropped(RollingError):
-    """The connection died while a script ran: its outcome on the host is unknown until observed."""
+    """The connection died while a script ran: its outcome on the host is unknown until observed.
+
+    A stage is attached to again; what ends a task with this error only looked or took locks, hence the exit code.
+    """
+
+    exit_code = ExitCode.REFUSED
 
 
 class UndoFailed(RollingError):

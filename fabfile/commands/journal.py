@@ -101,7 +101,7 @@ while [ ! -s "$base.session" ]; do
 done
 began=$(date +%s)
 while [ ! -f "$base.status" ]; do
-  if ! pgrep -s "$(cat "$base.session")" >/dev/null; then
+  if ! grep -qsF "$base.sh" "/proc/$(cat "$base.session")/cmdline"; then
     if [ -f "$base.status" ]; then break; fi
     tail -c 65536 "$base.log" 2>/dev/null || :
     exit {DIED_STATUS}
@@ -122,7 +122,10 @@ def abort(home: str, run: str) -> str:
     """
     return f"""\
 for session in {quote(f"{home}/journal/{run}")}/*.session; do
-  if [ ! -s "$session" ] || [ -f "${{session%.session}}.status" ]; then continue; fi
+  base=${{session%.session}}
+  if [ ! -s "$session" ] || [ -f "$base.status" ]; then continue; fi
+  # After a boot the number may be another session's.
+  if ! grep -qsF "$base.sh" "/proc/$(cat "$session")/cmdline"; then continue; fi
   pkill -TERM -s "$(cat "$session")" || :
   waited=0
   while pgrep -s "$(cat "$session")" >/dev/null; do

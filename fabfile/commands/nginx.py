@@ -43,6 +43,6 @@ def install_site(app: Application, text: str) -> Script:
     )
 
 
-def restore_site(app: Application) -> str:
-    """Put back the site text that the last `install` replaced; nothing to do when it replaced none."""
-    return f"sudo -n {quote(site_helper(app.name))} restore"
+def restore_site(app: Application, site_hash: str) -> str:
+    """Take back the site text of that hash; nothing happens when another text is in place."""
+    return f"printf %s {quote(site_hash)} | sudo -n {quote(site_helper(app.name))} restore"

@@ -65,6 +65,18 @@ case "$answer" in
 esac"""
 
 
+def own_port(service: Service, color: Color) -> str:
+    """A shell condition: the color answers 2xx on its own port."""
+    url = f"http://127.0.0.1:{service.port(color)}{service.gate.path}"
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url)
+    return f"""\
+code=$({curl}) || :
+case "$code" in
+  2??) true ;;
+  *) why="{service.name}: {color.value} on its own port: HTTP $code"; false ;;
+esac"""
+
+
 def answered(app: Application, probe: Probe) -> str:
     """A shell condition: one request to a service's stable port is answered 2xx, whoever answers."""
     service = app.service(probe.service)

@@ -101,8 +101,8 @@ done"""
 
 def _directories(app: Application, user: str) -> tuple[Item, ...]:
     home = app.home
-    wanted = [(home, "755"), (f"{home}/live", "755")]
-    wanted += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
+    own = [(home, "755"), (f"{home}/live", "755")]
+    own += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
     data = [
         app.database.rpartition("/")[0],
         backup_directory(app),
@@ -111,23 +111,29 @@ def _directories(app: Application, user: str) -> tuple[Item, ...]:
         app.config_path,
     ]
     data += app.log_directories
-    known = {path for path, _ in wanted}
-    wanted += [(path, "750") for path in dict.fromkeys(data) if path and path not in known]
-    return tuple(_directory(path, mode, user) for path, mode in wanted)
+    known = {path for path, _ in own}
+    return (
+        *(_directory(path, mode, user) for path, mode in own),
+        *(_data_directory(path, user) for path in dict.fromkeys(data) if path and path not in known),
+    )
 
 
 def _directory(path: str, mode: str, user: str) -> Item:
-    """The directory and, below the user's home, whatever of its parents is missing, owned by the user."""
-    group = f'"$(id -gn {quote(user)})"'
+    """A directory of the suite's own: made and kept with this owner and mode; what is in it is not touched."""
     test = f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'{user} {mode}')}"
+    apply = f"mkdir -p {quote(path)}\nchown {quote(user)}: {quote(path)}\nchmod {mode} {quote(path)}"
+    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply))
+
+
+def _data_directory(path: str, user: str) -> Item:
+    """A directory of the application: made where it is missing, with its parents; one that is there stays as it is."""
     apply = f"""\
 missing={quote(path)}
 while [ ! -d "$(dirname "$missing")" ]; do missing=$(dirname "$missing"); done
 mkdir -p {quote(path)}
-chown -R {quote(user)}:{group} "$missing"
-chown {quote(user)}:{group} {quote(path)}
-chmod {mode} {quote(path)}"""
-    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply))
+chown -R {quote(user)}: "$missing"
+chmod 750 {quote(path)}"""
+    return Item(f"directory {path}", f"directory {path} ({user})", words("test", "-d", path), script(apply))
 
 
 def as_user(user: str, command: str) -> str:
@@ -209,14 +215,15 @@ def _boot_unit(app: Application, user: str, unit: str) -> Item:
 
 
 def _site(app: Application, site: str) -> Item:
-    """Installed through the same helper that a deploy uses, so that what it proves is proved here too."""
+    """A first site, so that a deploy finds Nginx ready; what is live already is a deploy's to change, with its undo."""
     helper = quote(site_helper(app.name))
-    staged = f"/run/{app.name}-site.conf"
-    first = site.partition("\n")[0].rpartition(" ")[2]
-    url = f"http://127.0.0.1:{app.services[0].stable_port}/_rolling/site"
-    test = f'{_same(site_file(app.name), site)} && test "$(curl -fs --max-time 2 {quote(url)})" = {quote(first)}'
+    file, staged = quote(site_file(app.name)), f"/run/{app.name}-site.conf"
+    test = (
+        f'test "$(curl -fs --max-time 2 "http://127.0.0.1:$(sed -n \'2s/^# rolling-port: //p\' {file})/_rolling/site")"'
+        f" = \"$(sed -n '1s/^# rolling-site: //p' {file})\""
+    )
     apply = script(
         write_file(staged, site, mode="0644"),
-        f'if {helper} install < {quote(staged)}; then rm -f {quote(staged)}; else status=$?; rm -f {quote(staged)}; exit "$status"; fi',
+        f'status=0\n{helper} install < {quote(staged)} || status=$?\nrm -f {quote(staged)}\nexit "$status"',
     )
-    return Item("site", f"the Nginx site ({site_file(app.name)}), proved live", test, apply)
+    return Item("site", f"the Nginx site ({site_file(app.name)}), proved live", f"test -s {file} && {test}", apply)

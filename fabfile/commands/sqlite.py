@@ -37,8 +37,8 @@ def _database(source: str, directory: str, target: str) -> str:
     vacuum = f".timeout 10000\nvacuum into '{target.replace(chr(39), chr(39) * 2)}.part';\n"
     check = words("podman", "unshare", "sqlite3", f"{target}.part", "pragma integrity_check")
     return f"""\
-if [ -s {quote(source)} ]; then
-  need=$(($(du -k {quote(source)} | cut -f 1) + {SPARE_KIB}))
+if podman unshare test -s {quote(source)}; then
+  need=$(($(podman unshare du -k {quote(source)} | cut -f 1) + {SPARE_KIB}))
   free=$(df -Pk {quote(directory)} | awk 'NR == 2 {{ print $4 }}')
   if [ "$free" -lt "$need" ]; then
     echo "no room for a backup in {directory}: $free KiB free, $need KiB needed"; exit 1

@@ -27,7 +27,7 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
     if not changed and not new_site and not leftovers and _is_recorded(state, app):
-        return Plan(state.host, "deploy", wanted.release, choices)
+        return Plan(state.host, "deploy", wanted.release, choices, home=app.home, environment=wanted.environment)
     builder = StepBuilder(state, wanted, rollout, choices)
     plan = Plan(
         host=state.host,
@@ -36,13 +36,13 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         services=choices,
         notes=_notes(new_site, state, leftovers, changed),
         prepare=builder.prepare(),
-        steps=builder.steps(new_site, leftovers),
+        steps=builder.steps(new_site),
         home=app.home,
         environment=wanted.environment,
         record=builder.release(),
         tidy=Script(builder.tidy()),
     )
-    return replace(plan, finish=(closing.finish(plan, 0),))
+    return replace(plan, finish=(builder.drain(leftovers), closing.finish(plan, 0)))
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fabfile.commands import journal, nginx, podman, probe, record, sqlite
-from fabfile.commands.shell import Script, quote, script
+from fabfile.commands.shell import Script, quote, script, words
 from fabfile.model import (
     Application,
     Color,
@@ -70,8 +70,8 @@ class StepBuilder:
             steps.append(self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS))
         return tuple(steps)
 
-    def steps(self, new_site: bool, leftovers: list[Container]) -> tuple[Step, ...]:
-        """All that changes what visitors get, and the ends of what no longer serves."""
+    def steps(self, new_site: bool) -> tuple[Step, ...]:
+        """All that changes what visitors get, proved at the end."""
         first = [choice for choice in self._changed if choice.change is Change.FIRST]
         others = [choice for choice in self._changed if choice.change is Change.REPLACE]
         site = [self._site()] if new_site else []
@@ -82,7 +82,6 @@ class StepBuilder:
             *(self._cutover(choice) for choice in first),
             *rolled,
             self._verify(),
-            self._drain(leftovers),
         )
 
     def _step(
@@ -98,7 +97,7 @@ class StepBuilder:
 
     def _site(self) -> Step:
         body = nginx.install_site(self._app, self._wanted.site)
-        undo = script(nginx.restore_site(self._app))
+        undo = script(nginx.restore_site(self._app, self._wanted.site_hash))
         return self._step(
             "site",
             "install the Nginx site and prove it live",
@@ -111,13 +110,16 @@ class StepBuilder:
     def _start(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
+        busy = self._was_running(service.name, choice.color)
         body = script(
+            _drain_color(app, service, choice.color) if busy else "",
             podman.run(app, service, choice.color, self._wanted.release),
             probe.gate(app, service, choice.color),
             podman.give_alias(app, service, choice.color),
         )
-        undo = script(podman.stop(name, service.drain.stop_seconds))
+        undo = script(self._keep_what_serves(choice), podman.stop(name, service.drain.stop_seconds))
         seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
+        seconds += service.drain.deadline_seconds if busy else 0
         title = f"{service.name}: start {choice.color.value} and wait for its gate"
         return self._step(
             f"{service.name}.start",
@@ -127,6 +129,14 @@ class StepBuilder:
             undo,
             f"{service.name}: stop {choice.color.value}, keep it",
         )
+
+    def _keep_what_serves(self, choice: ServicePlan) -> str:
+        """End an undo before it stops the color that the flag still names: cutting back failed, so it serves on."""
+        if choice.current_color in {None, choice.color}:
+            return ""
+        named = words("test", "-e", nginx.flag(self._app, choice.service))
+        condition = named if choice.color is Color.GREEN else f"! {named}"
+        return f"if {condition}; then echo '{choice.service}: {choice.color.value} still serves'; exit 1; fi"
 
     def _cutover(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
@@ -159,15 +169,25 @@ class StepBuilder:
         if before is None:
             return script(self._back(choice))
         app, service = self._app, self._app.service(choice.service)
-        was_running = self._was_running(choice.service, before)
-        condition = probe.through_nginx(service, before)
+        if not self._was_running(choice.service, before):
+            return script(nginx.flip(app, service.name, before))
+        answers = probe.watch(
+            [probe.own_port(service, before)],
+            seconds=0,
+            passes=1,
+            deadline_seconds=CUTOVER_SECONDS,
+            tolerance=_PATIENT,
+        )
+        serves = probe.watch(
+            [probe.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
+        )
         return script(
-            podman.start(podman.container_name(app.name, service.name, before)) if was_running else "",
+            podman.start(podman.container_name(app.name, service.name, before)),
+            answers,
+            "watch",
             nginx.flip(app, service.name, before),
-            probe.watch([condition], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS, tolerance=_PATIENT)
-            if was_running
-            else "",
-            "watch" if was_running else "",
+            serves,
+            "watch",
         )
 
     def _was_running(self, service: str, color: Color) -> bool:
@@ -195,8 +215,11 @@ class StepBuilder:
         name = podman.container_name(self._app.name, choice.service, choice.color)
         return f"echo {quote(f'last log lines of {name}:')}\n{podman.last_logs(name)}"
 
-    def _drain(self, leftovers: list[Container]) -> Step:
-        """Stop the colors that no longer serve once nothing is connected to them; nothing to undo: they are kept."""
+    def drain(self, leftovers: list[Container]) -> Step:
+        """Stop the colors that no longer serve once nothing is connected to them; they are kept.
+
+        The release is good by then: this step is no part of what an undo reverses.
+        """
         app = self._app
         ended = {(choice.service, choice.color.other) for choice in self._changed}
         ended |= {(container.service, container.color) for container in leftovers}

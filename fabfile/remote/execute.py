@@ -139,6 +139,8 @@ def apply(host: Host, plan: Plan, run: Run) -> None:
     begun: list[Step] = []
     try:
         for step in plan.steps:
+            if run.cancelled.is_set():
+                raise Interrupted(f"{host.name}: interrupted before: {step.title}.")
             begun.append(step)
             run_step(host, plan, step, run)
     except (LockLost, HostUnreachable):
@@ -149,7 +151,9 @@ def apply(host: Host, plan: Plan, run: Run) -> None:
 
 
 def finish(host: Host, plan: Plan, run: Run, seconds: float) -> None:
-    """Record the release as good and free the host."""
+    """End what no longer serves, record the release as good, free the host; Ctrl-C does not stop it any more."""
+    for step in plan.finish[:-1]:
+        run_step(host, plan, step, run, shielded=True)
     run_step(host, plan, closing.finish(plan, seconds), run, shielded=True)
 
 
@@ -204,6 +208,10 @@ def _abandon(host: Host, plan: Plan, run: Run, outcome: Outcome, reason: str) ->
 def unlock(host: Host, plan: Plan, run: Run) -> None:
     """Free a host on which nothing was done yet; never raises, a lease ends by itself."""
     try:
-        host.run(journal.direct(lock.release(plan.home, run.release)), timeout_seconds=30)
+        answer = host.run(journal.direct(lock.release(plan.home, run.release)), timeout_seconds=30)
+        if not answer.ok:
+            run.say(
+                Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {answer.last_words}", host.name
+            )
     except RollingError as error:
         run.say(Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {error}", host.name)

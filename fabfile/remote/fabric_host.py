@@ -139,7 +139,9 @@ class FabricHost:
 
     def _wake(self, hop: Connection) -> None:
         """One exec on a hop ends a stall of some 40 ms for each later command through it."""
-        with contextlib.suppress(OSError, EOFError):
+        from paramiko import SSHException
+
+        with contextlib.suppress(OSError, EOFError, SSHException):
             channel = hop.transport.open_session(timeout=self._connect_seconds)
             channel.exec_command("true")
             channel.close()

@@ -115,6 +115,8 @@ class _Rolling:
             held = self._take(member)
         except RollingError as error:
             self._run.say(Phase.FAILED, "take the lock", member.name, "lock", 0, error.message)
+            if not isinstance(error, HostUnreachable) and not _is_held(error):
+                execute.unlock(member.host, member.plan, self._run)
             return error
         self._run.say(Phase.DONE, "take the lock", member.name, "lock", self._run.clock() - began)
         return held
@@ -124,7 +126,7 @@ class _Rolling:
         script = opening.lock_and_look(
             app,
             self._lock,
-            lease_seconds=self._rollout.lease_seconds,
+            lease_seconds=self._rollout.lease_seconds + opening.LOCK_SECONDS,
             dead_token=self._dead.get(member.name, ""),
         )
         answer = member.host.run(script, timeout_seconds=opening.LOCK_SECONDS)
@@ -150,13 +152,16 @@ class _Rolling:
 
     def prepare_all(self, members: list[Member]) -> tuple[list[Member], list[Ending]]:
         """The barrier: every host has its backup and its images before any host goes on."""
+        self._waits = len(members) > 1
         results = self._each(members, self._prepare_one)
         ready = [result for result in results if isinstance(result, Member)]
         return ready, [result for result in results if isinstance(result, Ending)]
 
     def _prepare_one(self, member: Member) -> Member | Ending:
         try:
-            execute.prepare(member.host, member.plan, self._run)
+            longest = sum(step.timeout_seconds for step in member.plan.prepare) if self._waits else 0
+            patient = replace(self._run, lease_seconds=self._run.lease_seconds + longest)
+            execute.prepare(member.host, member.plan, patient)
         except RollingError as error:
             return self._give_up(member, error, 0)
         return member
@@ -217,7 +222,9 @@ class _Rolling:
         except (LockLost, HostUnreachable) as error:
             return _ending(member, HostResult.UNKNOWN, self._run.clock() - began, error)
         except RollingError as error:
-            return _ending(member, HostResult.UNDONE, self._run.clock() - began, error)
+            undone = any(step.undo is not None for step in member.plan.steps)
+            result = HostResult.UNDONE if undone else HostResult.NOT_STARTED
+            return _ending(member, result, self._run.clock() - began, error)
         return self._finish_one(member, self._run.clock() - began)
 
     def _finish_one(self, member: Member, seconds: float) -> Ending:
@@ -256,6 +263,11 @@ def wait_patiently(futures: Sequence[Future[R]], run: Run) -> None:
             else:
                 run.say(Phase.NOTE, "stopping: what was done is undone first")
                 run.cancelled.set()
+
+
+def _is_held(error: RollingError) -> bool:
+    """Whether another run holds the lock, so that there is nothing of ours to free."""
+    return isinstance(error, LockHeld) and "locked by" in error.message
 
 
 def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:

@@ -22,7 +22,7 @@ def end_with(work: Callable[[], ExitCode]) -> None:
 
     SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began; so does SIGINT where a shell ignores it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         code = work()
@@ -30,7 +30,10 @@ def end_with(work: Callable[[], ExitCode]) -> None:
         print(error, file=sys.stderr)
         raise Exit(code=int(error.exit_code)) from None
     except KeyboardInterrupt:
-        print("interrupted; nothing was touched.", file=sys.stderr)
+        print(
+            "interrupted; what a host had begun was let end. Next: inv status, or the same command again",
+            file=sys.stderr,
+        )
         raise Exit(code=int(ExitCode.INTERRUPTED)) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from fabfile import config, render
 from fabfile.errors import (
+    ConfigError,
     ExitCode,
     LockLost,
+    Mistake,
     PartlyDone,
     PreflightError,
 )
@@ -28,7 +30,7 @@ from fabfile.model import (
     Summary,
 )
 from fabfile.plans import opening, preflight
-from fabfile.plans.batches import split
+from fabfile.plans.batches import size, split
 from fabfile.plans.deploy import Wanted, plan_deploy
 from fabfile.plans.step import Change, Plan
 from fabfile.remote import observe
@@ -98,6 +100,11 @@ def _environment(request: Request) -> Environment:
     )
     if not request.batch:
         return environment
+    try:
+        size(request.batch, 1)
+    except ValueError as error:
+        mistake = Mistake("command line", "--batch", repr(request.batch), "a number of hosts, or a percentage above 0")
+        raise ConfigError("The command line has a mistake; nothing was contacted.", [mistake]) from error
     return replace(environment, rollout=replace(environment.rollout, batch=request.batch))
 
 
@@ -264,7 +271,8 @@ def _undo_command(members: Sequence[Member], endings: Sequence[Ending], environm
         for choice in member.plan.services
         if choice.current and choice.change is not Change.KEEP
     }
-    if not names or len(before) != 1 or "" in before:
+    wanted = {choice.wanted.tag for member in members for choice in member.plan.services}
+    if not names or len(before) != 1 or "" in before or before & wanted:
         return ""
     everyone = len(names) == len(members)
     hosts = "" if everyone else f" --hosts {','.join(sorted(names))}"

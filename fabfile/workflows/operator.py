@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 import sys
+from pathlib import Path
 
 from fabfile.errors import ConfigError, Interrupted
 from fabfile.model import Lock
@@ -23,8 +24,13 @@ def name() -> str:
 
 
 def workstation() -> str:
-    """The name of this machine."""
-    return socket.gethostname()
+    """This machine's name and, where the kernel tells, its boot and process namespace: names are not unique."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}-{boot}-{space}"
 
 
 def lock(release: str, reason: str) -> Lock:

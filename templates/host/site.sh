@@ -1,6 +1,7 @@
 #!/bin/sh
 # Changes the Nginx site of one application, and nothing else. Root-owned; the deploy user may run it through sudo with
-# exactly one word: `install` (the new text on standard input) or `restore` (the text that the last install replaced).
+# exactly one word: `install` (the new text on standard input) or `restore` (the hash of the text to take back on standard
+# input; the text that it replaced comes back, and nothing happens when another text is in place).
 #
 # A new text counts only when Nginx itself answers its hash on loopback: `nginx -t` and a reload both exit 0 when the new
 # configuration could not bind its ports and the old one stays. Exit 3: Nginx refused the text; 4: it kept the old one;
@@ -20,15 +21,21 @@ say() { printf '%s\n' "$*"; }
 hash_of() { sed -n '1s/^# rolling-site: \([0-9a-f]\{16\}\)$/\1/p' "$1"; }
 port_of() { sed -n '2s/^# rolling-port: \([0-9]\{1,5\}\)$/\1/p' "$1"; }
 
-# Directives that would let the text read or run what is not a site's business.
-forbidden='(^|[;{}[:space:]])(include|load_module|user|env|lua[a-z_]*|perl[a-z_]*|js_[a-z_]*|error_log|pid|root|alias|dav_methods|autoindex|fastcgi_pass|uwsgi_pass|scgi_pass)[[:space:]]'
+# The directives that a site may use, and no other: a text could read or write files as root through Nginx otherwise.
+allowed=' map default upstream server keepalive keepalive_timeout listen access_log client_max_body_size set if location
+default_type return add_header proxy_pass proxy_http_version proxy_set_header proxy_hide_header proxy_connect_timeout
+proxy_next_upstream_tries proxy_buffering proxy_read_timeout server_name ssl_certificate ssl_certificate_key
+ssl_trusted_certificate ssl_protocols '
 
 check_text() {
   if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
   if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
-  if grep -v '^[[:space:]]*#' "$1" | grep -Eq "$forbidden"; then
+  bad=$(sed 's/^[[:space:]]*#.*//' "$1" | tr ';{}' '\n' | awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" '
+    BEGIN { count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1 }
+    NF && $1 != "\047\047" && (!($1 in known) || ($1 == "access_log" && $2 != "off")) { print }')
+  if [ -n "$bad" ]; then
     say "the site text uses a directive that is not allowed here:"
-    grep -v '^[[:space:]]*#' "$1" | grep -E "$forbidden"
+    say "$bad"
     exit 3
   fi
 }
@@ -42,12 +49,11 @@ answers() {
   [ -s "$1" ] && [ "$(curl -s --max-time 1 "http://127.0.0.1:$(port_of "$1")/_rolling/site")" = "$(hash_of "$1")" ]
 }
 
-# Waits until Nginx answers the file's hash, for at most ten seconds.
+# Waits until Nginx answers the file's hash, for some ten seconds.
 is_live() {
-  tries=0
+  began=$(date +%s)
   until answers "$1"; do
-    tries=$((tries + 1))
-    if [ "$tries" -ge 100 ]; then return 1; fi
+    if [ $(($(date +%s) - began)) -ge 10 ]; then return 1; fi
     sleep 0.1
   done
 }
@@ -68,8 +74,9 @@ install_text() {
   cat >"$new"
   chmod 0644 "$new"
   check_text "$new"
-  if [ -f "$site" ] && cmp -s "$new" "$site" && is_live "$site"; then say "the site is unchanged"; exit 0; fi
-  if [ -f "$site" ]; then cp "$site" "$previous"; else : >"$previous"; fi
+  if [ -f "$site" ] && cmp -s "$new" "$site" && answers "$site"; then say "the site is unchanged"; exit 0; fi
+  if [ -f "$site" ]; then cp "$site" "$previous.new"; else : >"$previous.new"; fi
+  mv -f "$previous.new" "$previous"
   mv -f "$new" "$site"
   if ! report=$(nginx -t 2>&1); then
     put_back
@@ -77,10 +84,9 @@ install_text() {
     say "$report"
     exit 3
   fi
-  reload
-  if ! is_live "$site"; then
+  if ! reload || ! is_live "$site"; then
     put_back
-    say "Nginx kept the old configuration although its reload succeeded; the old site text is in place. Its last words:"
+    say "Nginx kept the old configuration, whatever its reload said; the old site text is in place. Its last words:"
     journalctl -u nginx -n 3 --no-pager -o cat 2>/dev/null || :
     tail -n 3 /var/log/nginx/error.log 2>/dev/null || :
     exit 4
@@ -88,9 +94,20 @@ install_text() {
   say "the site is live"
 }
 
-if [ $# -ne 1 ]; then say "usage: site install < TEXT | site restore"; exit 2; fi
+# Takes back the text of one hash; another text, or none, is somebody else's and stays.
+restore_text() {
+  wanted=$(head -c 16)
+  if [ -f "$site" ] && [ -f "$previous" ] && [ "$(hash_of "$site")" = "$wanted" ]; then
+    put_back
+    say "the former site text is in place"
+  fi
+}
+
+if [ $# -ne 1 ]; then say "usage: site install < TEXT | site restore < HASH"; exit 2; fi
+exec 9>"$here/site.lock"
+flock -w 60 9
 case "$1" in
   install) install_text ;;
-  restore) if [ -f "$previous" ]; then put_back; say "the former site text is in place"; fi ;;
-  *) say "usage: site install < TEXT | site restore"; exit 2 ;;
+  restore) restore_text ;;
+  *) say "usage: site install < TEXT | site restore < HASH"; exit 2 ;;
 esac

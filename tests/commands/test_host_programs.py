@@ -49,7 +49,7 @@ class Site:
 
     def left(self) -> set[str]:
         """What the helper left beside itself."""
-        return {path.name for path in self.here.iterdir()} - {"site"}
+        return {path.name for path in self.here.iterdir()} - {"site", "site.lock", "loaded"}
 
 
 @pytest.fixture
@@ -176,9 +176,27 @@ def test_site_restore_brings_the_former_text_back(site: Site) -> None:
     site.install(site_text(OLD))
     site.install(site_text(NEW))
 
-    done = site.run("restore")
+    done = site.run("restore", text=NEW)
 
     assert (done.returncode, site.live.read_text()) == (0, site_text(OLD))
+
+
+def test_site_restore_of_a_text_that_is_not_in_place_changes_nothing(site: Site) -> None:
+    site.install(site_text(OLD))
+    site.install(site_text(NEW))
+
+    done = site.run("restore", text=OLD)
+
+    assert (done.returncode, site.live.read_text()) == (0, site_text(NEW))
+
+
+def test_site_reload_that_fails_puts_the_old_text_back(site: Site, programs: Programs) -> None:
+    site.install(site_text(OLD))
+    programs.add("systemctl", 'case "$1" in reload) exit 1 ;; esac')
+
+    done = site.install(site_text(NEW))
+
+    assert (done.returncode, site.live.read_text()) == (4, site_text(OLD))
 
 
 def test_site_restore_without_a_former_install_changes_nothing(site: Site) -> None:

@@ -92,8 +92,8 @@ def plan(state: HostState, app: Application | None = None, *, force: bool = Fals
 
 
 def ids(found: Plan) -> list[str]:
-    """The ids of the steps, without those of prepare and finish."""
-    return [step.id for step in found.steps]
+    """The ids of the steps and of the drain that follows them, without those of prepare and the record."""
+    return [step.id for step in (*found.steps, *found.finish[:-1])]
 
 
 def choice(found: Plan, service: str) -> ServicePlan:
@@ -102,7 +102,7 @@ def choice(found: Plan, service: str) -> ServicePlan:
 
 def text(found: Plan, step: str) -> str:
     """The script of one step."""
-    return next(one.script.text for one in found.steps if one.id == step)
+    return next(one.script.text for one in (*found.steps, *found.finish) if one.id == step)
 
 
 def undo(found: Plan, step: str) -> str:

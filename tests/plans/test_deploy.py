@@ -299,7 +299,7 @@ def test_plan_record_says_what_will_run() -> None:
 
 
 def test_plan_finish_records_then_unlocks_then_tidies() -> None:
-    words = plan(UP).finish[0].script.text
+    words = plan(UP).finish[-1].script.text
 
     assert words.index("releases.jsonl") < words.index("lock/held" if "lock/held" in words else "rm -f held")
     assert words.index("rm -f held") < words.index("podman images")
