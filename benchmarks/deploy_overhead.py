@@ -31,7 +31,7 @@ _VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && sys
 #: One line a login and one a command. Source: sshd_config(5), LogLevel.
 _COUNT = """
 journalctl --sync
-journalctl -u ssh --since @{since:.3f} -o cat >/tmp/ssh-log
+journalctl -t sshd -t sshd-session --since @{since:.3f} -o cat >/tmp/ssh-log
 grep -c 'Accepted publickey for deploy' /tmp/ssh-log
 grep -c 'Starting session: command' /tmp/ssh-log
 """

@@ -1,0 +1,99 @@
+"""How far away the lab's hosts are: netem where the kernel has it, a delaying relay where not.
+
+It owns the inventory that a benchmark deploys with. Only what travels between this machine and a host is delayed:
+a host and its registry stay as near to each other as they are.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import yaml
+
+from benchmarks.relay import Relay
+from lab.environment import public_key
+from lab.laboratory import Lab
+
+SSH_PORT = 22
+Endpoints = Mapping[str, tuple[str, int]]
+
+#: Source: tc-netem(8), tc-prio(8), tc-u32(8): everything to the bridge's own address is delayed, the rest is not.
+_DELAY = """
+set -e
+tc qdisc add dev eth0 root handle 1: prio
+tc qdisc add dev eth0 parent 1:3 handle 30: netem delay {milliseconds}ms limit 100000
+tc filter add dev eth0 parent 1: protocol ip prio 1 u32 match ip dst {gateway}/32 flowid 1:3
+"""
+_GATEWAY = "ip route show default | awk '{ print $3 }'"
+_NO_DELAY = "tc qdisc delete dev eth0 root"
+
+
+def has_netem(lab: Lab) -> bool:
+    """Whether the kernel can delay packets, found out by doing it on the first host."""
+    try:
+        return _delay(lab, lab.hosts[0].name, 1)
+    finally:
+        lab.hosts[0].sh(_NO_DELAY, check=False)
+
+
+def _delay(lab: Lab, name: str, milliseconds: int) -> bool:
+    host = lab.host(name)
+    gateway = host.sh(_GATEWAY).stdout.strip()
+    return host.sh(_DELAY.format(milliseconds=milliseconds, gateway=gateway), check=False).returncode == 0
+
+
+@contextmanager
+def distance(lab: Lab, milliseconds: int, *, netem: bool) -> Iterator[None]:
+    """Put that round-trip time between this machine and every host, and an inventory that goes through it."""
+    near = {host.name: (host.address, SSH_PORT) for host in lab.hosts}
+    with _reached(lab, near, milliseconds, netem=netem) as endpoints:
+        _check(endpoints, milliseconds)
+        write_inventory(lab, endpoints)
+        yield
+
+
+@contextmanager
+def _reached(lab: Lab, near: Endpoints, milliseconds: int, *, netem: bool) -> Iterator[Endpoints]:
+    if milliseconds == 0:
+        yield near
+    elif netem:
+        try:
+            for name in near:
+                _delay(lab, name, milliseconds)
+            yield near
+        finally:
+            for host in lab.hosts:
+                host.sh(_NO_DELAY, check=False)
+    else:
+        with Relay(near, milliseconds / 1000) as relay:
+            yield {name: ("127.0.0.1", port) for name, port in relay.ports.items()}
+
+
+def _check(endpoints: Endpoints, milliseconds: int) -> None:
+    """Raises SystemExit when a host's greeting comes sooner than the distance allows."""
+    for name, endpoint in endpoints.items():
+        began = time.monotonic()
+        with socket.create_connection(endpoint, timeout=10) as connection:
+            connection.recv(4)
+        waited = (time.monotonic() - began) * 1000
+        if waited < milliseconds:
+            raise SystemExit(f"{name} greets after {waited:.0f} ms: it is not {milliseconds} ms away.")
+
+
+def write_inventory(lab: Lab, endpoints: Endpoints) -> None:
+    """Rewrite the lab's inventory and known_hosts for these addresses, with waits that keep a run short."""
+    inventory = lab.root / "hosts.yaml"
+    content = yaml.safe_load(inventory.read_text())
+    environment = content["environments"][lab.name]
+    environment["services_file"] = "services.yaml"
+    environment["rollout"] |= {"bake_seconds": 1}
+    environment["hosts"] = {name: {"address": address, "port": port} for name, (address, port) in endpoints.items()}
+    inventory.write_text(yaml.safe_dump(content))
+    keys = []
+    for name, (address, port) in endpoints.items():
+        host = address if port == SSH_PORT else f"[{address}]:{port}"
+        keys.append(f"{host} {public_key(lab.root / 'host_keys' / name).read_text()}")
+    (lab.root / "known_hosts").write_text("".join(keys))
