@@ -92,7 +92,7 @@ loginctl enable-linger {quote(user)}
 tries=0
 until [ -S "/run/user/$(id -u {quote(user)})/bus" ]; do
   tries=$((tries + 1))
-  if [ "$tries" -ge 100 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
+  if [ "$tries" -ge 600 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
   sleep 0.1
 done"""
     test = f'test -e {quote("/var/lib/systemd/linger/" + user)} && test -S "/run/user/$(id -u {quote(user)})/bus"'
