@@ -2,8 +2,8 @@
 
 Share of the suite = wall time of `inv deploy --force` minus what the very same steps cost on the slowest host when
 run by hand there (see by_hand.py), in the same run and with the same number of hosts at work. Times depend on the
-machine and on what else it does; what compares is the lines of one run. It brings up a lab of its own, named bench,
-and takes it away.
+machine and on what else it does; what compares is the lines of one run. It brings up a lab of its own and takes it
+away; a second one at the same time waits for the first, or gets another name with --name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from benchmarks.distance import SSH_PORT, distance, has_netem, write_inventory
 from benchmarks.figures import Counted, Measured, read_parts, table
 from fabfile.errors import RollingError
 from lab import laboratory
+from lab.files import locked
 from lab.laboratory import PROJECT, Lab
 
-NAME, TAG = "bench", "v1"
+TAG = "v1"
 _VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && systemctl reload ssh"
 #: One line a login and one a command. Source: sshd_config(5), LogLevel.
 _COUNT = """
@@ -43,17 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hosts", type=_numbers, default="1,2,4,8", help="numbers of hosts (default: 1,2,4,8)")
     parser.add_argument("--rtt", type=_numbers, default="0,50,150", help="round-trip milliseconds (default: 0,50,150)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements behind each median (default: 3)")
+    parser.add_argument("--name", default="bench", help="the lab's name (default: bench)")
     options = parser.parse_args(arguments)
-    try:
-        lab = laboratory.up(max(options.hosts), name=NAME, say=_say)
-        netem = prepare(lab)
-        measured = measure(lab, options.hosts, options.rtt, options.repeat, netem=netem)
-        way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
-        print(f"Distance by {way}; medians of {options.repeat}.\n\n{table(measured)}", flush=True)
-    except RollingError as error:
-        raise SystemExit(str(error)) from error
-    finally:
-        laboratory.down(NAME, say=_say)
+    with locked(f"benchmark-{options.name}"):
+        try:
+            lab = laboratory.up(max(options.hosts), name=options.name, say=_say)
+            netem = prepare(lab)
+            measured = measure(lab, options.hosts, options.rtt, options.repeat, netem=netem)
+            way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
+            print(f"Distance by {way}; medians of {options.repeat}.\n\n{table(measured)}", flush=True)
+        except RollingError as error:
+            raise SystemExit(str(error)) from error
+        finally:
+            laboratory.down(options.name, say=_say)
 
 
 def _numbers(text: str) -> list[int]:
@@ -69,13 +72,13 @@ def prepare(lab: Lab) -> bool:
     services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2}
-        service["drain"] = {"deadline_seconds": 2, "stop_seconds": 5}
+        service["drain"] = {"deadline_seconds": 1, "stop_seconds": 5}
     (lab.root / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
     write_inventory(lab, {host.name: (host.address, SSH_PORT) for host in lab.hosts})
     for host in lab.hosts:
         host.sh(_VERBOSE)
-    _task("setup")
-    _task("deploy", "--tag", TAG, "--force")
+    _task(lab, "setup")
+    _task(lab, "deploy", "--tag", TAG, "--force")
     return has_netem(lab)
 
 
@@ -96,7 +99,7 @@ def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *,
 
 def _deploy(lab: Lab, names: Sequence[str], rtt: int, hand: float) -> Measured:
     began = time.time()
-    output = _task("deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
+    output = _task(lab, "deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
     ended = time.time()
     parts = read_parts(_events(output), began, ended, hand)
     counted = [_count(lab, name, began) for name in names]
@@ -116,9 +119,9 @@ def _count(lab: Lab, name: str, since: float) -> tuple[int, int]:
     return int(said[0]), int(said[1])
 
 
-def _task(*words: str) -> str:
+def _task(lab: Lab, *words: str) -> str:
     """What a task printed. Raises SystemExit when it fails."""
-    command = [sys.executable, "-m", "invoke", words[0], "--env", NAME, *words[1:]]
+    command = [sys.executable, "-m", "invoke", words[0], "--env", lab.name, *words[1:]]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"`inv {' '.join(words)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")

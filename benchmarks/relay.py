@@ -43,7 +43,8 @@ class Relay:
 
     async def _listen(self, target: tuple[str, int]) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
+            # A handler that ends cancelled makes asyncio's own callback fail.
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._join(target, reader, writer)
             writer.transport.abort()
 

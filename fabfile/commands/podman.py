@@ -67,6 +67,7 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
         "image": service.image.reference,
         "digest": service.image.digest,
         "spec": spec_hash(app.name, service),
+        "port": str(service.stable_port),
         "env": ",".join(f"{key}:{value}" for key, value in env_fingerprints(service.env)),
     }
 

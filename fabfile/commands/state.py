@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fabfile.commands import journal, lock, record
-from fabfile.commands.nginx import SITE_HASH_PATH, site_helper
+from fabfile.commands.nginx import SITE_HASH_PATH, site_file, site_helper
 from fabfile.commands.podman import LABEL
 from fabfile.commands.probe import SERVED_BY
 from fabfile.commands.shell import Script, quote, words
@@ -13,7 +13,7 @@ from fabfile.model import Application, Color, Container, HostState, Image, Probe
 _SECTION = "@@"
 _FIELDS = (
     "name", "status", "running", "started", "restarts", "exit", "image_id",
-    "app", "service", "color", "release", "image", "digest", "spec", "env",
+    "app", "service", "color", "release", "image", "digest", "spec", "port", "env",
 )  # fmt: skip
 
 
@@ -27,6 +27,8 @@ def observation(app: Application) -> str:
     return "\n".join(
         (
             _facts(app),
+            _section("site"),
+            f"cat {quote(site_file(app.name))} 2>/dev/null || :",
             _section("active"),
             f"(cd {quote(app.home + '/live')} 2>/dev/null && ls) || :",
             _section("containers"),
@@ -141,6 +143,7 @@ def parse(app: Application, host: str, text: str) -> HostState:
         releases=record.parse("\n".join(sections["releases"])),
         lock=lock.parse("\n".join(sections["lock"])),
         live_site_hash=found.get("site", ""),
+        site="\n".join(sections["site"]) + "\n" if sections.get("site") else "",
         probes=tuple(result for row in sections["probes"] if (result := _probe_result(row)) is not None),
     )
 
@@ -165,6 +168,7 @@ def _container(row: list[str]) -> Container | None:
         image_id=fields["image_id"],
         release=fields["release"],
         spec=fields["spec"],
+        stable_port=int(fields["port"]) if fields["port"].isdigit() else 0,
         env_fingerprints=tuple((key, value) for key, _, value in prints),
     )
 

@@ -35,6 +35,7 @@ class Container:
     image_id: str = ""
     release: str = ""
     spec: str = ""
+    stable_port: int = 0
     env_fingerprints: tuple[tuple[str, str], ...] = ()
 
 
@@ -104,7 +105,7 @@ class HostState:
     listening: tuple[int, ...] = ()
     releases: tuple[Release, ...] = ()
     lock: Lock | None = None
-    site_hash: str = ""
+    site: str = ""
     live_site_hash: str = ""
     probes: tuple[ProbeResult, ...] = ()
 

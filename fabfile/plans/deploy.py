@@ -5,6 +5,7 @@ Which steps that takes, and in which order, is in plans/deploy_steps.py.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 from fabfile.commands import podman
@@ -15,6 +16,9 @@ from fabfile.plans.deploy_steps import StepBuilder, Wanted
 from fabfile.plans.step import Change, Plan, ServicePlan
 
 __all__ = ["Wanted", "plan_deploy"]
+
+#: How many changed lines of the Nginx site a plan shows.
+SHOWN_CHANGES = 20
 
 
 def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
@@ -34,7 +38,7 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         action="deploy",
         release=wanted.release,
         services=choices,
-        notes=_notes(new_site, state, leftovers, changed),
+        notes=_notes(wanted.site if new_site else "", state, leftovers, changed),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
         home=app.home,
@@ -110,12 +114,27 @@ def _is_recorded(state: HostState, app: Application) -> bool:
     }
 
 
-def _notes(new_site: bool, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:
+def _notes(new_site: str, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:
     notes = []
     if new_site:
         what = "changes" if state.live_site_hash else "is not live yet"
         notes.append(f"the Nginx site text {what}: it is installed and Nginx reloaded")
+        notes += _site_changes(state.site, new_site)
     notes += [f"{container.name} runs without serving: it is drained and stopped" for container in leftovers]
     if not changed:
         notes.append("every service is as wanted: the release is verified and recorded")
     return tuple(notes)
+
+
+def _site_changes(before: str, after: str) -> list[str]:
+    """The lines that go and come, without the hash that changes with any of them; nothing for a first text."""
+    if not before:
+        return []
+    old, new = ([row for row in text.splitlines() if not _is_hash(row)] for text in (before, after))
+    rows = [row for row in difflib.unified_diff(old, new, n=0, lineterm="") if row[:2] not in {"--", "++", "@@"}]
+    rest = [f"… and {len(rows) - SHOWN_CHANGES} more lines"] if len(rows) > SHOWN_CHANGES else []
+    return [f"Nginx {row[0]} {row[1:].strip()}" for row in rows[:SHOWN_CHANGES]] + rest
+
+
+def _is_hash(row: str) -> bool:
+    return row.startswith("# rolling-site:") or row.strip().startswith('return 200 "')

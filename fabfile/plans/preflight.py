@@ -96,6 +96,10 @@ def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
                 f"See who listens: ss -tlnp | grep :{service.stable_port}",
             )
         )
+    active = state.container(service.name, state.active_color(service.name))
+    if active is not None and active.running and active.stable_port not in {0, service.stable_port}:
+        problem = f"{service.name}: its stable port would change from {active.stable_port} to {service.stable_port}"
+        found.append((f"{problem} while it serves", f"Keep the port, or stop it first: podman stop {active.name}"))
     for color in Color:
         port, container = service.port(color), state.container(service.name, color)
         if port in state.listening and (container is None or not container.running):

@@ -1,34 +1,104 @@
-"""The relay delays and alters nothing."""
+"""The relay delays by at least the asked time and alters nothing."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
+from collections.abc import Iterator
+
+import pytest
 
 from benchmarks.relay import Relay
 
+RTT = 0.1
 
-def test_relay_passes_bytes_unchanged_and_delays_them_by_the_round_trip() -> None:
+
+@pytest.fixture
+def echo() -> Iterator[tuple[str, int]]:
+    """A server that sends one connection's bytes back, and its end once the client has ended."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def echo() -> None:
+        def serve() -> None:
             connection, _ = server.accept()
             with connection:
                 while data := connection.recv(65536):
                     connection.sendall(data)
 
-        thread = threading.Thread(target=echo)
+        thread = threading.Thread(target=serve)
         thread.start()
-        with Relay({"a": server.getsockname()}, 0.1) as relay:
-            with socket.create_connection(("127.0.0.1", relay.ports["a"])) as client:
-                began = time.monotonic()
-                sent = bytes(range(256)) * 1000
-                client.sendall(sent)
-                got = b""
-                while len(got) < len(sent):
-                    got += client.recv(65536)
-                spent = time.monotonic() - began
-            thread.join()
-    assert got == sent
-    assert spent >= 0.1
+        yield server.getsockname()
+        thread.join()
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Everything until the other side ends."""
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def test_relay_many_pieces_pass_unchanged_and_in_order(echo: tuple[str, int]) -> None:
+    sent = b"".join(number.to_bytes(4, "big") * 16 for number in range(20_000))
+    got: list[bytes] = []
+    with Relay({"web1": echo}, 0.01) as relay, socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
+        reader = threading.Thread(target=lambda: got.append(read_all(client)))
+        reader.start()
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        reader.join()
+    assert got == [sent]
+
+
+def test_relay_open_connection_answers_after_a_round_trip(echo: tuple[str, int]) -> None:
+    with Relay({"web1": echo}, RTT) as relay, socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
+        client.sendall(b"first")
+        client.recv(5)
+        waited = []
+        for _ in range(3):
+            began = time.monotonic()
+            client.sendall(b"ping")
+            assert client.recv(4) == b"ping"
+            waited.append(time.monotonic() - began)
+    assert min(waited) >= RTT
+
+
+def test_relay_new_connection_costs_a_round_trip_more(echo: tuple[str, int]) -> None:
+    with Relay({"web1": echo}, RTT) as relay:
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
+            client.sendall(b"ping")
+            assert client.recv(4) == b"ping"
+        waited = time.monotonic() - began
+    assert waited >= 2 * RTT
+
+
+def test_relay_two_targets_get_ports_of_their_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        targets = {"web1": one.getsockname(), "web2": two.getsockname()}
+        with Relay(targets, 0) as relay:
+            with socket.create_connection(("127.0.0.1", relay.ports["web2"])):
+                two.settimeout(5)
+                accepted, _ = two.accept()
+                accepted.close()
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                one.accept()
+
+
+def test_relay_target_that_refuses_ends_the_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()
+    with Relay({"web1": free}, 0) as relay, socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
+        client.settimeout(5)
+        ended = pytest.raises(ConnectionResetError)
+        with ended:
+            client.recv(1)
+
+
+def test_relay_left_while_a_connection_is_open_ends_it(echo: tuple[str, int]) -> None:
+    with Relay({"web1": echo}, 0) as relay:
+        client = socket.create_connection(("127.0.0.1", relay.ports["web1"]))
+        client.sendall(b"ping")
+        assert client.recv(4) == b"ping"
+    with client:
+        client.settimeout(5)
+        assert client.recv(1) == b""

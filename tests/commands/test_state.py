@@ -43,6 +43,7 @@ def row(**changes: str) -> str:
         "image": image("backend").reference,
         "digest": image("backend").digest,
         "spec": "0123",
+        "port": "8080",
         "env": "LEVEL:11111111,SECRET_KEY:22222222",
     } | changes
     return "\t".join(values.values())

@@ -338,3 +338,12 @@ def test_plan_without_a_resolved_digest_is_refused() -> None:
 
     with pytest.raises(ValueError, match="has no digest yet"):
         plan(HostState("web1"), unresolved)
+
+
+def test_plan_new_site_text_shows_the_lines_that_change() -> None:
+    before = "# rolling-site: another\n    client_max_body_size 1;\n"
+
+    found = plan(replace(as_wanted(APP), live_site_hash="another", site=before))
+
+    assert "Nginx - client_max_body_size 1;" in found.notes
+    assert not any("rolling-site" in note for note in found.notes)

@@ -107,3 +107,10 @@ def test_findings_stable_port_taken_while_no_site_is_live_is_told() -> None:
 
 def test_findings_stable_port_of_the_live_site_is_fine() -> None:
     assert problems(replace(state(), live_site_hash=SITE_HASH, listening=(8080, 7001))) == []
+
+
+def test_preflight_stable_port_that_changes_while_it_serves_is_refused() -> None:
+    moved = replace(state().containers[0], stable_port=9999, running=True, color=Color.BLUE)
+    found = problems(replace(state(), containers=(moved,), active=()))
+
+    assert any("its stable port would change from 9999 to" in problem for problem in found)
