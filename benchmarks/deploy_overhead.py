@@ -72,7 +72,7 @@ def prepare(lab: Lab) -> bool:
     services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2}
-        service["drain"] = {"deadline_seconds": 1, "stop_seconds": 5}
+        service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
     (lab.root / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
     write_inventory(lab, {host.name: (host.address, SSH_PORT) for host in lab.hosts})
     for host in lab.hosts:
@@ -94,6 +94,7 @@ def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *,
                 with distance(lab, rtt, netem=netem):
                     measured.append(_deploy(lab, names, rtt, hand))
                 _say(f"{turn}/{repeat}: {size} hosts at {rtt} ms: {measured[-1].wall:.1f} s")
+        _say(f"after {turn} of {repeat}:\n{table(measured)}")
     return measured
 
 

@@ -89,9 +89,7 @@ def test_relay_target_that_refuses_ends_the_connection() -> None:
         free = server.getsockname()
     with Relay({"web1": free}, 0) as relay, socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
         client.settimeout(5)
-        ended = pytest.raises(ConnectionResetError)
-        with ended:
-            client.recv(1)
+        assert client.recv(1) == b""
 
 
 def test_relay_left_while_a_connection_is_open_ends_it(echo: tuple[str, int]) -> None:
