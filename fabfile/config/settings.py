@@ -85,7 +85,7 @@ class Settings(BaseModel):
     metrics_port: _Port = Field(default=9090, description="Port of the metrics inside the container.")
     enable_debug: _Boolean = Field(default=False, description="Debug answers.")
     enable_profiling: _Boolean = Field(default=False, description="Profiling.")
-    maintenance_mode: _Boolean = Field(default=False, description="Nginx answers visitors with a maintenance page.")
+    maintenance_mode: _Boolean = Field(default=False, description="Accepted; nothing uses it yet.")
 
     # Logs
     log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field(default="info", description="Level of the log.")
