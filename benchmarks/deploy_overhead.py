@@ -13,8 +13,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import yaml
@@ -49,14 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with locked(f"benchmark-{options.name}"):
         try:
             lab = laboratory.up(max(options.hosts), name=options.name, say=_say)
-            netem = prepare(lab)
-            measured = measure(lab, options.hosts, options.rtt, options.repeat, netem=netem)
-            way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
-            print(f"Distance by {way}; medians of {options.repeat}.\n\n{table(measured)}", flush=True)
+            _report(lab, options)
         except RollingError as error:
             raise SystemExit(str(error)) from error
         finally:
             laboratory.down(options.name, say=_say)
+
+
+def _report(lab: Lab, options: argparse.Namespace) -> None:
+    """Print the table, also of what was measured before something failed or Ctrl-C came."""
+    netem = prepare(lab)
+    measured = []
+    try:
+        for one in measure(lab, options.hosts, options.rtt, options.repeat, netem=netem):
+            measured.append(one)
+            _say(f"{one.hosts} hosts at {one.rtt} ms: {one.wall:.1f} s, by hand {one.by_hand:.1f} s")
+    finally:
+        way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
+        print(f"Distance by {way}; {len(measured)} deploys, medians.\n\n{table(measured)}", flush=True)
 
 
 def _numbers(text: str) -> list[int]:
@@ -82,20 +93,14 @@ def prepare(lab: Lab) -> bool:
     return has_netem(lab)
 
 
-def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *, netem: bool) -> list[Measured]:
+def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *, netem: bool) -> Iterator[Measured]:
     """By hand, then at each distance, for each size; all of it again and again, so that slow minutes hit all alike."""
-    measured = []
-    for turn in range(1, repeat + 1):
-        for size in sizes:
-            names = [host.name for host in lab.hosts[:size]]
-            hand = by_hand.deploy(lab, names, TAG)
-            _say(f"{turn}/{repeat}: {size} hosts: by hand {hand:.1f} s")
-            for rtt in rtts:
-                with distance(lab, rtt, netem=netem):
-                    measured.append(_deploy(lab, names, rtt, hand))
-                _say(f"{turn}/{repeat}: {size} hosts at {rtt} ms: {measured[-1].wall:.1f} s")
-        _say(f"after {turn} of {repeat}:\n{table(measured)}")
-    return measured
+    for _, size in product(range(repeat), sizes):
+        names = [host.name for host in lab.hosts[:size]]
+        hand = by_hand.deploy(lab, names, TAG)
+        for rtt in rtts:
+            with distance(lab, rtt, netem=netem):
+                yield _deploy(lab, names, rtt, hand)
 
 
 def _deploy(lab: Lab, names: Sequence[str], rtt: int, hand: float) -> Measured:
