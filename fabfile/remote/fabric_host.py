@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 from fabfile.commands.shell import Script
@@ -50,6 +52,7 @@ class FabricHost:
         self._connect_seconds = connect_timeout_seconds
         self._user = user or target.user
         self._connection: Connection | None = None
+        self._connecting = Lock()
         self.executions = 0
         self.connections = 0
 
@@ -60,16 +63,21 @@ class FabricHost:
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
         """Run the script in one exec of the host's connection, which is opened when there is none."""
-        channel = self._open_channel()
-        self.executions += 1
-        try:
-            return self._converse(channel, script, timeout_seconds, cancelled)
-        except (EOFError, OSError) as error:
-            self.close()
-            raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error}).") from error
-        finally:
-            with contextlib.suppress(OSError, EOFError):
-                channel.close()
+        output, errors = bytearray(), bytearray()
+        status = self._converse(script, output.extend, errors.extend, timeout_seconds, cancelled)
+        return Answer(status, output.decode(errors="replace"), errors.decode(errors="replace"))
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        *,
+        timeout_seconds: float = math.inf,
+        cancelled: Event | None = None,
+    ) -> int:
+        """Run the script and hand over what it says as it comes; its exit status. See `StreamingHost`."""
+        return self._converse(script, on_output, on_errors, timeout_seconds, cancelled, hold=True)
 
     def close(self) -> None:
         """Close the connection and the hop it went through."""
@@ -98,27 +106,50 @@ class FabricHost:
                 return channel
         raise AssertionError("unreachable")
 
-    def _converse(self, channel: Channel, script: Script, timeout_seconds: float, cancelled: Event | None) -> Answer:
-        channel.settimeout(_POLL_SECONDS)
-        _send(channel, f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode(), self._connect_seconds)
-        output, errors = bytearray(), bytearray()
-        deadline = time.monotonic() + timeout_seconds
-        while not _drained(channel, output, errors):
-            if cancelled is not None and cancelled.is_set():
-                raise Cancelled(self.name)
-            if time.monotonic() > deadline:
-                self.close()
-                raise ConnectionDropped(f"{self.name}: no answer within {timeout_seconds:g} s.")
-        if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
-            raise EOFError("the host closed the channel without a status")
-        return Answer(channel.exit_status, output.decode(errors="replace"), errors.decode(errors="replace"))
+    def _converse(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        timeout_seconds: float,
+        cancelled: Event | None,
+        *,
+        hold: bool = False,
+    ) -> int:
+        """Send the script, take in what it says, and answer its status; `hold` keeps its descriptor 3 open."""
+        channel = self._open_channel()
+        self.executions += 1
+        try:
+            channel.settimeout(_POLL_SECONDS)
+            call = "main 3<&0 </dev/null; exit" if hold else "main </dev/null"
+            _send(channel, f"main() {{\n{script.text}\n}}\n{call}\n".encode(), self._connect_seconds)
+            if not hold:
+                channel.shutdown_write()
+            deadline = time.monotonic() + timeout_seconds
+            while not _drained(channel, on_output, on_errors):
+                if cancelled is not None and cancelled.is_set():
+                    raise Cancelled(self.name)
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise ConnectionDropped(f"{self.name}: no answer within {timeout_seconds:g} s.")
+            if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
+                raise EOFError("the host closed the channel without a status")
+            return int(channel.exit_status)
+        except (EOFError, OSError) as error:
+            self.close()
+            raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error}).") from error
+        finally:
+            with contextlib.suppress(OSError, EOFError):
+                channel.close()
 
     def _transport(self) -> Transport:
-        if self._connection is None or not self._connection.is_connected:
-            self.close()
-            self._connection = self._connect()
-            self.connections += 1
-        transport = self._connection.transport
+        with self._connecting:
+            connection = self._connection
+            if connection is None or not connection.is_connected:
+                self.close()
+                self._connection = connection = self._connect()
+                self.connections += 1
+        transport = connection.transport
         if transport is None:
             raise HostUnreachable(f"{self.name}: the connection has no transport.")
         return transport
@@ -188,22 +219,21 @@ def _send(channel: Channel, data: bytes, patience_seconds: float) -> None:
         except TimeoutError:
             if time.monotonic() > deadline:
                 raise
-    channel.shutdown_write()
 
 
-def _drained(channel: Channel, output: bytearray, errors: bytearray) -> bool:
+def _drained(channel: Channel, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None]) -> bool:
     """Take in what has arrived, waiting a moment for more; whether the host has said all it will."""
     while channel.recv_stderr_ready():
-        errors.extend(channel.recv_stderr(_CHUNK))
+        on_errors(channel.recv_stderr(_CHUNK))
     try:
         piece = channel.recv(_CHUNK)
     except TimeoutError:
         return False
     if piece:
-        output.extend(piece)
+        on_output(piece)
         return False
     while late := channel.recv_stderr(_CHUNK):
-        errors.extend(late)
+        on_errors(late)
     return True
 
 

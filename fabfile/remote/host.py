@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
@@ -45,6 +47,26 @@ class Host(Protocol):
 
     def close(self) -> None:
         """Let go of the connection; a later `run` opens a new one."""
+
+
+class StreamingHost(Host, Protocol):
+    """A machine whose script is heard while it runs."""
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        *,
+        timeout_seconds: float = math.inf,
+        cancelled: Event | None = None,
+    ) -> int:
+        """Run the script under `sh`, hand over what it says piece by piece, and answer its exit status.
+
+        Its descriptor 3 stays open until the workstation lets go, whatever the reason: a script that could outlive
+        its reader waits for the end of that file and then ends what it began. Raises as `run` does; what a callback
+        raises ends the stream.
+        """
 
 
 class Cancelled(Exception):

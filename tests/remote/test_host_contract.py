@@ -11,7 +11,7 @@ import pytest
 
 from fabfile.commands.shell import Script, quote, write_file
 from fabfile.errors import ConnectionDropped
-from fabfile.remote.host import Cancelled, Host
+from fabfile.remote.host import Cancelled, Host, StreamingHost
 from fabfile.remote.local_host import LocalHost
 from fabfile.remote.printing_host import PrintingHost
 from tests.commands.running import HOSTILE, Signal
@@ -198,3 +198,78 @@ def test_printing_host_keeps_the_masked_text_and_runs_nothing(tmp_path: Path) ->
     assert (answer.ok, answer.output, host.name) == (True, "", "web1")
     assert host.scripts == [f"touch {tmp_path}/ran ••••••"]
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def streaming(request: pytest.FixtureRequest) -> Iterator[StreamingHost]:
+    server: Sshd = request.getfixturevalue("sshd")
+    made = server.host()
+    yield made
+    made.close()
+
+
+def test_stream_hands_over_both_streams_and_the_status(streaming: StreamingHost) -> None:
+    output, errors = bytearray(), bytearray()
+
+    status = streaming.stream(Script("printf 'a\\377\\000b'; echo err >&2; exit 7"), output.extend, errors.extend)
+
+    assert (status, bytes(output), bytes(errors)) == (7, b"a\xff\0b", b"err\n")
+
+
+def test_stream_is_heard_while_the_script_runs(streaming: StreamingHost, may_end: Signal) -> None:
+    heard = bytearray()
+
+    def hear(piece: bytes) -> None:
+        heard.extend(piece)
+        if heard == b"begun\n":
+            may_end.give()
+
+    assert streaming.stream(Script(f"echo begun; read -r _ < {may_end.path}; echo end"), hear, heard.extend) == 0
+    assert heard == b"begun\nend\n"
+
+
+def test_stream_standard_input_is_empty_and_the_third_file_stays_open(streaming: StreamingHost) -> None:
+    heard = bytearray()
+
+    streaming.stream(Script("cat; timeout 0.3 cat <&3 || echo $?"), heard.extend, heard.extend)
+
+    assert heard == b"124\n"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "callback", "closed"])
+def test_stream_let_go_of_the_script_sees_the_end_of_its_third_file(
+    how: str, streaming: StreamingHost, began: Signal
+) -> None:
+    cancelled = threading.Event()
+
+    def hear(piece: bytes) -> None:
+        if how == "callback":
+            raise ValueError("enough")
+        (cancelled.set if how == "cancelled" else streaming.close)()
+
+    with pytest.raises((Cancelled, ValueError, ConnectionDropped)):
+        streaming.stream(Script(f"echo begun; cat <&3; echo 'let go' > {began.path}"), hear, hear, cancelled=cancelled)
+
+    assert began.wait() == "let go\n"
+
+
+def test_stream_past_its_deadline_is_a_dropped_connection(streaming: StreamingHost) -> None:
+    with pytest.raises(ConnectionDropped, match=r"web1: no answer within 0\.3 s"):
+        streaming.stream(Script("sleep 20"), bytearray().extend, bytearray().extend, timeout_seconds=0.3)
+
+
+def test_stream_many_at_once_share_one_connection(sshd: Sshd) -> None:
+    host = sshd.host()
+    heard = [bytearray() for _ in range(6)]
+    threads = [
+        threading.Thread(target=host.stream, args=(Script(f"echo {n}"), one.extend, one.extend))
+        for n, one in enumerate(heard)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    host.close()
+    assert [bytes(one) for one in heard] == [f"{n}\n".encode() for n in range(6)]
+    assert host.connections == 1
