@@ -55,7 +55,15 @@ mkdir -p {quote(home + "/lock")}
       cat held
     fi
   fi
-  printf '%sacquired_at=%s\\nexpires_at=%s\\n' {quote(_fields(lock))} "$now" "$((now + {round(lease_seconds)}))" > held.new
+  # Read as the host saw it: sshd(8) names the key in the file $SSH_USER_AUTH where ExposeAuthInfo is on.
+  key=$(sed -n 's/^publickey //p' "${{SSH_USER_AUTH:-/nonexistent}}" 2>/dev/null | head -n 1 |
+    ssh-keygen -lf - 2>/dev/null | cut -d ' ' -f 2) || :
+  client=${{SSH_CONNECTION:-}}
+  {{
+    printf '%s' {quote(_fields(lock))}
+    printf 'key=%s\\nclient=%s\\n' "$key" "${{client%% *}}"
+    printf 'acquired_at=%s\\nexpires_at=%s\\n' "$now" "$((now + {round(lease_seconds)}))"
+  }} > held.new
   mv -f held.new held
 ) 9> {quote(home + "/lock/guard")}"""
 
@@ -99,6 +107,8 @@ def parse(text: str) -> Lock | None:
         reason=found.get("reason", ""),
         acquired_at=_number(found.get("acquired_at", "")),
         expires_at=_number(found.get("expires_at", "")),
+        key=found.get("key", ""),
+        client=found.get("client", ""),
     )
 
 

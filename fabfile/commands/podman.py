@@ -13,6 +13,7 @@ from fabfile.commands.shell import Script, quote, script, words, write_file
 from fabfile.model import Application, Color, Image, Service
 
 LABEL = "rolling"
+_RESOLVED = '{{.Digest}} {{index .Labels "org.opencontainers.image.revision"}}'
 
 #: Podman's restart policies as this project hands them over. `always` becomes `unless-stopped`: both restart after
 #: every crash, but at boot podman-restart.service starts each `always` container, the stopped old color too.
@@ -30,13 +31,18 @@ def network_name(app: str) -> str:
     return f"{app}-network"
 
 
-def env_fingerprints(env: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def env_fingerprints(service: Service) -> tuple[tuple[str, str], ...]:
     """A short hash per environment key, enough to say which keys changed and not what they hold."""
-    return tuple((key, hashlib.sha256(f"{key}={value}".encode()).hexdigest()[:8]) for key, value in sorted(env))
+    if service.recorded:
+        return service.recorded.env
+    env = sorted(service.env)
+    return tuple((key, hashlib.sha256(f"{key}={value}".encode()).hexdigest()[:8]) for key, value in env)
 
 
 def spec_hash(app: str, service: Service) -> str:
     """The identity of everything but the image that makes a container: two equal hashes need no new container."""
+    if service.recorded:
+        return service.recorded.spec
     spec = {
         "network": network_name(app),
         "alias": service.alias,
@@ -68,7 +74,7 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
         "digest": service.image.digest,
         "spec": spec_hash(app.name, service),
         "port": str(service.stable_port),
-        "env": ",".join(f"{key}:{value}" for key, value in env_fingerprints(service.env)),
+        "env": ",".join(f"{key}:{value}" for key, value in env_fingerprints(service)),
     }
 
 
@@ -93,13 +99,36 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
         arguments += ["--cpus", f"{service.cpus:g}"]
     for key, value in labels(app, service, color, release).items():
         arguments += ["--label", f"{LABEL}.{key}={value}"]
-    content = "".join(f"{key}={value}\n" for key, value in service.env)
     return script(
         ensure_network(app.name),
-        words("mkdir", "-p", directory),
-        write_file(env_file, content, secret=True),
+        _environment(service, directory, env_file),
         remove(name, service.drain.stop_seconds),
         words(*arguments, service.image.pinned) + " >/dev/null",
+    )
+
+
+def _environment(service: Service, directory: str, env_file: str) -> Script:
+    """The container's environment in its file; that of an earlier release is there already, or nowhere."""
+    if service.recorded:
+        missing = f"{service.name}: the environment of the earlier release is gone: {env_file}"
+        return Script(f"[ -f {quote(env_file)} ] || {{ echo {quote(missing)}; exit 1; }}")
+    content = "".join(f"{key}={value}\n" for key, value in service.env)
+    return script(words("mkdir", "-p", directory), write_file(env_file, content, secret=True))
+
+
+def revive(app: Application, service: Service, color: Color) -> str:
+    """Start the kept container of an idle color as a candidate: without the service's alias, which it had.
+
+    Source: measured with Podman 4.3 and 5.4: a stopped container may leave its network and join it again.
+    """
+    name, network = container_name(app.name, service.name, color), network_name(app.name)
+    alias = ["--alias", f"{service.name}-{color.value}"]
+    return "\n".join(
+        (
+            words("podman", "network", "disconnect", "--force", network, name) + " 2>/dev/null || :",
+            words("podman", "network", "connect", *alias, network, name),
+            start(name),
+        )
     )
 
 
@@ -157,13 +186,14 @@ def pull(images: Iterable[Image]) -> str:
 
 
 def resolve(images: Iterable[Image]) -> str:
-    """Print `reference digest` for each image, asked of its registry without pulling; a line `!` and why if not.
+    """Print `reference digest revision` for each image, asked of its registry without pulling; a line `!` and why if not.
 
     Source: skopeo-inspect(1): `.Digest` is the digest of what the tag names, an index for a multi-platform image.
+    Source: the OCI image specification names the label of the source revision.
     """
     parts = []
     for image in dict.fromkeys(images):
-        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}")
+        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--format", _RESOLVED)
         reference = quote(f"docker://{image.reference}")
         parts.append(
             f"if answer=$({ask} {reference} 2>&1); then printf '%s %s\\n' {quote(image.reference)} \"$answer\"\n"
@@ -190,10 +220,10 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
 
 
 def prune_configs(home: str, keep: Iterable[str]) -> str:
-    """Delete the configurations, secrets included, that no kept release and no container was given."""
+    """Delete what no kept release and no container was given: configurations, secrets included, and definitions."""
     kept = "|".join(quote(name) for name in sorted(set(keep))) or "''"
     return (
-        f"for directory in {quote(home)}/config/*/; do\n"
-        f'  case "$(basename "$directory")" in {kept}) ;; *) rm -rf "$directory" ;; esac\n'
+        f"for found in {quote(home)}/config/*; do\n"
+        f'  case "$(basename "$found" .json)" in {kept}) ;; *) rm -rf "$found" ;; esac\n'
         "done"
     )

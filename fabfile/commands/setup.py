@@ -49,6 +49,7 @@ def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
         _program(app, "boot", files.boot),
         _sudo_rule(app, user),
         _boot_unit(app, user, files.unit),
+        _key_disclosure(app, user),
         _site(app, files.site),
     )
 
@@ -194,6 +195,24 @@ def _sudo_rule(app: Application, user: str) -> Item:
     )
     test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = 'root 440'"
     return Item("sudo rule", f"sudo for the site helper alone ({path})", test, apply)
+
+
+def _key_disclosure(app: Application, user: str) -> Item:
+    """Let the deploy user's sessions see which key they were opened with: the history names it.
+
+    Source: sshd_config(5), ExposeAuthInfo; a Match block ends with the file that it stands in.
+    """
+    path = f"/etc/ssh/sshd_config.d/{app.name}.conf"
+    content = (
+        "# Made by inv setup: the history of releases names the key of whoever made them.\n"
+        f"Match User {user}\n    ExposeAuthInfo yes\n"
+    )
+    included = "grep -qi '^include.*/etc/ssh/sshd_config\\.d/' /etc/ssh/sshd_config"
+    apply = script(
+        write_file(path, content, mode="0644"),
+        f"if ! sshd -t; then rm -f {quote(path)}; exit 1; fi\nsystemctl reload ssh",
+    )
+    return Item("sshd", f"sshd tells which key was used ({path})", f"! {included} || {_same(path, content)}", apply)
 
 
 def _boot_unit(app: Application, user: str, unit: str) -> Item:

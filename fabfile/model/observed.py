@@ -41,7 +41,10 @@ class Container:
 
 @dataclass(frozen=True)
 class Lock:
-    """Who holds a host, why, and until when (Unix seconds on the host's clock)."""
+    """Who holds a host, why, and until when (Unix seconds on the host's clock).
+
+    `key` and `client` are what the host saw: the fingerprint of the SSH key and the address it came from.
+    """
 
     token: str
     owner: str
@@ -50,21 +53,29 @@ class Lock:
     reason: str
     acquired_at: int
     expires_at: int
+    key: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True)
 class ServiceRelease:
-    """What one service ran in a release."""
+    """What one service ran in a release; `revision` is the source revision that the image names."""
 
     image: str
     digest: str
     color: Color
     spec: str = ""
+    revision: str = ""
 
 
 @dataclass(frozen=True)
 class Release:
-    """One line of a host's history."""
+    """One line of a host's history.
+
+    `target` is what the run went to (a release, a backup), `left` the release that a rollback left. `key` and `client`
+    are what the host saw of the operator, `workstation` what the operator's machine says; `revision` is that of the
+    clone that the run was started from.
+    """
 
     id: str
     time: str
@@ -74,6 +85,17 @@ class Release:
     owner: str = ""
     reason: str = ""
     seconds: float = 0.0
+    target: str = ""
+    left: str = ""
+    workstation: str = ""
+    revision: str = ""
+    key: str = ""
+    client: str = ""
+
+    @property
+    def content(self) -> frozenset[tuple[str, str, str]]:
+        """What ran, whatever its color: two releases with one content are the same to a visitor."""
+        return frozenset((name, run.digest, run.spec) for name, run in self.services)
 
     @property
     def good(self) -> bool:

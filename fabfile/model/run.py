@@ -38,12 +38,19 @@ class HostResult(str, Enum):
     """Where a host stands when a run has ended."""
 
     UPGRADED = "upgraded"
+    ROLLED_BACK = "rolled back"
+    RESTORED = "restored"
     PREPARED = "prepared"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
     NOT_STARTED = "not-started"
     UNKNOWN = "unknown"
+
+    @classmethod
+    def changed(cls) -> tuple[HostResult, ...]:
+        """The results of a host on which all that was planned is done."""
+        return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,15 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True)
 class Image:
-    """A reference to a container image: what to pull and, once resolved, its identity."""
+    """A reference to a container image: what to pull and, once resolved, its identity.
+
+    `revision` is the source revision that the image's own label names, where it has one.
+    """
 
     repository: str
     tag: str = ""
     digest: str = ""
+    revision: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Image:
@@ -114,8 +118,22 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """The identity of a service of an earlier release, whose environment only the host still holds.
+
+    `spec` is the hash of all that made its container besides the image; `env` has a short hash per key.
+    """
+
+    spec: str
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Service:
-    """One service of the application as one host runs it, every value resolved."""
+    """One service of the application as one host runs it, every value resolved.
+
+    `recorded` stands in the place of `env` when the service was read from a host's record of a release.
+    """
 
     name: str
     image: Image
@@ -130,6 +148,7 @@ class Service:
     memory_bytes: int | None = None
     cpus: float | None = None
     restart_policy: str = "on-failure"
+    recorded: Recorded | None = None
 
     def port(self, color: Color) -> int:
         """The loopback port on which this color is published."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fabfile.commands import lock, record
+from fabfile.commands import definition, lock, record
 from fabfile.commands.shell import script
 from fabfile.model import Outcome
 from fabfile.plans.step import Plan, Step
@@ -15,6 +15,7 @@ def finish(plan: Plan, seconds: float) -> Step:
     if plan.record is None:
         raise ValueError(f"the plan of {plan.host} has nothing to record")
     body = script(
+        definition.write(plan.definition, plan.release) if plan.definition else "",
         record.append(plan.home, replace(plan.record, seconds=seconds)),
         lock.release(plan.home, plan.release),
         f"(\n{plan.tidy.text}\n) || echo 'tidying up did not finish'" if plan.tidy.text else "",

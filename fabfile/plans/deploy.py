@@ -1,4 +1,4 @@
-"""What a deploy does with each service of one host: from what is observed and what is wanted to a plan. Pure.
+"""What a deploy or a rollback does with each service of one host: from what is observed and wanted to a plan. Pure.
 
 Which steps that takes, and in which order, is in plans/deploy_steps.py.
 """
@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from fabfile.commands import podman
 from fabfile.commands.shell import Script
-from fabfile.model import Application, Color, Container, HostState, Rollout, Service
-from fabfile.plans import closing
+from fabfile.model import Application, Color, Container, HostResult, HostState, Rollout, Service
+from fabfile.plans import closing, retention
 from fabfile.plans.deploy_steps import StepBuilder, Wanted
 from fabfile.plans.step import Change, Plan, ServicePlan
 
-__all__ = ["Wanted", "plan_deploy"]
+__all__ = ["Wanted", "content", "plan_deploy"]
 
 #: How many changed lines of the Nginx site a plan shows.
 SHOWN_CHANGES = 20
@@ -31,11 +31,11 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
     if not changed and not new_site and not leftovers and _is_recorded(state, app):
-        return Plan(state.host, "deploy", wanted.release, choices, home=app.home, environment=wanted.environment)
+        return Plan(state.host, wanted.action, wanted.release, choices, home=app.home, environment=wanted.environment)
     builder = StepBuilder(state, wanted, rollout, choices)
     plan = Plan(
         host=state.host,
-        action="deploy",
+        action=wanted.action,
         release=wanted.release,
         services=choices,
         notes=_notes(wanted.site if new_site else "", state, leftovers, changed),
@@ -44,7 +44,9 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         home=app.home,
         environment=wanted.environment,
         record=builder.release(),
-        tidy=Script(builder.tidy()),
+        tidy=Script(retention.tidy(app, retention.kept(state, app, rollout, wanted.release))),
+        definition=app if wanted.action == "deploy" else None,
+        result=HostResult.UPGRADED if wanted.action == "deploy" else HostResult.ROLLED_BACK,
     )
     return replace(plan, finish=(builder.drain(leftovers), closing.finish(plan, 0)))
 
@@ -91,7 +93,7 @@ def _reasons(current: Container, app: Application, service: Service, force: bool
 
 def _env_changes(current: Container, service: Service) -> tuple[str, ...]:
     """`+KEY`, `-KEY` and `~KEY` for keys that came, went and changed; what they hold is never said."""
-    before, after = dict(current.env_fingerprints), dict(podman.env_fingerprints(service.env))
+    before, after = dict(current.env_fingerprints), dict(podman.env_fingerprints(service))
     return tuple(
         f"{'+' if key not in before else '-' if key not in after else '~'}{key}"
         for key in sorted(before.keys() | after.keys())
@@ -108,10 +110,14 @@ def _is_recorded(state: HostState, app: Application) -> bool:
     last = state.last_good
     if last is None:
         return False
-    recorded = {(name, run.digest, run.spec) for name, run in last.services}
-    return recorded == {
+    return last.content == content(app)
+
+
+def content(app: Application) -> frozenset[tuple[str, str, str]]:
+    """What a release of this application would run, as `Release.content` says it."""
+    return frozenset(
         (service.name, service.image.digest, podman.spec_hash(app.name, service)) for service in app.services
-    }
+    )
 
 
 def _notes(new_site: str, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:

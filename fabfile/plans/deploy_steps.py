@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabfile.commands import journal, nginx, podman, probe, record, sqlite
+from fabfile.commands import nginx, podman, probe, sqlite
 from fabfile.commands.shell import Script, quote, script, words
 from fabfile.model import (
     Application,
@@ -34,7 +34,10 @@ _PATIENT = 1000
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants of one host: the application with every digest known, the site text, and the run itself."""
+    """What a run wants of one host: the application with every digest known, the site text, and the run itself.
+
+    `target` and `left` are the releases that a rollback goes to and comes from.
+    """
 
     environment: str
     application: Application
@@ -44,6 +47,11 @@ class Wanted:
     time: str
     owner: str
     force: bool = False
+    action: str = "deploy"
+    target: str = ""
+    left: str = ""
+    workstation: str = ""
+    revision: str = ""
 
 
 class StepBuilder:
@@ -56,19 +64,26 @@ class StepBuilder:
         self._colors = {choice.service: choice.color for choice in choices}
 
     def prepare(self) -> tuple[Step, ...]:
-        """Backup and pull: nothing a visitor sees."""
-        images = [self._app.service(choice.service).image for choice in self._changed]
-        steps = [
-            self._step(
-                "backup",
-                "back up database and configuration",
-                _backup(self._app, self._wanted),
-                BACKUP_SECONDS,
-            )
-        ]
+        """Backup and pull: nothing a visitor sees. A rollback leaves data alone, and a kept container has its image."""
+        images = [self._app.service(choice.service).image for choice in self._changed if not self.is_kept(choice)]
+        steps = []
+        if self._wanted.action == "deploy":
+            body = _backup(self._app, self._wanted)
+            steps.append(self._step("backup", "back up database and configuration", body, BACKUP_SECONDS))
         if images:
             steps.append(self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS))
         return tuple(steps)
+
+    def is_kept(self, choice: ServicePlan) -> bool:
+        """Whether a rollback finds the very container it wants, stopped, in the color that it goes to."""
+        kept, service = self._state.container(choice.service, choice.color), self._app.service(choice.service)
+        return (
+            self._wanted.action == "rollback"
+            and kept is not None
+            and not kept.running
+            and kept.image.digest == service.image.digest
+            and kept.spec == podman.spec_hash(self._app.name, service)
+        )
 
     def steps(self, new_site: bool) -> tuple[Step, ...]:
         """All that changes what visitors get, proved at the end."""
@@ -111,16 +126,20 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
         busy = self._was_running(service.name, choice.color)
+        kept = self.is_kept(choice)
         body = script(
             _drain_color(app, service, choice.color) if busy else "",
-            podman.run(app, service, choice.color, self._wanted.release),
+            podman.revive(app, service, choice.color)
+            if kept
+            else podman.run(app, service, choice.color, self._wanted.release),
             probe.gate(app, service, choice.color),
             podman.give_alias(app, service, choice.color),
         )
         undo = script(self._keep_what_serves(choice), podman.stop(name, service.drain.stop_seconds))
         seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
         seconds += service.drain.deadline_seconds if busy else 0
-        title = f"{service.name}: start {choice.color.value} and wait for its gate"
+        kept_words = "the kept " if kept else ""
+        title = f"{service.name}: start {kept_words}{choice.color.value} and wait for its gate"
         return self._step(
             f"{service.name}.start",
             title,
@@ -247,29 +266,22 @@ class StepBuilder:
                     service.image.digest,
                     self._colors[service.name],
                     podman.spec_hash(app.name, service),
+                    service.image.revision,
                 ),
             )
             for service in app.services
         )
-        return Release(wanted.release, wanted.time, "deploy", Outcome.GOOD, services, wanted.owner)
-
-    def tidy(self) -> str:
-        """Delete what is past its retention; never what runs or the release before it."""
-        app, keep = self._app, self._rollout.retain_releases
-        recent = [release for release in self._state.releases if release.good][-keep:]
-        digests = {run.digest for release in recent for _, run in release.services}
-        digests |= {service.image.digest for service in app.services}
-        repositories = [service.image.repository for service in app.services]
-        specs = {f"{name}-{run.spec}" for release in recent for name, run in release.services}
-        specs |= {f"{service.name}-{podman.spec_hash(app.name, service)}" for service in app.services}
-        specs |= {f"{container.service}-{container.spec}" for container in self._state.containers}
-        return "\n".join(
-            (
-                podman.prune_images(repositories, digests, record.history_file(app.home)),
-                podman.prune_configs(app.home, specs),
-                sqlite.prune_backups(app),
-                journal.prune(app.home, keep=20),
-            )
+        return Release(
+            wanted.release,
+            wanted.time,
+            wanted.action,
+            Outcome.GOOD,
+            services,
+            wanted.owner,
+            target=wanted.target,
+            left=wanted.left,
+            workstation=wanted.workstation,
+            revision=wanted.revision,
         )
 
 

@@ -24,9 +24,9 @@ class Finding:
         return f"{self.host}: {self.problem}. {self.remedy}"
 
 
-def findings(state: HostState, app: Application) -> tuple[Finding, ...]:
-    """Everything that speaks against touching the host."""
-    found = [*_tools(state, app), *_prepared(state), *_space(state), *_names(state, app)]
+def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[Finding, ...]:
+    """Everything that speaks against touching the host; `room` says whether images and a backup need some."""
+    found = [*_tools(state, app), *_prepared(state), *(_space(state) if room else []), *_names(state, app)]
     for service in app.services:
         found += _ports(state, service)
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fabfile.commands.shell import Script
-from fabfile.model import Color, Image, Release
+from fabfile.model import Application, Color, HostResult, Image, Release
 
 
 class Change(str, Enum):
@@ -53,7 +53,8 @@ class Plan:
     `lock` comes first. `prepare` runs on every host before any host goes on (the barrier); `steps` change what
     visitors get and are undone in reverse when one fails; `finish` records and frees the host. No `steps` means:
     nothing to do. `record` is the history line as it will be if all goes well, `home` the application's directory,
-    `tidy` what retention deletes afterwards.
+    `tidy` what retention deletes afterwards, `definition` the application that a later rollback can come back to,
+    `result` what the host's line in the summary says when all went well.
     """
 
     host: str
@@ -69,6 +70,8 @@ class Plan:
     environment: str = ""
     record: Release | None = None
     tidy: Script = Script("")
+    definition: Application | None = None
+    result: HostResult = HostResult.UPGRADED
 
     @property
     def empty(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from fabfile.commands import journal, podman, state
@@ -62,22 +63,21 @@ def observe_reachable(
     return on_each(hosts, parallel, lambda host: observe(host, targets[host.name].application))
 
 
-def resolve(host: Host, images: Sequence[Image]) -> dict[str, str]:
-    """The digest of each image by reference, asked of the registry by one host, once. Raises PreflightError."""
+def resolve(host: Host, images: Sequence[Image]) -> dict[str, Image]:
+    """Each image with its digest, by reference, asked of the registry by one host, once. Raises PreflightError."""
     answer = host.run(journal.direct(podman.resolve(images)), timeout_seconds=RESOLVE_SECONDS)
-    digests: dict[str, str] = {}
-    failures = []
-    for line in answer.output.splitlines():
-        if line.startswith("! "):
-            failures.append(line.removeprefix("! "))
-            continue
-        reference, _, digest = line.partition(" ")
-        digests[reference] = digest
-    missing = [image.reference for image in images if not digests.get(image.reference, "").startswith("sha256:")]
+    lines = answer.output.splitlines()
+    failures = [line.removeprefix("! ") for line in lines if line.startswith("! ")]
+    found = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}
+    missing = [image.reference for image in images if image.reference not in found]
     if failures or missing or not answer.ok:
         said = "\n  ".join(failures) or answer.last_words or ", ".join(missing)
         raise PreflightError(
             f"{host.name}: the digest of an image cannot be had; nothing was touched.\n  {said}",
             next_step="check the tag, the registry and the login: skopeo inspect docker://IMAGE on the host",
         )
-    return digests
+    return {image.reference: _resolved(image, *found[image.reference]) for image in images}
+
+
+def _resolved(image: Image, digest: str, revision: str = "", *_: str) -> Image:
+    return replace(image, digest=digest, revision="" if revision.startswith("<") else revision)

@@ -233,8 +233,8 @@ class _Rolling:
             execute.finish(member.host, member.plan, self._run, seconds)
         except RollingError as error:
             return _ending(member, HostResult.UNKNOWN, seconds, error)
-        self._run.say(Phase.DONE, "upgraded", member.name, seconds=seconds)
-        return _ending(member, HostResult.UPGRADED, seconds)
+        self._run.say(Phase.DONE, member.plan.result.value, member.name, seconds=seconds)
+        return _ending(member, member.plan.result, seconds)
 
     def unchanged(self, member: Member) -> Ending:
         """A host that, looked at again under its lock, already is as wanted."""
@@ -289,7 +289,7 @@ def _who(lock: Lock | None) -> str:
 
 
 def _ending(member: Member, result: HostResult, seconds: float, error: RollingError | None = None) -> Ending:
-    done = result is HostResult.UPGRADED
+    done = result in HostResult.changed()
     images = tuple(
         (
             choice.service,

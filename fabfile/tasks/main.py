@@ -1,4 +1,4 @@
-"""The tasks an operator uses: deploy, setup, status. Signatures and help only."""
+"""The tasks an operator uses most: deploy, rollback, setup, status, history. Signatures and help only."""
 
 from __future__ import annotations
 
@@ -57,6 +57,31 @@ def deploy(
 @task(
     help={
         **_COMMON,
+        "to": "a release's id or an image tag; without it the last good release that does not run",
+        "force": "do not ask",
+        "dry-run": "show the plan with every command, change nothing",
+    }
+)
+def rollback(
+    context: Any,
+    env: str | None = None,
+    to: str = "",
+    hosts: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Go back to the last good release, image and configuration together, without dropping a request."""
+    from fabfile.workflows.rollback import Request
+    from fabfile.workflows.rollback import rollback as run
+
+    request = Request(env, ROOT, to, chosen_hosts(context, hosts), force=force, dry_run=dry_run, json=json)
+    end_with(lambda: run(request))
+
+
+@task(
+    help={
+        **_COMMON,
         "dry-run": "show what is missing with every command, change nothing",
         "force": "do not ask",
     }
@@ -83,3 +108,20 @@ def status(context: Any, env: str | None = None, hosts: str = "", json: bool = F
     from fabfile.workflows.status import status as run
 
     end_with(lambda: run(env, root=ROOT, hosts=chosen_hosts(context, hosts), json=json))
+
+
+@task(
+    help=_COMMON
+    | {
+        "limit": "how many of the newest entries of each host to show; 0 shows all",
+        "verify": "check that no line was changed or removed; exits with 1 when one was",
+    }
+)
+def history(
+    context: Any, env: str | None = None, hosts: str = "", limit: int = 20, verify: bool = False, json: bool = False
+) -> None:
+    """Show what was done on each host, when, by whom and how it ended."""
+    from fabfile.workflows.history import history as run
+
+    chosen = chosen_hosts(context, hosts)
+    end_with(lambda: run(env, root=ROOT, hosts=chosen, limit=limit, verify=verify, json=json))

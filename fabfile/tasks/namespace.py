@@ -6,4 +6,11 @@ from invoke.collection import Collection
 
 from fabfile.tasks import lab, main
 
-namespace = Collection(main.deploy, main.setup, main.status, lab=Collection.from_module(lab, name="lab"))
+namespace = Collection(
+    main.deploy,
+    main.rollback,
+    main.setup,
+    main.status,
+    main.history,
+    lab=Collection.from_module(lab, name="lab"),
+)

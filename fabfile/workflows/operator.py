@@ -33,6 +33,21 @@ def workstation() -> str:
     return f"{socket.gethostname()}-{boot}-{space}"
 
 
+def revision(root: Path) -> str:
+    """The commit of the clone in `root`, with `+changes` when files differ from it; '' where there is no Git."""
+    import subprocess
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def lock(release: str, reason: str) -> Lock:
     """The lock that a run of this process asks for; the host's clock fills in its times."""
     return Lock(release, name(), workstation(), os.getpid(), reason, 0, 0)

@@ -156,7 +156,7 @@ def test_spec_hash_changes_with_what_makes_a_container(changes: dict[str, object
 
 
 def test_env_fingerprints_never_hold_a_value() -> None:
-    prints = podman.env_fingerprints((("B", "hunter2"), ("A", "")))
+    prints = podman.env_fingerprints(backend(env=(("B", "hunter2"), ("A", ""))))
 
     assert [key for key, _ in prints] == ["A", "B"]
     assert all(len(value) == 8 and "hunter2" not in value for _, value in prints)

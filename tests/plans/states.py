@@ -36,7 +36,7 @@ def container(service: Service, color: Color = Color.BLUE, **changes: object) ->
         "image": service.image,
         "release": "r1",
         "spec": spec_hash("shop", service),
-        "env_fingerprints": env_fingerprints(service.env),
+        "env_fingerprints": env_fingerprints(service),
     }
     return Container(**(values | changes))  # type: ignore[arg-type]
 

@@ -1,0 +1,106 @@
+"""Which release a host goes back to, from its own history. Pure; the plan itself is made as a deploy's is.
+
+A release is bad when it was undone, or when a rollback left it; a bad one is never chosen unless it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fabfile.model import Application, HostState, Release
+from fabfile.plans.preflight import Finding
+
+#: How a rollback's lock begins; what follows is its target, so that the next run can finish what this one began.
+REASON = "rollback to "
+
+Content = frozenset[tuple[str, str, str]]
+
+
+def bad(releases: Sequence[Release]) -> frozenset[str]:
+    """The ids of releases that are never chosen automatically."""
+    found: set[str] = set()
+    for release in releases:
+        if release.action == "deploy" and not release.good:
+            found.add(release.id)
+        if release.action == "rollback" and release.good:
+            found.add(release.left)
+            found.discard(release.target)
+    return frozenset(found)
+
+
+def candidates(releases: Sequence[Release], running: Content) -> tuple[Release, ...]:
+    """The releases that a rollback may choose, the best first; what runs already is none of them."""
+    refused = bad(releases)
+    good = [release for release in releases if release.action == "deploy" and release.good]
+    return tuple(release for release in reversed(good) if release.id not in refused and release.content != running)
+
+
+def running(state: HostState) -> Content:
+    """What the live colors are made of, whether or not their containers run at this moment."""
+    live = [one for one in state.containers if one.color is state.active_color(one.service)]
+    return frozenset((one.service, one.image.digest, one.spec) for one in live)
+
+
+def current(state: HostState) -> Release | None:
+    """The release that is left: the newest good one with what runs, else the newest good one."""
+    good = [release for release in state.releases if release.action == "deploy" and release.good]
+    here = [release for release in good if release.content == running(state)]
+    return (here or good)[-1] if good else None
+
+
+def choose(state: HostState, named: str = "") -> Release | Finding:
+    """The release that the host goes back to: the one named by id or tag, or the last good one that does not run."""
+    if named:
+        return _named(state, named)
+    wanted = _unfinished(state)
+    for release in state.releases:
+        if release.id == wanted:
+            return release
+    found = candidates(state.releases, running(state))
+    if found:
+        return found[0]
+    return Finding(
+        state.host,
+        "there is no earlier good release to go back to",
+        "Deploy the tag that is wanted: inv deploy --tag TAG, or leave the host out with --hosts",
+    )
+
+
+def _unfinished(state: HostState) -> str:
+    """The target of a rollback that died on this host: its lock is still there."""
+    reason = state.lock.reason if state.lock else ""
+    return reason.removeprefix(REASON).split(" ")[0] if reason.startswith(REASON) else ""
+
+
+def _named(state: HostState, named: str) -> Release | Finding:
+    deploys = [release for release in state.releases if release.action == "deploy"]
+    found = [release for release in deploys if release.id == named or named in tags(release)]
+    good = [release for release in found if release.good]
+    if good:
+        return good[-1]
+    known = ", ".join(f"{one.id} ({', '.join(tags(one))})" for one in candidates(state.releases, frozenset())[:5])
+    if found:
+        problem = f"{named} was undone on this host: it never passed its gate, its verification and its bake"
+    else:
+        problem = f"its history has no release {named!r}"
+    return Finding(state.host, problem, f"Good ones, newest first: {known or 'none'}")
+
+
+def tags(release: Release) -> tuple[str, ...]:
+    """The image tags of a release, each once."""
+    return tuple(dict.fromkeys(run.image.rpartition(":")[2] for _, run in release.services))
+
+
+def unavailable(host: str, release: Release, app: Application, output: str) -> tuple[Finding, ...]:
+    """What the release needs and the host cannot have any more, from what `definition.available` printed."""
+    said = {tuple(row.split(" ")[:2]): row.split(" ")[2] for row in output.splitlines() if row.count(" ") == 2}
+    found = []
+    remedy = f"Choose another with --to (inv history shows them), or deploy its tag: {', '.join(tags(release))}"
+    for service in app.services:
+        if said.get((service.name, "env")) != "yes":
+            problem = f"{service.name}: the environment of release {release.id} is gone from the host"
+            found.append(Finding(host, problem, remedy))
+        if said.get((service.name, "image"), "no") == "no":
+            problem = f"{service.name}: the image of release {release.id} is neither on the host nor in its registry"
+            found.append(Finding(host, problem, remedy))
+    return tuple(found)
