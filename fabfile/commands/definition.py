@@ -13,7 +13,6 @@ import typing
 from enum import Enum
 from typing import Any
 
-from fabfile.commands.journal import direct
 from fabfile.commands.podman import config_directory, env_fingerprints, spec_hash
 from fabfile.commands.shell import Script, quote, words, write_file
 from fabfile.model import Application, Image, Recorded
@@ -24,9 +23,9 @@ def file(home: str, release: str) -> str:
     return f"{home}/config/{release}.json"
 
 
-def write(app: Application, release: str) -> Script:
+def write(home: str, release: str, app: Application) -> Script:
     """Keep what the release is made of."""
-    return write_file(file(app.home, release), dump(app))
+    return write_file(file(home, release), dump(app))
 
 
 def dump(app: Application) -> str:
@@ -42,19 +41,19 @@ def parse(text: str, home: str) -> Application:
     """Read what `dump` wrote for this home; what is missing has its default. Raises ValueError for anything else."""
     try:
         found: Application = _typed(Application, json.loads(text))
-    except (TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"this is no definition of a release ({error})") from error
     if not found.services or not all(service.recorded for service in found.services) or found.home != home:
         raise ValueError("this is no definition of a release")
     return found
 
 
-def look(home: str, release: str) -> Script:
+def look(home: str, release: str) -> str:
     """Print the definition of a release; nothing when the host has none."""
-    return direct(f"cat {quote(file(home, release))} 2>/dev/null || :")
+    return f"cat {quote(file(home, release))} 2>/dev/null || :"
 
 
-def available(app: Application) -> Script:
+def available(app: Application) -> str:
     """Print `SERVICE image|env yes|registry|no` for all that the application's release needs to run again."""
     parts = []
     for service in app.services:
@@ -65,7 +64,7 @@ def available(app: Application) -> Script:
             f"elif {_in_registry(service.image)}; then echo {service.name} image registry\n"
             f"else echo {service.name} image no; fi"
         )
-    return direct(*parts)
+    return "\n".join(parts)
 
 
 def _in_registry(image: Image) -> str:

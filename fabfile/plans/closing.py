@@ -15,7 +15,7 @@ def finish(plan: Plan, seconds: float) -> Step:
     if plan.record is None:
         raise ValueError(f"the plan of {plan.host} has nothing to record")
     body = script(
-        definition.write(plan.definition, plan.release) if plan.definition else "",
+        definition.write(plan.home, plan.release, plan.definition) if plan.definition else "",
         record.append(plan.home, replace(plan.record, seconds=seconds)),
         lock.release(plan.home, plan.release),
         f"(\n{plan.tidy.text}\n) || echo 'tidying up did not finish'" if plan.tidy.text else "",

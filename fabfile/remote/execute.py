@@ -137,6 +137,7 @@ def prepare(host: Host, plan: Plan, run: Run) -> None:
 def apply(host: Host, plan: Plan, run: Run) -> None:
     """Run the steps; when one fails, undo what was done and raise its error (UndoFailed when the undo fails too)."""
     begun: list[Step] = []
+    since = run.clock()
     try:
         for step in plan.steps:
             if run.cancelled.is_set():
@@ -146,7 +147,7 @@ def apply(host: Host, plan: Plan, run: Run) -> None:
     except (LockLost, HostUnreachable):
         raise
     except RollingError as error:
-        undo(host, plan, begun, run, error)
+        undo(host, plan, begun, run, error, since)
         raise
 
 
@@ -157,8 +158,11 @@ def finish(host: Host, plan: Plan, run: Run, seconds: float) -> None:
     run_step(host, plan, closing.finish(plan, seconds), run, shielded=True)
 
 
-def undo(host: Host, plan: Plan, begun: list[Step], run: Run, cause: RollingError) -> None:
-    """Reverse the steps that were begun, mark the release as bad, free the host. Raises UndoFailed."""
+def undo(host: Host, plan: Plan, begun: list[Step], run: Run, cause: RollingError, since: float) -> None:
+    """Reverse the steps that were begun, mark the release as bad, free the host. Raises UndoFailed.
+
+    `since` is when the host's steps began, Unix seconds.
+    """
     undone = [step for step in reversed(begun) if step.undo is not None]
     title = "; ".join(step.undo_title for step in undone) or "nothing to reverse"
     run.say(Phase.UNDOING, title, host.name, "undo")
@@ -173,7 +177,7 @@ def undo(host: Host, plan: Plan, begun: list[Step], run: Run, cause: RollingErro
     except (RollingError, Cancelled) as error:
         outcome, failure = Outcome.UNDO_FAILED, error
     reason = cause.message.splitlines()[0]
-    _abandon(host, plan, run, outcome, reason)
+    _abandon(host, plan, run, outcome, reason, run.clock() - since)
     if failure is not None:
         run.say(Phase.FAILED, "undo", host.name, "undo", run.clock() - began, str(failure))
         raise UndoFailed(
@@ -197,8 +201,8 @@ def _judge_undo(host: Host, plan: Plan, step: Step, run: Run) -> None:
     _judge(host, step, answer)
 
 
-def _abandon(host: Host, plan: Plan, run: Run, outcome: Outcome, reason: str) -> None:
-    step = closing.abandon(plan, outcome, reason, 0)
+def _abandon(host: Host, plan: Plan, run: Run, outcome: Outcome, reason: str, seconds: float) -> None:
+    step = closing.abandon(plan, outcome, reason, seconds)
     try:
         _judge_undo(host, plan, step, run)
     except RollingError as error:

@@ -171,7 +171,7 @@ class _Rolling:
         if isinstance(error, LockLost | HostUnreachable):
             return _ending(member, HostResult.UNKNOWN, seconds, error)
         try:
-            execute.undo(member.host, member.plan, [], self._run, error)
+            execute.undo(member.host, member.plan, [], self._run, error, self._run.clock())
         except UndoFailed as failure:
             return _ending(member, HostResult.UNDO_FAILED, seconds, failure)
         return _ending(member, HostResult.UNDONE, seconds, error)

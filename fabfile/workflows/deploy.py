@@ -66,7 +66,7 @@ def deploy(request: Request) -> ExitCode:
             for host in fleet.hosts
         ]
         rolling.refuse(_unfit(members), "a deploy")
-        story = _story(environment, members)
+        story = _story(environment, members, request.hosts)
         roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
         return roll.over(members, wanted.plan)
 
@@ -151,7 +151,7 @@ def _unfit(members: Sequence[Member]) -> list[Finding]:
     return [finding for member in members for finding in preflight.findings(member.state, member.application)]
 
 
-def _story(environment: Environment, members: Sequence[Member]) -> rolling.Story:
+def _story(environment: Environment, members: Sequence[Member], asked: Sequence[str]) -> rolling.Story:
     return rolling.Story(
         action="deploy",
         reason=f"deploy {_tags(members)}",
@@ -160,14 +160,16 @@ def _story(environment: Environment, members: Sequence[Member]) -> rolling.Story
         done="On the new release",
         undone="Back on the old release",
         nothing="Nothing to do: every host already is as wanted.",
-        back=lambda changed: _back(changed, environment),
+        back=lambda changed: _back(changed, environment, asked),
     )
 
 
-def _back(changed: Sequence[Member], environment: Environment) -> str:
+def _back(changed: Sequence[Member], environment: Environment, asked: Sequence[str]) -> str:
     """The rollback of these hosts, when each has a release to go back to."""
     for member in changed:
         new = member.plan.record.content if member.plan.record else frozenset()
         if not candidates(member.state.releases, new):
             return ""
-    return f"inv rollback --env {environment.name}{rolling.hosts_option(changed, environment)}" if changed else ""
+    return (
+        f"inv rollback --env {environment.name}{rolling.hosts_option(changed, environment, asked)}" if changed else ""
+    )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fabfile import config, render
-from fabfile.commands import definition
+from fabfile.commands import definition, journal
 from fabfile.errors import ExitCode, PreflightError
 from fabfile.model import Application, Environment, HostState, Phase, Release
 from fabfile.plans import preflight
@@ -68,7 +68,7 @@ def rollback(request: Request) -> ExitCode:
         today = rolling.applications(environment)
         members = [Member(host, today[host.name], states[host.name], plan(states[host.name])) for host in fleet.hosts]
         rolling.refuse(_unfit(members, returns), "a rollback")
-        story = _story(environment, returns)
+        story = _story(environment, returns, request.hosts)
         roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
         return roll.over(members, plan)
 
@@ -92,13 +92,13 @@ def _returns(fleet: Fleet, states: dict[str, HostState], named: str) -> dict[str
 
 
 def _look(host: Host, home: str, state: HostState, target: Release) -> Return | tuple[Finding, ...]:
-    answer = host.run(definition.look(home, target.id), timeout_seconds=LOOK_SECONDS)
+    answer = host.run(journal.direct(definition.look(home, target.id)), timeout_seconds=LOOK_SECONDS)
     try:
         app = definition.parse(answer.output, home)
     except ValueError:
         problem = f"the configuration of release {target.id} is past its retention"
         return (Finding(host.name, problem, f"Deploy its tag instead: {', '.join(choosing.tags(target))}"),)
-    there = host.run(definition.available(app), timeout_seconds=LOOK_SECONDS)
+    there = host.run(journal.direct(definition.available(app)), timeout_seconds=LOOK_SECONDS)
     missing = choosing.unavailable(host.name, target, app, there.output)
     left = choosing.current(state)
     return missing or Return(target, left, app)
@@ -134,7 +134,7 @@ def _pulls(plan: Plan) -> bool:
     return any(step.id == "pull" for step in plan.prepare)
 
 
-def _story(environment: Environment, returns: dict[str, Return]) -> rolling.Story:
+def _story(environment: Environment, returns: dict[str, Return], asked: Sequence[str]) -> rolling.Story:
     targets = {back.target.id for back in returns.values()}
 
     def back(changed: Sequence[Member]) -> str:
@@ -142,7 +142,8 @@ def _story(environment: Environment, returns: dict[str, Return]) -> rolling.Stor
         named = {one.id for one in left if one} if len({one.id for one in left if one}) == 1 else _common_tag(left)
         if not changed or not named or None in left:
             return ""
-        return f"inv rollback --env {environment.name} --to {named.pop()}{rolling.hosts_option(changed, environment)}"
+        option = rolling.hosts_option(changed, environment, asked)
+        return f"inv rollback --env {environment.name} --to {named.pop()}{option}"
 
     return rolling.Story(
         action="rollback",

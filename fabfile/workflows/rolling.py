@@ -144,10 +144,11 @@ def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dic
     return dead
 
 
-def hosts_option(changed: Sequence[Member], environment: Environment) -> str:
-    """The option that picks exactly these hosts; nothing when they are all."""
+def hosts_option(changed: Sequence[Member], environment: Environment, asked: Sequence[str]) -> str:
+    """The option that picks exactly these hosts; nothing when they are all hosts of the environment."""
     names = sorted(member.name for member in changed)
-    return "" if len(names) == len(environment.targets) else f" --hosts {','.join(names)}"
+    every = not asked and len(names) == len(environment.targets)
+    return "" if every else f" --hosts {','.join(names)}"
 
 
 def signature(root: Path) -> dict[str, str]:

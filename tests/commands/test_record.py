@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,93 @@ def test_line_reason_of_many_lines_stays_one_line() -> None:
 )
 def test_parse_line_that_is_not_ours_is_left_out(garbage: str) -> None:
     assert record.parse(f"{record.line(RELEASE)}\n{garbage}\n{record.line(RELEASE)}") == (RELEASE, RELEASE)
+
+
+def written(home: Path, *releases: Release) -> tuple[list[str], str]:
+    """The lines and the head of a history to which these were added."""
+    for release in releases:
+        assert sh(script(record.append(str(home), release))).returncode == 0
+    text, head = record.split(sh(script(record.read(str(home)))).stdout)
+    return text.splitlines(), head
+
+
+def faults(lines: list[str], head: str) -> list[int]:
+    return [fault.line for fault in record.verify("".join(f"{line}\n" for line in lines), head)]
+
+
+FOUR = tuple(replace(RELEASE, id=f"r{number}", reason='it\'s "so" \\ %s $HOME') for number in range(1, 5))
+
+
+def test_verify_history_as_it_was_written_is_whole(tmp_path: Path) -> None:
+    assert faults(*written(tmp_path, *FOUR)) == []
+
+
+def test_verify_empty_history_is_whole(tmp_path: Path) -> None:
+    assert faults(*written(tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_verify_changed_line_is_found(tmp_path: Path, number: int) -> None:
+    lines, head = written(tmp_path, *FOUR)
+    lines[number] = lines[number].replace('"owner": "ann"', '"owner": "bob"')
+
+    assert faults(lines, head) == [min(number + 2, 4)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_verify_removed_line_is_found(tmp_path: Path, number: int) -> None:
+    lines, head = written(tmp_path, *FOUR)
+    del lines[number]
+
+    assert faults(lines, head) == [min(number + 1, 3)]
+
+
+def test_verify_lines_in_another_order_are_found(tmp_path: Path) -> None:
+    lines, head = written(tmp_path, *FOUR)
+
+    assert faults([lines[0], lines[2], lines[1], lines[3]], head) != []
+
+
+def test_verify_history_that_was_emptied_is_found(tmp_path: Path) -> None:
+    _, head = written(tmp_path, *FOUR)
+
+    assert faults([], head) == [0]
+
+
+def test_verify_line_that_is_none_is_found(tmp_path: Path) -> None:
+    lines, head = written(tmp_path, *FOUR)
+
+    assert faults([*lines[:2], "half a li", *lines[2:]], head) == [3, 4]
+
+
+def test_verify_power_lost_before_the_head_was_written_is_no_fault(tmp_path: Path) -> None:
+    lines, _ = written(tmp_path, *FOUR[:3])
+    before = hashlib.sha256(lines[1].encode()).hexdigest()
+
+    assert faults(lines, before) == []
+
+
+def test_append_after_a_line_that_was_cut_begins_a_new_one(tmp_path: Path) -> None:
+    written(tmp_path, FOUR[0])
+    with Path(record.history_file(str(tmp_path))).open("a") as history:
+        history.write('{"id": "r2", "outc')
+
+    lines, head = written(tmp_path, FOUR[2])
+
+    assert [release.id for release in record.parse("\n".join(lines))] == ["r1", "r3"]
+    assert faults(lines, head) == [2]
+
+
+def test_append_names_the_key_and_the_address_of_the_locks_holder(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "held").write_text('token=t\nkey=SHA256:ab+/c="; rm\nclient=192.0.2.7\n')
+
+    lines, _ = written(tmp_path, RELEASE)
+
+    found = record.parse(lines[0])[0]
+    assert (found.key, found.client) == ("SHA256:ab+/c=rm", "192.0.2.7")
+
+
+def test_split_answer_without_its_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        record.split('{"id": "r1"')

@@ -1,0 +1,137 @@
+"""Going back: to the right release, with its configuration, and without a visitor noticing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab.host import Host
+from lab.load import Load, Server
+from tests.deploy.conftest import DOMAIN, Site, fingerprint, kill, wait_until
+
+pytestmark = pytest.mark.xdist_group("rollback")
+
+
+def secret(host: Host) -> str:
+    """The key that the serving backend was given."""
+    names = host.sh("podman ps --format '{{.Names}}' --filter label=rolling.service=backend", user="deploy").stdout
+    env = host.sh(f"podman inspect --format '{{{{json .Config.Env}}}}' {names.split()[0]}", user="deploy").stdout
+    return next(row.partition("=")[2] for row in json.loads(env) if row.startswith("JWT_SECRET_KEY="))
+
+
+def upgraded(site: Site, tag: str = "v2") -> None:
+    code, output = site.deploy(tag)
+    assert (code, site.versions()) == (0, [tag, tag]), output
+
+
+def test_rollback_under_load_loses_nothing(site: Site) -> None:
+    upgraded(site)
+    servers = tuple(Server(host.name, host.address, 80) for host in site.lab.hosts)
+    load = Load(servers, DOMAIN).start()
+    wait_until(lambda: load.progress.requests > 100, "the load")
+    code, output = site.run("rollback")
+    result = load.stop()
+    assert (code, site.versions()) == (0, ["v1", "v1"]), output
+    assert [record.cause for record in result.failures] == []
+    assert len(result.records) > 500
+    assert "start the kept" in output
+
+
+def test_rollback_passes_over_bad_releases_and_those_it_left(site: Site) -> None:
+    """v1, v2 left by a rollback, v3-broken undone, v3: the way back from v3 is v1, and its own way back is v3."""
+    upgraded(site)
+    assert site.run("rollback")[0] == 0
+    assert site.deploy("v3-broken")[0] == 1
+    upgraded(site, "v3")
+    code, output = site.run("rollback")
+    assert (code, site.versions()) == (0, ["v1", "v1"]), output
+    left = output.rstrip().splitlines()[-1]
+    assert left.startswith(f"inv rollback --env {site.lab.name} --to ")
+    code, output = site.run("rollback", "--to", left.split()[-1])
+    assert (code, site.versions()) == (0, ["v3", "v3"]), output
+
+
+def test_rollback_without_the_kept_container_and_image_brings_the_old_secrets_back(site: Site) -> None:
+    host = site.lab.hosts[0]
+    before = secret(host)
+    site.edit_env(JWT_SECRET_KEY="another-secret-of-the-new-release")
+    code, output = site.deploy("v2", "--hosts", "web1")
+    assert (code, secret(host)) == (0, "another-secret-of-the-new-release"), output
+    host.sh("podman rm $(podman ps -aq --filter status=exited)", user="deploy")
+    host.sh("podman rmi $(podman images -q --filter reference='*/memoryark/backend:v1') || :", user="deploy")
+    host.sh("podman image prune --all --force", user="deploy")
+    code, output = site.run("rollback", "--hosts", "web1")
+    assert (code, site.version(host), secret(host)) == (0, "v1", before), output
+    assert "pull images by digest" in output
+    assert before not in output
+
+
+def test_rollback_is_refused_before_anything_is_touched_where_the_release_is_gone(site: Site) -> None:
+    upgraded(site)
+    host = site.lab.hosts[0]
+    host.sh("podman rm $(podman ps -aq --filter status=exited); podman image prune --all --force", user="deploy")
+    site.lab.registry.stop()
+    before = [fingerprint(one) for one in site.lab.hosts]
+    code, output = site.run("rollback")
+    after = [fingerprint(one) for one in site.lab.hosts]
+    site.lab.registry.start()
+    assert code == 3, output
+    assert "neither on the host nor in its registry" in output
+    assert before == after
+
+
+def test_rollback_to_what_cannot_be_is_refused_and_touches_nothing(site: Site) -> None:
+    assert site.deploy("never-healthy", "--hosts", "web1")[0] == 1
+    before = fingerprint(site.lab.hosts[0])
+    for to, code, said in (
+        ("v9", 3, "no release 'v9'"),
+        ("never-healthy", 3, "never passed its gate"),
+        ("v1", 0, "Nothing to do"),
+    ):
+        found, output = site.run("rollback", "--hosts", "web1", "--to", to)
+        assert (found, said in output) == (code, True), output
+    assert fingerprint(site.lab.hosts[0]) == before
+
+
+def test_rollback_dry_run_shows_every_command_and_changes_nothing(site: Site) -> None:
+    upgraded(site)
+    before = fingerprint(site.lab.hosts[0])
+    code, output = site.run("rollback", "--dry-run")
+    assert (code, "podman start memoryark-backend-" in output) == (0, True), output
+    assert fingerprint(site.lab.hosts[0]) == before
+    assert site.versions() == ["v2", "v2"]
+
+
+def test_rollback_killed_half_way_is_finished_by_the_same_command(site: Site) -> None:
+    """Half of it is done: what is there is no release, and the newest good one is the one that was to be left."""
+    host = site.lab.hosts[0]
+    upgraded(site)
+    process = site.start("rollback", "--hosts", "web1")
+    flag = "ls -d /var/lib/memoryark/journal/*/frontend.start.session | sort | tail -n 1"
+    newest = host.sh("ls /var/lib/memoryark/journal | sort | tail -n 1").stdout.strip()
+    wait_until(lambda: newest not in host.sh(flag).stdout, "the rollback's second service")
+    kill(process)
+    assert site.version(host) == "v1"
+    code, output = site.run("rollback", "--hosts", "web1")
+    assert (code, site.version(host)) == (0, "v1"), output
+    assert sum(site.running(host).values()) == 2
+
+
+def test_history_tells_what_was_done_and_finds_a_line_that_was_changed(site: Site) -> None:
+    host = site.lab.hosts[0]
+    code, output = site.run("history", "--verify")
+    assert (code, "whole: every line" in output) == (0, True), output
+    code, output = site.run("history", "--json", "--limit", "1")
+    entry = json.loads(output)["hosts"][0]["releases"][0]
+    assert (entry["key"][:7], entry["client"], entry["outcome"]) == ("SHA256:", _gateway(host), "good")
+    file = "/var/lib/memoryark/releases.jsonl"
+    host.sh(f"cp -p {file} {file}.whole && sed -i '2s/good/GOOD/' {file}")
+    code, output = site.run("history", "--verify")
+    host.sh(f"mv {file}.whole {file}")
+    assert (code, "web1" in output and "NOT WHOLE" in output) == (1, True), output
+
+
+def _gateway(host: Host) -> str:
+    """The address from which this machine reaches the host."""
+    return host.address.rpartition(".")[0] + ".1"

@@ -1,0 +1,199 @@
+"""Which release a rollback goes to: histories in, a release or a finding out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.commands.podman import spec_hash
+from fabfile.model import Color, Container, HostState, Image, Lock, Outcome, Release, Rollout, ServiceRelease
+from fabfile.plans import rollback
+from fabfile.plans.deploy import plan_deploy
+from fabfile.plans.preflight import Finding
+from fabfile.plans.step import Plan
+from tests.commands.sample import application, backend, image
+from tests.plans.states import container, ids, outdated, text, upgradable, wanted
+
+
+def digest(tag: str) -> str:
+    return "sha256:" + tag.encode().hex().ljust(64, "0")
+
+
+def release(id: str, tag: str, **changes: object) -> Release:
+    """A history line: the deploy `id` of images with this tag."""
+    services = (("backend", ServiceRelease(f"r.test:5000/shop/backend:{tag}", digest(tag), Color.BLUE, "spec")),)
+    values: dict[str, object] = {"id": id, "time": "t", "action": "deploy", "outcome": Outcome.GOOD}
+    return Release(**(values | {"services": services} | changes))  # type: ignore[arg-type]
+
+
+def back(id: str, tag: str, target: str, left: str) -> Release:
+    return release(id, tag, action="rollback", target=target, left=left)
+
+
+def host(*releases: Release, runs: str, lock: Lock | None = None) -> HostState:
+    """A host with this history whose backend is of this tag."""
+    one = Container("c", "backend", Color.BLUE, True, "running", image=Image("r/b", runs, digest(runs)), spec="spec")
+    return HostState("web1", containers=(one,), releases=releases, lock=lock)
+
+
+def chosen(state: HostState, named: str = "") -> str:
+    found = rollback.choose(state, named)
+    return found.id if isinstance(found, Release) else found.problem
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (host(release("A", "v1"), release("B", "v2"), runs="v2"), "A"),
+        (host(release("A", "v1"), release("B", "v2", outcome=Outcome.UNDONE), release("C", "v3"), runs="v3"), "A"),
+        (
+            host(release("A", "v1"), release("B", "v2"), back("R", "v1", "A", "B"), release("C", "v3"), runs="v3"),
+            "A",
+        ),
+        (host(release("A", "v1"), release("B", "v2"), release("B2", "v2"), runs="v2"), "A"),
+        (host(release("A", "v1"), release("B", "v2"), release("A2", "v1"), runs="v1"), "B"),
+        # A deploy that died between two services: what runs is no release, the last good one is the way back.
+        (host(release("A", "v1"), release("B", "v2"), runs="v3"), "B"),
+        # Named by hand, passed its gate again: no longer bad.
+        (
+            host(
+                release("A", "v1"),
+                release("B", "v2"),
+                back("R", "v1", "A", "B"),
+                back("S", "v2", "B", "A"),
+                release("C", "v3"),
+                runs="v3",
+            ),
+            "B",
+        ),
+        (host(release("A", "v1"), release("S", "v1", action="restore"), release("B", "v2"), runs="v2"), "A"),
+    ],
+)
+def test_choose_history_gives_the_last_good_release_that_does_not_run(state: HostState, expected: str) -> None:
+    assert chosen(state) == expected
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        host(runs="v1"),
+        host(release("A", "v1"), runs="v1"),
+        host(release("A", "v1", outcome=Outcome.UNDONE), release("B", "v2"), runs="v2"),
+        host(release("A", "v1"), release("B", "v2"), back("R", "v1", "A", "B"), runs="v1"),
+    ],
+)
+def test_choose_without_an_earlier_good_release_is_refused(state: HostState) -> None:
+    assert chosen(state) == "there is no earlier good release to go back to"
+
+
+def test_choose_after_a_rollback_that_died_goes_on_to_its_target() -> None:
+    """Half of it is done, so what runs is no release; the newest good one would be the one that was to be left."""
+    dead = Lock("t", "ann", "laptop", 1, f"{rollback.REASON}A", 0, 0)
+
+    assert chosen(host(release("A", "v1"), release("B", "v2"), runs="half", lock=dead)) == "A"
+
+
+@pytest.mark.parametrize(("named", "expected"), [("A", "A"), ("v1", "A2"), ("v2", "B"), ("C", "C"), ("v3", "C")])
+def test_choose_named_release_or_tag_is_taken(named: str, expected: str) -> None:
+    history = (
+        release("A", "v1"),
+        release("A2", "v1"),
+        release("B", "v2"),
+        release("C", "v3"),
+        back("R", "v2", "B", "C"),
+    )
+
+    assert chosen(host(*history, runs="v2"), named) == expected
+
+
+def test_choose_named_release_that_was_undone_is_refused_and_says_why() -> None:
+    state = host(release("A", "v1"), release("B", "v2", outcome=Outcome.UNDONE), runs="v1")
+
+    found = rollback.choose(state, "v2")
+
+    assert isinstance(found, Finding)
+    assert "never passed its gate" in found.problem
+    assert "A (v1)" in found.remedy
+
+
+def test_choose_unknown_name_lists_the_good_ones() -> None:
+    found = rollback.choose(host(release("A", "v1"), runs="v1"), "v9")
+
+    assert isinstance(found, Finding)
+    assert "no release 'v9'" in found.problem
+    assert "A (v1)" in found.remedy
+
+
+def test_unavailable_image_and_environment_are_each_a_finding() -> None:
+    found = rollback.unavailable(
+        "web1",
+        release("A", "v1"),
+        application(),
+        "backend env no\nbackend image registry\nfrontend env yes\nfrontend image no\n",
+    )
+
+    assert [one.problem.split(" of ")[0] for one in found] == ["backend: the environment", "frontend: the image"]
+
+
+def test_unavailable_silence_counts_as_gone() -> None:
+    assert len(rollback.unavailable("web1", release("A", "v1"), application(), "")) == 4
+
+
+def going_back(state: HostState) -> Plan:
+    app = application()
+    return plan_deploy(state, replace(wanted(app), action="rollback", target="r0", left="r1"), Rollout())
+
+
+def test_plan_rollback_with_kept_containers_starts_them_and_prepares_nothing() -> None:
+    kept = tuple(container(service, Color.GREEN, running=False, status="exited") for service in application().services)
+    state = upgradable(application())
+
+    found = going_back(replace(state, containers=(*state.containers, *kept)))
+
+    assert found.prepare == ()
+    assert ids(found)[:2] == ["backend.start", "backend.cutover"]
+    assert "podman start shop-backend-green" in text(found, "backend.start")
+    assert "podman run" not in text(found, "backend.start")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"spec": "other"}, {"image": image("backend", "v2", "sha256:" + "9" * 64)}, {"running": True}]
+)
+def test_plan_rollback_container_of_another_release_is_not_taken(changes: dict[str, object]) -> None:
+    kept = container(backend(), Color.GREEN, **({"running": False, "status": "exited"} | changes))
+    state = upgradable(application())
+
+    found = going_back(replace(state, containers=(*state.containers, kept)))
+
+    assert "podman run" in text(found, "backend.start")
+
+
+def test_plan_rollback_without_kept_containers_pulls_and_leaves_data_alone() -> None:
+    assert [step.id for step in going_back(upgradable(application())).prepare] == ["pull"]
+
+
+def test_plan_rollback_records_where_it_went_and_what_it_left() -> None:
+    record = going_back(upgradable(application())).record
+
+    assert record is not None
+    assert (record.action, record.target, record.left) == ("rollback", "r0", "r1")
+
+
+def test_plan_deploy_never_takes_a_kept_container() -> None:
+    kept = container(backend(), Color.GREEN, running=False, status="exited")
+    state = replace(upgradable(application()), containers=(outdated(backend()), kept))
+
+    found = plan_deploy(state, wanted(application()), Rollout())
+
+    assert "podman run" in text(found, "backend.start")
+
+
+def test_content_of_a_deploy_is_what_its_history_line_says() -> None:
+    app = application()
+    found = plan_deploy(upgradable(app), wanted(app), Rollout())
+
+    assert found.record is not None
+    assert found.record.content == frozenset(
+        (one.name, one.image.digest, spec_hash("shop", one)) for one in app.services
+    )
