@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fabfile import render
-from fabfile.commands import journal, lock, podman, setup, state
+from fabfile.commands import definition, journal, lock, podman, record, setup, state
+from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
 from fabfile.plans import closing, opening
@@ -37,9 +38,15 @@ def container(service: str, color: Color) -> Container:
 def host_states() -> dict[str, HostState]:
     """A bare host, and one on which everything is replaced and a left-over color runs."""
     running = (container("backend", Color.GREEN), container("frontend", Color.BLUE), container("frontend", Color.GREEN))
+    stopped = tuple(
+        replace(container(one.name, Color.GREEN), image=one.image, running=False, spec=spec_hash("shop", one))
+        for one in (backend(), frontend())
+    )
+    kept = (container("backend", Color.BLUE), container("frontend", Color.BLUE), *stopped)
     return {
         "first": HostState("web1"),
         "replace": HostState("web1", active=(("backend", Color.GREEN),), containers=running, live_site_hash="old"),
+        "kept": HostState("web1", containers=kept, live_site_hash="old"),
     }
 
 
@@ -65,6 +72,16 @@ def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Scrip
     yield "undo-all", journal.undo_all([step.undo for step in plan.steps if step.undo])
 
 
+def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
+    """Back to what is kept, and to what has to be run anew from the host's own record."""
+    kept = definition.parse(definition.dump(app), app.home)
+    site = render.nginx_site(kept)
+    wanted = Wanted("production", kept, site, render.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann")
+    plan = plan_deploy(found, replace(wanted, action="rollback", target="r0"), Rollout())
+    for step in (*plan.prepare, *plan.steps, *plan.finish):
+        yield from of_a_step(step)
+
+
 def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     body = Script("echo body")
     yield "stage", journal.stage(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
@@ -79,6 +96,9 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "observe", state.observe(app)
     yield "resolve", journal.direct(podman.resolve([service.image for service in app.services]))
+    yield "history", journal.direct(record.read(app.home))
+    yield "definition", journal.direct(definition.look(app.home, "r1"))
+    yield "available", journal.direct(definition.available(app))
 
 
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
@@ -97,6 +117,8 @@ def generated() -> Iterator[tuple[str, str]]:
         for look, found in host_states().items():
             for name, script in of_a_deploy(app, found):
                 yield f"{kind}-{look}-{name}", script.text
+            for name, script in of_a_rollback(app, found):
+                yield f"{kind}-{look}-back-{name}", script.text
         for name, script in (*of_a_stage(app), *of_looking(app), *of_setup(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
@@ -141,6 +163,7 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
     assert {
         "plain-first-backend.start",
         "plain-replace-drain",
+        "plain-kept-back-backend.start",
         "secured-replace-undo-all",
         "plain-stage-inner",
     } <= names

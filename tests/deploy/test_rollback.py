@@ -17,7 +17,8 @@ def secret(host: Host) -> str:
     """The key that the serving backend was given."""
     names = host.sh("podman ps --format '{{.Names}}' --filter label=rolling.service=backend", user="deploy").stdout
     env = host.sh(f"podman inspect --format '{{{{json .Config.Env}}}}' {names.split()[0]}", user="deploy").stdout
-    return next(row.partition("=")[2] for row in json.loads(env) if row.startswith("JWT_SECRET_KEY="))
+    rows: list[str] = json.loads(env)
+    return next(row.partition("=")[2] for row in rows if row.startswith("JWT_SECRET_KEY="))
 
 
 def upgraded(site: Site, tag: str = "v2") -> None:
