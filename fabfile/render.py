@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from fabfile.commands import maintenance
 from fabfile.commands.nginx import SITE_HASH_PATH
 from fabfile.model import Application, Color
 
@@ -22,6 +23,11 @@ def site_hash(site: str) -> str:
     return site.partition("\n")[0].rpartition(" ")[2]
 
 
+def maintenance_page(app: Application, message: str = "", *, by: str = maintenance.BY_HAND) -> str:
+    """The page that visitors get under maintenance, complete in itself; `by` is who puts it up, see commands."""
+    return _render("nginx/maintenance.html.j2", app, message=message, by=by)
+
+
 def boot_unit(app: Application) -> str:
     """The systemd user unit that starts the live colors after a boot."""
     return _render("systemd/boot.service.j2", app)
@@ -33,7 +39,7 @@ def host_program(name: str) -> str:
 
 
 def _render(name: str, app: Application, **values: str) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -41,7 +47,8 @@ def _render(name: str, app: Application, **values: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - configuration text, every value validated to a strict form
+        # Configuration text needs none: every value there is validated to a strict form.
+        autoescape=select_autoescape(["html.j2"]),
     )
     return environment.get_template(name).render(
         app=app,
@@ -49,5 +56,7 @@ def _render(name: str, app: Application, **values: str) -> str:
         blue=Color.BLUE,
         green=Color.GREEN,
         site_hash_path=SITE_HASH_PATH,
+        health=maintenance.excepted(app),
+        retry_after=maintenance.RETRY_AFTER_SECONDS,
         **values,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fabfile import render
-from fabfile.commands import definition, journal, lock, podman, record, setup, state
+from fabfile.commands import definition, journal, lock, maintenance, podman, record, setup, state
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
@@ -101,6 +101,15 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "available", journal.direct(definition.available(app))
 
 
+def of_upkeep(app: Application) -> Iterator[tuple[str, Script]]:
+    for name, body in (
+        ("on", maintenance.prove_on(app, render.maintenance_page(app))),
+        ("off", maintenance.prove_off(app)),
+    ):
+        yield f"maintenance-{name}", body
+        yield f"locked-maintenance-{name}", opening.under_lock(app, HOLDER, body, seconds=9)
+
+
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
     files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app))
     items = setup.items(app, "deploy", files)
@@ -119,7 +128,7 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        for name, script in (*of_a_stage(app), *of_looking(app), *of_setup(app)):
+        for name, script in (*of_a_stage(app), *of_looking(app), *of_upkeep(app), *of_setup(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
         yield f"installed-{name}", render.host_program(name)

@@ -132,3 +132,26 @@ def directives_of_unit() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["site", "boot"])
 def test_host_program_is_a_shell_program(name: str) -> None:
     assert render.host_program(name).startswith("#!/bin/sh\n")
+
+
+def test_maintenance_page_text_of_a_message_is_never_markup() -> None:
+    page = render.maintenance_page(APP, '<script>alert("x")</script> & {{ app }}')
+
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_maintenance_page_loads_nothing_from_elsewhere() -> None:
+    assert not re.search(r"https?:|src=|href=|url\(|@import", render.maintenance_page(APP))
+
+
+def test_nginx_site_every_public_route_and_no_health_path_gives_way_to_the_page() -> None:
+    public = render.nginx_site(APP).partition("# What visitors reach.")[2]
+    blocks = dict(re.findall(r"^    location ((?:= )?\S+) \{\n(.*?)^    \}", public, re.MULTILINE | re.DOTALL))
+
+    gives_way = {name for name, body in blocks.items() if "live/maintenance.html) { return 503; }" in body}
+    assert (gives_way, set(blocks) - gives_way) == ({"/api/", "/"}, {"= /api/health", "= /health"})
+
+
+def test_nginx_site_loopback_ports_never_show_the_page() -> None:
+    assert "maintenance" not in render.nginx_site(APP).partition("# What visitors reach.")[0]

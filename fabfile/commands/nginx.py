@@ -24,6 +24,11 @@ def flip(app: Application, service: str, color: Color) -> str:
     return f": > {path}" if color is Color.GREEN else f"rm -f {path}"
 
 
+def maintenance_page(app: Application) -> str:
+    """The page that visitors get while it is there, with status 503; see commands/maintenance.py."""
+    return f"{app.home}/live/maintenance.html"
+
+
 def site_file(app: str) -> str:
     """Where the host's Nginx reads the application's site."""
     return f"/etc/nginx/conf.d/{app}.conf"

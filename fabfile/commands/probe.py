@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fabfile.commands.nginx import maintenance_page
 from fabfile.commands.podman import container_name, last_logs
 from fabfile.commands.shell import quote, words
 from fabfile.model import Application, Color, Probe, Service
@@ -90,31 +91,28 @@ case "$code" in
 esac"""
 
 
-def public(app: Application) -> str:
-    """A shell condition: Nginx answers a visitor's request for the site with anything but a server error."""
+def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:
+    """The URL of a path as visitors have it, and the curl options that ask this very host for it."""
     scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
-    resolve = f"{app.domain}:{port}:127.0.0.1"
-    url = f"{scheme}://{app.domain}:{port}/"
-    options = ["-k"] if app.tls else []
-    curl = words(
-        "curl",
-        "-s",
-        *options,
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        "--max-time",
-        5,
-        "--resolve",
-        resolve,
-        url,
-    )
+    return f"{scheme}://{app.domain}:{port}{path}", ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
+
+
+def visit(app: Application, path: str, form: str) -> str:
+    """A command that asks for a path as a visitor does and prints curl's `form` of the answer."""
+    url, options = visitor(app, path)
+    return words("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)
+
+
+def public(app: Application) -> str:
+    """A shell condition: Nginx answers a visitor's request with anything but a server error, or with its 503 on purpose."""
+    page = quote(maintenance_page(app))
+    url, _ = visitor(app)
     return f"""\
-code=$({curl}) || :
+code=$({visit(app, "/", "%{http_code}")}) || :
+if [ "$code" = 503 ] && [ -f {page} ]; then code=200; fi
 case "$code" in
   2??|3??|4??) true ;;
-  *) why="{scheme}://{app.domain}/ as a visitor sees it: HTTP $code"; false ;;
+  *) why="{url} as a visitor sees it: HTTP $code"; false ;;
 esac"""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fabfile.commands import journal, lock, record
+from collections.abc import Mapping
+
+from fabfile.commands import journal, lock, maintenance, record
 from fabfile.commands.nginx import SITE_HASH_PATH, site_file, site_helper
 from fabfile.commands.podman import LABEL
-from fabfile.commands.probe import SERVED_BY
+from fabfile.commands.probe import SERVED_BY, visitor
 from fabfile.commands.shell import Script, quote, words
 from fabfile.commands.sqlite import backup_directory
 from fabfile.model import Application, Color, Container, HostState, Image, ProbeResult
@@ -77,6 +79,7 @@ while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
 fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
 fact last_backup "$(find {backups} -maxdepth 1 -name {quote(app.name + "-[0-9]*.db")} -printf '%T@ %f\\n' 2>/dev/null | sort -n | tail -n 1)"
+fact maintenance "$({maintenance.origin(app)})"
 fact site "$(curl -fs --max-time 2 {url} || :)\""""
 
 
@@ -100,10 +103,7 @@ def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
     if app.full_chain:
         port = app.service(app.full_chain.service).stable_port
         found.append(("full chain", f"http://127.0.0.1:{port}{app.full_chain.path}", ()))
-    scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
-    resolve = ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
-    found.append(("public", f"{scheme}://{app.domain}:{port}/", resolve))
-    return found
+    return [*found, ("public", *visitor(app))]
 
 
 def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
@@ -144,7 +144,7 @@ def parse(app: Application, host: str, text: str) -> HostState:
         lock=lock.parse("\n".join(sections["lock"])),
         live_site_hash=found.get("site", ""),
         site="\n".join(sections["site"]) + "\n" if sections.get("site") else "",
-        probes=tuple(result for row in sections["probes"] if (result := _probe_result(row)) is not None),
+        probes=tuple(result for row in sections["probes"] if (result := _probe_result(row, found)) is not None),
     )
 
 
@@ -173,12 +173,13 @@ def _container(row: list[str]) -> Container | None:
     )
 
 
-def _probe_result(row: str) -> ProbeResult | None:
+def _probe_result(row: str, facts: Mapping[str, str]) -> ProbeResult | None:
     columns = row.split("\t")
     if len(columns) < 4:
         return None
     name, url, code, seconds = columns[:4]
     served = columns[4] if len(columns) > 4 else ""
-    ok = code.startswith("2") or (name == "public" and code[:1] in {"2", "3", "4"})
+    on_purpose = code == "503" and bool(facts.get("maintenance"))
+    ok = code.startswith("2") or (name == "public" and (code[:1] in {"2", "3", "4"} or on_purpose))
     detail = f"HTTP {code}" if code != "000" else "no answer"
     return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, round(float(seconds) * 1000))

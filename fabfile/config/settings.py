@@ -85,7 +85,10 @@ class Settings(BaseModel):
     metrics_port: _Port = Field(default=9090, description="Port of the metrics inside the container.")
     enable_debug: _Boolean = Field(default=False, description="Debug answers.")
     enable_profiling: _Boolean = Field(default=False, description="Profiling.")
-    maintenance_mode: _Boolean = Field(default=False, description="Accepted; nothing uses it yet.")
+    maintenance_mode: _Boolean = Field(
+        default=False,
+        description="A deploy puts the maintenance page up before its first cutover; once false, it takes it down.",
+    )
 
     # Logs
     log_level: Annotated[str, BeforeValidator(forms.LOG_LEVEL)] = Field(default="info", description="Level of the log.")

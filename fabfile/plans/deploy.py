@@ -11,7 +11,7 @@ from dataclasses import replace
 from fabfile.commands import podman
 from fabfile.commands.shell import Script
 from fabfile.model import Application, Color, Container, HostResult, HostState, Rollout, Service
-from fabfile.plans import closing, retention
+from fabfile.plans import closing, page, retention
 from fabfile.plans.deploy_steps import StepBuilder, Wanted
 from fabfile.plans.step import Change, Plan, ServicePlan
 
@@ -30,7 +30,8 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
     leftovers = [
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
-    if not changed and not new_site and not leftovers and _is_recorded(state, app):
+    nothing = not changed and not new_site and not leftovers and not page.differs(state, wanted.page)
+    if nothing and _is_recorded(state, app):
         return Plan(state.host, wanted.action, wanted.release, choices, home=app.home, environment=wanted.environment)
     builder = StepBuilder(state, wanted, rollout, choices)
     plan = Plan(

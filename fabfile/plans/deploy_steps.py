@@ -21,6 +21,7 @@ from fabfile.model import (
     Service,
     ServiceRelease,
 )
+from fabfile.plans import page
 from fabfile.plans.step import Change, ServicePlan, Step
 
 #: How long the first pull of an image may take.
@@ -36,7 +37,8 @@ _PATIENT = 1000
 class Wanted:
     """What a run wants of one host: the application with every digest known, the site text, and the run itself.
 
-    `target` and `left` are the releases that a rollback goes to and comes from.
+    `target` and `left` are the releases that a rollback goes to and comes from. `page` is the maintenance page that is
+    wanted, '' for none, None to leave it as it is.
     """
 
     environment: str
@@ -47,6 +49,7 @@ class Wanted:
     time: str
     owner: str
     force: bool = False
+    page: str | None = None
     action: str = "deploy"
     target: str = ""
     left: str = ""
@@ -94,9 +97,11 @@ class StepBuilder:
         return (
             *(self._start(choice) for choice in first),
             *site,
+            *page.put_up(self._state, self._app, self._wanted.page),
             *(self._cutover(choice) for choice in first),
             *rolled,
             self._verify(),
+            *page.take_down(self._state, self._app, self._wanted.page),
         )
 
     def _step(

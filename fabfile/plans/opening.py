@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fabfile.commands import journal, state
 from fabfile.commands import lock as locks
-from fabfile.commands.journal import BUSY_STATUS
+from fabfile.commands.journal import BUSY_STATUS, WAIT_SECONDS
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, HostState, Lock
 from fabfile.plans.step import Step
@@ -15,8 +15,32 @@ LOCK_SECONDS = 240
 def lock_and_look(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Script:
     """Acquire the lock, wait for a dead run's last stage to end, then observe: the plan stands on what is now."""
     acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
-    wait = f"flock -w 120 -E {BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
+    wait = f"flock -w {WAIT_SECONDS} -E {BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
     return journal.direct(acquire, wait, state.observation(app))
+
+
+def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, dead_token: str = "") -> Script:
+    """Do something short while no other run may: lock, wait for a dead run's last stage, the body, unlock.
+
+    Prints what the body said and exits with its status; what it says waits for the unlocking, so that a connection that
+    drops meanwhile leaves no lock behind.
+    """
+    text = f"""\
+{locks.acquire(app.home, lock, lease_seconds=seconds + WAIT_SECONDS, dead_token=dead_token)}
+set +e
+said=$(
+exec 2>&1
+flock -w {WAIT_SECONDS} -E {BUSY_STATUS} {quote(app.home + "/lock/stage")} true || exit
+timeout -k 5 {seconds:g} sh /dev/fd/3 3<<'END-OF-THE-BODY' </dev/null
+{body.text}
+END-OF-THE-BODY
+)
+status=$?
+set -e
+{locks.release(app.home, lock.token)}
+printf '%s\\n' "$said"
+exit "$status\""""
+    return journal.direct(Script(text, body.secrets))
 
 
 def lock_step(app: Application, lock: Lock, *, lease_seconds: float) -> Step:
@@ -32,4 +56,5 @@ def same(planned: HostState, now: HostState) -> bool:
 
 def _basis(state: HostState) -> tuple[object, ...]:
     containers = sorted((c.name, c.running, c.release, c.spec, c.image.digest) for c in state.containers)
-    return (sorted(state.active), containers, state.live_site_hash, [r.id for r in state.releases])
+    releases = [release.id for release in state.releases]
+    return (sorted(state.active), containers, state.live_site_hash, releases, state.fact("maintenance"))

@@ -70,6 +70,11 @@ class Output:
             os.close(nowhere)
 
 
+def tell(lines: Sequence[str], stream: TextIO, secrets: Sequence[str] = ()) -> None:
+    """Write the lines of a report that has no other form, each masked and clean."""
+    Output(stream, secrets).show(lines)
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether the stream is an open terminal."""
     with contextlib.suppress(OSError, ValueError):

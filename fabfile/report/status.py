@@ -14,6 +14,8 @@ from fabfile.report.output import Output
 from fabfile.report.reporter import has_colors
 from fabfile.report.text import count, duration, one_line, short_digest, table
 
+#: Who can have put the maintenance page up, as the page itself says.
+_WHO = {"setting": "MAINTENANCE_MODE"}
 _GOOD, _BAD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
@@ -84,6 +86,8 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     backup = _backup(state.fact("last_backup"), state.now)
     rows = (("last backup", backup), ("last release", _last_release(state)), ("lock", _lock(state)))
     yield from table([("", *row) for row in rows])
+    if state.fact("maintenance"):
+        yield f"  MAINTENANCE: visitors get a page with 503; put up by {_WHO.get(state.fact('maintenance'), 'hand')}"
     yield from (f"  ! {one_line(problem)}" for problem in wrong)
     yield ""
 
@@ -194,6 +198,7 @@ def _host_object(target: Target, state: HostState) -> dict[str, Any]:
             {"name": p.name, "url": p.url, "ok": p.ok, "detail": p.detail, "milliseconds": p.milliseconds}
             for p in state.probes
         ],
+        "maintenance": state.fact("maintenance") or None,
         "last_backup": state.fact("last_backup") or None,
         "last_release": last
         and {

@@ -1,4 +1,4 @@
-"""How a task ends: its exit code, its error on stderr, its interrupts. It runs no workflow by itself."""
+"""What tasks share: options, and how a task ends: exit code, error on stderr, interrupts. It runs no workflow."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from fabfile.errors import ExitCode, RollingError
 
 #: The project's own folder: configuration is read from here, wherever the task is called from.
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: Options that mean the same in every task, and their help.
+COMMON = {
+    "env": "the environment in hosts.yaml to act on (there is no default)",
+    "hosts": "only these hosts, groups or roles, separated by commas",
+    "json": "one JSON object per line on stdout",
+}
 
 
 def end_with(work: Callable[[], ExitCode]) -> None:

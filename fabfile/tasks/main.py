@@ -6,18 +6,12 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
-
-_COMMON = {
-    "env": "the environment in hosts.yaml to act on (there is no default)",
-    "hosts": "only these hosts, groups or roles, separated by commas",
-    "json": "one JSON object per line on stdout",
-}
+from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
 
 
 @task(
     help={
-        **_COMMON,
+        **COMMON,
         "tag": "the image tag to deploy; without it the tag in the env file, or APP_VERSION",
         "batch": "how many hosts at once: N or P%; without it as hosts.yaml says",
         "force": "do not ask; deploy again even where nothing changed",
@@ -56,7 +50,7 @@ def deploy(
 
 @task(
     help={
-        **_COMMON,
+        **COMMON,
         "to": "a release's id or an image tag; without it the last good release that does not run",
         "force": "do not ask",
         "dry-run": "show the plan with every command, change nothing",
@@ -81,7 +75,7 @@ def rollback(
 
 @task(
     help={
-        **_COMMON,
+        **COMMON,
         "dry-run": "show what is missing with every command, change nothing",
         "force": "do not ask",
     }
@@ -102,7 +96,7 @@ def setup(
     end_with(lambda: run(request))
 
 
-@task(help=_COMMON | {"json": "one JSON object on stdout"})
+@task(help=COMMON | {"json": "one JSON object on stdout"})
 def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
     """Show what runs on each host and whether it is well."""
     from fabfile.workflows.status import status as run
@@ -111,7 +105,7 @@ def status(context: Any, env: str | None = None, hosts: str = "", json: bool = F
 
 
 @task(
-    help=_COMMON
+    help=COMMON
     | {
         "limit": "how many of the newest entries of each host to show; 0 shows all",
         "verify": "check that no line was changed or removed; exits with 1 when one was",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import lab, main
+from fabfile.tasks import lab, main, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -12,5 +12,6 @@ namespace = Collection(
     main.setup,
     main.status,
     main.history,
+    upkeep.maintenance,
     lab=Collection.from_module(lab, name="lab"),
 )

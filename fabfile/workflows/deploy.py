@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fabfile import config, render
+from fabfile.commands.maintenance import BY_SETTING
 from fabfile.errors import (
     ConfigError,
     ExitCode,
@@ -124,6 +125,7 @@ class _Wanting:
             release=self._run.release,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             force=self._force,
+            page=render.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
             **self._signature,
         )
 

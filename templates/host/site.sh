@@ -27,10 +27,18 @@ default_type return add_header proxy_pass proxy_http_version proxy_set_header pr
 proxy_next_upstream_tries proxy_buffering proxy_read_timeout server_name ssl_certificate ssl_certificate_key
 ssl_trusted_certificate ssl_protocols '
 
+# The maintenance page: the one place from which a site may serve a file, allowed as these very lines and in no other form.
+# The deploy user owns live/, so no link there may lead elsewhere.
+page='    location = /_rolling/maintenance { internal; root /var/lib/'$app'/live; disable_symlinks on from=/var/lib/'$app
+page=$page'; try_files /maintenance.html =503; default_type text/html; add_header Retry-After 120 always;'
+page=$page' add_header Cache-Control no-store always; add_header X-Maintenance on always; }'
+to_page='    error_page 503 /_rolling/maintenance;'
+
+# A line that begins like a comment may lie inside a quoted string: it is left out only where it could end none.
 check_text() {
   if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
   if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
-  bad=$(sed 's/^[[:space:]]*#.*//' "$1" | tr ';{}' '\n' | awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" '
+  bad=$(grep -vxF -e "$page" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' | awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" '
     BEGIN { count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1 }
     NF && $1 != "\047\047" && (!($1 in known) || ($1 == "access_log" && $2 != "off")) { print }')
   if [ -n "$bad" ]; then

@@ -12,6 +12,7 @@ from tests.commands.running import Programs
 from tests.commands.sample import application
 
 OLD, NEW = "0" * 16, "1" * 16
+PAGE = next(row for row in render.nginx_site(application()).splitlines() if "= /_rolling/maintenance" in row)
 
 
 def site_text(hash: str, body: str = "server { listen 127.0.0.1:8080; }") -> str:
@@ -134,6 +135,22 @@ def test_site_old_text_that_nginx_still_runs_needs_no_reload(site: Site, program
         "server { location / { autoindex on; } }",
         "  js_import a.js;",
         "fastcgi_pass unix:/run/x;",
+        "root /var/lib/shop/live;",
+        "try_files /etc/shadow =404;",
+        "internal;",
+        "disable_symlinks off;",
+        "server { error_page 503 /_rolling/maintenance; error_page 404 /x; }",
+        PAGE.replace("/var/lib/shop/live", "/"),
+        PAGE.replace("/var/lib/shop/live", "/var/lib/other/live"),
+        PAGE.replace("disable_symlinks on from=/var/lib/shop; ", ""),
+        PAGE.replace("on from=/var/lib/shop", "off"),
+        PAGE.replace("/maintenance.html", "/../../../../etc/passwd"),
+        PAGE.replace("120 always; ", "120 always; autoindex on; "),
+        PAGE + " root /;",
+        "    error_page 503 /_rolling/maintenance; root /;",
+        'set $x "\n# "; include /etc/shadow; set $y "\nset";',
+        "set $x '\n # '; root /; set $y '\nset';",
+        "set $x a\\\n#\\;root /;",
     ],
 )
 def test_site_forbidden_directive_is_refused_before_nginx_sees_it(line: str, site: Site, programs: Programs) -> None:

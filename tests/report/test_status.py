@@ -77,6 +77,14 @@ def test_status_expired_lock_says_so() -> None:
     assert "expired 1m 00s ago" in shown({"web1": replace(state(), lock=lock)})
 
 
+def test_status_maintenance_is_plain_and_not_unwell() -> None:
+    up = replace(state(), facts=(("maintenance", "setting"),))
+
+    assert "MAINTENANCE: visitors get a page with 503; put up by MAINTENANCE_MODE" in shown({"web1": up})
+    assert shown({"web1": up}).splitlines()[-1] == "production: 1 host, healthy"
+    assert as_json({"web1": up})["hosts"][0]["maintenance"] == "setting"
+
+
 def test_status_fresh_host_says_none() -> None:
     text = shown({"web1": state()})
 

@@ -1,0 +1,57 @@
+"""Something short on every host under its lock, in one round trip each: what is no release and needs no undo."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from fabfile.commands import journal
+from fabfile.commands import lock as locks
+from fabfile.commands.shell import Script
+from fabfile.errors import ExitCode, LockHeld, RollingError
+from fabfile.model import Lock
+from fabfile.plans import opening
+from fabfile.remote import observe
+from fabfile.remote.host import Answer, Host
+from fabfile.remote.rollout import held
+from fabfile.workflows import operator
+from fabfile.workflows.fleet import Fleet
+
+
+def under_locks(
+    fleet: Fleet, bodies: Mapping[str, Script], *, reason: str, seconds: float, dead: Mapping[str, str]
+) -> dict[str, Answer | RollingError]:
+    """Run each host's script under its lock; one that is locked or not reached gives its error instead.
+
+    `dead` maps hosts to lock tokens of runs known to be dead; `seconds` is the deadline of one script.
+    """
+    lock = operator.lock(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", reason)
+
+    def one(host: Host) -> Answer | RollingError:
+        return _one(host, fleet, lock, bodies[host.name], seconds, dead.get(host.name, ""))
+
+    hosts = [host for host in fleet.hosts if host.name in bodies]
+    return {**observe.on_each(hosts, fleet.environment.rollout.parallel, one)}
+
+
+def _one(host: Host, fleet: Fleet, lock: Lock, body: Script, seconds: float, dead: str) -> Answer | RollingError:
+    app = fleet.targets[host.name].application
+    script = opening.under_lock(app, lock, body, seconds=seconds, dead_token=dead)
+    answer = host.run(script, timeout_seconds=seconds + journal.WAIT_SECONDS + 30)
+    if answer.status == locks.HELD_STATUS:
+        text = answer.output
+        return held(host.name, locks.parse(text), fleet.environment.name, locks.host_time(text))
+    if answer.status == journal.BUSY_STATUS:
+        return LockHeld(f"{host.name}: a stage of a former run is still running.", next_step="try again in a minute")
+    return answer
+
+
+def exit_code(answers: Mapping[str, Answer | RollingError]) -> ExitCode:
+    """DONE when all went well, PARTLY_DONE when some did, else what the first error or failure says."""
+    failed = [answer for answer in answers.values() if isinstance(answer, RollingError) or not answer.ok]
+    if not failed:
+        return ExitCode.DONE
+    if len(failed) < len(answers):
+        return ExitCode.PARTLY_DONE
+    return failed[0].exit_code if isinstance(failed[0], RollingError) else ExitCode.FAILED

@@ -1,0 +1,140 @@
+"""The maintenance page: put up, taken down, proved by what a visitor gets, and told who put it up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile import render
+from fabfile.commands import maintenance, probe
+from fabfile.commands.shell import Script, script
+from fabfile.model import Application, Probe, Route
+from tests.commands.running import HOSTILE, Programs, moved, sh
+from tests.commands.sample import application, backend, frontend
+
+APP = application()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home" / "live").mkdir(parents=True)
+    return tmp_path / "home"
+
+
+def answers(programs: Programs, home: Path, *, up: str = "503 on", down: str = "200 ") -> None:
+    """A curl that answers as Nginx would, page or no page."""
+    programs.add("curl", f"if [ -f {home}/live/maintenance.html ]; then printf '{up}'; else printf '{down}'; fi")
+
+
+def ran(text: str | Script, home: Path, programs: Programs) -> tuple[int, str]:
+    done = sh(moved(text, APP, home), path=programs.path)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, home: Path, programs: Programs) -> None:
+    page = render.maintenance_page(APP, message)
+
+    assert ran(maintenance.on(APP, page), home, programs)[0] == 0
+
+    file = home / "live" / "maintenance.html"
+    assert (file.read_bytes().decode(), file.stat().st_mode & 0o777) == (page, 0o644)
+
+
+@pytest.mark.parametrize("by", [maintenance.BY_HAND, maintenance.BY_SETTING])
+def test_origin_of_a_page_is_who_put_it_up(by: str, home: Path, programs: Programs) -> None:
+    ran(maintenance.on(APP, render.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
+
+    assert ran(maintenance.origin(APP), home, programs) == (0, f"{by}\n")
+
+
+def test_origin_of_any_other_page_is_a_person(home: Path, programs: Programs) -> None:
+    (home / "live" / "maintenance.html").write_text("<p>back soon</p>")
+
+    assert ran(maintenance.origin(APP), home, programs) == (0, "hand\n")
+
+
+def test_origin_without_a_page_is_nobody(home: Path, programs: Programs) -> None:
+    assert ran(maintenance.origin(APP), home, programs) == (0, "")
+
+
+def test_prove_on_page_that_visitors_get_stays(home: Path, programs: Programs) -> None:
+    answers(programs, home)
+
+    assert ran(maintenance.prove_on(APP, "page"), home, programs)[0] == 0
+    assert (home / "live" / "maintenance.html").read_text() == "page"
+
+
+@pytest.mark.parametrize("answer", ["200 ", "503 ", "000 "])
+def test_prove_on_page_that_no_visitor_gets_is_taken_down(answer: str, home: Path, programs: Programs) -> None:
+    programs.clock()
+    answers(programs, home, up=answer)
+
+    status, said = ran(maintenance.prove_on(APP, "page"), home, programs)
+
+    assert (status, (home / "live" / "maintenance.html").exists()) == (1, False)
+    assert f"/ as a visitor sees it: HTTP {answer}" in said
+
+
+@pytest.mark.parametrize("answer", ["200", "404", "502", "503"])
+def test_prove_off_any_answer_of_the_application_is_told(answer: str, home: Path, programs: Programs) -> None:
+    answers(programs, home, down=f"{answer} ")
+    (home / "live" / "maintenance.html").touch()
+
+    assert ran(maintenance.prove_off(APP), home, programs) == (0, f"visitors get HTTP {answer} \n")
+
+
+def test_prove_off_page_that_stays_is_a_failure(home: Path, programs: Programs) -> None:
+    programs.clock()
+    answers(programs, home, down="503 on")
+
+    assert ran(maintenance.prove_off(APP), home, programs)[0] == 1
+
+
+def test_prove_off_without_a_page_is_no_error(home: Path, programs: Programs) -> None:
+    answers(programs, home)
+
+    assert ran(maintenance.prove_off(APP), home, programs)[0] == 0
+
+
+@pytest.mark.parametrize(("up", "good"), [(True, True), (False, False)])
+def test_public_503_is_an_answer_while_the_page_is_up(up: bool, good: bool, home: Path, programs: Programs) -> None:
+    programs.clock()
+    programs.add("curl", "printf 503")
+    if up:
+        (home / "live" / "maintenance.html").touch()
+    watch = probe.watch([probe.public(APP)], seconds=0, passes=1, deadline_seconds=3)
+
+    assert (ran(script(watch, "watch"), home, programs)[0] == 0) is good
+
+
+def paths(app: Application) -> list[tuple[str, str]]:
+    return [(path, service.name) for path, service, _ in maintenance.excepted(app)]
+
+
+def test_excepted_health_path_goes_where_visitors_are_sent() -> None:
+    assert paths(APP) == [("/api/health", "backend"), ("/health", "frontend")]
+
+
+def test_excepted_health_path_that_no_route_reaches_is_left_out() -> None:
+    assert paths(application(backend(), frontend(routes=()))) == [("/api/health", "backend")]
+
+
+def test_excepted_full_chain_of_its_own_is_there_once() -> None:
+    app = replace(APP, full_chain=Probe("frontend", "/deep"))
+
+    assert paths(app) == [("/api/health", "backend"), ("/health", "frontend"), ("/deep", "frontend")]
+
+
+def test_shown_path_is_none_of_the_health_paths() -> None:
+    assert maintenance.shown_path(APP) == "/"
+    assert maintenance.shown_path(application(backend(routes=(Route("/api/health"),)), frontend(routes=()))) == ""
+
+
+def test_is_known_site_of_before_does_not_know_the_page() -> None:
+    site = render.nginx_site(APP)
+
+    assert maintenance.is_known(APP, site)
+    assert not maintenance.is_known(APP, site.replace("maintenance.html", "x"))

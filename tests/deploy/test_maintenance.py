@@ -1,0 +1,131 @@
+"""The maintenance page on real hosts: seen by visitors, not by monitors, and left alone by deploys."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import DOMAIN, Site
+
+pytestmark = pytest.mark.xdist_group("maintenance")
+
+Answer = tuple[int, str | None, str]
+
+
+def ask(host: Host, path: str, method: str = "GET", connection: http.client.HTTPConnection | None = None) -> Answer:
+    """Status, Retry-After and body of one request."""
+    connection = connection or http.client.HTTPConnection(host.address, 80, timeout=10)
+    connection.request(method, path, headers={"Host": DOMAIN}, body=b"x=1" if method == "POST" else None)
+    response = connection.getresponse()
+    return response.status, response.getheader("Retry-After"), response.read().decode()
+
+
+@contextmanager
+def visitors(host: Host) -> Iterator[Counter[tuple[int, str | None]]]:
+    """Keep-alive visitors who count what they get; a dropped connection ends them as -1."""
+    seen: Counter[tuple[int, str | None]] = Counter()
+    done = threading.Event()
+
+    def visit() -> None:
+        connection = http.client.HTTPConnection(host.address, 80, timeout=10)
+        while not done.is_set():
+            try:
+                seen[ask(host, "/api/version", connection=connection)[:2]] += 1
+            except (OSError, http.client.HTTPException):
+                seen[-1, None] += 1
+                connection.close()
+
+    threads = [threading.Thread(target=visit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_maintenance_switched_under_load_gives_nothing_but_200_and_503_with_retry_after(site: Site) -> None:
+    host = site.lab.hosts[0]
+    with visitors(host) as seen:
+        code, output = site.run("maintenance", "on", "--message", "Back at <nine>", "--hosts", "web1")
+        assert code == 0, output
+        page = ask(host, "/")
+        posted = ask(host, "/api/items", "POST")
+        health = ask(host, "/api/health"), ask(host, "/health")
+        other = ask(site.lab.hosts[1], "/")
+        shown = site.run("status")
+        code, output = site.run("maintenance", "off", "--hosts", "web1")
+        assert code == 0, output
+
+    assert set(seen) == {(200, None), (503, "120")}
+    assert (page[:2], "Back at &lt;nine&gt;" in page[2], posted[:2]) == ((503, "120"), True, (503, "120"))
+    assert ([answer[0] for answer in health], other[0]) == ([200, 200], 200)
+    assert (shown[0], "MAINTENANCE: visitors get a page with 503; put up by hand" in shown[1]) == (0, True)
+
+
+def test_maintenance_put_up_by_hand_stays_through_a_deploy(site: Site) -> None:
+    assert site.run("maintenance", "on")[0] == 0
+
+    code, output = site.deploy("v2")
+
+    assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
+    assert site.run("maintenance", "off")[0] == 0
+    assert site.versions() == ["v2", "v2"]
+
+
+def test_maintenance_mode_goes_with_the_setting(site: Site) -> None:
+    site.edit_env(MAINTENANCE_MODE="true")
+    code, output = site.deploy("v1")
+    assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
+    assert "put the maintenance page up" in output
+
+    site.edit_env(MAINTENANCE_MODE="false")
+    code, output = site.deploy("v1")
+
+    assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 200), output
+
+
+@pytest.mark.parametrize("words", [("offf",), ("off", "--message", "x"), ("on", "--message", "x" * 501)])
+def test_maintenance_wrong_words_are_refused(words: tuple[str, ...], site: Site) -> None:
+    code, output = site.run("maintenance", *words)
+
+    assert (code, "nothing was contacted" in output) == (2, True)
+
+
+def test_maintenance_on_a_locked_host_is_refused(site: Site) -> None:
+    host = site.lab.hosts[1]
+    lines = "token=x\\nowner=ann\\nworkstation=elsewhere\\npid=1\\nreason=deploy\\nexpires_at=99999999999\\n"
+    host.sh(f"printf '{lines}' > /var/lib/memoryark/lock/held", user="deploy")
+
+    code, output = site.run("maintenance", "on")
+
+    host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
+    assert (code, [ask(one, "/")[0] for one in site.lab.hosts]) == (4, [200, 200]), output
+
+
+def test_maintenance_link_in_place_of_the_page_shows_no_other_file(site: Site) -> None:
+    host = site.lab.hosts[0]
+    host.sh("ln -s /etc/passwd /var/lib/memoryark/live/maintenance.html", user="deploy")
+
+    answer = ask(host, "/")
+
+    host.sh("rm /var/lib/memoryark/live/maintenance.html", user="deploy")
+    assert (answer[0], "root:" in answer[2]) == (503, False)
+
+
+def test_maintenance_site_of_before_is_refused_with_what_to_do(site: Site) -> None:
+    host = site.lab.hosts[0]
+    host.sh("sed -i s/maintenance.html/other.html/ /etc/nginx/conf.d/memoryark.conf")
+
+    code, output = site.run("maintenance", "on")
+
+    host.sh("sed -i s/other.html/maintenance.html/ /etc/nginx/conf.d/memoryark.conf")
+    assert (code, "does not know the maintenance page yet" in output) == (3, True)

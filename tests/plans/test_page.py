@@ -1,0 +1,61 @@
+"""MAINTENANCE_MODE in a deploy: when the page goes up, when it comes down, and what a person put up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import HostState, Rollout
+from fabfile.plans.deploy import plan_deploy
+from fabfile.plans.step import Plan
+from tests.commands.sample import application
+from tests.plans.states import as_wanted, ids, undo, upgradable, wanted
+
+APP = application()
+PAGE = "<html>"
+
+
+def deploy(state: HostState, page: str | None, up: str = "") -> Plan:
+    return plan_deploy(
+        replace(state, facts=(("maintenance", up),)), replace(wanted(APP), page=page), Rollout(bake_seconds=1)
+    )
+
+
+def test_page_goes_up_before_the_first_cutover() -> None:
+    found = ids(deploy(upgradable(APP), PAGE))
+
+    assert found.index("maintenance.on") < found.index("backend.cutover")
+
+
+def test_page_on_a_bare_host_waits_for_the_site_that_knows_it() -> None:
+    found = ids(deploy(HostState("web1"), PAGE))
+
+    assert found.index("site") < found.index("maintenance.on") < found.index("backend.cutover")
+
+
+def test_page_of_a_failed_deploy_comes_down_again() -> None:
+    assert "rm -f /var/lib/shop/live/maintenance.html" in undo(deploy(upgradable(APP), PAGE), "maintenance.on")
+
+
+def test_page_of_the_setting_comes_down_once_all_is_verified() -> None:
+    found = ids(deploy(upgradable(APP), "", up="setting"))
+
+    assert found[-3:] == ["verify", "maintenance.off", "drain"]
+
+
+@pytest.mark.parametrize(
+    ("page", "up", "empty"),
+    [
+        (PAGE, "setting", True),
+        (PAGE, "hand", True),
+        (PAGE, "", False),
+        ("", "", True),
+        ("", "hand", True),
+        ("", "setting", False),
+        (None, "setting", True),
+        (None, "", True),
+    ],
+)
+def test_page_alone_is_a_reason_to_deploy(page: str | None, up: str, empty: bool) -> None:
+    assert deploy(as_wanted(APP), page, up).empty is empty
