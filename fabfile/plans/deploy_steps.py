@@ -78,12 +78,16 @@ class StepBuilder:
         return tuple(steps)
 
     def is_kept(self, choice: ServicePlan) -> bool:
-        """Whether a rollback finds the very container it wants, stopped, in the color that it goes to."""
+        """Whether a rollback finds the very container it wants, stopped, in the color that it goes to.
+
+        It must be a good release's: the boot program starts none that was undone.
+        """
         kept, service = self._state.container(choice.service, choice.color), self._app.service(choice.service)
         return (
             self._wanted.action == "rollback"
             and kept is not None
             and not kept.running
+            and kept.release in {release.id for release in self._state.releases if release.good}
             and kept.image.digest == service.image.digest
             and kept.spec == podman.spec_hash(self._app.name, service)
         )

@@ -28,7 +28,6 @@ from fabfile.remote import execute, observe
 from fabfile.remote.execute import Run
 from fabfile.remote.host import Host
 
-M = TypeVar("M")
 R = TypeVar("R")
 
 
@@ -95,7 +94,7 @@ class _Rolling:
         locked: list[Member] = []
         try:
             for group in (members[:1], members[1:]):
-                results = self._each(group, self._lock_one)
+                results = self._each(group, self._lock_one, lambda _, error: error)
                 locked += [result for result in results if isinstance(result, Member)]
                 errors = [result for result in results if isinstance(result, RollingError)]
                 if errors:
@@ -153,7 +152,7 @@ class _Rolling:
     def prepare_all(self, members: list[Member]) -> tuple[list[Member], list[Ending]]:
         """The barrier: every host has its backup and its images before any host goes on."""
         self._waits = len(members) > 1
-        results = self._each(members, self._prepare_one)
+        results = self._each(members, self._prepare_one, lambda member, error: self._give_up(member, error, 0))
         ready = [result for result in results if isinstance(result, Member)]
         return ready, [result for result in results if isinstance(result, Ending)]
 
@@ -194,7 +193,9 @@ class _Rolling:
                 continue
             waiting = [by_name[name] for later in batches[number + 1 :] for name in later]
             self._hold(waiting, max((member.plan.longest_seconds for member in group), default=0))
-            results = self._each(group, self._upgrade_one)
+            results = self._each(
+                group, self._upgrade_one, lambda member, error: _ending(member, HostResult.UNKNOWN, 0, error)
+            )
             endings += results
             stopped = any(ending.error for ending in results)
         return endings
@@ -209,7 +210,7 @@ class _Rolling:
             except RollingError as error:
                 self._run.say(Phase.NOTE, f"its lock could not be renewed: {error.message}", member.name)
 
-        self._each(waiting, renew)
+        self._each(waiting, renew, lambda _, __: None)
 
     def _upgrade_one(self, member: Member) -> Ending:
         began = self._run.clock()
@@ -241,14 +242,33 @@ class _Rolling:
         execute.unlock(member.host, member.plan, self._run)
         return _ending(member, HostResult.UNCHANGED, 0)
 
-    def _each(self, members: Sequence[M], do: Callable[[M], R]) -> list[R]:
-        """Do something for all members at once; Ctrl-C makes their steps stop and undo, and is not lost."""
+    def _each(
+        self, members: Sequence[Member], do: Callable[[Member], R], defect: Callable[[Member, RollingError], R]
+    ) -> list[R]:
+        """Do something for all members at once; Ctrl-C makes their steps stop and undo, and is not lost.
+
+        `defect` says what becomes of a member when an error comes that nobody foresaw: it must not end the others' run.
+        """
+
+        def one(member: Member) -> R:
+            try:
+                return do(member)
+            except Exception as error:  # noqa: BLE001 - the border between one host and the others
+                return defect(member, _unforeseen(member, error))
+
         if not members:
             return []
         with ThreadPoolExecutor(max_workers=max(1, self._rollout.parallel)) as pool:
-            futures = [pool.submit(do, member) for member in members]
+            futures = [pool.submit(one, member) for member in members]
             wait_patiently(futures, self._run)
             return [future.result() for future in futures]
+
+
+def _unforeseen(member: Member, error: Exception) -> RollingError:
+    return RollingError(
+        f"{member.name}: an error that this program did not foresee: {error!r}",
+        next_step="inv status shows how the host stands; the same command goes on from there; please report the error",
+    )
 
 
 def wait_patiently(futures: Sequence[Future[R]], run: Run) -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts, after a boot, exactly the colors that the flags name, and stops any other. Runs as the deploy user.
-# Podman's own restart service would start nothing or, with the policy `always`, the old color as well.
+# Podman's own restart service would start nothing or, with the policy `always`, the old color as well. A container of a
+# release that was undone is not started: a first deploy that failed leaves one in the color that no flag names.
 set -u
 app=$(basename "$(dirname "$(readlink -f "$0")")")
 home=/var/lib/$app
@@ -24,12 +25,14 @@ start() {
 ids=$(podman ps --all --quiet --filter "label=rolling.app=$app")
 # shellcheck disable=SC2086  # ids are hexadecimal words
 [ -z "$ids" ] || podman container inspect --format \
-  '{{.Name}} {{index .Config.Labels "rolling.service"}} {{index .Config.Labels "rolling.color"}}' $ids |
+  '{{.Name}} {{index .Config.Labels "rolling.service"}} {{index .Config.Labels "rolling.color"}} {{index .Config.Labels "rolling.release"}}' $ids |
   {
-    while read -r name service color; do
+    while read -r name service color release; do
       active=blue
       if [ -f "$home/live/$service.green" ]; then active=green; fi
-      if [ "$color" = "$active" ]; then
+      if grep -qsF "\"id\": \"$release\", \"outcome\": \"undone\"" "$home/releases.jsonl"; then
+        podman stop "$name" >/dev/null || failed=1
+      elif [ "$color" = "$active" ]; then
         start "$name" || failed=1
         echo "$name started"
       else

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fabfile import render
+from fabfile.commands import record
+from fabfile.model import Outcome, Release
 from tests.commands.running import Programs
 from tests.commands.sample import application
 
@@ -243,7 +246,7 @@ class Boot:
         self.program = here / "boot"
         self.program.write_text(render.host_program("boot").replace("/var/lib/", f"{directory}/var/"), "utf-8")
         self.programs = programs
-        rows = [f"shop-{service}-{color} {service} {color}" for service in ("a", "b") for color in ("blue", "green")]
+        rows = [f"shop-{service}-{color} {service} {color} r1" for service in ("a", "b") for color in ("blue", "green")]
         (directory / "rows").write_text("\n".join(rows) + "\n")
         self.podman()
         programs.add("sleep")
@@ -281,6 +284,15 @@ def test_boot_starts_exactly_the_colors_that_the_flags_name(boot: Boot) -> None:
     assert done.returncode == 0
     assert boot.told("start") == ["shop-a-blue", "shop-b-green"]
     assert boot.told("stop") == ["shop-a-green", "shop-b-blue"]
+
+
+def test_boot_container_of_a_release_that_was_undone_stays_down(boot: Boot) -> None:
+    """A first deploy that failed: its container stands in the color that no flag names."""
+    undone = replace(Release("r1", "t", "deploy", Outcome.UNDONE, ()), reason="its gate")
+    (boot.flags.parent / "releases.jsonl").write_text(record.line(undone) + "\n")
+
+    assert boot.run().returncode == 0
+    assert boot.told("start") == []
 
 
 def test_boot_network_that_comes_up_later_is_waited_for(boot: Boot) -> None:

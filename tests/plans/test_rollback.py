@@ -158,7 +158,13 @@ def test_plan_rollback_with_kept_containers_starts_them_and_prepares_nothing() -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"spec": "other"}, {"image": image("backend", "v2", "sha256:" + "9" * 64)}, {"running": True}]
+    "changes",
+    [
+        {"spec": "other"},
+        {"image": image("backend", "v2", "sha256:" + "9" * 64)},
+        {"running": True},
+        {"release": "undone"},
+    ],
 )
 def test_plan_rollback_container_of_another_release_is_not_taken(changes: dict[str, object]) -> None:
     kept = container(backend(), Color.GREEN, **({"running": False, "status": "exited"} | changes))

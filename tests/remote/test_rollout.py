@@ -15,6 +15,7 @@ from fabfile.errors import (
     Interrupted,
     LockHeld,
     LockLost,
+    RollingError,
     StepFailed,
 )
 from fabfile.model import HostResult, HostState, Phase
@@ -257,3 +258,27 @@ def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
 
     assert scene.run.cancelled.is_set()
     assert [title.partition(":")[0] for title in scene.told(Phase.NOTE)] == ["stopping", "already stopping"]
+
+
+def test_roll_out_error_that_nobody_foresaw_is_one_hosts_end_and_not_the_others(scene: Scene) -> None:
+    members = [scene.member("web1", stage_b=[ZeroDivisionError("a defect")]), scene.member("web2")]
+
+    endings = go(scene, *members)
+
+    assert results(endings) == {"web1": HostResult.UNKNOWN, "web2": HostResult.UPGRADED}
+    assert "did not foresee" in next(ending.summary.cause for ending in endings if ending.error)
+
+
+def test_roll_out_error_that_nobody_foresaw_while_preparing_leaves_everyone_as_before(scene: Scene) -> None:
+    members = [scene.member("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.member("web2")]
+
+    assert results(go(scene, *members)) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
+    assert scene.of("web2")[-1] == "unlock"
+
+
+def test_roll_out_error_that_nobody_foresaw_while_locking_frees_the_others(scene: Scene) -> None:
+    members = [scene.member("web1"), scene.member("web2", lock=[ZeroDivisionError("a defect")])]
+
+    with pytest.raises(RollingError, match="did not foresee"):
+        go(scene, *members)
+    assert scene.of("web1")[-1] == "unlock"
