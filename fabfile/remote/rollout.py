@@ -138,11 +138,8 @@ class _Rolling:
         before, _, _ = answer.output.partition("@@")
         if before.startswith("takeover"):
             former = locks.parse(before)
-            self._run.say(
-                Phase.NOTE,
-                f"took over the lock of {_who(former)}: its run is dead or its lease is over",
-                member.name,
-            )
+            title = f"took over the lock of {_who(former)}: its run is dead or its lease is over"
+            self._run.say(Phase.NOTE, title, member.name)
         now = observe.read(app, member.name, answer.output, answer.last_words)
         if opening.same(member.state, now):
             return member
