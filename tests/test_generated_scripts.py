@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fabfile import render
-from fabfile.commands import definition, journal, lock, maintenance, podman, record, setup, state
+from fabfile.commands import definition, journal, lock, maintenance, podman, record, setup, state, transfer
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
@@ -95,6 +95,11 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "observe", state.observe(app)
+    pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]
+    fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
+    yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
+    yield "fetch-as-shown", fetch
+    yield "look-at-images", transfer.look()
     yield "resolve", journal.direct(podman.resolve([service.image for service in app.services]))
     yield "history", journal.direct(record.read(app.home))
     yield "definition", journal.direct(definition.look(app.home, "r1"))

@@ -55,6 +55,10 @@ class Rollout(Strict):
         default=None,
         description="Ask before anything changes. Default: only where ENVIRONMENT is production.",
     )
+    transfer: Annotated[model.Transfer, BeforeValidator(forms.one_of("pull", "push"))] = Field(
+        default=model.Rollout.transfer,
+        description="How images come to the hosts: `pull` from a registry, `push` from the workstation.",
+    )
 
 
 class Host(Strict):

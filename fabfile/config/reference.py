@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -127,6 +128,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return _REQUIRED
     value, expected = field.default, _form(field)
+    if isinstance(value, Enum):
+        return f"`{value.value}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if value in ("", None, (), {}, 0) or isinstance(value, BaseModel):

@@ -32,6 +32,7 @@ from fabfile.model.wanted import (
     Service,
     Target,
     Tls,
+    Transfer,
 )
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "Summary",
     "Target",
     "Tls",
+    "Transfer",
 ]

@@ -18,12 +18,13 @@ class Phase(str, Enum):
     UNDOING = "undoing"
     UNDONE = "undone"
     NOTE = "note"
+    PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
 class Event:
     """Something that happened during a run, `at` Unix seconds. An empty `step` speaks of the whole host, an empty
-    `host` of the whole run."""
+    `host` of the whole run. `sent` and `total` are the bytes of a transfer's progress."""
 
     at: float
     phase: Phase
@@ -32,6 +33,8 @@ class Event:
     step: str = ""
     seconds: float = 0.0
     detail: str = ""
+    sent: int = 0
+    total: int = 0
 
 
 class HostResult(str, Enum):

@@ -207,6 +207,13 @@ class Application:
         return f"/var/lib/{self.name}"
 
 
+class Transfer(str, Enum):
+    """How images come to the hosts: each host pulls from a registry, or the workstation pushes what a host lacks."""
+
+    PULL = "pull"
+    PUSH = "push"
+
+
 @dataclass(frozen=True)
 class Rollout:
     """How a run treats the hosts of an environment, as `hosts.yaml` says."""
@@ -218,6 +225,7 @@ class Rollout:
     retain_releases: int = 3
     connect_timeout_seconds: float = 10.0
     confirm: bool = False
+    transfer: Transfer = Transfer.PULL
 
 
 @dataclass(frozen=True)

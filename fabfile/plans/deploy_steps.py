@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fabfile.commands import nginx, podman, probe, sqlite
 from fabfile.commands.shell import Script, quote, script, words
+from fabfile.commands.transfer import Push
 from fabfile.model import (
     Application,
     Color,
@@ -22,6 +23,7 @@ from fabfile.model import (
     ServiceRelease,
 )
 from fabfile.plans import page
+from fabfile.plans.push import push
 from fabfile.plans.step import Change, ServicePlan, Step
 
 #: How long the first pull of an image may take.
@@ -38,7 +40,7 @@ class Wanted:
     """What a run wants of one host: the application with every digest known, the site text, and the run itself.
 
     `target` and `left` are the releases that a rollback goes to and comes from. `page` is the maintenance page that is
-    wanted, '' for none, None to leave it as it is.
+    wanted, '' for none, None to leave it as it is. `pushes` come from the workstation.
     """
 
     environment: str
@@ -55,6 +57,7 @@ class Wanted:
     left: str = ""
     workstation: str = ""
     revision: str = ""
+    pushes: tuple[Push, ...] = ()
 
 
 class StepBuilder:
@@ -71,9 +74,12 @@ class StepBuilder:
         images = [self._app.service(choice.service).image for choice in self._changed if not self.is_kept(choice)]
         steps = []
         if self._wanted.action == "deploy":
-            body = _backup(self._app, self._wanted)
+            body = script(sqlite.backup(self._app, self._wanted.release))
             steps.append(self._step("backup", "back up database and configuration", body, BACKUP_SECONDS))
-        if images:
+        pushes = tuple(one for one in self._wanted.pushes if one.image in images)
+        if pushes:
+            steps.append(push(self._app, self._wanted.release, pushes))
+        elif images:
             steps.append(self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS))
         return tuple(steps)
 
@@ -292,10 +298,6 @@ class StepBuilder:
             workstation=wanted.workstation,
             revision=wanted.revision,
         )
-
-
-def _backup(app: Application, wanted: Wanted) -> Script:
-    return script(sqlite.backup(app, wanted.release))
 
 
 def _drain_color(app: Application, service: Service, color: Color) -> str:

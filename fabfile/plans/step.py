@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fabfile.commands.shell import Script
+from fabfile.commands.transfer import Push
 from fabfile.model import Application, Color, HostResult, Image, Release
 
 
@@ -21,7 +22,8 @@ class Change(str, Enum):
 class Step:
     """One script on one host: what it is called, what it does, what reverses it, how long it may take.
 
-    A step is safe to repeat, and so is its undo; an undo also works when the step stopped half-way.
+    A step is safe to repeat, and so is its undo; an undo also works when the step stopped half-way. `pushes` are images
+    that the workstation offers to the host while it runs.
     """
 
     id: str
@@ -30,6 +32,7 @@ class Step:
     timeout_seconds: float
     undo: Script | None = None
     undo_title: str = ""
+    pushes: tuple[Push, ...] = ()
 
 
 @dataclass(frozen=True)

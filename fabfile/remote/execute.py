@@ -7,11 +7,12 @@ running, and is answered by attaching to it again, never by guessing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from threading import Event as Flag
 
 from fabfile.commands import journal, lock
-from fabfile.commands.shell import Script
+from fabfile.commands.shell import Script, script
 from fabfile.errors import (
     ConnectionDropped,
     HostUnreachable,
@@ -34,7 +35,10 @@ GRACE_SECONDS = journal.WAIT_SECONDS + 60.0
 
 @dataclass(frozen=True)
 class Run:
-    """What the steps of a run share. `clock` gives Unix seconds; `cancelled` is set by Ctrl-C."""
+    """What the steps of a run share. `clock` gives Unix seconds; `cancelled` is set by Ctrl-C.
+
+    `offer` lets a host fetch the images of a step from this workstation, and gives what the step's script needs first.
+    """
 
     release: str
     lease_seconds: float
@@ -42,6 +46,7 @@ class Run:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     cancelled: Flag = field(default_factory=Flag)
+    offer: Callable[[Host, Step], AbstractContextManager[Script]] | None = None
 
     def say(
         self, phase: Phase, title: str, host: str = "", step: str = "", seconds: float = 0, detail: str = ""
@@ -131,7 +136,11 @@ def _judge(host: Host, step: Step, answer: Answer) -> None:
 def prepare(host: Host, plan: Plan, run: Run) -> None:
     """Run the steps that change nothing a visitor sees."""
     for step in plan.prepare:
-        run_step(host, plan, step, run)
+        if not step.pushes or run.offer is None:
+            run_step(host, plan, step, run)
+            continue
+        with run.offer(host, step) as prologue:
+            run_step(host, plan, replace(step, script=script(prologue, step.script)), run)
 
 
 def apply(host: Host, plan: Plan, run: Run) -> None:

@@ -14,6 +14,7 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from fabfile.commands.shell import Script
 from fabfile.errors import ConnectionDropped, HostUnreachable
 from fabfile.model import Target
 from fabfile.remote.host import Answer, Cancelled
+from fabfile.remote.image_server import Offer, offered
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -78,6 +80,10 @@ class FabricHost:
     ) -> int:
         """Run the script and hand over what it says as it comes; its exit status. See `StreamingHost`."""
         return self._converse(script, on_output, on_errors, timeout_seconds, cancelled, hold=True)
+
+    def offer(self, offer: Offer) -> AbstractContextManager[Script]:
+        """Let the host fetch images from here while the block runs; gives what tells its script where."""
+        return offered(self._transport(), offer, self.name)
 
     def close(self) -> None:
         """Close the connection and the hop it went through."""

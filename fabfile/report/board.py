@@ -8,7 +8,7 @@ from enum import Enum
 
 from fabfile.model import Event, Phase
 from fabfile.plans.step import Plan
-from fabfile.report.text import one_line
+from fabfile.report.text import bar, one_line, progress
 
 
 class Mood(Enum):
@@ -78,6 +78,9 @@ class Board:
 
 
 def _step_moved(row: Row, event: Event) -> Row:
+    if event.phase is Phase.PROGRESS:
+        title = f"{bar(event.sent, event.total)} {progress(event.sent, event.total, event.seconds)}"
+        return replace(row, step=event.step, title=title, until=0.0, mood=Mood.RUNNING, result="running")
     row = replace(row, step=event.step, title=one_line(event.title), until=0.0)
     if event.phase is Phase.STARTED:
         return replace(row, since=event.at, mood=Mood.RUNNING, result="running")

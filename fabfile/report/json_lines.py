@@ -92,6 +92,7 @@ def event_object(event: Event) -> dict[str, Any]:
         "title": event.title,
         "seconds": round(event.seconds, 3),
         "detail": event.detail,
+        **({"sent": event.sent, "total": event.total} if event.sent or event.total else {}),
     }
 
 

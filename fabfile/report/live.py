@@ -66,6 +66,8 @@ class LiveReporter:
             if event.host and self._live is None:
                 self._live = Live(self, console=self._console, refresh_per_second=4)
                 self._live.start()
+        if event.phase is Phase.PROGRESS:
+            return
         if event.detail or event.phase in (Phase.FAILED, Phase.NOTE, Phase.UNDOING) or not event.host:
             lines = event_lines(event, host_columns=self._host_columns)
             self._console.print(Text(self._output.safe("\n".join(lines)), _event_style(event.phase)))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import tzinfo
+from threading import Lock
 from types import TracebackType
 
-from fabfile.model import Event, Summary
+from fabfile.model import Event, Phase, Summary
 from fabfile.plans.step import Plan
 from fabfile.report.output import Output
 from fabfile.report.plan import plan_lines
 from fabfile.report.summary import event_lines, summary_lines
 from fabfile.report.text import width
+
+#: How often the progress of a host's transfer is a line of its own.
+PROGRESS_SECONDS = 5.0
 
 
 class PlainReporter:
@@ -21,6 +25,8 @@ class PlainReporter:
         self._output = output
         self._zone = zone
         self._host_columns = 0
+        self._lock = Lock()
+        self._told: dict[str, float] = {}
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Show the plans, with every command when `scripts`."""
@@ -28,7 +34,12 @@ class PlainReporter:
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 
     def event(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; of a transfer's progress, a line every few seconds is enough."""
+        if event.phase is Phase.PROGRESS:
+            with self._lock:
+                if event.at - self._told.get(event.host, event.at - event.seconds) < PROGRESS_SECONDS:
+                    return
+                self._told[event.host] = event.at
         self._output.show(event_lines(event, host_columns=self._host_columns, zone=self._zone))
 
     def summary(self, summary: Summary) -> None:

@@ -6,7 +6,7 @@ from datetime import tzinfo
 
 from fabfile.errors import ExitCode
 from fabfile.model import Event, HostSummary, Phase, Summary
-from fabfile.report.text import clock_time, duration, indent, one_line, pad, table
+from fabfile.report.text import clock_time, duration, indent, one_line, pad, progress, table
 
 _TIMED = frozenset({Phase.DONE, Phase.FAILED, Phase.UNDONE})
 
@@ -28,6 +28,8 @@ def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = No
     said = event.phase.value if event.phase is not Phase.NOTE else ""
     took = duration(event.seconds) if event.phase in _TIMED and event.seconds > 0 else ""
     title = "" if event.phase is Phase.DONE and event.step else one_line(event.title)
+    if event.phase is Phase.PROGRESS:
+        said, title = "", progress(event.sent, event.total, event.seconds)
     told = "  ".join(part for part in (event.step, f"{said} {took}".strip(), title) if part)
     return [f"{clock_time(event.at, zone)} {who}  {told}".rstrip(), *indent(event.detail, "    | ")]
 

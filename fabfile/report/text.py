@@ -96,6 +96,19 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
     return [gap.join(pad(cell, widths[at]) for at, cell in enumerate(row)).rstrip() for row in rows]
 
 
+def progress(sent: int, total: int, seconds: float) -> str:
+    """How far a transfer is: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
+    share = min(100, sent * 100 // total) if total else 100
+    rate = f", {sent / seconds / 1e6:.1f} MB/s" if seconds > 0 else ""
+    return f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB, {share}%{rate}"
+
+
+def bar(sent: int, total: int, columns: int = 20) -> str:
+    """The same as a drawing."""
+    full = min(columns, sent * columns // total) if total else columns
+    return "█" * full + "░" * (columns - full)
+
+
 def count(number: int, noun: str) -> str:
     """`1 host`, `2 hosts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

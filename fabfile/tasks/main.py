@@ -10,6 +10,7 @@ from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
 
 
 @task(
+    iterable=["image"],
     help={
         **COMMON,
         "tag": "the image tag to deploy; without it the tag in the env file, or APP_VERSION",
@@ -17,7 +18,9 @@ from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
         "force": "do not ask; deploy again even where nothing changed",
         "dry-run": "show the plan with every command, change nothing",
         "strict": "an unknown key in the env file is an error",
-    }
+        "transfer": "pull from the registry, or push from here what a host lacks; without it as hosts.yaml says",
+        "image": "with --transfer push: SERVICE=PATH, an image archive or OCI layout; may be given more than once",
+    },
 )
 def deploy(
     context: Any,
@@ -29,6 +32,8 @@ def deploy(
     dry_run: bool = False,
     json: bool = False,
     strict: bool = False,
+    transfer: str = "",
+    image: Any = None,
 ) -> None:
     """Upgrade the application on its hosts without dropping a request."""
     from fabfile.workflows.deploy import Request
@@ -44,6 +49,8 @@ def deploy(
         dry_run=dry_run,
         json=json,
         strict=strict,
+        transfer=transfer,
+        images=tuple(image or ()),
     )
     end_with(lambda: run(request))
 

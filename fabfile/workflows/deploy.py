@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from fabfile.model import (
     HostState,
     Image,
     Phase,
+    Transfer,
 )
 from fabfile.plans import preflight
 from fabfile.plans.batches import size
@@ -35,6 +37,7 @@ from fabfile.remote.rollout import Member
 from fabfile.report import choose
 from fabfile.workflows import rolling
 from fabfile.workflows.fleet import Fleet, opened
+from fabfile.workflows.pushing import Pushing, prepared
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Request:
     dry_run: bool = False
     json: bool = False
     strict: bool = False
+    transfer: str = ""
+    images: tuple[str, ...] = ()
 
 
 def deploy(request: Request) -> ExitCode:
@@ -61,21 +66,24 @@ def deploy(request: Request) -> ExitCode:
         for warning in environment.warnings:
             run.say(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
-        wanted = _Wanting(environment, request, run, _digests(fleet, states))
-        members = [
-            Member(host, wanted.of(host.name).application, states[host.name], wanted.plan(states[host.name]))
-            for host in fleet.hosts
-        ]
-        rolling.refuse(_unfit(members), "a deploy")
-        story = _story(environment, members, request.hosts)
-        roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
-        return roll.over(members, wanted.plan)
+        with _images(fleet, states, request, run) as (images, pushing):
+            wanted = _Wanting(environment, request, run, images, pushing)
+            members = [
+                Member(host, wanted.of(host.name).application, states[host.name], wanted.plan(states[host.name]))
+                for host in fleet.hosts
+            ]
+            rolling.refuse(_unfit(members), "a deploy")
+            story = _story(environment, members, request.hosts)
+            run = replace(run, offer=pushing.offer(run)) if pushing else run
+            roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
+            return roll.over(members, wanted.plan)
 
 
 def _environment(request: Request) -> Environment:
     environment = config.load(
         request.environment, root=request.root, hosts=request.hosts, tag=request.tag, strict=request.strict
     )
+    environment = replace(environment, rollout=replace(environment.rollout, transfer=_transfer(request, environment)))
     if not request.batch:
         return environment
     try:
@@ -84,6 +92,36 @@ def _environment(request: Request) -> Environment:
         mistake = Mistake("command line", "--batch", repr(request.batch), "a number of hosts, or a percentage above 0")
         raise ConfigError("The command line has a mistake; nothing was contacted.", [mistake]) from error
     return replace(environment, rollout=replace(environment.rollout, batch=request.batch))
+
+
+def _transfer(request: Request, environment: Environment) -> Transfer:
+    """How images come to the hosts: as the command line says, else as hosts.yaml does."""
+    mistakes = []
+    if request.transfer not in {"", *(kind.value for kind in Transfer)}:
+        mistakes.append(Mistake("command line", "--transfer", repr(request.transfer), "pull or push"))
+    chosen = environment.rollout.transfer if mistakes or not request.transfer else Transfer(request.transfer)
+    if request.images and chosen is Transfer.PULL and not mistakes:
+        mistakes.append(Mistake("command line", "--image", repr(request.images[0]), "--transfer push beside it"))
+    named = [image.partition("=") for image in request.images]
+    mistakes += [
+        Mistake("command line", "--image", repr("".join(parts)), "SERVICE=PATH") for parts in named if not all(parts)
+    ]
+    if mistakes:
+        raise ConfigError("The command line has a mistake; nothing was contacted.", mistakes)
+    return chosen
+
+
+@contextmanager
+def _images(
+    fleet: Fleet, states: Mapping[str, HostState], request: Request, run: Run
+) -> Iterator[tuple[Mapping[str, Image], Pushing | None]]:
+    """Every wanted image with its digest by reference; what is pushed comes from this workstation."""
+    if fleet.environment.rollout.transfer is Transfer.PULL:
+        yield _digests(fleet, states), None
+        return
+    sources = {name: Path(path).expanduser() for name, _, path in (image.partition("=") for image in request.images)}
+    with prepared(fleet, sources, lambda text: run.say(Phase.NOTE, text)) as pushing:
+        yield pushing.images, pushing
 
 
 def _digests(fleet: Fleet, states: Mapping[str, HostState]) -> dict[str, Image]:
@@ -108,7 +146,15 @@ def _digests(fleet: Fleet, states: Mapping[str, HostState]) -> dict[str, Image]:
 class _Wanting:
     """What this run wants of each host, and the plan that follows from what a host looks like."""
 
-    def __init__(self, environment: Environment, request: Request, run: Run, digests: Mapping[str, Image]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        request: Request,
+        run: Run,
+        digests: Mapping[str, Image],
+        pushing: Pushing | None = None,
+    ) -> None:
+        self._pushing = pushing
         self._environment, self._force, self._run, self._digests = environment, request.force, run, digests
         self._signature = rolling.signature(request.root)
         self._targets = {target.name: target for target in environment.targets}
@@ -126,6 +172,7 @@ class _Wanting:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             force=self._force,
             page=render.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
+            pushes=self._pushing.pushes(host) if self._pushing else (),
             **self._signature,
         )
 

@@ -117,6 +117,7 @@ def _wanted(back: Return, environment: str, run: Run, request: Request) -> Wante
         target=back.target.id,
         left=back.left.id if back.left else "",
         force=False,
+        pushes=(),
         **rolling.signature(request.root),
     )
 

@@ -1,0 +1,225 @@
+"""Image archives on the workstation: those of `podman save` and `docker save`, OCI archives, OCI layout directories.
+
+It reads one image out of each and proves every byte of it before anything is sent. It sends nothing.
+
+Whatever the archive's form, the image is described anew by one manifest that names each layer by the digest of its
+plain tar. So equal images have equal digests wherever they were saved, and a host knows a layer that it has, however
+that layer once came to it. Source: containers/storage finds layers by that digest (LayersByUncompressedDigest).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import posixpath
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fabfile.commands.transfer import full_name
+from fabfile.errors import PreflightError
+from fabfile.model import Image
+from fabfile.remote.image_layer import CHUNK, GZIP, Layer, Piece, damaged, prove
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+_CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+_LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar"
+_INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: Manifests and configurations are small; what claims to be one and is larger is something else.
+_SMALL = 8 << 20
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """An image that was read and proved: its id is the digest of its configuration, `image` has the manifest's."""
+
+    image: Image
+    id: str
+    architecture: str
+    manifest: bytes
+    configuration: bytes
+    layers: tuple[Layer, ...]
+
+
+class _Archive:
+    """The files of an archive by name, whether they lie in a tar or in a directory."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source = source
+        self._members: dict[str, Piece] = {}
+        if not source.is_dir():
+            self._read_tar(_plain(source, folder))
+
+    def piece(self, name: str) -> Piece:
+        """A file of the archive. Raises PreflightError when there is none."""
+        found = self._find(name)
+        if found is None:
+            raise self.damaged(f"{name} is missing")
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether the archive has that file."""
+        return self._find(name) is not None
+
+    def blob(self, digest: object) -> Piece:
+        """A file of an OCI layout by its digest."""
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise self.damaged(f"{str(digest)[:80]!r} is no sha256 digest")
+        return self.piece(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+
+    def text(self, piece: Piece, digest: str = "") -> bytes:
+        """The bytes of a small file, proved to be those of the digest where one is given."""
+        if piece.size > _SMALL:
+            raise self.damaged(f"a description of {piece.size} bytes")
+        content = b"".join(piece.chunks())
+        if digest and _sha256(content) != digest:
+            raise self.damaged(f"{digest[:19]}… has other content than its digest says")
+        return content
+
+    def json(self, content: bytes) -> Any:
+        """JSON of the archive."""
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise self.damaged(f"a description cannot be read ({error})") from error
+
+    def damaged(self, why: str) -> PreflightError:
+        """The error for an archive that cannot be used."""
+        return damaged(self.source, why)
+
+    def _find(self, name: str) -> Piece | None:
+        if not self.source.is_dir():
+            return self._members.get(name)
+        path = self.source / name
+        return Piece(path, 0, path.stat().st_size) if path.is_file() else None
+
+    def _read_tar(self, path: Path) -> None:
+        links: dict[str, str] = {}
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    name = posixpath.normpath(member.name)
+                    if member.isreg():
+                        self._members[name] = Piece(path, member.offset_data, member.size)
+                    elif member.issym():
+                        links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                    elif member.islnk():
+                        links[name] = posixpath.normpath(member.linkname)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise self.damaged(str(error)) from error
+        self._members |= {name: self._members[to] for name, to in links.items() if to in self._members}
+
+
+def read(source: Path, image: Image, folder: Path, architecture: str) -> SavedImage:
+    """The image of that reference in an archive, or the only one there is; `folder` takes what has to be unpacked.
+
+    `architecture` picks one of a multi-platform image. Raises PreflightError unless every layer is whole.
+    """
+    archive = _Archive(source, folder)
+    try:
+        found = _docker(archive, image) if archive.has("manifest.json") else _oci(archive, image, architecture)
+        configuration, pieces = found
+        described = archive.json(configuration)
+        digests = described["rootfs"]["diff_ids"]
+        if len(digests) != len(pieces):
+            raise archive.damaged(f"{len(pieces)} layers where the image names {len(digests)}")
+        layers = tuple(prove(source, digest, piece) for digest, piece in zip(digests, pieces, strict=True))
+        labels = (described.get("config") or {}).get("Labels") or {}
+        manifest = _manifest(configuration, layers)
+        return SavedImage(
+            Image(image.repository, image.tag, _sha256(manifest), labels.get("org.opencontainers.image.revision", "")),
+            _sha256(configuration),
+            described.get("architecture", ""),
+            manifest,
+            configuration,
+            layers,
+        )
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise archive.damaged(f"a description is not of the expected form ({error!r})") from error
+
+
+def _docker(archive: _Archive, image: Image) -> tuple[bytes, list[Piece]]:
+    """Configuration and layers out of what `docker save` and `podman save` write."""
+    entries = archive.json(archive.text(archive.piece("manifest.json")))
+    named = [(entry.get("RepoTags") or [], entry) for entry in entries]
+    entry = _pick(archive, image, named)
+    configuration = archive.text(archive.piece(posixpath.normpath(entry["Config"])))
+    return configuration, [archive.piece(posixpath.normpath(name)) for name in entry["Layers"]]
+
+
+def _oci(archive: _Archive, image: Image, architecture: str) -> tuple[bytes, list[Piece]]:
+    """Configuration and layers out of an OCI layout. Source: the OCI image layout specification."""
+    entries = archive.json(archive.text(archive.piece("index.json")))["manifests"]
+    keys = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
+    named = [([(e.get("annotations") or {}).get(key, "") for key in keys], e) for e in entries]
+    chosen = _platform(entries, architecture) if len(entries) > 1 and not any(any(n) for n, _ in named) else None
+    chosen = chosen or _pick(archive, image, named)
+    manifest = archive.json(archive.text(archive.blob(chosen["digest"]), chosen["digest"]))
+    if chosen.get("mediaType") in _INDEX_TYPES or "manifests" in manifest:
+        chosen = _platform(manifest["manifests"], architecture)
+        if chosen is None:
+            raise PreflightError(f"{archive.source} has no image for linux/{architecture}. Nothing was touched.")
+        manifest = archive.json(archive.text(archive.blob(chosen["digest"]), chosen["digest"]))
+    configuration = archive.text(archive.blob(manifest["config"]["digest"]), manifest["config"]["digest"])
+    return configuration, [archive.blob(layer["digest"]) for layer in manifest["layers"]]
+
+
+def _platform(entries: Iterable[Mapping[str, Any]], architecture: str) -> Mapping[str, Any] | None:
+    wanted = {"os": "linux", "architecture": architecture}
+    for entry in entries:
+        if wanted.items() <= (entry.get("platform") or {}).items():
+            return entry
+    return None
+
+
+def _pick(archive: _Archive, image: Image, named: list[tuple[list[str], Mapping[str, Any]]]) -> Mapping[str, Any]:
+    """The entry of that reference or, in an archive of one image, whatever its name."""
+    full = f"{full_name(image.repository)}:{image.tag or 'latest'}"
+    wanted = {image.reference, full, f"localhost/{image.reference}"}
+    for candidates in (wanted, {image.tag or "latest"}):
+        found = [entry for names, entry in named if candidates & {*names}]
+        if len(found) == 1:
+            return found[0]
+    if len(named) == 1:
+        return named[0][1]
+    there = ", ".join(sorted({name for names, _ in named for name in names if name})) or "images without a name"
+    raise PreflightError(
+        f"{archive.source} does not have {image.reference}; it has: {there}. Nothing was touched.",
+        next_step=f"save that one: podman save --output FILE {image.reference}",
+    )
+
+
+def _manifest(configuration: bytes, layers: Iterable[Layer]) -> bytes:
+    """The one description of the image, equal bytes for equal images."""
+    content = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": _CONFIG_TYPE, "size": len(configuration), "digest": _sha256(configuration)},
+        "layers": [{"mediaType": _LAYER_TYPE, "size": layer.size, "digest": layer.digest} for layer in layers],
+    }
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _plain(source: Path, folder: Path) -> Path:
+    """The archive itself or, where it is compressed as a whole, unpacked into `folder`."""
+    with source.open("rb") as file:
+        if file.read(2) != GZIP:
+            return source
+    path = folder / f"{_sha256(str(source).encode())[7:19]}.tar"
+    try:
+        with gzip.open(source) as packed, path.open("wb") as out:
+            shutil.copyfileobj(packed, out, CHUNK)
+    except (OSError, EOFError, zlib.error) as error:
+        raise PreflightError(f"{source} cannot be unpacked ({error}). Nothing was touched.") from error
+    return path
+
+
+def _sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
