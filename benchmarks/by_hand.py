@@ -61,9 +61,7 @@ def _plan(host: OnTheHost, environment: Environment) -> Plan:
 
 def _pinned(host: OnTheHost, app: Application) -> Application:
     digests = observe.resolve(host, [service.image for service in app.services])
-    services = [
-        replace(service, image=service.image.with_digest(digests[service.image.reference])) for service in app.services
-    ]
+    services = [replace(service, image=digests[service.image.reference]) for service in app.services]
     return replace(app, services=tuple(services))
 
 
