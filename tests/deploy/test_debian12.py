@@ -1,4 +1,4 @@
-"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, reboot."""
+"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, rollback, reboot."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def old(worker_id: str) -> Iterator[Site]:
 def test_debian12_host_is_upgraded_and_survives_a_bad_release(old: Site) -> None:
     assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
     assert (old.deploy("exits-at-once")[0], old.versions()) == (1, ["v2"])
+
+
+def test_debian12_rollback_takes_the_kept_container_that_once_crashed_and_one_made_anew(old: Site) -> None:
+    host = old.lab.hosts[0]
+    assert old.run("rollback")[0] == 0
+    name = next(name for name, runs in old.running(host).items() if runs and "backend" in name)
+    host.sh(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {name})", user="deploy")
+    restarts = f"podman inspect --format '{{{{.State.Running}}}} {{{{.RestartCount}}}}' {name}"
+    wait_until(lambda: host.sh(restarts, user="deploy").stdout.strip() == "true 1", "the restart")
+    assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
+    code, output = old.run("rollback")
+    assert (code, old.versions(), output.count("start the kept") > 1) == (0, ["v1"], True), output
 
 
 def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
