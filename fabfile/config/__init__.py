@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fabfile import model
+from fabfile.errors import Mistake
+
+if TYPE_CHECKING:
+    from fabfile.config.explaining import Explained
 
 
 def load(
@@ -35,3 +40,24 @@ def environments(root: Path) -> tuple[str, ...]:
     from fabfile.config.locating import list_environments
 
     return list_environments(root)
+
+
+def explain(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
+    """Every effective value of an environment and where it came from, secrets masked. Raises ConfigError."""
+    from fabfile.config.explaining import explain_environment
+
+    return explain_environment(environment, root=root, hosts=hosts, tag=tag)
+
+
+def clashes(environments: Sequence[model.Environment]) -> tuple[Mistake, ...]:
+    """What two environments both claim on a host that they share."""
+    from fabfile.config import together
+
+    return together.clashes(environments)
+
+
+def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...]:
+    """What of this machine's own files would spoil a run: a readable env file, a host without a known key."""
+    from fabfile.config import together
+
+    return together.warnings(environment, root)

@@ -31,6 +31,18 @@ def read_env(path: Path, findings: Findings) -> dict[str, str] | None:
     return values
 
 
+def env_lines(path: Path) -> dict[str, int]:
+    """The line on which each key of a readable env file stands."""
+    from dotenv.parser import parse_stream
+
+    text = path.read_text(encoding="utf-8-sig")
+    return {
+        binding.key: binding.original.line + _blank_lines(binding.original.string)
+        for binding in parse_stream(io.StringIO(text))
+        if binding.key is not None
+    }
+
+
 def _blank_lines(text: str) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 

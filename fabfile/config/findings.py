@@ -61,10 +61,15 @@ def is_secret(key: str) -> bool:
     return bool(_SECRET_NAME.search(key)) and not _PATH_NAME.search(key)
 
 
+def conceals(key: str, value: str) -> bool:
+    """Whether a value must not be shown: a secret by the name of its key, or an address with a password in it."""
+    return is_secret(key) or bool(_CREDENTIALS.search(value))
+
+
 def shown(value: object, key: str = "") -> str:
     """A value as a message may quote it: escaped, shortened, and hidden where it is or holds a secret."""
     text = value if isinstance(value, str) else str(value)
-    if is_secret(key) or _CREDENTIALS.search(text):
+    if conceals(key, text):
         return f"a hidden value of {len(text)} characters"
     quoted = repr(text)
     return quoted if len(quoted) <= _LONGEST_SHOWN else f"{quoted[: _LONGEST_SHOWN - 1]}…"

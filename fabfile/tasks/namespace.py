@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import lab, main, upkeep
+from fabfile.tasks import configuration, lab, main, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -13,5 +13,6 @@ namespace = Collection(
     main.status,
     main.history,
     upkeep.maintenance,
+    config=Collection.from_module(configuration, name="config"),
     lab=Collection.from_module(lab, name="lab"),
 )

@@ -6,7 +6,7 @@ import http.client
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -18,9 +18,13 @@ pytestmark = pytest.mark.xdist_group("maintenance")
 Answer = tuple[int, str | None, str]
 
 
-def ask(host: Host, path: str, method: str = "GET", connection: http.client.HTTPConnection | None = None) -> Answer:
+def ask(host: Host, path: str, method: str = "GET") -> Answer:
     """Status, Retry-After and body of one request."""
-    connection = connection or http.client.HTTPConnection(host.address, 80, timeout=10)
+    with closing(http.client.HTTPConnection(host.address, 80, timeout=10)) as connection:
+        return asked(connection, path, method)
+
+
+def asked(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> Answer:
     connection.request(method, path, headers={"Host": DOMAIN}, body=b"x=1" if method == "POST" else None)
     response = connection.getresponse()
     return response.status, response.getheader("Retry-After"), response.read().decode()
@@ -33,13 +37,13 @@ def visitors(host: Host) -> Iterator[Counter[tuple[int, str | None]]]:
     done = threading.Event()
 
     def visit() -> None:
-        connection = http.client.HTTPConnection(host.address, 80, timeout=10)
-        while not done.is_set():
-            try:
-                seen[ask(host, "/api/version", connection=connection)[:2]] += 1
-            except (OSError, http.client.HTTPException):
-                seen[-1, None] += 1
-                connection.close()
+        with closing(http.client.HTTPConnection(host.address, 80, timeout=10)) as connection:
+            while not done.is_set():
+                try:
+                    seen[asked(connection, "/api/version")[:2]] += 1
+                except (OSError, http.client.HTTPException):
+                    seen[-1, None] += 1
+                    connection.close()
 
     threads = [threading.Thread(target=visit) for _ in range(4)]
     for thread in threads:
@@ -72,23 +76,23 @@ def test_maintenance_switched_under_load_gives_nothing_but_200_and_503_with_retr
 
 
 def test_maintenance_put_up_by_hand_stays_through_a_deploy(site: Site) -> None:
-    assert site.run("maintenance", "on")[0] == 0
+    assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
 
-    code, output = site.deploy("v2")
+    code, output = site.deploy("v2", "--hosts", "web1")
 
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
-    assert site.run("maintenance", "off")[0] == 0
-    assert site.versions() == ["v2", "v2"]
+    assert site.run("maintenance", "off", "--hosts", "web1")[0] == 0
+    assert site.versions() == ["v2", "v1"]
 
 
 def test_maintenance_mode_goes_with_the_setting(site: Site) -> None:
     site.edit_env(MAINTENANCE_MODE="true")
-    code, output = site.deploy("v1")
+    code, output = site.deploy("v1", "--hosts", "web1")
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
     assert "put the maintenance page up" in output
 
     site.edit_env(MAINTENANCE_MODE="false")
-    code, output = site.deploy("v1")
+    code, output = site.deploy("v1", "--hosts", "web1")
 
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 200), output
 

@@ -1,0 +1,154 @@
+"""Every effective value of an environment and where it came from. It reads the files again and decides nothing.
+
+A secret leaves this module as its mask, never as its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fabfile import model
+from fabfile.config.envfile import env_lines, read_env
+from fabfile.config.findings import Findings, conceals
+from fabfile.config.loading import load_environment
+from fabfile.config.locating import Located, locate
+from fabfile.config.services import Services
+from fabfile.config.settings import KEYS, Settings
+from fabfile.config.validation import validate
+from fabfile.config.yamlfile import read_yaml
+
+#: What stands in the place of a secret.
+MASK = "••••••"
+
+
+@dataclass(frozen=True)
+class Effective:
+    """One value as it holds, and the place that gave it."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An environment, the values of its rollout, and for each chosen host its keys and what follows from them."""
+
+    environment: model.Environment
+    rollout: tuple[Effective, ...]
+    keys: tuple[tuple[str, tuple[Effective, ...]], ...]
+    derived: tuple[tuple[str, tuple[Effective, ...]], ...]
+
+
+def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str], tag: str) -> Explained:
+    """Read the files and say what holds. Raises ConfigError with every mistake."""
+    loaded = load_environment(environment, root=root, hosts=hosts, tag=tag, strict=False)
+    findings = Findings(root.resolve())
+    found = locate(environment, root.resolve(), findings)
+    sources = _Sources(found, findings, tag)
+    return Explained(
+        environment=loaded,
+        rollout=tuple(_rollout(found, findings, loaded.rollout)),
+        keys=tuple((target.name, tuple(sources.keys(target.name))) for target in loaded.targets),
+        derived=tuple((target.name, tuple(_derived(target))) for target in loaded.targets),
+    )
+
+
+class _Sources:
+    """The texts of the three files, by key."""
+
+    def __init__(self, found: Located, findings: Findings, tag: str) -> None:
+        self._found, self._tag = found, tag
+        self._base = read_env(found.env_file, findings) or {}
+        self._lines = env_lines(found.env_file)
+        self._env_name, self._inventory_name = findings.name(found.env_file), findings.name(found.file)
+        path = found.beside(found.entry.services_file)
+        content = read_yaml(path, findings, remedy="") or {}
+        services = validate(Services, content, findings.name(path), findings)
+        self._services_name = findings.name(path)
+        self._services = services.services if services else ()
+
+    def keys(self, host: str) -> Iterator[Effective]:
+        """Each key that the suite or a service knows, then those that nothing uses."""
+        named = [key for service in self._services for key in service.named_keys()]
+        for key in dict.fromkeys((*KEYS, *named, *self._base)):
+            value, source = self._one(host, key)
+            yield Effective(key, MASK if value and conceals(key, value) else value, source)
+
+    def _one(self, host: str, key: str) -> tuple[str, str]:
+        overrides = self._found.entry.hosts[host].env
+        if key == "APP_VERSION" and self._tag:
+            return self._tag, "--tag"
+        if key in overrides:
+            return overrides[key], f"{self._inventory_name} environments.{self._found.name}.hosts.{host}.env"
+        if self._base.get(key):
+            return self._base[key], f"{self._env_name} line {self._lines[key]}"
+        for service in self._services:
+            if key == service.port and service.default_port is not None:
+                return str(service.default_port), f"{self._services_name} {service.name}.default_port"
+        field = Settings.model_fields.get(key.lower())
+        default = field.default if field is not None else ""
+        return ("" if default is None else _plain(default)), "default" if field is not None else "not set"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rollout(found: Located, findings: Findings, rollout: model.Rollout) -> Iterator[Effective]:
+    written = found.entry.rollout.model_fields_set
+    for name, value in asdict(rollout).items():
+        place = f"{findings.name(found.file)} environments.{found.name}.rollout.{name}"
+        yield Effective(name, _plain(value), place if name in written else "default")
+
+
+def _derived(target: model.Target) -> Iterator[Effective]:
+    """What follows from the keys, host by host."""
+    app = target.application
+    scheme, port, usual = ("https", app.https_port, 443) if app.tls else ("http", app.http_port, 80)
+    rows = [
+        (
+            "login",
+            f"{target.user}@{target.address} port {target.port}" + (f" through {target.jump}" if target.jump else ""),
+        ),
+        ("setup login", target.setup_user),
+        ("roles", ", ".join(target.roles)),
+        ("groups", ", ".join(target.groups)),
+        ("identity file", target.identity_file),
+        ("public address", f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}")),
+        ("home on the host", app.home),
+        ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s stable port" if app.full_chain else ""),
+    ]
+    for service in app.services:
+        rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
+    for name, value in rows:
+        yield Effective(name, value or "none", "derived")
+
+
+def _service(app: model.Application, service: model.Service) -> Iterator[tuple[str, str]]:
+    gate, drain = service.gate, service.drain
+    yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
+    yield "stable port", str(service.stable_port)
+    for color in model.Color:
+        yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
+    yield (
+        "gate",
+        f"{gate.path}: {gate.passes} passes, every {gate.interval_seconds:g} s, answers within "
+        f"{gate.timeout_seconds:g} s, start period {gate.start_period_seconds:g} s, {gate.retries} failures end it, "
+        f"deadline {gate.deadline_seconds:g} s",
+    )
+    yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
+    yield "routes", ", ".join(route.prefix + (" (stream)" if route.stream else "") for route in service.routes)
+    mounts = (
+        f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}" for mount in service.mounts
+    )
+    yield "mounts", ", ".join(mounts)
+    yield "alias", service.alias
+    memory = f"{service.memory_bytes // 1024**2} MiB" if service.memory_bytes else "no memory limit"
+    yield "limits", f"{memory}, {f'{service.cpus:g} CPUs' if service.cpus else 'no CPU limit'}"
+    yield "restart policy", service.restart_policy
+    yield "environment keys", ", ".join(key for key, _ in service.env)

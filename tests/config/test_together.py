@@ -1,0 +1,89 @@
+"""What only shows when environments, or this machine's files, are looked at together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile import config
+from fabfile.config.together import unknown_hosts
+from fabfile.errors import Mistake
+from tests.config.project import ENV, Project
+
+BOTH = """\
+environments:
+  demo:
+    hosts: {web1: {address: 192.0.2.11}}
+  other:
+    hosts: {box: {address: ADDRESS}}
+"""
+APART = {
+    "APP_NAME": "other",
+    "DOMAIN_NAME": "other.example.org",
+    "DATABASE_PATH": "/srv/other/data/o.db",
+    "UPLOADS_PATH": "/srv/other/uploads",
+    "BACKEND_PORT": "8180",
+    "FRONTEND_PORT": "7101",
+}
+
+
+def clashes(project: Project, changes: dict[str, str], address: str = "192.0.2.11") -> tuple[Mistake, ...]:
+    project.write("hosts.yaml", BOTH.replace("ADDRESS", address))
+    values = {**ENV, **APART, **changes}
+    project.write("deploy/other.env", "\n".join(f"{key}={value}" for key, value in values.items()))
+    return config.clashes([project.load("demo"), project.load("other")])
+
+
+def test_clashes_environments_kept_apart_have_none(project: Project) -> None:
+    assert clashes(project, {}) == ()
+
+
+def test_clashes_on_different_hosts_have_none(project: Project) -> None:
+    assert clashes(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"APP_NAME": "memoryark"}, "APP_NAME memoryark in both"),
+        ({"BACKEND_PORT": "8080"}, "port 8080 as backend's stable port and as backend's stable port"),
+        ({"FRONTEND_PORT": "8080"}, "port 8080 as backend's stable port and as frontend's stable port"),
+        ({"BACKEND_PORT": "18080"}, "port 18080 as backend's blue port and as backend's stable port"),
+        ({"NGINX_PORT": "7001"}, "port 7001, public in the one and a service's in the other"),
+        ({"DOMAIN_NAME": "files.example.org"}, "DOMAIN_NAME files.example.org on one public port"),
+        ({"DATABASE_PATH": ENV["DATABASE_PATH"]}, f"{ENV['DATABASE_PATH']} as DATABASE_PATH and as DATABASE_PATH"),
+        ({"UPLOADS_BACKUP_PATH": ENV["UPLOADS_PATH"]}, "/srv/memoryark/uploads as UPLOADS_PATH and as UPLOADS_BACKUP"),
+    ],
+)
+def test_clashes_what_both_claim_is_a_mistake(changes: dict[str, str], found: str, project: Project) -> None:
+    mistakes = clashes(project, changes)
+
+    assert any(mistake.found.startswith(found) for mistake in mistakes), mistakes
+    assert mistakes[0].file == "demo and other"
+
+
+def test_warnings_env_file_that_others_can_read(project: Project) -> None:
+    (project.root / "deploy/demo.env").chmod(0o640)
+    assert "its mode is 0640" in config.local_warnings(project.load(), project.root)[0]
+
+    (project.root / "deploy/demo.env").chmod(0o600)
+    assert not any("mode" in warning for warning in config.local_warnings(project.load(), project.root))
+
+
+def test_unknown_hosts_are_named_with_the_line_that_adds_them(project: Project) -> None:
+    project.write("known_hosts", "192.0.2.11 ssh-ed25519 AAAA\n")
+
+    found = unknown_hosts(project.load())
+
+    assert len(found) == 1
+    assert found[0].startswith("web2: no known_hosts file has a key for 192.0.2.12; ssh-keyscan 192.0.2.12 >>")
+
+
+def test_unknown_hosts_alias_of_ssh_config_is_not_judged(project: Project) -> None:
+    project.edit("hosts.yaml", "192.0.2.12", "second")
+    project.write("known_hosts", "192.0.2.11 ssh-ed25519 AAAA\n")
+    (Path.home() / ".ssh").mkdir()
+    (Path.home() / ".ssh" / "config").write_text("Host first second\n  HostName 192.0.2.12\n")
+
+    assert unknown_hosts(project.load()) == ()
