@@ -53,6 +53,11 @@ class Output:
                 except (OSError, ValueError):
                     self._leave()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the reader went away, so that nothing more is written."""
+        return self._gone
+
     def isatty(self) -> bool:
         """Whether a person reads along on a terminal."""
         return is_terminal(self._stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, lab, main, upkeep
+from fabfile.tasks import configuration, lab, looking, main, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -14,5 +14,6 @@ namespace = Collection(
     main.history,
     upkeep.maintenance,
     config=Collection.from_module(configuration, name="config"),
+    looking.logs,
     lab=Collection.from_module(lab, name="lab"),
 )

@@ -1,0 +1,76 @@
+"""The tasks that look into what runs: logs, exec, shell, inspect. Signatures and help only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.tasks import task
+
+from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
+
+_ENV = {"env": "the environment in hosts.yaml to act on (there is no default)"}
+_HOSTS = {
+    "host": "only these hosts, groups or roles, separated by commas",
+    "hosts": "the same as --host",
+}
+_SERVICE = {"service": "only these services, separated by commas; may be given more than once"}
+
+
+def words_of(given: list[str]) -> tuple[str, ...]:
+    """What an option that may repeat and takes commas was given, one after the other."""
+    return tuple(word.strip() for value in given for word in value.split(",") if word.strip())
+
+
+@task(
+    iterable=["service"],
+    help=_ENV
+    | _HOSTS
+    | {
+        "service": f"{_SERVICE['service']}; also nginx, and units for the application's systemd units",
+        "since": "90s, 10m, 2h, 1d or a time such as 2026-11-23T07:00:00",
+        "lines": "how many lines of each log at the most; 100 without --since, 0 for all",
+        "tail": "the same as --lines",
+        "follow": "go on as lines come, from color to color, until Ctrl-C (exit 0)",
+        "grep": "only lines in which this regular expression is found",
+        "color": "blue or green instead of the color that serves",
+        "all-colors": "both colors, a failed candidate that was kept too",
+        "json": "one JSON object per line on stdout",
+    },
+)
+def logs(
+    context: Any,
+    service: list[str],
+    env: str | None = None,
+    host: str = "",
+    hosts: str = "",
+    since: str = "",
+    lines: str = "",
+    tail: str = "",
+    follow: bool = False,
+    grep: str = "",
+    color: str = "",
+    all_colors: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what the services of all hosts log, merged by time, or follow it."""
+    from fabfile.workflows.logs import Request
+    from fabfile.workflows.logs import logs as run
+
+    request = Request(
+        env,
+        ROOT,
+        chosen_hosts(context, _both(host, hosts)),
+        words_of(service),
+        since,
+        lines or tail,
+        grep,
+        color,
+        all_colors=all_colors,
+        follow=follow,
+        json=json,
+    )
+    end_with(lambda: run(request))
+
+
+def _both(host: str, hosts: str) -> str:
+    return ",".join(word for word in (host, hosts) if word)
