@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fabfile.commands.shell import Script
 from fabfile.errors import ConnectionDropped, HostUnreachable
 from fabfile.model import Target
+from fabfile.remote import terminal
 from fabfile.remote.host import Answer, Cancelled
 from fabfile.remote.image_server import Offer, offered
 
@@ -85,6 +87,24 @@ class FabricHost:
         """Let the host fetch images from here while the block runs; gives what tells its script where."""
         return offered(self._transport(), offer, self.name)
 
+    def converse(self, command: str, keys: int, screen: int) -> int:
+        """Run the command line on a terminal of its own, joined to this one; its exit status.
+
+        Raises HostUnreachable when it could not be begun, ConnectionDropped when the connection was lost.
+        """
+        channel = self._open_channel(command, kind=os.environ.get("TERM", "dumb"))
+        self.executions += 1
+        try:
+            terminal.converse(channel, keys, screen)
+            if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
+                raise EOFError("the host closed the channel without a status")
+            return int(channel.exit_status)
+        except (EOFError, OSError) as error:
+            raise ConnectionDropped(f"{self.name}: the connection dropped ({error}).") from error
+        finally:
+            with contextlib.suppress(OSError, EOFError):
+                channel.close()
+
     def close(self) -> None:
         """Close the connection and the hop it went through."""
         connection, self._connection = self._connection, None
@@ -96,14 +116,16 @@ class FabricHost:
         transport = self._transport()
         return str(transport.get_remote_server_key().fingerprint)
 
-    def _open_channel(self) -> Channel:
+    def _open_channel(self, command: str = "exec sh -s", *, kind: str = "") -> Channel:
         from paramiko import SSHException
 
         for attempt in (1, 2):
             transport = self._transport()
             try:
                 channel = transport.open_session(timeout=self._connect_seconds)
-                channel.exec_command("exec sh -s")
+                if kind:
+                    channel.get_pty(kind)
+                channel.exec_command(command)
             except (SSHException, EOFError, OSError) as error:
                 self.close()
                 if attempt == 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from threading import Event
 
@@ -12,10 +11,10 @@ from fabfile.errors import ConnectionDropped, HostUnreachable
 from fabfile.model import Application
 from fabfile.model.logs import LogLine
 from fabfile.remote.host import Cancelled, StreamingHost
+from fabfile.remote.listening import listen
 
 #: How long a host that dropped is left alone before it is tried again.
 PAUSE_SECONDS = 2.0
-_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,7 @@ def follow(
     """
     ended = Event()
     followers = [_Follower(one, wanted, on_line, ended) for one in readings]
-    with ThreadPoolExecutor(max_workers=max(1, len(followers))) as pool:
-        futures = [pool.submit(follower.run) for follower in followers]
-        pending = set(futures)
-        try:
-            while pending and not gone():
-                _, pending = wait(pending, timeout=_LOOK_SECONDS)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            ended.set()
-    results = [future.result() for future in futures]
-    return all(results)
+    return all(listen([follower.run for follower in followers], ended, gone))
 
 
 class _Follower:

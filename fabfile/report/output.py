@@ -44,6 +44,17 @@ class Output:
                     self._leave()
         return len(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, where the stream is one of bytes below, and hand them over."""
+        with self._lock:
+            if not self._gone:
+                try:
+                    self._stream.flush()
+                    self._stream.buffer.write(data)
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    self._leave()
+
     def flush(self) -> None:
         """Hand over what was written."""
         with self._lock:

@@ -24,8 +24,8 @@ COMMON = {
 }
 
 
-def end_with(work: Callable[[], ExitCode]) -> None:
-    """Do the work; leave through invoke's Exit with the documented code, the error's text on stderr.
+def end_with(work: Callable[[], int]) -> None:
+    """Do the work; leave through invoke's Exit with its code, the error's text on stderr.
 
     SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began; so does SIGINT where a shell ignores it.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
@@ -74,3 +76,33 @@ def logs(
 
 def _both(host: str, hosts: str) -> str:
     return ",".join(word for word in (host, hosts) if word)
+
+
+@task(
+    name="exec",
+    help=_ENV | _HOSTS | {"service": "in which service's container; without it the first one of services.yaml"},
+)
+def execute(context: Any, env: str | None = None, service: str = "", host: str = "", hosts: str = "") -> None:
+    """Run the command behind `--` in the active container of each host."""
+    from fabfile.workflows.inside import Request
+    from fabfile.workflows.inside import execute as run
+
+    request = Request(env, ROOT, chosen_hosts(context, _both(host, hosts)), service, _remainder())
+    end_with(lambda: run(request))
+    # `fab` takes what is behind `--` for a command of its own on the host: it does not get there.
+    raise Exit(code=0)
+
+
+@task(help=_ENV | {"host": "the host", "service": "in which service's container; without it the first one"})
+def shell(context: Any, env: str | None = None, service: str = "", host: str = "") -> None:
+    """Open a shell in the active container of one host."""
+    from fabfile.workflows.inside import Request
+    from fabfile.workflows.inside import shell as run
+
+    request = Request(env, ROOT, chosen_hosts(context, host), service)
+    end_with(lambda: run(request))
+
+
+def _remainder() -> tuple[str, ...]:
+    """The words behind `--` as they were typed: invoke's own remainder is joined by blanks, their bounds lost."""
+    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()

@@ -15,5 +15,7 @@ namespace = Collection(
     upkeep.maintenance,
     config=Collection.from_module(configuration, name="config"),
     looking.logs,
+    looking.execute,
+    looking.shell,
     lab=Collection.from_module(lab, name="lab"),
 )
