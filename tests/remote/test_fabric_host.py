@@ -13,7 +13,7 @@ import pytest
 
 from fabfile.commands.shell import Script
 from fabfile.errors import ConnectionDropped, HostUnreachable, RollingError
-from fabfile.remote.fabric_host import load_key
+from fabfile.remote.connecting import load_key
 from tests.commands.running import Signal
 from tests.remote.sshd import Sshd, free_port
 
