@@ -13,6 +13,7 @@ import pytest
 
 from fabfile import render
 from fabfile.commands import definition, journal, lock, maintenance, podman, record, setup, state, transfer
+from fabfile.commands import definition, inside, journal, lock, logs, maintenance, podman, record, setup, state
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
@@ -115,6 +116,20 @@ def of_upkeep(app: Application) -> Iterator[tuple[str, Script]]:
         yield f"locked-maintenance-{name}", opening.under_lock(app, HOLDER, body, seconds=9)
 
 
+def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
+    service = app.services[0].name
+    for name, wanted in {
+        "plain": logs.Wanted(),
+        "since": logs.Wanted(logs.Since(600), 0, Color.GREEN),
+        "both": logs.Wanted(logs.Since(moment="2026-11-23T07:00:00Z"), both=True),
+    }.items():
+        yield f"logs-{name}", logs.fetch(app, [service, logs.NGINX, logs.UNITS], wanted)
+        for source in (service, logs.NGINX, logs.UNITS):
+            yield f"follow-{source}-{name}", logs.follow(app, source, wanted)
+    yield "exec", inside.execute(app, service, ["echo", "it's", "$HOME"])
+    yield "shell", Script(inside.shell(app, service))
+
+
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
     files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app))
     items = setup.items(app, "deploy", files)
@@ -133,7 +148,7 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        for name, script in (*of_a_stage(app), *of_looking(app), *of_upkeep(app), *of_setup(app)):
+        for name, script in (*of_a_stage(app), *of_looking(app), *of_logs(app), *of_upkeep(app), *of_setup(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
         yield f"installed-{name}", render.host_program(name)

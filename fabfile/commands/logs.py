@@ -50,7 +50,7 @@ note() { printf '%s\\tnote\\t%s\\n' "$1" "$2"; }
 lately() { date -u -d '5 seconds ago' +%Y-%m-%dT%H:%M:%SZ; }
 runs() { [ "$(podman container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
 marked() { sed -u "s/^/$1\\t$2\\t/"; }
-whole() { marked "$1" "$2" | sed '$a\\'; }
+whole() { marked "$1" "$2" | awk 1; }
 unreadable=0"""
 _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 
@@ -58,7 +58,7 @@ _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 def fetch(app: Application, sources: Sequence[str], wanted: Wanted) -> Script:
     """Print what the sources have logged; exits UNREADABLE_STATUS when one could not be read."""
     parts = [_fetch_source(app, source, wanted) for source in sources]
-    return journal.direct(_COMMON, _since(wanted.since), *parts, _END)
+    return journal.direct(_COMMON, _since(wanted, *sources), *parts, _END)
 
 
 def follow(app: Application, source: str, wanted: Wanted) -> Script:
@@ -69,16 +69,18 @@ def follow(app: Application, source: str, wanted: Wanted) -> Script:
     """
     body = _follow_source(app, source, wanted)
     let_go = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nwait"
-    return journal.direct(_COMMON, _since(wanted.since), f"note {quote(source)} ''", body, let_go, _END)
+    return journal.direct(_COMMON, _since(wanted, source), f"note {quote(source)} ''", body, let_go, _END)
 
 
-def _since(since: Since | None) -> str:
-    """Set `since` to a moment that Podman, find and journalctl understand alike; '' for the beginning."""
-    if since is None:
+def _since(wanted: Wanted, *sources: str) -> str:
+    """Set `since` to a moment that Podman and date understand alike; '' for the beginning. Nginx's files need none."""
+    if set(sources) == {NGINX}:
+        return ""
+    if wanted.since is None:
         return "since="
-    if since.ago_seconds is None:
-        return f"since={quote(since.moment)}"
-    return f'since=$(date -u -d "@$(($(date +%s) - {since.ago_seconds}))" +%Y-%m-%dT%H:%M:%SZ)'
+    if wanted.since.ago_seconds is None:
+        return f"since={quote(wanted.since.moment)}"
+    return f'since=$(date -u -d "@$(($(date +%s) - {wanted.since.ago_seconds}))" +%Y-%m-%dT%H:%M:%SZ)'
 
 
 def _is_service(app: Application, source: str) -> bool:
