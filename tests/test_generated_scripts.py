@@ -91,6 +91,8 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     yield "attach", journal.attach(app.home, "run", "step", seconds=3)
     yield "abort", journal.direct(journal.abort(app.home, "run"))
     yield "renew", journal.direct(lock.renew(app.home, "token", lease_seconds=9))
+    yield "lock-look", journal.direct(lock.look(app.home))
+    yield "take-away", journal.direct(lock.take_away(app.home, "token"))
     yield "release", journal.direct(lock.release(app.home, "token"))
 
 

@@ -18,7 +18,7 @@ DIED_STATUS = 43
 #: How long a stage waits for another one on the host, or for the host's boot program, to end.
 WAIT_SECONDS = 120
 #: Exit status of a stage that waited in vain.
-BUSY_STATUS = 44
+BUSY_STATUS = lock.BUSY_STATUS
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
 

@@ -16,6 +16,10 @@ HELD_STATUS = 40
 #: Exit status of a stage whose token is no longer the lock's.
 LOST_STATUS = 41
 
+#: Exit status of what waited in vain for a stage to end.
+BUSY_STATUS = 44
+#: How the token of a lock begins that a person took by hand, with no run behind it.
+MANUAL = "manual-"
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\uffff]")
 
 
@@ -92,6 +96,37 @@ def release(home: str, token: str) -> str:
   cd {quote(home + "/lock")} || exit
   if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" = {quote(token)} ]; then rm -f held; fi
 ) 9> {quote(home + "/lock/guard")}"""
+
+
+def is_manual(lock: Lock) -> bool:
+    """Whether a person took the lock by hand."""
+    return lock.token.startswith(MANUAL)
+
+
+def look(home: str) -> str:
+    """Print the host's time, whether a stage runs now, and the holder's lines if there is one; waits for nothing."""
+    stage = quote(home + "/lock/stage")
+    return f"""\
+echo "now=$(date +%s)"
+if [ -e {stage} ] && ! flock -n {stage} true; then echo stage=yes; else echo stage=no; fi
+cat {quote(home + "/lock/held")} 2>/dev/null || :"""
+
+
+def take_away(home: str, token: str) -> str:
+    """Free the lock of that holder, whoever it is; exits BUSY_STATUS, lock untouched, while a stage runs there.
+
+    Nothing happens when another holds it by now.
+    """
+    return f"""\
+(
+  flock -n -E {BUSY_STATUS} 8
+{release(home, token)}
+) 8> {quote(home + "/lock/stage")}"""
+
+
+def stage_runs(text: str) -> bool:
+    """Whether `look` found that a stage runs."""
+    return "stage=yes" in text.splitlines()
 
 
 def parse(text: str) -> Lock | None:

@@ -109,14 +109,15 @@ def _fetch_container(app: Application, service: str, color: Color, wanted: Wante
     missing = "" if wanted.both else "\nunreadable=1"
     return f"""\
 if podman container exists {quote(name)}; then
-  {_podman_logs(wanted)} {quote(name)} 2>&1 | whole {quote(service)} {color.value}
+  {_podman_logs(wanted, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(wanted)} | whole {quote(service)} {color.value}
 else
   note {quote(service)} {quote(f"there is no container {name}")}{missing}
 fi"""
 
 
-def _podman_logs(wanted: Wanted, *options: str) -> str:
-    tail = ("--tail", str(wanted.lines)) if wanted.lines else ()
+def _podman_logs(wanted: Wanted, *options: str, pieces: int = 1) -> str:
+    """The last lines, for lines that were written in so many pieces: Podman counts each piece as a line."""
+    tail = ("--tail", str(wanted.lines * pieces)) if wanted.lines else ()
     return words("podman", "logs", "--timestamps", *tail, *options) + ' ${since:+--since "$since"}'
 
 

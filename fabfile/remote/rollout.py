@@ -15,7 +15,6 @@ from fabfile.commands import lock as locks
 from fabfile.errors import (
     HostUnreachable,
     Interrupted,
-    LockHeld,
     LockLost,
     RollingError,
     UndoFailed,
@@ -24,7 +23,7 @@ from fabfile.model import Application, HostResult, HostState, HostSummary, Lock,
 from fabfile.plans import opening
 from fabfile.plans.batches import split
 from fabfile.plans.step import Change, Plan
-from fabfile.remote import execute, observe
+from fabfile.remote import execute, locking, observe
 from fabfile.remote.execute import Run
 from fabfile.remote.host import Host
 
@@ -91,21 +90,14 @@ class _Rolling:
 
     def lock_all(self, members: list[Member]) -> list[Member]:
         """Lock the first host alone, then the rest: of runs that start together the first host lets one through."""
-        locked: list[Member] = []
-        try:
-            for group in (members[:1], members[1:]):
-                results = self._each(group, self._lock_one, lambda _, error: error)
-                locked += [result for result in results if isinstance(result, Member)]
-                errors = [result for result in results if isinstance(result, RollingError)]
-                if errors:
-                    raise errors[0]
-                if self._run.cancelled.is_set():
-                    raise Interrupted("interrupted before anything was changed.")
-        except RollingError:
-            for member in locked:
-                execute.unlock(member.host, member.plan, self._run)
-            raise
-        return locked
+
+        def take(group: Sequence[Member]) -> list[Member | RollingError]:
+            results = self._each(group, self._lock_one, lambda _, error: error)
+            if self._run.cancelled.is_set():
+                results.append(Interrupted("interrupted before anything was changed."))
+            return results
+
+        return locking.in_turn(members, take, lambda member: execute.unlock(member.host, member.plan, self._run))
 
     def _lock_one(self, member: Member) -> Member | RollingError:
         self._run.say(Phase.STARTED, "take the lock", member.name, "lock")
@@ -114,17 +106,18 @@ class _Rolling:
             held = self._take(member)
         except RollingError as error:
             self._run.say(Phase.FAILED, "take the lock", member.name, "lock", 0, error.message)
-            if not isinstance(error, HostUnreachable) and not _is_held(error):
+            if not isinstance(error, HostUnreachable) and not locking.is_held(error):
                 execute.unlock(member.host, member.plan, self._run)
             return error
         self._run.say(Phase.DONE, "take the lock", member.name, "lock", self._run.clock() - began)
         return held
 
     def _take(self, member: Member) -> Member:
-        app = member.application
-        script = opening.lock_and_look(
-            app,
+        taken = locking.take(
+            member.host,
+            member.application,
             self._lock,
+            environment=member.plan.environment,
             lease_seconds=self._rollout.lease_seconds + opening.LOCK_SECONDS,
             dead_token=self._dead.get(member.name, ""),
         )
@@ -141,6 +134,10 @@ class _Rolling:
             title = f"took over the lock of {_who(former)}: its run is dead or its lease is over"
             self._run.say(Phase.NOTE, title, member.name)
         now = observe.read(app, member.name, answer.output, answer.last_words)
+        if taken.former is not None:
+            title = f"took over the lock of {locking.who(taken.former)}: its run is dead or its lease is over"
+            self._run.say(Phase.NOTE, title, member.name)
+        now = observe.read(member.application, member.name, taken.output, taken.last_words)
         if opening.same(member.state, now):
             return member
         self._run.say(Phase.NOTE, "the host changed since it was looked at: planned again", member.name)
@@ -280,29 +277,6 @@ def wait_patiently(futures: Sequence[Future[R]], run: Run) -> None:
             else:
                 run.say(Phase.NOTE, "stopping: what was done is undone first")
                 run.cancelled.set()
-
-
-def _is_held(error: RollingError) -> bool:
-    """Whether another run holds the lock, so that there is nothing of ours to free."""
-    return isinstance(error, LockHeld) and "locked by" in error.message
-
-
-def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
-    """The error for a lock that another run holds at `now` on the host's clock: who, why, until when, what to do."""
-    if lock is None:
-        return LockHeld(f"{host}: another run holds the lock.")
-    age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
-    return LockHeld(
-        f"{host}: locked by {_who(lock)}, for {age} s so far; its lease ends in {left} s unless renewed. "
-        "Nothing was touched.",
-        next_step=f"wait for it (inv status --env {environment} shows it); a dead run's lease ends by itself",
-    )
-
-
-def _who(lock: Lock | None) -> str:
-    if lock is None:
-        return "an unknown run"
-    return f"{lock.owner}@{lock.workstation} (process {lock.pid}): {lock.reason}"
 
 
 def _ending(member: Member, result: HostResult, seconds: float, error: RollingError | None = None) -> Ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, lab, looking, main, upkeep
+from fabfile.tasks import configuration, lab, locking, looking, main, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -17,5 +17,6 @@ namespace = Collection(
     looking.logs,
     looking.execute,
     looking.shell,
+    lock=Collection.from_module(locking, name="lock"),
     lab=Collection.from_module(lab, name="lab"),
 )

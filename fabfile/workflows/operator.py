@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+from fabfile.commands.lock import MANUAL, is_manual
 from fabfile.errors import ConfigError, Interrupted
 from fabfile.model import Lock
 
@@ -51,6 +54,18 @@ def revision(root: Path) -> str:
 def lock(release: str, reason: str) -> Lock:
     """The lock that a run of this process asks for; the host's clock fills in its times."""
     return Lock(release, name(), workstation(), os.getpid(), reason, 0, 0)
+
+
+def by_hand(reason: str) -> Lock:
+    """The lock that a person asks for: no process stands behind it, so that none can be found dead."""
+    token = f"{MANUAL}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    return Lock(token, name(), workstation(), 0, reason, 0, 0)
+
+
+def is_own(held: Lock) -> bool:
+    """Whether this person took the lock by hand, on this machine, since or before its last boot."""
+    machine = socket.gethostname()
+    return is_manual(held) and held.owner == name() and f"{held.workstation}-".startswith(f"{machine}-")
 
 
 def is_dead(held: Lock | None) -> bool:

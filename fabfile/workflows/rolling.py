@@ -19,7 +19,8 @@ from fabfile.plans.batches import split
 from fabfile.plans.preflight import Finding
 from fabfile.plans.step import Plan
 from fabfile.remote.execute import Run
-from fabfile.remote.rollout import Ending, Member, held, roll_out
+from fabfile.remote.locking import held
+from fabfile.remote.rollout import Ending, Member, roll_out
 from fabfile.report import Reporter
 from fabfile.workflows import operator
 

@@ -14,7 +14,7 @@ from fabfile.model import Lock
 from fabfile.plans import opening
 from fabfile.remote import observe
 from fabfile.remote.host import Answer, Host
-from fabfile.remote.rollout import held
+from fabfile.remote.locking import held
 from fabfile.workflows import operator
 from fabfile.workflows.fleet import Fleet
 
