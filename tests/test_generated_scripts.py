@@ -12,8 +12,19 @@ from pathlib import Path
 import pytest
 
 from fabfile import render
-from fabfile.commands import definition, journal, lock, maintenance, podman, record, setup, state, transfer
-from fabfile.commands import definition, inside, journal, lock, logs, maintenance, podman, record, setup, state
+from fabfile.commands import (
+    definition,
+    inside,
+    journal,
+    lock,
+    logs,
+    maintenance,
+    podman,
+    record,
+    setup,
+    state,
+    transfer,
+)
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 

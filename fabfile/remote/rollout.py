@@ -121,19 +121,6 @@ class _Rolling:
             lease_seconds=self._rollout.lease_seconds + opening.LOCK_SECONDS,
             dead_token=self._dead.get(member.name, ""),
         )
-        answer = member.host.run(script, timeout_seconds=opening.LOCK_SECONDS)
-        if answer.status == locks.HELD_STATUS:
-            raise held(member.name, locks.parse(answer.output), member.plan.environment, locks.host_time(answer.output))
-        if answer.status == journal.BUSY_STATUS:
-            raise LockHeld(
-                f"{member.name}: a stage of a former run is still running.", next_step="try again in a minute"
-            )
-        before, _, _ = answer.output.partition("@@")
-        if before.startswith("takeover"):
-            former = locks.parse(before)
-            title = f"took over the lock of {_who(former)}: its run is dead or its lease is over"
-            self._run.say(Phase.NOTE, title, member.name)
-        now = observe.read(app, member.name, answer.output, answer.last_words)
         if taken.former is not None:
             title = f"took over the lock of {locking.who(taken.former)}: its run is dead or its lease is over"
             self._run.say(Phase.NOTE, title, member.name)
