@@ -13,10 +13,10 @@ namespace = Collection(
     main.status,
     main.history,
     upkeep.maintenance,
-    config=Collection.from_module(configuration, name="config"),
     looking.logs,
     looking.execute,
     looking.shell,
+    config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     lab=Collection.from_module(lab, name="lab"),
 )
