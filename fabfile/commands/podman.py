@@ -203,17 +203,24 @@ def resolve(images: Iterable[Image]) -> str:
 
 
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
-    """Remove images that no container uses, no kept release names, and no other application's history names."""
-    kept = "|".join(sorted(set(keep_digests))) or "none"
-    listed = "{{.ID}} {{.Digest}}"
+    """Remove images that no container uses, no kept release names, and no other application's history names.
+
+    An image may have several names and digests, pulled once and pushed once: one that is kept keeps them all, and it is
+    removed name by name. Source: podman-rmi(1) removes no image of several names by its id.
+    """
+    kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests))) or "none"
+    listed = "{{.ID}} {{.Digest}} {{.Names}}"
     parts = []
     for repository in dict.fromkeys(repositories):
         images = words("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
         parts.append(
-            f"{images} | while read -r id digest; do\n"
-            f'  case "$digest" in {kept}) continue ;; esac\n'
-            f'  if grep -lsF "$digest" /var/lib/*/releases.jsonl | grep -qvxF {quote(own_history)}; then continue; fi\n'
-            '  podman rmi "$id" >/dev/null 2>&1 || :\n'
+            f"{images} | tr -d '[]' | sort -u | while read -r id digest names; do\n"
+            f'  case "$digest $names" in {kept}) continue ;; esac\n'
+            "  for name in $digest $names; do\n"
+            "    case $name in *sha256:*) ;; *) continue ;; esac\n"
+            f'    if grep -lsF "${{name##*@}}" /var/lib/*/releases.jsonl | grep -qvxF {quote(own_history)}; then continue 2; fi\n'
+            "  done\n"
+            '  for name in ${names:-"$id"}; do podman rmi "$name" >/dev/null 2>&1 || :; done\n'
             "done"
         )
     return "\n".join(parts)

@@ -214,6 +214,22 @@ def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Progr
     assert after(programs.calls()[0], "--filter") == ["reference=r/a"]
 
 
+def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Programs) -> None:
+    programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a@sha256:two]"')
+
+    sh(script(podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")), path=programs.path)
+
+    assert [call for call in programs.calls() if call[1] == "rmi"] == []
+
+
+def test_prune_images_image_of_several_names_goes_name_by_name(programs: Programs) -> None:
+    programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a:v2]"')
+
+    sh(script(podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")), path=programs.path)
+
+    assert [call[2] for call in programs.calls() if call[1] == "rmi"] == ["r/a@sha256:one", "r/a:v2"]
+
+
 def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) -> None:
     programs.add("podman", 'case "$1" in images) echo "old sha256:old" ;; rmi) exit 2 ;; esac')
 

@@ -1,0 +1,170 @@
+"""Images offered through a real SSH server: who may fetch, what comes, in which order, and what a refusal says."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands.shell import Script
+from fabfile.errors import PreflightError
+from fabfile.model import Image
+from fabfile.remote.fabric_host import FabricHost
+from fabfile.remote.image_archive import read
+from fabfile.remote.image_layer import Layer, Piece
+from fabfile.remote.image_server import Offer
+from tests.remote import saved_images as made
+from tests.remote.sshd import Sshd
+
+BASE, TOP = made.layer("base", 300_000), made.layer("top")
+
+#: What a host's Podman does: one request with the login, or without.
+FETCH = """
+python3 - "$images_at" "$images_login" {path} {login} <<'END'
+import base64, hashlib, sys, urllib.request, urllib.error
+at, login, path, used = sys.argv[1:]
+request = urllib.request.Request(f"http://{{at}}/v2/{{path}}")
+if used != "none":
+    word = login if used == "right" else "deploy:wrong"
+    request.add_header("Authorization", "Basic " + base64.b64encode(word.encode()).decode())
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+try:
+    with opener.open(request, timeout=20) as answer:
+        content = answer.read()
+        print(answer.status, answer.headers.get("Content-Encoding", "-"), hashlib.sha256(content).hexdigest())
+except urllib.error.HTTPError as error:
+    print(error.code, error.headers.get("WWW-Authenticate", "-"), "-")
+END
+"""
+
+
+@pytest.fixture
+def host(sshd: Sshd) -> Iterator[FabricHost]:
+    found = sshd.host()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def offer(tmp_path: Path) -> Offer:
+    reference = "registry.test/shop/backend:v1"
+    config = made.configuration([BASE, TOP])
+    source = made.docker_archive(tmp_path / "image.tar", {reference: [BASE, TOP]}, {reference: config})
+    saved = read(source, Image.parse(reference), tmp_path, "amd64")
+    layers = {layer.digest: layer.packed(tmp_path) for layer in saved.layers}
+    return Offer({saved.image.digest: saved}, layers, lambda _: None)
+
+
+def fetch(host: FabricHost, offer: Offer, path: str, login: str = "right") -> list[str]:
+    """Status, encoding and hash of what the host got."""
+    body = FETCH.format(path=path, login=login)
+    with host.offer(offer) as prologue:
+        answer = host.run(Script(f"{prologue.text}\n{body}"), timeout_seconds=60)
+    assert answer.ok, answer.last_words
+    return answer.output.split()
+
+
+def test_offer_layer_comes_gzipped_and_is_counted(host: FabricHost, offer: Offer) -> None:
+    layer = offer.layers[made.digest(BASE)]
+
+    status, encoding, hashed = fetch(host, offer, f"image/blobs/{layer.digest}")
+
+    assert (status, encoding) == ("200", "gzip")
+    assert hashed == hashlib.sha256(b"".join(layer.piece.chunks())).hexdigest()
+    assert gzip.decompress(b"".join(layer.piece.chunks())) == BASE
+    assert offer.sent == layer.piece.size
+
+
+def test_offer_manifest_names_the_plain_layers(host: FabricHost, offer: Offer) -> None:
+    digest, saved = next(iter(offer.images.items()))
+
+    assert fetch(host, offer, f"image/manifests/{digest}")[2] == digest[7:]
+    assert [layer["digest"] for layer in json.loads(saved.manifest)["layers"]] == [made.digest(BASE), made.digest(TOP)]
+
+
+def test_offer_configuration_has_the_images_id(host: FabricHost, offer: Offer) -> None:
+    saved = next(iter(offer.images.values()))
+
+    assert fetch(host, offer, f"image/blobs/{saved.id}") == ["200", "-", saved.id[7:]]
+
+
+@pytest.mark.parametrize("login", ["none", "wrong"])
+@pytest.mark.parametrize("path", ["", "image/blobs/sha256:00"])
+def test_offer_another_user_of_the_host_gets_nothing(host: FabricHost, offer: Offer, login: str, path: str) -> None:
+    assert fetch(host, offer, path or "''", login)[0] == "401"
+    assert offer.sent == 0
+
+
+@pytest.mark.parametrize("path", ["image/blobs/sha256:00", "image/manifests/v1", "../../etc/passwd", "image/tags/list"])
+def test_offer_what_is_not_offered_is_not_found(host: FabricHost, offer: Offer, path: str) -> None:
+    assert fetch(host, offer, path)[0] == "404"
+
+
+def test_offer_ended_answers_no_more(host: FabricHost, offer: Offer) -> None:
+    with host.offer(offer) as prologue:
+        at = prologue.text.splitlines()[0].partition("=")[2]
+
+    port = at.rpartition(":")[2]
+    answer = host.run(Script(f"ss -Hltn 'sport = :{port}'"), timeout_seconds=30)
+
+    assert answer.output.strip() == ""
+
+
+def test_offer_login_is_a_secret_of_the_script(host: FabricHost, offer: Offer) -> None:
+    with host.offer(offer) as prologue:
+        assert offer.password in prologue.text
+        assert offer.password not in prologue.masked
+        assert offer.password not in repr(offer)
+
+
+def test_offer_server_that_forbids_forwarding_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    server = Sshd.start(tmp_path / "strict")
+    try:
+        keys = server.directory / "authorized_keys"
+        keys.write_text(f"no-port-forwarding {keys.read_text()}")
+        host = server.host()
+        with pytest.raises(PreflightError, match="lets no port be forwarded") as refused, host.offer(_nothing()):
+            pass
+        assert "AllowTcpForwarding" in refused.value.next_step
+        host.close()
+    finally:
+        server.stop()
+
+
+def _nothing() -> Offer:
+    return Offer({}, {}, lambda _: None)
+
+
+def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Path) -> None:
+    path = tmp_path / "bytes"
+    path.write_bytes(b"012")
+    layers = {str(place): Layer(str(place), 1, Piece(path, place, 1), gzipped=True) for place in range(3)}
+    offer = Offer({}, layers, lambda _: None)
+    begun, free, sent = threading.Event(), threading.Event(), []
+
+    def write(data: bytes) -> None:
+        begun.set()
+        free.wait(20)
+        sent.append(data)
+
+    def ask(place: int) -> threading.Thread:
+        thread = threading.Thread(target=offer.send, args=(layers[str(place)], write))
+        thread.start()
+        return thread
+
+    first = ask(1)
+    begun.wait(20)
+    others = [ask(2), ask(0)]
+    while len(offer._waiting) < 2:
+        others[0].join(0.01)
+    free.set()
+    for thread in (first, *others):
+        thread.join(20)
+
+    assert sent == [b"1", b"0", b"2"]
+    assert offer.sent == 3
