@@ -29,8 +29,9 @@ from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
 from fabfile.plans import closing, opening
-from fabfile.plans.deploy import Wanted, plan_deploy
+from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
+from fabfile.plans.wanted import Wanted
 from tests.commands.sample import application, backend, frontend, image
 
 #: What ShellCheck warns of and we mean.

@@ -12,10 +12,9 @@ from fabfile.commands import podman
 from fabfile.commands.shell import Script
 from fabfile.model import Application, Color, Container, HostResult, HostState, Rollout, Service
 from fabfile.plans import closing, page, retention
-from fabfile.plans.deploy_steps import StepBuilder, Wanted
+from fabfile.plans.deploy_steps import StepBuilder
 from fabfile.plans.step import Change, Plan, ServicePlan
-
-__all__ = ["Wanted", "content", "plan_deploy"]
+from fabfile.plans.wanted import Wanted
 
 #: How many changed lines of the Nginx site a plan shows.
 SHOWN_CHANGES = 20

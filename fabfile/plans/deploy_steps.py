@@ -6,11 +6,8 @@ verify through Nginx → bake → drain → stop the old color and keep it. A fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fabfile.commands import nginx, podman, probe, sqlite
 from fabfile.commands.shell import Script, quote, script, words
-from fabfile.commands.transfer import Push
 from fabfile.model import (
     Application,
     Color,
@@ -25,6 +22,7 @@ from fabfile.model import (
 from fabfile.plans import page
 from fabfile.plans.push import push
 from fabfile.plans.step import Change, ServicePlan, Step
+from fabfile.plans.wanted import DataSteps, Wanted
 
 #: How long the first pull of an image may take.
 PULL_SECONDS = 1800
@@ -35,44 +33,20 @@ CUTOVER_SECONDS = 20
 _PATIENT = 1000
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a run wants of one host: the application with every digest known, the site text, and the run itself.
-
-    `target` and `left` are the releases that a rollback goes to and comes from. `page` is the maintenance page that is
-    wanted, '' for none, None to leave it as it is. `pushes` come from the workstation.
-    """
-
-    environment: str
-    application: Application
-    site: str
-    site_hash: str
-    release: str
-    time: str
-    owner: str
-    force: bool = False
-    page: str | None = None
-    action: str = "deploy"
-    target: str = ""
-    left: str = ""
-    workstation: str = ""
-    revision: str = ""
-    pushes: tuple[Push, ...] = ()
-
-
 class StepBuilder:
     """Makes the steps of one host's deploy."""
 
     def __init__(self, state: HostState, wanted: Wanted, rollout: Rollout, choices: tuple[ServicePlan, ...]) -> None:
         self._state, self._wanted, self._rollout = state, wanted, rollout
         self._app = wanted.application
+        self._data = wanted.data or DataSteps()
         self._changed = [choice for choice in choices if choice.change is not Change.KEEP]
         self._colors = {choice.service: choice.color for choice in choices}
 
     def prepare(self) -> tuple[Step, ...]:
         """Backup and pull: nothing a visitor sees. A rollback leaves data alone, and a kept container has its image."""
         images = [self._app.service(choice.service).image for choice in self._changed if not self.is_kept(choice)]
-        steps = []
+        steps = list(self._data.prepare)
         if self._wanted.action == "deploy":
             body = script(sqlite.backup(self._app, self._wanted.release))
             steps.append(self._step("backup", "back up database and configuration", body, BACKUP_SECONDS))
@@ -105,6 +79,7 @@ class StepBuilder:
         site = [self._site()] if new_site else []
         rolled = [step for choice in others for step in (self._start(choice), self._cutover(choice))]
         return (
+            *self._data.before,
             *(self._start(choice) for choice in first),
             *site,
             *page.put_up(self._state, self._app, self._wanted.page),
@@ -112,6 +87,7 @@ class StepBuilder:
             *rolled,
             self._verify(),
             *page.take_down(self._state, self._app, self._wanted.page),
+            *self._data.after,
         )
 
     def _step(
@@ -203,7 +179,7 @@ class StepBuilder:
         if before is None:
             return script(self._back(choice))
         app, service = self._app, self._app.service(choice.service)
-        if not self._was_running(choice.service, before):
+        if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
         answers = probe.watch(
             [probe.own_port(service, before)],

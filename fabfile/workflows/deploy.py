@@ -27,10 +27,11 @@ from fabfile.model import (
 )
 from fabfile.plans import preflight
 from fabfile.plans.batches import size
-from fabfile.plans.deploy import Wanted, plan_deploy
+from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.preflight import Finding
 from fabfile.plans.rollback import candidates
 from fabfile.plans.step import Plan
+from fabfile.plans.wanted import Wanted
 from fabfile.remote import observe
 from fabfile.remote.execute import Run
 from fabfile.remote.rollout import Member

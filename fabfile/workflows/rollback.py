@@ -14,9 +14,10 @@ from fabfile.errors import ExitCode, PreflightError
 from fabfile.model import Application, Environment, HostState, Phase, Release
 from fabfile.plans import preflight
 from fabfile.plans import rollback as choosing
-from fabfile.plans.deploy import Wanted, plan_deploy
+from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.preflight import Finding
 from fabfile.plans.step import Plan
+from fabfile.plans.wanted import Wanted
 from fabfile.remote import observe
 from fabfile.remote.execute import Run
 from fabfile.remote.host import Host

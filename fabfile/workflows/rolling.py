@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 from fabfile.errors import ExitCode, LockLost, PartlyDone, PreflightError
 from fabfile.model import Application, Environment, HostResult, HostState, Lock, Summary
@@ -152,9 +153,17 @@ def hosts_option(changed: Sequence[Member], environment: Environment, asked: Seq
     return "" if every else f" --hosts {','.join(names)}"
 
 
-def signature(root: Path) -> dict[str, str]:
+class Signature(TypedDict):
     """Who runs this, from which machine, and from which state of this clone, as a history line has it."""
-    return {"owner": operator.name(), "workstation": operator.workstation(), "revision": operator.revision(root)}
+
+    owner: str
+    workstation: str
+    revision: str
+
+
+def signature(root: Path) -> Signature:
+    """The signature of this process."""
+    return Signature(owner=operator.name(), workstation=operator.workstation(), revision=operator.revision(root))
 
 
 def applications(environment: Environment) -> dict[str, Application]:

@@ -17,8 +17,9 @@ from fabfile.model import (
     Service,
     ServiceRelease,
 )
-from fabfile.plans.deploy import Wanted, plan_deploy
+from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Plan, ServicePlan
+from fabfile.plans.wanted import Wanted
 from tests.commands.sample import application
 
 SITE_HASH = "0123456789abcdef"
