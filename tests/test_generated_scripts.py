@@ -15,6 +15,7 @@ from fabfile import render
 from fabfile.commands import (
     definition,
     inside,
+    inspection,
     journal,
     lock,
     logs,
@@ -142,6 +143,9 @@ def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
             yield f"follow-{source}-{name}", logs.follow(app, source, wanted)
     yield "exec", inside.execute(app, service, ["echo", "it's", "$HOME"])
     yield "shell", Script(inside.shell(app, service))
+    yield "inspect", inspection.inspect(app, [service])
+    for key, text in inspection._parts(app, [service]):
+        yield f"inspect-{key}", Script(text)
 
 
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:

@@ -106,3 +106,14 @@ def shell(context: Any, env: str | None = None, service: str = "", host: str = "
 def _remainder() -> tuple[str, ...]:
     """The words behind `--` as they were typed: invoke's own remainder is joined by blanks, their bounds lost."""
     return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()
+
+
+@task(iterable=["service"], help=_ENV | _HOSTS | _SERVICE | {"json": "one JSON object on stdout"})
+def inspect(
+    context: Any, service: list[str], env: str | None = None, host: str = "", hosts: str = "", json: bool = False
+) -> None:
+    """Show one page per host: containers, ports, images, resources, health, logs, the last run."""
+    from fabfile.workflows.inspect import inspect as run
+
+    chosen = chosen_hosts(context, _both(host, hosts))
+    end_with(lambda: run(env, root=ROOT, hosts=chosen, services=words_of(service), json=json))

@@ -16,6 +16,7 @@ namespace = Collection(
     looking.logs,
     looking.execute,
     looking.shell,
+    looking.inspect,
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     lab=Collection.from_module(lab, name="lab"),

@@ -1,0 +1,164 @@
+"""Everything that a person would ask a host by hand when something is wrong, in one script, and its parser.
+
+Each part is asked for itself: a tool that is missing or fails costs its own part, and says so there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fabfile.commands import journal, state
+from fabfile.commands.podman import container_name
+from fabfile.commands.shell import Script, quote, words
+from fabfile.model import Application, Color
+
+_MARK = "@@part "
+#: No part may hold up the others for longer.
+PART_SECONDS = 15
+#: The parts in the order of the page: what stands in its heading.
+TITLES = {
+    "resources": "resources of the containers",
+    "settings": "how the containers are set up",
+    "processes": "processes in the containers",
+    "images": "images kept",
+    "listeners": "who listens",
+    "connections": "established connections",
+    "colors": "answers on the colors' own ports",
+    "disk": "disk and inodes",
+    "host": "memory and load of the host",
+    "nginx": "nginx",
+    "boot": "boot unit",
+    "run": "last run",
+    "logs": "last log lines",
+}
+
+
+def inspect(app: Application, services: Sequence[str]) -> Script:
+    """Print every part for these services, then what `state.observe` prints; changes nothing."""
+    parts = "\n".join(
+        f"part {key} <<'END-OF-THIS-PART'\n{text}\nEND-OF-THIS-PART" for key, text in _parts(app, services)
+    )
+    each = f"""\
+part() {{
+  echo "{_MARK}$1"
+  timeout {PART_SECONDS} sh 2>&1 | sed 's/^/ /' || :
+}}"""
+    return journal.direct(each, parts, state.observation(app))
+
+
+def parse(text: str) -> dict[str, tuple[str, ...]]:
+    """The lines of each part that `inspect` printed; a part without a word is there and empty."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.split("\n"):
+        if line.startswith("@@"):
+            current = found.setdefault(line.removeprefix(_MARK), []) if line.startswith(_MARK) else []
+        else:
+            current.append(line.removeprefix(" "))
+    return {key: tuple(line for line in lines if line.strip()) for key, lines in found.items()}
+
+
+def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str]]:
+    chosen = [service for service in app.services if service.name in services]
+    names = [container_name(app.name, service.name, color) for service in chosen for color in Color]
+    ports = [port for service in chosen for port in (service.stable_port, *(service.port(color) for color in Color))]
+    yield "resources", _resources(names)
+    yield "settings", _each(names, _settings())
+    yield "processes", _each(names, 'podman top "$name" hpid user pcpu etime args 2>/dev/null || echo "not running"')
+    yield "images", _images([service.image.repository for service in chosen])
+    public = [app.http_port, *([app.https_port] if app.tls else [])]
+    ours = " or ".join(f"sport = :{port}" for port in (*ports, *public))
+    yield "listeners", f"{words('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
+    yield "connections", _connections(ports)
+    yield (
+        "colors",
+        "\n".join(
+            _answer(f"{service.name} {color.value}", f"http://127.0.0.1:{service.port(color)}{service.gate.path}")
+            for service in chosen
+            for color in Color
+        ),
+    )
+    yield "disk", _disk(app)
+    yield "host", 'uptime\nfree -m\necho "$(nproc) processors"\nps -eo pid,user,pcpu,pmem,comm --sort=-pcpu | head -n 6'
+    yield "nginx", "systemctl is-active nginx || :\nnginx -v"
+    show = ("systemctl", "--user", "show", f"{app.name}-boot", "--property")
+    yield "boot", words(*show, "LoadState,UnitFileState,ActiveState,Result,ExecMainStartTimestamp")
+    yield "run", _last_run(app)
+    yield "logs", _each(names, 'podman logs --timestamps --tail 5 "$name"')
+
+
+def _each(names: Sequence[str], command: str) -> str:
+    """The command for every container that there is, under its name."""
+    return f"""\
+for name in {words(*names)}; do
+  podman container exists "$name" || continue
+  echo "$name"
+  {{ {command}; }} 2>&1 | sed 's/^/  /'
+done"""
+
+
+def _resources(names: Sequence[str]) -> str:
+    columns = "{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.PIDs}}"
+    return f"""\
+running=''
+for name in {words(*names)}; do
+  if [ "$(podman container inspect --format '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then running="$running $name"; fi
+done
+if [ -z "$running" ]; then echo "no container runs"; exit; fi
+printf 'container\\tcpu\\tmemory / limit\\tprocesses\\n'
+# shellcheck disable=SC2086
+podman stats --no-stream --format {quote(columns)} $running"""
+
+
+def _settings() -> str:
+    form = (
+        "created {{.Created}}  image {{.ImageName}}  restart {{.HostConfig.RestartPolicy.Name}}  "
+        "memory {{.HostConfig.Memory}}  cpus {{.HostConfig.NanoCpus}}  oom-killed {{.State.OOMKilled}}"
+        "{{range .Mounts}}\nmount {{.Source}} -> {{.Destination}}{{end}}"
+        "{{range $port, $at := .NetworkSettings.Ports}}{{range $at}}\nport {{.HostIP}}:{{.HostPort}} -> {{$port}}{{end}}{{end}}"
+    )
+    return f'podman container inspect --format {quote(form)} "$name"'
+
+
+def _images(repositories: Sequence[str]) -> str:
+    columns = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.Size}}\t{{.CreatedSince}}"
+    lines = [words("podman", "images", "--format", columns, "--filter", f"reference={name}") for name in repositories]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _connections(ports: Sequence[int]) -> str:
+    return f"""\
+for port in {words(*ports)}; do
+  printf '%s\\t%s\\n' "$port" "$(ss -Htn state established "( sport = :$port )" | wc -l)"
+done"""
+
+
+def _answer(name: str, url: str) -> str:
+    form = "HTTP %{http_code}\\t%{time_total} s"
+    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 3, url)
+    return f"printf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$({curl} || :)\""
+
+
+def _disk(app: Application) -> str:
+    paths = [path for path in (app.home, app.database, app.database_backups, app.uploads, "/var/log") if path]
+    return f"""\
+set -- "$HOME"
+for path in {words(*dict.fromkeys(paths))}; do if [ -e "$path" ]; then set -- "$@" "$path"; fi; done
+df -hP "$@" | awk '!seen[$6]++'
+df -iP "$@" | awk '!seen[$6]++'"""
+
+
+def _last_run(app: Application) -> str:
+    """The steps of the newest run in the order in which they began, and the last words of those that failed."""
+    return f"""\
+cd {quote(app.home + "/journal")} || exit 0
+run=$(find . -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
+if [ -z "$run" ]; then echo "none"; exit; fi
+echo "${{run#./}}"
+cd "$run" || exit
+ls -tr | grep "[.]session$" | while read -r session; do
+  step=${{session%.session}}
+  status=$(cat "$step.status" 2>/dev/null || echo "no status")
+  printf '  %s\\t%s\\n' "$step" "$status"
+  if [ "$status" != 0 ]; then tail -n 5 "$step.log" | sed 's/^/    /'; fi
+done"""

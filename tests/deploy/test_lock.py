@@ -1,0 +1,107 @@
+"""One at a time: runs that start together, a holder that comes back too late, and a person's own lock."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site, kill, wait_until
+
+pytestmark = pytest.mark.xdist_group("lock")
+
+HELD = "/var/lib/memoryark/lock/held"
+RUNS = 20
+
+
+def held(host: Host) -> str:
+    return host.sh(f"cat {HELD}", check=False).stdout
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """The exit code of each task and what it said."""
+    return [(process.returncode, output) for process in processes for output, _ in (process.communicate(timeout=240),)]
+
+
+def test_deploys_started_at_once_one_wins_and_the_others_touch_nothing(site: Site) -> None:
+    history = "wc -l < /var/lib/memoryark/releases.jsonl"
+    before = [int(host.sh(history).stdout) for host in site.lab.hosts]
+    # A gate that takes its time: the winner still works when the last of them looks.
+    processes = [site.start("deploy", "--tag", "slow-start", "--force") for _ in range(RUNS)]
+    found = ends(processes)
+    codes = sorted(code for code, _ in found)
+    assert codes == [0] + [4] * (RUNS - 1), [output[-400:] for code, output in found if code not in {0, 4}]
+    assert all(re.search(r"locked by \S+ \(process \d+\): deploy slow-start", output) for code, output in found if code)
+    assert site.run("status")[0] == 0
+    assert [int(host.sh(history).stdout) for host in site.lab.hosts] == [lines + 1 for lines in before]
+    assert [held(host) for host in site.lab.hosts] == ["", ""]
+
+
+def test_deploy_paused_while_another_took_over_is_refused_at_its_next_step(site: Site) -> None:
+    host = site.lab.hosts[0]
+    paused = site.start("deploy", "--tag", "v2", "--hosts", "web1")
+    try:
+        wait_until(lambda: "reason=deploy v2" in held(host), "the first one's lock")
+        os.kill(paused.pid, signal.SIGSTOP)
+        host.sh(f"flock /var/lib/memoryark/lock/stage sed -i 's/^expires_at=.*/expires_at=1/' {HELD}")
+        code, output = site.deploy("v3", "--hosts", "web1", "--force")
+        assert (code, site.version(host)) == (0, "v3"), output
+        assert "took over the lock of" in output
+        after = (site.running(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout)
+        os.kill(paused.pid, signal.SIGCONT)
+        [(code, output)] = ends([paused])
+    finally:
+        if paused.poll() is None:
+            kill(paused)
+    assert code == 4, output
+    assert (site.running(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout) == after
+    assert site.version(host) == "v3"
+
+
+def test_lock_by_hand_keeps_deploys_away_until_it_is_freed(site: Site) -> None:
+    code, output = site.run("lock.acquire", "--reason", "new disk", "--for", "30m")
+    assert code == 0, output
+    code, output = site.deploy("v2")
+    assert code == 4, output
+    assert "(by hand): new disk" in output
+    assert "inv lock.release" in output
+    code, output = site.run("lock.status")
+    assert (code, output.count("new disk")) == (0, 2), output
+    assert "29m" in output
+    assert site.run("lock.release")[0] == 0
+    assert [held(host) for host in site.lab.hosts] == ["", ""]
+
+
+def test_lock_acquire_beside_another_takes_none_and_release_needs_force(site: Site) -> None:
+    second = site.lab.hosts[1]
+    lines = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade", "expires_at=9999999999")
+    second.sh(f"printf '%s\\n' {' '.join(lines)} > {HELD}", user="deploy")
+    code, output = site.run("lock.acquire", "--reason", "new disk")
+    assert (code, held(site.lab.hosts[0])) == (4, ""), output
+    code, output = site.run("lock.release")
+    assert (code, "eve@elsewhere" in output) == (4, True), output
+    stage = second.machine.podman(
+        "exec", "--detach", second.container, "flock", "/var/lib/memoryark/lock/stage", "sleep", "60"
+    )
+    assert stage.returncode == 0
+    wait_until(
+        lambda: second.sh("flock -n /var/lib/memoryark/lock/stage true", check=False).returncode != 0, "the stage"
+    )
+    code, output = site.run("lock.release", "--force")
+    assert (code, "still runs" in output) == (4, True), output
+    second.sh("pkill -x sleep")
+    code, output = site.run("lock.release", "--force")
+    assert (code, held(second)) == (0, ""), output
+    assert "eve@elsewhere" in output
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--reason", " "), ("--reason", "x", "--for", "soon"), ("--reason", "x", "--for", "8d")]
+)
+def test_lock_acquire_of_no_sense_is_a_mistake(words: tuple[str, ...], site: Site) -> None:
+    code, output = site.run("lock.acquire", *words)
+    assert (code, "nothing was contacted" in output) == (2, True), output

@@ -1,0 +1,166 @@
+"""Logs, exec, shell and inspect on real hosts: what is read, what wrong input says, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.host import Host
+from tests.commands.running import HOSTILE
+from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
+
+pytestmark = pytest.mark.xdist_group("looking")
+
+ECHO = ("python3", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))")
+
+
+def left_behind(host: Host) -> str:
+    """What of a follower or of a command in a container still runs on the host."""
+    return host.sh("ps -eo args | grep -E '^(podman (logs|exec)|sed -u|sh -s|python3 -c import time)' || :").stdout
+
+
+def task(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a task with its two streams apart."""
+    command = [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]]
+    return subprocess.run(
+        command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_logs_of_all_hosts_come_by_time_behind_their_host(site: Site) -> None:
+    done = task(site, "logs", "--json", "--grep", "starts$")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert {(line["host"], line["source"]) for line in lines} == {
+        (host, service) for host in ("web1", "web2") for service in ("backend", "frontend")
+    }
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+
+
+def test_logs_that_cannot_be_read_say_how_they_could(site: Site) -> None:
+    code, output = site.run("logs", "--service", "nginx", "--host", "web1")
+    assert (code, "usermod --append --groups adm deploy" in output) == (1, True), output
+
+
+def test_logs_followed_go_on_over_a_cutover_and_a_drop_and_leave_nothing(site: Site, tmp_path: Path) -> None:
+    host, path = site.lab.hosts[0], tmp_path / "followed"
+    command = [sys.executable, "-m", "invoke", "logs", "--env", site.lab.name, "--host", "web1", "--follow"]
+    with path.open("wb") as file:
+        process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: "backend v1 starts" in path.read_text(), "the lines that are there")
+        code, output = site.deploy("v2", "--hosts", "web1")
+        assert code == 0, output
+        wait_until(lambda: "backend v2 starts" in path.read_text(), "the new color's lines")
+        wait_until(lambda: path.read_text().count("stopped") == 2, "the old colors' end")
+        host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
+        wait_until(lambda: path.read_text().count("connected again") == 2, "the connection")
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
+    text = path.read_text()
+    assert (code, text.count("backend v2 starts"), text.count("backend v1 starts")) == (0, 1, 1), text
+    assert text.count("serves now") == 2
+    wait_until(lambda: not left_behind(host), "the end of all that followed")
+
+
+def test_exec_words_arrive_byte_for_byte_and_the_command_s_own_code_comes_back(site: Site) -> None:
+    done = task(site, "exec", "--host", "web1", "--", *ECHO, *HOSTILE, "--", "--env")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [*HOSTILE, "--", "--env"]), done.stderr
+    failing = task(
+        site, "exec", "--host", "web1", "--service", "frontend", "--", "sh", "-c", "echo out; echo err >&2; exit 7"
+    )
+    assert (failing.returncode, failing.stdout, failing.stderr) == (7, "out\n", "err\n")
+
+
+def test_exec_on_several_hosts_prefixes_lines_and_hides_secrets(site: Site) -> None:
+    done = task(site, "exec", "--", "sh", "-c", 'echo "key $SECRET_KEY"; [ "$(hostname)" = none ]')
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (1, ["web1 | key ••••••", "web2 | key ••••••"])
+    assert done.stderr.count("exited with 1") == 2
+
+
+def test_exec_interrupted_ends_the_command_in_the_container(site: Site) -> None:
+    host = site.lab.hosts[0]
+    words = ("exec", "--host", "web1", "--", "python3", "-c", "import time; time.sleep(600)")
+    process = site.start(*words)
+    wait_until(lambda: "time.sleep(600)" in left_behind(host), "the command")
+    code, output = interrupt(process, signal.SIGINT)
+    assert code == 130, output
+    wait_until(lambda: not left_behind(host), "the end of the command")
+
+
+def test_shell_on_a_terminal_is_the_container_s_and_knows_the_size(site: Site) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(PROJECT)
+        os.environ["TERM"] = "xterm"
+        words = [sys.executable, "-m", "invoke", "shell", "--env", site.lab.name, "--host", "web1"]
+        os.execv(sys.executable, words)  # noqa: S606 - the test's own Python
+    os.set_blocking(terminal, False)
+    size = "python3 -c 'import os; print(*os.get_terminal_size())'"
+    os.write(terminal, f"{size}; echo $((40 + 2))-done; exit 9\n".encode())
+    said = read_until_end(terminal)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert ("42-done" in said, os.waitstatus_to_exitcode(status)) == (True, 9), said
+    wait_until(lambda: not left_behind(site.lab.hosts[0]), "the end of the shell")
+
+
+def read_until_end(terminal: int) -> str:
+    """All that comes until the other side closes the terminal; a minute at the most."""
+    said, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.5)[0]:
+            try:
+                piece = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            said += piece
+    return said.decode(errors="replace")
+
+
+def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> None:
+    host = site.lab.hosts[0]
+    host.sh("mv /usr/bin/free /usr/bin/free.away")
+    try:
+        done = task(site, "inspect", "--host", "web1", "--json")
+    finally:
+        host.sh("mv /usr/bin/free.away /usr/bin/free")
+    [page] = json.loads(done.stdout)["hosts"]
+    assert (done.returncode, page["problems"]) == (0, []), done.stderr
+    assert all(port["expected"] == port["found"] for port in page["ports"])
+    assert page["site"]["live"] == page["site"]["file"] != ""
+    assert [title for title, lines in page["parts"].items() if not lines] == []
+    assert any("not found" in line for line in page["parts"]["memory and load of the host"])
+    assert "secret" not in done.stdout.lower().replace("secret_key", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("logs", "--grep", "["),
+        ("logs", "--since", "yesterday"),
+        ("logs", "--lines", "-1"),
+        ("logs", "--service", "nope"),
+        ("logs", "--color", "red"),
+        ("logs", "--host", "nope"),
+        ("exec",),
+        ("exec", "--service", "nope", "--", "ls"),
+        ("shell",),
+        ("shell", "--host", "web1"),
+        ("inspect", "--service", "nope"),
+    ],
+)
+def test_looking_with_wrong_words_is_a_mistake(words: tuple[str, ...], site: Site) -> None:
+    assert task(site, *words).returncode == 2
