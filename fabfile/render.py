@@ -33,6 +33,11 @@ def boot_unit(app: Application) -> str:
     return _render("systemd/boot.service.j2", app)
 
 
+def backup_units(app: Application) -> tuple[str, str]:
+    """The systemd user units that back up on a schedule: the service and its timer."""
+    return _render("systemd/backup.service.j2", app), _render("systemd/backup.timer.j2", app)
+
+
 def host_program(name: str) -> str:
     """A program that setup installs on the host under /usr/local/lib/APP, as it stands in `templates/host/`."""
     return (TEMPLATES / "host" / f"{name}.sh").read_text(encoding="utf-8")

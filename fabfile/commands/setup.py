@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fabfile.commands import postgres
+from fabfile.commands.backup import backup_directory, scheduled
 from fabfile.commands.nginx import site_file, site_helper
 from fabfile.commands.podman import network_name
 from fabfile.commands.shell import Script, quote, script, words, write_file
-from fabfile.commands.sqlite import backup_directory
 from fabfile.model import Application
 
 _TOOLS = ("podman", "nginx", "curl", "sqlite3", "sudo", "visudo", "ss", "flock", "pgrep", "tar", "skopeo")
@@ -35,12 +36,14 @@ class Files:
     helper: str
     boot: str
     unit: str
+    backup_unit: str
+    backup_timer: str
 
 
 def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
     """Everything a host needs before its first deploy, in the order in which it is made."""
     return (
-        _tools(),
+        _tools(app),
         _user(user),
         _linger(user),
         *_directories(app, user),
@@ -50,6 +53,7 @@ def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
         _sudo_rule(app, user),
         _boot_unit(app, user, files.unit),
         _key_disclosure(app, user),
+        *(_timer(app, user, files) if app.auto_backup else (_no_timer(app, user),)),
         _site(app, files.site),
     )
 
@@ -72,9 +76,10 @@ def as_root(text: Script, *, user: str) -> Script:
     return Script(f"sudo -n sh -c {quote(body)}", text.secrets)
 
 
-def _tools() -> Item:
-    missing = " && ".join(f"command -v {tool}" for tool in _TOOLS)
-    remedy = f"install the packages that bring {', '.join(_TOOLS)}"
+def _tools(app: Application) -> Item:
+    tools = [*_TOOLS, *(["rsync"] if app.uploads else []), *(postgres.TOOLS if app.database_server else [])]
+    missing = " && ".join(f"command -v {tool}" for tool in tools)
+    remedy = f"install the packages that bring {', '.join(tools)}"
     return Item("packages", "the programs a deploy needs", missing, None, remedy)
 
 
@@ -158,6 +163,7 @@ def _program(app: Application, name: str, content: str) -> Item:
     title = {
         "site": "the root-owned Nginx site helper",
         "boot": "the program that starts the live colors at boot",
+        "backup": "the program that the backup timer runs",
     }[name]
     return _file(f"program {name}", f"{title} ({path})", path, content, "755")
 
@@ -231,6 +237,57 @@ def _boot_unit(app: Application, user: str, unit: str) -> Item:
         test,
         script(write_file(path, unit, mode="0644"), enable),
     )
+
+
+def _timer(app: Application, user: str, files: Files) -> tuple[Item, ...]:
+    """A timer of the deploy user's manager that backs up; the program that it runs holds no secret."""
+    name = f"{app.name}-backup"
+    units = {
+        f"/etc/systemd/user/{name}.service": files.backup_unit,
+        f"/etc/systemd/user/{name}.timer": files.backup_timer,
+    }
+    wants = "~/.config/systemd/user/timers.target.wants"
+    link = words("ln", "-sf", f"/etc/systemd/user/{name}.timer")
+    enable = as_user(
+        user,
+        f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
+    )
+    test = [*(_same(path, content) for path, content in units.items())]
+    test.append(as_user(user, f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"))
+    return (
+        _program(app, "backup", scheduled(app)),
+        *_password(app, user),
+        Item(
+            "backup timer",
+            f"{name}.timer: {'; '.join(app.backup_calendar)}",
+            " && ".join(test),
+            script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable),
+        ),
+    )
+
+
+def _password(app: Application, user: str) -> tuple[Item, ...]:
+    if app.database_server is None or not app.database_server.password:
+        return ()
+    path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
+    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'{user} 600')}"
+    apply = script(write_file(path, content, secret=True), words("chown", f"{user}:", path))
+    return (Item("database password", f"the database's password for backups ({path}, 600)", test, apply),)
+
+
+def _no_timer(app: Application, user: str) -> Item:
+    name = f"{app.name}-backup"
+    paths = [
+        f"/etc/systemd/user/{name}.timer",
+        f"/etc/systemd/user/{name}.service",
+        f"{site_helper(app.name).rpartition('/')[0]}/backup",
+    ]
+    disable = as_user(
+        user, f"rm -f ~/.config/systemd/user/timers.target.wants/{name}.timer && systemctl --user daemon-reload"
+    )
+    stop = as_user(user, f"systemctl --user stop {name}.timer")
+    test = " && ".join(words("test", "!", "-e", path) for path in paths)
+    return Item("backup timer", f"no {name}.timer", test, script(f"{stop} || :", words("rm", "-f", *paths), disable))
 
 
 def _site(app: Application, site: str) -> Item:

@@ -1,84 +1,49 @@
-"""SQLite and configuration backups on the host: online, integrity-checked, owner-only. It runs nothing.
+"""SQLite on the host: an online copy, what is in it, and whether it is whole. Pure text; runs nothing.
 
 Source: SQLite's VACUUM INTO takes a consistent copy while others write; `.backup` restarts at each write and `cp`
 is malformed under writes. A mistyped source would give an empty copy and status 0, hence the size check first.
+An `ok` of integrity_check says nothing about completeness: rows are counted too.
 """
 
 from __future__ import annotations
 
-from fabfile.commands.nginx import site_file
-from fabfile.commands.shell import quote, words
-from fabfile.model import Application
+from fabfile.commands.shell import quote
 
-#: Free space, in KiB, that a backup leaves on its file system at the least.
-SPARE_KIB = 51_200
-
-
-def backup_directory(app: Application) -> str:
-    """Where the host keeps the backups of a deploy."""
-    return app.database_backups or f"{app.home}/backups"
+#: One statement per table, each printing `COUNT HEX-OF-NAME`: names may hold anything.
+_COUNTS = (
+    "select 'select count(*) || '' ' || hex(name) || ''' from \"' || replace(name, '\"', '\"\"') || '\";'"
+    " from sqlite_master where type = 'table' and name not like 'sqlite\\_%' escape '\\'"
+    " and sql not like 'create virtual%' order by name"
+)
 
 
-def backup(app: Application, release: str) -> str:
-    """Back up the database and the configuration as `RELEASE.db` and `RELEASE.config.tar.gz`; print what was done.
+def functions() -> str:
+    """Shell functions that the other texts use: `sqlite_whole FILE` and `sqlite_rows FILE`."""
+    return f"""\
+sqlite_whole() {{
+  verdict=$(sqlite3 -batch -bail -readonly "$1" 'pragma integrity_check(3)' 2>&1) || :
+  if [ "$verdict" != ok ]; then printf 'the database is damaged: %s\\n' "$verdict"; return 1; fi
+}}
+sqlite_rows() {{
+  counts=$(sqlite3 -batch -bail -readonly "$1" {quote(_COUNTS)})
+  printf '%s\\n' "$counts" | sqlite3 -batch -bail -readonly "$1"
+}}"""
 
-    The copy is made inside the user namespace: a container's user may own the database under a subuid.
+
+def kib(source: str) -> str:
+    """A shell word: what the database and its journals take, in KiB; 0 where there is none."""
+    return f"$(du -ck {quote(source)} {quote(source + '-wal')} 2>/dev/null | awk 'END {{ print $1 + 0 }}')"
+
+
+def copy(source: str) -> str:
+    """Copy the database, while others write to it, into `database.db` of the working directory, and count its rows.
+
+    Sets `journal_mode` and `rows`. The copy is in rollback mode whatever the source is in: it stands alone.
     """
-    directory = backup_directory(app)
-    target = f"{directory}/{app.name}-{release}"
-    parts = ["umask 077", words("mkdir", "-p", directory)]
-    if app.database:
-        parts.append(_database(app.database, directory, f"{target}.db"))
-    parts.append(_configuration(app, f"{target}.config.tar.gz"))
-    return "\n".join(parts)
-
-
-def _database(source: str, directory: str, target: str) -> str:
-    vacuum = f".timeout 10000\nvacuum into '{target.replace(chr(39), chr(39) * 2)}.part';\n"
-    check = words("podman", "unshare", "sqlite3", f"{target}.part", "pragma integrity_check")
+    path = quote(source)
     return f"""\
-if podman unshare test -s {quote(source)}; then
-  need=$(($(podman unshare du -k {quote(source)} | cut -f 1) + {SPARE_KIB}))
-  free=$(df -Pk {quote(directory)} | awk 'NR == 2 {{ print $4 }}')
-  if [ "$free" -lt "$need" ]; then
-    echo "no room for a backup in {directory}: $free KiB free, $need KiB needed"; exit 1
-  fi
-  rm -f {quote(target + ".part")} {quote(target)}
-  printf %s {quote(vacuum)} | podman unshare sh -c 'umask 077; exec sqlite3 -bail "$1"' sh {quote(source)}
-  verdict=$({check})
-  if [ "$verdict" != ok ]; then echo "the backup of the database is damaged: $verdict"; exit 1; fi
-  mv {quote(target + ".part")} {quote(target)}
-  echo "database: $(du -h {quote(target)} | cut -f 1) in {target}"
-else
-  echo "database: none yet"
-fi"""
-
-
-def _configuration(app: Application, target: str) -> str:
-    paths = [f"{app.home}/config", site_file(app.name)]
-    if app.config_path:
-        paths.append(app.config_path)
-    listed = " ".join(quote(path) for path in paths)
-    return f"""\
-set --
-for path in {listed}; do if [ -e "$path" ]; then set -- "$@" "${{path#/}}"; fi; done
-if [ $# -gt 0 ]; then
-  tar -czf {quote(target + ".part")} -C / "$@"
-  mv {quote(target + ".part")} {quote(target)}
-  echo "configuration: {target}"
-fi"""
-
-
-def prune_backups(app: Application) -> str:
-    """Delete backups past their days, and never the newest of a kind."""
-    directory = backup_directory(app)
-    parts = []
-    for ending in (".db", ".config.tar.gz"):
-        pattern = quote(f"{app.name}-[0-9]*{ending}")
-        parts.append(
-            f"find {quote(directory)} -maxdepth 1 -type f -name {pattern} -printf '%T@ %p\\n' |\n"
-            "  sort -n | head -n -1 | cut -d ' ' -f 2- | while read -r old; do\n"
-            f'    find "$old" -mtime +{app.backup_retention_days} -delete\n'
-            "  done"
-        )
-    return f"if [ -d {quote(directory)} ]; then\n" + "\n".join(parts) + "\nfi"
+journal_mode=$(sqlite3 -batch {path} 'pragma journal_mode')
+printf '%s\\n' '.timeout 10000' "vacuum into 'database.db'" | sqlite3 -batch -bail {path}
+if ! sqlite_whole database.db; then exit 1; fi
+sqlite_rows database.db > rows
+rows=$(awk '{{ sum += $1 }} END {{ print sum + 0 }}' rows)"""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fabfile.commands import journal, lock, maintenance, record
+from fabfile.commands.backup import ID_PATTERN, backup_directory
 from fabfile.commands.nginx import SITE_HASH_PATH, site_file, site_helper
 from fabfile.commands.podman import LABEL
 from fabfile.commands.probe import SERVED_BY, visitor
 from fabfile.commands.shell import Script, quote, words
-from fabfile.commands.sqlite import backup_directory
 from fabfile.model import Application, Color, Container, HostState, Image, ProbeResult
 
 _SECTION = "@@"
@@ -66,7 +66,7 @@ fact now "$(date +%s)"
 fact user "$(id -un)"
 fact hostname "$(uname -n)"
 fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
-for tool in podman nginx curl ss flock skopeo sqlite3 pgrep; do fact "has_$tool" "$(has "$tool")"; done
+for tool in podman nginx curl ss flock skopeo sqlite3 pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
 fact podman "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
@@ -78,7 +78,11 @@ directory={backups}
 while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
 fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
-fact last_backup "$(find {backups} -maxdepth 1 -name {quote(app.name + "-[0-9]*.db")} -printf '%T@ %f\\n' 2>/dev/null | sort -n | tail -n 1)"
+last=''
+for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
+  if [ -f "$place/manifest.json" ]; then last=$place; fi
+done
+fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)"
 fact maintenance "$({maintenance.origin(app)})"
 fact site "$(curl -fs --max-time 2 {url} || :)\""""
 

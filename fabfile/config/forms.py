@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
+from fabfile.config import schedule
 from fabfile.model import PORT_OFFSET, Image
 
 T = TypeVar("T")
@@ -180,9 +181,6 @@ def _url(*schemes: str) -> Callable[[str], str | None]:
     return parse
 
 
-_CRON_NAMES = r"(?:[A-Za-z]{3}|[0-9]{1,2}|\*)"
-_CRON_FIELD = rf"{_CRON_NAMES}(?:-{_CRON_NAMES})?(?:/[0-9]{{1,2}})?"
-_CRON_LIST = rf"{_CRON_FIELD}(?:,{_CRON_FIELD})*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@" + rf"{_LABEL}(?:\.{_LABEL})*"
 _MAILBOX = rf"(?:{_EMAIL}|[^<>\x00-\x1f\x7f,]{{1,100}} <{_EMAIL}>)"
@@ -226,10 +224,7 @@ REDIS_URL = Form("a URL that starts with redis:// or rediss://", _url("redis", "
 EMAIL = matching("a mail address", _EMAIL)
 SENDER = matching("a mail address, or Name <address>", _MAILBOX)
 RECIPIENTS = matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*,\s*{_MAILBOX})*")
-SCHEDULE = matching(
-    "five cron fields such as 0 2 * * *, or @daily",
-    rf"@(?:hourly|daily|midnight|weekly|monthly)|{_CRON_LIST}(?:\s+{_CRON_LIST}){{4}}",
-)
+SCHEDULE = Form(schedule.EXPECTED, lambda text: text if schedule.on_calendar(text) else None)
 WORKERS = matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
 LOG_LEVEL = matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
 LANGUAGE = matching("a language such as en or zh-TW", r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")

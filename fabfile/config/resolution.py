@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fabfile import model
-from fabfile.config import forms
+from fabfile.config import forms, schedule, server
 from fabfile.config.findings import Findings, shown
 from fabfile.config.services import Mount, Service, Services
 from fabfile.config.settings import Settings
@@ -121,7 +121,10 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         uploads_backups=settings.uploads_backup_path,
         config_path=settings.config_path,
         log_directories=_log_directories(settings),
+        database_server=_database_server(settings, values),
         backup_retention_days=settings.backup_retention_days,
+        auto_backup=settings.auto_backup_enabled,
+        backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
     )
 
@@ -232,6 +235,14 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
         if not path:
             values.add(key, expected=f"{forms.FILE_PATH.expected} (PROTOCOL is https)")
     return model.Tls(settings.ssl_cert_path, settings.ssl_key_path, settings.ssl_chain_path)
+
+
+def _database_server(settings: Settings, values: Values) -> model.DatabaseServer | None:
+    try:
+        return server.database_server(settings.database_url)
+    except ValueError as error:
+        values.add("DATABASE_URL", expected=str(error))
+        return None
 
 
 def _log_directories(settings: Settings) -> tuple[str, ...]:

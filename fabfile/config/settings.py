@@ -61,7 +61,9 @@ class Settings(BaseModel):
     max_upload_size: Annotated[int, BeforeValidator(forms.SIZE)] = Field(
         default=100 * 1024**2, description="Largest request body that Nginx accepts."
     )
-    database_url: str = Field(default="", description="Address of a database server. Secret.")
+    database_url: str = Field(
+        default="", description="Address of a database server; one of PostgreSQL is part of each backup. Secret."
+    )
 
     # Application settings that are passed on
     jwt_secret_key: str = Field(default="", description="Key that signs sessions. Secret.")
@@ -117,9 +119,9 @@ class Settings(BaseModel):
     backup_retention_days: Annotated[int, BeforeValidator(forms.whole(1, 3650))] = Field(
         default=30, description="Days for which backups are kept."
     )
-    auto_backup_enabled: _Boolean = Field(default=False, description="Back up on a schedule.")
+    auto_backup_enabled: _Boolean = Field(default=False, description="Back up on a schedule: setup installs a timer.")
     backup_schedule: Annotated[str, BeforeValidator(forms.SCHEDULE)] = Field(
-        default="0 2 * * *", description="When, as five cron fields."
+        default="0 2 * * *", description="When, in the host's own time."
     )
 
     # Notifications

@@ -1,5 +1,6 @@
 """The words of the project as frozen dataclasses and enums: wanted, observed, and what happens in a run."""
 
+from fabfile.model.backup import Backup, BackupFile, BackupKind, Verdict
 from fabfile.model.observed import (
     Container,
     HostState,
@@ -20,6 +21,7 @@ from fabfile.model.wanted import (
     PORT_OFFSET,
     Application,
     Color,
+    DatabaseServer,
     Drain,
     Environment,
     Gate,
@@ -38,8 +40,12 @@ from fabfile.model.wanted import (
 __all__ = [
     "PORT_OFFSET",
     "Application",
+    "Backup",
+    "BackupFile",
+    "BackupKind",
     "Color",
     "Container",
+    "DatabaseServer",
     "Drain",
     "Environment",
     "Event",
@@ -64,4 +70,5 @@ __all__ = [
     "Target",
     "Tls",
     "Transfer",
+    "Verdict",
 ]

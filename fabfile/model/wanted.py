@@ -173,6 +173,14 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class DatabaseServer:
+    """A PostgreSQL database that the application uses: its address without the password, and the password."""
+
+    address: str
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Application:
     """The application as one host runs it: names, services in upgrade order, data paths, public address."""
 
@@ -191,7 +199,10 @@ class Application:
     uploads_backups: str = ""
     config_path: str = ""
     log_directories: tuple[str, ...] = ()
+    database_server: DatabaseServer | None = None
     backup_retention_days: int = 30
+    auto_backup: bool = False
+    backup_calendar: tuple[str, ...] = ()
     maintenance: bool = False
 
     def service(self, name: str) -> Service:

@@ -6,10 +6,11 @@ verify through Nginx → bake → drain → stop the old color and keep it. A fa
 
 from __future__ import annotations
 
-from fabfile.commands import nginx, podman, probe, sqlite
+from fabfile.commands import backup, nginx, podman, probe
 from fabfile.commands.shell import Script, quote, script, words
 from fabfile.model import (
     Application,
+    BackupKind,
     Color,
     Container,
     HostState,
@@ -48,7 +49,7 @@ class StepBuilder:
         images = [self._app.service(choice.service).image for choice in self._changed if not self.is_kept(choice)]
         steps = list(self._data.prepare)
         if self._wanted.action == "deploy":
-            body = script(sqlite.backup(self._app, self._wanted.release))
+            body = backup.take(self._app, self._wanted.release, BackupKind.DEPLOY)
             steps.append(self._step("backup", "back up database and configuration", body, BACKUP_SECONDS))
         pushes = tuple(one for one in self._wanted.pushes if one.image in images)
         if pushes:

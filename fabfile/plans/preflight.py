@@ -32,8 +32,20 @@ def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
+def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
+    """Everything that speaks against a backup of everything; the room for it is measured when it begins."""
+    needed = ["podman", "flock", *(["sqlite3"] if app.database else []), *(["rsync"] if app.uploads else [])]
+    needed += ["pg_dump"] if app.database_server else []
+    found = [*_missing(state, needed), *(one for one in _prepared(state) if state.fact("home") != "yes")]
+    return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
+
+
 def _tools(state: HostState, app: Application) -> list[tuple[str, str]]:
     needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", *(["sqlite3"] if app.database else [])]
+    return _missing(state, [*needed, *(["pg_dump"] if app.database_server else [])])
+
+
+def _missing(state: HostState, needed: list[str]) -> list[tuple[str, str]]:
     missing = [tool for tool in needed if state.fact(f"has_{tool}") != "yes"]
     return [(f"{', '.join(missing)} missing", "Install what is missing, then run the task again")] if missing else []
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabfile.commands import journal, podman, record, sqlite
+from fabfile.commands import backup, journal, podman, record
 from fabfile.commands.podman import spec_hash
 from fabfile.model import Application, HostState, Rollout
 from fabfile.plans import rollback
@@ -61,7 +61,7 @@ def tidy(app: Application, kept: Kept) -> str:
         (
             podman.prune_images(repositories, kept.digests, record.history_file(app.home)),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
-            sqlite.prune_backups(app),
+            backup.prune(app),
             journal.prune(app.home, keep=KEPT_JOURNALS),
         )
     )

@@ -29,6 +29,8 @@ def count_line(plans: Sequence[Plan]) -> str:
     if not any(plan.services for plan in plans):
         ready = sum(plan.empty for plan in plans)
         return f"{hosts}: {len(plans) - ready} to change, {ready} as wanted"
+    if plans[0].action == "restore":
+        return f"{hosts}: data to restore, every service as it is"
     tallies = [Counter(service.change for service in plan.services) for plan in plans]
     alike = all(tally == tallies[0] for tally in tallies)
     tally = tallies[0] if alike else sum(tallies, Counter[Change]())

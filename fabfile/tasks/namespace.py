@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, lab, locking, looking, main, upkeep
+from fabfile.tasks import configuration, data, lab, locking, looking, main, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -17,7 +17,10 @@ namespace = Collection(
     looking.execute,
     looking.shell,
     looking.inspect,
+    data.backups,
+    data.restore,
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
+    backup=Collection("backup", data.backup, data.verify, data.fetch),
     lab=Collection.from_module(lab, name="lab"),
 )

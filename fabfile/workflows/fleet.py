@@ -23,6 +23,10 @@ class Fleet:
         """The inventory's entries by name."""
         return {target.name: target for target in self.environment.targets}
 
+    def host(self, name: str) -> FabricHost:
+        """The host of that name. Raises StopIteration when there is none."""
+        return next(host for host in self.hosts if host.name == name)
+
     def observe(self) -> dict[str, HostState]:
         """Look at every host. Raises HostUnreachable that names all that could not be reached."""
         return observe.observe_all(self.hosts, self.targets, self.environment.rollout.parallel)

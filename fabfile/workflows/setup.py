@@ -64,11 +64,14 @@ def setup(request: Request) -> ExitCode:
 
 def _items(target: Target) -> tuple[parts.Item, ...]:
     app = target.application
+    backup_unit, backup_timer = render.backup_units(app)
     files = parts.Files(
         site=render.nginx_site(app),
         helper=render.host_program("site"),
         boot=render.host_program("boot"),
         unit=render.boot_unit(app),
+        backup_unit=backup_unit,
+        backup_timer=backup_timer,
     )
     return parts.items(app, target.user, files)
 

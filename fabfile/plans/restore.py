@@ -1,0 +1,217 @@
+"""The steps that put a backup back on one host, and the plan made of them. Pure.
+
+Check the backup → back up what is there → show the maintenance page → stop all writers → put the data back by rename
+→ start the same colors → gate → verify → page off. A failure undoes in reverse: the former data comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fabfile.commands import backup as backups
+from fabfile.commands import podman, postgres, probe, restore, verification
+from fabfile.commands.shell import Script, quote, script
+from fabfile.model import (
+    Application,
+    Backup,
+    BackupKind,
+    Color,
+    Container,
+    HostResult,
+    HostState,
+    Outcome,
+    Release,
+    Service,
+    ServiceRelease,
+    Verdict,
+)
+from fabfile.plans import closing
+from fabfile.plans.preflight import Finding
+from fabfile.plans.step import Change, Plan, ServicePlan, Step
+
+#: How long data may take: hashing, copying and checking it.
+DATA_SECONDS = 3600.0
+SWITCH_SECONDS = 120.0
+#: Bad rounds that are forgiven while a stopped container starts again.
+_PATIENT = 1000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one run wants of one host: which parts of which backup, and the run itself."""
+
+    environment: str
+    application: Application
+    backup: Backup
+    release: str
+    time: str
+    owner: str
+    database: bool = True
+    files: bool = True
+    workstation: str = ""
+    revision: str = ""
+
+
+def unfit(state: HostState, app: Application, backup: Backup, *, database: bool, files: bool) -> tuple[Finding, ...]:
+    """What speaks against putting these parts of the backup back on this host."""
+    found = []
+    other = "Choose another: inv backups shows them"
+    if backup.problem:
+        found.append((f"backup {backup.id}: {backup.problem}", other))
+    elif backup.verdict is Verdict.DAMAGED:
+        found.append((f"backup {backup.id} was found damaged when it was verified", other))
+    else:
+        if not database and not files:
+            found.append((f"backup {backup.id} holds neither the database nor uploads of this application", other))
+        if database and backup.database != ("postgres" if app.database_server else "sqlite" if app.database else ""):
+            kind = backup.database or "no database"
+            found.append((f"backup {backup.id} holds {kind}, and the application now uses another kind", other))
+        if files and backup.uploads is None:
+            found.append((f"backup {backup.id} holds no uploaded files", "Add --only database, or choose another"))
+        if files and state.fact("has_rsync") == "no":
+            found.append(("rsync missing", "Install it, then run the task again"))
+        if database and backup.database == "postgres" and state.fact("has_pg_dump") == "no":
+            found.append((f"{', '.join(postgres.TOOLS)} missing", "Install the package postgresql-client"))
+    if state.fact("home") != "yes":
+        found.append(("the application's directory is missing or not writable", "Run inv setup for this host first"))
+    return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
+
+
+class RestoreSteps:
+    """The steps of putting data back, each of its own, in the order in which they stand here.
+
+    `check` and `save` change nothing that a visitor sees; `stop`, `database` and `uploads` have their undo. Between
+    `stop` and the start of containers nothing may write to the data.
+    """
+
+    def __init__(self, app: Application, backup: Backup, release: str, *, database: bool, files: bool) -> None:
+        self._app, self._backup, self._release = app, backup, release
+        self._database, self._files = database, files
+
+    def check(self) -> Step:
+        """Compare the backup with its manifest, open it in a scratch place, and see that there is room."""
+        body = verification.check(self._app, self._backup, database=self._database, files=self._files)
+        return Step("check", f"check backup {self._backup.id} and the room for it", body, DATA_SECONDS)
+
+    def save(self) -> Step:
+        """Back up what is there now, under the id of this run."""
+        body = backups.take(self._app, self._release, BackupKind.RESTORE)
+        return Step("backup", "back up everything as it is now", body, DATA_SECONDS)
+
+    def stop(self, state: HostState) -> Step:
+        """Stop whatever can write to the data; to undo it, start that again and wait until the live colors answer."""
+        app = self._app
+        waiting = [probe.own_port(app.service(one.service), one.color) for one in live(state, app) if one.running]
+        undo = script(
+            restore.start_writers(app, self._release),
+            probe.watch(waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=_PATIENT),
+            "watch",
+        )
+        body = script(restore.stop_writers(app, self._release))
+        return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
+
+    def database(self) -> Step:
+        """Set the database aside and put the backup's in its place."""
+        body = script(restore.put_database(self._app, self._backup, self._release))
+        undo = script(restore.take_database_back(self._app, self._backup, self._release))
+        return Step("database", "put the database back", body, DATA_SECONDS, undo, "bring the former database back")
+
+    def uploads(self) -> Step:
+        """Set the uploaded files aside and put the backup's in their place."""
+        body = script(restore.put_uploads(self._app, self._backup, self._release))
+        undo = script(restore.take_uploads_back(self._app, self._release))
+        return Step("uploads", "put the uploaded files back", body, DATA_SECONDS, undo, "bring the former files back")
+
+    def data(self) -> tuple[Step, ...]:
+        """The chosen ones of `database` and `uploads`."""
+        return (*([self.database()] if self._database else []), *([self.uploads()] if self._files else []))
+
+
+def live(state: HostState, app: Application) -> tuple[Container, ...]:
+    """The containers of the live colors, in the services' order, running or not."""
+    found = [state.container(service.name, state.active_color(service.name)) for service in app.services]
+    return tuple(container for container in found if container is not None)
+
+
+def plan_restore(state: HostState, wanted: Wanted) -> Plan:
+    """The plan of a host's restore; the colors that served before serve afterwards."""
+    app, backup = wanted.application, wanted.backup
+    steps = RestoreSteps(app, backup, wanted.release, database=wanted.database, files=wanted.files)
+    containers = live(state, app)
+    plan = Plan(
+        host=state.host,
+        action="restore",
+        release=wanted.release,
+        services=tuple(
+            ServicePlan(one.service, Change.KEEP, one.image, one.color, one.image, one.color) for one in containers
+        ),
+        notes=_notes(wanted),
+        prepare=(steps.check(), steps.save()),
+        steps=(steps.stop(state), *steps.data(), *_start(app, containers), _verify(app, containers)),
+        home=app.home,
+        environment=wanted.environment,
+        record=_record(wanted, containers),
+        tidy=Script("\n".join((restore.forget_former(app, wanted.release), backups.prune(app)))),
+        result=HostResult.RESTORED,
+    )
+    return replace(plan, finish=(closing.finish(plan, 0),))
+
+
+def _notes(wanted: Wanted) -> tuple[str, ...]:
+    backup = wanted.backup
+    parts = (
+        [f"the database ({backup.rows} rows)" if backup.database == "sqlite" else "the database"]
+        if wanted.database
+        else []
+    )
+    parts += [f"{backup.uploads} uploaded files"] if wanted.files else []
+    left = "" if wanted.files or not wanted.application.uploads else "; uploaded files stay as they are"
+    return (
+        f"backup {backup.id} of {backup.time}: {' and '.join(parts)} take the place of what is there{left}",
+        "visitors wait, or get an error, from the stop of the writers to the verification",
+    )
+
+
+def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, ...]:
+    return tuple(_start_one(app, app.service(one.service), one.color) for one in containers)
+
+
+def _start_one(app: Application, service: Service, color: Color) -> Step:
+    """Start a color; to undo that, stop it if it mounts the data, so that the former data can come back."""
+    name = podman.container_name(app.name, service.name, color)
+    body = script(podman.start(name), probe.gate(app, service, color))
+    undo = script(podman.stop(name, service.drain.stop_seconds)) if service.mounts else None
+    seconds = service.gate.deadline_seconds + 60
+    title = f"{service.name}: start {color.value} and wait for its gate"
+    return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")
+
+
+def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
+    conditions = [probe.through_nginx(app.service(one.service), one.color) for one in containers]
+    if app.full_chain:
+        conditions.append(probe.answered(app, app.full_chain))
+    conditions.append(probe.public(app))
+    watched = probe.watch(conditions, seconds=0, passes=3, deadline_seconds=30, tolerance=20)
+    said = "\n".join(
+        f"echo {quote(f'last log lines of {one.name}:')}\n{podman.last_logs(one.name)}" for one in containers
+    )
+    body = script(watched, f"if ! watch; then\n{said or ':'}\nexit 1\nfi")
+    return Step("verify", "verify the full chain", body, 90)
+
+
+def _record(wanted: Wanted, containers: tuple[Container, ...]) -> Release:
+    services = tuple(
+        (one.service, ServiceRelease(one.image.reference, one.image.digest, one.color, one.spec, one.image.revision))
+        for one in containers
+    )
+    return Release(
+        wanted.release,
+        wanted.time,
+        "restore",
+        Outcome.GOOD,
+        services,
+        wanted.owner,
+        target=wanted.backup.id,
+        workstation=wanted.workstation,
+        revision=wanted.revision,
+    )
