@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from fabfile import render
 from fabfile.commands import (
+    backup,
     definition,
     inside,
     inspection,
@@ -20,16 +22,30 @@ from fabfile.commands import (
     lock,
     logs,
     maintenance,
+    manifest,
     podman,
     record,
     setup,
     state,
     transfer,
+    verification,
 )
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
-from fabfile.model import Application, Color, Container, HostState, Lock, Outcome, Rollout, Tls
-from fabfile.plans import closing, opening
+from fabfile.model import (
+    Application,
+    Backup,
+    BackupFile,
+    Color,
+    Container,
+    DatabaseServer,
+    HostState,
+    Lock,
+    Outcome,
+    Rollout,
+    Tls,
+)
+from fabfile.plans import closing, opening, restore
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
 from fabfile.plans.wanted import Wanted
@@ -41,6 +57,9 @@ MEANT = {
     "SC2016": "text in single quotes is for a shell further in: sh -c under another user",
     "SC2024": "the site text is ours to read; only the helper behind sudo needs root",
 }
+
+#: A program that is quoted whole, for `sh -c` under another namespace.
+_IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGRAM\n", re.DOTALL)
 
 HOLDER = Lock("run", "ann", "laptop", 41, "deploy 'v2' \"now\"", 0, 0)
 
@@ -67,7 +86,11 @@ def host_states() -> dict[str, HostState]:
 def applications() -> dict[str, Application]:
     secured = replace(application(), tls=Tls("/etc/c", "/etc/k"), config_path="/srv/shop/it's", uploads="/srv/up loads")
     bare = application(backend(alias="", mounts=(), env=(), memory_bytes=None, cpus=None), frontend(), database="")
-    return {"plain": application(), "secured": secured, "bare": replace(bare, full_chain=None)}
+    server = DatabaseServer("postgresql://ark@db.test/ark?sslmode=require", "it's:a\\secret")
+    served = replace(
+        secured, database="", database_server=server, auto_backup=True, backup_calendar=("*-*-* 02:00:00",)
+    )
+    return {"plain": application(), "secured": secured, "bare": replace(bare, full_chain=None), "served": served}
 
 
 def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
@@ -148,8 +171,24 @@ def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
         yield f"inspect-{key}", Script(text)
 
 
+def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
+    kind = "postgres" if app.database_server else "sqlite" if app.database else ""
+    files = tuple(BackupFile(name, 7, "ab" * 32) for name in (*manifest.DATABASE_FILES[kind], "configuration.tar.gz"))
+    taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
+    yield "scheduled", Script(backup.scheduled(app))
+    yield "backups", manifest.look(app)
+    yield "verify", journal.direct(verification.verify(app, taken))
+    yield "archive", journal.direct(verification.archive(app, taken))
+    wanted = restore.Wanted(
+        "production", app, taken, "r2", "2026-11-23T00:00:00+00:00", "ann", bool(kind), bool(app.uploads)
+    )
+    plan = restore.plan_restore(host_states()["replace"], wanted)
+    for step in (*plan.prepare, *plan.steps, *plan.finish):
+        yield from ((f"restore-{name}", script) for name, script in of_a_step(step))
+
+
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
-    files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app))
+    files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *render.backup_units(app))
     items = setup.items(app, "deploy", files)
     yield "check", setup.as_root(setup.check(items), user="root")
     yield "check-by-sudo", setup.as_root(setup.check(items), user="admin")
@@ -166,7 +205,14 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        for name, script in (*of_a_stage(app), *of_looking(app), *of_logs(app), *of_upkeep(app), *of_setup(app)):
+        for name, script in (
+            *of_a_stage(app),
+            *of_looking(app),
+            *of_logs(app),
+            *of_upkeep(app),
+            *of_backups(app),
+            *of_setup(app),
+        ):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
         yield f"installed-{name}", render.host_program(name)
@@ -178,6 +224,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     directory = tmp_path_factory.mktemp("scripts")
     for name, text in generated():
         (directory / f"{name}.sh").write_text(text, "utf-8")
+        for number, inner in enumerate(_IN_THE_NAMESPACE.findall(text)):
+            (directory / f"{name}-inner-{number}.sh").write_text(f"{inner}\n", "utf-8")
     return sorted(directory.iterdir())
 
 
@@ -214,4 +262,5 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
         "secured-replace-undo-all",
         "plain-stage-inner",
     } <= names
+    assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"plain-observe", "bare-check", "plain-sudo_rule", "installed-site", "installed-boot"} <= names

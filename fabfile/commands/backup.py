@@ -138,7 +138,6 @@ umask 077
 id=$1 kind=$2 running=$3
 place={quote(f"{directory}/{name}")}"$id" part={quote(f"{directory}/.{name}")}"$id"{part}
 uploads_place={quote(f"{files}/{name}")}"$id".uploads uploads_part={quote(f"{files}/.{name}")}"$id".uploads.part
-uploads_list=$part/uploads.sums
 if [ -e "$place" ]; then echo "backup $id is there already"; exit 0; fi
 mkdir -p {quote(directory)}{f" {quote(files)}" if with_uploads else ""}
 {cleaned}
@@ -233,7 +232,7 @@ if [ $# -gt 0 ]; then tar -czf configuration.tar.gz -C / "$@"; fi"""
 
 
 def _uploads(app: Application) -> str:
-    return f'mkdir -p "$uploads_part/files"\n{uploads.copy(app.uploads)}\ncd "$part"'
+    return f'uploads_list=$part/uploads.sums\nmkdir -p "$uploads_part/files"\n{uploads.copy(app.uploads)}\ncd "$part"'
 
 
 def _closing(app: Application, *, with_uploads: bool) -> str:

@@ -12,7 +12,7 @@ from fabfile.commands.shell import quote
 #: One statement per table, each printing `COUNT HEX-OF-NAME`: names may hold anything.
 _COUNTS = (
     "select 'select count(*) || '' ' || hex(name) || ''' from \"' || replace(name, '\"', '\"\"') || '\";'"
-    " from sqlite_master where type = 'table' and name not like 'sqlite\\_%' escape '\\'"
+    " from sqlite_master where type = 'table' and substr(name, 1, 7) <> 'sqlite_'"
     " and sql not like 'create virtual%' order by name"
 )
 

@@ -199,7 +199,7 @@ class Application:
     uploads_backups: str = ""
     config_path: str = ""
     log_directories: tuple[str, ...] = ()
-    database_server: DatabaseServer | None = None
+    database_server: DatabaseServer | None = field(default=None, repr=False)
     backup_retention_days: int = 30
     auto_backup: bool = False
     backup_calendar: tuple[str, ...] = ()

@@ -111,7 +111,7 @@ def test_deploy_to_one_host_leaves_the_other_alone(site: Site) -> None:
 def test_deploy_backs_up_the_database_before_it_changes_anything(site: Site) -> None:
     site.deploy("v2", "--hosts", "web1")
     host = site.lab.hosts[0]
-    newest = host.sh("ls -t /home/deploy/backups/database/memoryark-*.db | head -n 1").stdout.strip()
+    newest = host.sh("ls -t /home/deploy/backups/database/memoryark-*/database.db | head -n 1").stdout.strip()
     found = host.sh(f"sqlite3 {newest} 'pragma integrity_check; pragma table_list'").stdout.splitlines()
     assert found[0] == "ok"
     assert any("uploads" in row for row in found)

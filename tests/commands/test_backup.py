@@ -1,0 +1,374 @@
+"""Backups with the real SQLite and rsync: whole under writes, refused when damaged or without room, none lost early."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import threading
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import backup, manifest
+from fabfile.commands.shell import quote
+from fabfile.model import Application, Backup, BackupKind, Service
+from tests.commands.running import Programs, moved, sh
+from tests.commands.sample import application
+
+ID = "20261123T020000Z-abcdef"
+LATER = "20261124T020000Z-abcdef"
+HOSTILE_NAMES = ("plain", "with space", 'it\'s "quoted"', "line\nbreak", "back\\slash", "-n", "$(touch pwned)", "繁體")
+
+
+@pytest.fixture
+def app(tmp_path: Path, programs: Programs) -> Application:
+    """An application whose data stands in directories with names in need of quotes, on a host that runs nothing."""
+    (tmp_path / "the data's").mkdir()
+    (tmp_path / "home/lock").mkdir(parents=True)
+    programs.add("podman", 'case $1 in unshare) shift; exec "$@" ;; ps) ;; esac')
+    return application(
+        database=f"{tmp_path}/the data's/shop.db",
+        database_backups=f"{tmp_path}/the backup's [old]",
+        uploads=f"{tmp_path}/up loads",
+        uploads_backups=f"{tmp_path}/the files's",
+        config_path=f"{tmp_path}/the config",
+    )
+
+
+def fill(path: str, rows: int = 2000) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table item (n integer primary key, text)")
+        database.execute('create table "it\'s ""odd""\nname" (n)')
+        database.executemany("insert into item values (?, ?)", ((n, "x" * 500) for n in range(rows)))
+        database.commit()
+
+
+def back_up(
+    app: Application, programs: Programs, id: str = ID, kind: BackupKind = BackupKind.MANUAL
+) -> subprocess.CompletedProcess[str]:
+    home = Path(app.database_backups).parent / "home"
+    return sh(moved(backup.take(app, id, kind), app, home), path=programs.path)
+
+
+def place(app: Application, id: str = ID) -> Path:
+    return Path(backup.place(app, id))
+
+
+def files(app: Application, id: str = ID) -> Path:
+    return Path(backup.uploads_place(app, id), "files")
+
+
+def listed(app: Application) -> dict[str, Backup]:
+    _, found = manifest.parse(app, sh(manifest.look(app)).stdout)
+    return {one.id: one for one in found}
+
+
+def rows(path: Path) -> tuple[str, int]:
+    with closing(sqlite3.connect(path)) as database:
+        verdict = database.execute("pragma integrity_check").fetchone()[0]
+        return verdict, database.execute("select count(*) from item").fetchone()[0]
+
+
+def test_take_database_is_copied_whole_for_the_owner_alone(app: Application, programs: Programs) -> None:
+    fill(app.database)
+
+    done = back_up(app, programs)
+
+    assert (done.returncode, rows(place(app) / "database.db")) == (0, ("ok", 2000)), done
+    assert {path.stat().st_mode & 0o077 for path in (place(app), *place(app).iterdir())} == {0}
+    assert f"in {place(app)}" in done.stdout
+
+
+def test_take_under_concurrent_writes_is_whole(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    ended, writing = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(app.database, timeout=20)) as database:
+            while not ended.is_set():
+                database.execute("insert into item (text) values (?)", ("y" * 500,))
+                database.commit()
+                writing.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    writing.wait(20)
+    done = back_up(app, programs)
+    ended.set()
+    writer.join(20)
+
+    verdict, count = rows(place(app) / "database.db")
+    assert (done.returncode, verdict) == (0, "ok")
+    assert 2000 < count <= rows(Path(app.database))[1]
+    assert listed(app)[ID].rows == count
+
+
+def test_take_manifest_says_what_is_there(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    Path(app.uploads).mkdir()
+    Path(app.uploads, "a").write_text("four")
+
+    back_up(app, programs)
+
+    found = listed(app)[ID]
+    assert (found.kind, found.app, found.database, found.journal_mode) == (BackupKind.MANUAL, "shop", "sqlite", "wal")
+    assert (found.rows, found.uploads, found.uploads_bytes, found.problem) == (2000, 1, 4, "")
+    for file in found.files:
+        content = (place(app) / file.path).read_bytes()
+        assert (len(content), sh(f"sha256sum < {quote(str(place(app) / file.path))}").stdout[:64]) == (
+            file.bytes,
+            file.sha256,
+        )
+
+
+def test_take_names_the_release_that_ran(app: Application, programs: Programs, tmp_path: Path) -> None:
+    rows = "backend blue r1 r.test/shop/backend:v1 sha256:aa\nbackend green r2 r.test/shop/backend:v2 sha256:bb\n"
+    (tmp_path / "inspected").write_text(rows)
+    programs.add(
+        "podman",
+        'case $1 in unshare) shift; exec "$@" ;; ps) echo id ;; container) cat "$here/inspected" ;; esac',
+    )
+    (tmp_path / "home/live").mkdir()
+    (tmp_path / "home/live/backend.green").touch()
+
+    back_up(app, programs)
+
+    found = listed(app)[ID]
+    assert (found.release, found.services) == ("r2", (("backend", "r.test/shop/backend:v2@sha256:bb"),))
+
+
+def test_take_repeated_for_one_run_keeps_the_first(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    back_up(app, programs)
+    before = place(app).stat().st_mtime_ns
+
+    done = back_up(app, programs)
+
+    assert (done.returncode, place(app).stat().st_mtime_ns) == (0, before)
+
+
+def test_take_missing_database_is_said_and_makes_no_empty_copy(app: Application, programs: Programs) -> None:
+    done = back_up(app, programs)
+
+    assert (done.returncode, "database: none yet" in done.stdout) == (0, True)
+    assert ((place(app) / "database.db").exists(), Path(app.database).exists()) == (False, False)
+    assert listed(app)[ID].database == ""
+
+
+def test_take_damaged_database_fails_and_leaves_nothing(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    with Path(app.database).open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(200_000))
+
+    assert back_up(app, programs).returncode != 0
+    assert list(Path(app.database_backups).iterdir()) == []
+
+
+def test_take_copy_that_fails_its_check_is_refused(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    programs.add(
+        "sqlite3", 'case "$*" in *integrity_check*) echo "row 3 missing"; exit 0 ;; esac; exec /usr/bin/sqlite3 "$@"'
+    )
+
+    done = back_up(app, programs)
+
+    assert (done.returncode, "the database is damaged: row 3 missing" in done.stdout) == (1, True)
+    assert list(Path(app.database_backups).iterdir()) == []
+
+
+def test_take_without_room_fails_before_anything_is_copied(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
+
+    done = back_up(app, programs)
+
+    assert (done.returncode, "no room for a backup" in done.stdout) == (1, True)
+    assert list(Path(app.database_backups).iterdir()) == []
+    assert not any("vacuum" in word for call in programs.calls("sqlite3") for word in call)
+
+
+def test_take_configuration_is_kept(app: Application, programs: Programs) -> None:
+    Path(app.config_path).mkdir()
+    Path(app.config_path, "settings.yaml").write_text("a: 1")
+
+    back_up(app, programs)
+
+    listing = sh(f"tar -tzf {quote(str(place(app) / 'configuration.tar.gz'))}").stdout
+    assert "the config/settings.yaml" in listing
+
+
+def test_take_of_a_deploy_leaves_the_uploads_out(app: Application, programs: Programs) -> None:
+    Path(app.uploads).mkdir()
+
+    back_up(app, programs, kind=BackupKind.DEPLOY)
+
+    assert listed(app)[ID].uploads is None
+    assert not Path(app.uploads_backups).exists()
+
+
+def test_take_uploads_of_any_name_arrive(app: Application, programs: Programs) -> None:
+    for name in HOSTILE_NAMES:
+        Path(app.uploads, name).mkdir(parents=True)
+        Path(app.uploads, name, name).write_text(name)
+
+    done = back_up(app, programs)
+
+    assert {path.name: path.read_text() for path in files(app).glob("*/*")} == {name: name for name in HOSTILE_NAMES}
+    check = sh(f"cd {quote(str(files(app)))} && sha256sum --check --quiet {quote(str(place(app) / 'uploads.sums'))}")
+    assert (done.returncode, check.returncode, listed(app)[ID].uploads) == (0, 0, len(HOSTILE_NAMES)), check
+
+
+def test_take_unchanged_uploads_cost_nothing_and_are_not_read_again(app: Application, programs: Programs) -> None:
+    for name in HOSTILE_NAMES:
+        Path(app.uploads).mkdir(exist_ok=True)
+        Path(app.uploads, name).write_text(name)
+    back_up(app, programs)
+    Path(app.uploads, "new").write_text("new")
+    programs.add("sha256sum", 'exec /usr/bin/sha256sum "$@"')
+
+    back_up(app, programs, LATER)
+
+    linked = {path.name for path in files(app, LATER).iterdir() if path.stat().st_nlink == 2}
+    assert linked == set(HOSTILE_NAMES)
+    assert [call[1:] for call in programs.calls("sha256sum") if len(call) > 1] == [["./new"]]
+    first, second = ((place(app, id) / "uploads.sums").read_text().splitlines() for id in (ID, LATER))
+    assert set(first) < set(second)
+    assert len(second) == len(HOSTILE_NAMES) + 1
+
+
+def test_take_changed_upload_does_not_touch_the_earlier_backup(app: Application, programs: Programs) -> None:
+    Path(app.uploads).mkdir()
+    Path(app.uploads, "a").write_text("old")
+    back_up(app, programs)
+    Path(app.uploads, "a").write_text("changed")
+
+    back_up(app, programs, LATER)
+
+    assert [(files(app, id) / "a").read_text() for id in (ID, LATER)] == ["old", "changed"]
+
+
+def test_take_links_to_no_backup_that_was_found_damaged(app: Application, programs: Programs) -> None:
+    Path(app.uploads).mkdir()
+    Path(app.uploads, "a").write_text("good")
+    back_up(app, programs)
+    (place(app) / "verified").write_text("damaged 1\n")
+
+    back_up(app, programs, LATER)
+
+    assert (files(app, LATER) / "a").stat().st_nlink == 1
+
+
+def test_take_left_overs_of_a_run_that_was_cut_off_go(app: Application, programs: Programs) -> None:
+    part = Path(app.database_backups, f".shop-{LATER}.part")
+    orphan = Path(app.uploads_backups, f"shop-{LATER}.uploads")
+    foreign = Path(app.uploads_backups, f"shop-staging-{LATER}.uploads")
+    for path in (part, orphan, foreign):
+        path.mkdir(parents=True)
+    Path(app.uploads).mkdir()
+
+    back_up(app, programs)
+
+    assert [path.exists() for path in (part, orphan, foreign)] == [False, False, True]
+
+
+def test_take_while_another_runs_waits_and_then_says_so(app: Application, programs: Programs, tmp_path: Path) -> None:
+    programs.add("flock", "exit 45")
+    fill(app.database)
+
+    done = back_up(app, programs)
+
+    assert (done.returncode, "another backup did not end" in done.stdout) == (45, True)
+
+
+def test_take_of_a_deploy_waits_for_no_other(app: Application, programs: Programs) -> None:
+    programs.add("flock", "exit 45")
+    fill(app.database)
+
+    assert back_up(app, programs, kind=BackupKind.DEPLOY).returncode == 0
+
+
+def made(app: Application, days: float, kind: BackupKind, *, verified: str = "") -> str:
+    """A backup of that age; its id."""
+    at = datetime.now(timezone.utc) - timedelta(days=days)
+    id = f"{at:%Y%m%dT%H%M%SZ}-abcdef"
+    place(app, id).mkdir(parents=True)
+    files(app, id).mkdir(parents=True)
+    text = json.dumps({"format": 1, "id": id, "kind": kind.value}, indent=2)
+    (place(app, id) / "manifest.json").write_text(text)
+    if verified:
+        (place(app, id) / "verified").write_text(f"{verified} 1\n")
+    return id
+
+
+def prune(app: Application, programs: Programs) -> set[str]:
+    home = Path(app.database_backups).parent / "home"
+    done = sh(f"set -eu\n{moved(backup.prune(app), app, home)}", path=programs.path)
+    assert done.returncode == 0, done
+    left = {path.name.removeprefix("shop-") for path in Path(app.database_backups).iterdir()}
+    assert left == {path.name.removeprefix("shop-")[:-8] for path in Path(app.uploads_backups).iterdir()}
+    return left
+
+
+def test_prune_old_ones_go_and_recent_ones_stay(app: Application, programs: Programs) -> None:
+    old = [made(app, days, BackupKind.MANUAL) for days in (90, 31)]
+    recent = {made(app, days, BackupKind.SCHEDULED) for days in (29, 0)}
+
+    assert prune(app, programs) == recent
+    assert old
+
+
+def test_prune_newest_good_of_deploys_and_of_the_others_stay_however_old(app: Application, programs: Programs) -> None:
+    made(app, 400, BackupKind.MANUAL)
+    made(app, 300, BackupKind.DEPLOY)
+    kept = {made(app, 90, BackupKind.MANUAL), made(app, 80, BackupKind.DEPLOY)}
+    made(app, 70, BackupKind.SCHEDULED, verified="damaged")
+
+    assert prune(app, programs) == kept
+
+
+def test_prune_what_is_not_ours_stays(app: Application, programs: Programs) -> None:
+    made(app, 0, BackupKind.MANUAL)
+    other = Path(app.database_backups, "shop-staging-20200101T000000Z-abcdef")
+    other.mkdir()
+
+    sh(moved(backup.prune(app), app, Path(app.database_backups).parent / "home"), path=programs.path)
+
+    assert other.exists()
+
+
+def test_prune_without_a_directory_is_no_error(app: Application) -> None:
+    assert sh(f"set -eu\n{backup.prune(app)}\necho on").stdout == "on\n"
+
+
+def test_scheduled_program_holds_no_secret(app: Application) -> None:
+    from fabfile.model import DatabaseServer
+
+    secret = replace(app, database_server=DatabaseServer("postgresql://ark@db/ark", "open-sesame"))
+    keys: tuple[Service, ...] = secret.services
+
+    text = backup.scheduled(secret)
+
+    assert "open-sesame" not in text
+    assert not any(value in text for service in keys for key, value in service.env if key == "SECRET_KEY")
+
+
+def test_scheduled_program_backs_up_and_prunes(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    made(app, 90, BackupKind.SCHEDULED)
+    home = Path(app.database_backups).parent / "home"
+    text = moved(backup.scheduled(app), app, home).replace(
+        "PATH=/usr/local/sbin", f"PATH={programs.directory}:/usr/local/sbin"
+    )
+
+    done = sh(text)
+
+    found = listed(app)
+    assert (done.returncode, [one.kind for one in found.values()]) == (0, [BackupKind.SCHEDULED]), done
+    assert next(iter(found.values())).rows == 2000
