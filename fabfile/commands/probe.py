@@ -9,6 +9,8 @@ from fabfile.model import Application, Color, Probe, Service
 
 #: Header by which Nginx tells, on the loopback ports alone, which upstream answered.
 SERVED_BY = "x-served-by"
+#: Bad rounds that a watch forgives while a stopped container starts again.
+PATIENT = 1000
 
 
 def gate(app: Application, service: Service, color: Color) -> str:

@@ -30,8 +30,6 @@ PULL_SECONDS = 1800
 BACKUP_SECONDS = 900
 SITE_SECONDS = 45
 CUTOVER_SECONDS = 20
-#: Bad rounds that are forgiven while a stopped container starts again.
-_PATIENT = 1000
 
 
 class StepBuilder:
@@ -187,7 +185,7 @@ class StepBuilder:
             seconds=0,
             passes=1,
             deadline_seconds=CUTOVER_SECONDS,
-            tolerance=_PATIENT,
+            tolerance=probe.PATIENT,
         )
         serves = probe.watch(
             [probe.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS

@@ -32,11 +32,14 @@ def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, 
 
 def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
     """The last step, once the release is verified: after it visitors reach the application, which must answer them."""
-    if page or not differs(state, page):
-        return ()
+    return () if page or not differs(state, page) else (down(app),)
+
+
+def down(app: Application) -> Step:
+    """Take the page down; visitors reach the application from then on, which must answer them."""
     answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.PROOF_SECONDS)
     body = script(maintenance.off(app), answers, "watch")
-    return (_step("maintenance.off", "take the maintenance page down", body, None, ""),)
+    return _step("maintenance.off", "take the maintenance page down", body, None, "")
 
 
 def _step(id: str, title: str, body: Script, undo: Script | None, undo_title: str) -> Step:

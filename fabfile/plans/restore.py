@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fabfile.commands import backup as backups
-from fabfile.commands import podman, postgres, probe, restore, verification
+from fabfile.commands import maintenance, podman, postgres, probe, restore, verification
 from fabfile.commands.shell import Script, quote, script
 from fabfile.model import (
     Application,
@@ -25,20 +25,18 @@ from fabfile.model import (
     ServiceRelease,
     Verdict,
 )
-from fabfile.plans import closing
+from fabfile.plans import closing, page
 from fabfile.plans.preflight import Finding
 from fabfile.plans.step import Change, Plan, ServicePlan, Step
 
 #: How long data may take: hashing, copying and checking it.
 DATA_SECONDS = 3600.0
 SWITCH_SECONDS = 120.0
-#: Bad rounds that are forgiven while a stopped container starts again.
-_PATIENT = 1000
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one run wants of one host: which parts of which backup, and the run itself."""
+    """What one run wants of one host: which parts of which backup, the maintenance page, and the run itself."""
 
     environment: str
     application: Application
@@ -50,6 +48,7 @@ class Wanted:
     files: bool = True
     workstation: str = ""
     revision: str = ""
+    page: str = ""
 
 
 def unfit(state: HostState, app: Application, backup: Backup, *, database: bool, files: bool) -> tuple[Finding, ...]:
@@ -104,7 +103,7 @@ class RestoreSteps:
         waiting = [probe.own_port(app.service(one.service), one.color) for one in live(state, app) if one.running]
         undo = script(
             restore.start_writers(app, self._release),
-            probe.watch(waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=_PATIENT),
+            probe.watch(waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=probe.PATIENT),
             "watch",
         )
         body = script(restore.stop_writers(app, self._release))
@@ -138,6 +137,7 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
     app, backup = wanted.application, wanted.backup
     steps = RestoreSteps(app, backup, wanted.release, database=wanted.database, files=wanted.files)
     containers = live(state, app)
+    up = page.put_up(state, app, wanted.page) if maintenance.is_known(app, state.site) else ()
     plan = Plan(
         host=state.host,
         action="restore",
@@ -145,9 +145,16 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
         services=tuple(
             ServicePlan(one.service, Change.KEEP, one.image, one.color, one.image, one.color) for one in containers
         ),
-        notes=_notes(wanted),
+        notes=_notes(state, wanted),
         prepare=(steps.check(), steps.save()),
-        steps=(steps.stop(state), *steps.data(), *_start(app, containers), _verify(app, containers)),
+        steps=(
+            *up,
+            steps.stop(state),
+            *steps.data(),
+            *_start(app, containers),
+            _verify(app, containers),
+            *([page.down(app)] if up else []),
+        ),
         home=app.home,
         environment=wanted.environment,
         record=_record(wanted, containers),
@@ -157,7 +164,7 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
     return replace(plan, finish=(closing.finish(plan, 0),))
 
 
-def _notes(wanted: Wanted) -> tuple[str, ...]:
+def _notes(state: HostState, wanted: Wanted) -> tuple[str, ...]:
     backup = wanted.backup
     parts = (
         [f"the database ({backup.rows} rows)" if backup.database == "sqlite" else "the database"]
@@ -168,8 +175,14 @@ def _notes(wanted: Wanted) -> tuple[str, ...]:
     left = "" if wanted.files or not wanted.application.uploads else "; uploaded files stay as they are"
     return (
         f"backup {backup.id} of {backup.time}: {' and '.join(parts)} take the place of what is there{left}",
-        "visitors wait, or get an error, from the stop of the writers to the verification",
+        *([_page_note(state, wanted.application)] if _page_note(state, wanted.application) else []),
     )
+
+
+def _page_note(state: HostState, app: Application) -> str:
+    if not maintenance.is_known(app, state.site):
+        return "the Nginx site is from before there was a maintenance page: visitors get errors meanwhile"
+    return "the maintenance page is up already, and stays up" if state.fact("maintenance") else ""
 
 
 def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, ...]:

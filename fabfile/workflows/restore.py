@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fabfile import config
+from fabfile import config, render
 from fabfile.errors import ConfigError, ExitCode, Mistake
 from fabfile.model import Application, Backup, Environment, HostState
 from fabfile.plans.preflight import Finding
@@ -20,6 +20,8 @@ from fabfile.workflows import rolling
 from fabfile.workflows.backups import chosen, every_backup
 from fabfile.workflows.fleet import opened
 
+#: What visitors read meanwhile.
+_MESSAGE = "Data is being restored. This takes a few minutes."
 PARTS = ("database", "uploads")
 
 
@@ -54,7 +56,17 @@ def restore(request: Request) -> ExitCode:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             return plan_restore(
                 state,
-                Wanted(environment.name, app, backup, run.release, now, database=database, files=files, **signature),
+                Wanted(
+                    environment.name,
+                    app,
+                    backup,
+                    run.release,
+                    now,
+                    database=database,
+                    files=files,
+                    page=render.maintenance_page(app, _MESSAGE),
+                    **signature,
+                ),
             )
 
         rolling.refuse(_unfit(states, found, environment, request.only), "a restore")
