@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -198,3 +199,38 @@ def test_parse_damaged_numbers_are_zero() -> None:
     found = lock.parse("token=t\npid=x\nexpires_at=\nreason=a=b\n")
 
     assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)
+
+
+def test_look_free_host_has_no_holder_and_no_stage(home: str) -> None:
+    done = sh(script(lock.look(home)))
+
+    assert (lock.parse(done.stdout), lock.stage_runs(done.stdout), done.returncode) == (None, False, 0)
+    assert lock.host_time(done.stdout) > 0
+
+
+def test_look_held_host_while_a_stage_runs_says_both(home: str) -> None:
+    take(home, THEIRS)
+
+    looked = shlex.quote(lock.look(home))
+    done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {looked}")
+
+    found = lock.parse(done.stdout)
+    assert (found and found.token, lock.stage_runs(done.stdout)) == ("theirs", True)
+
+
+def test_take_away_frees_the_lock_of_that_holder_alone(home: str) -> None:
+    take(home, THEIRS)
+
+    assert sh(script(lock.take_away(home, "mine"))).returncode == 0
+    assert held(home) is not None
+    assert sh(script(lock.take_away(home, "theirs"))).returncode == 0
+    assert held(home) is None
+
+
+def test_take_away_while_a_stage_runs_is_refused(home: str) -> None:
+    take(home, THEIRS)
+
+    text = shlex.quote(script(lock.take_away(home, "theirs")).text)
+    done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {text}")
+
+    assert (done.returncode, held(home) is None) == (lock.BUSY_STATUS, False)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import pytest
+import yaml
 
 from lab.host import Host
 from tests.deploy.conftest import Site, kill, wait_until
@@ -27,15 +28,23 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     return [(process.returncode, output) for process in processes for output, _ in (process.communicate(timeout=240),)]
 
 
+def bake(site: Site, seconds: int) -> None:
+    """Let a deploy take its time: the winner still works when the last of many looks."""
+    path = site.folder / "hosts.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["environments"][site.lab.name]["rollout"]["bake_seconds"] = seconds
+    path.write_text(yaml.safe_dump(content))
+
+
 def test_deploys_started_at_once_one_wins_and_the_others_touch_nothing(site: Site) -> None:
     history = "wc -l < /var/lib/memoryark/releases.jsonl"
     before = [int(host.sh(history).stdout) for host in site.lab.hosts]
-    # A gate that takes its time: the winner still works when the last of them looks.
-    processes = [site.start("deploy", "--tag", "slow-start", "--force") for _ in range(RUNS)]
+    bake(site, seconds=25)
+    processes = [site.start("deploy", "--tag", "v2", "--force") for _ in range(RUNS)]
     found = ends(processes)
     codes = sorted(code for code, _ in found)
     assert codes == [0] + [4] * (RUNS - 1), [output[-400:] for code, output in found if code not in {0, 4}]
-    assert all(re.search(r"locked by \S+ \(process \d+\): deploy slow-start", output) for code, output in found if code)
+    assert all(re.search(r"locked by \S+ \(process \d+\): deploy v2", output) for code, output in found if code)
     assert site.run("status")[0] == 0
     assert [int(host.sh(history).stdout) for host in site.lab.hosts] == [lines + 1 for lines in before]
     assert [held(host) for host in site.lab.hosts] == ["", ""]

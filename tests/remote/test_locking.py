@@ -1,0 +1,54 @@
+"""The order in which locks are taken, and that all are given back when one cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from fabfile.errors import LockHeld, RollingError
+from fabfile.model import Lock
+from fabfile.remote import locking
+
+
+def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
+    """Take a, b and c, of which one may be refused: the groups asked, what was had, what was freed."""
+    asked: list[list[str]] = []
+    freed: list[str] = []
+
+    def take(group: Sequence[str]) -> list[str | RollingError]:
+        asked.append(list(group))
+        return [LockHeld(f"{one}: locked by eve") if one == refused else one for one in group]
+
+    try:
+        had = locking.in_turn(["a", "b", "c"], take, freed.append)
+    except LockHeld:
+        had = []
+    return asked, had, freed
+
+
+def test_in_turn_first_is_taken_alone() -> None:
+    assert attempt() == ([["a"], ["b", "c"]], ["a", "b", "c"], [])
+
+
+def test_in_turn_refused_by_the_first_asks_no_other() -> None:
+    assert attempt("a") == ([["a"]], [], [])
+
+
+def test_in_turn_refused_later_gives_everything_back() -> None:
+    assert attempt("b") == ([["a"], ["b", "c"]], [], ["a", "c"])
+
+
+@pytest.mark.parametrize(
+    ("token", "pid", "said", "next_step"),
+    [
+        ("r2", 41, "(process 41): disk, for 40 s so far; its lease ends in 60 s unless renewed", "inv lock.status"),
+        ("manual-1", 0, "(by hand): disk, for 40 s so far; its lease ends in 60 s.", "inv lock.release --env lab"),
+    ],
+)
+def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said: str, next_step: str) -> None:
+    error = locking.held("web1", Lock(token, "ann", "laptop", pid, "disk", 60, 160), "lab", 100)
+
+    assert locking.is_held(error)
+    assert said in error.message
+    assert next_step in error.next_step
