@@ -147,6 +147,21 @@ def publish(registry: Registry, machine: Machine, say: Callable[[str], None]) ->
     replace_file(stamp, json.dumps(published, indent=1))
 
 
+def write_layout(folder: Path, machine: Machine, service: str, tag: str, extra: Mapping[str, bytes]) -> str:
+    """Write an image as an OCI layout, as a CI build leaves one; each extra file is a layer. Hands back its id."""
+    more = tuple(_layer(_tar({f"srv/{name}": content})) for name, content in extra.items())
+    layers = (_base_layer(machine, lambda _: None), _application_layer(), *more)
+    configuration = _configuration(service, tag, layers)
+    manifest = _manifest(layers, configuration)
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for blob in (*(layer.blob for layer in layers), configuration, manifest):
+        (blobs / blob.digest.removeprefix("sha256:")).write_bytes(blob.content)
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest.descriptor]}))
+    return configuration.digest
+
+
 def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
     """What the image says of itself: who starts, with which environment."""
     fault = TAGS[tag] if service == "backend" else ""
@@ -174,17 +189,21 @@ def _push(registry: Registry, service: str, tag: str, layers: tuple[Layer, ...],
     """Send what the registry lacks of one image, the manifest last; hand back the digest."""
     for blob in (*(layer.blob for layer in layers), configuration):
         _push_blob(registry, service, blob)
+    manifest = _manifest(layers, configuration)
+    path = f"/v2/{REPOSITORY}/{service}/manifests/{tag}"
+    response, said = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
+    _expect(response.status, 201, f"PUT {path}", said)
+    return manifest.digest
+
+
+def _manifest(layers: tuple[Layer, ...], configuration: Blob) -> Blob:
     content = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": configuration.descriptor,
         "layers": [layer.blob.descriptor for layer in layers],
     }
-    manifest = Blob(json.dumps(content, sort_keys=True).encode(), _MANIFEST)
-    path = f"/v2/{REPOSITORY}/{service}/manifests/{tag}"
-    response, said = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
-    _expect(response.status, 201, f"PUT {path}", said)
-    return manifest.digest
+    return Blob(json.dumps(content, sort_keys=True).encode(), _MANIFEST)
 
 
 def _push_blob(registry: Registry, service: str, blob: Blob) -> None:
@@ -214,13 +233,17 @@ def _expect(status: int, wanted: int, what: str, said: bytes) -> None:
 
 def _application_layer() -> Layer:
     """The application's own files."""
+    return _layer(_tar({f"srv/{path.name}": path.read_bytes() for path in sorted(APPLICATION.glob("*.py"))}))
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for path in sorted(APPLICATION.glob("*.py")):
-            entry = tarfile.TarInfo(f"srv/{path.name}")
-            entry.size, entry.mode = path.stat().st_size, 0o644
-            tar.addfile(entry, io.BytesIO(path.read_bytes()))
-    return _layer(out.getvalue())
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
 
 
 def _base_layer(machine: Machine, say: Callable[[str], None]) -> Layer:

@@ -25,6 +25,7 @@ from fabfile.commands import (
     manifest,
     podman,
     record,
+    registry,
     setup,
     state,
     transfer,
@@ -41,6 +42,7 @@ from fabfile.model import (
     DatabaseServer,
     HostState,
     Lock,
+    Login,
     Outcome,
     Rollout,
     Tls,
@@ -139,6 +141,10 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
     yield "fetch-as-shown", fetch
     yield "look-at-images", transfer.look()
+    wanted = Login("registry.test:5000", "it's me", 'pa"ss $word')
+    yield "login", registry.login(wanted, ask_again=False)
+    yield "login-again", registry.login(wanted, ask_again=True)
+    yield "logout", registry.logout(wanted.registry)
     yield "resolve", journal.direct(podman.resolve([service.image for service in app.services]))
     yield "history", journal.direct(record.read(app.home))
     yield "definition", journal.direct(definition.look(app.home, "r1"))

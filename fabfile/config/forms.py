@@ -206,6 +206,9 @@ ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
 USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
 JUMP = Form("[user@]host[:port], or none", _jump)
 SERVER = Form("an IP address or a host name", _server)
+REGISTRY = matching(
+    "a registry: host name or address, with a port where it has one", r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
+)
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)

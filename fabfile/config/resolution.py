@@ -126,6 +126,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         auto_backup=settings.auto_backup_enabled,
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
+        login=_login(settings, values),
     )
 
 
@@ -243,6 +244,20 @@ def _database_server(settings: Settings, values: Values) -> model.DatabaseServer
     except ValueError as error:
         values.add("DATABASE_URL", expected=str(error))
         return None
+
+
+def _login(settings: Settings, values: Values) -> model.Login | None:
+    given = {
+        "REGISTRY": settings.registry,
+        "REGISTRY_USERNAME": settings.registry_username,
+        "REGISTRY_PASSWORD": settings.registry_password,
+    }
+    if not any(given.values()):
+        return None
+    for key in (key for key, value in given.items() if not value):
+        others = " and ".join(name for name in given if name != key)
+        values.add(key, expected=f"a value: {others} make a login only together with it")
+    return model.Login(*given.values())
 
 
 def _log_directories(settings: Settings) -> tuple[str, ...]:

@@ -50,6 +50,13 @@ class Settings(BaseModel):
     ssl_key_path: _FilePath = Field(default="", description="Its private key on the host.")
     ssl_chain_path: _FilePath = Field(default="", description="Intermediate certificates on the host.")
 
+    # Registry with a login
+    registry: Annotated[str, BeforeValidator(forms.REGISTRY)] = Field(
+        default="", description="Registry that wants a login: each host logs in before a deploy, where it has not yet."
+    )
+    registry_username: _Text = Field(default="", description="Login name at the registry.")
+    registry_password: _Text = Field(default="", description="Its password or token. Secret.")
+
     # Data on the host
     database_path: Annotated[str, BeforeValidator(forms.FILE_IN_DIRECTORY)] = Field(
         default="", description="SQLite file; its directory is mounted, because its journals lie beside it."

@@ -181,6 +181,15 @@ class DatabaseServer:
 
 
 @dataclass(frozen=True)
+class Login:
+    """A name and a password at a registry."""
+
+    registry: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Application:
     """The application as one host runs it: names, services in upgrade order, data paths, public address."""
 
@@ -204,6 +213,7 @@ class Application:
     auto_backup: bool = False
     backup_calendar: tuple[str, ...] = ()
     maintenance: bool = False
+    login: Login | None = field(default=None, repr=False)
 
     def service(self, name: str) -> Service:
         """The service of that name. Raises KeyError when there is none."""

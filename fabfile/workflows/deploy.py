@@ -39,6 +39,7 @@ from fabfile.report import choose
 from fabfile.workflows import rolling
 from fabfile.workflows.fleet import Fleet, opened
 from fabfile.workflows.pushing import Pushing, prepared
+from fabfile.workflows.registry import log_in
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ def _images(
 ) -> Iterator[tuple[Mapping[str, Image], Pushing | None]]:
     """Every wanted image with its digest by reference; what is pushed comes from this workstation."""
     if fleet.environment.rollout.transfer is Transfer.PULL:
+        logins = {target.name: login for target in fleet.environment.targets if (login := target.application.login)}
+        if not request.dry_run:
+            log_in(fleet, logins)
         yield _digests(fleet, states), None
         return
     sources = {name: Path(path).expanduser() for name, _, path in (image.partition("=") for image in request.images)}

@@ -1,0 +1,116 @@
+"""Logins at a registry: what a host is told, what no process list shows, and what a refusal leaves behind."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import registry
+from fabfile.model import Login
+from tests.commands.running import HOSTILE, Programs, sh
+
+LOGIN = Login("registry.test:5000", "robot", "pa'ss $word")
+
+#: As `podman login` does: the password from standard input into the file, or a refusal.
+PODMAN = """
+shift
+while [ $# -gt 1 ]; do case $1 in --username) user=$2; shift ;; --authfile) file=$2; shift ;; esac; shift; done
+cat >"$here/password"
+[ ! -e "$here/refuses" ] || { echo "Error: authenticating creds: invalid username/password" >&2; exit 125; }
+echo '{"auths":{}}' >"$file"
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    programs.add("podman", PODMAN)
+    return folder
+
+
+def run(programs: Programs, login: Login = LOGIN, *, ask_again: bool = False) -> tuple[int, str]:
+    text = registry.login(login, ask_again=ask_again).text.replace("PATH=/", "OTHER=/")
+    done = sh(text, path=programs.path)
+    return done.returncode, done.stdout
+
+
+def stored(home: Path, login: Login = LOGIN) -> Path:
+    """The login's file as Podman leaves it."""
+    path = home / ".config" / "containers" / "auth.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    word = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+    path.write_text(json.dumps({"auths": {login.registry: {"auth": word}}}))
+    return path
+
+
+@pytest.mark.parametrize("password", [word for word in HOSTILE if word and "\n" not in word])
+def test_login_password_arrives_on_standard_input_and_nowhere_else(
+    programs: Programs, home: Path, tmp_path: Path, password: str
+) -> None:
+    login = Login("registry.test:5000", "robot", password)
+
+    assert run(programs, login)[0] == 0
+
+    assert (tmp_path / "password").read_text() == password
+    assert not [word for call in programs.calls() for word in call if password in word]
+    assert (home / ".config" / "containers" / "auth.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_login_password_is_a_secret_of_the_script() -> None:
+    script = registry.login(LOGIN, ask_again=False)
+
+    assert "pass" not in script.masked.replace("--password-stdin", "")
+    assert base64.b64encode(b"robot:pa'ss $word").decode() not in script.masked
+
+
+def test_login_that_is_there_asks_no_registry(programs: Programs, home: Path) -> None:
+    stored(home)
+
+    assert run(programs) == (0, "kept\n")
+    assert programs.calls("podman") == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Login("registry.test:5000", "robot", "old"), Login("other.test", "robot", "pa'ss $word")],
+    ids=["password", "registry"],
+)
+def test_login_that_is_another_asks_the_registry(programs: Programs, home: Path, other: Login) -> None:
+    stored(home, other)
+
+    assert run(programs) == (0, "")
+    assert len(programs.calls("podman")) == 1
+
+
+def test_login_asked_again_asks_the_registry(programs: Programs, home: Path) -> None:
+    stored(home)
+
+    assert run(programs, ask_again=True) == (0, "")
+    assert len(programs.calls("podman")) == 1
+
+
+def test_login_refused_says_why_and_leaves_no_file(programs: Programs, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "refuses").touch()
+
+    assert run(programs) == (registry.REFUSED_STATUS, "Error: authenticating creds: invalid username/password\n")
+    assert not (home / ".config" / "containers" / "auth.json").exists()
+
+
+def test_logout_without_a_login_is_no_error(programs: Programs, home: Path) -> None:
+    text = registry.logout("registry.test:5000").text.replace("PATH=/", "OTHER=/")
+
+    assert sh(text, path=programs.path).returncode == 0
+    assert programs.calls("podman") == []
+
+
+def test_logout_ends_the_login(programs: Programs, home: Path) -> None:
+    path = stored(home)
+    text = registry.logout("registry.test:5000").text.replace("PATH=/", "OTHER=/")
+
+    assert sh(text, path=programs.path).returncode == 0
+    assert programs.calls("podman") == [["podman", "logout", "registry.test:5000", "--authfile", str(path)]]

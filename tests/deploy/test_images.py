@@ -1,0 +1,234 @@
+"""Images pushed from the workstation: sent once, the same everywhere; images pulled with a login at a registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import bcrypt
+import pytest
+
+from lab.host import Host
+from lab.images import write_layout
+from tests.deploy.conftest import PROJECT, Site, fingerprint, wait_until
+
+pytestmark = pytest.mark.xdist_group("push")
+
+MEGABYTE = 1_000_000
+GUARDED, PASSWORD = "registry:5001", "a-password-of-the-lab"
+TRUST = "/etc/containers/registries.conf.d/guarded.conf"
+AUTH = "/home/deploy/.config/containers/auth.json"
+ASK = f"curl -s -o /dev/null -w '%{{http_code}}' http://{GUARDED}/v2/"
+ASK_AS_DEPLOY = f"skopeo inspect --no-tags docker://{GUARDED}/memoryark/backend:v1"
+
+
+def noise(size: int, seed: int) -> bytes:
+    """Bytes that no compression makes fewer."""
+    return random.Random(seed).randbytes(size)  # noqa: S311 - no secret
+
+
+@dataclass(frozen=True)
+class Built:
+    """Both services as a CI build leaves them: the options that name them, and the backend's id."""
+
+    options: tuple[str, ...]
+    id: str
+    backend: Path
+
+
+def build(site: Site, folder: Path, tag: str, extra: dict[str, bytes]) -> Built:
+    """The backend with a layer for each extra file, and the frontend as it is."""
+    machine = site.lab.machine
+    id = write_layout(folder / "backend", machine, "backend", tag, extra)
+    write_layout(folder / "frontend", machine, "frontend", tag, {})
+    images = [f"--image={name}={folder / name}" for name in ("backend", "frontend")]
+    return Built(("--transfer", "push", *images), id, folder / "backend")
+
+
+def pushed(output: str) -> dict[str, int]:
+    """The bytes that each host was sent, from the JSON of a run."""
+    events = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return {
+        event["host"]: event.get("sent", 0)
+        for event in events
+        if event["type"] == "event" and event["step"] == "push" and event["phase"] == "note"
+    }
+
+
+def ids(host: Host) -> set[str]:
+    """The ids of the images of the containers that run."""
+    listed = host.sh("podman ps --quiet | xargs podman container inspect --format '{{.Image}}'", user="deploy")
+    return {f"sha256:{line}" for line in listed.stdout.split()}
+
+
+def test_push_without_a_registry_sends_what_a_host_lacks_and_the_id_is_the_same(site: Site, tmp_path: Path) -> None:
+    built = build(site, tmp_path, "v2", {"extra": noise(3 * MEGABYTE, 1)})
+    site.lab.registry.stop()
+    try:
+        code, output = site.deploy("v2", *built.options, "--json")
+        assert code == 0, output
+        assert site.versions() == ["v2", "v2"]
+        # The layers that came from the registry, under other digests, are not sent again.
+        sent = pushed(output)
+        assert sorted(sent) == ["web1", "web2"]
+        assert all(3 * MEGABYTE <= size < 3.1 * MEGABYTE for size in sent.values()), sent
+        assert all(built.id in ids(host) for host in site.lab.hosts)
+
+        code, output = site.deploy("v2", *built.options, "--json", "--force", "--hosts", "web1")
+        assert (code, pushed(output)) == (0, {"web1": 0}), output
+    finally:
+        site.lab.registry.start()
+    for host in site.lab.hosts:
+        assert "images" not in host.sh("ls /var/lib/memoryark/journal/*").stdout.split()
+
+
+def test_push_connection_drops_and_the_next_run_sends_only_what_is_left(site: Site, tmp_path: Path) -> None:
+    first, second = noise(4 * MEGABYTE, 2), noise(80 * MEGABYTE, 3)
+    built = build(site, tmp_path, "v2", {"first": first, "second": second})
+    host = site.lab.host("web1")
+    configuration = built.backend / "blobs" / "sha256" / built.id.removeprefix("sha256:")
+    layer = json.loads(configuration.read_text())["rootfs"]["diff_ids"][-2]
+    cut = f"""
+layers=/home/deploy/.local/share/containers/storage/overlay-layers/layers.json
+for attempt in $(seq 2000); do
+  if grep -q {layer} $layers; then pkill -KILL -u deploy sshd; exit 0; fi
+  sleep 0.02
+done
+exit 1
+"""
+    cutting = Thread(target=lambda: host.sh(cut, timeout=90))
+    cutting.start()
+    code, output = site.deploy("v2", *built.options, "--hosts", "web1", "--json")
+    cutting.join(90)
+    assert code == 1, output
+    assert site.version(host) == "v1"
+
+    code, output = site.deploy("v2", *built.options, "--hosts", "web1", "--json")
+
+    assert code == 0, output
+    assert 80 * MEGABYTE <= pushed(output)["web1"] < 81 * MEGABYTE
+    assert site.version(host) == "v2"
+
+
+def test_push_wrong_input_is_refused_and_nothing_touched(site: Site, tmp_path: Path) -> None:
+    built = build(site, tmp_path, "v2", {"extra": noise(MEGABYTE, 4)})
+    before = [fingerprint(host) for host in site.lab.hosts]
+    largest = max((built.backend / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+
+    for words, expected, said in (
+        (built.options, 3, "is damaged"),
+        (("--transfer", "push"), 3, "is not on this workstation"),
+        (("--transfer", "push", "--image=worker=/tmp"), 2, "a service of: backend, frontend"),
+        (("--transfer", "push", "--image=backend=/nowhere"), 2, "nothing there"),
+        (("--transfer", "push", "--image=backend"), 2, "SERVICE=PATH"),
+        (("--image=backend=/tmp",), 2, "--transfer push beside it"),
+        (("--transfer", "carry"), 2, "pull or push"),
+    ):
+        code, output = site.deploy("v2", *words)
+        assert (code, said in output) == (expected, True), output
+
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+
+
+def test_push_host_that_forbids_forwarding_is_refused_and_nothing_touched(site: Site, tmp_path: Path) -> None:
+    built = build(site, tmp_path, "v2", {})
+    host = site.lab.host("web2")
+    rule = "/etc/ssh/sshd_config.d/00-no-forwarding.conf"
+    host.sh(f"echo 'AllowTcpForwarding local' >{rule}; systemctl reload ssh")
+    try:
+        before = fingerprint(host)
+        code, output = site.deploy("v2", *built.options)
+        assert (code, "lets no port be forwarded" in output) == (3, True), output
+        assert fingerprint(host) == before
+    finally:
+        host.sh(f"rm {rule}; systemctl reload ssh")
+
+
+@pytest.fixture
+def guarded(site: Site) -> Iterator[Site]:
+    """The site with its images at a registry on another port, which wants a login; it has what the first one has."""
+    secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    files = {
+        "login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
+        "storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5001'}\n"
+        "auth: {htpasswd: {realm: lab, path: /etc/docker/registry/htpasswd}}\n",
+        "htpasswd": f"robot:{secret}\n",
+    }
+    registry = site.lab.registry.host
+    for name, content in files.items():
+        registry.sh(f"cat >/etc/docker/registry/{name} <<'END'\n{content}END")
+    registry.sh("systemd-run --quiet --unit=login docker-registry serve /etc/docker/registry/login.yml")
+    for host in site.lab.hosts:
+        host.sh(f"printf '[[registry]]\\nlocation = \"{GUARDED}\"\\ninsecure = true\\n' >{TRUST}")
+    wait_until(lambda: "401" in site.lab.hosts[0].sh(ASK, check=False).stdout, "the registry that wants a login")
+    images = {f"{name.upper()}_IMAGE": f"{GUARDED}/memoryark/{name}:v1" for name in ("backend", "frontend")}
+    site.edit_env(**images)
+    yield site
+    registry.sh("systemctl stop login")
+    for host in site.lab.hosts:
+        host.sh(f"rm -f {TRUST} /home/deploy/.config/containers/auth.json")
+
+
+def typed(site: Site, line: str, *words: str) -> tuple[int, str]:
+    """A task with a line on its standard input."""
+    command = [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]]
+    done = subprocess.run(
+        command, cwd=PROJECT, input=line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_login_wrong_password_is_refused_and_nothing_touched(guarded: Site) -> None:
+    before = [fingerprint(host) for host in guarded.lab.hosts]
+    guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=f"not-{PASSWORD}")
+
+    code, output = guarded.deploy("v2")
+    assert (code, "a registry login was refused; nothing was touched" in output) == (3, True), output
+    assert PASSWORD not in output
+
+    code, output = typed(guarded, "not-it\n", "registry.login", "--registry", GUARDED, "--username", "robot")
+    assert (code, "web1: " in output, "web2: " in output) == (3, True, True), output
+    assert [fingerprint(host) for host in guarded.lab.hosts] == before
+
+
+def test_login_of_the_env_file_is_made_by_the_deploy_and_its_password_is_nowhere_else(guarded: Site) -> None:
+    guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=PASSWORD)
+
+    code, output = guarded.deploy("v2")
+
+    assert code == 0, output
+    assert guarded.versions() == ["v2", "v2"]
+    assert PASSWORD not in output
+    encoded = base64.b64encode(f"robot:{PASSWORD}".encode()).decode()
+    for host in guarded.lab.hosts:
+        assert host.sh(f"stat -c '%U %a' {AUTH}").stdout.strip() == "deploy 600"
+        found = host.sh(f"grep -rlsF -e {PASSWORD} -e {encoded} /home/deploy /var/lib/memoryark /tmp /etc || :")
+        assert found.stdout.split() == [AUTH]
+        assert host.sh(f"journalctl --no-pager | grep -cF -e {PASSWORD} -e {encoded} || :").stdout.strip() == "0"
+
+
+def test_login_typed_in_and_logout(guarded: Site) -> None:
+    words = ("--registry", GUARDED, "--username", "robot")
+
+    code, output = typed(guarded, f"{PASSWORD}\n", "registry.login", *words)
+    assert (code, PASSWORD in output) == (0, False), output
+    assert [host.sh(ASK_AS_DEPLOY, user="deploy").returncode for host in guarded.lab.hosts] == [0, 0]
+    code, output = guarded.deploy("v2", "--hosts", "web1")
+    assert code == 0, output
+
+    code, output = typed(guarded, "", "registry.logout", "--registry", GUARDED)
+    assert code == 0, output
+    code, output = guarded.deploy("v3")
+    assert (code, "unauthorized" in output or "authentication required" in output) == (3, True), output
+    assert typed(guarded, "", "registry.login", *words)[0] == 2
