@@ -18,8 +18,9 @@ from fabfile import config, render
 from fabfile.commands.journal import ENVIRONMENT
 from fabfile.commands.shell import Script, quote
 from fabfile.model import Application, Environment
-from fabfile.plans.deploy import Wanted, plan_deploy
+from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Plan
+from fabfile.plans.wanted import Wanted
 from fabfile.remote import observe
 from fabfile.remote.host import Answer
 from lab.host import Host as LabHost
