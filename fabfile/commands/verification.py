@@ -71,8 +71,9 @@ def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -
         f"""\
 set -eu
 umask 077
-rm -rf {scratch}
-trap 'rm -rf {scratch}' EXIT
+scratch={scratch}
+rm -rf "$scratch"
+trap 'rm -rf "$scratch"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
 damaged() {{ printf 'damaged: %s\\n' "$1"; exit {DAMAGED_STATUS}; }}
 cd {quote(place(app, backup.id))} || damaged "its directory is gone"
@@ -82,34 +83,34 @@ same() {{
   if [ "$(sha256sum < "$1" | cut -c 1-64)" != "$3" ]; then damaged "$1 is not what its manifest says (SHA-256)"; fi
 }}""",
         *(words("same", file.path, file.bytes, file.sha256) for file in wanted),
-        f"mkdir {scratch}",
+        'mkdir "$scratch"',
     ]
     if database and backup.database == "sqlite":
-        parts.append(_scratch_sqlite(backup, scratch))
+        parts.append(_scratch_sqlite(backup))
     if database and backup.database == "postgres":
         parts.append(
-            f'if ! {postgres.check("database.pgdump")} 2> {scratch}/said; then damaged "$(cat {scratch}/said)"; fi'
+            f'if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then damaged "$(cat "$scratch/said")"; fi'
         )
     if backup.file("configuration.tar.gz") and files and database:
-        parts.append(f"if ! tar -xzf configuration.tar.gz -C {scratch}; then damaged 'configuration.tar.gz'; fi")
+        parts.append("if ! tar -xzf configuration.tar.gz -C \"$scratch\"; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
         parts.append(uploads.check(f"{uploads_place(app, backup.id)}/files", backup.uploads))
-        parts.append(f'list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" {scratch}/said) || damaged "$said"')
+        parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')
     parts.append(f"echo {quote(_praise(backup, database=database, files=files))}")
     return in_namespace("\n".join(parts))
 
 
-def _scratch_sqlite(backup: Backup, scratch: str) -> str:
+def _scratch_sqlite(backup: Backup) -> str:
     file = backup.file("database.db")
     need = (file.bytes if file else 0) // 1024 + SPARE_KIB
     return f"""\
 free=$(df -Pk . | awk 'NR == 2 {{ print $4 }}')
 if [ "$free" -lt {need} ]; then echo "no room to check the backup: $free KiB free, {need} KiB needed"; exit 1; fi
 {sqlite.functions()}
-cp database.db {scratch}/database.db
-said=$(sqlite_whole {scratch}/database.db) || damaged "$said"
-sqlite_rows {scratch}/database.db > {scratch}/rows
-if ! cmp -s rows {scratch}/rows; then damaged "its tables do not have the rows that were counted when it was made"; fi"""
+cp database.db "$scratch/database.db"
+said=$(sqlite_whole "$scratch/database.db") || damaged "$said"
+sqlite_rows "$scratch/database.db" > "$scratch/rows"
+if ! cmp -s rows "$scratch/rows"; then damaged "its tables do not have the rows that were counted when it was made"; fi"""
 
 
 def _praise(backup: Backup, *, database: bool, files: bool) -> str:

@@ -1,0 +1,125 @@
+"""How long a backup holds a writer up: `python -m benchmarks.backup`.
+
+A database of 500 MB on a lab host takes 50 commits a second. Each journal mode is measured with nothing else going on,
+then while the very script of `inv backup` runs; what compares is the lines of one run. It brings up a lab of its own
+and takes it away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabfile import config
+from fabfile.commands import backup, journal
+from fabfile.errors import RollingError
+from fabfile.model import Application, BackupKind
+from lab import laboratory
+from lab.files import locked
+from lab.host import Host
+from lab.laboratory import PROJECT, Lab
+
+MODES = ("wal", "delete")
+QUIET_SECONDS = 15.0
+_WRITER = Path(__file__).with_name("writer.py")
+_MARKER = "/tmp/writing"  # noqa: S108 - on the lab host, which is ours alone
+_HEADINGS = ("journal", "copy MB", "meanwhile", "seconds", "commits", "median ms", "99% ms", "longest ms")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the writer saw during one stretch of time."""
+
+    mode: str
+    megabytes: int
+    meanwhile: str
+    seconds: float
+    commits: tuple[float, ...]
+
+    def row(self) -> tuple[str, ...]:
+        """The cells of its line: commits are told in milliseconds."""
+        ordered = sorted(1000 * commit for commit in self.commits)
+        middle, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+        figures = (f"{middle:.1f}", f"{late:.0f}", f"{ordered[-1]:.0f}")
+        return (self.mode, str(self.megabytes), self.meanwhile, f"{self.seconds:.1f}", str(len(ordered)), *figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure both journal modes and print the table as Markdown."""
+    parser = argparse.ArgumentParser("python -m benchmarks.backup", description="What a writer notices of a backup.")
+    parser.add_argument("--megabytes", type=int, default=500, help="size of the database (default: 500)")
+    parser.add_argument("--repeat", type=int, default=3, help="backups of each journal mode (default: 3)")
+    parser.add_argument("--name", default="bench", help="the lab's name (default: bench)")
+    options = parser.parse_args(arguments)
+    with locked(f"benchmark-{options.name}"):
+        try:
+            lab = laboratory.up(1, name=options.name, say=_say)
+            _report(lab, options)
+        except RollingError as error:
+            raise SystemExit(str(error)) from error
+        finally:
+            laboratory.down(options.name, say=_say)
+
+
+def _report(lab: Lab, options: argparse.Namespace) -> None:
+    measured = []
+    try:
+        for one in measure(lab, options.megabytes, options.repeat):
+            measured.append(one)
+            _say(" ".join(one.row()))
+    finally:
+        lines = [_HEADINGS, ("---:",) * len(_HEADINGS), *(one.row() for one in measured)]
+        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
+
+
+def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measured]:
+    """Quiet time and backups in turn, for each journal mode."""
+    host = lab.hosts[0]
+    command = [sys.executable, "-m", "invoke", "setup", "--env", lab.name, "--force"]
+    subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    app = config.load(lab.name, root=PROJECT).targets[0].application
+    host.sh(f"cat > /tmp/writer.py <<'END'\n{_WRITER.read_text()}\nEND", user="deploy")
+    for mode in MODES:
+        host.sh(f"python3 /tmp/writer.py fill {app.database} {mode} {megabytes}", user="deploy", timeout=300)
+        for number in range(repeat):
+            yield _stretch(host, app, mode, megabytes, "nothing", f"sleep {QUIET_SECONDS:g}")
+            script = journal.direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
+            yield _stretch(host, app, mode, megabytes, "a backup", script.text)
+
+
+def _stretch(host: Host, app: Application, mode: str, megabytes: int, meanwhile: str, text: str) -> Measured:
+    """Write while the text runs; the commits that began in its time."""
+    script = f"""\
+touch {_MARKER}
+python3 /tmp/writer.py write {app.database} {_MARKER} > /tmp/commits &
+writer=$!
+sleep 2
+began=$(date +%s.%N)
+(
+{text}
+) >&2
+ended=$(date +%s.%N)
+sleep 2
+rm {_MARKER}
+wait "$writer"
+echo "$began $ended"
+cat /tmp/commits
+"""
+    first, *rest = host.sh(script, user="deploy", timeout=300).stdout.splitlines()
+    began, ended = (float(word) for word in first.split())
+    commits = [(float(at), float(took)) for at, took in (row.split() for row in rest)]
+    during = tuple(took for at, took in commits if at + took >= began and at <= ended)
+    return Measured(mode, megabytes, meanwhile, ended - began, during)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

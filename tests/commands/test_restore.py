@@ -1,0 +1,247 @@
+"""Verification and restore with the real SQLite and rsync: what is damaged is found, what was there comes back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import restore, verification
+from fabfile.commands.backup import uploads_place
+from fabfile.commands.shell import Script, script
+from fabfile.model import Application, Backup, Verdict
+from tests.commands.running import Programs, moved, sh
+from tests.commands.test_backup import ID, app, back_up, files, fill, listed, place, rows
+
+__all__ = ["app"]
+
+RELEASE = "20261124T000000Z-aaaaaa"
+Run = Callable[[str | Script], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(app: Application, programs: Programs) -> Run:
+    home = Path(app.database_backups).parent / "home"
+    return lambda text: sh(moved(script(text), app, home), path=programs.path)
+
+
+@pytest.fixture
+def taken(app: Application, programs: Programs) -> Backup:
+    """A backup of 2000 rows and two files."""
+    fill(app.database)
+    Path(app.uploads, "sub dir").mkdir(parents=True)
+    Path(app.uploads, "one").write_text("1")
+    Path(app.uploads, "sub dir", "t\nwo").write_text("22")
+    assert back_up(app, programs).returncode == 0
+    return listed(app)[ID]
+
+
+def test_verify_whole_backup_is_marked_good_and_leaves_no_scratch(app: Application, taken: Backup, run: Run) -> None:
+    done = run(verification.verify(app, taken))
+
+    assert (done.returncode, "2000 rows, 2 uploaded files" in done.stdout) == (0, True), done
+    assert listed(app)[ID].verdict is Verdict.GOOD
+    assert [path.name for path in Path(app.database_backups).iterdir()] == [f"shop-{ID}"]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["database.db", "rows", "uploads.sums"])
+def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, taken: Backup, run: Run) -> None:
+    flip(place(app) / name)
+
+    done = run(verification.verify(app, taken))
+
+    assert (done.returncode, f"damaged: {name}" in done.stdout) == (verification.DAMAGED_STATUS, True), done
+    assert listed(app)[ID].verdict is Verdict.DAMAGED
+
+
+@pytest.mark.parametrize("damage", ["one", "sub dir/t\nwo", "gone", "more"])
+def test_verify_uploads_that_differ_are_found(damage: str, app: Application, taken: Backup, run: Run) -> None:
+    if damage == "gone":
+        (files(app) / "one").unlink()
+    else:
+        (files(app) / damage).write_text("another")
+
+    assert run(verification.verify(app, taken)).returncode == verification.DAMAGED_STATUS
+
+
+def test_verify_rows_that_are_missing_are_found_in_a_database_that_is_whole(
+    app: Application,
+    taken: Backup,
+    run: Run,
+) -> None:
+    with closing(sqlite3.connect(place(app) / "database.db")) as database:
+        database.execute("delete from item where n < 5")
+        database.commit()
+    path = place(app) / "database.db"
+    digest = sh(f"sha256sum < '{str(path).replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}'").stdout[:64]
+    same = tuple(
+        replace(one, sha256=digest, bytes=path.stat().st_size) if one.path == "database.db" else one
+        for one in taken.files
+    )
+
+    done = run(verification.verify(app, replace(taken, files=same)))
+
+    assert (done.returncode, "do not have the rows" in done.stdout) == (verification.DAMAGED_STATUS, True), done
+
+
+def test_check_without_room_fails_and_blames_no_backup(
+    app: Application,
+    taken: Backup,
+    run: Run,
+    programs: Programs,
+) -> None:
+    programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
+
+    done = run(verification.check(app, taken, database=True, files=True))
+
+    assert (done.returncode, "no room for the restore" in done.stdout) == (1, True)
+    assert listed(app)[ID].verdict is Verdict.UNVERIFIED
+
+
+def change(app: Application) -> None:
+    """The application goes on after the backup, and leaves a journal behind as it is killed."""
+    with closing(sqlite3.connect(app.database)) as database:
+        database.execute("insert into item values (5000, 'late')")
+        database.commit()
+        Path(f"{app.database}-wal.kept").write_bytes(Path(f"{app.database}-wal").read_bytes())
+    Path(f"{app.database}-wal.kept").rename(f"{app.database}-wal")
+    Path(app.uploads, "one").write_text("changed")
+    Path(app.uploads, "late").write_text("late")
+
+
+def uploaded(app: Application) -> dict[str, str]:
+    root = Path(app.uploads)
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
+    app: Application,
+    taken: Backup,
+    run: Run,
+) -> None:
+    change(app)
+    Path(app.database).chmod(0o640)
+
+    done = run(restore.put_database(app, taken, RELEASE))
+
+    assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2000)), done
+    assert Path(app.database).stat().st_mode & 0o777 == 0o640
+    with closing(sqlite3.connect(app.database)) as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_take_database_back_brings_rows_and_journal_back(app: Application, taken: Backup, run: Run) -> None:
+    change(app)
+    run(restore.put_database(app, taken, RELEASE))
+
+    done = [run(restore.take_database_back(app, taken, RELEASE)) for _ in range(2)]
+
+    assert ([one.returncode for one in done], rows(Path(app.database))) == ([0, 0], ("ok", 2001)), done
+    assert {path.name for path in Path(app.database).parent.iterdir()} <= {"shop.db", "shop.db-wal", "shop.db-shm"}
+
+
+@pytest.mark.parametrize("moved_away", [[], ["-wal"], ["-wal", ""]])
+def test_take_database_back_after_a_step_that_stopped_half_way(
+    moved_away: list[str],
+    app: Application,
+    taken: Backup,
+    run: Run,
+) -> None:
+    change(app)
+    aside = Path(app.database).parent / f".before-{RELEASE}"
+    aside.mkdir()
+    for ending in moved_away:
+        Path(app.database + ending).rename(aside / f"shop.db{ending}")
+
+    done = run(restore.take_database_back(app, taken, RELEASE))
+
+    assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2001)), done
+
+
+def test_put_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: Run) -> None:
+    change(app)
+
+    for _ in range(2):
+        assert run(restore.put_database(app, taken, RELEASE)).returncode == 0
+
+    run(restore.take_database_back(app, taken, RELEASE))
+    assert rows(Path(app.database)) == ("ok", 2001)
+
+
+def test_put_database_while_a_container_has_it_is_refused(
+    app: Application,
+    taken: Backup,
+    run: Run,
+    programs: Programs,
+    tmp_path: Path,
+) -> None:
+    change(app)
+    mounted = replace(app, database=f"{tmp_path}/data/shop.db")
+    programs.add(
+        "podman", f'case $1 in ps) echo id ;; container) echo "shop-backend-blue shop {tmp_path}/data" ;; esac'
+    )
+
+    done = run(restore.put_database(mounted, taken, RELEASE))
+
+    assert (done.returncode, "still running with the data" in done.stdout) == (1, True), done
+
+
+def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, taken: Backup, run: Run) -> None:
+    change(app)
+
+    done = run(restore.put_uploads(app, taken, RELEASE))
+    run(restore.forget_former(app, RELEASE))
+
+    assert (done.returncode, uploaded(app)) == (0, {"one": "1", "sub dir/t\nwo": "22"}), done
+    assert (files(app) / "one").read_text() == "1"
+
+
+def test_put_uploads_shares_no_file_with_the_backup(app: Application, taken: Backup, run: Run) -> None:
+    change(app)
+    run(restore.put_uploads(app, taken, RELEASE))
+
+    with Path(app.uploads, "one").open("a") as file:
+        file.write("more")
+
+    assert Path(uploads_place(app, ID), "files/one").read_text() == "1"
+
+
+def test_take_uploads_back_brings_every_file_back(app: Application, taken: Backup, run: Run) -> None:
+    change(app)
+    before = uploaded(app)
+    run(restore.put_uploads(app, taken, RELEASE))
+
+    done = [run(restore.take_uploads_back(app, RELEASE)) for _ in range(2)]
+
+    assert ([one.returncode for one in done], uploaded(app)) == ([0, 0], before), done
+
+
+def test_read_manifest_of_another_form_is_said_and_never_obeyed(app: Application, taken: Backup) -> None:
+    path = place(app) / "manifest.json"
+    whole = json.loads(path.read_text())
+    for change_it in (
+        {"id": "20200101T000000Z-000000"},
+        {"format": 2},
+        {"database": "oracle"},
+        {"rows": "many"},
+        {"files": [{"path": "../../etc/passwd", "bytes": 1, "sha256": "0" * 64}]},
+        {"files": []},
+        {"uploads": -1},
+    ):
+        path.write_text(json.dumps(whole | change_it))
+        assert listed(app)[ID].problem, change_it
+    path.write_text("{")
+    assert listed(app)[ID].problem
+    assert taken.problem == ""

@@ -1,0 +1,80 @@
+"""Cron fields as systemd's calendar has them, and those that have no meaning."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.config.schedule import on_calendar
+from fabfile.config.server import database_server
+from fabfile.model import DatabaseServer
+
+
+@pytest.mark.parametrize(
+    ("cron", "expected"),
+    [
+        ("0 2 * * *", ("*-*-* 02:00:00",)),
+        ("@hourly", ("*-*-* *:00:00",)),
+        ("@weekly", ("Sun *-*-* 00:00:00",)),
+        ("@monthly", ("*-*-01 00:00:00",)),
+        ("*/20 8-10 * * mon-fri", ("Mon,Tue,Wed,Thu,Fri *-*-* 08,09,10:00,20,40:00",)),
+        ("5/20 * * * *", ("*-*-* *:05,25,45:00",)),
+        ("0 3 * * 5-7", ("Sun,Fri,Sat *-*-* 03:00:00",)),
+        ("0 3 * * Fri-Sun", ("Sun,Fri,Sat *-*-* 03:00:00",)),
+        ("0 3 * * */2", ("Sun,Tue,Thu,Sat *-*-* 03:00:00",)),
+        ("0 0 29 feb *", ("*-02-29 00:00:00",)),
+        ("30 4 1,15 * 5", ("*-*-01,15 04:30:00", "Fri *-*-* 04:30:00")),
+    ],
+)
+def test_on_calendar_means_the_same_moments(cron: str, expected: tuple[str, ...]) -> None:
+    assert on_calendar(cron) == expected
+
+
+@pytest.mark.parametrize(
+    ("cron", "said"),
+    [
+        ("0 2 * *", "five cron fields"),
+        ("60 2 * * *", "minute: '60' is not from 0 to 59"),
+        ("0 24 * * *", "hour"),
+        ("0 0 0 * *", "day of the month"),
+        ("0 0 30 2 *", "day 30 never comes"),
+        ("0 5-1 * * *", "hour: '5-1' names nothing"),
+        ("*/0 * * * *", "names nothing"),
+        ("*-5 * * * *", "minute"),
+        ("0 0 * mon *", "month: 'mon'"),
+        ("@reboot", "five cron fields"),
+    ],
+)
+def test_on_calendar_what_has_no_meaning_is_refused_with_its_field(cron: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("*", "\\*")):
+        on_calendar(cron)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://ark:s3cret@db.test:5433/ark", DatabaseServer("postgresql://ark@db.test:5433/ark", "s3cret")),
+        (
+            "postgres://a%40b:p%3Aw%25@db/ark?sslmode=require&pool_size=3",
+            DatabaseServer("postgresql://a%40b@db/ark?sslmode=require", "p:w%"),
+        ),
+        ("postgresql+asyncpg://ark@db/ark?password=x", DatabaseServer("postgresql://ark@db/ark", "x")),
+        ("postgresql://ark@host.containers.internal/ark", DatabaseServer("postgresql://ark@127.0.0.1/ark")),
+        ("postgresql:///ark?host=/run/postgresql", DatabaseServer("postgresql:///ark?host=%2Frun%2Fpostgresql")),
+        ("postgresql://ark@[::1]/ark", DatabaseServer("postgresql://ark@[::1]/ark")),
+    ],
+)
+def test_database_server_password_and_address_part(url: str, expected: DatabaseServer) -> None:
+    found = database_server(url)
+
+    assert found == expected
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:////data/ark.db", "mysql://ark:x@db/ark"])
+def test_database_server_another_kind_is_none(url: str) -> None:
+    assert database_server(url) is None
+
+
+@pytest.mark.parametrize("url", ["postgresql://ark@db:port/ark", "postgresql://ark:a b@db/ark", "postgresql://[x/ark"])
+def test_database_server_what_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="an address such as"):
+        database_server(url)
