@@ -31,6 +31,7 @@ from fabfile.commands import (
     transfer,
     verification,
 )
+from fabfile.commands.gone import Mode, free_bytes, gone
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import (
@@ -47,7 +48,7 @@ from fabfile.model import (
     Rollout,
     Tls,
 )
-from fabfile.plans import closing, opening, restore
+from fabfile.plans import closing, opening, restore, retention
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
 from fabfile.plans.wanted import Wanted
@@ -193,6 +194,13 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
         yield from ((f"restore-{name}", script) for name, script in of_a_step(step))
 
 
+def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
+    green = tuple((service, Color.GREEN) for service in ("backend", "former"))
+    old = HostState("web1", active=green, containers=(replace(container("backend", Color.BLUE), running=False),))
+    for mode in Mode:
+        yield f"prune-{mode.value}", Script("\n".join((gone(mode), free_bytes(), retention.prune(old, app, Rollout()))))
+
+
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
     files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *render.backup_units(app))
     items = setup.items(app, "deploy", files)
@@ -211,14 +219,8 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        for name, script in (
-            *of_a_stage(app),
-            *of_looking(app),
-            *of_logs(app),
-            *of_upkeep(app),
-            *of_backups(app),
-            *of_setup(app),
-        ):
+        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_setup)
+        for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
         yield f"installed-{name}", render.host_program(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 
 from fabfile.commands import lock
+from fabfile.commands.gone import size_of
 from fabfile.commands.shell import Script, quote
 
 #: Exit status of `attach` for a stage that never began.
@@ -145,9 +146,9 @@ def undo_all(parts: list[Script]) -> Script:
 
 
 def prune(home: str, keep: int) -> str:
-    """Delete the journals of all but the newest runs; run ids sort by time."""
+    """Select the journals of all but the newest runs; run ids sort by time."""
     directory = quote(f"{home}/journal")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
-        'while read -r old; do rm -rf "$old"; done'
+        f'while read -r old; do gone journal "$old" {size_of("old")} rm -rf "$old"; done'
     )

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from fabfile.commands.gone import size_of
 from fabfile.commands.shell import Script, quote, script, words, write_file
 from fabfile.model import Application, Color, Image, Service
 
@@ -203,34 +204,41 @@ def resolve(images: Iterable[Image]) -> str:
 
 
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
-    """Remove images that no container uses, no kept release names, and no other application's history names.
+    """Select images that no container uses, no kept release names, and no other application's history names.
 
     An image may have several names and digests, pulled once and pushed once: one that is kept keeps them all, and it is
-    removed name by name. Source: podman-rmi(1) removes no image of several names by its id.
+    removed by all its names. Source: podman-rmi(1) removes no image of several names by its id.
     """
-    kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests))) or "none"
+    kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"
-    parts = []
+    size = words("podman", "image", "inspect", "--format", "{{.Size}}")
+    parts = ["used=$(podman ps --all --no-trunc --format '{{.ImageID}}' 2>/dev/null) || used=''"]
     for repository in dict.fromkeys(repositories):
         images = words("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
         parts.append(
             f"{images} | tr -d '[]' | sort -u | while read -r id digest names; do\n"
             f'  case "$digest $names" in {kept}) continue ;; esac\n'
+            '  case "$used" in *"${id#sha256:}"*) continue ;; esac\n'
             "  for name in $digest $names; do\n"
             "    case $name in *sha256:*) ;; *) continue ;; esac\n"
             f'    if grep -lsF "${{name##*@}}" /var/lib/*/releases.jsonl | grep -qvxF {quote(own_history)}; then continue 2; fi\n'
             "  done\n"
-            '  for name in ${names:-"$id"}; do podman rmi "$name" >/dev/null 2>&1 || :; done\n'
+            f'  bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0\n'
+            "  # shellcheck disable=SC2086\n"
+            f'  gone image {quote(repository)}"@$digest" "$bytes" podman rmi ${{names:-"$id"}}\n'
             "done"
         )
     return "\n".join(parts)
 
 
 def prune_configs(home: str, keep: Iterable[str]) -> str:
-    """Delete what no kept release and no container was given: configurations, secrets included, and definitions."""
+    """Select what no kept release and no container was given: configurations, secrets included, and definitions."""
     kept = "|".join(quote(name) for name in sorted(set(keep))) or "''"
     return (
         f"for found in {quote(home)}/config/*; do\n"
-        f'  case "$(basename "$found" .json)" in {kept}) ;; *) rm -rf "$found" ;; esac\n'
+        '  if [ ! -e "$found" ]; then continue; fi\n'
+        f'  case "$(basename "$found" .json)" in {kept}) ;;\n'
+        f'    *) gone configuration "$found" {size_of("found")} rm -rf "$found" ;;\n'
+        "  esac\n"
         "done"
     )

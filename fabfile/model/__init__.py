@@ -15,6 +15,7 @@ from fabfile.model.run import (
     HostResult,
     HostSummary,
     Phase,
+    Pruned,
     Summary,
 )
 from fabfile.model.wanted import (
@@ -62,6 +63,7 @@ __all__ = [
     "Phase",
     "Probe",
     "ProbeResult",
+    "Pruned",
     "Recorded",
     "Release",
     "Rollout",

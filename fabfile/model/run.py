@@ -80,3 +80,14 @@ class Summary:
     message: str = ""
     undo_command: str = ""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """One thing past its retention: `verdict` is `would go`, `gone` or `in use`; images share layers, so that their
+    bytes are the most that can be freed."""
+
+    kind: str
+    name: str
+    bytes: int
+    verdict: str

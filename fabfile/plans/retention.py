@@ -5,11 +5,11 @@ What runs stays, and so does all that the next rollback needs: the release, its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fabfile.commands import backup, journal, podman, record
+from fabfile.commands import backup, gone, journal, nginx, podman, record
 from fabfile.commands.podman import spec_hash
-from fabfile.model import Application, HostState, Rollout
+from fabfile.model import Application, Container, HostState, Image, Rollout
 from fabfile.plans import rollback
 
 #: Journals of so many runs stay.
@@ -54,14 +54,53 @@ def kept(state: HostState, app: Application, rollout: Rollout, release: str = ""
     )
 
 
-def tidy(app: Application, kept: Kept) -> str:
-    """Delete what is past its retention."""
-    repositories = [service.image.repository for service in app.services]
+def spent(state: HostState, app: Application, rollout: Rollout) -> tuple[Container, ...]:
+    """The stopped containers that no kept release ran; those of the last run stay, their logs may be wanted."""
+    content = kept(replace(state, containers=_live(state)), app, rollout)
+    last = state.releases[-1].id if state.releases else ""
+    return tuple(
+        one
+        for one in state.containers
+        if not one.running
+        and one not in _live(state)
+        and one.release != last
+        and not (one.image.digest in content.digests and f"{one.service}-{one.spec}" in content.configurations)
+    )
+
+
+def _live(state: HostState) -> tuple[Container, ...]:
+    return tuple(one for one in state.containers if one.running or one.color is state.active_color(one.service))
+
+
+def tidy(state: HostState, app: Application, kept: Kept) -> str:
+    """Select what is past its retention: images, configurations, backups, journals."""
     return "\n".join(
         (
-            podman.prune_images(repositories, kept.digests, record.history_file(app.home)),
+            podman.prune_images(_repositories(state, app), kept.digests, record.history_file(app.home)),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
             backup.prune(app),
             journal.prune(app.home, keep=KEPT_JOURNALS),
         )
     )
+
+
+def prune(state: HostState, app: Application, rollout: Rollout) -> str:
+    """Select what a deploy's end deletes, and spent containers and the flags of services that are no more."""
+    old = spent(state, app, rollout)
+    rest = replace(state, containers=tuple(one for one in state.containers if one not in old))
+    served = {service.name for service in app.services} | {one.service for one in rest.containers}
+    flags = [nginx.flag(app, service) for service, _ in state.active if service not in served]
+    return "\n".join(
+        (
+            gone.containers([one.name for one in old]),
+            gone.flags(flags),
+            tidy(rest, app, kept(rest, app, rollout)),
+        )
+    )
+
+
+def _repositories(state: HostState, app: Application) -> list[str]:
+    """Where images of this application come from, or came from."""
+    named = [Image.parse(run.image).repository for one in state.releases for _, run in one.services]
+    ran = [one.image.repository for one in state.containers]
+    return list(dict.fromkeys([*(service.image.repository for service in app.services), *named, *ran]))

@@ -19,6 +19,7 @@ namespace = Collection(
     looking.inspect,
     data.backups,
     data.restore,
+    upkeep.prune,
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),

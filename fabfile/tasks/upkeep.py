@@ -29,3 +29,35 @@ def maintenance(
 
     request = Request(env, ROOT, switch, chosen_hosts(context, hosts), message, force=force)
     end_with(lambda: run(request))
+
+
+@task(
+    help={
+        **COMMON,
+        "force": "do not ask",
+        "dry-run": "list what would go, change nothing",
+        "json": "one JSON object on stdout",
+    }
+)
+def prune(
+    context: Any,
+    env: str | None = None,
+    hosts: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Delete what is past its retention: images, containers, configurations, backups, journals."""
+    from fabfile.workflows.prune import Request
+    from fabfile.workflows.prune import prune as run
+
+    request = Request(env, ROOT, chosen_hosts(context, hosts), force=force, dry_run=dry_run, json=json)
+    end_with(lambda: run(request))
+
+
+@task(help={**COMMON, "json": "one JSON object on stdout"})
+def doctor(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+    """Look for what is not well here and on the hosts; exits with 3 when a deploy would be refused."""
+    from fabfile.workflows.doctor import doctor as run
+
+    end_with(lambda: run(env, root=ROOT, hosts=chosen_hosts(context, hosts), json=json))

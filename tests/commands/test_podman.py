@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fabfile.commands import podman
+from fabfile.commands.gone import Mode, gone
 from fabfile.commands.shell import script
 from fabfile.model import Color, Mount, Service
 from tests.commands.running import HOSTILE, Programs, moved, sh
@@ -208,10 +209,13 @@ def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) ->
 def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
 
-    sh(script(podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")), path=programs.path)
+    sh(
+        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")),
+        path=programs.path,
+    )
 
     assert [call[1:] for call in programs.calls() if call[1] == "rmi"] == [["rmi", "old"]]
-    assert after(programs.calls()[0], "--filter") == ["reference=r/a"]
+    assert after(programs.calls("podman")[1], "--filter") == ["reference=r/a"]
 
 
 def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Programs) -> None:
@@ -234,7 +238,11 @@ def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) 
     programs.add("podman", 'case "$1" in images) echo "old sha256:old" ;; rmi) exit 2 ;; esac')
 
     assert (
-        sh(script(podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")), path=programs.path).returncode == 0
+        sh(
+            script(gone(Mode.QUIET), podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")),
+            path=programs.path,
+        ).returncode
+        == 0
     )
 
 
@@ -242,7 +250,7 @@ def test_prune_configs_only_kept_ones_stay(tmp_path: Path) -> None:
     for name in ("a-1", "a-2", "b-1"):
         (tmp_path / "config" / name).mkdir(parents=True)
 
-    sh(script(podman.prune_configs(str(tmp_path), ["a-2", "b-1"])))
+    sh(script(gone(Mode.QUIET), podman.prune_configs(str(tmp_path), ["a-2", "b-1"])))
 
     assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["a-2", "b-1"]
 
