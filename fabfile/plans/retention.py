@@ -56,20 +56,26 @@ def kept(state: HostState, app: Application, rollout: Rollout, release: str = ""
 
 def spent(state: HostState, app: Application, rollout: Rollout) -> tuple[Container, ...]:
     """The stopped containers that no kept release ran; those of the last run stay, their logs may be wanted."""
-    content = kept(replace(state, containers=_live(state)), app, rollout)
+    content = kept(replace(state, containers=_live(state, app)), app, rollout)
     last = state.releases[-1].id if state.releases else ""
     return tuple(
         one
         for one in state.containers
         if not one.running
-        and one not in _live(state)
+        and one not in _live(state, app)
         and one.release != last
         and not (one.image.digest in content.digests and f"{one.service}-{one.spec}" in content.configurations)
     )
 
 
-def _live(state: HostState) -> tuple[Container, ...]:
-    return tuple(one for one in state.containers if one.running or one.color is state.active_color(one.service))
+def _live(state: HostState, app: Application) -> tuple[Container, ...]:
+    """What runs, and what a flag names for a service of today, running or not."""
+    names = {service.name for service in app.services}
+    return tuple(
+        one
+        for one in state.containers
+        if one.running or (one.service in names and one.color is state.active_color(one.service))
+    )
 
 
 def tidy(state: HostState, app: Application, kept: Kept) -> str:
