@@ -207,7 +207,7 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
     """Select images that no container uses, no kept release names, and no other application's history names.
 
     An image may have several names and digests, pulled once and pushed once: one that is kept keeps them all, and it is
-    removed by all its names. Source: podman-rmi(1) removes no image of several names by its id.
+    removed name by name. Source: podman-rmi(1) removes no image of several names by its id.
     """
     kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"
@@ -225,7 +225,8 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
             "  done\n"
             f'  bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0\n'
             "  # shellcheck disable=SC2086\n"
-            f'  gone image {quote(repository)}"@$digest" "$bytes" podman rmi ${{names:-"$id"}}\n'
+            f'  gone image {quote(repository)}"@$digest" "$bytes" '
+            """sh -c 'for name do podman rmi "$name"; done' sh ${names:-"$id"}\n"""
             "done"
         )
     return "\n".join(parts)

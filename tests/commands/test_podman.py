@@ -221,7 +221,10 @@ def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Progr
 def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a@sha256:two]"')
 
-    sh(script(podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")), path=programs.path)
+    sh(
+        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        path=programs.path,
+    )
 
     assert [call for call in programs.calls() if call[1] == "rmi"] == []
 
@@ -229,7 +232,10 @@ def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Pro
 def test_prune_images_image_of_several_names_goes_name_by_name(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a:v2]"')
 
-    sh(script(podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")), path=programs.path)
+    sh(
+        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        path=programs.path,
+    )
 
     assert [call[2] for call in programs.calls() if call[1] == "rmi"] == ["r/a@sha256:one", "r/a:v2"]
 
