@@ -16,6 +16,7 @@ from fabfile import render
 from fabfile.commands import (
     backup,
     definition,
+    examination,
     inside,
     inspection,
     journal,
@@ -31,7 +32,7 @@ from fabfile.commands import (
     transfer,
     verification,
 )
-from fabfile.commands.gone import Mode, free_bytes, gone
+from fabfile.commands.gone import Mode, free_bytes
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import (
@@ -137,6 +138,7 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "observe", state.observe(app)
+    yield "examine", examination.examine(app)
     pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]
     fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
     yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
@@ -198,7 +200,7 @@ def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
     green = tuple((service, Color.GREEN) for service in ("backend", "former"))
     old = HostState("web1", active=green, containers=(replace(container("backend", Color.BLUE), running=False),))
     for mode in Mode:
-        yield f"prune-{mode.value}", Script("\n".join((gone(mode), free_bytes(), retention.prune(old, app, Rollout()))))
+        yield f"prune-{mode.value}", Script("\n".join((free_bytes(), retention.prune(old, app, Rollout(), mode))))
 
 
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:

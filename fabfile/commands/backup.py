@@ -8,6 +8,7 @@ renamed when it is whole. All of it runs in the deploy user's namespace: files m
 from __future__ import annotations
 
 from fabfile.commands import postgres, sqlite, uploads
+from fabfile.commands.gone import Mode, gone, size_of
 from fabfile.commands.journal import ENVIRONMENT
 from fabfile.commands.nginx import site_file
 from fabfile.commands.shell import Script, quote, script
@@ -277,13 +278,14 @@ echo "backup $id: $(du -sh "$place" | cut -f 1) in $place"
 if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"; fi"""
 
 
-def prune(app: Application) -> str:
-    """Delete backups past their days, and never the newest good one of a deploy or of all the others.
+def prune(app: Application, mode: Mode = Mode.TELL) -> str:
+    """Select backups past their days, and never the newest good one of a deploy or of all the others.
 
     One that a verification found damaged is not good, and goes with its days.
     """
     text = f"""\
 set -eu
+{gone(mode)}
 limit=$(date -u -d '-{app.backup_retention_days} days' +%Y%m%d%H%M%S)
 deploy='' full=''
 for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
@@ -294,10 +296,9 @@ for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   name=$(basename "$place")
   stamp=$(printf %s "${{name#{app.name}-}}" | cut -c 1-15 | tr -d T)
   if [ ! -d "$place" ] || [ "$place" = "$deploy" ] || [ "$place" = "$full" ] || [ "$stamp" -ge "$limit" ]; then continue; fi
-  rm -rf "$place"
-  echo "deleted $place"
+  gone backup "$place" {size_of("place")} rm -rf "$place"
 done
-{left_overs(app)}"""
+{left_overs(app) if mode is not Mode.LIST else ""}"""
     return f"""\
 if [ -d {quote(backup_directory(app))} ]; then
 {in_namespace(text)}

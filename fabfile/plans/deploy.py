@@ -9,8 +9,7 @@ import difflib
 from dataclasses import replace
 
 from fabfile.commands import podman
-from fabfile.commands.gone import Mode, gone
-from fabfile.commands.shell import script
+from fabfile.commands.shell import Script
 from fabfile.model import Application, Color, Container, HostResult, HostState, Rollout, Service
 from fabfile.plans import closing, page, retention
 from fabfile.plans.deploy_steps import StepBuilder
@@ -45,7 +44,7 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         home=app.home,
         environment=wanted.environment,
         record=builder.release(),
-        tidy=script(gone(Mode.QUIET), retention.tidy(state, app, retention.kept(state, app, rollout, wanted.release))),
+        tidy=Script(retention.tidy(state, app, retention.kept(state, app, rollout, wanted.release))),
         definition=app if wanted.action == "deploy" else None,
         result=HostResult.UPGRADED if wanted.action == "deploy" else HostResult.ROLLED_BACK,
     )

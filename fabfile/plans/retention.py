@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fabfile.commands import backup, gone, journal, nginx, podman, record
+from fabfile.commands.gone import Mode
 from fabfile.commands.podman import spec_hash
 from fabfile.model import Application, Container, HostState, Image, Rollout
 from fabfile.plans import rollback
@@ -78,19 +79,20 @@ def _live(state: HostState, app: Application) -> tuple[Container, ...]:
     )
 
 
-def tidy(state: HostState, app: Application, kept: Kept) -> str:
+def tidy(state: HostState, app: Application, kept: Kept, mode: Mode = Mode.QUIET) -> str:
     """Select what is past its retention: images, configurations, backups, journals."""
     return "\n".join(
         (
+            gone.gone(mode),
             podman.prune_images(_repositories(state, app), kept.digests, record.history_file(app.home)),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
-            backup.prune(app),
+            backup.prune(app, mode),
             journal.prune(app.home, keep=KEPT_JOURNALS),
         )
     )
 
 
-def prune(state: HostState, app: Application, rollout: Rollout) -> str:
+def prune(state: HostState, app: Application, rollout: Rollout, mode: Mode) -> str:
     """Select what a deploy's end deletes, and spent containers and the flags of services that are no more."""
     old = spent(state, app, rollout)
     rest = replace(state, containers=tuple(one for one in state.containers if one not in old))
@@ -98,9 +100,10 @@ def prune(state: HostState, app: Application, rollout: Rollout) -> str:
     flags = [nginx.flag(app, service) for service, _ in state.active if service not in served]
     return "\n".join(
         (
+            gone.gone(mode),
             gone.containers([one.name for one in old]),
             gone.flags(flags),
-            tidy(rest, app, kept(rest, app, rollout)),
+            tidy(rest, app, kept(rest, app, rollout), mode),
         )
     )
 

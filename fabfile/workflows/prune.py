@@ -66,8 +66,8 @@ def _list(host: Host, fleet: Fleet, state: HostState) -> Found:
 
 
 def _body(fleet: Fleet, state: HostState, mode: Mode) -> Script:
-    selection = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout)
-    return script(gone.gone(mode), gone.free_bytes(), selection, gone.free_bytes())
+    selection = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout, mode)
+    return script(gone.free_bytes(), selection, gone.free_bytes())
 
 
 def _read(name: str, answer: Answer) -> Found:

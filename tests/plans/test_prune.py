@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fabfile.commands.gone import Mode, gone
+from fabfile.commands.gone import Mode
 from fabfile.commands.podman import spec_hash
-from fabfile.commands.shell import script
 from fabfile.model import Color, Container, HostState, Outcome, Release, Rollout, ServiceRelease
 from fabfile.plans import retention
 from tests.commands.running import Programs, sh
@@ -84,7 +83,7 @@ def test_spent_running_container_stays_whatever_it_is() -> None:
 def test_prune_flag_of_a_removed_service_goes_and_that_of_a_served_one_stays() -> None:
     found = state(active=(("former", Color.GREEN), ("backend", Color.GREEN)))
 
-    text = retention.prune(found, APP, Rollout())
+    text = retention.prune(found, APP, Rollout(), Mode.LIST)
 
     assert "live/former.green" in text
     assert "live/backend.green" not in text
@@ -99,7 +98,7 @@ def images(programs: Programs, mode: Mode, found: HostState, used: str = "") -> 
         f"case \"$1 $2\" in 'images '*) case \"$*\" in */backend) printf '{listed}' ;; esac ;; "
         f"'image inspect') echo 5000 ;; 'ps '*) echo '{used}' ;; esac",
     )
-    return sh(script(gone(mode), retention.prune(found, APP, Rollout())), path=programs.path).stdout
+    return sh(retention.prune(found, APP, Rollout(), mode), path=programs.path).stdout
 
 
 def test_prune_images_of_the_current_and_the_previous_release_stay(programs: Programs) -> None:
