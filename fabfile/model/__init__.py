@@ -11,9 +11,11 @@ from fabfile.model.observed import (
     ServiceRelease,
 )
 from fabfile.model.run import (
+    Diagnosis,
     Event,
     HostResult,
     HostSummary,
+    Level,
     Phase,
     Pruned,
     Summary,
@@ -48,6 +50,7 @@ __all__ = [
     "Color",
     "Container",
     "DatabaseServer",
+    "Diagnosis",
     "Drain",
     "Environment",
     "Event",
@@ -56,6 +59,7 @@ __all__ = [
     "HostState",
     "HostSummary",
     "Image",
+    "Level",
     "Lock",
     "Login",
     "Mount",

@@ -91,3 +91,21 @@ class Pruned:
     name: str
     bytes: int
     verdict: str
+
+
+class Level(str, Enum):
+    """How much a diagnosis matters: nothing to do, worth a person's while, or a deploy would be refused."""
+
+    OK = "ok"
+    WARNING = "warning"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that was looked at, on a host or on this machine, and what to do about it."""
+
+    host: str
+    level: Level
+    what: str
+    remedy: str = ""

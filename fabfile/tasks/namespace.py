@@ -20,6 +20,7 @@ namespace = Collection(
     data.backups,
     data.restore,
     upkeep.prune,
+    upkeep.doctor,
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
