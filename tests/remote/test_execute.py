@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 
 from fabfile.commands import journal, lock
+from fabfile.commands.shell import Script, script
+from fabfile.commands.transfer import Push
 from fabfile.errors import (
     ConnectionDropped,
     HostUnreachable,
@@ -14,8 +20,10 @@ from fabfile.errors import (
     UndoFailed,
 )
 from fabfile.model import Phase
+from fabfile.plans.step import Step
 from fabfile.remote import execute
-from fabfile.remote.host import Answer, Cancelled
+from fabfile.remote.host import Answer, Cancelled, Host
+from tests.commands.sample import image
 from tests.remote.scripted import Scene, ScriptedHost, three_steps
 
 DROPPED = ConnectionDropped("web1: the connection dropped.")
@@ -215,6 +223,23 @@ def test_prepare_failing_step_ends_it_and_undoes_nothing_itself(scene: Scene) ->
         execute.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.run)
 
     assert scene.of("web1") == ["stage backup"]
+
+
+def test_prepare_step_with_pushes_runs_while_the_images_are_offered(scene: Scene) -> None:
+    @contextmanager
+    def offer(host: Host, step: Step) -> Iterator[Script]:
+        scene.log.append(f"{host.name} offer {step.id}")
+        yield Script("images_at=here", ("here",))
+        scene.log.append(f"{host.name} withdraw {step.id}")
+
+    push = Push("backend", image("backend"), "sha256:" + "e" * 64, 3, 1, 5000)
+    plan = replace(PLAN, prepare=(*PLAN.prepare, Step("push", "push", script("do push"), 10, pushes=(push,))))
+    host = scene.host()
+
+    execute.prepare(host, plan, replace(scene.run, offer=offer))
+
+    assert scene.of("web1") == ["stage backup", "offer push", "stage push", "withdraw push"]
+    assert "images_at=here\ndo push" in host.texts["stage push"]
 
 
 def test_finish_records_even_after_an_interrupt(scene: Scene) -> None:

@@ -1,0 +1,70 @@
+"""The settings of images: how they come to the hosts, and the login at their registry."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.commands import definition
+from fabfile.config.findings import is_secret
+from fabfile.model import Login, Transfer
+from tests.config.project import Project
+
+LOGIN = {"REGISTRY": "registry.example.org:5000", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"}
+
+
+def test_load_login_of_the_registry(project: Project) -> None:
+    project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
+
+    environment = project.load()
+
+    assert environment.targets[0].application.login == Login("registry.example.org:5000", "robot", "pas$word")
+    assert "pas$word" in environment.secrets
+    assert "pas$word" not in repr(environment)
+
+
+def test_load_login_is_not_kept_with_a_release(project: Project) -> None:
+    project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
+
+    kept = definition.dump(project.load().targets[0].application)
+
+    assert "pas$word" not in kept
+    assert "robot" not in kept
+
+
+def test_load_without_a_registry_has_no_login(project: Project) -> None:
+    assert project.load().targets[0].application.login is None
+
+
+@pytest.mark.parametrize("missing", sorted(LOGIN))
+def test_load_half_a_login_is_a_mistake_at_the_missing_key(project: Project, missing: str) -> None:
+    project.env({key: "word" for key in LOGIN if key != missing})
+
+    (mistake,) = project.mistakes()
+
+    assert mistake.path == missing
+
+
+@pytest.mark.parametrize("registry", ["https://registry.example.org", "registry/path", "--help", "a b", "host:port"])
+def test_load_wrong_registry_is_a_mistake(project: Project, registry: str) -> None:
+    project.env({"REGISTRY": f"'{registry}'", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"})
+
+    assert {mistake.path for mistake in project.mistakes()} == {"REGISTRY"}
+
+
+def test_registry_password_is_a_secret() -> None:
+    assert is_secret("REGISTRY_PASSWORD")
+
+
+@pytest.mark.parametrize(("declared", "found"), [("", "pull"), ("transfer: pull", "pull"), ("transfer: push", "push")])
+def test_load_transfer_of_an_environment(project: Project, declared: str, found: str) -> None:
+    project.edit("hosts.yaml", "    hosts:", f"    rollout: {{{declared}}}\n    hosts:")
+
+    assert project.load().rollout.transfer is Transfer(found)
+
+
+def test_load_unknown_transfer_is_a_mistake(project: Project) -> None:
+    project.edit("hosts.yaml", "    hosts:", "    rollout: {transfer: carry}\n    hosts:")
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.path, mistake.expected) == ("environments.demo.rollout.transfer", "pull or push")

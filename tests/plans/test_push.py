@@ -1,0 +1,56 @@
+"""What a plan says of images that come from the workstation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile import render
+from fabfile.commands.transfer import Push
+from fabfile.model import HostState, Rollout
+from fabfile.plans.deploy import plan_deploy
+from fabfile.plans.push import push
+from fabfile.plans.wanted import Wanted
+from tests.commands.sample import application, image
+
+ID = "sha256:" + "e" * 64
+
+
+def pushes(**lacking: int) -> tuple[Push, ...]:
+    return tuple(Push(name, image(name), ID, 7, number, number * 6_200_000) for name, number in lacking.items())
+
+
+def wanted(*found: Push, action: str = "deploy") -> Wanted:
+    app = application()
+    site = render.nginx_site(app)
+    plain = Wanted("production", app, site, render.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann")
+    return replace(plain, action=action, pushes=found)
+
+
+def test_push_step_says_what_the_host_lacks() -> None:
+    assert push(application(), "r2", pushes(backend=2, frontend=0)).title == (
+        "push backend v2 (2 of 7 layers, 12.4 MB), frontend v2 (0 of 7 layers, 0.0 kB)"
+    )
+
+
+def test_push_step_keeps_its_files_in_the_runs_journal() -> None:
+    assert "/var/lib/shop/journal/r2/images" in push(application(), "r2", pushes(backend=1)).script.text
+
+
+def test_plan_with_pushed_images_pulls_none() -> None:
+    found = pushes(backend=2, frontend=0)
+
+    plan = plan_deploy(HostState("web1"), wanted(*found), Rollout())
+
+    assert [step.id for step in plan.prepare][-1] == "push"
+    assert plan.prepare[-1].pushes == found
+    assert "pull" not in [step.id for step in plan.prepare]
+
+
+@pytest.mark.parametrize("action", ["deploy", "rollback"])
+def test_plan_without_pushed_images_pulls_them(action: str) -> None:
+    plan = plan_deploy(HostState("web1"), wanted(action=action), Rollout())
+
+    assert [step.id for step in plan.prepare][-1] == "pull"
+    assert plan.prepare[-1].pushes == ()
