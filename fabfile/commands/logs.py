@@ -68,7 +68,8 @@ def follow(app: Application, source: str, wanted: Wanted) -> Script:
     from its start until its container stops, so that a cutover loses no line. A line may come twice around a note.
     """
     body = _follow_source(app, source, wanted)
-    let_go = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nwait"
+    # A Podman that is just starting misses a SIGTERM.
+    let_go = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nsleep 1\npkill -KILL -s 0 || :"
     return journal.direct(_COMMON, _since(wanted, source), f"note {quote(source)} ''", body, let_go, _END)
 
 

@@ -81,7 +81,7 @@ class FabricHost:
 
         Raises HostUnreachable when it could not be begun, ConnectionDropped when the connection was lost.
         """
-        channel = self._open_channel(command, kind=os.environ.get("TERM", "dumb"))
+        channel = self._open_channel(command, size=os.get_terminal_size(screen))
         self.executions += 1
         try:
             terminal.converse(channel, keys, screen)
@@ -105,15 +105,15 @@ class FabricHost:
         transport = self._transport()
         return str(transport.get_remote_server_key().fingerprint)
 
-    def _open_channel(self, command: str = "exec sh -s", *, kind: str = "") -> Channel:
+    def _open_channel(self, command: str = "exec sh -s", *, size: os.terminal_size | None = None) -> Channel:
         from paramiko import SSHException
 
         for attempt in (1, 2):
             transport = self._transport()
             try:
                 channel = transport.open_session(timeout=self._connect_seconds)
-                if kind:
-                    channel.get_pty(kind)
+                if size is not None:
+                    channel.get_pty(os.environ.get("TERM", "dumb"), size.columns, size.lines)
                 channel.exec_command(command)
             except (SSHException, EOFError, OSError) as error:
                 self.close()

@@ -57,7 +57,7 @@ def _write(screen: int, piece: bytes) -> None:
 def _raw(keys: int) -> Iterator[None]:
     before = termios.tcgetattr(keys)
     try:
-        tty.setraw(keys)
+        tty.setraw(keys, termios.TCSADRAIN)  # what was typed ahead stays
         yield
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)

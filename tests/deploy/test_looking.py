@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -105,13 +108,13 @@ def test_shell_on_a_terminal_is_the_container_s_and_knows_the_size(site: Site) -
         os.environ["TERM"] = "xterm"
         words = [sys.executable, "-m", "invoke", "shell", "--env", site.lab.name, "--host", "web1"]
         os.execv(sys.executable, words)  # noqa: S606 - the test's own Python
-    os.set_blocking(terminal, False)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     size = "python3 -c 'import os; print(*os.get_terminal_size())'"
     os.write(terminal, f"{size}; echo $((40 + 2))-done; exit 9\n".encode())
     said = read_until_end(terminal)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    assert ("42-done" in said, os.waitstatus_to_exitcode(status)) == (True, 9), said
+    assert ("101 33" in said, "42-done" in said, os.waitstatus_to_exitcode(status)) == (True, True, 9), said
     wait_until(lambda: not left_behind(site.lab.hosts[0]), "the end of the shell")
 
 
