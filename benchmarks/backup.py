@@ -28,7 +28,7 @@ MODES = ("wal", "delete")
 QUIET_SECONDS = 15.0
 _WRITER = Path(__file__).with_name("writer.py")
 _MARKER = "/tmp/writing"  # noqa: S108 - on the lab host, which is ours alone
-_HEADINGS = ("journal", "copy MB", "meanwhile", "seconds", "commits", "median ms", "99% ms", "longest ms")
+_HEADINGS = ("journal", "database MB", "meanwhile", "seconds", "commits", "median ms", "99% ms", "longest ms")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""The texts around PostgreSQL's own programs: the password is nobody's to see, and a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import backup, restore, verification
+from fabfile.commands.shell import script
+from fabfile.model import Application, BackupKind, DatabaseServer
+from tests.commands.running import Programs, moved, sh
+from tests.commands.sample import application
+from tests.commands.test_backup import ID, listed
+
+ADDRESS = "postgresql://ark@db.test:5433/ark?sslmode=require"
+PASSWORD = "p:w\\x'$HOME"
+
+
+@pytest.fixture
+def app(tmp_path: Path, programs: Programs) -> Application:
+    """An application on a server whose programs are stand-ins that keep their words."""
+    for name in ("home/lock", "home/journal/r2"):
+        (tmp_path / name).mkdir(parents=True)
+    programs.add("podman", 'case $1 in unshare) shift; exec "$@" ;; ps) ;; esac')
+    programs.add("psql", "echo 12")
+    programs.add("pg_dump", 'cat "$PGPASSFILE" >"$here/seen"; echo dump >database.pgdump')
+    programs.add("pg_restore")
+    base = application(database="", database_backups=f"{tmp_path}/backups")
+    return replace(base, database_server=DatabaseServer(ADDRESS, PASSWORD))
+
+
+def take(app: Application, programs: Programs, tmp_path: Path) -> tuple[int, str]:
+    done = sh(moved(backup.take(app, ID, BackupKind.MANUAL), app, tmp_path / "home"), path=programs.path)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_take_password_is_in_a_file_of_the_owner_and_in_no_words(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    code, said = take(app, programs, tmp_path)
+
+    assert (code, (tmp_path / "seen").read_text()) == (0, "*:*:*:*:p\\:w\\\\x'$HOME\n"), said
+    assert (tmp_path / "home/config/postgres.pass").stat().st_mode & 0o777 == 0o600
+    assert not any("p:w" in word or "p\\:w" in word for call in programs.calls() for word in call)
+    assert PASSWORD not in backup.take(app, ID, BackupKind.MANUAL).masked
+
+
+def test_take_dump_is_custom_read_through_and_in_the_manifest(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    take(app, programs, tmp_path)
+
+    (dump,) = programs.calls("pg_dump")
+    assert {"--format=custom", "--no-password", f"--dbname={ADDRESS}"} <= set(dump)
+    assert programs.calls("pg_restore") == [["pg_restore", "--file=/dev/null", "database.pgdump"]]
+    assert (listed(app)[ID].database, listed(app)[ID].problem) == ("postgres", "")
+
+
+@pytest.mark.parametrize("failing", ["psql", "pg_dump", "pg_restore"])
+def test_take_a_program_that_fails_leaves_no_backup(
+    failing: str, app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    programs.add(failing, "echo 'FATAL: password authentication failed' >&2; exit 2")
+
+    code, said = take(app, programs, tmp_path)
+
+    assert (code != 0, "password authentication failed" in said, listed(app)) == (True, True, {})
+
+
+def test_verify_dump_that_cannot_be_read_is_damaged(app: Application, programs: Programs, tmp_path: Path) -> None:
+    take(app, programs, tmp_path)
+    programs.add("pg_restore", "echo 'could not read' >&2; exit 1")
+
+    text = moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home")
+
+    assert sh(text, path=programs.path).returncode == verification.DAMAGED_STATUS
+
+
+def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    take(app, programs, tmp_path)
+    taken = listed(app)[ID]
+
+    def run(text: str) -> list[list[str]]:
+        before = len(programs.calls("pg_restore"))
+        assert sh(script(moved(text, app, tmp_path / "home")), path=programs.path).returncode == 0
+        return programs.calls("pg_restore")[before:]
+
+    assert run(restore.take_database_back(app, taken, "r2")) == []
+    (put,) = run(restore.put_database(app, taken, "r2"))
+    assert {"--clean", "--if-exists", "--single-transaction"} <= set(put)
+    (back,) = run(restore.take_database_back(app, taken, "r2"))
+    assert back[-1] == f"{backup.place(app, 'r2')}/database.pgdump"
