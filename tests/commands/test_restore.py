@@ -231,7 +231,7 @@ def test_take_uploads_back_brings_every_file_back(app: Application, taken: Backu
 def test_read_manifest_of_another_form_is_said_and_never_obeyed(app: Application, taken: Backup) -> None:
     path = place(app) / "manifest.json"
     whole = json.loads(path.read_text())
-    for change_it in (
+    changes: tuple[dict[str, object], ...] = (
         {"id": "20200101T000000Z-000000"},
         {"format": 2},
         {"database": "oracle"},
@@ -239,7 +239,8 @@ def test_read_manifest_of_another_form_is_said_and_never_obeyed(app: Application
         {"files": [{"path": "../../etc/passwd", "bytes": 1, "sha256": "0" * 64}]},
         {"files": []},
         {"uploads": -1},
-    ):
+    )
+    for change_it in changes:
         path.write_text(json.dumps(whole | change_it))
         assert listed(app)[ID].problem, change_it
     path.write_text("{")

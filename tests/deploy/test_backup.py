@@ -68,7 +68,8 @@ def change_database(host: Host, id: str, sql: str) -> None:
     """Give a backup another database that is as whole, its manifest with it."""
     path = f"{_BACKUPS}{id}"
     change = f"cd {path} && sqlite3 database.db {quote(sql)} && : > rows && sha256sum database.db rows"
-    hashes = dict(reversed(row.split()) for row in host.sh(change, user="deploy").stdout.splitlines())
+    rows = [row.split() for row in host.sh(change, user="deploy").stdout.splitlines()]
+    hashes = {name: digest for digest, name in rows}
     manifest = json.loads(host.sh(f"cat {path}/manifest.json").stdout)
     for file in manifest["files"]:
         file["sha256"] = hashes.get(file["path"], file["sha256"])
