@@ -1,0 +1,59 @@
+"""The doctor on real hosts: nothing to say of a healthy one; what it refuses, the next deploy refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.deploy.conftest import Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("doctor")
+
+
+def findings(output: str, level: str, host: str = "web1") -> list[str]:
+    rows = json.loads(output)["findings"]
+    return [row["what"] for row in rows if row["level"] == level and row["host"] == host]
+
+
+def test_doctor_healthy_host_is_fit_and_nothing_is_changed(site: Site) -> None:
+    before = fingerprint(site.lab.hosts[0])
+
+    code, output = site.run("doctor", "--json")
+
+    assert code == 0, output
+    assert findings(output, "refused") == []
+    assert {"fit for a deploy: tools, directories, rights, ports, names, space"} < set(findings(output, "ok"))
+    assert [row for row in findings(output, "warning") if "synchronised" not in row] == []
+    assert fingerprint(site.lab.hosts[0]) == before
+
+
+def test_doctor_broken_host_is_refused_as_the_next_deploy_is(site: Site) -> None:
+    host = site.lab.hosts[0]
+    host.sh("echo '# mine' >> /usr/local/lib/memoryark/site")
+    host.sh("chmod 750 /var/lib/memoryark/live; chmod 644 /usr/local/lib/memoryark/site")
+    try:
+        code, output = site.run("doctor", "--json", "--hosts", "web1")
+        refused, said = site.deploy("v2", "--hosts", "web1")
+    finally:
+        host.sh("chmod 755 /var/lib/memoryark/live /usr/local/lib/memoryark/site")
+        host.sh("sed -i '$d' /usr/local/lib/memoryark/site")
+
+    assert (code, refused) == (3, 3), output
+    assert findings(output, "refused") == ["the Nginx site helper or its sudo rule is missing"]
+    assert all(problem in said for problem in findings(output, "refused"))
+    warnings = " ".join(findings(output, "warning"))
+    assert "the site helper differ" in warnings
+    assert "cannot look into /var/lib/memoryark/live" in warnings
+
+
+def test_doctor_stopped_nginx_and_missing_tag_are_found(site: Site) -> None:
+    host = site.lab.hosts[0]
+    site.edit_env(APP_VERSION="no-such-tag")
+    host.sh("systemctl stop nginx")
+    try:
+        code, output = site.run("doctor", "--hosts", "web1")
+    finally:
+        host.sh("systemctl start nginx")
+
+    assert (code, "Nginx is inactive" in output, "no digest for" in output) == (3, True, True), output

@@ -1,0 +1,146 @@
+"""What a doctor says of a host: well when all is well, a warning with its remedy, and what a deploy would refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import Diagnosis, HostState, Level, Lock, Tls
+from fabfile.plans import preflight
+from fabfile.plans.diagnosis import Asked, diagnose
+from tests.commands.sample import application
+from tests.plans.states import as_wanted
+
+APP = replace(application(), tls=Tls("/etc/c", "/etc/k"))
+NOW = 1_800_000_000
+FIT = {
+    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "sqlite3", "pgrep")},
+    "home": "yes",
+    "helper": "yes",
+    "linger": "yes",
+    "podman": "4.3.1",
+    "os": "debian 12",
+    "free_kib": "9000000",
+    "total_kib": "20000000",
+    "backup_free_kib": "9000000",
+    "free_inodes": "100000",
+}
+WELL = {
+    "clock": f"{NOW}.5",
+    "nginx_version": "1.22.1",
+    "curl_version": "7.88.1",
+    "podman_info": "overlay v2 cpu,memory,pids,",
+    "subuid": "65536",
+    "subgid": "65536",
+    "manager": "running",
+    "boot_unit": "enabled",
+    "sudo": "NOPASSWD: /usr/local/lib/shop/site install, /usr/local/lib/shop/site restore,",
+    "helper_sum": "h",
+    "boot_sum": "b",
+    "nginx_active": "active",
+    "synchronised": "yes",
+    "reboot": "no",
+    "auth_info": "yes",
+    "closed": "",
+    "certificate": str(NOW + 90 * 86_400),
+    "certificate_name": "Hostname shop.test does match certificate",
+}
+
+
+def state(facts: Mapping[str, str] | None = None, **changes: object) -> HostState:
+    fit = replace(as_wanted(APP), now=NOW, facts=tuple({**FIT, **(facts or {})}.items()))
+    site = f"# rolling-site: {fit.live_site_hash}\n"
+    return replace(fit, site=site, listening=(8080, 7001), **changes)  # type: ignore[arg-type]
+
+
+def found(
+    asked: Mapping[str, str] | None = None, look: HostState | None = None, before: float = NOW, after: float = NOW + 1
+) -> list[Diagnosis]:
+    facts = {**WELL, **(asked or {})}
+    rows = diagnose(look or state(), APP, Asked(facts, before, after, "h", "b"))
+    return [row for row in rows if row.level is not Level.OK]
+
+
+def test_diagnose_healthy_host_has_nothing_to_do() -> None:
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"nginx_version": "1.18.0"}, "nginx 1.18.0 is older than 1.22"),
+        ({"podman_info": "vfs v2 cpu,memory,pids,"}, "Podman stores images with vfs"),
+        ({"podman_info": "overlay v1 cpu,memory,"}, "cgroup v1: limits of rootless containers are ignored"),
+        ({"podman_info": "overlay v2 memory,pids,"}, "the limits of cpu are ignored"),
+        ({"subuid": "0"}, "subuid: 0 ids"),
+        ({"subgid": ""}, "subgid: no ids"),
+        ({"manager": "offline"}, "the user's systemd manager does not answer"),
+        ({"sudo": WELL["sudo"] + "NOPASSWD: ALL,"}, "sudo allows more than the site helper: ALL"),
+        ({"helper_sum": "other"}, "the site helper differ"),
+        ({"boot_unit": "disabled"}, "shop-boot.service is not enabled"),
+        ({"synchronised": "no"}, "its clock is right and is not synchronised"),
+        ({"nginx_active": "failed"}, "Nginx is failed"),
+        ({"closed": "/var/lib/shop"}, "Nginx's workers cannot look into /var/lib/shop"),
+        ({"certificate": str(NOW - 86_400 * 3)}, "the certificate expired 3 days ago"),
+        ({"certificate": str(NOW + 86_400 * 5)}, "the certificate ends in 5 days"),
+        ({"certificate": "unreadable"}, "/etc/c could not be looked at: unreadable"),
+        ({"certificate_name": "Hostname shop.test does NOT match certificate"}, "the certificate is not for shop.test"),
+        ({"reboot": "yes"}, "it waits for a reboot"),
+        ({"auth_info": "no"}, "sshd does not tell which key logged in"),
+    ],
+)
+def test_diagnose_one_thing_wrong_is_one_warning_with_a_remedy(asked: dict[str, str], problem: str) -> None:
+    rows = found(asked)
+
+    assert [row.level for row in rows] == [Level.WARNING]
+    assert rows[0].what.startswith(problem)
+    assert rows[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (NOW + 60, NOW + 61, "at least 60 s behind this machine's"),
+        (NOW - 61, NOW - 60, "at least 60 s ahead of this machine's"),
+        (NOW - 30, NOW + 30, ""),
+        (NOW + 3, NOW + 4, ""),
+    ],
+)
+def test_diagnose_clock_counts_only_beyond_the_round_trip(before: float, after: float, said: str) -> None:
+    rows = found(before=before, after=after)
+
+    assert [said in row.what for row in rows] == ([True] if said else [])
+
+
+def test_diagnose_site_that_nginx_does_not_run_is_told() -> None:
+    stale = replace(state(), site="# rolling-site: ffffffffffffffff\n")
+
+    assert "does not run the site that is installed" in found(look=stale)[0].what
+
+
+def test_diagnose_page_and_lock_are_told() -> None:
+    lock = Lock("t", "ann", "laptop", 1, "deploy v2", NOW, NOW + 60)
+
+    said = [row.what for row in found(look=state({"maintenance": "hand"}, lock=lock))]
+
+    assert said == ["the maintenance page is up", "ann holds the lock: deploy v2"]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        state({"linger": "no"}),
+        state({"free_kib": "1"}),
+        state({"has_curl": "no"}),
+        replace(state(), live_site_hash="", listening=(8080,)),
+        replace(state(), foreign=("shop-backend-green",)),
+        HostState("web1"),
+    ],
+)
+def test_diagnose_refuses_exactly_what_a_deploy_refuses(look: HostState) -> None:
+    refused = [row.what for row in diagnose(look, APP, Asked(WELL, NOW, NOW + 1)) if row.level is Level.REFUSED]
+
+    assert refused
+    assert refused == [finding.problem for finding in preflight.findings(look, APP)]
