@@ -16,7 +16,8 @@ mkdir -p /var/lib/memoryark/config/former-0123456789abcdef
 echo SECRET=x > /var/lib/memoryark/config/former-0123456789abcdef/env
 touch /var/lib/memoryark/live/former.green
 for n in $(seq 10 40); do mkdir -p "/var/lib/memoryark/journal/20200101T0000${n}Z-aaaaaa"; done
-podman create --name stranger --pull=never "$(podman container inspect --format '{{.Image}}' memoryark-backend-blue)" >/dev/null
+image=$(podman container inspect --format "{{.Image}}" memoryark-backend-blue)
+podman create --name stranger --pull=never "$image" >/dev/null
 """
 
 
