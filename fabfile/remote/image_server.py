@@ -132,7 +132,8 @@ class _Answering(BaseHTTPRequestHandler):
         """Answer with a manifest, a configuration or a layer of the offer."""
         offer: Offer = self.server  # type: ignore[assignment]
         expected = base64.b64encode(f"{transfer.USER}:{offer.password}".encode()).decode()
-        if not hmac.compare_digest(self.headers.get("Authorization", "").encode(), f"Basic {expected}".encode()):
+        given = self.headers.get("Authorization", "").encode(errors="replace")
+        if not hmac.compare_digest(given, f"Basic {expected}".encode()):
             self._answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="images"'})
             return
         kind, _, digest = self.path.rpartition("/")

@@ -1,12 +1,14 @@
-"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, rollback, reboot."""
+"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, rollback, reboot, push."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lab import laboratory
+from lab.images import write_layout
 from tests.deploy.conftest import Site, make_quick, wait_until
 
 pytestmark = pytest.mark.xdist_group("debian12")
@@ -48,3 +50,13 @@ def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
     host.reboot()
     wait_until(lambda: old.run("status")[0] == 0, "the application after a reboot", 90)
     assert {name for name, runs in old.running(host).items() if runs} == before
+
+
+def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) -> None:
+    services = ("backend", "frontend")
+    ids = {write_layout(tmp_path / name, old.lab.machine, name, "v3", {"note": name.encode()}) for name in services}
+    old.lab.registry.stop()
+    code, output = old.deploy("v3", "--transfer", "push", *(f"--image={name}={tmp_path / name}" for name in services))
+    assert (code, old.versions()) == (0, ["v3"]), output
+    images = "podman ps --quiet | xargs podman container inspect --format 'sha256:{{.Image}}'"
+    assert {*old.lab.hosts[0].sh(images, user="deploy").stdout.split()} == ids
