@@ -31,8 +31,9 @@ for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   if [ ! -d "$place" ]; then continue; fi
   echo "{_MARK}backup $(basename "$place")"
   cat "$place/manifest.json" 2>/dev/null || :
-  echo {_MARK}verdict
+  printf '\\n%s\\n' {_MARK}verdict
   cat "$place/verified" 2>/dev/null || :
+  echo
 done
 echo {_MARK}end""")
 

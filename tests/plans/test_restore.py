@@ -1,0 +1,116 @@
+"""The plan of a restore: its order, what undoes it, and what is refused before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile import render
+from fabfile.model import Backup, BackupFile, Color, HostResult, HostState, Verdict
+from fabfile.plans.restore import Wanted, plan_restore, unfit
+from fabfile.plans.step import Plan
+from tests.commands.sample import application
+from tests.plans.states import as_wanted
+
+APP = replace(application(), uploads="/srv/shop/uploads")
+FILES = tuple(BackupFile(name, 9, "a" * 64) for name in ("database.db", "rows", "uploads.sums"))
+BACKUP = Backup("20261123T020000Z-abcdef", app="shop", database="sqlite", rows=7, uploads=3, files=FILES)
+FIT = replace(as_wanted(APP), facts=(("home", "yes"), ("has_rsync", "yes"), ("has_pg_dump", "yes")))
+
+
+def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -> Plan:
+    seen = replace(state, site=render.nginx_site(APP))
+    page = render.maintenance_page(APP)
+    wanted = Wanted("production", APP, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", database, files, page=page)
+    return plan_restore(seen, wanted)
+
+
+def ids(plan: Plan) -> list[str]:
+    return [step.id for step in plan.steps]
+
+
+def test_plan_restore_checks_and_saves_before_it_touches_anything() -> None:
+    assert [step.id for step in plan().prepare] == ["check", "backup"]
+
+
+def test_plan_restore_data_changes_between_the_stop_and_the_start_and_the_page_frames_it() -> None:
+    assert ids(plan()) == [
+        "maintenance.on",
+        "stop",
+        "database",
+        "uploads",
+        "backend.start",
+        "frontend.start",
+        "verify",
+        "maintenance.off",
+    ]
+
+
+@pytest.mark.parametrize(("database", "files", "left_out"), [(True, False, "uploads"), (False, True, "database")])
+def test_plan_restore_of_one_part_leaves_the_other_alone(database: bool, files: bool, left_out: str) -> None:
+    assert left_out not in ids(plan(database=database, files=files))
+
+
+def test_plan_restore_undo_stops_what_has_the_data_before_the_former_data_comes_back() -> None:
+    undone = [step.id for step in reversed(plan().steps) if step.undo is not None]
+
+    assert undone == ["backend.start", "uploads", "database", "stop", "maintenance.on"]
+
+
+def test_plan_restore_page_that_is_up_already_stays_up() -> None:
+    up = replace(FIT, facts=(*FIT.facts, ("maintenance", "hand")))
+
+    found = plan(up)
+
+    assert not {"maintenance.on", "maintenance.off"} & set(ids(found))
+    assert any("stays up" in note for note in found.notes)
+
+
+def test_plan_restore_keeps_the_colors_that_serve() -> None:
+    green = replace(
+        FIT,
+        active=(("backend", Color.GREEN),),
+        containers=(*FIT.containers, replace(FIT.containers[0], name="shop-backend-green", color=Color.GREEN)),
+    )
+
+    started = next(step for step in plan(green).steps if step.id == "backend.start")
+
+    assert "podman start shop-backend-green" in started.script.text
+
+
+def test_plan_restore_record_names_the_backup_and_what_runs() -> None:
+    found = plan()
+
+    assert found.record is not None
+    assert (found.record.action, found.record.target, found.result) == ("restore", BACKUP.id, HostResult.RESTORED)
+    assert [name for name, _ in found.record.services] == ["backend", "frontend"]
+    assert "/srv/shop/data/.before-r2" in found.tidy.text
+
+
+@pytest.mark.parametrize(
+    ("backup", "database", "files", "said"),
+    [
+        (replace(BACKUP, problem="its manifest is damaged"), True, True, "its manifest is damaged"),
+        (replace(BACKUP, verdict=Verdict.DAMAGED), True, True, "found damaged"),
+        (replace(BACKUP, uploads=None), False, True, "holds no uploaded files"),
+        (replace(BACKUP, database="postgres"), True, False, "another kind"),
+        (replace(BACKUP, database=""), True, False, "no database"),
+        (BACKUP, False, False, "neither"),
+    ],
+)
+def test_unfit_backup_is_refused_with_its_reason(backup: Backup, database: bool, files: bool, said: str) -> None:
+    found = unfit(FIT, APP, backup, database=database, files=files)
+
+    assert said in " ".join(str(one) for one in found)
+
+
+def test_unfit_whole_backup_on_a_prepared_host_is_fit() -> None:
+    assert unfit(FIT, APP, BACKUP, database=True, files=True) == ()
+
+
+@pytest.mark.parametrize(("fact", "said"), [("has_rsync", "rsync missing"), ("home", "not writable")])
+def test_unfit_host_is_refused(fact: str, said: str) -> None:
+    state = replace(FIT, facts=tuple((key, "no" if key == fact else value) for key, value in FIT.facts))
+
+    assert said in " ".join(str(one) for one in unfit(state, APP, BACKUP, database=True, files=True))

@@ -1,0 +1,156 @@
+"""A backup brought here: whole and for the owner alone, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from fabfile.commands import manifest
+from fabfile.commands.shell import Script
+from fabfile.errors import ConnectionDropped, StepFailed
+from fabfile.model import Backup
+from fabfile.remote.execute import Run
+from fabfile.remote.host import Answer
+from fabfile.workflows.download import download
+from tests.commands.sample import application
+
+APP, ID = application(), "20261123T020000Z-abcdef"
+NAMES = ("a", "sub dir/it's", "line\nbreak", "back\\slash")
+
+
+class Sender:
+    """A host that sends an archive in pieces."""
+
+    name = "web1"
+
+    def __init__(self, content: bytes, status: int = 0, error: Exception | None = None) -> None:
+        self._content, self._status, self._error = content, status, error
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+        raise AssertionError(f"nothing is run: {script} {timeout_seconds} {cancelled}")
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        *,
+        timeout_seconds: float = math.inf,
+        cancelled: Event | None = None,
+    ) -> int:
+        assert (ID in script.text, timeout_seconds, cancelled) == (True, math.inf, None)
+        for at in range(0, len(self._content), 1000):
+            on_output(self._content[at : at + 1000])
+        if self._error:
+            raise self._error
+        on_errors(b"tar: said why")
+        return self._status
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sums() -> bytes:
+    """What sha256sum writes for the files, names with line breaks and backslashes escaped."""
+    rows = []
+    for name in NAMES:
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+        rows.append(f"{chr(92) if escaped != name else ''}{digest(name.encode())}  ./{escaped}\n")
+    return "".join(rows).encode()
+
+
+def archive(**changed: bytes) -> tuple[bytes, Backup]:
+    """A backup's archive and the backup; `changed` gives other bytes for a name, b'' leaves it out."""
+    files = {"database.db": b"d" * 5000, "rows": b"1 41\n", "uploads.sums": sums()}
+    text = json.dumps(
+        {
+            "format": 1,
+            "id": ID,
+            "kind": "manual",
+            "app": "shop",
+            "time": "",
+            "release": "",
+            "services": {},
+            "database": "sqlite",
+            "journal_mode": "wal",
+            "rows": 1,
+            "uploads": len(NAMES),
+            "uploads_bytes": 9,
+            "files": [{"path": name, "bytes": len(body), "sha256": digest(body)} for name, body in files.items()],
+        }
+    )
+    content = {f"shop-{ID}/{name}": body for name, body in files.items()}
+    content[f"shop-{ID}/manifest.json"] = text.encode()
+    content |= {f"shop-{ID}.uploads/files/{name}": name.encode() for name in NAMES}
+    content |= {next(one for one in content if one.endswith(name)): body for name, body in changed.items()}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, body in content.items():
+            if body:
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                tar.addfile(member, io.BytesIO(body))
+    return out.getvalue(), manifest.read("shop", ID, text)
+
+
+def bring(sender: Sender, backup: Backup, directory: Path) -> Path:
+    run = Run("r1", 60, lambda _: None, lambda: 0.0, lambda _: None)
+    return download(sender, APP, backup, directory, run)
+
+
+def test_download_whole_backup_arrives_for_the_owner_alone(tmp_path: Path) -> None:
+    content, backup = archive()
+
+    path = bring(Sender(content), backup, tmp_path / "new")
+
+    assert (path.name, path.read_bytes()) == (f"shop-{ID}.web1.tar", content)
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"database.db": b"e" * 5000}, "another SHA-256"),
+        ({"rows": b""}, "missing"),
+        ({"files/a": b"changed"}, "1 uploaded files differ"),
+        ({"files/a": b""}, "1 uploaded files differ"),
+        ({"manifest.json": b"{}"}, "cannot be read"),
+    ],
+)
+def test_download_of_anything_else_is_refused_and_deleted(changed: dict[str, bytes], said: str, tmp_path: Path) -> None:
+    content, backup = archive(**changed)
+
+    with pytest.raises(StepFailed, match=said):
+        bring(Sender(content), backup, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_cut_off_leaves_no_file(tmp_path: Path) -> None:
+    content, backup = archive()
+
+    with pytest.raises(ConnectionDropped):
+        bring(Sender(content[:5000], error=ConnectionDropped("web1: gone.")), backup, tmp_path)
+    with pytest.raises(StepFailed):
+        bring(Sender(content[:5000]), backup, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_that_the_host_could_not_read_says_why(tmp_path: Path) -> None:
+    content, backup = archive()
+
+    with pytest.raises(StepFailed, match="tar: said why"):
+        bring(Sender(content, status=2), backup, tmp_path)
