@@ -118,14 +118,10 @@ def program(app: Application, kind: BackupKind) -> str:
             'cd "$part"',
             _database(app),
             _configuration(app),
-            f"if {_exists(app.uploads)}; then\n{_uploads(app)}\nfi" if with_uploads else "",
+            f"if [ -d {quote(app.uploads)} ]; then\n{_uploads(app)}\nfi" if with_uploads else "",
             _closing(app, with_uploads=with_uploads),
         )
     )
-
-
-def _exists(path: str) -> str:
-    return f"[ -d {quote(path)} ]"
 
 
 def _opening(app: Application, kind: BackupKind, *, with_uploads: bool) -> str:
@@ -187,7 +183,7 @@ room() {{
     ]
     if with_uploads:
         parts.append(f"""\
-if {_exists(app.uploads)}; then
+if [ -d {quote(app.uploads)} ]; then
 {_latest(app)}
 {uploads.room(app.uploads)}
   room {files} "$new_kib"

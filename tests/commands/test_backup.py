@@ -194,6 +194,22 @@ def test_take_without_room_fails_before_anything_is_copied(app: Application, pro
     assert not any("vacuum" in word for call in programs.calls("sqlite3") for word in call)
 
 
+def test_take_uploads_need_room_only_where_they_are_new(app: Application, programs: Programs) -> None:
+    Path(app.uploads).mkdir()
+    Path(app.uploads, "large").touch()
+    os.truncate(f"{app.uploads}/large", 60_000 * 1024)
+    room = "printf 'head\\nfs 900000 800000 {} 99%% /\\n'"
+    programs.add("df", room.format(100_000))
+    refused = back_up(app, programs)
+    programs.add("df", room.format(200_000))
+    back_up(app, programs)
+    programs.add("df", room.format(60_000))
+
+    done = back_up(app, programs, LATER)
+
+    assert (refused.returncode, "no room" in refused.stdout, set(listed(app))) == (1, True, {ID, LATER}), done
+
+
 def test_take_configuration_is_kept(app: Application, programs: Programs) -> None:
     Path(app.config_path).mkdir()
     Path(app.config_path, "settings.yaml").write_text("a: 1")

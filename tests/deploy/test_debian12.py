@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_debian12_rollback_takes_the_kept_container_that_once_crashed_and_one_ma
     assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
     code, output = old.run("rollback")
     assert (code, old.versions(), output.count("start the kept") > 1) == (0, ["v1"], True), output
+
+
+def test_debian12_host_is_backed_up_and_restored(old: Site) -> None:
+    assert old.run("backup")[0] == 0
+    newest = json.loads(old.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
+    code, output = old.run("restore", newest)
+    assert (code, old.versions()) == (0, ["v2"]), output
+    assert old.run("backup.verify")[0] == 0
 
 
 def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
