@@ -12,8 +12,9 @@ from fabfile.model import Application, Route, Service
 
 #: How long a client is told to wait before it asks again; the page loads itself again after as long.
 RETRY_AFTER_SECONDS = 120
-#: Who put a page up: a person at the task, or a deploy because MAINTENANCE_MODE says so. Anything else is a person's.
-BY_HAND, BY_SETTING = "hand", "setting"
+#: Who put a page up: a person at the task, a deploy because MAINTENANCE_MODE says so, or a run that replaces data and
+#: takes it down itself. Anything else is a person's.
+BY_HAND, BY_SETTING, BY_RUN = "hand", "setting", "run"
 #: The header that the page's answer has, with the value `on`, and no other.
 HEADER = "x-maintenance"
 #: How long Nginx may take to answer as it was told to.

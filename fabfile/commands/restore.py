@@ -91,11 +91,14 @@ else chown --reference={quote(path.rpartition("/")[0])} {quote(new)}; fi
 rm -f {quote(new + "-wal")} {quote(new + "-shm")}
 sync {quote(new)}
 if [ ! -e {quote(aside + "/.moved")} ]; then
+  # Folded into the database, so that it is whole without them from here on; then kept beside it under a second name.
+  if [ -e {quote(path)} ]; then sqlite3 -batch {quote(path)} 'pragma wal_checkpoint(truncate)' >/dev/null 2>&1 || :; fi
   for file in {words(*(path + ending for ending in (*_JOURNALS, "")))}; do
-    if [ -e "$file" ]; then mv "$file" {quote(aside)}; fi
+    if [ -e "$file" ]; then ln -f "$file" {quote(aside)}; fi
   done
   : > {quote(aside + "/.moved")}
 fi
+rm -f {words(*(path + ending for ending in _JOURNALS))}
 mv -f {quote(new)} {quote(path)}
 sync {quote(path.rpartition("/")[0])}
 echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
@@ -103,7 +106,7 @@ echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
 
 
 def take_database_back(app: Application, backup: Backup, release: str) -> str:
-    """Bring the former database back, journals first; also when setting it aside stopped half-way."""
+    """Bring the former database back; also when setting it aside stopped half-way, and nothing was replaced yet."""
     if backup.database == "postgres" and app.database_server:
         return _take_postgres_back(app, release)
     path, aside, new = app.database, *_beside(app.database, release)
@@ -112,12 +115,13 @@ set -eu
 rm -f {words(*(new + ending for ending in (*_JOURNALS, "")))}
 if [ -d {quote(aside)} ]; then
   if [ -e {quote(aside + "/.moved")} ]; then
-    rm -f {words(*(path + ending for ending in (*_JOURNALS, "")))}
-    rm -f {quote(aside + "/.moved")}
+    rm -f {words(*(path + ending for ending in _JOURNALS))}
+    former={quote(f"{aside}/{path.rpartition('/')[2]}")}
+    if [ -e "$former" ]; then mv -f "$former" {quote(path)}; else rm -f {quote(path)}; fi
+    for ending in {words(*_JOURNALS)}; do
+      if [ -e "$former$ending" ]; then mv -f "$former$ending" {quote(path)}"$ending"; fi
+    done
   fi
-  for file in {words(*(aside + "/" + path.rpartition("/")[2] + ending for ending in (*_JOURNALS, "")))}; do
-    if [ -e "$file" ]; then mv "$file" {quote(path.rpartition("/")[0])}; fi
-  done
   rm -rf {quote(aside)}
 fi"""
     return _without_writers(app, program)
@@ -204,7 +208,8 @@ def _without_writers(app: Application, program: str) -> str:
     return f"{_mounting(app)}\n{no_writers()}\n{in_namespace(program)}\n{_RUN}"
 
 
-def forget_former(app: Application, release: str) -> str:
-    """Delete what a restore set aside, once it is recorded: it is also in the backup that was taken first."""
-    paths = [f"{path}/.before-{release}" for path in (app.database.rpartition("/")[0], app.uploads) if path]
-    return words("podman", "unshare", "rm", "-rf", *paths) if paths else ""
+def forget_former(app: Application) -> str:
+    """Delete what restores set aside, once one is recorded: it is also in the backups that were taken first."""
+    paths = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
+    program = 'for path; do rm -rf "$path"/.before-*Z-?????? "$path"/.restored-*Z-??????*; done'
+    return words("podman", "unshare", "sh", "-c", program, "sh", *paths) if paths else ""

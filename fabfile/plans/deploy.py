@@ -38,17 +38,27 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         action=wanted.action,
         release=wanted.release,
         services=choices,
-        notes=_notes(wanted.site if new_site else "", state, leftovers, changed),
+        notes=(*_notes(wanted.site if new_site else "", state, leftovers, changed), *_data_note(wanted)),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
         home=app.home,
         environment=wanted.environment,
         record=builder.release(),
-        tidy=Script(retention.tidy(state, app, retention.kept(state, app, rollout, wanted.release))),
+        tidy=Script(_tidy(state, wanted, rollout)),
         definition=app if wanted.action == "deploy" else None,
         result=HostResult.UPGRADED if wanted.action == "deploy" else HostResult.ROLLED_BACK,
     )
     return replace(plan, finish=(builder.drain(leftovers), closing.finish(plan, 0)))
+
+
+def _data_note(wanted: Wanted) -> tuple[str, ...]:
+    return (wanted.data.note,) if wanted.data else ()
+
+
+def _tidy(state: HostState, wanted: Wanted, rollout: Rollout) -> str:
+    app = wanted.application
+    past = retention.tidy(state, app, retention.kept(state, app, rollout, wanted.release))
+    return "\n".join((past, wanted.data.tidy)) if wanted.data else past
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:

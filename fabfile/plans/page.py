@@ -1,6 +1,6 @@
-"""The maintenance page within a deploy: MAINTENANCE_MODE puts it up and takes down what it put up. Pure.
+"""The maintenance page within a run: for MAINTENANCE_MODE, and for the time in which a run replaces data. Pure.
 
-A page that a person put up stays until a person takes it down.
+A page that a person put up stays until a person takes it down; one of a run that died goes with the next run.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ def differs(state: HostState, page: str | None) -> bool:
     if page is None:
         return False
     up = state.fact("maintenance")
-    return not up if page else up == maintenance.BY_SETTING
+    return not up if page else up in {maintenance.BY_SETTING, maintenance.BY_RUN}
 
 
 def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
     """The step before the first cutover."""
-    if not page or not differs(state, page):
-        return ()
-    undo = script(maintenance.off(app))
-    body = maintenance.prove_on(app, page)
-    return (_step("maintenance.on", "put the maintenance page up", body, undo, "take the maintenance page down"),)
+    return (_up(app, page),) if page and differs(state, page) else ()
+
+
+def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The steps before and after a time in which the application cannot answer; none where a page is up that stays."""
+    if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_known(app, state.site):
+        return (), ()
+    return (_up(app, page),), (down(app),)
 
 
 def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
@@ -40,6 +43,12 @@ def down(app: Application) -> Step:
     answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.PROOF_SECONDS)
     body = script(maintenance.off(app), answers, "watch")
     return _step("maintenance.off", "take the maintenance page down", body, None, "")
+
+
+def _up(app: Application, page: str) -> Step:
+    undo = script(maintenance.off(app))
+    body = maintenance.prove_on(app, page)
+    return _step("maintenance.on", "put the maintenance page up", body, undo, "take the maintenance page down")
 
 
 def _step(id: str, title: str, body: Script, undo: Script | None, undo_title: str) -> Step:

@@ -1,6 +1,6 @@
 """The steps that put a backup back on one host, and the plan made of them. Pure.
 
-Check the backup → back up what is there → show the maintenance page → stop all writers → put the data back by rename
+Check the backup → show the maintenance page → stop all writers → back up what is there → put the data back by rename
 → start the same colors → gate → verify → page off. A failure undoes in reverse: the former data comes back.
 """
 
@@ -32,6 +32,8 @@ from fabfile.plans.step import Change, Plan, ServicePlan, Step
 #: How long data may take: hashing, copying and checking it.
 DATA_SECONDS = 3600.0
 SWITCH_SECONDS = 120.0
+#: How long visitors wait for another backup that runs at that moment; then the restore is undone.
+WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def unfit(state: HostState, app: Application, backup: Backup, *, database: bool,
 class RestoreSteps:
     """The steps of putting data back, each of its own, in the order in which they stand here.
 
-    `check` and `save` change nothing that a visitor sees; `stop`, `database` and `uploads` have their undo. Between
-    `stop` and the start of containers nothing may write to the data.
+    `check` changes nothing; `stop`, `database` and `uploads` have their undo. Nothing may write to the data between
+    `stop` and the start of containers.
     """
 
     def __init__(self, app: Application, backup: Backup, release: str, *, database: bool, files: bool) -> None:
@@ -91,11 +93,6 @@ class RestoreSteps:
         """Compare the backup with its manifest, open it in a scratch place, and see that there is room."""
         body = verification.check(self._app, self._backup, database=self._database, files=self._files)
         return Step("check", f"check backup {self._backup.id} and the room for it", body, DATA_SECONDS)
-
-    def save(self) -> Step:
-        """Back up what is there now, under the id of this run."""
-        body = backups.take(self._app, self._release, BackupKind.RESTORE)
-        return Step("backup", "back up everything as it is now", body, DATA_SECONDS)
 
     def stop(self, state: HostState) -> Step:
         """Stop whatever can write to the data; to undo it, start that again and wait until the live colors answer."""
@@ -108,6 +105,12 @@ class RestoreSteps:
         )
         body = script(restore.stop_writers(app, self._release))
         return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
+
+    def save(self) -> Step:
+        """Back up what is to be replaced, complete since nothing writes any more, under the id of this run."""
+        app = self._app if self._files else replace(self._app, uploads="")
+        body = backups.take(app, self._release, BackupKind.RESTORE, wait_seconds=WAIT_SECONDS)
+        return Step("backup", "back up what is there now", body, DATA_SECONDS)
 
     def database(self) -> Step:
         """Set the database aside and put the backup's in its place."""
@@ -137,7 +140,7 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
     app, backup = wanted.application, wanted.backup
     steps = RestoreSteps(app, backup, wanted.release, database=wanted.database, files=wanted.files)
     containers = live(state, app)
-    up = page.put_up(state, app, wanted.page) if maintenance.is_known(app, state.site) else ()
+    up, down = page.around(state, app, wanted.page)
     plan = Plan(
         host=state.host,
         action="restore",
@@ -146,19 +149,20 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
             ServicePlan(one.service, Change.KEEP, one.image, one.color, one.image, one.color) for one in containers
         ),
         notes=_notes(state, wanted),
-        prepare=(steps.check(), steps.save()),
+        prepare=(steps.check(),),
         steps=(
             *up,
             steps.stop(state),
+            steps.save(),
             *steps.data(),
             *_start(app, containers),
             _verify(app, containers),
-            *([page.down(app)] if up else []),
+            *down,
         ),
         home=app.home,
         environment=wanted.environment,
         record=_record(wanted, containers),
-        tidy=Script("\n".join((restore.forget_former(app, wanted.release), backups.prune(app)))),
+        tidy=Script("\n".join((restore.forget_former(app), backups.prune(app)))),
         result=HostResult.RESTORED,
     )
     return replace(plan, finish=(closing.finish(plan, 0),))
@@ -182,7 +186,8 @@ def _notes(state: HostState, wanted: Wanted) -> tuple[str, ...]:
 def _page_note(state: HostState, app: Application) -> str:
     if not maintenance.is_known(app, state.site):
         return "the Nginx site is from before there was a maintenance page: visitors get errors meanwhile"
-    return "the maintenance page is up already, and stays up" if state.fact("maintenance") else ""
+    up = state.fact("maintenance")
+    return "the maintenance page is up already, and stays up" if up not in {"", maintenance.BY_RUN} else ""
 
 
 def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, ...]:

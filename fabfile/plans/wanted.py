@@ -40,9 +40,12 @@ class Wanted:
 class DataSteps:
     """What a rollback does besides when data goes back too: all writers are stopped from `before` on.
 
-    `prepare` changes nothing that a visitor sees; `before` and `after` stand around the steps of the services.
+    `prepare` changes nothing that a visitor sees; `before` and `after` stand around the steps of the services; `tidy`
+    deletes what was set aside, once all is recorded. `note` says what becomes of the data.
     """
 
     prepare: tuple[Step, ...] = ()
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
+    tidy: str = ""
+    note: str = ""

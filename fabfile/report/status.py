@@ -15,7 +15,7 @@ from fabfile.report.reporter import has_colors
 from fabfile.report.text import count, duration, one_line, short_digest, table
 
 #: Who can have put the maintenance page up, as the page itself says.
-_WHO = {"setting": "MAINTENANCE_MODE"}
+_WHO = {"setting": "MAINTENANCE_MODE", "run": "a run that replaces data"}
 _GOOD, _BAD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 

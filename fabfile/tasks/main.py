@@ -59,6 +59,7 @@ def deploy(
     help={
         **COMMON,
         "to": "a release's id or an image tag; without it the last good release that does not run",
+        "restore-db": "put the database back as that release left it; visitors get a 503 page meanwhile",
         "force": "do not ask",
         "dry-run": "show the plan with every command, change nothing",
     }
@@ -67,6 +68,7 @@ def rollback(
     context: Any,
     env: str | None = None,
     to: str = "",
+    restore_db: bool = False,
     hosts: str = "",
     force: bool = False,
     dry_run: bool = False,
@@ -76,7 +78,8 @@ def rollback(
     from fabfile.workflows.rollback import Request
     from fabfile.workflows.rollback import rollback as run
 
-    request = Request(env, ROOT, to, chosen_hosts(context, hosts), force=force, dry_run=dry_run, json=json)
+    hosts_chosen = chosen_hosts(context, hosts)
+    request = Request(env, ROOT, to, restore_db, hosts_chosen, force=force, dry_run=dry_run, json=json)
     end_with(lambda: run(request))
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fabfile import config, render
+from fabfile.commands.maintenance import BY_RUN
 from fabfile.errors import ConfigError, ExitCode, Mistake
 from fabfile.model import Application, Backup, Environment, HostState
 from fabfile.plans.preflight import Finding
@@ -64,7 +65,7 @@ def restore(request: Request) -> ExitCode:
                     now,
                     database=database,
                     files=files,
-                    page=render.maintenance_page(app, _MESSAGE),
+                    page=render.maintenance_page(app, _MESSAGE, by=BY_RUN),
                     **signature,
                 ),
             )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fabfile import config, render
 from fabfile.commands import definition, journal
+from fabfile.commands.maintenance import BY_RUN
 from fabfile.errors import ExitCode, PreflightError
-from fabfile.model import Application, Environment, HostState, Phase, Release
-from fabfile.plans import preflight
+from fabfile.model import Application, Backup, Environment, HostState, Phase, Release
+from fabfile.plans import data_back, preflight
 from fabfile.plans import rollback as choosing
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.preflight import Finding
@@ -24,18 +25,22 @@ from fabfile.remote.host import Host
 from fabfile.remote.rollout import Member
 from fabfile.report import choose
 from fabfile.workflows import rolling
+from fabfile.workflows.backups import every_backup
 from fabfile.workflows.fleet import Fleet, opened
 
 LOOK_SECONDS = 120.0
+#: What visitors read while the database is put back.
+MESSAGE = "An earlier version is being brought back. This takes a few minutes."
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for; `to` is a release's id or an image tag."""
+    """What the operator asked for; `to` is a release's id or an image tag, `restore_db` takes the database back too."""
 
     environment: str | None
     root: Path
     to: str = ""
+    restore_db: bool = False
     hosts: tuple[str, ...] = ()
     force: bool = False
     dry_run: bool = False
@@ -44,11 +49,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Return:
-    """One host's way back: to which release, from which, and what that release is made of."""
+    """One host's way back: to which release, from which, what it is made of, and the data that goes with it."""
 
     target: Release
     left: Release | None
     application: Application
+    backup: Backup | None = None
 
 
 def rollback(request: Request) -> ExitCode:
@@ -59,11 +65,13 @@ def rollback(request: Request) -> ExitCode:
         run = rolling.begin(environment, reporter)
         states = fleet.observe()
         returns = _returns(fleet, states, request.to)
+        if request.restore_db:
+            returns = _with_data(fleet, states, returns)
         for name, back in returns.items():
             run.say(Phase.NOTE, f"goes back to {back.target.id} ({', '.join(choosing.tags(back.target))})", name)
 
         def plan(state: HostState) -> Plan:
-            wanted = _wanted(returns[state.host], environment.name, run, request)
+            wanted = _wanted(returns[state.host], state, fleet, run, request)
             return plan_deploy(state, wanted, environment.rollout)
 
         today = rolling.applications(environment)
@@ -92,6 +100,23 @@ def _returns(fleet: Fleet, states: dict[str, HostState], named: str) -> dict[str
     return {name: back for name, back in found.items() if isinstance(back, Return)}
 
 
+def _with_data(fleet: Fleet, states: dict[str, HostState], returns: dict[str, Return]) -> dict[str, Return]:
+    """The same ways back with the backup of each host's data. Raises PreflightError."""
+    listed = every_backup(fleet)
+    found = {name: data_back.choose(states[name], back.target, listed[name].backups) for name, back in returns.items()}
+    rolling.refuse([one for one in found.values() if isinstance(one, Finding)], "a rollback")
+    chosen = {name: replace(returns[name], backup=one) for name, one in found.items() if isinstance(one, Backup)}
+    today = rolling.applications(fleet.environment)
+    unfitting = [
+        finding
+        for name, back in chosen.items()
+        if back.backup
+        for finding in data_back.unfitting(states[name], today[name], back.application, back.backup)
+    ]
+    rolling.refuse(unfitting, "a rollback")
+    return chosen
+
+
 def _look(host: Host, home: str, state: HostState, target: Release) -> Return | tuple[Finding, ...]:
     answer = host.run(journal.direct(definition.look(home, target.id)), timeout_seconds=LOOK_SECONDS)
     try:
@@ -105,10 +130,12 @@ def _look(host: Host, home: str, state: HostState, target: Release) -> Return | 
     return missing or Return(target, left, app)
 
 
-def _wanted(back: Return, environment: str, run: Run, request: Request) -> Wanted:
+def _wanted(back: Return, state: HostState, fleet: Fleet, run: Run, request: Request) -> Wanted:
     site = render.nginx_site(back.application)
+    today = fleet.targets[state.host].application
+    text = render.maintenance_page(today, MESSAGE, by=BY_RUN)
     return Wanted(
-        environment=environment,
+        environment=fleet.environment.name,
         application=back.application,
         site=site,
         site_hash=render.site_hash(site),
@@ -117,7 +144,8 @@ def _wanted(back: Return, environment: str, run: Run, request: Request) -> Wante
         action="rollback",
         target=back.target.id,
         left=back.left.id if back.left else "",
-        force=False,
+        force=back.backup is not None,
+        data=data_back.steps(state, today, back.backup, run.release, text) if back.backup else None,
         pushes=(),
         **rolling.signature(request.root),
     )
