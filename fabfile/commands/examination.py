@@ -32,16 +32,9 @@ fact boot_unit "$(systemctl --user is-enabled {quote(app.name + "-boot.service")
 fact sudo "$(sudo -n -l 2>/dev/null | sed -n 's/^ *(\\([^)]*\\)) *\\(.*\\)/\\2/p' | tr '\\n' ',')"
 fact helper_sum "$(sha256sum < {quote(helper)} 2>/dev/null | cut -d ' ' -f 1)"
 fact boot_sum "$(sha256sum < {quote(boot)} 2>/dev/null | cut -d ' ' -f 1)"
-fact nginx_active "$(systemctl is-active nginx 2>/dev/null || :)"
 fact synchronised "$(timedatectl show --property=NTPSynchronized --value 2>/dev/null || :)"
 fact reboot "$(if [ -e /run/reboot-required ]; then echo yes; else echo no; fi)"
 fact auth_info "$(if [ -n "${{SSH_USER_AUTH:-}}" ]; then echo yes; else echo no; fi)"
-path={quote(app.home + "/live")} closed=''
-while [ "$path" != / ]; do
-  case "$(stat -c %a "$path" 2>/dev/null)" in *[1357]) ;; *) closed=$path ;; esac
-  path=$(dirname "$path")
-done
-fact closed "$closed"
 {_certificate(app)}"""
 
 

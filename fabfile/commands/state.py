@@ -71,6 +71,13 @@ fact podman "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
+fact nginx_active "$(systemctl is-active nginx 2>/dev/null || :)"
+path={home}/live closed=''
+while [ "$path" != / ]; do
+  case "$(stat -c %a "$path" 2>/dev/null)" in *[1357]) ;; *) closed=$path ;; esac
+  path=$(dirname "$path")
+done
+fact closed "$closed"
 fact free_kib "$(df -Pk "$HOME" | awk 'NR == 2 {{ print $4 }}')"
 fact total_kib "$(df -Pk "$HOME" | awk 'NR == 2 {{ print $2 }}')"
 fact free_inodes "$(df -Pi "$HOME" | awk 'NR == 2 {{ print $4 }}')"

@@ -145,18 +145,14 @@ def _clock(_: HostState, __: Application, asked: Asked) -> Iterator[Row]:
         yield _well("its clock is right")
 
 
-def _nginx(state: HostState, app: Application, asked: Asked) -> Iterator[Row]:
-    if asked.get("nginx_active") != "active":
-        yield Level.WARNING, f"Nginx is {asked.get('nginx_active') or 'not there'}", "systemctl start nginx as root"
+def _nginx(state: HostState, app: Application, _: Asked) -> Iterator[Row]:
+    if state.fact("nginx_active") != "active":
         return
     named = state.site.partition("\n")[0].rpartition(" ")[2]
     if state.site and named != state.live_site_hash:
         remedy = "nginx -t && systemctl reload nginx as root; its error log says what it refuses"
         yield Level.WARNING, "Nginx does not run the site that is installed", remedy
-    if asked.get("closed"):
-        problem = f"Nginx's workers cannot look into {asked.get('closed')}: every flag would mean blue"
-        yield Level.WARNING, problem, f"chmod o+x {asked.get('closed')}"
-    if state.site and named == state.live_site_hash and not asked.get("closed"):
+    if state.site and named == state.live_site_hash and not state.fact("closed"):
         yield _well("Nginx runs the installed site and reaches the flags")
     if state.fact("maintenance"):
         yield (
@@ -192,4 +188,4 @@ def _upkeep(state: HostState, _: Application, asked: Asked) -> Iterator[Row]:
         yield Level.WARNING, problem, f"{_SETUP}, which sets ExposeAuthInfo"
     if state.lock is not None and state.lock.expires_at > state.now:
         problem = f"{state.lock.owner} holds the lock: {state.lock.reason}"
-        yield Level.WARNING, problem, "Until it is free a deploy ends with exit 4"
+        yield Level.REFUSED, problem, "Wait for it; until then a deploy ends with exit 4 (inv lock.status)"

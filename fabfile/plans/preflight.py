@@ -53,10 +53,17 @@ def _missing(state: HostState, needed: list[str]) -> list[tuple[str, str]]:
 def _prepared(state: HostState) -> list[tuple[str, str]]:
     remedy = "Run inv setup for this host first"
     found = []
-    if state.fact("home") != "yes":
-        found.append(("the application's directory is missing or not writable", remedy))
     if state.fact("helper") != "yes":
         found.append(("the Nginx site helper or its sudo rule is missing", remedy))
+    if state.fact("home") != "yes":
+        found.append(("the application's directory is missing or not writable", remedy))
+    elif closed := state.fact("closed"):
+        problem = f"Nginx's workers cannot look into {closed}: every flag would mean blue to them"
+        found.append((problem, f"As its owner: chmod o+x {closed}"))
+    if state.fact("has_nginx") == "yes" and state.fact("nginx_active") != "active":
+        found.append(
+            (f"Nginx is {state.fact('nginx_active') or 'not a service here'}", "As root: systemctl start nginx")
+        )
     if state.fact("linger") != "yes":
         found.append(("linger is off: rootless containers would die after logout", remedy))
     return found

@@ -77,7 +77,7 @@ def rollback(request: Request) -> ExitCode:
         today = rolling.applications(environment)
         members = [Member(host, today[host.name], states[host.name], plan(states[host.name])) for host in fleet.hosts]
         rolling.refuse(_unfit(members, returns), "a rollback")
-        story = _story(environment, returns, request.hosts)
+        story = _story(environment, returns, request.hosts, run.release)
         roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
         return roll.over(members, plan)
 
@@ -164,8 +164,9 @@ def _pulls(plan: Plan) -> bool:
     return any(step.id == "pull" for step in plan.prepare)
 
 
-def _story(environment: Environment, returns: dict[str, Return], asked: Sequence[str]) -> rolling.Story:
+def _story(environment: Environment, returns: dict[str, Return], asked: Sequence[str], release: str) -> rolling.Story:
     targets = {back.target.id for back in returns.values()}
+    restored = any(back.backup for back in returns.values())
 
     def back(changed: Sequence[Member]) -> str:
         left = [returns[member.name].left for member in changed]
@@ -173,7 +174,8 @@ def _story(environment: Environment, returns: dict[str, Return], asked: Sequence
         if not changed or not named or None in left:
             return ""
         option = rolling.hosts_option(changed, environment, asked)
-        return f"inv rollback --env {environment.name} --to {named.pop()}{option}"
+        data = f" && inv restore {release} --env {environment.name} --only database{option}" if restored else ""
+        return f"inv rollback --env {environment.name} --to {named.pop()}{option}{data}"
 
     return rolling.Story(
         action="rollback",

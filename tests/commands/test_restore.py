@@ -152,9 +152,9 @@ def test_take_database_back_brings_rows_and_journal_back(app: Application, taken
     assert {path.name for path in Path(app.database).parent.iterdir()} <= {"shop.db", "shop.db-wal", "shop.db-shm"}
 
 
-@pytest.mark.parametrize("moved_away", [[], ["-wal"], ["-wal", ""]])
+@pytest.mark.parametrize("linked", [[], ["-wal"], ["-wal", ""]])
 def test_take_database_back_after_a_step_that_stopped_half_way(
-    moved_away: list[str],
+    linked: list[str],
     app: Application,
     taken: Backup,
     run: Run,
@@ -162,8 +162,8 @@ def test_take_database_back_after_a_step_that_stopped_half_way(
     change(app)
     aside = Path(app.database).parent / f".before-{RELEASE}"
     aside.mkdir()
-    for ending in moved_away:
-        Path(app.database + ending).rename(aside / f"shop.db{ending}")
+    for ending in linked:
+        (aside / f"shop.db{ending}").hardlink_to(app.database + ending)
 
     done = run(restore.take_database_back(app, taken, RELEASE))
 
@@ -202,7 +202,7 @@ def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, tak
     change(app)
 
     done = run(restore.put_uploads(app, taken, RELEASE))
-    run(restore.forget_former(app, RELEASE))
+    run(restore.forget_former(app))
 
     assert (done.returncode, uploaded(app)) == (0, {"one": "1", "sub dir/t\nwo": "22"}), done
     assert (files(app) / "one").read_text() == "1"

@@ -136,3 +136,43 @@ def test_history_tells_what_was_done_and_finds_a_line_that_was_changed(site: Sit
 def _gateway(host: Host) -> str:
     """The address from which this machine reaches the host."""
     return host.address.rpartition(".")[0] + ".1"
+
+
+def rows(host: Host) -> set[str]:
+    """The uploads that the database knows."""
+    query = "podman unshare sqlite3 /home/deploy/data/memoryark.db 'select id from uploads'"
+    return set(host.sh(query, user="deploy").stdout.split())
+
+
+def write(host: Host, word: str) -> None:
+    """Put a row into the database, as the application would."""
+    sql = "insert into uploads values ('WORD', '', 0, '', 0)".replace("WORD", word)
+    host.sh(f'podman unshare sqlite3 /home/deploy/data/memoryark.db "{sql}"', user="deploy")
+
+
+def test_rollback_with_the_database_takes_it_back_and_keeps_what_was_written_since(site: Site) -> None:
+    host = site.lab.hosts[0]
+    write(host, "of-v1")
+    code, output = site.deploy("v2", "--hosts", "web1")
+    write(host, "of-v2")
+    code, output = site.run("rollback", "--restore-db", "--hosts", "web1")
+    assert (code, site.version(host)) == (0, "v1"), output
+    assert ("of-v1" in rows(host), "of-v2" in rows(host)) == (True, False)
+    words = output.rstrip().splitlines()[-1].partition("&& inv ")[2].split()
+    code, output = site.run(words[0], words[1], *words[4:])
+    assert code == 0, output
+    assert {"of-v1", "of-v2"} <= rows(host)
+
+
+def test_rollback_with_the_database_that_fails_brings_back_what_was(site: Site) -> None:
+    """The kept release cannot start any more: its candidate fails its gate."""
+    host = site.lab.hosts[0]
+    site.deploy("v2", "--hosts", "web1")
+    write(host, "kept-by-the-undo")
+    host.sh("podman rm $(podman ps -aq --filter status=exited)", user="deploy")
+    env = "grep -l APP_VERSION=v1 /var/lib/memoryark/config/backend-*/env | head -n 1"
+    host.sh(f"echo DATABASE_PATH=/nowhere/at/all.db >> $({env})", user="deploy")
+    code, output = site.run("rollback", "--restore-db", "--hosts", "web1")
+    assert (code, site.version(host)) == (1, "v2"), output
+    assert "kept-by-the-undo" in rows(host)
+    assert sum(site.running(host).values()) == 2
