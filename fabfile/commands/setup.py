@@ -149,11 +149,17 @@ def as_user(user: str, command: str) -> str:
 
 
 def _network(app: Application, user: str) -> Item:
+    """Podman is not asked before the user's runtime directory is there.
+
+    Source: measured on Debian 12: rootless Podman keeps the mount namespace of its first run, in which a runtime
+    directory that is mounted later may never show, and then refuses each command.
+    """
     name = network_name(app.name)
+    ready = f'test -S "/run/user/$(id -u {quote(user)})/bus"'
     return Item(
         "network",
         f"Podman network {name}",
-        as_user(user, words("podman", "network", "exists", name)),
+        f"{ready} && {as_user(user, words('podman', 'network', 'exists', name))}",
         script(as_user(user, words("podman", "network", "create", name))),
     )
 

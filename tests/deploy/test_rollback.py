@@ -171,7 +171,7 @@ def test_rollback_with_the_database_that_fails_brings_back_what_was(site: Site) 
     write(host, "kept-by-the-undo")
     host.sh("podman rm $(podman ps -aq --filter status=exited)", user="deploy")
     env = "grep -l APP_VERSION=v1 /var/lib/memoryark/config/backend-*/env | head -n 1"
-    host.sh(f"echo DATABASE_PATH=/nowhere/at/all.db >> $({env})", user="deploy")
+    host.sh(f"echo FAULT=exits-at-once >> $({env})", user="deploy")
     code, output = site.run("rollback", "--restore-db", "--hosts", "web1")
     assert (code, site.version(host)) == (1, "v2"), output
     assert "kept-by-the-undo" in rows(host)
