@@ -5,15 +5,22 @@ A release is bad when it was undone, or when a rollback left it; a bad one is ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fabfile.model import Application, HostState, Release
 from fabfile.plans.preflight import Finding
 
-#: How a rollback's lock begins; what follows is its target, so that the next run can finish what this one began.
-REASON = "rollback to "
+_REASON = "rollback to "
 
 Content = frozenset[tuple[str, str, str]]
+
+
+def reason(targets: Mapping[str, str]) -> str:
+    """What a rollback's lock says, given each host's target: the next run can finish what this one began."""
+    distinct = set(targets.values())
+    if len(distinct) == 1:
+        return _REASON + distinct.pop()
+    return _REASON + " ".join(f"{host}={target}" for host, target in targets.items())
 
 
 def bad(releases: Sequence[Release]) -> frozenset[str]:
@@ -68,8 +75,12 @@ def choose(state: HostState, named: str = "") -> Release | Finding:
 
 def _unfinished(state: HostState) -> str:
     """The target of a rollback that died on this host: its lock is still there."""
-    reason = state.lock.reason if state.lock else ""
-    return reason.removeprefix(REASON).split(" ")[0] if reason.startswith(REASON) else ""
+    said = state.lock.reason if state.lock else ""
+    if not said.startswith(_REASON):
+        return ""
+    targets = said.removeprefix(_REASON)
+    each = dict(word.split("=", 1) for word in targets.split(" ") if "=" in word)
+    return each.get(state.host, "") if each else targets
 
 
 def _named(state: HostState, named: str) -> Release | Finding:

@@ -165,7 +165,6 @@ def _pulls(plan: Plan) -> bool:
 
 
 def _story(environment: Environment, returns: dict[str, Return], asked: Sequence[str], release: str) -> rolling.Story:
-    targets = {back.target.id for back in returns.values()}
     restored = any(back.backup for back in returns.values())
 
     def back(changed: Sequence[Member]) -> str:
@@ -179,7 +178,7 @@ def _story(environment: Environment, returns: dict[str, Return], asked: Sequence
 
     return rolling.Story(
         action="rollback",
-        reason=f"{choosing.REASON}{targets.pop()}" if len(targets) == 1 else "rollback",
+        reason=choosing.reason({name: back.target.id for name, back in returns.items()}),
         question=f"Roll {environment.name} back?",
         hint=f"inv rollback --env {environment.name} --force rolls back without asking",
         done="On the earlier release",

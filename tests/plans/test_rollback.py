@@ -87,9 +87,10 @@ def test_choose_without_an_earlier_good_release_is_refused(state: HostState) -> 
     assert chosen(state) == "there is no earlier good release to go back to"
 
 
-def test_choose_after_a_rollback_that_died_goes_on_to_its_target() -> None:
+@pytest.mark.parametrize("targets", [{"web1": "A"}, {"web1": "A", "web2": "A"}, {"web1": "A", "web2": "B"}])
+def test_choose_after_a_rollback_that_died_goes_on_to_its_target(targets: dict[str, str]) -> None:
     """Half of it is done, so what runs is no release; the newest good one would be the one that was to be left."""
-    dead = Lock("t", "ann", "laptop", 1, f"{rollback.REASON}A", 0, 0)
+    dead = Lock("t", "ann", "laptop", 1, rollback.reason(targets), 0, 0)
 
     assert chosen(host(release("A", "v1"), release("B", "v2"), runs="half", lock=dead)) == "A"
 
