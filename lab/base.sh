@@ -54,10 +54,15 @@ mkdir -p /etc/containers
 printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
 	>/etc/containers/storage.conf
 
+# The database server is there for whoever makes a cluster.
+for cluster in /etc/postgresql/*/main; do
+	if [ -d "$cluster" ]; then pg_dropcluster "$(basename "$(dirname "$cluster")")" main; fi
+done
+
 # Settings of the kernel are the outer machine's affair, and a privileged container could change them.
 rm -f /usr/lib/sysctl.d/*.conf /etc/sysctl.d/*.conf
 systemctl enable lab-host.service nginx.service ssh.service
-systemctl disable docker-registry.service podman-auto-update.service podman-auto-update.timer
+systemctl disable docker-registry.service podman-auto-update.service podman-auto-update.timer postgresql.service
 systemctl mask systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-modules-load.service systemd-udevd.service systemd-networkd.service \
 	systemd-resolved.service apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
 	e2scrub_reap.service fstrim.timer dpkg-db-backup.timer getty.target console-getty.service

@@ -6,7 +6,9 @@ File; pg_restore, --single-transaction: all of it or nothing.
 
 from __future__ import annotations
 
-from fabfile.commands.shell import Script, quote, script, words, write_file
+from urllib.parse import urlsplit, urlunsplit
+
+from fabfile.commands.shell import Script, quote, words, write_file
 from fabfile.model import Application, DatabaseServer
 
 #: The programs that it takes on the host.
@@ -14,8 +16,8 @@ TOOLS = ("pg_dump", "pg_restore", "psql")
 
 
 def password_file(home: str) -> str:
-    """Where the host keeps the password for its own backups."""
-    return f"{home}/config/postgres.pass"
+    """Where the host keeps the password for its own backups: beside what retention deletes."""
+    return f"{home}/postgres.pass"
 
 
 def password_line(server: DatabaseServer) -> str:
@@ -29,9 +31,7 @@ def keep_password(app: Application) -> Script | str:
     if app.database_server is None or not app.database_server.password:
         return ""
     path = password_file(app.home)
-    return script(
-        words("mkdir", "-p", f"{app.home}/config"), write_file(path, password_line(app.database_server), secret=True)
-    )
+    return write_file(path, password_line(app.database_server), secret=True)
 
 
 def access(app: Application) -> str:
@@ -55,6 +55,32 @@ def dump(server: DatabaseServer) -> str:
 def check(path: str) -> str:
     """Read a whole dump as a restore would, without a server; fails when any of it is damaged."""
     return f"{words('pg_restore', '--file=/dev/null')} {path}"
+
+
+def rehearse(server: DatabaseServer, path: str, scratch: str) -> str:
+    """Restore a dump into a database of its own beside the application's, and drop it again; `damaged WHY` when it fails.
+
+    A role that may create no database leaves it at having read the dump; that is said.
+    """
+    parts = urlsplit(server.address)
+    other = urlunsplit(parts._replace(path=f"/{scratch}"))
+    ask = words("psql", "--no-psqlrc", "--no-password", "--quiet", "-At", "-v", "ON_ERROR_STOP=1", "-d")
+    drop = f"{ask} {quote(server.address)} -c 'drop database if exists \"{scratch}\"'"
+    options = ("--no-password", "--no-owner", "--no-privileges", "--exit-on-error", f"--dbname={other}")
+    count = (
+        "select count(*) from information_schema.tables where table_schema not in ('pg_catalog', 'information_schema')"
+    )
+    return f"""\
+rehearsed='a readable dump'
+if {ask} {quote(server.address)} -c 'create database "{scratch}" template template0' 2> "$scratch/said"; then
+  trap {quote(drop + ' 2>/dev/null || :; rm -rf "$scratch"')} EXIT
+  if ! {words("pg_restore", *options)} {path} 2> "$scratch/said"; then damaged "$(cat "$scratch/said")"; fi
+  rehearsed="$({ask} {quote(other)} -c {quote(count)}) tables, restored into a database of their own"
+elif ! grep -q 'permission denied' "$scratch/said"; then
+  cat "$scratch/said"; exit 1
+else
+  rehearsed="a readable dump, not restored: the role may not create a database"
+fi"""
 
 
 def restore(server: DatabaseServer, path: str) -> str:

@@ -42,7 +42,11 @@ def _noted(app: Application, release: str) -> str:
 
 
 def _mounting(app: Application) -> str:
-    """A shell function that prints `NAME APP` of each running container that mounts a directory with data."""
+    """A shell function that prints `NAME APP` of each running container that can write to the data.
+
+    Those are the ones that mount a directory with data; with a database server, every one of the application.
+    """
+    connected = f'$2 == "{app.name}"' if app.database_server else "0"
     directories = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
     names = (
         '{{.Name}} {{with index .Config.Labels "rolling.app"}}{{.}}{{else}}-{{end}}{{range .Mounts}} {{.Source}}{{end}}'
@@ -55,6 +59,7 @@ mounting() {{
   podman container inspect --format {quote(names)} $ids | awk -v data={quote(" ".join(directories))} '
     BEGIN {{ count = split(data, wanted, " ") }}
     {{
+      if ({connected}) hit[$1 " " $2] = 1
       for (field = 3; field <= NF; field++) for (one = 1; one <= count; one++)
         if (index($field "/", wanted[one] "/") == 1 || index(wanted[one] "/", $field "/") == 1) hit[$1 " " $2] = 1
     }}

@@ -91,6 +91,7 @@ same() {{
         parts.append(
             f'if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then damaged "$(cat "$scratch/said")"; fi'
         )
+        parts += [_rehearsed(app, backup)] if files and app.database_server else []
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzf configuration.tar.gz -C \"$scratch\"; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
@@ -111,6 +112,16 @@ cp database.db "$scratch/database.db"
 said=$(sqlite_whole "$scratch/database.db") || damaged "$said"
 sqlite_rows "$scratch/database.db" > "$scratch/rows"
 if ! cmp -s rows "$scratch/rows"; then damaged "its tables do not have the rows that were counted when it was made"; fi"""
+
+
+def _rehearsed(app: Application, backup: Backup) -> str:
+    """A verification restores the dump for good measure; what comes before a restore need not, it is undone as a whole."""
+    if app.database_server is None:
+        raise ValueError("the application has no database server")
+    name = f"{app.name}-verify-{backup.id}".lower()
+    return (
+        f'{postgres.access(app)}\n{postgres.rehearse(app.database_server, "database.pgdump", name)}\necho "$rehearsed"'
+    )
 
 
 def _praise(backup: Backup, *, database: bool, files: bool) -> str:

@@ -240,10 +240,14 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
 
 def _database_server(settings: Settings, values: Values) -> model.DatabaseServer | None:
     try:
-        return server.database_server(settings.database_url)
+        found = server.database_server(settings.database_url)
     except ValueError as error:
         values.add("DATABASE_URL", expected=str(error))
         return None
+    if found and settings.database_path:
+        what = "DATABASE_URL names a PostgreSQL server: backups hold its database, not the file of DATABASE_PATH"
+        values.findings.warn(f"{values.env_file}: {what}")
+    return found
 
 
 def _login(settings: Settings, values: Values) -> model.Login | None:

@@ -198,7 +198,8 @@ def _start_one(app: Application, service: Service, color: Color) -> Step:
     """Start a color; to undo that, stop it if it mounts the data, so that the former data can come back."""
     name = podman.container_name(app.name, service.name, color)
     body = script(podman.start(name), probe.gate(app, service, color))
-    undo = script(podman.stop(name, service.drain.stop_seconds)) if service.mounts else None
+    writes = service.mounts or app.database_server
+    undo = script(podman.stop(name, service.drain.stop_seconds)) if writes else None
     seconds = service.gate.deadline_seconds + 60
     title = f"{service.name}: start {color.value} and wait for its gate"
     return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")

@@ -42,7 +42,7 @@ def test_take_password_is_in_a_file_of_the_owner_and_in_no_words(
     code, said = take(app, programs, tmp_path)
 
     assert (code, (tmp_path / "seen").read_text()) == (0, "*:*:*:*:p\\:w\\\\x'$HOME\n"), said
-    assert (tmp_path / "home/config/postgres.pass").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "home/postgres.pass").stat().st_mode & 0o777 == 0o600
     assert not any("p:w" in word or "p\\:w" in word for call in programs.calls() for word in call)
     assert PASSWORD not in backup.take(app, ID, BackupKind.MANUAL).masked
 

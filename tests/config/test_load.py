@@ -185,11 +185,18 @@ def test_load_notification_keys_are_known(project: Project) -> None:
             "SMTP_TO": "a@example.org,b@example.org",
             "SMTP_SECURITY": "tls",
             "NOTIFY_LANGUAGE": "zh-TW",
-            "DATABASE_URL": "postgresql://ark:pw@db/ark",
         }
     )
 
     assert project.load(strict=True).warnings == ()
+
+
+def test_load_database_server_beside_a_file_says_which_of_them_backups_hold(project: Project) -> None:
+    project.env({"DATABASE_URL": "postgresql://ark:pw@db/ark"})
+
+    (warning,) = project.load(strict=True).warnings
+
+    assert "backups hold its database, not the file of DATABASE_PATH" in warning
 
 
 def test_import_of_config_loads_no_heavy_module() -> None:

@@ -1,0 +1,104 @@
+"""Backups of an application whose database is a PostgreSQL server: a real one, on the host itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("postgres")
+
+PASSWORD = "p:w\\x'y-of-the-server"
+URL = "postgresql://shop:p%3Aw%5Cx%27y-of-the-server@127.0.0.1:5432/shop"
+_SERVER = r"""
+pg_createcluster --locale C.UTF-8 --start "$(ls /usr/lib/postgresql)" main
+runuser -u postgres -- psql -q -v ON_ERROR_STOP=1 <<'SQL'
+create role shop login createdb password 'p:w\x''y-of-the-server';
+create database shop owner shop;
+SQL
+"""
+
+
+def sql(host: Host, text: str, database: str = "shop") -> str:
+    """What the server answers its owner."""
+    return host.sh(f'cd /; runuser -u postgres -- psql -qAt {database} -c "{text}"').stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def served(prepared: Site) -> Iterator[Site]:
+    """The site with a server on web1 that holds three rows."""
+    host = prepared.lab.hosts[0]
+    host.sh(_SERVER)
+    host.sh(
+        "cd /; runuser -u postgres -- psql -q shop -c 'set role shop; create table item (name text);"
+        " insert into item select generate_series(1, 3)'"
+    )
+    path = prepared.folder / f"{prepared.lab.name}.env"
+    before = path.read_bytes()
+    prepared.edit_env(DATABASE_URL=URL)
+    yield prepared
+    path.write_bytes(before)
+    host.sh('pg_dropcluster --stop "$(ls /usr/lib/postgresql)" main')
+
+
+def backup(site: Site) -> str:
+    """Take a backup; its id."""
+    code, output = site.run("backup", "--hosts", "web1")
+    assert code == 0, output
+    code, output = site.run("backups", "--hosts", "web1", "--json")
+    newest = json.loads(output)["hosts"][0]["backups"][-1]
+    assert (code, newest["database"]) == (0, "postgres"), output
+    return str(newest["id"])
+
+
+def test_postgres_backup_is_rehearsed_and_restored(served: Site) -> None:
+    host = served.lab.hosts[0]
+    id = backup(served)
+    code, output = served.run("backup.verify", "--hosts", "web1")
+    assert (code, "1 tables, restored into a database of their own" in output) == (0, True), output
+    assert sql(host, "select count(*) from pg_database where datname like '%verify%'", "postgres") == "0"
+    sql(host, "insert into item values ('later'); create table another (x int)")
+    code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
+    assert (code, sql(host, "select count(*) from item")) == (0, "3"), output
+    assert served.version(host) == "v1"
+    assert sum(served.running(host).values()) == 2
+    assert PASSWORD not in output
+    said = host.sh(f"grep -rlF '{PASSWORD[:3]}' /var/lib/memoryark/journal /proc/[0-9]*/cmdline", check=False)
+    assert said.stdout == ""
+
+
+def test_postgres_role_without_createdb_leaves_a_verification_at_reading(served: Site) -> None:
+    host = served.lab.hosts[0]
+    backup(served)
+    sql(host, "alter role shop nocreatedb")
+    code, output = served.run("backup.verify", "--hosts", "web1")
+    sql(host, "alter role shop createdb")
+    assert (code, "not restored: the role may not create a database" in output) == (0, True), output
+
+
+def test_postgres_wrong_password_is_refused_and_touches_nothing(served: Site) -> None:
+    host = served.lab.hosts[0]
+    id = backup(served)
+    served.edit_env(DATABASE_URL=URL.replace("server@", "serverr@"))
+    before = fingerprint(host)
+    code, output = served.run("backup", "--hosts", "web1")
+    served.edit_env(DATABASE_URL=URL)
+    assert (code, "password authentication failed" in output) == (1, True), output
+    assert len(fingerprint(host).splitlines()) == len(before.splitlines())
+    assert sql(host, "select count(*) from item") == "3"
+    assert backup(served) > id
+
+
+def test_postgres_damaged_dump_is_refused_before_anything_is_touched(served: Site) -> None:
+    host = served.lab.hosts[0]
+    id = backup(served)
+    sql(host, "insert into item values ('kept')")
+    host.sh(f"truncate -s -20 /home/deploy/backups/database/memoryark-{id}/database.pgdump", user="deploy")
+    code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
+    assert (code, "damaged: database.pgdump has" in output) == (1, True), output
+    assert sql(host, "select count(*) from item where name = 'kept'") == "1"
+    assert sum(served.running(host).values()) == 2
