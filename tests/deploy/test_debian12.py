@@ -22,8 +22,9 @@ def old(worker_id: str) -> Iterator[Site]:
     laboratory.down(name)
     site = Site(laboratory.up(1, "bookworm", name))
     make_quick(site)
-    assert site.run("setup")[0] == 0
-    assert site.deploy("v1")[0] == 0
+    for words in (("setup",), ("deploy", "--tag", "v1")):
+        code, output = site.run(*words)
+        assert code == 0, output
     yield site
     laboratory.down(name)
 
@@ -35,7 +36,8 @@ def test_debian12_host_is_upgraded_and_survives_a_bad_release(old: Site) -> None
 
 def test_debian12_rollback_takes_the_kept_container_that_once_crashed_and_one_made_anew(old: Site) -> None:
     host = old.lab.hosts[0]
-    assert old.run("rollback")[0] == 0
+    code, output = old.run("rollback")
+    assert (code, old.versions()) == (0, ["v1"]), output
     name = next(name for name, runs in old.running(host).items() if runs and "backend" in name)
     host.sh(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {name})", user="deploy")
     restarts = f"podman inspect --format '{{{{.State.Running}}}} {{{{.RestartCount}}}}' {name}"
@@ -43,6 +45,7 @@ def test_debian12_rollback_takes_the_kept_container_that_once_crashed_and_one_ma
     assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
     code, output = old.run("rollback")
     assert (code, old.versions(), output.count("start the kept") > 1) == (0, ["v1"], True), output
+    assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
 
 
 def test_debian12_host_is_backed_up_and_restored(old: Site) -> None:

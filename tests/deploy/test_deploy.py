@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("deploy")
 def test_deploy_of_a_new_tag_serves_it_on_every_host(site: Site) -> None:
     code, output = site.deploy("v2")
     assert (code, site.versions()) == (0, ["v2", "v2"]), output
-    assert output.rstrip().endswith(f"inv deploy --env {site.lab.name} --tag v1")
+    assert output.rstrip().endswith(f"inv rollback --env {site.lab.name}")
 
 
 def test_deploy_keeps_the_old_color_stopped(site: Site) -> None:
