@@ -301,7 +301,7 @@ def _site(app: Application, site: str) -> Item:
     helper = quote(site_helper(app.name))
     file, staged = quote(site_file(app.name)), f"/run/{app.name}-site.conf"
     test = (
-        f'test "$(curl -fs --max-time 2 "http://127.0.0.1:$(sed -n \'2s/^# rolling-port: //p\' {file})/_rolling/site")"'
+        f'test "$(curl -fs --max-time 10 "http://127.0.0.1:$(sed -n \'2s/^# rolling-port: //p\' {file})/_rolling/site")"'
         f" = \"$(sed -n '1s/^# rolling-site: //p' {file})\""
     )
     apply = script(

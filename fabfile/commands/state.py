@@ -91,7 +91,7 @@ for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
 done
 fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)"
 fact maintenance "$({maintenance.origin(app)})"
-fact site "$(curl -fs --max-time 2 {url} || :)\""""
+fact site "$(curl -fs --max-time 10 {url} || :)\""""
 
 
 def _containers(app: Application) -> str:

@@ -74,7 +74,7 @@ def deploy(request: Request) -> ExitCode:
                 Member(host, wanted.of(host.name).application, states[host.name], wanted.plan(states[host.name]))
                 for host in fleet.hosts
             ]
-            rolling.refuse(_unfit(members), "a deploy")
+            rolling.refuse_unfit(_unfit(members), "a deploy", states, environment)
             story = _story(environment, members, request.hosts)
             run = replace(run, offer=pushing.offer(run)) if pushing else run
             roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)

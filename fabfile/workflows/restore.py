@@ -70,7 +70,7 @@ def restore(request: Request) -> ExitCode:
                 ),
             )
 
-        rolling.refuse(_unfit(states, found, environment, request.only), "a restore")
+        rolling.refuse_unfit(_unfit(states, found, environment, request.only), "a restore", states, environment)
         members = [
             Member(host, fleet.targets[host.name].application, states[host.name], plan(states[host.name]))
             for host in fleet.hosts

@@ -76,7 +76,7 @@ def rollback(request: Request) -> ExitCode:
 
         today = rolling.applications(environment)
         members = [Member(host, today[host.name], states[host.name], plan(states[host.name])) for host in fleet.hosts]
-        rolling.refuse(_unfit(members, returns), "a rollback")
+        rolling.refuse_unfit(_unfit(members, returns), "a rollback", states, environment)
         story = _story(environment, returns, request.hosts, run.release)
         roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
         return roll.over(members, plan)

@@ -133,6 +133,15 @@ def refuse(found: Sequence[Finding], what: str) -> None:
         raise PreflightError(f"not fit for {what}; nothing was touched.\n  {listed}")
 
 
+def refuse_unfit(
+    found: Sequence[Finding], what: str, states: Mapping[str, HostState], environment: Environment
+) -> None:
+    """Refuse hosts with findings. A live lock is told first: what its run has begun may look like a fault."""
+    if found:
+        dead_locks(states, environment)
+    refuse(found, what)
+
+
 def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dict[str, str]:
     """Tokens of dead runs by host. Raises LockHeld for a live one, before anything is asked."""
     dead: dict[str, str] = {}
