@@ -29,24 +29,31 @@ if TYPE_CHECKING:
 
 #: Bytes that go out before the progress is told again.
 _CHUNK = 1 << 15
+#: How long a layer waits for a lower one to be asked for: Podman asks for several at once, in any order.
+_LOWER_SECONDS = 1.0
 
 
 @dataclass
 class Offer:
-    """What one host may fetch, and how much it did. `tell` hears of each piece that went out, in bytes so far."""
+    """What one host may fetch, and how much it did. `tell` hears of each piece that went out, in bytes so far.
+
+    `lacking` are the layers that the host is known not to have.
+    """
 
     images: Mapping[str, SavedImage]
     layers: Mapping[str, Layer]
     tell: Callable[[int], None]
+    lacking: frozenset[str] = frozenset()
     password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     sent: int = 0
+    _asked: set[str] = field(default_factory=set)
     _waiting: list[int] = field(default_factory=list)
     _turn: Condition = field(default_factory=Condition)
     _busy: bool = False
 
     def send(self, layer: Layer, write: Callable[[bytes], Any]) -> None:
         """Send one layer at a time, the lowest first: a layer that arrived whole is never sent again after a cut."""
-        with self._next(list(self.layers).index(layer.digest)):
+        with self._next(layer.digest):
             for chunk in layer.piece.chunks():
                 for start in range(0, len(chunk), _CHUNK):
                     piece = chunk[start : start + _CHUNK]
@@ -55,9 +62,15 @@ class Offer:
                     self.tell(self.sent)
 
     @contextlib.contextmanager
-    def _next(self, place: int) -> Iterator[None]:
+    def _next(self, digest: str) -> Iterator[None]:
+        order = list(self.layers)
+        place = order.index(digest)
+        lower = self.lacking.intersection(order[:place])
         with self._turn:
+            self._asked.add(digest)
             self._waiting.append(place)
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: lower <= self._asked, _LOWER_SECONDS)
             self._turn.wait_for(lambda: not self._busy and place == min(self._waiting))
             self._waiting.remove(place)
             self._busy = True

@@ -6,16 +6,10 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
-
-_COMMON = {
-    "env": "the environment in hosts.yaml to act on (there is no default)",
-    "hosts": "only these hosts, groups or roles, separated by commas",
-    "json": "one JSON object per line on stdout",
-}
+from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
 
 
-@task(default=True, help=_COMMON | {"fetch": "bring the new backup to this directory here as well"})
+@task(default=True, help=COMMON | {"fetch": "bring the new backup to this directory here as well"})
 def backup(context: Any, env: str | None = None, hosts: str = "", fetch: str = "", json: bool = False) -> None:
     """Back up database, uploads and configuration of each host, while it serves."""
     from fabfile.workflows.backups import Request
@@ -25,7 +19,7 @@ def backup(context: Any, env: str | None = None, hosts: str = "", fetch: str = "
     end_with(lambda: run(request))
 
 
-@task(help=_COMMON | {"backup": "a backup's id; without it the newest of each host"})
+@task(help=COMMON | {"backup": "a backup's id; without it the newest of each host"})
 def verify(context: Any, backup: str = "latest", env: str | None = None, hosts: str = "", json: bool = False) -> None:
     """Restore a backup into a scratch place on its host and check it; exits with 1 when it is damaged."""
     from fabfile.workflows.backups import Request
@@ -36,7 +30,7 @@ def verify(context: Any, backup: str = "latest", env: str | None = None, hosts: 
 
 
 @task(
-    help=_COMMON
+    help=COMMON
     | {
         "backup": "a backup's id; without it the newest of each host",
         "to": "the directory here that receives the archives",
@@ -53,7 +47,7 @@ def fetch(
     end_with(lambda: run(request))
 
 
-@task(help=_COMMON | {"json": "one JSON object on stdout"})
+@task(help=COMMON | {"json": "one JSON object on stdout"})
 def backups(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
     """List the backups of each host: kind, age, size, release, verified or not."""
     from fabfile.workflows.backups import Request, show
@@ -64,7 +58,7 @@ def backups(context: Any, env: str | None = None, hosts: str = "", json: bool = 
 
 @task(
     help={
-        **_COMMON,
+        **COMMON,
         "backup": "a backup's id, as inv backups shows it, or latest",
         "only": "database or uploads; without it all that the backup holds",
         "force": "do not ask",

@@ -65,7 +65,8 @@ class Pushing:
 
         @contextmanager
         def offer(host: Host, step: Step) -> Iterator[Script]:
-            offered = Offer(by_digest, self.layers, _telling(host.name, step, run))
+            lacking = frozenset(self.layers) - self.present[host.name]
+            offered = Offer(by_digest, self.layers, _telling(host.name, step, run), lacking)
             total = sum(push.bytes for push in step.pushes)
             with self.hosts[host.name].offer(offered) as prologue:
                 yield prologue

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def begun(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
+    """Start a task on the first host alone and return once it runs the step there."""
+    host = site.lab.hosts[0]
+    newest = "ls /var/lib/memoryark/journal | sort | tail -n 1"
+    before = host.sh(newest).stdout
+    process = site.start(*words, "--hosts", host.name)
+
+    def runs() -> bool:
+        run = host.sh(newest).stdout
+        place = f"/var/lib/memoryark/journal/{run.strip()}/{step}.session"
+        return run != before and host.sh(f"test -e {place}", check=False).returncode == 0
+
+    wait_until(runs, f"the step {step}")
+    return process
+
+
 def make_quick(site: Site) -> None:
     """The shipped services with short waits: what is proved is the order of things, not patience."""
     services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
@@ -168,9 +185,16 @@ def prepared(lab_of_this_process: Lab) -> Site:
 @pytest.fixture
 def site(prepared: Site) -> Iterator[Site]:
     """The prepared site on v1 with its files as they were, put back after the test."""
-    files = {path: path.read_bytes() for path in prepared.folder.iterdir() if path.is_file()}
-    yield prepared
+    with put_back(prepared):
+        yield prepared
+
+
+@contextmanager
+def put_back(site: Site) -> Iterator[None]:
+    """The site's files and v1 as they were, whatever the test did: tests hold in any order."""
+    files = {path: path.read_bytes() for path in site.folder.iterdir() if path.is_file()}
+    yield
     for path, content in files.items():
         path.write_bytes(content)
-    code, output = prepared.deploy("v1")
+    code, output = site.deploy("v1")
     assert code == 0, f"the test left the site in a state that a deploy does not mend:\n{output}"

@@ -12,7 +12,7 @@ import pytest
 
 from fabfile.commands.shell import quote
 from lab.host import Host
-from tests.deploy.conftest import DOMAIN, Site, wait_until
+from tests.deploy.conftest import DOMAIN, Site, begun, kill, wait_until
 
 pytestmark = pytest.mark.xdist_group("backup")
 
@@ -89,7 +89,7 @@ def test_restore_brings_rows_and_files_back_and_keeps_what_was_there_in_a_backup
     rows = {one["id"]: int(str(one["rows"])) for one in listed(site)}
     before = listed(site)[-1]
     assert (before["kind"], before["rows"]) == ("restore", rows[id] + 1)
-    assert web1.sh(f"ls -A {_UPLOADS} /home/deploy/data | grep '^[.]' || :").stdout == ""
+    assert_nothing_left(web1)
 
 
 def test_restore_onto_an_application_that_does_not_come_up_brings_the_former_data_back(site: Site, web1: Host) -> None:
@@ -104,6 +104,41 @@ def test_restore_onto_an_application_that_does_not_come_up_brings_the_former_dat
     assert "bring the former database back" in output
     assert readable(web1, kept)
     assert web1.sh("ls /home/deploy/data /var/lib/memoryark/live").stdout.count("maintenance") == 0
+
+
+@pytest.mark.parametrize("step", ["stop", "database", "backend.start"])
+def test_restore_killed_at_any_step_is_finished_by_the_same_command(site: Site, web1: Host, step: str) -> None:
+    early = upload(web1)
+    id = taken(site)
+    late = upload(web1)
+
+    kill(begun(site, step, "restore", id))
+    code, output = restore(site, id)
+
+    assert (code, readable(web1, early), readable(web1, late)) == (0, True, False), output
+    assert_nothing_left(web1)
+
+
+def test_restore_cut_by_a_power_cut_is_finished_by_the_same_command(site: Site, web1: Host) -> None:
+    early = upload(web1)
+    id = taken(site)
+    late = upload(web1)
+
+    process = begun(site, "database", "restore", id)
+    web1.kill()
+    kill(process)
+    web1.start()
+    code, output = restore(site, id)
+
+    assert (code, readable(web1, early), readable(web1, late)) == (0, True, False), output
+    assert_nothing_left(web1)
+
+
+def assert_nothing_left(host: Host) -> None:
+    """No data set aside, no maintenance page, and the set-aside writers run again."""
+    left = f"ls -A {_UPLOADS} /home/deploy/data | grep '^[.]' || :; ls /var/lib/memoryark/live | grep maintenance || :"
+    assert host.sh(left).stdout == ""
+    assert host.sh("podman ps -q | wc -l", user="deploy").stdout.strip() == "2"
 
 
 def test_restore_of_a_damaged_backup_stops_before_anything_is_touched(site: Site, web1: Host) -> None:

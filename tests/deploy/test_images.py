@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import random
+import socket
+import socketserver
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import bcrypt
 import pytest
@@ -32,6 +35,66 @@ ASK_AS_DEPLOY = f"skopeo inspect --no-tags docker://{GUARDED}/memoryark/backend:
 def noise(size: int, seed: int) -> bytes:
     """Bytes that no compression makes fewer."""
     return random.Random(seed).randbytes(size)  # noqa: S311 - no secret
+
+
+class Line(socketserver.ThreadingTCPServer):
+    """A relay to a host's sshd that takes `limit` bytes towards it, then holds its connection until it is cut.
+
+    What is connected after the cut passes freely.
+    """
+
+    def __init__(self, host: Host, limit: int) -> None:
+        super().__init__(("127.0.0.1", 0), Relayed)
+        self.host, self.left, self.cut = host, limit, Event()
+        self._serving = Thread(target=self.serve_forever)
+
+    def __enter__(self) -> Line:
+        self._serving.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut.set()
+        self.shutdown()
+        self._serving.join()
+        self.server_close()
+
+    def lead_to(self, site: Site) -> None:
+        """Let the site's host be reached through the relay."""
+        port = self.server_address[1]
+        known = site.folder / "known_hosts"
+        keys = [line.split(" ", 1)[1] for line in known.read_text().splitlines() if line.startswith(self.host.address)]
+        known.write_text(known.read_text() + "".join(f"[127.0.0.1]:{port} {key}\n" for key in keys))
+        site.edit_hosts(**{self.host.name: {"address": "127.0.0.1", "port": port}})
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    """One connection through the relay."""
+
+    server: Line
+
+    def handle(self) -> None:
+        line = self.server
+        with socket.create_connection((line.host.address, 22)) as far:
+            back = Thread(target=passed, args=(far, self.request))
+            back.start()
+            passed(self.request, far, self._may_pass)
+            for end in (self.request, far):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _may_pass(self, data: bytes) -> bool:
+        if self.server.cut.is_set():
+            return True
+        self.server.left -= len(data)
+        return self.server.left > 0 or not self.server.cut.wait(90)
+
+
+def passed(near: socket.socket, far: socket.socket, may_pass: Callable[[bytes], bool] = bool) -> None:
+    """Pass bytes on until one end is closed or they may not pass."""
+    with suppress(OSError):
+        while (data := near.recv(65536)) and may_pass(data):
+            far.sendall(data)
 
 
 @dataclass(frozen=True)
@@ -95,22 +158,19 @@ def test_push_connection_drops_and_the_next_run_sends_only_what_is_left(site: Si
     host = site.lab.host("web1")
     configuration = built.backend / "blobs" / "sha256" / built.id.removeprefix("sha256:")
     layer = json.loads(configuration.read_text())["rootfs"]["diff_ids"][-2]
-    cut = f"""
-layers=/home/deploy/.local/share/containers/storage/overlay-layers/layers.json
-for attempt in $(seq 2000); do
-  if grep -q {layer} $layers; then pkill -KILL -u deploy sshd; exit 0; fi
-  sleep 0.02
-done
-exit 1
-"""
-    cutting = Thread(target=lambda: host.sh(cut, timeout=90))
-    cutting.start()
-    code, output = site.deploy("v2", *built.options, "--hosts", "web1", "--json")
-    cutting.join(90)
-    assert code == 1, output
-    assert site.version(host) == "v1"
+    words = ("deploy", "--tag", "v2", *built.options, "--hosts", "web1", "--json")
+    layers = "/home/deploy/.local/share/containers/storage/overlay-layers/layers.json"
 
-    code, output = site.deploy("v2", *built.options, "--hosts", "web1", "--json")
+    with Line(host, 40 * MEGABYTE) as line:
+        line.lead_to(site)
+        process = site.start(*words)
+        try:
+            wait_until(lambda: host.sh(f"grep -q {layer} {layers}", check=False).returncode == 0, "the first layer")
+        finally:
+            line.cut.set()
+            output, _ = process.communicate(timeout=90)
+        assert (process.returncode, site.version(host)) == (1, "v1"), output
+        code, output = site.run(*words)
 
     assert code == 0, output
     assert 80 * MEGABYTE <= pushed(output)["web1"] < 81 * MEGABYTE
@@ -159,15 +219,17 @@ def guarded(site: Site) -> Iterator[Site]:
     """The site with its images at a registry on another port, which wants a login; it has what the first one has."""
     secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     files = {
-        "login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
+        "/etc/docker/registry/login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
         "storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5001'}\n"
         "auth: {htpasswd: {realm: lab, path: /etc/docker/registry/htpasswd}}\n",
-        "htpasswd": f"robot:{secret}\n",
+        "/etc/docker/registry/htpasswd": f"robot:{secret}\n",
+        "/run/systemd/system/login.service": "[Service]\n"
+        "ExecStart=/usr/bin/docker-registry serve /etc/docker/registry/login.yml\n",
     }
     registry = site.lab.registry.host
     for name, content in files.items():
-        registry.sh(f"cat >/etc/docker/registry/{name} <<'END'\n{content}END")
-    registry.sh("systemd-run --quiet --unit=login docker-registry serve /etc/docker/registry/login.yml")
+        registry.sh(f"cat >{name} <<'END'\n{content}END")
+    registry.sh("systemctl daemon-reload; systemctl start login")
     for host in site.lab.hosts:
         host.sh(f"printf '[[registry]]\\nlocation = \"{GUARDED}\"\\ninsecure = true\\n' >{TRUST}")
     wait_until(lambda: "401" in site.lab.hosts[0].sh(ASK, check=False).stdout, "the registry that wants a login")

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 
 import pytest
 
-from lab.host import Host
-from tests.deploy.conftest import Site, interrupt, kill, wait_until
+from tests.deploy.conftest import Site, begun, interrupt, kill, wait_until
 
 pytestmark = pytest.mark.xdist_group("interruptions")
 
 
-def started(host: Host, step: str) -> bool:
-    """Whether the newest run on the host has begun the step."""
-    newest = f"ls -d /var/lib/memoryark/journal/*/ | sort | tail -n 1 | xargs -I{{}} test -e {{}}{step}.session"
-    return host.sh(newest, check=False).returncode == 0
-
-
-def begin(site: Site, tag: str, step: str) -> subprocess.Popen[str]:
-    """Start a deploy to web1 and return once a step runs on the host."""
-    host = site.lab.hosts[0]
-    before = host.sh("ls /var/lib/memoryark/journal").stdout
-    process = site.start("deploy", "--tag", tag, "--hosts", "web1")
-    wait_until(
-        lambda: host.sh("ls /var/lib/memoryark/journal").stdout != before and started(host, step), f"the step {step}"
-    )
-    return process
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_deploy_interrupted_while_it_waits_is_undone(site: Site, number: int) -> None:
-    process = begin(site, "never-healthy", "backend.start")
+    process = begun(site, "backend.start", "deploy", "--tag", "never-healthy")
     code, output = interrupt(process, number)
     host = site.lab.hosts[0]
     assert (code, site.version(host)) == (130, "v1"), output
@@ -43,7 +24,7 @@ def test_deploy_interrupted_while_it_waits_is_undone(site: Site, number: int) ->
 @pytest.mark.parametrize("step", ["backup", "backend.start", "backend.cutover", "frontend.start", "verify", "drain"])
 def test_deploy_killed_at_any_step_is_finished_by_the_same_command(site: Site, step: str) -> None:
     host = site.lab.hosts[0]
-    process = begin(site, "v2", step)
+    process = begun(site, step, "deploy", "--tag", "v2")
     kill(process)
     assert site.version(host) in {"v1", "v2"}
     code, output = site.deploy("v2", "--hosts", "web1")
@@ -53,7 +34,7 @@ def test_deploy_killed_at_any_step_is_finished_by_the_same_command(site: Site, s
 
 def test_deploy_whose_connection_drops_goes_on(site: Site) -> None:
     host = site.lab.hosts[0]
-    process = begin(site, "v2", "backend.start")
+    process = begun(site, "backend.start", "deploy", "--tag", "v2")
     host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
     output, _ = process.communicate(timeout=240)
     assert (process.returncode, site.version(host)) == (0, "v2"), output
@@ -73,7 +54,7 @@ def test_host_after_a_boot_serves_exactly_the_live_colors(site: Site, how: str) 
 
 def test_deploy_cut_by_a_power_cut_is_finished_by_the_same_command(site: Site) -> None:
     host = site.lab.hosts[0]
-    process = begin(site, "v2", "frontend.start")
+    process = begun(site, "frontend.start", "deploy", "--tag", "v2")
     host.kill()
     kill(process)
     host.start()

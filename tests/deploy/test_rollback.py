@@ -8,7 +8,7 @@ import pytest
 
 from lab.host import Host
 from lab.load import Load, Server
-from tests.deploy.conftest import DOMAIN, Site, fingerprint, kill, wait_until
+from tests.deploy.conftest import DOMAIN, Site, begun, fingerprint, kill, wait_until
 
 pytestmark = pytest.mark.xdist_group("rollback")
 
@@ -108,11 +108,7 @@ def test_rollback_killed_half_way_is_finished_by_the_same_command(site: Site) ->
     """Half of it is done: what is there is no release, and the newest good one is the one that was to be left."""
     host = site.lab.hosts[0]
     upgraded(site)
-    process = site.start("rollback", "--hosts", "web1")
-    flag = "ls -d /var/lib/memoryark/journal/*/frontend.start.session | sort | tail -n 1"
-    newest = host.sh("ls /var/lib/memoryark/journal | sort | tail -n 1").stdout.strip()
-    wait_until(lambda: newest not in host.sh(flag).stdout, "the rollback's second service")
-    kill(process)
+    kill(begun(site, "frontend.start", "rollback"))
     assert site.version(host) == "v1"
     code, output = site.run("rollback", "--hosts", "web1")
     assert (code, site.version(host)) == (0, "v1"), output

@@ -140,11 +140,39 @@ def _nothing() -> Offer:
     return Offer({}, {}, lambda _: None)
 
 
-def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Path) -> None:
-    path = tmp_path / "bytes"
+def test_offer_layer_waits_for_a_lower_one_that_the_host_lacks_and_will_ask_for(tmp_path: Path) -> None:
+    offer = _three_layers(tmp_path, "012")
+    sent: list[bytes] = []
+    threads = []
+    for place in ("2", "0", "1"):
+        threads.append(threading.Thread(target=offer.send, args=(offer.layers[place], sent.append)))
+        threads[-1].start()
+        while place not in offer._asked:
+            threads[-1].join(0.01)
+    for thread in threads:
+        thread.join(20)
+
+    assert sent == [b"0", b"1", b"2"]
+
+
+def test_offer_layer_goes_when_a_lower_one_is_never_asked_for(tmp_path: Path) -> None:
+    offer = _three_layers(tmp_path, "02")
+    sent: list[bytes] = []
+
+    offer.send(offer.layers["2"], sent.append)
+
+    assert sent == [b"2"]
+
+
+def _three_layers(folder: Path, lacking: str = "") -> Offer:
+    path = folder / "bytes"
     path.write_bytes(b"012")
     layers = {str(place): Layer(str(place), 1, Piece(path, place, 1), gzipped=True) for place in range(3)}
-    offer = Offer({}, layers, lambda _: None)
+    return Offer({}, layers, lambda _: None, frozenset(lacking))
+
+
+def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Path) -> None:
+    offer = _three_layers(tmp_path)
     begun, free, sent = threading.Event(), threading.Event(), []
 
     def write(data: bytes) -> None:
@@ -153,7 +181,7 @@ def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Pat
         sent.append(data)
 
     def ask(place: int) -> threading.Thread:
-        thread = threading.Thread(target=offer.send, args=(layers[str(place)], write))
+        thread = threading.Thread(target=offer.send, args=(offer.layers[str(place)], write))
         thread.start()
         return thread
 
