@@ -16,12 +16,12 @@ from fabfile.errors import ExitCode, RollingError
 #: The project's own folder: configuration is read from here, wherever the task is called from.
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-#: Options that mean the same in every task, and their help.
-COMMON = {
+#: Options that mean the same in every task, and their help: those of tasks without --json, and of those with it.
+WHERE = {
     "env": "the environment in hosts.yaml to act on (there is no default)",
     "hosts": "only these hosts, groups or roles, separated by commas",
-    "json": "one JSON object per line on stdout",
 }
+COMMON = WHERE | {"json": "one JSON object per line on stdout"}
 
 
 def end_with(work: Callable[[], int]) -> None:

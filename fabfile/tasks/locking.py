@@ -6,12 +6,10 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
-
-_WHERE = {key: COMMON[key] for key in ("env", "hosts")}
+from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
 
 
-@task(help={**_WHERE, "json": "one JSON object on stdout"})
+@task(help={**WHERE, "json": "one JSON object on stdout"})
 def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
     """Show who holds each host, why, since when and for how long."""
     from fabfile.workflows.locks import Request
@@ -20,7 +18,7 @@ def status(context: Any, env: str | None = None, hosts: str = "", json: bool = F
     end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), json=json)))
 
 
-@task(help={**_WHERE, "reason": "what for: whoever is refused reads it", "for": "how long: 30m, 2h, 1d; 1h without it"})
+@task(help={**WHERE, "reason": "what for: whoever is refused reads it", "for": "how long: 30m, 2h, 1d; 1h without it"})
 def acquire(context: Any, env: str | None = None, reason: str = "", hosts: str = "", for_: str = "1h") -> None:
     """Keep deploys away from hosts while you work on them by hand; again, it renews."""
     from fabfile.workflows.locks import Request
@@ -29,7 +27,7 @@ def acquire(context: Any, env: str | None = None, reason: str = "", hosts: str =
     end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), reason, for_)))
 
 
-@task(help={**_WHERE, "force": "free another's lock, or a run's, too; a stage that runs is let end"})
+@task(help={**WHERE, "force": "free another's lock, or a run's, too; a stage that runs is let end"})
 def release(context: Any, env: str | None = None, hosts: str = "", force: bool = False) -> None:
     """Free what you locked by hand."""
     from fabfile.workflows.locks import Request

@@ -6,16 +6,12 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
+from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
 
-_COMMON = {
-    "env": "the environment in hosts.yaml to act on (there is no default)",
-    "hosts": "only these hosts, groups or roles, separated by commas",
-    "registry": "the registry; without it REGISTRY in the env file",
-}
+_REGISTRY = {"registry": "the registry; without it REGISTRY in the env file"}
 
 
-@task(help={**_COMMON, "username": "the login name; without it REGISTRY_USERNAME in the env file"})
+@task(help={**WHERE, **_REGISTRY, "username": "the login name; without it REGISTRY_USERNAME in the env file"})
 def login(context: Any, env: str | None = None, registry: str = "", username: str = "", hosts: str = "") -> None:
     """Log the hosts in at a registry; the password comes from the env file, standard input or the terminal."""
     from fabfile.workflows.registry import login as run
@@ -23,7 +19,7 @@ def login(context: Any, env: str | None = None, registry: str = "", username: st
     end_with(lambda: run(env, root=ROOT, hosts=chosen_hosts(context, hosts), registry_name=registry, username=username))
 
 
-@task(help=_COMMON)
+@task(help=WHERE | _REGISTRY)
 def logout(context: Any, env: str | None = None, registry: str = "", hosts: str = "") -> None:
     """Forget the hosts' login at a registry."""
     from fabfile.workflows.registry import logout as run

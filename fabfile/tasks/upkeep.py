@@ -6,16 +6,14 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
-
-_WHERE = {key: COMMON[key] for key in ("env", "hosts")}
+from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
 
 
 @task(
     positional=["switch"],
     help={
         "switch": "on or off",
-        **_WHERE,
+        **WHERE,
         "message": "what the page tells visitors, with on",
         "force": "do not ask",
     },
