@@ -54,13 +54,14 @@ def backup(site: Site) -> str:
 
 def test_postgres_backup_is_rehearsed_and_restored(served: Site) -> None:
     host = served.lab.hosts[0]
+    rows = sql(host, "select count(*) from item")
     id = backup(served)
     code, output = served.run("backup.verify", "--hosts", "web1")
     assert (code, "1 tables, restored into a database of their own" in output) == (0, True), output
     assert sql(host, "select count(*) from pg_database where datname like '%verify%'") == "0"
     sql(host, "insert into item values ('later'); create table another (x int)")
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
-    assert (code, sql(host, "select count(*) from item")) == (0, "3"), output
+    assert (code, sql(host, "select count(*) from item")) == (0, rows), output
     assert served.version(host) == "v1"
     assert sum(served.running(host).values()) == 2
     assert PASSWORD not in output
@@ -79,6 +80,7 @@ def test_postgres_role_without_createdb_leaves_a_verification_at_reading(served:
 
 def test_postgres_wrong_password_is_refused_and_touches_nothing(served: Site) -> None:
     host = served.lab.hosts[0]
+    rows = sql(host, "select count(*) from item")
     id = backup(served)
     served.edit_env(DATABASE_URL=URL.replace("server@", "serverr@"))
     before = fingerprint(host)
@@ -86,7 +88,7 @@ def test_postgres_wrong_password_is_refused_and_touches_nothing(served: Site) ->
     served.edit_env(DATABASE_URL=URL)
     assert (code, "password authentication failed" in output) == (1, True), output
     assert len(fingerprint(host).splitlines()) == len(before.splitlines())
-    assert sql(host, "select count(*) from item") == "3"
+    assert sql(host, "select count(*) from item") == rows
     assert backup(served) > id
 
 
