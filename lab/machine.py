@@ -49,12 +49,18 @@ _SEARCH = os.pathsep.join(
 #: a file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
 #: Source: unshare(1), --mount=file: a bind mount on a private mount point makes the namespace persistent. A kernel
 #: that numbers namespaces per CPU (6.18) may refuse it with EINVAL on one CPU and not on another.
+#: Controllers that the v2 side still offers are taken by v1 hierarchies of their own: crun inside the hosts, too,
+#: refuses a v2 side only while it offers one.
 NAMESPACE = """
 set -eu
 directory=$1 hidden=$2
 mkdir -p "$directory"
 exec 9>"$directory.lock"
 flock 9
+for name in $(cat "$hidden/cgroup.controllers"); do
+    mkdir -p "$directory.cgroup/$name"
+    mount -t cgroup -o "$name" none "$directory.cgroup/$name" || :
+done
 if nsenter --mount="$directory/namespace" true 2>/dev/null; then exit 0; fi
 mountpoint -q "$directory" || mount --bind "$directory" "$directory"
 mount --make-private "$directory"
