@@ -165,6 +165,7 @@ def test_push_connection_drops_and_the_next_run_sends_only_what_is_left(site: Si
         line.lead_to(site)
         process = site.start(*words)
         try:
+            wait_until(lambda: line.left <= 0, "the line to be full")
             wait_until(lambda: host.sh(f"grep -q {layer} {layers}", check=False).returncode == 0, "the first layer")
         finally:
             line.cut.set()
