@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-MASK = "••••••"
+from fabfile.model.masking import MASK
 
 
 def quote(value: str | int | float) -> str:

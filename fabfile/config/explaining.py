@@ -18,9 +18,7 @@ from fabfile.config.services import Services
 from fabfile.config.settings import KEYS, Settings
 from fabfile.config.validation import validate
 from fabfile.config.yamlfile import read_yaml
-
-#: What stands in the place of a secret.
-MASK = "••••••"
+from fabfile.model.masking import MASK
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from fabfile.config.explaining import Effective, Explained
 from fabfile.errors import Mistake
 from fabfile.model import Environment
-from fabfile.report.text import count, safe, table
+from fabfile.model.masking import safe
+from fabfile.report.text import count, table
 
 
 def checked_lines(

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 
 from fabfile.model import Diagnosis, Level
-from fabfile.report.text import count, one_line, safe
+from fabfile.model.masking import safe
+from fabfile.report.text import count, one_line
 
 _SHOWN = {Level.OK: "ok", Level.WARNING: "warning", Level.REFUSED: "REFUSED"}
 

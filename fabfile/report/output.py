@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from threading import RLock
 from typing import TextIO
 
-from fabfile.report.text import safe
+from fabfile.model.masking import safe
 
 
 class Output:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from fabfile.errors import RollingError
 from fabfile.model import Pruned
-from fabfile.report.text import count, safe, table
+from fabfile.model.masking import safe
+from fabfile.report.text import count, table
 
 #: What one host gave: its rows and the bytes that its disk gained, or why it gave nothing.
 Found = tuple[tuple[Pruned, ...], int] | RollingError

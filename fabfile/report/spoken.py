@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TextIO
 
+from fabfile.model.masking import mask
 from fabfile.report.output import Output
-from fabfile.report.text import mask, pad, width
+from fabfile.report.text import pad, width
 
 
 class Spoken:

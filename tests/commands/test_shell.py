@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabfile.commands import shell
-from fabfile.commands.shell import MASK, Script
+from fabfile.commands.shell import Script
+from fabfile.model.masking import MASK
 from tests.commands.running import HOSTILE, sh
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=80)

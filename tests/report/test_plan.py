@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fabfile.commands.shell import MASK, script
+from fabfile.commands.shell import script
 from fabfile.model import Color
+from fabfile.model.masking import MASK
 from fabfile.plans.step import Change, Plan, ServicePlan, Step
 from fabfile.report.plan import count_line, plan_lines
 from tests.report.builders import NEW, OLD, kept, plan, replaced

@@ -1,0 +1,68 @@
+"""What may be shown of a text: secrets hidden, control characters gone. It writes nothing.
+
+Standard library only (Python 3.10+).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import quote
+
+#: What stands in the place of a secret, everywhere.
+MASK = "••••••"
+
+#: Shorter values hide nothing worth hiding and would tear holes into ordinary words.
+SHORTEST_SECRET = 4
+
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colors, cursor, erase
+    r"|\x9b[0-?]*[ -/]*[@-~]"  # the same in one C1 byte
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS: titles, links
+    r"|\x1b[ -/]*[0-~]"  # two-character sequences
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text without anything that a terminal would obey; line breaks and tabs stay."""
+    text = text.replace("\r\n", "\n")
+    text = _ESCAPE_SEQUENCE.sub("", text)
+    text = _CONTROL.sub("", text.replace("\r", "\n"))
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """The text with every secret of four or more characters hidden, also where it is quoted or encoded."""
+    pattern = _secrets_pattern(tuple(secrets))
+    return pattern.sub(MASK, text) if pattern else text
+
+
+def safe(text: str, secrets: Sequence[str] = ()) -> str:
+    """The text as people may see it: masked and clean."""
+    # Masked again at the end: what is taken out may have kept two halves of a secret apart.
+    return mask(clean(mask(text, secrets)), secrets)
+
+
+@lru_cache(maxsize=8)
+def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
+    forms = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
+    if not forms:
+        return None
+    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+
+
+def _forms(secret: str) -> set[str]:
+    """The ways in which a secret can stand in a text: bare, quoted, encoded, line by line."""
+    lines = [line for line in secret.splitlines() if len(line) >= 2 * SHORTEST_SECRET]
+    encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
+    quoted = shlex.quote(secret)
+    inside_quotes = quoted[1:-1] if quoted != secret else quoted
+    escaped = [json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
+    percent = quote(secret, safe="", errors="replace")
+    return {secret, encoded, inside_quotes, percent, *escaped, *lines}
