@@ -11,7 +11,9 @@ from fabfile.config.resolution import Values
 from fabfile.config.services import Services
 
 #: One application stands under one name in one environment: hosts cannot differ in these.
-FIXED_KEYS = ("APP_NAME", "ENVIRONMENT")
+FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
+#: The same for all keys that begin so: a run over many hosts tells one set of channels.
+FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
 
 _PLACEHOLDER = re.compile(r"change[-_ ]?(?:me|this|in[-_])|^your[-_]", re.IGNORECASE)
 
@@ -100,7 +102,7 @@ def check_overrides(environment: str, entry: EnvironmentEntry, known: set[str], 
     for name, host in entry.hosts.items():
         for key in host.env:
             place = f"environments.{environment}.hosts.{name}.env.{key}"
-            if key in FIXED_KEYS:
+            if key in FIXED_KEYS or (key in known and key.startswith(FIXED_PREFIXES)):
                 findings.add(file, place, found="an override", expected=f"one {key} for all hosts")
             elif key not in known:
                 near = nearest(key, sorted(known))

@@ -230,4 +230,5 @@ RECIPIENTS = matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*
 SCHEDULE = Form(schedule.EXPECTED, lambda text: text if schedule.on_calendar(text) else None)
 WORKERS = matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
 LOG_LEVEL = matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
-LANGUAGE = matching("a language such as en or zh-TW", r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")
+LANGUAGE = one_of("en", "zh-TW")
+SEVERITY = one_of("info", "warning", "critical", "off")

@@ -50,8 +50,15 @@ def load_environment(
         rollout=_rollout(found, applications.values()),
         known_hosts=_known_hosts(found),
         warnings=findings.warnings,
-        secrets=secret_values(item for merged in values for item in merged.merged.items()),
+        secrets=_secrets(values, applications.values()),
     )
+
+
+def _secrets(values: Iterable[Values], applications: Iterable[model.Application]) -> tuple[str, ...]:
+    """The strings that must never be printed, longest first."""
+    named = secret_values(item for merged in values for item in merged.merged.items())
+    parts = [secret for application in applications for secret in application.channels.secrets]
+    return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
 
 
 def _refusal(name: str, findings: Findings) -> ConfigError:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from fabfile import model
 from fabfile.config import forms, schedule, server
+from fabfile.config.channels import read_channels
 from fabfile.config.findings import Findings, shown
 from fabfile.config.services import Mount, Service, Services
 from fabfile.config.settings import Settings
@@ -127,6 +128,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
         login=_login(settings, values),
+        channels=read_channels(settings, values),
     )
 
 

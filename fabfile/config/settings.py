@@ -18,6 +18,7 @@ _HostPath = Annotated[str, BeforeValidator(forms.HOST_PATH)]
 _FilePath = Annotated[str, BeforeValidator(forms.FILE_PATH)]
 _WebUrl = Annotated[str, BeforeValidator(forms.WEB_URL)]
 _Email = Annotated[str, BeforeValidator(forms.EMAIL)]
+_Lowest = Annotated[str, BeforeValidator(forms.SEVERITY)]
 _Count = Annotated[int, BeforeValidator(forms.whole(1, 100_000))]
 
 
@@ -132,7 +133,7 @@ class Settings(BaseModel):
     )
 
     # Notifications
-    slack_webhook: _WebUrl = Field(default="", description="Slack channel that is told how runs end. Secret.")
+    slack_webhook: _WebUrl = Field(default="", description="Incoming webhook of a Slack channel. Secret.")
     webhook_url: _WebUrl = Field(default="", description="Any service that takes a JSON message. Secret.")
     smtp_host: Annotated[str, BeforeValidator(forms.SERVER)] = Field(default="", description="Mail server.")
     smtp_port: _Port = Field(default=587, description="Its port.")
@@ -145,6 +146,12 @@ class Settings(BaseModel):
     )
     notify_language: Annotated[str, BeforeValidator(forms.LANGUAGE)] = Field(
         default="en", description="Language of the messages."
+    )
+    notify_slack: _Lowest = Field(default="info", description="Lowest severity that Slack is told.")
+    notify_mail: _Lowest = Field(default="info", description="Lowest severity that is mailed.")
+    notify_webhook: _Lowest = Field(default="info", description="Lowest severity that WEBHOOK_URL is told.")
+    notify_repeat: Annotated[float, BeforeValidator(forms.duration(60, 2_592_000))] = Field(
+        default=21_600.0, description="How long an alert that goes on is not told again."
     )
 
     # Accepted and unused: Nginx runs on the host itself

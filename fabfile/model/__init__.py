@@ -1,6 +1,8 @@
 """The words of the project as frozen dataclasses and enums: wanted, observed, and what happens in a run."""
 
 from fabfile.model.backup import Backup, BackupFile, BackupKind, Verdict
+from fabfile.model.channels import Channels, Hook, Mail, Security
+from fabfile.model.notice import Notice, Occasion, Passage, Severity
 from fabfile.model.observed import (
     Container,
     HostState,
@@ -47,6 +49,7 @@ __all__ = [
     "Backup",
     "BackupFile",
     "BackupKind",
+    "Channels",
     "Color",
     "Container",
     "DatabaseServer",
@@ -55,6 +58,7 @@ __all__ = [
     "Environment",
     "Event",
     "Gate",
+    "Hook",
     "HostResult",
     "HostState",
     "HostSummary",
@@ -62,8 +66,12 @@ __all__ = [
     "Level",
     "Lock",
     "Login",
+    "Mail",
     "Mount",
+    "Notice",
+    "Occasion",
     "Outcome",
+    "Passage",
     "Phase",
     "Probe",
     "ProbeResult",
@@ -72,8 +80,10 @@ __all__ = [
     "Release",
     "Rollout",
     "Route",
+    "Security",
     "Service",
     "ServiceRelease",
+    "Severity",
     "Summary",
     "Target",
     "Tls",

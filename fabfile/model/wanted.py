@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from fabfile.model.channels import Channels
+
 
 class Color(str, Enum):
     """One of the two places in which a service's container can run."""
@@ -214,6 +216,7 @@ class Application:
     backup_calendar: tuple[str, ...] = ()
     maintenance: bool = False
     login: Login | None = field(default=None, repr=False)
+    channels: Channels = field(default=Channels(), repr=False)
 
     def service(self, name: str) -> Service:
         """The service of that name. Raises KeyError when there is none."""

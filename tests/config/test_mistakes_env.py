@@ -79,6 +79,11 @@ ENV_MISTAKES = [
     ("SMTP_TO", "a@example.org;b@example.org"),
     ("SMTP_SECURITY", "ssl3"),
     ("NOTIFY_LANGUAGE", "klingon!"),
+    ("NOTIFY_LANGUAGE", "fr"),
+    ("NOTIFY_SLACK", "loud"),
+    ("NOTIFY_MAIL", "none"),
+    ("NOTIFY_WEBHOOK", "error"),
+    ("NOTIFY_REPEAT", "10s"),
 ]
 
 
