@@ -43,6 +43,11 @@ def host_program(name: str) -> str:
     return (TEMPLATES / "host" / f"{name}.sh").read_text(encoding="utf-8")
 
 
+def notice_template(name: str) -> str:
+    """A template of a message by its name, such as `en/done.txt`, as it stands in `templates/notify/`."""
+    return (TEMPLATES / "notify" / name).read_text(encoding="utf-8")
+
+
 def _render(name: str, app: Application, **values: str) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 

@@ -60,15 +60,17 @@ def roll_out(
     replan: Callable[[Member, HostState], Plan],
     rollout: Rollout,
     run: Run,
+    begun: Callable[[Sequence[Member]], None] = lambda _: None,
 ) -> list[Ending]:
     """Take every lock, prepare every host, then upgrade batch after batch until one fails.
 
     `dead` maps hosts to lock tokens of runs known to be dead. Raises LockHeld or PreflightError before anything
-    changed; from then on every host has an Ending.
+    changed; from then on every host has an Ending. `begun` hears of the hosts that are to change when all are locked.
     """
     rolling = _Rolling(lock, dead, replan, rollout, run)
     locked = rolling.lock_all([member for member in members if not member.plan.empty])
     unchanged = [_ending(member, HostResult.UNCHANGED, 0) for member in members if member.plan.empty]
+    begun([member for member in locked if not member.plan.empty])
     prepared, failed = rolling.prepare_all(locked)
     if failed:
         return [*unchanged, *failed, *(rolling.not_started(member) for member in prepared)]

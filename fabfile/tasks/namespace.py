@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, data, lab, locking, looking, main, registry, upkeep
+from fabfile.tasks import configuration, data, lab, locking, looking, main, messages, registry, upkeep
 
 namespace = Collection(
     main.deploy,
@@ -24,6 +24,7 @@ namespace = Collection(
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
+    notify=Collection("notify", messages.notify, messages.try_out),
     registry=Collection.from_module(registry, name="registry"),
     lab=Collection.from_module(lab, name="lab"),
 )

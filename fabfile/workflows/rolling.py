@@ -24,6 +24,7 @@ from fabfile.remote.locking import held
 from fabfile.remote.rollout import Ending, Member, roll_out
 from fabfile.report import Reporter
 from fabfile.workflows import operator
+from fabfile.workflows.telling import Telling
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Roll:
         if any(not plan.empty for plan in plans):
             force = self.force or not self.environment.rollout.confirm
             operator.confirm(self.story.question, force=force, hint=self.story.hint)
-        endings = roll_out(members, lock, dead, lambda _, state: replan(state), self.environment.rollout, self.run)
+        telling = Telling(self.environment, self.run, self.story.action)
+        endings = roll_out(
+            members, lock, dead, lambda _, state: replan(state), self.environment.rollout, self.run, telling.begun
+        )
         summary = self._summary(endings, members, self.run.clock() - self.began)
+        summary = replace(summary, warnings=(*summary.warnings, *telling.ended(summary, endings)))
         self.reporter.summary(summary)
         return ExitCode(summary.exit_code)
 

@@ -1,0 +1,164 @@
+"""From a notice to words in one language; every channel shows the same ones. Pure: templates come from the caller.
+
+`read` gives the text of a template by its name below `templates/notify/`, from a folder or from inside a zipapp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from string import Template
+
+from fabfile.model.masking import safe
+from fabfile.model.notice import Notice, Passage
+
+#: Gives the text of a template by its name, such as `en/done.txt`.
+Read = Callable[[str], str]
+
+#: How many items of a list are shown, and how many characters of a cause or of a person's own text.
+SHOWN_ITEMS = 10
+LONGEST_TEXT = 2000
+LONGEST_LINE = 200
+
+
+@dataclass(frozen=True)
+class Field:
+    """One labelled value; a `verbatim` one is a program's words or a command, of one line or many."""
+
+    label: str
+    value: str
+    verbatim: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """A message in words: one line that says it all, a sentence or two, and the facts."""
+
+    subject: str
+    lead: str
+    fields: tuple[Field, ...]
+    footer: str
+    language: str
+
+    @property
+    def brief(self) -> str:
+        """The message without its facts, for where there is room for a line only."""
+        return f"{self.subject}. {self.lead}"
+
+    @property
+    def plain(self) -> str:
+        """The whole message as plain text."""
+        parts = [self.subject, self.lead, "\n".join(_plain(field) for field in self.fields), f"-- \n{self.footer}"]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def compose(notice: Notice, language: str, read: Read, secrets: Sequence[str] = ()) -> Told:
+    """The notice in words, its secrets masked. Raises OSError or KeyError when a template is missing or faulty."""
+    words = _Words(language, read, secrets)
+    first, _, rest = read(f"{language}/{_template(notice)}.txt").partition("\n")
+    values = words.values(notice)
+    subject = f"[{notice.application} {notice.environment}] {Template(first).substitute(values)}"
+    return Told(
+        subject=_cut(words.line(subject), LONGEST_LINE),
+        lead=Template(rest.strip()).substitute(values),
+        fields=tuple(words.fields(notice)),
+        footer=f"{notice.application} · {notice.environment} · {_moment(notice.at)}",
+        language=language,
+    )
+
+
+def _template(notice: Notice) -> str:
+    occasion = notice.occasion
+    return (
+        "recovered" if (occasion.subject, occasion.turn) == ("recovery", "done") else occasion.turn or occasion.subject
+    )
+
+
+class _Words:
+    """One language's words, and the values of a notice said with them."""
+
+    def __init__(self, language: str, read: Read, secrets: Sequence[str]) -> None:
+        rows = (row.partition(" = ") for row in read(f"{language}/words.txt").splitlines())
+        self._words: Mapping[str, str] = {key: word for key, _, word in rows}
+        self._secrets = secrets
+
+    def line(self, text: str) -> str:
+        """A text that may be shown, on one line."""
+        return " ".join(safe(text, self._secrets).split())
+
+    def text(self, text: str) -> str:
+        """A text that may be shown, of many lines, cut where it is long."""
+        return _cut(safe(text, self._secrets).strip(), LONGEST_TEXT)
+
+    def values(self, notice: Notice) -> dict[str, str]:
+        """What the templates may name."""
+        return {
+            "action": self._words.get(notice.occasion.subject, notice.occasion.subject),
+            "check": self.line(notice.check),
+            "hosts": self._listed([self.line(host) for host in notice.hosts], ", "),
+            "seconds": duration(notice.seconds),
+            "target": self.line(notice.target) or notice.environment,
+            "text": self.text(notice.text),
+            "who": self.line(notice.who) or notice.application,
+        }
+
+    def fields(self, notice: Notice) -> Iterator[Field]:
+        """The facts that the notice has."""
+        run = notice.occasion.subject in {"deploy", "rollback", "restore"}
+        facts = (
+            ("hosts", self._listed([self.line(host) for host in notice.hosts], ", ")),
+            ("who", self.line(notice.who)),
+            ("check", self.line(notice.check)),
+            ("passages", self._listed([self._passage(one) for one in notice.passages], "\n")),
+            ("results", self._listed([f"{host}: {self._result(one.name)}" for host, one in notice.results], "\n")),
+            ("release", self.line(notice.thread) if run else ""),
+            ("seconds", duration(notice.seconds) if notice.seconds else ""),
+        )
+        yield from (Field(self._words[key], value) for key, value in facts if value)
+        if notice.cause:
+            yield Field(self._words["cause"], self.text(notice.cause), verbatim=True)
+        if notice.next_command:
+            label = "back" if notice.occasion.turn == "done" else "next"
+            yield Field(self._words[label], self.text(notice.next_command), verbatim=True)
+
+    def _passage(self, passage: Passage) -> str:
+        what = self._words.get(passage.what, passage.what)
+        way = f"{passage.before} → {passage.after}" if passage.before else f"→ {passage.after}"
+        where = f" ({self._listed(list(passage.hosts), ', ')})" if passage.hosts else ""
+        return self.line(f"{what} {way}{where}")
+
+    def _result(self, name: str) -> str:
+        return self._words[name.lower()]
+
+    def _listed(self, items: Sequence[str], between: str) -> str:
+        shown = [_cut(item, LONGEST_LINE) for item in items[:SHOWN_ITEMS]]
+        if len(items) > SHOWN_ITEMS:
+            shown.append(Template(self._words["and_more"]).substitute(count=len(items) - SHOWN_ITEMS))
+        return between.join(shown)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units, in signs that every language reads: `21 s`, `3 min 12 s`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def _plain(field: Field) -> str:
+    if "\n" not in field.value:
+        return f"{field.label}: {field.value}"
+    return "\n".join([f"{field.label}:", *(f"  {line}" for line in field.value.splitlines())])
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

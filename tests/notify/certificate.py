@@ -1,0 +1,67 @@
+"""Certificates made for a test: an authority, and servers that it signed or that nobody did."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs certificates; `file` is what a client trusts."""
+
+    file: Path
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def made(cls, folder: Path) -> Authority:
+        """A new authority whose certificate lies in the folder."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        extension = x509.BasicConstraints(ca=True, path_length=None)
+        name = _name("Test authority")
+        certificate = _builder(name, name, key).add_extension(extension, critical=True).sign(key, hashes.SHA256())
+        file = folder / "authority.pem"
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return cls(file, certificate, key)
+
+    def server(self, folder: Path, *, address: str = "127.0.0.1", trusted: bool = True) -> ssl.SSLContext:
+        """What a server at that address needs; not `trusted`: it has signed its certificate itself."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _name(address)
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        issuer, signer = (self.certificate.subject, self.key) if trusted else (subject, key)
+        certificate = _builder(subject, issuer, key).add_extension(names, critical=False).sign(signer, hashes.SHA256())
+        file = folder / f"server-{address}-{trusted}.pem"
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+    )
