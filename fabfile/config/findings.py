@@ -12,7 +12,8 @@ from fabfile.errors import Mistake
 _SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS(?:_|$)|TOKEN|WEBHOOK|CREDENTIAL|KEYS?(?:_|$)|(?:^|_)DSN$|^DATABASE_URL$"
 )
-_PATH_NAME = re.compile(r"_PATH$|_FILE$|_DIR$")
+#: Keys whose values are no secrets though their names sound so: paths, and which messages a channel takes.
+_HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_")
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*:(?P<password>[^/?#\s]+)@")
 _SHORTEST_SECRET = 4
 _LONGEST_SHOWN = 80
@@ -58,7 +59,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def is_secret(key: str) -> bool:
     """Whether the values of an env key must never be shown, judged by its name."""
-    return bool(_SECRET_NAME.search(key)) and not _PATH_NAME.search(key)
+    return bool(_SECRET_NAME.search(key)) and not _HARMLESS_NAME.search(key)
 
 
 def conceals(key: str, value: str) -> bool:

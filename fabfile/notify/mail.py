@@ -67,9 +67,9 @@ def _address(text: str) -> Address:
 
 
 def _id(text: str, domain: str) -> str:
-    """A message id that is the same for the same text."""
-    plain = re.sub(r"[^A-Za-z0-9-]+", "-", text)
-    known = plain if plain == text.replace(" ", "-") and len(plain) <= 80 else hashlib.sha256(text.encode()).hexdigest()
+    """A message id that is the same for the same text, and readable where the text allows it."""
+    readable = len(text) <= 80 and re.fullmatch(r"[A-Za-z0-9-]+(?: [A-Za-z0-9-]+)*", text)
+    known = text.replace(" ", ".") if readable else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
     return f"<{known}@{domain}>"
 
 

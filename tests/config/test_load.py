@@ -156,6 +156,7 @@ def test_load_secrets_are_found_by_name_and_in_addresses(project: Project) -> No
             "SSL_KEY_PATH": "/etc/ssl/private/ark.key",
             "MY_TOKEN": "abc",
             "SECRET_ENABLED": "true",
+            "NOTIFY_WEBHOOK": "critical",
         }
     )
 

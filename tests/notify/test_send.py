@@ -1,0 +1,316 @@
+"""One notice on all channels: routing by severity, and what dead, slow and hostile channels do to it: not much."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabfile import render
+from fabfile.model import Channels, Hook, Notice, Occasion, Security, Severity
+from fabfile.notify import Delivery, begin, send
+from tests.notify.certificate import Authority
+from tests.notify.mailbox import PASSWORD, USER, Mailbox, mailbox
+from tests.notify.notices import RELEASE, notice
+from tests.notify.receiver import GOOD, Reply, closed_port, receiving, silent
+
+#: The secret end of an address, as the receivers' addresses have it.
+TOKEN = "q7Zk1m9pX2vB8nW4sL6t"
+
+
+def sent(channels: Channels, what: Notice | None = None, **changes: Any) -> tuple[Delivery, ...]:
+    return send(what or notice(), channels, read=render.notice_template, **changes)
+
+
+def hook(port: int) -> Channels:
+    return Channels(slack=Hook(f"http://127.0.0.1:{port}/services/T00000001/{TOKEN}"))
+
+
+def test_send_without_a_channel_does_nothing() -> None:
+    before = threading.active_count()
+
+    assert sent(Channels()) == ()
+    assert threading.active_count() == before
+
+
+def test_send_reaches_all_channels_at_once() -> None:
+    with mailbox() as box, receiving() as slack, receiving() as webhook:
+        channels = Channels(Hook(slack.url()), box.channel(Security.NONE), Hook(webhook.url("/hook")))
+        deliveries = sent(channels)
+
+    assert [(one.channel, one.ok) for one in deliveries] == [("slack", True), ("mail", True), ("webhook", True)]
+    assert (len(slack.requests), len(webhook.requests), len(box.envelopes)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("occasion", "lowest", "arrives"),
+    [
+        (Occasion.DEPLOY_DONE, Severity.INFO, True),
+        (Occasion.DEPLOY_DONE, Severity.WARNING, False),
+        (Occasion.DEPLOY_UNDONE, Severity.WARNING, True),
+        (Occasion.DEPLOY_UNDONE, Severity.CRITICAL, False),
+        (Occasion.RECOVERY_GIVEN_UP, Severity.CRITICAL, True),
+        (Occasion.CHECK_RESOLVED, Severity.CRITICAL, True),
+        (Occasion.TEST, Severity.CRITICAL, True),
+        (Occasion.RECOVERY_GIVEN_UP, None, False),
+        (Occasion.TEST, None, False),
+    ],
+)
+def test_send_channel_takes_what_is_severe_enough(occasion: Occasion, lowest: Severity | None, arrives: bool) -> None:
+    with receiving() as receiver:
+        sent(Channels(webhook=Hook(receiver.url(), lowest)), notice(occasion))
+
+    assert len(receiver.requests) == arrives
+
+
+def test_send_webhook_gets_every_fact_under_its_name() -> None:
+    with receiving() as receiver:
+        sent(Channels(webhook=Hook(receiver.url("/hook"))))
+
+    found = receiver.requests[0].json
+    assert found | {"message": "", "cause": ""} == {
+        "form": 1,
+        "id": f"{RELEASE} deploy undone",
+        "thread": RELEASE,
+        "event": "deploy undone",
+        "severity": "warning",
+        "application": "memoryark",
+        "environment": "production",
+        "at": "2026-11-23T03:12:45+00:00",
+        "hosts": ["web1", "web2"],
+        "who": "ann",
+        "target": "v2",
+        "check": "backend",
+        "changes": [
+            {"what": "backend", "before": "v1", "after": "v2", "hosts": []},
+            {"what": "frontend", "before": "", "after": "v2", "hosts": ["web2"]},
+        ],
+        "results": {"web1": "upgraded", "web2": "undone"},
+        "seconds": 192.4,
+        "cause": "",
+        "next_command": "inv status --env production",
+        "text": "The tea is ready.",
+        "language": "en",
+        "subject": "[memoryark production] Deploy of v2 failed and is undone",
+        "message": "",
+    }
+
+
+def test_send_webhook_login_in_the_address_is_a_login() -> None:
+    with receiving() as receiver:
+        url = receiver.url("/hook").replace("http://", "http://ark:pass%26word@")
+        (delivery,) = sent(Channels(webhook=Hook(url)))
+
+    assert delivery.ok
+    assert receiver.requests[0].headers["Authorization"] == "Basic YXJrOnBhc3Mmd29yZA=="
+
+
+def test_send_over_tls_that_is_trusted_arrives(authority: Authority, tmp_path: Path) -> None:
+    with receiving(tls=authority.server(tmp_path)) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert delivery.ok
+
+
+@pytest.mark.parametrize(("address", "trusted"), [("127.0.0.1", False), ("127.0.0.2", True)])
+def test_send_to_a_bad_certificate_sends_nothing(
+    address: str, trusted: bool, authority: Authority, tmp_path: Path
+) -> None:
+    with receiving(tls=authority.server(tmp_path, address=address, trusted=trusted)) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert delivery.error.startswith("its certificate is not trusted: ")
+    assert delivery.tries == 1
+    assert receiver.requests == []
+
+
+def test_send_to_a_closed_port_is_tried_thrice() -> None:
+    (delivery,) = sent(hook(closed_port()))
+
+    assert (delivery.error, delivery.tries) == ("connection refused", 3)
+
+
+@pytest.mark.parametrize("first", [(500, {}, "oops"), (503, {}, ""), (429, {"Retry-After": "1"}, "rate_limited")])
+def test_send_passing_trouble_is_tried_again(first: Reply) -> None:
+    with receiving(first, GOOD) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert (delivery.ok, delivery.tries) == (True, 2)
+    assert receiver.requests[0].body == receiver.requests[1].body
+
+
+def test_send_waits_as_long_as_it_is_asked_to() -> None:
+    pauses: list[float] = []
+    with receiving((429, {"Retry-After": "3"}, ""), GOOD) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())), sleep=pauses.append)
+
+    assert (delivery.ok, pauses) == (True, [3.0])
+
+
+def test_send_asked_to_wait_for_too_long_gives_up_and_says_so() -> None:
+    pauses: list[float] = []
+    with receiving((429, {"Retry-After": "60"}, "rate_limited")) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())), sleep=pauses.append)
+
+    assert (delivery.error, pauses) == ("HTTP 429; it asks to wait 60 s rate_limited", [])
+
+
+@pytest.mark.parametrize("after", ["", "Wed, 21 Oct 2026 07:28:00 GMT", "-5", "soon"])
+def test_send_retry_after_that_is_no_number_is_a_usual_pause(after: str) -> None:
+    pauses: list[float] = []
+    with receiving((429, {"Retry-After": after}, ""), GOOD) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())), sleep=pauses.append)
+
+    assert (delivery.ok, pauses) == (True, [0.5])
+
+
+def test_send_refused_for_good_is_not_tried_again() -> None:
+    with receiving((404, {}, "no_service")) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert (delivery.error, delivery.tries, len(receiver.requests)) == ("HTTP 404: no_service".replace(":", ""), 1, 1)
+
+
+def test_send_redirect_is_not_followed() -> None:
+    with receiving() as elsewhere, receiving((302, {"Location": elsewhere.url("/stolen")}, "")) as receiver:
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert "not followed" in delivery.error
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_send_to_a_service_that_hangs_after_the_message_does_not_send_it_twice(drip: bool) -> None:
+    began = time.monotonic()
+    with silent(b"HTTP/1.1 2" if drip else b"", drip=drip) as port:
+        (delivery,) = sent(hook(port), seconds=1)
+
+    assert "it may" in delivery.error
+    assert delivery.tries <= 1
+    assert time.monotonic() - began < 2.5
+
+
+def test_send_to_hanging_channels_of_every_kind_ends_within_ten_seconds(authority: Authority, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        full, mute, greeting = (
+            stack.enter_context(silent(backlog=False)),
+            stack.enter_context(silent()),
+            stack.enter_context(silent(b"220 hello\r\n")),
+        )
+        channels = Channels(
+            Hook(f"https://127.0.0.1:{full}/{TOKEN}"),
+            Mailbox(port=greeting).channel(Security.STARTTLS, user=USER, password=PASSWORD),
+            Hook(f"https://127.0.0.1:{mute}/{TOKEN}"),
+        )
+        began = time.monotonic()
+        deliveries = sent(channels)
+        took = time.monotonic() - began
+
+    assert [one.ok for one in deliveries] == [False, False, False]
+    assert took < 10
+
+
+def test_send_one_bad_channel_does_not_keep_the_others() -> None:
+    with mailbox() as box, receiving() as webhook:
+        deliveries = sent(
+            Channels(Hook(f"http://127.0.0.1:{closed_port()}/x"), box.channel(Security.NONE), Hook(webhook.url()))
+        )
+
+    assert [one.ok for one in deliveries] == [False, True, True]
+
+
+def test_begin_comes_back_before_anything_is_delivered() -> None:
+    with silent() as port:
+        began = time.monotonic()
+        sending = begin(notice(), hook(port), read=render.notice_template, seconds=1)
+        came_back = time.monotonic() - began
+        (delivery,) = sending.wait()
+
+    assert came_back < 0.5
+    assert not delivery.ok
+
+
+def test_send_missing_template_is_that_channels_error() -> None:
+    def gone(name: str) -> str:
+        raise FileNotFoundError(2, "No such file or directory", name)
+
+    with receiving() as receiver:
+        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=gone, sleep=lambda _: None)
+
+    assert delivery.error == "No such file or directory"
+
+
+def test_send_interrupted_says_so_and_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupts: Iterator[Any] = iter([KeyboardInterrupt()])
+    plain = threading.Thread.join
+
+    def join(self: threading.Thread, timeout: float | None = None) -> None:
+        if interrupt := next(interrupts, None):
+            raise interrupt
+        plain(self, 0)
+
+    with silent() as port:
+        sending = begin(notice(), hook(port), read=render.notice_template, seconds=5)
+        monkeypatch.setattr(threading.Thread, "join", join)
+        (delivery,) = sending.wait()
+        monkeypatch.undo()
+
+    assert delivery.error.startswith(("interrupted", "it took the message", "it closed"))
+
+
+def _echoed(text: str) -> Reply:
+    return 403, {}, text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no service at {url}",
+        "no service at {path}",
+        "bad token " + TOKEN,
+        "x" * 290 + TOKEN,
+        "bad%20token%20" + TOKEN,
+    ],
+)
+def test_send_service_that_echoes_the_address_gives_nothing_away(said: str) -> None:
+    with receiving() as receiver:
+        url = receiver.url()
+        receiver.replies = (_echoed(said.format(url=url, path=url.partition("//")[2].partition("/")[2])),)
+        (delivery,) = sent(Channels(slack=Hook(url)))
+
+    assert delivery.error.startswith("HTTP 403")
+    assert not any(part in delivery.error for part in (TOKEN, TOKEN[:8], "T00000001"))
+    assert TOKEN not in repr(delivery)
+
+
+def test_send_mail_server_that_echoes_the_login_gives_nothing_away() -> None:
+    with mailbox() as box:
+        box.answers = [f"554 {USER}:{PASSWORD} {'x' * 20}"]
+        (delivery,) = sent(Channels(mail=box.channel(Security.NONE, user="", password="")), secrets=(PASSWORD,))
+
+    assert delivery.error.startswith("it answered 554")
+    assert PASSWORD not in delivery.error
+
+
+def test_send_secrets_in_the_notice_reach_no_channel() -> None:
+    secret = "jwt-s3cret-value"
+    what = notice(cause=f"log: {secret}", text=secret, who=secret, target=secret, next_command=f"x {secret}")
+    with mailbox() as box, receiving() as slack, receiving() as webhook:
+        sent(Channels(Hook(slack.url()), box.channel(Security.NONE), Hook(webhook.url())), what, secrets=(secret,))
+
+    bodies = [*(request.body for request in (*slack.requests, *webhook.requests)), *box.raw]
+    assert len(bodies) == 3
+    assert not any(secret.encode() in body for body in bodies)
+    assert not any(secret in part for mail in box.mails for part in (*mail.text_plain, *mail.text_html))
+
+
+def test_send_own_address_in_the_notice_reaches_no_channel() -> None:
+    with receiving() as receiver:
+        sent(Channels(webhook=Hook(receiver.url())), notice(cause=f"POST {receiver.url()} failed"))
+
+    assert TOKEN.encode() not in receiver.requests[0].body

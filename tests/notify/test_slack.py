@@ -1,0 +1,115 @@
+"""What goes to Slack keeps Slack's rules, whatever a notice holds; a receiver that has them says so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabfile import render
+from fabfile.model import Channels, Hook, Notice, Occasion, Passage, Severity
+from fabfile.notify import send
+from fabfile.notify.slack import fit, payload
+from fabfile.notify.text import compose
+from tests.notify.notices import notice
+from tests.notify.receiver import Received, receiving, slack
+
+NASTY = st.text(alphabet=st.sampled_from("&<>`*_~|\\\"'\n\t $!@#é部署🚨\u202ex"), max_size=400)
+
+
+def judged(what: Notice, language: str = "en") -> str:
+    """What Slack would say against the message."""
+    body = payload(what, compose(what, language, render.notice_template))
+    return slack(Received("/", {"Content-Type": "application/json"}, json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize("language", ["en", "zh-TW"])
+@pytest.mark.parametrize("occasion", list(Occasion))
+def test_payload_of_every_occasion_is_taken(occasion: Occasion, language: str) -> None:
+    assert judged(notice(occasion), language) == ""
+
+
+@given(
+    st.lists(NASTY, max_size=60),
+    st.lists(st.tuples(NASTY, NASTY, NASTY), max_size=30),
+    NASTY,
+    st.integers(1, 400),
+    st.sampled_from(list(Occasion)),
+)
+def test_payload_of_any_notice_keeps_the_limits(
+    hosts: list[str], passages: list[tuple[str, str, str]], nasty: str, times: int, occasion: Occasion
+) -> None:
+    long = nasty * times
+    what = notice(
+        occasion,
+        hosts=tuple(hosts),
+        passages=tuple(Passage(*one, hosts=tuple(hosts)) for one in passages),
+        cause=long,
+        text=long,
+        who=long,
+        target=long,
+        check=long,
+        next_command=long,
+    )
+
+    assert judged(what) == ""
+
+
+@given(NASTY, st.integers(1, 200))
+def test_fit_never_exceeds_and_never_cuts_an_entity(text: str, longest: int) -> None:
+    found = fit(text, longest)
+
+    assert len(found) <= longest
+    assert "<" not in found
+    assert found.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").count("&") == 0
+
+
+def test_payload_mention_of_everybody_is_only_text() -> None:
+    what = notice(Occasion.MESSAGE, text="<!channel> & <http://evil.example|click>")
+    body = payload(what, compose(what, "en", render.notice_template))
+
+    assert body["blocks"][1]["text"]["text"] == "&lt;!channel&gt; &amp; &lt;http://evil.example|click&gt;"
+
+
+def test_payload_backticks_do_not_end_what_is_verbatim() -> None:
+    what = notice(cause="``` *bold* ```")
+    (block,) = [block for block in _sections(what) if "*Cause*" in block]
+
+    assert block == "*Cause*\n```''' *bold* '''```"
+
+
+def _sections(what: Notice) -> list[str]:
+    blocks: list[dict[str, Any]] = payload(what, compose(what, "en", render.notice_template))["blocks"]
+    return [block["text"]["text"] for block in blocks if block["type"] == "section" and "text" in block]
+
+
+@pytest.mark.parametrize(
+    ("occasion", "level", "mark"),
+    [
+        (Occasion.DEPLOY_STARTED, None, "ℹ️"),
+        (Occasion.DEPLOY_DONE, None, "✅"),
+        (Occasion.DEPLOY_UNDONE, None, "⚠️"),
+        (Occasion.DEPLOY_FAILED, None, "🚨"),
+        (Occasion.CHECK_RESOLVED, None, "✅"),
+        (Occasion.MESSAGE, Severity.WARNING, "⚠️"),
+    ],
+)
+def test_payload_header_shows_how_much_it_matters(occasion: Occasion, level: Severity | None, mark: str) -> None:
+    what = notice(occasion, level=level)
+    body = payload(what, compose(what, "en", render.notice_template))
+
+    assert body["blocks"][0]["text"]["text"].startswith(f"{mark} [memoryark production] ")
+    assert body["text"].startswith(f"{mark} [memoryark production] ")
+
+
+def test_send_to_a_receiver_that_judges_as_slack_arrives() -> None:
+    with receiving(judge=slack) as receiver:
+        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=render.notice_template)
+
+    assert delivery.ok
+    (request,) = receiver.requests
+    assert request.path == "/services/T00000001/B00000001/q7Zk1m9pX2vB8nW4sL6t"
+    assert request.headers["Content-Type"] == "application/json; charset=utf-8"

@@ -1,0 +1,235 @@
+"""What people are told of a run: real receivers, hosts of few words, and the same loop that a deploy runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fabfile.commands import lock
+from fabfile.errors import ExitCode, HostUnreachable, LockHeld
+from fabfile.model import Channels, Color, Environment, Hook, HostResult, Image, Outcome, Release, Severity, Target
+from fabfile.plans.step import Change, Plan, ServicePlan
+from fabfile.remote.host import Answer
+from fabfile.remote.rollout import Member
+from fabfile.report import choose
+from fabfile.workflows.rolling import Roll, Story
+from fabfile.workflows.telling import passages
+from tests.commands.sample import application
+from tests.notify.receiver import Receiver, closed_port, receiving, silent
+from tests.remote.scripted import Scene, nothing, three_steps
+
+OLD = Image("registry.test:5000/shop/backend", "v1", "sha256:" + "1" * 64)
+NEW = Image("registry.test:5000/shop/backend", "v2", "sha256:" + "2" * 64)
+STORY = Story(
+    action="deploy",
+    reason="deploy v2",
+    question="?",
+    hint="",
+    done="On the new release",
+    undone="Back on the old release",
+    nothing="Nothing to do.",
+    back=lambda changed: "inv rollback --env production" if changed else "",
+)
+FAILS = [Answer(1, "it broke\nlast log line with s3cret-token")]
+SECRETS = ("s3cret-token",)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setenv("ROLLING_OPERATOR", "ann")
+    return Scene()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+def replacing(host: str, before: Image | None = OLD, after: Image = NEW) -> Plan:
+    change = Change.REPLACE if before else Change.FIRST
+    return replace(three_steps(host), services=(ServicePlan("backend", change, after, Color.GREEN, before),))
+
+
+def environment(channels: Channels, *hosts: str) -> Environment:
+    app = application(channels=channels)
+    return Environment("production", tuple(Target(host, host, "deploy", app) for host in hosts), secrets=SECRETS)
+
+
+def rolled(
+    scene: Scene, channels: Channels, *members: Member, story: Story = STORY, dry_run: bool = False
+) -> tuple[ExitCode, dict[str, Any]]:
+    """Run the loop; its exit code and its summary."""
+    stream = io.StringIO()
+    here = environment(channels, *(member.name for member in members))
+    with choose(json=True, stream=stream, secrets=SECRETS) as reporter:
+        code = Roll(here, reporter, scene.run, story, scene.now, force=True, dry_run=dry_run).over(members, never_plan)
+    objects = [json.loads(line) for line in stream.getvalue().splitlines()]
+    return code, objects[-1]
+
+
+def never_plan(state: object) -> Plan:
+    raise AssertionError("a host was planned again")
+
+
+def member(scene: Scene, host: str, **replies: Any) -> Member:
+    return scene.member(host, plan=replacing(host), **replies)
+
+
+def events(receiver: Receiver) -> list[str]:
+    return sorted(request.json["event"] for request in receiver.requests)
+
+
+def last(receiver: Receiver) -> dict[str, Any]:
+    (found,) = [request.json for request in receiver.requests if not request.json["event"].endswith("started")]
+    return dict(found)
+
+
+def test_roll_good_deploy_tells_that_it_began_and_that_it_is_done(scene: Scene, receiver: Receiver) -> None:
+    channels = Channels(webhook=Hook(receiver.url()))
+
+    code, summary = rolled(scene, channels, member(scene, "web1"), member(scene, "web2"))
+
+    assert (code, summary["warnings"]) == (ExitCode.DONE, [])
+    assert events(receiver) == ["deploy done", "deploy started"]
+    found = last(receiver)
+    assert found["thread"] == "r2"
+    assert (found["who"], found["hosts"], found["target"]) == ("ann", ["web1", "web2"], "v2")
+    assert found["changes"] == [{"what": "backend", "before": "v1", "after": "v2", "hosts": []}]
+    assert found["next_command"] == "inv rollback --env production"
+    assert found["results"] == {}
+
+
+def test_roll_failed_deploy_tells_the_cause_without_secrets(scene: Scene, receiver: Receiver) -> None:
+    code, _ = rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", stage_b=FAILS))
+
+    assert code is ExitCode.FAILED
+    assert events(receiver) == ["deploy started", "deploy undone"]
+    found = last(receiver)
+    assert found["results"] == {"web1": "undone"}
+    assert "web1: do b: failed" in found["cause"]
+    assert "last log line with ••••••" in found["cause"]
+    assert found["next_command"] == "inv status --env production"
+
+
+def test_roll_undo_that_failed_is_critical(scene: Scene, receiver: Receiver) -> None:
+    channels = Channels(webhook=Hook(receiver.url(), Severity.CRITICAL))
+
+    code, _ = rolled(scene, channels, member(scene, "web1", stage_b=FAILS, stage_undo=FAILS))
+
+    assert code is ExitCode.UNDO_FAILED
+    assert events(receiver) == ["deploy failed"]
+
+
+def test_roll_of_which_a_part_is_done_says_where_each_host_stands(scene: Scene, receiver: Receiver) -> None:
+    code, _ = rolled(
+        scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), member(scene, "web2", stage_b=FAILS)
+    )
+
+    assert code is ExitCode.PARTLY_DONE
+    assert last(receiver)["event"] == "deploy partly"
+    assert last(receiver)["results"] == {"web1": "upgraded", "web2": "undone"}
+
+
+def test_roll_that_finds_the_lock_held_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+    held = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
+
+    with pytest.raises(LockHeld):
+        rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", lock=[held]))
+
+    assert receiver.requests == []
+
+
+def test_roll_that_cannot_reach_a_host_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+    with pytest.raises(HostUnreachable):
+        rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", lock=[HostUnreachable("away")]))
+
+    assert receiver.requests == []
+
+
+def test_roll_with_nothing_to_do_or_dry_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+    channels = Channels(webhook=Hook(receiver.url()))
+
+    rolled(scene, channels, scene.member("web1", plan=nothing("web1")))
+    rolled(scene, channels, member(scene, "web1"), dry_run=True)
+
+    assert receiver.requests == []
+
+
+def test_roll_hosts_that_need_nothing_are_not_named(scene: Scene, receiver: Receiver) -> None:
+    members = [scene.member("web1", plan=nothing("web1")), member(scene, "web2")]
+
+    rolled(scene, Channels(webhook=Hook(receiver.url())), *members)
+
+    assert last(receiver)["hosts"] == ["web2"]
+
+
+def test_roll_channel_that_fails_is_one_warning_and_no_other_end(scene: Scene) -> None:
+    port = closed_port()
+
+    code, summary = rolled(
+        scene, Channels(slack=Hook(f"http://127.0.0.1:{port}/T0/s3cret-path")), member(scene, "web1")
+    )
+
+    assert code is ExitCode.DONE
+    assert summary["warnings"] == ["slack was not told: connection refused"]
+    assert "s3cret" not in json.dumps(summary)
+
+
+def test_roll_channel_that_hangs_adds_less_than_ten_seconds(scene: Scene) -> None:
+    with silent() as port:
+        began = time.monotonic()
+        code, summary = rolled(scene, Channels(slack=Hook(f"http://127.0.0.1:{port}/x")), member(scene, "web1"))
+        took = time.monotonic() - began
+
+    assert code is ExitCode.DONE
+    assert took < 10
+    assert len(summary["warnings"]) == 1
+
+
+@pytest.mark.parametrize("action", ["rollback", "restore"])
+def test_roll_of_another_kind_tells_its_own_words(action: str, scene: Scene, receiver: Receiver) -> None:
+    rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), story=replace(STORY, action=action))
+
+    assert events(receiver) == [f"{action} done", f"{action} started"]
+
+
+def test_passages_hosts_that_change_alike_stand_together() -> None:
+    other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
+    found = list(passages([replacing("web1"), replacing("web2"), replacing("web3", other)]))
+
+    assert [(one.before, one.after, one.hosts) for one in found] == [
+        ("v1", "v2", ("web1", "web2")),
+        ("v0", "v2", ("web3",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ways"),
+    [
+        (None, NEW, ("", "registry.test:5000/shop/backend:v2")),
+        (OLD, Image("elsewhere/backend", "v2"), ("registry.test:5000/shop/backend:v1", "elsewhere/backend:v2")),
+        (OLD, OLD.with_digest("sha256:" + "3" * 64), (f"v1 {'1' * 12}", f"v1 {'3' * 12}")),
+        (OLD, OLD, ("v1", "v1")),
+        (replace(OLD, tag=""), NEW, ("1" * 12, "v2")),
+    ],
+)
+def test_passages_images_are_told_apart(before: Image | None, after: Image, ways: tuple[str, str]) -> None:
+    (found,) = passages([replacing("web1", before, after)])
+
+    assert (found.before, found.after) == ways
+
+
+def test_passages_of_a_restore_name_the_backup() -> None:
+    record = Release("r2", "", "restore", Outcome.GOOD, (), target="20261122T020000Z-ab12cd")
+    plan = replace(three_steps(), result=HostResult.RESTORED, record=record)
+
+    (found,) = passages([plan])
+
+    assert (found.what, found.after) == ("data", "20261122T020000Z-ab12cd")
