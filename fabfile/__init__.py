@@ -8,11 +8,12 @@
     plans     observed host + wanted release -> steps, pure
     remote    connections, observation, execution, rollout
     report    everything that prints
+    notify    messages to people: Slack, mail, webhook
     workflows one file per thing an operator does
     tasks     signatures and help
 
 Imports run downwards only: errors <- model <- config <- commands <- render <- plans <- remote <- workflows <- tasks;
-report knows errors, model, config and plans.step. tests/test_layers.py enforces it.
+report knows errors, model, config and plans.step, notify errors and model. tests/test_layers.py enforces it.
 """
 
 from __future__ import annotations

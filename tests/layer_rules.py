@@ -21,10 +21,16 @@ ORDER = (
     "tasks",
 )
 
-#: Layers beside the order: what each may import, and nobody but workflows and tasks imports them.
+#: Layers beside the order: what each may import.
 BESIDE = {
     "report": ("errors", "model", "config", "plans.step", "report"),
-    "notify": ("errors", "model", "config", "plans.step", "notify"),
+    "notify": ("errors", "model", "notify"),
+}
+
+#: Who speaks to them.
+SPEAKERS = {
+    "report": ("workflows", "tasks"),
+    "notify": ("watchdog", "workflows", "tasks"),
 }
 
 #: What runs on hosts too, or has to stay as light: the standard library alone.
@@ -148,7 +154,7 @@ def _own_fault(module: str, found: Import) -> str:
     if layer in BESIDE:
         return "" if _within(target, BESIDE[layer]) else f"{layer} may not know {found.module}"
     if wanted in BESIDE:
-        return "" if layer in ("workflows", "tasks") else f"only workflows and tasks speak to {wanted}"
+        return "" if layer in SPEAKERS[wanted] else f"only {' and '.join(SPEAKERS[wanted])} speak to {wanted}"
     if not wanted:
         return "the root package is not for its own layers"
     if layer not in ORDER or wanted not in ORDER:

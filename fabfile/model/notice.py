@@ -63,7 +63,7 @@ class Occasion(str, Enum):
     @property
     def severity(self) -> Severity:
         """How much it matters, unless a notice says otherwise."""
-        return _SEVERITIES.get(self.turn, Severity.INFO)
+        return _SEVERITIES.get(self.value) or _SEVERITIES.get(self.turn, Severity.INFO)
 
     @property
     def well(self) -> bool:
@@ -71,7 +71,9 @@ class Occasion(str, Enum):
         return self.turn in {"done", "resolved"}
 
 
+#: By occasion or by turn; everything else is information.
 _SEVERITIES = {
+    "recovery done": Severity.WARNING,
     "undone": Severity.WARNING,
     "partly": Severity.WARNING,
     "failed": Severity.CRITICAL,

@@ -314,3 +314,17 @@ def test_send_own_address_in_the_notice_reaches_no_channel() -> None:
         sent(Channels(webhook=Hook(receiver.url())), notice(cause=f"POST {receiver.url()} failed"))
 
     assert TOKEN.encode() not in receiver.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("severity", "turns"),
+    [
+        (Severity.WARNING, {"undone", "partly"}),
+        (Severity.CRITICAL, {"failed", "failing", "again", "resolved", "given-up"}),
+    ],
+)
+def test_severity_follows_from_the_occasion(severity: Severity, turns: set[str]) -> None:
+    found = {occasion for occasion in Occasion if occasion.severity is severity}
+
+    assert {occasion for occasion in Occasion if occasion.turn in turns} == found - {Occasion.RECOVERY_DONE}
+    assert Occasion.RECOVERY_DONE.severity is Severity.WARNING
