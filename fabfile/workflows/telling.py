@@ -34,7 +34,9 @@ class Telling:
     """The messages of one run; nothing is sent for a run that has begun nothing, or where no channel is configured."""
 
     def __init__(self, environment: Environment, run: Run, action: str) -> None:
-        self._environment, self._run, self._action = environment, run, action
+        self._environment, self._run = environment, run
+        # Found before anything is locked: an action without words is a mistake of this program.
+        self._occasions = {turn: Occasion(f"{action} {turn}") for turn in ("started", *_TURNS.values())}
         self._channels = channels(environment)
         self._notice: Notice | None = None
         self._sendings: list[Sending] = []
@@ -46,7 +48,7 @@ class Telling:
         app = members[0].application
         plans = [member.plan for member in members]
         self._notice = Notice(
-            Occasion(f"{self._action} started"),
+            self._occasions["started"],
             app.name,
             self._environment.name,
             self._run.release,
@@ -67,7 +69,7 @@ class Telling:
         self._send(
             replace(
                 self._notice,
-                occasion=Occasion(f"{self._action} {_TURNS[ExitCode(summary.exit_code)]}"),
+                occasion=self._occasions[_TURNS[ExitCode(summary.exit_code)]],
                 at=self._run.clock(),
                 results=tuple(told) if summary.exit_code != ExitCode.DONE else (),
                 seconds=summary.seconds,

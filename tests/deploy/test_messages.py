@@ -1,0 +1,51 @@
+"""What people are told of deploys on real hosts: by a mail server and a receiver that judges as Slack does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.deploy.conftest import Site
+from tests.notify.mailbox import mailbox
+from tests.notify.receiver import closed_port, receiving, slack
+
+pytestmark = pytest.mark.xdist_group("messages")
+
+
+def test_deploys_are_told_as_they_begin_and_end_in_a_thread_each(site: Site) -> None:
+    with mailbox() as box, receiving(judge=slack) as chat, receiving() as hook:
+        site.edit_env(
+            SLACK_WEBHOOK=chat.url(),
+            WEBHOOK_URL=hook.url("/hook"),
+            SMTP_HOST="127.0.0.1",
+            SMTP_PORT=str(box.port),
+            SMTP_SECURITY="none",
+            SMTP_FROM="ark@example.org",
+            SMTP_TO="ann@example.org",
+            NOTIFY_LANGUAGE="zh-TW",
+        )
+        good = site.deploy("v2")
+        bad = site.deploy("never-healthy")
+
+    assert (good[0], bad[0]) == (0, 1), good[1] + bad[1]
+    assert "was not told" not in good[1] + bad[1]
+    told = [request.json for request in hook.requests]
+    assert [one["event"] for one in told] == ["deploy started", "deploy done", "deploy started", "deploy undone"]
+    assert told[1]["changes"][0] == {"what": "backend", "before": "v1", "after": "v2", "hosts": []}
+    assert told[1]["next_command"] == f"inv rollback --env {site.lab.name}"
+    assert "failed its health gate" in told[3]["cause"]
+    assert told[3]["hosts"] == ["web1", "web2"]
+    assert len(chat.requests) == len(box.mails) == 4
+    assert "部署失敗" in chat.requests[3].json["text"]
+    ids = [(mail.headers["Message-ID"], mail.headers.get("References")) for mail in box.mails]
+    assert (ids[1][1], ids[3][1]) == (ids[0][0], ids[2][0])
+
+
+def test_deploy_with_dead_channels_ends_as_without_them(site: Site) -> None:
+    secret = "hUsHhUsH1234567890"
+    site.edit_env(SLACK_WEBHOOK=f"http://127.0.0.1:{closed_port()}/services/{secret}")
+
+    code, output = site.deploy("v2")
+
+    assert (code, site.versions()) == (0, ["v2", "v2"]), output
+    assert "warning: slack was not told: connection refused" in output
+    assert secret not in output
