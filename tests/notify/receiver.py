@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 #: One answer of a receiver: status, headers, text.
@@ -151,6 +152,44 @@ def _keep(server: socket.socket, greeting: bytes, kept: list[socket.socket], don
                 open_one.sendall(b"2")
             except OSError:
                 continue
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[list[str]]:
+    """A proxy that leads every CONNECT to that port; gives its own port, then the first line of each request."""
+    asked: list[str] = []
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode().strip())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as onward:
+                back = threading.Thread(target=_pipe, args=(onward, self.connection), daemon=True)
+                back.start()
+                _pipe(self.connection, onward)
+                back.join(5)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        asked.append(str(server.server_address[1]))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join(5)
+
+
+def _pipe(one: socket.socket, other: socket.socket) -> None:
+    try:
+        while piece := one.recv(65536):
+            other.sendall(piece)
+        other.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
 
 
 def closed_port() -> int:

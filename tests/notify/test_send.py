@@ -17,7 +17,7 @@ from fabfile.notify import Delivery, begin, send
 from tests.notify.certificate import Authority
 from tests.notify.mailbox import PASSWORD, USER, Mailbox, mailbox
 from tests.notify.notices import RELEASE, notice
-from tests.notify.receiver import GOOD, Reply, closed_port, receiving, silent
+from tests.notify.receiver import GOOD, Reply, closed_port, receiving, silent, tunnel
 
 #: The secret end of an address, as the receivers' addresses have it.
 TOKEN = "q7Zk1m9pX2vB8nW4sL6t"
@@ -127,6 +127,19 @@ def test_send_to_a_bad_certificate_sends_nothing(
     assert delivery.error.startswith("its certificate is not trusted: ")
     assert delivery.tries == 1
     assert receiver.requests == []
+
+
+def test_send_through_a_proxy_of_the_environment_is_protected_to_the_end(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    with receiving(tls=authority.server(tmp_path)) as receiver, tunnel(receiver.port) as asked:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{asked[0]}")
+        (delivery,) = sent(Channels(slack=Hook(receiver.url())))
+
+    assert delivery.ok
+    assert asked[1].startswith(f"CONNECT 127.0.0.1:{receiver.port} ")
+    assert len(receiver.requests) == 1
 
 
 def test_send_to_a_closed_port_is_tried_thrice() -> None:
