@@ -26,9 +26,8 @@ class Authority:
     def made(cls, folder: Path) -> Authority:
         """A new authority whose certificate lies in the folder."""
         key = ec.generate_private_key(ec.SECP256R1())
-        extension = x509.BasicConstraints(ca=True, path_length=None)
         name = _name("Test authority")
-        certificate = _builder(name, name, key).add_extension(extension, critical=True).sign(key, hashes.SHA256())
+        certificate = _builder(name, name, key, key, authority=True).sign(key, hashes.SHA256())
         file = folder / "authority.pem"
         file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return cls(file, certificate, key)
@@ -39,7 +38,8 @@ class Authority:
         subject = _name(address)
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         issuer, signer = (self.certificate.subject, self.key) if trusted else (subject, key)
-        certificate = _builder(subject, issuer, key).add_extension(names, critical=False).sign(signer, hashes.SHA256())
+        builder = _builder(subject, issuer, key, signer, authority=False).add_extension(names, critical=False)
+        certificate = builder.sign(signer, hashes.SHA256())
         file = folder / f"server-{address}-{trusted}.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -54,8 +54,28 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.CertificateBuilder:
+    """A certificate as strict verifiers want it, to be signed. Source: RFC 5280, section 4.2.1."""
     now = datetime.now(timezone.utc)
+    signer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -64,4 +84,8 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(signer_id, critical=False)
     )
