@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
-from enum import Enum
-from typing import Any
 
+from fabfile.commands.form import plain, typed
 from fabfile.commands.podman import config_directory, env_fingerprints, spec_hash
 from fabfile.commands.shell import Script, quote, words, write_file
 from fabfile.model import Application, Image, Recorded
@@ -34,13 +31,13 @@ def dump(app: Application) -> str:
         dataclasses.replace(service, recorded=Recorded(spec_hash(app.name, service), env_fingerprints(service)))
         for service in app.services
     )
-    return json.dumps(_plain(dataclasses.replace(app, services=services)), indent=1) + "\n"
+    return json.dumps(plain(dataclasses.replace(app, services=services)), indent=1) + "\n"
 
 
 def parse(text: str, home: str) -> Application:
     """Read what `dump` wrote for this home; what is missing has its default. Raises ValueError for anything else."""
     try:
-        found: Application = _typed(Application, json.loads(text))
+        found: Application = typed(Application, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"this is no definition of a release ({error})") from error
     if not found.services or not all(service.recorded for service in found.services) or found.home != home:
@@ -70,35 +67,3 @@ def available(app: Application) -> str:
 def _in_registry(image: Image) -> str:
     command = words("timeout", 20, "skopeo", "inspect", "--raw", f"docker://{image.pinned}")
     return f"{command} >/dev/null 2>&1"
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON has it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
-    if isinstance(value, Enum):
-        return value.value
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """What JSON has as the type says it is."""
-    if typing.get_origin(kind) in {types.UnionType, typing.Union}:
-        if value is None:
-            return None
-        return _typed(next(one for one in typing.get_args(kind) if one is not types.NoneType), value)
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return tuple(_typed(inner[0], item) for item in value)
-        return tuple(_typed(one, item) for one, item in zip(inner, value, strict=True))
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], item) for name, item in value.items() if name in hints})  # type: ignore[operator]
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(value)
-    if kind is float and isinstance(value, int):
-        return float(value)
-    if isinstance(kind, type) and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is not {kind.__name__}")
-    return value

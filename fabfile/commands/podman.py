@@ -173,6 +173,11 @@ def start(name: str) -> str:
     return words("podman", "start", name) + " >/dev/null"
 
 
+def restart(name: str, stop_seconds: float) -> str:
+    """End a container, whatever state it is in, and start it again."""
+    return f"{stop(name, stop_seconds)} || {words('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
+
+
 def last_logs(name: str, lines: int = 20) -> str:
     """Print a container's last log lines; never fails."""
     return words("podman", "logs", "--tail", lines, name) + " 2>&1 || :"

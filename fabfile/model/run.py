@@ -43,6 +43,7 @@ class HostResult(str, Enum):
     UPGRADED = "upgraded"
     ROLLED_BACK = "rolled back"
     RESTORED = "restored"
+    RECOVERED = "recovered"
     PREPARED = "prepared"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
@@ -53,7 +54,7 @@ class HostResult(str, Enum):
     @classmethod
     def changed(cls) -> tuple[HostResult, ...]:
         """The results of a host on which all that was planned is done."""
-        return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED
+        return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
 
 
 @dataclass(frozen=True)

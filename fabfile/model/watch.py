@@ -27,20 +27,23 @@ class WatchRules:
 
 
 class Ailment(str, Enum):
-    """What is wrong with a service: its container does not run, does not answer, or no visitor gets through."""
+    """What is wrong with a service: its container does not run, does not answer, crashes again and again, or no visitor
+    gets through to it."""
 
     STOPPED = "stopped"
     SILENT = "silent"
+    CRASHING = "crashing"
     PATH = "path"
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """One service that is unwell, and the check that says so."""
+    """One service that is unwell, and the check that says so; `crashes` are those since the look before."""
 
     service: str
     ailment: Ailment
     reason: str
+    crashes: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The run of looks at one service: consecutive bad ones and good ones, and recoveries tried in this trouble."""
+    """The run of looks at one service: consecutive bad ones and good ones, crashes and recoveries in this trouble."""
 
     service: str
     bad: int = 0
+    crashes: int = 0
     good: int = 0
     tried: int = 0
 

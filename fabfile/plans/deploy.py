@@ -18,12 +18,20 @@ from fabfile.plans.wanted import Wanted
 
 #: How many changed lines of the Nginx site a plan shows.
 SHOWN_CHANGES = 20
+#: What a host's line says when a run of that kind went well.
+_RESULTS = {
+    "deploy": HostResult.UPGRADED,
+    "rollback": HostResult.ROLLED_BACK,
+    "recovery": HostResult.RECOVERED,
+}
 
 
 def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
     """Decide what to do with each service of a host, and in which steps."""
     app = wanted.application
-    choices = tuple(_choose(state, app, service, wanted.force) for service in app.services)
+    choices = tuple(
+        _choose(state, app, service, wanted.force or service.name in wanted.renew) for service in app.services
+    )
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
     new_site = state.live_site_hash != wanted.site_hash
     leftovers = [
@@ -46,7 +54,7 @@ def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
         record=builder.release(),
         tidy=Script(_tidy(state, wanted, rollout)),
         definition=app if wanted.action == "deploy" else None,
-        result=HostResult.UPGRADED if wanted.action == "deploy" else HostResult.ROLLED_BACK,
+        result=_RESULTS[wanted.action],
     )
     return replace(plan, finish=(builder.drain(leftovers), closing.finish(plan, 0)))
 

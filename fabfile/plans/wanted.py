@@ -26,6 +26,7 @@ class Wanted:
     time: str
     owner: str
     force: bool = False
+    renew: frozenset[str] = frozenset()
     page: str | None = None
     action: str = "deploy"
     target: str = ""

@@ -22,12 +22,12 @@ def decide(memory: Memory, look: Look, rules: WatchRules, now: float) -> tuple[M
     memory = _looked(memory, look, rules, now)
     if look.starved and rules.enabled and _may_prune(memory, now):
         return replace(memory, pruned_at=now), Decision(Act.PRUNE, reason=look.starved)
-    ill = [trouble for trouble in look.troubles if memory.pulse(trouble.service).bad >= rules.failures]
+    ill = [trouble for trouble in look.troubles if _count(memory.pulse(trouble.service)) >= rules.failures]
     if look.starved:
         # A restart brings neither disk nor memory: only what does not run at all is started.
         ill = [trouble for trouble in ill if trouble.ailment is Ailment.STOPPED]
     if not ill:
-        worst = max((memory.pulse(trouble.service).bad for trouble in look.troubles), default=0)
+        worst = max((_count(memory.pulse(trouble.service)) for trouble in look.troubles), default=0)
         waits = f"{look.troubles[0].reason} ({worst} of {rules.failures})" if look.troubles else look.starved
         return memory, Decision(Act.WAIT if waits else Act.NOTHING, reason=waits)
     return _recover(memory, ill[0], look, rules)
@@ -37,7 +37,8 @@ def recovered(memory: Memory, service: str, now: float) -> Memory:
     """The memory after a recovery, whatever came of it: it counts against the limit, and bad looks from 0 again."""
     pulse = memory.pulse(service)
     return replace(
-        _with(memory, replace(pulse, bad=0, good=0, tried=pulse.tried + 1)), recoveries=(*memory.recoveries, now)
+        _with(memory, replace(pulse, bad=0, good=0, crashes=0, tried=pulse.tried + 1)),
+        recoveries=(*memory.recoveries, now),
     )
 
 
@@ -45,8 +46,8 @@ def _looked(memory: Memory, look: Look, rules: WatchRules, now: float) -> Memory
     """Count this look; another release, or enough good looks, let the watchdog begin again after it gave up."""
     if memory.release != look.release:
         memory = Memory(release=look.release, recoveries=memory.recoveries, pruned_at=memory.pruned_at)
-    ill = {trouble.service for trouble in look.troubles}
-    pulses = tuple(_counted(memory.pulse(name), name in ill, rules) for name in look.services)
+    ill = {trouble.service: trouble for trouble in look.troubles}
+    pulses = tuple(_counted(memory.pulse(name), ill.get(name), rules) for name in look.services)
     well = all(pulse.good >= rules.failures for pulse in pulses)
     return replace(
         memory,
@@ -56,12 +57,23 @@ def _looked(memory: Memory, look: Look, rules: WatchRules, now: float) -> Memory
     )
 
 
-def _counted(pulse: Pulse, ill: bool, rules: WatchRules) -> Pulse:
-    """One more look. What was tried is forgotten after a whole run of good looks: flapping is one trouble."""
-    if ill:
+def _counted(pulse: Pulse, trouble: Trouble | None, rules: WatchRules) -> Pulse:
+    """One more look. Crashes and what was tried are forgotten after a whole run of good looks: flapping is one trouble.
+
+    Podman starts a crashed container itself, so that looks between two crashes are good ones: crashes have a count of
+    their own.
+    """
+    if trouble is not None and trouble.ailment is Ailment.CRASHING:
+        return replace(pulse, bad=0, good=0, crashes=pulse.crashes + trouble.crashes)
+    if trouble is not None:
         return replace(pulse, bad=pulse.bad + 1, good=0)
     good = pulse.good + 1
-    return replace(pulse, bad=0, good=good, tried=0 if good >= rules.failures else pulse.tried)
+    calm = good >= rules.failures
+    return replace(pulse, bad=0, good=good, crashes=0 if calm else pulse.crashes, tried=0 if calm else pulse.tried)
+
+
+def _count(pulse: Pulse) -> int:
+    return max(pulse.bad, pulse.crashes)
 
 
 def _with(memory: Memory, pulse: Pulse) -> Memory:
@@ -84,6 +96,7 @@ def _recover(memory: Memory, trouble: Trouble, look: Look, rules: WatchRules) ->
 
 
 def _remedy(pulse: Pulse, trouble: Trouble, look: Look) -> Act:
-    if look.starved or (trouble.ailment is not Ailment.PATH and pulse.tried == 0):
+    # What crashes was started again by Podman already, to no avail.
+    if look.starved or (trouble.ailment in {Ailment.STOPPED, Ailment.SILENT} and pulse.tried == 0):
         return Act.RESTART
     return Act.ROLL_BACK if look.fresh and look.earlier else Act.REDEPLOY

@@ -15,6 +15,7 @@ RULES = WatchRules()
 GOOD = Look(("backend", "frontend"), release="A")
 STOPPED = replace(GOOD, troubles=(Trouble("backend", Ailment.STOPPED, "exited"),))
 SILENT = replace(GOOD, troubles=(Trouble("backend", Ailment.SILENT, "no answer"),))
+CRASHED = replace(GOOD, troubles=(Trouble("backend", Ailment.CRASHING, "crashed", crashes=1),))
 PATH = replace(GOOD, troubles=(Trouble("frontend", Ailment.PATH, "502"),))
 RECOVERIES = {Act.RESTART, Act.REDEPLOY, Act.ROLL_BACK}
 LETTERS = {
@@ -55,6 +56,10 @@ def fresh(look: Look) -> Look:
         # The way to the service: no restart of what answers by itself.
         ([PATH] * 3, "wwD"),
         ([fresh(PATH)] * 3, "wwB"),
+        # Podman's own restarts did not help; looks in between are good.
+        ([CRASHED, GOOD, CRASHED, GOOD, CRASHED], "w.w.D"),
+        ([CRASHED, GOOD, GOOD, GOOD, CRASHED, CRASHED], "w...ww"),
+        ([fresh(CRASHED)] * 3, "wwB"),
         # Three recoveries, then no more, and said once.
         ([SILENT] * 14, "wwRwwDwwDwwGww"),
         # A probe that flaps below the count starts nothing.
@@ -109,7 +114,8 @@ def test_decide_switched_off_touches_nothing() -> None:
 
 @given(
     st.lists(
-        st.sampled_from([GOOD, SILENT, STOPPED, PATH, fresh(SILENT), replace(SILENT, starved="disk")]), max_size=90
+        st.sampled_from([GOOD, SILENT, STOPPED, CRASHED, PATH, fresh(SILENT), replace(SILENT, starved="disk")]),
+        max_size=90,
     )
 )
 def test_decide_whatever_it_sees_never_recovers_more_often_than_the_limit(looks: list[Look]) -> None:
