@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 from fabfile.commands import maintenance
 from fabfile.commands.nginx import SITE_HASH_PATH
 from fabfile.model import Application, Color
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+_HERE = Path(__file__).resolve().parent
+TEMPLATES = _HERE.parent / "templates"
 
 
 def nginx_site(app: Application) -> str:
@@ -46,6 +49,45 @@ def host_program(name: str) -> str:
 def notice_template(name: str) -> str:
     """A template of a message by its name, such as `en/done.txt`, as it stands in `templates/notify/`."""
     return (TEMPLATES / "notify" / name).read_text(encoding="utf-8")
+
+
+def watchdog_unit(app: Application) -> str:
+    """The systemd user unit that watches the application."""
+    return _render("systemd/watchdog.service.j2", app)
+
+
+def watchdog_program() -> bytes:
+    """The watchdog as one file that python3 runs, of the layers that need nothing else; always the same bytes.
+
+    Source: zipapp: a zip archive with a `__main__.py` is a program.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        _pack(
+            archive,
+            "__main__.py",
+            "import sys\nfrom fabfile.watchdog.__main__ import main\nsys.exit(main(sys.argv[1:]))\n",
+        )
+        for path in sorted(_packed_sources()):
+            _pack(archive, f"fabfile/{path.relative_to(_HERE)}", path.read_text(encoding="utf-8"))
+    return packed.getvalue()
+
+
+def _packed_sources() -> list[Path]:
+    folders = ("model", "commands", "plans", "watchdog")
+    remote = ("__init__", "execute", "host", "local_host", "locking", "observe", "rollout")
+    return [
+        _HERE / "__init__.py",
+        _HERE / "errors.py",
+        *(path for folder in folders for path in (_HERE / folder).glob("*.py")),
+        *(_HERE / "remote" / f"{name}.py" for name in remote),
+    ]
+
+
+def _pack(archive: zipfile.ZipFile, name: str, text: str) -> None:
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(entry, text)
 
 
 def _render(name: str, app: Application, **values: str) -> str:

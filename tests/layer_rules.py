@@ -15,8 +15,8 @@ ORDER = (
     "commands",
     "render",
     "plans",
-    "watchdog",
     "remote",
+    "watchdog",
     "workflows",
     "tasks",
 )
@@ -41,8 +41,12 @@ STANDARD_LIBRARY_ONLY = (
     "plans",
     "notify",
     "watchdog",
-    "remote.local_host",
+    "remote.execute",
     "remote.host",
+    "remote.local_host",
+    "remote.locking",
+    "remote.observe",
+    "remote.rollout",
 )
 
 #: Packages whose import costs a person at the prompt noticeable time.

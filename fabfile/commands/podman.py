@@ -5,12 +5,11 @@ Containers are rootless, under the deploy user. What a container is, its labels 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 
 from fabfile.commands.gone import size_of
-from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.commands.shell import Script, quote, script, sha256, words, write_file
 from fabfile.model import Application, Color, Image, Service
 
 LABEL = "rolling"
@@ -37,7 +36,7 @@ def env_fingerprints(service: Service) -> tuple[tuple[str, str], ...]:
     if service.recorded:
         return service.recorded.env
     env = sorted(service.env)
-    return tuple((key, hashlib.sha256(f"{key}={value}".encode()).hexdigest()[:8]) for key, value in env)
+    return tuple((key, sha256(f"{key}={value}".encode())[:8]) for key, value in env)
 
 
 def spec_hash(app: str, service: Service) -> str:
@@ -55,7 +54,7 @@ def spec_hash(app: str, service: Service) -> str:
         "restart": service.restart_policy,
         "stop": service.drain.stop_seconds,
     }
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(spec, sort_keys=True).encode())[:16]
 
 
 def config_directory(app: Application, service: Service) -> str:

@@ -6,11 +6,10 @@ removed is found. It runs nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 
-from fabfile.commands.shell import quote
+from fabfile.commands.shell import quote, sha256
 from fabfile.model import Color, Outcome, Release, ServiceRelease
 
 #: What the host itself adds to a line: whom it saw, and the hash of the line before.
@@ -121,7 +120,7 @@ def verify(text: str, head: str) -> tuple[Fault, ...]:
             faults.append(Fault(number, "the line before it was removed"))
         elif said != previous:
             faults.append(Fault(number, "the line before it was changed or removed, or this one was changed"))
-        previous = hashlib.sha256(row.encode()).hexdigest()
+        previous = sha256(row.encode())
         hashes.append(previous)
     if head not in hashes[-2:]:
         faults.append(Fault(len(rows), "the last line was changed, or lines after it were removed"))

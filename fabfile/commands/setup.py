@@ -11,7 +11,7 @@ from fabfile.commands import postgres
 from fabfile.commands.backup import backup_directory, scheduled
 from fabfile.commands.nginx import site_file, site_helper
 from fabfile.commands.podman import network_name
-from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.commands.shell import Script, quote, script, sha256, words, write_file
 from fabfile.model import Application
 
 _TOOLS = ("podman", "nginx", "curl", "sqlite3", "sudo", "visudo", "ss", "flock", "pgrep", "tar", "skopeo")
@@ -186,10 +186,7 @@ def _file(id: str, title: str, path: str, content: str, mode: str, after: str = 
 
 
 def _same(path: str, content: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {digest}'
+    return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {sha256(content.encode())}'
 
 
 def _sudo_rule(app: Application, user: str) -> Item:

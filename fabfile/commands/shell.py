@@ -71,3 +71,10 @@ def write_file(path: str, content: str, *, mode: str = "0600", secret: bool = Fa
 def lines(items: Iterable[str]) -> str:
     """Join the non-empty items, a line each."""
     return "\n".join(item for item in items if item)
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of bytes, as hexadecimal digits; its library is loaded at first use, for programs that stay small."""
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()

@@ -12,45 +12,48 @@ from fabfile.commands.probe import SERVED_BY, visitor
 from fabfile.commands.shell import Script, quote, words
 from fabfile.model import Application, Color, Container, HostState, Image, ProbeResult
 
-_SECTION = "@@"
+SECTION = "@@"
+#: A shell function that prints `NAME=VALUE`, the value in one line.
+FACT = """fact() { printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }"""
 _FIELDS = (
     "name", "status", "running", "started", "restarts", "exit", "image_id",
     "app", "service", "color", "release", "image", "digest", "spec", "port", "env",
 )  # fmt: skip
 
 
-def observe(app: Application) -> Script:
-    """Print facts, flags, containers, ports, history, lock, live site and probes; changes nothing."""
-    return journal.direct(observation(app))
+def observe(app: Application, *, ask: bool = True) -> Script:
+    """Print facts, flags, containers, ports, history, lock, live site, and probes where `ask` is; changes nothing."""
+    return journal.direct(observation(app, ask=ask))
 
 
-def observation(app: Application) -> str:
+def observation(app: Application, *, ask: bool = True) -> str:
     """The same as text within another script."""
     return "\n".join(
         (
             _facts(app),
-            _section("site"),
+            section("site"),
             f"cat {quote(site_file(app.name))} 2>/dev/null || :",
-            _section("active"),
+            section("active"),
             f"(cd {quote(app.home + '/live')} 2>/dev/null && ls) || :",
-            _section("containers"),
-            _containers(app),
-            _section("listening"),
+            section("containers"),
+            containers(app),
+            section("listening"),
             "ss -Hltn | awk '{ print $4 }'",
-            _section("releases"),
+            section("releases"),
             f"tail -n 100 {quote(record.history_file(app.home))} 2>/dev/null || :",
-            _section("lock"),
+            section("lock"),
             f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
-            _section("probes"),
-            *(_probe(name, url, options) for name, url, options in probes(app)),
-            _section("end"),
+            section("probes"),
+            *(_probe(name, url, options) for name, url, options in probes(app) if ask),
+            section("end"),
             "",
         )
     )
 
 
-def _section(name: str) -> str:
-    return f"echo {_SECTION}{name}"
+def section(name: str) -> str:
+    """The line that begins a part of the answer."""
+    return f"echo {SECTION}{name}"
 
 
 def _facts(app: Application) -> str:
@@ -59,8 +62,8 @@ def _facts(app: Application) -> str:
     backups = quote(backup_directory(app))
     url = quote(f"http://127.0.0.1:{app.services[0].stable_port}{SITE_HASH_PATH}")
     return f"""\
-{_section("facts")}
-fact() {{ printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }}
+{section("facts")}
+{FACT}
 has() {{ if command -v "$1" >/dev/null 2>&1; then echo yes; else echo no; fi; }}
 fact now "$(date +%s)"
 fact user "$(id -un)"
@@ -85,16 +88,23 @@ directory={backups}
 while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
 fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
-last=''
-for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
-  if [ -f "$place/manifest.json" ]; then last=$place; fi
-done
-fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)"
+{last_backup(app)}
 fact maintenance "$({maintenance.origin(app)})"
 fact site "$(curl -fs --max-time 10 {url} || :)\""""
 
 
-def _containers(app: Application) -> str:
+def last_backup(app: Application) -> str:
+    """Tell the fact of the newest backup: when it was whole, Unix seconds, and its name."""
+    return f"""\
+last=''
+for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
+  if [ -f "$place/manifest.json" ]; then last=$place; fi
+done
+fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)\""""
+
+
+def containers(app: Application) -> str:
+    """Print every container of this application, a line of fields each."""
     label = '{{{{index .Config.Labels "{}"}}}}'
     columns = [
         "{{.Name}}", "{{.State.Status}}", "{{.State.Running}}", "{{.State.StartedAt}}", "{{.RestartCount}}",
@@ -123,39 +133,43 @@ def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
     return f"answer=$({curl}) || :\nprintf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$answer\""
 
 
-def parse(app: Application, host: str, text: str) -> HostState:
-    """Read what `observe` printed; containers of other applications count as foreign. Raises ValueError when the text is cut short."""
-    sections: dict[str, list[str]] = {}
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of each part of an answer, by its name."""
+    found: dict[str, list[str]] = {}
     current = ""
     for line in text.splitlines():
-        if line.startswith(_SECTION):
-            current = line.removeprefix(_SECTION)
-            sections[current] = []
+        if line.startswith(SECTION):
+            current = line.removeprefix(SECTION)
+            found[current] = []
         elif current:
-            sections[current].append(line)
-    if "end" not in sections:
+            found[current].append(line)
+    return found
+
+
+def parse(app: Application, host: str, text: str) -> HostState:
+    """Read what `observe` printed; containers of other applications count as foreign. Raises ValueError when the text is cut short."""
+    parts = sections(text)
+    if "end" not in parts:
         raise ValueError(f"the observation of {host} was cut short")
-    facts = tuple((key, value.strip()) for key, _, value in (row.partition("=") for row in sections["facts"]))
+    facts = tuple((key, value.strip()) for key, _, value in (row.partition("=") for row in parts["facts"]))
     found = dict(facts)
-    rows = [row.split("\t") for row in sections["containers"]]
+    rows = [row.split("\t") for row in parts["containers"]]
     ours = [row for row in rows if len(row) == len(_FIELDS) and row[7] == app.name]
     return HostState(
         host=host,
         now=int(found.get("now") or 0),
         facts=facts,
-        active=tuple(
-            (name.removesuffix(".green"), Color.GREEN) for name in sections["active"] if name.endswith(".green")
-        ),
+        active=tuple((name.removesuffix(".green"), Color.GREEN) for name in parts["active"] if name.endswith(".green")),
         containers=tuple(container for row in ours if (container := _container(row)) is not None),
         foreign=tuple(row[0] for row in rows if row not in ours),
         listening=tuple(
-            sorted({int(port) for row in sections["listening"] if (port := row.rpartition(":")[2]).isdigit()})
+            sorted({int(port) for row in parts["listening"] if (port := row.rpartition(":")[2]).isdigit()})
         ),
-        releases=record.parse("\n".join(sections["releases"])),
-        lock=lock.parse("\n".join(sections["lock"])),
+        releases=record.parse("\n".join(parts["releases"])),
+        lock=lock.parse("\n".join(parts["lock"])),
         live_site_hash=found.get("site", ""),
-        site="\n".join(sections["site"]) + "\n" if sections.get("site") else "",
-        probes=tuple(result for row in sections["probes"] if (result := _probe_result(row, found)) is not None),
+        site="\n".join(parts["site"]) + "\n" if parts.get("site") else "",
+        probes=tuple(result for row in parts["probes"] if (result := _probe_result(row, found)) is not None),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fabfile import model
-from fabfile.config import forms, schedule, server
+from fabfile.config import forms, schedule, server, watching
 from fabfile.config.channels import read_channels
 from fabfile.config.findings import Findings, shown
 from fabfile.config.services import Mount, Service, Services
@@ -129,6 +129,8 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         maintenance=settings.maintenance_mode,
         login=_login(settings, values),
         channels=read_channels(settings, values),
+        thresholds=watching.thresholds(settings),
+        watch=watching.rules(settings),
     )
 
 

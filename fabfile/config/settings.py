@@ -19,6 +19,7 @@ _FilePath = Annotated[str, BeforeValidator(forms.FILE_PATH)]
 _WebUrl = Annotated[str, BeforeValidator(forms.WEB_URL)]
 _Email = Annotated[str, BeforeValidator(forms.EMAIL)]
 _Lowest = Annotated[str, BeforeValidator(forms.SEVERITY)]
+_Percent = Annotated[float, BeforeValidator(forms.number(0, 100))]
 _Count = Annotated[int, BeforeValidator(forms.whole(1, 100_000))]
 
 
@@ -121,6 +122,31 @@ class Settings(BaseModel):
     )
     restart_policy: Annotated[str, BeforeValidator(forms.RESTART_POLICY)] = Field(
         default="on-failure", description="What Podman does when a container crashes."
+    )
+
+    # What counts as unwell, and what the watchdog does about it
+    min_free_percent: _Percent = Field(default=10.0, description="Free disk space and inodes that a host needs.")
+    max_memory_percent: _Percent = Field(default=90.0, description="Memory in use, by what is available.")
+    min_certificate_days: Annotated[float, BeforeValidator(forms.number(0, 3650))] = Field(
+        default=14.0, description="Days that the certificate has left at the least."
+    )
+    max_clock_offset: Annotated[float, BeforeValidator(forms.duration(0.1, 86_400))] = Field(
+        default=5.0, description="How far a host's clock may be from this machine's."
+    )
+    max_backup_age: Annotated[float, BeforeValidator(forms.duration(60, 31_536_000))] = Field(
+        default=93_600.0, description="Age of the last backup at the most, where backups are scheduled."
+    )
+    auto_recovery_enabled: _Boolean = Field(
+        default=True, description="The watchdog restarts, starts anew and rolls back; without it, it only tells."
+    )
+    recovery_limit: Annotated[int, BeforeValidator(forms.whole(1, 100))] = Field(
+        default=3, description="Recoveries within RECOVERY_WINDOW, after which the watchdog gives up."
+    )
+    recovery_window: Annotated[float, BeforeValidator(forms.duration(60, 86_400))] = Field(
+        default=600.0, description="The time in which recoveries are counted."
+    )
+    fresh_release: Annotated[float, BeforeValidator(forms.duration(0, 604_800))] = Field(
+        default=600.0, description="How long a release counts as fresh: it is rolled back where a restart did not help."
     )
 
     # Backups

@@ -2,6 +2,7 @@
 
 from fabfile.model.backup import Backup, BackupFile, BackupKind, Verdict
 from fabfile.model.channels import Channels, Hook, Mail, Security
+from fabfile.model.health import Check, HealthReport, Kind
 from fabfile.model.notice import Notice, Occasion, Passage, Severity
 from fabfile.model.observed import (
     Container,
@@ -39,6 +40,7 @@ from fabfile.model.wanted import (
     Route,
     Service,
     Target,
+    Thresholds,
     Tls,
     Transfer,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "BackupFile",
     "BackupKind",
     "Channels",
+    "Check",
     "Color",
     "Container",
     "DatabaseServer",
@@ -58,11 +61,13 @@ __all__ = [
     "Environment",
     "Event",
     "Gate",
+    "HealthReport",
     "Hook",
     "HostResult",
     "HostState",
     "HostSummary",
     "Image",
+    "Kind",
     "Level",
     "Lock",
     "Login",
@@ -86,6 +91,7 @@ __all__ = [
     "Severity",
     "Summary",
     "Target",
+    "Thresholds",
     "Tls",
     "Transfer",
     "Verdict",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fabfile.model.channels import Channels
+from fabfile.model.watch import WatchRules
 
 
 class Color(str, Enum):
@@ -192,6 +193,17 @@ class Login:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Beyond which values a host is not well. Percentages of the whole, ages and offsets in seconds."""
+
+    free_percent: float = 10.0
+    memory_percent: float = 90.0
+    certificate_days: float = 14.0
+    clock_seconds: float = 5.0
+    backup_age_seconds: float = 26 * 3600.0
+
+
+@dataclass(frozen=True)
 class Application:
     """The application as one host runs it: names, services in upgrade order, data paths, public address."""
 
@@ -217,6 +229,8 @@ class Application:
     maintenance: bool = False
     login: Login | None = field(default=None, repr=False)
     channels: Channels = field(default=Channels(), repr=False)
+    thresholds: Thresholds = Thresholds()
+    watch: WatchRules = field(default_factory=WatchRules)
 
     def service(self, name: str) -> Service:
         """The service of that name. Raises KeyError when there is none."""

@@ -38,11 +38,15 @@ class Ailment(str, Enum):
 
 @dataclass(frozen=True)
 class Trouble:
-    """One service that is unwell, and the check that says so; `crashes` are those since the look before."""
+    """One service that is unwell, and the check that says so.
+
+    `misses` is how often it was found so since the look before, `crashes` how often it crashed.
+    """
 
     service: str
     ailment: Ailment
     reason: str
+    misses: int = 1
     crashes: int = 0
 
 

@@ -268,6 +268,7 @@ class StepBuilder:
             Outcome.GOOD,
             services,
             wanted.owner,
+            wanted.reason,
             target=wanted.target,
             left=wanted.left,
             workstation=wanted.workstation,

@@ -13,10 +13,13 @@ LOCK_SECONDS = 240
 
 
 def lock_and_look(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Script:
-    """Acquire the lock, wait for a dead run's last stage to end, then observe: the plan stands on what is now."""
+    """Acquire the lock, wait for a dead run's last stage to end, then observe: the plan stands on what is now.
+
+    The application is not asked: no plan depends on how it answers, and one that hangs would hold the run up.
+    """
     acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
     wait = f"flock -w {WAIT_SECONDS} -E {BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
-    return journal.direct(acquire, wait, state.observation(app))
+    return journal.direct(acquire, wait, state.observation(app, ask=False))
 
 
 def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, dead_token: str = "") -> Script:

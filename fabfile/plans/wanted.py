@@ -33,6 +33,7 @@ class Wanted:
     left: str = ""
     workstation: str = ""
     revision: str = ""
+    reason: str = ""
     pushes: tuple[Push, ...] = ()
     data: DataSteps | None = None
 

@@ -66,7 +66,7 @@ def _counted(pulse: Pulse, trouble: Trouble | None, rules: WatchRules) -> Pulse:
     if trouble is not None and trouble.ailment is Ailment.CRASHING:
         return replace(pulse, bad=0, good=0, crashes=pulse.crashes + trouble.crashes)
     if trouble is not None:
-        return replace(pulse, bad=pulse.bad + 1, good=0)
+        return replace(pulse, bad=pulse.bad + trouble.misses, good=0)
     good = pulse.good + 1
     calm = good >= rules.failures
     return replace(pulse, bad=0, good=good, crashes=0 if calm else pulse.crashes, tried=0 if calm else pulse.tried)

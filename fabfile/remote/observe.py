@@ -33,9 +33,9 @@ def on_each(hosts: Sequence[Host], parallel: int, do: Callable[[Host], T]) -> di
         return dict(zip((host.name for host in hosts), pool.map(one, hosts), strict=True))
 
 
-def observe(host: Host, app: Application) -> HostState:
-    """One look at one host. Raises HostUnreachable or PreflightError."""
-    answer = host.run(state.observe(app), timeout_seconds=OBSERVE_SECONDS)
+def observe(host: Host, app: Application, *, ask: bool = True) -> HostState:
+    """One look at one host; `ask` asks the application too. Raises HostUnreachable or PreflightError."""
+    answer = host.run(state.observe(app, ask=ask), timeout_seconds=OBSERVE_SECONDS)
     return read(app, host.name, answer.output, answer.last_words)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fabfile.model import Environment, Outcome, Release
+from fabfile.model import Environment, Release
 from fabfile.report.output import Output
 from fabfile.report.text import count, duration, one_line, short_digest, table
 
@@ -97,7 +97,7 @@ def _details(release: Release) -> Iterator[str]:
     if release.target:
         leaving = f", leaving {release.left}" if release.left else ""
         yield f"    to {one_line(release.target + leaving)}"
-    if release.reason and release.outcome is not Outcome.GOOD:
+    if release.reason:
         yield f"    because {one_line(release.reason)}"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, data, lab, locking, looking, main, messages, registry, upkeep
+from fabfile.tasks import configuration, data, lab, locking, looking, main, messages, registry, upkeep, watching
 
 namespace = Collection(
     main.deploy,
     main.rollback,
     main.setup,
     main.status,
+    watching.health,
     main.history,
     upkeep.maintenance,
     looking.logs,
@@ -25,6 +26,7 @@ namespace = Collection(
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
     notify=Collection("notify", messages.notify, messages.try_out),
+    monitor=Collection("monitor", watching.install, watching.uninstall, watching.status, watching.logs),
     registry=Collection.from_module(registry, name="registry"),
     lab=Collection.from_module(lab, name="lab"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from fabfile.commands import definition, record
@@ -105,3 +106,9 @@ def defined(home: Path, release: str) -> Application | None:
         return definition.parse(text, str(home))
     except (OSError, ValueError):
         return None
+
+
+def say(text: str) -> None:
+    """Lines of the log, each with the UTC time."""
+    for line in text.splitlines():
+        print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} {line}", flush=True)

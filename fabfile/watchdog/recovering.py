@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -29,7 +28,7 @@ from fabfile.remote.host import Host
 from fabfile.remote.local_host import LocalHost
 from fabfile.remote.rollout import Ending, Member, roll_out
 from fabfile.watchdog import keeping
-from fabfile.watchdog.keeping import Settings
+from fabfile.watchdog.keeping import Settings, say
 
 OWNER = "watchdog"
 PRUNE_SECONDS = 600.0
@@ -43,7 +42,7 @@ def recover(home: Path, act: Act, service: str, reason: str) -> ExitCode:
         raise PreflightError(f"{settings.host}: there is no release to recover.", next_step="inv deploy")
     _, app = found
     host = LocalHost(settings.host)
-    state = observe.observe(host, app)
+    state = observe.observe(host, app, ask=False)
     if act is Act.PRUNE:
         return _prune(host, app, state, settings)
     target = _target(home, state) if act is Act.ROLL_BACK else None
@@ -51,10 +50,10 @@ def recover(home: Path, act: Act, service: str, reason: str) -> ExitCode:
 
     def plan(seen: HostState) -> Plan:
         if act is Act.RESTART:
-            return recovery.plan_restart(seen, _again(app, seen, settings, run, service), service)
+            return recovery.plan_restart(seen, _again(app, seen, settings, run, service, reason), service)
         if target is not None:
-            return plan_deploy(seen, _back(*target, seen, settings, run), settings.rollout)
-        return plan_deploy(seen, _again(app, seen, settings, run, service), settings.rollout)
+            return plan_deploy(seen, _back(*target, seen, settings, run, reason), settings.rollout)
+        return plan_deploy(seen, _again(app, seen, settings, run, service, reason), settings.rollout)
 
     lock = _lock(run, f"{act.value} of {service}: {reason}")
     member = Member(host, app, state, plan(state))
@@ -73,7 +72,7 @@ def _target(home: Path, state: HostState) -> tuple[Release, Application]:
     return chosen, made_of
 
 
-def _again(app: Application, state: HostState, settings: Settings, run: Run, service: str) -> Wanted:
+def _again(app: Application, state: HostState, settings: Settings, run: Run, service: str, reason: str) -> Wanted:
     """What runs, once more: one service gets a new container of the same image and configuration."""
     return Wanted(
         environment=settings.environment,
@@ -86,13 +85,14 @@ def _again(app: Application, state: HostState, settings: Settings, run: Run, ser
         renew=frozenset({service}),
         action="recovery",
         workstation=settings.host,
+        reason=reason,
     )
 
 
-def _back(target: Release, app: Application, state: HostState, settings: Settings, run: Run) -> Wanted:
+def _back(target: Release, app: Application, state: HostState, settings: Settings, run: Run, reason: str) -> Wanted:
     """The earlier release; the Nginx site stays as it is, it holds both colors of every service."""
     left = rollback.current(state)
-    wanted = _again(app, state, settings, run, "")
+    wanted = _again(app, state, settings, run, "", reason)
     return replace(wanted, action="rollback", renew=frozenset(), target=target.id, left=left.id if left else "")
 
 
@@ -103,7 +103,7 @@ def _prune(host: Host, app: Application, state: HostState, settings: Settings) -
     answer = host.run(script, timeout_seconds=PRUNE_SECONDS + journal.WAIT_SECONDS)
     if answer.status == locks.HELD_STATUS:
         raise locking.held(host.name, None, settings.environment, state.now)
-    _say(answer.last_words)
+    say(answer.last_words)
     return ExitCode.DONE if answer.ok else ExitCode.FAILED
 
 
@@ -119,11 +119,7 @@ def _lock(run: Run, reason: str) -> Lock:
 def _tell(event: Event) -> None:
     words = {Phase.STARTED: "…", Phase.DONE: "done", Phase.FAILED: "FAILED", Phase.UNDOING: "undoing"}
     detail = f": {event.detail}" if event.detail and event.phase is Phase.FAILED else ""
-    _say(f"{event.title} {words.get(event.phase, event.phase.value)}{detail}")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+    say(f"{event.title} {words.get(event.phase, event.phase.value)}{detail}")
 
 
 def _now() -> str:
@@ -133,7 +129,7 @@ def _now() -> str:
 def _exit_code(endings: list[Ending]) -> ExitCode:
     for ending in endings:
         if ending.error is not None:
-            print(ending.error, file=sys.stderr)
+            say(str(ending.error))
     results = {ending.summary.result for ending in endings}
     if results <= {*HostResult.changed(), HostResult.UNCHANGED}:
         return ExitCode.DONE

@@ -1,0 +1,68 @@
+"""The tasks that look after hosts all day: health, and the watchdog. Signatures and help only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.tasks import task
+
+from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
+
+
+@task(
+    help={
+        **WHERE,
+        "once": "look once; otherwise again every HEALTH_CHECK_INTERVAL, where there is a terminal",
+        "verbose": "every check with its answer and time, not only what is wrong",
+        "json": "one JSON object on stdout, once",
+    }
+)
+def health(
+    context: Any,
+    env: str | None = None,
+    hosts: str = "",
+    once: bool = False,
+    verbose: bool = False,
+    json: bool = False,
+) -> None:
+    """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
+    from fabfile.workflows.health import Request
+    from fabfile.workflows.health import health as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), once, verbose, json)))
+
+
+@task(help=WHERE)
+def install(context: Any, env: str | None = None, hosts: str = "") -> None:
+    """Put the watchdog on the hosts: it recovers the application while nobody looks."""
+    from fabfile.workflows.watchdog import Request
+    from fabfile.workflows.watchdog import install as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts))))
+
+
+@task(help=WHERE)
+def uninstall(context: Any, env: str | None = None, hosts: str = "") -> None:
+    """Take the watchdog away from the hosts."""
+    from fabfile.workflows.watchdog import Request
+    from fabfile.workflows.watchdog import uninstall as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts))))
+
+
+@task(help=COMMON | {"json": "one JSON object on stdout"})
+def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+    """Show each host's watchdog: whether it runs, when it looked last, what it recovered."""
+    from fabfile.workflows.watchdog import Request
+    from fabfile.workflows.watchdog import status as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), json=json)))
+
+
+@task(help=WHERE | {"lines": "how many lines of each host"})
+def logs(context: Any, env: str | None = None, hosts: str = "", lines: int = 100) -> None:
+    """Show what the watchdogs saw and did."""
+    from fabfile.workflows.watchdog import Request
+    from fabfile.workflows.watchdog import logs as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), lines=lines)))

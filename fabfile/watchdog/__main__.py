@@ -1,0 +1,32 @@
+"""The program's command line: `watch HOME`, `recover HOME ACT SERVICE REASON`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from fabfile.errors import ConfigError, RollingError
+from fabfile.model.watch import Act
+
+
+def main(words: list[str]) -> int:
+    """Do what the command line says; its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        if words[:1] == ["watch"] and len(words) == 2:
+            from fabfile.watchdog.watching import watch
+
+            return watch(Path(words[1]))
+        if words[:1] == ["recover"] and len(words) == 5:
+            from fabfile.watchdog.recovering import recover
+
+            return recover(Path(words[1]), Act(words[2]), words[3], words[4])
+        raise ConfigError("usage: watch HOME | recover HOME ACT SERVICE REASON")
+    except RollingError as error:
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""The watchdog on a lab host: it mends what it can, stops where it cannot, and survives what happens to itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site, wait_until
+
+pytestmark = pytest.mark.xdist_group("watchdog")
+
+LOG = "/var/lib/memoryark/watchdog/log"
+
+
+@pytest.fixture
+def web1(site: Site) -> Iterator[Host]:
+    """The first host with a watchdog that looks every second, without memory of earlier tests."""
+    host = site.lab.hosts[0]
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert code == 0, output
+    yield host
+    code, output = site.run("monitor.uninstall", "--hosts", "web1")
+    assert code == 0, output
+
+
+def log(host: Host) -> str:
+    """What the watchdog said so far."""
+    return host.sh(f"cat {LOG}").stdout
+
+
+def container(site: Site, host: Host, service: str = "backend") -> str:
+    """The container of the service that runs."""
+    return next(name for name, runs in site.running(host).items() if runs and service in name)
+
+
+def process(name: str) -> str:
+    """Shell text: the process of a container."""
+    return f"$(podman inspect --format '{{{{.State.Pid}}}}' {name})"
+
+
+def said(host: Host, text: str, seconds: float = 60) -> None:
+    """Wait until the log has the text."""
+    wait_until(lambda: text in log(host), f"{text!r} in the watchdog's log", seconds)
+
+
+def answers(host: Host, command: str, expected: str) -> bool:
+    """Whether the deploy user's command prints this."""
+    return host.sh(command, user="deploy").stdout.strip() == expected
+
+
+def serves(site: Site, host: Host, version: str) -> bool:
+    """Whether a visitor gets this version."""
+    try:
+        return site.version(host) == version
+    except (OSError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize("how", ["stopped", "hangs"])
+def test_watchdog_container_that_is_down_is_restarted(site: Site, web1: Host, how: str) -> None:
+    name = container(site, web1)
+    web1.sh(f"podman stop -t 1 {name}" if how == "stopped" else f"kill -STOP {process(name)}", user="deploy")
+
+    said(web1, "restart backend: done")
+
+    assert serves(site, web1, "v1")
+    assert container(site, web1) == name
+    code, output = site.run("history", "--hosts", "web1", "--json")
+    newest = json.loads(output)["hosts"][0]["releases"][-1]
+    assert (code, newest["action"], newest["owner"], newest["outcome"]) == (0, "recovery", "watchdog", "good")
+
+
+def test_watchdog_container_that_a_restart_does_not_mend_is_made_anew(site: Site, web1: Host) -> None:
+    """A missing container cannot be restarted: the second recovery starts the same release in a new one."""
+    web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
+
+    said(web1, "redeploy backend: done", 90)
+
+    assert serves(site, web1, "v1")
+
+
+def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Host) -> None:
+    site.edit_env(FRESH_RELEASE="10m", HEALTH_CHECK_INTERVAL="5s")
+    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
+    assert site.deploy("v2", "--hosts", "web1")[0] == 0
+    name = container(site, web1)
+    restarts = f"podman inspect --format '{{{{.State.Running}}}} {{{{.RestartCount}}}}' {name}"
+    for expected in ("true 1", "true 2"):
+        web1.sh(f"kill -9 {process(name)}", user="deploy")
+        wait_until(partial(answers, web1, restarts, expected), "Podman's own restart")
+
+    said(web1, "roll back backend: done", 90)
+
+    assert serves(site, web1, "v1")
+    code, output = site.run("rollback", "--hosts", "web1")
+    assert (code, "no earlier good release" in output) == (3, True), output
+
+
+def test_watchdog_gives_up_after_its_limit_and_begins_again_when_all_is_well(site: Site, web1: Host) -> None:
+    site.edit_env(RECOVERY_LIMIT="1")
+    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
+    web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
+
+    said(web1, "give up: ")
+
+    assert log(web1).count("take the lock …") == 1
+    code, output = site.run("monitor.status", "--hosts", "web1", "--json")
+    assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
+    assert site.deploy("v1", "--hosts", "web1")[0] == 0
+    said(web1, "all is well")
+    wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "hope")
+
+
+def test_watchdog_waits_while_a_person_holds_the_lock(site: Site, web1: Host) -> None:
+    assert site.run("lock.acquire", "--hosts", "web1", "--reason", "looking myself")[0] == 0
+    name = container(site, web1)
+    web1.sh(f"podman stop -t 1 {name}", user="deploy")
+    said(web1, "nothing: the lock is held: ")
+    assert not site.running(web1)[name]
+
+    assert site.run("lock.release", "--hosts", "web1")[0] == 0
+
+    said(web1, "restart backend: done")
+
+
+def test_watchdog_that_is_killed_comes_back_and_a_second_one_refuses_to_run(site: Site, web1: Host) -> None:
+    pid = "systemctl --user show -P MainPID memoryark-watchdog"
+    before = web1.sh(pid, user="deploy").stdout
+    web1.sh(f"kill -9 $({pid})", user="deploy")
+    wait_until(lambda: web1.sh(pid, user="deploy").stdout not in {before, "0\n"}, "another watchdog")
+
+    again = "timeout 20 python3 -I /var/lib/memoryark/watchdog/watchdog.pyz watch /var/lib/memoryark 2>&1; echo $?"
+    wait_until(lambda: log(web1).count("watching memoryark") == 2, "its first words")
+    second = web1.sh(again, user="deploy").stdout
+
+    assert "another watchdog of memoryark runs on this host" in second
+    assert second.endswith("4\n")
+
+
+def test_watchdog_is_replaced_while_it_runs_and_the_same_again_changes_nothing(site: Site, web1: Host) -> None:
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert (code, "nothing changed" in output) == (0, True), output
+    site.edit_env(HEALTH_CHECK_INTERVAL="2s")
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert (code, "replaced" in output) == (0, True), output
+    said(web1, "every 2 s")
+
+
+def test_watchdog_after_a_reboot_watches_again(site: Site, web1: Host) -> None:
+    web1.reboot()
+    wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)
+    wait_until(lambda: serves(site, web1, "v1"), "the application after the boot", 90)
+
+
+def test_watchdog_on_a_host_without_python_is_refused_and_nothing_changed(site: Site) -> None:
+    host = site.lab.hosts[1]
+    host.sh("mv /usr/bin/python3 /usr/bin/python3.away")
+    try:
+        code, output = site.run("monitor.install", "--hosts", "web2")
+    finally:
+        host.sh("mv /usr/bin/python3.away /usr/bin/python3")
+    assert (code, "needs python3 of at least 3.10" in output) == (3, True), output
+    assert host.sh("ls /var/lib/memoryark/watchdog 2>&1 || :").stdout.count("No such file") == 1
