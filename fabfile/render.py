@@ -70,11 +70,13 @@ def watchdog_program() -> bytes:
         )
         for path in sorted(_packed_sources()):
             _pack(archive, f"fabfile/{path.relative_to(_HERE)}", path.read_text(encoding="utf-8"))
+        for path in sorted((TEMPLATES / "notify").rglob("*.*")):
+            _pack(archive, f"fabfile/templates/{path.relative_to(TEMPLATES)}", path.read_text(encoding="utf-8"))
     return packed.getvalue()
 
 
 def _packed_sources() -> list[Path]:
-    folders = ("model", "commands", "plans", "watchdog")
+    folders = ("model", "commands", "plans", "notify", "watchdog")
     remote = ("__init__", "execute", "host", "local_host", "locking", "observe", "rollout")
     return [
         _HERE / "__init__.py",

@@ -122,14 +122,15 @@ def log(app: Application, lines: int) -> Script:
     return direct(f"if [ -e {path} ]; then tail -n {lines} {path}; else echo 'no watchdog has run here'; fi")
 
 
-def act(home: str, app: str, act: Act, service: str, reason: str) -> Script:
+def act(home: str, app: str, act: Act, service: str, seconds: float, reason: str) -> Script:
     """Run one recovery as a unit of its own, outside the watchdog's limits and life, and wait for its end.
 
-    It writes into the watchdog's log. Source: systemd-run(1): `--wait` gives the unit's exit status, `--collect` forgets
+    `seconds` is how long the trouble has lasted. It writes into the watchdog's log. Source: systemd-run(1): `--wait` gives the unit's exit status, `--collect` forgets
     a failed one.
     """
     program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, act.value, service]
+    program += [f"{seconds:.0f}", reason]
     log = f"append:{home}/watchdog/log"
     rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
     unit = ["--unit", f"{app}-recovery", *(f"--property={rule}" for rule in rules)]
-    return direct(words("systemd-run", "--user", "--quiet", "--wait", "--collect", *unit, *program, reason))
+    return direct(words("systemd-run", "--user", "--quiet", "--wait", "--collect", *unit, *program))

@@ -71,13 +71,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The run of looks at one service: consecutive bad ones and good ones, crashes and recoveries in this trouble."""
+    """The run of looks at one service: consecutive bad ones and good ones, crashes and recoveries in this trouble.
+
+    `since` is when the trouble began, None without one.
+    """
 
     service: str
     bad: int = 0
     crashes: int = 0
     good: int = 0
     tried: int = 0
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,10 @@ class Act(str, Enum):
     ROLL_BACK = "roll back"
     PRUNE = "prune"
     GIVE_UP = "give up"
+
+
+#: The acts that change what serves; each has a line in the history and counts against the limit.
+RECOVERIES = frozenset({Act.RESTART, Act.REDEPLOY, Act.ROLL_BACK})
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,17 @@ from fabfile.model.notice import Notice, Occasion, Severity
 
 @dataclass(frozen=True)
 class Alert:
-    """One check that fails on one host now; `level` stands in the place of the usual severity."""
+    """One check that fails on one host now; `level` stands in the place of the usual severity.
+
+    `given_up`: nobody but a person mends it; an alert that becomes so is told again.
+    """
 
     host: str
     check: str
     cause: str = ""
     next_command: str = ""
     level: Severity | None = None
+    given_up: bool = False
 
     @property
     def key(self) -> str:
@@ -45,6 +49,9 @@ class Held:
     times: int = 0
     open: bool = True
 
+
+#: What the first message of an alert is, by whether recovery was given up.
+_FIRST = {False: Occasion.CHECK_FAILING, True: Occasion.RECOVERY_GIVEN_UP}
 
 #: Alerts by their key.
 Memory = Mapping[str, Held]
@@ -73,10 +80,11 @@ class Holding:
         if held is None or not held.open:
             times = held.times + 1 if held else 0
             kept[alert.key] = held = Held(quiet, self._thread(alert, now), now, now, now, times)
-            return self._notice(Occasion.CHECK_FAILING, held, now, alert.cause)
-        again = now - held.told_at >= self.repeat_seconds
+            return self._notice(_FIRST[alert.given_up], held, now, alert.cause)
+        worse = alert.given_up and not held.alert.given_up
+        again = worse or now - held.told_at >= self.repeat_seconds
         kept[alert.key] = held = replace(held, alert=quiet, seen_at=now, told_at=now if again else held.told_at)
-        return self._notice(Occasion.CHECK_AGAIN, held, now, alert.cause) if again else None
+        return self._notice(_FIRST[True] if worse else Occasion.CHECK_AGAIN, held, now, alert.cause) if again else None
 
     def _is_away(self, kept: dict[str, Held], key: str, now: float) -> Notice | None:
         held = kept[key]

@@ -110,6 +110,7 @@ class _Words:
             ("hosts", self._listed([self.line(host) for host in notice.hosts], ", ")),
             ("who", self.line(notice.who)),
             ("check", self.line(notice.check)),
+            ("done", self._words.get(notice.target, "") if notice.occasion.subject == "recovery" else ""),
             ("passages", self._listed([self._passage(one) for one in notice.passages], "\n")),
             ("results", self._listed([f"{host}: {self._result(one.name)}" for host, one in notice.results], "\n")),
             ("release", self.line(notice.thread) if run else ""),
@@ -119,7 +120,7 @@ class _Words:
         if notice.cause:
             yield Field(self._words["cause"], self.text(notice.cause), verbatim=True)
         if notice.next_command:
-            label = "back" if notice.occasion.turn == "done" else "next"
+            label = "back" if run and notice.occasion.turn == "done" else "next"
             yield Field(self._words[label], self.text(notice.next_command), verbatim=True)
 
     def _passage(self, passage: Passage) -> str:

@@ -47,7 +47,7 @@ def _looked(memory: Memory, look: Look, rules: WatchRules, now: float) -> Memory
     if memory.release != look.release:
         memory = Memory(release=look.release, recoveries=memory.recoveries, pruned_at=memory.pruned_at)
     ill = {trouble.service: trouble for trouble in look.troubles}
-    pulses = tuple(_counted(memory.pulse(name), ill.get(name), rules) for name in look.services)
+    pulses = tuple(_counted(memory.pulse(name), ill.get(name), rules, now) for name in look.services)
     well = all(pulse.good >= rules.failures for pulse in pulses)
     return replace(
         memory,
@@ -57,19 +57,20 @@ def _looked(memory: Memory, look: Look, rules: WatchRules, now: float) -> Memory
     )
 
 
-def _counted(pulse: Pulse, trouble: Trouble | None, rules: WatchRules) -> Pulse:
+def _counted(pulse: Pulse, trouble: Trouble | None, rules: WatchRules, now: float) -> Pulse:
     """One more look. Crashes and what was tried are forgotten after a whole run of good looks: flapping is one trouble.
 
     Podman starts a crashed container itself, so that looks between two crashes are good ones: crashes have a count of
     their own.
     """
+    if trouble is not None and pulse.since is None:
+        pulse = replace(pulse, since=now)
     if trouble is not None and trouble.ailment is Ailment.CRASHING:
         return replace(pulse, bad=0, good=0, crashes=pulse.crashes + trouble.crashes)
     if trouble is not None:
         return replace(pulse, bad=pulse.bad + trouble.misses, good=0)
     good = pulse.good + 1
-    calm = good >= rules.failures
-    return replace(pulse, bad=0, good=good, crashes=0 if calm else pulse.crashes, tried=0 if calm else pulse.tried)
+    return Pulse(pulse.service, good=good) if good >= rules.failures else replace(pulse, bad=0, good=good)
 
 
 def _count(pulse: Pulse) -> int:

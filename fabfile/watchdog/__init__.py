@@ -6,5 +6,8 @@ The rules are `plans.watch`, the commands are those of every other run, and it t
     keeping     its files: settings, memory, what runs
     seeing      from one look to what it means for recovery
     recovering  one recovery as a run of its own
+    alerting    what of a look people are told
+    telling     which alerts are told now
+    outbox      messages on their way
     watching    the loop
 """

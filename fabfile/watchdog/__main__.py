@@ -1,4 +1,4 @@
-"""The program's command line: `watch HOME`, `recover HOME ACT SERVICE REASON`."""
+"""The program's command line: `watch HOME`, `recover HOME ACT SERVICE SECONDS REASON`, `tell HOME`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ def main(words: list[str]) -> int:
             from fabfile.watchdog.watching import watch
 
             return watch(Path(words[1]))
-        if words[:1] == ["recover"] and len(words) == 5:
+        if words[:1] == ["recover"] and len(words) == 6:
             from fabfile.watchdog.recovering import recover
 
-            return recover(Path(words[1]), Act(words[2]), words[3], words[4])
-        raise ConfigError("usage: watch HOME | recover HOME ACT SERVICE REASON")
+            return recover(Path(words[1]), Act(words[2]), words[3], float(words[4]), words[5])
+        if words[:1] == ["tell"] and len(words) == 2:
+            from fabfile.watchdog.outbox import tell
+
+            return tell(Path(words[1]))
+        raise ConfigError("usage: watch HOME | recover HOME ACT SERVICE SECONDS REASON | tell HOME")
     except RollingError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from fabfile.commands import definition, record
 from fabfile.commands.form import plain, typed
 from fabfile.errors import ConfigError
-from fabfile.model import Application, Release, Rollout
+from fabfile.model import Application, Channels, Release, Rollout
 from fabfile.model.watch import Memory, WatchRules
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -27,6 +28,7 @@ class Settings:
     environment: str
     rules: WatchRules
     rollout: Rollout
+    channels: Channels = field(default=Channels(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,32 @@ def load(home: Path) -> Settings:
     return found
 
 
-def remember(home: Path, memory: Memory) -> None:
-    """Keep the memory, whole or not at all."""
-    path = directory(home) / "memory.json"
+def keep(path: Path, content: str) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(plain(_Kept(_boot(), memory))), encoding="utf-8")
+    new.write_text(content, encoding="utf-8")
     new.replace(path)
+
+
+def text(path: Path) -> str:
+    """What a file has; '' for one that is not there."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def remember(home: Path, memory: Memory) -> None:
+    """Keep the memory; on a full disk it is kept in this process alone."""
+    with suppress(OSError):
+        keep(directory(home) / "memory.json", json.dumps(plain(_Kept(_boot(), memory))))
 
 
 def recall(home: Path) -> Memory:
     """The memory of this boot; an empty one after a boot, or where the file says nothing sensible."""
     try:
-        kept: _Kept = typed(_Kept, json.loads((directory(home) / "memory.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+        kept: _Kept = typed(_Kept, json.loads(text(directory(home) / "memory.json")))
+    except (ValueError, TypeError, KeyError):
         return Memory()
     return kept.memory if kept.boot == _boot() else Memory()
 
@@ -109,6 +124,7 @@ def defined(home: Path, release: str) -> Application | None:
 
 
 def say(text: str) -> None:
-    """Lines of the log, each with the UTC time."""
-    for line in text.splitlines():
-        print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} {line}", flush=True)
+    """Lines of the log, each with the UTC time; a full disk takes none, and is no reason to stop."""
+    with suppress(OSError):
+        for line in text.splitlines():
+            print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} {line}", flush=True)

@@ -15,10 +15,11 @@ from fabfile.commands import lock as locks
 from fabfile.commands.gone import Mode
 from fabfile.commands.shell import Script
 from fabfile.errors import ExitCode, LockHeld, PreflightError
-from fabfile.model import Application, Event, HostResult, HostState, Lock, Phase, Release
+from fabfile.model import Application, Event, HostResult, HostState, Lock, Notice, Occasion, Phase, Release
 from fabfile.model.watch import Act
 from fabfile.plans import opening, recovery, retention, rollback
 from fabfile.plans.deploy import plan_deploy
+from fabfile.plans.passages import passages
 from fabfile.plans.preflight import Finding
 from fabfile.plans.step import Plan
 from fabfile.plans.wanted import Wanted
@@ -27,15 +28,20 @@ from fabfile.remote.execute import Run
 from fabfile.remote.host import Host
 from fabfile.remote.local_host import LocalHost
 from fabfile.remote.rollout import Ending, Member, roll_out
-from fabfile.watchdog import keeping
+from fabfile.watchdog import keeping, outbox
 from fabfile.watchdog.keeping import Settings, say
 
 OWNER = "watchdog"
 PRUNE_SECONDS = 600.0
+#: How soon a service's next restart is told of.
+TOLD_AGAIN_SECONDS = 3600.0
 
 
-def recover(home: Path, act: Act, service: str, reason: str) -> ExitCode:
-    """Do what was decided. Raises RollingError when nothing was begun."""
+def recover(home: Path, act: Act, service: str, seconds: float, reason: str) -> ExitCode:
+    """Do what was decided about a trouble that has lasted so many seconds, and have people told.
+
+    Raises RollingError when nothing was begun.
+    """
     settings = keeping.load(home)
     found = keeping.running(home, keeping.history(home))
     if found is None:
@@ -47,6 +53,7 @@ def recover(home: Path, act: Act, service: str, reason: str) -> ExitCode:
         return _prune(host, app, state, settings)
     target = _target(home, state) if act is Act.ROLL_BACK else None
     run = _run(settings)
+    began = run.clock()
 
     def plan(seen: HostState) -> Plan:
         if act is Act.RESTART:
@@ -58,7 +65,35 @@ def recover(home: Path, act: Act, service: str, reason: str) -> ExitCode:
     lock = _lock(run, f"{act.value} of {service}: {reason}")
     member = Member(host, app, state, plan(state))
     endings = roll_out([member], lock, {}, lambda _, seen: plan(seen), settings.rollout, run)
-    return _exit_code(endings)
+    code = _exit_code(endings)
+    if code is ExitCode.DONE:
+        _tell_people(home, settings, member.plan, act, service, seconds + run.clock() - began, reason)
+    return code
+
+
+def _tell_people(
+    home: Path, settings: Settings, plan: Plan, act: Act, service: str, seconds: float, reason: str
+) -> None:
+    """One message for a recovery that helped; what is restarted again and again is not told each time."""
+    rolled_back = act is Act.ROLL_BACK
+    if not rolled_back and not outbox.first_lately(home, service, TOLD_AGAIN_SECONDS):
+        return
+    notice = Notice(
+        Occasion.RECOVERY_DONE,
+        settings.app,
+        settings.environment,
+        plan.release,
+        time.time(),
+        hosts=(settings.host,),
+        who=OWNER,
+        target=act.value,
+        check=service,
+        passages=tuple(passages([plan])) if rolled_back else (),
+        seconds=seconds,
+        cause=reason,
+        next_command=f"inv history --env {settings.environment} --hosts {settings.host}",
+    )
+    outbox.put(home, notice, settings.channels)
 
 
 def _target(home: Path, state: HostState) -> tuple[Release, Application]:

@@ -55,7 +55,9 @@ def _trouble(service: str, report: HealthReport, failed: Mapping[str, Check], be
         if check is not None:
             return Trouble(service, ailment, f"{check.name}: {check.detail}")
     live = report.state.container(service, report.state.active_color(service))
-    crashes = live.restarts - before.get(f"{live.name} {live.release}", live.restarts) if live else 0
+    # A container that came while the watchdog watched began with none; of the very first look nothing is known.
+    unseen = 0 if before or live is None else live.restarts
+    crashes = live.restarts - before.get(f"{live.name} {live.release}", unseen) if live else 0
     if live is not None and crashes > 0:
         return Trouble(service, Ailment.CRASHING, f"{live.name} crashed, Podman restarted it", crashes)
     check = failed.get(f"{service} nginx")

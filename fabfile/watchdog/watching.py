@@ -13,11 +13,13 @@ from fabfile.commands import health, verdict
 from fabfile.commands import watchdog as commands
 from fabfile.errors import ExitCode, LockHeld, RollingError
 from fabfile.model import Application, HealthReport
-from fabfile.model.watch import Act, Ailment, Decision, Look, Memory
+from fabfile.model.watch import RECOVERIES, Act, Ailment, Decision, Look, Memory
 from fabfile.plans.watch import decide, recovered
 from fabfile.remote.local_host import LocalHost
 from fabfile.watchdog import keeping, seeing
 from fabfile.watchdog.keeping import Settings, say
+from fabfile.watchdog.outbox import Sender
+from fabfile.watchdog.telling import Telling
 
 #: How long one look may take: a database that is read through is the longest part.
 LOOK_SECONDS = 180.0
@@ -25,8 +27,6 @@ LOOK_SECONDS = 180.0
 PULSE_SECONDS, AGAIN_SECONDS = 3.0, 1.0
 #: The log is cut to its newer half beyond this.
 LONGEST_LOG = 1_000_000
-
-_RECOVERIES = {Act.RESTART, Act.REDEPLOY, Act.ROLL_BACK}
 
 
 def watch(home: Path) -> ExitCode:
@@ -54,10 +54,16 @@ class Watchdog:
         self._memory = keeping.recall(home)
         self._restarts: seeing.Restarts = {}
         self._app: Application | None = None
+        self._telling, self._sender = Telling(home, settings), Sender(home)
         self._said = self._missed = ""
 
     def once(self) -> float:
-        """Look once, do what follows; the seconds until the next look."""
+        """Look once, do what follows, have it told; the seconds until the next look."""
+        pause = self._once()
+        self._sender.send(self._clock())
+        return pause
+
+    def _once(self) -> float:
         self._trim_log()
         (keeping.directory(self._home) / "alive").touch()
         releases = keeping.history(self._home)
@@ -70,6 +76,7 @@ class Watchdog:
             report = self._look(self._app)
         except (RollingError, ValueError) as error:
             self._tell(f"the host could not be looked at: {error}")
+            self._telling.blind(str(error))
             return self._settings.rules.interval_seconds
         look = seeing.look(self._app, report, self._restarts, releases, self._settings.rules, self._missed)
         self._missed = ""
@@ -77,7 +84,8 @@ class Watchdog:
         memory, decision = decide(self._memory, look, self._settings.rules, self._clock())
         self._remember(memory)
         self._tell(f"{decision.act.value}: {decision.reason}" if decision.reason else "all is well")
-        if decision.act in {*_RECOVERIES, Act.PRUNE}:
+        self._telling.looked(report, look, decision, memory)
+        if decision.act in {*RECOVERIES, Act.PRUNE}:
             self._act(decision)
         return self._pause(look)
 
@@ -103,7 +111,9 @@ class Watchdog:
 
     def _act(self, decision: Decision) -> None:
         app = self._settings.app
-        script = commands.act(str(self._home), app, decision.act, decision.service, decision.reason)
+        since = self._memory.pulse(decision.service).since
+        seconds = self._clock() - since if since is not None else 0.0
+        script = commands.act(str(self._home), app, decision.act, decision.service, seconds, decision.reason)
         try:
             answer = self._host.run(script, timeout_seconds=commands.RECOVERY_SECONDS)
             code = answer.status
@@ -111,7 +121,7 @@ class Watchdog:
             self._tell(str(error))
             code = int(ExitCode.FAILED)
         self._tell(f"{decision.act.value} {decision.service}: {'done' if code == 0 else f'failed ({code})'}")
-        if decision.act in _RECOVERIES and code != ExitCode.LOCKED:
+        if decision.act in RECOVERIES and code != ExitCode.LOCKED:
             self._remember(recovered(self._memory, decision.service, self._clock()))
 
     def _remember(self, memory: Memory) -> None:

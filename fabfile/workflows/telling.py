@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from fabfile import render
 from fabfile.errors import ExitCode
-from fabfile.model import Channels, Environment, HostResult, Image, Notice, Occasion, Passage, Summary
+from fabfile.model import Channels, Environment, HostResult, Notice, Occasion, Summary
 from fabfile.notify import Delivery, Sending, begin
+from fabfile.plans.passages import passages, short
 from fabfile.plans.step import Change, Plan
 from fabfile.remote.execute import Run
 from fabfile.remote.rollout import Ending, Member
@@ -97,46 +98,11 @@ def problems(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{one.channel} was not told: {one.error}" for one in deliveries if not one.ok))
 
 
-def passages(plans: Sequence[Plan]) -> Iterator[Passage]:
-    """What changes from what to what, hosts that change alike together."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for plan in plans:
-        for one in _changes(plan):
-            found.setdefault(one, []).append(plan.host)
-    for (what, before, after), hosts in found.items():
-        yield Passage(what, before, after, () if len(hosts) == len(plans) else tuple(hosts))
-
-
-def _changes(plan: Plan) -> Iterator[tuple[str, str, str]]:
-    if plan.result is HostResult.RESTORED and plan.record:
-        yield "data", "", plan.record.target
-    for service in plan.services:
-        if service.change is not Change.KEEP:
-            yield service.service, *_ways(service.current, service.wanted)
-
-
-def _ways(before: Image | None, after: Image) -> tuple[str, str]:
-    """Two images by what tells them apart: tags, else whole references, else digests."""
-    if before is None:
-        return "", after.reference
-    if before.repository != after.repository:
-        return before.reference, after.reference
-    if before.tag != after.tag:
-        return before.tag or _short(before), after.tag or _short(after)
-    if before.digest == after.digest:
-        return after.tag or _short(after), after.tag or _short(after)
-    return f"{before.tag} {_short(before)}".strip(), f"{after.tag} {_short(after)}".strip()
-
-
-def _short(image: Image) -> str:
-    return image.digest.removeprefix("sha256:")[:12]
-
-
 def _target(plans: Sequence[Plan]) -> str:
     """What the run brings, in a word: the tags of what changes, or a backup; '' when no service changes."""
     restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
     wanted = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
-    return ", ".join(dict.fromkeys(restored or [image.tag or _short(image) for image in wanted]))
+    return ", ".join(dict.fromkeys(restored or [image.tag or short(image) for image in wanted]))
 
 
 def _causes(endings: Sequence[Ending]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def _interval(environment: Environment) -> str:
 
 def _files(environment: Environment, target: Target, program: bytes) -> watchdog.Files:
     app = target.application
-    settings = keeping.Settings(app.name, target.name, environment.name, app.watch, environment.rollout)
+    settings = keeping.Settings(app.name, target.name, environment.name, app.watch, environment.rollout, app.channels)
     return watchdog.Files(program, keeping.dump(settings), render.watchdog_unit(app))
 
 

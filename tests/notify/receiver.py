@@ -40,10 +40,11 @@ class Receiver:
     judge: Callable[[Received], str] = lambda _: ""
     port: int = 0
     scheme: str = "http"
+    address: str = "127.0.0.1"
     requests: list[Received] = field(default_factory=list)
 
     def url(self, path: str = "/services/T00000001/B00000001/q7Zk1m9pX2vB8nW4sL6t") -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://{self.address}:{self.port}{path}"
 
     def answer(self, request: Received) -> Reply:
         self.requests.append(request)
@@ -55,10 +56,13 @@ class Receiver:
 
 @contextmanager
 def receiving(
-    *replies: Reply, judge: Callable[[Received], str] = lambda _: "", tls: ssl.SSLContext | None = None
+    *replies: Reply,
+    judge: Callable[[Received], str] = lambda _: "",
+    tls: ssl.SSLContext | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[Receiver]:
-    """A receiver that listens while the block runs."""
-    receiver = Receiver(replies or (GOOD,), judge, scheme="https" if tls else "http")
+    """A receiver that listens at the address while the block runs."""
+    receiver = Receiver(replies or (GOOD,), judge, scheme="https" if tls else "http", address=address)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -82,7 +86,7 @@ def receiving(
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that goes away is what some tests are about."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((address, 0), Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     receiver.port = server.server_address[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -151,3 +152,11 @@ def test_memory_survives_a_restart_without_causes() -> None:
 @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '[{"alert": {}}]', "[[]]", '{"a": 1}', "\0"])
 def test_memory_that_is_damaged_is_none(text: str) -> None:
     assert load(text) == {}
+
+
+def test_hold_alert_that_becomes_a_persons_is_told_at_once_and_resolved_once() -> None:
+    given_up = replace(BACKEND, given_up=True)
+    looks = [(0, [BACKEND]), (30, [given_up]), (60, [given_up]), (300, []), (330, [])]
+
+    assert told(*looks) == [(0, FAILING), (30, Occasion.RECOVERY_GIVEN_UP), (300, RESOLVED)]
+    assert told((0, [given_up]), (30, [given_up])) == [(0, Occasion.RECOVERY_GIVEN_UP)]

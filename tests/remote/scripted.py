@@ -6,12 +6,12 @@ import base64
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fabfile.commands import state
 from fabfile.commands.shell import Script, script
-from fabfile.model import Event, HostState, Lock, Outcome, Phase, Release, Rollout
-from fabfile.plans.step import Plan, Step
+from fabfile.model import Color, Event, HostState, Image, Lock, Outcome, Phase, Release, Rollout
+from fabfile.plans.step import Change, Plan, ServicePlan, Step
 from fabfile.remote.execute import Run
 from fabfile.remote.host import Answer
 from fabfile.remote.rollout import Member
@@ -136,3 +136,12 @@ def never(member: Member, state: HostState) -> Plan:
 
 def rollout(batch: str = "100%") -> Rollout:
     return Rollout(batch=batch, lease_seconds=60)
+
+
+OLD = Image("registry.test:5000/shop/backend", "v1", "sha256:" + "1" * 64)
+NEW = Image("registry.test:5000/shop/backend", "v2", "sha256:" + "2" * 64)
+
+
+def replacing(host: str, before: Image | None = OLD, after: Image = NEW) -> Plan:
+    change = Change.REPLACE if before else Change.FIRST
+    return replace(three_steps(host), services=(ServicePlan("backend", change, after, Color.GREEN, before),))

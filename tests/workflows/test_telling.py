@@ -13,19 +13,16 @@ import pytest
 
 from fabfile.commands import lock
 from fabfile.errors import ExitCode, HostUnreachable, LockHeld
-from fabfile.model import Channels, Color, Environment, Hook, HostResult, Image, Outcome, Release, Severity, Target
-from fabfile.plans.step import Change, Plan, ServicePlan
+from fabfile.model import Channels, Environment, Hook, Severity, Target
+from fabfile.plans.step import Plan
 from fabfile.remote.host import Answer
 from fabfile.remote.rollout import Member
 from fabfile.report import choose
 from fabfile.workflows.rolling import Roll, Story
-from fabfile.workflows.telling import passages
 from tests.commands.sample import application
 from tests.notify.receiver import Receiver, closed_port, receiving, silent
-from tests.remote.scripted import Scene, nothing, three_steps
+from tests.remote.scripted import Scene, nothing, replacing
 
-OLD = Image("registry.test:5000/shop/backend", "v1", "sha256:" + "1" * 64)
-NEW = Image("registry.test:5000/shop/backend", "v2", "sha256:" + "2" * 64)
 STORY = Story(
     action="deploy",
     reason="deploy v2",
@@ -50,11 +47,6 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 def receiver() -> Iterator[Receiver]:
     with receiving() as found:
         yield found
-
-
-def replacing(host: str, before: Image | None = OLD, after: Image = NEW) -> Plan:
-    change = Change.REPLACE if before else Change.FIRST
-    return replace(three_steps(host), services=(ServicePlan("backend", change, after, Color.GREEN, before),))
 
 
 def environment(channels: Channels, *hosts: str) -> Environment:
@@ -198,38 +190,3 @@ def test_roll_of_another_kind_tells_its_own_words(action: str, scene: Scene, rec
     rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), story=replace(STORY, action=action))
 
     assert events(receiver) == [f"{action} done", f"{action} started"]
-
-
-def test_passages_hosts_that_change_alike_stand_together() -> None:
-    other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
-    found = list(passages([replacing("web1"), replacing("web2"), replacing("web3", other)]))
-
-    assert [(one.before, one.after, one.hosts) for one in found] == [
-        ("v1", "v2", ("web1", "web2")),
-        ("v0", "v2", ("web3",)),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "ways"),
-    [
-        (None, NEW, ("", "registry.test:5000/shop/backend:v2")),
-        (OLD, Image("elsewhere/backend", "v2"), ("registry.test:5000/shop/backend:v1", "elsewhere/backend:v2")),
-        (OLD, OLD.with_digest("sha256:" + "3" * 64), (f"v1 {'1' * 12}", f"v1 {'3' * 12}")),
-        (OLD, OLD, ("v1", "v1")),
-        (replace(OLD, tag=""), NEW, ("1" * 12, "v2")),
-    ],
-)
-def test_passages_images_are_told_apart(before: Image | None, after: Image, ways: tuple[str, str]) -> None:
-    (found,) = passages([replacing("web1", before, after)])
-
-    assert (found.before, found.after) == ways
-
-
-def test_passages_of_a_restore_name_the_backup() -> None:
-    record = Release("r2", "", "restore", Outcome.GOOD, (), target="20261122T020000Z-ab12cd")
-    plan = replace(three_steps(), result=HostResult.RESTORED, record=record)
-
-    (found,) = passages([plan])
-
-    assert (found.what, found.after) == ("data", "20261122T020000Z-ab12cd")

@@ -1,0 +1,122 @@
+"""What people are told by the watchdog of a real host: a recovery, a page, an alert and its end, each once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site, wait_until
+from tests.notify.receiver import Receiver, receiving, slack
+
+pytestmark = pytest.mark.xdist_group("watchdog-messages")
+
+PLACE = "/var/lib/memoryark/watchdog"
+BACKUPS = "/home/deploy/backups/database"
+
+
+@pytest.fixture
+def web1(site: Site) -> Iterator[Host]:
+    host = site.lab.hosts[0]
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
+    yield host
+    code, output = site.run("monitor.uninstall", "--hosts", "web1")
+    assert code == 0, output
+
+
+def own_address(host: Host) -> str:
+    """This machine's address as the host reaches it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect((host.address, 9))
+        return str(one.getsockname()[0])
+
+
+def install(site: Site, chat: Receiver, hook: Receiver, **more: str) -> None:
+    """Put the watchdog in place, with these channels."""
+    site.edit_env(SLACK_WEBHOOK=chat.url(), WEBHOOK_URL=hook.url("/hook"), **more)
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert code == 0, output
+
+
+def events(hook: Receiver) -> list[str]:
+    """What was told so far of checks and recoveries."""
+    found = [request.json for request in hook.requests]
+    return [f"{one['event']}: {one['check']}" for one in found if one["check"]]
+
+
+def told(hook: Receiver, *expected: str, seconds: float = 90) -> None:
+    """Wait until so many messages came, and compare."""
+    wait_until(lambda: len(events(hook)) >= len(expected), f"the messages {expected}", seconds)
+    assert events(hook) == list(expected)
+
+
+def containers(host: Host) -> str:
+    """Each container and since when it runs."""
+    return host.sh("podman ps --no-trunc --format '{{.ID}} {{.StartedAt}}'", user="deploy").stdout
+
+
+def kill(site: Site, host: Host) -> None:
+    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    host.sh(f"podman stop -t 0 {name}", user="deploy")
+
+
+def test_recovery_is_told_once_and_not_again_within_the_hour(site: Site, web1: Host) -> None:
+    address = own_address(web1)
+    with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
+        install(site, chat, hook)
+        kill(site, web1)
+        told(hook, "recovery done: backend")
+        message = hook.requests[0].json
+        kill(site, web1)
+        wait_until(lambda: web1.sh(f"cat {PLACE}/log").stdout.count("restart backend: done") == 2, "another recovery")
+
+    assert events(hook) == ["recovery done: backend"]
+    assert "its container was started again" in message["message"]
+    assert "backend container: " in message["cause"]
+    assert (message["who"], message["hosts"], message["severity"]) == ("watchdog", ["web1"], "warning")
+    assert message["next_command"] == f"inv history --env {site.lab.name} --hosts web1"
+    assert [request.json["text"].count("Recovered: backend on web1") for request in chat.requests] == [1]
+    assert chat.url() not in web1.sh(f"cat {PLACE}/log").stdout
+
+
+def test_giving_up_is_a_page_and_its_end_is_told(site: Site, web1: Host) -> None:
+    address = own_address(web1)
+    with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
+        install(site, chat, hook, RECOVERY_LIMIT="1")
+        name = next(name for name, runs in site.running(web1).items() if runs and "backend" in name)
+        web1.sh(f"podman rm -f -t 0 {name}", user="deploy")
+        told(hook, "recovery given-up: backend")
+        page = hook.requests[0].json
+        assert site.deploy("v1", "--hosts", "web1")[0] == 0
+        told(hook, "recovery given-up: backend", "check resolved: backend")
+
+    assert (page["severity"], page["next_command"]) == ("critical", f"inv inspect --env {site.lab.name} --host web1")
+    assert "A person is needed" in page["message"]
+
+
+def test_full_disk_restarts_nothing_and_is_told_even_when_no_file_can_be_written(site: Site, web1: Host) -> None:
+    """The watchdog's own files are on the full disk too: it goes on watching from memory."""
+    address = own_address(web1)
+    with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
+        install(site, chat, hook)
+        unit = "systemctl --user {} memoryark-watchdog"
+        web1.sh(unit.format("stop"), user="deploy")
+        web1.sh(f"cp -a {PLACE} /tmp/kept && mount -t tmpfs -o size=1m,mode=0700,uid=deploy,gid=deploy tmpfs {PLACE}")
+        web1.sh(f"mount -t tmpfs -o size=1m,mode=0777 tmpfs {BACKUPS} && cp -a /tmp/kept/. {PLACE}/")
+        web1.sh(unit.format("start"), user="deploy")
+        wait_until(lambda: "all is well" in web1.sh(f"cat {PLACE}/log").stdout, "a first look")
+        before = containers(web1)
+        try:
+            web1.sh(f"cat /dev/zero > {PLACE}/zeros || cat /dev/zero > {BACKUPS}/zeros || :", check=False)
+            told(hook, f"check failing: disk {BACKUPS}")
+            state = web1.sh(unit.format("show -P NRestarts"), user="deploy").stdout.strip()
+            web1.sh(f"rm {PLACE}/zeros {BACKUPS}/zeros")
+            told(hook, f"check failing: disk {BACKUPS}", f"check resolved: disk {BACKUPS}")
+        finally:
+            web1.sh(unit.format("stop"), user="deploy")
+            web1.sh(f"umount {PLACE} {BACKUPS}; rm -rf /tmp/kept")
+
+    assert (containers(web1), state) == (before, "0")
+    assert "wanted 10 %" in hook.requests[0].json["cause"]

@@ -1,0 +1,46 @@
+"""What a run changes, as people are told it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import HostResult, Image, Outcome, Release
+from fabfile.plans.passages import passages
+from tests.remote.scripted import NEW, OLD, replacing, three_steps
+
+
+def test_passages_hosts_that_change_alike_stand_together() -> None:
+    other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
+    found = list(passages([replacing("web1"), replacing("web2"), replacing("web3", other)]))
+
+    assert [(one.before, one.after, one.hosts) for one in found] == [
+        ("v1", "v2", ("web1", "web2")),
+        ("v0", "v2", ("web3",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ways"),
+    [
+        (None, NEW, ("", "registry.test:5000/shop/backend:v2")),
+        (OLD, Image("elsewhere/backend", "v2"), ("registry.test:5000/shop/backend:v1", "elsewhere/backend:v2")),
+        (OLD, OLD.with_digest("sha256:" + "3" * 64), (f"v1 {'1' * 12}", f"v1 {'3' * 12}")),
+        (OLD, OLD, ("v1", "v1")),
+        (replace(OLD, tag=""), NEW, ("1" * 12, "v2")),
+    ],
+)
+def test_passages_images_are_told_apart(before: Image | None, after: Image, ways: tuple[str, str]) -> None:
+    (found,) = passages([replacing("web1", before, after)])
+
+    assert (found.before, found.after) == ways
+
+
+def test_passages_of_a_restore_name_the_backup() -> None:
+    record = Release("r2", "", "restore", Outcome.GOOD, (), target="20261122T020000Z-ab12cd")
+    plan = replace(three_steps(), result=HostResult.RESTORED, record=record)
+
+    (found,) = passages([plan])
+
+    assert (found.what, found.after) == ("data", "20261122T020000Z-ab12cd")
