@@ -59,7 +59,7 @@ def _trouble(service: str, report: HealthReport, failed: Mapping[str, Check], be
     unseen = 0 if before or live is None else live.restarts
     crashes = live.restarts - before.get(f"{live.name} {live.release}", unseen) if live else 0
     if live is not None and crashes > 0:
-        return Trouble(service, Ailment.CRASHING, f"{live.name} crashed, Podman restarted it", crashes)
+        return Trouble(service, Ailment.CRASHING, f"{live.name} crashed, Podman restarted it", crashes=crashes)
     check = failed.get(f"{service} nginx")
     return Trouble(service, Ailment.PATH, f"{check.name}: {check.detail}") if check else None
 

@@ -204,7 +204,8 @@ def ill(headers: Iterable[str]) -> str:
         return "flapping"
     if FAULT is Fault.WRONG_CHAIN and PROXY_HEADERS & {name.lower() for name in headers}:
         return "wrong behind a proxy"
-    return ""
+    # A file beside the database makes one version ill while it serves, whatever container it runs in.
+    return "this version went bad" if (DATABASE.parent / f"ill-{VERSION}").exists() else ""
 
 
 def crash() -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from fabfile.errors import HostUnreachable
 from lab.host import Host
 from tests.deploy.conftest import Site, wait_until
 
@@ -44,8 +45,11 @@ def process(name: str) -> str:
 
 
 def said(host: Host, text: str, seconds: float = 60) -> None:
-    """Wait until the log has the text."""
-    wait_until(lambda: text in log(host), f"{text!r} in the watchdog's log", seconds)
+    """Wait until the log has the text; a failure shows what it has."""
+    try:
+        wait_until(lambda: text in log(host), f"{text!r} in the watchdog's log", seconds)
+    except HostUnreachable as error:
+        raise AssertionError(log(host)) from error
 
 
 def answers(host: Host, command: str, expected: str) -> bool:

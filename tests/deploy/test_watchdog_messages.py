@@ -70,7 +70,7 @@ def test_recovery_is_told_once_and_not_again_within_the_hour(site: Site, web1: H
         told(hook, "recovery done: backend")
         message = hook.requests[0].json
         kill(site, web1)
-        wait_until(lambda: web1.sh(f"cat {PLACE}/log").stdout.count("restart backend: done") == 2, "another recovery")
+        wait_until(lambda: web1.sh(f"cat {PLACE}/log").stdout.count(" backend: done") == 2, "another recovery")
 
     assert events(hook) == ["recovery done: backend"]
     assert "its container was started again" in message["message"]

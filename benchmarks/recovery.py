@@ -1,0 +1,191 @@
+"""How long visitors wait until the watchdog has put right what broke: `python -m benchmarks.recovery`.
+
+One lab host with the watchdog at its default interval. Each fault is made on the host; a visitor asks for the health of
+the backend through Nginx ten times a second. It brings up a lab of its own and takes it away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from fabfile import config
+from fabfile.errors import RollingError
+from lab import laboratory
+from lab.files import locked
+from lab.host import Host, wait_for
+from lab.laboratory import PROJECT, Lab
+
+DOMAIN = "app.lab.test"
+LONGEST_SECONDS = 240.0
+#: So many good answers in a row mean that it serves again, the first of them is the moment.
+ANSWERS = 20
+_DEFAULTS = {
+    "HEALTH_CHECK_INTERVAL": "30s",
+    "HEALTH_CHECK_TIMEOUT": "5s",
+    "HEALTH_CHECK_RETRIES": "3",
+    # The same fault comes several times on purpose.
+    "RECOVERY_LIMIT": "100",
+}
+_NAME = "$(podman ps --format '{{.Names}}' | grep backend)"
+_PROCESS = f"$(podman inspect --format '{{{{.State.Pid}}}}' {_NAME})"
+_HEADINGS = ("what happened", "goal s", "median s", "longest s", "times", "what was done")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong, what follows from it in the log, and how long visitors may wait."""
+
+    name: str
+    goal_seconds: float
+    done: str
+    make: Callable[[Host], object]
+    version: str = "v1"
+
+
+def _script(text: str) -> Callable[[Host], object]:
+    return lambda host: host.sh(text, user="deploy")
+
+
+FAULTS = (
+    Fault("container killed", 30, "Podman restarts it", _script(f"kill -9 {_PROCESS}")),
+    Fault("container stopped", 30, "restart", _script(f"podman stop -t 1 {_NAME}")),
+    Fault("backend hangs (SIGSTOP)", 30, "restart", _script(f"kill -STOP {_PROCESS}")),
+    Fault("container removed", 90, "restart, then redeploy", _script(f"podman rm -f -t 0 {_NAME}")),
+    Fault("fresh release goes bad", 90, "restart, then roll back", lambda host: _go_bad(host), "v2"),
+    Fault("host rebooted", 90, "boot", Host.reboot),
+    Fault("power cut", 90, "boot", Host.power_cut),
+)
+
+
+def _go_bad(host: Host) -> None:
+    host.sh(f"touch {_ill_file()}", user="deploy")
+
+
+def _ill_file() -> str:
+    """While it is there, v2 of the sample backend is not healthy."""
+    return config.load("bench", root=PROJECT).targets[0].application.database.rpartition("/")[0] + "/ill-v2"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every fault and print the table as Markdown."""
+    parser = argparse.ArgumentParser("python -m benchmarks.recovery", description="From a fault to service.")
+    parser.add_argument("--repeat", type=int, default=3, help="how often each fault is made (default: 3)")
+    parser.add_argument("--only", default="", help="faults whose name has this word")
+    options = parser.parse_args(arguments)
+    with locked("benchmark-bench"):
+        try:
+            lab = laboratory.up(1, name="bench", say=_say)
+            _report(lab, options)
+        except RollingError as error:
+            raise SystemExit(str(error)) from error
+        finally:
+            laboratory.down("bench", say=_say)
+
+
+def _report(lab: Lab, options: argparse.Namespace) -> None:
+    _edit_env(lab)
+    for words in (("setup", "--force"), ("deploy", "--tag", "v1"), ("monitor.install",)):
+        _task(lab, *words)
+    rows = []
+    try:
+        for fault in FAULTS:
+            if options.only in fault.name:
+                rows.append(_row(fault, [_measure(lab, fault) for _ in range(options.repeat)]))
+                _say(" | ".join(rows[-1]))
+    finally:
+        lines = [_HEADINGS, (":---", *["---:"] * 4, ":---"), *rows]
+        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
+        _say(_cost(lab))
+
+
+def _row(fault: Fault, seconds: Sequence[float]) -> tuple[str, ...]:
+    figures = (f"{fault.goal_seconds:g}", f"{median(seconds):.1f}", f"{max(seconds):.1f}", str(len(seconds)))
+    return (fault.name, *figures, fault.done)
+
+
+def _measure(lab: Lab, fault: Fault) -> float:
+    """Seconds from the fault to the first of many good answers."""
+    host = lab.hosts[0]
+    if fault.version != "v1":
+        host.sh(f"rm -f {_ill_file()}", user="deploy")
+        _task(lab, "deploy", "--tag", fault.version)
+    wait_for(lambda: _answers(host), 60, "the application before the fault")
+    _calm(host)
+    began = time.monotonic()
+    fault.make(host)
+    return _served_again(host) - began
+
+
+def _calm(host: Host) -> None:
+    """Until the watchdog has found all well for a whole run of looks: what was tried is forgotten."""
+    text = "cat /var/lib/memoryark/watchdog/memory.json"
+
+    def well() -> bool:
+        pulses = json.loads(host.sh(text).stdout)["memory"]["pulses"]
+        return bool(pulses) and all(one["tried"] == one["bad"] == one["crashes"] == 0 for one in pulses)
+
+    wait_for(well, LONGEST_SECONDS, "a calm watchdog")
+
+
+def _served_again(host: Host) -> float:
+    """When the first of many good answers in a row came, after at least one that was none."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    bad, good, first = False, 0, 0.0
+    while not (bad and good >= ANSWERS):
+        at = time.monotonic()
+        if at > deadline:
+            raise SystemExit("visitors waited too long, or noticed nothing")
+        if _answers(host):
+            first = first if good else at
+            good += 1
+        else:
+            bad, good = True, 0
+        time.sleep(0.1)
+    return first
+
+
+def _answers(host: Host) -> bool:
+    connection = http.client.HTTPConnection(host.address, 80, timeout=2)
+    try:
+        connection.request("GET", "/api/health", headers={"Host": DOMAIN})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _cost(lab: Lab) -> str:
+    """What the watchdog itself took so far."""
+    found = json.loads(_task(lab, "monitor.status", "--json"))["hosts"][0]
+    return f"watchdog: {found['memory_bytes'] / 1e6:.1f} MB with its children, {found['cpu_percent']} % of a core"
+
+
+def _edit_env(lab: Lab) -> None:
+    path = lab.root / f"{lab.name}.env"
+    kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in _DEFAULTS]
+    path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in _DEFAULTS.items())]) + "\n")
+
+
+def _task(lab: Lab, name: str, *words: str) -> str:
+    command = [sys.executable, "-m", "invoke", name, "--env", lab.name, *words]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return done.stdout
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
