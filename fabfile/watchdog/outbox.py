@@ -96,7 +96,7 @@ def tell(home: Path) -> ExitCode:
 
 def _sent(path: Path, channels: Channels) -> bool:
     """Whether the message is done with."""
-    from fabfile.notify import send
+    from fabfile.notify.send import send
 
     try:
         notice: Notice = typed(Notice, json.loads(path.read_text(encoding="utf-8")))

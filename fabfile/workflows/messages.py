@@ -13,7 +13,8 @@ from pathlib import Path
 from fabfile import config, render
 from fabfile.errors import ConfigError, ExitCode, Mistake
 from fabfile.model import Channels, Environment, Notice, Occasion, Severity
-from fabfile.notify import Delivery, send
+from fabfile.notify.delivery import Delivery
+from fabfile.notify.send import send
 from fabfile.notify.text import LONGEST_TEXT
 from fabfile.report import tell
 from fabfile.workflows import operator

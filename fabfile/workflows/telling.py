@@ -11,7 +11,8 @@ from dataclasses import replace
 from fabfile import render
 from fabfile.errors import ExitCode
 from fabfile.model import Channels, Environment, HostResult, Notice, Occasion, Summary
-from fabfile.notify import Delivery, Sending, begin
+from fabfile.notify.delivery import Delivery
+from fabfile.notify.send import Sending, begin
 from fabfile.plans.passages import passages, short
 from fabfile.plans.step import Change, Plan
 from fabfile.remote.execute import Run

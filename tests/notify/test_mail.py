@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from fabfile import render
 from fabfile.model import Channels, Mail, Notice, Occasion, Security
-from fabfile.notify import Delivery, send
+from fabfile.notify.delivery import Delivery
 from fabfile.notify.mail import message
+from fabfile.notify.send import send
 from fabfile.notify.text import compose
 from tests.notify.certificate import Authority
 from tests.notify.mailbox import PASSWORD, USER, Mailbox, mailbox

@@ -13,7 +13,8 @@ import pytest
 
 from fabfile import render
 from fabfile.model import Channels, Hook, Notice, Occasion, Security, Severity
-from fabfile.notify import Delivery, begin, send
+from fabfile.notify.delivery import Delivery
+from fabfile.notify.send import begin, send
 from tests.notify.certificate import Authority
 from tests.notify.mailbox import PASSWORD, USER, Mailbox, mailbox
 from tests.notify.notices import RELEASE, notice

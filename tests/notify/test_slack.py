@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fabfile import render
 from fabfile.model import Channels, Hook, Notice, Occasion, Passage, Severity
-from fabfile.notify import send
+from fabfile.notify.send import send
 from fabfile.notify.slack import fit, payload
 from fabfile.notify.text import compose
 from tests.notify.notices import notice
