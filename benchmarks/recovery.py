@@ -116,6 +116,7 @@ def _measure(lab: Lab, fault: Fault) -> float:
     host = lab.hosts[0]
     if fault.version != "v1":
         host.sh(f"rm -f {_ill_file()}", user="deploy")
+        _calm(host)
         _task(lab, "deploy", "--tag", fault.version)
     wait_for(lambda: _answers(host), 60, "the application before the fault")
     _calm(host)
@@ -166,7 +167,7 @@ def _answers(host: Host) -> bool:
 def _cost(lab: Lab) -> str:
     """What the watchdog itself took so far."""
     found = json.loads(_task(lab, "monitor.status", "--json"))["hosts"][0]
-    return f"watchdog: {found['memory_bytes'] / 1e6:.1f} MB with its children, {found['cpu_percent']} % of a core"
+    return f"watchdog: {found['memory_bytes'] / 1e6:.1f} MB, {found['cpu_percent']} % of a core with what it starts"
 
 
 def _edit_env(lab: Lab) -> None:

@@ -104,12 +104,18 @@ def uninstall(app: Application) -> Script:
 def status(app: Application) -> Script:
     """Print the unit's state, the version that is installed, and the memory; changes nothing."""
     place = directory(app)
-    shown = "ActiveState,SubState,NRestarts,MemoryCurrent,CPUUsageNSec,ActiveEnterTimestampMonotonic"
+    shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
+    ask = words("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
     return direct(
         f"if [ -e {quote(place + '/settings.json')} ]; then echo installed=yes; else echo installed=no; fi",
         f'echo "version=$(cat {quote(place + "/version")} 2>/dev/null)"',
         'echo "uptime=$(cut -d . -f 1 /proc/uptime)"',
         f"systemctl --user show {quote(unit_name(app.name))} --property={shown} 2>/dev/null || :",
+        # Of the kernel, not of the unit: not every host counts per unit. The time is its own and its children's.
+        f"pid=$({ask} 2>/dev/null) || pid=''",
+        'echo "memory_kb=$(awk \'/^VmRSS:/ { print $2 }\' "/proc/$pid/status" 2>/dev/null)"',
+        'echo "ticks=$(awk \'{ print $14 + $15 + $16 + $17 }\' "/proc/$pid/stat" 2>/dev/null)"',
+        'echo "ticks_a_second=$(getconf CLK_TCK)"',
         f'echo "alive=$(($(date +%s) - $(stat -c %Y {quote(place + "/alive")} 2>/dev/null || echo 0)))"',
         f"echo \"memory=$(tr -d '\\n' < {quote(place + '/memory.json')} 2>/dev/null)\"",
         f'echo "last=$(tail -n 1 {quote(place + "/log")} 2>/dev/null)"',

@@ -43,9 +43,14 @@ def candidates(releases: Sequence[Release], running: Content) -> tuple[Release, 
 
 
 def running(state: HostState) -> Content:
-    """What the live colors are made of, whether or not their containers run at this moment."""
+    """What the live colors are made of, whether or not their containers run at this moment.
+
+    Where a container is gone and the others are the last good release's, that release is what runs.
+    """
     live = [one for one in state.containers if one.color is state.active_color(one.service)]
-    return frozenset((one.service, one.image.digest, one.spec) for one in live)
+    found = frozenset((one.service, one.image.digest, one.spec) for one in live)
+    last = next((one for one in reversed(state.releases) if one.good and one.action in {"deploy", "rollback"}), None)
+    return last.content if last is not None and found < last.content else found
 
 
 def current(state: HostState) -> Release | None:

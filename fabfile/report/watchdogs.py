@@ -31,7 +31,7 @@ class Watchdog:
         found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         memory = _memory(found.get("memory", ""))
         seconds = _number(found.get("uptime", "")) - _number(found.get("ActiveEnterTimestampMonotonic", "")) / 1e6
-        cpu = _number(found.get("CPUUsageNSec", "")) / 1e9
+        cpu = _number(found.get("ticks", "")) / (_number(found.get("ticks_a_second", "")) or 100)
         return cls(
             installed=found.get("installed") == "yes",
             runs=found.get("ActiveState") == "active",
@@ -39,7 +39,7 @@ class Watchdog:
             alive_seconds=_number(found.get("alive", "")),
             starts=_number(found.get("NRestarts", "")),
             cpu_percent=round(100 * cpu / seconds, 2) if seconds > 0 else 0.0,
-            memory_bytes=_number(found.get("MemoryCurrent", "")),
+            memory_bytes=1024 * _number(found.get("memory_kb", "")),
             recoveries=len(memory.get("recoveries", [])),
             given_up=bool(memory.get("given_up")),
             last=found.get("last", ""),

@@ -45,7 +45,7 @@ def look(
         held=_held(report.state),
         release=newest.id if newest else "",
         fresh=newest is not None and 0 <= report.state.now - _when(newest) < rules.fresh_seconds,
-        earlier=bool(rollback.candidates(releases, rollback.running(report.state))),
+        earlier=bool(rollback.candidates(releases, rollback.running(replace(report.state, releases=releases)))),
     )
 
 

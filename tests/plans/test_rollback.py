@@ -53,6 +53,12 @@ def chosen(state: HostState, named: str = "") -> str:
         ),
         (host(release("A", "v1"), release("B", "v2"), release("B2", "v2"), runs="v2"), "A"),
         (host(release("A", "v1"), release("B", "v2"), release("A2", "v1"), runs="v1"), "B"),
+        # The container is gone: what it was made of is still what is left.
+        (replace(host(release("A", "v1"), release("B", "v2"), runs="v2"), containers=()), "A"),
+        (
+            replace(host(release("A", "v1"), release("B", "v2"), back("R", "v1", "A", "B"), runs="v1"), containers=()),
+            "there is no earlier good release to go back to",
+        ),
         # A deploy that died between two services: what runs is no release, the last good one is the way back.
         (host(release("A", "v1"), release("B", "v2"), runs="v3"), "B"),
         # Named by hand, passed its gate again: no longer bad.
