@@ -27,11 +27,12 @@ class WatchRules:
 
 
 class Ailment(str, Enum):
-    """What is wrong with a service: its container does not run, does not answer, crashes again and again, or no visitor
-    gets through to it."""
+    """What is wrong with a service: its container does not run, does not answer, answers that it is ill, crashes again
+    and again, or no visitor gets through to it."""
 
     STOPPED = "stopped"
     SILENT = "silent"
+    ILL = "ill"
     CRASHING = "crashing"
     PATH = "path"
 

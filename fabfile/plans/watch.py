@@ -98,6 +98,9 @@ def _recover(memory: Memory, trouble: Trouble, look: Look, rules: WatchRules) ->
 
 def _remedy(pulse: Pulse, trouble: Trouble, look: Look) -> Act:
     # What crashes was started again by Podman already, to no avail.
-    if look.starved or (trouble.ailment in {Ailment.STOPPED, Ailment.SILENT} and pulse.tried == 0):
+    back = look.fresh and look.earlier
+    # A young release that answers, and says that it is ill, would say so after a restart too.
+    mends = {Ailment.STOPPED, Ailment.SILENT} if back else {Ailment.STOPPED, Ailment.SILENT, Ailment.ILL}
+    if look.starved or (trouble.ailment in mends and pulse.tried == 0):
         return Act.RESTART
-    return Act.ROLL_BACK if look.fresh and look.earlier else Act.REDEPLOY
+    return Act.ROLL_BACK if back else Act.REDEPLOY

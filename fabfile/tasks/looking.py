@@ -1,4 +1,4 @@
-"""The tasks that look into what runs: logs, exec, shell, inspect. Signatures and help only."""
+"""The tasks that look into what runs: health, logs, exec, shell, inspect. Signatures and help only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from fabfile.tasks.ending import ROOT, chosen_hosts, end_with
+from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
 
 _ENV = {"env": "the environment in hosts.yaml to act on (there is no default)"}
 _HOSTS = {
@@ -117,3 +117,26 @@ def inspect(
 
     chosen = chosen_hosts(context, _both(host, hosts))
     end_with(lambda: run(env, root=ROOT, hosts=chosen, services=words_of(service), json=json))
+
+
+@task(
+    help={
+        **WHERE,
+        "once": "look once; otherwise again every HEALTH_CHECK_INTERVAL, where there is a terminal",
+        "verbose": "every check with its answer and time, not only what is wrong",
+        "json": "one JSON object on stdout, once",
+    }
+)
+def health(
+    context: Any,
+    env: str | None = None,
+    hosts: str = "",
+    once: bool = False,
+    verbose: bool = False,
+    json: bool = False,
+) -> None:
+    """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
+    from fabfile.workflows.health import Request
+    from fabfile.workflows.health import health as run
+
+    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), once, verbose, json)))

@@ -11,7 +11,7 @@ namespace = Collection(
     main.rollback,
     main.setup,
     main.status,
-    watching.health,
+    looking.health,
     main.history,
     upkeep.maintenance,
     looking.logs,
@@ -26,7 +26,9 @@ namespace = Collection(
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
     notify=Collection("notify", messages.notify, messages.try_out),
-    monitor=Collection("monitor", watching.install, watching.uninstall, watching.status, watching.logs),
+    monitor=Collection(
+        "monitor", watching.monitor, watching.install, watching.uninstall, watching.status, watching.logs
+    ),
     registry=Collection.from_module(registry, name="registry"),
     lab=Collection.from_module(lab, name="lab"),
 )

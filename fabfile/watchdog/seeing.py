@@ -50,9 +50,10 @@ def look(
 
 
 def _trouble(service: str, report: HealthReport, failed: Mapping[str, Check], before: Restarts) -> Trouble | None:
-    for name, ailment in (("container", Ailment.STOPPED), ("http", Ailment.SILENT)):
+    for name in ("container", "http"):
         check = failed.get(f"{service} {name}")
         if check is not None:
+            ailment = Ailment.STOPPED if name == "container" else Ailment.ILL if check.answered else Ailment.SILENT
             return Trouble(service, ailment, f"{check.name}: {check.detail}")
     live = report.state.container(service, report.state.active_color(service))
     # A container that came while the watchdog watched began with none; of the very first look nothing is known.

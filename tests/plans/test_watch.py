@@ -13,6 +13,7 @@ from fabfile.plans.watch import PRUNE_AGAIN_SECONDS, decide, recovered
 
 RULES = WatchRules()
 GOOD = Look(("backend", "frontend"), release="A")
+ILL = replace(GOOD, troubles=(Trouble("backend", Ailment.ILL, "HTTP 503"),))
 STOPPED = replace(GOOD, troubles=(Trouble("backend", Ailment.STOPPED, "exited"),))
 SILENT = replace(GOOD, troubles=(Trouble("backend", Ailment.SILENT, "no answer"),))
 CRASHED = replace(GOOD, troubles=(Trouble("backend", Ailment.CRASHING, "crashed", crashes=1),))
@@ -53,6 +54,9 @@ def fresh(look: Look) -> Look:
         ([fresh(SILENT)] * 6, "wwRwwB"),
         ([replace(SILENT, fresh=True)] * 6, "wwRwwD"),
         ([replace(SILENT, earlier=True)] * 6, "wwRwwD"),
+        # What answers that it is ill is restarted once, but a young release would only say so again.
+        ([ILL] * 6, "wwRwwD"),
+        ([fresh(ILL)] * 3, "wwB"),
         # The way to the service: no restart of what answers by itself.
         ([PATH] * 3, "wwD"),
         ([fresh(PATH)] * 3, "wwB"),
