@@ -17,6 +17,7 @@ from fabfile.commands import (
     backup,
     definition,
     examination,
+    health,
     inside,
     inspection,
     journal,
@@ -31,6 +32,7 @@ from fabfile.commands import (
     state,
     transfer,
     verification,
+    watchdog,
 )
 from fabfile.commands.gone import Mode, free_bytes
 from fabfile.commands.podman import spec_hash
@@ -49,6 +51,7 @@ from fabfile.model import (
     Rollout,
     Tls,
 )
+from fabfile.model.watch import Act
 from fabfile.plans import closing, opening, restore, retention
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
@@ -203,6 +206,16 @@ def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
         yield f"prune-{mode.value}", Script("\n".join((free_bytes(), retention.prune(old, app, Rollout(), mode))))
 
 
+def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
+    yield "health", health.check(app)
+    files = watchdog.Files(b"PK\x03\x04", '{"token": "it\'s $HOME"}\n', "[Service]\nExecStart=/bin/true\n")
+    yield "watchdog-install", watchdog.install(app, files)
+    yield "watchdog-uninstall", watchdog.uninstall(app)
+    yield "watchdog-status", watchdog.status(app)
+    yield "watchdog-log", watchdog.log(app, 100)
+    yield "watchdog-act", watchdog.act(app.home, app.name, Act.ROLL_BACK, "backend", 'it\'s "bad" $HOME\n-x')
+
+
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
     files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *render.backup_units(app))
     items = setup.items(app, "deploy", files)
@@ -221,7 +234,7 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_setup)
+        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):
@@ -273,4 +286,5 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
         "plain-stage-inner",
     } <= names
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
+    assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names
     assert {"plain-observe", "bare-check", "plain-sudo_rule", "installed-site", "installed-boot"} <= names

@@ -118,14 +118,14 @@ printf 'database\\t%s\\n' "$(timeout {OPEN_SECONDS} {ask} {count} 2>&1 | tr '\\n
     if not app.database:
         return ""
     path, stamp = quote(app.database), quote(f"{app.home}/lock/integrity")
-    ask = f"timeout {OPEN_SECONDS} $inside sqlite3 -batch -bail -readonly {path}"
-    read = f"timeout {READ_SECONDS} nice $inside sqlite3 -batch -bail -readonly {path}"
+    ask = f'timeout {OPEN_SECONDS} "$@" sqlite3 -batch -bail -readonly {path}'
+    read = f'timeout {READ_SECONDS} nice "$@" sqlite3 -batch -bail -readonly {path}'
     late, unread = f"no answer within {OPEN_SECONDS} s", f"not read through within {READ_SECONDS} s"
     count, quick = quote("select count(*) from sqlite_master"), quote("pragma quick_check(1)")
     return f"""\
 # A file that a container's user owns is read as that user's root.
-inside=''
-if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ]; then inside='podman unshare'; fi
+set --
+if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ]; then set -- podman unshare; fi
 opened=$({ask} {count} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
 if [ -d {quote(app.home + "/lock")} ] && [ -z "$(find {stamp} -mmin -1440 2>/dev/null)" ]; then

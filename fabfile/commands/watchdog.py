@@ -62,7 +62,7 @@ if ! python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/nul
 fi
 version=$(cat {quote(place + "/version")} 2>/dev/null) || version=''
 if [ "$version" = {files.version} ] && systemctl --user is-active --quiet {name}; then echo unchanged; exit 0; fi
-mkdir -p -m 700 {quote(place)} .config/systemd/user/default.target.wants
+mkdir -p {quote(place)} .config/systemd/user/default.target.wants
 rm -f {quote(place + "/version")}
 printf %s {quote(encoded)} | base64 -d > {quote(place + "/watchdog.pyz.new")}
 mv -f {quote(place + "/watchdog.pyz.new")} {quote(place + "/watchdog.pyz")}
