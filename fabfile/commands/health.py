@@ -55,7 +55,8 @@ def own_url(port: str | int, path: str) -> str:
 def _requests(app: Application) -> str:
     """Every request at once in one curl: `http URL CODE SECONDS SERVED-BY`, the color's own port by its flag.
 
-    Source: curl(1): with --parallel each transfer has its own --max-time, and its own line of --write-out.
+    Source: curl(1): with --parallel each transfer has its own --max-time, and its own line of --write-out; -s alone
+    does not silence its progress there.
     """
     form = f"http\\t%{{url}}\\t%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
     seconds = max(service.gate.timeout_seconds for service in app.services)
@@ -63,6 +64,7 @@ def _requests(app: Application) -> str:
     curl: list[str | float] = [
         "curl",
         "-s",
+        "--no-progress-meter",
         "--parallel",
         "--parallel-immediate",
         "-w",
