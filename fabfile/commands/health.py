@@ -17,6 +17,8 @@ from fabfile.model import PORT_OFFSET, Application, Color
 #: How long the database may take to open, and to be read through.
 OPEN_SECONDS = 5
 READ_SECONDS = 120
+#: How long a writer may keep the database to itself: without WAL each commit does for a moment.
+BUSY_SECONDS = 3
 #: How long df may take: a file system over a network may hang.
 DISK_SECONDS = 5
 
@@ -120,8 +122,8 @@ printf 'database\\t%s\\n' "$(timeout {OPEN_SECONDS} {ask} {count} 2>&1 | tr '\\n
     if not app.database:
         return ""
     path, stamp = quote(app.database), quote(f"{app.home}/lock/integrity")
-    ask = f'timeout {OPEN_SECONDS} "$@" sqlite3 -batch -bail -readonly {path}'
-    read = f'timeout {READ_SECONDS} nice "$@" sqlite3 -batch -bail -readonly {path}'
+    sqlite = f"sqlite3 -batch -bail -readonly -cmd '.timeout {BUSY_SECONDS * 1000}' {path}"
+    ask, read = f'timeout {OPEN_SECONDS} "$@" {sqlite}', f'timeout {READ_SECONDS} nice "$@" {sqlite}'
     late, unread = f"no answer within {OPEN_SECONDS} s", f"not read through within {READ_SECONDS} s"
     count, quick = quote("select count(*) from sqlite_master"), quote("pragma quick_check(1)")
     return f"""\
