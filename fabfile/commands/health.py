@@ -132,8 +132,15 @@ set --
 if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ]; then set -- podman unshare; fi
 opened=$({ask} {count} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
-if [ -d {quote(app.home + "/lock")} ] && [ -z "$(find {stamp} -mmin -1440 2>/dev/null)" ]; then
-  whole=$({read} {quick} 2>&1) || whole="${{whole:-{unread}}}"
-  printf '%s\\n' "$whole" | tr '\\n\\t' '  ' > {stamp}
-fi
-printf 'integrity\\t%s\\n' "$(cat {stamp} 2>/dev/null)\""""
+whole=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || whole=''
+case "$whole" in
+  # What was found bad is read again each time: it may be mended by now.
+  ok* | 'not read through'*) ;;
+  *) if [ -d {quote(app.home + "/lock")} ]; then
+       whole=$({read} {quick} 2>&1) || whole="${{whole:-{unread}}}"
+       whole=$(printf %s "$whole" | tr '\\n\\t' '  ')
+       # A full disk keeps nothing, and is a fault of its own.
+       (printf '%s\\n' "$whole" > {stamp}) 2>/dev/null || :
+     fi ;;
+esac
+printf 'integrity\\t%s\\n' "$whole\""""
