@@ -113,18 +113,19 @@ printf 'certificate\\t%s\\n' "$(if [ -n "$ends" ]; then date -d "$ends" +%s; fi)
 
 def _database(app: Application) -> str:
     """`database ANSWER`, the number of its tables or what went wrong; `integrity ANSWER`, found once a day."""
+    late, unread = f"no answer within {OPEN_SECONDS} s", f"not read through within {READ_SECONDS} s"
     if app.database_server:
         ask = words("psql", "--no-psqlrc", "--no-password", "-At", "-d", app.database_server.address, "-c")
         count = quote("select count(*) from information_schema.tables")
         return f"""\
 {postgres.access(app)}
-printf 'database\\t%s\\n' "$(timeout {OPEN_SECONDS} {ask} {count} 2>&1 | tr '\\n' ' ')\""""
+opened=$(timeout {OPEN_SECONDS} {ask} {count} 2>&1) || opened="${{opened:-{late}}}"
+printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')\""""
     if not app.database:
         return ""
     path, stamp = quote(app.database), quote(f"{app.home}/lock/integrity")
     sqlite = f"sqlite3 -batch -bail -readonly -cmd '.timeout {BUSY_SECONDS * 1000}' {path}"
     ask, read = f'timeout {OPEN_SECONDS} "$@" {sqlite}', f'timeout {READ_SECONDS} nice "$@" {sqlite}'
-    late, unread = f"no answer within {OPEN_SECONDS} s", f"not read through within {READ_SECONDS} s"
     count, quick = quote("select count(*) from sqlite_master"), quote("pragma quick_check(1)")
     return f"""\
 # A file that a container's user owns is read as that user's root.
