@@ -44,6 +44,8 @@ def check(app: Application) -> Script:
         _resources(app),
         _certificate(app),
         _database(app),
+        # The last word: what was asked before it may have hung for a while.
+        "printf 'clock\\t%s\\n' \"$(date +%s)\"",
         section("end"),
     ]
     return journal.direct("\n".join(part for part in parts if part))

@@ -28,7 +28,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
         *_backup(app, seen),
     ]
     if now is not None:
-        checks.append(_clock(app, seen, now))
+        checks.append(_clock(app, seen, rows, now))
     return HealthReport(seen, tuple(checks))
 
 
@@ -128,8 +128,8 @@ def _backup(app: Application, seen: HostState) -> Iterator[Check]:
     yield Check(Kind.BACKUP, "backup", hours <= allowed, f"{name}: {hours:.1f} h old, allowed {allowed:g} h")
 
 
-def _clock(app: Application, seen: HostState, now: float) -> Check:
-    off = seen.now - now
+def _clock(app: Application, seen: HostState, rows: list[list[str]], now: float) -> Check:
+    off = next((int(row[1]) for row in rows if row[0] == "clock" and len(row) > 1), seen.now) - now
     allowed = app.thresholds.clock_seconds
     return Check(
         Kind.CLOCK, "clock", abs(off) <= allowed + 1, f"{off:+.0f} s off this machine's, allowed {allowed:g} s"
