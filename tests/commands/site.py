@@ -1,0 +1,86 @@
+"""A site on loopback for the tests of the look at a host: real servers and data, containers by a stand-in."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from fabfile.commands import health, verdict
+from fabfile.model import Application, Check, Gate, HealthReport, Thresholds
+from tests.commands.running import Programs, moved, sh
+from tests.commands.sample import application, backend, frontend
+from tests.commands.serving import free_ports, serve
+from tests.commands.test_state import row
+
+#: Whatever the disks, the memory and the clock of the machine are: well.
+EASY = Thresholds(free_percent=0, memory_percent=100)
+TIMEOUT = 2.0
+
+
+class Site:
+    """An application whose data is real and whose containers are what a stand-in says."""
+
+    def __init__(self, root: Path, programs: Programs) -> None:
+        self.root, self.home, self.programs = root, root / "home", programs
+        (root / "the data's").mkdir()
+        (self.home / "lock").mkdir(parents=True)
+        (self.home / "live").mkdir()
+        first, second = free_ports(10_000, 20_000), free_ports(10_000, 20_000)
+        self.app = application(
+            backend(stable_port=first, gate=Gate("/api/health", timeout_seconds=TIMEOUT)),
+            frontend(stable_port=second, gate=Gate("/health", timeout_seconds=TIMEOUT)),
+            database=f"{root}/the data's/shop.db",
+            http_port=free_ports(),
+            https_port=free_ports(),
+            thresholds=EASY,
+        )
+        self.runs("backend", "frontend")
+        with closing(sqlite3.connect(self.app.database)) as database:
+            database.execute("create table item (n integer primary key, text)")
+            database.executemany("insert into item values (?, ?)", ((n, "x" * 500) for n in range(2000)))
+            database.commit()
+
+    def runs(self, *services: str) -> None:
+        """The containers that Podman knows."""
+        rows = [row(name=f"shop-{name}-blue", service=name, color="blue") for name in services]
+        (self.root / "rows").write_text("".join(f"{one}\n" for one in rows))
+        self.programs.add("podman", 'case $1 in ps) echo 1 ;; container) cat "$here/rows" ;; unshare) exit 9 ;; esac')
+
+    def ports(self) -> dict[str, int]:
+        """Every address that is asked."""
+        one, two = self.app.services
+        own = {f"{service.name} http": service.stable_port + 10_000 for service in (one, two)}
+        return {**own, "backend nginx": one.stable_port, "frontend nginx": two.stable_port, "site": self.app.http_port}
+
+    @contextmanager
+    def served(self, *without: str) -> Iterator[None]:
+        """A good server at each of the addresses but these."""
+        with ExitStack() as stack:
+            for name, port in self.ports().items():
+                if name not in without:
+                    stack.enter_context(serve(port, served_by="127.0.0.1:1"))
+            yield
+
+    def output(self, app: Application | None = None, *, seconds: float = 5) -> str:
+        """What the look prints; what is not HTTP gets so many seconds."""
+        text = moved(health.check(app or self.app), self.app, self.home)
+        text = text.replace("PATH=/usr/local/sbin", f"PATH={self.programs.directory}:/usr/local/sbin")
+        done = sh(text.replace("timeout 5 ", f"timeout {seconds} "))
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def look(self, app: Application | None = None, *, seconds: float = 5) -> HealthReport:
+        """What the look means."""
+        return verdict.parse(app or self.app, "web1", self.output(app, seconds=seconds), time.time())
+
+
+def failed(report: HealthReport) -> set[str]:
+    return {check.name for check in report.failed}
+
+
+def check(report: HealthReport, name: str) -> Check:
+    (found,) = [one for one in report.checks if one.name == name]
+    return found
