@@ -12,7 +12,7 @@ from pathlib import Path
 from fabfile import config
 from fabfile.commands import health as commands
 from fabfile.commands import verdict
-from fabfile.errors import ExitCode, HostUnreachable, PreflightError
+from fabfile.errors import ExitCode, HostUnreachable
 from fabfile.model import Environment, HealthReport
 from fabfile.remote import observe
 from fabfile.remote.host import Host
@@ -66,9 +66,9 @@ def look(fleet: Fleet) -> Found:
         try:
             return verdict.parse(app, host.name, answer.output, time.time())
         except ValueError as error:
-            raise PreflightError(
-                f"{error}: {answer.last_words}", next_step=f"log in to {host.name} and look"
-            ) from error
+            # One host that makes no sense keeps nothing from being said of the others.
+            said = f"{host.name}: {error}: {answer.errors.strip() or answer.last_words}"
+            raise HostUnreachable(said, next_step=f"log in to {host.name} and look") from error
 
     return observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, one)
 
