@@ -1,0 +1,271 @@
+"""What an answer about a host's health means, as tables: each check well and not well, and text of every kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.commands import verdict
+from fabfile.model import Application, Check, DatabaseServer, HealthReport, Kind, Thresholds, Tls
+from tests.commands.sample import application
+from tests.commands.test_state import row
+
+NOW = 1_795_403_565
+DAY = 86_400
+APP = replace(application(), tls=Tls("/c", "/k"), auto_backup=True, thresholds=Thresholds())
+URLS = {
+    "backend http": "http://127.0.0.1:18080/api/health",
+    "frontend http": "http://127.0.0.1:17001/health",
+    "backend nginx": "http://127.0.0.1:8080/api/health",
+    "frontend nginx": "http://127.0.0.1:7001/health",
+    "full chain": "http://127.0.0.1:7001/api/health",
+    "site": "https://shop.test:443/",
+}
+WELL = {
+    **{name: f"http\t{url}\t200\t0.012\t127.0.0.1:1" for name, url in URLS.items()},
+    "disk /": "disk\t/\t50\t50",
+    "inodes /": "inodes\t/\t50\t50",
+    "memory": "memory\t1000\t500",
+    "database": "database\t12",
+    "integrity": "integrity\tok ",
+    "certificate": f"certificate\t{NOW + 30 * DAY}",
+    "clock": f"clock\t{NOW}",
+}
+BLUE = {"backend": row(name="shop-backend-blue", color="blue"), "frontend": row(service="frontend", color="blue")}
+
+
+def text(
+    changes: dict[str, str] | None = None,
+    *,
+    containers: dict[str, str] | None = None,
+    facts: str = "",
+    active: str = "",
+    lock: str = "",
+) -> str:
+    """The answer of a well host with these rows instead; '' leaves one out."""
+    rows = [one for one in (WELL | (changes or {})).values() if one]
+    known = [one for one in (BLUE | (containers or {})).values() if one]
+    facts = f"now={NOW}\nlast_backup={NOW - 3600} shop-1\nmaintenance=\n{facts}".rstrip()
+    parts = {"facts": facts, "active": active, "containers": "\n".join(known), "lock": lock}
+    parts |= dict.fromkeys(("listening", "releases", "probes"), "") | {"checks": "\n".join(rows), "end": ""}
+    return "".join(f"@@{name}\n{content}\n" if content else f"@@{name}\n" for name, content in parts.items())
+
+
+def report(answer: str, app: Application = APP, now: float = NOW) -> HealthReport:
+    return verdict.parse(app, "web1", answer, now)
+
+
+def failed(found: HealthReport) -> set[str]:
+    return {check.name for check in found.failed}
+
+
+def check(found: HealthReport, name: str) -> Check:
+    (one,) = [one for one in found.checks if one.name == name]
+    return one
+
+
+def test_parse_well_host_has_every_check_once_and_none_fails() -> None:
+    found = report(text())
+
+    names = [one.name for one in found.checks]
+    assert failed(found) == set()
+    assert sorted(names) == sorted([*WELL, "backend container", "frontend container", "backup"])
+    assert {one.kind for one in found.checks} == set(Kind)
+
+
+def test_parse_check_says_what_was_asked_and_how_long_it_took() -> None:
+    one = check(report(text()), "backend nginx")
+
+    assert one.detail == "HTTP 200 from 127.0.0.1:1, http://127.0.0.1:8080/api/health"
+    assert (one.service, one.milliseconds, one.answered) == ("backend", 12, True)
+
+
+@pytest.mark.parametrize(
+    ("container", "detail"),
+    [
+        ("", "no blue container"),
+        (row(name="x", color="green"), "no blue container"),
+        (row(color="blue", running="false", status="exited", exit="137"), "blue is exited, exit code 137"),
+        (row(color="blue", running="false", status=""), "blue is not running, exit code 0"),
+        (row(color="blue", running="false", status="paused"), "blue is paused, exit code 0"),
+    ],
+)
+def test_parse_container_that_does_not_run_is_told(container: str, detail: str) -> None:
+    found = report(text(containers={"backend": container}))
+
+    assert failed(found) == {"backend container"}
+    assert check(found, "backend container").detail == detail
+
+
+def test_parse_restarts_are_told_and_no_fault_by_themselves() -> None:
+    one = check(report(text(containers={"backend": row(color="blue", restarts="7")})), "backend container")
+
+    assert (one.ok, one.detail) == (True, "blue v2 runs, 7 restarts")
+
+
+def test_parse_green_flag_makes_green_the_one_that_counts() -> None:
+    green = text({"backend http": WELL["backend http"].replace("18080", "28080")}, active="backend.green")
+
+    assert failed(report(green)) == {"backend container"}
+    assert failed(report(text(active="backend.green"))) == {"backend container", "backend http"}
+
+
+@pytest.mark.parametrize("name", [name for name in URLS if name != "site"])
+@pytest.mark.parametrize(
+    ("code", "detail", "answered"),
+    [
+        ("000", "no answer", False),
+        ("500", "HTTP 500", True),
+        ("301", "HTTP 301", True),
+        ("404", "HTTP 404", True),
+        ("503", "HTTP 503", True),
+        ("", "HTTP ", True),
+    ],
+)
+def test_parse_service_that_does_not_answer_2xx_is_not_well(name: str, code: str, detail: str, answered: bool) -> None:
+    found = report(text({name: f"http\t{URLS[name]}\t{code}\t0.1\t"}, facts="maintenance=operator"))
+
+    assert failed(found) == {name}
+    assert check(found, name).detail == f"{detail}, {URLS[name]}"
+    assert check(found, name).answered is answered
+
+
+def test_parse_request_without_a_row_is_no_answer() -> None:
+    one = check(report(text({"backend http": ""})), "backend http")
+
+    assert (one.ok, one.answered, one.milliseconds) == (False, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "page", "well"),
+    [
+        ("200", "", True),
+        ("301", "", True),
+        ("403", "", True),
+        ("500", "", False),
+        ("502", "operator", False),
+        ("503", "", False),
+        ("503", "operator", True),
+        ("503", "setting", True),
+        ("000", "operator", False),
+    ],
+)
+def test_parse_visitor_gets_anything_but_a_server_error_or_the_maintenance_page(
+    code: str, page: str, well: bool
+) -> None:
+    found = report(text({"site": f"http\t{URLS['site']}\t{code}\t0.1\t"}, facts=f"maintenance={page}"))
+
+    assert failed(found) == (set() if well else {"site"})
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "bad"),
+    [
+        ("disk /", "disk\t/\t10\t90", set()),
+        ("disk /", "disk\t/\t9\t91", {"disk /"}),
+        ("disk /", "disk\t/\t0\t91", {"disk /"}),
+        ("disk /", "disk\t/\t50\t50\ndisk\t/srv/data\t1\t99", {"disk /srv/data"}),
+        ("disk /", "", {"disk"}),
+        ("inodes /", "inodes\t/\t9\t91", {"inodes /"}),
+        ("inodes /", "inodes\t/\t0\t0", set()),
+        ("inodes /", "inodes\t/\t-\t-", set()),
+        ("inodes /", "inodes\t/\t0\t0\ninodes\t/srv\t0\t7", {"inodes /srv"}),
+        ("inodes /", "", set()),
+        ("memory", "memory\t1000\t100", set()),
+        ("memory", "memory\t1000\t99", {"memory"}),
+        ("memory", "memory\t1000\t0", {"memory"}),
+        ("database", "database\t0", set()),
+        ("database", "database\t", {"database"}),
+        ("database", "database\tError: unable to open database file", {"database"}),
+        ("database", "database\t12\t13", {"database"}),
+        ("database", "database\t-1", {"database"}),
+        ("integrity", "integrity\t", set()),
+        ("integrity", "integrity\tok", set()),
+        ("integrity", "integrity\tokay", {"integrity"}),
+        ("integrity", "integrity\t*** in database main *** Page 7", {"integrity"}),
+        ("integrity", "integrity\tnot read through within 120 s", set()),
+        ("certificate", f"certificate\t{NOW + 14 * DAY}", set()),
+        ("certificate", f"certificate\t{NOW + 14 * DAY - 1}", {"certificate"}),
+        ("certificate", f"certificate\t{NOW - 1}", {"certificate"}),
+        ("certificate", "certificate\t", {"certificate"}),
+        ("certificate", "certificate", {"certificate"}),
+        ("clock", f"clock\t{NOW + 6}", set()),
+        ("clock", f"clock\t{NOW + 7}", {"clock"}),
+        ("clock", f"clock\t{NOW - 7}", {"clock"}),
+        ("clock", "", set()),
+    ],
+)
+def test_parse_limit_is_kept_and_beyond_it_is_told(name: str, rows: str, bad: set[str]) -> None:
+    assert failed(report(text({name: rows}))) == bad
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        ("", "there is none"),
+        ("soon shop-1", "there is none"),
+        (f"{NOW - 26 * 3600} shop-1", ""),
+        (f"{NOW - 27 * 3600} shop-1", "shop-1: 27.0 h old, allowed 26 h"),
+    ],
+)
+def test_parse_backup_is_judged_by_its_age_where_one_is_scheduled(said: str, detail: str) -> None:
+    answer = text(facts=f"last_backup={said}")
+
+    assert [one.detail for one in report(answer).failed] == ([detail] if detail else [])
+    assert failed(report(answer, replace(APP, auto_backup=False))) == set()
+
+
+def test_parse_thresholds_are_the_host_s() -> None:
+    strict = Thresholds(60, 40, 31, 0.1, 60)
+
+    found = report(text({"clock": f"clock\t{NOW + 2}"}), replace(APP, thresholds=strict))
+
+    assert failed(found) == {"disk /", "inodes /", "memory", "certificate", "clock", "backup"}
+
+
+def test_parse_without_another_clock_judges_none() -> None:
+    assert "clock" not in {one.name for one in verdict.parse(APP, "web1", text()).checks}
+
+
+def test_parse_lock_and_maintenance_page_come_along() -> None:
+    held = f"token=t\nowner=ann\nreason=deploy v2\nexpires_at={NOW + 9}"
+
+    state = report(text(facts="maintenance=setting", lock=held)).state
+
+    assert state.lock is not None
+    assert (state.lock.reason, state.fact("maintenance"), state.now) == ("deploy v2", "setting", NOW)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, len(text()) // 2, len(text()) - 3])
+def test_parse_text_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(ValueError, match="web1"):
+        report(text()[:cut])
+
+
+HOSTILE = ("\x1b[2J\x07", "x" * 100_000, "a\tb\tc\td\te\tf", "@@end", "%s%n", "繁體\u202e", "-1", "1e9", "0x10", "NaN")
+
+
+@pytest.mark.parametrize("name", WELL)
+@pytest.mark.parametrize("said", HOSTILE)
+def test_parse_hostile_value_is_a_check_that_fails_or_none_and_never_hides_another(name: str, said: str) -> None:
+    kind, *first = WELL[name].split("\t")
+    kept = first[:1] if kind in {"http", "disk", "inodes"} else []
+    hostile = "\t".join([kind, *kept, *[said] * (len(first) - len(kept))])
+
+    try:
+        found = report(text({name: hostile}))
+    except ValueError:
+        assert name in {"memory", "clock"}
+        return
+
+    assert failed(found) <= {name, "disk"}
+    assert {one.name for one in found.checks} >= WELL.keys() - {name}
+
+
+def test_parse_database_server_is_judged_as_a_file_is() -> None:
+    served = replace(APP, database="", database_server=DatabaseServer("postgresql://ark@db.test/ark"))
+
+    found = report(text({"database": "database\tpsql: error: connection refused ", "integrity": ""}), served)
+
+    assert (failed(found), check(found, "database").detail) == ({"database"}, "psql: error: connection refused")
