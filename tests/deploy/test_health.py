@@ -1,0 +1,280 @@
+"""`inv health` on real hosts: quiet when all is well, and each fault told by the check that is about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from fabfile.errors import ExitCode
+from fabfile.remote.fabric_host import FabricHost
+from fabfile.tasks.ending import ROOT
+from fabfile.workflows import fleet
+from fabfile.workflows.health import Request, health
+from lab.host import Host
+from tests.deploy.conftest import Site, wait_until
+
+pytestmark = pytest.mark.xdist_group("health")
+
+DATABASE = "/home/deploy/data/memoryark.db"
+BACKUPS = "/home/deploy/backups/database"
+LOCK = "/var/lib/memoryark/lock"
+
+
+@pytest.fixture
+def web1(site: Site) -> Host:
+    """The first host; how full the machine below the lab is says nothing about it."""
+    site.edit_env(MAX_MEMORY_PERCENT="100", MIN_FREE_PERCENT="1")
+    return site.lab.hosts[0]
+
+
+def failed(site: Site, *, host: str = "web1") -> set[str]:
+    """The names of the checks that are not well on one host."""
+    code, output = site.run("health", "--json", "--hosts", host)
+    (found,) = json.loads(output)["hosts"]
+    names = {check["name"] for check in found["checks"] if not check["ok"]}
+    assert (code, found["ok"]) == ((1, False) if names else (0, True)), output
+    return names
+
+
+def container(site: Site, host: Host, service: str = "backend") -> str:
+    """The container of the service that runs."""
+    return next(name for name, runs in site.running(host).items() if runs and service in name)
+
+
+def is_well(site: Site) -> bool:
+    """Whether nothing is wrong with the first host."""
+    return failed(site) == set()
+
+
+@contextmanager
+def mounted(host: Host, place: str, options: str) -> Iterator[None]:
+    """A small file system of the deploy user's on the place, taken away at the end."""
+    host.sh(f"mount -t tmpfs -o {options},uid=1000,gid=1000 tmpfs {place}")
+    try:
+        yield
+    finally:
+        host.sh(f"umount {place}")
+
+
+def test_health_of_well_hosts_says_so_in_a_line_each(site: Site, web1: Host) -> None:
+    code, output = site.run("health", "--once")
+
+    assert code == 0, output
+    rows = output.splitlines()
+    assert rows[0].startswith("web1  well, ")
+    assert rows[1].startswith("web2  well, ")
+    assert rows[-1] == f"{site.lab.name}: 2 hosts, healthy"
+    assert len(rows) == 4
+
+
+def test_health_verbose_shows_every_check_with_its_answer_and_time(site: Site, web1: Host) -> None:
+    code, output = site.run("health", "--once", "--verbose", "--hosts", "web1")
+
+    assert code == 0, output
+    rows = [row.strip() for row in output.splitlines() if row.startswith("  ok")]
+    text = "\n".join(rows)
+    for name in ("backend container", "backend http", "backend nginx", "frontend http", "full chain", "site"):
+        assert name in text
+    for name in ("disk /", "inodes /", "memory", "database", "integrity", "clock"):
+        assert name in text
+    for name in ("backend http", "frontend nginx", "full chain"):
+        row = next(row for row in rows if name in row)
+        assert "HTTP 200" in row
+        assert row.endswith(" ms")
+
+
+def test_health_takes_one_connection_and_one_execution_a_host(
+    site: Site, web1: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used: list[FabricHost] = []
+
+    class Counted(FabricHost):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            used.append(self)
+
+    monkeypatch.setattr(fleet, "FabricHost", Counted)
+
+    assert health(Request(site.lab.name, ROOT, once=True)) is ExitCode.DONE
+
+    assert [(host.connections, host.executions) for host in used] == [(1, 1), (1, 1)]
+    assert "healthy" in capsys.readouterr().out
+
+
+def test_health_json_gives_every_check_for_programs(site: Site, web1: Host) -> None:
+    code, output = site.run("health", "--json")
+
+    content = json.loads(output)
+    assert (code, content["environment"]) == (0, site.lab.name)
+    assert [(one["host"], one["ok"]) for one in content["hosts"]] == [("web1", True), ("web2", True)]
+    (chain,) = [one for one in content["hosts"][0]["checks"] if one["name"] == "full chain"]
+    assert (chain["kind"], chain["ok"], chain["answered"]) == ("http", True, True)
+
+
+def test_health_container_that_is_stopped_is_named(site: Site, web1: Host) -> None:
+    name = container(site, web1)
+    web1.sh(f"podman stop -t 1 {name}", user="deploy")
+    try:
+        code, output = site.run("health", "--once")
+    finally:
+        web1.sh(f"podman start {name}", user="deploy")
+
+    assert code == 1, output
+    assert "backend container" in output
+    assert f"{site.lab.name}: 2 hosts, NOT WELL: web1: backend container, backend http" in output
+    assert "web2  well" in output
+    wait_until(partial(is_well, site), "the backend")
+
+
+def test_health_backend_that_hangs_is_told_and_the_others_answer(site: Site, web1: Host) -> None:
+    pid = f"$(podman inspect --format '{{{{.State.Pid}}}}' {container(site, web1)})"
+    web1.sh(f"kill -STOP {pid}", user="deploy")
+    try:
+        found = failed(site)
+    finally:
+        web1.sh(f"kill -CONT {pid}", user="deploy")
+
+    assert found == {"backend http", "backend nginx", "full chain"}
+    wait_until(partial(is_well, site), "the backend")
+
+
+def test_health_stopped_nginx_is_no_fault_of_the_services(site: Site, web1: Host) -> None:
+    web1.sh("systemctl stop nginx")
+    try:
+        found = failed(site)
+    finally:
+        web1.sh("systemctl start nginx")
+
+    assert found == {"backend nginx", "frontend nginx", "full chain", "site"}
+    wait_until(partial(is_well, site), "Nginx")
+
+
+def test_health_database_that_is_garbage_is_told_until_it_is_back(site: Site, web1: Host) -> None:
+    web1.sh(f"rm -f {LOCK}/integrity; mv {DATABASE} {DATABASE}.away; head -c 65536 /dev/urandom > {DATABASE}")
+    web1.sh(f"chown --reference={DATABASE}.away {DATABASE}; chmod --reference={DATABASE}.away {DATABASE}")
+    try:
+        found = failed(site)
+    finally:
+        web1.sh(f"mv -f {DATABASE}.away {DATABASE}")
+
+    assert {"database", "integrity"} <= found
+    wait_until(partial(is_well, site), "the database")
+
+
+def test_health_missing_database_is_not_well_and_is_not_made(site: Site, web1: Host) -> None:
+    site.edit_env(DATABASE_PATH="/home/deploy/data/none.db")
+
+    assert {"database"} <= failed(site)
+
+    assert web1.sh("ls /home/deploy/data/none.db || :").stdout == ""
+
+
+def test_health_full_disk_is_told_by_its_mount(site: Site, web1: Host) -> None:
+    site.edit_env(MIN_FREE_PERCENT="10")
+    with mounted(web1, BACKUPS, "size=1m"):
+        web1.sh(f"head -c 1000000 /dev/zero > {BACKUPS}/full")
+        found = failed(site)
+
+    assert f"disk {BACKUPS}" in found
+
+
+def test_health_used_up_inodes_are_told_by_their_mount(site: Site, web1: Host) -> None:
+    site.edit_env(MIN_FREE_PERCENT="10")
+    with mounted(web1, BACKUPS, "size=4m,nr_inodes=20"):
+        web1.sh(f"cd {BACKUPS} && touch $(seq 18)")
+        found = failed(site)
+
+    assert f"inodes {BACKUPS}" in found
+    assert f"disk {BACKUPS}" not in found
+
+
+def test_health_host_that_cannot_write_a_byte_still_tells_everything(site: Site, web1: Host) -> None:
+    with mounted(web1, LOCK, "size=64k,mode=0700"):
+        web1.sh(f"head -c 1m /dev/zero > {LOCK}/full || :")
+        found = failed(site)
+
+    assert found == set()
+
+
+def test_health_memory_above_the_limit_is_told(site: Site, web1: Host) -> None:
+    site.edit_env(MAX_MEMORY_PERCENT="0")
+
+    assert failed(site) == {"memory"}
+
+
+def test_health_backups_are_judged_where_they_are_scheduled(site: Site, web1: Host) -> None:
+    site.edit_env(AUTO_BACKUP_ENABLED="true", DATABASE_BACKUP_PATH=f"{BACKUPS}/new")
+    web1.sh(f"mkdir {BACKUPS}/new", user="deploy")
+    try:
+        none = failed(site)
+        assert site.run("backup", "--hosts", "web1")[0] == 0
+        fresh = failed(site)
+        web1.sh(f"touch -d '-2 days' {BACKUPS}/new/*/manifest.json")
+        old = failed(site)
+    finally:
+        web1.sh(f"rm -rf {BACKUPS}/new")
+
+    assert (none, fresh, old) == ({"backup"}, set(), {"backup"})
+
+
+def test_health_certificate_is_judged_as_visitors_get_it(site: Site, web1: Host) -> None:
+    paths = {"SSL_CERT_PATH": "/etc/ssl/short.crt", "SSL_KEY_PATH": "/etc/ssl/short.key"}
+    web1.sh(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=app.lab.test"
+        f" -keyout {paths['SSL_KEY_PATH']} -out {paths['SSL_CERT_PATH']}"
+    )
+    site.edit_env(PROTOCOL="https", **paths)
+    code, output = site.deploy("v1", "--hosts", "web1")
+    assert code == 0, output
+
+    assert failed(site) == {"certificate"}
+
+    site.edit_env(MIN_CERTIFICATE_DAYS="4")
+    assert failed(site) == set()
+
+
+def test_health_maintenance_page_is_no_fault_and_is_said(site: Site, web1: Host) -> None:
+    assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
+    try:
+        code, output = site.run("health", "--once", "--hosts", "web1")
+    finally:
+        assert site.run("maintenance", "off", "--hosts", "web1")[0] == 0
+
+    assert code == 0, output
+    assert "maintenance page up" in output
+
+
+def test_health_host_that_is_away_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
+    away = site.lab.hosts[1]
+    away.cut_network()
+    try:
+        code, output = site.run("health", "--once")
+    finally:
+        away.restore_network()
+
+    assert code == 1, output
+    assert "web1  well" in output
+    assert "web2  NOT REACHED: web2: cannot reach" in output
+    assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, NOT WELL: web2: not reached")
+
+
+def test_health_host_whose_answer_makes_no_sense_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
+    web1.sh("mv /usr/bin/awk /usr/bin/awk.away")
+    try:
+        code, output = site.run("health", "--once")
+    finally:
+        web1.sh("mv /usr/bin/awk.away /usr/bin/awk")
+
+    assert (code, "web2  well" in output) == (1, True), output
+    assert "web1  NOT REACHED: web1: the observation of web1 was cut short: " in output
+    assert "awk: not found" in output
+
+
+def test_health_of_a_host_that_is_in_no_inventory_is_a_mistake(site: Site) -> None:
+    code, output = site.run("health", "--once", "--hosts", "nope")
+
+    assert (code, "nope" in output) == (2, True), output
