@@ -34,6 +34,8 @@ def typed(kind: Any, value: Any) -> Any:
             return tuple(typed(inner[0], item) for item in value)
         return tuple(typed(one, item) for one, item in zip(inner, value, strict=True))
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is not an object")
         hints = typing.get_type_hints(kind)
         return kind(**{name: typed(hints[name], item) for name, item in value.items() if name in hints})  # type: ignore[operator]
     if isinstance(kind, type) and issubclass(kind, Enum):
