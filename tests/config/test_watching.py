@@ -1,0 +1,108 @@
+"""From the env file to what counts as unwell and when the watchdog acts: what is read, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabfile.model import Thresholds
+from fabfile.model.watch import WatchRules
+from tests.config.project import Project
+
+ENV_FILE = "deploy/demo.env"
+
+
+def test_watching_without_a_key_is_as_the_models_say(project: Project) -> None:
+    app = project.application()
+
+    assert (app.thresholds, app.watch) == (Thresholds(), WatchRules())
+
+
+def test_watching_all_keys_are_read(project: Project) -> None:
+    project.env(
+        {
+            "MIN_FREE_PERCENT": "7.5",
+            "MAX_MEMORY_PERCENT": "95",
+            "MIN_CERTIFICATE_DAYS": "21",
+            "MAX_CLOCK_OFFSET": "500ms",
+            "MAX_BACKUP_AGE": "7d",
+            "AUTO_RECOVERY_ENABLED": "no",
+            "HEALTH_CHECK_INTERVAL": "5s",
+            "HEALTH_CHECK_RETRIES": "2",
+            "RECOVERY_LIMIT": "1",
+            "RECOVERY_WINDOW": "1h",
+            "FRESH_RELEASE": "0",
+        }
+    )
+
+    app = project.application()
+
+    assert app.thresholds == Thresholds(7.5, 95, 21, 0.5, 7 * 86_400)
+    assert app.watch == WatchRules(False, 5, 2, 1, 3600, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "lowest", "highest"),
+    [
+        ("MIN_FREE_PERCENT", "0", "100"),
+        ("MAX_MEMORY_PERCENT", "0", "100"),
+        ("MIN_CERTIFICATE_DAYS", "0", "3650"),
+        ("MAX_CLOCK_OFFSET", "100ms", "1d"),
+        ("MAX_BACKUP_AGE", "1m", "365d"),
+        ("HEALTH_CHECK_INTERVAL", "1s", "1d"),
+        ("HEALTH_CHECK_RETRIES", "1", "100"),
+        ("RECOVERY_LIMIT", "1", "100"),
+        ("RECOVERY_WINDOW", "1m", "1d"),
+        ("FRESH_RELEASE", "0", "7d"),
+    ],
+)
+def test_watching_bounds_are_allowed(key: str, lowest: str, highest: str, project: Project) -> None:
+    for value in (lowest, highest):
+        project.env({key: value})
+        assert project.application().environment == "staging"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            (key, bad)
+            for key in ("MIN_FREE_PERCENT", "MAX_MEMORY_PERCENT")
+            for bad in ("101", "-1", "10%", "nan", "'1 0'")
+        ),
+        ("MIN_CERTIFICATE_DAYS", "3651"),
+        ("MIN_CERTIFICATE_DAYS", "two weeks"),
+        ("MAX_CLOCK_OFFSET", "0"),
+        ("MAX_CLOCK_OFFSET", "2d"),
+        ("MAX_BACKUP_AGE", "59s"),
+        ("MAX_BACKUP_AGE", "daily"),
+        ("AUTO_RECOVERY_ENABLED", "sometimes"),
+        ("HEALTH_CHECK_INTERVAL", "0.5s"),
+        ("HEALTH_CHECK_INTERVAL", "inf"),
+        ("RECOVERY_LIMIT", "0"),
+        ("RECOVERY_LIMIT", "101"),
+        ("RECOVERY_LIMIT", "1.5"),
+        ("RECOVERY_WINDOW", "30s"),
+        ("RECOVERY_WINDOW", "2d"),
+        ("FRESH_RELEASE", "-1"),
+        ("FRESH_RELEASE", "8d"),
+    ],
+)
+def test_watching_value_out_of_bounds_is_one_mistake_at_its_key(key: str, value: str, project: Project) -> None:
+    project.env({key: value})
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.file, mistake.path) == (ENV_FILE, key)
+    assert mistake.expected
+
+
+def test_watching_of_one_host_may_differ(project: Project) -> None:
+    project.edit("hosts.yaml", "192.0.2.12", "192.0.2.12, env: {MIN_FREE_PERCENT: '2', RECOVERY_LIMIT: '1'}")
+
+    first, second = (target.application for target in project.load().targets)
+
+    assert (first.thresholds, first.watch) == (Thresholds(), WatchRules())
+    assert second.thresholds == replace(Thresholds(), free_percent=2)
+    assert second.watch == replace(WatchRules(), limit=1)

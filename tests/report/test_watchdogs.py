@@ -1,0 +1,110 @@
+"""How the watchdogs stand, read from what hosts print, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fabfile.report.watchdogs import Watchdog, watchdog_lines, watchdog_objects
+
+ANSWER = """\
+installed=yes
+version=0123
+uptime=5000
+ActiveState=active
+SubState=running
+NRestarts=2
+MemoryCurrent=15000000
+CPUUsageNSec=4000000000
+ActiveEnterTimestampMonotonic=1000000000
+alive=3
+memory={"boot": "b", "memory": {"recoveries": [1.5, 2.5], "given_up": false}}
+last=2026-11-23 07:00:00 restart backend: done = well
+"""
+WATCHDOG = Watchdog(
+    True, True, True, 3, 2, 0.1, 15_000_000, 2, False, "2026-11-23 07:00:00 restart backend: done = well"
+)
+
+
+def test_read_answer_of_a_host() -> None:
+    assert Watchdog.read(ANSWER, "0123") == WATCHDOG
+
+
+def test_read_another_version_is_not_current() -> None:
+    assert not Watchdog.read(ANSWER, "4567").current
+
+
+@pytest.mark.parametrize(
+    "memory", ["", "{", "[]", "null", "7", "{}", '{"memory": 7}', '{"memory": []}', '{"memory": {"given_up": null}}']
+)
+def test_read_memory_that_says_nothing_counts_nothing(memory: str) -> None:
+    rows = [row if not row.startswith("memory=") else f"memory={memory}" for row in ANSWER.splitlines()]
+
+    found = Watchdog.read("\n".join(rows), "0123")
+
+    assert found == replace(WATCHDOG, recoveries=0)
+
+
+@pytest.mark.parametrize("text", ["", "installed=no\nversion=\nuptime=\nalive=-5\nmemory=\nlast=\n", "Welcome!\n"])
+def test_read_host_without_one(text: str) -> None:
+    assert Watchdog.read(text, "0123") == Watchdog(False, False, False, 0, 0, 0.0, 0, 0, False, "")
+
+
+def test_read_numbers_that_systemd_does_not_know_are_none() -> None:
+    unknown = ANSWER.replace("15000000", "[not set]").replace("4000000000", "18446744073709551615x")
+
+    found = Watchdog.read(unknown, "0123")
+
+    assert (found.memory_bytes, found.cpu_percent) == (0, 0.0)
+
+
+def rows(**changes: object) -> list[str]:
+    return watchdog_lines({"web1": replace(WATCHDOG, **changes)}, {}, "production")  # type: ignore[arg-type]
+
+
+def test_lines_watchdog_that_runs_is_one_line() -> None:
+    lines = rows()
+
+    assert len(lines) == 2
+    assert lines[0].split()[:3] == ["HOST", "WATCHDOG", "LOOKED"]
+    assert [cell.strip() for cell in lines[1].split("  ") if cell] == [
+        "web1",
+        "runs",
+        "3.0s ago",
+        "2",
+        "2",
+        WATCHDOG.last,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "next_step"),
+    [
+        ({"installed": False, "runs": False}, "not installed", "inv monitor.install --env production --hosts web1"),
+        ({"runs": False}, "DOES NOT RUN", "inv monitor.install --env production --hosts web1"),
+        ({"current": False}, "runs", "inv monitor.install --env production"),
+        ({"given_up": True}, "gave up", "inv inspect --env production --host web1"),
+    ],
+)
+def test_lines_watchdog_that_needs_a_person_has_the_next_command(
+    changes: dict[str, object], state: str, next_step: str
+) -> None:
+    lines = rows(**changes)
+
+    assert f"web1  {state}" in lines[1]
+    assert len(lines) == 3
+    assert lines[2].startswith("web1: ")
+    assert lines[2].endswith(next_step)
+
+
+def test_lines_host_that_was_not_reached_is_named() -> None:
+    assert watchdog_lines({}, {"web2": "timed out"}, "production")[-1] == "web2: NOT REACHED: timed out"
+
+
+def test_objects_have_every_host() -> None:
+    found = json.loads(json.dumps(watchdog_objects({"web1": WATCHDOG}, {"web2": "timed out"})))
+
+    assert (found[0]["host"], found[0]["runs"], found[0]["memory_bytes"]) == ("web1", True, 15_000_000)
+    assert found[1] == {"host": "web2", "error": "timed out"}
