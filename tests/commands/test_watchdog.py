@@ -1,0 +1,169 @@
+"""The watchdog put in place and taken away under a real `sh`, with a stand-in for systemd."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import watchdog
+from fabfile.commands.shell import Script
+from fabfile.commands.watchdog import Files
+from fabfile.model.watch import Act
+from fabfile.report.watchdogs import Watchdog
+from tests.commands.running import HOSTILE, Programs, moved, sh
+from tests.commands.sample import application
+
+APP = application()
+FILES = Files(b"PK\x03\x04\0program\xff", '{"password": "it\'s $HOME hunter2"}\n', "[Service]\nExecStart=/bin/true\n")
+#: A systemd whose unit touches its sign of life when it starts, as the watchdog does.
+SYSTEMD = """\
+case "$*" in
+  *restart*) touch "$here/home/watchdog/alive" ;;
+  *is-active*) [ -e "$here/home/watchdog/alive" ] ;;
+  *show*) printf 'ActiveState=active\\nNRestarts=0\\n' ;;
+esac"""
+
+
+class Machine:
+    """A home directory, the application's directory, and a stand-in for systemd."""
+
+    def __init__(self, root: Path, programs: Programs) -> None:
+        self.user, self.home, self.programs = root / "user", root / "home", programs
+        self.place, self.unit = self.home / "watchdog", self.user / ".config/systemd/user/shop-watchdog.service"
+        self.user.mkdir()
+        self.home.mkdir()
+        programs.add("systemctl", SYSTEMD)
+
+    def run(self, script: Script) -> subprocess.CompletedProcess[str]:
+        text = moved(script, APP, self.home)
+        return sh(text.replace("PATH=/usr/local/sbin", f"PATH={self.programs.directory}:/usr/local/sbin"))
+
+    def install(self, files: Files = FILES) -> subprocess.CompletedProcess[str]:
+        return self.run(watchdog.install(APP, files))
+
+    def started(self) -> int:
+        """How often the unit was started."""
+        return sum("restart" in call for call in self.programs.calls("systemctl"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine(tmp_path, programs)
+    monkeypatch.setenv("HOME", str(found.user))
+    return found
+
+
+def test_install_puts_everything_in_place_for_its_user_alone(machine: Machine) -> None:
+    done = machine.install()
+
+    assert (done.returncode, done.stdout) == (0, "installed\n"), done
+    settings, program = machine.place / "settings.json", machine.place / "watchdog.pyz"
+    assert (settings.read_text(), program.read_bytes()) == (FILES.settings, FILES.program)
+    assert (settings.stat().st_mode & 0o777, machine.place.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert program.stat().st_mode & 0o077 == 0
+    link = machine.unit.parent / "default.target.wants" / machine.unit.name
+    assert link.resolve() == machine.unit
+    assert machine.unit.read_text() == FILES.unit
+
+
+def test_install_shows_no_secret() -> None:
+    script = watchdog.install(APP, FILES)
+
+    (secret,) = script.secrets
+    assert base64.b64decode(secret).decode() == FILES.settings
+    assert secret in script.text
+    assert not {secret, "hunter2"} & set(re.split(r"\s|'", script.masked))
+
+
+def test_install_of_the_same_again_changes_nothing_and_of_another_replaces_it(machine: Machine) -> None:
+    machine.install()
+
+    again = machine.install()
+    other = machine.install(Files(FILES.program, "{}\n", FILES.unit))
+
+    assert (again.stdout, other.stdout, machine.started()) == ("unchanged\n", "replaced\n", 2)
+    assert (machine.place / "settings.json").read_text() == "{}\n"
+
+
+def test_install_of_the_same_where_it_does_not_run_starts_it(machine: Machine) -> None:
+    machine.install()
+    (machine.place / "alive").unlink()
+
+    assert (machine.install().returncode, machine.started()) == (0, 2)
+
+
+def test_install_that_does_not_come_up_fails_with_the_last_words_and_is_tried_again(machine: Machine) -> None:
+    machine.programs.add("sleep")
+    machine.programs.add("systemctl", 'case "$*" in *is-active*) exit 3 ;; esac')
+    machine.place.mkdir()
+    (machine.place / "log").write_text("no settings of a watchdog\n")
+
+    done = machine.install()
+
+    assert (done.returncode, "does not come up:\nno settings of a watchdog" in done.stdout) == (1, True)
+    machine.programs.add("systemctl", SYSTEMD)
+    assert machine.install().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("[ $1 = --version ] && echo Python 3.9.2", "Python 3.9.2\n"),
+        ("echo 'python3: not found' >&2; exit 127", "python3: not found\n"),
+    ],
+)
+def test_install_without_a_python_that_can_run_it_changes_nothing(python: str, said: str, machine: Machine) -> None:
+    machine.programs.add("python3", python)
+
+    done = machine.install()
+
+    assert (done.returncode, done.stdout) == (watchdog.NO_PYTHON_STATUS, said)
+    assert (list(machine.home.iterdir()), list(machine.user.iterdir())) == ([], [])
+
+
+def test_uninstall_leaves_nothing_and_does_nothing_the_second_time(machine: Machine) -> None:
+    machine.install()
+    (machine.home / "releases.jsonl").touch()
+
+    done, again = machine.run(watchdog.uninstall(APP)), machine.run(watchdog.uninstall(APP))
+
+    assert (done.stdout, again.stdout) == ("gone\n", "nothing\n")
+    assert [path.name for path in machine.home.iterdir()] == ["releases.jsonl"]
+    assert [path for path in machine.user.rglob("*") if not path.is_dir()] == []
+
+
+def test_status_tells_what_is_there_and_what_is_not(machine: Machine) -> None:
+    none = Watchdog.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+    machine.install()
+    (machine.place / "log").write_text("first\nlast = words\n")
+    (machine.place / "memory.json").write_text('{"boot": "b",\n"memory": {"recoveries": [1.5], "given_up": true}}')
+
+    found = Watchdog.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+
+    assert (none.installed, none.current, none.recoveries, none.last) == (False, False, 0, "")
+    assert (found.installed, found.runs, found.current, found.alive_seconds < 60) == (True, True, True, True)
+    assert (found.recoveries, found.given_up, found.last) == (1, True, "last = words")
+
+
+def test_log_prints_its_end_or_says_that_there_is_none(machine: Machine) -> None:
+    none = machine.run(watchdog.log(APP, 2)).stdout
+    machine.place.mkdir()
+    (machine.place / "log").write_text("one\ntwo\nthree\n")
+
+    assert (none, machine.run(watchdog.log(APP, 2)).stdout) == ("no watchdog has run here\n", "two\nthree\n")
+
+
+@pytest.mark.parametrize("reason", HOSTILE)
+def test_act_gives_every_word_as_it_is_and_the_end_of_the_recovery(reason: str, machine: Machine) -> None:
+    machine.programs.add("systemd-run", "exit 4")
+
+    done = machine.run(watchdog.act(str(machine.home), "shop", Act.ROLL_BACK, "backend", reason))
+
+    (words,) = machine.programs.calls("systemd-run")
+    assert (done.returncode, words[-5:]) == (4, ["recover", str(machine.home), "roll back", "backend", reason])
+    assert words[words.index("--unit") + 1] == "shop-recovery"
+    assert not (machine.user / "pwned").exists()
