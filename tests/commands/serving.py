@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
 import subprocess
@@ -13,16 +14,14 @@ from pathlib import Path
 
 
 def free_ports(*offsets: int) -> int:
-    """A port that is free, and so are those at these offsets from it."""
+    """A port that is free with those at these offsets from it, below the ones that outgoing connections take."""
     for _ in range(200):
+        port = 10_000 + secrets.randbelow(2_700)
         with ExitStack() as stack:
-            first = stack.enter_context(closing(socket.socket()))
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
             try:
-                for offset in offsets:
+                for offset in (0, *offsets):
                     stack.enter_context(closing(socket.socket())).bind(("127.0.0.1", port + offset))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
     raise AssertionError("no free ports")

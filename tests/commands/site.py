@@ -28,13 +28,13 @@ class Site:
         (root / "the data's").mkdir()
         (self.home / "lock").mkdir(parents=True)
         (self.home / "live").mkdir()
-        first, second = free_ports(10_000, 20_000), free_ports(10_000, 20_000)
+        port = free_ports(1, 2, 3, 10_000, 10_001, 20_000, 20_001)
         self.app = application(
-            backend(stable_port=first, gate=Gate("/api/health", timeout_seconds=TIMEOUT)),
-            frontend(stable_port=second, gate=Gate("/health", timeout_seconds=TIMEOUT)),
+            backend(stable_port=port, gate=Gate("/api/health", timeout_seconds=TIMEOUT)),
+            frontend(stable_port=port + 1, gate=Gate("/health", timeout_seconds=TIMEOUT)),
             database=f"{root}/the data's/shop.db",
-            http_port=free_ports(),
-            https_port=free_ports(),
+            http_port=port + 2,
+            https_port=port + 3,
             thresholds=EASY,
         )
         self.runs("backend", "frontend")

@@ -53,7 +53,7 @@ def test_check_server_that_hangs_holds_up_nobody_beyond_its_deadline(site: Site)
         report = site.look()
 
     assert failed(report) == {"backend http"}
-    assert time.monotonic() - began < TIMEOUT + 2
+    assert time.monotonic() - began < TIMEOUT + 5
     assert (check(report, "backend http").answered, check(report, "backend nginx").answered) == (False, True)
     assert check(report, "backend http").detail.startswith("no answer")
 
@@ -96,7 +96,7 @@ def test_check_podman_that_fails_costs_the_containers_alone(site: Site) -> None:
 def test_check_disk_that_hangs_is_told_and_the_others_answer(site: Site) -> None:
     site.programs.add("df", "exec sleep 30")
     with site.served():
-        report = site.look(seconds=0.2)
+        report = site.look(seconds=1)
 
     assert failed(report) == {"disk"}
 
