@@ -213,7 +213,7 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
     yield "watchdog-uninstall", watchdog.uninstall(app)
     yield "watchdog-status", watchdog.status(app)
     yield "watchdog-log", watchdog.log(app, 100)
-    yield "watchdog-act", watchdog.act(app.home, app.name, Act.ROLL_BACK, "backend", 'it\'s "bad" $HOME\n-x')
+    yield "watchdog-act", watchdog.act(app.home, app.name, Act.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x')
 
 
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:

@@ -116,7 +116,8 @@ def status(app: Application) -> Script:
         'echo "memory_kb=$(awk \'/^VmRSS:/ { print $2 }\' "/proc/$pid/status" 2>/dev/null)"',
         'echo "ticks=$(awk \'{ print $14 + $15 + $16 + $17 }\' "/proc/$pid/stat" 2>/dev/null)"',
         'echo "ticks_a_second=$(getconf CLK_TCK)"',
-        f'echo "alive=$(($(date +%s) - $(stat -c %Y {quote(place + "/alive")} 2>/dev/null || echo 0)))"',
+        f"at=$(stat -c %Y {quote(place + '/alive')} 2>/dev/null) || at=''",
+        'echo "alive=${at:+$(($(date +%s) - at))}"',
         f"echo \"memory=$(tr -d '\\n' < {quote(place + '/memory.json')} 2>/dev/null)\"",
         f'echo "last=$(tail -n 1 {quote(place + "/log")} 2>/dev/null)"',
     )
@@ -135,7 +136,8 @@ def act(home: str, app: str, act: Act, service: str, seconds: float, reason: str
     a failed one.
     """
     program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, act.value, service]
-    program += [f"{seconds:.0f}", reason]
+    # Source: systemd.service(5): the manager would put a variable in the place of `$NAME`.
+    program += [f"{seconds:.0f}", reason.replace("$", "$$")]
     log = f"append:{home}/watchdog/log"
     rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
     unit = ["--unit", f"{app}-recovery", *(f"--property={rule}" for rule in rules)]

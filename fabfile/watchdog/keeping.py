@@ -11,7 +11,7 @@ from pathlib import Path
 from fabfile.commands import definition, record
 from fabfile.commands.form import plain, typed
 from fabfile.errors import ConfigError
-from fabfile.model import Application, Channels, Release, Rollout
+from fabfile.model import Application, Channels, Release, Rollout, Thresholds
 from fabfile.model.watch import Memory, WatchRules
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -28,6 +28,7 @@ class Settings:
     environment: str
     rules: WatchRules
     rollout: Rollout
+    thresholds: Thresholds = field(default_factory=Thresholds)
     channels: Channels = field(default=Channels(), repr=False)
 
 

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from fabfile.commands import health, verdict
@@ -71,7 +72,7 @@ class Watchdog:
         if found is None:
             self._tell("nothing is deployed here yet")
             return self._settings.rules.interval_seconds
-        self._app = found[1]
+        self._app = replace(found[1], thresholds=self._settings.thresholds)
         try:
             report = self._look(self._app)
         except (RollingError, ValueError) as error:

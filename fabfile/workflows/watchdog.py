@@ -57,7 +57,9 @@ def _interval(environment: Environment) -> str:
 
 def _files(environment: Environment, target: Target, program: bytes) -> watchdog.Files:
     app = target.application
-    settings = keeping.Settings(app.name, target.name, environment.name, app.watch, environment.rollout, app.channels)
+    settings = keeping.Settings(
+        app.name, target.name, environment.name, app.watch, environment.rollout, app.thresholds, app.channels
+    )
     return watchdog.Files(program, keeping.dump(settings), render.watchdog_unit(app))
 
 

@@ -161,9 +161,12 @@ def test_log_prints_its_end_or_says_that_there_is_none(machine: Machine) -> None
 def test_act_gives_every_word_as_it_is_and_the_end_of_the_recovery(reason: str, machine: Machine) -> None:
     machine.programs.add("systemd-run", "exit 4")
 
-    done = machine.run(watchdog.act(str(machine.home), "shop", Act.ROLL_BACK, "backend", reason))
+    done = machine.run(watchdog.act(str(machine.home), "shop", Act.ROLL_BACK, "backend", 42.4, reason))
 
     (words,) = machine.programs.calls("systemd-run")
-    assert (done.returncode, words[-5:]) == (4, ["recover", str(machine.home), "roll back", "backend", reason])
+    assert done.returncode == 4
+    assert words[-6:-1] == ["recover", str(machine.home), "roll back", "backend", "42"]
+    # Source: systemd.service(5): the manager reads `$$` as `$`, and `$NAME` as a variable.
+    assert words[-1] == reason.replace("$", "$$")
     assert words[words.index("--unit") + 1] == "shop-recovery"
     assert not (machine.user / "pwned").exists()

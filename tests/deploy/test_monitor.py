@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -50,8 +51,8 @@ class Terminal:
 
     @property
     def last(self) -> str:
-        """What the newest drawing shows: each begins at the upper left corner."""
-        return self.drawn.decode(errors="replace").rpartition("\x1b[H")[2]
+        """What the newest drawing shows, without colors: each begins at the upper left corner."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.drawn.decode(errors="replace").rpartition("\x1b[H")[2])
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -90,7 +91,7 @@ def test_monitor_shows_a_host_that_goes_away_and_comes_back(site: Site) -> None:
         assert "web1  reached again" in screen.last
         web1.cut_network()
         try:
-            wait_until(lambda: "no answer for" in row(screen.last, "web1"), "the silent host")
+            wait_until(lambda: re.search("no answer for|NOT REACHED", row(screen.last, "web1")), "the silent host")
             assert " well" in row(screen.last, "web2")
         finally:
             web1.restore_network()
@@ -122,6 +123,7 @@ def test_monitor_begins_with_a_host_down_and_in_a_pipe_writes_lines(site: Site) 
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(30) == 0
     reader.join(5)
+    process.stdout.close()
     assert "\x1b" not in "".join(lines)
 
 

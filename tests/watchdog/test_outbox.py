@@ -30,7 +30,7 @@ def alert(text: str = "disk", at: float | None = None) -> Notice:
 
 def told(home: Path, channels: Channels, *notices: Notice) -> subprocess.CompletedProcess[str]:
     """Keep the notices, and run the process that sends, with nothing installed."""
-    settings = keeping.Settings("memoryark", "web1", "production", WatchRules(), Rollout(), channels)
+    settings = keeping.Settings("memoryark", "web1", "production", WatchRules(), Rollout(), channels=channels)
     (home / "watchdog/settings.json").write_text(keeping.dump(settings), "utf-8")
     (home / "watchdog/watchdog.pyz").write_bytes(render.watchdog_program())
     for notice in notices:

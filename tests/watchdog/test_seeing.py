@@ -78,12 +78,12 @@ def test_look_at_a_well_host_has_nothing_but_its_release() -> None:
     ("failed", "expected"),
     [
         (["backend container", "backend http", "backend nginx"], [("backend", Ailment.STOPPED)]),
-        (["backend http", "backend nginx"], [("backend", Ailment.SILENT)]),
+        (["backend http", "backend nginx"], [("backend", Ailment.ILL)]),
         (["backend nginx"], [("backend", Ailment.PATH)]),
         (["frontend container", "backend nginx"], [("backend", Ailment.PATH), ("frontend", Ailment.STOPPED)]),
         # The way through all services is the frontend's, and only a trouble of its own where no service has one.
         (["full chain"], [("frontend", Ailment.PATH)]),
-        (["full chain", "backend http"], [("backend", Ailment.SILENT)]),
+        (["full chain", "backend http"], [("backend", Ailment.ILL)]),
         # What no recovery of a service could mend is none of its troubles.
         (["site", "database", "certificate", "backup", "clock"], []),
         (["disk /", "memory"], []),
@@ -97,8 +97,12 @@ def test_look_failed_checks_are_troubles_of_their_services(
 
 def test_look_trouble_says_which_check_found_it() -> None:
     assert look(report("backend http")).troubles == (
-        Trouble("backend", Ailment.SILENT, "backend http: backend http says"),
+        Trouble("backend", Ailment.ILL, "backend http: backend http says"),
     )
+
+
+def test_look_service_that_answers_nothing_is_silent() -> None:
+    assert troubles(look(report("frontend nginx", unanswered=("backend http",))))[0] == ("backend", Ailment.SILENT)
 
 
 def test_look_service_that_a_quick_request_missed_counts_twice() -> None:
@@ -135,11 +139,11 @@ def test_look_restarts_since_the_look_before_are_crashes(before: int | None, now
     )
 
 
-def test_look_restarts_of_another_release_s_container_of_that_name_do_not_count() -> None:
+def test_look_restarts_of_a_container_that_came_under_watch_all_count() -> None:
     known = seeing.restarts(HealthReport(replace(STATE, containers=(container("backend", 0, "r1"),)), ()))
     state = replace(STATE, containers=(container("backend", 5), container("frontend")))
 
-    assert look(report(state=state), before=known).troubles == ()
+    assert [one.crashes for one in look(report(state=state), before=known).troubles] == [5]
 
 
 @pytest.mark.parametrize(
