@@ -21,7 +21,7 @@ RELEASES = ("trixie", "bookworm")
 _COMMON = (
     "systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,openssh-server,podman,crun,netavark,aardvark-dns,"
     "uidmap,nginx-light,sqlite3,curl,jq,sudo,iproute2,nftables,iptables,procps,python3,ca-certificates,cron,rsync,"
-    "skopeo,git,docker-registry,postgresql"
+    "skopeo,git,docker-registry,postgresql,libfaketime"
 )
 PACKAGES = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
 #: PostgreSQL compiles queries with a library that is larger than all the rest of it; it does without.

@@ -1,0 +1,60 @@
+"""The watchdog on a host whose clock jumps: a library between it and the system moves the time that it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site, wait_until
+
+pytestmark = pytest.mark.xdist_group("watchdog-messages")
+
+PLACE = "/var/lib/memoryark/watchdog"
+CLOCK = "/home/deploy/clock"
+DROP_IN = f"""\
+[Service]
+Environment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
+Environment=FAKETIME_TIMESTAMP_FILE={CLOCK}
+Environment=FAKETIME_NO_CACHE=1
+Environment=FAKETIME_DONT_FAKE_MONOTONIC=1
+Environment=FAKETIME_SKIP_CMDS=systemd-run
+"""
+UNIT = "/home/deploy/.config/systemd/user/memoryark-watchdog.service.d"
+
+
+def log(host: Host) -> list[str]:
+    """What the watchdog said so far."""
+    return host.sh(f"cat {PLACE}/log").stdout.splitlines()
+
+
+def stop_backend(site: Site, host: Host) -> None:
+    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    host.sh(f"podman stop -t 0 {name}", user="deploy")
+
+
+def recovered(host: Host, times: int) -> None:
+    wait_until(lambda: sum(" backend: done" in line for line in log(host)) == times, f"recovery {times}")
+    wait_until(lambda: log(host)[-1].endswith("all is well"), "all well again")
+
+
+def test_watchdog_whose_clock_jumps_goes_on_recovering(site: Site) -> None:
+    web1 = site.lab.hosts[0]
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", RECOVERY_WINDOW="1m")
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert code == 0, output
+    try:
+        web1.sh(f"echo +0 > {CLOCK}; mkdir -p {UNIT}; printf %s '{DROP_IN}' > {UNIT}/clock.conf", user="deploy")
+        web1.sh("systemctl --user daemon-reload && systemctl --user restart memoryark-watchdog", user="deploy")
+        wait_until(lambda: sum("watching" in line for line in log(web1)) == 2, "the watchdog with the other clock")
+        today = web1.sh("date +%Y-%m-%d").stdout.strip()
+        for times, jump in ((1, "-3d"), (2, "+40d")):
+            web1.sh(f"echo {jump} > {CLOCK}", user="deploy")
+            stop_backend(site, web1)
+            recovered(web1, times)
+            # Its own words carry the time that it believes in; those of the recovery are of another process.
+            assert not log(web1)[-1].startswith(today)
+        assert not any("give up" in line or "could not be looked at" in line for line in log(web1))
+        assert site.version(web1) == "v1"
+    finally:
+        web1.sh(f"rm -rf {UNIT} {CLOCK}; systemctl --user daemon-reload", user="deploy")
+        assert site.run("monitor.uninstall", "--hosts", "web1")[0] == 0
