@@ -15,6 +15,8 @@ from tests.deploy.conftest import Site, wait_until
 pytestmark = pytest.mark.xdist_group("watchdog")
 
 LOG = "/var/lib/memoryark/watchdog/log"
+#: While it is there, v2 of the sample backend is not healthy.
+ILL = "/home/deploy/data/ill-v2"
 
 
 @pytest.fixture
@@ -103,6 +105,21 @@ def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Ho
     assert serves(site, web1, "v1")
     code, output = site.run("rollback", "--hosts", "web1")
     assert (code, "no earlier good release" in output) == (3, True), output
+
+
+def test_watchdog_fresh_release_that_goes_bad_after_its_gate_is_rolled_back(site: Site, web1: Host) -> None:
+    """It answers that it is ill: a restart would not help, and the release before it is still good."""
+    site.edit_env(FRESH_RELEASE="10m")
+    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
+    assert site.deploy("v2", "--hosts", "web1")[0] == 0
+    web1.sh(f"touch {ILL}", user="deploy")
+    try:
+        said(web1, "roll back backend: done", 90)
+    finally:
+        web1.sh(f"rm {ILL}", user="deploy")
+
+    assert serves(site, web1, "v1")
+    assert "restart" not in log(web1)
 
 
 def test_watchdog_gives_up_after_its_limit_and_begins_again_when_all_is_well(site: Site, web1: Host) -> None:
