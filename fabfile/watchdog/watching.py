@@ -121,7 +121,8 @@ class Watchdog:
         except RollingError as error:
             self._tell(str(error))
             code = int(ExitCode.FAILED)
-        self._tell(f"{decision.act.value} {decision.service}: {'done' if code == 0 else f'failed ({code})'}")
+        what = f"{decision.act.value} {decision.service}".strip()
+        self._tell(f"{what}: {'done' if code == 0 else f'failed ({code})'}")
         if decision.act in RECOVERIES and code != ExitCode.LOCKED:
             self._remember(recovered(self._memory, decision.service, self._clock()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -172,8 +172,9 @@ def test_watchdog_is_replaced_while_it_runs_and_the_same_again_changes_nothing(s
     said(web1, "every 2 s")
 
 
-def test_watchdog_after_a_reboot_watches_again(site: Site, web1: Host) -> None:
-    web1.reboot()
+@pytest.mark.parametrize("how", [Host.reboot, Host.power_cut])
+def test_watchdog_after_a_boot_watches_again(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
+    how(web1)
     wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)
     wait_until(lambda: serves(site, web1, "v1"), "the application after the boot", 90)
 
