@@ -9,18 +9,6 @@ from invoke.tasks import task
 from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
 
 
-@task(
-    default=True,
-    help={**WHERE, "interval": "pause between two looks, such as 10s; HEALTH_CHECK_INTERVAL without it"},
-)
-def monitor(context: Any, env: str | None = None, hosts: str = "", interval: str = "") -> None:
-    """Watch all hosts live until Ctrl-C: status, latency, restarts, what happened last."""
-    from fabfile.workflows.monitor import Request
-    from fabfile.workflows.monitor import monitor as run
-
-    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), interval)))
-
-
 @task(help=WHERE)
 def install(context: Any, env: str | None = None, hosts: str = "") -> None:
     """Put the watchdog on the hosts: it recovers the application while nobody looks."""
