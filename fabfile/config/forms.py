@@ -95,6 +95,10 @@ def duration(low: float, high: float) -> Form[float]:
     return Form(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse)
 
 
+#: The pause between two checks, in the env file and on the command line.
+INTERVAL = duration(1, 86_400)
+
+
 _SIZE_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 

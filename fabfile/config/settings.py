@@ -108,7 +108,7 @@ class Settings(BaseModel):
     error_log: _FilePath = Field(default="", description="Error log on the host.")
 
     # Health and restarts
-    health_check_interval: Annotated[float, BeforeValidator(forms.duration(1, 86_400))] = Field(
+    health_check_interval: Annotated[float, BeforeValidator(forms.INTERVAL)] = Field(
         default=30.0, description="Pause between two checks of a running service."
     )
     health_check_timeout: Annotated[float, BeforeValidator(forms.duration(0.1, 300))] = Field(

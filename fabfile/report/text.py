@@ -74,3 +74,30 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h {whole % 3600 // 60:02}m"
     return f"{whole // 86_400}d {whole % 86_400 // 3600:02}h"
+
+
+def fit(text: str, columns: int) -> str:
+    """The text in exactly that many columns: filled up with blanks, or cut with an ellipsis."""
+    if width(text) <= columns:
+        return pad(text, columns)
+    kept = ""
+    for char in text:
+        if width(kept + char) > columns - 1:
+            break
+        kept += char
+    return pad(f"{kept}…" if columns > 0 else "", columns)
+
+
+#: An answer is drawn as high as its share of the slowest one shown, but of this many milliseconds at least.
+_FULL_HEIGHT_MS = 100
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+#: What stands where there was no answer.
+GAP = "×"
+
+
+def sparkline(values: Sequence[int | None], columns: int) -> str:
+    """The newest values as a drawing of at most that many columns: a bar for each, a cross for None."""
+    shown = values[-columns:] if columns > 0 else ()
+    top = max(_FULL_HEIGHT_MS, *(value or 0 for value in shown)) if shown else _FULL_HEIGHT_MS
+    highest = len(_HEIGHTS) - 1
+    return "".join(GAP if value is None else _HEIGHTS[min(highest, value * len(_HEIGHTS) // top)] for value in shown)

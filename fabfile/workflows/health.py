@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile import config
-from fabfile.commands import health as commands
-from fabfile.commands import verdict
 from fabfile.errors import ExitCode, HostUnreachable
 from fabfile.model import Environment, HealthReport
-from fabfile.remote import observe
-from fabfile.remote.host import Host
+from fabfile.remote import looking, observe
 from fabfile.report import tell
 from fabfile.report.health import health_lines, health_objects
 from fabfile.workflows.fleet import Fleet, opened
-
-#: How long one look may take: a database that is read through, once a day, is the longest part.
-LOOK_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -59,18 +53,11 @@ def health(request: Request) -> ExitCode:
 
 def look(fleet: Fleet) -> Found:
     """Every host's report, or why there is none."""
-
-    def one(host: Host) -> HealthReport:
-        app = fleet.targets[host.name].application
-        answer = host.run(commands.check(app), timeout_seconds=LOOK_SECONDS)
-        try:
-            return verdict.parse(app, host.name, answer.output, time.time())
-        except ValueError as error:
-            # One host that makes no sense keeps nothing from being said of the others.
-            said = f"{host.name}: {error}: {answer.errors.strip() or answer.last_words}"
-            raise HostUnreachable(said, next_step=f"log in to {host.name} and look") from error
-
-    return observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, one)
+    return observe.on_each(
+        fleet.hosts,
+        fleet.environment.rollout.parallel,
+        lambda host: looking.look(host, fleet.targets[host.name].application),
+    )
 
 
 def is_well(found: HealthReport | HostUnreachable) -> bool:
