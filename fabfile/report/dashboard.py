@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from enum import Enum
 
 from fabfile.errors import RollingError
 from fabfile.model import Color, Container, HealthReport, HostState, Kind, Lock
-from fabfile.report.text import clock_time, duration, one_line, short_digest
+from fabfile.report.text import clock_time, count, duration, one_line, short_digest
 
 #: How many latencies of a host, and how many happenings of all hosts, are kept.
 LATENCIES = 120
@@ -120,10 +121,13 @@ def reason(error: RollingError, host: str) -> str:
 
 
 def latency(report: HealthReport) -> int | None:
-    """Milliseconds of a request through the whole chain, or of a visitor's where there is no chain; None unanswered."""
+    """Milliseconds of a request through the whole chain, or of a visitor's where there is none; None for a bad answer.
+
+    An error that Nginx answers in the application's place is fast, and says nothing of how fast that is.
+    """
     timed = {check.name: check for check in report.checks if check.kind is Kind.HTTP}
     check = timed.get("full chain") or timed.get("site")
-    return check.milliseconds if check is not None and check.answered else None
+    return check.milliseconds if check is not None and check.ok else None
 
 
 def servings(report: HealthReport) -> tuple[Serving, ...]:
@@ -139,24 +143,27 @@ def held(state: HostState) -> Lock | None:
     return state.lock if state.lock is not None and state.lock.expires_at > state.now else None
 
 
-def standing(watched: Watched, now: float) -> tuple[Mood, str]:
+def standing(watched: Watched, now: float, zone: tzinfo | None = None) -> tuple[Mood, str]:
     """How the host stands, for its row."""
     if watched.lost_at is not None:
-        return Mood.LOST, f"NOT REACHED since {clock_time(watched.lost_at)}"
+        return Mood.LOST, f"NOT REACHED since {clock_time(watched.lost_at, zone)}"
     if watched.report is None:
         return Mood.WAITING, "connecting"
     age = now - watched.looked_at
     if age > 2 * watched.interval_seconds + PATIENCE_SECONDS:
         return Mood.LOST, f"NO ANSWER for {duration(age)}"
     failed = ", ".join(check.name for check in watched.report.failed)
-    lock, page = held(watched.report.state), watched.report.state.fact("maintenance")
-    parts = (
-        f"FAILED: {failed}" if failed else "",
-        f"locked by {lock.owner}: {lock.reason}" if lock else "",
-        f"maintenance page up ({page})" if page else "",
-    )
-    said = "; ".join(part for part in parts if part)
+    said = "; ".join((*([f"FAILED: {failed}"] if failed else []), *remarks(watched.report.state)))
     return Mood.BAD if failed else Mood.BUSY if said else Mood.GOOD, one_line(said) or "well"
+
+
+def remarks(state: HostState) -> tuple[str, ...]:
+    """What else is going on there: somebody holds the lock, the maintenance page is up."""
+    lock, page = held(state), state.fact("maintenance")
+    return (
+        *([f"locked by {lock.owner}: {lock.reason}"] if lock else []),
+        *([f"maintenance page up ({page})"] if page else []),
+    )
 
 
 def _loss(before: Watched, error: RollingError) -> Iterator[tuple[Mood, str]]:
@@ -205,7 +212,7 @@ def _serving_changes(before: Serving, after: Serving) -> Iterator[tuple[Mood, st
     elif old.release != new.release:
         yield Mood.BUSY, f"{after.service}: release {old.release or '-'} → {new.release or '-'}, {after}"
     elif new.restarts > old.restarts:
-        yield Mood.BAD, f"{after.service} crashed and was restarted: {new.restarts} restarts"
+        yield Mood.BAD, f"{after.service} crashed and was restarted: {count(new.restarts, 'restart')}"
     elif new.running and old.started_at != new.started_at:
         yield Mood.BUSY, f"{after.service} was started again"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from fabfile.report.dashboard import Dashboard, Happening, Mood, Watched, latency, servings, standing
+from fabfile.report.dashboard import Dashboard, Happening, Mood, Watched, latency, remarks, servings, standing
 from fabfile.report.text import clock_time, count, duration, fit, one_line, sparkline, width
 
 #: A piece of a line and its style.
@@ -43,6 +43,11 @@ class View:
         """The time of day."""
         return clock_time(at, self.zone)
 
+    def standing(self, one: Watched) -> tuple[Mood, str]:
+        """How the host stands now."""
+        mood, said = standing(one, self.now, self.zone)
+        return mood, self.text(said)
+
 
 def screen(board: Dashboard, view: View) -> list[Line]:
     """As many lines as the screen has rows, or fewer; details give way before hosts, and hosts that are well first."""
@@ -56,7 +61,7 @@ def screen(board: Dashboard, view: View) -> list[Line]:
 
 
 def _title(board: Dashboard, view: View) -> Line:
-    moods = [standing(one, view.now)[0] for one in board.hosts]
+    moods = [view.standing(one)[0] for one in board.hosts]
     unwell = sum(mood in (Mood.BAD, Mood.LOST) for mood in moods)
     verdict = f"{unwell} NOT WELL" if unwell else "all well" if Mood.WAITING not in moods else "looking"
     name = f"{view.text(board.environment)}: {count(len(moods), 'host')}, "
@@ -109,19 +114,19 @@ def _blocks(board: Dashboard, view: View, room: int) -> list[Line]:
     for blocks, spare in ((full, events), (services, events), (services, 1), (heads, 0)):
         if sum(map(len, blocks)) + spare <= room:
             return [line for block in blocks for line in block]
-    order = sorted(range(len(heads)), key=lambda at: standing(board.hosts[at], view.now)[0].value)
+    order = sorted(range(len(heads)), key=lambda at: view.standing(board.hosts[at])[0].value)
     shown = sorted(order[: room - 1])
     more: Line = ((f"  … and {count(len(heads) - len(shown), 'more host')}", "dim"),)
     return [*(heads[at][0] for at in shown), more]
 
 
 def _head(one: Watched, columns: _Columns, view: View) -> Line:
-    mood, said = standing(one, view.now)
+    mood, said = view.standing(one)
     newest = one.latencies[-1] if one.latencies else None
     return (
         (f"{_MARKS[mood]} ", _STYLES[mood]),
         (fit(view.text(one.host), columns.name) + _GAP, "bold"),
-        (fit(view.text(said), columns.standing) + _GAP, _STYLES[mood]),
+        (fit(said, columns.standing) + _GAP, _STYLES[mood]),
         (fit(sparkline(one.latencies, columns.sparkline), columns.sparkline) + _GAP, "cyan"),
         ((f"{newest} ms" if newest is not None else "-").rjust(_NOW) + _GAP, ""),
         (_age(one, view.now).rjust(_SEEN), "dim"),
@@ -159,14 +164,15 @@ def _wrapped(texts: Iterable[str], columns: int) -> list[str]:
 
 def _detail_lines(one: Watched, columns: _Columns, view: View) -> list[Line]:
     """Why a host is not reached, what each failing check found, or a standing that is too long for its column."""
-    mood, said = standing(one, view.now)
+    mood, said = view.standing(one)
     texts: Sequence[str] = ()
     if one.lost_at is not None:
         texts = (one.why,)
     elif mood is Mood.BAD and one.report is not None:
-        texts = [f"{check.name}: {check.detail}" for check in one.report.failed]
-    if mood is not Mood.LOST and width(view.text(said)) > columns.standing:
-        texts = (said, *texts)
+        checks = [f"{check.name}: {check.detail}" for check in one.report.failed]
+        texts = [*remarks(one.report.state), *checks]
+    elif width(said) > columns.standing:
+        texts = (said,)
     indent = len("● ") + columns.name + len(_GAP)
     room = view.columns - indent
     return [((" " * indent, ""), (fit(view.text(text), room).rstrip(), _STYLES[mood])) for text in texts]
@@ -174,6 +180,8 @@ def _detail_lines(one: Watched, columns: _Columns, view: View) -> list[Line]:
 
 def _events(board: Dashboard, view: View, room: int) -> list[Line]:
     shown = board.happenings[-room:]
+    if not shown:
+        return [(("none so far", "dim"),)]
     name = min(max((width(view.text(one.host)) for one in shown), default=0), _LONGEST_NAME)
     return [_event(one, name, view) for one in shown]
 
@@ -188,13 +196,13 @@ def _event(one: Happening, name: int, view: View) -> Line:
 def look_lines(one: Watched, fresh: Sequence[Happening], view: View) -> list[str]:
     """One look at one host for a reader without a terminal: a line for each thing that changed, and one of the host."""
     begin = f"{view.time(view.now)} {view.text(one.host)}  "
-    mood, said = standing(one, view.now)
+    mood, said = view.standing(one)
     parts = [said]
     if mood is Mood.LOST:
         parts[0] = f"{said} ({one.why})" if one.why else said
     elif one.report is not None:
         milliseconds = latency(one.report)
-        parts.append(f"{milliseconds} ms" if milliseconds is not None else "no answer")
+        parts += [f"{milliseconds} ms"] if milliseconds is not None else []
         parts += [f"{serving.service} {serving}" for serving in servings(one.report)]
     events = [f"{begin}{_MARKS[happened.mood]} {view.text(happened.what)}" for happened in fresh]
     return [*events, begin + _GAP.join(view.text(part) for part in parts)]

@@ -6,19 +6,21 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from fabfile.report.dashboard import Dashboard, Happening
 from fabfile.report.dashboard_lines import Line, View, look_lines, screen
 from fabfile.report.output import Output
 from fabfile.report.reporter import is_live
+from fabfile.report.text import width
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: How often everything is drawn anew: what another program wrote onto the terminal does not stay for long.
 _ANEW_SECONDS = 30.0
-_HOME_AND_CLEAR, _CLEAR_LINE = "\x1b[H\x1b[2J", "\x1b[2K"
+_HOME_AND_CLEAR, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
 
 
 class Display(Protocol):
@@ -73,7 +75,7 @@ class PlainDisplay:
 
 
 class ScreenDisplay:
-    """Draws the dashboard on the terminal's alternate screen; only changed lines are sent: the link may be slow."""
+    """Draws the dashboard on the terminal's alternate screen; only what changed is sent: the link may be slow."""
 
     def __init__(self, output: Output, environ: Mapping[str, str], clock: Callable[[], float]) -> None:
         from rich.console import Console
@@ -85,7 +87,7 @@ class ScreenDisplay:
             highlight=False,
             _environ=environ,
         )
-        self._lines: list[str] = []
+        self._lines: list[Line] = []
         self._size = (0, 0)
         self._drawn_at = 0.0
 
@@ -106,15 +108,14 @@ class ScreenDisplay:
     def tick(self, board: Dashboard, *, anew: bool = False) -> None:
         """Draw what changed, ages and the clock too; all of it on another size of the terminal, and now and then."""
         now, size = self._clock(), self._console.size
-        lines = [self._drawn(line) for line in screen(board, View(size.width, size.height, now, self._output.safe))]
+        lines = screen(board, View(size.width, size.height, now, self._output.safe))
         text = ""
         if anew or size != self._size or now - self._drawn_at > _ANEW_SECONDS:
             self._lines, self._size, self._drawn_at = [], size, now
             text = _HOME_AND_CLEAR
-        lines += [""] * (len(self._lines) - len(lines))
-        for at, line in enumerate(lines):
-            if at >= len(self._lines) or line != self._lines[at]:
-                text += f"\x1b[{at + 1};1H{_CLEAR_LINE}{line}"
+        text += "".join(
+            self._changed(at, *both) for at, both in enumerate(zip_longest(self._lines, lines, fillvalue=()))
+        )
         self._lines = lines
         if text:
             self._output.write(text)
@@ -124,6 +125,14 @@ class ScreenDisplay:
     def gone(self) -> bool:
         """Whether the terminal hung up."""
         return self._output.gone
+
+    def _changed(self, row: int, old: Line, new: Line) -> str:
+        """What turns a line into another: everything from the first piece on that differs."""
+        same = next((at for at, both in enumerate(zip_longest(old, new)) if both[0] != both[1]), None)
+        if same is None:
+            return ""
+        column = sum(width(text) for text, _ in new[:same])
+        return f"\x1b[{row + 1};{column + 1}H{_CLEAR_TO_END}{self._drawn(new[same:])}"
 
     def _drawn(self, line: Line) -> str:
         from rich.text import Text

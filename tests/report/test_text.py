@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.report.text import duration, one_line, pad, short_digest, table, width
+from fabfile.report.text import duration, fit, one_line, pad, short_digest, sparkline, table, width
 
 
 def test_table_wide_characters_are_aligned() -> None:
@@ -39,3 +39,35 @@ def test_duration_two_largest_units(seconds: float, shown: str) -> None:
 
 def test_short_digest_twelve_digits() -> None:
     assert short_digest("sha256:" + "ab12" * 16) == "ab12ab12ab12"
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "expected"),
+    [
+        ((), 5, ""),
+        ((0, 12, 13, 50, 99, 100), 9, "▁▁▂▅██"),
+        ((1, None, 3), 9, "▁×▁"),
+        ((None,), 9, "×"),
+        ((100, 200, 400, 800), 9, "▂▃▅█"),
+        ((800, 1, 2, 3), 3, "▁▁▁"),
+        ((1, 2), 0, ""),
+    ],
+)
+def test_sparkline_draws_the_newest_values(values: tuple[int | None, ...], columns: int, expected: str) -> None:
+    assert sparkline(values, columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "expected"),
+    [
+        ("ab", 4, "ab  "),
+        ("abcd", 4, "abcd"),
+        ("abcde", 4, "abc…"),
+        ("網頁一", 4, "網… "),
+        ("網頁", 4, "網頁"),
+        ("abc", 1, "…"),
+        ("abc", 0, ""),
+    ],
+)
+def test_fit_fills_or_cuts_to_the_columns(text: str, columns: int, expected: str) -> None:
+    assert fit(text, columns) == expected

@@ -1,0 +1,145 @@
+"""The dashboard on screens of different sizes, and as lines without a terminal."""
+
+from __future__ import annotations
+
+from datetime import timezone
+from functools import partial
+
+import pytest
+
+from fabfile.errors import HostUnreachable, RollingError
+from fabfile.model import Color, HealthReport
+from fabfile.model.masking import safe
+from fabfile.report.dashboard import Dashboard, Watched, looked
+from fabfile.report.dashboard_lines import View, look_lines, screen
+from fabfile.report.text import width
+from tests.report.builders import NOW
+from tests.report.reports import report
+
+LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
+
+
+def board(**found: HealthReport | RollingError) -> Dashboard:
+    made = Dashboard("production", tuple(Watched(name, 10) for name in found))
+    for name, one in found.items():
+        made, _ = looked(made, name, one, NOW)
+    return made
+
+
+def view(columns: int = 80, rows: int = 24, *secrets: str, now: float = NOW + 4) -> View:
+    return View(columns, rows, now, partial(safe, secrets=secrets), timezone.utc)
+
+
+def drawn(made: Dashboard, seen: View) -> list[str]:
+    return ["".join(text for text, _ in line).rstrip() for line in screen(made, seen)]
+
+
+def test_screen_of_80_columns_shows_all_there_is_to_know() -> None:
+    made = board(web1=report(), web2=LOST, web3=report(chain="502", restarts=2, lock="deploy v2"))
+
+    assert drawn(made, view()) == [
+        "production: 3 hosts, 2 NOT WELL                         03:12:49  Ctrl-C ends it",
+        "",
+        "  HOST  STATUS                               LATENCY                 NOW    SEEN",
+        "● web1  well                                 ▁                      7 ms      4s",
+        "        backend blue v1, 0 restarts",
+        "? web2  NOT REACHED since 03:12:45           ×                         -   never",
+        "        cannot reach deploy@10.0.0.2:22 (timed out).",
+        "✗ web3  FAILED: full chain; locked by ann:…  ×                         -      4s",
+        "        backend blue v1, 2 restarts",
+        "        locked by ann: deploy v2",
+        "        full chain: HTTP 502",
+        "",
+        "EVENTS",
+        "03:12:45  web2  ? not reached: cannot reach deploy@10.0.0.2:22 (timed out).",
+        "03:12:45  web3  ✗ full chain FAILED: HTTP 502",
+    ]
+
+
+def test_screen_of_160_columns_gives_the_room_to_status_and_latency() -> None:
+    made = board(web1=report())
+    for number in range(100):
+        made, _ = looked(made, "web1", report(milliseconds=number), NOW)
+
+    row = drawn(made, view(160))[3]
+
+    assert width(row) == 160
+    assert sum(row.count(bar) for bar in "▅▆▇█") == 44
+    assert row.endswith("99 ms      4s")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 81, 120, 160, 300])
+@pytest.mark.parametrize("rows", [1, 3, 6, 10, 24, 60])
+def test_screen_of_any_size_is_never_left(columns: int, rows: int) -> None:
+    busy = report(lock="deploy " + "long " * 40, chain="502")
+    made = board(**{f"web{number}": busy if number % 3 else LOST for number in range(12)})
+
+    lines = drawn(made, view(columns, rows))
+
+    assert len(lines) <= rows
+    assert max(map(width, lines)) <= columns
+
+
+def test_screen_that_is_short_keeps_hosts_and_lets_details_go() -> None:
+    made = board(web1=report(chain="502"), web2=report(), web3=report())
+
+    lines = drawn(made, view(80, 9))
+
+    assert [line[:6] for line in lines[3:6]] == ["✗ web1", "● web2", "● web3"]
+    assert "backend blue" not in "\n".join(lines)
+
+
+def test_screen_too_short_for_all_hosts_shows_those_that_are_not_well() -> None:
+    hosts: dict[str, HealthReport | RollingError] = {f"web{number}": report() for number in range(1, 9)}
+
+    lines = drawn(board(**hosts | {"web7": report(chain="502"), "web8": LOST}), view(80, 9))
+
+    assert [line[:6] for line in lines[3:]] == ["● web1", "✗ web7", "? web8", "  … an"]
+    assert lines[-1] == "  … and 5 more hosts"
+
+
+def test_screen_wide_characters_do_not_shift_columns() -> None:
+    made = board(網頁一=report(), web2=report())
+
+    widths = {width(line) for line in drawn(made, view())[3::2][:2]}
+
+    assert widths == {80}
+
+
+def test_screen_texts_of_hosts_are_harmless_and_masked() -> None:
+    made = board(web1=report(lock="[red]x[/red] hunter22\x1b[2J\x1b]0;title\x07\nnext"))
+
+    text = "\n".join(drawn(made, view(160, 24, "hunter22")))
+
+    assert "locked by ann: [red]x[/red] •••••• next" in text
+    assert "\x1b" not in text
+    assert "hunter22" not in text
+
+
+def test_screen_first_looks_are_waited_for() -> None:
+    lines = drawn(Dashboard("production", (Watched("web1", 10),)), view())
+
+    assert lines[0].startswith("production: 1 host, looking ")
+    assert lines[3].startswith("… web1  connecting ")
+    assert lines[3].endswith(" -   never")
+
+
+def test_look_lines_without_a_terminal_are_one_a_look_and_one_a_change() -> None:
+    before = board(web1=report())
+    after, fresh = looked(before, "web1", report(color=Color.GREEN, tag="v2", chain="502"), NOW + 1)
+    lost, loss = looked(after, "web1", HostUnreachable("web1: cannot reach it."), NOW + 2)
+    again, none = looked(lost, "web1", HostUnreachable("web1: refused the login."), NOW + 3)
+
+    assert look_lines(before.host("web1"), (), view(now=NOW)) == ["03:12:45 web1  well  7 ms  backend blue v1"]
+    assert look_lines(after.host("web1"), fresh, view(now=NOW + 1)) == [
+        "03:12:46 web1  ▲ backend: blue v1 → green v2",
+        "03:12:46 web1  ✗ full chain FAILED: HTTP 502",
+        "03:12:46 web1  FAILED: full chain  backend green v2",
+    ]
+    assert look_lines(lost.host("web1"), loss, view(now=NOW + 2)) == [
+        "03:12:47 web1  ? not reached: cannot reach it.",
+        "03:12:47 web1  NOT REACHED since 03:12:47 (cannot reach it.)",
+    ]
+    assert look_lines(again.host("web1"), none, view(now=NOW + 3)) == [
+        "03:12:48 web1  NOT REACHED since 03:12:47 (refused the login.)"
+    ]
