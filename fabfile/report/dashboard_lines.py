@@ -57,7 +57,16 @@ def screen(board: Dashboard, view: View) -> list[Line]:
     left = view.rows - len(lines) - 2
     if left > 0:
         lines += [(), (("EVENTS", "bold"),), *_events(board, view, left)]
-    return lines[: view.rows]
+    return [_cut(line, view.columns) for line in lines[: view.rows]]
+
+
+def _cut(line: Line, columns: int) -> Line:
+    """The line, or what of it a terminal narrower than any layout has room for."""
+    kept: list[Span] = []
+    for text, style in line:
+        left = columns - sum(width(piece) for piece, _ in kept)
+        kept.append((text if width(text) <= left else fit(text, left), style))
+    return tuple(kept)
 
 
 def _title(board: Dashboard, view: View) -> Line:

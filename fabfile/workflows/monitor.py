@@ -62,9 +62,9 @@ Inbox = SimpleQueue[News | Told]
 def monitor(request: Request) -> ExitCode:
     """Show the hosts until Ctrl-C or SIGTERM; a host that cannot be reached is a row like any other. Always DONE."""
     wanted = _interval(request.interval)
-    environment = config.load(request.environment, root=request.root, hosts=request.hosts)
     inbox: Inbox = SimpleQueue()
     _take_signals(inbox)
+    environment = config.load(request.environment, root=request.root, hosts=request.hosts)
     with opened(environment) as fleet:
         watches = _watches(fleet, wanted, inbox)
         hosts = tuple(Watched(one.host.name, one.interval_seconds) for one in watches)

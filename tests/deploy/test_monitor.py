@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import fcntl
 import os
 import re
@@ -11,7 +13,6 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Thread
 
 import pytest
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.xdist_group("monitor")
 COLUMNS, ROWS = 80, 24
 #: All that the dashboard sends to a terminal: where to write, what to clear, colors, which screen; else it is text.
 _SENT = re.compile(r"\x1b\[(?P<row>\d+);(?P<column>\d+)H|\x1b\[(?P<code>[\d;?]*)(?P<letter>[A-Za-z])|(?P<text>[^\x1b])")
+
+#: A sequence whose other half is still to come.
+_CUT = re.compile(r"\x1b(\[[\d;?]*)?$")
 
 
 class Screen:
@@ -69,16 +73,16 @@ class Dashboard:
         self._reader.start()
 
     def _read(self) -> None:
-        rest = b""
-        while piece := os.read(self.leader, 65536):
-            # A sequence or a character that is cut in two waits for its other half.
-            rest += piece
-            whole = rest.rpartition(b"\x1b")[0] if b"\x1b" in rest[-16:] else rest
-            try:
-                self.screen.take(whole.decode())
-            except UnicodeDecodeError:
-                continue
-            rest = rest[len(whole) :]
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        rest = ""
+        # Reading fails once the terminal is closed on the other side.
+        with contextlib.suppress(OSError):
+            while piece := os.read(self.leader, 65536):
+                rest += decoder.decode(piece)
+                cut = _CUT.search(rest)
+                whole = rest[: cut.start()] if cut else rest
+                self.screen.take(whole)
+                rest = rest[len(whole) :]
 
     def until(self, pattern: str, seconds: float = 60) -> None:
         """Wait for a line that begins like this."""
@@ -95,7 +99,7 @@ class Dashboard:
         return back and termios.tcgetattr(self.follower) == self._before
 
 
-@contextmanager
+@contextlib.contextmanager
 def dashboard(site: Site, *words: str) -> Iterator[Dashboard]:
     """The dashboard, killed at the end should it still run."""
     leader, follower = os.openpty()
@@ -115,6 +119,7 @@ def dashboard(site: Site, *words: str) -> Iterator[Dashboard]:
         process.kill()
         process.wait()
         os.close(follower)
+        os.close(leader)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_screen_of_160_columns_gives_the_room_to_status_and_latency() -> None:
     assert row.endswith("99 ms      4s")
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 81, 120, 160, 300])
+@pytest.mark.parametrize("columns", [1, 20, 40, 60, 80, 81, 120, 160, 300])
 @pytest.mark.parametrize("rows", [1, 3, 6, 10, 24, 60])
 def test_screen_of_any_size_is_never_left(columns: int, rows: int) -> None:
     busy = report(lock="deploy " + "long " * 40, chain="502")
