@@ -114,16 +114,20 @@ def _heads(board: Dashboard, view: View) -> Line:
 
 
 def _blocks(board: Dashboard, view: View, room: int) -> list[Line]:
-    """The hosts' lines with as much detail as there is room for, and a few events beside it."""
+    """The hosts' lines with as much detail as there is room for, and a few events beside it: of all, of the unwell."""
     columns = _columns(board, view)
+    moods = [view.standing(one)[0] for one in board.hosts]
     heads = [[_head(one, columns, view)] for one in board.hosts]
-    services = [[*head, *_service_lines(one, columns, view)] for head, one in zip(heads, board.hosts, strict=True)]
-    full = [[*lines, *_detail_lines(one, columns, view)] for lines, one in zip(services, board.hosts, strict=True)]
+    full = [
+        [*head, *_service_lines(one, columns, view), *_detail_lines(one, columns, view)]
+        for head, one in zip(heads, board.hosts, strict=True)
+    ]
+    unwell = [full[at] if mood is not Mood.GOOD else heads[at] for at, mood in enumerate(moods)]
     events = min(len(board.happenings), _EVENTS)
-    for blocks, spare in ((full, events), (services, events), (services, 1), (heads, 0)):
+    for blocks, spare in ((full, events), (unwell, events), (unwell, 1), (heads, 0)):
         if sum(map(len, blocks)) + spare <= room:
             return [line for block in blocks for line in block]
-    order = sorted(range(len(heads)), key=lambda at: view.standing(board.hosts[at])[0].value)
+    order = sorted(range(len(heads)), key=lambda at: moods[at].value)
     shown = sorted(order[: room - 1])
     more: Line = ((f"  … and {count(len(heads) - len(shown), 'more host')}", "dim"),)
     return [*(heads[at][0] for at in shown), more]

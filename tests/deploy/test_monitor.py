@@ -69,8 +69,8 @@ class Dashboard:
         self.process, self.leader, self.follower = process, leader, follower
         self.screen = Screen()
         self._before = termios.tcgetattr(follower)
-        self._reader = Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.reader = Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")()
@@ -113,12 +113,14 @@ def dashboard(site: Site, *words: str) -> Iterator[Dashboard]:
         stderr=follower,
         env={key: value for key, value in os.environ.items() if key not in left_out} | {"TERM": "xterm-256color"},
     )
+    seen = Dashboard(process, leader, follower)
     try:
-        yield Dashboard(process, leader, follower)
+        yield seen
     finally:
         process.kill()
         process.wait()
         os.close(follower)
+        seen.reader.join(20)
         os.close(leader)
 
 

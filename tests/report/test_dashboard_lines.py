@@ -80,13 +80,21 @@ def test_screen_of_any_size_is_never_left(columns: int, rows: int) -> None:
     assert max(map(width, lines)) <= columns
 
 
-def test_screen_that_is_short_keeps_hosts_and_lets_details_go() -> None:
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (16, ["✗ web1", "backe", "full ", "● web2", "backe", "● web3", "backe"]),
+        (12, ["✗ web1", "backe", "full ", "● web2", "● web3"]),
+        (9, ["✗ web1", "● web2", "● web3"]),
+    ],
+)
+def test_screen_that_is_short_lets_details_of_the_well_go_first(rows: int, expected: list[str]) -> None:
     made = board(web1=report(chain="502"), web2=report(), web3=report())
 
-    lines = drawn(made, view(80, 9))
+    lines = drawn(made, view(80, rows))
 
-    assert [line[:6] for line in lines[3:6]] == ["✗ web1", "● web2", "● web3"]
-    assert "backend blue" not in "\n".join(lines)
+    hosts = lines[3 : lines.index("", 3)] if "" in lines[3:] else lines[3:]
+    assert [line[8:13] if line[0] == " " else line[:6] for line in hosts] == expected
 
 
 def test_screen_too_short_for_all_hosts_shows_those_that_are_not_well() -> None:
