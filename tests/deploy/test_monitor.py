@@ -211,12 +211,12 @@ def test_monitor_changed_host_key_and_refused_login_are_said_as_what_they_are(si
     known.write_text(
         "\n".join([*(line for line in lines if line != first), f"{first.split()[0]} {second.partition(' ')[2]}"]) + "\n"
     )
-    site.edit_hosts(web2={"user": "nobody"})
+    site.edit_hosts(web2={"user": "stranger"})
 
     with dashboard(site, "--interval", "1s") as seen:
         seen.until(r"\? web1  NOT REACHED")
         seen.until(r" +the host key of .* is not the one on record")
-        seen.until(r" +nobody@\S+ refused the login")
+        seen.until(r" +stranger@\S+ refused the login")
 
 
 def test_monitor_wrong_words_are_mistakes(site: Site) -> None:
