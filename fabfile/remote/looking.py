@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from fabfile.commands import health, verdict
-from fabfile.errors import PreflightError, RollingError
+from fabfile.errors import HostUnreachable, RollingError
 from fabfile.model import Application, HealthReport
 from fabfile.remote.host import Cancelled, Host
 
@@ -19,12 +19,14 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 
 def look(host: Host, app: Application, *, cancelled: Event | None = None) -> HealthReport:
-    """Every check of one host in one round trip. Raises PreflightError for an answer cut short, and as `run` does."""
+    """Every check of one host in one round trip. Raises HostUnreachable, also for an answer cut short."""
     answer = host.run(health.check(app), timeout_seconds=LOOK_SECONDS, cancelled=cancelled)
     try:
         return verdict.parse(app, host.name, answer.output, time.time())
     except ValueError as error:
-        raise PreflightError(f"{error}: {answer.last_words}", next_step=f"log in to {host.name} and look") from error
+        # One host that makes no sense keeps nothing from being said of the others.
+        said = f"{host.name}: {error}: {answer.errors.strip() or answer.last_words}"
+        raise HostUnreachable(said, next_step=f"log in to {host.name} and look") from error
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ namespace = Collection(
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
     notify=Collection("notify", messages.notify, messages.try_out),
-    monitor=Collection(
-        "monitor", watching.monitor, watching.install, watching.uninstall, watching.status, watching.logs
-    ),
+    monitor=Collection.from_module(watching, name="monitor"),
     registry=Collection.from_module(registry, name="registry"),
     lab=Collection.from_module(lab, name="lab"),
 )

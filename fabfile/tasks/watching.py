@@ -1,4 +1,4 @@
-"""The tasks that look after hosts all day: health, the dashboard and the watchdog. Signatures and help only."""
+"""The tasks that look after hosts all day: the dashboard and the watchdog. Signatures and help only."""
 
 from __future__ import annotations
 
@@ -7,29 +7,6 @@ from typing import Any
 from invoke.tasks import task
 
 from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
-
-
-@task(
-    help={
-        **WHERE,
-        "once": "look once; otherwise again every HEALTH_CHECK_INTERVAL, where there is a terminal",
-        "verbose": "every check with its answer and time, not only what is wrong",
-        "json": "one JSON object on stdout, once",
-    }
-)
-def health(
-    context: Any,
-    env: str | None = None,
-    hosts: str = "",
-    once: bool = False,
-    verbose: bool = False,
-    json: bool = False,
-) -> None:
-    """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
-    from fabfile.workflows.health import Request
-    from fabfile.workflows.health import health as run
-
-    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), once, verbose, json)))
 
 
 @task(default=True, help=WHERE | {"interval": "pause between two looks, such as 10s; HEALTH_CHECK_INTERVAL without it"})

@@ -12,7 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from fabfile.commands.shell import Script
-from fabfile.errors import HostUnreachable, PreflightError, RollingError
+from fabfile.errors import HostUnreachable, RollingError
 from fabfile.model import HealthReport
 from fabfile.remote.host import Answer, Host
 from fabfile.remote.local_host import LocalHost
@@ -71,7 +71,7 @@ def test_look_answer_cut_short_is_refused() -> None:
         def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
             return Answer(127, "", "sh: not found")
 
-    with pytest.raises(PreflightError, match=r"web1 was cut short.*: sh: not found"):
+    with pytest.raises(HostUnreachable, match=r"web1 was cut short.*: sh: not found"):
         look(Mute(), application())
 
 
