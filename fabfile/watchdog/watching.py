@@ -117,12 +117,11 @@ class Watchdog:
         script = commands.act(str(self._home), app, decision.act, decision.service, seconds, decision.reason)
         try:
             answer = self._host.run(script, timeout_seconds=commands.RECOVERY_SECONDS)
-            code = answer.status
+            code, said = answer.status, answer.last_words
         except RollingError as error:
-            self._tell(str(error))
-            code = int(ExitCode.FAILED)
+            code, said = int(ExitCode.FAILED), str(error)
         what = f"{decision.act.value} {decision.service}".strip()
-        self._tell(f"{what}: {'done' if code == 0 else f'failed ({code})'}")
+        self._tell(f"{what}: {'done' if code == 0 else f'failed ({code}) {said}'.strip()}")
         if decision.act in RECOVERIES and code != ExitCode.LOCKED:
             self._remember(recovered(self._memory, decision.service, self._clock()))
 

@@ -129,7 +129,7 @@ def test_watchdog_gives_up_after_its_limit_and_begins_again_when_all_is_well(sit
 
     said(web1, "give up: ")
 
-    assert log(web1).count("take the lock …") == 1
+    assert log(web1).count("take the lock …") == 1, log(web1)
     code, output = site.run("monitor.status", "--hosts", "web1", "--json")
     assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
     assert site.deploy("v1", "--hosts", "web1")[0] == 0
