@@ -147,9 +147,9 @@ database='' journal_mode='' rows=0 uploads=null uploads_bytes=0
 
 
 def left_overs(app: Application) -> str:
-    """Delete what was cut off: parts, and uploads whose manifest never came or is gone. Only under the backups' lock.
+    """Delete what was cut off: parts, and uploads whose manifest never came. Only under the backups' lock.
 
-    What does not run under that lock (a deploy's, a check before a restore) counts as cut off after a day.
+    A deploy's or a check's, which run without it, after a day. Older uploads without a manifest are left to a person.
     """
     directory, files = backup_directory(app), uploads_directory(app)
     parts = " ".join(f"{quote(f'{one}/.{app.name}-')}{ID_PATTERN}*.part" for one in dict.fromkeys((directory, files)))
@@ -158,9 +158,14 @@ rm -rf {parts}
 for old in {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.deploy {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.scratch; do
   if [ -n "$(find "$old" -maxdepth 0 -mmin +1440 2>/dev/null)" ]; then rm -rf "$old"; fi
 done
+newest=''
+for one in {quote(f"{directory}/{app.name}-")}{ID_PATTERN}/uploads.sums; do
+  if [ -f "$one" ]; then newest=$(basename "${{one%/*}}"); fi
+done
 for old in {quote(f"{files}/{app.name}-")}{ID_PATTERN}.uploads; do
   owner=$(basename "$old" .uploads)
-  if [ ! -e {quote(directory)}/"$owner" ]; then rm -rf "$old"; fi
+  if [ -z "$newest" ] || [ -e {quote(directory)}/"$owner" ]; then continue; fi
+  if [ "$(printf '%s\\n%s\\n' "$newest" "$owner" | sort | tail -n 1)" = "$owner" ]; then rm -rf "$old"; fi
 done"""
 
 
@@ -210,10 +215,13 @@ def _database(app: Application) -> str:
         return f"database=postgres\n{postgres.dump(app.database_server)}"
     if not app.database:
         return ":"
+    earlier = f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}/manifest.json"
     return f"""\
 if [ -s {quote(app.database)} ]; then
 database=sqlite
 {sqlite.copy(app.database)}
+elif [ "$kind" != deploy ] && grep -qs '^  "database": "sqlite"' {earlier}; then
+  echo "there is no database, and earlier backups have one: put it back, or correct DATABASE_PATH"; exit 1
 else
   echo "database: none yet"
 fi"""
@@ -275,24 +283,34 @@ if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"
 
 
 def prune(app: Application, mode: Mode = Mode.TELL) -> str:
-    """Select backups past their days, and never the newest good one of a deploy or of all the others.
+    """Select backups past their days, never the newest good one of a kind: see the first loop.
 
     One that a verification found damaged is not good, and goes with its days.
     """
+    history, files = quote(f"{app.home}/releases.jsonl"), quote(uploads_directory(app))
     text = f"""\
 set -eu
 {gone(mode)}
 limit=$(date -u -d '-{app.backup_retention_days} days' +%Y%m%d%H%M%S)
-deploy='' full=''
+deploy='' before='' full='' data='' uploads=''
 for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   if [ ! -f "$place/manifest.json" ] || grep -qs '^damaged' "$place/verified"; then continue; fi
-  if grep -q '^  "kind": "deploy"' "$place/manifest.json"; then deploy=$place; else full=$place; fi
+  if grep -q '^  "kind": "deploy"' "$place/manifest.json"; then
+    # Taken before a release that was good: what a rollback with its data would bring back.
+    deploy=$place id=$(basename "$place") id=${{id#{app.name}-}}
+    if grep -s '"id": *"'"$id"'"' {history} | grep -q '"outcome": *"good"'; then before=$place; fi
+    continue
+  fi
+  full=$place
+  if ! grep -q '^  "database": ""' "$place/manifest.json"; then data=$place; fi
+  if ! grep -q '^  "uploads": null' "$place/manifest.json"; then uploads=$place; fi
 done
 for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   name=$(basename "$place")
   stamp=$(printf %s "${{name#{app.name}-}}" | cut -c 1-15 | tr -d T)
-  if [ ! -d "$place" ] || [ "$place" = "$deploy" ] || [ "$place" = "$full" ] || [ "$stamp" -ge "$limit" ]; then continue; fi
-  gone backup "$place" {size_of("place")} rm -rf "$place"
+  if [ ! -d "$place" ] || [ "$stamp" -ge "$limit" ]; then continue; fi
+  case $place in "$deploy" | "$before" | "$full" | "$data" | "$uploads") continue ;; esac
+  gone backup "$place" {size_of("place")} rm -rf "$place" {files}/"$name.uploads"
 done
 {left_overs(app) if mode is not Mode.LIST else ""}"""
     return f"""\

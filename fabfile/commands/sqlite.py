@@ -42,7 +42,7 @@ def copy(source: str) -> str:
     """
     path = quote(source)
     return f"""\
-journal_mode=$(sqlite3 -batch {path} 'pragma journal_mode')
+journal_mode=$(printf '%s\\n' '.timeout 10000' 'pragma journal_mode' | sqlite3 -batch -bail {path})
 printf '%s\\n' '.timeout 10000' "vacuum into 'database.db'" | sqlite3 -batch -bail {path}
 if ! sqlite_whole database.db; then exit 1; fi
 sqlite_rows database.db > rows

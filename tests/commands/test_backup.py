@@ -285,13 +285,37 @@ def test_take_left_overs_of_a_run_that_was_cut_off_go(app: Application, programs
     part = Path(app.database_backups, f".shop-{LATER}.part")
     orphan = Path(app.uploads_backups, f"shop-{LATER}.uploads")
     foreign = Path(app.uploads_backups, f"shop-staging-{LATER}.uploads")
-    for path in (part, orphan, foreign):
-        path.mkdir(parents=True)
+    ancient = Path(app.uploads_backups, "shop-20200101T020000Z-abcdef.uploads")
     Path(app.uploads).mkdir()
+    assert back_up(app, programs).returncode == 0
+    for path in (part, orphan, foreign, ancient):
+        path.mkdir(parents=True)
 
-    back_up(app, programs)
+    back_up(app, programs, "20261125T020000Z-abcdef")
 
-    assert [path.exists() for path in (part, orphan, foreign)] == [False, False, True]
+    assert [path.exists() for path in (part, orphan, foreign, ancient)] == [False, False, True, True]
+
+
+def test_take_where_the_manifests_are_not_mounted_leaves_every_copy_of_the_uploads(
+    app: Application, programs: Programs
+) -> None:
+    Path(app.uploads).mkdir()
+    assert back_up(app, programs).returncode == 0
+    Path(app.database_backups).rename(f"{app.database_backups}.away")
+
+    assert back_up(app, programs, LATER).returncode == 0
+
+    assert files(app).is_dir()
+
+
+def test_take_where_the_database_is_gone_fails_and_counts_for_nothing(app: Application, programs: Programs) -> None:
+    fill(app.database)
+    assert back_up(app, programs).returncode == 0
+    Path(app.database).unlink()
+
+    done = back_up(app, programs, LATER)
+
+    assert (done.returncode, "earlier backups have one" in done.stdout, set(listed(app))) == (1, True, {ID}), done
 
 
 def test_take_while_another_runs_waits_and_then_says_so(app: Application, programs: Programs, tmp_path: Path) -> None:
@@ -310,17 +334,34 @@ def test_take_of_a_deploy_waits_for_no_other(app: Application, programs: Program
     assert back_up(app, programs, kind=BackupKind.DEPLOY).returncode == 0
 
 
-def made(app: Application, days: float, kind: BackupKind, *, verified: str = "") -> str:
+def made(app: Application, days: float, kind: BackupKind, *, verified: str = "", **facts: object) -> str:
     """A backup of that age; its id."""
     at = datetime.now(timezone.utc) - timedelta(days=days)
     id = f"{at:%Y%m%dT%H%M%SZ}-abcdef"
     place(app, id).mkdir(parents=True)
     files(app, id).mkdir(parents=True)
-    text = json.dumps({"format": 1, "id": id, "kind": kind.value}, indent=2)
+    text = json.dumps({"format": 1, "id": id, "kind": kind.value, **facts}, indent=2)
     (place(app, id) / "manifest.json").write_text(text)
     if verified:
         (place(app, id) / "verified").write_text(f"{verified} 1\n")
     return id
+
+
+def test_prune_keeps_the_newest_with_a_database_and_with_uploads_and_the_one_before_a_good_release(
+    app: Application, programs: Programs
+) -> None:
+    whole = made(app, 60, BackupKind.MANUAL, database="sqlite", uploads=3)
+    rows = made(app, 50, BackupKind.RESTORE, database="sqlite", uploads=None)
+    nothing = made(app, 40, BackupKind.SCHEDULED, database="", uploads=None)
+    good = made(app, 45, BackupKind.DEPLOY, database="sqlite", uploads=None)
+    undone = made(app, 35, BackupKind.DEPLOY, database="sqlite", uploads=None)
+    made(app, 70, BackupKind.MANUAL, database="sqlite", uploads=3)
+    home = Path(app.database_backups).parent / "home"
+    home.mkdir(exist_ok=True)
+    lines = [{"id": good, "outcome": "good", "action": "deploy"}, {"id": undone, "outcome": "undone"}]
+    (home / "releases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert prune(app, programs) == {whole, rows, nothing, good, undone}
 
 
 def prune(app: Application, programs: Programs) -> set[str]:
@@ -377,6 +418,7 @@ def test_scheduled_program_holds_no_secret(app: Application) -> None:
 
 def test_scheduled_program_backs_up_and_prunes(app: Application, programs: Programs) -> None:
     fill(app.database)
+    Path(app.uploads).mkdir()
     made(app, 90, BackupKind.SCHEDULED)
     home = Path(app.database_backups).parent / "home"
     text = moved(backup.scheduled(app), app, home).replace(
