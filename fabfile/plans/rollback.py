@@ -49,12 +49,25 @@ def running(state: HostState) -> Content:
     """
     live = [one for one in state.containers if one.color is state.active_color(one.service)]
     found = frozenset((one.service, one.image.digest, one.spec) for one in live)
-    last = next((one for one in reversed(state.releases) if one.good and one.action in {"deploy", "rollback"}), None)
+    last = _last(state.releases)
     return last.content if last is not None and found < last.content else found
 
 
+def _last(releases: Sequence[Release]) -> Release | None:
+    """The release that the newest good deploy or rollback brought."""
+    newest = next((one for one in reversed(releases) if one.good and one.action in {"deploy", "rollback"}), None)
+    if newest is None or newest.action == "deploy":
+        return newest
+    return next((one for one in releases if one.id == newest.target), newest)
+
+
 def current(state: HostState) -> Release | None:
-    """The release that is left: the newest good one with what runs, else the newest good one."""
+    """The release that is left: the newest good one with what runs, else the newest good one.
+
+    Where a rollback died on the way, what runs may be its target already: it leaves what ran before it.
+    """
+    if _unfinished(state):
+        return _last(state.releases)
     good = [release for release in state.releases if release.action == "deploy" and release.good]
     here = [release for release in good if release.content == running(state)]
     return (here or good)[-1] if good else None

@@ -210,3 +210,13 @@ def test_content_of_a_deploy_is_what_its_history_line_says() -> None:
     assert found.record.content == frozenset(
         (one.name, one.image.digest, spec_hash("shop", one)) for one in app.services
     )
+
+
+def test_current_of_a_rollback_that_died_after_its_cutover_is_what_it_left() -> None:
+    dead = Lock("t", "ann", "laptop", 1, rollback.reason({"web1": "A"}), 0, 0)
+    history = (release("A", "v1"), release("B", "v2"))
+
+    found = rollback.current(host(*history, runs="v1", lock=dead))
+    again = rollback.current(host(*history, release("C", "v3"), back("R", "v2", "B", "C"), runs="v1", lock=dead))
+
+    assert [one and one.id for one in (found, again)] == ["B", "B"]
