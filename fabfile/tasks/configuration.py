@@ -23,7 +23,7 @@ def check(context: Any, env: str | None = None, strict: bool = False) -> None:  
 
 
 @task(help={**COMMON, "tag": "as a deploy of this image tag would have it", "json": "one JSON object on stdout"})
-def show(context: Any, env: str | None = None, hosts: str = "", tag: str = "", json: bool = False) -> None:
+def show(context: Any, env: str | None = None, hosts: str | None = None, tag: str = "", json: bool = False) -> None:
     """Show every effective value and where it came from, secrets masked; contacts nothing."""
     from fabfile.workflows.configuration import show as run
 

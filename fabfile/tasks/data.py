@@ -10,7 +10,7 @@ from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
 
 
 @task(default=True, help=COMMON | {"fetch": "bring the new backup to this directory here as well"})
-def backup(context: Any, env: str | None = None, hosts: str = "", fetch: str = "", json: bool = False) -> None:
+def backup(context: Any, env: str | None = None, hosts: str | None = None, fetch: str = "", json: bool = False) -> None:
     """Back up database, uploads and configuration of each host, while it serves."""
     from fabfile.workflows.backups import Request
     from fabfile.workflows.backups import backup as run
@@ -20,7 +20,9 @@ def backup(context: Any, env: str | None = None, hosts: str = "", fetch: str = "
 
 
 @task(help=COMMON | {"backup": "a backup's id; without it the newest of each host"})
-def verify(context: Any, backup: str = "latest", env: str | None = None, hosts: str = "", json: bool = False) -> None:
+def verify(
+    context: Any, backup: str = "latest", env: str | None = None, hosts: str | None = None, json: bool = False
+) -> None:
     """Restore a backup into a scratch place on its host and check it; exits with 1 when it is damaged."""
     from fabfile.workflows.backups import Request
     from fabfile.workflows.backups import verify as run
@@ -37,7 +39,12 @@ def verify(context: Any, backup: str = "latest", env: str | None = None, hosts: 
     },
 )
 def fetch(
-    context: Any, backup: str = "latest", to: str = "", env: str | None = None, hosts: str = "", json: bool = False
+    context: Any,
+    backup: str = "latest",
+    to: str = "",
+    env: str | None = None,
+    hosts: str | None = None,
+    json: bool = False,
 ) -> None:
     """Bring a backup of each host here as one archive, checked against its manifest."""
     from fabfile.workflows.backups import Request
@@ -48,7 +55,7 @@ def fetch(
 
 
 @task(help=COMMON | {"json": "one JSON object on stdout"})
-def backups(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+def backups(context: Any, env: str | None = None, hosts: str | None = None, json: bool = False) -> None:
     """List the backups of each host: kind, age, size, release, verified or not."""
     from fabfile.workflows.backups import Request, show
 
@@ -71,7 +78,7 @@ def restore(
     backup: str,
     env: str | None = None,
     only: str = "",
-    hosts: str = "",
+    hosts: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     json: bool = False,

@@ -49,9 +49,12 @@ def end_with(work: Callable[[], int]) -> None:
         raise Exit(code=int(code))
 
 
-def chosen_hosts(context: Any, hosts: str) -> tuple[str, ...]:
-    """Hosts named by `--hosts a,b`, or the one host that `fab -H` gave this call."""
-    if hosts:
-        return tuple(name.strip() for name in hosts.split(",") if name.strip())
+def chosen_hosts(context: Any, hosts: str | None) -> tuple[str, ...]:
+    """Hosts named by `--hosts a,b`, or the one host that `fab -H` gave this call.
+
+    An option that names none (`--hosts "$EMPTY"`) is kept as a word that no inventory knows: it must not mean all.
+    """
+    if hosts is not None:
+        return tuple(name.strip() for name in hosts.split(",") if name.strip()) or (hosts,)
     single = getattr(context, "original_host", None) or getattr(context, "host", None)
     return (single,) if isinstance(single, str) else ()

@@ -43,8 +43,8 @@ def logs(
     context: Any,
     service: list[str],
     env: str | None = None,
-    host: str = "",
-    hosts: str = "",
+    host: str | None = None,
+    hosts: str | None = None,
     since: str = "",
     lines: str = "",
     tail: str = "",
@@ -74,15 +74,18 @@ def logs(
     end_with(lambda: run(request))
 
 
-def _both(host: str, hosts: str) -> str:
-    return ",".join(word for word in (host, hosts) if word)
+def _both(host: str | None, hosts: str | None) -> str | None:
+    named = [words for words in (host, hosts) if words is not None]
+    return ",".join(named) if named else None
 
 
 @task(
     name="exec",
     help=_ENV | _HOSTS | {"service": "in which service's container; without it the first one of services.yaml"},
 )
-def execute(context: Any, env: str | None = None, service: str = "", host: str = "", hosts: str = "") -> None:
+def execute(
+    context: Any, env: str | None = None, service: str = "", host: str | None = None, hosts: str | None = None
+) -> None:
     """Run the command behind `--` in the active container of each host."""
     from fabfile.workflows.inside import Request
     from fabfile.workflows.inside import execute as run
@@ -94,7 +97,7 @@ def execute(context: Any, env: str | None = None, service: str = "", host: str =
 
 
 @task(help=_ENV | {"host": "the host", "service": "in which service's container; without it the first one"})
-def shell(context: Any, env: str | None = None, service: str = "", host: str = "") -> None:
+def shell(context: Any, env: str | None = None, service: str = "", host: str | None = None) -> None:
     """Open a shell in the active container of one host."""
     from fabfile.workflows.inside import Request
     from fabfile.workflows.inside import shell as run
@@ -110,7 +113,12 @@ def _remainder() -> tuple[str, ...]:
 
 @task(iterable=["service"], help=_ENV | _HOSTS | _SERVICE | {"json": "one JSON object on stdout"})
 def inspect(
-    context: Any, service: list[str], env: str | None = None, host: str = "", hosts: str = "", json: bool = False
+    context: Any,
+    service: list[str],
+    env: str | None = None,
+    host: str | None = None,
+    hosts: str | None = None,
+    json: bool = False,
 ) -> None:
     """Show one page per host: containers, ports, images, resources, health, logs, the last run."""
     from fabfile.workflows.inspect import inspect as run
@@ -130,7 +138,7 @@ def inspect(
 def health(
     context: Any,
     env: str | None = None,
-    hosts: str = "",
+    hosts: str | None = None,
     once: bool = False,
     verbose: bool = False,
     json: bool = False,

@@ -26,7 +26,7 @@ def deploy(
     context: Any,
     env: str | None = None,
     tag: str = "",
-    hosts: str = "",
+    hosts: str | None = None,
     batch: str = "",
     force: bool = False,
     dry_run: bool = False,
@@ -69,7 +69,7 @@ def rollback(
     env: str | None = None,
     to: str = "",
     restore_db: bool = False,
-    hosts: str = "",
+    hosts: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -93,7 +93,7 @@ def rollback(
 def setup(
     context: Any,
     env: str | None = None,
-    hosts: str = "",
+    hosts: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     json: bool = False,
@@ -107,7 +107,7 @@ def setup(
 
 
 @task(help=COMMON | {"json": "one JSON object on stdout"})
-def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+def status(context: Any, env: str | None = None, hosts: str | None = None, json: bool = False) -> None:
     """Show what runs on each host and whether it is well."""
     from fabfile.workflows.status import status as run
 
@@ -122,7 +122,12 @@ def status(context: Any, env: str | None = None, hosts: str = "", json: bool = F
     }
 )
 def history(
-    context: Any, env: str | None = None, hosts: str = "", limit: int = 20, verify: bool = False, json: bool = False
+    context: Any,
+    env: str | None = None,
+    hosts: str | None = None,
+    limit: int = 20,
+    verify: bool = False,
+    json: bool = False,
 ) -> None:
     """Show what was done on each host, when, by whom and how it ended."""
     from fabfile.workflows.history import history as run

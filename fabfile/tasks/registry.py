@@ -12,7 +12,9 @@ _REGISTRY = {"registry": "the registry; without it REGISTRY in the env file"}
 
 
 @task(help={**WHERE, **_REGISTRY, "username": "the login name; without it REGISTRY_USERNAME in the env file"})
-def login(context: Any, env: str | None = None, registry: str = "", username: str = "", hosts: str = "") -> None:
+def login(
+    context: Any, env: str | None = None, registry: str = "", username: str = "", hosts: str | None = None
+) -> None:
     """Log the hosts in at a registry; the password comes from the env file, standard input or the terminal."""
     from fabfile.workflows.registry import login as run
 
@@ -20,7 +22,7 @@ def login(context: Any, env: str | None = None, registry: str = "", username: st
 
 
 @task(help=WHERE | _REGISTRY)
-def logout(context: Any, env: str | None = None, registry: str = "", hosts: str = "") -> None:
+def logout(context: Any, env: str | None = None, registry: str = "", hosts: str | None = None) -> None:
     """Forget the hosts' login at a registry."""
     from fabfile.workflows.registry import logout as run
 

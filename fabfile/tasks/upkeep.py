@@ -19,7 +19,7 @@ from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
     },
 )
 def maintenance(
-    context: Any, switch: str, env: str | None = None, hosts: str = "", message: str = "", force: bool = False
+    context: Any, switch: str, env: str | None = None, hosts: str | None = None, message: str = "", force: bool = False
 ) -> None:
     """Show visitors a maintenance page with 503, or no longer; health paths answer as before."""
     from fabfile.workflows.maintenance import Request
@@ -40,7 +40,7 @@ def maintenance(
 def prune(
     context: Any,
     env: str | None = None,
-    hosts: str = "",
+    hosts: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -54,7 +54,7 @@ def prune(
 
 
 @task(help={**COMMON, "json": "one JSON object on stdout"})
-def doctor(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+def doctor(context: Any, env: str | None = None, hosts: str | None = None, json: bool = False) -> None:
     """Look for what is not well here and on the hosts; exits with 3 when a deploy would be refused."""
     from fabfile.workflows.doctor import doctor as run
 

@@ -10,7 +10,7 @@ from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
 
 
 @task(default=True, help=WHERE | {"interval": "pause between two looks, such as 10s; HEALTH_CHECK_INTERVAL without it"})
-def monitor(context: Any, env: str | None = None, hosts: str = "", interval: str = "") -> None:
+def monitor(context: Any, env: str | None = None, hosts: str | None = None, interval: str = "") -> None:
     """Watch all hosts live: health, latency, restarts, what happened; until Ctrl-C."""
     from fabfile.workflows.monitor import Request
     from fabfile.workflows.monitor import monitor as run
@@ -19,7 +19,7 @@ def monitor(context: Any, env: str | None = None, hosts: str = "", interval: str
 
 
 @task(help=WHERE)
-def install(context: Any, env: str | None = None, hosts: str = "") -> None:
+def install(context: Any, env: str | None = None, hosts: str | None = None) -> None:
     """Put the watchdog on the hosts: it recovers the application while nobody looks."""
     from fabfile.workflows.watchdog import Request
     from fabfile.workflows.watchdog import install as run
@@ -28,7 +28,7 @@ def install(context: Any, env: str | None = None, hosts: str = "") -> None:
 
 
 @task(help=WHERE)
-def uninstall(context: Any, env: str | None = None, hosts: str = "") -> None:
+def uninstall(context: Any, env: str | None = None, hosts: str | None = None) -> None:
     """Take the watchdog away from the hosts."""
     from fabfile.workflows.watchdog import Request
     from fabfile.workflows.watchdog import uninstall as run
@@ -37,7 +37,7 @@ def uninstall(context: Any, env: str | None = None, hosts: str = "") -> None:
 
 
 @task(help=COMMON | {"json": "one JSON object on stdout"})
-def status(context: Any, env: str | None = None, hosts: str = "", json: bool = False) -> None:
+def status(context: Any, env: str | None = None, hosts: str | None = None, json: bool = False) -> None:
     """Show each host's watchdog: whether it runs, when it looked last, what it recovered."""
     from fabfile.workflows.watchdog import Request
     from fabfile.workflows.watchdog import status as run
@@ -46,7 +46,7 @@ def status(context: Any, env: str | None = None, hosts: str = "", json: bool = F
 
 
 @task(help=WHERE | {"lines": "how many lines of each host"})
-def logs(context: Any, env: str | None = None, hosts: str = "", lines: int = 100) -> None:
+def logs(context: Any, env: str | None = None, hosts: str | None = None, lines: int = 100) -> None:
     """Show what the watchdogs saw and did."""
     from fabfile.workflows.watchdog import Request
     from fabfile.workflows.watchdog import logs as run
