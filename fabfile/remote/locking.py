@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fabfile.commands import journal
 from fabfile.commands import lock as locks
-from fabfile.errors import LockHeld, RollingError
+from fabfile.errors import LockHeld, RollingError, StepFailed
 from fabfile.model import Application, Lock
 from fabfile.plans import opening
 from fabfile.remote.host import Host
@@ -51,13 +51,21 @@ def in_turn(
 def take(
     host: Host, app: Application, lock: Lock, *, environment: str, lease_seconds: float, dead_token: str = ""
 ) -> Taken:
-    """Take one host's lock, wait until no stage runs there, and look at it. Raises LockHeld for a live holder."""
+    """Take one host's lock, wait until no stage runs there, and look at it.
+
+    Raises LockHeld for a live holder, StepFailed when the lock may not have been taken (a full disk, no setup).
+    """
     script = opening.lock_and_look(app, lock, lease_seconds=lease_seconds, dead_token=dead_token)
     answer = host.run(script, timeout_seconds=opening.LOCK_SECONDS)
     if answer.status == locks.HELD_STATUS:
         raise held(host.name, locks.parse(answer.output), environment, locks.host_time(answer.output))
     if answer.status == journal.BUSY_STATUS:
         raise LockHeld(f"{host.name}: a stage of a former run is still running.", next_step="try again in a minute")
+    if not answer.ok:
+        raise StepFailed(
+            f"{host.name}: the lock could not be taken (status {answer.status}): {answer.last_words}",
+            next_step=f"inv doctor --env {environment} --hosts {host.name}",
+        )
     before, _, _ = answer.output.partition("@@")
     former = locks.parse(before) if before.startswith("takeover") else None
     return Taken(answer.output, answer.last_words, former)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def acquire(request: Request) -> ExitCode:
     with opened(environment) as fleet:
         seen = _look_at_all(fleet)
         former = {name: _replaceable(name, one, environment) for name, one in seen.items()}
-        taking = _Taking(fleet, lock, lease, former)
+        own = {name for name, one in seen.items() if one.lock and operator.is_own(one.lock)}
+        taking = _Taking(fleet, lock, lease, former, own)
         said = locking.in_turn(fleet.hosts, taking.each, taking.free)
     lines = [line for _, line in said]
     end = f"Deploys there end with exit code 4 until then. Next: inv lock.release --env {environment.name} when done"
@@ -75,8 +77,10 @@ def release(request: Request) -> ExitCode:
         )
     tell([said for said in found.values() if isinstance(said, str)], environment, sys.stdout)
     errors = [error for error in found.values() if isinstance(error, RollingError)]
-    if errors:
+    if len(errors) == 1:
         raise errors[0]
+    if errors:
+        raise LockHeld("\n".join(str(error) for error in errors))
     return ExitCode.DONE
 
 
@@ -130,8 +134,8 @@ def _replaceable(host: str, seen: Seen, environment: Environment) -> str:
 class _Taking:
     """Taking the hosts' locks by hand, group after group."""
 
-    def __init__(self, fleet: Fleet, lock: Lock, lease_seconds: int, former: Mapping[str, str]) -> None:
-        self._fleet, self._lock, self._lease, self._former = fleet, lock, lease_seconds, former
+    def __init__(self, fleet: Fleet, lock: Lock, lease_seconds: int, former: Mapping[str, str], own: set[str]) -> None:
+        self._fleet, self._lock, self._lease, self._former, self._own = fleet, lock, lease_seconds, former, own
 
     def each(self, hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
         """Take the lock of each of the hosts, all at once: what there is to say of it, or why it was not had."""
@@ -150,9 +154,11 @@ class _Taking:
                 lease_seconds=self._lease,
                 dead_token=self._former[host.name],
             )
-        except LockHeld as error:
+        except RollingError as error:
+            # Whatever went wrong but another's lock: the host may be locked, or may still become so.
             if not locking.is_held(error):
-                self._free(host)
+                with suppress(RollingError):
+                    self._free(host)
             return error
         own = taken.former is not None and operator.is_own(taken.former)
         over = f", taken over from {locking.who(taken.former)}" if taken.former is not None and not own else ""
@@ -163,6 +169,9 @@ class _Taking:
         self._free(taken[0])
 
     def _free(self, host: Host) -> None:
+        if host.name in self._own:
+            # It was this person's before: a renewal that fails elsewhere takes nothing away.
+            return
         home = self._fleet.targets[host.name].application.home
         host.run(journal.direct(locks.release(home, self._lock.token)), timeout_seconds=LOOK_SECONDS)
 

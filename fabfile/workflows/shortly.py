@@ -14,7 +14,7 @@ from fabfile.model import HostState, Lock
 from fabfile.plans import opening
 from fabfile.remote import observe
 from fabfile.remote.host import Answer, Host
-from fabfile.remote.locking import held
+from fabfile.remote.locking import held, is_held
 from fabfile.workflows import operator
 from fabfile.workflows.fleet import Fleet
 
@@ -48,6 +48,9 @@ def look_and_do(
         answer = host.run(look, timeout_seconds=opening.LOCK_SECONDS)
         refused = _refused(host, fleet, answer)
         if refused is not None:
+            if not is_held(refused):
+                # The lock was had, a stage of a former run was not waited for.
+                host.run(journal.direct(locks.release(app.home, lock.token)), timeout_seconds=30)
             return refused
         try:
             body = do(observe.read(app, host.name, answer.output, answer.last_words))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from fabfile.errors import LockHeld, RollingError
+from fabfile.errors import LockHeld, RollingError, StepFailed
 from fabfile.model import Lock
 from fabfile.remote import locking
+from fabfile.remote.host import Answer
+from tests.remote.scripted import APP, LOCK, Scene
 
 
 def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
@@ -52,3 +54,12 @@ def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said:
     assert locking.is_held(error)
     assert said in error.message
     assert next_step in error.next_step
+
+
+def test_take_that_says_nothing_is_no_lock() -> None:
+    """A full disk, or a host that was never set up: the script ends before the lock is written."""
+    scene = Scene()
+    host = scene.member("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
+
+    with pytest.raises(StepFailed, match="the lock could not be taken"):
+        locking.take(host, APP, LOCK, environment="production", lease_seconds=90)
