@@ -132,13 +132,14 @@ def log(app: Application, lines: int) -> Script:
 def act(home: str, app: str, act: Act, service: str, seconds: float, reason: str) -> Script:
     """Run one recovery as a unit of its own, outside the watchdog's limits and life, and wait for its end.
 
-    `seconds` is how long the trouble has lasted. It writes into the watchdog's log. Source: systemd-run(1): `--wait` gives the unit's exit status, `--collect` forgets
-    a failed one.
+    `seconds` is how long the trouble has lasted. It writes into the watchdog's log. Source: systemd-run(1): `--wait`
+    gives the unit's exit status, `--collect` forgets a failed one. The name is new each time: where processes of the
+    containers that a recovery started stay in its unit, the unit stays too.
     """
     program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, act.value, service]
     # Source: systemd.service(5): the manager would put a variable in the place of `$NAME`.
     program += [f"{seconds:.0f}", reason.replace("$", "$$")]
     log = f"append:{home}/watchdog/log"
     rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
-    unit = ["--unit", f"{app}-recovery", *(f"--property={rule}" for rule in rules)]
-    return direct(words("systemd-run", "--user", "--quiet", "--wait", "--collect", *unit, *program))
+    start = words("systemd-run", "--user", "--quiet", "--wait", "--collect", *(f"--property={rule}" for rule in rules))
+    return direct(f'{start} --unit {quote(f"{app}-recovery")}-"$(date +%s%N)" {words(*program)}')

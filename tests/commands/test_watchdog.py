@@ -168,5 +168,5 @@ def test_act_gives_every_word_as_it_is_and_the_end_of_the_recovery(reason: str, 
     assert words[-6:-1] == ["recover", str(machine.home), "roll back", "backend", "42"]
     # Source: systemd.service(5): the manager reads `$$` as `$`, and `$NAME` as a variable.
     assert words[-1] == reason.replace("$", "$$")
-    assert words[words.index("--unit") + 1] == "shop-recovery"
+    assert re.fullmatch(r"shop-recovery-\d{19}", words[words.index("--unit") + 1])
     assert not (machine.user / "pwned").exists()
