@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Watchdog:
         self._app: Application | None = None
         self._telling, self._sender = Telling(home, settings), Sender(home)
         self._said = self._missed = ""
+        self._well = False
 
     def once(self) -> float:
         """Look once, do what follows, have it told; the seconds until the next look."""
@@ -66,7 +68,8 @@ class Watchdog:
 
     def _once(self) -> float:
         self._trim_log()
-        (keeping.directory(self._home) / "alive").touch()
+        with suppress(OSError):
+            (keeping.directory(self._home) / "alive").touch()
         releases = keeping.history(self._home)
         found = keeping.running(self._home, releases)
         if found is None:
@@ -80,7 +83,7 @@ class Watchdog:
             self._telling.blind(str(error))
             return self._settings.rules.interval_seconds
         look = seeing.look(self._app, report, self._restarts, releases, self._settings.rules, self._missed)
-        self._missed = ""
+        self._missed, self._well = "", not look.troubles
         self._restarts = {**self._restarts, **seeing.restarts(report)}
         memory, decision = decide(self._memory, look, self._settings.rules, self._clock())
         self._remember(memory)
@@ -91,11 +94,11 @@ class Watchdog:
         return self._pause(look)
 
     def wait(self, seconds: float) -> None:
-        """Wait, with quick requests in between; the first that fails ends the wait."""
+        """Wait, with quick requests in between where all was well; the first that fails ends the wait."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             self._sleep(min(left, PULSE_SECONDS))
-            if self._app is not None and seconds > AGAIN_SECONDS:
+            if self._app is not None and self._well:
                 self._missed = missed(self._app)
                 if self._missed:
                     return
