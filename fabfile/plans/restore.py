@@ -95,11 +95,15 @@ class RestoreSteps:
         return Step("check", f"check backup {self._backup.id} and the room for it", body, DATA_SECONDS)
 
     def stop(self, state: HostState) -> Step:
-        """Stop whatever can write to the data; to undo it, start that again and wait until the live colors answer."""
-        app = self._app
-        waiting = [probe.own_port(app.service(one.service), one.color) for one in live(state, app) if one.running]
+        """Stop whatever can write to the data; to undo it, start that again and wait until the live colors answer.
+
+        The live colors are started whatever was noted: after a restore that was killed none of them may have run.
+        """
+        app, serving = self._app, live(state, self._app)
+        waiting = [probe.own_port(app.service(one.service), one.color) for one in serving]
         undo = script(
             restore.start_writers(app, self._release),
+            *(podman.start(one.name) for one in serving),
             probe.watch(waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=probe.PATIENT),
             "watch",
         )
@@ -195,14 +199,33 @@ def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, .
 
 
 def _start_one(app: Application, service: Service, color: Color) -> Step:
-    """Start a color; to undo that, stop it if it mounts the data, so that the former data can come back."""
-    name = podman.container_name(app.name, service.name, color)
-    body = script(podman.start(name), probe.gate(app, service, color))
-    writes = service.mounts or app.database_server
+    """Start a color; to undo that, stop it if it mounts the data, so that the former data can come back.
+
+    One that does not was never stopped: it has to answer, however often it was restarted since it was made.
+    """
+    name, gate = podman.container_name(app.name, service.name, color), service.gate
+    writes = _writes(app, service)
+    answers = probe.watch(
+        [probe.own_port(service, color)],
+        seconds=0,
+        passes=gate.passes,
+        deadline_seconds=gate.deadline_seconds,
+        tolerance=probe.PATIENT,
+    )
+    waits = (probe.gate(app, service, color),) if writes else (answers, "watch")
+    body = script(podman.start(name), *waits)
     undo = script(podman.stop(name, service.drain.stop_seconds)) if writes else None
     seconds = service.gate.deadline_seconds + 60
     title = f"{service.name}: start {color.value} and wait for its gate"
     return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")
+
+
+def _writes(app: Application, service: Service) -> bool:
+    """Whether `restore.stop_writers` stops the service: it mounts data, or may use the database server."""
+    data = [f"{path}/" for path in (app.database.rpartition("/")[0], app.uploads) if path]
+    mounted = [f"{mount.source}/" for mount in service.mounts]
+    shared = any(one.startswith(other) or other.startswith(one) for one in data for other in mounted)
+    return shared or app.database_server is not None
 
 
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:

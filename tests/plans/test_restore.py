@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fabfile import render
-from fabfile.model import Backup, BackupFile, Color, HostResult, HostState, Verdict
+from fabfile.model import Backup, BackupFile, Color, HostResult, HostState, Mount, Verdict
 from fabfile.plans.restore import Wanted, plan_restore, unfit
 from fabfile.plans.step import Plan
-from tests.commands.sample import application
+from tests.commands.sample import application, backend, frontend
 from tests.plans.states import as_wanted
 
 APP = replace(application(), uploads="/srv/shop/uploads")
@@ -57,6 +57,35 @@ def test_plan_restore_undo_stops_what_has_the_data_before_the_former_data_comes_
     undone = [step.id for step in reversed(plan().steps) if step.undo is not None]
 
     assert undone == ["backend.start", "uploads", "database", "stop", "maintenance.on"]
+
+
+def text(id: str) -> str:
+    return next(step.script.text for step in plan().steps if step.id == id)
+
+
+def test_plan_restore_service_without_data_has_to_answer_however_often_it_was_restarted() -> None:
+    """It is not stopped, so that its restarts are those of its whole life: the gate would count them."""
+    assert ("RestartCount" in text("backend.start"), "RestartCount" in text("frontend.start")) == (True, False)
+
+
+def test_plan_restore_mounts_beside_the_data_are_no_data() -> None:
+    app = replace(APP, services=(backend(mounts=(Mount("/srv/shop/config", "/app/config", True),)), frontend()))
+    wanted = Wanted("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", True, True, page="")
+
+    found = plan_restore(replace(as_wanted(app), facts=FIT.facts, site=render.nginx_site(app)), wanted)
+
+    assert [step.id for step in found.steps if step.id.endswith(".start") and step.undo] == []
+
+
+def test_plan_restore_undo_of_the_stop_starts_what_serves_though_nothing_ran() -> None:
+    """After a restore that was killed, nothing that the same command stops is noted."""
+    dead = replace(FIT, containers=tuple(replace(one, running=False) for one in FIT.containers))
+
+    undo = next(step.undo for step in plan(dead).steps if step.id == "stop")
+
+    assert undo is not None
+    assert all(f"podman start {one.name}" in undo.text for one in FIT.containers)
+    assert "127.0.0.1:18080" in undo.text or "127.0.0.1:28080" in undo.text
 
 
 def test_plan_restore_page_that_is_up_already_stays_up() -> None:
