@@ -32,11 +32,14 @@ def off(app: Application) -> str:
 
 
 def prove_on(app: Application, page: str) -> Script:
-    """Put the page up and prove that a visitor gets it; a page that was put up in vain is taken down again."""
+    """Put the page up and prove that a visitor gets it; one that was put up in vain gives way to what was before."""
+    up, former = quote(maintenance_page(app)), quote(f"{app.home}/lock/page")
     return script(
         _watch(app, "503 on"),
+        f"rm -f {former}\nif [ -f {up} ]; then cp -p {up} {former}; fi",
         on(app, page),
-        f"if ! watch; then\n{off(app)}\nexit 1\nfi",
+        f"if ! watch; then\nif [ -f {former} ]; then mv -f {former} {up}; else {off(app)}; fi\nexit 1\nfi",
+        f"rm -f {former}",
     )
 
 

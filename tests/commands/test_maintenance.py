@@ -78,6 +78,17 @@ def test_prove_on_page_that_no_visitor_gets_is_taken_down(answer: str, home: Pat
     assert f"/ as a visitor sees it: HTTP {answer}" in said
 
 
+def test_prove_on_another_page_in_vain_leaves_the_one_that_was_up(home: Path, programs: Programs) -> None:
+    programs.clock()
+    answers(programs, home, up="000 ")
+    (home / "lock").mkdir(exist_ok=True)
+    page = home / "live" / "maintenance.html"
+    page.write_text("former")
+
+    assert ran(maintenance.prove_on(APP, "page"), home, programs)[0] == 1
+    assert page.read_text() == "former"
+
+
 @pytest.mark.parametrize("answer", ["200", "404", "502", "503"])
 def test_prove_off_any_answer_of_the_application_is_told(answer: str, home: Path, programs: Programs) -> None:
     answers(programs, home, down=f"{answer} ")
