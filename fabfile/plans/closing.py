@@ -9,9 +9,12 @@ from fabfile.commands.shell import script
 from fabfile.model import Outcome
 from fabfile.plans.step import Plan, Step
 
+#: How long deleting may take: many uploaded files, backups, images.
+TIDY_SECONDS = 1800
+
 
 def finish(plan: Plan, seconds: float) -> Step:
-    """Record the release as good, free the host, tidy up; tidying never fails a run."""
+    """Record the release as good, free the host, tidy up; a tidying that fails, or takes long, fails no run."""
     if plan.record is None:
         raise ValueError(f"the plan of {plan.host} has nothing to record")
     body = script(
@@ -20,7 +23,7 @@ def finish(plan: Plan, seconds: float) -> Step:
         lock.release(plan.home, plan.release),
         f"(\n{plan.tidy.text}\n) || echo 'tidying up did not finish'" if plan.tidy.text else "",
     )
-    return Step("record", "record the release and unlock", body, 120)
+    return Step("record", "record the release and unlock", body, 120 + (TIDY_SECONDS if plan.tidy.text else 0))
 
 
 def abandon(plan: Plan, outcome: Outcome, reason: str, seconds: float) -> Step:
