@@ -8,14 +8,14 @@ import pytest
 
 from fabfile.commands import maintenance
 from fabfile.commands.nginx import maintenance_page
-from fabfile.model import Backup, BackupFile, HostState, Outcome, Rollout
+from fabfile.model import Backup, BackupFile, BackupKind, HostState, Outcome, Rollout
 from fabfile.plans import data_back
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.preflight import Finding
 from fabfile.plans.step import Plan
 from tests.commands.sample import application
 from tests.plans.states import ids, undo, upgradable, wanted
-from tests.plans.test_rollback import back, host, release
+from tests.plans.test_rollback import back, digest, host, release
 
 APP = application()
 
@@ -31,7 +31,7 @@ def backups(*names: str) -> tuple[Backup, ...]:
         (host(release("A", "v1"), release("B", "v2"), runs="v2"), "B"),
         (host(release("A", "v1"), release("B", "v2", outcome=Outcome.UNDONE), release("C", "v3"), runs="v3"), "C"),
         # A served again after the rollback: its data is what C's backup holds, not B's.
-        (host(release("A", "v1"), release("B", "v2"), back("R", "v1", "A", "B"), release("C", "v3"), runs="v3"), "C"),
+        (host(release("A", "v1"), release("B", "v2"), back("B5", "v1", "A", "B"), release("C", "v3"), runs="v3"), "C"),
         # The same content deployed again is the same release to the data.
         (host(release("A", "v1"), release("A2", "v1"), release("C", "v3"), runs="v3"), "C"),
         (host(release("A", "v1"), release("B", "v2"), release("C", "v3"), runs="v3"), "B"),
@@ -42,6 +42,45 @@ def test_choose_takes_the_backup_of_the_run_that_ended_the_release(state: HostSt
 
     assert isinstance(found, Backup)
     assert found.id == expected
+
+
+def ran(id: str, tag: str, kind: BackupKind = BackupKind.DEPLOY) -> Backup:
+    """A backup that was taken while the backend was of this tag."""
+    return replace(backups(id)[0], kind=kind, services=(("backend", f"r.test/b:{tag}@{digest(tag)}"),))
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        # B was killed after its cutover, C repeated it: C's backup has what v2 had written already.
+        ((ran("B", "v1"), ran("C", "v2")), "B"),
+        # Killed before its cutover: v1 served on until C.
+        ((ran("B", "v1"), ran("C", "v1")), "C"),
+        # Killed twice.
+        ((ran("A9", "v1"), ran("B", "v2"), ran("C", "v2")), "A9"),
+        # One by hand in between is older than the end of v1, and never meant.
+        ((ran("A9", "v1", BackupKind.MANUAL), ran("C", "v2")), ""),
+        # One of v1's time before last.
+        ((ran("0", "v1"), ran("C", "v2")), ""),
+        # What ended it is missing: v1 may have served after B.
+        ((ran("B", "v1"),), ""),
+    ],
+)
+def test_choose_goes_by_what_ran_where_a_killed_run_was_repeated(listed: tuple[Backup, ...], expected: str) -> None:
+    state = host(release("A", "v1"), release("C", "v2"), runs="v2")
+
+    found = data_back.choose(state, state.releases[0], listed)
+
+    assert (found.id if isinstance(found, Backup) else "") == expected
+
+
+def test_choose_killed_run_that_was_not_repeated_has_the_data() -> None:
+    state = host(release("A", "v1"), runs="v2")
+
+    found = data_back.choose(state, state.releases[0], (ran("B", "v1"),))
+
+    assert isinstance(found, Backup)
+    assert found.id == "B"
 
 
 def test_choose_without_that_backup_is_refused_and_takes_no_other() -> None:
