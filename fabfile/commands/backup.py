@@ -155,7 +155,7 @@ def left_overs(app: Application) -> str:
     parts = " ".join(f"{quote(f'{one}/.{app.name}-')}{ID_PATTERN}*.part" for one in dict.fromkeys((directory, files)))
     return f"""\
 rm -rf {parts}
-for old in {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.deploy {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.scratch; do
+for old in {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.deploy {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.*.scratch; do
   if [ -n "$(find "$old" -maxdepth 0 -mmin +1440 2>/dev/null)" ]; then rm -rf "$old"; fi
 done
 newest=''

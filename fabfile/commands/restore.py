@@ -145,7 +145,7 @@ def _put_postgres(app: Application, backup: Backup, release: str) -> str:
     done = quote(f"{app.home}/journal/{release}/postgres.restored")
     return f"""\
 {postgres.access(app)}
-{postgres.restore(app.database_server, dump)}
+{postgres.restore(app.database_server, dump, f"{done}.list")}
 : > {done}
 echo "the database of backup {backup.id} is in place\""""
 
@@ -159,7 +159,7 @@ def _take_postgres_back(app: Application, release: str) -> str:
     return f"""\
 if [ -e {done} ]; then
   {postgres.access(app)}
-  {postgres.restore(app.database_server, dump)}
+  {postgres.restore(app.database_server, dump, f"{done}.list")}
   rm -f {done}
 fi"""
 

@@ -61,8 +61,16 @@ def check(app: Application, backup: Backup, *, database: bool, files: bool) -> S
 
 
 def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -> str:
-    """Put into `$program` what compares a backup with its manifest and restores the database into a scratch place."""
-    scratch = quote(f"{backup_directory(app)}/.{app.name}-{backup.id}.scratch")
+    """Put into `$program` what compares a backup with its manifest and restores the database into a scratch place.
+
+    Damage is what the backup's own bytes show. What the host lacks or refuses is none: it fails otherwise.
+    """
+    scratch = quote(f"{backup_directory(app)}/.{app.name}-{backup.id}.")
+    tools = {"sqlite": ("sqlite3",), "postgres": postgres.TOOLS}.get(backup.database, ()) if database else ()
+    lacking = "\n".join(
+        f"if ! command -v {tool} >/dev/null; then echo '{tool} is missing: the backup cannot be checked'; exit 1; fi"
+        for tool in tools
+    )
     names = [*(DATABASE_FILES[backup.database] if database else ()), *(["uploads.sums"] if files else [])]
     if database and files:
         names = [file.path for file in backup.files]
@@ -71,8 +79,8 @@ def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -
         f"""\
 set -eu
 umask 077
-scratch={scratch}
-rm -rf "$scratch"
+{lacking}
+scratch={scratch}$$.scratch
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
 damaged() {{ printf 'damaged: %s\\n' "$1"; exit {DAMAGED_STATUS}; }}
@@ -88,12 +96,14 @@ same() {{
     if database and backup.database == "sqlite":
         parts.append(_scratch_sqlite(backup))
     if database and backup.database == "postgres":
-        parts.append(
-            f'if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then damaged "$(cat "$scratch/said")"; fi'
-        )
+        parts.append(f"""\
+if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then
+  if grep -q 'unsupported version' "$scratch/said"; then cat "$scratch/said"; exit 1; fi
+  damaged "$(cat "$scratch/said")"
+fi""")
         parts += [_rehearsed(app, backup)] if files and app.database_server else []
     if backup.file("configuration.tar.gz") and files and database:
-        parts.append("if ! tar -xzf configuration.tar.gz -C \"$scratch\"; then damaged 'configuration.tar.gz'; fi")
+        parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
         parts.append(uploads.check(f"{uploads_place(app, backup.id)}/files", backup.uploads))
         parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from fabfile.commands import backup, restore, verification
 from fabfile.commands.shell import script
-from fabfile.model import Application, BackupKind, DatabaseServer
+from fabfile.model import Application, BackupKind, DatabaseServer, Verdict
 from tests.commands.running import Programs, moved, sh
 from tests.commands.sample import application
 from tests.commands.test_backup import ID, listed
@@ -78,19 +79,72 @@ def test_verify_dump_that_cannot_be_read_is_damaged(app: Application, programs: 
     assert sh(text, path=programs.path).returncode == verification.DAMAGED_STATUS
 
 
+@pytest.mark.parametrize("missing", ["pg_restore", "psql"])
+def test_verify_without_a_program_is_no_damage(
+    missing: str, app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    take(app, programs, tmp_path)
+    (programs.directory / missing).unlink()
+    for name in ("podman", "flock", "sh", "rm", "cat", "date", "mv", "chmod", "mkdir"):
+        if not (programs.directory / name).exists():
+            (programs.directory / name).symlink_to(str(shutil.which(name)))
+
+    text = moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home")
+    done = sh(text, path=str(programs.directory))
+
+    assert (done.returncode, f"{missing} is missing" in done.stdout) == (1, True), done.stderr
+    assert listed(app)[ID].verdict is Verdict.UNVERIFIED
+
+
+@pytest.mark.parametrize("said", ["FATAL: the database system is shutting down", "could not extend file: No space"])
+def test_verify_refused_by_the_server_is_no_damage(
+    said: str, app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    take(app, programs, tmp_path)
+    programs.add("pg_restore", f'case $* in *--dbname=*) echo "{said}" >&2; exit 1 ;; esac')
+
+    done = sh(moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home"), path=programs.path)
+
+    assert (done.returncode, said in done.stdout) == (1, True), done.stderr
+    assert listed(app)[ID].verdict is Verdict.UNVERIFIED
+
+
 def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     take(app, programs, tmp_path)
     taken = listed(app)[ID]
+    programs.add("psql", f"case $* in *-c*) echo hstore ;; *) cat >{tmp_path}/said; echo restored ;; esac")
+    programs.add(
+        "pg_restore", 'case $* in *--list*) echo "3; 3079 1 EXTENSION - hstore"; echo kept ;; *) echo SQL ;; esac'
+    )
 
     def run(text: str) -> list[list[str]]:
         before = len(programs.calls("pg_restore"))
         assert sh(script(moved(text, app, tmp_path / "home")), path=programs.path).returncode == 0
-        return programs.calls("pg_restore")[before:]
+        return [call for call in programs.calls("pg_restore")[before:] if "--list" not in call]
 
     assert run(restore.take_database_back(app, taken, "r2")) == []
     (put,) = run(restore.put_database(app, taken, "r2"))
     assert {"--clean", "--if-exists", "--single-transaction"} <= set(put)
+    said = (tmp_path / "said").read_text()
+    assert said.index("begin;") < said.index("cascade") < said.index("SQL") < said.index("\\echo restored")
+    assert (tmp_path / "home/journal/r2/postgres.restored.list").read_text() == "kept\n"
     (back,) = run(restore.take_database_back(app, taken, "r2"))
     assert back[-1] == f"{backup.place(app, 'r2')}/database.pgdump"
+
+
+def test_restore_dump_that_breaks_off_is_never_taken_for_done(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    """The server is told nothing more then, and so commits nothing: psql itself ends well."""
+    take(app, programs, tmp_path)
+    programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
+    programs.add("pg_restore", "case $* in *--list*) echo kept ;; *) echo SQL; exit 1 ;; esac")
+
+    text = moved(restore.put_database(app, listed(app)[ID], "r2"), app, tmp_path / "home")
+    done = sh(script(text), path=programs.path)
+
+    assert (done.returncode, "nothing is changed" in done.stdout) == (1, True), done.stderr
+    assert "restored" not in (tmp_path / "said").read_text()
+    assert not (tmp_path / "home/journal/r2/postgres.restored").exists()

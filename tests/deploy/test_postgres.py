@@ -33,7 +33,7 @@ def served(prepared: Site) -> Iterator[Site]:
     """The site with a server on web1 that holds three rows."""
     host = prepared.lab.hosts[0]
     host.sh(_SERVER)
-    sql(host, "create table item (name text); insert into item select generate_series(1, 3)")
+    sql(host, "create table item (name text primary key); insert into item select generate_series(1, 3)")
     path = prepared.folder / f"{prepared.lab.name}.env"
     before = path.read_bytes()
     prepared.edit_env(DATABASE_URL=URL)
@@ -59,9 +59,11 @@ def test_postgres_backup_is_rehearsed_and_restored(served: Site) -> None:
     code, output = served.run("backup.verify", "--hosts", "web1")
     assert (code, "1 tables, restored into a database of their own" in output) == (0, True), output
     assert sql(host, "select count(*) from pg_database where datname like '%verify%'") == "0"
-    sql(host, "insert into item values ('later'); create table another (x int)")
+    sql(host, "insert into item values ('later'); create table another (item text references item)")
+    sql(host, "create view seen as select name from item; create schema newer create table it (x int)")
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
     assert (code, sql(host, "select count(*) from item")) == (0, rows), output
+    assert sql(host, "select count(*) from pg_tables where tableowner = 'shop'") == "1"
     assert served.version(host) == "v1"
     assert sum(served.running(host).values()) == 2
     assert PASSWORD not in output
