@@ -15,6 +15,8 @@ from fabfile.model.watch import Act
 
 #: Exit status of an installation on a host without a Python that can run the watchdog.
 NO_PYTHON_STATUS = 45
+#: Exit status of an installation on a host that setup has not prepared.
+NOT_PREPARED_STATUS = 47
 #: How long an installed watchdog has to come up, seconds.
 UP_SECONDS = 15
 #: How long a recovery may take: a release anew with its gates, undone again.
@@ -49,13 +51,15 @@ def directory(app: Application) -> str:
 def install(app: Application, files: Files) -> Script:
     """Put the watchdog in place and prove that it runs; prints `unchanged`, `installed` or `replaced`.
 
-    Exits NO_PYTHON_STATUS where no python3 of at least 3.10 is found, with nothing changed.
+    Exits NOT_PREPARED_STATUS on a host without the application's directory, NO_PYTHON_STATUS where no python3 of at
+    least 3.10 is found; nothing is changed then.
     """
     place, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
     name, link = quote(unit_name(app.name)), f".config/systemd/user/default.target.wants/{unit_name(app.name)}"
     encoded = base64.b64encode(files.program).decode()
     secret = write_file(f"{place}/settings.json", files.settings, secret=True)
     text = f"""\
+if [ ! -w {quote(app.home)} ]; then exit {NOT_PREPARED_STATUS}; fi
 if ! python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
   python3 --version 2>&1 || :
   exit {NO_PYTHON_STATUS}

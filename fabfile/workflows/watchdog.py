@@ -123,6 +123,11 @@ def _error(host: str, answer: Answer) -> RollingError:
             "Nothing was changed.",
             next_step=f"apt-get install python3 on {host}, then the same command again",
         )
+    if answer.status == watchdog.NOT_PREPARED_STATUS:
+        return PreflightError(
+            f"{host}: the application's directory is missing or not writable. Nothing was changed.",
+            next_step=f"inv setup for {host}, then the same command again",
+        )
     return StepFailed(f"{host}: failed (status {answer.status}).\n{answer.last_words}")
 
 

@@ -125,6 +125,15 @@ def test_install_without_a_python_that_can_run_it_changes_nothing(python: str, s
     assert (list(machine.home.iterdir()), list(machine.user.iterdir())) == ([], [])
 
 
+def test_install_on_a_host_that_is_not_prepared_changes_nothing(machine: Machine) -> None:
+    machine.home.rmdir()
+
+    done = machine.install()
+
+    assert (done.returncode, list(machine.user.iterdir())) == (watchdog.NOT_PREPARED_STATUS, [])
+    assert not machine.home.exists()
+
+
 def test_uninstall_leaves_nothing_and_does_nothing_the_second_time(machine: Machine) -> None:
     machine.install()
     (machine.home / "releases.jsonl").touch()
