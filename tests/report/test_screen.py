@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import termios
 
 import pytest
@@ -123,6 +124,7 @@ def test_display_real_terminal_has_no_echo_meanwhile_and_is_as_it_was_afterwards
                 shown.tick(SEEN)
                 assert not termios.tcgetattr(follower)[3] & termios.ECHO
                 os.write(leader, b"typed ahead\n")
+                assert select.select([follower], [], [], 30)[0], "the kernel has not handed the line on"
             assert termios.tcgetattr(follower) == before
             os.set_blocking(follower, False)
             with pytest.raises(BlockingIOError):
