@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from fabfile.commands import maintenance
-from fabfile.commands.nginx import SITE_HASH_PATH
+from fabfile.commands.nginx import ACME_PORT, SITE_HASH_PATH
 from fabfile.model import Application, Color
 
 _HERE = Path(__file__).resolve().parent
@@ -39,6 +39,11 @@ def boot_unit(app: Application) -> str:
 def backup_units(app: Application) -> tuple[str, str]:
     """The systemd user units that back up on a schedule: the service and its timer."""
     return _render("systemd/backup.service.j2", app), _render("systemd/backup.timer.j2", app)
+
+
+def rotation_units(app: Application) -> tuple[str, str]:
+    """The systemd user units that rotate the application's logs each day: the service and its timer."""
+    return _render("systemd/logs.service.j2", app), _render("systemd/logs.timer.j2", app)
 
 
 def host_program(name: str) -> str:
@@ -110,6 +115,7 @@ def _render(name: str, app: Application, **values: str) -> str:
         blue=Color.BLUE,
         green=Color.GREEN,
         site_hash_path=SITE_HASH_PATH,
+        acme_port=ACME_PORT,
         health=maintenance.excepted(app),
         retry_after=maintenance.RETRY_AFTER_SECONDS,
         **values,

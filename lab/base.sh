@@ -1,13 +1,17 @@
 #!/bin/sh
 # Turns a bare Debian tree into a lab host. It runs once, inside the tree, while the base image is built.
+# With the word `bare` it leaves out whatever makes a host ready for deploys.
 set -eu
+kind=${1:-prepared}
 
-useradd --create-home --shell /bin/bash --uid 1000 deploy
-grep -q '^deploy:' /etc/subuid || echo deploy:100000:65536 >>/etc/subuid
-grep -q '^deploy:' /etc/subgid || echo deploy:100000:65536 >>/etc/subgid
 # A locked password is no password to sshd, but '!' makes it refuse keys as well.
-usermod -p '*' deploy
 usermod -p '*' root
+if [ "$kind" = prepared ]; then
+	useradd --create-home --shell /bin/bash --uid 1000 deploy
+	grep -q '^deploy:' /etc/subuid || echo deploy:100000:65536 >>/etc/subuid
+	grep -q '^deploy:' /etc/subgid || echo deploy:100000:65536 >>/etc/subgid
+	usermod -p '*' deploy
+fi
 
 # Every host gets keys of its own when it is created; logins are by the lab's key alone.
 rm -f /etc/ssh/ssh_host_*
@@ -50,9 +54,11 @@ printf '[Manager]\nDefaultEnvironment=PODMAN_IGNORE_CGROUPSV1_WARNING=1\n' |
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 
 # Debian 12 picks vfs for rootless Podman when nothing is said.
-mkdir -p /etc/containers
-printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
-	>/etc/containers/storage.conf
+if [ "$kind" = prepared ]; then
+	mkdir -p /etc/containers
+	printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
+		>/etc/containers/storage.conf
+fi
 
 # The database server is there for whoever makes a cluster.
 for cluster in /etc/postgresql/*/main; do
@@ -61,9 +67,13 @@ done
 
 # Settings of the kernel are the outer machine's affair, and a privileged container could change them.
 rm -f /usr/lib/sysctl.d/*.conf /etc/sysctl.d/*.conf
-systemctl enable lab-host.service nginx.service ssh.service
-systemctl disable docker-registry.service podman-auto-update.service podman-auto-update.timer postgresql.service
+systemctl enable lab-host.service ssh.service
+if [ "$kind" = prepared ]; then
+	systemctl enable nginx.service
+	systemctl disable docker-registry.service podman-auto-update.service podman-auto-update.timer postgresql.service
+	systemctl mask apt-daily.timer apt-daily-upgrade.timer
+fi
 systemctl mask systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-modules-load.service systemd-udevd.service systemd-networkd.service \
-	systemd-resolved.service apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
+	systemd-resolved.service man-db.timer e2scrub_all.timer \
 	e2scrub_reap.service fstrim.timer dpkg-db-backup.timer getty.target console-getty.service
 rm -f /etc/machine-id && : >/etc/machine-id

@@ -23,7 +23,10 @@ _COMMON = (
     "uidmap,nginx-light,sqlite3,curl,jq,sudo,iproute2,nftables,iptables,procps,python3,ca-certificates,cron,rsync,"
     "skopeo,git,docker-registry,postgresql,libfaketime"
 )
-PACKAGES = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
+PACKAGES: dict[str, str] = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
+#: A host that nobody has prepared: what a provider hands over.
+_BARE = "systemd,systemd-sysv,libpam-systemd,dbus,openssh-server,ca-certificates"
+PACKAGES |= {f"{release}-bare": _BARE for release in RELEASES}
 #: PostgreSQL compiles queries with a library that is larger than all the rest of it; it does without.
 _LEFT_OUT = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
@@ -38,26 +41,25 @@ _SCRIPT = Path(__file__).parent / "base.sh"
 _SECONDS = 900
 
 
-def host_image(machine: Machine, release: str, say: Callable[[str], None]) -> str:
-    """The name of the host image, built first when this recipe was never built here (about a minute)."""
-    if release not in RELEASES:
-        raise ConfigError(
-            f"There is no lab host of release {release!r}.", next_step=f"--release {' or '.join(RELEASES)}"
-        )
-    recipe = hashlib.sha256(f"{release}\n{PACKAGES[release]}\n{_LEFT_OUT}\n{_SCRIPT.read_text()}".encode()).hexdigest()[
-        :12
-    ]
-    image = f"localhost/{LABEL}-{release}:{recipe}"
-    with locked(release):
+def host_image(machine: Machine, kind: str, say: Callable[[str], None]) -> str:
+    """The name of the host image, built first when this recipe was never built here (about a minute).
+
+    `kind` is a release, or one with `-bare`: a host with nothing but sshd.
+    """
+    if kind not in PACKAGES:
+        raise ConfigError(f"There is no lab host of release {kind!r}.", next_step=f"--release {' or '.join(PACKAGES)}")
+    recipe = hashlib.sha256(f"{kind}\n{PACKAGES[kind]}\n{_LEFT_OUT}\n{_SCRIPT.read_text()}".encode()).hexdigest()[:12]
+    image = f"localhost/{LABEL}-{kind}:{recipe}"
+    with locked(kind):
         if machine.podman("image", "exists", image, check=False).returncode == 0:
             return image
-        archive = cache_directory() / f"host-{release}-{recipe}.tar"
+        archive = cache_directory() / f"host-{kind}-{recipe}.tar"
         if not archive.exists():
-            say(f"Building the {release} base image, once per machine: about a minute")
-            debian_tree(machine, archive, _host_arguments(release), release, say)
-        say(f"Importing the {release} base image")
+            say(f"Building the {kind} base image, once per machine: about a minute")
+            debian_tree(machine, archive, _host_arguments(kind), kind.partition("-")[0], say)
+        say(f"Importing the {kind} base image")
         machine.podman("import", "--quiet", str(archive), image, timeout=300)
-        _forget_older(machine, release, archive, image)
+        _forget_older(machine, kind, archive, image)
     return image
 
 
@@ -99,12 +101,12 @@ def _forget_older(machine: Machine, release: str, archive: Path, image: str) -> 
             machine.podman("image", "rm", name, check=False)
 
 
-def _host_arguments(release: str) -> list[str]:
+def _host_arguments(kind: str) -> list[str]:
     return [
         "--variant=minbase",
-        f"--include={PACKAGES[release]}",
+        f"--include={PACKAGES[kind]}",
         *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
-        f'--customize-hook=chroot "$1" sh -s <{shlex.quote(str(_SCRIPT))}',
+        f'--customize-hook=chroot "$1" sh -s {kind.partition("-")[2]} <{shlex.quote(str(_SCRIPT))}',
     ]
 
 

@@ -70,6 +70,7 @@ class Lab:
     root: Path
     machine: Machine
     image: str
+    registry_image: str
     hosts: tuple[Host, ...]
     registry: Registry
 
@@ -105,7 +106,8 @@ class Lab:
         if role == "registry":
             files |= _REGISTRY_FILES
         registry = self.registry.host.address
-        create(host, laboratory=self.id, image=self.image, registry=registry, role=role, files=files)
+        image = self.registry_image if role == "registry" else self.image
+        create(host, laboratory=self.id, image=image, registry=registry, role=role, files=files)
 
     def down(self) -> None:
         """Take the lab away: containers, volumes, network, folder."""
@@ -129,8 +131,8 @@ def up(
     raise_limits(machine, say)
     folder = root / ".lab" / name
     with locked(_identity(root, name)):
-        image = host_image(machine, release, say)
-        laboratory = _design(machine, folder, name, hosts, image)
+        images = host_image(machine, release, say), host_image(machine, release.removesuffix("-bare"), say)
+        laboratory = _design(machine, folder, name, hosts, images)
         make_keys(folder, name, [host.name for host in laboratory.machines])
         say(f"Booting {hosts} {release} hosts ({laboratory.hosts[0].address} on) and a registry")
         _boot_all(laboratory)
@@ -191,7 +193,7 @@ def _identity(root: Path, name: str) -> str:
     return f"{name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]}"
 
 
-def _design(machine: Machine, folder: Path, name: str, hosts: int, image: str) -> Lab:
+def _design(machine: Machine, folder: Path, name: str, hosts: int, images: tuple[str, str]) -> Lab:
     """The lab as it is to be, on the network that it has or now gets."""
     identity = _identity(folder.parent.parent, name)
     subnet = ensure_network(machine, identity)
@@ -200,7 +202,7 @@ def _design(machine: Machine, folder: Path, name: str, hosts: int, image: str) -
         return Host(host_name, str(subnet[number]), f"{identity}-{host_name}", machine)
 
     made = tuple(host(f"web{index + 1}", _FIRST_HOST_NUMBER + index) for index in range(hosts))
-    return Lab(name, identity, folder, machine, image, made, Registry(host("registry", _REGISTRY_NUMBER)))
+    return Lab(name, identity, folder, machine, *images, made, Registry(host("registry", _REGISTRY_NUMBER)))
 
 
 def _boot_all(laboratory: Lab) -> None:

@@ -19,6 +19,11 @@ SPARE_KIB = 51_200
 #: Exit status when another backup did not end in time.
 BUSY_STATUS = 45
 #: What an id looks like to the shell: two applications whose names begin alike are told apart by it.
+#: What enters the namespace in which the containers' files have their own ids; root sees them so already.
+FIND_NAMESPACE = "rootless=yes\nif [ \"$(id -u)\" -eq 0 ]; then rootless=''; fi"
+ENTER = "${rootless:+podman} ${rootless:+unshare}"
+#: Run `$program` there; see in_namespace.
+IN_NAMESPACE = f'{ENTER} sh -c "$program"'
 _DIGIT = "[0-9]"
 ID_PATTERN = f"{_DIGIT * 8}T{_DIGIT * 6}Z-??????"
 _END = "END-OF-THE-PROGRAM"
@@ -70,7 +75,7 @@ id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kin
 
 def _run(app: Application, kind: BackupKind, wait_seconds: int) -> str:
     """Run the program in the namespace; that of a deploy waits for no other, since it only copies the database."""
-    call = 'podman unshare sh -c "$program" backup "$id" "$kind" "$running"'
+    call = f'{IN_NAMESPACE} backup "$id" "$kind" "$running"'
     setting = f"{_what_runs(app)}\n{in_namespace(program(app, kind))}"
     if kind is BackupKind.DEPLOY:
         return f"{setting}\n{call}"
@@ -87,8 +92,8 @@ def _lock(app: Application) -> str:
 
 
 def in_namespace(text: str) -> str:
-    """Put a program into `$program`, for `podman unshare sh -c "$program"`."""
-    return f"program=$(cat <<'{_END}'\n{text}\n{_END}\n)"
+    """Put a program into `$program`, for IN_NAMESPACE."""
+    return f"program=$(cat <<'{_END}'\n{text}\n{_END}\n)\n{FIND_NAMESPACE}"
 
 
 def _what_runs(app: Application) -> str:
@@ -316,5 +321,5 @@ done
     return f"""\
 if [ -d {quote(backup_directory(app))} ]; then
 {in_namespace(text)}
-  flock -o -n -E 0 {_lock(app)} podman unshare sh -c "$program"
+  flock -o -n -E 0 {_lock(app)} {IN_NAMESPACE}
 fi"""

@@ -132,7 +132,7 @@ printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')\""""
     return f"""\
 # A file that a container's user owns is read as that user's root.
 set --
-if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ]; then set -- podman unshare; fi
+if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ] && [ "$(id -u)" -ne 0 ]; then set -- podman unshare; fi
 opened=$({ask} {count} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
 whole=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || whole=''

@@ -11,6 +11,8 @@ from fabfile.model import Application, Color
 
 #: Path on each loopback port at which Nginx answers the hash of the site text that it runs.
 SITE_HASH_PATH = "/_rolling/site"
+#: Loopback port on which certbot answers the certificate authority; only root can take it.
+ACME_PORT = 402
 
 
 def flag(app: Application, service: str) -> str:

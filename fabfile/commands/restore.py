@@ -7,12 +7,11 @@ goes back by renames. Source: a stale `-wal` beside a restored SQLite file undoe
 from __future__ import annotations
 
 from fabfile.commands import postgres, sqlite, uploads
-from fabfile.commands.backup import in_namespace, place, uploads_place
+from fabfile.commands.backup import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace, place, uploads_place
 from fabfile.commands.shell import quote, words
 from fabfile.model import Application, Backup
 
 _JOURNALS = ("-wal", "-shm", "-journal")
-_RUN = 'podman unshare sh -c "$program"'
 
 
 def stop_writers(app: Application, release: str) -> str:
@@ -210,11 +209,11 @@ rm -rf {quote(new)}"""
 
 
 def _without_writers(app: Application, program: str) -> str:
-    return f"{_mounting(app)}\n{no_writers()}\n{in_namespace(program)}\n{_RUN}"
+    return f"{_mounting(app)}\n{no_writers()}\n{in_namespace(program)}\n{IN_NAMESPACE}"
 
 
 def forget_former(app: Application) -> str:
     """Delete what restores set aside, once one is recorded: it is also in the backups that were taken first."""
     paths = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
     program = 'for path; do rm -rf "$path"/.before-*Z-?????? "$path"/.restored-*Z-??????*; done'
-    return words("podman", "unshare", "sh", "-c", program, "sh", *paths) if paths else ""
+    return f"{FIND_NAMESPACE}\n{ENTER} {words('sh', '-c', program, 'sh', *paths)}" if paths else ""

@@ -1,127 +1,83 @@
-"""What a prepared host has, as items: a check whether it is there, and a script that makes it so. It runs nothing.
+"""Everything that a prepared host has, in the order in which it is made: the application's own items, and the whole list.
 
-The scripts run as root. Each is convergent: applied to a host that has the item, it changes nothing.
+It runs nothing. What the system itself needs is in commands/system.py, firewall.py and certificate.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabfile.commands import postgres
+from fabfile.commands import certificate, firewall, postgres, system
 from fabfile.commands.backup import backup_directory, scheduled
+from fabfile.commands.item import Item, as_user, file, owned, same, script_as_user
 from fabfile.commands.nginx import site_file, site_helper
 from fabfile.commands.podman import network_name
-from fabfile.commands.shell import Script, quote, script, sha256, words, write_file
-from fabfile.model import Application
-
-_TOOLS = ("podman", "nginx", "curl", "sqlite3", "sudo", "visudo", "ss", "flock", "pgrep", "tar", "skopeo")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing a prepared host has. `check` is a shell condition; an item without `apply` can only be refused."""
-
-    id: str
-    title: str
-    check: str
-    apply: Script | None
-    remedy: str = ""
+from fabfile.commands.rotation import rotation
+from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.model import Application, Preparation, Target
 
 
 @dataclass(frozen=True)
 class Files:
-    """The texts that setup installs, rendered."""
+    """The texts that setup installs, rendered; units are a service and its timer. `watchdog` installs one."""
 
     site: str
     helper: str
     boot: str
     unit: str
-    backup_unit: str
-    backup_timer: str
+    backup_units: tuple[str, str]
+    rotation_units: tuple[str, str]
+    watchdog: Script | None = None
+    watchdog_version: str = ""
 
 
-def items(app: Application, user: str, files: Files) -> tuple[Item, ...]:
+def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
     """Everything a host needs before its first deploy, in the order in which it is made."""
+    app, user = target.application, target.user
     return (
-        _tools(app),
-        _user(user),
-        _linger(user),
+        system.packages(app, rules),
+        *system.user(user),
+        system.linger(user),
+        system.storage(),
         *_directories(app, user),
         _network(app, user),
         _program(app, "site", files.helper),
         _program(app, "boot", files.boot),
-        _sudo_rule(app, user),
+        system.sudo_rule(app, user, site_helper(app.name)),
         _boot_unit(app, user, files.unit),
-        _key_disclosure(app, user),
-        *(_timer(app, user, files) if app.auto_backup else (_no_timer(app, user),)),
+        system.sshd(app, user),
+        *(_backups(app, user, files) if app.auto_backup else (_no_timer(app, user, "backup"),)),
+        *(_rotation(app, user, rules, files) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
+        *certificate.before_site(app, rules),
         _site(app, files.site),
+        *certificate.after_site(app, rules),
+        *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
+        *system.kernel(app, rules),
+        *system.security_updates(rules),
+        *firewall.items(app, rules.firewall, target.port),
     )
 
 
-def check(items: tuple[Item, ...]) -> Script:
-    """Print `ID ok` or `ID drift` for every item; changes nothing."""
-    parts = [
-        f"if {{\n{item.check}\n}} >/dev/null 2>&1; then echo {quote(item.id)} ok; else echo {quote(item.id)} drift; fi"
-        for item in items
-    ]
-    return Script("\n".join(parts) + "\n")
-
-
-def as_root(text: Script, *, user: str) -> Script:
-    """The script under root: as it is for root itself, through `sudo -n` for anyone else."""
-    environment = "set -eu\numask 022\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C\nexport PATH LC_ALL\ncd /\n"
-    body = environment + text.text
-    if user == "root":
-        return Script(body, text.secrets)
-    return Script(f"sudo -n sh -c {quote(body)}", text.secrets)
-
-
-def _tools(app: Application) -> Item:
-    tools = [*_TOOLS, *(["rsync"] if app.uploads else []), *(postgres.TOOLS if app.database_server else [])]
-    missing = " && ".join(f"command -v {tool}" for tool in tools)
-    remedy = f"install the packages that bring {', '.join(tools)}"
-    return Item("packages", "the programs a deploy needs", missing, None, remedy)
-
-
-def _user(user: str) -> Item:
-    remedy = f"create the user with subordinate ids: useradd --create-home --shell /bin/bash {user}"
-    test = (
-        f"id -u {quote(user)} && grep -q {quote(f'^{user}:')} /etc/subuid && grep -q {quote(f'^{user}:')} /etc/subgid"
-    )
-    return Item("user", f"the deploy user {user} with subuid and subgid ranges", test, None, remedy)
-
-
-def _linger(user: str) -> Item:
-    """Source: loginctl(1): without linger a user's processes end some time after the last logout."""
-    apply = f"""\
-loginctl enable-linger {quote(user)}
-tries=0
-until [ -S "/run/user/$(id -u {quote(user)})/bus" ]; do
-  tries=$((tries + 1))
-  if [ "$tries" -ge 600 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
-  sleep 0.1
-done"""
-    test = f'test -e {quote("/var/lib/systemd/linger/" + user)} && test -S "/run/user/$(id -u {quote(user)})/bus"'
-    return Item("linger", f"linger for {user}", test, script(apply))
+def _rotates(app: Application, rules: Preparation) -> bool:
+    return bool(rules.rotate_logs_days and app.log_files)
 
 
 def _directories(app: Application, user: str) -> tuple[Item, ...]:
     home = app.home
     own = [(home, "755"), (f"{home}/live", "755")]
     own += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
-    data = [
-        app.database.rpartition("/")[0],
-        backup_directory(app),
-        app.uploads,
-        app.uploads_backups,
-        app.config_path,
-    ]
-    data += app.log_directories
+    data = (*data_directories(app), *app.log_directories)
     known = {path for path, _ in own}
     return (
         *(_directory(path, mode, user) for path, mode in own),
         *(_data_directory(path, user) for path in dict.fromkeys(data) if path and path not in known),
     )
+
+
+def data_directories(app: Application) -> tuple[str, ...]:
+    """The directories of what nobody can make again: database, uploads, their backups, the application's configuration."""
+    paths = (app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path)
+    return tuple(dict.fromkeys(path for path in paths if path))
 
 
 def _directory(path: str, mode: str, user: str) -> Item:
@@ -140,12 +96,6 @@ mkdir -p {quote(path)}
 chown -R {quote(user)}: "$missing"
 chmod 750 {quote(path)}"""
     return Item(f"directory {path}", f"directory {path} ({user})", words("test", "-d", path), script(apply))
-
-
-def as_user(user: str, command: str) -> str:
-    """A command line under the deploy user's own session, from a root script."""
-    inner = f"cd && XDG_RUNTIME_DIR=/run/user/$(id -u) && export XDG_RUNTIME_DIR && {command}"
-    return words("runuser", "-u", user, "--", "sh", "-c", inner)
 
 
 def _network(app: Application, user: str) -> Item:
@@ -170,58 +120,9 @@ def _program(app: Application, name: str, content: str) -> Item:
         "site": "the root-owned Nginx site helper",
         "boot": "the program that starts the live colors at boot",
         "backup": "the program that the backup timer runs",
+        "logs": "the program that rotates logs",
     }[name]
-    return _file(f"program {name}", f"{title} ({path})", path, content, "755")
-
-
-def _file(id: str, title: str, path: str, content: str, mode: str, after: str = "") -> Item:
-    directory = path.rpartition("/")[0]
-    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'root {mode}')}"
-    return Item(
-        id,
-        title,
-        test,
-        script(words("mkdir", "-p", directory), write_file(path, content, mode=f"0{mode}"), after),
-    )
-
-
-def _same(path: str, content: str) -> str:
-    return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {sha256(content.encode())}'
-
-
-def _sudo_rule(app: Application, user: str) -> Item:
-    """Exactly two command lines. Source: sudoers(5): arguments in a rule must match the command line exactly."""
-    helper, path = site_helper(app.name), f"/etc/sudoers.d/{app.name}"
-    content = (
-        "# Made by inv setup: the deploy user may replace one Nginx site through one helper, and nothing else.\n"
-        f"{user} ALL=(root) NOPASSWD: {helper} install, {helper} restore\n"
-    )
-    staged = f"/etc/sudoers.d/.{app.name}.checked"
-    apply = script(
-        write_file(staged, content, mode="0440"),
-        f"visudo -cqf {quote(staged)}",
-        words("mv", "-f", staged, path),
-    )
-    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = 'root 440'"
-    return Item("sudo rule", f"sudo for the site helper alone ({path})", test, apply)
-
-
-def _key_disclosure(app: Application, user: str) -> Item:
-    """Let the deploy user's sessions see which key they were opened with: the history names it.
-
-    Source: sshd_config(5), ExposeAuthInfo; a Match block ends with the file that it stands in.
-    """
-    path = f"/etc/ssh/sshd_config.d/{app.name}.conf"
-    content = (
-        "# Made by inv setup: the history of releases names the key of whoever made them.\n"
-        f"Match User {user}\n    ExposeAuthInfo yes\n"
-    )
-    included = "grep -qi '^include.*/etc/ssh/sshd_config\\.d/' /etc/ssh/sshd_config"
-    apply = script(
-        write_file(path, content, mode="0644"),
-        f"if ! sshd -t; then rm -f {quote(path)}; exit 1; fi\nsystemctl reload ssh",
-    )
-    return Item("sshd", f"sshd tells which key was used ({path})", f"! {included} || {_same(path, content)}", apply)
+    return file(f"program {name}", f"{title} ({path})", path, content, "755")
 
 
 def _boot_unit(app: Application, user: str, unit: str) -> Item:
@@ -233,7 +134,7 @@ def _boot_unit(app: Application, user: str, unit: str) -> Item:
         user,
         f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload",
     )
-    test = f"{_same(path, unit)} && test -L {wants}/{quote(name)}"
+    test = f"{same(path, unit)} && test -L {wants}/{quote(name)}"
     return Item(
         "boot unit",
         f"{name}, which starts the live colors",
@@ -242,55 +143,70 @@ def _boot_unit(app: Application, user: str, unit: str) -> Item:
     )
 
 
-def _timer(app: Application, user: str, files: Files) -> tuple[Item, ...]:
-    """A timer of the deploy user's manager that backs up; the program that it runs holds no secret."""
-    name = f"{app.name}-backup"
-    units = {
-        f"/etc/systemd/user/{name}.service": files.backup_unit,
-        f"/etc/systemd/user/{name}.timer": files.backup_timer,
-    }
+def _backups(app: Application, user: str, files: Files) -> tuple[Item, ...]:
+    """The timer of backups; the program that it runs holds no secret."""
+    title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
+    timer = _timer(app, user, "backup", title, files.backup_units)
+    return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
+
+
+def _rotation(app: Application, user: str, rules: Preparation, files: Files) -> tuple[Item, ...]:
+    """The timer of log rotation: the deploy user's own, since containers write with ids of that user's range."""
+    title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
+    timer = _timer(app, user, "logs", title, files.rotation_units)
+    return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
+
+
+def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[str, str]) -> Item:
+    """A timer of the deploy user's manager."""
+    name = f"{app.name}-{kind}"
+    units = dict(zip((f"/etc/systemd/user/{name}.service", f"/etc/systemd/user/{name}.timer"), contents, strict=True))
     wants = "~/.config/systemd/user/timers.target.wants"
     link = words("ln", "-sf", f"/etc/systemd/user/{name}.timer")
     enable = as_user(
         user,
         f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
     )
-    test = [*(_same(path, content) for path, content in units.items())]
+    test = [*(same(path, content) for path, content in units.items())]
     test.append(as_user(user, f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"))
-    return (
-        _program(app, "backup", scheduled(app)),
-        *_password(app, user),
-        Item(
-            "backup timer",
-            f"{name}.timer: {'; '.join(app.backup_calendar)}",
-            " && ".join(test),
-            script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable),
-        ),
-    )
+    make = script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable)
+    return Item(f"{kind} timer", title, " && ".join(test), make)
+
+
+def _no_timer(app: Application, user: str, kind: str) -> Item:
+    paths = timer_paths(app, kind)
+    test = " && ".join(words("test", "!", "-e", path) for path in paths)
+    return Item(f"{kind} timer", f"no {app.name}-{kind}.timer", test, remove_timer(app, user, kind))
+
+
+def timer_paths(app: Application, kind: str) -> tuple[str, ...]:
+    """The files of a timer: its two units and its program."""
+    units = (f"/etc/systemd/user/{app.name}-{kind}.{suffix}" for suffix in ("timer", "service"))
+    return (*units, f"{site_helper(app.name).rpartition('/')[0]}/{kind}")
+
+
+def remove_timer(app: Application, user: str, kind: str) -> Script:
+    """Take a timer of the deploy user's manager away."""
+    name = f"{app.name}-{kind}.timer"
+    disable = f"rm -f ~/.config/systemd/user/timers.target.wants/{name} && systemctl --user daemon-reload"
+    stop = as_user(user, f"systemctl --user stop {name}")
+    return script(f"{stop} || :", words("rm", "-f", *timer_paths(app, kind)), as_user(user, disable))
 
 
 def _password(app: Application, user: str) -> tuple[Item, ...]:
     if app.database_server is None or not app.database_server.password:
         return ()
     path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
-    test = f"{_same(path, content)} && test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'{user} 600')}"
+    test = f"{same(path, content)} && {owned(path, f'{user} 600')}"
     apply = script(write_file(path, content, secret=True), words("chown", f"{user}:", path))
     return (Item("database password", f"the database's password for backups ({path}, 600)", test, apply),)
 
 
-def _no_timer(app: Application, user: str) -> Item:
-    name = f"{app.name}-backup"
-    paths = [
-        f"/etc/systemd/user/{name}.timer",
-        f"/etc/systemd/user/{name}.service",
-        f"{site_helper(app.name).rpartition('/')[0]}/backup",
-    ]
-    disable = as_user(
-        user, f"rm -f ~/.config/systemd/user/timers.target.wants/{name}.timer && systemctl --user daemon-reload"
-    )
-    stop = as_user(user, f"systemctl --user stop {name}.timer")
-    test = " && ".join(words("test", "!", "-e", path) for path in paths)
-    return Item("backup timer", f"no {name}.timer", test, script(f"{stop} || :", words("rm", "-f", *paths), disable))
+def _watchdog(app: Application, user: str, install: Script, version: str) -> tuple[Item, ...]:
+    place, unit = f"{app.home}/watchdog/version", f"{app.name}-watchdog.service"
+    running = as_user(user, f"systemctl --user is-active --quiet {unit}")
+    test = f'test "$(cat {quote(place)})" = {quote(version)} && {running}'
+    return (Item("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install)),)
 
 
 def _site(app: Application, site: str) -> Item:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from fabfile.commands import postgres, sqlite, uploads
 from fabfile.commands.backup import (
+    ENTER,
+    FIND_NAMESPACE,
+    IN_NAMESPACE,
     SPARE_KIB,
     backup_directory,
     in_namespace,
@@ -19,7 +22,6 @@ from fabfile.model import Application, Backup
 
 #: Exit status of a verification that found the backup damaged.
 DAMAGED_STATUS = 46
-_RUN = 'podman unshare sh -c "$program"'
 
 
 def verify(app: Application, backup: Backup) -> Script:
@@ -32,7 +34,7 @@ def verify(app: Application, backup: Backup) -> Script:
         _checked(app, backup, database=True, files=True),
         f"""\
 status=0
-flock -o -w 3600 {quote(app.home + "/lock/backup")} {_RUN} || status=$?
+flock -o -w 3600 {quote(app.home + "/lock/backup")} {IN_NAMESPACE} || status=$?
 verdict=''
 if [ "$status" -eq 0 ]; then verdict=good; fi
 if [ "$status" -eq {DAMAGED_STATUS} ]; then verdict=damaged; fi
@@ -57,7 +59,7 @@ def check(app: Application, backup: Backup, *, database: bool, files: bool) -> S
         f'  echo "no room for the restore in {path}: $free KiB free, {bytes_ // 1024 + SPARE_KIB} KiB needed"; exit 1\nfi'
         for path, bytes_ in room
     ]
-    return script(*checks, _checked(app, backup, database=database, files=files), _RUN)
+    return script(*checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
 
 
 def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -> str:
@@ -147,4 +149,4 @@ def archive(app: Application, backup: Backup) -> Script:
     if backup.uploads is not None:
         copies = uploads_place(app, backup.id)
         parts += ["-C", copies.rpartition("/")[0], copies.rpartition("/")[2]]
-    return script(words("podman", "unshare", "tar", "--create", "--file=-", *parts))
+    return script(FIND_NAMESPACE, f"{ENTER} {words('tar', '--create', '--file=-', *parts)}")

@@ -9,6 +9,7 @@ from fabfile.config.findings import Findings, is_secret, nearest
 from fabfile.config.inventory import EnvironmentEntry, Inventory
 from fabfile.config.resolution import Values
 from fabfile.config.services import Services
+from fabfile.model import Certificate
 
 #: One application stands under one name in one environment: hosts cannot differ in these.
 FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
@@ -47,6 +48,17 @@ def _check_words(entry: EnvironmentEntry, place: str, file: str, findings: Findi
             if word in entry.hosts and word != name:
                 found = f"the group or role {word}, which is a host too"
                 findings.add(file, f"{place}.{name}", found=found, expected="another name")
+
+
+def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable[Values], findings: Findings) -> None:
+    """A certificate is made only for a site that has one, and an authority is told whom to write to."""
+    setup = entry.setup
+    if setup.certificate is Certificate.ACME and not setup.acme_email:
+        findings.add(file, f"{place}.acme_email", found="nothing", expected="a mail address (required by acme)")
+    plain = [one for one in values if one.get("PROTOCOL") != "https"]
+    if setup.certificate is not Certificate.FILES and plain:
+        found = f"{setup.certificate.value}, while the site is served over http"
+        findings.add(file, f"{place}.certificate", found=found, expected="PROTOCOL=https in the env file, or `files`")
 
 
 def check_services(services: Services, file: str, whole: bool, findings: Findings) -> None:

@@ -218,6 +218,8 @@ FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @
 FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
 URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
 LOCAL_FILE = matching("the path of a file here (~/ is the home directory)", r"(?!~[^/])[^\x00-\x1f\x7f]+")
+SYSCTL_NAME = matching("the name of a kernel setting such as vm.swappiness", r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+")
+SYSCTL_VALUE = matching("whole numbers", r"[0-9]{1,19}(?: [0-9]{1,19}){0,3}")
 MEMORY = size(6 * 1024**2)
 SIZE = size(1)
 CPUS = number(0.01, 1024, "a number of CPUs")

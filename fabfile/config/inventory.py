@@ -61,6 +61,39 @@ class Rollout(Strict):
     )
 
 
+class Setup(Strict):
+    """What `inv setup` makes of the hosts beyond what a deploy needs; all of it is off unless it is asked for."""
+
+    firewall: Annotated[model.Firewall, BeforeValidator(forms.one_of("none", "nftables", "ufw"))] = Field(
+        default=model.Preparation.firewall,
+        description="Close every port but those of SSH and of the site, by this program.",
+    )
+    certificate: Annotated[model.Certificate, BeforeValidator(forms.one_of("files", "self-signed", "acme"))] = Field(
+        default=model.Preparation.certificate,
+        description="Where the certificate at SSL_CERT_PATH comes from: you put it there, made here, or by certbot.",
+    )
+    acme_email: Annotated[str, BeforeValidator(forms.EMAIL)] = Field(
+        default=model.Preparation.acme_email, description="Whom the certificate authority writes; `acme` needs it."
+    )
+    acme_server: Annotated[str, BeforeValidator(forms.WEB_URL)] = Field(
+        default=model.Preparation.acme_server,
+        description="Directory of the certificate authority. Default: that of Let's Encrypt.",
+    )
+    sysctl: dict[
+        Annotated[str, BeforeValidator(forms.SYSCTL_NAME)], Annotated[str, BeforeValidator(forms.SYSCTL_VALUE)]
+    ] = Field(default={}, description="Kernel settings; file-max and somaxconn are raised, never lowered.")
+    security_updates: Annotated[bool, BeforeValidator(forms.BOOLEAN)] = Field(
+        default=model.Preparation.security_updates, description="Install security updates unattended."
+    )
+    rotate_logs_days: Annotated[int, BeforeValidator(forms.whole(0, 3650))] = Field(
+        default=model.Preparation.rotate_logs_days,
+        description="Days for which LOG_FILE, ACCESS_LOG and ERROR_LOG are kept, one file a day; 0: not rotated.",
+    )
+    watchdog: Annotated[bool, BeforeValidator(forms.BOOLEAN)] = Field(
+        default=model.Preparation.watchdog, description="Install the watchdog, as `inv monitor.install` does."
+    )
+
+
 class Host(Strict):
     """One host of an environment."""
 
@@ -94,6 +127,7 @@ class EnvironmentEntry(Strict):
     port: _Port = Field(default=model.Target.port, description="SSH port.")
     jump: _Jump = Field(default="", description="Jump host in front of the hosts: [user@]host[:port].")
     rollout: Rollout = Field(default=Rollout(), description="How a run treats the hosts.")
+    setup: Setup = Field(default=Setup(), description="What setup makes of the hosts.")
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
         default={}, description="The hosts, by name."
     )

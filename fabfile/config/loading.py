@@ -6,6 +6,7 @@ It contacts nothing. Every reader adds to one list of findings, and only the end
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,18 @@ def load_environment(
     if base is not None and services is not None and services_whole:
         _check_keys(found, base, services, strict, findings)
     checks.check_placeholders(values, findings)
+    checks.check_setup(found.entry, findings.name(found.file), f"environments.{found.name}.setup", values, findings)
     chosen = _choose(found.entry, hosts, findings)
     identity = _identity_file(found, findings)
     if findings.mistakes or base is None:
         raise _refusal(found.name, findings)
+    if found.entry.setup.certificate is model.Certificate.ACME:
+        applications = {name: _with_acme(application) for name, application in applications.items()}
     return model.Environment(
         name=found.name,
         targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
         rollout=_rollout(found, applications.values()),
+        preparation=_preparation(found),
         known_hosts=_known_hosts(found),
         warnings=findings.warnings,
         secrets=_secrets(values, applications.values()),
@@ -158,6 +163,15 @@ def _rollout(found: Located, applications: Iterable[model.Application]) -> model
         named = {found.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named
     return model.Rollout(**declared)
+
+
+def _with_acme(application: model.Application) -> model.Application:
+    return replace(application, tls=replace(application.tls, acme=True) if application.tls else None)
+
+
+def _preparation(found: Located) -> model.Preparation:
+    declared: dict[str, Any] = found.entry.setup.model_dump()
+    return model.Preparation(**declared | {"sysctl": tuple(sorted(declared["sysctl"].items()))})
 
 
 def _target(entry: EnvironmentEntry, name: str, application: model.Application, identity: str) -> model.Target:

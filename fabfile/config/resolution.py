@@ -121,7 +121,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         uploads=settings.uploads_path,
         uploads_backups=settings.uploads_backup_path,
         config_path=settings.config_path,
-        log_directories=_log_directories(settings),
+        log_files=tuple(filter(None, (settings.log_file, settings.access_log, settings.error_log))),
         database_server=_database_server(settings, values),
         backup_retention_days=settings.backup_retention_days,
         auto_backup=settings.auto_backup_enabled,
@@ -266,11 +266,6 @@ def _login(settings: Settings, values: Values) -> model.Login | None:
         others = " and ".join(name for name in given if name != key)
         values.add(key, expected=f"a value: {others} make a login only together with it")
     return model.Login(*given.values())
-
-
-def _log_directories(settings: Settings) -> tuple[str, ...]:
-    files = (settings.log_file, settings.access_log, settings.error_log)
-    return tuple(dict.fromkeys(posixpath.dirname(file) for file in files if file))
 
 
 def _check_ports(

@@ -13,6 +13,7 @@ from fabfile.model.observed import (
     Release,
     ServiceRelease,
 )
+from fabfile.model.preparation import Certificate, Firewall, Preparation
 from fabfile.model.run import (
     Diagnosis,
     Event,
@@ -51,6 +52,7 @@ __all__ = [
     "Backup",
     "BackupFile",
     "BackupKind",
+    "Certificate",
     "Channels",
     "Check",
     "Color",
@@ -60,6 +62,7 @@ __all__ = [
     "Drain",
     "Environment",
     "Event",
+    "Firewall",
     "Gate",
     "HealthReport",
     "Hook",
@@ -78,6 +81,7 @@ __all__ = [
     "Outcome",
     "Passage",
     "Phase",
+    "Preparation",
     "Probe",
     "ProbeResult",
     "Pruned",

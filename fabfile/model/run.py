@@ -45,6 +45,7 @@ class HostResult(str, Enum):
     RESTORED = "restored"
     RECOVERED = "recovered"
     PREPARED = "prepared"
+    TORN_DOWN = "torn down"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fabfile.model.channels import Channels
+from fabfile.model.preparation import Preparation
 from fabfile.model.watch import WatchRules
 
 
@@ -168,11 +169,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class Tls:
-    """Where the host keeps its certificate; empty paths mean that the site is plain HTTP."""
+    """Where the host keeps its certificate; `acme` lets an authority's questions through to certbot."""
 
     certificate: str
     key: str
     chain: str = ""
+    acme: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class Application:
     uploads: str = ""
     uploads_backups: str = ""
     config_path: str = ""
-    log_directories: tuple[str, ...] = ()
+    log_files: tuple[str, ...] = ()
     database_server: DatabaseServer | None = field(default=None, repr=False)
     backup_retention_days: int = 30
     auto_backup: bool = False
@@ -238,6 +240,11 @@ class Application:
             if service.name == name:
                 return service
         raise KeyError(name)
+
+    @property
+    def log_directories(self) -> tuple[str, ...]:
+        """The directories of the log files, each once."""
+        return tuple(dict.fromkeys(path.rpartition("/")[0] for path in self.log_files))
 
     @property
     def home(self) -> str:
@@ -292,6 +299,7 @@ class Environment:
     name: str
     targets: tuple[Target, ...]
     rollout: Rollout = Rollout()
+    preparation: Preparation = field(default_factory=Preparation)
     known_hosts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -12,7 +12,13 @@ from fabfile.tasks.ending import end_with
 _NAME = "the lab's name, which is its environment's name too"
 
 
-@task(help={"hosts": "how many hosts", "release": "Debian 13 (trixie) or 12 (bookworm)", "name": _NAME})
+@task(
+    help={
+        "hosts": "how many hosts",
+        "release": "Debian 13 (trixie) or 12 (bookworm); with -bare a host with sshd alone",
+        "name": _NAME,
+    }
+)
 def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab") -> None:  # noqa: ARG001
     """Bring up real Debian hosts and a registry on this machine; safe to run again."""
     from lab import laboratory

@@ -1,4 +1,4 @@
-"""The tasks an operator uses most: deploy, rollback, setup, status, history. Signatures and help only."""
+"""The tasks an operator uses most: deploy, rollback, status, history. Signatures and help only."""
 
 from __future__ import annotations
 
@@ -80,29 +80,6 @@ def rollback(
 
     hosts_chosen = chosen_hosts(context, hosts)
     request = Request(env, ROOT, to, restore_db, hosts_chosen, force=force, dry_run=dry_run, json=json)
-    end_with(lambda: run(request))
-
-
-@task(
-    help={
-        **COMMON,
-        "dry-run": "show what is missing with every command, change nothing",
-        "force": "do not ask",
-    }
-)
-def setup(
-    context: Any,
-    env: str | None = None,
-    hosts: str | None = None,
-    dry_run: bool = False,
-    force: bool = False,
-    json: bool = False,
-) -> None:
-    """Prepare hosts for deploys: directories, network, Nginx site, sudo rule, boot unit, linger."""
-    from fabfile.workflows.setup import Request
-    from fabfile.workflows.setup import setup as run
-
-    request = Request(env, ROOT, chosen_hosts(context, hosts), dry_run=dry_run, force=force, json=json)
     end_with(lambda: run(request))
 
 

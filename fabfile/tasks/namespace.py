@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from fabfile.tasks import configuration, data, lab, locking, looking, main, messages, registry, upkeep, watching
+from fabfile.tasks import (
+    configuration,
+    data,
+    lab,
+    locking,
+    looking,
+    main,
+    messages,
+    preparing,
+    registry,
+    upkeep,
+    watching,
+)
 
 namespace = Collection(
     main.deploy,
     main.rollback,
-    main.setup,
+    preparing.teardown,
     main.status,
     looking.health,
     main.history,
@@ -22,6 +34,7 @@ namespace = Collection(
     data.restore,
     upkeep.prune,
     upkeep.doctor,
+    setup=Collection("setup", preparing.setup, preparing.check),
     config=Collection.from_module(configuration, name="config"),
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),

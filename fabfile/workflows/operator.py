@@ -83,14 +83,22 @@ def is_dead(held: Lock | None) -> bool:
 
 def confirm(question: str, *, force: bool, hint: str) -> None:
     """Ask yes or no on the terminal. Raises ConfigError without a terminal, Interrupted when the answer is no."""
-    if force:
-        return
+    if not force and _answer(f"{question} [y/N]", hint).lower() not in {"y", "yes"}:
+        raise Interrupted("not confirmed; nothing was touched.")
+
+
+def confirm_by_name(question: str, name: str, typed: str, *, hint: str) -> None:
+    """Ask for a name on the terminal, unless it was given: a yes is too quickly said. Raises as `confirm` does."""
+    given = typed or _answer(question, hint)
+    if given != name:
+        raise Interrupted(f"{given!r} is not {name!r}; nothing was touched.")
+
+
+def _answer(question: str, hint: str) -> str:
     if not sys.stdin.isatty():
         raise ConfigError("this needs a person's yes, and there is no terminal to ask on.", next_step=hint)
-    print(question, end=" [y/N] ", file=sys.stderr, flush=True)
+    print(question, end=" ", file=sys.stderr, flush=True)
     try:
-        answer = sys.stdin.readline().strip().lower()
+        return sys.stdin.readline().strip()
     except KeyboardInterrupt:
-        answer = ""
-    if answer not in {"y", "yes"}:
-        raise Interrupted("not confirmed; nothing was touched.")
+        return ""

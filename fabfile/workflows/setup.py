@@ -1,150 +1,101 @@
-"""Setup: check what each host lacks, show it, confirm, make it, check again. A second run finds nothing to do."""
+"""Setup, its check, and teardown: which items each host of an environment is to have, or to have no longer."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile import config, render
 from fabfile.commands import setup as parts
-from fabfile.errors import ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
-from fabfile.model import Event, HostResult, HostSummary, Phase, Summary, Target
-from fabfile.plans import setup as planning
-from fabfile.plans.step import Plan
-from fabfile.remote import observe
-from fabfile.remote.host import Host
-from fabfile.report import Reporter, choose
-from fabfile.workflows import operator
-from fabfile.workflows.fleet import Fleet, opened
-
-CHECK_SECONDS = 60.0
+from fabfile.commands import teardown as taking
+from fabfile.commands.item import Item
+from fabfile.errors import ExitCode
+from fabfile.model import Environment, HostResult, Target
+from fabfile.report import choose
+from fabfile.workflows import converging, operator
+from fabfile.workflows import watchdog as watchdogs
+from fabfile.workflows.converging import Work
+from fabfile.workflows.fleet import opened
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for."""
+    """What the operator asked for; `data` and `confirmed` (the application's name) are teardown's."""
 
     environment: str | None
     root: Path
     hosts: tuple[str, ...] = ()
     dry_run: bool = False
+    check: bool = False
     force: bool = False
     json: bool = False
+    data: bool = False
+    confirmed: str = ""
 
 
 def setup(request: Request) -> ExitCode:
-    """Prepare the hosts for deploys. Raises PreflightError when something must be made by hand first."""
-    began = time.time()
+    """Prepare the hosts for deploys, or say what of it is missing: FAILED then.
+
+    Raises PreflightError when something must be made by hand first.
+    """
     environment = config.load(request.environment, root=request.root, hosts=request.hosts)
+    items = {target.name: _items(environment, target) for target in environment.targets}
+    work = Work("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", items)
+    hint = f"inv setup --env {environment.name} --force prepares without asking"
+    force = request.force or not environment.rollout.confirm
+    question = f"Prepare the hosts of {environment.name}?"
     with (
         choose(json=request.json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
-        items = {target.name: _items(target) for target in environment.targets}
-        plans = _plans(fleet, items)
-        reporter.plan(plans, scripts=request.dry_run)
+        planned = converging.plans(fleet, work)
+        reporter.plan(planned, scripts=request.dry_run)
+        if request.check:
+            return ExitCode.DONE if all(plan.empty for plan in planned) else ExitCode.FAILED
         if request.dry_run:
             return ExitCode.DONE
-        if any(not plan.empty for plan in plans):
-            hint = f"inv setup --env {environment.name} --force prepares without asking"
-            force = request.force or not environment.rollout.confirm
-            operator.confirm(f"Prepare the hosts of {environment.name}?", force=force, hint=hint)
-        by_name = {plan.host: plan for plan in plans}
-        rows = observe.on_each(
-            fleet.hosts,
-            environment.rollout.parallel,
-            lambda host: _prepare(host, by_name[host.name], items[host.name], fleet, reporter),
-        )
-        summary = _summary(environment.name, list(rows.items()), time.time() - began)
-        reporter.summary(summary)
-        return ExitCode(summary.exit_code)
+        ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
+        return converging.converge(fleet, work, planned, reporter, ask)
 
 
-def _items(target: Target) -> tuple[parts.Item, ...]:
-    app = target.application
-    backup_unit, backup_timer = render.backup_units(app)
+def teardown(request: Request) -> ExitCode:
+    """Take the application off the hosts; its data stays unless it is asked for."""
+    environment = config.load(request.environment, root=request.root, hosts=request.hosts)
+    items = {
+        target.name: taking.items(target.application, target.user, data=request.data) for target in environment.targets
+    }
+    notes = {target.name: (taking.stays(target.application, data=request.data),) for target in environment.targets}
+    work = Work("teardown", HostResult.TORN_DOWN, "Nothing to do: nothing of it is there.", items, notes)
+    with (
+        choose(json=request.json, secrets=environment.secrets) as reporter,
+        opened(environment, as_setup_user=True) as fleet,
+    ):
+        planned = converging.plans(fleet, work)
+        reporter.plan(planned, scripts=request.dry_run)
+        if request.dry_run:
+            return ExitCode.DONE
+        return converging.converge(fleet, work, planned, reporter, lambda: _confirm_name(environment, request))
+
+
+def _confirm_name(environment: Environment, request: Request) -> None:
+    name = environment.targets[0].application.name
+    kept = "with all its data" if request.data else "but for its data"
+    hint = f"inv teardown --env {environment.name} --confirm {name}"
+    question = f"This takes {name} off {environment.name}, {kept}. Type its name:"
+    operator.confirm_by_name(question, name, request.confirmed, hint=hint)
+
+
+def _items(environment: Environment, target: Target) -> tuple[Item, ...]:
+    app, rules = target.application, environment.preparation
+    watchdog = watchdogs.installation(environment, target) if rules.watchdog else None
     files = parts.Files(
         site=render.nginx_site(app),
         helper=render.host_program("site"),
         boot=render.host_program("boot"),
         unit=render.boot_unit(app),
-        backup_unit=backup_unit,
-        backup_timer=backup_timer,
+        backup_units=render.backup_units(app),
+        rotation_units=render.rotation_units(app),
+        watchdog=watchdog[0] if watchdog else None,
+        watchdog_version=watchdog[1] if watchdog else "",
     )
-    return parts.items(app, target.user, files)
-
-
-def _plans(fleet: Fleet, items: dict[str, tuple[parts.Item, ...]]) -> list[Plan]:
-    found = observe.on_each(
-        fleet.hosts, fleet.environment.rollout.parallel, lambda host: _missing(host, items[host.name], fleet)
-    )
-    lost = [row for row in found.values() if isinstance(row, HostUnreachable)]
-    if lost:
-        raise HostUnreachable("\n".join(str(error) for error in lost))
-    missing = {name: row for name, row in found.items() if isinstance(row, tuple)}
-    refusals = [finding for name, ids in missing.items() for finding in planning.findings(name, items[name], ids)]
-    if refusals:
-        listed = "\n  ".join(str(finding) for finding in refusals)
-        raise PreflightError(f"something has to be made by hand first; nothing was touched.\n  {listed}")
-    return [
-        planning.plan_setup(name, items[name], ids, setup_user=fleet.targets[name].setup_user)
-        for name, ids in missing.items()
-    ]
-
-
-def _missing(host: Host, items: Sequence[parts.Item], fleet: Fleet) -> tuple[str, ...]:
-    user = fleet.targets[host.name].setup_user
-    answer = host.run(parts.as_root(parts.check(tuple(items)), user=user), timeout_seconds=CHECK_SECONDS)
-    try:
-        if not answer.ok:
-            raise ValueError(answer.last_words)
-        return planning.drift(answer.output)
-    except ValueError as error:
-        raise HostUnreachable(
-            f"{host.name}: cannot look at the host as root through {user}: {error}",
-            next_step="set setup_user in hosts.yaml to root or to a user with passwordless sudo",
-        ) from error
-
-
-def _prepare(host: Host, plan: Plan, items: Sequence[parts.Item], fleet: Fleet, reporter: Reporter) -> HostSummary:
-    if plan.empty:
-        return HostSummary(host.name, HostResult.UNCHANGED, 0)
-    began = time.time()
-    try:
-        for step in plan.steps:
-            _run(host, plan, step.id, reporter)
-        left = _missing(host, items, fleet)
-        if left:
-            raise StepFailed(f"{host.name}: still not as wanted after setup: {', '.join(left)}.")
-    except RollingError as error:
-        return HostSummary(host.name, HostResult.UNKNOWN, time.time() - began, cause=str(error))
-    reporter.event(Event(time.time(), Phase.DONE, "prepared", host.name))
-    return HostSummary(host.name, HostResult.PREPARED, time.time() - began)
-
-
-def _run(host: Host, plan: Plan, id: str, reporter: Reporter) -> None:
-    step = next(step for step in plan.steps if step.id == id)
-    began = time.time()
-    reporter.event(Event(began, Phase.STARTED, step.title, host.name, step.id))
-    answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
-    seconds = time.time() - began
-    if not answer.ok:
-        reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, seconds, answer.last_words))
-        raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.last_words}")
-    reporter.event(Event(time.time(), Phase.DONE, step.title, host.name, step.id, seconds))
-
-
-def _summary(environment: str, rows: list[tuple[str, HostSummary | HostUnreachable]], seconds: float) -> Summary:
-    hosts = tuple(
-        row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
-        for name, row in rows
-    )
-    failed = [row for row in hosts if row.result is HostResult.UNKNOWN]
-    changed = [row for row in hosts if row.result is HostResult.PREPARED]
-    message = f"{len(changed)} prepared." if changed else "Nothing to do: every host is prepared."
-    if failed:
-        names = ", ".join(row.host for row in failed)
-        message = f"{names} could not be prepared. Next: mend the cause; the same command goes on from there"
-    return Summary("setup", environment, "", ExitCode.PARTLY_DONE if failed else ExitCode.DONE, seconds, hosts, message)
+    return parts.items(target, rules, files)

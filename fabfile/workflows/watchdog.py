@@ -63,6 +63,12 @@ def _files(environment: Environment, target: Target, program: bytes) -> watchdog
     return watchdog.Files(program, keeping.dump(settings), render.watchdog_unit(app))
 
 
+def installation(environment: Environment, target: Target) -> tuple[Script, str]:
+    """What installs one host's watchdog, in the deploy user's session, and the version that is there afterwards."""
+    files = _files(environment, target, render.watchdog_program())
+    return watchdog.install(target.application, files), files.version
+
+
 def uninstall(request: Request) -> ExitCode:
     """Take the watchdog away; a recovery that runs goes on to its end."""
     environment = config.load(request.environment, root=request.root, hosts=request.hosts)

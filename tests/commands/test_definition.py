@@ -19,7 +19,7 @@ FULL = replace(
     application(),
     tls=Tls("/etc/c", "/etc/k", "/etc/chain"),
     uploads="/srv/up",
-    log_directories=("/a", "/b"),
+    log_files=("/a/log", "/b/log"),
     backup_retention_days=7,
     maintenance=True,
 )

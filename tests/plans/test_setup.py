@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.commands.setup import Item, check
+from fabfile.commands.item import Item, check
 from fabfile.commands.shell import Script
 from fabfile.plans import setup
 from tests.commands.running import sh

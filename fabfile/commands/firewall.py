@@ -1,0 +1,156 @@
+"""The host's firewall: what comes in is closed but for SSH and the site. Items only; it runs nothing.
+
+The rules are the host's, the open ports each application's own file: applications share a host. The ports on which
+sshd listens are read from the host itself each time, so that no rule can lock the operator out.
+"""
+
+from __future__ import annotations
+
+from fabfile.commands.item import Item, owned, same
+from fabfile.commands.shell import Script, quote, script, words, write_file
+from fabfile.commands.system import install, possible
+from fabfile.model import Application, Firewall
+
+_HERE = "/etc/rolling"
+_RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
+_UNIT = "rolling-firewall.service"
+_UNIT_PATH = f"/etc/systemd/system/{_UNIT}"
+
+#: Source: nft(8): a file is loaded as one transaction; a table is declared first so that deleting it never fails.
+#: Podman's own networks ask the host's resolver; their traffic to the outside is forwarded, which is not closed.
+_RULESET = f"""\
+# Made by inv setup. The open ports are in {_PORTS}, a file for each application.
+table inet rolling {{}}
+delete table inet rolling
+table inet rolling {{
+  set open {{ type inet_service; }}
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    ct state invalid drop
+    iif lo accept
+    iifname "podman*" meta l4proto {{ tcp, udp }} th dport 53 accept
+    meta l4proto {{ icmp, ipv6-icmp }} accept
+    udp dport {{ 68, 546 }} accept
+    tcp dport @open accept
+  }}
+}}
+include "{_PORTS}/*.nft"
+"""
+_SERVICE = f"""\
+# Made by inv setup.
+[Unit]
+Description=Close every port but those of SSH and of the sites
+DefaultDependencies=no
+After=local-fs.target
+Before=network-pre.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/nft -f {_RULES}
+ExecReload=/usr/sbin/nft -f {_RULES}
+ExecStop=/usr/sbin/nft delete table inet rolling
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+#: Set `ports`: the site's, this connection's, and each on which sshd listens, by itself or through a socket unit.
+_PORTS_OF_HOST = r"""
+ports=$({
+  echo '%s' | tr ' ' '\n'
+  mkdir -p /run/sshd
+  sshd -T 2>/dev/null | sed -n 's/^port //p'
+  ss -Hltnp 2>/dev/null | awk '/"sshd"/ { n = split($4, part, ":"); print part[n] }'
+  systemctl show ssh.socket --property=Listen --value 2>/dev/null | sed -n 's/.*:\([0-9]*\) (Stream).*/\1/p'
+} | grep -x '[0-9][0-9]*' | sort -un)
+"""
+
+
+def items(app: Application, firewall: Firewall, ssh_port: int) -> tuple[Item, ...]:
+    """The firewall as the setting says; without one, what setup made of nftables goes, and ufw stays as it is."""
+    if firewall is Firewall.NFTABLES:
+        return (_nftables(app, ssh_port),)
+    if firewall is Firewall.UFW:
+        return (_none(app), _ufw(app, ssh_port))
+    return (_none(app),)
+
+
+def own_file(app: Application) -> str:
+    """The file that opens the application's ports."""
+    return f"{_PORTS}/{app.name}.nft"
+
+
+def site_ports(app: Application) -> tuple[int, ...]:
+    """The ports on which visitors reach the site."""
+    return (app.http_port, app.https_port) if app.tls else (app.http_port,)
+
+
+def _title(app: Application, ssh_port: int, name: str) -> str:
+    ports = dict.fromkeys((ssh_port, *site_ports(app)))
+    return f"{name}: closed but for {', '.join(map(str, ports))} and whatever sshd listens on"
+
+
+def _find_ports(app: Application, ssh_port: int) -> str:
+    return _PORTS_OF_HOST.strip() % " ".join(map(str, (ssh_port, *site_ports(app))))
+
+
+def _nftables(app: Application, ssh_port: int) -> Item:
+    own = own_file(app)
+    line = f"""\
+{_find_ports(app, ssh_port)}
+elements=$(printf '%s, ' $ports)
+line="add element inet rolling open {{ ${{elements%, }} }}\""""
+    test = f"""\
+{line}
+{same(_RULES, _RULESET)} && {same(_UNIT_PATH, _SERVICE)} && {owned(own, "root 644")} &&
+  test "$(cat {quote(own)})" = "$line" && systemctl is-enabled --quiet {_UNIT} && systemctl is-active --quiet {_UNIT} &&
+  for port in $ports; do nft get element inet rolling open "{{ $port }}" || exit 1; done"""
+    apply = script(
+        f"if ! command -v nft >/dev/null; then\n{install(('nftables',))}\nfi",
+        words("mkdir", "-p", _PORTS),
+        line,
+        f"printf '%s\\n' \"$line\" > {quote(own + '.new')}\nchmod 644 {quote(own + '.new')}\nmv -f {quote(own + '.new')} {quote(own)}",
+        write_file(_RULES, _RULESET, mode="0644"),
+        f"nft -c -f {_RULES}",
+        write_file(_UNIT_PATH, _SERVICE, mode="0644"),
+        f"systemctl daemon-reload\nsystemctl enable --quiet {_UNIT}\nsystemctl restart {_UNIT}",
+    )
+    remedy = "install nftables"
+    return Item("firewall", _title(app, ssh_port, "nftables"), f"(\n{test}\n)", apply, remedy, possible=possible("nft"))
+
+
+def _none(app: Application) -> Item:
+    own = own_file(app)
+    return Item("no nftables firewall", "no ports opened by setup", words("test", "!", "-e", own), remove(app))
+
+
+def remove(app: Application) -> Script:
+    """Take the application's ports away, and the rules with the last application's."""
+    return script(f"""\
+rm -f {quote(own_file(app))}
+if ls {_PORTS}/*.nft >/dev/null 2>&1; then systemctl reload {_UNIT}; exit 0; fi
+if [ -e {_UNIT_PATH} ]; then systemctl disable --quiet --now {_UNIT}; fi
+rm -f {_UNIT_PATH} {_RULES}
+rmdir {_PORTS} {_HERE} 2>/dev/null || :
+systemctl daemon-reload""")
+
+
+def _ufw(app: Application, ssh_port: int) -> Item:
+    """Source: ufw(8): rules are added before it is enabled; what is allowed already is skipped."""
+    find = _find_ports(app, ssh_port)
+    test = f"""\
+{find}
+said=$(ufw status) && printf '%s\\n' "$said" | grep -qx 'Status: active' &&
+  for port in $ports; do printf '%s\\n' "$said" | grep -qE "^$port/tcp +ALLOW" || exit 1; done"""
+    apply = script(
+        f"if ! command -v ufw >/dev/null; then\n{install(('ufw',))}\nfi",
+        find,
+        'for port in $ports; do ufw allow "$port/tcp" >/dev/null; done\nufw default deny incoming >/dev/null\nufw --force enable >/dev/null',
+    )
+    return Item(
+        "firewall", _title(app, ssh_port, "ufw"), f"(\n{test}\n)", apply, "install ufw", possible=possible("ufw")
+    )
