@@ -30,25 +30,31 @@ from fabfile.commands import (
     registry,
     setup,
     state,
+    teardown,
     transfer,
     verification,
     watchdog,
 )
 from fabfile.commands.gone import Mode, free_bytes
+from fabfile.commands.item import Item, as_root, check
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import (
     Application,
     Backup,
     BackupFile,
+    Certificate,
     Color,
     Container,
     DatabaseServer,
+    Firewall,
     HostState,
     Lock,
     Login,
     Outcome,
+    Preparation,
     Rollout,
+    Target,
     Tls,
 )
 from fabfile.model.watch import Act
@@ -68,6 +74,7 @@ MEANT = {
 #: A program that is quoted whole, for `sh -c` under another namespace.
 _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGRAM\n", re.DOTALL)
 
+KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
 HOLDER = Lock("run", "ann", "laptop", 41, "deploy 'v2' \"now\"", 0, 0)
 
 
@@ -217,13 +224,23 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
 
 
 def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
-    files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *render.backup_units(app))
-    items = setup.items(app, "deploy", files)
-    yield "check", setup.as_root(setup.check(items), user="root")
-    yield "check-by-sudo", setup.as_root(setup.check(items), user="admin")
+    """Every way in which a host can be prepared, and the way back."""
+    units = render.backup_units(app), render.rotation_units(app)
+    dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
+    files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *units, dog, "1")
+    for wall, source in zip(Firewall, Certificate, strict=True):
+        rules = Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True)
+        items = setup.items(Target("web1", "web1", "deploy", app), rules, files)
+        yield f"check-{wall.value}", as_root(check(items), user="root")
+        yield f"check-by-sudo-{wall.value}", as_root(check(items), user="admin")
+        yield from ((f"{name}-{wall.value}", text) for name, text in of_items(items))
+    yield from ((f"teardown-{name}", text) for name, text in of_items(teardown.items(app, "deploy", data=True)))
+
+
+def of_items(items: tuple[Item, ...]) -> Iterator[tuple[str, Script]]:
     for item in items:
         if item.apply is not None:
-            yield item.id.replace(" ", "_").replace("/", "_"), setup.as_root(item.apply, user="root")
+            yield item.id.replace(" ", "_").replace("/", "_"), as_root(item.apply, user="root")
 
 
 def generated() -> Iterator[tuple[str, str]]:
@@ -287,4 +304,4 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
     } <= names
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names
-    assert {"plain-observe", "bare-check", "plain-sudo_rule", "installed-site", "installed-boot"} <= names
+    assert {"plain-observe", "bare-check-ufw", "plain-sudo_rule-none", "installed-site", "installed-boot"} <= names

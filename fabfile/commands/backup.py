@@ -10,6 +10,7 @@ from __future__ import annotations
 from fabfile.commands import postgres, sqlite, uploads
 from fabfile.commands.gone import Mode, gone, size_of
 from fabfile.commands.journal import ENVIRONMENT
+from fabfile.commands.namespace import IN_NAMESPACE, in_namespace
 from fabfile.commands.nginx import site_file
 from fabfile.commands.shell import Script, quote, script
 from fabfile.model import Application, BackupKind
@@ -19,14 +20,8 @@ SPARE_KIB = 51_200
 #: Exit status when another backup did not end in time.
 BUSY_STATUS = 45
 #: What an id looks like to the shell: two applications whose names begin alike are told apart by it.
-#: What enters the namespace in which the containers' files have their own ids; root sees them so already.
-FIND_NAMESPACE = "rootless=yes\nif [ \"$(id -u)\" -eq 0 ]; then rootless=''; fi"
-ENTER = "${rootless:+podman} ${rootless:+unshare}"
-#: Run `$program` there; see in_namespace.
-IN_NAMESPACE = f'{ENTER} sh -c "$program"'
 _DIGIT = "[0-9]"
 ID_PATTERN = f"{_DIGIT * 8}T{_DIGIT * 6}Z-??????"
-_END = "END-OF-THE-PROGRAM"
 
 
 def backup_directory(app: Application) -> str:
@@ -89,11 +84,6 @@ if [ "$status" -ne 0 ]; then exit "$status"; fi"""
 
 def _lock(app: Application) -> str:
     return quote(f"{app.home}/lock/backup")
-
-
-def in_namespace(text: str) -> str:
-    """Put a program into `$program`, for IN_NAMESPACE."""
-    return f"program=$(cat <<'{_END}'\n{text}\n{_END}\n)\n{FIND_NAMESPACE}"
 
 
 def _what_runs(app: Application) -> str:

@@ -102,8 +102,8 @@ def _nftables(app: Application, ssh_port: int) -> Item:
     own = own_file(app)
     line = f"""\
 {_find_ports(app, ssh_port)}
-elements=$(printf '%s, ' $ports)
-line="add element inet rolling open {{ ${{elements%, }} }}\""""
+elements=$(printf %s "$ports" | sed ':all; N; $!b all; s/\\n/, /g')
+line="add element inet rolling open {{ $elements }}\""""
     test = f"""\
 {line}
 {same(_RULES, _RULESET)} && {same(_UNIT_PATH, _SERVICE)} && {owned(own, "root 644")} &&

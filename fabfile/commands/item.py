@@ -32,8 +32,8 @@ def check(items: tuple[Item, ...]) -> Script:
         lacking = "hand" if item.apply is None else "drift"
         otherwise = f"echo {quote(item.id)} {lacking}"
         if item.possible:
-            otherwise = f"if {item.possible}; then {otherwise}; else echo {quote(item.id)} hand; fi"
-        parts.append(f"if {{\n{item.check}\n}} >/dev/null 2>&1; then echo {quote(item.id)} ok; else {otherwise}; fi")
+            otherwise = f"if {item.possible}; then\n  {otherwise}\nelse\n  echo {quote(item.id)} hand\nfi"
+        parts.append(f"if {{\n{item.check}\n}} >/dev/null 2>&1; then\necho {quote(item.id)} ok\nelse\n{otherwise}\nfi")
     return Script("\n".join(parts) + "\n")
 
 

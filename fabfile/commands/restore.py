@@ -7,7 +7,8 @@ goes back by renames. Source: a stale `-wal` beside a restored SQLite file undoe
 from __future__ import annotations
 
 from fabfile.commands import postgres, sqlite, uploads
-from fabfile.commands.backup import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace, place, uploads_place
+from fabfile.commands.backup import place, uploads_place
+from fabfile.commands.namespace import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
 from fabfile.commands.shell import quote, words
 from fabfile.model import Application, Backup
 

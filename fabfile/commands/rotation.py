@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fabfile.commands.backup import ENTER, FIND_NAMESPACE
 from fabfile.commands.journal import ENVIRONMENT
+from fabfile.commands.namespace import ENTER, FIND_NAMESPACE
 from fabfile.commands.shell import quote, words
 from fabfile.model import Application
 

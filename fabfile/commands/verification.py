@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from fabfile.commands import postgres, sqlite, uploads
 from fabfile.commands.backup import (
-    ENTER,
-    FIND_NAMESPACE,
-    IN_NAMESPACE,
     SPARE_KIB,
     backup_directory,
-    in_namespace,
     place,
     uploads_place,
 )
 from fabfile.commands.manifest import DATABASE_FILES
+from fabfile.commands.namespace import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
 from fabfile.commands.shell import Script, quote, script, words
 from fabfile.model import Application, Backup
 
