@@ -100,7 +100,7 @@ if ! id -u {quote(name)} >/dev/null 2>&1; then
 fi
 for ids in uid gid; do
   if ! grep -q {quote(f"^{name}:")} "/etc/sub$ids"; then
-    first=$(awk -F : '$2 + $3 > free {{ free = $2 + $3 }} END {{ print free > 100000 ? free : 100000 }}' "/etc/sub$ids")
+    first=$(awk -F : '$2 + $3 > free {{ free = $2 + $3 }} END {{ print (free > 100000 ? free : 100000) }}' "/etc/sub$ids")
     usermod "--add-sub${{ids}}s" "$first-$((first + 65535))" {quote(name)}
   fi
 done"""
