@@ -14,6 +14,7 @@ import pytest
 
 from fabfile import render
 from fabfile.commands import (
+    access,
     backup,
     definition,
     examination,
@@ -243,6 +244,14 @@ def of_items(items: tuple[Item, ...]) -> Iterator[tuple[str, Script]]:
             yield item.id.replace(" ", "_").replace("/", "_"), as_root(item.apply, user="root")
 
 
+def of_access(app: Application) -> Iterator[tuple[str, Script]]:
+    found = access.Seen("/home/de ploy", {}, "", ())
+    yield "access-look", setup.as_root(access.look("deploy"), user="root")
+    yield "access-look-by-sudo", setup.as_root(access.look("deploy"), user="admin")
+    yield "access-write", setup.as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
+    yield "access-disclosed", journal.direct(access.disclosed())
+
+
 def generated() -> Iterator[tuple[str, str]]:
     """The name and text of every script."""
     for kind, app in applications().items():
@@ -251,7 +260,7 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup)
+        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
     for name in ("site", "boot"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabfile.commands import postgres
+from fabfile.commands import access, postgres
 from fabfile.commands.item import Item, as_user, owned, same
 from fabfile.commands.shell import quote, script, words, write_file
 from fabfile.model import Application, Preparation
@@ -137,22 +137,27 @@ def storage() -> Item:
 
 
 def sshd(app: Application, name: str) -> Item:
-    """No password for the deploy user, and its sessions see which key opened them: the history names it.
+    """Let the deploy user in by key alone, and let its sessions see by which: the history names it.
 
-    Source: sshd_config(5), ExposeAuthInfo; a Match block ends with the file that it stands in.
+    Source: sshd_config(5): a Match block ends with the file that it stands in, and overrides what stands outside of
+    all; of two that match, the first counts. So sshd is asked what holds in the end.
     """
     path = f"/etc/ssh/sshd_config.d/{app.name}.conf"
     content = (
-        "# Made by inv setup: keys only, and the history of releases names the key of whoever made them.\n"
+        "# Made by inv setup: keys alone let the deploy user in, and the history of releases names whose they were.\n"
         f"Match User {name}\n    ExposeAuthInfo yes\n    PasswordAuthentication no\n    KbdInteractiveAuthentication no\n"
     )
-    included = "grep -qi '^include.*/etc/ssh/sshd_config\\.d/' /etc/ssh/sshd_config"
+    settings = ("exposeauthinfo yes", "passwordauthentication no", "kbdinteractiveauthentication no")
+    holds = f"test \"$({access.effective(name)} | grep -cxE '{'|'.join(settings)}')\" = {len(settings)}"
     apply = script(
         write_file(path, content, mode="0644"),
         f"mkdir -p /run/sshd\nif ! sshd -t; then rm -f {quote(path)}; exit 1; fi\nsystemctl reload ssh",
+        f"if ! {holds}; then\n"
+        f"  echo {quote(f'sshd does not go by {path}: does /etc/ssh/sshd_config include it, before any Match?')}\n"
+        "  exit 1\nfi",
     )
-    title = f"sshd takes keys only for {name}, and tells which was used ({path})"
-    return Item("sshd", title, f"! {included} || {same(path, content)}", apply)
+    title = f"sshd lets {name} in by key alone, and tells by which ({path})"
+    return Item("sshd", title, f"{same(path, content)} && {holds}", apply)
 
 
 def kernel(app: Application, rules: Preparation) -> tuple[Item, ...]:

@@ -54,6 +54,8 @@ def load_environment(
         rollout=_rollout(found, applications.values()),
         preparation=_preparation(found),
         known_hosts=_known_hosts(found),
+        trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
+        access_folder=str(found.beside(f"deploy/authorized_keys/{found.name}")),
         warnings=findings.warnings,
         secrets=_secrets(values, applications.values()),
     )

@@ -1,5 +1,6 @@
 """The words of the project as frozen dataclasses and enums: wanted, observed, and what happens in a run."""
 
+from fabfile.model.access import Access, Holder, Standing
 from fabfile.model.backup import Backup, BackupFile, BackupKind, Verdict
 from fabfile.model.channels import Channels, Hook, Mail, Security
 from fabfile.model.health import Check, HealthReport, Kind
@@ -48,6 +49,7 @@ from fabfile.model.wanted import (
 
 __all__ = [
     "PORT_OFFSET",
+    "Access",
     "Application",
     "Backup",
     "BackupFile",
@@ -65,6 +67,7 @@ __all__ = [
     "Firewall",
     "Gate",
     "HealthReport",
+    "Holder",
     "Hook",
     "HostResult",
     "HostState",
@@ -93,6 +96,7 @@ __all__ = [
     "Service",
     "ServiceRelease",
     "Severity",
+    "Standing",
     "Summary",
     "Target",
     "Thresholds",

@@ -46,6 +46,7 @@ class HostResult(str, Enum):
     RECOVERED = "recovered"
     PREPARED = "prepared"
     TORN_DOWN = "torn down"
+    SYNCED = "synced"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"

@@ -293,7 +293,8 @@ class Target:
 class Environment:
     """Everything one run needs to know before it contacts anything.
 
-    `secrets` are the values that must never be printed. `warnings` were found while reading.
+    `secrets` are the values that must never be printed. `warnings` were found while reading. `known_hosts` are the
+    files that exist, `trust_file` the one that `inv trust` writes; `access_folder` holds the keys of who may log in.
     """
 
     name: str
@@ -301,5 +302,7 @@ class Environment:
     rollout: Rollout = Rollout()
     preparation: Preparation = field(default_factory=Preparation)
     known_hosts: tuple[str, ...] = ()
+    trust_file: str = ""
+    access_folder: str = ""
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fabfile.errors import HostUnreachable
 from fabfile.model import Target
+from fabfile.model.public_key import read_public_key
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -163,3 +164,18 @@ def load_key(path: str) -> PKey:
         raise HostUnreachable(
             f"the key file {path} cannot be used ({error}).", next_step="check identity_file in hosts.yaml"
         ) from error
+
+
+def offered_keys(identity_file: str) -> frozenset[str]:
+    """The fingerprints of the keys that a login from here can use: the named one, or the agent's and ~/.ssh's."""
+    if identity_file:
+        return frozenset({str(load_key(identity_file).fingerprint)})
+    from paramiko import Agent, SSHException
+
+    found: set[str] = set()
+    with contextlib.suppress(OSError, SSHException):
+        found.update(str(key.fingerprint) for key in Agent().get_keys())
+    for path in Path("~/.ssh").expanduser().glob("id_*.pub"):
+        with contextlib.suppress(OSError, ValueError):
+            found.add(read_public_key(path.read_text(encoding="utf-8")).fingerprint)
+    return frozenset(found)

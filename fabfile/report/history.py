@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from fabfile.model import Environment, Release
@@ -16,13 +16,15 @@ from fabfile.report.text import count, duration, one_line, short_digest, table
 class Told:
     """One host's history: its entries, oldest first, the lines at which it is not whole, the hash of its last line.
 
-    `left` are the ids of good releases that a rollback left: no later rollback chooses them by itself.
+    `left` are the ids of good releases that a rollback left: no later rollback chooses them by itself. `names` says
+    whose the keys are, by fingerprint.
     """
 
     releases: tuple[Release, ...]
     faults: tuple[tuple[int, str], ...] = ()
     head: str = ""
     left: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_history(
@@ -60,7 +62,7 @@ def _host_lines(name: str, told: Told, limit: int, *, verify: bool) -> Iterator[
     rows = table([_row(release, told) for release in shown])
     for release, row in zip(shown, rows, strict=True):
         yield row
-        yield from _details(release)
+        yield from _details(release, told.names)
     if told.faults:
         yield f"  NOT WHOLE: {count(len(told.faults), 'place')} where a line was changed, removed or cut off"
         yield from (f"    line {line}: {problem}" for line, problem in told.faults)
@@ -84,9 +86,10 @@ def _images(release: Release) -> str:
     )
 
 
-def _details(release: Release) -> Iterator[str]:
+def _details(release: Release, names: Mapping[str, str]) -> Iterator[str]:
     who = f"by {release.owner or 'unknown'}"
-    key = f" with key {release.key}" if release.key else ""
+    whose = f" of {names[release.key]}" if release.key in names else ""
+    key = f" with key {release.key}{whose}" if release.key else ""
     client = f" from {release.client}" if release.client else ""
     station = f" ({release.workstation})" if release.workstation else ""
     clone = f", clone {release.revision}" if release.revision else ""
@@ -126,6 +129,7 @@ def _release_object(release: Release, told: Told) -> dict[str, Any]:
         },
         "owner": release.owner,
         "key": release.key,
+        "key_of": told.names.get(release.key, ""),
         "client": release.client,
         "workstation": release.workstation,
         "revision": release.revision,

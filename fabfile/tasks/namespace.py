@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from fabfile.tasks import (
+    access,
     configuration,
     data,
     lab,
@@ -36,6 +37,7 @@ namespace = Collection(
     upkeep.doctor,
     setup=Collection("setup", preparing.setup, preparing.check),
     config=Collection.from_module(configuration, name="config"),
+    access=Collection("access", access.show, access.grant, access.revoke, access.sync),
     lock=Collection.from_module(locking, name="lock"),
     backup=Collection("backup", data.backup, data.verify, data.fetch),
     notify=Collection("notify", messages.notify, messages.try_out),

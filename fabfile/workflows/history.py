@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from fabfile import config
 from fabfile.commands import journal, record
+from fabfile.config.access import key_names
 from fabfile.errors import ExitCode, HostUnreachable
 from fabfile.plans.rollback import bad
 from fabfile.remote import observe
@@ -22,8 +24,9 @@ def history(
 ) -> ExitCode:
     """Print the history of the hosts. FAILED when one cannot be reached, or is not whole and that was asked."""
     wanted = config.load(environment, root=root, hosts=hosts)
+    names = key_names(wanted.access_folder)
     with opened(wanted) as fleet:
-        found = observe.on_each(fleet.hosts, wanted.rollout.parallel, lambda host: _read(host, fleet))
+        found = observe.on_each(fleet.hosts, wanted.rollout.parallel, lambda host: _read(host, fleet, names))
     told = {name: one for name, one in found.items() if isinstance(one, Told)}
     lost = {name: str(one) for name, one in found.items() if isinstance(one, HostUnreachable)}
     render_history(wanted, told, lost, limit=limit, verify=verify, json=json, out=sys.stdout)
@@ -31,7 +34,7 @@ def history(
     return ExitCode.FAILED if lost or broken else ExitCode.DONE
 
 
-def _read(host: Host, fleet: Fleet) -> Told:
+def _read(host: Host, fleet: Fleet, names: Mapping[str, str]) -> Told:
     home = fleet.targets[host.name].application.home
     answer = host.run(journal.direct(record.read(home)), timeout_seconds=READ_SECONDS)
     try:
@@ -41,4 +44,4 @@ def _read(host: Host, fleet: Fleet) -> Told:
     faults = tuple((fault.line, fault.problem) for fault in record.verify(text, head))
     releases = record.parse(text)
     good = frozenset(release.id for release in releases if release.good)
-    return Told(releases, faults, head, good & bad(releases))
+    return Told(releases, faults, head, good & bad(releases), names)

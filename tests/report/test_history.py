@@ -41,6 +41,13 @@ def test_history_entry_says_when_what_how_who_and_from_where() -> None:
     assert "source backend abc123" in text
 
 
+def test_history_key_of_the_folder_is_named() -> None:
+    told = Told((GOOD,), names={"SHA256:xyz": "ann-laptop (revoked)"})
+
+    assert "with key SHA256:xyz of ann-laptop (revoked) from" in shown(told)
+    assert json.loads(shown(told, json=True))["hosts"][0]["releases"][0]["key_of"] == "ann-laptop (revoked)"
+
+
 def test_history_bad_outcome_says_why_on_one_line() -> None:
     assert "because backend: the gate failed" in shown(Told((BAD,)))
 

@@ -1,0 +1,143 @@
+"""A public key of OpenSSH: its text, read and judged. It reads no file and never repeats what it was given.
+
+Standard library only (Python 3.10+). Source: sshd(8), AUTHORIZED_KEYS FILE FORMAT; RFC 4253, 6.6; RFC 5656, 3.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+#: Shorter RSA keys are refused.
+LEAST_RSA_BITS = 3072
+LONGEST_COMMENT = 200
+
+_CURVES = {
+    "ecdsa-sha2-nistp256": (b"nistp256", 65),
+    "ecdsa-sha2-nistp384": (b"nistp384", 97),
+    "ecdsa-sha2-nistp521": (b"nistp521", 133),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", 65),
+}
+_EDWARDS = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
+#: The types that may be granted.
+TYPES = (*_EDWARDS, *_CURVES, "ssh-rsa")
+_BEGINNINGS = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+_PRIVATE = ("PRIVATE KEY", "PuTTY-User-Key-File", "openssh-key-v1")
+#: How the text of an OpenSSH private key begins below its first line: base64 of `openssh-key-v1`.
+_PRIVATE_BODY = "b3BlbnNzaC1rZXktdjE"
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key: its type, its bytes as base64, and what its owner calls it."""
+
+    type: str
+    blob: str
+    comment: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…`, as ssh-keygen shows it; '' where the bytes are none."""
+        import hashlib
+
+        try:
+            digest = hashlib.sha256(base64.b64decode(self.blob, validate=True)).digest()
+        except (ValueError, binascii.Error):
+            return ""
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+    def line(self, comment: str) -> str:
+        """The key as one line of an authorized_keys file."""
+        return f"{self.type} {self.blob} {comment}".rstrip()
+
+
+def is_type(word: str) -> bool:
+    """Whether the word names a type of key, also one that is refused here."""
+    return word.startswith(_BEGINNINGS) and word.isascii()
+
+
+def read_public_key(text: str) -> PublicKey:
+    """One public key in OpenSSH's form, checked whole. Raises ValueError, which repeats nothing of the text."""
+    if any(mark in text for mark in _PRIVATE) or _PRIVATE_BODY in text:
+        raise ValueError("this is a PRIVATE key: it stays where it was made; give the .pub file beside it")
+    if "BEGIN SSH2 PUBLIC KEY" in text:
+        raise ValueError("this is the form of RFC 4716: turn it into OpenSSH's with ssh-keygen -i -f FILE")
+    line = text.strip(" \t\r\n")
+    if not line:
+        raise ValueError("there is no key")
+    if "\n" in line or "\r" in line:
+        raise ValueError("more than one line; one key, on one line")
+    type, _, rest = line.partition(" ")
+    if not is_type(type):
+        if any(is_type(word) for word in rest.split()):
+            raise ValueError("options in front of the key are refused; give the key alone")
+        raise ValueError(f"no public key of OpenSSH; a line such as: ssh-ed25519 AAAA… NAME ({', '.join(TYPES)})")
+    _check_type(type)
+    blob, _, comment = rest.strip().partition(" ")
+    comment = comment.strip()
+    if not comment.isprintable() or len(comment) > LONGEST_COMMENT:
+        raise ValueError(f"control characters in the comment, or more than {LONGEST_COMMENT} characters")
+    _check_bytes(type, _decoded(blob))
+    return PublicKey(type, blob, comment)
+
+
+def _check_type(type: str) -> None:
+    if type == "ssh-dss":
+        raise ValueError("DSA keys are too weak; make one with ssh-keygen -t ed25519")
+    if "-cert-v" in type:
+        raise ValueError("this is a certificate; give the public key itself")
+    if type not in TYPES:
+        raise ValueError(f"a type of key that is not accepted; one of {', '.join(TYPES)}")
+
+
+def _decoded(blob: str) -> bytes:
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except (ValueError, binascii.Error):
+        raise ValueError("the key is not whole: its second word is not base64") from None
+    if base64.b64encode(data).decode() != blob:
+        raise ValueError("the key is not whole: its base64 is not as it is written")
+    return data
+
+
+def _check_bytes(type: str, data: bytes) -> None:
+    """Raises ValueError unless the bytes are one key of the type, of enough strength, and nothing else."""
+    fields = _fields(data)
+    security = 1 if type.startswith("sk-") else 0
+    if not fields or fields[0] != type.encode():
+        raise ValueError("the key is not whole: its bytes are not of the type in front of them")
+    body = fields[1 : len(fields) - security]
+    if type in _EDWARDS:
+        fits = len(body) == 1 and len(body[0]) == 32
+    elif type in _CURVES:
+        curve, length = _CURVES[type]
+        fits = len(body) == 2 and body[0] == curve and len(body[1]) == length and body[1][0] == 4
+    else:
+        fits = len(body) == 2
+    if not fits:
+        raise ValueError("the key is not whole: its bytes are cut short or too many")
+    if type == "ssh-rsa":
+        _check_rsa(*(int.from_bytes(number, "big") for number in body))
+
+
+def _check_rsa(exponent: int, modulus: int) -> None:
+    if modulus.bit_length() < LEAST_RSA_BITS:
+        raise ValueError(
+            f"an RSA key of {modulus.bit_length()} bits; {LEAST_RSA_BITS} at least, or ssh-keygen -t ed25519"
+        )
+    if exponent < 3 or exponent % 2 == 0 or modulus % 2 == 0:
+        raise ValueError("the key is not whole: these are no numbers of an RSA key")
+
+
+def _fields(data: bytes) -> list[bytes]:
+    """The strings of the wire format, each behind its length. Raises ValueError when they do not add up."""
+    found, at = [], 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        at += 4
+        if at + length > len(data):
+            raise ValueError("the key is not whole: its bytes are cut short")
+        found.append(data[at : at + length])
+        at += length
+    return found

@@ -1,0 +1,137 @@
+"""What a grant and a revocation come to in the folder; nothing is written before it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile.config.access import read_access
+from fabfile.errors import ConfigError, PreflightError
+from fabfile.model import Environment
+from fabfile.workflows import granting
+from tests.keys import ed25519, key, rsa
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    folder = tmp_path / "production"
+    folder.mkdir()
+    (folder / "alice.pub").write_text(f"{ed25519(1)} ann\n")
+    return Environment("production", (), access_folder=str(folder))
+
+
+def names(environment: Environment) -> list[str]:
+    return [name for name, _ in read_access(environment.access_folder).granted]
+
+
+def grant(environment: Environment, name: str, text: str) -> None:
+    granting.granted(environment, name, text).write()
+
+
+def test_granted_key_is_written_when_asked(environment: Environment) -> None:
+    change = granting.granted(environment, "bob", ed25519(2))
+    assert names(environment) == ["alice"]
+
+    change.write()
+
+    assert names(environment) == ["alice", "bob"]
+    assert (Path(environment.access_folder) / "bob.pub").read_text() == f"{ed25519(2)} bob\n"
+
+
+def test_granted_key_of_a_file_keeps_its_comment(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "my key.pub").write_text(f"{ed25519(2)} bob at work\n")
+
+    grant(environment, "bob", str(tmp_path / "my key.pub"))
+
+    assert dict(read_access(environment.access_folder).granted)["bob"].comment == "bob at work"
+
+
+def test_granted_again_changes_nothing(environment: Environment) -> None:
+    assert granting.granted(environment, "alice", ed25519(1)).title == ""
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "a\nb", "revoked/eve", "-n", "a b", "\x1b[31m"])
+def test_granted_hostile_name_is_refused(name: str, environment: Environment) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        granting.granted(environment, name, ed25519(2))
+
+    assert sorted(path.name for path in Path(environment.access_folder).parent.rglob("*.pub")) == ["alice.pub"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there is no key"),
+        ("/nowhere/key.pub", "neither a file that is there"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n", "PRIVATE key"),
+        (f"{ed25519(2)}\n{ed25519(3)}", "more than one line"),
+        (f'command="x" {ed25519(2)}', "options"),
+        (rsa(2048), "2048 bits"),
+        (f"{ed25519(2)} a\x1b[2J", "control characters"),
+        (ed25519(1), "the key of alice"),
+        ("hunter22", "neither a file"),
+        ("x" * 100_000, "neither a file"),
+        ("a\0b", "neither a file"),
+    ],
+)
+def test_granted_text_that_is_no_key_is_refused(text: str, said: str, environment: Environment) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        granting.granted(environment, "bob", text)
+
+    assert "hunter22" not in str(caught.value)
+
+
+def test_granted_private_key_file_is_refused_unseen(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n")
+
+    with pytest.raises(ConfigError, match="PRIVATE") as caught:
+        granting.granted(environment, "bob", str(tmp_path / "id"))
+
+    assert "hunter22" not in str(caught.value)
+
+
+def test_granted_name_with_another_key_is_refused(environment: Environment) -> None:
+    with pytest.raises(ConfigError, match="has another key"):
+        granting.granted(environment, "alice", ed25519(2))
+
+
+def test_revoked_key_is_remembered_and_not_granted_again(environment: Environment) -> None:
+    grant(environment, "bob", ed25519(2))
+
+    granting.revoked(environment, "bob").write()
+
+    assert names(environment) == ["alice"]
+    assert read_access(environment.access_folder).names[key(2).fingerprint] == "bob (revoked)"
+    with pytest.raises(ConfigError, match=r"the key of bob \(revoked\)"):
+        granting.granted(environment, "bob", ed25519(2))
+
+
+def test_revoked_twice_under_one_name_remembers_both(environment: Environment) -> None:
+    for number in (2, 3):
+        grant(environment, "bob", ed25519(number))
+        granting.revoked(environment, "bob").write()
+
+    assert len(read_access(environment.access_folder).revoked) == 2
+
+
+def test_revoked_repeated_goes_on_where_it_was(environment: Environment) -> None:
+    grant(environment, "bob", ed25519(2))
+    granting.revoked(environment, "bob").write()
+
+    assert granting.revoked(environment, "bob").title == ""
+
+
+def test_revoked_last_key_is_refused(environment: Environment) -> None:
+    with pytest.raises(PreflightError, match="last key"):
+        granting.revoked(environment, "alice")
+
+
+def test_revoked_unknown_name_lists_the_known(environment: Environment) -> None:
+    with pytest.raises(ConfigError, match="one of: alice"):
+        granting.revoked(environment, "../alice")
+
+
+def test_unchanged_empty_folder_is_refused() -> None:
+    with pytest.raises(PreflightError, match="holds no key"):
+        granting.unchanged(Environment("production", (), access_folder="/nowhere"))
