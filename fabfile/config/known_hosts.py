@@ -1,6 +1,7 @@
-"""Whether a known_hosts file has an entry for a host. It verifies no key: the connection does that.
+"""What known_hosts files say: which keys are on record for a host, and how a file reads with others. It verifies none.
 
-Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT: patterns, `[host]:port`, hashed names `|1|salt|hash`.
+Certificates of hosts are not supported: an `@cert-authority` line names nobody here.
+Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT: patterns, `[host]:port`, hashed names `|1|salt|hash`, markers.
 """
 
 from __future__ import annotations
@@ -10,14 +11,86 @@ import binascii
 import fnmatch
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from fabfile.model.public_key import PublicKey
+
+_REVOKED = "@revoked"
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line that names a host: in which file, the how manieth, with which patterns and key."""
+
+    file: str
+    number: int
+    patterns: str
+    key: PublicKey
+    revoked: bool = False
+
+    @property
+    def place(self) -> str:
+        """The line for people."""
+        return f"{self.file} line {self.number}"
+
+
+def host_name(address: str, port: int) -> str:
+    """How a host is called in these files."""
+    return address if port == SSH_PORT else f"[{address}]:{port}"
 
 
 def is_known(address: str, port: int, files: Iterable[str]) -> bool:
-    """Whether any of the files names the address, on that port where it is not 22."""
-    name = address.casefold() if port == 22 else f"[{address.casefold()}]:{port}"
-    return any(_names(line, name) for file in files for line in _lines(file))
+    """Whether any of the files has a key for the address, on that port where it is not 22."""
+    return bool(usable(recorded(address, port, files)))
+
+
+def recorded(address: str, port: int, files: Iterable[str]) -> tuple[Record, ...]:
+    """Every line of the files that names the host, in order, revoked keys too."""
+    name = host_name(address.casefold(), port)
+    return tuple(
+        record
+        for file in files
+        for number, line in enumerate(_lines(file), 1)
+        if (record := _record(file, number, line)) is not None and _names(record.patterns, name)
+    )
+
+
+def usable(records: Sequence[Record]) -> tuple[Record, ...]:
+    """The lines whose key is accepted: the first one of each kind of key, without those that a line revokes."""
+    revoked = {record.key.blob for record in records if record.revoked}
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.key.blob not in revoked:
+            first.setdefault(record.key.type, record)
+    return tuple(first.values())
+
+
+def rewritten(text: str, names: Iterable[str], keys: Iterable[tuple[str, PublicKey]]) -> str:
+    """The text of a file without its records of the names, and with these names and keys at its end.
+
+    A line that also names others keeps them; marked lines stay. Raises ValueError for a line with a wildcard that
+    names one of them: whom else it means is not known here.
+    """
+    wanted = {name.casefold() for name in names}
+    rows = text.split("\n")
+    rows = rows[:-1] if rows[-1] == "" else rows
+    kept = [row for number, line in enumerate(rows, 1) if (row := _without(line, number, wanted)) is not None]
+    return "".join(f"{row}\n" for row in [*kept, *(f"{name} {key.type} {key.blob}" for name, key in keys)])
+
+
+def _without(line: str, number: int, names: set[str]) -> str | None:
+    """The line without the names; None where it names nobody else."""
+    record = _record("", number, line)
+    if record is None or record.revoked or not any(_names(record.patterns, name) for name in names):
+        return line
+    patterns = record.patterns.split(",")
+    if any(char in pattern for pattern in patterns for char in "*?!"):
+        raise ValueError(f"line {number} names it by a wildcard ({record.patterns})")
+    left = [pattern for pattern in patterns if not any(_fits(pattern, name) for name in names)]
+    return " ".join([",".join(left), *line.split()[1:]]) if left else None
 
 
 def _lines(file: str) -> list[str]:
@@ -27,13 +100,18 @@ def _lines(file: str) -> list[str]:
         return []
 
 
-def _names(line: str, name: str) -> bool:
+def _record(file: str, number: int, line: str) -> Record | None:
     words = line.split()
-    if words and words[0] == "@cert-authority":
+    revoked = bool(words) and words[0] == _REVOKED
+    if revoked:
         words = words[1:]
     if len(words) < 3 or words[0].startswith(("#", "@")):
-        return False
-    patterns = words[0].split(",")
+        return None
+    return Record(file, number, words[0], PublicKey(words[1], words[2]), revoked)
+
+
+def _names(listed: str, name: str) -> bool:
+    patterns = listed.split(",")
     if any(pattern.startswith("!") and fnmatch.fnmatchcase(name, pattern[1:].casefold()) for pattern in patterns):
         return False
     return any(_fits(pattern, name) for pattern in patterns)

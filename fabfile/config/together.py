@@ -93,14 +93,10 @@ def unknown_hosts(environment: model.Environment) -> tuple[str, ...]:
     aliases = _aliases()
     return tuple(
         f"{target.name}: no known_hosts file has a key for {target.address}; "
-        f"ssh-keyscan {_port(target)}{target.address} >> known_hosts, then compare its fingerprint with the host's own"
+        f"inv trust --env {environment.name} --hosts {target.name} shows and records it"
         for target in environment.targets
         if target.address not in aliases and not is_known(target.address, target.port, environment.known_hosts)
     )
-
-
-def _port(target: model.Target) -> str:
-    return "" if target.port == 22 else f"-p {target.port} "
 
 
 def _aliases() -> frozenset[str]:

@@ -6,6 +6,7 @@ Differences from Fabric as it comes, each measured: host keys are verified and u
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import logging
@@ -13,6 +14,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fabfile.config.known_hosts import SSH_PORT, host_name, recorded, usable
 from fabfile.errors import HostUnreachable
 from fabfile.model import Target
 from fabfile.model.public_key import read_public_key
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
 #: A dead peer is noticed after this long without an acknowledgement. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
 DEAD_PEER_MS = 5000
-#: Not passed on, so that ssh_config's own port for an alias counts.
-SSH_PORT = 22
 # What goes wrong is raised and said once; paramiko's own tracebacks on stderr say it again, and worse.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -38,18 +38,26 @@ class Connecting:
 
     def open(self) -> Connection:
         """The connection, open. Raises HostUnreachable."""
+        connection = self.way()[-1]
+        for hop in hops(connection):
+            self.open_hop(hop)
+            if hop is not connection:
+                self._wake(hop)
+        return connection
+
+    def way(self) -> list[Connection]:
+        """The hops to the host, outermost first, and the host itself last; none is open."""
         jump = self._target.jump
         gateway = None
         if jump:
             user, _, rest = jump.rpartition("@")
             address, _, port = rest.partition(":")
             gateway = self._build(address, user or self._user, int(port or 22), None)
-        connection = self._build(self._target.address, self._user, self._target.port, gateway)
-        for hop in reversed(_hops(connection)):
-            _open(hop, self._target.name, self._known_hosts)
-            if hop is not connection:
-                self._wake(hop)
-        return connection
+        return hops(self._build(self._target.address, self._user, self._target.port, gateway))
+
+    def open_hop(self, hop: Connection) -> None:
+        """Log in at one hop, its key verified before. Raises HostUnreachable."""
+        _open(hop, self._target.name, self._known_hosts)
 
     def _wake(self, hop: Connection) -> None:
         """One exec on a hop ends a stall of some 40 ms for each later command through it."""
@@ -62,7 +70,6 @@ class Connecting:
 
     def _build(self, address: str, user: str, port: int, gateway: Connection | None) -> Connection:
         from fabric import Config, Connection
-        from paramiko import RejectPolicy
 
         kwargs: dict[str, Any] = {
             "banner_timeout": self._connect_seconds,
@@ -79,6 +86,7 @@ class Connecting:
         connection = Connection(
             address,
             user=user,
+            # Not passed on where it is the usual one, so that ssh_config's own port for an alias counts.
             port=None if port == SSH_PORT else port,
             gateway=gateway,
             config=Config(),
@@ -86,11 +94,26 @@ class Connecting:
             connect_timeout=round(self._connect_seconds),
             connect_kwargs=kwargs,
         )
-        for hop in _hops(connection):
-            for path in self._known_hosts:
-                hop.client.load_host_keys(path)
-            hop.client.set_missing_host_key_policy(RejectPolicy())
+        for hop in hops(connection):
+            _expect(hop, self._known_hosts)
         return connection
+
+
+def _expect(hop: Connection, files: tuple[str, ...]) -> None:
+    """Let the hop accept the keys on record for it, and no other.
+
+    Paramiko reads such files itself, but knows no wildcards, and accepts a key that an `@revoked` line names.
+    """
+    from paramiko import PKey, RejectPolicy, SSHException
+    from paramiko.pkey import UnknownKeyType
+
+    port = int(hop.port)
+    name, keys = host_name(hop.host, port), hop.client.get_host_keys()
+    for record in usable(recorded(hop.host, port, files)):
+        with contextlib.suppress(UnknownKeyType, SSHException, ValueError):
+            key = PKey.from_type_string(record.key.type, base64.b64decode(record.key.blob))
+            keys.add(name, key.get_name(), key)
+    hop.client.set_missing_host_key_policy(RejectPolicy())
 
 
 def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> None:
@@ -103,7 +126,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
     except BadHostKeyException as error:
         raise HostUnreachable(
             f"{name}: the host key of {where} is not the one on record; refused before login.",
-            next_step=f"find out why it changed; only then replace its line in {files}",
+            next_step=f"find out why it changed; only then inv trust with --replace, which rewrites {files}",
         ) from error
     except AuthenticationException as error:
         raise HostUnreachable(
@@ -112,7 +135,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
         ) from error
     except SSHException as error:
         next_step = (
-            "add the host's key to a known_hosts file beside hosts.yaml, once verified"
+            "inv trust shows its key and, once you have verified it, records it in a known_hosts file"
             if "not found in known_hosts" in str(error)
             else f"try ssh -v {where}"
         )
@@ -124,19 +147,19 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
         ) from error
 
 
-def _hops(connection: Connection) -> list[Connection]:
-    """The connection and the hops it goes through, also those that ssh_config names, outermost last."""
+def hops(connection: Connection) -> list[Connection]:
+    """The hops that it goes through, also those that ssh_config names, outermost first, and the connection last."""
     from fabric import Connection as Hop
 
-    hops = [connection]
-    while isinstance(hops[-1].gateway, Hop):
-        hops.append(hops[-1].gateway)
-    return hops
+    found = [connection]
+    while isinstance(found[0].gateway, Hop):
+        found.insert(0, found[0].gateway)
+    return found
 
 
 def close(connection: Connection) -> None:
     """Close the connection and the hops it went through."""
-    for hop in _hops(connection):
+    for hop in reversed(hops(connection)):
         with contextlib.suppress(OSError, EOFError):
             hop.close()
 

@@ -83,3 +83,28 @@ def sync(
     hosts_chosen = chosen_hosts(context, hosts)
     request = Request(env, ROOT, hosts_chosen, exclusive, dry_run=dry_run, force=force, json=json)
     end_with(lambda: run(request))
+
+
+@task(
+    iterable=["fingerprint", "replace"],
+    help={
+        **WHERE,
+        "fingerprint": "accept this key alone, without a question: SHA256:…; may be given more than once",
+        "replace": "a host whose changed key you have verified; may be given more than once",
+        "force": "do not ask: record what hosts offer, unverified; never a changed key",
+    },
+)
+def trust(
+    context: Any,
+    fingerprint: list[str],
+    replace: list[str],
+    env: str | None = None,
+    hosts: str | None = None,
+    force: bool = False,
+) -> None:
+    """Show the host keys and, once confirmed, record new ones in known_hosts; a changed one is refused."""
+    from fabfile.workflows.trust import Request
+    from fabfile.workflows.trust import trust as run
+
+    chosen = chosen_hosts(context, hosts)
+    end_with(lambda: run(Request(env, ROOT, chosen, tuple(fingerprint), tuple(replace), force=force)))

@@ -23,6 +23,8 @@ namespace = Collection(
     main.deploy,
     main.rollback,
     preparing.teardown,
+    main.setup,
+    access.trust,
     main.status,
     looking.health,
     main.history,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config.known_hosts import is_known
+from fabfile.config.known_hosts import is_known, recorded, rewritten, usable
+from fabfile.model.public_key import PublicKey
 
 KEY = "ssh-ed25519 AAAA"
 
@@ -34,7 +35,7 @@ def hashed(name: str) -> str:
         (f"{hashed('[192.0.2.1]:2222')} {KEY}", "192.0.2.1", 2222, True),
         (f"{hashed('192.0.2.2')} {KEY}", "192.0.2.1", 22, False),
         (f"|1|no base64|at all {KEY}", "192.0.2.1", 22, False),
-        (f"@cert-authority *.test {KEY}", "a.test", 22, True),
+        (f"@cert-authority *.test {KEY}", "a.test", 22, False),
         (f"@revoked 192.0.2.1 {KEY}", "192.0.2.1", 22, False),
         (f"# 192.0.2.1 {KEY}", "192.0.2.1", 22, False),
         ("192.0.2.1", "192.0.2.1", 22, False),
@@ -45,3 +46,52 @@ def test_is_known_line_names_the_host(line: str, address: str, port: int, known:
     (tmp_path / "known_hosts").write_text(f"other.test {KEY}\n{line}\n")
 
     assert is_known(address, port, [str(tmp_path / "missing"), str(tmp_path / "known_hosts")]) is known
+
+
+def test_usable_first_key_of_each_kind_counts(tmp_path: Path) -> None:
+    for name, text in (("own", "web ssh-ed25519 BBBB\n"), ("users", "web ssh-ed25519 CCCC\nweb ssh-rsa DDDD\n")):
+        (tmp_path / name).write_text(text)
+
+    found = usable(recorded("web", 22, [str(tmp_path / "own"), str(tmp_path / "users")]))
+
+    assert [record.key.blob for record in found] == ["BBBB", "DDDD"]
+
+
+def test_usable_revoked_key_is_none_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("web ssh-ed25519 BBBB\n@revoked * ssh-ed25519 BBBB\nweb ssh-rsa DDDD\n")
+
+    records = recorded("web", 22, [str(tmp_path / "own")])
+
+    assert [(record.number, record.revoked) for record in records] == [(1, False), (2, True), (3, False)]
+    assert [record.key.blob for record in usable(records)] == ["DDDD"]
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        (KEY, ""),
+        (f"web {KEY}", ""),
+        (f"WEB {KEY} comment", ""),
+        (f"web,db {KEY} c", f"db {KEY} c"),
+        (f"{hashed('web')} {KEY}", ""),
+        (f"{hashed('db')} {KEY}", f"{hashed('db')} {KEY}"),
+        (f"[web]:2222 {KEY}", f"[web]:2222 {KEY}"),
+        (f"@revoked web {KEY}", f"@revoked web {KEY}"),
+        ("# web", "# web"),
+        ("", ""),
+    ],
+)
+def test_rewritten_line_loses_the_name_alone(line: str, left: str) -> None:
+    text = rewritten(f"{line}\n", ["web"], [("web", PublicKey("ssh-rsa", "EEEE"))])
+
+    kept = line if line == KEY else left
+    assert text.replace("\n", "|").strip("|") == f"{kept}|web ssh-rsa EEEE".strip("|")
+
+
+def test_rewritten_name_that_a_wildcard_names_is_left_to_a_person() -> None:
+    with pytest.raises(ValueError, match="line 2 names it by a wildcard"):
+        rewritten(f"# mine\n*.test {KEY}\n", ["a.test"], [])
+
+
+def test_rewritten_file_without_a_line_end_stays_whole() -> None:
+    assert rewritten(f"db {KEY}", ["web"], [("web", PublicKey("a", "b"))]) == f"db {KEY}\nweb a b\n"

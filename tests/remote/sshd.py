@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +42,7 @@ class Sshd:
     directory: Path
     port: int
     process: subprocess.Popen[bytes]
+    log: list[str] = field(default_factory=list)
 
     @classmethod
     def start(cls, directory: Path, port: int = 0) -> Sshd:
@@ -70,7 +72,7 @@ class Sshd:
             said.append(line.decode())
             if b"Server listening" in line:
                 # Its log has to be read on: a full pipe would hold the server up.
-                threading.Thread(target=_read_on, args=(self.process.stderr,), daemon=True).start()
+                threading.Thread(target=_read_on, args=(self.process.stderr, self.log), daemon=True).start()
                 return
         raise AssertionError(f"sshd did not start: {''.join(said)}")
 
@@ -79,6 +81,14 @@ class Sshd:
         self.drop_sessions()
         self.process.terminate()
         self.process.wait(timeout=20)
+
+    def ended(self) -> list[str]:
+        """What it says of a connection, once it has said how it ended."""
+        deadline = time.monotonic() + 20
+        while not any("[preauth]" in line or "Disconnected" in line for line in self.log):
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        return list(self.log)
 
     def sessions(self) -> list[int]:
         """The process ids of its sessions."""
@@ -122,9 +132,10 @@ class Sshd:
         return FabricHost(self.target(**changes), known_hosts=(path,) if path else (), connect_timeout_seconds=10)
 
 
-def _read_on(stream: IO[bytes]) -> None:
+def _read_on(stream: IO[bytes], log: list[str]) -> None:
     with stream:
-        stream.read()
+        for line in stream:
+            log.append(line.decode(errors="replace"))
 
 
 def _config(directory: Path, port: int) -> str:

@@ -65,6 +65,35 @@ def test_run_changed_host_key_is_refused_before_login(sshd: Sshd) -> None:
     assert "known_hosts.stranger" in error.next_step
 
 
+@pytest.mark.parametrize("known", ["", "stranger"])
+def test_run_refused_host_key_is_refused_before_anybody_tries_to_log_in(known: str, own: Sshd) -> None:
+    (own.directory / "authorized_keys").write_text((own.directory / "user.pub").read_text())
+
+    refusal(own.host(known=own.known(key=known) if known else ""))
+
+    assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
+
+
+def test_run_refused_user_key_is_seen_by_the_server_as_a_login(own: Sshd) -> None:
+    refusal(own.host(identity_file=str(own.directory / "stranger")))
+
+    assert [line for line in own.ended() if "authenticating user" in line]
+
+
+def test_run_key_that_a_line_revokes_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+    line = Path(sshd.known()).read_text()
+    (tmp_path / "known").write_text(f"{line}@revoked * {line.partition(' ')[2]}")
+
+    assert "no verified connection" in refusal(sshd.host(known=str(tmp_path / "known"))).message
+
+
+def test_run_key_on_record_under_a_wildcard_is_accepted(sshd: Sshd) -> None:
+    host = sshd.host(known=sshd.known(f"[127.0.0.*]:{sshd.port}"))
+
+    assert host.run(ECHO, timeout_seconds=20).ok
+    host.close()
+
+
 def test_run_wrong_user_key_is_refused_by_the_server(sshd: Sshd) -> None:
     error = refusal(sshd.host(identity_file=str(sshd.directory / "stranger")))
 
@@ -194,6 +223,21 @@ def test_run_host_behind_a_jump_host_is_verified_too(own: Sshd, sshd: Sshd) -> N
     error = refusal(sshd.host(known=own.known(), jump=jump))
 
     assert f"127.0.0.1:{sshd.port}" in error.message
+
+
+@pytest.mark.parametrize("changed", ["hop", "host"])
+def test_run_changed_key_on_the_way_is_refused_before_login(changed: str, own: Sshd, sshd: Sshd) -> None:
+    (own.directory / "authorized_keys").write_text((sshd.directory / "user.pub").read_text())
+    hop = own.known(key="stranger" if changed == "hop" else "host")
+    host = sshd.known(key="stranger" if changed == "host" else "host")
+    Path(hop).write_text(Path(hop).read_text() + Path(host).read_text())
+
+    error = refusal(sshd.host(known=hop, jump=f"{getpass.getuser()}@127.0.0.1:{own.port}"))
+
+    port = own.port if changed == "hop" else sshd.port
+    assert f"127.0.0.1:{port} is not the one on record; refused before login" in error.message
+    if changed == "hop":
+        assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
 
 
 def test_fingerprint_is_the_host_keys_own(sshd: Sshd) -> None:
