@@ -37,12 +37,16 @@ class Connecting:
         self._known_hosts, self._connect_seconds = known_hosts, connect_seconds
 
     def open(self) -> Connection:
-        """The connection, open. Raises HostUnreachable."""
+        """The connection, open. Raises HostUnreachable, after which nothing is left open."""
         connection = self.way()[-1]
-        for hop in hops(connection):
-            self.open_hop(hop)
-            if hop is not connection:
-                self._wake(hop)
+        try:
+            for hop in hops(connection):
+                self.open_hop(hop)
+                if hop is not connection:
+                    self._wake(hop)
+        except HostUnreachable:
+            close(connection)
+            raise
         return connection
 
     def way(self) -> list[Connection]:
@@ -158,10 +162,12 @@ def hops(connection: Connection) -> list[Connection]:
 
 
 def close(connection: Connection) -> None:
-    """Close the connection and the hops it went through."""
+    """Close the connection and the hops it went through, also where a login was refused."""
     for hop in reversed(hops(connection)):
         with contextlib.suppress(OSError, EOFError):
             hop.close()
+            # Fabric lets a connection whose login failed go on: it knows of none.
+            hop.client.close()
 
 
 def _transport_factory(sock: socket.socket, **kwargs: Any) -> Transport:

@@ -85,7 +85,7 @@ class Sshd:
     def ended(self) -> list[str]:
         """What it says of a connection, once it has said how it ended."""
         deadline = time.monotonic() + 20
-        while not any("[preauth]" in line or "Disconnected" in line for line in self.log):
+        while not any(line.startswith(("Connection closed", "Connection reset", "Disconnected")) for line in self.log):
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
         return list(self.log)

@@ -1,0 +1,262 @@
+"""Who may deploy, on real hosts: granted, listed, revoked, and what sshd makes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.environment import new_key
+from lab.host import Host
+from tests.deploy.conftest import Site
+
+pytestmark = pytest.mark.xdist_group("access")
+
+FILE = "/home/deploy/.ssh/authorized_keys"
+
+
+@pytest.fixture
+def team(site: Site, tmp_path: Path) -> Iterator[Team]:
+    """The site with nobody granted, and a place for keys; the hosts' files go at the end."""
+    made = Team(site, tmp_path)
+    yield made
+    shutil.rmtree(site.folder / "deploy", ignore_errors=True)
+    for host in site.lab.hosts:
+        host.sh("rm -rf /home/deploy/.ssh")
+
+
+class Team:
+    """People with keys of their own, and what they can do on the hosts."""
+
+    def __init__(self, site: Site, directory: Path) -> None:
+        self.site, self.directory = site, directory
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        return self.site.lab.hosts
+
+    def public(self, name: str) -> Path:
+        new_key(self.directory / name, name)
+        return self.directory / f"{name}.pub"
+
+    def fingerprint(self, name: str) -> str:
+        listed = subprocess.run(["ssh-keygen", "-lf", self.public(name)], capture_output=True, text=True, check=True)
+        return listed.stdout.split()[1]
+
+    def grant(self, name: str, *words: str, code: int = 0) -> str:
+        return self.run("access.grant", "--name", name, "--key", str(self.public(name)), *words, code=code)
+
+    def grant_lab(self) -> str:
+        key = self.site.folder / "id_ed25519.pub"
+        return self.run("access.grant", "--name", "lab", "--key", str(key))
+
+    def run(self, *words: str, code: int = 0) -> str:
+        got, output = self.site.run(*words)
+        assert got == code, output
+        return output
+
+    def gets_in(self, name: str, host: Host, *options: str) -> bool:
+        return self.ssh(name, host, *options).returncode == 0
+
+    def ssh(self, name: str, host: Host, *options: str, user: str = "deploy") -> subprocess.CompletedProcess[str]:
+        known = self.site.folder / "known_hosts"
+        fixed = [f"UserKnownHostsFile={known}", "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes"]
+        chosen = [part for option in (*fixed, *options) for part in ("-o", option)]
+        command = [
+            "ssh",
+            "-F",
+            "/dev/null",
+            *chosen,
+            "-i",
+            str(self.directory / name),
+            f"{user}@{host.address}",
+            "true",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    def keys(self, host: Host) -> str:
+        return host.sh(f"cat {FILE} 2>/dev/null || :").stdout
+
+
+def test_grant_lets_in_everywhere_and_revoke_takes_it_away(team: Team) -> None:
+    team.grant_lab()
+    team.grant("alice")
+
+    assert [team.gets_in("alice", host) for host in team.hosts] == [True, True]
+    assert "as the folder says" in team.run("access.list")
+    for host in team.hosts:
+        assert host.sh(f"stat -c '%U %a' {FILE} /home/deploy/.ssh").stdout.split() == ["deploy", "600", "deploy", "700"]
+    before = [team.keys(host) for host in team.hosts]
+    assert "Nothing to do" in team.run("access.sync")
+    assert [team.keys(host) for host in team.hosts] == before
+
+    team.run("access.revoke", "--name", "alice")
+
+    assert [team.gets_in("alice", host) for host in team.hosts] == [False, False]
+    assert team.fingerprint("alice") not in team.run("access.list")
+
+
+def test_grant_dry_run_touches_neither_folder_nor_hosts(team: Team) -> None:
+    output = team.grant("alice", "--dry-run")
+
+    assert team.fingerprint("alice") in output
+    assert "authorized_keys.new" in output
+    assert not (team.site.folder / "deploy").exists()
+    assert [team.keys(host) for host in team.hosts] == ["", ""]
+
+
+def test_grant_of_a_private_key_is_refused_and_not_shown(team: Team) -> None:
+    team.public("alice")
+    private = (team.directory / "alice").read_text()
+
+    output = team.run("access.grant", "--name", "alice", "--key", str(team.directory / "alice"), code=2)
+
+    assert "PRIVATE key" in output
+    assert not any(line in output for line in private.splitlines()[1:-1])
+
+
+def test_list_drift_is_named_and_exits_with_1(team: Team) -> None:
+    team.grant_lab()
+    stranger = team.public("stranger").read_text().strip()
+    team.hosts[0].sh(f"echo '{stranger}' >> {FILE}; sed -i '/ lab$/d' {FILE}")
+
+    code, output = team.site.run("access.list", "--json")
+
+    assert code == 1
+    told = {host["host"]: host for host in json.loads(output)["hosts"]}
+    assert {key["name"]: key["standing"] for key in told["web1"]["keys"] if key["file"] == FILE} == {
+        "lab": "missing",
+        "stranger": "not managed",
+    }
+    assert (told["web1"]["drift"], told["web2"]["drift"]) == (True, False)
+
+
+def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
+    team.grant_lab()
+    stranger = team.public("stranger").read_text().strip()
+    team.hosts[0].sh(f"printf '%s\\n' '# by hand' '{stranger}' >> {FILE}")
+
+    assert "not managed, kept: stranger" in team.run("access.sync")
+    assert team.gets_in("stranger", team.hosts[0])
+    team.run("access.sync", "--exclusive")
+
+    assert not team.gets_in("stranger", team.hosts[0])
+    assert "# by hand" in team.keys(team.hosts[0])
+
+
+def test_revoke_unreachable_host_is_named_with_the_command_that_ends_it(team: Team) -> None:
+    team.grant_lab()
+    team.grant("alice")
+    gone = team.hosts[1]
+    gone.cut_network()
+    try:
+        output = team.run("access.revoke", "--name", "alice", code=6)
+    finally:
+        gone.restore_network()
+
+    assert f"Next: inv access.sync --env {team.site.lab.name} --hosts web2" in output
+    assert [team.gets_in("alice", host) for host in team.hosts] == [False, True]
+    assert "REVOKED" in team.run("access.list", code=1)
+    gone.sh(f"grep -h alice {FILE} >> /home/deploy/.ssh/kept; cat /home/deploy/.ssh/kept >> {FILE}")
+    team.run("access.sync", "--hosts", "web2")
+    assert not team.gets_in("alice", gone)
+
+
+def test_revoke_last_key_is_refused_before_anything_is_touched(team: Team) -> None:
+    team.grant_lab()
+    before = [team.keys(host) for host in team.hosts]
+
+    assert "last key" in team.run("access.revoke", "--name", "lab", "--force", code=3)
+
+    assert [team.keys(host) for host in team.hosts] == before
+    assert (team.site.folder / "deploy/authorized_keys" / team.site.lab.name / "lab.pub").exists()
+
+
+def test_revoke_own_key_needs_force_and_a_key_from_elsewhere_is_not_hidden(team: Team) -> None:
+    team.grant_lab()
+    team.grant("alice")
+    before = [team.keys(host) for host in team.hosts]
+
+    assert "the key that you log in with here" in team.run("access.revoke", "--name", "lab", code=3)
+    assert [team.keys(host) for host in team.hosts] == before
+
+    # The lab's own key also stands in a file of root's, which no task of ours may write.
+    output = team.run("access.revoke", "--name", "lab", "--force", code=6)
+    assert "REVOKED, YET LET IN" in output
+    assert "/etc/ssh/lab_authorized_keys" in output
+    assert [" lab" in team.keys(host) for host in team.hosts] == [False, False]
+
+
+def test_sync_two_environments_on_one_host_keep_a_block_each(team: Team) -> None:
+    team.grant_lab()
+    team.grant("alice")
+    lab = team.site.lab
+    folder = team.site.folder.with_name(f"{lab.name}-other")
+    shutil.copytree(team.site.folder, folder)
+    try:
+        shutil.rmtree(folder / "deploy")
+        content = yaml.safe_load((folder / "hosts.yaml").read_text())
+        entry = content["environments"].pop(lab.name) | {"env_file": f"{lab.name}.env"}
+        (folder / "hosts.yaml").write_text(yaml.safe_dump({"environments": {folder.name: entry}}))
+        other = Team(Site(replace(lab, name=folder.name, root=folder)), team.directory)
+        other.grant("alice")
+        other.grant("bob")
+
+        assert [team.keys(host).count("# BEGIN inv access") for host in team.hosts] == [2, 2]
+        output = team.run("access.revoke", "--name", "alice", code=6)
+
+        assert f"(block of memoryark {folder.name})" in output
+        assert team.gets_in("alice", team.hosts[0])
+        other.run("access.revoke", "--name", "alice")
+        assert not team.gets_in("alice", team.hosts[0])
+        assert team.gets_in("bob", team.hosts[0])
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_sync_link_of_the_deploy_user_leads_nowhere_as_root(team: Team) -> None:
+    host = team.hosts[0]
+    host.sh(
+        "mkdir -p .ssh; ln -sf /etc/ssh/sshd_config .ssh/authorized_keys.new; ln -sf /etc/shadow .ssh/authorized_keys",
+        user="deploy",
+    )
+    before = host.sh("cat /etc/ssh/sshd_config /etc/shadow").stdout
+
+    code, output = team.site.run("access.grant", "--name", "alice", "--key", str(team.public("alice")))
+
+    assert host.sh("cat /etc/ssh/sshd_config /etc/shadow").stdout == before
+    assert host.sh("awk -F: '{ print $2 }' /etc/shadow").stdout.strip() not in output
+    assert code in (0, 6)
+
+
+def test_password_login_is_off_for_the_deploy_user_whatever_the_host_allows(team: Team) -> None:
+    team.public("nobody")
+    host = team.hosts[0]
+    host.sh(
+        "printf '%s yes\\n' PasswordAuthentication KbdInteractiveAuthentication > /etc/ssh/sshd_config.d/00-test.conf"
+        " && systemctl reload ssh"
+    )
+    try:
+        assert "(publickey)" in team.ssh("nobody", host).stderr
+        assert "password" in team.ssh("nobody", host, user="root").stderr
+        assert "Nothing to do" in team.run("setup")
+        host.sh("sed -i /Password/d /etc/ssh/sshd_config.d/memoryark.conf && systemctl reload ssh")
+        assert "lets deploy in with a password" in team.run("access.list", code=1)
+        team.run("setup")
+        assert "(publickey)" in team.ssh("nobody", host).stderr
+    finally:
+        host.sh("rm -f /etc/ssh/sshd_config.d/00-test.conf && systemctl reload ssh")
+
+
+def test_history_names_whose_key_acted(team: Team) -> None:
+    team.grant_lab()
+    code, output = team.site.deploy("v2")
+    assert code == 0, output
+
+    assert " of lab from " in team.run("history", "--limit", "1")
