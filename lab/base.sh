@@ -26,6 +26,13 @@ UseDNS no
 MaxStartups 100:30:200
 EOF
 
+# On a bare host that key is root's alone: whoever may deploy comes with the keys that setup brings.
+if [ "$kind" = bare ]; then
+	sed -i '/^AuthorizedKeysFile/d' /etc/ssh/sshd_config.d/lab.conf
+	printf 'Match User root\n\tAuthorizedKeysFile .ssh/authorized_keys /etc/ssh/lab_authorized_keys\n' \
+		>>/etc/ssh/sshd_config.d/lab.conf
+fi
+
 # What a container lacks that a machine has: device permissions and a shared root mount, at each boot.
 cat >/etc/systemd/system/lab-host.service <<'EOF'
 [Unit]

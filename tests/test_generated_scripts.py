@@ -246,9 +246,9 @@ def of_items(items: tuple[Item, ...]) -> Iterator[tuple[str, Script]]:
 
 def of_access(app: Application) -> Iterator[tuple[str, Script]]:
     found = access.Seen("/home/de ploy", {}, "", ())
-    yield "access-look", setup.as_root(access.look("deploy"), user="root")
-    yield "access-look-by-sudo", setup.as_root(access.look("deploy"), user="admin")
-    yield "access-write", setup.as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
+    yield "access-look", as_root(access.look("deploy"), user="root")
+    yield "access-look-by-sudo", as_root(access.look("deploy"), user="admin")
+    yield "access-write", as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
     yield "access-disclosed", journal.direct(access.disclosed())
 
 

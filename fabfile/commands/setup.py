@@ -5,7 +5,7 @@ It runs nothing. What the system itself needs is in commands/system.py, firewall
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabfile.commands import certificate, firewall, postgres, system
 from fabfile.commands.backup import backup_directory, scheduled
@@ -14,12 +14,15 @@ from fabfile.commands.nginx import site_file, site_helper
 from fabfile.commands.podman import network_name
 from fabfile.commands.rotation import rotation
 from fabfile.commands.shell import Script, quote, script, words, write_file
-from fabfile.model import Application, Preparation, Target
+from fabfile.model import Access, Application, Preparation, Target
 
 
 @dataclass(frozen=True)
 class Files:
-    """The texts that setup installs, rendered; units are a service and its timer. `watchdog` installs one."""
+    """What setup installs, rendered; units are a service and its timer, `watchdog` installs one.
+
+    `granted` are the keys of those who may deploy, `block` the name of their block.
+    """
 
     site: str
     helper: str
@@ -29,6 +32,8 @@ class Files:
     rotation_units: tuple[str, str]
     watchdog: Script | None = None
     watchdog_version: str = ""
+    granted: Access = field(default_factory=Access)
+    block: str = ""
 
 
 def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
@@ -37,6 +42,7 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
     return (
         system.packages(app, rules),
         *system.user(user),
+        *system.keys(files.block, user, files.granted),
         system.linger(user),
         system.storage(),
         *_directories(app, user),

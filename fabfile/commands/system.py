@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabfile.commands import access, postgres
+from fabfile.commands import access, authorized_keys, postgres
 from fabfile.commands.item import Item, as_user, owned, same
 from fabfile.commands.shell import quote, script, words, write_file
-from fabfile.model import Application, Preparation
+from fabfile.model import Access, Application, Preparation
 
 #: Each program with the Debian package that brings it.
 _PROGRAMS = {
@@ -106,6 +106,29 @@ for ids in uid gid; do
 done"""
     title = f"the deploy user {name} with subuid and subgid ranges"
     return (Item("user", title, f"id -u {quote(name)} && {ranges}", script(apply)),)
+
+
+def keys(block: str, name: str, granted: Access) -> tuple[Item, ...]:
+    """The first keys of the deploy user, so that a new host lets somebody in; from then on `inv access` keeps them."""
+    if not granted.granted:
+        return ()
+    own = authorized_keys.rendered("", block, granted.granted, ())
+    first, home = quote(own.partition("\n")[0]), f"$(getent passwd {quote(name)} | cut -d : -f 6)"
+    every = " && ".join(f'grep -qF {quote(key.blob)} "$file"' for _, key in granted.granted)
+    add = f"""\
+set -eu
+umask 077
+cd
+mkdir -p .ssh
+{{
+  if [ -s .ssh/authorized_keys ]; then sed -e '$a\\' .ssh/authorized_keys; fi
+  printf %s {quote(own)}
+}} > .ssh/authorized_keys.new
+mv -f .ssh/authorized_keys.new .ssh/authorized_keys"""
+    names = ", ".join(who for who, _ in granted.granted)
+    test = f'file="{home}/.ssh/authorized_keys"\ngrep -qxF {first} "$file" || {{ {every}; }}'
+    make = script(words("runuser", "-u", name, "--", "sh", "-c", add))
+    return (Item("keys", f"the keys of {names} for {name}", test, make),)
 
 
 def linger(name: str) -> Item:

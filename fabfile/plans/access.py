@@ -9,7 +9,7 @@ from fabfile.commands import access as commands
 from fabfile.commands import authorized_keys
 from fabfile.commands.access import Seen
 from fabfile.commands.authorized_keys import Entry
-from fabfile.commands.setup import as_root
+from fabfile.commands.item import as_root
 from fabfile.model import Access, Holder, HostResult, Standing, Target
 from fabfile.plans.step import Plan, Step
 

@@ -23,7 +23,6 @@ namespace = Collection(
     main.deploy,
     main.rollback,
     preparing.teardown,
-    main.setup,
     access.trust,
     main.status,
     looking.health,

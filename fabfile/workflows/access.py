@@ -15,7 +15,7 @@ from fabfile import config
 from fabfile.commands import access as commands
 from fabfile.commands import journal
 from fabfile.commands.access import Seen
-from fabfile.commands.setup import as_root
+from fabfile.commands.item import as_root
 from fabfile.config.access import read_access
 from fabfile.errors import ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
 from fabfile.model import Environment, Event, HostResult, HostSummary, Phase, Summary

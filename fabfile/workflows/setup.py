@@ -8,7 +8,9 @@ from pathlib import Path
 from fabfile import config, render
 from fabfile.commands import setup as parts
 from fabfile.commands import teardown as taking
+from fabfile.commands.authorized_keys import block_name
 from fabfile.commands.item import Item
+from fabfile.config.access import read_access
 from fabfile.errors import ExitCode
 from fabfile.model import Environment, HostResult, Target
 from fabfile.report import choose
@@ -97,5 +99,7 @@ def _items(environment: Environment, target: Target) -> tuple[Item, ...]:
         rotation_units=render.rotation_units(app),
         watchdog=watchdog[0] if watchdog else None,
         watchdog_version=watchdog[1] if watchdog else "",
+        granted=read_access(environment.access_folder),
+        block=block_name(app.name, environment.name),
     )
     return parts.items(target, rules, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,9 @@ def bare(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Site]:
     laboratory.down(name)
     site = Site(laboratory.up(1, request.param, name))
     make_quick(site)
+    folder = site.folder / "deploy" / "authorized_keys" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(site.folder / "id_ed25519.pub", folder / "ann.pub")
     yield site
     laboratory.down(name)
 
