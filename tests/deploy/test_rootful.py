@@ -1,0 +1,81 @@
+"""Containers of root's own Podman, where rootless cannot be had: the same tasks, the same outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from lab import laboratory
+from lab.host import Host
+from tests.deploy.conftest import Site, make_quick, wait_until
+
+pytestmark = pytest.mark.xdist_group("rootful")
+
+
+@pytest.fixture(scope="module")
+def rootful(worker_id: str) -> Iterator[Site]:
+    """One prepared host on which root deploys; it runs v1."""
+    name = f"rootful-{worker_id}"
+    laboratory.down(name)
+    site = Site(laboratory.up(1, name=name))
+    make_quick(site)
+    path = site.folder / "hosts.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["environments"][name] |= {"user": "root", "setup": {"firewall": "nftables", "watchdog": "true"}}
+    path.write_text(yaml.safe_dump(content))
+    env = site.folder / f"{name}.env"
+    env.write_text(env.read_text().replace("/home/deploy/", "/srv/ark/"))
+    for words in (("setup",), ("deploy", "--tag", "v1")):
+        code, output = site.run(*words)
+        assert code == 0, output
+    yield site
+    laboratory.down(name)
+
+
+@pytest.fixture
+def host(rootful: Site) -> Host:
+    """The one host."""
+    return rootful.lab.hosts[0]
+
+
+def test_rootful_host_is_upgraded_undone_rolled_back_and_rebooted(rootful: Site, host: Host) -> None:
+    assert host.sh("podman info --format '{{.Host.Security.Rootless}}'").stdout.strip() == "false"
+    assert host.sh("podman ps -q", user="deploy").stdout == ""
+    code, output = rootful.deploy("v2")
+    assert (code, rootful.versions()) == (0, ["v2"]), output
+    assert (rootful.deploy("exits-at-once")[0], rootful.versions()) == (1, ["v2"])
+    code, output = rootful.run("rollback")
+    assert (code, rootful.versions()) == (0, ["v1"]), output
+    host.reboot()
+    wait_until(lambda: rootful.run("status")[0] == 0, "the application after a reboot", 90)
+    assert rootful.versions() == ["v1"]
+    assert rootful.run("setup.check")[0] == 0
+
+
+def test_rootful_host_is_backed_up_verified_and_restored(rootful: Site, host: Host) -> None:
+    assert rootful.deploy("v1")[0] == 0
+    code, output = rootful.run("backup")
+    assert code == 0, output
+    newest = json.loads(rootful.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
+    code, output = rootful.run("backup.verify")
+    assert code == 0, output
+    code, output = rootful.run("restore", newest)
+    assert (code, rootful.versions()) == (0, ["v1"]), output
+    assert host.sh("ls -A /srv/ark/data /srv/ark/uploads | grep -c before", check=False).stdout.strip() == "0"
+
+
+def test_rootful_host_recovers_by_itself(rootful: Site, host: Host) -> None:
+    assert rootful.deploy("v1")[0] == 0
+    assert rootful.run("monitor.status")[0] == 0
+    host.sh("podman stop -t 1 $(podman ps --format '{{.Names}}' | grep backend)")
+    wait_until(lambda: rootful.run("status")[0] == 0, "the watchdog's recovery", 120)
+
+
+def test_rootful_host_is_well_by_its_own_checks(rootful: Site) -> None:
+    code, output = rootful.run("health", "--once")
+    assert code == 0, output
+    code, output = rootful.run("doctor")
+    assert code == 0, output
