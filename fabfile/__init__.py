@@ -2,6 +2,7 @@
 
     errors    how things end badly, with exit codes
     model     the words as frozen dataclasses
+    sealing   files encrypted at rest: age, ansible-vault, gpg
     config    hosts.yaml, services.yaml and env files -> validated model
     commands  remote shell text, pure
     render    templates -> text, pure
@@ -12,8 +13,8 @@
     workflows one file per thing an operator does
     tasks     signatures and help
 
-Imports run downwards only: errors <- model <- config <- commands <- render <- plans <- remote <- workflows <- tasks;
-report knows errors, model, config and plans.step, notify errors and model. tests/test_layers.py enforces it.
+Imports run downwards only: errors <- model <- sealing <- config <- commands <- render <- plans <- remote <- workflows
+<- tasks; report knows errors, model, config and plans.step, notify errors and model. tests/test_layers.py enforces it.
 """
 
 from __future__ import annotations

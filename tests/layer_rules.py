@@ -11,6 +11,7 @@ from pathlib import Path
 ORDER = (
     "errors",
     "model",
+    "sealing",
     "config",
     "commands",
     "render",
@@ -50,10 +51,10 @@ STANDARD_LIBRARY_ONLY = (
 )
 
 #: Packages whose import costs a person at the prompt noticeable time.
-HEAVY = frozenset({"dotenv", "fabric", "jinja2", "paramiko", "pydantic", "rich", "yaml"})
+HEAVY = frozenset({"cryptography", "dotenv", "fabric", "jinja2", "paramiko", "pydantic", "pyrage", "rich", "yaml"})
 
 #: What `inv --list` imports: heavy packages only inside functions there.
-STARTS_FAST = ("", "tasks", "errors", "model")
+STARTS_FAST = ("", "tasks", "errors", "model", "sealing")
 
 #: Packages that speak SSH: in `remote` alone, and there inside functions.
 SSH = frozenset({"fabric", "paramiko"})

@@ -2,7 +2,7 @@
 
 It owns `hosts.yaml` (where the hosts are), `deploy/services.yaml` (what runs) and `deploy/<env>.env` (with
 which values). It contacts nothing and changes nothing. Importing it is cheap: pydantic, PyYAML and
-python-dotenv are imported when a file is read.
+python-dotenv are imported when a file is read, cryptography and pyrage when it is encrypted.
 """
 
 from __future__ import annotations
@@ -19,17 +19,24 @@ if TYPE_CHECKING:
 
 
 def load(
-    environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "", strict: bool = False
+    environment: str | None,
+    *,
+    root: Path,
+    hosts: Sequence[str] = (),
+    tag: str = "",
+    strict: bool = False,
+    prompt: bool = True,
 ) -> model.Environment:
     """Read and check everything one run needs to know about an environment.
 
     `hosts` picks hosts: a word is the name of a host, a group or a role; none means all. `tag` wins over the
-    tags and digests of the image keys. `strict` turns unknown keys of the env file into mistakes.
+    tags and digests of the image keys. `strict` turns unknown keys of the env file into mistakes. `prompt`: a
+    person may be asked for the password of an encrypted env file.
     Raises ConfigError with every mistake of all files; without a known environment it lists those there are.
     """
     from fabfile.config.loading import load_environment
 
-    return load_environment(environment, root=root, hosts=hosts, tag=tag, strict=strict)
+    return load_environment(environment, root=root, hosts=hosts, tag=tag, strict=strict, prompt=prompt)
 
 
 def environments(root: Path) -> tuple[str, ...]:

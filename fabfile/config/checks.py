@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from fabfile.config.findings import Findings, is_secret, nearest
+from fabfile.config.findings import Findings, conceals, nearest
 from fabfile.config.inventory import EnvironmentEntry, Inventory
 from fabfile.config.resolution import Values
 from fabfile.config.services import Services
@@ -16,7 +16,16 @@ FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
 #: The same for all keys that begin so: a run over many hosts tells one set of channels.
 FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
 
-_PLACEHOLDER = re.compile(r"change[-_ ]?(?:me|this|in[-_])|^your[-_]", re.IGNORECASE)
+#: What stands in examples where a secret belongs, in whole or in part.
+_PLACEHOLDER = re.compile(
+    r"change[-_ ]?(?:me|this|it\b|in[-_])|replace[-_ ]?(?:me|this|with)|place-?holder|super[-_]secret"
+    r"|(?:^|[/:@=])(?:your|insert|enter|example|sample|dummy|todo|fixme)(?:[-_/ ]|$)"
+    r"|^(?:secret|password|passwd|default|example|sample|dummy|test|none|null|token|key|x{3,}|\*{3,}|\.{3,}|<.*>)$",
+    re.IGNORECASE,
+)
+
+
+_OWN_VALUE = "a secret of your own, for example what `openssl rand -base64 48` prints"
 
 
 def check_inventory(inventory: Inventory, file: str, whole: bool, findings: Findings) -> None:
@@ -122,9 +131,32 @@ def check_overrides(environment: str, entry: EnvironmentEntry, known: set[str], 
                 findings.add(file, place, found="an unknown key", expected=expected)
 
 
-def check_placeholders(every: Iterable[Values], findings: Findings) -> None:
-    """A secret that still holds what an example says is a warning."""
+def is_placeholder(key: str, text: str) -> bool:
+    """Whether a secret holds what stands in examples."""
+    return conceals(key, text) and bool(_PLACEHOLDER.search(text))
+
+
+def check_placeholders(every: Iterable[Values], lines: Mapping[str, int], production: bool, findings: Findings) -> None:
+    """A secret that still holds what an example says is a mistake in production and a warning elsewhere."""
     for values in every:
-        for key, text in values.merged.items():
-            if is_secret(key) and _PLACEHOLDER.search(text):
+        for key in values.merged:
+            if not is_placeholder(key, values.get(key)):
+                continue
+            if not production:
                 findings.warn(f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own")
+            elif key in values.overrides:
+                values.add(key, found="a placeholder", expected=_OWN_VALUE)
+            else:
+                place = f"line {lines[key]}: {key}"
+                findings.add(values.env_file, place, found="a placeholder", expected=_OWN_VALUE)
+
+
+def refuse_tracked(environment: str, file: str, findings: Findings) -> None:
+    """An env file in plain text that Git tracks is a mistake: whoever has the repository has its secrets."""
+    findings.add(
+        file,
+        "",
+        found="secrets in plain text in a file that Git tracks",
+        expected=f"an encrypted file (inv secrets.encrypt --env {environment}) or an untracked one "
+        f"(git rm --cached {file}); what was committed stays in the history: give its secrets new values",
+    )

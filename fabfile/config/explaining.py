@@ -1,4 +1,4 @@
-"""Every effective value of an environment and where it came from. It reads the files again and decides nothing.
+"""Every effective value of an environment and where it came from. It reads what the others read and decides nothing.
 
 A secret leaves this module as its mask, never as its value.
 """
@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fabfile import model
-from fabfile.config.envfile import env_lines, read_env
+from fabfile.config.envfile import EnvFile
 from fabfile.config.findings import Findings, conceals
-from fabfile.config.loading import load_environment
+from fabfile.config.loading import load_located, read_base
 from fabfile.config.locating import Located, locate
 from fabfile.config.services import Services
 from fabfile.config.settings import KEYS, Settings
@@ -42,10 +42,11 @@ class Explained:
 
 def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str], tag: str) -> Explained:
     """Read the files and say what holds. Raises ConfigError with every mistake."""
-    loaded = load_environment(environment, root=root, hosts=hosts, tag=tag, strict=False)
     findings = Findings(root.resolve())
     found = locate(environment, root.resolve(), findings)
-    sources = _Sources(found, findings, tag)
+    env = read_base(found, findings, prompt=True)
+    loaded = load_located(found, env, findings, hosts=hosts, tag=tag, strict=False)
+    sources = _Sources(found, env or EnvFile({}, {}), findings, tag)
     return Explained(
         environment=loaded,
         rollout=tuple(_rollout(found, findings, loaded.rollout)),
@@ -57,10 +58,9 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
 class _Sources:
     """The texts of the three files, by key."""
 
-    def __init__(self, found: Located, findings: Findings, tag: str) -> None:
+    def __init__(self, found: Located, env: EnvFile, findings: Findings, tag: str) -> None:
         self._found, self._tag = found, tag
-        self._base = read_env(found.env_file, findings) or {}
-        self._lines = env_lines(found.env_file)
+        self._base, self._lines = env.values, env.lines
         self._env_name, self._inventory_name = findings.name(found.env_file), findings.name(found.file)
         path = found.beside(found.entry.services_file)
         content = read_yaml(path, findings, remedy="") or {}

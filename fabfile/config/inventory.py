@@ -120,6 +120,14 @@ class EnvironmentEntry(Strict):
         description="Keys of the hosts; `known_hosts` beside this file and ~/.ssh/known_hosts are read too.",
     )
     identity_file: _LocalFile = Field(default="", description="Private key. Default: the agent and ssh_config.")
+    age_identity: _LocalFile = Field(
+        default="",
+        description="Private key that opens an env file encrypted by age. "
+        "ROLLING_AGE_KEY, ROLLING_AGE_KEY_FILE, identity_file and the keys in ~/.ssh are tried too.",
+    )
+    recipients_file: _LocalFile = Field(
+        default="", description="Public keys that an encrypted env file is for. Default: deploy/recipients/NAME.txt."
+    )
     user: _User = Field(default="deploy", description="Login name; owns the containers.")
     setup_user: _User = Field(
         default=model.Target.setup_user, description="Login name for `setup`: root, or may use sudo."

@@ -12,13 +12,15 @@ from typing import Any
 
 from fabfile import model
 from fabfile.config import checks, forms
-from fabfile.config.envfile import read_env
+from fabfile.config.at_rest import keyring
+from fabfile.config.envfile import EnvFile, read_env
 from fabfile.config.findings import Findings, secret_values
 from fabfile.config.inventory import EnvironmentEntry, Host
 from fabfile.config.locating import Located, expanded, locate
 from fabfile.config.resolution import Values, resolve
 from fabfile.config.services import Services
 from fabfile.config.settings import KEYS
+from fabfile.config.tracking import is_tracked
 from fabfile.config.validation import validate
 from fabfile.config.yamlfile import read_yaml
 from fabfile.errors import ConfigError
@@ -27,25 +29,42 @@ _SERVICES_REMEDY = "the file that describes the services"
 
 
 def load_environment(
-    environment: str | None, *, root: Path, hosts: Sequence[str], tag: str, strict: bool
+    environment: str | None, *, root: Path, hosts: Sequence[str], tag: str, strict: bool, prompt: bool
 ) -> model.Environment:
     """Read and check the three files. Raises ConfigError with every mistake."""
     root = root.resolve()
     findings = Findings(root)
     found = locate(environment, root, findings)
+    env = read_base(found, findings, prompt=prompt)
+    return load_located(found, env, findings, hosts=hosts, tag=tag, strict=strict)
+
+
+def read_base(found: Located, findings: Findings, *, prompt: bool) -> EnvFile | None:
+    """The env file, opened where it is encrypted; `prompt` says whether a person may be asked for a password."""
+    env = read_env(found.env_file, findings, keyring(found, prompt=prompt))
+    if env is not None and env.form is None and is_tracked(found.env_file):
+        checks.refuse_tracked(found.name, findings.name(found.env_file), findings)
+    return env
+
+
+def load_located(
+    found: Located, env: EnvFile | None, findings: Findings, *, hosts: Sequence[str], tag: str, strict: bool
+) -> model.Environment:
+    """Read the other files and check them with the env file. Raises ConfigError with every mistake."""
     if tag:
         _check_tag(tag, findings)
     services, services_whole = _read_services(found, findings)
-    base = read_env(found.env_file, findings)
+    base = env.values if env is not None else None
     applications, values = _resolve_hosts(found, base, services, services_whole, tag, findings)
     if base is not None and services is not None and services_whole:
         _check_keys(found, base, services, strict, findings)
-    checks.check_placeholders(values, findings)
+    if env is not None:
+        checks.check_placeholders(values, env.lines, _is_production(found, values), findings)
     checks.check_setup(found.entry, findings.name(found.file), f"environments.{found.name}.setup", values, findings)
     chosen = _choose(found.entry, hosts, findings)
     identity = _identity_file(found, findings)
     if findings.mistakes or base is None:
-        raise _refusal(found.name, findings)
+        raise refusal(found.name, findings)
     if found.entry.setup.certificate is model.Certificate.ACME:
         applications = {name: _with_acme(application) for name, application in applications.items()}
     return model.Environment(
@@ -68,7 +87,12 @@ def _secrets(values: Iterable[Values], applications: Iterable[model.Application]
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
 
 
-def _refusal(name: str, findings: Findings) -> ConfigError:
+def _is_production(found: Located, values: Iterable[Values]) -> bool:
+    return "production" in {found.name, *(merged.get("ENVIRONMENT") for merged in values)}
+
+
+def refusal(name: str, findings: Findings) -> ConfigError:
+    """The error that holds every mistake of an environment."""
     count = len(findings.mistakes)
     mistakes = "one mistake" if count == 1 else f"{count} mistakes"
     return ConfigError(

@@ -33,6 +33,11 @@ class Located:
         """The file with the values of the environment."""
         return self.beside(self.entry.env_file or f"deploy/{self.name}.env")
 
+    @property
+    def recipients_file(self) -> Path:
+        """The file with the public keys that the env file is encrypted for."""
+        return self.beside(self.entry.recipients_file or f"deploy/recipients/{self.name}.txt")
+
     def beside(self, path: str) -> Path:
         """A path of the inventory, which is relative to the folder of its file."""
         return Path(os.path.normpath(self.file.parent / expanded(path)))

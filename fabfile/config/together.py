@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +10,9 @@ from fabfile import model
 from fabfile.config.findings import Findings
 from fabfile.config.known_hosts import is_known
 from fabfile.config.locating import expanded, locate
+from fabfile.config.modes import too_open
 from fabfile.errors import Mistake
+from fabfile.sealing.forms import recognise
 
 
 def clashes(environments: Sequence[model.Environment]) -> tuple[Mistake, ...]:
@@ -82,10 +83,10 @@ def warnings(environment: model.Environment, root: Path) -> tuple[str, ...]:
 def _readable_secrets(name: str, root: Path) -> Iterator[str]:
     findings = Findings(root.resolve())
     found = locate(name, root.resolve(), findings)
-    mode = stat.S_IMODE(found.env_file.stat().st_mode)
-    if mode & 0o077:
+    mode = too_open(found.env_file)
+    if mode and recognise(found.env_file.read_bytes()) is None:
         file = findings.name(found.env_file)
-        yield f"{file}: its mode is {mode:04o}, so others on this machine can read its secrets; chmod 600 {file}"
+        yield f"{file}: its mode is {mode}, so others on this machine can read its secrets; chmod 600 {file}"
 
 
 def unknown_hosts(environment: model.Environment) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from fabfile.config.findings import Findings
+from fabfile.config.textfile import decoded, read_bytes
 
 
 class _DuplicateKey(yaml.MarkedYAMLError):
@@ -34,27 +35,11 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_text(path: Path, findings: Findings, *, remedy: str) -> str | None:
-    """The text of a UTF-8 file, or None and a mistake whose expectation is `remedy`."""
-    file = findings.name(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        findings.add(file, "", found="no such file", expected=remedy)
-    except UnicodeDecodeError as error:
-        findings.add(file, f"byte {error.start}", found="bytes that are not UTF-8", expected="UTF-8 text")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        findings.add(file, "", found=f"a file that cannot be read ({reason})", expected="a readable file")
-    return None
-
-
 def read_yaml(path: Path, findings: Findings, *, remedy: str) -> dict[str, Any] | None:
     """The top-level mapping of a YAML file, or None and a mistake for each line at fault."""
-    text = read_text(path, findings, remedy=remedy)
-    if text is None:
-        return None
-    if _has_tabs(text, findings.name(path), findings):
+    data = read_bytes(path, findings, remedy=remedy)
+    text = None if data is None else decoded(data, findings.name(path), findings)
+    if text is None or _has_tabs(text, findings.name(path), findings):
         return None
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506  (a BaseLoader builds nothing but text)

@@ -43,7 +43,7 @@ def _with_neighbours(loaded: list[Environment], environment: str | None, root: P
     for name in config.environments(root):
         if name != environment:
             try:
-                others.append(config.load(name, root=root))
+                others.append(config.load(name, root=root, prompt=False))
             except ConfigError:
                 continue
     return [*loaded, *(other for other in others if config.clashes([*loaded, other]))]

@@ -14,7 +14,18 @@ from fabfile.model import Diagnosis, Environment, Level
 from fabfile.workflows import operator
 
 HERE = "here"
-_NEEDED = ("fabric", "invoke", "paramiko", "pydantic", "jinja2", "pyyaml", "python-dotenv", "rich")
+_NEEDED = (
+    "fabric",
+    "invoke",
+    "paramiko",
+    "pydantic",
+    "jinja2",
+    "pyyaml",
+    "python-dotenv",
+    "rich",
+    "cryptography",
+    "pyrage",
+)
 
 
 def diagnose(environment: Environment, root: Path) -> tuple[Diagnosis, ...]:

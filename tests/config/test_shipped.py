@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,21 +11,25 @@ import pytest
 
 from fabfile import config
 from fabfile.config.settings import KEYS
+from fabfile.errors import ConfigError
 from tests.config.project import SHIPPED
 
 EXAMPLES = ["production", "staging"]
+PLACEHOLDER = "change-me-to-a-long-random-text"
 
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone in which both examples were copied to their places."""
+    """A fresh clone in which both examples were copied to their places, production's with a secret filled in."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "deploy").mkdir()
     for path in ("hosts.yaml", "deploy/services.yaml"):
         (tmp_path / path).write_text((SHIPPED / path).read_text())
     for name in EXAMPLES:
         example = (SHIPPED / f"deploy/{name}.env.example").read_text()
-        (tmp_path / f"deploy/{name}.env").write_text(example)
+        filled = example.replace(PLACEHOLDER, "correct-horse-battery") if name == "production" else example
+        assert filled != example or name != "production"
+        (tmp_path / f"deploy/{name}.env").write_text(filled)
     return tmp_path
 
 
@@ -34,13 +39,27 @@ def example_lines(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_shipped_example_loads_and_warns_of_its_placeholder_alone(clone: Path, name: str) -> None:
+def test_shipped_example_loads(clone: Path, name: str) -> None:
     environment = config.load(name, root=clone, strict=True)
 
     assert environment.name == environment.targets[0].application.environment == name
-    assert environment.warnings == (
-        f"deploy/{name}.env: JWT_SECRET_KEY still holds a placeholder; give it a secret of your own",
+
+
+def test_shipped_staging_example_warns_of_its_placeholder_alone(clone: Path) -> None:
+    assert config.load("staging", root=clone, strict=True).warnings == (
+        "deploy/staging.env: JWT_SECRET_KEY still holds a placeholder; give it a secret of your own",
     )
+
+
+def test_shipped_production_example_is_refused_for_its_placeholder_alone(clone: Path) -> None:
+    (clone / "deploy/production.env").write_text((SHIPPED / "deploy/production.env.example").read_text())
+
+    with pytest.raises(ConfigError) as caught:
+        config.load("production", root=clone, strict=True)
+
+    (mistake,) = caught.value.mistakes
+    assert re.fullmatch(r"line \d+: JWT_SECRET_KEY", mistake.path)
+    assert PLACEHOLDER not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -64,8 +64,8 @@ def test_clashes_what_both_claim_is_a_mistake(changes: dict[str, str], found: st
 
 
 def test_warnings_env_file_that_others_can_read(project: Project) -> None:
-    (project.root / "deploy/demo.env").chmod(0o640)
-    assert "its mode is 0640" in config.local_warnings(project.load(), project.root)[0]
+    (project.root / "deploy/demo.env").chmod(0o644)
+    assert "its mode is 0644" in config.local_warnings(project.load(), project.root)[0]
 
     (project.root / "deploy/demo.env").chmod(0o600)
     assert not any("mode" in warning for warning in config.local_warnings(project.load(), project.root))

@@ -1,0 +1,77 @@
+"""Files of a real gpg with a keyring of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile.sealing import gpg
+from fabfile.sealing.forms import Form, SealError, is_armored, recognise
+from tests.sealing.keys import TEXT
+from tests.sealing.pgp import Pgp
+
+
+@pytest.mark.parametrize("armored", [True, False])
+def test_encrypt_text_comes_back(pgp: Pgp, armored: bool) -> None:
+    written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=armored)
+
+    assert (recognise(written), is_armored(written)) == (Form.GPG, armored)
+    assert gpg.decrypt(written) == TEXT
+
+
+def test_recipients_are_the_keys_that_the_file_names(pgp: Pgp) -> None:
+    stranger = pgp.stranger("Bob <bob@example.org>")
+    written = gpg.encrypt(TEXT, [*pgp.fingerprints()[:1], stranger], armored=True)
+
+    found = gpg.recipients(written)
+
+    assert len(found) == 2
+    assert found[1] in gpg.encryption_keys(stranger)
+    again = gpg.encrypt(TEXT, [f"{key}!" for key in found], armored=True)
+    assert gpg.recipients(again) == found
+
+
+def test_decrypt_file_for_another_names_the_key(pgp: Pgp) -> None:
+    stranger = pgp.stranger("Bob <bob@example.org>")
+    written = gpg.encrypt(TEXT, [stranger], armored=True)
+
+    with pytest.raises(SealError) as caught:
+        gpg.decrypt(written)
+
+    assert gpg.recipients(written)[0] in caught.value.found
+    assert "secret key" in caught.value.needed
+
+
+@pytest.mark.parametrize("length", [100, 200, 290, 330])
+def test_decrypt_file_that_is_cut_off_is_refused(pgp: Pgp, length: int) -> None:
+    written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=False)
+    assert len(written) > length
+
+    with pytest.raises(SealError):
+        gpg.decrypt(written[:length])
+
+
+def test_decrypt_changed_byte_is_refused(pgp: Pgp) -> None:
+    written = bytearray(gpg.encrypt(TEXT, pgp.fingerprints(), armored=False))
+    written[-10] ^= 1
+
+    with pytest.raises(SealError):
+        gpg.decrypt(bytes(written))
+
+
+def test_encrypt_for_a_key_that_the_keyring_has_not_is_refused(pgp: Pgp) -> None:
+    with pytest.raises(SealError, match="does not encrypt") as caught:
+        gpg.encrypt(TEXT, ["A" * 40], armored=True)
+
+    assert "gpg --import" in caught.value.needed
+
+
+def test_decrypt_without_the_program_says_what_to_install(
+    pgp: Pgp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(SealError, match="no program gpg here"):
+        gpg.decrypt(written)

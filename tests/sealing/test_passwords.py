@@ -1,0 +1,72 @@
+"""Where the password of an ansible-vault file comes from."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from fabfile.sealing import passwords
+from fabfile.sealing.forms import NoTerminal, SealError
+from tests.sealing.keys import Asked
+
+
+def password_file(path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
+    path.write_text(text)
+    path.chmod(mode)
+    return {passwords.PASSWORD_FILE: str(path)}
+
+
+def test_vault_password_is_what_the_file_holds(tmp_path: Path) -> None:
+    environ = password_file(tmp_path / "pass", " correct horse \n")
+
+    assert passwords.vault_password(environ, passwords.never) == b"correct horse"
+
+
+def test_vault_password_is_what_a_program_prints(tmp_path: Path) -> None:
+    environ = password_file(tmp_path / "pass", "#!/bin/sh\nprintf 'correct horse \\n'\n", 0o700)
+
+    assert passwords.vault_password(environ, passwords.never) == b"correct horse "
+
+
+def test_vault_password_program_that_fails_is_named(tmp_path: Path) -> None:
+    environ = password_file(tmp_path / "pass", "#!/bin/sh\necho no\nexit 3\n", 0o700)
+
+    with pytest.raises(SealError, match="exit code 3"):
+        passwords.vault_password(environ, passwords.never)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  \n"])
+def test_vault_password_empty_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SealError, match="without a password"):
+        passwords.vault_password(password_file(tmp_path / "pass", text), passwords.never)
+
+
+def test_vault_password_missing_file_is_named(tmp_path: Path) -> None:
+    environ = {passwords.PASSWORD_FILE: str(tmp_path / "gone")}
+
+    with pytest.raises(SealError, match="No such file"):
+        passwords.vault_password(environ, passwords.never)
+
+
+def test_vault_password_is_asked_for_where_no_file_is_named() -> None:
+    assert passwords.vault_password({}, Asked("correct horse")) == b"correct horse"
+    assert passwords.vault_password({}, Asked("new one", "new one"), new=True) == b"new one"
+
+
+@pytest.mark.parametrize("answers", [("one", "other"), ("", "")])
+def test_vault_password_new_one_is_typed_twice(answers: tuple[str, str]) -> None:
+    with pytest.raises(SealError, match="two entries that differ"):
+        passwords.vault_password({}, Asked(*answers), new=True)
+
+
+def test_ask_without_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("typed\n"))
+
+    with pytest.raises(NoTerminal, match="no terminal"):
+        passwords.ask("Password")
+    with pytest.raises(NoTerminal) as caught:
+        passwords.vault_password({}, passwords.ask)
+    assert passwords.PASSWORD_FILE in caught.value.needed
