@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fabfile.config.findings import Findings
+from fabfile.config.findings import Findings, conceals
 from fabfile.config.locating import Located, expanded, locate
 from fabfile.config.textfile import decoded
 from fabfile.errors import ConfigError
@@ -37,6 +37,8 @@ class AtRest:
     listed: tuple[Recipient, ...]
     sources: tuple[KeySource, ...] = field(repr=False)
     keyring: Keyring = field(repr=False)
+    #: Where the inventory, which is no secret, gives a secret another value on a host.
+    overridden: tuple[str, ...] = ()
 
 
 def at_rest(environment: str | None, *, root: Path, asking: Ask = passwords.ask) -> AtRest:
@@ -50,6 +52,7 @@ def at_rest(environment: str | None, *, root: Path, asking: Ask = passwords.ask)
             findings.mistakes,
             next_step="correct the lines above and run the same command again",
         )
+    sources = tuple(_sources(found))
     return AtRest(
         environment=found.name,
         file=found.env_file,
@@ -57,9 +60,17 @@ def at_rest(environment: str | None, *, root: Path, asking: Ask = passwords.ask)
         recipients_file=found.recipients_file,
         recipients_shown=findings.name(found.recipients_file),
         listed=listed,
-        sources=tuple(_sources(found)),
-        keyring=Keyring(tuple(_sources(found)), listed, os.environ, asking),
+        sources=sources,
+        keyring=Keyring(sources, listed, os.environ, asking),
+        overridden=tuple(_overridden(found, findings)),
     )
+
+
+def _overridden(found: Located, findings: Findings) -> Iterator[str]:
+    for name, host in found.entry.hosts.items():
+        for key, value in host.env.items():
+            if value and conceals(key, value):
+                yield f"{findings.name(found.file)} environments.{found.name}.hosts.{name}.env.{key}"
 
 
 def keyring(found: Located, *, prompt: bool) -> Keyring:

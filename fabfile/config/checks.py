@@ -19,13 +19,14 @@ FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
 #: What stands in examples where a secret belongs, in whole or in part.
 _PLACEHOLDER = re.compile(
     r"change[-_ ]?(?:me|this|it\b|in[-_])|replace[-_ ]?(?:me|this|with)|place-?holder|super[-_]secret"
-    r"|(?:^|[/:@=])(?:your|insert|enter|example|sample|dummy|todo|fixme)(?:[-_/ ]|$)"
+    r"|(?:^|[/:@=])your[-_/ ]|^(?:insert|enter|example|sample|dummy|todo|fixme)(?:[-_/ ]|$)"
     r"|^(?:secret|password|passwd|default|example|sample|dummy|test|none|null|token|key|x{3,}|\*{3,}|\.{3,}|<.*>)$",
     re.IGNORECASE,
 )
 
 
-_OWN_VALUE = "a secret of your own, for example what `openssl rand -base64 48` prints"
+#: What belongs in the place of a placeholder.
+OWN_VALUE = "a secret of your own, for example what `openssl rand -base64 48` prints"
 
 
 def check_inventory(inventory: Inventory, file: str, whole: bool, findings: Findings) -> None:
@@ -145,10 +146,10 @@ def check_placeholders(every: Iterable[Values], lines: Mapping[str, int], produc
             if not production:
                 findings.warn(f"{values.env_file}: {key} still holds a placeholder; give it a secret of your own")
             elif key in values.overrides:
-                values.add(key, found="a placeholder", expected=_OWN_VALUE)
+                values.add(key, found="a placeholder", expected=OWN_VALUE)
             else:
                 place = f"line {lines[key]}: {key}"
-                findings.add(values.env_file, place, found="a placeholder", expected=_OWN_VALUE)
+                findings.add(values.env_file, place, found="a placeholder", expected=OWN_VALUE)
 
 
 def refuse_tracked(environment: str, file: str, findings: Findings) -> None:

@@ -67,6 +67,11 @@ def conceals(key: str, value: str) -> bool:
     return is_secret(key) or bool(_CREDENTIALS.search(value))
 
 
+def secret_keys(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The names of the keys that hold a secret."""
+    return tuple(key for key, value in values if value and conceals(key, value))
+
+
 def shown(value: object, key: str = "") -> str:
     """A value as a message may quote it: escaped, shortened, and hidden where it is or holds a secret."""
     text = value if isinstance(value, str) else str(value)

@@ -13,7 +13,7 @@ from typing import Any
 from fabfile import model
 from fabfile.config import checks, forms
 from fabfile.config.at_rest import keyring
-from fabfile.config.envfile import EnvFile, read_env
+from fabfile.config.envfile import EnvFile, parse_env, read_env
 from fabfile.config.findings import Findings, secret_values
 from fabfile.config.inventory import EnvironmentEntry, Host
 from fabfile.config.locating import Located, expanded, locate
@@ -23,7 +23,7 @@ from fabfile.config.settings import KEYS
 from fabfile.config.tracking import is_tracked
 from fabfile.config.validation import validate
 from fabfile.config.yamlfile import read_yaml
-from fabfile.errors import ConfigError
+from fabfile.errors import ConfigError, Mistake
 
 _SERVICES_REMEDY = "the file that describes the services"
 
@@ -37,6 +37,18 @@ def load_environment(
     found = locate(environment, root, findings)
     env = read_base(found, findings, prompt=prompt)
     return load_located(found, env, findings, hosts=hosts, tag=tag, strict=strict)
+
+
+def mistakes_with(environment: str, text: str, *, root: Path) -> tuple[Mistake, ...]:
+    """What `load_environment` would refuse if this text were the env file."""
+    findings = Findings(root.resolve())
+    found = locate(environment, root.resolve(), findings)
+    env = parse_env(text, findings.name(found.env_file), findings)
+    try:
+        load_located(found, env, findings, hosts=(), tag="", strict=False)
+    except ConfigError as error:
+        return error.mistakes
+    return ()
 
 
 def read_base(found: Located, findings: Findings, *, prompt: bool) -> EnvFile | None:

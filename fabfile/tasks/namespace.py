@@ -15,6 +15,7 @@ from fabfile.tasks import (
     messages,
     preparing,
     registry,
+    secrets,
     upkeep,
     watching,
 )
@@ -44,5 +45,6 @@ namespace = Collection(
     notify=Collection("notify", messages.notify, messages.try_out),
     monitor=Collection.from_module(watching, name="monitor"),
     registry=Collection.from_module(registry, name="registry"),
+    secrets=Collection.from_module(secrets, name="secrets"),
     lab=Collection.from_module(lab, name="lab"),
 )

@@ -10,7 +10,7 @@ from fabfile.config.access import is_name, read_access
 from fabfile.errors import ConfigError, Mistake, PreflightError
 from fabfile.model import Access, Environment
 from fabfile.model.public_key import PublicKey, read_public_key
-from fabfile.workflows.replacing import replace_file
+from fabfile.workflows.replacing import replace_text
 
 _LONGEST_KEY = 20_000
 
@@ -58,7 +58,7 @@ def granted(environment: Environment, name: str, key: str) -> Change:
     return Change(
         access.with_granted(name, public),
         f"Let {name} ({public.fingerprint}) deploy to {environment.name}",
-        lambda: replace_file(path, public.line(public.comment or name) + "\n"),
+        lambda: replace_text(path, public.line(public.comment or name) + "\n"),
     )
 
 
@@ -84,7 +84,7 @@ def _move(folder: Path, name: str, key: PublicKey) -> None:
     """Remember the key as revoked before its grant goes: killed in between, nobody gets in by accident."""
     path = folder / "revoked" / f"{name}.pub"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    replace_file(path, f"{before}{key.line(key.comment)}\n")
+    replace_text(path, f"{before}{key.line(key.comment)}\n")
     (folder / f"{name}.pub").unlink()
 
 

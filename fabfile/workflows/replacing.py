@@ -1,4 +1,4 @@
-"""Files of this clone that a task writes: whole or not at all. It decides nothing about what is in them."""
+"""Replacing a file of this machine: whole or not at all, and never readable by others meanwhile."""
 
 from __future__ import annotations
 
@@ -8,24 +8,43 @@ from pathlib import Path
 
 from fabfile.errors import ConfigError
 
+#: Of a file with secrets, encrypted or not, and of a file that everybody may read.
+PRIVATE, PUBLIC = 0o600, 0o644
 
-def replace_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Give the file this text by temp and rename; one that is there keeps its mode. Raises ConfigError."""
+
+def replace(path: Path, data: bytes, mode: int) -> None:
+    """Put these bytes in the place of a file, on disk before they are there under its name; a link stays a link.
+
+    The half-written file has the ending of the file itself, so that Git ignores it as it does that one.
+    """
+    real = path.resolve()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, half = tempfile.mkstemp(prefix=".half-", suffix=real.suffix, dir=real.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A link stays one: what it points to is replaced.
-        target = path.resolve()
-        mode = target.stat().st_mode & 0o777 if target.exists() else mode
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(mode)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(half).replace(real)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
+    _sync(real.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """The same for a text that everybody may read; a file that is there keeps its mode. Raises ConfigError."""
+    try:
+        mode = path.stat().st_mode & 0o777 if path.exists() else PUBLIC
+        replace(path, text.encode(errors="surrogateescape"), mode)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}).", next_step="check owner and mode") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,7 +19,7 @@ from fabfile.plans.trust import Judged, Verdict
 from fabfile.remote.scanning import Way, places, scan_all
 from fabfile.report import tell
 from fabfile.workflows import operator
-from fabfile.workflows.replacing import replace_file
+from fabfile.workflows.replacing import replace_text
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _COMPARE = "Compare with what each host says on its console: for f in /etc/ssh/*.pub; do ssh-keygen -lf $f; done"
@@ -129,7 +129,7 @@ class _Run:
             self._tell([_COMPARE])
             hint = "--fingerprint SHA256:… accepts that key alone; --force accepts what was shown, unverified"
             operator.confirm(f"Record the keys of {names} in {self._file}?", force=self._request.force, hint=hint)
-        replace_file(self._file, text)
+        replace_text(self._file, text)
         self._tell([f"Recorded in {self._file}: {names}"])
 
     def end(self, lost: Mapping[str, HostUnreachable]) -> None:

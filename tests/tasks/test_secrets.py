@@ -1,0 +1,61 @@
+"""The tasks on secrets as a person calls them: one after the other in processes of their own, without a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.conftest import team
+from tests.workflows.team import SECRET, Team
+
+__all__ = ["team"]
+
+
+def test_secrets_a_team_goes_from_plain_text_to_a_rotated_file(team: Team) -> None:
+    assert (
+        team.inv("secrets.recipients", "--env", "demo", "--add", f"{team.own_key}.pub", "--add", team.bob.line)[0] == 0
+    )
+    code, out, err = team.inv("secrets.encrypt", "--env", "demo")
+    assert (code, out) == (0, "")
+    assert "git add --force deploy/demo.env" in err
+    code, out, err = team.inv("secrets.decrypt", "--env", "demo")
+    assert (code, SECRET in out, err) == (0, True, "")
+    assert team.inv("secrets.recipients", "--env", "demo", "--remove", "bob@desk")[0] == 0
+    assert team.inv("secrets.check", "--env", "demo")[0] == 1
+    code, out, err = team.inv("secrets.rotate", "--env", "demo")
+    assert (code, out, "JWT_SECRET_KEY" in err, SECRET in err) == (0, "", True, False)
+    assert team.inv("secrets.check", "--env", "demo") == (0, "demo: no secret lies open\n", "")
+    assert team.inv("secrets.decrypt", "--env", "demo", "--in-place")[0] == 0
+    assert SECRET in team.env_file.read_text()
+    assert team.mode == "0600"
+
+
+@pytest.mark.parametrize("task", ["encrypt", "decrypt", "edit", "rotate", "recipients", "check"])
+def test_secrets_unknown_environment_ends_with_two(team: Team, task: str) -> None:
+    code, out, err = team.inv(f"secrets.{task}", "--env", "nowhere")
+
+    assert (code, out) == (2, "")
+    assert "There is no environment 'nowhere'" in err
+
+
+@pytest.mark.parametrize("task", ["encrypt", "decrypt", "edit", "rotate", "recipients"])
+def test_secrets_without_an_environment_end_with_two(team: Team, task: str) -> None:
+    code, _, err = team.inv(f"secrets.{task}")
+
+    assert code == 2
+    assert "No environment was named" in err
+
+
+def test_secrets_locked_key_without_a_terminal_ends_with_two(team: Team, tmp_path: Path) -> None:
+    from tests.sealing.keys import public, ssh_key
+
+    locked = ssh_key(tmp_path / "locked", "carl", passphrase="four words")
+    team.listing(public(locked), team.ann)
+    assert team.inv("secrets.encrypt", "--env", "demo")[0] == 0
+    locked.replace(team.own_key)
+
+    code, out, err = team.inv("secrets.decrypt", "--env", "demo")
+
+    assert (code, out) == (2, "")
+    assert "has a passphrase, and no terminal" in err

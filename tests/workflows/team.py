@@ -1,0 +1,83 @@
+"""A project whose env file a team encrypts: ann, bob and CI, with ann's key on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fabfile.sealing.recipients import Recipient
+from tests.config.project import SHIPPED, Project
+from tests.sealing.keys import age_key, public, ssh_key
+
+SECRET = "correct-horse-battery"
+
+
+class Team:
+    """The project, and the keys of its people."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "project").mkdir()
+        self.project = Project(folder / "project")
+        self.root = self.project.root
+        self.env_file.chmod(0o600)
+        self.home = folder / "home"
+        self.own_key = ssh_key(self.home / ".ssh/id_ed25519", "ann@laptop")
+        self.ann = public(self.own_key)
+        self.bob = public(ssh_key(folder / "bob", "bob@desk"))
+        self.ci_file = folder / "ci.txt"
+        self.ci = age_key(self.ci_file, "CI")
+
+    @property
+    def env_file(self) -> Path:
+        return self.root / "deploy/demo.env"
+
+    @property
+    def recipients_file(self) -> Path:
+        return self.root / "deploy/recipients/demo.txt"
+
+    @property
+    def mode(self) -> str:
+        return f"{self.env_file.stat().st_mode & 0o7777:04o}"
+
+    def listing(self, *recipients: Recipient) -> None:
+        """Write the recipients file."""
+        self.project.write("deploy/recipients/demo.txt", "# team\n" + "".join(f"{one.line}\n" for one in recipients))
+
+    def git(self, *words: str) -> str:
+        """Run git in the project, which becomes a repository with the first call."""
+        if not (self.root / ".git").exists():
+            subprocess.run(["git", "init", "-q", str(self.root)], check=True, timeout=30)
+        settings = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
+        command = ["git", "-C", str(self.root), *settings, *words]
+        return subprocess.run(command, check=True, timeout=30, capture_output=True, text=True).stdout
+
+    def files(self) -> set[str]:
+        """Every file of the project but those of Git."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return {str(path) for path in found if path.parts[0] != ".git"}
+
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """Begin a task on this project in a process of its own, without a terminal."""
+        program = (
+            "import sys; from pathlib import Path; from fabfile.tasks import secrets; "
+            f"secrets.ROOT = Path({str(self.root)!r}); from fabfile import namespace; "
+            "from invoke import Program; Program(namespace=namespace).run(sys.argv)"
+        )
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            cwd=SHIPPED,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def inv(self, *words: str, **environ: str) -> tuple[int, str, str]:
+        """Run a task to its end: exit code, standard output, standard error."""
+        process = self.start(*words, **environ)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err

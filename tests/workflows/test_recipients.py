@@ -1,0 +1,122 @@
+"""Listing, adding and removing those who may open an env file."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.errors import ConfigError, ExitCode
+from fabfile.workflows.recipients import Request, recipients
+from fabfile.workflows.secrets import Request as Asked
+from fabfile.workflows.secrets import encrypt, rotate
+from tests.workflows.team import Team
+
+
+def change(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), comment: str = "") -> ExitCode:
+    return recipients(Request("demo", team.root, add, remove, comment))
+
+
+def refused(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), comment: str = "") -> str:
+    before = team.recipients_file.read_bytes() if team.recipients_file.exists() else None
+    with pytest.raises(ConfigError) as caught:
+        change(team, add=add, remove=remove, comment=comment)
+    assert (team.recipients_file.read_bytes() if team.recipients_file.exists() else None) == before
+    return str(caught.value)
+
+
+def test_recipients_of_a_new_environment_are_nobody(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    assert change(team) is ExitCode.DONE
+    assert capsys.readouterr().out == "deploy/recipients/demo.txt: nobody\ndeploy/demo.env is not encrypted.\n"
+
+
+def test_recipients_are_added_by_file_and_by_key_once(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    change(team, add=(f"{team.own_key}.pub", team.bob.line))
+    change(team, add=(team.ci.key,), comment="CI of the project")
+    change(team, add=(team.ann.key,))
+
+    lines = team.recipients_file.read_text().splitlines()
+    assert lines[0].startswith("# Public keys that deploy/demo.env is encrypted for")
+    assert lines[1:] == [team.ann.line, team.bob.line, f"{team.ci.key} CI of the project"]
+    assert team.recipients_file.stat().st_mode & 0o777 == 0o644
+    shown = capsys.readouterr()
+    assert team.ann.fingerprint in shown.out
+    assert "inv secrets.encrypt --env demo" in shown.err
+
+
+def test_recipients_home_is_understood(team: Team) -> None:
+    change(team, add=("~/.ssh/id_ed25519.pub",))
+
+    assert team.ann.line in team.recipients_file.read_text()
+
+
+@pytest.mark.parametrize("by", ["comment", "fingerprint", "key"])
+def test_recipients_are_removed_by_name(team: Team, by: str) -> None:
+    team.listing(team.ann, team.bob)
+
+    change(team, remove=(getattr(team.bob, by),))
+
+    assert team.recipients_file.read_text() == f"# team\n{team.ann.line}\n"
+
+
+def test_recipients_removed_one_can_read_until_the_file_is_rotated(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
+    team.listing(team.ann, team.bob)
+    encrypt(Asked("demo", team.root))
+
+    change(team, remove=("bob@desk",))
+
+    shown = capsys.readouterr()
+    assert f"SSH key with the hash {team.bob.tag}, which is not listed" in shown.out
+    assert "Next: inv secrets.rotate --env demo" in shown.err
+    rotate(Asked("demo", team.root))
+    capsys.readouterr()
+    change(team)
+    assert "not listed" not in capsys.readouterr().out
+
+
+def test_recipients_last_one_stays(team: Team) -> None:
+    team.listing(team.ann)
+
+    assert "is the last one" in refused(team, remove=("ann@laptop",))
+
+
+@pytest.mark.parametrize("word", ["carl", "", "SHA256:nothing"])
+def test_recipients_unknown_one_cannot_be_removed(team: Team, word: str) -> None:
+    team.listing(team.ann, team.bob)
+
+    assert "of: ann@laptop, bob@desk" in refused(team, remove=(word,))
+
+
+def test_recipients_two_of_one_name_are_not_guessed(team: Team) -> None:
+    team.project.write("deploy/recipients/demo.txt", f"{team.ann.key} ann\n{team.bob.key} ann\n")
+
+    assert "more than one key" in refused(team, remove=("ann",))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("", "no key"),
+        ("hello", "no public key"),
+        ("/nothing/there.pub", "no public key"),
+        ("AGE-SECRET-KEY-1ABC", "a private key"),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA ann", "cannot use"),
+        ("ecdsa-sha2-nistp256 AAAA", "age cannot encrypt for"),
+        ("age1" + "q" * 58, "cannot use"),
+        ("gpg ABCD", "no public key"),
+    ],
+)
+def test_recipients_what_is_no_public_key_is_refused(team: Team, word: str, said: str) -> None:
+    assert said in refused(team, add=(word,))
+
+
+def test_recipients_private_key_by_mistake_is_refused_without_showing_it(team: Team) -> None:
+    said = refused(team, add=(str(team.own_key),))
+
+    assert "a private key" in said
+    assert team.own_key.read_text().splitlines()[1] not in said
+
+
+def test_recipients_comment_needs_one_key_and_one_line(team: Team) -> None:
+    assert "needs one --add" in refused(team, comment="ann")
+    assert "one line" in refused(team, add=(team.ann.key,), comment="ann\nage1")

@@ -1,0 +1,202 @@
+"""Looking for secrets that lie open, and repairing modes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile.errors import ConfigError, ExitCode
+from fabfile.workflows.secret_check import check
+from fabfile.workflows.secrets import Request, encrypt
+from tests.workflows.team import SECRET, Team
+
+
+def looked(
+    team: Team, capsys: pytest.CaptureFixture[str], environment: str | None = "demo", *, repair: bool = False
+) -> tuple[ExitCode, str]:
+    code = check(environment, root=team.root, repair=repair)
+    shown = capsys.readouterr().out
+    assert SECRET not in shown
+    return code, shown
+
+
+@pytest.mark.parametrize("environment", ["demo", None])
+def test_check_good_files_have_no_finding(
+    team: Team, capsys: pytest.CaptureFixture[str], environment: str | None
+) -> None:
+    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no secret lies open\n")
+    team.listing(team.ann, team.ci)
+    encrypt(Request("demo", team.root))
+    capsys.readouterr()
+    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no secret lies open\n")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
+def test_check_private_modes_are_well(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
+    team.env_file.chmod(mode)
+
+    assert looked(team, capsys)[0] is ExitCode.DONE
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o604, 0o755])
+def test_check_open_modes_are_found_and_repaired(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
+    team.env_file.chmod(mode)
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert f"its mode is {mode:04o}" in said
+    assert "chmod 600 deploy/demo.env, or --repair" in said
+    assert team.mode == f"{mode:04o}"
+    code, said = looked(team, capsys, repair=True)
+    assert (code, team.mode) == (ExitCode.DONE, "0600")
+    assert f"its mode was {mode:04o} and is 0600 now" in said
+
+
+def test_check_encrypted_file_may_be_read_by_all_and_its_key_may_not(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
+    team.listing(team.ann)
+    encrypt(Request("demo", team.root))
+    capsys.readouterr()
+    team.env_file.chmod(0o644)
+    team.own_key.chmod(0o640)
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert said.startswith("~/.ssh/id_ed25519\n  FOUND    its mode is 0640")
+    assert looked(team, capsys, repair=True)[0] is ExitCode.DONE
+    assert team.own_key.stat().st_mode & 0o777 == 0o600
+    assert team.mode == "0644"
+
+
+def test_check_password_file_that_others_read_is_found(
+    team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = team.folder / "password"
+    password.write_text("correct horse")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(password))
+    encrypt(Request("demo", team.root, form="ansible-vault"))
+    capsys.readouterr()
+    password.chmod(0o644)
+
+    assert f"{password}\n  FOUND    its mode is 0644" in looked(team, capsys)[1]
+
+
+def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert "plain text that Git tracks" in said
+    assert "inv secrets.encrypt --env demo" in said
+
+
+def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.project.env({"JWT_SECRET_KEY": "changeme"})
+    team.env_file.chmod(0o600)
+    expected = "line 9: JWT_SECRET_KEY holds a placeholder"
+
+    assert expected in looked(team, capsys)[1]
+    team.listing(team.ann)
+    encrypt(Request("demo", team.root))
+    capsys.readouterr()
+    code, said = looked(team, capsys)
+    assert code is ExitCode.FAILED
+    assert expected in said
+    assert "changeme" not in said
+
+
+def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.listing(team.ann, team.bob)
+    encrypt(Request("demo", team.root))
+    team.listing(team.ann, team.ci)
+    capsys.readouterr()
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert f"hash {team.bob.tag}, which is not listed" in said
+    assert "the file is for 0 age keys, and 1 are listed" in said
+    assert "inv secrets.rotate --env demo" in said
+
+
+def test_check_file_that_no_key_opens_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.listing(team.bob)
+    encrypt(Request("demo", team.root, force=True))
+    capsys.readouterr()
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert "it cannot be read here: an age file for bob@desk" in said
+
+
+@pytest.mark.parametrize("keep", [30, 300])
+def test_check_damaged_file_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str], keep: int) -> None:
+    team.listing(team.ann)
+    encrypt(Request("demo", team.root))
+    capsys.readouterr()
+    team.env_file.write_bytes(team.env_file.read_bytes()[: 20 + keep])
+
+    assert looked(team, capsys)[0] is ExitCode.FAILED
+
+
+def test_check_line_that_is_no_setting_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.project.env(extra="hello world\n")
+    team.env_file.chmod(0o600)
+
+    assert "line 10: text that is not a setting" in looked(team, capsys)[1]
+
+
+@pytest.mark.parametrize("name", ["demo.env~", "demo.env.bak", ".demo.env.swp"])
+def test_check_copy_in_plain_text_is_found(team: Team, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    team.project.write(f"deploy/{name}", team.env_file.read_bytes())
+    team.project.write("deploy/demo.env.example", "APP_NAME=x\n")
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert f"rm deploy/{name}" in said
+    assert "1 finding" in said
+
+
+def test_check_secret_in_the_inventory_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: hunter2222}")
+
+    code, said = looked(team, capsys)
+
+    assert code is ExitCode.FAILED
+    assert "hosts.yaml environments.demo.hosts.web1.env.JWT_SECRET_KEY is a secret" in said
+    assert "hunter2222" not in said
+
+
+def test_check_environment_without_a_file_here_is_left_out_unless_named(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
+    team.project.edit("hosts.yaml", "environments:\n", "environments:\n  other:\n    hosts: {box: {}}\n")
+
+    assert looked(team, capsys, None) == (ExitCode.DONE, "demo: no secret lies open\n")
+    with pytest.raises(ConfigError, match=r"deploy/other\.env cannot be read"):
+        check("other", root=team.root)
+    with pytest.raises(ConfigError, match="There is no environment 'nowhere'"):
+        check("nowhere", root=team.root)
+
+
+def test_check_file_that_cannot_be_repaired_stays_a_finding(
+    team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team.env_file.chmod(0o644)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", denied)
+
+    code, said = looked(team, capsys, repair=True)
+
+    assert code is ExitCode.FAILED
+    assert "cannot be repaired: Operation not permitted" in said

@@ -1,0 +1,412 @@
+"""Encrypting, decrypting and rotating an env file, with real keys."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fabfile import config
+from fabfile.config.findings import Findings
+from fabfile.config.locating import locate
+from fabfile.errors import ConfigError, ExitCode
+from fabfile.sealing.forms import Form, recognise
+from fabfile.workflows.secrets import Request, decrypt, encrypt, rotate
+from tests.sealing.pgp import Pgp
+from tests.workflows.team import SECRET, Team
+
+FORMS = ["age", "ansible-vault", "gpg"]
+
+
+@pytest.fixture
+def password_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = team.folder / "vault-password"
+    path.write_text("correct horse\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(path))
+    return path
+
+
+def request(team: Team, **asked: object) -> Request:
+    return Request("demo", team.root, **asked)  # type: ignore[arg-type]
+
+
+def refused(work: object, asked: Request) -> str:
+    assert callable(work)
+    with pytest.raises(ConfigError) as caught:
+        work(asked)
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def encrypted(team: Team, form: str, pgp: Pgp | None = None) -> bytes:
+    """The env file in one of the forms; what comes back is the plaintext before."""
+    before = team.env_file.read_bytes()
+    key = f"gpg {pgp.fingerprints()[0]} Ann\n" if pgp else ""
+    team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\n{team.ci.line}\n{key}")
+    assert encrypt(request(team, form=form)) is ExitCode.DONE
+    return before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_encrypt_every_task_reads_the_file_as_it_is(
+    team: Team, pgp: Pgp, password_file: Path, capfdbinary: pytest.CaptureFixture[bytes], form: str
+) -> None:
+    before = encrypted(team, form, pgp)
+
+    assert recognise(team.env_file.read_bytes()) is Form(form)
+    assert SECRET.encode() not in team.env_file.read_bytes()
+    assert team.mode == "0600"
+    assert SECRET in team.project.load().secrets
+    assert config.explain("demo", root=team.root).environment.name == "demo"
+    assert decrypt(request(team)) is ExitCode.DONE
+    out, err = capfdbinary.readouterr()
+    assert out == before
+    assert SECRET.encode() not in err
+    assert team.files() == {"hosts.yaml", "deploy/services.yaml", "deploy/demo.env", "deploy/recipients/demo.txt"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_load_mistake_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, password_file: Path, form: str) -> None:
+    team.project.env(extra="BACKEND_PORT=no\nSMTP_PORT=25\n\nSMTP_PORT=26\n")
+    encrypted_text = team.env_file.read_text().replace("SMTP_PORT=26\n", "")
+    team.env_file.write_text(encrypted_text)
+    encrypted(team, form, pgp)
+
+    (mistake,) = team.project.mistakes()
+
+    assert (mistake.file, mistake.path, mistake.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
+    source = [
+        one.source
+        for one in config.explain("demo", root=_without_mistake(team)).keys[0][1]
+        if one.name == "JWT_SECRET_KEY"
+    ]
+    assert source == ["deploy/demo.env line 9"]
+
+
+def _without_mistake(team: Team) -> Path:
+    """The same project, in which hosts.yaml corrects the port."""
+    team.project.edit("hosts.yaml", "roles: [web], groups", "env: {BACKEND_PORT: 8080}, roles: [web], groups")
+    team.project.edit("hosts.yaml", "192.0.2.12, roles", "192.0.2.12, env: {BACKEND_PORT: 8080}, roles")
+    return team.root
+
+
+def test_load_file_that_is_cut_off_is_refused_with_its_name(team: Team) -> None:
+    encrypted(team, "age")
+    team.env_file.write_bytes(team.env_file.read_bytes()[:300])
+
+    error = team.project.refused()
+
+    assert error.exit_code is ExitCode.USAGE
+    assert "deploy/demo.env: found an age file" in str(error)
+    assert "cut off" in str(error)
+
+
+def test_load_without_a_key_names_the_recipients_and_what_to_do(team: Team) -> None:
+    encrypted(team, "age")
+    team.own_key.unlink()
+
+    said = str(team.project.refused())
+
+    assert "ann@laptop, an age key" in said
+    assert "ROLLING_AGE_KEY" in said
+    assert "inv secrets.recipients --add KEY" in said
+
+
+def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -> None:
+    encrypted(team, "ansible-vault")
+    password_file.write_text("another\n")
+
+    assert "this password does not open" in str(team.project.refused())
+
+
+@pytest.mark.parametrize("where", ["text", "file", "age_identity", "identity_file"])
+def test_load_key_comes_from_each_of_its_places(team: Team, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    encrypted(team, "age")
+    elsewhere = team.own_key.rename(team.folder / "moved")
+    if where == "text":
+        monkeypatch.setenv("ROLLING_AGE_KEY", team.ci_file.read_text().strip())
+    elif where == "file":
+        monkeypatch.setenv("ROLLING_AGE_KEY_FILE", str(team.ci_file))
+    else:
+        team.project.edit("hosts.yaml", "    hosts:\n", f"    {where}: {elsewhere}\n    hosts:\n")
+
+    assert SECRET in team.project.load().secrets
+
+
+def test_load_of_neighbours_asks_nobody(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    encrypted(team, "age")
+    monkeypatch.setenv("HOME", str(team.folder))
+
+    with pytest.raises(ConfigError):
+        config.load("demo", root=team.root, prompt=False)
+
+
+def test_encrypt_twice_is_refused(team: Team) -> None:
+    encrypted(team, "age")
+
+    assert "encrypted already, by age" in refused(encrypt, request(team))
+    assert "encrypted already, by age" in refused(encrypt, request(team, form="age"))
+
+
+def test_encrypt_goes_from_one_form_to_another(team: Team, password_file: Path) -> None:
+    before = encrypted(team, "age")
+
+    assert encrypt(request(team, form="ansible-vault")) is ExitCode.DONE
+
+    assert recognise(team.env_file.read_bytes()) is Form.VAULT
+    assert decrypt(request(team, in_place=True)) is ExitCode.DONE
+    assert team.env_file.read_bytes() == before
+
+
+def test_encrypt_for_nobody_is_refused(team: Team) -> None:
+    before = team.env_file.read_bytes()
+
+    assert "inv secrets.recipients --env demo --add" in refused(encrypt, request(team))
+    assert team.env_file.read_bytes() == before
+
+
+def test_encrypt_unknown_form_is_refused(team: Team) -> None:
+    assert "one of age, ansible-vault, gpg" in refused(encrypt, request(team, form="pgp"))
+
+
+def test_encrypt_what_is_no_env_file_is_refused(team: Team) -> None:
+    team.listing(team.ann)
+    team.project.env(extra=f"{SECRET} without a key\n")
+
+    assert "line 10" in refused(encrypt, request(team))
+
+
+def test_encrypt_for_others_alone_is_refused_unless_forced(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    before = team.env_file.read_bytes()
+    team.listing(team.bob)
+
+    assert "cannot be opened here" in refused(encrypt, request(team))
+    assert team.env_file.read_bytes() == before
+    assert encrypt(request(team, force=True)) is ExitCode.DONE
+    assert "not proved" in capsys.readouterr().err
+    assert recognise(team.env_file.read_bytes()) is Form.AGE
+
+
+def test_encrypt_unwritable_folder_leaves_the_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = team.env_file.read_bytes()
+    team.listing(team.ann)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(OSError, match="No space"):
+        encrypt(request(team))
+    assert team.env_file.read_bytes() == before
+    assert not list((team.root / "deploy").glob(".half-*"))
+
+
+def test_encrypt_link_stays_a_link(team: Team) -> None:
+    team.listing(team.ann)
+    elsewhere = team.env_file.rename(team.folder / "values.env")
+    team.env_file.symlink_to(elsewhere)
+
+    encrypt(request(team))
+
+    assert team.env_file.is_symlink()
+    assert recognise(elsewhere.read_bytes()) is Form.AGE
+
+
+def test_encrypt_tracked_plaintext_says_which_values_to_change(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.listing(team.ann)
+    team.git("add", "--force", "deploy/demo.env")
+
+    assert encrypt(request(team)) is ExitCode.DONE
+
+    assert "new values:\n  JWT_SECRET_KEY\n" in capsys.readouterr().err
+    assert team.project.load().name == "demo"
+
+
+def test_decrypt_on_a_terminal_needs_force(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    encrypted(team, "age")
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(shown))
+
+    assert "| less" in refused(decrypt, request(team))
+    assert shown.getvalue() == b""
+    assert decrypt(request(team, force=True)) is ExitCode.DONE
+    assert SECRET.encode() in shown.getvalue()
+
+
+def test_decrypt_in_place_of_a_tracked_file_is_refused(team: Team) -> None:
+    encrypted(team, "age")
+    team.git("add", "--force", "deploy/demo.env")
+
+    assert "the next commit would hold the plain text" in refused(decrypt, request(team, in_place=True))
+    assert recognise(team.env_file.read_bytes()) is Form.AGE
+
+
+@pytest.mark.parametrize("work", [decrypt, rotate])
+def test_plain_file_is_refused_where_an_encrypted_one_is_needed(team: Team, work: object) -> None:
+    assert "is not encrypted" in refused(work, request(team))
+
+
+@pytest.mark.parametrize("work", [encrypt, decrypt, rotate])
+def test_missing_file_and_unknown_environment_are_refused(team: Team, work: object) -> None:
+    team.env_file.unlink()
+
+    assert "cannot be read: No such file" in refused(work, request(team))
+    assert "There is no environment" in refused(work, Request("nowhere", team.root))
+
+
+def test_rotate_after_removing_somebody_says_what_they_still_know(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
+    team.listing(team.ann, team.bob)
+    encrypt(request(team))
+    team.listing(team.ann, team.ci)
+    capsys.readouterr()
+
+    assert rotate(request(team)) is ExitCode.DONE
+
+    said = capsys.readouterr().err
+    assert "now:    ann@laptop, an age key" in said
+    assert "still knows these values" in said
+    assert said.endswith("  JWT_SECRET_KEY\n")
+    assert SECRET not in said
+    team.own_key.unlink()
+    team.own_key.write_bytes((team.folder / "bob").read_bytes())
+    assert "no key of theirs here" in refused(decrypt, request(team))
+
+
+def test_rotate_damaged_recipients_file_is_refused(team: Team) -> None:
+    encrypted(team, "age")
+    before = team.env_file.read_bytes()
+    team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\nhello\n")
+
+    assert "deploy/recipients/demo.txt: line 2" in refused(rotate, request(team))
+    assert team.env_file.read_bytes() == before
+
+
+def test_rotate_vault_gets_its_new_password(team: Team, password_file: Path) -> None:
+    encrypted(team, "ansible-vault")
+    new = team.folder / "new-password"
+    new.write_text("battery staple\n")
+
+    assert "--new-password-file" in refused(rotate, request(team))
+    assert rotate(request(team, new_password_file=str(new))) is ExitCode.DONE
+    assert "this password does not open" in refused(decrypt, request(team))
+    password_file.write_bytes(new.read_bytes())
+    assert team.project.load().name == "demo"
+
+
+def test_rotate_gpg_is_for_those_listed_now(team: Team, pgp: Pgp, capsys: pytest.CaptureFixture[str]) -> None:
+    encrypted(team, "gpg", pgp)
+    stranger = pgp.stranger("Bob <bob@example.org>")
+    with team.recipients_file.open("a") as file:
+        file.write(f"gpg {stranger} Bob\n")
+    capsys.readouterr()
+
+    assert rotate(request(team)) is ExitCode.DONE
+
+    said = capsys.readouterr().err
+    assert "now:    Ann, Bob" in said
+    assert "Bob is listed, and the file is not for that key" in said
+
+
+def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+
+    (mistake,) = team.project.mistakes()
+
+    assert mistake.found == "secrets in plain text in a file that Git tracks"
+    assert "inv secrets.encrypt --env demo" in mistake.expected
+    team.git("rm", "--quiet", "--cached", "deploy/demo.env")
+    assert team.project.load().name == "demo"
+
+
+def test_load_tracked_plaintext_is_seen_from_a_git_hook_too(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+    monkeypatch.setenv("GIT_DIR", ".git")
+
+    assert "Git tracks" in str(team.project.refused())
+
+
+def test_load_tracked_example_and_untracked_file_are_fine(team: Team) -> None:
+    team.project.write("deploy/demo.env.example", team.env_file.read_text())
+    team.git("add", "deploy/demo.env.example")
+
+    assert team.project.load().name == "demo"
+
+
+def test_load_without_git_tracks_nothing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+    monkeypatch.setenv("PATH", str(team.folder))
+
+    assert team.project.load().name == "demo"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "your-super-secret-jwt-key",
+        "change-me-to-a-long-random-text",
+        "changeme",
+        "CHANGE_ME",
+        "example-secret",
+        "replace-with-your-key",
+        "passwd",
+        "<secret>",
+        "xxxxxxxx",
+        "todo",
+    ],
+)
+def test_load_placeholder_in_production_is_refused_with_its_line(team: Team, value: str) -> None:
+    team.project.env({"ENVIRONMENT": "production", "JWT_SECRET_KEY": value})
+
+    (mistake,) = team.project.mistakes()
+
+    assert (mistake.file, mistake.path) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
+    assert value not in str(mistake)
+
+
+@pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "DATABASE_URL", "REDIS_URL"])
+def test_load_placeholder_inside_an_address_is_refused_in_production(team: Team, key: str) -> None:
+    value = {
+        "SLACK_WEBHOOK": "https://hooks.slack.com/services/YOUR/WEBHOOK/URL",
+        "DATABASE_URL": "postgresql://app:changeme@db/app",
+        "REDIS_URL": "redis://:change-me@cache:6379",
+    }[key]
+    team.project.env({"ENVIRONMENT": "production", key: value})
+
+    assert [mistake.path for mistake in team.project.mistakes()] == [f"line 10: {key}"]
+
+
+def test_load_placeholder_of_one_host_is_refused_where_it_stands(team: Team) -> None:
+    team.project.env({"ENVIRONMENT": "production"})
+    team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: changeme}")
+
+    (mistake,) = team.project.mistakes()
+
+    assert (mistake.file, mistake.path) == ("hosts.yaml", "environments.demo.hosts.web1.env.JWT_SECRET_KEY")
+
+
+def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
+    team.project.env({"JWT_SECRET_KEY": "changeme"})
+    assert "placeholder" in team.project.load().warnings[0]
+    good = {"JWT_SECRET_KEY": "q8Yourexample+secret/tokenA==", "WEBHOOK_URL": "https://ci.corp/sample-app/test/x"}
+    team.project.env({"ENVIRONMENT": "production", **good})
+    assert team.project.load().warnings == ()
+
+
+def test_located_files_follow_the_inventory(team: Team) -> None:
+    team.project.edit("hosts.yaml", "    hosts:\n", "    recipients_file: people.txt\n    hosts:\n")
+
+    found = locate("demo", team.root, Findings(team.root))
+
+    assert found.recipients_file == team.root / "people.txt"
