@@ -29,6 +29,7 @@ wanted_packages() {
     find_python >/dev/null || echo python3-venv
     command -v git >/dev/null || echo git
     command -v ssh >/dev/null || echo openssh-client
+    command -v gpg >/dev/null || echo gnupg
     cat lab/packages.txt
 }
 

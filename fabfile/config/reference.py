@@ -36,7 +36,7 @@ This page is written by `python -m fabfile.config.reference > docs/settings.md`.
 |---|---|
 | `hosts.yaml` | which environments there are, their hosts, and how a run treats them |
 | `deploy/services.yaml` | what runs: the services in upgrade order |
-| `deploy/ENVIRONMENT.env` | the values, secrets included; not committed |
+| `deploy/ENVIRONMENT.env` | the values, secrets included; never committed in plain text |
 """
 
 _ENV_FILE = """\
@@ -49,6 +49,10 @@ nothing uses is a warning, and a mistake with `--strict`. Durations take units (
 
 - **Secrets.** Values of keys whose names say so (SECRET, PASSWORD, TOKEN, WEBHOOK, KEY, DATABASE_URL) and of
   addresses that hold a password are hidden wherever the suite prints. Paths of key files are not secrets.
+- **At rest.** The file may be encrypted by age, ansible-vault or gpg; every task reads it as it is. Plain text
+  that Git tracks is a mistake.
+- **Placeholders.** A secret that holds what examples hold (`change-me…`, `your-super-secret…`) is a mistake in
+  production and a warning elsewhere.
 - **Tag.** `--tag` wins over everything; then the tag or the `@sha256:` digest in the image's own key; then
   APP_VERSION. A container that receives APP_VERSION gets the tag that was asked for.
 - **Containers.** A container receives the keys that its service lists, with values of one line.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +47,7 @@ def _binary(data: bytes) -> bytes:
     body = b"".join(line.strip() for line in lines if not line.startswith(b"-----"))
     try:
         decoded = base64.b64decode(body, validate=True)
-    except binascii.Error:
+    except ValueError:
         decoded = b""
     if not decoded.startswith(AGE_BINARY):
         raise SealError("an age file whose armor is damaged or cut off", _WHOLE)

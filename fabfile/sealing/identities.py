@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +127,7 @@ def _tag(source: KeySource, text: bytes) -> str:
     beside = source.path.with_name(f"{source.path.name}.pub") if source.path else None
     try:
         return ssh_tag(base64.b64decode(beside.read_bytes().split()[1])) if beside else ""
-    except (OSError, IndexError, binascii.Error):
+    except (OSError, IndexError, ValueError):
         return ""
 
 
@@ -137,7 +136,7 @@ def _openssh_fields(text: bytes) -> tuple[bytes, bytes] | None:
     match = re.search(rb"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END", text, re.DOTALL)
     try:
         blob = base64.b64decode(b"".join(match[1].split())) if match else b""
-    except binascii.Error:
+    except ValueError:
         return None
     rest = blob.removeprefix(b"openssh-key-v1\0")
     if rest == blob:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -76,7 +75,7 @@ def recipient(line: str) -> Recipient | None:
 def _of_ssh(words: Sequence[str]) -> Recipient | None:
     try:
         blob = base64.b64decode(words[1], validate=True)
-    except (IndexError, binascii.Error):
+    except (IndexError, ValueError):
         return None
     kind = words[0].encode()
     if not blob.startswith(len(kind).to_bytes(4, "big") + kind):

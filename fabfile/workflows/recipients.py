@@ -33,7 +33,8 @@ class Request:
 def recipients(request: Request) -> ExitCode:
     """List who may open the env file, after adding and removing. Raises ConfigError, and then nothing is changed."""
     place = at_rest(request.environment, root=request.root)
-    text = place.recipients_file.read_text(encoding="utf-8-sig") if place.recipients_file.exists() else ""
+    # As bytes: the lines of others keep their ends.
+    text = place.recipients_file.read_bytes().decode() if place.recipients_file.exists() else ""
     changed = _removed(_added(text, request, place), request, place)
     if changed != text:
         replace(place.recipients_file, changed.encode(), PUBLIC)

@@ -37,6 +37,7 @@ def test_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path) -> None:
         ("hello", "no public key"),
         ("ssh-ed25519", "no public key"),
         ("ssh-ed25519 not-base64!", "no public key"),
+        ("ssh-ed25519 ÄÄÄÄ", "no public key"),
         ("ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQAB", "no public key"),
         ("ecdsa-sha2-nistp256 AAAA", "age cannot encrypt for"),
         ("sk-ssh-ed25519@openssh.com AAAA", "age cannot encrypt for"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sealing.keys import public, ssh_key
 from tests.workflows.conftest import team
 from tests.workflows.team import SECRET, Team
 
@@ -47,9 +48,21 @@ def test_secrets_without_an_environment_end_with_two(team: Team, task: str) -> N
     assert "No environment was named" in err
 
 
-def test_secrets_locked_key_without_a_terminal_ends_with_two(team: Team, tmp_path: Path) -> None:
-    from tests.sealing.keys import public, ssh_key
+@pytest.mark.parametrize(("answer", "code"), [("four words", 0), ("wrong", 2)])
+def test_secrets_locked_key_is_asked_for_at_a_terminal(team: Team, tmp_path: Path, answer: str, code: int) -> None:
+    locked = ssh_key(tmp_path / "locked", "carl", passphrase="four words")
+    team.listing(public(locked), team.ann)
+    assert team.inv("secrets.encrypt", "--env", "demo")[0] == 0
+    locked.replace(team.own_key)
 
+    ended, out, shown = team.typed(answer, "secrets.decrypt", "--env", "demo")
+
+    assert shown.startswith("Passphrase of ~/.ssh/id_ed25519: ")
+    assert answer not in shown
+    assert (ended, SECRET in out) == (code, code == 0)
+
+
+def test_secrets_locked_key_without_a_terminal_ends_with_two(team: Team, tmp_path: Path) -> None:
     locked = ssh_key(tmp_path / "locked", "carl", passphrase="four words")
     team.listing(public(locked), team.ann)
     assert team.inv("secrets.encrypt", "--env", "demo")[0] == 0

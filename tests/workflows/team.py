@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -61,13 +63,8 @@ class Team:
 
     def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
         """Begin a task on this project in a process of its own, without a terminal."""
-        program = (
-            "import sys; from pathlib import Path; from fabfile.tasks import secrets; "
-            f"secrets.ROOT = Path({str(self.root)!r}); from fabfile import namespace; "
-            "from invoke import Program; Program(namespace=namespace).run(sys.argv)"
-        )
         return subprocess.Popen(
-            [sys.executable, "-c", program, *words],
+            [sys.executable, "-c", self._program(), *words],
             cwd=SHIPPED,
             env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,
@@ -75,6 +72,36 @@ class Team:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def _program(self) -> str:
+        return (
+            "import sys; from pathlib import Path; from fabfile.tasks import secrets; "
+            f"secrets.ROOT = Path({str(self.root)!r}); from fabfile import namespace; "
+            "from invoke import Program; Program(namespace=namespace).run(sys.argv)"
+        )
+
+    def typed(self, answer: str, *words: str) -> tuple[int, str, str]:
+        """Run a task with a person at a terminal who gives every question this answer: exit code, output, terminal."""
+        ours, theirs = pty.openpty()
+        out = self.folder / "stdout"
+        with out.open("wb") as stdout:
+            process = subprocess.Popen(
+                [sys.executable, "-c", self._program(), *words],
+                cwd=SHIPPED,
+                stdin=theirs,
+                stdout=stdout,
+                stderr=theirs,
+                start_new_session=True,
+            )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux says when the other end is closed
+            while piece := os.read(ours, 4096):
+                shown += piece
+                if shown.endswith(b": "):
+                    os.write(ours, f"{answer}\n".encode())
+        os.close(ours)
+        return process.wait(30), out.read_text(), shown.decode()
 
     def inv(self, *words: str, **environ: str) -> tuple[int, str, str]:
         """Run a task to its end: exit code, standard output, standard error."""

@@ -1,0 +1,105 @@
+"""Plain text that Git tracks, and placeholders: what no task works with."""
+
+from __future__ import annotations
+
+import pytest
+
+from fabfile.config.findings import Findings
+from fabfile.config.locating import locate
+from tests.workflows.conftest import team
+from tests.workflows.team import Team
+
+__all__ = ["team"]
+
+
+def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+
+    (mistake,) = team.project.mistakes()
+
+    assert mistake.found == "secrets in plain text in a file that Git tracks"
+    assert "inv secrets.encrypt --env demo" in mistake.expected
+    team.git("rm", "--quiet", "--cached", "deploy/demo.env")
+    assert team.project.load().name == "demo"
+
+
+def test_load_tracked_plaintext_is_seen_from_a_git_hook_too(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+    monkeypatch.setenv("GIT_DIR", ".git")
+
+    assert "Git tracks" in str(team.project.refused())
+
+
+def test_load_tracked_example_and_untracked_file_are_fine(team: Team) -> None:
+    team.project.write("deploy/demo.env.example", team.env_file.read_text())
+    team.git("add", "deploy/demo.env.example")
+
+    assert team.project.load().name == "demo"
+
+
+def test_load_without_git_tracks_nothing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+    monkeypatch.setenv("PATH", str(team.folder))
+
+    assert team.project.load().name == "demo"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "your-super-secret-jwt-key",
+        "change-me-to-a-long-random-text",
+        "changeme",
+        "CHANGE_ME",
+        "example-secret",
+        "replace-with-your-key",
+        "passwd",
+        "<secret>",
+        "xxxxxxxx",
+        "todo",
+    ],
+)
+def test_load_placeholder_in_production_is_refused_with_its_line(team: Team, value: str) -> None:
+    team.project.env({"ENVIRONMENT": "production", "JWT_SECRET_KEY": value})
+
+    (mistake,) = team.project.mistakes()
+
+    assert (mistake.file, mistake.path) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
+    assert value not in str(mistake)
+
+
+@pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "DATABASE_URL", "REDIS_URL"])
+def test_load_placeholder_inside_an_address_is_refused_in_production(team: Team, key: str) -> None:
+    value = {
+        "SLACK_WEBHOOK": "https://hooks.slack.com/services/YOUR/WEBHOOK/URL",
+        "DATABASE_URL": "postgresql://app:changeme@db/app",
+        "REDIS_URL": "redis://:change-me@cache:6379",
+    }[key]
+    team.project.env({"ENVIRONMENT": "production", key: value})
+
+    assert [mistake.path for mistake in team.project.mistakes()] == [f"line 10: {key}"]
+
+
+def test_load_placeholder_of_one_host_is_refused_where_it_stands(team: Team) -> None:
+    team.project.env({"ENVIRONMENT": "production"})
+    team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: changeme}")
+
+    (mistake,) = team.project.mistakes()
+
+    assert (mistake.file, mistake.path) == ("hosts.yaml", "environments.demo.hosts.web1.env.JWT_SECRET_KEY")
+
+
+def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
+    team.project.env({"JWT_SECRET_KEY": "changeme"})
+    assert "placeholder" in team.project.load().warnings[0]
+    good = {"JWT_SECRET_KEY": "q8Yourexample+secret/tokenA==", "WEBHOOK_URL": "https://ci.corp/sample-app/test/x"}
+    team.project.env({"ENVIRONMENT": "production", **good})
+    assert team.project.load().warnings == ()
+
+
+def test_located_files_follow_the_inventory(team: Team) -> None:
+    team.project.edit("hosts.yaml", "    hosts:\n", "    recipients_file: people.txt\n    hosts:\n")
+
+    found = locate("demo", team.root, Findings(team.root))
+
+    assert found.recipients_file == team.root / "people.txt"
