@@ -7,7 +7,7 @@ passes on to the port on which certbot answers.
 from __future__ import annotations
 
 from fabfile.commands.item import Item, file
-from fabfile.commands.nginx import ACME_PORT, site_helper
+from fabfile.commands.nginx import ACME_PORT, site_file, site_helper
 from fabfile.commands.shell import Script, quote, script, words
 from fabfile.commands.system import install, possible
 from fabfile.model import Application, Certificate, Preparation, Tls
@@ -105,8 +105,11 @@ def after_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
         "install certbot",
         possible=possible("certbot"),
     )
+    # A site of before goes on without one until a deploy has let the authority's question through.
+    closed = f"! grep -q '/.well-known/acme-challenge/' {quote(site_file(app.name))}"
     same = f"cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
-    test = f"{same} && {_fits(app.tls)} && {_is_of(app, app.tls)} && grep -qsF {quote(hook)} {quote(f'/etc/letsencrypt/renewal/{app.name}.conf')}"
+    renewal = f"grep -qsF {quote(hook)} {quote(f'/etc/letsencrypt/renewal/{app.name}.conf')}"
+    test = f"{closed} || {{ {same} && {_fits(app.tls)} && {_is_of(app, app.tls)} && {renewal}; }}"
     title = f"a certificate for {app.domain} by certbot, renewed by its timer"
     program = file(
         "certificate hook", f"what puts a renewed certificate in place ({hook})", hook, _hook(app, app.tls), "755"

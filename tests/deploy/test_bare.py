@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -216,6 +217,47 @@ def test_bare_host_with_a_certificate_that_cannot_be_is_refused(
     code, output = bare.run("setup")
     assert (code, said in output, "nothing was touched" in output) == (3, True, True), output
     pair(host)
+    assert bare.run("setup.check")[0] == 0
+
+
+PEBBLE = """
+DEBIAN_FRONTEND=noninteractive apt-get -qq update && apt-get -qq -y --no-install-recommends install pebble </dev/null
+mkdir -p /root/pebble && cd /root/pebble
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \\
+  -keyout key.pem -out cert.pem 2>/dev/null
+cp cert.pem /usr/local/share/ca-certificates/authority.crt && update-ca-certificates >/dev/null 2>&1
+cat > config.json <<'JSON'
+{"pebble": {"listenAddress": "127.0.0.1:14000", "managementListenAddress": "127.0.0.1:15000",
+ "certificate": "/root/pebble/cert.pem", "privateKey": "/root/pebble/key.pem", "httpPort": 80, "tlsPort": 443,
+ "ocspResponderURL": "", "externalAccountBindingRequired": false}}
+JSON
+grep -q app.lab.test /etc/hosts || echo '127.0.0.1 app.lab.test' >> /etc/hosts
+systemd-run --quiet --unit pebble --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_WFE_NONCEREJECT=0 \\
+  pebble -config /root/pebble/config.json
+"""
+
+
+def issuer(host: Host) -> tuple[str, int]:
+    """Who signed the certificate that visitors get, and its serial number."""
+    served = x509.load_pem_x509_certificate(ssl.get_server_certificate((host.address, 443)).encode())
+    return served.issuer.rfc4514_string(), served.serial_number
+
+
+def test_bare_host_gets_a_certificate_of_an_authority_and_renews_it(bare: Site, host: Host) -> None:
+    bare.edit_env(**SECURE)
+    change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
+    host.sh(PEBBLE, timeout=300)
+    prepared(bare)
+    assert bare.deploy("v1")[0] == 0
+    prepared(bare)
+    signed, serial = issuer(host)
+    assert "Pebble" in signed
+    code, output = bare.run("setup")
+    assert (code, "Nothing to do" in output) == (0, True), output
+    host.sh("certbot renew --quiet --force-renewal --no-random-sleep-on-renew", timeout=120)
+    wait_until(lambda: issuer(host)[1] != serial, "the renewed certificate")
+    assert "Pebble" in issuer(host)[0]
+    assert host.sh("systemctl is-enabled certbot.timer").stdout.strip() == "enabled"
     assert bare.run("setup.check")[0] == 0
 
 
