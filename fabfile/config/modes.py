@@ -5,8 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-#: What a file with secrets may allow at the most: its owner writes, its group reads.
-WIDEST = 0o640
+#: What a file with secrets may allow at the most: its owner anything, its group to read. A key is for its owner alone.
+WIDEST, OWNER_ALONE = 0o740, 0o700
 
 
 def too_open(path: Path, widest: int = WIDEST) -> str:
@@ -15,4 +15,4 @@ def too_open(path: Path, widest: int = WIDEST) -> str:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
         return ""
-    return f"{mode:04o}" if mode & ~widest else ""
+    return f"{mode:04o}" if mode & 0o777 & ~widest else ""

@@ -77,5 +77,5 @@ class Keyring:
 
 _MISSING_KEY = (
     "the private key of one of them: name it with age_identity in hosts.yaml, ROLLING_AGE_KEY_FILE or ROLLING_AGE_KEY; "
-    "or let one of them add yours: inv secrets.recipients --add KEY, then inv secrets.rotate"
+    "or let one of them add yours: inv secrets.recipients --env ENV --add KEY, then inv secrets.rotate --env ENV"
 )

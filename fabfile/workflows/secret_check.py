@@ -11,7 +11,7 @@ from fabfile import config
 from fabfile.config import checks
 from fabfile.config.at_rest import AtRest, at_rest
 from fabfile.config.envfile import EnvFile
-from fabfile.config.modes import WIDEST, too_open
+from fabfile.config.modes import OWNER_ALONE, WIDEST, too_open
 from fabfile.config.tracking import is_tracked
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.model import Diagnosis, Level
@@ -94,7 +94,7 @@ def _keys(place: AtRest, form: Form | None, repair: bool) -> Iterator[Diagnosis]
     """The files that open what is encrypted: nobody else may read them."""
     if form is Form.AGE:
         for path in dict.fromkeys(source.path for source in place.sources if source.path):
-            yield from _mode(path, shown_path(path), PRIVATE, repair)
+            yield from _mode(path, shown_path(path), OWNER_ALONE, repair)
     named = os.environ.get(PASSWORD_FILE, "")
     if form is Form.VAULT and named:
         path = Path(named).expanduser()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fabfile import config
+from fabfile.config.modes import OWNER_ALONE, too_open
 from fabfile.model import Diagnosis, Environment, Level
 from fabfile.workflows import operator
 
@@ -66,9 +67,9 @@ def _installed(name: str) -> str:
 def _keys(environment: Environment) -> Iterator[Diagnosis]:
     files = {target.identity_file for target in environment.targets if target.identity_file}
     for file in sorted(files):
-        mode = Path(file).stat().st_mode & 0o777
-        if mode & 0o077:
-            what = f"{file}: its mode is {mode:04o}, so others on this machine can read the key"
+        mode = too_open(Path(file), OWNER_ALONE)
+        if mode:
+            what = f"{file}: its mode is {mode}, so others on this machine can read the key"
             yield Diagnosis(HERE, Level.WARNING, what, f"chmod 600 {file}")
     own = list((Path.home() / ".ssh").glob("id_*")) if (Path.home() / ".ssh").is_dir() else []
     if not files and not own and not os.environ.get("SSH_AUTH_SOCK"):

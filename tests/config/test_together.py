@@ -9,6 +9,7 @@ import pytest
 from fabfile import config
 from fabfile.config.together import unknown_hosts
 from fabfile.errors import Mistake
+from fabfile.sealing import vault
 from tests.config.project import ENV, Project
 
 BOTH = """\
@@ -61,6 +62,25 @@ def test_clashes_what_both_claim_is_a_mistake(changes: dict[str, str], found: st
 
     assert any(mistake.found.startswith(found) for mistake in mistakes), mistakes
     assert mistakes[0].file == "demo and other"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_warnings_env_file_that_its_group_may_read_has_none(project: Project, mode: int) -> None:
+    (project.root / "deploy/demo.env").chmod(mode)
+
+    assert not any("its mode is" in warning for warning in config.local_warnings(project.load(), project.root))
+
+
+def test_warnings_encrypted_env_file_may_be_read_by_all(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("correct horse")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    file = project.root / "deploy/demo.env"
+    file.write_bytes(vault.encrypt(file.read_bytes(), b"correct horse"))
+    file.chmod(0o644)
+
+    assert not any("its mode is" in warning for warning in config.local_warnings(project.load(), project.root))
 
 
 def test_warnings_env_file_that_others_can_read(project: Project) -> None:

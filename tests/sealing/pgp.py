@@ -14,11 +14,11 @@ class Pgp:
         self.home = home
         self.homes = [home]
 
-    def key(self, who: str, home: Path | None = None) -> str:
-        """A new key without a passphrase, that can encrypt; what comes back is its fingerprint."""
-        self.run("--passphrase", "", "--quick-gen-key", who, "rsa2048", "sign", "never", home=home)
+    def key(self, who: str, home: Path | None = None, *, passphrase: str = "") -> str:
+        """A new key that can encrypt; what comes back is its fingerprint."""
+        self.run("--passphrase", passphrase, "--quick-gen-key", who, "rsa2048", "sign", "never", home=home)
         fingerprint = self.fingerprints(home)[-1]
-        self.run("--passphrase", "", "--quick-add-key", fingerprint, "rsa2048", "encr", "never", home=home)
+        self.run("--passphrase", passphrase, "--quick-add-key", fingerprint, "rsa2048", "encr", "never", home=home)
         return fingerprint
 
     def stranger(self, who: str) -> str:

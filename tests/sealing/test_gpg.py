@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,25 @@ def test_encrypt_for_a_key_that_the_keyring_has_not_is_refused(pgp: Pgp) -> None
         gpg.encrypt(TEXT, ["A" * 40], armored=True)
 
     assert "gpg --import" in caught.value.needed
+
+
+def test_decrypt_key_with_a_passphrase_is_asked_for_by_the_agent(pgp: Pgp, tmp_path: Path) -> None:
+    pinentry = tmp_path / "pinentry"
+    # What a pinentry says to its agent. Source: GnuPG's pinentry manual, "Pinentry's Assuan Protocol".
+    pinentry.write_text(
+        "#!/bin/sh\necho OK\nwhile read -r line; do\n"
+        'case "$line" in GETPIN*) echo "D four words"; echo OK;; BYE*) echo OK; exit;; *) echo OK;; esac\ndone\n'
+    )
+    pinentry.chmod(0o700)
+    locked = pgp.key("Carl <carl@example.org>", passphrase="four words")
+    (pgp.home / "gpg-agent.conf").write_text(f"pinentry-program {pinentry}\n")
+    subprocess.run(["gpgconf", "--homedir", str(pgp.home), "--kill", "all"], check=True, timeout=30)
+
+    assert gpg.decrypt(gpg.encrypt(TEXT, [locked], armored=True)) == TEXT
+    pinentry.write_text("#!/bin/sh\necho OK\nwhile read -r line; do echo 'ERR 83886179 canceled'; done\n")
+    subprocess.run(["gpgconf", "--homedir", str(pgp.home), "--kill", "all"], check=True, timeout=30)
+    with pytest.raises(SealError):
+        gpg.decrypt(gpg.encrypt(TEXT, [locked], armored=True))
 
 
 def test_decrypt_without_the_program_says_what_to_install(

@@ -32,7 +32,7 @@ def test_check_good_files_have_no_finding(
     assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no secret lies open\n")
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o700])
 def test_check_private_modes_are_well(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
     team.env_file.chmod(mode)
 

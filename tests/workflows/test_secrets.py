@@ -111,7 +111,7 @@ def test_load_without_a_key_names_the_recipients_and_what_to_do(team: Team) -> N
 
     assert "ann@laptop, an age key" in said
     assert "ROLLING_AGE_KEY" in said
-    assert "inv secrets.recipients --add KEY" in said
+    assert "inv secrets.recipients --env ENV --add KEY" in said
 
 
 def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -> None:

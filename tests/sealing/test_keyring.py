@@ -1,0 +1,57 @@
+"""What holds for every text and every damage, in every form that needs no program."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyrage import x25519
+
+from fabfile.sealing import age, vault
+from fabfile.sealing.forms import SealError
+from fabfile.sealing.identities import KeySource
+from fabfile.sealing.keyring import Keyring
+from fabfile.sealing.passwords import never
+from fabfile.sealing.recipients import Recipient
+from tests.sealing.keys import TEXT
+
+
+@cache
+def identity() -> x25519.Identity:
+    return x25519.Identity.generate()
+
+
+def keys() -> Keyring:
+    source = KeySource("ROLLING_AGE_KEY", text=str(identity()).encode())
+    return Keyring([source], (), {}, never).with_password(b"correct horse")
+
+
+def written(text: bytes, form: str) -> bytes:
+    if form == "vault":
+        return vault.encrypt(text, b"correct horse")
+    return age.encrypt(text, [Recipient(str(identity().to_public()))], armored=form == "armored")
+
+
+#: Behind what tells the form.
+_HEADER = len(b"-----BEGIN AGE ENCRYPTED FILE-----")
+FORMS = st.sampled_from(["vault", "armored", "binary"])
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=2000), FORMS)
+def test_open_any_text_comes_back_byte_for_byte(text: bytes, form: str) -> None:
+    assert keys().open(written(text, form)) == text
+
+
+@settings(max_examples=500)
+@given(FORMS, st.integers(0, 10_000), st.integers(0, 40), st.binary(max_size=20))
+def test_open_any_damage_is_refused_or_harmless(form: str, at: int, gone: int, new: bytes) -> None:
+    whole = written(TEXT, form)
+    at = _HEADER + at % (len(whole) - _HEADER)
+    damaged = whole[:at] + new + whole[at + gone :]
+
+    # Harmless is what puts in or takes out blanks, or cuts nothing but the last line end.
+    with suppress(SealError):
+        assert keys().open(damaged) == TEXT
