@@ -58,18 +58,19 @@ def holders(wanted: Wanted, seen: Seen) -> tuple[Holder, ...]:
 
 
 def _holder(wanted: Wanted, entry: Entry, path: str, *, managed: bool) -> Holder:
-    names = {key.blob: name for name, key in wanted.access.granted}
-    name = names.get(entry.blob) or wanted.access.names.get(entry.key.fingerprint, "")
+    granted = {key.blob: name for name, key in wanted.access.granted}
+    former = {key.blob: name for name, key in wanted.access.revoked}
     own = managed and entry.block == wanted.block
-    if entry.blob in wanted.access.revoked_blobs and entry.blob not in names:
-        standing = Standing.REVOKED
-    elif entry.blob in names:
+    if entry.blob in granted:
         standing = Standing.GRANTED
+    elif entry.blob in former:
+        standing = Standing.REVOKED
     elif own:
         standing = Standing.REMOVED
     else:
         standing = Standing.ELSEWHERE if entry.block else Standing.UNMANAGED
-    return Holder(name or entry.key.comment, entry.key, standing, path, "" if own else entry.block, entry.options)
+    name = granted.get(entry.blob) or former.get(entry.blob) or entry.key.comment
+    return Holder(name, entry.key, standing, path, "" if own else entry.block, entry.options)
 
 
 def is_wrong(wanted: Wanted, seen: Seen) -> bool:

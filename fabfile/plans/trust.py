@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from fabfile.config.known_hosts import Record, host_name, recorded, rewritten, usable
+from fabfile.model.known_hosts import Record, host_name, rewritten, usable
 from fabfile.model.public_key import PublicKey
 
 
@@ -36,12 +36,11 @@ class Judged:
         return host_name(self.address, self.port)
 
 
-def judge(name: str, address: str, port: int, keys: tuple[PublicKey, ...], files: Sequence[str]) -> Judged:
+def judge(name: str, address: str, port: int, keys: tuple[PublicKey, ...], records: tuple[Record, ...]) -> Judged:
     """What to think of the keys that a machine offers.
 
     A key of the kind on record that differs is a change, and so is a machine that has none of those kinds any more.
     """
-    records = recorded(address, port, files)
     offered = {key.blob for key in keys}
     if any(record.revoked and record.key.blob in offered for record in records):
         return Judged(name, address, port, keys, records, Verdict.REVOKED)

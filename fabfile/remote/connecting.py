@@ -14,9 +14,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fabfile.config.known_hosts import SSH_PORT, host_name, recorded, usable
+from fabfile.config.known_hosts import recorded
 from fabfile.errors import HostUnreachable
 from fabfile.model import Target
+from fabfile.model.known_hosts import SSH_PORT, host_name, usable
 from fabfile.model.public_key import read_public_key
 
 if TYPE_CHECKING:

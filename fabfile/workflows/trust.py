@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile import config
+from fabfile.config.known_hosts import recorded
 from fabfile.errors import ConfigError, ExitCode, HostUnreachable, Mistake, PreflightError
 from fabfile.model import Environment
 from fabfile.plans import trust as planning
@@ -101,7 +102,7 @@ class _Run:
         """Look at the machines, refuse or ask, record; those that were not reached. Raises PreflightError."""
         found = scan_all(ways, self._environment.rollout.parallel)
         judged = [
-            planning.judge(self._name(place), *place, keys, self._files)
+            planning.judge(self._name(place), *place, keys, recorded(*place, self._files))
             for place, keys in found.items()
             if not isinstance(keys, HostUnreachable)
         ]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config.known_hosts import is_known, recorded, rewritten, usable
+from fabfile.config.known_hosts import is_known, recorded
+from fabfile.model.known_hosts import rewritten, usable
 from fabfile.model.public_key import PublicKey
 
 KEY = "ssh-ed25519 AAAA"

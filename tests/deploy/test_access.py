@@ -235,6 +235,17 @@ def test_sync_link_of_the_deploy_user_leads_nowhere_as_root(team: Team) -> None:
     assert code in (0, 6)
 
 
+def test_sync_directory_of_roots_becomes_the_deploy_users(team: Team) -> None:
+    host = team.hosts[0]
+    host.sh(f"mkdir -p /home/deploy/.ssh; echo '# by hand' > {FILE}; chown -R root: /home/deploy/.ssh")
+
+    team.grant("alice")
+
+    assert team.gets_in("alice", host)
+    assert host.sh(f"stat -c '%U %a' {FILE} /home/deploy/.ssh").stdout.split() == ["deploy", "600", "deploy", "700"]
+    assert team.keys(host).startswith("# by hand\n")
+
+
 def test_password_login_is_off_for_the_deploy_user_whatever_the_host_allows(team: Team) -> None:
     team.public("nobody")
     host = team.hosts[0]

@@ -83,7 +83,7 @@ def test_plan_exclusive_takes_the_foreign_key_away() -> None:
 def test_plan_revoked_key_outside_of_the_block_goes() -> None:
     plan = planning.plan_access(WANTED, seen(f"{ed25519(3)} x\n{GOOD}"))
 
-    assert plan.notes == (f"- eve (revoked) {key(3).fingerprint} (revoked)",)
+    assert plan.notes == (f"- eve {key(3).fingerprint} (revoked)",)
 
 
 def test_unsettled_revoked_key_in_what_is_not_ours_is_told() -> None:

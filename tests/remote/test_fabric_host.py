@@ -13,7 +13,7 @@ import pytest
 
 from fabfile.commands.shell import Script
 from fabfile.errors import ConnectionDropped, HostUnreachable, RollingError
-from fabfile.remote.connecting import load_key
+from fabfile.remote.connecting import load_key, offered_keys
 from tests.commands.running import Signal
 from tests.remote.sshd import Sshd, free_port
 
@@ -256,3 +256,17 @@ def test_load_key_is_read_once(sshd: Sshd) -> None:
     path = str(sshd.directory / "user")
 
     assert load_key(path) is load_key(path)
+
+
+def test_offered_keys_are_the_named_one_or_those_of_the_home_directory(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = offered_keys(str(sshd.directory / "user"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519.pub").write_text((sshd.directory / "user.pub").read_text())
+    (tmp_path / ".ssh/id_broken.pub").write_text("nonsense")
+
+    assert offered_keys("") == named
+    assert len(named) == 1
