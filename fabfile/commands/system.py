@@ -132,16 +132,24 @@ mv -f .ssh/authorized_keys.new .ssh/authorized_keys"""
 
 
 def linger(name: str) -> Item:
-    """Source: loginctl(1): without linger a user's processes end some time after the last logout."""
+    """Source: loginctl(1): without linger a user's processes end some time after the last logout.
+
+    It only asks for the user's manager; on a busy host that start may fail, and nobody would try again. Where the bus
+    came with a package just now, a manager that runs already has not heard of it.
+    """
     apply = f"""\
 loginctl enable-linger {quote(name)}
-# Where the bus came with a package just now, a manager that runs already has not heard of it.
-systemctl start "user@$(id -u {quote(name)}).service" || :
+manager=user@$(id -u {quote(name)}).service
+systemctl start "$manager" || :
 {as_user(name, "systemctl --user daemon-reload && systemctl --user start dbus.socket")} >/dev/null 2>&1 || :
 tries=0
 until [ -S "/run/user/$(id -u {quote(name)})/bus" ]; do
   tries=$((tries + 1))
-  if [ "$tries" -ge 600 ]; then echo "the user manager of {name} did not come up"; exit 1; fi
+  if [ "$tries" -ge 600 ]; then
+    echo "the user manager of {name} did not come up"
+    systemctl status --no-pager --lines 5 "$manager" || :
+    exit 1
+  fi
   sleep 0.1
 done"""
     test = f'test -e {quote("/var/lib/systemd/linger/" + name)} && test -S "/run/user/$(id -u {quote(name)})/bus"'
