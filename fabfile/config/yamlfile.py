@@ -20,8 +20,19 @@ class _DuplicateKey(yaml.MarkedYAMLError):
     """A key that stands twice in one mapping."""
 
 
+class _Unusable(yaml.MarkedYAMLError):
+    """A text that cannot be written anywhere."""
+
+
 class _Loader(yaml.BaseLoader):
-    """PyYAML's loader without types, which refuses duplicate and unusable keys."""
+    """PyYAML's loader without types, which refuses duplicate and unusable keys, and what is no text."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        """Read a text. Raises _Unusable for half of a character, as `"\\ud800"` is: no file and no host takes it."""
+        text = str(super().construct_scalar(node))
+        if re.search(r"[\ud800-\udfff]", text):
+            raise _Unusable(None, None, "a character that is none", node.start_mark)
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping whose keys are distinct texts. Raises _DuplicateKey."""
@@ -66,5 +77,7 @@ def _report(error: yaml.YAMLError | RecursionError, file: str, findings: Finding
     found = getattr(error, "problem", None) or "text that is not YAML"
     if isinstance(error, _DuplicateKey):
         findings.add(file, place, found=found, expected="each key once, as plain text")
+    elif isinstance(error, _Unusable):
+        findings.add(file, place, found=found, expected="Unicode text")
     else:
         findings.add(file, place, found=f"text that is not YAML ({found})", expected="valid YAML")
