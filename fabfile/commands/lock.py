@@ -20,7 +20,8 @@ LOST_STATUS = 41
 BUSY_STATUS = 44
 #: How the token of a lock begins that a person took by hand, with no run behind it.
 MANUAL = "manual-"
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\uffff]")
+#: What breaks a line for some reader, turns its direction, or is no character.
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
 
 
 def _fields(lock: Lock) -> str:
@@ -131,7 +132,7 @@ def stage_runs(text: str) -> bool:
 
 def parse(text: str) -> Lock | None:
     """Read the lines of `lock/held`; None when they name no holder."""
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
     if not found.get("token"):
         return None
     return Lock(
