@@ -57,7 +57,7 @@ def write_file(path: str, content: str, *, mode: str = "0600", secret: bool = Fa
 
     The content travels as base64 inside the script: nothing in it can be read as shell text.
     """
-    encoded = base64.b64encode(content.encode()).decode()
+    encoded = base64.b64encode(content.encode(errors="surrogateescape")).decode()
     target = quote(path)
     temporary = quote(f"{path}.new")
     text = (

@@ -139,7 +139,9 @@ class FabricHost:
         try:
             channel.settimeout(_POLL_SECONDS)
             call = "main 3<&0 </dev/null; exit" if hold else "main </dev/null"
-            _send(channel, f"main() {{\n{script.text}\n}}\n{call}\n".encode(), self._connect_seconds)
+            # An argument may hold bytes that are no text: they go as they came.
+            program = f"main() {{\n{script.text}\n}}\n{call}\n".encode(errors="surrogateescape")
+            _send(channel, program, self._connect_seconds)
             if not hold:
                 channel.shutdown_write()
             deadline = time.monotonic() + timeout_seconds

@@ -26,7 +26,7 @@ class LocalHost:
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
         """Run the script; raises ConnectionDropped when it outlives its time, Cancelled when it was given up."""
-        program: bytes | None = f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode()
+        program: bytes | None = f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode(errors="surrogateescape")
         deadline = time.monotonic() + timeout_seconds
         with subprocess.Popen(
             ["sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
