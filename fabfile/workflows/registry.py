@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fabfile import config
 from fabfile.commands import registry
-from fabfile.errors import ConfigError, ExitCode, HostUnreachable, PreflightError
+from fabfile.config import forms
+from fabfile.errors import ConfigError, ExitCode, HostUnreachable, Mistake, PreflightError
 from fabfile.model import Environment, Login
 from fabfile.remote import observe
 from fabfile.remote.host import Host
@@ -37,6 +38,7 @@ def logout(environment: str | None, *, root: Path, hosts: tuple[str, ...], regis
     name = registry_name or _of_env_file(wanted).registry
     if not name:
         raise ConfigError("no registry is named.", next_step="--registry NAME, or REGISTRY in the env file")
+    _check("--registry", name, forms.REGISTRY)
 
     def leave(host: Host) -> str:
         answer = host.run(registry.logout(name), timeout_seconds=registry.LOGIN_SECONDS)
@@ -80,8 +82,8 @@ def _of_env_file(environment: Environment) -> Login:
     return found[0] if found else Login("", "", "")
 
 
-def _asked(environment: Environment, registry_name: str, username: str) -> Login:
-    """The login that is meant. Raises ConfigError when it is not whole."""
+def _named(environment: Environment, registry_name: str, username: str) -> Login:
+    """The login that is meant, by its names. Raises ConfigError when it is not whole, or a name could be an option."""
     known = _of_env_file(environment)
     asked = replace(known, registry=registry_name or known.registry, username=username or known.username)
     if not asked.registry or not asked.username:
@@ -90,6 +92,23 @@ def _asked(environment: Environment, registry_name: str, username: str) -> Login
             next_step="--registry NAME --username NAME, or REGISTRY, REGISTRY_USERNAME and REGISTRY_PASSWORD "
             "in the env file",
         )
+    _check("--registry", asked.registry, forms.REGISTRY)
+    _check("--username", asked.username, forms.TEXT)
+    return asked
+
+
+def _check(option: str, name: str, form: forms.Form[str]) -> None:
+    """Refuse a name without its form. Raises ConfigError."""
+    try:
+        form(name)
+    except ValueError as error:
+        mistake = Mistake("command line", option, repr(name), str(error))
+        raise ConfigError("The command line has a mistake; nothing was contacted.", [mistake]) from error
+
+
+def _asked(environment: Environment, registry_name: str, username: str) -> Login:
+    """The login that is meant, with its password. Raises ConfigError when it is not whole."""
+    known, asked = _of_env_file(environment), _named(environment, registry_name, username)
     if (asked.registry, asked.username) == (known.registry, known.username) and known.password:
         return asked
     if sys.stdin.isatty():
