@@ -211,12 +211,14 @@ USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-
 JUMP = Form("[user@]host[:port], or none", _jump)
 SERVER = Form("an IP address or a host name", _server)
 REGISTRY = matching(
-    "a registry: host name or address, with a port where it has one", r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
+    "a registry: host name or address, with a port where it has one", r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
 )
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
-URL_PATH = matching("a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+/?)*")
+URL_PATH = matching(
+    "a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
+)
 LOCAL_FILE = matching("the path of a file here (~/ is the home directory)", r"(?!~[^/])[^\x00-\x1f\x7f]+")
 SYSCTL_NAME = matching("the name of a kernel setting such as vm.swappiness", r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+")
 SYSCTL_VALUE = matching("whole numbers", r"[0-9]{1,19}(?: [0-9]{1,19}){0,3}")
