@@ -250,7 +250,7 @@ def _seconds(stamp: str) -> float:
     return whole.timestamp() + float(fraction or 0)
 
 
-_AGO = re.compile(r"(\d{1,6})(s|m|h|d)")
+_AGO = re.compile(r"([0-9]{1,6})(s|m|h|d)")
 _UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

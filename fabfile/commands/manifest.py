@@ -18,7 +18,7 @@ from fabfile.model import Application, Backup, BackupFile, BackupKind, Verdict
 FILES = ("configuration.tar.gz", "database.db", "database.pgdump", "rows", "uploads.sums")
 DATABASE_FILES = {"sqlite": ("database.db", "rows"), "postgres": ("database.pgdump",), "": ()}
 _FORMAT = 1
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-z]{6}")
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}")
 _MARK = "@@"
 
 
@@ -42,7 +42,7 @@ def parse(app: Application, text: str) -> tuple[int, tuple[Backup, ...]]:
     """The host's clock and its backups, oldest first, from what `look` printed. Raises ValueError when it is cut short."""
     clock, section = "", ""
     found: list[tuple[str, list[str], list[str]]] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith(_MARK):
             section, _, name = line.removeprefix(_MARK).partition(" ")
             if section == "backup":

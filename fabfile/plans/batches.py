@@ -10,7 +10,7 @@ def size(batch: str, hosts: int) -> int:
     """How many hosts `N` or `P%` makes of a fleet; at least one, a share is rounded up. Raises ValueError."""
     text = batch.strip()
     number = text.removesuffix("%")
-    if not number.isdigit() or int(number) == 0:
+    if not (number.isascii() and number.isdigit()) or int(number) == 0:
         raise ValueError(f"{batch!r} is neither a number of hosts nor a percentage above 0")
     return max(1, math.ceil(hosts * int(number) / 100)) if text.endswith("%") else int(number)
 

@@ -23,7 +23,7 @@ from fabfile.workflows.fleet import Fleet, opened
 
 LOOK_SECONDS = 30.0
 LONGEST_LEASE_SECONDS = 7 * 86_400
-_LENGTH = re.compile(r"(\d{1,6})(m|h|d)")
+_LENGTH = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
