@@ -1,0 +1,155 @@
+"""Every script and text that follows from an environment, and where a value of it has to be found again."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email import policy
+from email.parser import BytesParser
+
+from fabfile import render
+from fabfile.commands import registry, watchdog
+from fabfile.commands.form import typed
+from fabfile.model import Application, Environment
+from fabfile.notify import mail, text
+from fabfile.watchdog import keeping
+from tests import test_generated_scripts as generated
+from tests.injection.shell import Ran, Shell
+from tests.injection.texts import Directive, directives
+from tests.notify.notices import notice
+
+_PARTS = (
+    generated.of_a_stage,
+    generated.of_looking,
+    generated.of_logs,
+    generated.of_backups,
+    generated.of_upkeep,
+    generated.of_retention,
+    generated.of_watching,
+    generated.of_setup,
+)
+
+
+def resolved(environment: Environment) -> Application:
+    """The application of the first host, its images with digests."""
+    app = environment.targets[0].application
+    pinned = (replace(one, image=one.image.with_digest(f"sha256:{'a' * 64}")) for one in app.services)
+    return replace(app, services=tuple(pinned))
+
+
+def scripts(environment: Environment) -> Iterator[str]:
+    """Every script for the first host, found in each of the states in its turn."""
+    app = resolved(environment)
+    states = list(generated.host_states().values())
+    for found in (states[len(app.domain) % len(states)],):
+        yield from (script.text for _, script in generated.of_a_deploy(app, found))
+        yield from (script.text for _, script in generated.of_a_rollback(app, found))
+    for part in _PARTS:
+        yield from (script.text for _, script in part(app))
+    files = watchdog.Files(b"PK", _settings(environment), render.watchdog_unit(app))
+    yield watchdog.install(app, files).text
+    if app.login:
+        yield registry.login(app.login, ask_again=True).text
+        yield registry.logout(app.login.registry).text
+
+
+def _settings(environment: Environment) -> str:
+    target = environment.targets[0]
+    app = target.application
+    return keeping.dump(
+        keeping.Settings(
+            app.name, target.name, environment.name, app.watch, environment.rollout, app.thresholds, app.channels
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an environment under a shell: the calls and files, and the texts for other programs."""
+
+    environment: Environment
+    app: Application
+    ran: Ran
+    site: list[Directive]
+    units: tuple[str, ...]
+
+    def file(self, end: str) -> bytes:
+        """The one file whose path ends so."""
+        (found,) = {content for name, content in self.ran.files.items() if name.endswith(end)}
+        return found
+
+    def where(self, place: str, value: str) -> bool:
+        """Whether a value is, byte for byte, where it has to be. See ARRIVES."""
+        raw = value.encode()
+        path = (value.rstrip("/") or "/").encode() if value.startswith("/") else raw
+        match place:
+            case "shell":
+                return path in self.ran.words
+            case "tag":
+                return raw in self.ran.words or self.app.services[0].image.tag != value
+            case "directory":
+                return posixpath.dirname(value).encode() in self.ran.words
+            case "site" | "site of https":
+                arguments = {argument for one in self.site for argument in one.arguments}
+                return value in arguments or (place != "site" and self.app.tls is None)
+            case "container":
+                return raw in self.ran.words
+            case "login":
+                return self.ran.files.get("password") == raw
+            case "timer":
+                wanted = [f"OnCalendar={one}" for one in self.app.backup_calendar]
+                return wanted == [row for row in self.units[2].split("\n") if row.startswith("OnCalendar=")]
+            case "watchdog":
+                return value in _values(json.loads(self.file("watchdog/settings.json"))) and self._channels_are_whole()
+            case "mail":
+                return self._mail_is_whole()
+        return place in {"list", "nowhere"}
+
+    def _channels_are_whole(self) -> bool:
+        """Whether the program on the host reads what was configured."""
+        found: keeping.Settings = typed(keeping.Settings, json.loads(self.file("watchdog/settings.json")))
+        return found.channels == self.app.channels
+
+    def _mail_is_whole(self) -> bool:
+        """Whether a mail's reader sees the configured sender and recipients, and no header more than ours."""
+        wanted = self.app.channels.mail
+        if wanted is None:
+            return True
+        message = notice(text="x")
+        told = text.compose(message, "en", render.notice_template)
+        raw = mail.message(message, told, wanted, render.notice_template).as_bytes()
+        read = BytesParser(policy=policy.default).parsebytes(raw)
+        known = {"From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted"}
+        known |= {"List-Id", "MIME-Version", "Content-Type"}
+        people = [(one.display_name, one.addr_spec) for one in read["To"].addresses]
+        asked = [mail._address(one) for one in wanted.recipients]
+        return (
+            set(read.keys()) <= known
+            and people == [(one.display_name, one.addr_spec) for one in asked]
+            and [one.addr_spec for one in read["From"].addresses] == [mail._address(wanted.sender).addr_spec]
+        )
+
+
+def _values(found: object) -> Iterator[object]:
+    if isinstance(found, dict):
+        for value in found.values():
+            yield from _values(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from _values(value)
+    else:
+        yield found
+
+
+def carried_out(environment: Environment, shell: Shell, *, status: int = 0) -> Outcome:
+    """Run every script of an environment, and read every text."""
+    app = resolved(environment)
+    return Outcome(
+        environment,
+        app,
+        shell.run(scripts(environment), status=status),
+        directives(render.nginx_site(app)),
+        (render.boot_unit(app), *render.backup_units(app), render.watchdog_unit(app)),
+    )

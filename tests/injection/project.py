@@ -1,0 +1,307 @@
+"""A whole project whose every value may be spoiled: what is refused is put right, what is left is what was accepted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from fabfile import config
+from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Rollout
+from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
+from fabfile.config.settings import Settings
+from fabfile.errors import ConfigError
+from fabfile.model import Environment
+
+#: Good values of every setting: a new one needs its own here, and in ARRIVES where it stays a text.
+SEEDS: dict[str, tuple[str, ...]] = {
+    "APP_NAME": ("shop", "my-shop2"),
+    "APP_VERSION": ("2.0.1", "v1_a"),
+    "ENVIRONMENT": ("staging", "Test_1"),
+    "DOMAIN_NAME": ("shop.example.org", "a.b"),
+    "PROTOCOL": ("http", "https"),
+    "NGINX_PORT": ("80", "8088"),
+    "HTTPS_PORT": ("443", "8443"),
+    "SSL_CERT_PATH": ("/srv/tls/cert.pem", "/srv/tls/żółć@1.pem"),
+    "SSL_KEY_PATH": ("/srv/tls/key.pem",),
+    "SSL_CHAIN_PATH": ("/srv/tls/chain.pem",),
+    "REGISTRY": ("registry.test:5000", "docker.io"),
+    "REGISTRY_USERNAME": ("robot", "it's me"),
+    "REGISTRY_PASSWORD": ("pass word'1", "-p$x"),
+    "DATABASE_PATH": ("/srv/shop/data/shop.db", "/srv/a+b/c=d.db"),
+    "DATABASE_BACKUP_PATH": ("/srv/shop/backups", "/srv/b@ckups/"),
+    "UPLOADS_PATH": ("/srv/shop/uploads",),
+    "UPLOADS_BACKUP_PATH": ("/srv/shop/upload-backups",),
+    "CONFIG_PATH": ("/srv/shop/config",),
+    "MAX_UPLOAD_SIZE": ("100MB", "1.5GiB"),
+    "DATABASE_URL": ("", "postgresql://ark:pa%27ss@db.test:5432/ark?sslmode=require", "sqlite:////srv/x.db"),
+    "JWT_SECRET_KEY": ("correct horse 'battery'", "$(x)"),
+    "ADMIN_EMAIL": ("ann@example.org", "o'neil+x@example.org"),
+    "CLOUDFLARE_ACCESS_AUD": ("abc123",),
+    "CLOUDFLARE_ACCESS_CERT_URL": ("https://example.org/certs?a=1&b='2'",),
+    "MAX_CONCURRENT_UPLOADS": ("10",),
+    "MAX_CONCURRENT_EXPORTS": ("5",),
+    "WORKER_PROCESSES": ("auto", "4"),
+    "WORKER_CONNECTIONS": ("1024",),
+    "ENABLE_CACHE": ("true", "no"),
+    "CACHE_TTL": ("3600", "1h"),
+    "REDIS_URL": ("redis://:se'cret@cache.test:6379/0",),
+    "ENABLE_METRICS": ("false",),
+    "METRICS_PORT": ("9090",),
+    "ENABLE_DEBUG": ("false",),
+    "ENABLE_PROFILING": ("false",),
+    "MAINTENANCE_MODE": ("false", "true"),
+    "LOG_LEVEL": ("info", "WARN"),
+    "LOG_FILE": ("/srv/shop/logs/app.log",),
+    "ACCESS_LOG": ("/srv/shop/access/access.log",),
+    "ERROR_LOG": ("/srv/shop/errors/error.log",),
+    "HEALTH_CHECK_INTERVAL": ("30s",),
+    "HEALTH_CHECK_TIMEOUT": ("5s", "500ms"),
+    "HEALTH_CHECK_START_PERIOD": ("60s",),
+    "HEALTH_CHECK_RETRIES": ("3",),
+    "RESTART_POLICY": ("on-failure", "on-failure:3", "always"),
+    "MIN_FREE_PERCENT": ("10",),
+    "MAX_MEMORY_PERCENT": ("90",),
+    "MIN_CERTIFICATE_DAYS": ("14",),
+    "MAX_CLOCK_OFFSET": ("5s",),
+    "MAX_BACKUP_AGE": ("26h",),
+    "AUTO_RECOVERY_ENABLED": ("true",),
+    "RECOVERY_LIMIT": ("3",),
+    "RECOVERY_WINDOW": ("10m",),
+    "FRESH_RELEASE": ("10m",),
+    "BACKUP_RETENTION_DAYS": ("30",),
+    "AUTO_BACKUP_ENABLED": ("true", "false"),
+    "BACKUP_SCHEDULE": ("0 2 * * *", "*/15 1-5 1,15 jan mon"),
+    "SLACK_WEBHOOK": ("https://hooks.example.org/services/T1/B2/q7Zk1m9pX2vB8nW4",),
+    "WEBHOOK_URL": ("http://ann:pa'ss@hook.test:8080/x?y='z'#f",),
+    "SMTP_HOST": ("mail.example.org", "2001:db8::1"),
+    "SMTP_PORT": ("587",),
+    "SMTP_USER": ("ark", "ark'$(x)"),
+    "SMTP_PASSWORD": ("pass word'1",),
+    "SMTP_FROM": ("ark@example.org", "The Ark, née Ärk <ark@example.org>", 'A "B" C <a@b.c>'),
+    "SMTP_TO": ("ann@example.org", "Ann <ann@example.org>, 繁體 <bob@example.org>"),
+    "SMTP_SECURITY": ("starttls", "tls"),
+    "NOTIFY_LANGUAGE": ("en", "zh-TW"),
+    "NOTIFY_SLACK": ("info",),
+    "NOTIFY_MAIL": ("warning",),
+    "NOTIFY_WEBHOOK": ("off",),
+    "NOTIFY_REPEAT": ("6h",),
+    "NGINX_IMAGE": ("docker.io/library/nginx:1.27",),
+    "NGINX_MEMORY_LIMIT": ("256MB",),
+    "NGINX_CPU_LIMIT": ("0.5",),
+}  # fmt: skip
+
+#: The settings of services.yaml as the project below names them: the keys' values, not the keys.
+SERVICE_SEEDS: dict[str, tuple[str, ...]] = {
+    "BACKEND_IMAGE": ("ghcr.io/a__b/c.d-e", "registry.test:5000/shop/backend:v2"),
+    "BACKEND_PORT": ("8080",),
+    "BACKEND_MEMORY_LIMIT": ("512MB",),
+    "BACKEND_CPU_LIMIT": ("1.5",),
+    "OWN_TEXT": ("anything at all", ""),
+}
+
+#: Where a setting that stays a text is found again, see test_configuration.py; other settings end as numbers or words
+#: of a list.
+ARRIVES: dict[str, str] = {
+    "APP_NAME": "shell",
+    "APP_VERSION": "tag",
+    "ENVIRONMENT": "shell",
+    "DOMAIN_NAME": "site",
+    "PROTOCOL": "list",
+    "SSL_CERT_PATH": "site of https",
+    "SSL_KEY_PATH": "site of https",
+    "SSL_CHAIN_PATH": "site of https",
+    "REGISTRY": "shell",
+    "REGISTRY_USERNAME": "shell",
+    "REGISTRY_PASSWORD": "login",
+    "DATABASE_PATH": "shell",
+    "DATABASE_BACKUP_PATH": "shell",
+    "UPLOADS_PATH": "shell",
+    "UPLOADS_BACKUP_PATH": "shell",
+    "CONFIG_PATH": "shell",
+    "DATABASE_URL": "container",
+    "JWT_SECRET_KEY": "container",
+    "ADMIN_EMAIL": "container",
+    "CLOUDFLARE_ACCESS_AUD": "container",
+    "CLOUDFLARE_ACCESS_CERT_URL": "container",
+    "WORKER_PROCESSES": "container",
+    "REDIS_URL": "container",
+    "LOG_LEVEL": "container",
+    "LOG_FILE": "directory",
+    "ACCESS_LOG": "directory",
+    "ERROR_LOG": "directory",
+    "RESTART_POLICY": "list",
+    "BACKUP_SCHEDULE": "timer",
+    "SLACK_WEBHOOK": "watchdog",
+    "WEBHOOK_URL": "watchdog",
+    "SMTP_HOST": "watchdog",
+    "SMTP_USER": "watchdog",
+    "SMTP_PASSWORD": "watchdog",
+    "SMTP_FROM": "mail",
+    "SMTP_TO": "mail",
+    "SMTP_SECURITY": "list",
+    "NOTIFY_LANGUAGE": "list",
+    "NOTIFY_SLACK": "list",
+    "NOTIFY_MAIL": "list",
+    "NOTIFY_WEBHOOK": "list",
+    "NGINX_IMAGE": "nowhere",
+}
+
+#: Good values of every field of the two YAML files, by model and name.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "Gate.passes": ("3",),
+    "Gate.interval_seconds": ("1", "500ms"),
+    "Gate.deadline_seconds": ("60",),
+    "Drain.deadline_seconds": ("15",),
+    "Drain.stop_seconds": ("10",),
+    "Route.prefix": ("/", "/api/", "/a.b/c~d-e_f"),
+    "Route.stream": ("true", "false"),
+    "Mount.source": ("OWN_PATH",),
+    "Mount.target": ("/app/own", "/app/o+w=n"),
+    "Mount.parent": ("false",),
+    "Mount.read_only": ("true",),
+    "Mount.optional": ("true",),
+    "Limits.memory": ("BACKEND_MEMORY_LIMIT",),
+    "Limits.cpus": ("BACKEND_CPU_LIMIT",),
+    "Service.name": ("backend", "back-end2"),
+    "Service.image": ("BACKEND_IMAGE",),
+    "Service.container_port": ("8080",),
+    "Service.port": ("BACKEND_PORT",),
+    "Service.default_port": ("8080",),
+    "Service.health": ("/health", "/api/v1/health_check"),
+    "Service.alias": ("backend", "api"),
+    "Service.env": ("OWN_TEXT",),
+    "Service.required": ("JWT_SECRET_KEY",),
+    "FullChain.service": ("backend",),
+    "FullChain.path": ("/api/health",),
+    "Rollout.batch": ("100%", "2"),
+    "Rollout.parallel": ("16",),
+    "Rollout.bake_seconds": ("10",),
+    "Rollout.lease_seconds": ("120",),
+    "Rollout.retain_releases": ("3",),
+    "Rollout.connect_timeout_seconds": ("10",),
+    "Rollout.confirm": ("false",),
+    "Rollout.transfer": ("pull", "push"),
+    "Host.address": ("192.0.2.11", "2001:db8::7", "web1.example.org"),
+    "Host.port": ("22", "2222"),
+    "Host.user": ("deploy", "_svc-1"),
+    "Host.roles": ("web",),
+    "Host.groups": ("canary",),
+    "Host.jump": ("none", "ann@bastion.test:2222"),
+    "Host.env": ("it's a value", "two\nlines"),
+    "EnvironmentEntry.env_file": ("demo.env",),
+    "EnvironmentEntry.services_file": ("services.yaml",),
+    "EnvironmentEntry.known_hosts": ("known_hosts", "my known 'hosts'"),
+    "EnvironmentEntry.identity_file": ("key",),
+    "EnvironmentEntry.user": ("deploy",),
+    "EnvironmentEntry.setup_user": ("root", "admin"),
+    "EnvironmentEntry.port": ("22",),
+    "EnvironmentEntry.jump": ("bastion.test",),
+}  # fmt: skip
+
+MODELS: tuple[type[BaseModel], ...] = (
+    Gate, Drain, Route, Mount, Limits, Service, FullChain, Services, Rollout, Host, EnvironmentEntry, Inventory,
+)  # fmt: skip
+
+#: The plain settings of a project whose own env keys are all in the container.
+BASE = {key: seeds[0] for key, seeds in (SEEDS | SERVICE_SEEDS).items()} | {"OWN_PATH": "/srv/shop/own"}
+_CONTAINER = tuple(key for key, where in ARRIVES.items() if where == "container")
+
+
+def structural(annotation: Any) -> bool:
+    """Whether a field holds other models, whose own fields are what counts."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return get_origin(annotation) is not None and any(structural(one) for one in get_args(annotation))
+
+
+def fields_of_the_models() -> Iterator[str]:
+    """Every field of the YAML files that a person fills in."""
+    for model in MODELS:
+        for name, info in model.model_fields.items():
+            if not structural(info.annotation):
+                yield f"{model.__name__}.{name}"
+
+
+def text_settings() -> set[str]:
+    """The settings whose value is still a text after validation."""
+    return {name.upper() for name, info in Settings.model_fields.items() if info.annotation in (str, object)}
+
+
+@dataclass
+class Project:
+    """The three files of one environment; `env` and `fields` hold what stands in them."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=lambda: dict(BASE))
+    fields: dict[str, Any] = field(default_factory=lambda: {name: seeds[0] for name, seeds in FIELDS.items()})
+
+    def write(self) -> None:
+        """Write the files as a person would, quoted."""
+        self.root.mkdir(exist_ok=True)
+        lines = (f"{key}={_in_quotes(value)}\n" for key, value in self.env.items())
+        (self.root / "demo.env").write_bytes("".join(lines).encode(errors="surrogatepass"))
+        (self.root / "key").touch()
+        for name, content in (("hosts.yaml", self._hosts()), ("services.yaml", self._services())):
+            (self.root / name).write_text(yaml.dump(content, Dumper=yaml.CSafeDumper), "utf-8")
+
+    def load(self) -> Environment:
+        """Load it from its files. Raises ConfigError."""
+        self.write()
+        return config.load("demo", root=self.root)
+
+    def accepted(self) -> Environment:
+        """What is left once every refused value is a good one again."""
+        for _ in range(12):
+            try:
+                return self.load()
+            except ConfigError as error:
+                self._put_right(error)
+        raise AssertionError("values are refused again and again")
+
+    def _put_right(self, error: ConfigError) -> None:
+        before = (dict(self.env), dict(self.fields))
+        for mistake in error.mistakes:
+            word = mistake.path.rpartition(".")[2].partition("[")[0]
+            if mistake.path in self.env:
+                self.env[mistake.path] = BASE[mistake.path]
+            for name in self.fields:
+                own = name.rpartition(".")[2]
+                if own == word or f".{own}" in mistake.path or own in mistake.path.replace("[", ".").split("."):
+                    self.fields[name] = FIELDS[name][0]
+        if (self.env, self.fields) == before:
+            self.fields = {name: seeds[0] for name, seeds in FIELDS.items()}
+            self.env = dict(BASE) if self.env != BASE and not error.mistakes else self.env
+            if (self.env, self.fields) == before:
+                self.env = dict(BASE)
+
+    def _of(self, model: str) -> dict[str, Any]:
+        return {name.partition(".")[2]: value for name, value in self.fields.items() if name.startswith(f"{model}.")}
+
+    def _services(self) -> dict[str, Any]:
+        service = self._of("Service")
+        listed = [key for key in _CONTAINER if key != "JWT_SECRET_KEY"]
+        service |= {"env": [service["env"], *listed], "required": [service["required"]], "gate": self._of("Gate")}
+        paths = [
+            {"source": "DATABASE_PATH", "target": "/app/data", "parent": "true"},
+            {"source": "UPLOADS_PATH", "target": "/app/uploads"},
+            {"source": "CONFIG_PATH", "target": "/app/config"},
+        ]
+        service |= {"drain": self._of("Drain"), "routes": [self._of("Route")], "limits": self._of("Limits")}
+        service["mounts"] = [self._of("Mount"), *paths]
+        return {"full_chain": self._of("FullChain"), "services": [service]}
+
+    def _hosts(self) -> dict[str, Any]:
+        host = self._of("Host")
+        host |= {"roles": [host["roles"]], "groups": [host["groups"]], "env": {"OWN_TEXT": host["env"]}}
+        entry = self._of("EnvironmentEntry") | {"rollout": self._of("Rollout"), "hosts": {"web1": host}}
+        return {"environments": {"demo": entry}}
+
+
+def _in_quotes(value: str) -> str:
+    return "'" + re.sub(r"(['\\])", r"\\\1", value) + "'"

@@ -1,0 +1,149 @@
+"""Every value of the three files, spoiled: refused, or byte for byte where it belongs, and nothing else happens.
+
+Whole projects go through the real loading, the real builders and a real `sh`. A new setting or field fails the last
+tests until it has good values in project.py and, where it stays a text, a place at which it has to arrive.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabfile import config
+from fabfile.config.settings import KEYS
+from fabfile.errors import ConfigError
+from tests.injection.everything import Outcome, carried_out
+from tests.injection.hostile import cases, near
+from tests.injection.project import (
+    ARRIVES,
+    FIELDS,
+    SEEDS,
+    SERVICE_SEEDS,
+    Project,
+    fields_of_the_models,
+    text_settings,
+)
+from tests.injection.shell import shell
+from tests.injection.texts import keys, rules
+
+SETTING_EXAMPLES, FIELD_EXAMPLES = 90, 80
+#: A word that is the same for a shell, for Nginx and for systemd, quoted or not.
+PLAIN = re.compile(r"[\w./:@+=-]+")
+
+
+def spoiled(good: dict[str, tuple[str, ...]]) -> st.SearchStrategy[dict[str, str]]:
+    """Values in the places of the good ones, those that are other ones."""
+    drawn = st.fixed_dictionaries({key: near(*seeds) for key, seeds in good.items()})
+    return drawn.map(lambda values: {key: value for key, value in values.items() if value != good[key][0]})
+
+
+_status = st.sampled_from((0, 0, 1))
+
+
+def outcome(project: Project, status: int) -> Outcome:
+    """What becomes of what is accepted; nothing of it may be taken for a command or a name of a file."""
+    environment = project.accepted()
+    with shell() as place:
+        found = carried_out(environment, place, status=status)
+    assert found.ran.taken_in == []
+    assert {one.name for one in found.site} <= _allowed(found.app.name)
+    assert [keys(unit) for unit in found.units][0::3] == [keys(unit) for unit in _usual().units][0::3]
+    return found
+
+
+def _allowed(app: str) -> set[str]:
+    helper = (Path(__file__).parents[2] / "templates/host/site.sh").read_text()
+    (listed,) = re.findall(r"^allowed='([^']*)'", helper, re.MULTILINE)
+    inside = {"error_page", "internal", "root", "disable_symlinks", "try_files", "", app}
+    return {*listed.split(), *inside}
+
+
+@lru_cache
+def _usual() -> Outcome:
+    with tempfile.TemporaryDirectory() as root, shell() as place:
+        return carried_out(Project(Path(root) / "usual").load(), place, status=1)
+
+
+@given(values=spoiled(SEEDS | SERVICE_SEEDS), status=_status)
+@cases(SETTING_EXAMPLES)
+def test_settings_are_refused_or_arrive_as_they_are(values: dict[str, str], status: int) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        project = Project(Path(root) / "project")
+        project.env |= values
+        found = outcome(project, status)
+
+    if status == 0:
+        lost = [(key, project.env[key]) for key, place in ARRIVES.items() if not found.where(place, project.env[key])]
+        assert lost == []
+        rule = found.file(f"etc/sudoers.d/{found.app.name}").decode()
+        assert all(row.startswith("deploy ALL=(root) NOPASSWD: /usr/local/lib/") for row in rules(rule))
+
+
+@given(values=spoiled(FIELDS), status=_status)
+@cases(FIELD_EXAMPLES)
+def test_fields_are_refused_or_arrive_as_they_are(values: dict[str, str], status: int) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        project = Project(Path(root) / "project")
+        project.fields |= values
+        found = outcome(project, status)
+
+    fields, target, service = project.fields, found.environment.targets[0], found.app.services[0]
+    assert (service.name, service.alias) == (fields["Service.name"], fields["Service.alias"] or service.name)
+    names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in {"Mount", "Limits", "Service"}}
+    names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
+    names |= {name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "Rollout.batch")}
+    names |= {name: fields[name] for name in ("EnvironmentEntry.user", "EnvironmentEntry.setup_user")}
+    assert [
+        (name, value)
+        for name, value in names.items()
+        if value and not PLAIN.fullmatch(value.replace("~", "-").replace("%", "-"))
+    ] == []
+    assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
+    if status == 0:
+        for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
+            assert fields[name].encode() in found.ran.words, name
+        assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
+        assert ("location", (fields["Route.prefix"],)) in {(one.name, one.arguments) for one in found.site}
+        assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
+
+
+def test_planted_injections_are_found(tmp_path: Path) -> None:
+    """The search itself: a value that is not quoted, in each of the ways in which one could be taken in."""
+    for text in ("podman run $(pwned)", "podman run a; pwned", "> pwned.conf", "podman run ${a b}", "unknown-program"):
+        with shell() as place:
+            assert place.run([text]).taken_in, text
+    with shell() as place:
+        assert place.run(["podman unshare sh -c 'pwned'", "exec sh -c 'a=1; pwned'"]).taken_in == [[b"pwned"]] * 2
+        assert place.run(["podman run 'a\n$(pwned)'"]).calls == [[b"podman", b"run", b"a\n$(pwned)"]]
+
+
+@pytest.mark.parametrize("written", [r"\ud800", r"a\udcffb"])
+def test_text_that_is_no_unicode_is_refused_with_its_place(tmp_path: Path, written: str) -> None:
+    project = Project(tmp_path / "project")
+    project.fields["Host.env"] = "WRITTEN"
+    project.write()
+    hosts = project.root / "hosts.yaml"
+    hosts.write_text(hosts.read_text().replace("WRITTEN", f'"{written}"'))
+
+    with pytest.raises(ConfigError, match=r"hosts\.yaml: line \d+: found a character that is none"):
+        config.load("demo", root=project.root)
+
+
+def test_every_setting_is_among_the_cases() -> None:
+    assert set(SEEDS) == set(KEYS)
+    assert set(ARRIVES) == text_settings()
+
+
+def test_every_field_is_among_the_cases() -> None:
+    assert set(FIELDS) == set(fields_of_the_models())
+
+
+def test_cases_are_as_many_as_claimed() -> None:
+    count = SETTING_EXAMPLES * (len(SEEDS) + len(SERVICE_SEEDS)) + FIELD_EXAMPLES * len(FIELDS)
+    assert count >= 10_000
