@@ -59,7 +59,16 @@ lab-down: setup ## take the lab down
 lock: ## make requirements.lock anew from requirements.in
 	@scripts/lock.sh
 
+.PHONY: audit
+audit: ## ask the Python Packaging Advisory Database about every version in requirements.lock (needs the internet)
+	@scripts/tool.sh 'pip-audit==2.10.1' pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+.PHONY: sbom
+sbom: ## write sbom.json: every version in requirements.lock with its hashes, as CycloneDX
+	@scripts/tool.sh 'cyclonedx-bom==7.5.0' cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file sbom.json requirements.lock
+
 .PHONY: clean
 clean: ## remove .venv and what tools left behind; the lab stays (make lab-down)
-	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf sbom.json .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
