@@ -83,6 +83,13 @@ class Site:
         kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in values]
         path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n")
 
+    def edit_rollout(self, **values: object) -> None:
+        """Change how a run treats the hosts."""
+        path = self.folder / "hosts.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["environments"][self.lab.name]["rollout"] |= values
+        path.write_text(yaml.safe_dump(content))
+
     def edit_hosts(self, **environments: object) -> None:
         """Set each host's entry beyond its address."""
         path = self.folder / "hosts.yaml"

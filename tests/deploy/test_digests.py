@@ -1,0 +1,129 @@
+"""The image that was shown is the one that runs: a tag that is moved while a person reads the plan changes nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.images import REPOSITORY, Registry
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("digests")
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_PATH = f"/v2/{REPOSITORY}/backend/manifests"
+
+
+@contextmanager
+def asked(site: Site, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """A task at a person's terminal, up to its question: the process, the terminal, and what it said so far."""
+    site.edit_rollout(confirm=True)
+    keyboard, far = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]],
+        cwd=PROJECT,
+        stdin=far,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+    )
+    os.close(far)
+    assert process.stdout is not None
+    said = ""
+    try:
+        while not said.endswith("[y/N] "):
+            piece = process.stdout.read(1)
+            assert piece, said
+            said += piece
+        yield process, keyboard, [said]
+    finally:
+        os.close(keyboard)
+        process.kill()
+        process.communicate()
+
+
+def yes(process: subprocess.Popen[str], keyboard: int) -> tuple[int, str]:
+    """The answer, and how it ended."""
+    os.write(keyboard, b"yes\n")
+    output, _ = process.communicate(timeout=TASK_SECONDS)
+    return process.returncode, output
+
+
+def manifest(registry: Registry, name: str) -> bytes:
+    response, body = registry.request("GET", f"{_PATH}/{name}", {"Accept": _MANIFEST})
+    assert response.status == 200
+    return body
+
+
+def put(registry: Registry, tag: str, body: bytes) -> None:
+    response, _ = registry.request("PUT", f"{_PATH}/{tag}", {"Content-Type": _MANIFEST}, body)
+    assert response.status == 201
+
+
+@pytest.fixture
+def tag(site: Site) -> Iterator[str]:
+    """The digest of the backend's v2, which no host has yet; the registry as it was, afterwards."""
+    registry = site.lab.registry
+    body, digest = manifest(registry, "v2"), registry.digest("backend", "v2")
+    for host in site.lab.hosts:
+        host.sh(f"podman rmi --force registry:5000/{REPOSITORY}/backend@{digest}", user="deploy", check=False)
+    yield digest
+    put(registry, "v2", body)
+    assert registry.digest("backend", "v2") == digest
+
+
+def running(site: Site) -> set[str]:
+    """The digests of the backends that run, as Podman itself has them."""
+    ask = "podman container inspect --format '{{.ImageDigest}}' $(podman ps -q --filter label=rolling.service=backend)"
+    return {line for host in site.lab.hosts for line in host.sh(ask, user="deploy").stdout.split()}
+
+
+def test_tag_that_is_moved_after_the_plan_was_shown_does_not_change_what_runs(site: Site, tag: str) -> None:
+    registry = site.lab.registry
+    with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
+        assert f"v2 ({tag.removeprefix('sha256:')[:12]})" in said[0]
+        put(registry, "v2", manifest(registry, "v3"))
+        assert registry.digest("backend", "v2") != tag
+        code, output = yes(process, keyboard)
+
+    assert (code, site.versions(), running(site)) == (0, ["v2", "v2"], {tag}), said[0] + output
+
+
+def test_image_that_is_replaced_and_deleted_after_the_plan_was_shown_is_refused(site: Site, tag: str) -> None:
+    registry, before = site.lab.registry, running(site)
+    containers = [site.running(host) for host in site.lab.hosts]
+    with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
+        put(registry, "v2", manifest(registry, "v3"))
+        response, _ = registry.request("DELETE", f"{_PATH}/{tag}")
+        assert response.status == 202
+        code, output = yes(process, keyboard)
+
+    assert (code, tag in output) == (1, True), said[0] + output
+    assert (site.versions(), running(site)) == (["v1", "v1"], before)
+    assert [site.running(host) for host in site.lab.hosts] == containers
+
+
+def test_rollback_goes_to_the_digest_that_was_good_whatever_its_tag_says_now(site: Site, tag: str) -> None:
+    registry = site.lab.registry
+    assert site.deploy("v2")[0] == 0
+    assert site.deploy("v3")[0] == 0
+    put(registry, "v2", manifest(registry, "v3"))
+
+    code, output = site.run("rollback", "--force")
+
+    assert (code, site.versions(), running(site)) == (0, ["v2", "v2"], {tag}), output
+
+
+def test_search_itself_two_hosts_with_other_images_are_told_apart(site: Site) -> None:
+    assert len(running(site)) == 1
+    assert site.deploy("v3", "--hosts", "web1")[0] == 0
+    assert len(running(site)) == 2
+    assert fingerprint(site.lab.hosts[0]) != fingerprint(site.lab.hosts[1])
