@@ -1,0 +1,195 @@
+"""Canary secrets of every kind are nowhere but where they belong, while everything happens that uses them.
+
+They are searched for byte by byte, as they are and as they would stand in addresses and encoded files.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from fabfile.model import Security
+from lab.host import Host
+from tests.deploy.canaries import MEANT, NOBODY, Canaries, files_here, files_on, journal_of, sampled
+from tests.deploy.conftest import PROJECT, Site
+from tests.deploy.test_images import GUARDED, guarded  # noqa: F401 - a fixture
+from tests.deploy.test_images import PASSWORD as REGISTRY_PASSWORD
+from tests.notify.certificate import Authority
+from tests.notify.mailbox import PASSWORD as MAIL_PASSWORD
+from tests.notify.mailbox import USER as MAIL_USER
+from tests.notify.mailbox import mailbox
+from tests.notify.receiver import closed_port, receiving, slack
+
+pytestmark = pytest.mark.xdist_group("secrets")
+
+#: A workflow that breaks in the middle, with the whole environment in hand, as a defect of ours would.
+_BROKEN = """\
+import sys
+from pathlib import Path
+from fabfile.plans import preflight
+from fabfile.tasks.ending import end_with
+from fabfile.workflows.deploy import Request, deploy
+def broken(state, app):
+    raise RuntimeError(f"a defect: {app!r} {state!r}")
+preflight.findings = broken
+end_with(lambda: deploy(Request(sys.argv[1], Path.cwd(), tag="v2", force=True)))
+"""
+
+
+@dataclass
+class Told:
+    """What everybody was told: the output of each task, and every message."""
+
+    canaries: Canaries
+    outputs: dict[str, str] = field(default_factory=dict)
+    messages: list[bytes] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+    sampled: list[str] = field(default_factory=list)
+
+    def hits(self) -> dict[str, list[str]]:
+        """Which task or message had which canary."""
+        found = {name: self.canaries.found_in(output) for name, output in self.outputs.items()}
+        found |= {f"message {number}": self.canaries.found_in(raw) for number, raw in enumerate(self.messages)}
+        return {name: forms for name, forms in found.items() if forms}
+
+
+def made_up() -> Canaries:
+    """Secrets of this run; what has a form of its own keeps it."""
+    kinds = ("JWT_SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SLACK_WEBHOOK", "WEBHOOK_URL")
+    values = {kind: f"cAnArY{secrets.token_hex(12)}" for kind in kinds}
+    values["JWT_SECRET_KEY"] += "'\"$x &%"
+    return Canaries(values | {"SMTP_PASSWORD": MAIL_PASSWORD, "REGISTRY_PASSWORD": REGISTRY_PASSWORD})
+
+
+def everything(site: Site, told: Told, here: Path) -> None:
+    """All that a team does in a day, with every channel told and every process looked at."""
+    authority = Authority.made(here)
+    values = told.canaries.values
+    with (
+        mailbox(authority.server(here), security=Security.STARTTLS, login=True) as box,
+        receiving(judge=slack) as chat,
+        receiving() as hook,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        patched.setenv("SSL_CERT_FILE", str(authority.file))
+        site.edit_env(
+            JWT_SECRET_KEY="'" + values["JWT_SECRET_KEY"].replace("'", "\\'") + "'",
+            DATABASE_URL=f"mysql://ark:{values['DATABASE_URL']}@db.test/ark",
+            REDIS_URL=f"redis://:{values['REDIS_URL']}@cache.test:6379/0",
+            SLACK_WEBHOOK=chat.url(f"/services/T00000001/B00000001/{values['SLACK_WEBHOOK']}"),
+            WEBHOOK_URL=hook.url("/hook").replace("://", f"://ark:{values['WEBHOOK_URL']}@"),
+            SMTP_HOST="127.0.0.1",
+            SMTP_PORT=str(box.port),
+            SMTP_SECURITY="starttls",
+            SMTP_USER=MAIL_USER,
+            SMTP_PASSWORD=f"'{MAIL_PASSWORD}'",
+            SMTP_FROM="ark@example.org",
+            SMTP_TO="ann@example.org",
+            REGISTRY=GUARDED,
+            REGISTRY_USERNAME="robot",
+            REGISTRY_PASSWORD=REGISTRY_PASSWORD,
+        )
+        with sampled(site.lab.hosts[0], told.canaries, here) as seen:
+            for name, words in _day(site).items():
+                told.codes[name], told.outputs[name] = site.run(*words)
+            told.outputs["a defect"] = _traceback(site)
+            site.edit_env(SLACK_WEBHOOK=f"http://127.0.0.1:{closed_port()}/services/{values['SLACK_WEBHOOK']}")
+            told.codes["a dead channel"], told.outputs["a dead channel"] = site.run("notify.test")
+        told.sampled = seen
+        assert len(box.raw) == len(chat.requests) + 1 == len(hook.requests)
+        told.messages = [*box.raw, *(one.body for one in (*chat.requests, *hook.requests))]
+
+
+def _day(site: Site) -> dict[str, tuple[str, ...]]:
+    host = ("--hosts", site.lab.hosts[0].name)
+    return {
+        "a good deploy": ("deploy", "--tag", "v2", *host),
+        "a bad deploy": ("deploy", "--tag", "never-healthy", "--json", *host),
+        "a dry run": ("deploy", "--tag", "v3", "--dry-run", *host),
+        "setup": ("setup", "--dry-run", *host),
+        "monitor.install": ("monitor.install", *host),
+        "status": ("status", "--json"),
+        "history": ("history", "--json"),
+        "config.show": ("config.show",),
+        "config.show --json": ("config.show", "--json"),
+        "config.check": ("config.check",),
+        "inspect": ("inspect", *host),
+        "doctor": ("doctor", "--json"),
+        "logs": ("logs", "--all-colors", "--lines", "0", *host),
+        "monitor.logs": ("monitor.logs", *host),
+        "backup": ("backup", *host),
+        "exec": ("exec", *host, "--", "sh", "-c", "export -p"),
+        "rollback": ("rollback", "--force", *host),
+        "notify": ("notify", "--message", "The tea is ready."),
+    }
+
+
+def _traceback(site: Site) -> str:
+    command = [sys.executable, "-c", _BROKEN, site.lab.name]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    assert "RuntimeError" in done.stderr, done
+    return done.stdout + done.stderr
+
+
+def test_secrets_are_nowhere_but_where_they_belong(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
+    told, host = Told(made_up()), guarded.lab.hosts[0]
+    try:
+        everything(guarded, told, tmp_path)
+        _is_nowhere_else(guarded, told, host)
+    finally:
+        guarded.run("monitor.uninstall", "--hosts", host.name)
+
+
+def _is_nowhere_else(site: Site, told: Told, host: Host) -> None:
+    wanted = {"a bad deploy": 1, "a dead channel": 1}
+    assert {name: code for name, code in told.codes.items() if code != wanted.get(name, 0)} == {}, told.outputs
+    assert told.hits() == {}
+    assert told.sampled == []
+    assert journal_of(host, told.canaries) == []
+    assert files_on(host, told.canaries, user=NOBODY) == []
+    everywhere = files_on(host, told.canaries, user=0)
+    assert [path for path in everywhere if not path.startswith(MEANT)] == []
+    ours = [path for path in everywhere if path.startswith(MEANT[:3])]
+    modes = host.sh(f"stat -c '%U %a' {' '.join(ours)}").stdout.splitlines()
+    assert (len(ours) >= 3, set(modes)) == (True, {"deploy 600"})
+    assert files_here([site.folder], told.canaries) == [str(site.folder / f"{site.lab.name}.env")]
+
+
+def test_planted_canaries_are_found_by_each_of_the_searches(site: Site, tmp_path: Path) -> None:
+    canaries, host = made_up(), site.lab.hosts[0]
+    jwt, plain = canaries.values["JWT_SECRET_KEY"], canaries.values["DATABASE_URL"]
+
+    encoded = [base64.b64encode(f"{'x' * shift}{plain} and more".encode()).decode() for shift in range(4)]
+    assert all(canaries.found_in(text) for text in (jwt, f"…{plain}…", quote(f"x{jwt}y", safe=""), *encoded))
+
+    told = Told(canaries, outputs={"a task": f"it's {plain}"}, messages=[plain.encode()])
+    assert set(told.hits()) == {"a task", "message 0"}
+
+    (tmp_path / "kept").write_text(plain)
+    assert files_here([tmp_path], canaries) == [str(tmp_path / "kept")]
+
+    program = "import sys, time; sys.stdin.read()"
+    with sampled(host, canaries, tmp_path) as seen:
+        here = subprocess.Popen([sys.executable, "-c", program, plain], stdin=subprocess.PIPE)
+        inside = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env={"A": plain})
+        host.sh(f"sh -c 'sleep 2; :' sh {plain}")
+        host.sh(f"A={plain} setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sleep 2")
+        for process in (here, inside):
+            process.communicate()
+    kinds = {line.replace(plain, "canary").rpartition(" of ")[0] for line in seen}
+    assert kinds == {"canary in cmdline", "canary in environ", "host: canary in cmdline", "host: canary in environ"}
+
+    host.sh(f"logger {plain}; printf %s {plain} | tee /opt/planted > /root/planted; chmod 0644 /opt/planted")
+    try:
+        assert journal_of(host, canaries)
+        assert files_on(host, canaries, user=NOBODY) == ["/opt/planted"]
+        assert {"/opt/planted", "/root/planted"} <= set(files_on(host, canaries, user=0))
+    finally:
+        host.sh("rm -f /opt/planted /root/planted; journalctl --rotate; journalctl --vacuum-time=1s")
