@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from fabfile.commands.item import Item, as_root, check
 from fabfile.commands.podman import spec_hash
 from fabfile.commands.shell import Script, quote
 from fabfile.model import (
+    Access,
     Application,
     Backup,
     BackupFile,
@@ -64,6 +65,7 @@ from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
 from fabfile.plans.wanted import Wanted
 from tests.commands.sample import application, backend, frontend, image
+from tests.keys import key as public_key
 
 #: What ShellCheck warns of and we mean.
 MEANT = {
@@ -76,6 +78,11 @@ MEANT = {
 _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGRAM\n", re.DOTALL)
 
 KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
+EVERY_PREPARATION = tuple(
+    Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True)
+    for wall, source in zip(Firewall, Certificate, strict=True)
+)
+KEYS = Access((("ann", public_key(1)),))
 HOLDER = Lock("run", "ann", "laptop", 41, "deploy 'v2' \"now\"", 0, 0)
 
 
@@ -224,17 +231,18 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
     yield "watchdog-act", watchdog.act(app.home, app.name, Act.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x')
 
 
-def of_setup(app: Application) -> Iterator[tuple[str, Script]]:
-    """Every way in which a host can be prepared, and the way back."""
+def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
+    """Every way in which a host can be prepared, or those that are wanted, and the way back."""
     units = render.backup_units(app), render.rotation_units(app)
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
-    files = setup.Files(render.nginx_site(app), "helper", "boot", render.boot_unit(app), *units, dog, "1")
-    for wall, source in zip(Firewall, Certificate, strict=True):
-        rules = Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True)
+    texts = (render.nginx_site(app), "helper", "boot", render.boot_unit(app))
+    files = setup.Files(*texts, *units, dog, "1", KEYS, "shop production")
+    for rules in wanted or EVERY_PREPARATION:
         items = setup.items(Target("web1", "web1", "deploy", app), rules, files)
-        yield f"check-{wall.value}", as_root(check(items), user="root")
-        yield f"check-by-sudo-{wall.value}", as_root(check(items), user="admin")
-        yield from ((f"{name}-{wall.value}", text) for name, text in of_items(items))
+        wall = rules.firewall.value
+        yield f"check-{wall}", as_root(check(items), user="root")
+        yield f"check-by-sudo-{wall}", as_root(check(items), user="admin")
+        yield from ((f"{name}-{wall}", text) for name, text in of_items(items))
     yield from ((f"teardown-{name}", text) for name, text in of_items(teardown.items(app, "deploy", data=True)))
 
 

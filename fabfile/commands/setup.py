@@ -87,10 +87,16 @@ def data_directories(app: Application) -> tuple[str, ...]:
 
 
 def _directory(path: str, mode: str, user: str) -> Item:
-    """A directory of the suite's own: made and kept with this owner and mode; what is in it is not touched."""
-    test = f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(f'{user} {mode}')}"
+    """A directory of the suite's own: made and kept with this owner and mode; what is in it is not touched.
+
+    One that is another's is no business of ours: APP_NAME may be the name of a program of the system.
+    """
+    test = owned(path, f"{user} {mode}")
     apply = f"mkdir -p {quote(path)}\nchown {quote(user)}: {quote(path)}\nchmod {mode} {quote(path)}"
-    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply))
+    empty = f'test -z "$(ls -A {quote(path)} 2>/dev/null)"'
+    ours = f'{empty} || test "$(stat -c %U {quote(path)})" = {quote(user)}'
+    remedy = "it belongs to another program or user: choose another APP_NAME"
+    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply), remedy, possible=ours)
 
 
 def _data_directory(path: str, user: str) -> Item:

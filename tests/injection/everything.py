@@ -28,7 +28,6 @@ _PARTS = (
     generated.of_upkeep,
     generated.of_retention,
     generated.of_watching,
-    generated.of_setup,
 )
 
 
@@ -48,6 +47,7 @@ def scripts(environment: Environment) -> Iterator[str]:
         yield from (script.text for _, script in generated.of_a_rollback(app, found))
     for part in _PARTS:
         yield from (script.text for _, script in part(app))
+    yield from (script.text for _, script in generated.of_setup(app, (environment.preparation,)))
     files = watchdog.Files(b"PK", _settings(environment), render.watchdog_unit(app))
     yield watchdog.install(app, files).text
     if app.login:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from fabfile import config
-from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Rollout
+from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Rollout, Setup
 from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
 from fabfile.config.settings import Settings
 from fabfile.errors import ConfigError
@@ -187,6 +187,14 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Rollout.connect_timeout_seconds": ("10",),
     "Rollout.confirm": ("false",),
     "Rollout.transfer": ("pull", "push"),
+    "Setup.firewall": ("nftables", "ufw", "none"),
+    "Setup.certificate": ("files", "acme", "self-signed"),
+    "Setup.acme_email": ("ann@lab.test", "o'ann+a@lab.test"),
+    "Setup.acme_server": ("https://ca.test/dir", "https://ca.test:14000/a?b=c&d"),
+    "Setup.sysctl": ("10", "4096 87380 6291456"),
+    "Setup.security_updates": ("true",),
+    "Setup.rotate_logs_days": ("14",),
+    "Setup.watchdog": ("true",),
     "Host.address": ("192.0.2.11", "2001:db8::7", "web1.example.org"),
     "Host.port": ("22", "2222"),
     "Host.user": ("deploy", "_svc-1"),
@@ -198,6 +206,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "EnvironmentEntry.services_file": ("services.yaml",),
     "EnvironmentEntry.known_hosts": ("known_hosts", "my known 'hosts'"),
     "EnvironmentEntry.identity_file": ("key",),
+    "EnvironmentEntry.age_identity": ("key", "my 'key'"),
+    "EnvironmentEntry.recipients_file": ("recipients.txt", "who 'may'"),
     "EnvironmentEntry.user": ("deploy",),
     "EnvironmentEntry.setup_user": ("root", "admin"),
     "EnvironmentEntry.port": ("22",),
@@ -205,7 +215,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Gate, Drain, Route, Mount, Limits, Service, FullChain, Services, Rollout, Host, EnvironmentEntry, Inventory,
+    Gate, Drain, Route, Mount, Limits, Service, FullChain, Services, Rollout, Setup, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
 #: The plain settings of a project whose own env keys are all in the container.
@@ -299,7 +309,10 @@ class Project:
     def _hosts(self) -> dict[str, Any]:
         host = self._of("Host")
         host |= {"roles": [host["roles"]], "groups": [host["groups"]], "env": {"OWN_TEXT": host["env"]}}
-        entry = self._of("EnvironmentEntry") | {"rollout": self._of("Rollout"), "hosts": {"web1": host}}
+        setup = self._of("Setup")
+        setup["sysctl"] = {"vm.swappiness": setup["sysctl"], "net.core.somaxconn": "1024"}
+        entry = self._of("EnvironmentEntry") | {"rollout": self._of("Rollout"), "setup": setup}
+        entry["hosts"] = {"web1": host}
         return {"environments": {"demo": entry}}
 
 

@@ -47,7 +47,7 @@ def test_plan_fresh_host_gets_everybody() -> None:
 def test_plan_by_a_setup_user_goes_through_sudo() -> None:
     wanted = replace(WANTED, target=replace(TARGET, setup_user="admin"))
 
-    assert planning.plan_access(wanted, seen("")).steps[0].script.text.startswith("sudo -n sh -c ")
+    assert planning.plan_access(wanted, seen("")).steps[0].script.text.startswith("sudo -n sh -s <<")
 
 
 @pytest.mark.parametrize(("directory", "state"), [("deploy 755", "deploy 600"), ("root 700", "root 600")])
