@@ -1,0 +1,117 @@
+"""The certificate of a bare host: files that cannot be are refused, an authority's is fetched and renewed."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from lab.host import Host
+from tests.deploy.bare import SECURE, bare_host, change, host, prepared
+from tests.deploy.conftest import Site, wait_until
+
+__all__ = ["host"]
+
+pytestmark = pytest.mark.xdist_group("bare-certificate")
+
+
+@pytest.fixture(scope="module")
+def bare(worker_id: str) -> Iterator[Site]:
+    """One host that nobody has prepared."""
+    yield from bare_host("trixie-bare", f"certificate-{worker_id}")
+
+
+def pair(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bool = True) -> None:
+    """Put a certificate and a key on the host, as a person would; `days` is what it has left."""
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=365))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    secret = (key if matching else other).private_bytes(*form)
+    for path, content in (("/etc/ssl/certs/ark.crt", made), ("/etc/ssl/private/ark.key", secret)):
+        host.sh(f"mkdir -p {path.rpartition('/')[0]}; cat > {path} <<'PEM'\n{content.decode()}PEM")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (None, "the certificate and its key"),
+        ({"matching": False}, "the key of the certificate"),
+        ({"name": "other.test"}, "a certificate for app.lab.test"),
+        ({"days": -1}, "a certificate in its time"),
+    ],
+    ids=["absent", "another key", "another name", "expired"],
+)
+def test_certificate_that_cannot_be_is_refused(
+    bare: Site, host: Host, broken: dict[str, Any] | None, said: str
+) -> None:
+    prepared(bare)
+    bare.edit_env(**SECURE)
+    change(bare)
+    if broken is None:
+        host.sh("rm -f /etc/ssl/certs/ark.crt")
+    else:
+        pair(host, **broken)
+    code, output = bare.run("setup")
+    assert (code, said in output, "nothing was touched" in output) == (3, True, True), output
+    pair(host)
+    prepared(bare)
+    assert bare.run("setup.check")[0] == 0
+
+
+PEBBLE = """
+DEBIAN_FRONTEND=noninteractive apt-get -qq update && apt-get -qq -y --no-install-recommends install pebble </dev/null
+mkdir -p /root/pebble && cd /root/pebble
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \\
+  -keyout key.pem -out cert.pem 2>/dev/null
+cp cert.pem /usr/local/share/ca-certificates/authority.crt && update-ca-certificates >/dev/null 2>&1
+cat > config.json <<'JSON'
+{"pebble": {"listenAddress": "127.0.0.1:14000", "managementListenAddress": "127.0.0.1:15000",
+ "certificate": "/root/pebble/cert.pem", "privateKey": "/root/pebble/key.pem", "httpPort": 80, "tlsPort": 443,
+ "ocspResponderURL": "", "externalAccountBindingRequired": false}}
+JSON
+grep -q app.lab.test /etc/hosts || echo '127.0.0.1 app.lab.test' >> /etc/hosts
+systemd-run --quiet --unit pebble --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_WFE_NONCEREJECT=0 \\
+  pebble -config /root/pebble/config.json
+"""
+
+
+def issuer(host: Host) -> tuple[str, int]:
+    """Who signed the certificate that visitors get, and its serial number."""
+    served = x509.load_pem_x509_certificate(ssl.get_server_certificate((host.address, 443)).encode())
+    return served.issuer.rfc4514_string(), served.serial_number
+
+
+def test_certificate_of_an_authority_is_fetched_and_renewed_until_teardown(bare: Site, host: Host) -> None:
+    bare.edit_env(**SECURE)
+    change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
+    host.sh(PEBBLE, timeout=300)
+    prepared(bare)
+    assert bare.deploy("v1")[0] == 0
+    prepared(bare)
+    signed, serial = issuer(host)
+    assert "Pebble" in signed
+    code, output = bare.run("setup")
+    assert (code, "Nothing to do" in output) == (0, True), output
+    host.sh("certbot renew --quiet --force-renewal --no-random-sleep-on-renew", timeout=120)
+    wait_until(lambda: issuer(host)[1] != serial, "the renewed certificate")
+    assert "Pebble" in issuer(host)[0]
+    assert host.sh("systemctl is-enabled certbot.timer").stdout.strip() == "enabled"
+    assert bare.run("setup.check")[0] == 0
+    code, output = bare.run("teardown", "--confirm", "memoryark")
+    assert (code, host.sh("find /etc/letsencrypt -iname '*memoryark*'").stdout) == (0, ""), output
