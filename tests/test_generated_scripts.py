@@ -30,6 +30,7 @@ from fabfile.commands import (
     record,
     registry,
     setup,
+    signing,
     state,
     teardown,
     transfer,
@@ -155,6 +156,9 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
+    images = [service.image for service in app.services]
+    for again in (True, False):
+        yield f"pull-signed-{again}", signing.pull_signed(images, "KEY", again=again)
     yield "observe", state.observe(app)
     yield "examine", examination.examine(app)
     pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]

@@ -13,6 +13,7 @@ from fabfile.commands.nginx import site_file, site_helper
 from fabfile.commands.podman import network_name
 from fabfile.commands.setup import data_directories, remove_timer
 from fabfile.commands.shell import Script, quote, script, words
+from fabfile.commands.signing import LOOKASIDE
 from fabfile.model import Application
 
 
@@ -84,7 +85,8 @@ def _containers(app: Application, user: str) -> Item:
 images=$({ids} | xargs -r podman container inspect --format '{{{{.Image}}}}' | sort -u)
 {ids} | xargs -r podman rm --force --time 10 >/dev/null
 podman network rm --force {network} >/dev/null
-for image in $images; do podman image rm "$image" >/dev/null 2>&1 || :; done"""
+for image in $images; do podman image rm "$image" >/dev/null 2>&1 || :; done
+rm -f "$HOME/{LOOKASIDE}"/rolling-*.yaml"""
     known = f"id -u {quote(user)}"
     return Item(
         "containers",

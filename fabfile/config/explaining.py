@@ -99,7 +99,8 @@ def _plain(value: object) -> str:
 
 def _rollout(found: Located, findings: Findings, rollout: model.Rollout) -> Iterator[Effective]:
     written = found.entry.rollout.model_fields_set
-    for name, value in asdict(rollout).items():
+    # A key is shown as the name of its file.
+    for name, value in (asdict(rollout) | {"signed_by": found.entry.rollout.signed_by}).items():
         place = f"{findings.name(found.file)} environments.{found.name}.rollout.{name}"
         yield Effective(name, _plain(value), place if name in written else "default")
 

@@ -59,6 +59,10 @@ class Rollout(Strict):
         default=model.Rollout.transfer,
         description="How images come to the hosts: `pull` from a registry, `push` from the workstation.",
     )
+    signed_by: _LocalFile = Field(
+        default=model.Rollout.signed_by,
+        description="Public key (PEM) of cosign or Skopeo: an image without a signature of it is not pulled.",
+    )
 
 
 class Setup(Strict):

@@ -20,6 +20,7 @@ from fabfile.config.locating import Located, expanded, locate
 from fabfile.config.resolution import Values, resolve
 from fabfile.config.services import Services
 from fabfile.config.settings import KEYS
+from fabfile.config.signing_key import read_signing_key
 from fabfile.config.tracking import is_tracked
 from fabfile.config.validation import validate
 from fabfile.config.yamlfile import read_yaml
@@ -75,6 +76,7 @@ def load_located(
     checks.check_setup(found.entry, findings.name(found.file), f"environments.{found.name}.setup", values, findings)
     chosen = _choose(found.entry, hosts, findings)
     identity = _identity_file(found, findings)
+    rollout = _rollout(found, applications.values(), findings)
     if findings.mistakes or base is None:
         raise refusal(found.name, findings)
     if found.entry.setup.certificate is model.Certificate.ACME:
@@ -82,7 +84,7 @@ def load_located(
     return model.Environment(
         name=found.name,
         targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
-        rollout=_rollout(found, applications.values()),
+        rollout=rollout,
         preparation=_preparation(found),
         known_hosts=_known_hosts(found),
         trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
@@ -195,8 +197,10 @@ def _known_hosts(found: Located) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
 
 
-def _rollout(found: Located, applications: Iterable[model.Application]) -> model.Rollout:
+def _rollout(found: Located, applications: Iterable[model.Application], findings: Findings) -> model.Rollout:
     declared: dict[str, Any] = found.entry.rollout.model_dump()
+    if declared["signed_by"]:
+        declared["signed_by"] = read_signing_key(found.beside(declared["signed_by"]), findings)
     if declared["confirm"] is None:
         named = {found.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named

@@ -261,7 +261,7 @@ class Transfer(str, Enum):
 
 @dataclass(frozen=True)
 class Rollout:
-    """How a run treats the hosts of an environment, as `hosts.yaml` says."""
+    """How a run treats the hosts of an environment, as `hosts.yaml` says; `signed_by` is a key (PEM) or empty."""
 
     batch: str = "100%"
     parallel: int = 16
@@ -271,6 +271,7 @@ class Rollout:
     connect_timeout_seconds: float = 10.0
     confirm: bool = False
     transfer: Transfer = Transfer.PULL
+    signed_by: str = ""
 
 
 @dataclass(frozen=True)

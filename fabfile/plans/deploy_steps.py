@@ -6,7 +6,9 @@ verify through Nginx → bake → drain → stop the old color and keep it. A fa
 
 from __future__ import annotations
 
-from fabfile.commands import backup, nginx, podman, probe
+from collections.abc import Sequence
+
+from fabfile.commands import backup, nginx, podman, probe, signing
 from fabfile.commands.shell import Script, quote, script, words
 from fabfile.model import (
     Application,
@@ -14,6 +16,7 @@ from fabfile.model import (
     Color,
     Container,
     HostState,
+    Image,
     Outcome,
     Release,
     Rollout,
@@ -53,8 +56,16 @@ class StepBuilder:
         if pushes:
             steps.append(push(self._app, self._wanted.release, pushes))
         elif images:
-            steps.append(self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS))
+            steps.append(self._pull(images))
         return tuple(steps)
+
+    def _pull(self, images: Sequence[Image]) -> Step:
+        """An upgrade asks for the signature of what is there as well; the way back needs no registry for that."""
+        key = self._rollout.signed_by
+        if not key:
+            return self._step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS)
+        body = signing.pull_signed(images, key, again=self._wanted.action == "deploy")
+        return self._step("pull", "pull images by digest, signed ones alone", body, PULL_SECONDS)
 
     def is_kept(self, choice: ServicePlan) -> bool:
         """Whether a rollback finds the very container it wants, stopped, in the color that it goes to.

@@ -104,6 +104,9 @@ def _transfer(request: Request, environment: Environment) -> Transfer:
     chosen = environment.rollout.transfer if mistakes or not request.transfer else Transfer(request.transfer)
     if request.images and chosen is Transfer.PULL and not mistakes:
         mistakes.append(Mistake("command line", "--image", repr(request.images[0]), "--transfer push beside it"))
+    if environment.rollout.signed_by and chosen is Transfer.PUSH:
+        expected = "--transfer pull: signatures lie in a registry; or no signed_by under rollout in hosts.yaml"
+        mistakes.append(Mistake("command line", "--transfer", repr(chosen.value), expected))
     named = [image.partition("=") for image in request.images]
     mistakes += [
         Mistake("command line", "--image", repr("".join(parts)), "SERVICE=PATH") for parts in named if not all(parts)

@@ -187,6 +187,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Rollout.connect_timeout_seconds": ("10",),
     "Rollout.confirm": ("false",),
     "Rollout.transfer": ("pull", "push"),
+    "Rollout.signed_by": ("",),
     "Setup.firewall": ("nftables", "ufw", "none"),
     "Setup.certificate": ("files", "acme", "self-signed"),
     "Setup.acme_email": ("ann@lab.test", "o'ann+a@lab.test"),

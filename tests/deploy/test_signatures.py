@@ -1,0 +1,83 @@
+"""Images that count only with a signature: Skopeo signs in a real registry, Podman on the hosts checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.images import REPOSITORY
+from tests.deploy.conftest import Site, fingerprint
+
+pytestmark = pytest.mark.xdist_group("signatures")
+
+SIGN = f"""
+folder=/root/.config/containers/registries.d
+mkdir -p /root/keys $folder && cd /root/keys
+printf 'docker:\\n  registry:5000:\\n    use-sigstore-attachments: true\\n' > $folder/all.yaml
+echo secret > words
+for name in ours theirs; do skopeo generate-sigstore-key --output-prefix $name --passphrase-file words; done
+sign() {{ skopeo copy --sign-by-sigstore-private-key $1.private --sign-passphrase-file words \\
+  docker://registry:5000/{REPOSITORY}/$2 docker://registry:5000/{REPOSITORY}/$2; }}
+for service in backend frontend; do sign ours $service:v1; sign ours $service:v2; sign theirs $service:v3; done
+"""
+KEY = "release.pub"
+
+
+@pytest.fixture
+def signed(site: Site) -> Iterator[Site]:
+    """The site with v1 and v2 signed by our key, v3 by another's, slow-start by nobody; ours is asked for."""
+    host = site.lab.hosts[0]
+    host.sh(SIGN, timeout=120)
+    (site.folder / KEY).write_text(host.sh("cat /root/keys/ours.pub").stdout)
+    site.edit_rollout(signed_by=KEY)
+    yield site
+    for host in site.lab.hosts:
+        host.sh("rm -rf /root/keys /root/.config/containers /home/deploy/.config/containers/registries.d")
+
+
+def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
+    code, output = signed.deploy("v2")
+    assert (code, signed.versions()) == (0, ["v2", "v2"]), output
+
+    before = [fingerprint(host) for host in signed.lab.hosts]
+    for tag, said in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
+        code, output = signed.deploy(tag)
+        assert (code, said in output, signed.versions()) == (1, True, ["v2", "v2"]), output
+    assert [fingerprint(host) for host in signed.lab.hosts] == before
+
+    signed.lab.registry.stop()
+    try:
+        code, output = signed.run("rollback", "--force")
+    finally:
+        signed.lab.registry.start()
+    assert (code, signed.versions()) == (0, ["v1", "v1"]), output
+
+
+def test_image_on_the_host_is_asked_for_its_signature_as_well(site: Site, signed: Site) -> None:
+    for host in signed.lab.hosts:
+        for service in ("backend", "frontend"):
+            digest = signed.lab.registry.digest(service, "slow-start")
+            host.sh(f"podman pull --quiet registry:5000/{REPOSITORY}/{service}@{digest}", user="deploy")
+
+    code, output = signed.deploy("slow-start")
+
+    assert (code, "no signature exists" in output, site.versions()) == (1, True, ["v1", "v1"]), output
+
+
+def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
+    code, output = signed.deploy("v2", "--transfer", "push")
+
+    assert (code, "signatures lie in a registry" in output) == (2, True), output
+
+
+@pytest.mark.parametrize("content", [None, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "private"])
+def test_key_that_is_none_is_a_mistake(signed: Site, content: str | None) -> None:
+    path = signed.folder / KEY
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+
+    code, output = signed.deploy("v2")
+
+    assert (code, "cosign generate-key-pair" in output, signed.versions()) == (2, True, ["v1", "v1"]), output
