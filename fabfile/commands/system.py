@@ -121,7 +121,7 @@ umask 077
 cd
 mkdir -p .ssh
 {{
-  if [ -s .ssh/authorized_keys ]; then sed -e '$a\\' .ssh/authorized_keys; fi
+  if [ -s .ssh/authorized_keys ]; then awk 1 .ssh/authorized_keys; fi
   printf %s {quote(own)}
 }} > .ssh/authorized_keys.new
 mv -f .ssh/authorized_keys.new .ssh/authorized_keys"""

@@ -25,6 +25,7 @@ def items(app: Application, user: str, *, data: bool) -> tuple[Item, ...]:
         _timers(app, user),
         _containers(app, user),
         _site(app),
+        _renewal(app),
         _paths(
             "sudo rule and programs",
             (f"/etc/sudoers.d/{app.name}", programs, f"/etc/systemd/user/{app.name}-boot.service"),
@@ -65,6 +66,13 @@ def _unlink(app: Application) -> str:
     return (
         f"rm -f ~/.config/systemd/user/default.target.wants/{app.name}-boot.service && systemctl --user daemon-reload"
     )
+
+
+def _renewal(app: Application) -> Item:
+    """Certbot would go on asking for it, and fail. Source: certbot(1), delete; what Nginx read is a copy and stays."""
+    lineage = f"/etc/letsencrypt/renewal/{app.name}.conf"
+    delete = words("certbot", "delete", "--non-interactive", "--quiet", "--cert-name", app.name)
+    return Item("renewal", f"the renewal of its certificate ({lineage})", _absent((lineage,)), script(delete))
 
 
 def _timers(app: Application, user: str) -> Item:
