@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from lab import laboratory
 from lab.host import Host
@@ -34,11 +33,8 @@ def host(bare: Site) -> Host:
 
 
 def change(site: Site, **setup: object) -> None:
-    """Set the environment's `setup` in hosts.yaml."""
-    path = site.folder / "hosts.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["environments"][site.lab.name]["setup"] = setup
-    path.write_text(yaml.safe_dump(content))
+    """Say in hosts.yaml what setup makes of the host."""
+    site.edit_environment(setup=setup)
 
 
 def prepared(site: Site) -> None:

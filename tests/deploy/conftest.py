@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -83,20 +84,29 @@ class Site:
         kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in values]
         path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n")
 
-    def edit_rollout(self, **values: object) -> None:
-        """Change how a run treats the hosts."""
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, Any]]:
+        """The environment's entry in hosts.yaml, written back as it is left."""
         path = self.folder / "hosts.yaml"
         content = yaml.safe_load(path.read_text())
-        content["environments"][self.lab.name]["rollout"] |= values
+        yield content["environments"][self.lab.name]
         path.write_text(yaml.safe_dump(content))
+
+    def edit_environment(self, **values: object) -> None:
+        """Set keys of the environment in hosts.yaml."""
+        with self._environment() as entry:
+            entry |= values
+
+    def edit_rollout(self, **values: object) -> None:
+        """Change how a run treats the hosts."""
+        with self._environment() as entry:
+            entry["rollout"] |= values
 
     def edit_hosts(self, **environments: object) -> None:
         """Set each host's entry beyond its address."""
-        path = self.folder / "hosts.yaml"
-        content = yaml.safe_load(path.read_text())
-        for name, entry in environments.items():
-            content["environments"][self.lab.name]["hosts"][name] |= entry
-        path.write_text(yaml.safe_dump(content))
+        with self._environment() as entry:
+            for name, values in environments.items():
+                entry["hosts"][name] |= values
 
 
 def fingerprint(host: Host) -> str:
@@ -156,12 +166,8 @@ def make_quick(site: Site) -> None:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2, "deadline_seconds": 20}
         service["drain"] = {"deadline_seconds": 2, "stop_seconds": 5}
     (site.folder / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
-    hosts = site.folder / "hosts.yaml"
-    content = yaml.safe_load(hosts.read_text())
-    environment = content["environments"][site.lab.name]
-    environment["services_file"] = "services.yaml"
-    environment["rollout"] |= {"bake_seconds": 1}
-    hosts.write_text(yaml.safe_dump(content))
+    site.edit_environment(services_file="services.yaml")
+    site.edit_rollout(bake_seconds=1)
     site.edit_env(HEALTH_CHECK_START_PERIOD="4s", HEALTH_CHECK_RETRIES="3")
 
 

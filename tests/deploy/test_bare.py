@@ -196,7 +196,7 @@ def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare:
     bare.lab.reset_host(host.name)
     bare.edit_env(PROTOCOL="http")
     change(bare, firewall="ufw", watchdog=True)
-    setup_user(bare, "admin")
+    bare.edit_environment(setup_user="admin")
     host.sh("""
         useradd --create-home --shell /bin/sh admin && usermod -p '*' admin
         install -d -o admin -m 700 /home/admin/.ssh
@@ -204,7 +204,7 @@ def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare:
     """)
     try:
         code, output = bare.run("setup")
-        assert (code, "neither" in output or "set setup_user in hosts.yaml" in output) == (4, True), output
+        assert (code, "set setup_user in hosts.yaml to root or" in output) == (3, True), output
         host.sh("""
             DEBIAN_FRONTEND=noninteractive apt-get -qq update
             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install sudo
@@ -215,7 +215,7 @@ def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare:
         code, output = bare.run("setup")
         assert (code, "Nothing to do" in output) == (0, True), output
     finally:
-        setup_user(bare, "root")
+        bare.edit_environment(setup_user="root")
     code, output = bare.deploy("v1")
     assert (code, bare.versions()) == (0, ["v1"]), output
     host.sh(
@@ -226,11 +226,6 @@ def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare:
     host.reboot()
     wait_until(lambda: bare.run("status")[0] == 0, "the application after a reboot", 90)
     assert "Status: active" in host.sh("ufw status").stdout
-
-
-def setup_user(site: Site, name: str) -> None:
-    """Say in hosts.yaml who prepares the host."""
-    site.edit_hosts(web1={"setup_user": name})
 
 
 def reaches(address: str, port: int) -> bool:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from lab import laboratory
 from lab.host import Host
@@ -22,10 +21,7 @@ def rootful(worker_id: str) -> Iterator[Site]:
     laboratory.down(name)
     site = Site(laboratory.up(1, name=name))
     make_quick(site)
-    path = site.folder / "hosts.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["environments"][name] |= {"user": "root", "setup": {"firewall": "nftables", "watchdog": "true"}}
-    path.write_text(yaml.safe_dump(content))
+    site.edit_environment(user="root", setup={"firewall": "nftables", "watchdog": "true"})
     env = site.folder / f"{name}.env"
     env.write_text(env.read_text().replace("/home/deploy/", "/srv/ark/"))
     for words in (("setup",), ("deploy", "--tag", "v1")):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.images import REPOSITORY
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import Site
 
 pytestmark = pytest.mark.xdist_group("signatures")
 
@@ -40,11 +40,11 @@ def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
     code, output = signed.deploy("v2")
     assert (code, signed.versions()) == (0, ["v2", "v2"]), output
 
-    before = [fingerprint(host) for host in signed.lab.hosts]
+    before = [signed.running(host) for host in signed.lab.hosts]
     for tag, said in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
         code, output = signed.deploy(tag)
         assert (code, said in output, signed.versions()) == (1, True, ["v2", "v2"]), output
-    assert [fingerprint(host) for host in signed.lab.hosts] == before
+    assert [signed.running(host) for host in signed.lab.hosts] == before
 
     signed.lab.registry.stop()
     try:
