@@ -1,7 +1,8 @@
 """Pulling what is signed: an image counts only with a cosign signature of one key. Pure text; it runs nothing.
 
-Podman itself checks: no client is needed on the host. Source: containers-policy.json(5), sigstoreSigned; Podman 4.3 has
-it. What is signed is the digest that is pulled; of a multi-platform image, that of the host's own platform too.
+Podman itself checks: no client is needed on the host. Source: containers-policy.json(5), sigstoreSigned; measured: Debian
+13's Podman has it, Debian 12's is built without and refuses every image. What is signed is the digest that is pulled; of
+a multi-platform image, that of the host's own platform too.
 """
 
 from __future__ import annotations

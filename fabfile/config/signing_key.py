@@ -11,7 +11,7 @@ _EXPECTED = "the public half of a pair by `cosign generate-key-pair` or `skopeo 
 
 
 def read_signing_key(path: Path, findings: Findings) -> str:
-    """The key as PEM text, or empty and a mistake. Only ECDSA keys: Podman 4.3 knows no other."""
+    """The key as PEM text, or empty and a mistake. Only ECDSA keys: both programs make these alone."""
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
