@@ -41,6 +41,24 @@ def site_helper(app: str) -> str:
     return f"/usr/local/lib/{app}/site"
 
 
+def site_rules(app: Application) -> str:
+    """What the site may listen on and be called, and its certificate: the lines that the helper takes, root's to say."""
+    names = [f"server_name {app.domain}"]
+    ports = [(app.http_port, "")] + ([(app.https_port, " ssl")] if app.tls else [])
+    listens = [f"listen {place}{port}{kind}" for port, kind in ports for place in ("", "[::]:")]
+    tls = []
+    if app.tls:
+        tls = [f"ssl_certificate {app.tls.certificate}", f"ssl_certificate_key {app.tls.key}"]
+        tls += [f"ssl_trusted_certificate {app.tls.chain}"] if app.tls.chain else []
+        tls += ["ssl_protocols TLSv1.2 TLSv1.3"]
+    return "".join(f"{line}\n" for line in (*listens, *names, *tls))
+
+
+def site_rules_file(app: str) -> str:
+    """Where the helper reads them."""
+    return f"{site_helper(app).rpartition('/')[0]}/rules"
+
+
 def install_site(app: Application, text: str) -> Script:
     """Replace the site text through the root-owned helper, which proves it live or puts the old bytes back."""
     staged = f"{app.home}/journal/site.conf"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fabfile.commands import certificate, firewall, postgres, system
 from fabfile.commands.backup import backup_directory, scheduled
 from fabfile.commands.item import Item, as_user, file, owned, same, script_as_user
-from fabfile.commands.nginx import site_file, site_helper
+from fabfile.commands.nginx import site_file, site_helper, site_rules, site_rules_file
 from fabfile.commands.podman import network_name
 from fabfile.commands.rotation import rotation
 from fabfile.commands.shell import Script, quote, script, words, write_file
@@ -48,6 +48,7 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
         *_directories(app, user),
         _network(app, user),
         _program(app, "site", files.helper),
+        _rules(app),
         _program(app, "boot", files.boot),
         system.sudo_rule(app, user, site_helper(app.name)),
         _boot_unit(app, user, files.unit),
@@ -135,6 +136,11 @@ def _program(app: Application, name: str, content: str) -> Item:
         "logs": "the program that rotates logs",
     }[name]
     return file(f"program {name}", f"{title} ({path})", path, content, "755")
+
+
+def _rules(app: Application) -> Item:
+    path = site_rules_file(app.name)
+    return file("site rules", f"name, ports and certificate of the site ({path})", path, site_rules(app), "644")
 
 
 def _boot_unit(app: Application, user: str, unit: str) -> Item:

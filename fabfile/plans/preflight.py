@@ -55,6 +55,9 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
     found = []
     if state.fact("helper") != "yes":
         found.append(("the Nginx site helper or its sudo rule is missing", remedy))
+    elif state.fact("site_rules") != "yes":
+        problem = "the host knows the site under another name, other ports or another certificate"
+        found.append((problem, "Run inv setup for this host first: those are root's to change"))
     if state.fact("home") != "yes":
         found.append(("the application's directory is missing or not writable", remedy))
     elif closed := state.fact("closed"):

@@ -21,7 +21,9 @@ say() { printf '%s\n' "$*"; }
 hash_of() { sed -n '1s/^# rolling-site: \([0-9a-f]\{16\}\)$/\1/p' "$1"; }
 port_of() { sed -n '2s/^# rolling-port: \([0-9]\{1,5\}\)$/\1/p' "$1"; }
 
-# The directives that a site may use, and no other: a text could read or write files as root through Nginx otherwise.
+# The directives that a site may use, and no other: a text could read or write files as root through Nginx otherwise. What
+# it listens on, its names and its certificate are root's to say, in `rules` beside this program: Nginx opens such paths
+# as root even where it refuses the text afterwards. Loopback ports are free, and requests go to them alone.
 allowed=' map default upstream server keepalive keepalive_timeout listen access_log client_max_body_size set if location
 default_type return add_header proxy_pass proxy_http_version proxy_set_header proxy_hide_header proxy_connect_timeout
 proxy_next_upstream_tries proxy_buffering proxy_read_timeout server_name ssl_certificate ssl_certificate_key
@@ -38,11 +40,25 @@ to_page='    error_page 503 /_rolling/maintenance;'
 check_text() {
   if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
   if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
-  bad=$(grep -vxF -e "$page" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' | awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" '
-    BEGIN { count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1 }
-    NF && $1 != "\047\047" && (!($1 in known) || ($1 == "access_log" && $2 != "off")) { print }')
+  bad=$(grep -vxF -e "$page" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' |
+    awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" -v rules="$here/rules" '
+    BEGIN {
+      count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1
+      while ((getline line < rules) > 0) ruled[line] = 1
+    }
+    function fine() {
+      if ($1 == "\047\047") return 1
+      if (!($1 in known)) return 0
+      if ($1 == "access_log") return $0 == "access_log off"
+      if ($1 == "listen") return $0 in ruled || $0 ~ /^listen 127\.0\.0\.1:[1-9][0-9]*$/
+      if ($1 == "server_name" || $1 ~ /^ssl_/) return $0 in ruled
+      if ($1 == "server") return $0 ~ /^server( 127\.0\.0\.1:[0-9]+( [a-z_]+(=[0-9]+)?)*)?$/
+      if ($1 == "proxy_pass") return $0 ~ /^proxy_pass http:\/\/[a-z0-9_.$]+(:[0-9]+)?$/
+      return 1
+    }
+    NF { $1 = $1; if (!fine()) print }')
   if [ -n "$bad" ]; then
-    say "the site text uses a directive that is not allowed here:"
+    say "the site text has a line that is not allowed here; where its names, ports or certificate are new, run inv setup first:"
     say "$bad"
     exit 3
   fi

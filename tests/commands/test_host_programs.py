@@ -10,7 +10,8 @@ import pytest
 
 from fabfile import render
 from fabfile.commands import record
-from fabfile.model import Outcome, Release
+from fabfile.commands.nginx import site_rules
+from fabfile.model import Outcome, Release, Tls
 from tests.commands.running import Programs
 from tests.commands.sample import application
 
@@ -34,6 +35,7 @@ class Site:
         text = text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}")
         self.program = self.here / "site"
         self.program.write_text(text, "utf-8")
+        (self.here / "rules").write_text(site_rules(application()))
         self.live = self.conf / "shop.conf"
         load = f"sed -n '1s/.* //p' {self.live} >\"$here/loaded\" 2>/dev/null || :"
         programs.add("nginx")
@@ -53,7 +55,7 @@ class Site:
 
     def left(self) -> set[str]:
         """What the helper left beside itself."""
-        return {path.name for path in self.here.iterdir()} - {"site", "site.lock", "loaded"}
+        return {path.name for path in self.here.iterdir()} - {"site", "rules", "site.lock", "loaded"}
 
 
 @pytest.fixture
@@ -154,6 +156,22 @@ def test_site_old_text_that_nginx_still_runs_needs_no_reload(site: Site, program
         'set $x "\n# "; include /etc/shadow; set $y "\nset";',
         "set $x '\n # '; root /; set $y '\nset';",
         "set $x a\\\n#\\;root /;",
+        "ssl_certificate_key engine:/var/lib/shop/live/evil.so:k;",
+        "ssl_certificate /etc/ssl/private/another.pem;",
+        "server { listen unix:/var/lib/shop/live/socket; }",
+        "server { listen 443 ssl; }",
+        "server { listen 80 default_server; }",
+        "server { listen 127.0.0.1:8080 default_server; }",
+        "server { server_name another.example.org; }",
+        "upstream x { server unix:/run/podman/podman.sock; }",
+        "upstream x { server 192.0.2.1:80; }",
+        "location / { proxy_pass http://unix:/run/podman/podman.sock:/; }",
+        "location / { proxy_pass https://example.org; }",
+        "access_log off /etc/cron.d/x;",
+        "server { listen\n80; }",
+        "server { listen\n unix:/x; }",
+        '"listen" unix:/x;',
+        "list\\en unix:/x;",
     ],
 )
 def test_site_forbidden_directive_is_refused_before_nginx_sees_it(line: str, site: Site, programs: Programs) -> None:
@@ -228,8 +246,12 @@ def test_site_any_other_words_are_refused(words: tuple[str, ...], site: Site) ->
     assert site.run(*words).returncode == 2
 
 
-def test_site_what_is_rendered_passes_its_check(site: Site) -> None:
-    done = site.install(render.nginx_site(application()))
+@pytest.mark.parametrize("tls", [None, Tls("/srv/cert.pem", "/srv/key.pem", "/srv/chain.pem", acme=True)])
+def test_site_what_is_rendered_passes_its_check(site: Site, tls: Tls | None) -> None:
+    app = replace(application(), tls=tls)
+    (site.here / "rules").write_text(site_rules(app))
+
+    done = site.install(render.nginx_site(app))
 
     assert (done.returncode, done.stdout) == (0, "the site is live\n")
 

@@ -60,6 +60,21 @@ class Site:
         """`inv deploy` of a tag."""
         return self.run("deploy", "--tag", tag, *words)
 
+    @contextmanager
+    def reshaped(self, host: Host, **values: str) -> Iterator[None]:
+        """The site of one host under other names, ports or certificates, which are setup's to change and to put back."""
+        path = self.folder / f"{self.lab.name}.env"
+        before = path.read_text()
+        self.edit_env(**values)
+        try:
+            code, output = self.run("setup", "--hosts", host.name)
+            assert code == 0, output
+            yield
+        finally:
+            path.write_text(before)
+            code, output = self.run("setup", "--hosts", host.name)
+        assert code == 0, output
+
     def versions(self) -> list[str]:
         """What a visitor of each host gets from the backend."""
         return [self.version(host) for host in self.lab.hosts]

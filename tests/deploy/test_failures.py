@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.deploy.conftest import Site
+from tests.deploy.conftest import Site, fingerprint
 
 pytestmark = pytest.mark.xdist_group("failures")
 
@@ -72,12 +72,20 @@ def test_deploy_notices_that_nginx_kept_the_old_configuration(site: Site) -> Non
     host = site.lab.hosts[0]
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
     host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
-    site.edit_env(NGINX_PORT="8099")
-    code, output = site.deploy("v2", "--hosts", "web1")
+    with site.reshaped(host, NGINX_PORT="8099"):
+        code, output = site.deploy("v2", "--hosts", "web1")
     host.sh("systemctl stop taken")
     assert (code, site.version(host)) == (1, "v1"), output
     assert "Nginx kept the old configuration" in output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
+
+
+def test_deploy_of_a_site_that_root_does_not_know_is_refused(site: Site) -> None:
+    before = [fingerprint(host) for host in site.lab.hosts]
+    site.edit_env(DOMAIN_NAME="other.lab.test")
+    code, output = site.deploy("v2")
+    assert (code, "Run inv setup for this host first" in output) == (3, True), output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
 def _bake(site: Site, seconds: int) -> None:

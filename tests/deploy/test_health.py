@@ -227,14 +227,14 @@ def test_health_certificate_is_judged_as_visitors_get_it(site: Site, web1: Host)
         "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=app.lab.test"
         f" -keyout {paths['SSL_KEY_PATH']} -out {paths['SSL_CERT_PATH']}"
     )
-    site.edit_env(PROTOCOL="https", **paths)
-    code, output = site.deploy("v1", "--hosts", "web1")
-    assert code == 0, output
+    with site.reshaped(web1, PROTOCOL="https", **paths):
+        code, output = site.deploy("v1", "--hosts", "web1")
+        assert code == 0, output
 
-    assert failed(site) == {"certificate"}
+        assert failed(site) == {"certificate"}
 
-    site.edit_env(MIN_CERTIFICATE_DAYS="4")
-    assert failed(site) == set()
+        site.edit_env(MIN_CERTIFICATE_DAYS="4")
+        assert failed(site) == set()
 
 
 def test_health_maintenance_page_is_no_fault_and_is_said(site: Site, web1: Host) -> None:

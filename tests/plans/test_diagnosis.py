@@ -19,6 +19,7 @@ FIT = {
     **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "sqlite3", "pgrep")},
     "home": "yes",
     "helper": "yes",
+    "site_rules": "yes",
     "linger": "yes",
     "nginx_active": "active",
     "closed": "",

@@ -17,6 +17,7 @@ FACTS = {
     "home": "yes",
     "helper": "yes",
     "linger": "yes",
+    "site_rules": "yes",
     "nginx_active": "active",
     "closed": "",
     "free_kib": "50000000",
@@ -46,6 +47,7 @@ def test_findings_fit_host_has_none() -> None:
         ({"has_sqlite3": "no"}, "sqlite3 missing"),
         ({"home": "no"}, "the application's directory is missing or not writable"),
         ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
+        ({"site_rules": "no"}, "the host knows the site under another name, other ports or another certificate"),
         ({"linger": "no"}, "linger is off: rootless containers would die after logout"),
         ({"nginx_active": "failed"}, "Nginx is failed"),
         (
