@@ -59,11 +59,26 @@ def script_as_user(user: str, text: Script) -> Script:
     return Script(f"{start} <<'END-OF-USER'\n{text.text}\nEND-OF-USER", text.secrets)
 
 
-def file(id: str, title: str, path: str, content: str, mode: str, after: str = "") -> Item:
-    """A file of root's with exactly this content."""
+def file(id: str, title: str, path: str, content: str, mode: str, after: str = "", *, named: bool = False) -> Item:
+    """A file of root's with exactly this content; with `named`, one of another program may have the place."""
     test = f"{same(path, content)} && {owned(path, f'root {mode}')}"
     make = script(words("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, mode=f"0{mode}"), after)
-    return Item(id, title, test, make)
+    return Item(id, title, test, make, f"{path} {FOREIGN}", unclaimed(path)) if named else Item(id, title, test, make)
+
+
+#: What stands in every file that may be found where another program would have one of the same name.
+_MARK = "inv setup\\|rolling-site"
+FOREIGN = "is another program's, or was written by hand: move it away, or choose another APP_NAME"
+
+
+def ours(path: str) -> str:
+    """A shell condition: the file is one that this suite made."""
+    return f"grep -qs {quote(_MARK)} {quote(path)}"
+
+
+def unclaimed(path: str) -> str:
+    """A shell condition: nothing is there, or what this suite made."""
+    return f"{{ ! test -e {quote(path)} || {ours(path)}; }}"
 
 
 def same(path: str, content: str) -> str:

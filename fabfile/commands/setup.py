@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fabfile.commands import certificate, firewall, postgres, system
 from fabfile.commands.backup import backup_directory, scheduled
-from fabfile.commands.item import Item, as_user, file, owned, same, script_as_user
+from fabfile.commands.item import FOREIGN, Item, as_user, file, owned, same, script_as_user, unclaimed
 from fabfile.commands.nginx import site_file, site_helper, site_rules, site_rules_file
 from fabfile.commands.podman import network_name
 from fabfile.commands.rotation import rotation
@@ -73,11 +73,11 @@ def _directories(app: Application, user: str) -> tuple[Item, ...]:
     home = app.home
     own = [(home, "755"), (f"{home}/live", "755")]
     own += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
-    data = (*data_directories(app), *app.log_directories)
-    known = {path for path, _ in own}
+    data, known = data_directories(app), {path for path, _ in own}
     return (
         *(_directory(path, mode, user) for path, mode in own),
-        *(_data_directory(path, user) for path in dict.fromkeys(data) if path and path not in known),
+        *(_data_directory(path, user) for path in data if path not in known),
+        *(_log_directory(path, user) for path in app.log_directories if path not in (*known, *data)),
     )
 
 
@@ -92,23 +92,66 @@ def _directory(path: str, mode: str, user: str) -> Item:
 
     One that is another's is no business of ours: APP_NAME may be the name of a program of the system.
     """
-    test = owned(path, f"{user} {mode}")
-    apply = f"mkdir -p {quote(path)}\nchown {quote(user)}: {quote(path)}\nchmod {mode} {quote(path)}"
-    empty = f'test -z "$(ls -A {quote(path)} 2>/dev/null)"'
-    ours = f'{empty} || test "$(stat -c %U {quote(path)})" = {quote(user)}'
-    remedy = "it belongs to another program or user: choose another APP_NAME"
-    return Item(f"directory {path}", f"directory {path} ({user}, {mode})", test, script(apply), remedy, possible=ours)
+    place = quote(path)
+    test = f"test -d {place} && ! test -L {place} && {owned(path, f'{user} {mode}')}"
+    empty = f'test -z "$(ls -A {place} 2>/dev/null)"'
+    ours = f'! test -L {place} && {{ {empty} || test "$(stat -c %U {place})" = {quote(user)}; }}'
+    remedy = "it belongs to another program or user, or is a link: choose another APP_NAME"
+    title = f"directory {path} ({user}, {mode})"
+    return Item(f"directory {path}", title, test, script(_make_directory(path, mode, user)), remedy, possible=ours)
+
+
+def _make_directory(path: str, mode: str, user: str) -> str:
+    """Root makes the uppermost directory that is missing, complete before it has its name; the user all below it.
+
+    Where the user may put a link in the way, it does so by its own rights alone. So root never follows one.
+    """
+    return f"""\
+path={quote(path)} user={quote(user)}
+own() {{ runuser -u "$user" -- sh -c 'cd / && umask 027 && mkdir -p -- "$1" && chmod {mode} -- "$1"' sh "$path"; }}
+if ! own 2>/dev/null; then
+  top=$path
+  until [ -d "$(dirname "$top")" ]; do top=$(dirname "$top"); done
+  above=$(dirname "$top")
+  until [ "$above" = / ]; do
+    if [ "$(stat -c %U "$above")" != root ]; then
+      echo "$user cannot make $path, and $above is not root's: make it by hand"
+      exit 1
+    fi
+    above=$(dirname "$above")
+  done
+  if [ ! -e "$top" ]; then
+    rm -rf "$top.new"
+    mkdir -m 750 "$top.new"
+    chown "$user:" "$top.new"
+    mv -T "$top.new" "$top"
+  elif [ "$(stat -c %U "$top")" = root ] && [ -z "$(ls -A "$top")" ]; then
+    chown "$user:" "$top"
+  fi
+  own
+fi"""
 
 
 def _data_directory(path: str, user: str) -> Item:
-    """A directory of the application: made where it is missing, with its parents; one that is there stays as it is."""
-    apply = f"""\
-missing={quote(path)}
-while [ ! -d "$(dirname "$missing")" ]; do missing=$(dirname "$missing"); done
-mkdir -p {quote(path)}
-chown -R {quote(user)}: "$missing"
-chmod 750 {quote(path)}"""
-    return Item(f"directory {path}", f"directory {path} ({user})", words("test", "-d", path), script(apply))
+    """A directory of the application: made where it is missing, with its parents; what is in one that is there stays.
+
+    One that the containers write belongs to an id of theirs; root's own are none of theirs.
+    """
+    place, title = quote(path), f"directory {path} ({user})"
+    theirs = f'test "$(stat -L -c %U {place})" != root && ' if user != "root" else ""
+    test = f'test -d {place} && {theirs}test -z "$(find -H {place} -maxdepth 0 -perm -o+w)"'
+    possible = f'! test -e {place} || test -z "$(ls -A {place})"'
+    remedy = (
+        f"it is root's, or everyone may write it: chown {user}: and chmod 750, once you have looked at what it holds"
+    )
+    apply = script(_make_directory(path, "750", user))
+    return Item(f"directory {path}", title, test, apply, remedy, possible=possible)
+
+
+def _log_directory(path: str, user: str) -> Item:
+    """Whose it is does not matter: Nginx and journald may write there as well."""
+    make = script(_make_directory(path, "750", user))
+    return Item(f"directory {path}", f"directory {path} ({user})", words("test", "-d", path), make)
 
 
 def _network(app: Application, user: str) -> Item:
@@ -135,7 +178,7 @@ def _program(app: Application, name: str, content: str) -> Item:
         "backup": "the program that the backup timer runs",
         "logs": "the program that rotates logs",
     }[name]
-    return file(f"program {name}", f"{title} ({path})", path, content, "755")
+    return file(f"program {name}", f"{title} ({path})", path, content, "755", named=name == "site")
 
 
 def _rules(app: Application) -> Item:
@@ -216,7 +259,7 @@ def _password(app: Application, user: str) -> tuple[Item, ...]:
         return ()
     path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
     test = f"{same(path, content)} && {owned(path, f'{user} 600')}"
-    apply = script(write_file(path, content, secret=True), words("chown", f"{user}:", path))
+    apply = script_as_user(user, write_file(path, content, secret=True))
     return (Item("database password", f"the database's password for backups ({path}, 600)", test, apply),)
 
 
@@ -239,4 +282,5 @@ def _site(app: Application, site: str) -> Item:
         write_file(staged, site, mode="0644"),
         f'status=0\n{helper} install < {quote(staged)} || status=$?\nrm -f {quote(staged)}\nexit "$status"',
     )
-    return Item("site", f"the Nginx site ({site_file(app.name)}), proved live", f"test -s {file} && {test}", apply)
+    title, path = f"the Nginx site ({site_file(app.name)}), proved live", site_file(app.name)
+    return Item("site", title, f"test -s {file} && {test}", apply, f"{path} {FOREIGN}", unclaimed(path))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fabfile.commands import access, authorized_keys, postgres
-from fabfile.commands.item import Item, as_user, owned, same
+from fabfile.commands.item import FOREIGN, Item, as_user, ours, owned, same, unclaimed
 from fabfile.commands.shell import quote, script, words, write_file
 from fabfile.model import Access, Application, Preparation
 
@@ -188,14 +188,15 @@ def sshd(app: Application, name: str) -> Item:
         "  exit 1\nfi",
     )
     title = f"sshd lets {name} in by key alone, and tells by which ({path})"
-    return Item("sshd", title, f"{same(path, content)} && {holds}", apply)
+    test = f"{same(path, content)} && {holds}"
+    return Item("sshd", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))
 
 
 def kernel(app: Application, rules: Preparation) -> tuple[Item, ...]:
     """Kernel settings, now and at each boot; a limit that is higher already stays. Source: sysctl.d(5)."""
     path = f"/etc/sysctl.d/90-{app.name}.conf"
     if not rules.sysctl:
-        return (Item("kernel", f"no {path}", words("test", "!", "-e", path), script(words("rm", "-f", path))),)
+        return (Item("kernel", f"no {path}", f"! {ours(path)}", script(words("rm", "-f", path))),)
     now = "\"$(sysctl -n {0} | tr '\\t' ' ')\""
     tests = []
     for key, value in rules.sysctl:
@@ -218,7 +219,8 @@ chmod 644 {quote(path + ".new")}
 mv -f {quote(path + ".new")} {quote(path)}
 sysctl -q -p {quote(path)}"""
     title = ", ".join(f"{key} {value}" for key, value in rules.sysctl)
-    return (Item("kernel", f"kernel settings: {title}", " && ".join(tests), script(apply)),)
+    test = " && ".join(tests)
+    return (Item("kernel", f"kernel settings: {title}", test, script(apply), f"{path} {FOREIGN}", unclaimed(path)),)
 
 
 def security_updates(rules: Preparation) -> tuple[Item, ...]:
@@ -250,4 +252,5 @@ def sudo_rule(app: Application, name: str, helper: str) -> Item:
         words("mv", "-f", staged, path),
     )
     test = f"{same(path, content)} && {owned(path, 'root 440')}"
-    return Item("sudo rule", f"sudo for the site helper alone ({path})", test, apply)
+    title = f"sudo for the site helper alone ({path})"
+    return Item("sudo rule", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))

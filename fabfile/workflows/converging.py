@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from fabfile.commands.item import Item, as_root, check
 from fabfile.commands.lock import HELD_STATUS
+from fabfile.commands.teardown import LOCK
 from fabfile.errors import ExitCode, HostUnreachable, LockHeld, PreflightError, RollingError, StepFailed
 from fabfile.model import Event, HostResult, HostSummary, Phase, Summary
 from fabfile.plans import setup as planning
@@ -43,6 +44,12 @@ def plans(fleet: Fleet, work: Work) -> list[Plan]:
     if lost:
         raise HostUnreachable("\n".join(str(error) for error in lost))
     lacking = {name: row for name, row in found.items() if isinstance(row, dict)}
+    held = [name for name, ids in lacking.items() if ids.get(LOCK) is False]
+    if held:
+        raise LockHeld(
+            f"another run holds {', '.join(held)}; nothing was touched",
+            next_step="inv lock.status, then wait for its end",
+        )
     refusals = [finding for name, ids in lacking.items() for finding in planning.findings(name, work.items[name], ids)]
     if refusals:
         listed = "\n  ".join(str(finding) for finding in refusals)

@@ -72,7 +72,7 @@ def test_kernel_limit_that_is_higher_is_never_lowered_not_at_the_next_boot_eithe
 def test_kernel_without_settings_takes_its_file_away(etc: Path, programs: Programs) -> None:
     (item,) = system.kernel(APP, Preparation())
     assert holds(item, etc, programs)
-    (etc / "sysctl.d/90-shop.conf").write_text("x")
+    (etc / "sysctl.d/90-shop.conf").write_text("# Made by inv setup.\n")
     assert not holds(item, etc, programs)
     assert item.apply is not None
     sh(on(item.apply, etc))

@@ -62,7 +62,7 @@ class Site:
 
     @contextmanager
     def reshaped(self, host: Host, **values: str) -> Iterator[None]:
-        """The site of one host under other names, ports or certificates, which are setup's to change and to put back."""
+        """The site of one host under other names, ports or certificates: setup changes and puts them back."""
         path = self.folder / f"{self.lab.name}.env"
         before = path.read_text()
         self.edit_env(**values)
