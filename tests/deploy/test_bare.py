@@ -97,6 +97,7 @@ def test_bare_host_takes_no_password_of_the_deploy_user(bare: Site, host: Host) 
     }
 
 
+@one_release
 def test_bare_host_with_every_setting_is_closed_but_for_ssh_and_the_site(bare: Site, host: Host) -> None:
     change(bare, **EVERYTHING)
     bare.edit_env(AUTO_BACKUP_ENABLED="true", **SECURE)
@@ -131,6 +132,7 @@ def test_bare_host_with_every_setting_is_closed_but_for_ssh_and_the_site(bare: S
     assert not reaches(address, 9999)
 
 
+@one_release
 def test_bare_host_rotates_its_logs_whoever_wrote_them(bare: Site, host: Host) -> None:
     change(bare, rotate_logs_days=14)
     prepared(bare)
