@@ -47,6 +47,12 @@ def entries(text: str) -> tuple[Entry, ...]:
     return tuple(line.entry for line in _lines(text) if line.entry is not None)
 
 
+def unread(text: str) -> tuple[int, ...]:
+    """The numbers, from 1, of the lines that say something and are not understood here; sshd may think otherwise."""
+    rows = enumerate(_lines(text), start=1)
+    return tuple(number for number, line in rows if line.entry is None and not _is_silent(line.text.strip()))
+
+
 def rendered(
     text: str, block: str, keys: Sequence[tuple[str, PublicKey]], revoked: Collection[str], *, exclusive: bool = False
 ) -> str:
@@ -69,11 +75,15 @@ def rendered(
 
 def _stays(line: _Line, gone: Collection[str], *, exclusive: bool) -> bool:
     words = line.text.strip()
-    if not words or words.startswith("#"):
+    if _is_silent(words):
         return True
     if exclusive:
         return False
-    return line.entry is None or line.entry.blob not in gone
+    return line.entry.blob not in gone if line.entry else not any(blob in words for blob in gone)
+
+
+def _is_silent(words: str) -> bool:
+    return not words or words.startswith("#")
 
 
 def _lines(text: str) -> list[_Line]:

@@ -16,10 +16,15 @@ Row = tuple[str, PublicKey]
 
 
 def read_access(folder: str) -> model.Access:
-    """The keys of an environment. Raises ConfigError with every file that is not one public key."""
+    """The keys of an environment. Raises ConfigError with every file that is not one public key.
+
+    A key that is granted and revoked under one name is revoked: its revocation was cut off half way.
+    """
     mistakes: list[Mistake] = []
     granted = list(_granted(Path(folder), mistakes))
     revoked = list(_revoked(Path(folder) / "revoked", mistakes))
+    former = {(name, key.blob) for name, key in revoked}
+    granted = [(name, key) for name, key in granted if (name, key.blob) not in former]
     mistakes += _doubles(folder, granted, revoked)
     if mistakes:
         raise ConfigError(

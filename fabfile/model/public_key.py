@@ -22,7 +22,7 @@ _CURVES = {
 _EDWARDS = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
 #: The types that may be granted.
 TYPES = (*_EDWARDS, *_CURVES, "ssh-rsa")
-_BEGINNINGS = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+_BEGINNINGS = ("ssh-", "rsa-sha2-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 _PRIVATE = ("PRIVATE KEY", "PuTTY-User-Key-File", "openssh-key-v1")
 #: How the text of an OpenSSH private key begins below its first line: base64 of `openssh-key-v1`.
 _PRIVATE_BODY = "b3BlbnNzaC1rZXktdjE"

@@ -143,6 +143,12 @@ def faults(wanted: Wanted, seen: Seen, environment: str) -> tuple[str, ...]:
         found.append(f"~/.ssh is {seen.directory}, authorized_keys {seen.own.state}; wanted 700 and 600, of {user}")
     if seen.password_login:
         found.append(f"sshd lets {user} in with a password: inv setup --env {environment} ends that")
+    for file in seen.files:
+        if lines := authorized_keys.unread(file.text):
+            numbers = ", ".join(map(str, lines))
+            found.append(
+                f"{file.path}: not understood, and perhaps a way in: line {numbers}; look, or sync --exclusive"
+            )
     for key in ("authorizedkeyscommand", "trustedusercakeys"):
         if seen.settings.get(key, "none") != "none":
             found.append(f"sshd also lets in whom {key} names ({seen.settings[key]}): not looked at")

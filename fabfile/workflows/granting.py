@@ -68,7 +68,12 @@ def revoked(environment: Environment, name: str) -> Change:
     key = access.key_of(name)
     if key is None:
         if any(name == former for former, _ in access.revoked):
-            return unchanged(environment)
+            left = Path(environment.access_folder) / f"{name}.pub"
+            return (
+                Change(access, f"Finish what took {name}'s access away", left.unlink)
+                if left.exists()
+                else unchanged(environment)
+            )
         known = ", ".join(one for one, _ in access.granted) or "nobody"
         raise _mistake("--name", "a name without a key", f"one of: {known}")
     if len(access.granted) == 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands.authorized_keys import entries, rendered
+from fabfile.commands.authorized_keys import entries, rendered, unread
 from tests.keys import ed25519, key
 
 ALICE, BOB = ("alice", key(1)), ("bob", key(2))
@@ -123,3 +123,19 @@ def test_entries_line_lets_in_a_key(line: str, options: str, comment: str) -> No
 @pytest.mark.parametrize("line", ["", "#", f"# {ed25519(1)}", "nonsense", 'command="open', "ssh-ed25519", "ssh-rsa !"])
 def test_entries_line_lets_nobody_in(line: str) -> None:
     assert entries(f"{line}\n") == ()
+
+
+@pytest.mark.parametrize("junk", ["\x00junk", "!"])
+def test_line_that_is_not_understood_is_named_and_goes_with_its_revoked_key(junk: str) -> None:
+    text = f"# a note\n\n{ed25519(3)} carol\nssh-ed25519 {key(1).blob}{junk}\n"
+
+    assert unread(text) == (4,)
+    assert unread(write(text, BOB, revoked=(key(1).blob,))) == ()
+    assert unread(write(text, BOB)) == (4,)
+    assert unread(write(text, BOB, exclusive=True)) == ()
+
+
+def test_key_under_the_name_of_its_signature_is_a_key() -> None:
+    (entry,) = entries(f"rsa-sha2-512 {key(1).blob} x\n")
+
+    assert entry.blob == key(1).blob

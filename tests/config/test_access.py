@@ -34,6 +34,16 @@ def test_read_access_names_and_revoked_ones(tmp_path: Path) -> None:
     assert key_names(str(tmp_path)) == found.names
 
 
+def test_read_access_revocation_that_was_cut_off_counts(tmp_path: Path) -> None:
+    write(tmp_path, bob_pub=ed25519(2), alice_pub=ed25519(1))
+    write(tmp_path, revoked__alice_pub=ed25519(1))
+
+    found = read_access(str(tmp_path))
+
+    assert [name for name, _ in found.granted] == ["bob"]
+    assert found.revoked_blobs == {key(1).blob}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
