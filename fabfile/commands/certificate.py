@@ -23,7 +23,7 @@ def before_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
     if rules.certificate is Certificate.FILES:
         return _checks(app, app.tls)
     lasting = _RENEW_SECONDS if rules.certificate is Certificate.SELF_SIGNED else 0
-    test = f"{_fits(app.tls)} && {_lasts(app.tls, lasting)} && {_is_of(app, app.tls)}"
+    test = f"{_there(app.tls)} && {_fits(app.tls)} && {_lasts(app.tls, lasting)} && {_is_of(app, app.tls)}"
     title = f"a self-signed certificate for {app.domain} ({app.tls.certificate})"
     if rules.certificate is Certificate.ACME:
         title += ", until certbot has one"
@@ -32,9 +32,9 @@ def before_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
 
 def _checks(app: Application, tls: Tls) -> tuple[Item, ...]:
     """One for each thing that may be wrong with files that a person put there; all but the first take openssl."""
-    there = f"test -s {quote(tls.certificate)} && test -s {quote(tls.key)}"
+    there = _there(tls)
     silent = f"! {{ {there}; }} || ! command -v openssl"
-    where = f"{tls.certificate} and {tls.key}"
+    where = " and ".join(filter(None, (tls.certificate, tls.key, tls.chain)))
     rows = (
         ("certificate", f"the certificate and its key ({where})", there, "put both files there"),
         (
@@ -58,6 +58,10 @@ def _checks(app: Application, tls: Tls) -> tuple[Item, ...]:
     )
     remedy = ", or set setup.certificate in hosts.yaml to self-signed or acme"
     return tuple(Item(id, title, test, None, text + remedy) for id, title, test, text in rows)
+
+
+def _there(tls: Tls) -> str:
+    return " && ".join(f"test -s {quote(path)}" for path in (tls.certificate, tls.key, tls.chain) if path)
 
 
 def _fits(tls: Tls) -> str:
@@ -85,6 +89,7 @@ umask 077
 {ask} -days {_DAYS} -subj {quote("/CN=" + app.domain[:64])} -addext {names} \\
   -keyout {quote(tls.key + ".new")} -out {quote(tls.certificate + ".new")} 2>/dev/null
 chmod 644 {quote(tls.certificate + ".new")}
+sync {quote(tls.key + ".new")} {quote(tls.certificate + ".new")}
 mv -f {quote(tls.key + ".new")} {quote(tls.key)}
 mv -f {quote(tls.certificate + ".new")} {quote(tls.certificate)}
 {chain}
@@ -138,6 +143,7 @@ put() {{
   mkdir -p "$(dirname "$2")"
   cp "$RENEWED_LINEAGE/$1" "$2.new"
   chmod "$3" "$2.new"
+  sync "$2.new"
   mv -f "$2.new" "$2"
 }}
 put privkey.pem {quote(tls.key)} 600

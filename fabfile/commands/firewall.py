@@ -16,6 +16,9 @@ _RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
 _UNIT = "rolling-firewall.service"
 _UNIT_PATH = f"/etc/systemd/system/{_UNIT}"
 
+#: What lets a port in, as ufw lists it.
+_OPEN = "ALLOW|LIMIT"
+
 #: Source: nft(8): a file is loaded as one transaction; a table is declared first so that deleting it never fails.
 #: Podman's own networks ask the host's resolver; their traffic to the outside is forwarded, which is not closed.
 _RULESET = f"""\
@@ -42,7 +45,9 @@ _SERVICE = f"""\
 [Unit]
 Description=Close every port but those of SSH and of the sites
 DefaultDependencies=no
-After=local-fs.target
+# Debian's own unit empties the whole ruleset as it starts.
+After=local-fs.target nftables.service
+PartOf=nftables.service
 Before=network-pre.target shutdown.target
 Wants=network-pre.target
 Conflicts=shutdown.target
@@ -108,6 +113,7 @@ line="add element inet rolling open {{ $elements }}\""""
 {line}
 {same(_RULES, _RULESET)} && {same(_UNIT_PATH, _SERVICE)} && {owned(own, "root 644")} &&
   test "$(cat {quote(own)})" = "$line" && systemctl is-enabled --quiet {_UNIT} && systemctl is-active --quiet {_UNIT} &&
+  nft list chain inet rolling input | grep -q 'policy drop' &&
   for port in $ports; do nft get element inet rolling open "{{ $port }}" || exit 1; done"""
     apply = script(
         f"if ! command -v nft >/dev/null; then\n{install(('nftables',))}\nfi",
@@ -144,12 +150,20 @@ def _ufw(app: Application, ssh_port: int) -> Item:
     find = _find_ports(app, ssh_port)
     test = f"""\
 {find}
-said=$(ufw status) && printf '%s\\n' "$said" | grep -qx 'Status: active' &&
-  for port in $ports; do printf '%s\\n' "$said" | grep -qE "^$port/tcp +ALLOW" || exit 1; done"""
+said=$(ufw status verbose) && printf '%s\\n' "$said" | grep -qx 'Status: active' &&
+  printf '%s\\n' "$said" | grep -qE '^Default: (deny|reject) \\(incoming\\)' &&
+  for port in $ports; do printf '%s\\n' "$said" | grep -qE "^$port/tcp +({_OPEN})" || exit 1; done"""
     apply = script(
         f"if ! command -v ufw >/dev/null; then\n{install(('ufw',))}\nfi",
         find,
-        'for port in $ports; do ufw allow "$port/tcp" >/dev/null; done\nufw default deny incoming >/dev/null\nufw --force enable >/dev/null',
+        f"""\
+said=$(ufw status)
+for port in $ports; do
+  if ! printf '%s\\n' "$said" | grep -qE "^$port/tcp +({_OPEN})"; then ufw allow "$port/tcp" >/dev/null; fi
+done
+ufw allow in on podman+ to any port 53 >/dev/null
+ufw default deny incoming >/dev/null
+ufw --force enable >/dev/null""",
     )
     return Item(
         "firewall", _title(app, ssh_port, "ufw"), f"(\n{test}\n)", apply, "install ufw", possible=possible("ufw")

@@ -57,11 +57,12 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
         *(_rotation(app, user, rules, files) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
         *certificate.before_site(app, rules),
         _site(app, files.site),
-        *certificate.after_site(app, rules),
         *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
         *system.kernel(app, rules),
         *system.security_updates(rules),
         *firewall.items(app, rules.firewall, target.port),
+        # An authority asks on port 80, so the firewall comes first.
+        *certificate.after_site(app, rules),
     )
 
 

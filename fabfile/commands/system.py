@@ -41,7 +41,11 @@ _PARTS = {
     "test -x /usr/lib/podman/aardvark-dns || test -x /usr/libexec/podman/aardvark-dns": "aardvark-dns",
     "command -v pasta || command -v slirp4netns": "",
 }
+#: Cut off between unpacking and configuring, every program is there and Nginx would not start at boot.
+_CONFIGURED = '{ ! command -v dpkg || test -z "$(dpkg --audit)"; }'
 _LOCK = "DPkg::Lock::Timeout=300"
+#: How long another apt may hold the lists, seconds: on a new machine it does, and no option waits for that lock.
+_LISTS_SECONDS = 300
 
 #: Kernel settings that are limits: they are raised, never lowered.
 _LIMITS = ("fs.file-max", "fs.nr_open", "net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog")
@@ -57,7 +61,7 @@ def packages(app: Application, rules: Preparation) -> Item:
         programs |= dict.fromkeys(postgres.TOOLS, "postgresql-client")
     if rules.rotate_logs_days and app.log_files:
         programs["logrotate"] = "logrotate"
-    tests = [*(f"command -v {name}" for name in programs), *(f"{{ {test}; }}" for test in _PARTS)]
+    tests = [*(f"command -v {name}" for name in programs), *(f"{{ {test}; }}" for test in _PARTS), _CONFIGURED]
     wanted = sorted({*programs.values(), *filter(None, _PARTS.values())})
     apply = f"""\
 . /etc/os-release
@@ -82,8 +86,19 @@ def install(names: Sequence[str], *, also: str = "") -> str:
     wanted = words(*names)
     return f"""\
 export DEBIAN_FRONTEND=noninteractive
-dpkg --configure -a >/dev/null 2>&1 </dev/null || :
-apt-get -qq -o {_LOCK} update </dev/null
+ready() {{
+  said=$(dpkg --configure -a 2>&1 </dev/null) || case $said in *"lock was locked"*) return 1 ;; esac
+  said=$(apt-get -qq -o {_LOCK} update 2>&1 </dev/null)
+}}
+began=$(date +%s)
+until ready; do
+  case $said in *"lock was locked"* | *"get lock"*) ;; *) began=0 ;; esac
+  if [ $(($(date +%s) - began)) -ge {_LISTS_SECONDS} ]; then
+    printf '%s\n' "$said"
+    exit 1
+  fi
+  sleep 2
+done
 apt-get -qq -y -o {_LOCK} --no-upgrade --no-install-recommends install {wanted} {also} </dev/null"""
 
 

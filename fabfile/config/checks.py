@@ -65,6 +65,9 @@ def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable
     setup = entry.setup
     if setup.certificate is Certificate.ACME and not setup.acme_email:
         findings.add(file, f"{place}.acme_email", found="nothing", expected="a mail address (required by acme)")
+    for one in values:
+        if setup.certificate is Certificate.ACME and one.get("SSL_CERT_PATH").startswith("/etc/letsencrypt/"):
+            one.add("SSL_CERT_PATH", expected="a path outside of certbot's own: acme copies the certificate there")
     plain = [one for one in values if one.get("PROTOCOL") != "https"]
     if setup.certificate is not Certificate.FILES and plain:
         found = f"{setup.certificate.value}, while the site is served over http"
