@@ -200,7 +200,12 @@ def _known_hosts(found: Located) -> tuple[str, ...]:
 def _rollout(found: Located, applications: Iterable[model.Application], findings: Findings) -> model.Rollout:
     declared: dict[str, Any] = found.entry.rollout.model_dump()
     if declared["signed_by"]:
-        declared["signed_by"] = read_signing_key(found.beside(declared["signed_by"]), findings)
+        path = found.beside(declared["signed_by"])
+        try:
+            declared["signed_by"] = read_signing_key(path)
+        except ValueError as error:
+            place = f"environments.{found.name}.rollout.signed_by"
+            findings.add(findings.name(found.file), place, found=str(path), expected=str(error))
     if declared["confirm"] is None:
         named = {found.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fabfile.commands import definition
 from fabfile.config.findings import is_secret
@@ -68,3 +70,25 @@ def test_load_unknown_transfer_is_a_mistake(project: Project) -> None:
     (mistake,) = project.mistakes()
 
     assert (mistake.path, mistake.expected) == ("environments.demo.rollout.transfer", "pull or push")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
+)
+def test_load_signing_key_that_is_none_is_a_mistake(project: Project, content: bytes | None) -> None:
+    project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
+    if content is not None:
+        (project.root / "release.pub").write_bytes(content)
+
+    (mistake,) = project.mistakes()
+
+    assert (mistake.path, "cosign" in mistake.expected) == ("environments.demo.rollout.signed_by", True)
+
+
+def test_load_signing_key_is_read(project: Project) -> None:
+    project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    text = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (project.root / "release.pub").write_bytes(text)
+
+    assert project.load().rollout.signed_by == text.decode()

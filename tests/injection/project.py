@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from fabfile import config
@@ -187,7 +189,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Rollout.connect_timeout_seconds": ("10",),
     "Rollout.confirm": ("false",),
     "Rollout.transfer": ("pull", "push"),
-    "Rollout.signed_by": ("",),
+    "Rollout.signed_by": ("release.pub",),
     "Setup.firewall": ("nftables", "ufw", "none"),
     "Setup.certificate": ("files", "acme", "self-signed"),
     "Setup.acme_email": ("ann@lab.test", "o'ann+a@lab.test"),
@@ -244,6 +246,12 @@ def text_settings() -> set[str]:
     return {name.upper() for name, info in Settings.model_fields.items() if info.annotation in (str, object)}
 
 
+#: A key by which images could be signed.
+PUBLIC = (
+    ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+)
+
+
 @dataclass
 class Project:
     """The three files of one environment; `env` and `fields` hold what stands in them."""
@@ -258,6 +266,7 @@ class Project:
         lines = (f"{key}={_in_quotes(value)}\n" for key, value in self.env.items())
         (self.root / "demo.env").write_bytes("".join(lines).encode(errors="surrogatepass"))
         (self.root / "key").touch()
+        (self.root / "release.pub").write_bytes(PUBLIC)
         for name, content in (("hosts.yaml", self._hosts()), ("services.yaml", self._services())):
             (self.root / name).write_text(yaml.dump(content, Dumper=yaml.CSafeDumper), "utf-8")
 
