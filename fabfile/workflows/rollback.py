@@ -89,8 +89,8 @@ def _returns(fleet: Fleet, states: dict[str, HostState], named: str) -> dict[str
     targets = {name: one for name, one in chosen.items() if isinstance(one, Release)}
 
     def look(host: Host) -> Return | tuple[Finding, ...]:
-        home = fleet.targets[host.name].application.home
-        return _look(host, home, states[host.name], targets[host.name])
+        today = fleet.targets[host.name].application
+        return _look(host, today, states[host.name], targets[host.name])
 
     found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
     lost = [error for error in found.values() if isinstance(error, PreflightError)]
@@ -117,10 +117,12 @@ def _with_data(fleet: Fleet, states: dict[str, HostState], returns: dict[str, Re
     return chosen
 
 
-def _look(host: Host, home: str, state: HostState, target: Release) -> Return | tuple[Finding, ...]:
-    answer = host.run(journal.direct(definition.look(home, target.id)), timeout_seconds=LOOK_SECONDS)
+def _look(host: Host, today: Application, state: HostState, target: Release) -> Return | tuple[Finding, ...]:
+    """The release as it was, but under the names, ports and certificate of today: they are the host's root's to say."""
+    answer = host.run(journal.direct(definition.look(today.home, target.id)), timeout_seconds=LOOK_SECONDS)
     try:
-        app = definition.parse(answer.output, home)
+        app = definition.parse(answer.output, today.home)
+        app = replace(app, domain=today.domain, http_port=today.http_port, https_port=today.https_port, tls=today.tls)
     except ValueError:
         problem = f"the configuration of release {target.id} is past its retention"
         return (Finding(host.name, problem, f"Deploy its tag instead: {', '.join(choosing.tags(target))}"),)

@@ -39,6 +39,14 @@ def test_rollback_under_load_loses_nothing(site: Site) -> None:
     assert "start the kept" in output
 
 
+def test_rollback_leaves_the_site_under_its_name_of_today(site: Site) -> None:
+    host, domain = site.lab.hosts[0], "new.lab.test"
+    with site.reshaped(host, DOMAIN_NAME=domain):
+        assert site.deploy("v2", "--hosts", host.name)[0] == 0
+        code, output = site.run("rollback", "--hosts", host.name)
+        assert (code, site.version(host, domain)) == (0, "v1"), output
+
+
 def test_rollback_passes_over_bad_releases_and_those_it_left(site: Site) -> None:
     """v1, v2 left by a rollback, v3-broken undone, v3: the way back from v3 is v1, and its own way back is v3."""
     upgraded(site)
