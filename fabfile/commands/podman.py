@@ -196,12 +196,15 @@ def resolve(images: Iterable[Image]) -> str:
     Source: skopeo-inspect(1): `.Digest` is the digest of what the tag names, an index for a multi-platform image.
     Source: the OCI image specification names the label of the source revision.
     """
+    # A label is whoever built the image's to write: its first line alone, of what a revision is made of.
+    clean = "grep -m 1 '^sha256:' | tr -cd 'A-Za-z0-9 <>._:+/-'"
     parts = []
     for image in dict.fromkeys(images):
         ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--format", _RESOLVED)
         reference = quote(f"docker://{image.reference}")
         parts.append(
-            f"if answer=$({ask} {reference} 2>&1); then printf '%s %s\\n' {quote(image.reference)} \"$answer\"\n"
+            f"if answer=$({ask} {reference} 2>&1); then\n"
+            f"printf '%s %s\\n' {quote(image.reference)} \"$(printf '%s\\n' \"$answer\" | {clean})\"\n"
             f'else printf \'! %s %s\\n\' {quote(image.reference)} "$(printf %s "$answer" | tail -n 1)"; fi'
         )
     return "\n".join(parts)

@@ -6,15 +6,18 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from fabfile.errors import Mistake
 
 _SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS(?:_|$)|TOKEN|WEBHOOK|CREDENTIAL|KEYS?(?:_|$)|(?:^|_)DSN$|^DATABASE_URL$"
+    r"|PWD|(?:^|_)(?:AUTH|BEARER)(?:_|$)",
+    re.IGNORECASE,
 )
 #: Keys whose values are no secrets though their names sound so: paths, and which messages a channel takes.
-_HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_")
-_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*:(?P<password>[^/?#\s]+)@")
+_HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*:(?P<password>[^/?#\s]+)@")
 _SHORTEST_SECRET = 4
 _LONGEST_SHOWN = 80
 
@@ -89,7 +92,7 @@ def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         if is_secret(key) or credentials:
             found.add(value)
         if credentials:
-            found.add(credentials["password"])
+            found |= {credentials["password"], unquote(credentials["password"])}
     plain = {"true", "false"}
     long_enough = (value for value in found if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
     return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))

@@ -6,12 +6,13 @@ Standard library only (Python 3.10+).
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import shlex
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 #: What stands in the place of a secret, everywhere.
 MASK = "••••••"
@@ -60,9 +61,24 @@ def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
 def _forms(secret: str) -> set[str]:
     """The ways in which a secret can stand in a text: bare, quoted, encoded, line by line."""
     lines = [line for line in secret.splitlines() if len(line) >= 2 * SHORTEST_SECRET]
-    encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
     quoted = shlex.quote(secret)
     inside_quotes = quoted[1:-1] if quoted != secret else quoted
+    double_quoted = re.sub(r'([\\"$`])', r"\\\1", secret)
     escaped = [json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
-    percent = quote(secret, safe="", errors="replace")
-    return {secret, encoded, inside_quotes, percent, *escaped, *lines}
+    percent = [quote(secret, safe="", errors="replace"), quote_plus(secret, errors="replace")]
+    percent += [re.sub("%..", lambda match: match[0].lower(), form) for form in percent]
+    entities = [html.escape(secret), html.escape(secret, quote=False)]
+    shell = [inside_quotes, double_quoted]
+    return {secret, repr(secret)[1:-1], *shell, *escaped, *percent, *entities, *_in_base64(secret), *lines}
+
+
+def _in_base64(secret: str) -> set[str]:
+    """The secret alone, and what of it is the same wherever it stands in a longer text that is encoded."""
+    data = secret.encode("utf-8", "surrogateescape")
+    found = {base64.b64encode(data).decode()}
+    for before in range(3):
+        first, end = -(-before * 8 // 6), (before + len(data)) * 8 // 6
+        inner = base64.b64encode(bytes(before) + data).decode()[first:end]
+        if len(inner) >= 2 * SHORTEST_SECRET:
+            found.add(inner)
+    return found

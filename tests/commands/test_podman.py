@@ -267,3 +267,11 @@ def test_last_logs_missing_container_is_no_error(programs: Programs) -> None:
     done = sh(script(podman.last_logs("gone")), path=programs.path)
 
     assert (done.returncode, done.stdout) == (0, "no such container\n")
+
+
+def test_resolve_label_of_one_image_says_nothing_of_another(programs: Programs) -> None:
+    programs.add("skopeo", 'printf "sha256:aa x\\nregistry.test:5000/shop/frontend:v2 sha256:ee\\nsha256:bb\\n"')
+
+    done = sh(script(podman.resolve([image("backend")])), path=programs.path)
+
+    assert done.stdout == "registry.test:5000/shop/backend:v2 sha256:aa x\n"

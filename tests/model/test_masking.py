@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import re
 import shlex
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -49,8 +51,19 @@ def test_clean_any_text_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
         lambda secret: json.dumps(secret, ensure_ascii=False),
         lambda secret: quote(secret, safe=""),
         lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: base64.b64encode(f"bob:{secret}".encode()).decode(),
+        lambda secret: base64.b64encode(f"robot:{secret}!".encode()).decode(),
+        lambda secret: base64.b64encode(f"alice:{secret}!!".encode()).decode(),
+        repr,
+        html.escape,
+        quote_plus,
+        lambda secret: re.sub("%..", lambda match: match[0].lower(), quote(secret, safe="")),
+        lambda secret: '"' + re.sub(r'([\\"$`])', r"\\\1", secret) + '"',
     ],
-    ids=["bare", "shell", "json", "json-unicode", "percent", "base64"],
+    ids=[
+        *("bare", "shell", "json", "json-unicode", "percent", "base64", "login", "robot", "alice"),
+        *("repr", "html", "plus", "percent-lower", "double-quoted"),
+    ],
 )
 def test_mask_secret_in_any_form_is_hidden(secret: str, form: object) -> None:
     assert callable(form)
