@@ -55,8 +55,12 @@ def mistakes_with(environment: str, text: str, *, root: Path) -> tuple[Mistake, 
 def read_base(found: Located, findings: Findings, *, prompt: bool) -> EnvFile | None:
     """The env file, opened where it is encrypted; `prompt` says whether a person may be asked for a password."""
     env = read_env(found.env_file, findings, keyring(found, prompt=prompt))
-    if env is not None and env.form is None and is_tracked(found.env_file):
-        checks.refuse_tracked(found.name, findings.name(found.env_file), findings)
+    if env is not None and env.form is None:
+        file, tracked = findings.name(found.env_file), is_tracked(found.env_file)
+        if tracked:
+            checks.refuse_tracked(found.name, file, findings)
+        if tracked is None:
+            findings.warn(f"{file} is plain text, and git cannot tell here whether it would be committed.")
     return env
 
 

@@ -12,7 +12,7 @@ from fabfile.config import checks
 from fabfile.config.at_rest import AtRest, at_rest
 from fabfile.config.envfile import EnvFile
 from fabfile.config.modes import OWNER_ALONE, WIDEST, too_open
-from fabfile.config.tracking import is_tracked
+from fabfile.config.tracking import is_tracked, staged
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.model import Diagnosis, Level
 from fabfile.report import tell
@@ -40,8 +40,12 @@ def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitC
 def _environment(place: AtRest, repair: bool) -> Iterator[Diagnosis]:
     data = bytes_of(place)
     form = recognise(data)
+    tracked = is_tracked(place.file)
     if form is None:
-        yield from _plain(place, repair)
+        yield from _plain(place, tracked, repair)
+    elif tracked and (held := staged(place.file)) and recognise(held) is None:
+        remedy = f"git add --force {place.shown}, before anything is committed"
+        yield Diagnosis(place.shown, Level.REFUSED, "Git's index still holds it in plain text", remedy)
     yield from _copies(place)
     yield from _keys(place, form, repair)
     yield from _content(place, data, form)
@@ -50,8 +54,11 @@ def _environment(place: AtRest, repair: bool) -> Iterator[Diagnosis]:
         yield Diagnosis(place.shown, Level.WARNING, f"{overridden} is a secret", remedy)
 
 
-def _plain(place: AtRest, repair: bool) -> Iterator[Diagnosis]:
-    if is_tracked(place.file):
+def _plain(place: AtRest, tracked: bool | None, repair: bool) -> Iterator[Diagnosis]:
+    if tracked is None:
+        what = "plain text, and git cannot tell here whether it would be committed"
+        yield Diagnosis(place.shown, Level.WARNING, what, "Look from where git status works")
+    if tracked:
         remedy = (
             f"inv secrets.encrypt --env {place.environment}, or git rm --cached {place.shown}; "
             "what was committed stays in the history: give its secrets new values"

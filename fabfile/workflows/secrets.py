@@ -54,7 +54,7 @@ def encrypt(request: Request) -> ExitCode:
         env = values_in(text, place)
         written = sealed(text, form, place, new_password=current is not Form.VAULT)
     prove(written, text, place, force=request.force)
-    exposed = current is None and is_tracked(place.file)
+    exposed = current is None and is_tracked(place.file) is True
     put(place, written, before=data)
     with refusing(place):
         say([f"{place.shown} is encrypted by {form.value} for {describe(written, place)}.", *_left_out(form, place)])
@@ -88,9 +88,11 @@ def decrypt(request: Request) -> ExitCode:
     """Print the plaintext, or put it in the place of the encrypted file. Raises ConfigError."""
     place = at_rest(request.environment, root=request.root)
     data, _ = encrypted_bytes(place)
-    if request.in_place and is_tracked(place.file):
+    tracked = request.in_place and is_tracked(place.file)
+    if tracked is not False:
+        why = "Git tracks it" if tracked else "whether Git tracks it cannot be told"
         raise ConfigError(
-            f"{place.shown} was left as it is: Git tracks it, and the next commit would hold the plain text.",
+            f"{place.shown} was left as it is: {why}, and the next commit would hold the plain text.",
             next_step=f"inv secrets.edit --env {place.environment}, or inv secrets.decrypt without --in-place",
         )
     if not request.in_place and sys.stdout.isatty() and not request.force:

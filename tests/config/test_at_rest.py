@@ -37,11 +37,17 @@ def test_load_tracked_example_and_untracked_file_are_fine(team: Team) -> None:
     assert team.project.load().name == "demo"
 
 
-def test_load_without_git_tracks_nothing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("broken", ["no git", "index"])
+def test_load_plaintext_of_which_git_cannot_tell_is_a_warning(
+    team: Team, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
     team.git("add", "--force", "deploy/demo.env")
-    monkeypatch.setenv("PATH", str(team.folder))
+    if broken == "index":
+        (team.root / ".git" / "index").write_bytes(b"junk")
+    else:
+        monkeypatch.setenv("PATH", str(team.folder))
 
-    assert team.project.load().name == "demo"
+    assert any("git cannot tell here" in warning for warning in team.project.load().warnings)
 
 
 @pytest.mark.parametrize(

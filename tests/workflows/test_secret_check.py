@@ -95,6 +95,25 @@ def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixt
     assert "inv secrets.encrypt --env demo" in said
 
 
+def test_check_plaintext_that_is_left_in_the_index_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.listing(team.ann)
+    team.git("add", "--force", "deploy/demo.env")
+    encrypt(Request("demo", team.root))
+    capsys.readouterr()
+
+    code, said = looked(team, capsys)
+    assert (code, "Git's index still holds it in plain text" in said) == (ExitCode.FAILED, True)
+    team.git("add", "--force", "deploy/demo.env")
+    assert "index" not in looked(team, capsys)[1]
+
+
+def test_check_where_git_cannot_tell_says_so(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+    team.git("add", "--force", "deploy/demo.env")
+    (team.root / ".git" / "index").write_bytes(b"junk")
+
+    assert "git cannot tell here" in looked(team, capsys)[1]
+
+
 def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.env({"JWT_SECRET_KEY": "changeme"})
     team.env_file.chmod(0o600)
