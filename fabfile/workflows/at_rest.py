@@ -60,6 +60,8 @@ def values_in(text: bytes, place: AtRest) -> EnvFile:
         raise ConfigError(
             f"the text for {place.shown} is no env file; {place.shown} was left as it is.", findings.mistakes
         )
+    if not env.values:
+        raise ConfigError(f"the text for {place.shown} has no setting; {place.shown} was left as it is.")
     return env
 
 

@@ -16,7 +16,18 @@ def replace(path: Path, data: bytes, mode: int) -> None:
     """Put these bytes in the place of a file, on disk before they are there under its name; a link stays a link.
 
     The half-written file has the ending of the file itself, so that Git ignores it as it does that one.
+    Raises ConfigError.
     """
+    try:
+        _replace(path, data, mode)
+    except OSError as error:
+        said = error.strerror or type(error).__name__
+        raise ConfigError(
+            f"{path} cannot be written ({said}) and was left as it is.", next_step="check owner, mode and free space"
+        ) from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     real = path.resolve()
     real.parent.mkdir(parents=True, exist_ok=True)
     descriptor, half = tempfile.mkstemp(prefix=".half-", suffix=real.suffix, dir=real.parent)
@@ -35,11 +46,8 @@ def replace(path: Path, data: bytes, mode: int) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """The same for a text that everybody may read; a file that is there keeps its mode. Raises ConfigError."""
-    try:
-        mode = path.stat().st_mode & 0o777 if path.exists() else PUBLIC
-        replace(path, text.encode(errors="surrogateescape"), mode)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}).", next_step="check owner and mode") from error
+    mode = path.stat().st_mode & 0o777 if path.exists() else PUBLIC
+    replace(path, text.encode(errors="surrogateescape"), mode)
 
 
 def _sync(folder: Path) -> None:

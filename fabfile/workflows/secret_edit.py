@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -32,8 +34,9 @@ from fabfile.workflows.replacing import PRIVATE
 #: File systems that live in memory. Source: proc(5), /proc/mounts: device, mount point, type.
 _IN_MEMORY = ("tmpfs", "ramfs")
 _END_SECONDS = 5.0
-#: How the names of our own folders and kept texts begin: what is resumed is removed afterwards only if it is ours.
+#: How the names of our folders begin, and the name of a text that was kept: what it was begun from, and whose it is.
 _PREFIX = "rolling-"
+_KEPT = re.compile(rf"{_PREFIX}[^-]+-(?P<begun>[0-9a-f]{{12}})-(?P<file>.+)")
 
 
 def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
@@ -47,6 +50,7 @@ def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
     with refusing(place):
         text = place.keyring.open(data)
     _check_recipients(data, form, place)
+    _check_resumed(resume, data, place)
     with _folder() as folder:
         file = folder / place.file.name
         _write(file, _resumed(resume) if resume else text)
@@ -58,11 +62,8 @@ def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
                 return ExitCode.DONE
             _put_back(edited, data, form, place)
         except RollingError as error:
-            _keep(folder, file, _resumed(resume) if resume else text, place, error)
-        except OSError as error:
-            what = f"{place.shown} cannot be written: {error.strerror or type(error).__name__}."
-            _keep(folder, file, _resumed(resume) if resume else text, place, ConfigError(what))
-    if Path(resume).name.startswith(_PREFIX):
+            _keep(folder, file, _resumed(resume) if resume else text, data, place, error)
+    if _is_kept(Path(resume)):
         Path(resume).unlink(missing_ok=True)
     _tell(edited, place, root)
     return ExitCode.DONE
@@ -77,6 +78,34 @@ def _check_recipients(data: bytes, form: Form, place: AtRest) -> None:
             f"{place.shown} and {place.recipients_shown} disagree: {'; '.join(found)}.",
             next_step=f"inv secrets.rotate --env {place.environment}, then edit",
         )
+
+
+def _check_resumed(resume: str, data: bytes, place: AtRest) -> None:
+    """A text that was kept goes into the file it came from, as that was. Raises ConfigError."""
+    kept = _KEPT.fullmatch(Path(resume).name)
+    if kept and kept["file"] != place.file.name:
+        raise ConfigError(
+            f"--resume {resume} was kept from {kept['file']}; {place.shown} was left as it is.",
+            next_step="name the environment that it is of, or another file",
+        )
+    if kept and kept["begun"] != _mark(data):
+        raise ConfigError(
+            f"{place.shown} was changed since {resume} was begun, which would take that back; it was left as it is.",
+            next_step=f"inv secrets.edit --env {place.environment}, bring your lines over, then rm {resume}",
+        )
+
+
+def _mark(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether an edit of this person kept the text there."""
+    folder = Path(_memory() or tempfile.gettempdir())
+    try:
+        return bool(_KEPT.fullmatch(path.name)) and path.parent == folder and path.stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _put_back(edited: bytes, data: bytes, form: Form, place: AtRest) -> None:
@@ -192,21 +221,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _keep(folder: Path, file: Path, begun: bytes, place: AtRest, error: RollingError) -> None:
+def _keep(folder: Path, file: Path, begun: bytes, data: bytes, place: AtRest, error: RollingError) -> None:
     """Put what was typed beside the folder, so that nothing is lost, and say where. Raises ConfigError, always."""
     try:
         typed = file.read_bytes()
     except OSError:
         typed = begun
     mistakes = error.mistakes if isinstance(error, ConfigError) else ()
+    left = f"{place.shown} was left as it is"
+    what = error.message if left in error.message else f"{error.message} {left}."
     if typed == begun:
-        raise ConfigError(
-            f"{error.message} {place.shown} was left as it is.", mistakes, next_step=error.next_step
-        ) from None
-    kept = folder.with_name(f"{folder.name}-{place.file.name}")
+        raise ConfigError(what, mistakes, next_step=error.next_step) from None
+    kept = folder.with_name(f"{folder.name}-{_mark(data)}-{place.file.name}")
     _write(kept, typed)
     raise ConfigError(
-        f"{error.message} {place.shown} was left as it is; your text is kept, in plain text, for you alone: {kept}",
+        f"{what} Your text is kept, in plain text, for you alone: {kept}",
         mistakes,
         next_step=f"inv secrets.edit --env {place.environment} --resume {kept}; or rm {kept}",
     ) from None

@@ -132,8 +132,9 @@ def test_edit_that_leaves_no_env_file_keeps_the_text_and_goes_on_from_it(sealed:
     assert sealed.env_file.read_bytes() != before
 
 
-def test_edit_resumed_text_of_the_persons_own_stays(sealed: Team, editor: Editor) -> None:
-    own = sealed.folder / "mine.env"
+@pytest.mark.parametrize("name", ["mine.env", "rolling-mine.env"])
+def test_edit_resumed_text_of_the_persons_own_stays(sealed: Team, editor: Editor, name: str) -> None:
+    own = sealed.folder / name
     own.write_text("APP_NAME=mine\n")
     editor("true")
 
@@ -174,6 +175,32 @@ def test_edit_file_that_somebody_changed_meanwhile_keeps_both(sealed: Team, edit
     error = refused(sealed)
 
     assert "changed by somebody else" in str(error)
+    text, now = kept(error), sealed.env_file.read_bytes()
+    editor("true")
+    assert "would take that back" in str(refused(sealed, str(text)))
+    assert (sealed.env_file.read_bytes(), "LOG_LEVEL=debug" in text.read_text()) == (now, True)
+    text.unlink()
+
+
+def test_edit_text_of_another_environment_is_refused(sealed: Team, editor: Editor) -> None:
+    editor('echo "hello world" >>"$1"')
+    text = kept(refused(sealed))
+    other = text.rename(text.with_name(text.name.replace("demo.env", "staging.env")))
+    before = sealed.env_file.read_bytes()
+
+    assert "was kept from staging.env" in str(refused(sealed, str(other)))
+    assert (sealed.env_file.read_bytes(), other.exists()) == (before, True)
+    other.unlink()
+
+
+def test_edit_text_without_a_setting_is_refused(sealed: Team, editor: Editor) -> None:
+    before = sealed.env_file.read_bytes()
+    editor(': >"$1"')
+
+    error = refused(sealed)
+
+    assert "has no setting" in str(error)
+    assert sealed.env_file.read_bytes() == before
     kept(error).unlink()
 
 
