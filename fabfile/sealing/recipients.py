@@ -13,6 +13,7 @@ from fabfile.sealing.forms import Form
 _AGE = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _SSH = ("ssh-ed25519", "ssh-rsa")
+_MARK = re.compile(r"# Encrypted for the list with the hash ")
 EXPECTED = "ssh-ed25519 KEY, ssh-rsa KEY, age1… or gpg FINGERPRINT (40 digits), then who it is"
 
 
@@ -53,6 +54,23 @@ class Recipient:
     @property
     def _blob(self) -> bytes:
         return base64.b64decode(self.key.split()[1])
+
+
+def marked(text: str, listed: Sequence[Recipient]) -> str:
+    """The text of the list with the mark of those for whom the file is encrypted now: age keys do not show in it."""
+    kept = "".join(line for line in text.splitlines(keepends=True) if not _MARK.match(line))
+    return f"{kept.rstrip()}\n{_mark(listed)}\n" if any(one.key.startswith("age1") for one in listed) else kept
+
+
+def is_marked(text: str, listed: Sequence[Recipient]) -> bool:
+    """Whether the list has no mark, or the mark of these."""
+    found = [line.strip() for line in text.splitlines() if _MARK.match(line)]
+    return not found or found == [_mark(listed)]
+
+
+def _mark(listed: Sequence[Recipient]) -> str:
+    keys = "\n".join(sorted(one.key for one in listed))
+    return f"# Encrypted for the list with the hash {hashlib.sha256(keys.encode()).hexdigest()[:16]}"
 
 
 def ssh_tag(blob: bytes) -> str:

@@ -15,8 +15,8 @@ from fabfile.errors import ConfigError, Mistake
 from fabfile.report import tell
 from fabfile.sealing import age, gpg, vault
 from fabfile.sealing.forms import Form, SealError, is_armored, recognise
-from fabfile.sealing.recipients import Recipient
-from fabfile.workflows.replacing import PRIVATE, replace
+from fabfile.sealing.recipients import Recipient, is_marked, marked
+from fabfile.workflows.replacing import PRIVATE, PUBLIC, replace
 
 
 @contextmanager
@@ -135,8 +135,24 @@ def differences(data: bytes, place: AtRest) -> tuple[str, ...]:
     """Where a file and the list of its recipients disagree, as far as that can be known. Raises SealError."""
     form = recognise(data)
     if form is Form.AGE:
-        return age.differences(age.stanzas(data), [one for one in place.listed if one.form is form])
+        listed = [one for one in place.listed if one.form is form]
+        found = age.differences(age.stanzas(data), listed)
+        if not found and not is_marked(_list(place), listed):
+            return ("the list was changed since the file was encrypted: an age key shows in the list's mark alone",)
+        return found
     return tuple(_gpg_differences(data, place)) if form is Form.GPG else ()
+
+
+def remember(place: AtRest) -> None:
+    """Note in the list that the file is for these now, where the file does not show it. Raises ConfigError."""
+    text = _list(place)
+    noted = marked(text, [one for one in place.listed if one.form is Form.AGE])
+    if noted != text:
+        replace(place.recipients_file, noted.encode(), PUBLIC)
+
+
+def _list(place: AtRest) -> str:
+    return place.recipients_file.read_bytes().decode() if place.recipients_file.exists() else ""
 
 
 def _gpg_titles(keys: tuple[str, ...], listed: tuple[Recipient, ...]) -> Iterator[str]:

@@ -113,7 +113,7 @@ def _show(place: AtRest, *, changed: bool) -> None:
     tell(recipient_lines(place.recipients_shown, rows), sys.stdout)
     state = f"encrypted by {form.value}" if form else "not encrypted" if data else "not there"
     tell([f"{place.shown} is {state}.", *(f"  {difference}" for difference in found)], sys.stdout)
-    if found:
+    if found or (changed and form in (Form.AGE, Form.GPG)):
         say([f"Next: inv secrets.rotate --env {place.environment}. Until then nothing has changed for anybody."])
     elif changed and form is None:
         say([f"Next: inv secrets.encrypt --env {place.environment}"])

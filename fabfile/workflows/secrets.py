@@ -12,7 +12,7 @@ from fabfile.config.findings import secret_keys
 from fabfile.config.tracking import is_tracked
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.sealing import passwords
-from fabfile.sealing.forms import Form, NoTerminal, recognise
+from fabfile.sealing.forms import Form, NoTerminal, SealError, recognise
 from fabfile.workflows.at_rest import (
     bytes_of,
     describe,
@@ -21,10 +21,13 @@ from fabfile.workflows.at_rest import (
     prove,
     put,
     refusing,
+    remember,
     say,
     sealed,
     values_in,
 )
+
+_NEW_PASSWORD = f"Give the new password to everybody, and to CI ({passwords.PASSWORD_FILE})."
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def encrypt(request: Request) -> ExitCode:
     prove(written, text, place, force=request.force)
     exposed = current is None and is_tracked(place.file) is True
     put(place, written, before=data)
+    if form is Form.AGE:
+        remember(place)
     with refusing(place):
         say([f"{place.shown} is encrypted by {form.value} for {describe(written, place)}.", *_left_out(form, place)])
     if exposed:
@@ -122,9 +127,12 @@ def rotate(request: Request) -> ExitCode:
         changed, before = differences(data, place), describe(data, place)
         if form is Form.VAULT:
             place = _with_new_password(place, request.new_password_file)
+            _refuse_same(place, data)
         written = sealed(text, form, place, like=data)
     prove(written, text, place, force=request.force)
     put(place, written, before=data)
+    if form is Form.AGE:
+        remember(place)
     with refusing(place):
         now = describe(written, place)
     say(
@@ -134,6 +142,7 @@ def rotate(request: Request) -> ExitCode:
             f"  now:    {now}",
             *(f"  {change}" for change in changed),
             *_left_out(form, place),
+            *([_NEW_PASSWORD] if form is Form.VAULT else ()),
             "Whoever could open it before still knows these values, and Git's history opens for them as ever.",
             f"Where somebody left, change each with inv secrets.edit --env {place.environment}, and deploy:",
             *_keys(env.values),
@@ -150,6 +159,15 @@ def _with_new_password(place: AtRest, file: str) -> AtRest:
         environ = {key: value for key, value in os.environ.items() if key != passwords.PASSWORD_FILE}
         new = _asked(environ)
     return replace(place, keyring=place.keyring.with_password(new))
+
+
+def _refuse_same(place: AtRest, data: bytes) -> None:
+    """Raises ConfigError when the new password opens what the old one closed: they are the same."""
+    try:
+        place.keyring.open(data)
+    except SealError:
+        return
+    raise ConfigError(f"the new password is the old one; {place.shown} was left as it is.", next_step="choose another")
 
 
 def _asked(environ: dict[str, str]) -> bytes:

@@ -8,6 +8,7 @@ from fabfile.errors import ConfigError, ExitCode
 from fabfile.workflows.recipients import Request, recipients
 from fabfile.workflows.secrets import Request as Asked
 from fabfile.workflows.secrets import encrypt, rotate
+from tests.sealing.keys import age_key
 from tests.workflows.team import Team
 
 
@@ -72,6 +73,26 @@ def test_recipients_removed_one_can_read_until_the_file_is_rotated(
     capsys.readouterr()
     change(team)
     assert "not listed" not in capsys.readouterr().out
+
+
+def test_recipients_age_key_changed_for_another_is_told_until_the_file_is_rotated(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = age_key(team.folder / "other.txt", "other")
+    team.listing(team.ann, team.ci)
+    encrypt(Asked("demo", team.root))
+    capsys.readouterr()
+
+    change(team, remove=("CI",), add=(other.key,))
+
+    shown = capsys.readouterr()
+    assert "the list was changed since the file was encrypted" in shown.out
+    assert "Next: inv secrets.rotate --env demo" in shown.err
+    rotate(Asked("demo", team.root))
+    capsys.readouterr()
+    change(team)
+    shown = capsys.readouterr()
+    assert ("was changed" in shown.out, "rotate" in shown.err) == (False, False)
 
 
 def test_recipients_last_one_stays(team: Team) -> None:

@@ -296,6 +296,7 @@ def test_rotate_vault_gets_its_new_password(team: Team, password_file: Path) -> 
     new.write_text("battery staple\n")
 
     assert "--new-password-file" in refused(rotate, request(team))
+    assert "the new password is the old one" in refused(rotate, request(team, new_password_file=str(password_file)))
     assert rotate(request(team, new_password_file=str(new))) is ExitCode.DONE
     assert "this password does not open" in refused(decrypt, request(team))
     password_file.write_bytes(new.read_bytes())
