@@ -103,7 +103,7 @@ def _sources(found: Located) -> Iterator[KeySource]:
         path = found.beside(entry.age_identity)
         yield KeySource(f"{path} (age_identity)", path)
     if os.environ.get(KEY_TEXT):
-        yield KeySource(KEY_TEXT, text=os.environ[KEY_TEXT].strip().encode() + b"\n")
+        yield KeySource(KEY_TEXT, text=os.fsencode(os.environ[KEY_TEXT].strip()) + b"\n")
     if os.environ.get(KEY_FILE):
         path = expanded(os.environ[KEY_FILE])
         yield KeySource(f"{path} ({KEY_FILE})", path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile.config.at_rest import AtRest, at_rest
+from fabfile.config.locating import expanded
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.report import tell
 from fabfile.report.at_rest import recipient_lines
@@ -59,7 +60,7 @@ def _added(text: str, request: Request, place: AtRest) -> str:
 
 def _keys(word: str, comment: str) -> list[Recipient]:
     """The keys that a word is, or that the file of that name holds. Raises ConfigError."""
-    path = Path(word).expanduser()
+    path = expanded(word)
     try:
         text = path.read_text(encoding="utf-8") if len(word) < 4096 and path.is_file() else word
     except (OSError, UnicodeDecodeError):

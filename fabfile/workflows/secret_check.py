@@ -11,6 +11,7 @@ from fabfile import config
 from fabfile.config import checks
 from fabfile.config.at_rest import AtRest, at_rest
 from fabfile.config.envfile import EnvFile
+from fabfile.config.locating import expanded
 from fabfile.config.modes import OWNER_ALONE, WIDEST, too_open
 from fabfile.config.tracking import is_tracked, staged
 from fabfile.errors import ConfigError, ExitCode
@@ -21,6 +22,7 @@ from fabfile.sealing.forms import Form, SealError, recognise
 from fabfile.sealing.passwords import PASSWORD_FILE
 from fabfile.workflows.at_rest import bytes_of, differences, shown_path, values_in
 from fabfile.workflows.replacing import PRIVATE
+from fabfile.workflows.secret_edit import kept_texts
 
 
 def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitCode:
@@ -85,15 +87,16 @@ def _mode(path: Path, shown: str, widest: int, repair: bool) -> Iterator[Diagnos
 
 def _copies(place: AtRest) -> Iterator[Diagnosis]:
     """What editors and people leave beside an env file; the example is no copy."""
-    name = place.file.name
-    beside = [*place.file.parent.glob(f"{name}?*"), *place.file.parent.glob(f".{name}.sw?")]
-    for path in sorted(path for path in beside if path.is_file() and path.suffix != ".example"):
+    name, folder = place.file.name, place.file.parent
+    patterns = (f"{name}?*", f".{name}.sw?", f"#{name}#", ".half-*", f"{place.file.stem}.*{place.file.suffix}")
+    beside = {path for pattern in patterns for path in folder.glob(pattern)} | set(kept_texts(place.file))
+    for path in sorted(path for path in beside if path.is_file() and path.suffix != ".example" and path != place.file):
         try:
             plain = recognise(path.read_bytes()) is None
         except OSError:
             continue
         if plain:
-            shown = str(Path(place.shown).with_name(path.name))
+            shown = str(Path(place.shown).with_name(path.name)) if path.parent == folder else str(path)
             yield Diagnosis(shown, Level.WARNING, f"a copy of {place.shown} in plain text", f"rm {shown}")
 
 
@@ -104,7 +107,7 @@ def _keys(place: AtRest, form: Form | None, repair: bool) -> Iterator[Diagnosis]
             yield from _mode(path, shown_path(path), OWNER_ALONE, repair)
     named = os.environ.get(PASSWORD_FILE, "")
     if form is Form.VAULT and named:
-        path = Path(named).expanduser()
+        path = expanded(named)
         if not os.access(path, os.X_OK):
             yield from _mode(path, shown_path(path), WIDEST, repair)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fabfile.config.at_rest import AtRest, at_rest
@@ -33,10 +33,11 @@ from fabfile.workflows.replacing import PRIVATE
 
 #: File systems that live in memory. Source: proc(5), /proc/mounts: device, mount point, type.
 _IN_MEMORY = ("tmpfs", "ramfs")
+_MEMORY = ("/dev/shm",)  # noqa: S108  (it is asked what it is)
 _END_SECONDS = 5.0
-#: How the names of our folders begin, and the name of a text that was kept: what it was begun from, and whose it is.
+#: How the names of our folders begin, before a hash of the file's path, and the whole name of a text that was kept.
 _PREFIX = "rolling-"
-_KEPT = re.compile(rf"{_PREFIX}[^-]+-(?P<begun>[0-9a-f]{{12}})-(?P<file>.+)")
+_KEPT = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}-[^-]+-(?P<begun>[0-9a-f]{{12}})-(?P<file>.+)")
 
 
 def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
@@ -51,7 +52,7 @@ def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
         text = place.keyring.open(data)
     _check_recipients(data, form, place)
     _check_resumed(resume, data, place)
-    with _folder() as folder:
+    with _folder(place) as folder:
         file = folder / place.file.name
         _write(file, _resumed(resume) if resume else text)
         try:
@@ -67,6 +68,17 @@ def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
         Path(resume).unlink(missing_ok=True)
     _tell(edited, place, root)
     return ExitCode.DONE
+
+
+def kept_texts(file: Path) -> Iterator[Path]:
+    """The plaintexts of this person that edits of the file left: kept ones, and those of an edit that was killed."""
+    begin, name = _prefix(file), file.name
+    for folder in dict.fromkeys((*_MEMORY, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())):
+        for pattern in (f"{begin}*-{name}", f"{begin}*/{name}"):
+            for path in Path(folder).glob(pattern) if folder else ():
+                with suppress(OSError):
+                    if path.stat().st_uid == os.getuid():
+                        yield path
 
 
 def _check_recipients(data: bytes, form: Form, place: AtRest) -> None:
@@ -93,6 +105,10 @@ def _check_resumed(resume: str, data: bytes, place: AtRest) -> None:
             f"{place.shown} was changed since {resume} was begun, which would take that back; it was left as it is.",
             next_step=f"inv secrets.edit --env {place.environment}, bring your lines over, then rm {resume}",
         )
+
+
+def _prefix(file: Path) -> str:
+    return f"{_PREFIX}{_mark(os.fsencode(file.resolve()))}-"
 
 
 def _mark(data: bytes) -> str:
@@ -141,12 +157,12 @@ def _editor() -> list[str]:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(place: AtRest) -> Iterator[Path]:
     """A folder of our own in memory, gone afterwards whatever happens; `_keep` is what takes a text out of it."""
     memory = _memory()
     if not memory:
         say(["warning: no file system in memory here, so the text lies on disk while you edit it"])
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory or None))
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(place.file), dir=memory or None))
     try:
         yield folder
     finally:
@@ -155,7 +171,7 @@ def _folder() -> Iterator[Path]:
 
 def _memory() -> str:
     """A folder that lives in memory and that we may write to, '' where there is none."""
-    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"):  # noqa: S108  (it is asked what it is)
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), *_MEMORY):
         if candidate and os.access(candidate, os.W_OK | os.X_OK) and _kind(Path(candidate)) in _IN_MEMORY:
             return candidate
     return ""

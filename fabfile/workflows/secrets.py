@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fabfile.config.at_rest import AtRest, at_rest
 from fabfile.config.findings import secret_keys
+from fabfile.config.locating import expanded
 from fabfile.config.tracking import is_tracked
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.sealing import passwords
@@ -154,7 +155,7 @@ def rotate(request: Request) -> ExitCode:
 def _with_new_password(place: AtRest, file: str) -> AtRest:
     """The same place, whose keyring has the new password of its ansible-vault file. Raises SealError."""
     if file:
-        new = passwords.of_file(Path(file).expanduser(), "--new-password-file")
+        new = passwords.of_file(expanded(file), "--new-password-file")
     else:
         environ = {key: value for key, value in os.environ.items() if key != passwords.PASSWORD_FILE}
         new = _asked(environ)

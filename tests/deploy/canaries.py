@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,8 @@ class Canaries:
         """Each as it is, and as it would stand in an address, in a login and in an encoded file."""
         found = []
         for value in self.values.values():
-            found += [value, quote(value, safe="")]
+            # However the special characters of one are escaped, what stands between them is the same.
+            found += [value, quote(value, safe=""), *re.findall(r"\w{8,}", value)]
             # Base64 of a text that holds it, at each of the three places where it may begin.
             found += [base64.b64encode(b" " * shift + value.encode())[4:-4].decode() for shift in range(3)]
         return tuple(dict.fromkeys(found))

@@ -8,6 +8,7 @@ import pytest
 
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.workflows.secret_check import check
+from fabfile.workflows.secret_edit import edit
 from fabfile.workflows.secrets import Request, encrypt
 from tests.workflows.team import SECRET, Team
 
@@ -171,7 +172,9 @@ def test_check_line_that_is_no_setting_is_a_finding(team: Team, capsys: pytest.C
     assert "line 10: text that is not a setting" in looked(team, capsys)[1]
 
 
-@pytest.mark.parametrize("name", ["demo.env~", "demo.env.bak", ".demo.env.swp"])
+@pytest.mark.parametrize(
+    "name", ["demo.env~", "demo.env.bak", ".demo.env.swp", "#demo.env#", ".half-abc.env", "demo.old.env"]
+)
 def test_check_copy_in_plain_text_is_found(team: Team, capsys: pytest.CaptureFixture[str], name: str) -> None:
     team.project.write(f"deploy/{name}", team.env_file.read_bytes())
     team.project.write("deploy/demo.env.example", "APP_NAME=x\n")
@@ -181,6 +184,27 @@ def test_check_copy_in_plain_text_is_found(team: Team, capsys: pytest.CaptureFix
     assert code is ExitCode.FAILED
     assert f"rm deploy/{name}" in said
     assert "1 finding" in said
+
+
+def test_check_text_that_an_edit_kept_is_found(
+    team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team.listing(team.ann)
+    encrypt(Request("demo", team.root))
+    editor = team.folder / "editor"
+    editor.write_text('#!/bin/sh\necho nonsense >>"$1"\n')
+    editor.chmod(0o700)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.delenv("VISUAL", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        edit("demo", root=team.root)
+    kept = Path(caught.value.next_step.rpartition(" ")[2])
+    capsys.readouterr()
+
+    code, said = looked(team, capsys)
+    assert (code, f"rm {kept}" in said) == (ExitCode.FAILED, True)
+    kept.unlink()
+    assert looked(team, capsys)[0] is ExitCode.DONE
 
 
 def test_check_secret_in_the_inventory_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
