@@ -24,7 +24,12 @@ WHERE = {
 COMMON = WHERE | {"json": "one JSON object per line on stdout"}
 
 
-def end_with(work: Callable[[], int]) -> None:
+#: How an interrupted task ends, where it acts on hosts and where it acts on files of this machine alone.
+ON_HOSTS = "what a host had begun was let end. Next: inv status, or the same command again"
+ON_FILES = "no file was changed; a text that was being edited is gone. Next: the same command again"
+
+
+def end_with(work: Callable[[], int], *, interrupted: str = ON_HOSTS) -> None:
     """Do the work; leave through invoke's Exit with its code, the error's text on stderr.
 
     SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began; so does SIGINT where a shell ignores it.
@@ -37,10 +42,7 @@ def end_with(work: Callable[[], int]) -> None:
         print(error, file=sys.stderr)
         raise Exit(code=int(error.exit_code)) from None
     except KeyboardInterrupt:
-        print(
-            "interrupted; what a host had begun was let end. Next: inv status, or the same command again",
-            file=sys.stderr,
-        )
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         raise Exit(code=int(ExitCode.INTERRUPTED)) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

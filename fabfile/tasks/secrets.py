@@ -6,7 +6,7 @@ from typing import Any
 
 from invoke.tasks import task
 
-from fabfile.tasks.ending import COMMON, ROOT, end_with
+from fabfile.tasks.ending import COMMON, ON_FILES, ROOT, end_with
 
 _ENV = {"env": COMMON["env"]}
 _FORCE = {"force": "even if no key on this machine opens what is written"}
@@ -18,7 +18,7 @@ def encrypt(context: Any, env: str | None = None, form: str = "", force: bool = 
     from fabfile.workflows.secrets import Request
     from fabfile.workflows.secrets import encrypt as run
 
-    end_with(lambda: run(Request(env, ROOT, form=form, force=force)))
+    end_with(lambda: run(Request(env, ROOT, form=form, force=force)), interrupted=ON_FILES)
 
 
 @task(help=_ENV | {"in-place": "put it in the place of the encrypted file", "force": "on a terminal too"})
@@ -27,7 +27,7 @@ def decrypt(context: Any, env: str | None = None, in_place: bool = False, force:
     from fabfile.workflows.secrets import Request
     from fabfile.workflows.secrets import decrypt as run
 
-    end_with(lambda: run(Request(env, ROOT, in_place=in_place, force=force)))
+    end_with(lambda: run(Request(env, ROOT, in_place=in_place, force=force)), interrupted=ON_FILES)
 
 
 @task(help=_ENV | {"resume": "go on with a text that an earlier edit kept"})
@@ -35,7 +35,7 @@ def edit(context: Any, env: str | None = None, resume: str = "") -> None:  # noq
     """Change the encrypted env file in $VISUAL or $EDITOR; same form, same recipients."""
     from fabfile.workflows.secret_edit import edit as run
 
-    end_with(lambda: run(env, root=ROOT, resume=resume))
+    end_with(lambda: run(env, root=ROOT, resume=resume), interrupted=ON_FILES)
 
 
 @task(help=_ENV | _FORCE | {"new-password-file": "for ansible-vault: the new password, or a program that prints it"})
@@ -49,7 +49,7 @@ def rotate(
     from fabfile.workflows.secrets import Request
     from fabfile.workflows.secrets import rotate as run
 
-    end_with(lambda: run(Request(env, ROOT, new_password_file=new_password_file, force=force)))
+    end_with(lambda: run(Request(env, ROOT, new_password_file=new_password_file, force=force)), interrupted=ON_FILES)
 
 
 @task(
@@ -72,7 +72,7 @@ def recipients(
     from fabfile.workflows.recipients import Request
     from fabfile.workflows.recipients import recipients as run
 
-    end_with(lambda: run(Request(env, ROOT, tuple(add or ()), tuple(remove or ()), comment)))
+    end_with(lambda: run(Request(env, ROOT, tuple(add or ()), tuple(remove or ()), comment)), interrupted=ON_FILES)
 
 
 @task(
@@ -85,4 +85,4 @@ def check(context: Any, env: str | None = None, repair: bool = False) -> None:  
     """Look for secrets that lie open: modes, tracked plain text, placeholders, wrong recipients; exits with 1."""
     from fabfile.workflows.secret_check import check as run
 
-    end_with(lambda: run(env, root=ROOT, repair=repair))
+    end_with(lambda: run(env, root=ROOT, repair=repair), interrupted=ON_FILES)

@@ -69,11 +69,12 @@ def usable(place: AtRest, form: Form) -> tuple[Recipient, ...]:
     """For whom a file of this form can be encrypted. Raises ConfigError when nobody is listed."""
     listed = tuple(one for one in place.listed if one.form is form)
     if not listed:
+        example = "'gpg FINGERPRINT'" if form is Form.GPG else "~/.ssh/id_ed25519.pub"
         kind = "gpg FINGERPRINT" if form is Form.GPG else "ssh-ed25519, ssh-rsa or age1"
         raise ConfigError(
             f"{place.recipients_shown} lists nobody with a key for {form.value} ({kind}); "
             f"{place.shown} was left as it is.",
-            next_step=f"inv secrets.recipients --env {place.environment} --add ~/.ssh/id_ed25519.pub, "
+            next_step=f"inv secrets.recipients --env {place.environment} --add {example}, "
             "and the same for everybody who deploys, and for CI",
         )
     return listed
