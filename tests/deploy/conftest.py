@@ -161,7 +161,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 def begun(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
     """Start a task on the first host alone and return once it runs the step there."""
     host = site.lab.hosts[0]
-    newest = "ls /var/lib/memoryark/journal | sort | tail -n 1"
+    newest = "cd /var/lib/memoryark/journal && ls -d */ 2>/dev/null | sort | tail -n 1"
     before = host.sh(newest).stdout
     process = site.start(*words, "--hosts", host.name)
 
