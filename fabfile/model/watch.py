@@ -41,7 +41,8 @@ class Ailment(str, Enum):
 class Trouble:
     """One service that is unwell, and the check that says so.
 
-    `misses` is how often it was found so since the look before, `crashes` how often it crashed.
+    `misses` is how often it was found so since the look before, none for a crash that Podman mended already; `crashes`
+    how often it crashed.
     """
 
     service: str

@@ -50,19 +50,31 @@ def look(
 
 
 def _trouble(service: str, report: HealthReport, failed: Mapping[str, Check], before: Restarts) -> Trouble | None:
+    crashed = _crashed(service, report, before)
     for name in ("container", "http"):
         check = failed.get(f"{service} {name}")
-        if check is not None:
-            ailment = Ailment.STOPPED if name == "container" else Ailment.ILL if check.answered else Ailment.SILENT
-            return Trouble(service, ailment, f"{check.name}: {check.detail}")
-    live = report.state.container(service, report.state.active_color(service))
-    # A container that came while the watchdog watched began with none; of the very first look nothing is known.
-    unseen = 0 if before or live is None else live.restarts
-    crashes = live.restarts - before.get(f"{live.name} {live.release}", unseen) if live else 0
-    if live is not None and crashes > 0:
-        return Trouble(service, Ailment.CRASHING, f"{live.name} crashed, Podman restarted it", crashes=crashes)
+        if check is None:
+            continue
+        if name == "http" and not check.answered and crashed is not None:
+            return crashed
+        ailment = Ailment.STOPPED if name == "container" else Ailment.ILL if check.answered else Ailment.SILENT
+        return Trouble(service, ailment, f"{check.name}: {check.detail}")
+    if crashed is not None:
+        return replace(crashed, misses=0)
     check = failed.get(f"{service} nginx")
     return Trouble(service, Ailment.PATH, f"{check.name}: {check.detail}") if check else None
+
+
+def _crashed(service: str, report: HealthReport, before: Restarts) -> Trouble | None:
+    """Podman started the container again since the look before; that it gives no answer yet is no other trouble."""
+    live = report.state.container(service, report.state.active_color(service))
+    if live is None:
+        return None
+    # A container that came while the watchdog watched began with none; of the very first look nothing is known.
+    unseen = 0 if before else live.restarts
+    crashes = live.restarts - before.get(f"{live.name} {live.release}", unseen)
+    reason = f"{live.name} crashed, Podman restarted it"
+    return Trouble(service, Ailment.CRASHING, reason, crashes=crashes) if crashes > 0 else None
 
 
 def _hopeless(app: Application, report: HealthReport) -> str:

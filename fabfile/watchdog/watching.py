@@ -15,7 +15,7 @@ from fabfile.commands import health, verdict
 from fabfile.commands import watchdog as commands
 from fabfile.errors import ExitCode, LockHeld, RollingError
 from fabfile.model import Application, HealthReport
-from fabfile.model.watch import RECOVERIES, Act, Ailment, Decision, Look, Memory
+from fabfile.model.watch import RECOVERIES, Act, Decision, Look, Memory
 from fabfile.plans.watch import decide, recovered
 from fabfile.remote.local_host import LocalHost
 from fabfile.watchdog import keeping, seeing
@@ -108,8 +108,8 @@ class Watchdog:
         return verdict.parse(app, self._host.name, answer.output)
 
     def _pause(self, look: Look) -> float:
-        """Soon again while something does not answer; a crash is counted at the usual pace."""
-        acute = [one for one in look.troubles if one.ailment is not Ailment.CRASHING]
+        """Soon again while something is unwell; a crash that Podman mended is counted at the usual pace."""
+        acute = [one for one in look.troubles if one.misses]
         waits = not acute or look.held or look.hopeless or self._memory.given_up or not self._settings.rules.enabled
         return self._settings.rules.interval_seconds if waits else AGAIN_SECONDS
 

@@ -134,9 +134,29 @@ def test_look_restarts_since_the_look_before_are_crashes(before: int | None, now
 
     found = look(report(state=state), before=known)
 
-    assert [(one.service, one.ailment, one.crashes) for one in found.troubles] == (
-        [("backend", Ailment.CRASHING, crashes)] if crashes else []
+    assert [(one.service, one.ailment, one.misses, one.crashes) for one in found.troubles] == (
+        [("backend", Ailment.CRASHING, 0, crashes)] if crashes else []
     )
+
+
+@pytest.mark.parametrize(
+    ("failed", "unanswered", "ailment"),
+    [
+        # Podman has just started it: its next look says more.
+        ((), ("backend http",), Ailment.CRASHING),
+        (("backend http",), (), Ailment.ILL),
+        (("backend container",), ("backend http",), Ailment.STOPPED),
+    ],
+)
+def test_look_crash_explains_a_service_that_gives_no_answer_yet(
+    failed: tuple[str, ...], unanswered: tuple[str, ...], ailment: Ailment
+) -> None:
+    known = seeing.restarts(HealthReport(STATE, ()))
+    state = replace(STATE, containers=(container("backend", 1), container("frontend")))
+
+    found = look(report(*failed, state=state, unanswered=unanswered), before=known).troubles
+
+    assert [(one.service, one.ailment, one.misses) for one in found] == [("backend", ailment, 1)]
 
 
 def test_look_restarts_of_a_container_that_came_under_watch_all_count() -> None:
