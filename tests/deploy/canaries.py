@@ -42,7 +42,7 @@ class Canaries:
         found = []
         for value in self.values.values():
             # However the special characters of one are escaped, what stands between them is the same.
-            found += [value, quote(value, safe=""), *re.findall(r"\w{8,}", value)]
+            found += [value, quote(value, safe=""), *re.findall(r"cAnArY\w+", value)]
             # Base64 of a text that holds it, at each of the three places where it may begin.
             found += [base64.b64encode(b" " * shift + value.encode())[4:-4].decode() for shift in range(3)]
         return tuple(dict.fromkeys(found))
@@ -58,8 +58,9 @@ def files_on(host: Host, canaries: Canaries, *, user: int) -> list[str]:
     host.sh(f"cat > {_LIST} <<'CANARIES'\n" + "\n".join(canaries.forms) + "\nCANARIES\nchmod 0644 " + _LIST)
     search = f"""\
 setpriv --reuid={user} --regid={user} --clear-groups \\
-  find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -type f -readable -size -4096k ! -name 'canaries*' \\
-  -print0 2>/dev/null | setpriv --reuid={user} --regid={user} --clear-groups xargs -0 -r grep -lsF -f {_LIST} --"""
+  find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o \\
+  -type f -readable -size -65536k ! -name 'canaries*' -print0 2>/dev/null |
+  setpriv --reuid={user} --regid={user} --clear-groups xargs -0 -r grep -lsF -f {_LIST} --"""
     try:
         return host.sh(f"{search} || :", timeout=180).stdout.splitlines()
     finally:

@@ -1,6 +1,7 @@
 """Canary secrets of every kind are nowhere but where they belong, while everything happens that uses them.
 
-They are searched for byte by byte, as they are and as they would stand in addresses and encoded files.
+They are searched for byte by byte, as they are and as they would stand in addresses and encoded files. The env file
+itself is encrypted by age, and its key is one more canary.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tests.notify.mailbox import PASSWORD as MAIL_PASSWORD
 from tests.notify.mailbox import USER as MAIL_USER
 from tests.notify.mailbox import mailbox
 from tests.notify.receiver import closed_port, receiving, slack
+from tests.sealing.keys import age_key
 
 pytestmark = pytest.mark.xdist_group("secrets")
 
@@ -60,6 +62,38 @@ class Told:
         return {name: forms for name, forms in found.items() if forms}
 
 
+@dataclass(frozen=True)
+class AtRest:
+    """The env file of the site, encrypted for one key that lies elsewhere."""
+
+    site: Site
+    key: Path
+
+    @classmethod
+    def begun(cls, site: Site, key: Path) -> AtRest:
+        """A new key, listed as the only recipient."""
+        listed = age_key(key)
+        place = site.folder / "deploy" / "recipients" / f"{site.lab.name}.txt"
+        place.parent.mkdir(parents=True)
+        place.write_text(f"{listed.line}\n")
+        return cls(site, key)
+
+    @property
+    def file(self) -> Path:
+        """The env file."""
+        return self.site.folder / f"{self.site.lab.name}.env"
+
+    @property
+    def secret(self) -> str:
+        """The private key's text."""
+        return self.key.read_text().splitlines()[-1]
+
+    def encrypt(self) -> None:
+        """Encrypt the env file where it lies."""
+        code, output = self.site.run("secrets.encrypt")
+        assert (code, self.file.read_bytes()[:10]) == (0, b"-----BEGIN"), output
+
+
 def made_up() -> Canaries:
     """Secrets of this run; what has a form of its own keeps it."""
     kinds = ("JWT_SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SLACK_WEBHOOK", "WEBHOOK_URL")
@@ -68,7 +102,7 @@ def made_up() -> Canaries:
     return Canaries(values | {"SMTP_PASSWORD": MAIL_PASSWORD, "REGISTRY_PASSWORD": REGISTRY_PASSWORD})
 
 
-def everything(site: Site, told: Told, here: Path) -> None:
+def everything(site: Site, told: Told, here: Path, rest: AtRest) -> None:
     """All that a team does in a day, with every channel told and every process looked at."""
     authority = Authority.made(here)
     values = told.canaries.values
@@ -79,6 +113,7 @@ def everything(site: Site, told: Told, here: Path) -> None:
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setenv("SSL_CERT_FILE", str(authority.file))
+        patched.setenv("ROLLING_AGE_KEY_FILE", str(rest.key))
         site.edit_env(
             JWT_SECRET_KEY="'" + values["JWT_SECRET_KEY"].replace("'", "\\'") + "'",
             DATABASE_URL=f"mysql://ark:{values['DATABASE_URL']}@db.test/ark",
@@ -96,11 +131,15 @@ def everything(site: Site, told: Told, here: Path) -> None:
             REGISTRY_USERNAME="robot",
             REGISTRY_PASSWORD=REGISTRY_PASSWORD,
         )
+        plain = rest.file.read_text()
         with sampled(site.lab.hosts[0], told.canaries, here) as seen:
+            rest.encrypt()
             for name, words in _day(site).items():
                 told.codes[name], told.outputs[name] = site.run(*words)
             told.outputs["a defect"] = _traceback(site)
+            rest.file.write_text(plain)
             site.edit_env(SLACK_WEBHOOK=f"http://127.0.0.1:{closed_port()}/services/{values['SLACK_WEBHOOK']}")
+            rest.encrypt()
             told.codes["a dead channel"], told.outputs["a dead channel"] = site.run("notify.test")
         told.sampled = seen
         assert len(box.raw) == len(chat.requests) + 1 == len(hook.requests)
@@ -139,9 +178,10 @@ def _traceback(site: Site) -> str:
 
 
 def test_secrets_are_nowhere_but_where_they_belong(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
-    told, host = Told(made_up()), guarded.lab.hosts[0]
+    rest = AtRest.begun(guarded, tmp_path / "age-key")
+    told, host = Told(Canaries(made_up().values | {"AGE_KEY": rest.secret})), guarded.lab.hosts[0]
     try:
-        everything(guarded, told, tmp_path)
+        everything(guarded, told, tmp_path, rest)
         _is_nowhere_else(guarded, told, host)
     finally:
         guarded.run("monitor.uninstall", "--hosts", host.name)
@@ -159,7 +199,7 @@ def _is_nowhere_else(site: Site, told: Told, host: Host) -> None:
     ours = [path for path in everywhere if path.startswith(MEANT[:3])]
     modes = host.sh(f"stat -c '%U %a' {' '.join(ours)}").stdout.splitlines()
     assert (len(ours) >= 3, set(modes)) == (True, {"deploy 600"})
-    assert files_here([site.folder], told.canaries) == [str(site.folder / f"{site.lab.name}.env")]
+    assert files_here([site.folder], told.canaries) == []
 
 
 def test_planted_canaries_are_found_by_each_of_the_searches(site: Site, tmp_path: Path) -> None:
