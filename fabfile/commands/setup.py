@@ -92,13 +92,22 @@ def _user(user: str) -> Item:
 
 
 def _linger(user: str) -> Item:
-    """Source: loginctl(1): without linger a user's processes end some time after the last logout."""
+    """Source: loginctl(1): without linger a user's processes end some time after the last logout.
+
+    It only asks for the user's manager; on a busy host that start may fail, and nobody would try again.
+    """
     apply = f"""\
 loginctl enable-linger {quote(user)}
+manager=user@$(id -u {quote(user)}).service
+systemctl start "$manager" || :
 tries=0
 until [ -S "/run/user/$(id -u {quote(user)})/bus" ]; do
   tries=$((tries + 1))
-  if [ "$tries" -ge 600 ]; then echo "the user manager of {user} did not come up"; exit 1; fi
+  if [ "$tries" -ge 600 ]; then
+    echo "the user manager of {user} did not come up"
+    systemctl status --no-pager --lines 5 "$manager" || :
+    exit 1
+  fi
   sleep 0.1
 done"""
     test = f'test -e {quote("/var/lib/systemd/linger/" + user)} && test -S "/run/user/$(id -u {quote(user)})/bus"'
