@@ -59,7 +59,9 @@ for cluster in /etc/postgresql/*/main; do
 	if [ -d "$cluster" ]; then pg_dropcluster "$(basename "$(dirname "$cluster")")" main; fi
 done
 
-# Settings of the kernel are the outer machine's affair, and a privileged container could change them.
+# Settings and modules of the kernel are the outer machine's affair, and a privileged container could change them.
+# A boot asks for each module several times; without the program that loads them, systemd soon counts it as failed.
+ln -s /dev/null /etc/systemd/system/modprobe@.service
 rm -f /usr/lib/sysctl.d/*.conf /etc/sysctl.d/*.conf
 systemctl enable lab-host.service nginx.service ssh.service
 systemctl disable docker-registry.service podman-auto-update.service podman-auto-update.timer postgresql.service

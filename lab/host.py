@@ -34,6 +34,12 @@ for attempt in $(seq 300); do
 done
 echo "systemd says: $state"; exit 1
 """
+#: On cgroup v1 Podman hands every container the whole machine's hierarchy of systemd, and all hosts would share it.
+_INIT_ON_V1 = """
+umount --recursive /sys/fs/cgroup/systemd
+mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+exec /sbin/init
+"""
 _CUT = """
 nft add table inet lab_cut
 nft add chain inet lab_cut inbound '{ type filter hook input priority -300; policy drop; }'
@@ -58,7 +64,8 @@ class Host:
         """Run a script on the host, without SSH. Raises StepFailed with its output if `check` and it fails."""
         environment = _ENVIRONMENT[user]
         options = [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
-        done = self.machine.podman(
+        done = self.machine.inside(
+            self.container,
             *("exec", "--user", user, "--workdir", environment["HOME"], *options, self.container),
             *("sh", "-c", script),
             check=False,
@@ -72,14 +79,12 @@ class Host:
     def reboot(self) -> None:
         """Shut the host down in order and boot it again; returns when it is up."""
         self.machine.podman("stop", "--time", "30", self.container)
-        self.machine.podman("start", self.container)
-        self.wait_until_up()
+        self.start()
 
     def power_cut(self) -> None:
         """Stop the host as a power cut does, then boot it again; returns when it is up."""
         self.kill()
-        self.machine.podman("start", self.container)
-        self.wait_until_up()
+        self.start()
 
     def kill(self) -> None:
         """Stop the host as a power cut does and leave it down."""
@@ -88,7 +93,7 @@ class Host:
 
     def start(self) -> None:
         """Boot a host that is down; returns when it is up."""
-        self.machine.podman("start", self.container)
+        self.machine.inside(self.container, "start", self.container)
         self.wait_until_up()
 
     def cut_network(self) -> None:
@@ -147,17 +152,17 @@ def create(host: Host, *, laboratory: str, image: str, registry: str, role: str,
     found, _, state = asked.stdout.strip().partition(" ")
     if asked.returncode == 0 and found == spec and state in ("running", "exited"):
         if state == "exited":
-            host.machine.podman("start", host.container)
+            host.machine.inside(host.container, "start", host.container)
         return
     remove(host)
     host.machine.podman("create", "--label", f"spec={spec}", *arguments)
     host.machine.podman("cp", "-", f"{host.container}:/", stdin=archive)
-    host.machine.podman("start", host.container)
+    host.machine.inside(host.container, "start", host.container)
 
 
 def remove(host: Host) -> None:
     """Take the host's container and its volumes away, whatever state they are in."""
-    host.machine.podman("rm", "--force", "--time", "0", "--ignore", host.container)
+    host.machine.remove(host.container)
     volumes = _volumes(host)
     host.machine.podman("volume", "rm", "--force", *volumes, check=False)
 
@@ -189,7 +194,7 @@ def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str
         *legacy,
         *host.machine.limits,
         image,
-        "/sbin/init",
+        *(("sh", "-ec", _INIT_ON_V1) if host.machine.legacy else ("/sbin/init",)),
     ]
 
 

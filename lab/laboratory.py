@@ -150,7 +150,7 @@ def down(name: str = "lab", *, root: Path = PROJECT, say: Callable[[str], None] 
     with locked(identity):
         containers = labelled(machine, "ps", identity)
         if containers:
-            machine.podman("rm", "--force", "--time", "0", *containers)
+            machine.remove(*containers)
         listed = machine.podman("volume", "ls", "--format", "{{.Name}}").stdout.split()
         volumes = [volume for volume in listed if volume.startswith(f"{identity}-")]
         if volumes:

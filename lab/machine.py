@@ -81,6 +81,28 @@ _WATCHERS_FILE = Path("/proc/sys/fs/inotify/max_user_instances")
 
 _PLACES = ("/run/rolling-lab", "/sys/fs/cgroup/unified")
 
+#: Crun does not see the v2 side, so it gives no container a group of its own there, and the systemds of all hosts would
+#: make and remove groups of the same names in one place: whoever starts a process of a container stands in its group.
+#: Source: cgroups(7): a child is born into its parent's group, and a new cgroup namespace has its root there.
+_IN_A_GROUP = """
+set -eu
+mkdir -p "$1"
+echo $$ >"$1/cgroup.procs"
+shift
+exec "$@"
+"""
+#: Podman's own monitor stands there too, and may outlive its container by a moment.
+_FORGET_GROUPS = """
+for group; do
+    tries=0
+    until [ ! -d "$group" ] || said=$(find "$group" -depth -type d -exec rmdir {} + 2>&1); do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 100 ]; then echo "$said" >&2; exit 1; fi
+        sleep 0.1
+    done
+done
+"""
+
 _FACTS = """
 [ -f /sys/fs/cgroup/cgroup.controllers ] && echo v2 || echo v1
 [ -f /sys/fs/cgroup/unified/cgroup.controllers ] && echo hybrid || echo plain
@@ -120,6 +142,21 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run one Podman command as root, in the lab's own namespace and configuration."""
         return self.run(*self.podman_command(*arguments), stdin=stdin, check=check, timeout=timeout)
+
+    def inside(
+        self, container: str, *arguments: str, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Podman command that starts a process of this container."""
+        command = self.podman_command(*arguments)
+        if self.hybrid:
+            command = ["sh", "-c", _IN_A_GROUP, "sh", _group(container), *command]
+        return self.run(*command, check=check, timeout=timeout)
+
+    def remove(self, *containers: str) -> None:
+        """Take containers away, whatever state they are in; one that does not exist is no error."""
+        self.podman("rm", "--force", "--time", "0", "--ignore", *containers)
+        if self.hybrid:
+            self.run("sh", "-c", _FORGET_GROUPS, "sh", *map(_group, containers))
 
     def podman_command(self, *arguments: str) -> list[str]:
         """The argv of a Podman command, without the way to become root."""
@@ -168,6 +205,10 @@ def labelled(machine: Machine, kind: str, value: str = "", *options: str) -> lis
     else:
         command = [kind, "ls", "--filter", wanted, "--format", "{{.Name}}", *options]
     return machine.podman(*command).stdout.split()
+
+
+def _group(container: str) -> str:
+    return f"{_PLACES[1]}/{LABEL}/{container}"
 
 
 def _way_to_root() -> tuple[str, ...] | None:

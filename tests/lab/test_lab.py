@@ -79,8 +79,17 @@ def test_host_starts_without_what_setup_gives(fresh_host: lab.Host) -> None:
 
 
 def test_host_is_a_machine_whose_boot_ended_well(fresh_host: lab.Host) -> None:
+    assert fresh_host.sh("systemctl list-units --failed --plain --no-legend").stdout == ""
     assert fresh_host.sh("systemctl is-system-running").stdout == "running\n"
     assert fresh_host.sh("systemctl is-active nginx ssh").stdout == "active\nactive\n"
+
+
+def test_host_keeps_its_control_groups_to_itself(fresh_lab: lab.Lab) -> None:
+    first, second = fresh_lab.hosts
+    find = "find /sys/fs/cgroup -name only-here.service"
+    first.sh("systemd-run --quiet --unit only-here sleep 60")
+    assert first.sh(find).stdout != ""
+    assert second.sh(find).stdout == ""
 
 
 def test_host_runs_an_application_image_rootless(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
