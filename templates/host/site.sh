@@ -32,15 +32,18 @@ ssl_trusted_certificate ssl_protocols '
 # The maintenance page: the one place from which a site may serve a file, allowed as these very lines and in no other form.
 # The deploy user owns live/, so no link there may lead elsewhere.
 page='    location = /_rolling/maintenance { internal; root /var/lib/'$app'/live; disable_symlinks on from=/var/lib/'$app
-page=$page'; try_files /maintenance.html =503; default_type text/html; add_header Retry-After 120 always;'
+page=$page'; try_files /maintenance.html =503; error_page 404 =503 /_rolling/over;'
+page=$page' default_type text/html; add_header Retry-After 120 always;'
 page=$page' add_header Cache-Control no-store always; add_header X-Maintenance on always; }'
-to_page='    error_page 503 /_rolling/maintenance;'
+over='    location = /_rolling/over { internal; add_header Retry-After 120 always; add_header Cache-Control no-store always;'
+over=$over' return 503; }'
+to_page='    error_page 503 /_rolling/maintenance; recursive_error_pages on;'
 
 # A line that begins like a comment may lie inside a quoted string: it is left out only where it could end none.
 check_text() {
   if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
   if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
-  bad=$(grep -vxF -e "$page" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' |
+  bad=$(grep -vxF -e "$page" -e "$over" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' |
     awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" -v rules="$here/rules" '
     BEGIN {
       count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1

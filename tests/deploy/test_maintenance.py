@@ -75,6 +75,20 @@ def test_maintenance_switched_under_load_gives_nothing_but_200_and_503_with_retr
     assert (shown[0], "MAINTENANCE: visitors get a page with 503; put up by hand" in shown[1]) == (0, True)
 
 
+_FLICKER = """
+cd /var/lib/memoryark/live
+for round in $(seq 3000); do echo page > page.new; mv page.new maintenance.html; rm maintenance.html; done
+"""
+
+
+def test_maintenance_page_that_goes_while_nginx_opens_it_is_a_503_too(site: Site) -> None:
+    host = site.lab.hosts[0]
+    with visitors(host) as seen:
+        host.sh(_FLICKER, user="deploy")
+
+    assert set(seen) == {(200, None), (503, "120")}
+
+
 def test_maintenance_put_up_by_hand_stays_through_a_deploy(site: Site) -> None:
     assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
 
