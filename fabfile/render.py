@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fabfile.commands import maintenance
 from fabfile.commands.nginx import ACME_PORT, SITE_HASH_PATH
 from fabfile.model import Application, Color
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HERE = Path(__file__).resolve().parent
 TEMPLATES = _HERE.parent / "templates"
@@ -97,7 +102,26 @@ def _pack(archive: zipfile.ZipFile, name: str, text: str) -> None:
     archive.writestr(entry, text)
 
 
+def report_page(values: Mapping[str, Any]) -> str:
+    """The report of a run as one page, complete in itself; the values are those of `report/page.py`."""
+    return _template("report/page.html.j2").render(values)
+
+
 def _render(name: str, app: Application, **values: str) -> str:
+    return _template(name).render(
+        app=app,
+        ident=app.name.replace("-", "_"),
+        blue=Color.BLUE,
+        green=Color.GREEN,
+        site_hash_path=SITE_HASH_PATH,
+        acme_port=ACME_PORT,
+        health=maintenance.excepted(app),
+        retry_after=maintenance.RETRY_AFTER_SECONDS,
+        **values,
+    )
+
+
+def _template(name: str) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -109,14 +133,4 @@ def _render(name: str, app: Application, **values: str) -> str:
         # Configuration text needs none: every value there is validated to a strict form.
         autoescape=select_autoescape(["html.j2"]),
     )
-    return environment.get_template(name).render(
-        app=app,
-        ident=app.name.replace("-", "_"),
-        blue=Color.BLUE,
-        green=Color.GREEN,
-        site_hash_path=SITE_HASH_PATH,
-        acme_port=ACME_PORT,
-        health=maintenance.excepted(app),
-        retry_after=maintenance.RETRY_AFTER_SECONDS,
-        **values,
-    )
+    return environment.get_template(name)

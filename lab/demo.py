@@ -25,6 +25,8 @@ from lab.verdict import BROKEN, NEW, OLD, Command, Phase, Round
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / ".demo"
 SUMMARY = OUTPUT / "summary.json"
+#: The requests of the last round, for `inv report --load`.
+REQUESTS = OUTPUT / "requests.jsonl"
 WARM_UP_SECONDS = 2.0
 AFTER_UPGRADE_SECONDS = 4.0
 AFTER_UNDO_SECONDS = 4.0
@@ -146,11 +148,19 @@ def hosts_of(name: str) -> tuple[tuple[Server, ...], str]:
 
 
 def write_summary(rounds: list[Round]) -> None:
-    """Write `.demo/summary.json`, whole or not at all."""
+    """Write `.demo/summary.json` and the requests of the last round, each whole or not at all."""
     OUTPUT.mkdir(exist_ok=True)
     partial = SUMMARY.with_suffix(".new")
     partial.write_text(json.dumps(verdict.summary(rounds), indent=2, ensure_ascii=False) + "\n")
     partial.rename(SUMMARY)
+    wall = time.time() - time.monotonic()
+    rows = (
+        {"at": round(one.ended + wall, 3), "ms": round(one.latency * 1000, 1), "ok": one.cause is None}
+        for one in rounds[-1].load.records
+        if one.kind.prompt
+    )
+    partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    partial.rename(REQUESTS)
 
 
 def conclusion(options: Options, rounds: list[Round]) -> tuple[str, int]:

@@ -30,7 +30,7 @@ wanted_packages() {
     command -v git >/dev/null || echo git
     command -v ssh >/dev/null || echo openssh-client
     command -v gpg >/dev/null || echo gnupg
-    cat lab/packages.txt
+    cat lab/packages.txt tests/packages.txt
 }
 
 missing_packages() {
@@ -70,7 +70,7 @@ install_packages() {
 prepare_debian() {
     local missing
     if ! command -v apt-get >/dev/null; then
-        say "this is not Debian: the lab (make demo, make test) needs its packages: $(paste -sd ' ' lab/packages.txt)"
+        say "this is not Debian: the lab (make demo, make test) needs its packages: $(paste -sd " " lab/packages.txt)"
         return
     fi
     mapfile -t missing < <(missing_packages)

@@ -55,6 +55,8 @@ def make_machine(folder: Path) -> Machine:
     machine.programs.mkdir()
     shutil.copytree(ROOT / "scripts", machine.clone / "scripts")
     (machine.clone / "lab" / "packages.txt").write_text("podman\nmmdebstrap\n")
+    (machine.clone / "tests").mkdir()
+    (machine.clone / "tests" / "packages.txt").touch()
     (machine.clone / "requirements.lock").write_text("# nothing\n")
     machine.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
     machine.has("apt-get", f'echo "$@" >> {machine.programs}/asked')

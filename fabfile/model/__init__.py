@@ -23,6 +23,7 @@ from fabfile.model.run import (
     Level,
     Phase,
     Pruned,
+    Stage,
     Summary,
 )
 from fabfile.model.wanted import (
@@ -96,6 +97,7 @@ __all__ = [
     "Service",
     "ServiceRelease",
     "Severity",
+    "Stage",
     "Standing",
     "Summary",
     "Target",

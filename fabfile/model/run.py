@@ -37,6 +37,18 @@ class Event:
     total: int = 0
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run as its host's journal has it, in Unix seconds of that host; `ended` and `status` are None for
+    one that never ended. `log` are its last lines."""
+
+    step: str
+    began: float
+    ended: float | None = None
+    status: int | None = None
+    log: tuple[str, ...] = ()
+
+
 class HostResult(str, Enum):
     """Where a host stands when a run has ended."""
 

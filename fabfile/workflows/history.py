@@ -26,7 +26,7 @@ def history(
     wanted = config.load(environment, root=root, hosts=hosts)
     names = key_names(wanted.access_folder)
     with opened(wanted) as fleet:
-        found = observe.on_each(fleet.hosts, wanted.rollout.parallel, lambda host: _read(host, fleet, names))
+        found = observe.on_each(fleet.hosts, wanted.rollout.parallel, lambda host: read(host, fleet, names))
     told = {name: one for name, one in found.items() if isinstance(one, Told)}
     lost = {name: str(one) for name, one in found.items() if isinstance(one, HostUnreachable)}
     render_history(wanted, told, lost, limit=limit, verify=verify, json=json, out=sys.stdout)
@@ -34,7 +34,8 @@ def history(
     return ExitCode.FAILED if lost or broken else ExitCode.DONE
 
 
-def _read(host: Host, fleet: Fleet, names: Mapping[str, str]) -> Told:
+def read(host: Host, fleet: Fleet, names: Mapping[str, str]) -> Told:
+    """The history of one host; `names` says whose the keys are. Raises HostUnreachable when it was cut short."""
     home = fleet.targets[host.name].application.home
     answer = host.run(journal.direct(record.read(home)), timeout_seconds=READ_SECONDS)
     try:

@@ -1,0 +1,73 @@
+"""Runs to report: a good one, one that was undone, and one whose every text is hostile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fabfile.model import Color, Outcome, Release, ServiceRelease, Stage
+from fabfile.report.history import Told
+from fabfile.report.passage import Passage, told_of
+from fabfile.report.requests import Asked, Requests
+
+AT = 1_795_500_000.0
+
+
+def service(tag: str, digest: str, spec: str = "s", color: Color = Color.GREEN) -> ServiceRelease:
+    return ServiceRelease(f"r.test/shop/backend:{tag}", "sha256:" + digest * 64, color, spec, "abc123")
+
+
+FIRST = Release(
+    "20261124T080000Z-aaaaaa",
+    "2026-11-24T08:00:00+00:00",
+    "deploy",
+    Outcome.GOOD,
+    (("backend", service("v1", "a", color=Color.BLUE)),),
+    "ann",
+    seconds=21.0,
+    workstation="laptop",
+    revision="f00d",
+    key="SHA256:xyz",
+    client="192.0.2.7",
+)
+SECOND = replace(FIRST, id="20261124T090000Z-bbbbbb", services=(("backend", service("v2", "b")),), seconds=12.5)
+BAD = replace(
+    FIRST,
+    id="20261124T100000Z-cccccc",
+    outcome=Outcome.UNDONE,
+    services=(("backend", service("v3", "c", color=Color.BLUE)),),
+    reason="backend: the gate failed",
+)
+STAGES = (
+    Stage("backup", AT, AT + 0.4, 0),
+    Stage("backend.start", AT + 0.5, AT + 3.0, 0, ("started",)),
+    Stage("backend.cutover", AT + 3.0, AT + 4.0, 0),
+)
+FAILED = (Stage("backup", AT, AT + 0.4, 0), Stage("backend.start", AT + 0.5, AT + 9.0, 1, ("it said", "503")))
+LOAD = Requests(tuple(Asked(AT + number / 50, 5.0 + number % 40, number not in (160, 161)) for number in range(300)))
+HOSTILE = "<script>alert(1)</script>]]>\"' & \u202e {{ 7 * 7 }} " + "x" * 300
+
+
+def passage(run: Release = SECOND, **changes: Any) -> Passage:
+    """A run on web1 with two before it; a third came later where it is BAD."""
+    releases = (FIRST, SECOND, BAD) if run is BAD else (FIRST, SECOND)
+    stages = FAILED if run is BAD else STAGES
+    fields: dict[str, Any] = {
+        "environment": "production",
+        "run": run.id,
+        "told": {"web1": Told(releases, names={"SHA256:xyz": "ann-laptop"})},
+        "stages": {"web1": stages},
+        "lost": {},
+    }
+    return Passage(**fields | changes)
+
+
+def hostile() -> dict[str, Any]:
+    """A report in which every text that comes from elsewhere is hostile."""
+    run = replace(
+        BAD, reason=HOSTILE, owner=HOSTILE, workstation=HOSTILE, revision=HOSTILE, key=HOSTILE, target=HOSTILE
+    )
+    run = replace(run, services=((HOSTILE, service(HOSTILE, "d")),))
+    stages = (Stage(HOSTILE, AT, AT + 1, 1, (HOSTILE, HOSTILE)), Stage("open", AT + 1))
+    told = {HOSTILE: Told((FIRST, run), faults=((1, "x"),))}
+    return told_of(Passage(HOSTILE, run.id, told, {HOSTILE: stages}, {HOSTILE: HOSTILE}, LOAD))
