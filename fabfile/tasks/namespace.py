@@ -13,6 +13,7 @@ from fabfile.tasks import (
     looking,
     main,
     messages,
+    pipeline,
     preparing,
     registry,
     secrets,
@@ -21,6 +22,10 @@ from fabfile.tasks import (
 )
 
 namespace = Collection(
+    pipeline.build,
+    pipeline.test,
+    pipeline.full,
+    pipeline.promote,
     main.deploy,
     main.rollback,
     preparing.teardown,

@@ -1,4 +1,4 @@
-"""What `inv build` is to build: services, references, labels; and every reason not to, found before anything is built."""
+"""What `inv build` is to build: services, references, labels; and every reason not to, found beforehand."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def make(ordered: Order, say: Say) -> tuple[Built, ...]:
 
 
 def push(ordered: Order, built: Sequence[Built], say: Say) -> tuple[Built, ...]:
-    """Push the images, logged in where the env file has a login; each comes back with its digest. Raises RollingError."""
+    """Push the images, logged in where the env file says so; each comes back with its digest."""
     done = []
     with engine.logged_in(ordered.engine, ordered.login) as (folder, login):
         for one in built:

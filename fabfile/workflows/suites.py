@@ -54,7 +54,7 @@ def check_kind(kind: str) -> None:
 
 
 def wanted(suites: Sequence[Suite], kind: str) -> tuple[Suite, ...]:
-    """The suites of a kind, in the order of the file. Raises ConfigError when there is none, or its folder is missing."""
+    """The suites of a kind, in the order of the file. Raises ConfigError for none, or a missing folder."""
     found = tuple(suite for suite in suites if kind in {ALL, suite.kind.value})
     if not found:
         which = "suites" if kind == ALL else f"suites of the kind {kind}"
