@@ -23,7 +23,7 @@ from fabfile.tasks import (
 
 namespace = Collection(
     pipeline.build,
-    pipeline.test,
+    pipeline.run_suites,
     pipeline.full,
     pipeline.promote,
     main.deploy,

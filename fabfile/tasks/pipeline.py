@@ -35,7 +35,7 @@ def build(
     push: bool = False,
     platform: str = "",
     force: bool = False,
-    service: str = "",
+    service: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -43,20 +43,32 @@ def build(
     from fabfile.workflows.build_order import Request
     from fabfile.workflows.building import build as run
 
-    services = tuple(name.strip() for name in service.split(",") if name.strip())
+    services = (
+        () if service is None else tuple(name.strip() for name in service.split(",") if name.strip()) or (service,)
+    )
     request = Request(env, ROOT, tag, build_type, push, platform, force, services, dry_run, json)
     end_with(lambda: run(request), interrupted=_STOPPED)
 
 
 @task(
-    help={"env": "the environment that is meant; none without it", "suite": _SUITE, "test-suite": "the same as --suite"}
+    name="test",
+    help={
+        "env": "the environment that is meant; none without it",
+        "suite": _SUITE,
+        "test-suite": "the same as --suite",
+    },
 )
-def test(context: Any, env: str | None = None, suite: str = "", test_suite: str = "") -> None:  # noqa: ARG001
+def run_suites(
+    context: Any,  # noqa: ARG001
+    env: str | None = None,
+    suite: str | None = None,
+    test_suite: str | None = None,
+) -> None:
     """Run the application's own suites, as services.yaml declares them; exits with 1 when one failed."""
-    from fabfile.workflows.suites import ALL, Request
+    from fabfile.workflows.suites import Request
     from fabfile.workflows.suites import test as run
 
-    end_with(lambda: run(Request(env, ROOT, suite or test_suite or ALL)), interrupted=_STOPPED)
+    end_with(lambda: run(Request(env, ROOT, _one_of(suite, test_suite))), interrupted=_STOPPED)
 
 
 @task(
@@ -74,8 +86,8 @@ def full(
     context: Any,  # noqa: ARG001
     env: str | None = None,
     tag: str = "",
-    suite: str = "",
-    test_suite: str = "",
+    suite: str | None = None,
+    test_suite: str | None = None,
     build_type: str = "",
     force: bool = False,
     dry_run: bool = False,
@@ -84,7 +96,7 @@ def full(
     from fabfile.workflows.full import Request
     from fabfile.workflows.full import full as run
 
-    request = Request(env, ROOT, tag, suite or test_suite or "all", build_type, force, dry_run)
+    request = Request(env, ROOT, tag, _one_of(suite, test_suite), build_type, force, dry_run)
     end_with(lambda: run(request))
 
 
@@ -110,3 +122,9 @@ def promote(
     from fabfile.workflows.promote import promote as run
 
     end_with(lambda: run(Request(from_, to, ROOT, force=force, dry_run=dry_run, json=json)))
+
+
+def _one_of(suite: str | None, test_suite: str | None) -> str:
+    """The kind of suites that either option names; two that differ are one that no suite has."""
+    named = [one for one in (suite, test_suite) if one is not None] or ["all"]
+    return named[0] if len(set(named)) == 1 else " and ".join(named)
