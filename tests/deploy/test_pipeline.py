@@ -161,6 +161,7 @@ def divide(works: Works) -> None:
     entry = content["environments"][works.staging]
     second = works.hosts[1].name
     live = {**entry, "env_file": f"{works.live}.env", "hosts": {second: entry["hosts"].pop(second)}}
+    live["rollout"] = entry["rollout"] | {"confirm": True}
     content["environments"][works.live] = live
     (folder / "hosts.yaml").write_text(yaml.safe_dump(content))
     values = (folder / f"{works.staging}.env").read_text().replace("ENVIRONMENT=staging", "ENVIRONMENT=production")
@@ -178,10 +179,7 @@ def test_full_goes_from_a_commit_to_a_watched_release_and_reports_it(both: Works
     digest = both.site.lab.registry.digest("backend", "second")
     assert (both.site.version(host), both.digest(host)) == ("second", digest)
     assert f"unit | {both.site.lab.registry.address}/memoryark/backend:second in staging" in output
-    labels = host.sh(
-        "podman container inspect --format '{{json .Config.Labels}}' memoryark-backend-* | "
-        "grep second", user="deploy",
-    ).stdout  # fmt: skip
+    labels = host.sh(_RUNS.replace("{{.ImageDigest}}", "{{json .Config.Labels}}"), user="deploy").stdout
     assert all(
         f'"org.opencontainers.image.{name}"' in labels for name in ("revision", "created", "version", "ref.name")
     )
