@@ -89,10 +89,13 @@ def _say(process: subprocess.Popen[bytes], text: str) -> None:
 
 
 def _read(process: subprocess.Popen[bytes], on_line: Callable[[str], None], kept: deque[str]) -> None:
-    while process.stdout is not None and (piece := process.stdout.readline(_LONGEST_LINE)):
-        line = piece.decode(errors="replace").rstrip("\r\n")
-        kept.append(line)
-        on_line(line)
+    if process.stdout is None:
+        return
+    with process.stdout as stream:
+        while piece := stream.readline(_LONGEST_LINE):
+            line = piece.decode(errors="replace").rstrip("\r\n")
+            kept.append(line)
+            on_line(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -63,7 +63,7 @@ def test_labels_without_a_value_are_left_out() -> None:
 
 def test_login_has_the_password_in_no_word() -> None:
     for engine in (PODMAN, DOCKER):
-        argv = building.login(engine, Login("registry.test", "robot", "pass word"), "/tmp/x")  # noqa: S108 - a word
+        argv = building.login(engine, Login("registry.test", "robot", "pass word"), "/tmp/x")
 
         assert "--password-stdin" in argv
         assert not [word for word in argv if "pass word" in word]

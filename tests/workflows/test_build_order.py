@@ -23,7 +23,8 @@ NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose backend is built from a clean repository beside it, by an engine that is on no machine's PATH."""
     monkeypatch.delenv("DEPLOY_ENV", raising=False)
-    made = Project(tmp_path / "suite") if (tmp_path / "suite").mkdir() is None else Project(tmp_path)
+    (tmp_path / "suite").mkdir()
+    made = Project(tmp_path / "suite")
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "Containerfile").write_text("FROM scratch\n")

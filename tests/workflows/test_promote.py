@@ -8,8 +8,19 @@ from pathlib import Path
 import pytest
 
 from fabfile.errors import ConfigError
-from fabfile.model import Color, Container, Environment, HostState, Image, Outcome, Release, Rollout, ServiceRelease
-from fabfile.model import Target, Transfer
+from fabfile.model import (
+    Color,
+    Container,
+    Environment,
+    HostState,
+    Image,
+    Outcome,
+    Release,
+    Rollout,
+    ServiceRelease,
+    Target,
+    Transfer,
+)
 from fabfile.workflows.promote import Request, _differences, _given, good_images, promote
 from tests.commands.sample import application
 
@@ -57,8 +68,8 @@ def test_hosts_that_differ_are_told() -> None:
     assert len(_differences({"web1": first, "web2": second})) == 1
 
 
-def environment(name: str, **rollout: Transfer) -> Environment:
-    return Environment(name, (Target("web1", "192.0.2.1", "deploy", application()),), Rollout(**rollout))
+def environment(name: str, transfer: Transfer = Transfer.PULL) -> Environment:
+    return Environment(name, (Target("web1", "192.0.2.1", "deploy", application()),), Rollout(transfer=transfer))
 
 
 def proven() -> dict[str, Image]:
