@@ -192,10 +192,15 @@ def test_full_goes_from_a_commit_to_a_watched_release_and_reports_it(both: Works
     assert (found["outcome"], found["tag"], found["hosts"]) == ("done", "second", [host.name])
     assert both.run("monitor.status", "--env", both.staging)[0] == 0
 
-    before = fingerprint(host)
+    before = still(host)
     code, output = both.run("full", "--env", both.staging, "--tag", "third", "--dry-run")
     assert (code, "push" in output, "000000000000" in output) == (0, True, True), output
-    assert (fingerprint(host), both.site.lab.registry.digest("backend", "third")) == (before, "")
+    assert (still(host), both.site.lab.registry.digest("backend", "third")) == (before, "")
+
+
+def still(host: Host) -> list[str]:
+    """Everything on a host that a task could change, but for what its watchdog writes all the time."""
+    return [line for line in fingerprint(host).splitlines() if "/watchdog/" not in line]
 
 
 @pytest.mark.parametrize(
