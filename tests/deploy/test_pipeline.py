@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ import yaml
 from lab import laboratory
 from lab.host import Host
 from lab.laboratory import Lab
-from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, make_quick
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, make_quick, wait_until
+from tests.deploy.guarded import PASSWORD, PORT, USERNAME, guard, unguard
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -132,7 +134,9 @@ def both(lab_of_this_process: Lab, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def trust(works: Works) -> None:
     """The registry by its address, which both this machine and the hosts can reach, over http."""
-    trusted = f'[[registry]]\nlocation = "{works.site.lab.registry.address}"\ninsecure = true\n'
+    registry = works.site.lab.registry.host.address
+    places = (works.site.lab.registry.address, f"{registry}:{PORT}")
+    trusted = "".join(f'[[registry]]\nlocation = "{place}"\ninsecure = true\n' for place in places)
     (works.site.folder / "registries.conf").write_text(trusted)
     for host in works.hosts:
         host.sh(f"printf %s {shlex.quote(trusted)} >/etc/containers/registries.conf.d/address.conf")
@@ -270,6 +274,32 @@ def test_promote_takes_the_digest_that_was_proved_though_the_tag_was_moved(both:
     assert (code, "has not proved one release" in output) == (3, True), output
     code, output = both.run("deploy", "--env", both.staging, "--force")
     assert code == 0, output
+
+
+def test_push_logs_in_for_itself_and_its_password_is_nowhere(both: Works) -> None:
+    registry = both.site.lab.registry
+    guarded = f"{registry.host.address}:{PORT}"
+    path = both.site.folder / f"{both.staging}.env"
+    before = path.read_text()
+    both.commit("guarded")
+    guard(registry.host)
+    try:
+        wait_until(lambda: registry.host.sh(f"curl -s {guarded}/v2/", check=False).returncode == 0, "the registry")
+        login = {"REGISTRY": guarded, "REGISTRY_USERNAME": USERNAME}
+        images = {f"{name.upper()}_IMAGE": f"{guarded}/memoryark/{name}" for name in ("backend", "frontend")}
+        words = ("build", "--env", both.staging, "--tag", "guarded", "--push", "--service", "frontend")
+        both.site.edit_env(**login, **images, REGISTRY_PASSWORD=f"not-{PASSWORD}")
+        code, output = both.run(*words)
+        assert (code, f"{guarded} refused {USERNAME}" in output, PASSWORD in output) == (3, True, False), output
+        assert registry.digest("frontend", "guarded") == ""
+        both.site.edit_env(REGISTRY_PASSWORD=PASSWORD)
+        code, output = both.run(*words)
+    finally:
+        path.write_text(before)
+        unguard(registry.host)
+    digest = registry.digest("frontend", "guarded")
+    assert (code, f"pushed as {digest}" in output, PASSWORD in output) == (0, True, False), output
+    assert not list(Path(tempfile.gettempdir()).glob("rolling-login-*"))
 
 
 def test_load_suite_is_left_out_for_production(both: Works) -> None:
