@@ -5,6 +5,7 @@ A password is in none of them: it goes to the standard input of `login`, whose f
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def build(
         *(["--file", wanted.file] if wanted.file else []),
         *(["--target", target] if target else []),
         *(["--squash"] if wanted.squash else []),
-        *([] if wanted.cache else ["--no-cache"]),
+        # Podman 4.3 takes one platform's layers from the cache for another's: a list of several would hold one.
+        *([] if wanted.cache and len(platforms) < 2 else ["--no-cache"]),
         *(word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")),
         *(word for name, value in marks.items() for word in ("--label", f"{name}={value}")),
         wanted.context,
@@ -84,6 +86,20 @@ def size(engine: Engine, image: str) -> tuple[str, ...]:
 def forget_list(engine: Engine, reference: str) -> tuple[str, ...]:
     """Take a manifest list away: a build adds to one that is there."""
     return engine.argv("manifest", "rm", reference)
+
+
+def list_platforms(engine: Engine, reference: str) -> tuple[str, ...]:
+    """Print a manifest list as JSON."""
+    return engine.argv("manifest", "inspect", reference)
+
+
+def platforms_of(said: str) -> set[str]:
+    """The platforms that a manifest list holds, as os/arch; none where that cannot be read."""
+    try:
+        listed = json.loads(said)["manifests"]
+        return {f"{one['platform']['os']}/{one['platform']['architecture']}" for one in listed}
+    except (ValueError, LookupError, TypeError):
+        return set()
 
 
 def login(engine: Engine, wanted: Login, folder: str) -> tuple[str, ...]:

@@ -52,10 +52,12 @@ def newest_size(engine: Engine, repository: str) -> int:
     return size(engine, ids[0])[1] if ids else 0
 
 
-def build(engine: Engine, service: str, reference: str, argv: Sequence[str], say: Say, *, many: bool) -> Built:
+def build(
+    engine: Engine, service: str, reference: str, argv: Sequence[str], say: Say, *, platforms: Sequence[str]
+) -> Built:
     """Build one image, each line told as it comes. Raises StepFailed with the last ones."""
     before = newest_size(engine, Image.parse(reference).repository)
-    if many:
+    if len(platforms) > 1:
         local_command.answer(building.forget_list(engine, reference), timeout_seconds=_LOOK_SECONDS)
     ended = _run(argv, say, seconds=BUILD_SECONDS)
     if not ended.ok:
@@ -63,8 +65,24 @@ def build(engine: Engine, service: str, reference: str, argv: Sequence[str], say
             f"{service}: the image was not built ({_how(ended)}); nothing was pushed.\n{ended.last_words}",
             next_step="the last lines above say why; correct the source and run the same command again",
         )
+    if len(platforms) > 1:
+        _check_list(engine, service, reference, platforms)
+        return Built(service, reference, ended.seconds)
     found, bytes_ = size(engine, reference)
     return Built(service, reference, ended.seconds, found, bytes_, before)
+
+
+def _check_list(engine: Engine, service: str, reference: str, platforms: Sequence[str]) -> None:
+    """A list that lacks a platform must not be pushed. Raises StepFailed."""
+    said: list[str] = []
+    _run(building.list_platforms(engine, reference), said.append, seconds=_LOOK_SECONDS)
+    wanted = {"/".join(platform.split("/")[:2]) for platform in platforms}
+    lacking = wanted - building.platforms_of("\n".join(said))
+    if lacking:
+        raise StepFailed(
+            f"{service}: {reference} was built, but without {', '.join(sorted(lacking))}; nothing was pushed.",
+            next_step="build the platforms one by one, or with a newer Podman",
+        )
 
 
 def scan(command: Sequence[str], built: Built, say: Say) -> None:

@@ -56,7 +56,7 @@ def make(ordered: Order, say: Say) -> tuple[Built, ...]:
         say(f"{build.service}: building {reference} from {build.context} ({number} of {len(ordered.builds)})")
         argv = ordered.command(build)
         one = engine.build(
-            ordered.engine, build.service, reference, argv, _behind(build.service, say), many=ordered.many
+            ordered.engine, build.service, reference, argv, _behind(build.service, say), platforms=ordered.platforms
         )
         if build.scan:
             say(f"{build.service}: scanning {reference}")

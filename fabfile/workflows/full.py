@@ -49,8 +49,8 @@ def full(request: Request) -> ExitCode:
         for name, work in run.works().items():
             stages.run(name, work)
     finally:
-        seconds = time.monotonic() - clock
-        for line in stage_lines(stages.results, f"full {ordered.tag} on {environment.name}", seconds):
+        seconds, shown = time.monotonic() - clock, ", shown only" if request.dry_run else ""
+        for line in stage_lines(stages.results, f"full {ordered.tag} on {environment.name}{shown}", seconds):
             run.say(line)
         if not request.dry_run:
             run.report(stages.results, began, seconds)

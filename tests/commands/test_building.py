@@ -48,6 +48,16 @@ def test_build_without_cache_squashed_for_several_platforms_is_a_list() -> None:
     assert "--tag" not in argv
 
 
+def test_platforms_of_a_list_are_those_that_it_names() -> None:
+    entry = '{"platform": {"os": "linux", "architecture": "%s"}}'
+
+    assert building.platforms_of(f'{{"manifests": [{entry % "amd64"}, {entry % "arm64"}]}}') == {
+        "linux/amd64",
+        "linux/arm64",
+    }
+    assert building.platforms_of("Error: no such list") == set()
+
+
 def test_labels_without_a_value_are_left_out() -> None:
     found = building.labels(
         revision="abc", version="", created="now", source="", tag="v2", build_type=BuildType.RELEASE
