@@ -171,6 +171,7 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "login-again", registry.login(wanted, ask_again=True)
     yield "logout", registry.logout(wanted.registry)
     yield "resolve", journal.direct(podman.resolve([service.image for service in app.services]))
+    yield "reachable", journal.direct(podman.reachable([image(service.name) for service in app.services]))
     yield "history", journal.direct(record.read(app.home))
     yield "definition", journal.direct(definition.look(app.home, "r1"))
     yield "available", journal.direct(definition.available(app))

@@ -210,6 +210,16 @@ def resolve(images: Iterable[Image]) -> str:
     return "\n".join(parts)
 
 
+def reachable(images: Iterable[Image]) -> str:
+    """Print a line `!` and why for each image that its registry does not have under its digest; pull none."""
+    parts = []
+    for image in dict.fromkeys(images):
+        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--raw", f"docker://{image.pinned}")
+        said = f'printf \'! %s %s\\n\' {quote(image.pinned)} "$(printf %s "$answer" | tail -n 1)"'
+        parts.append(f"answer=$({ask} 2>&1 >/dev/null) || {said}")
+    return "\n".join(parts)
+
+
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
     """Select images that no container uses, no kept release names, and no other application's history names.
 

@@ -68,3 +68,17 @@ def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...
     from fabfile.config import together
 
     return together.warnings(environment, root)
+
+
+def filled_in(root: Path) -> tuple[str, ...]:
+    """Environments whose env file is here: those of `hosts.yaml`, or those of the lab where it has none."""
+    from fabfile.config.locating import list_with_values
+
+    return list_with_values(root)
+
+
+def suites(root: Path) -> tuple[model.Suite, ...]:
+    """The suites of `deploy/services.yaml`, of no environment. Raises ConfigError."""
+    from fabfile.config.loading import load_suites
+
+    return load_suites(root)

@@ -5,6 +5,7 @@ It contacts nothing. Every reader adds to one list of findings, and only the end
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from fabfile import model
 from fabfile.config import checks, forms
 from fabfile.config.at_rest import keyring
+from fabfile.config.building import pipeline
 from fabfile.config.envfile import EnvFile, parse_env, read_env
 from fabfile.config.findings import Findings, secret_values
 from fabfile.config.inventory import EnvironmentEntry, Host
@@ -38,6 +40,17 @@ def load_environment(
     found = locate(environment, root, findings)
     env = read_base(found, findings, prompt=prompt)
     return load_located(found, env, findings, hosts=hosts, tag=tag, strict=strict)
+
+
+def load_suites(root: Path) -> tuple[model.Suite, ...]:
+    """The suites of the services file as it lies in every clone. Raises ConfigError."""
+    findings = Findings(root.resolve())
+    path = root.resolve() / "deploy/services.yaml"
+    content = read_yaml(path, findings, remedy=_SERVICES_REMEDY)
+    services = validate(Services, content, findings.name(path), findings) if content is not None else None
+    if services is None or findings.mistakes:
+        raise refusal(findings.name(path), findings)
+    return pipeline(services, lambda name: Path(os.path.normpath(root.resolve() / expanded(name)))).suites
 
 
 def mistakes_with(environment: str, text: str, *, root: Path) -> tuple[Mistake, ...]:
@@ -81,7 +94,7 @@ def load_located(
     chosen = _choose(found.entry, hosts, findings)
     identity = _identity_file(found, findings)
     rollout = _rollout(found, applications.values(), findings)
-    if findings.mistakes or base is None:
+    if findings.mistakes or base is None or services is None:
         raise refusal(found.name, findings)
     if found.entry.setup.certificate is model.Certificate.ACME:
         applications = {name: _with_acme(application) for name, application in applications.items()}
@@ -90,6 +103,7 @@ def load_located(
         targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
         rollout=rollout,
         preparation=_preparation(found),
+        pipeline=pipeline(services, found.beside),
         known_hosts=_known_hosts(found),
         trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
         access_folder=str(found.beside(f"deploy/authorized_keys/{found.name}")),

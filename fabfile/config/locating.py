@@ -57,6 +57,23 @@ def list_environments(root: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for file in _inventories(root) for name in _names(file, quiet)))
 
 
+def list_with_values(root: Path) -> tuple[str, ...]:
+    """The names of the environments whose env file is there; a lab's count only where no other has one."""
+    quiet = Findings(root)
+    for files in ([root / "hosts.yaml"], sorted(root.glob(".lab/*/hosts.yaml"))):
+        entries = [(file, name) for file in files if file.exists() for name in _names(file, quiet)]
+        found = [name for file, name in entries if _located(file, name, quiet).env_file.is_file()]
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _located(file: Path, name: str, findings: Findings) -> Located:
+    inventory = _read_inventory(file, findings)
+    entry = inventory.environments.get(name) if inventory else None
+    return Located(name, file, entry or EnvironmentEntry())
+
+
 def _inventories(root: Path) -> list[Path]:
     lab = sorted(root.glob(".lab/*/hosts.yaml"))
     main = root / "hosts.yaml"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fabfile.config import forms
+from fabfile.config.building import Build, Building, Suite
 from fabfile.config.findings import Findings
 from fabfile.config.inventory import EnvironmentEntry, Host, Rollout, Setup
 from fabfile.config.resolution import LONGEST_GATE_SECONDS
@@ -99,6 +100,7 @@ def text(root: Path) -> str:
     parts += [_SERVICES, _table(Services)]
     parts += _sections(("services[]", Service), ("gate", Gate), ("drain", Drain), ("routes[]", Route))
     parts += _sections(("mounts[]", Mount), ("limits", Limits), ("full_chain", FullChain))
+    parts += _sections(("build", Build), ("building", Building), ("suites[]", Suite))
     return "\n".join(parts)
 
 

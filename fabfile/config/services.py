@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from fabfile import model
 from fabfile.config import forms
+from fabfile.config.building import Build, Building, Suite
 from fabfile.config.validation import Strict
 
 _Name = Annotated[str, BeforeValidator(forms.SERVICE_NAME)]
@@ -92,6 +93,7 @@ class Service(Strict):
     env: tuple[_Key, ...] = Field(default=(), description="Env keys that the container receives where they are set.")
     required: tuple[_Key, ...] = Field(default=(), description="Env keys that it receives and that must be set.")
     limits: Limits = Field(default=Limits(), description="What it may use at most.")
+    build: Build | None = Field(default=None, description="How its image is built. Default: it is built elsewhere.")
 
     @property
     def env_keys(self) -> tuple[str, ...]:
@@ -117,3 +119,10 @@ class Services(Strict):
 
     full_chain: FullChain | None = Field(default=None, description="The request that proves the whole chain.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services, in upgrade order.")
+    building: Building = Field(default=Building(), description="What holds for every build.")
+    suites: tuple[Suite, ...] = Field(
+        default=(), description="The application's own tests, in the order in which they run."
+    )
+    reports: Annotated[str, BeforeValidator(forms.LOCAL_FILE)] = Field(
+        default="reports", description="Folder for the reports of `inv full`, relative to hosts.yaml."
+    )

@@ -14,6 +14,7 @@ from fabfile.model.observed import (
     Release,
     ServiceRelease,
 )
+from fabfile.model.pipeline import Build, BuildType, Built, Pipeline, Ran, Source, StageResult, Suite, SuiteKind
 from fabfile.model.preparation import Certificate, Firewall, Preparation
 from fabfile.model.run import (
     Diagnosis,
@@ -55,6 +56,9 @@ __all__ = [
     "Backup",
     "BackupFile",
     "BackupKind",
+    "Build",
+    "BuildType",
+    "Built",
     "Certificate",
     "Channels",
     "Check",
@@ -85,10 +89,12 @@ __all__ = [
     "Outcome",
     "Passage",
     "Phase",
+    "Pipeline",
     "Preparation",
     "Probe",
     "ProbeResult",
     "Pruned",
+    "Ran",
     "Recorded",
     "Release",
     "Rollout",
@@ -98,7 +104,11 @@ __all__ = [
     "ServiceRelease",
     "Severity",
     "Stage",
+    "Source",
+    "StageResult",
     "Standing",
+    "Suite",
+    "SuiteKind",
     "Summary",
     "Target",
     "Thresholds",

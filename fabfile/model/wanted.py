@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fabfile.model.channels import Channels
+from fabfile.model.pipeline import Pipeline
 from fabfile.model.preparation import Preparation
 from fabfile.model.watch import WatchRules
 
@@ -302,6 +303,7 @@ class Environment:
     targets: tuple[Target, ...]
     rollout: Rollout = Rollout()
     preparation: Preparation = field(default_factory=Preparation)
+    pipeline: Pipeline = field(default_factory=Pipeline)
     known_hosts: tuple[str, ...] = ()
     trust_file: str = ""
     access_folder: str = ""

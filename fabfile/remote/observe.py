@@ -79,5 +79,17 @@ def resolve(host: Host, images: Sequence[Image]) -> dict[str, Image]:
     return {image.reference: _resolved(image, *found[image.reference]) for image in images}
 
 
+def prove(host: Host, images: Sequence[Image]) -> None:
+    """Ask the registry, by one host, for each image by its digest. Raises PreflightError for those that it has not."""
+    answer = host.run(journal.direct(podman.reachable(images)), timeout_seconds=RESOLVE_SECONDS)
+    failures = [line.removeprefix("! ") for line in answer.output.splitlines() if line.startswith("! ")]
+    if failures or not answer.ok:
+        said = "\n  ".join(failures) or answer.last_words
+        raise PreflightError(
+            f"{host.name}: an image cannot be had from its registry by its digest; nothing was touched.\n  {said}",
+            next_step="push it there, by its digest: skopeo copy --all docker://FROM@DIGEST docker://TO:TAG",
+        )
+
+
 def _resolved(image: Image, digest: str, revision: str = "", *_: str) -> Image:
     return replace(image, digest=digest, revision="" if revision.startswith("<") else revision)

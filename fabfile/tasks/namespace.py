@@ -13,6 +13,7 @@ from fabfile.tasks import (
     looking,
     main,
     messages,
+    pipeline,
     preparing,
     registry,
     reporting,
@@ -22,6 +23,10 @@ from fabfile.tasks import (
 )
 
 namespace = Collection(
+    pipeline.build,
+    pipeline.run_suites,
+    pipeline.full,
+    pipeline.promote,
     main.deploy,
     main.rollback,
     preparing.teardown,

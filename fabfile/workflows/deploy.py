@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from fabfile.model import (
     HostState,
     Image,
     Phase,
+    Summary,
     Transfer,
 )
 from fabfile.plans import preflight
@@ -34,6 +35,7 @@ from fabfile.plans.step import Plan
 from fabfile.plans.wanted import Wanted
 from fabfile.remote import observe
 from fabfile.remote.execute import Run
+from fabfile.remote.host import Host
 from fabfile.remote.rollout import Member
 from fabfile.report import choose
 from fabfile.workflows import rolling
@@ -44,7 +46,8 @@ from fabfile.workflows.registry import log_in
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for."""
+    """What the operator asked for. `given` are images by service that stand instead of the env file's, with their
+    digests, and `prove` asks the registry for them first; `heard` hears how the run ended."""
 
     environment: str | None
     root: Path
@@ -57,6 +60,9 @@ class Request:
     strict: bool = False
     transfer: str = ""
     images: tuple[str, ...] = ()
+    given: Mapping[str, Image] = field(default_factory=dict)
+    prove: bool = False
+    heard: Callable[[Summary], None] = lambda _: None
 
 
 def deploy(request: Request) -> ExitCode:
@@ -77,7 +83,16 @@ def deploy(request: Request) -> ExitCode:
             rolling.refuse_unfit(_unfit(members), "a deploy", states, environment)
             story = _story(environment, members, request.hosts)
             run = replace(run, offer=pushing.offer(run)) if pushing else run
-            roll = rolling.Roll(environment, reporter, run, story, began, force=request.force, dry_run=request.dry_run)
+            roll = rolling.Roll(
+                environment,
+                reporter,
+                run,
+                story,
+                began,
+                force=request.force,
+                dry_run=request.dry_run,
+                heard=request.heard,
+            )
             return roll.over(members, wanted.plan)
 
 
@@ -86,6 +101,11 @@ def _environment(request: Request) -> Environment:
         request.environment, root=request.root, hosts=request.hosts, tag=request.tag, strict=request.strict
     )
     environment = replace(environment, rollout=replace(environment.rollout, transfer=_transfer(request, environment)))
+    if request.given:
+        targets = tuple(
+            replace(target, application=_with(target.application, request.given)) for target in environment.targets
+        )
+        environment = replace(environment, targets=targets)
     if not request.batch:
         return environment
     try:
@@ -125,6 +145,8 @@ def _images(
         logins = {target.name: login for target in fleet.environment.targets if (login := target.application.login)}
         if not request.dry_run:
             log_in(fleet, logins)
+        if request.prove:
+            observe.prove(_able(fleet, states), list(request.given.values()))
         yield _digests(fleet, states), None
         return
     sources = {name: Path(path).expanduser() for name, _, path in (image.partition("=") for image in request.images)}
@@ -142,13 +164,18 @@ def _digests(fleet: Fleet, states: Mapping[str, HostState]) -> dict[str, Image]:
     unknown = [image for image in images.values() if not image.digest]
     if not unknown:
         return {}
-    able = [host for host in fleet.hosts if states[host.name].fact("has_skopeo") == "yes"]
-    if not able:
-        raise PreflightError(
-            "no host can ask a registry for a digest: skopeo is missing everywhere.",
-            next_step="apt-get install skopeo on a host, or name images by digest",
-        )
-    return observe.resolve(able[0], unknown)
+    return observe.resolve(_able(fleet, states), unknown)
+
+
+def _able(fleet: Fleet, states: Mapping[str, HostState]) -> Host:
+    """The first host that can ask a registry. Raises PreflightError when none can."""
+    for host in fleet.hosts:
+        if states[host.name].fact("has_skopeo") == "yes":
+            return host
+    raise PreflightError(
+        "no host can ask a registry for a digest: skopeo is missing everywhere.",
+        next_step="apt-get install skopeo on a host, or name images by digest",
+    )
 
 
 class _Wanting:
@@ -195,6 +222,13 @@ def _pinned(app: Application, digests: Mapping[str, Image]) -> Application:
         for service in app.services
     )
     return replace(app, services=services)
+
+
+def _with(app: Application, given: Mapping[str, Image]) -> Application:
+    return replace(
+        app,
+        services=tuple(replace(service, image=given.get(service.name, service.image)) for service in app.services),
+    )
 
 
 def _tags(members: Sequence[Member]) -> str:

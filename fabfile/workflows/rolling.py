@@ -47,7 +47,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Roll:
-    """One run over an environment's hosts; `began` is when its task did, Unix seconds."""
+    """One run over an environment's hosts; `began` is when its task did, Unix seconds, `heard` hears how it ended."""
 
     environment: Environment
     reporter: Reporter
@@ -56,6 +56,7 @@ class Roll:
     began: float
     force: bool = False
     dry_run: bool = False
+    heard: Callable[[Summary], None] = lambda _: None
 
     def over(self, members: Sequence[Member], replan: Callable[[HostState], Plan]) -> ExitCode:
         """Show the plans, ask, carry them out and report. Raises RollingError when nothing was begun."""
@@ -77,6 +78,7 @@ class Roll:
         summary = self._summary(endings, members, self.run.clock() - self.began)
         summary = replace(summary, warnings=(*summary.warnings, *telling.ended(summary, endings)))
         self.reporter.summary(summary)
+        self.heard(summary)
         return ExitCode(summary.exit_code)
 
     def _with_lock(self, member: Member, lock: Lock) -> Plan:

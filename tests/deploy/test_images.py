@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-import bcrypt
 import pytest
 
 from lab.host import Host
 from lab.images import write_layout
 from tests.deploy.conftest import PROJECT, Site, fingerprint, wait_until
+from tests.deploy.guarded import PASSWORD, PORT, guard, unguard
 
 pytestmark = pytest.mark.xdist_group("push")
 
 MEGABYTE = 1_000_000
-GUARDED, PASSWORD = "registry:5001", "a-password-of-the-lab"
+GUARDED = f"registry:{PORT}"
 TRUST = "/etc/containers/registries.conf.d/guarded.conf"
 AUTH = "/home/deploy/.config/containers/auth.json"
 ASK = f"curl -s -o /dev/null -w '%{{http_code}}' http://{GUARDED}/v2/"
@@ -218,26 +218,15 @@ def test_push_host_that_forbids_forwarding_is_refused_and_nothing_touched(site: 
 @pytest.fixture
 def guarded(site: Site) -> Iterator[Site]:
     """The site with its images at a registry on another port, which wants a login; it has what the first one has."""
-    secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    files = {
-        "/etc/docker/registry/login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
-        "storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5001'}\n"
-        "auth: {htpasswd: {realm: lab, path: /etc/docker/registry/htpasswd}}\n",
-        "/etc/docker/registry/htpasswd": f"robot:{secret}\n",
-        "/run/systemd/system/login.service": "[Service]\n"
-        "ExecStart=/usr/bin/docker-registry serve /etc/docker/registry/login.yml\n",
-    }
     registry = site.lab.registry.host
-    for name, content in files.items():
-        registry.sh(f"cat >{name} <<'END'\n{content}END")
-    registry.sh("systemctl daemon-reload; systemctl start login")
+    guard(registry)
     for host in site.lab.hosts:
         host.sh(f"printf '[[registry]]\\nlocation = \"{GUARDED}\"\\ninsecure = true\\n' >{TRUST}")
     wait_until(lambda: "401" in site.lab.hosts[0].sh(ASK, check=False).stdout, "the registry that wants a login")
     images = {f"{name.upper()}_IMAGE": f"{GUARDED}/memoryark/{name}:v1" for name in ("backend", "frontend")}
     site.edit_env(**images)
     yield site
-    registry.sh("systemctl stop login")
+    unguard(registry)
     for host in site.lab.hosts:
         host.sh(f"rm -f {TRUST} /home/deploy/.config/containers/auth.json")
 

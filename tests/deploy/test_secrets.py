@@ -20,8 +20,8 @@ from fabfile.model import Security
 from lab.host import Host
 from tests.deploy.canaries import MEANT, NOBODY, Canaries, files_here, files_on, journal_of, sampled
 from tests.deploy.conftest import PROJECT, Site
+from tests.deploy.guarded import PASSWORD as REGISTRY_PASSWORD
 from tests.deploy.test_images import GUARDED, guarded  # noqa: F401 - a fixture
-from tests.deploy.test_images import PASSWORD as REGISTRY_PASSWORD
 from tests.notify.certificate import Authority
 from tests.notify.mailbox import PASSWORD as MAIL_PASSWORD
 from tests.notify.mailbox import USER as MAIL_USER

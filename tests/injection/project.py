@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from fabfile import config
+from fabfile.config.building import Build, Building, Suite
 from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Rollout, Setup
 from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
 from fabfile.config.settings import Settings
@@ -179,6 +180,25 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.alias": ("backend", "api"),
     "Service.env": ("OWN_TEXT",),
     "Service.required": ("JWT_SECRET_KEY",),
+    "Build.context": ("app", "it's an app"),
+    "Build.file": ("Containerfile", "deep/Own file"),
+    "Build.target": ("runtime", "a.b_c-d"),
+    "Build.debug_target": ("builder",),
+    "Build.args": ("1.22", "it's $(an) argument"),
+    "Build.cache": ("true", "false"),
+    "Build.squash": ("false", "true"),
+    "Build.scan": ("trivy image", "it's $(a) scan"),
+    "Building.engine": ("podman", "sudo -u 'a b' podman"),
+    "Building.cache": ("true",),
+    "Building.squash": ("false",),
+    "Building.scan": ("trivy image",),
+    "Suite.kind": ("unit", "load"),
+    "Suite.command": ("make test", "echo 'a' && $(b)"),
+    "Suite.name": ("fast-ones", "slow.1"),
+    "Suite.folder": (".", "it's here"),
+    "Suite.timeout_seconds": ("30m",),
+    "Suite.env": ("it's a value",),
+    "Services.reports": ("reports", "my 'reports'"),
     "FullChain.service": ("backend",),
     "FullChain.path": ("/api/health",),
     "Rollout.batch": ("100%", "2"),
@@ -218,7 +238,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Gate, Drain, Route, Mount, Limits, Service, FullChain, Services, Rollout, Setup, Host, EnvironmentEntry, Inventory,
+    Gate, Drain, Route, Mount, Limits, Build, Service, FullChain, Building, Suite, Services,
+    Rollout, Setup, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
 #: The plain settings of a project whose own env keys are all in the container.
@@ -314,7 +335,11 @@ class Project:
         ]
         service |= {"drain": self._of("Drain"), "routes": [self._of("Route")], "limits": self._of("Limits")}
         service["mounts"] = [self._of("Mount"), *paths]
-        return {"full_chain": self._of("FullChain"), "services": [service]}
+        build, suite = self._of("Build"), self._of("Suite")
+        service["build"] = build | {"args": {"OWN_ARG": build["args"]}}
+        content = {"full_chain": self._of("FullChain"), "services": [service], "building": self._of("Building")}
+        suites = [suite | {"env": {"OWN_TEXT": suite["env"]}}]
+        return content | {"suites": suites, "reports": self.fields["Services.reports"]}
 
     def _hosts(self) -> dict[str, Any]:
         host = self._of("Host")

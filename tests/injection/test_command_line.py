@@ -27,7 +27,7 @@ from fabfile.model.watch import Act
 from fabfile.plans.batches import size
 from fabfile.remote.local_host import LocalHost
 from fabfile.tasks.namespace import namespace
-from fabfile.workflows import locks, messages, restore
+from fabfile.workflows import build_order, locks, messages, restore, suites
 from fabfile.workflows import logs as reading
 from fabfile.workflows import maintenance as page
 from fabfile.workflows import registry as logins
@@ -58,7 +58,12 @@ OPTIONS = {
     "html": "is a path here",
     "load": "is a path here",
     "fetch": "is a path here",
-    "to": "names a release that the host has, or is a path here",
+    "from_": "names an environment of a file here",
+    "build_type": "one of a list",
+    "platform": "test_words_with_a_form",
+    "suite": "one of a list",
+    "test_suite": "one of a list",
+    "to": "names an environment of a file here, a release that the host has, or is a path here",
     "backup": "names a backup that the host has",
     "confirm": "is compared here",
     "fingerprint": "is compared here",
@@ -195,9 +200,14 @@ def _batch(text: str) -> str:
     return text
 
 
+def _platforms(text: str) -> str:
+    return ",".join(build_order._words(build_order.Request("demo", Path(), platform=text))[1])
+
+
 _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
     (forms.TAG, r"[A-Za-z0-9_][A-Za-z0-9_.-]*"),
     (forms.INTERVAL, r"[0-9.]+"),
+    (_platforms, r"[a-z0-9_/,]+"),
     (_batch, r"[0-9]+%?"),
     (_since, r"0|Since\(ago_seconds=([0-9]+|None), moment='[0-9TZ:-]*'\)"),
     (_lines, r"[0-9]+"),
@@ -223,6 +233,8 @@ def test_words_of_a_list_are_refused_with_their_option(text: str) -> None:
         ("--severity", lambda: messages._check(messages.Request("demo", Path(), "x", text))),
         ("on or off", lambda: page._check(page.Request("demo", Path(), text))),
         ("--color", lambda: reading._wanted(reading.Request("demo", Path(), color=text))),
+        ("--build-type", lambda: build_order._words(build_order.Request("demo", Path(), build_type=text))),
+        ("--suite", lambda: suites.check_kind(text)),
         ("--only", lambda: restore._refuse_mistakes(restore.Request("demo", Path(), "b", text))),
     )
     for option, check in requests:

@@ -10,14 +10,17 @@ import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fabfile import config
+from fabfile.commands import building
 from fabfile.config.settings import KEYS
 from fabfile.errors import ConfigError
+from fabfile.model import BuildType
 from tests.injection.everything import Outcome, carried_out
 from tests.injection.hostile import cases, near
 from tests.injection.project import (
@@ -104,6 +107,7 @@ def test_fields_are_refused_or_arrive_as_they_are(values: dict[str, str], status
         for name, value in names.items()
         if value and not PLAIN.fullmatch(value.replace("~", "-").replace("%", "-"))
     ] == []
+    _arrives_at_the_engine(found, fields)
     assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
     if status == 0:
         for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
@@ -111,6 +115,25 @@ def test_fields_are_refused_or_arrive_as_they_are(values: dict[str, str], status
         assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
         assert ("location", (fields["Route.prefix"],)) in {(one.name, one.arguments) for one in found.site}
         assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
+
+
+def _arrives_at_the_engine(found: Outcome, fields: dict[str, Any]) -> None:
+    """What is built is asked for in words of its own; no value is one that begins an option."""
+    pipeline = found.environment.pipeline
+    build, suite = pipeline.builds[0], pipeline.suites[0]
+    argv = building.build(building.Engine(pipeline.engine), build, "r.test/x:v1", {}, BuildType.RELEASE)
+    assert argv[: len(pipeline.engine)] == pipeline.engine
+    assert argv[-1] == build.context
+    assert build.context.startswith("/")
+    assert f"OWN_ARG={fields['Build.args']}" in argv
+    assert PLAIN.fullmatch(build.target or "x")
+    assert PLAIN.fullmatch(build.debug_target or "x")
+    assert building.scan(build.scan, "r.test/x:v1")[2].startswith(fields["Build.scan"])
+    assert (suite.command, dict(suite.env)) == (
+        ("sh", "-c", fields["Suite.command"]),
+        {"OWN_TEXT": fields["Suite.env"]},
+    )
+    assert suite.folder.startswith("/")
 
 
 def test_planted_injections_are_found(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""One command of this workstation, heard line by line while it runs. It contacts no host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Thread
+
+#: How many of the last lines are kept for an error.
+KEPT_LINES = 30
+#: Between the request to end and the end by force.
+GRACE_SECONDS = 10.0
+#: What is read of a line at a time: a program that prints no line break is not waited for without bound.
+_LONGEST_LINE = 65_536
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its status, what it said last, and whether its time was up."""
+
+    status: int
+    seconds: float
+    last_words: str = ""
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited with 0 in time."""
+        return self.status == 0 and not self.timed_out
+
+
+def run(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    folder: str | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout_seconds: float,
+) -> Ended:
+    """Run a command in a process group of its own and hand over each line, of both outputs, as it comes.
+
+    `env` is added to this process's. What it left running ends with it; so does all of it at an interrupt, which goes
+    on to the caller. Raises OSError when it cannot be started.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        argv,
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    kept: deque[str] = deque(maxlen=KEPT_LINES)
+    reader = Thread(target=_read, args=(process, on_line, kept), daemon=True)
+    reader.start()
+    timed_out = False
+    try:
+        _say(process, stdin)
+        process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        _end(process)
+        reader.join(GRACE_SECONDS)
+    return Ended(process.returncode, time.monotonic() - began, "\n".join(kept), timed_out)
+
+
+def answer(argv: Sequence[str], *, timeout_seconds: float, env: Mapping[str, str] | None = None) -> Ended:
+    """The same without a listener: what it said is in `last_words`. A program that is missing has the status 127."""
+    try:
+        return run(argv, lambda _: None, env=env, timeout_seconds=timeout_seconds)
+    except OSError as error:
+        return Ended(127, 0.0, str(error))
+
+
+def _say(process: subprocess.Popen[bytes], text: str) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin as keyboard:
+            keyboard.write(text.encode())
+
+
+def _read(process: subprocess.Popen[bytes], on_line: Callable[[str], None], kept: deque[str]) -> None:
+    if process.stdout is None:
+        return
+    with process.stdout as stream:
+        while piece := stream.readline(_LONGEST_LINE):
+            line = piece.decode(errors="replace").rstrip("\r\n")
+            kept.append(line)
+            on_line(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the group: first asked, then by force."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

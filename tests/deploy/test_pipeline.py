@@ -1,0 +1,309 @@
+"""From source to a watched release, and from one environment to the next: real images, built and promoted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import laboratory
+from lab.host import Host
+from lab.laboratory import Lab
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, make_quick, wait_until
+from tests.deploy.guarded import PASSWORD, PORT, USERNAME, guard, unguard
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+_RUNS = "podman container inspect --format '{{.ImageDigest}}' $(podman ps -q --filter label=rolling.service=backend)"
+
+
+@dataclass(frozen=True)
+class Works:
+    """Two environments, a host each, and the source of what runs there."""
+
+    site: Site
+    source: Path
+
+    @property
+    def staging(self) -> str:
+        """The environment of the first host."""
+        return self.site.lab.name
+
+    @property
+    def live(self) -> str:
+        """The environment of the second host."""
+        return f"{self.staging}-live"
+
+    @property
+    def hosts(self) -> tuple[Host, Host]:
+        """The hosts of both."""
+        first, second = self.site.lab.hosts
+        return first, second
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """A task, to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "CI": "true"},
+            timeout=TASK_SECONDS,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def git(self, *words: str) -> str:
+        """Git in the source."""
+        who = ["-c", "user.name=ann", "-c", "user.email=ann@lab.test"]
+        return subprocess.run(
+            ["git", *who, *words], cwd=self.source, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def commit(self, version: str, *, builds: str = "true", suite: str = "exit 0") -> str:
+        """A new commit of the source, whose backend says this version; hands back its hash."""
+        address = self.site.lab.registry.address
+        for service in ("backend", "frontend"):
+            (self.source / service).mkdir(exist_ok=True)
+            (self.source / service / "Containerfile").write_text(
+                # The lab's bases differ in nothing but who starts: Podman's cache would take one for the other.
+                f"FROM {address}/memoryark/{service}:v1\nLABEL service={service}\nARG BUILD_TYPE\n"
+                f"RUN test $BUILD_TYPE = release && {builds}\nENV VERSION={version}\n"
+            )
+        (self.source / "suite.sh").write_text(f"echo $IMAGE_BACKEND in $ENVIRONMENT\n{suite}\n")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", version)
+        return self.git("rev-parse", "HEAD")
+
+    def edit_services(self, **values: object) -> None:
+        """Set top-level keys of services.yaml."""
+        path = self.site.folder / "services.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values, sort_keys=False))
+
+    def report(self) -> dict[str, Any]:
+        """The newest report."""
+        newest = max((self.site.folder / "reports").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        found: dict[str, Any] = json.loads(newest.read_text())
+        return found
+
+    def digest(self, host: Host) -> str:
+        """The digest of the backend that runs on a host, as Podman there has it."""
+        return host.sh(_RUNS, user="deploy").stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def both(lab_of_this_process: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
+    """Fresh hosts in two environments, prepared; images come from a source and go to the lab's registry."""
+    for host in lab_of_this_process.hosts:
+        lab_of_this_process.reset_host(host.name)
+    lab = laboratory.up(2, name=lab_of_this_process.name)
+    works = Works(Site(lab), tmp_path_factory.mktemp("source"))
+    works.git("init", "--quiet", "--initial-branch", "trunk")
+    files = {path: path.read_bytes() for path in lab.root.iterdir() if path.is_file()}
+    make_quick(works.site)
+    trust(works)
+    declare(works)
+    divide(works)
+    for name in (works.staging, works.live):
+        code, output = works.run("setup", "--env", name, "--force")
+        assert code == 0, output
+    works.commit("first")
+    code, output = works.run("full", "--env", works.staging, "--tag", "first")
+    assert code == 0, output
+    yield works
+    for path, content in files.items():
+        path.write_bytes(content)
+    shutil.rmtree(lab.root / "reports")
+    made = lab.machine.podman("images", "--quiet", "--filter", "label=rolling.build-type").stdout.split()
+    bases = [f"{lab.registry.address}/memoryark/{service}:v1" for service in ("backend", "frontend")]
+    lab.machine.podman("rmi", "--force", *dict.fromkeys(made), *bases, check=False)
+
+
+def trust(works: Works) -> None:
+    """The registry by its address, which both this machine and the hosts can reach, over http."""
+    registry = works.site.lab.registry.host.address
+    places = (works.site.lab.registry.address, f"{registry}:{PORT}")
+    trusted = "".join(f'[[registry]]\nlocation = "{place}"\ninsecure = true\n' for place in places)
+    (works.site.folder / "registries.conf").write_text(trusted)
+    for host in works.hosts:
+        host.sh(f"printf %s {shlex.quote(trusted)} >/etc/containers/registries.conf.d/address.conf")
+
+
+def declare(works: Works) -> None:
+    """Say in services.yaml how images are built and which suites there are."""
+    machine, folder = works.site.lab.machine, works.site.folder
+    *words, engine = [*machine.sudo, *machine.podman_command()]
+    words.append(f"CONTAINERS_REGISTRIES_CONF={folder / 'registries.conf'}")
+    services = yaml.safe_load((folder / "services.yaml").read_text())["services"]
+    for service in services:
+        service["build"] = {"context": str(works.source / service["name"])}
+    unit = {"kind": "unit", "command": ["sh", "suite.sh"], "folder": str(works.source)}
+    load = {"kind": "load", "command": "echo a load", "folder": str(works.source)}
+    building = {"engine": shlex.join([*words, engine]), "scan": 'case "$IMAGE" in *:refused) echo bad; exit 9;; esac'}
+    works.edit_services(services=services, suites=[unit, load], building=building)
+
+
+def divide(works: Works) -> None:
+    """Give the second host an environment of its own."""
+    folder, address = works.site.folder, works.site.lab.registry.address
+    images = {f"{name.upper()}_IMAGE": f"{address}/memoryark/{name}:v1" for name in ("backend", "frontend")}
+    works.site.edit_env(**images, ENVIRONMENT="staging")
+    content = yaml.safe_load((folder / "hosts.yaml").read_text())
+    entry = content["environments"][works.staging]
+    second = works.hosts[1].name
+    live = {**entry, "env_file": f"{works.live}.env", "hosts": {second: entry["hosts"].pop(second)}}
+    live["rollout"] = entry["rollout"] | {"confirm": True}
+    content["environments"][works.live] = live
+    (folder / "hosts.yaml").write_text(yaml.safe_dump(content))
+    values = (folder / f"{works.staging}.env").read_text().replace("ENVIRONMENT=staging", "ENVIRONMENT=production")
+    (folder / f"{works.live}.env").write_text(values)
+    (folder / f"{works.live}.env").chmod(0o600)
+
+
+def test_full_goes_from_a_commit_to_a_watched_release_and_reports_it(both: Works) -> None:
+    revision = both.commit("second")
+    host, _ = both.hosts
+
+    code, output = both.run("full", "--env", both.staging, "--tag", "second")
+
+    assert code == 0, output
+    digest = both.site.lab.registry.digest("backend", "second")
+    assert (both.site.version(host), both.digest(host)) == ("second", digest)
+    assert f"unit | {both.site.lab.registry.address}/memoryark/backend:second in staging" in output
+    labels = host.sh(_RUNS.replace("{{.ImageDigest}}", "{{json .Config.Labels}}"), user="deploy").stdout
+    assert all(
+        f'"org.opencontainers.image.{name}"' in labels for name in ("revision", "created", "version", "ref.name")
+    )
+    assert revision in labels
+    found = both.report()
+    assert [one["result"] for one in found["stages"]] == ["done"] * 6
+    assert [one["stage"] for one in found["stages"]] == ["build", "test", "push", "deploy", "health", "monitor"]
+    assert {one["service"]: one["digest"] for one in found["images"]}["backend"] == digest
+    assert found["sources"]["backend"] == {"revision": revision, "branch": "trunk", "changed": []}
+    assert (found["outcome"], found["tag"], found["hosts"]) == ("done", "second", [host.name])
+    assert both.run("monitor.status", "--env", both.staging)[0] == 0
+
+    before = still(host)
+    code, output = both.run("full", "--env", both.staging, "--tag", "third", "--dry-run")
+    assert (code, "push" in output, "000000000000" in output) == (0, True, True), output
+    assert (still(host), both.site.lab.registry.digest("backend", "third")) == (before, "")
+
+
+def still(host: Host) -> list[str]:
+    """Everything on a host that a task could change, but for what its watchdog writes all the time."""
+    return [line for line in fingerprint(host).splitlines() if "/watchdog/" not in line]
+
+
+@pytest.mark.parametrize(
+    ("tag", "faults", "stage", "said"),
+    [
+        ("untested", {"suite": "echo no; exit 3"}, "test", "unit: status 3"),
+        ("unbuilt", {"builds": "echo broken-here && false"}, "build", "broken-here"),
+        ("refused", {}, "build", "the scan refused"),
+    ],
+)
+def test_full_stops_at_the_first_stage_that_fails(
+    both: Works, tag: str, faults: dict[str, str], stage: str, said: str
+) -> None:
+    host, _ = both.hosts
+    before = both.digest(host)
+    both.commit(tag, **faults)
+
+    code, output = both.run("full", "--env", both.staging, "--tag", tag)
+
+    assert (code, said in output) == (1, True), output
+    assert (both.site.lab.registry.digest("backend", tag), both.digest(host)) == ("", before)
+    found = both.report()
+    results = {one["stage"]: one["result"] for one in found["stages"]}
+    assert (found["outcome"], results[stage], results["push"], results["deploy"]) == (
+        "failed", "failed", "not run", "not run",
+    )  # fmt: skip
+
+
+def test_work_tree_that_differs_is_refused_and_built_when_forced(both: Works) -> None:
+    both.commit("clean")
+    (both.source / "backend" / "left-over").write_text("x")
+    try:
+        code, output = both.run("build", "--env", both.staging, "--service", "backend")
+        assert (code, "left-over" in output) == (3, True), output
+        code, output = both.run("build", "--env", both.staging, "--service", "backend", "--force", "--json")
+    finally:
+        (both.source / "backend" / "left-over").unlink()
+    assert code == 0, output
+    content = json.loads(output[output.index("{\n") :])
+    assert content["tag"].endswith(f"-{both.git('rev-parse', 'HEAD')[:8]}-dirty")
+    assert content["images"][0]["bytes"] > 0
+    assert content["images"][0]["bytes_before"] > 0
+
+
+def test_promote_takes_the_digest_that_was_proved_though_the_tag_was_moved(both: Works) -> None:
+    staging, live = both.hosts
+    both.commit("proved")
+    code, output = both.run("full", "--env", both.staging, "--tag", "release")
+    assert code == 0, output
+    proved = both.digest(staging)
+    both.commit("moved")
+    code, output = both.run("build", "--env", both.staging, "--tag", "release", "--push")
+    assert code == 0, output
+    assert both.site.lab.registry.digest("backend", "release") not in ("", proved)
+
+    before = fingerprint(live)
+    code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--dry-run")
+    assert (code, proved in output, fingerprint(live)) == (0, True, before), output
+    assert both.run("promote", "--from", both.staging, "--to", both.live)[0] == 2
+    code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--force")
+
+    assert code == 0, output
+    assert (both.digest(live), both.site.version(live)) == (proved, "proved")
+
+    staging.sh("podman stop --time 0 memoryark-frontend-blue memoryark-frontend-green", user="deploy", check=False)
+    code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--force")
+    assert (code, "has not proved one release" in output) == (3, True), output
+    code, output = both.run("deploy", "--env", both.staging, "--force")
+    assert code == 0, output
+
+
+def test_push_logs_in_for_itself_and_its_password_is_nowhere(both: Works) -> None:
+    registry = both.site.lab.registry
+    guarded = f"{registry.host.address}:{PORT}"
+    path = both.site.folder / f"{both.staging}.env"
+    before = path.read_text()
+    both.commit("guarded")
+    guard(registry.host)
+    try:
+        wait_until(lambda: registry.host.sh(f"curl -s {guarded}/v2/", check=False).returncode == 0, "the registry")
+        login = {"REGISTRY": guarded, "REGISTRY_USERNAME": USERNAME}
+        images = {f"{name.upper()}_IMAGE": f"{guarded}/memoryark/{name}" for name in ("backend", "frontend")}
+        words = ("build", "--env", both.staging, "--tag", "guarded", "--push", "--service", "frontend")
+        both.site.edit_env(**login, **images, REGISTRY_PASSWORD=f"not-{PASSWORD}")
+        code, output = both.run(*words)
+        assert (code, f"{guarded} refused {USERNAME}" in output, PASSWORD in output) == (3, True, False), output
+        assert registry.digest("frontend", "guarded") == ""
+        both.site.edit_env(REGISTRY_PASSWORD=PASSWORD)
+        code, output = both.run(*words)
+    finally:
+        path.write_text(before)
+        unguard(registry.host)
+    digest = registry.digest("frontend", "guarded")
+    assert (code, f"pushed as {digest}" in output, PASSWORD in output) == (0, True, False), output
+    assert not list(Path(tempfile.gettempdir()).glob("rolling-login-*"))
+
+
+def test_load_suite_is_left_out_for_production(both: Works) -> None:
+    code, output = both.run("test", "--suite", "all", "--env", both.live)
+    assert (code, "production is not put under load" in output, "a load\n" in output) == (0, True, False), output
+    code, output = both.run("test", "--test-suite", "load", "--env", both.staging)
+    assert (code, "load | a load" in output) == (0, True), output

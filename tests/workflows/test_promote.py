@@ -1,0 +1,103 @@
+"""What a host has proved: what runs there and what its last good release recorded, or why that cannot be said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile.errors import ConfigError
+from fabfile.model import (
+    Color,
+    Container,
+    Environment,
+    HostState,
+    Image,
+    Outcome,
+    Release,
+    Rollout,
+    ServiceRelease,
+    Target,
+    Transfer,
+)
+from fabfile.workflows.promote import Request, _differences, _given, good_images, promote
+from tests.commands.sample import application
+
+GOOD, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+def state(*, digest: str = GOOD, running: bool = True, outcome: Outcome = Outcome.GOOD) -> HostState:
+    image = Image("registry.test/shop/backend", "v2", digest)
+    container = Container("shop-backend-green", "backend", Color.GREEN, running, "running", image=image)
+    recorded = ServiceRelease("registry.test/shop/backend:v2", GOOD, Color.GREEN, revision="abc")
+    release = Release("r1", "2026-11-24T08:00:00+00:00", "deploy", outcome, (("backend", recorded),))
+    return HostState("web1", active=(("backend", Color.GREEN),), containers=(container,), releases=(release,))
+
+
+def test_good_images_are_those_that_run_and_were_recorded() -> None:
+    images, fault = good_images(state(), ["backend"])
+
+    assert fault == ""
+    assert images == {"backend": Image("registry.test/shop/backend", "v2", GOOD)}
+    assert images["backend"].revision == "abc"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (state(outcome=Outcome.UNDONE), "no good release"),
+        (state(digest=OTHER), "is not what its last good release r1 recorded"),
+        (state(running=False), "is not what its last good release r1 recorded"),
+    ],
+)
+def test_host_that_runs_something_else_has_proved_nothing(found: HostState, said: str) -> None:
+    images, fault = good_images(found, ["backend"])
+
+    assert (images, said in fault) == ({}, True)
+
+
+def test_service_that_was_not_recorded_is_told() -> None:
+    assert "no digest of frontend" in good_images(state(), ["backend", "frontend"])[1]
+
+
+def test_hosts_that_differ_are_told() -> None:
+    first, second = ({"backend": Image("r", "v2", digest)} for digest in (GOOD, OTHER))
+
+    assert _differences({"web1": first, "web2": first}) == []
+    assert len(_differences({"web1": first, "web2": second})) == 1
+
+
+def environment(name: str, transfer: Transfer = Transfer.PULL) -> Environment:
+    return Environment(name, (Target("web1", "192.0.2.1", "deploy", application()),), Rollout(transfer=transfer))
+
+
+def proven() -> dict[str, Image]:
+    return {service.name: Image("other.test/x", "v2", GOOD) for service in application().services}
+
+
+def test_given_images_keep_digest_and_tag_under_the_target_repository() -> None:
+    given = _given(environment("staging"), environment("production"), proven())
+
+    for service in application().services:
+        assert given[service.name] == Image(service.image.repository, "v2", GOOD)
+
+
+def test_given_images_of_other_services_or_for_a_push_are_refused() -> None:
+    with pytest.raises(ConfigError, match="services_file"):
+        _given(environment("staging"), environment("production"), {"backend": proven()["backend"]})
+    with pytest.raises(ConfigError, match="transfer: pull"):
+        _given(environment("staging"), environment("production", transfer=Transfer.PUSH), proven())
+
+
+@pytest.mark.parametrize(("source", "target"), [("", "production"), ("staging", ""), ("staging", "staging")])
+def test_environments_have_to_be_two(source: str, target: str) -> None:
+    with pytest.raises(ConfigError, match="--from, --to"):
+        promote(Request(source, target, Path()))
+
+
+def test_colors_that_do_not_serve_do_not_count() -> None:
+    found = state()
+    idle = replace(found.containers[0], name="shop-backend-blue", color=Color.BLUE, image=Image("x", "v9", OTHER))
+
+    assert good_images(replace(found, containers=(idle, *found.containers)), ["backend"])[1] == ""
