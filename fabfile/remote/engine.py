@@ -59,8 +59,11 @@ def build(
     before = newest_size(engine, Image.parse(reference).repository)
     if len(platforms) > 1:
         local_command.answer(building.forget_list(engine, reference), timeout_seconds=_LOOK_SECONDS)
-    ended = _run(argv, say, seconds=BUILD_SECONDS)
-    if not ended.ok:
+    with tempfile.TemporaryDirectory(prefix="rolling-build-") as folder:
+        kept = Path(folder) / "id"
+        ended = _run(building.telling_id(argv, str(kept)), say, seconds=BUILD_SECONDS)
+        made = len(platforms) > 1 or kept.exists()
+    if not ended.ok or not made:
         raise StepFailed(
             f"{service}: the image was not built ({_how(ended)}); nothing was pushed.\n{ended.last_words}",
             next_step="the last lines above say why; correct the source and run the same command again",

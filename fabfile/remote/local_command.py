@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Thread
 
 #: How many of the last lines are kept for an error.
@@ -61,16 +62,17 @@ def run(
     )
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     reader = Thread(target=_read, args=(process, on_line, kept), daemon=True)
-    reader.start()
     timed_out = False
     try:
+        reader.start()
         _say(process, stdin)
         process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
         _end(process)
-        reader.join(GRACE_SECONDS)
+        if reader.ident is not None:
+            reader.join(GRACE_SECONDS)
     return Ended(process.returncode, time.monotonic() - began, "\n".join(kept), timed_out)
 
 
@@ -99,13 +101,42 @@ def _read(process: subprocess.Popen[bytes], on_line: Callable[[str], None], kept
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the group: first asked, then by force."""
+    """End what is left of the group: first asked, then by force; and what had left it for a session of its own, as the
+    container of a build's step has, which Podman leaves behind when it is told to end."""
+    below: dict[int, str] = {}
     if process.poll() is None:
+        below = _descendants(process.pid)
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
     _signal(process, signal.SIGKILL)
     process.wait()
+    for pid, began in below.items():
+        if _stat(pid)[1:] == (began,):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> dict[int, str]:
+    """Every process below this one and when it began; none where the kernel does not say."""
+    above = {int(path.name): _stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    found: dict[int, str] = {}
+    layer = {pid}
+    while layer := {one for one, stat in above.items() if stat and int(stat[0]) in layer and one not in found}:
+        found |= {one: above[one][1] for one in layer}
+    return found
+
+
+def _stat(pid: int) -> tuple[str, ...]:
+    """A process's parent and when it began, in the kernel's own count; empty for one that is gone.
+
+    Source: proc_pid_stat(5): fields 4 and 22; the name before them is in brackets and may hold anything.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ()
+    return fields[1], fields[19]
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

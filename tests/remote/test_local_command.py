@@ -45,6 +45,14 @@ def test_time_is_up_and_what_it_began_ends_too(tmp_path: Path) -> None:
     assert is_gone(int(kept.read_text()))
 
 
+def test_time_is_up_and_what_left_for_a_session_of_its_own_ends_too(tmp_path: Path) -> None:
+    kept = tmp_path / "pid"
+    text = f"setsid sh -c 'echo $$ >{kept}; sleep 60 & wait' & wait"
+
+    assert local_command.run(["sh", "-c", text], lambda _: None, timeout_seconds=0.7).timed_out
+    assert is_gone(int(kept.read_text()))
+
+
 def test_what_a_command_left_running_ends_with_it(tmp_path: Path) -> None:
     kept = tmp_path / "pid"
     began = time.monotonic()
