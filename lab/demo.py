@@ -25,8 +25,6 @@ from lab.verdict import BROKEN, NEW, OLD, Command, Phase, Round
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / ".demo"
 SUMMARY = OUTPUT / "summary.json"
-#: The requests of the last round, for `inv report --load`.
-REQUESTS = OUTPUT / "requests.jsonl"
 WARM_UP_SECONDS = 2.0
 AFTER_UPGRADE_SECONDS = 4.0
 AFTER_UNDO_SECONDS = 4.0
@@ -148,7 +146,7 @@ def hosts_of(name: str) -> tuple[tuple[Server, ...], str]:
 
 
 def write_summary(rounds: list[Round]) -> None:
-    """Write `.demo/summary.json` and the requests of the last round, each whole or not at all."""
+    """Write `.demo/summary.json`, and the last round's requests for `inv report --load`, each whole or not at all."""
     OUTPUT.mkdir(exist_ok=True)
     partial = SUMMARY.with_suffix(".new")
     partial.write_text(json.dumps(verdict.summary(rounds), indent=2, ensure_ascii=False) + "\n")
@@ -160,7 +158,7 @@ def write_summary(rounds: list[Round]) -> None:
         if one.kind.prompt
     )
     partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    partial.rename(REQUESTS)
+    partial.rename(SUMMARY.with_name("requests.jsonl"))
 
 
 def conclusion(options: Options, rounds: list[Round]) -> tuple[str, int]:

@@ -63,7 +63,7 @@ def outcome(project: Project, status: int) -> Outcome:
 def _allowed(app: str) -> set[str]:
     helper = (Path(__file__).parents[2] / "templates/host/site.sh").read_text()
     (listed,) = re.findall(r"^allowed='([^']*)'", helper, re.MULTILINE)
-    inside = {"error_page", "internal", "root", "disable_symlinks", "try_files", "", app}
+    inside = {"error_page", "recursive_error_pages", "internal", "root", "disable_symlinks", "try_files", "", app}
     return {*listed.split(), *inside}
 
 

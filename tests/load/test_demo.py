@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fabfile.report.requests import Requests
 from lab import demo
 from lab.demo import DemoFailed, Options, Stage, conclusion, one_round, read_options
 from lab.load import Kind, Load, LoadDied, LoadResult, Progress, Record, Server
@@ -152,6 +153,8 @@ def test_write_summary_makes_a_file_with_the_promised_figures(tmp_path: Path, mo
     promised = {"requests", "failed", "writes_acknowledged", "writes_lost"}
     measured = {"upgrade_seconds", "undo_seconds", "p99_ms_steady", "p99_ms_upgrade"}
     assert promised | measured <= figures.keys()
+    with (tmp_path / ".demo" / "requests.jsonl").open() as lines:
+        assert len(Requests.read(lines).asked) == sum(record.kind.prompt for record in done.load.records) > 0
 
 
 @pytest.mark.parametrize("arguments", [["--runs", "0"], ["--hosts", "0"], ["--keep", "--down"], ["--what"]])

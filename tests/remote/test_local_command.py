@@ -14,7 +14,8 @@ import pytest
 from fabfile.remote import local_command
 
 _OWN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from fabfile.remote import local_command
 local_command.run(["sh", "-c", "echo $$; sleep 60"], lambda line: print(line, flush=True), timeout_seconds=60)
 """
