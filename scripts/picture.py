@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS, ROWS = 106, 30
-FASTER, PAUSE, LAST = 4.0, 2.5, 6.0
+FASTER, PAUSE, LAST = 2.0, 2.5, 6.0
 WIDE, HIGH, EDGE, TOP = 8.4, 19, 16, 40
 INK, PAPER = "#d6dbe1", "#15191f"
 COLORS = {"cyan": "#56c8d8", "green": "#6fcf7c", "red": "#ff7b72", "brown": "#e3b341", "yellow": "#e3b341"}
@@ -81,7 +81,7 @@ def drawn(screen: Any) -> list[str]:
     rows = []
     for at in range(screen.lines):
         runs: list[tuple[str, str]] = []
-        for column in range(screen.columns):
+        for column in range(len(screen.display[at].rstrip())):
             cell = screen.buffer[at][column]
             color = COLORS.get(cell.fg, INK)
             look = f'fill="{color}"' * (color != INK) + ' font-weight="700"' * cell.bold
@@ -91,7 +91,7 @@ def drawn(screen: Any) -> list[str]:
                 runs.append((look, cell.data))
         texts = [(look, html.escape(text, quote=False)) for look, text in runs]
         row = "".join(f"<tspan {look.strip()}>{text}</tspan>" if look else text for look, text in texts)
-        rows.append(row.rstrip())
+        rows.append(row)
     return rows
 
 

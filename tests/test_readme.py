@@ -1,4 +1,4 @@
-"""Both READMEs, English and Traditional Chinese, say the same: commands, tables, headings, links; their words differ."""
+"""Both READMEs, English and Traditional Chinese, say the same: commands, tables, headings, links; words differ."""
 
 from __future__ import annotations
 
