@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-COLUMNS, ROWS = 106, 30
+COLUMNS, ROWS = 114, 30
 FASTER, PAUSE, LAST = 2.0, 2.5, 6.0
 WIDE, HIGH, EDGE, TOP = 8.4, 19, 16, 40
 INK, PAPER = "#d6dbe1", "#15191f"
