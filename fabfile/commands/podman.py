@@ -183,11 +183,9 @@ def last_logs(name: str, lines: int = 20) -> str:
 
 
 def pull(images: Iterable[Image]) -> str:
-    """Bring images to the host by digest; one that is there costs no transfer and needs no registry."""
-    return "\n".join(
-        f"{words('podman', 'image', 'exists', image.pinned)} || {words('podman', 'pull', '--quiet', image.pinned)}"
-        for image in dict.fromkeys(images)
-    )
+    """Bring images to the host by digest; one that is there costs no transfer and needs no registry. Prints nothing."""
+    pairs = ((words("podman", "image", "exists", one.pinned), one.pinned) for one in dict.fromkeys(images))
+    return "\n".join(f"{there} || {words('podman', 'pull', '--quiet', pinned)} >/dev/null" for there, pinned in pairs)
 
 
 def resolve(images: Iterable[Image]) -> str:
