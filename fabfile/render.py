@@ -102,6 +102,11 @@ def _pack(archive: zipfile.ZipFile, name: str, text: str) -> None:
     archive.writestr(entry, text)
 
 
+def completion_script(name: str) -> str:
+    """A shell's completion script, as it stands in `templates/completion/`."""
+    return (TEMPLATES / "completion" / name).read_text(encoding="utf-8")
+
+
 def report_page(values: Mapping[str, Any]) -> str:
     """The report of a run as one page, complete in itself; the values are those of `report/page.py`."""
     return _template("report/page.html.j2").render(values)

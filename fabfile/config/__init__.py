@@ -49,6 +49,13 @@ def environments(root: Path) -> tuple[str, ...]:
     return list_environments(root)
 
 
+def host_names(root: Path) -> tuple[str, ...]:
+    """The names, groups and roles of the hosts of all environments; a file that cannot be read adds none."""
+    from fabfile.config.locating import list_hosts
+
+    return list_hosts(root)
+
+
 def explain(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
     """Every effective value of an environment and where it came from, secrets masked. Raises ConfigError."""
     from fabfile.config.explaining import explain_environment

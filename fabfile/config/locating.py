@@ -74,6 +74,19 @@ def _located(file: Path, name: str, findings: Findings) -> Located:
     return Located(name, file, entry or EnvironmentEntry())
 
 
+def list_hosts(root: Path) -> tuple[str, ...]:
+    """The names, groups and roles of all hosts of all environments, each once; what cannot be read is left out."""
+    quiet = Findings(root)
+    found: dict[str, None] = {}
+    for file in _inventories(root):
+        content = read_yaml(file, quiet, remedy=_INVENTORY_REMEDY) or {}
+        inventory = validate(Inventory, content, quiet.name(file), quiet)
+        for entry in inventory.environments.values() if inventory else ():
+            for name, host in entry.hosts.items():
+                found |= dict.fromkeys((name, *host.groups, *host.roles))
+    return tuple(found)
+
+
 def _inventories(root: Path) -> list[Path]:
     lab = sorted(root.glob(".lab/*/hosts.yaml"))
     main = root / "hosts.yaml"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from invoke.tasks import task
-
 from fabfile.tasks.ending import COMMON, ROOT, WHERE, chosen_hosts, end_with
+from fabfile.tasks.names import task
 
 _CHANGES = {**COMMON, "dry-run": "show what would change with every command, change nothing"}
 _FORCE = {"force": "do not ask; take away even the key that you log in with yourself"}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from invoke.tasks import task
-
 from fabfile.errors import ExitCode
 from fabfile.tasks.ending import end_with
+from fabfile.tasks.names import task
 
 _NAME = "the lab's name, which is its environment's name too"
 

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from invoke.exceptions import Exit
-from invoke.tasks import task
 
 from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
+from fabfile.tasks.names import task
 
 _ENV = {"env": "the environment in hosts.yaml to act on (there is no default)"}
 _HOSTS = {
@@ -131,6 +131,9 @@ def inspect(
     help={
         **WHERE,
         "once": "look once; otherwise again every HEALTH_CHECK_INTERVAL, where there is a terminal",
+        "interval": "look again after so long, without a terminal too: 10s, 1m",
+        "max-failures": "end with 1 after so many bad looks in a row; without it, only Ctrl-C ends",
+        "auto-recovery": "make sure that the watchdog runs on the hosts first: it recovers what stays bad",
         "verbose": "every check with its answer and time, not only what is wrong",
         "json": "one JSON object on stdout, once",
     }
@@ -142,9 +145,24 @@ def health(
     once: bool = False,
     verbose: bool = False,
     json: bool = False,
+    interval: str = "",
+    max_failures: str = "",
+    auto_recovery: bool = False,
 ) -> None:
     """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
     from fabfile.workflows.health import Request
     from fabfile.workflows.health import health as run
 
-    end_with(lambda: run(Request(env, ROOT, chosen_hosts(context, hosts), once, verbose, json)))
+    chosen = chosen_hosts(context, hosts)
+    request = Request(
+        env,
+        ROOT,
+        chosen,
+        once,
+        verbose,
+        json,
+        interval=interval,
+        max_failures=max_failures,
+        auto_recovery=auto_recovery,
+    )
+    end_with(lambda: run(request))

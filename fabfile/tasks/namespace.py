@@ -6,6 +6,7 @@ from invoke.collection import Collection
 
 from fabfile.tasks import (
     access,
+    completing,
     configuration,
     data,
     lab,
@@ -44,6 +45,7 @@ namespace = Collection(
     data.restore,
     upkeep.prune,
     upkeep.doctor,
+    completing.completion,
     setup=Collection("setup", preparing.setup, preparing.check),
     config=Collection.from_module(configuration, name="config"),
     access=Collection("access", access.show, access.grant, access.revoke, access.sync),

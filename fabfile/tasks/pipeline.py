@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from invoke.tasks import task
-
 from fabfile.tasks.ending import COMMON, ROOT, end_with
+from fabfile.tasks.names import task
 
 _STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
 _ENV = {"env": COMMON["env"]}
@@ -55,20 +54,18 @@ def build(
     help={
         "env": "the environment that is meant; none without it",
         "suite": _SUITE,
-        "test-suite": "the same as --suite",
     },
 )
 def run_suites(
     context: Any,  # noqa: ARG001
     env: str | None = None,
-    suite: str | None = None,
-    test_suite: str | None = None,
+    suite: str = "all",
 ) -> None:
     """Run the application's own suites, as services.yaml declares them; exits with 1 when one failed."""
     from fabfile.workflows.suites import Request
     from fabfile.workflows.suites import test as run
 
-    end_with(lambda: run(Request(env, ROOT, _one_of(suite, test_suite))), interrupted=_STOPPED)
+    end_with(lambda: run(Request(env, ROOT, suite)), interrupted=_STOPPED)
 
 
 @task(
@@ -76,7 +73,6 @@ def run_suites(
         **_ENV,
         "tag": "the tag of the images; without it one made from Git",
         "suite": f"{_SUITE}; all without it",
-        "test-suite": "the same as --suite",
         **_BUILD_TYPE,
         "force": "do not ask; build a work tree that differs from its commit",
         "dry-run": "show the plan of every stage, change nothing",
@@ -86,8 +82,7 @@ def full(
     context: Any,  # noqa: ARG001
     env: str | None = None,
     tag: str = "",
-    suite: str | None = None,
-    test_suite: str | None = None,
+    suite: str = "all",
     build_type: str = "",
     force: bool = False,
     dry_run: bool = False,
@@ -96,7 +91,7 @@ def full(
     from fabfile.workflows.full import Request
     from fabfile.workflows.full import full as run
 
-    request = Request(env, ROOT, tag, _one_of(suite, test_suite), build_type, force, dry_run)
+    request = Request(env, ROOT, tag, suite, build_type, force, dry_run)
     end_with(lambda: run(request))
 
 
@@ -122,9 +117,3 @@ def promote(
     from fabfile.workflows.promote import promote as run
 
     end_with(lambda: run(Request(from_, to, ROOT, force=force, dry_run=dry_run, json=json)))
-
-
-def _one_of(suite: str | None, test_suite: str | None) -> str:
-    """The kind of suites that either option names; two that differ are one that no suite has."""
-    named = [one for one in (suite, test_suite) if one is not None] or ["all"]
-    return named[0] if len(set(named)) == 1 else " and ".join(named)

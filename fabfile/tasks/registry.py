@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from invoke.tasks import task
-
 from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
+from fabfile.tasks.names import task
 
 _REGISTRY = {"registry": "the registry; without it REGISTRY in the env file"}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from invoke.tasks import task
-
 from fabfile.tasks.ending import COMMON, ON_FILES, ROOT, end_with
+from fabfile.tasks.names import task
 
 _ENV = {"env": COMMON["env"]}
 _FORCE = {"force": "even if no key on this machine opens what is written"}

@@ -10,17 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fabfile import config
-from fabfile.errors import ExitCode, HostUnreachable
+from fabfile.config import forms
+from fabfile.errors import ConfigError, ExitCode, HostUnreachable, Mistake
 from fabfile.model import Environment, HealthReport
 from fabfile.remote import looking, observe
 from fabfile.report import tell
 from fabfile.report.health import health_lines, health_objects
+from fabfile.workflows import watchdog
 from fabfile.workflows.fleet import Fleet, opened
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for; without `once` it looks again and again, where there is a terminal."""
+    """What the operator asked for.
+
+    Without `once` it looks again and again: on a terminal, or where an interval or a number of bad looks is given.
+    """
 
     environment: str | None
     root: Path
@@ -28,6 +33,9 @@ class Request:
     once: bool = False
     verbose: bool = False
     json: bool = False
+    interval: str = ""
+    max_failures: str = ""
+    auto_recovery: bool = False
 
 
 Found = Mapping[str, HealthReport | HostUnreachable]
@@ -35,20 +43,64 @@ Found = Mapping[str, HealthReport | HostUnreachable]
 
 def health(request: Request) -> ExitCode:
     """Show how well every host is. FAILED when a check is not well or a host is not reached, by the last look."""
+    asked, most = interval_seconds(request.interval), _most_failures(request.max_failures)
     environment = config.load(request.environment, root=request.root, hosts=request.hosts)
-    again = not request.once and not request.json and sys.stdout.isatty()
-    interval = environment.targets[0].application.watch.interval_seconds
+    if request.auto_recovery and (code := _watched(environment, request)):
+        return code
+    repeats = bool(asked or most) or (not request.json and sys.stdout.isatty())
+    interval = asked or environment.targets[0].application.watch.interval_seconds
+    failures = 0
     with opened(environment) as fleet:
         while True:
             found = look(fleet)
             _show(found, environment, request)
-            if not again:
-                return ExitCode.DONE if all(map(is_well, found.values())) else ExitCode.FAILED
-            tell(["", f"Again in {interval:g} s; Ctrl-C ends it.", ""], sys.stdout, environment.secrets)
+            well = all(map(is_well, found.values()))
+            failures = 0 if well else failures + 1
+            code = ExitCode.DONE if well else ExitCode.FAILED
+            if request.once or not repeats or failures == most:
+                return code
+            if not request.json:
+                tell(["", f"Again in {interval:g} s; Ctrl-C ends it.", ""], sys.stdout, environment.secrets)
             try:
                 time.sleep(interval)
             except KeyboardInterrupt:
-                return ExitCode.DONE if all(map(is_well, found.values())) else ExitCode.FAILED
+                return code
+
+
+def interval_seconds(text: str) -> float | None:
+    """The pause between looks that was asked for, None without one. Raises ConfigError."""
+    if not text:
+        return None
+    try:
+        return forms.INTERVAL(text)
+    except ValueError as error:
+        raise _mistake("--interval", text, str(error)) from None
+
+
+def _most_failures(text: str) -> int | None:
+    """After how many bad looks in a row it ends, None for never."""
+    if not text:
+        return None
+    try:
+        return forms.whole(1, 1000)(text)
+    except ValueError as error:
+        raise _mistake("--max-failures", text, str(error)) from None
+
+
+def _mistake(option: str, found: str, expected: str) -> ConfigError:
+    mistake = Mistake("command line", option, repr(found), expected)
+    return ConfigError("The command line has a mistake; nothing was contacted.", [mistake])
+
+
+def _watched(environment: Environment, request: Request) -> ExitCode:
+    """Make sure that every host has the watchdog, which recovers what stays bad. Raises ConfigError if it may not."""
+    if not all(target.application.watch.enabled for target in environment.targets):
+        raise ConfigError(
+            "--auto-recovery: AUTO_RECOVERY_ENABLED is false, so the watchdog would recover nothing. "
+            "Nothing was contacted.",
+            next_step=f"AUTO_RECOVERY_ENABLED=true in the env file of {environment.name}, or no --auto-recovery",
+        )
+    return watchdog.install(watchdog.Request(request.environment, request.root, request.hosts))
 
 
 def look(fleet: Fleet) -> Found:

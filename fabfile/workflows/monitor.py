@@ -14,13 +14,13 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from fabfile import config
-from fabfile.config import forms
-from fabfile.errors import ConfigError, ExitCode, Mistake, RollingError
+from fabfile.errors import ExitCode, RollingError
 from fabfile.model import HealthReport
 from fabfile.remote.looking import Watch
 from fabfile.report.dashboard import Dashboard, Watched, looked
 from fabfile.report.screen import Display, display
 from fabfile.workflows.fleet import Fleet, opened
+from fabfile.workflows.health import interval_seconds
 
 #: How often the screen is drawn, and how long the threads get at the end.
 TICK_SECONDS, PARTING_SECONDS = 1.0, 1.0
@@ -61,7 +61,7 @@ Inbox = SimpleQueue[News | Told]
 
 def monitor(request: Request) -> ExitCode:
     """Show the hosts until Ctrl-C or SIGTERM; a host that cannot be reached is a row like any other. Always DONE."""
-    wanted = _interval(request.interval)
+    wanted = interval_seconds(request.interval)
     inbox: Inbox = SimpleQueue()
     _take_signals(inbox)
     environment = config.load(request.environment, root=request.root, hosts=request.hosts)
@@ -72,17 +72,6 @@ def monitor(request: Request) -> ExitCode:
         with watching(watches), display(sys.stdout, environment.secrets) as shown:
             show(Dashboard(environment.name, hosts), inbox, shown)
     return ExitCode.DONE
-
-
-def _interval(text: str) -> float | None:
-    """The pause between looks that was asked for. Raises ConfigError."""
-    if not text:
-        return None
-    try:
-        return forms.INTERVAL(text)
-    except ValueError as error:
-        mistake = Mistake("command line", "--interval", repr(text), str(error))
-        raise ConfigError("The command line has a mistake; nothing was contacted.", [mistake]) from None
 
 
 def _take_signals(inbox: Inbox) -> None:

@@ -237,6 +237,34 @@ def test_health_certificate_is_judged_as_visitors_get_it(site: Site, web1: Host)
         assert failed(site) == set()
 
 
+def test_health_looks_again_and_ends_after_so_many_bad_looks(site: Site, web1: Host) -> None:
+    web1.sh(f"podman stop {container(site, web1)}", user="deploy")
+
+    code, output = site.run("health", "--interval", "1s", "--max-failures", "2", "--hosts", "web1")
+
+    assert (code, output.count("Again in 1 s"), output.count("NOT WELL")) == (1, 1, 2), output
+
+
+def test_health_with_recovery_has_the_watchdog_mend_what_is_wrong(site: Site, web1: Host) -> None:
+    stopped = container(site, web1)
+    web1.sh(f"podman stop {stopped}", user="deploy")
+    try:
+        code, output = site.run("health", "--auto-recovery", "--once", "--hosts", "web1")
+        assert (code, "web1: watches every" in output) == (1, True), output
+        wait_until(partial(is_well, site), "the recovery")
+        assert site.running(web1)[stopped]
+    finally:
+        assert site.run("monitor.uninstall", "--hosts", "web1")[0] == 0
+
+
+def test_health_with_recovery_that_is_switched_off_is_refused(site: Site, web1: Host) -> None:
+    site.edit_env(AUTO_RECOVERY_ENABLED="false")
+
+    code, output = site.run("health", "--auto-recovery", "--once", "--hosts", "web1")
+
+    assert (code, "AUTO_RECOVERY_ENABLED is false" in output) == (2, True), output
+
+
 def test_health_maintenance_page_is_no_fault_and_is_said(site: Site, web1: Host) -> None:
     assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
     try:

@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# Completion of inv for bash: source it from ~/.bashrc. Environments and hosts are completed too.
+_rolling_inv() {
+    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" found
+    # Bash takes = for a word of its own.
+    if [ "$word" = "=" ]; then word=""; elif [ "$before" = "=" ]; then before="${COMP_WORDS[COMP_CWORD-2]}"; fi
+    case "$before" in
+        --env|--environment|-e|--from|--to) found=$("${COMP_WORDS[0]}" completion --names environments 2>/dev/null) ;;
+        --host|--hosts) found=$("${COMP_WORDS[0]}" completion --names hosts 2>/dev/null) ;;
+        *) found=$("${COMP_WORDS[0]}" --complete -- "${COMP_WORDS[*]}" 2>/dev/null) ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$found" -- "$word")
+}
+complete -F _rolling_inv -o default inv invoke
