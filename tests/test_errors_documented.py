@@ -1,0 +1,74 @@
+"""docs/errors.md has a section for every error: what the source can say stands there, and nothing that it cannot."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fabfile.errors import ExitCode
+from fabfile.model.health import Kind
+from tests.error_messages import messages, texts
+
+PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text("utf-8")
+#: What each section answers; the first section of health has a table in the place of a list of texts.
+PARTS = ("Means", "Look", "Do", "Over when")
+SECTIONS: dict[str, str] = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+
+
+def documented() -> list[str]:
+    blocks = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_error_each_has_its_section() -> None:
+    known = set(documented())
+    missing = [message for message in messages() if message.text not in known]
+
+    told = "\n".join(f"  {one.text}    ({one.place})" for one in missing)
+    assert not missing, (
+        "docs/errors.md lists no section for these texts. Put each line, as it stands here, into the ```text block of\n"
+        f"the section whose cure it shares, or write a section for it:\n{told}"
+    )
+
+
+def test_error_each_that_is_listed_can_be_said() -> None:
+    said = {line.strip() for text in texts() for line in text.splitlines()} | {one.text for one in messages()}
+    stale = [line for line in documented() if line not in said]
+
+    assert not stale, "docs/errors.md lists texts that nothing says any more:\n  " + "\n  ".join(stale)
+
+
+def test_error_each_is_listed_once() -> None:
+    lines = documented()
+
+    assert sorted(line for line in set(lines) if lines.count(line) > 1) == []
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_section_says_what_to_do_and_when_it_is_over(title: str) -> None:
+    text = SECTIONS[title]
+
+    assert [part for part in PARTS if f"**{part}.**" not in text] == []
+    assert "```text" in text or title == "A health check fails"
+
+
+def test_contents_lead_to_every_section() -> None:
+    contents = PAGE.partition("\n## ")[0]
+
+    assert [title for title in SECTIONS if f"(#{anchor(title)})" not in contents] == []
+
+
+def test_exit_code_each_is_in_the_contents() -> None:
+    assert [code for code in ExitCode if f"\n| {code.value} |" not in PAGE] == []
+
+
+def test_health_check_each_kind_has_its_row() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", SECTIONS["A health check fails"], re.MULTILINE)
+
+    assert [kind.value for kind in Kind if not any(f"`{kind.value}`" in row for row in rows)] == []
