@@ -9,14 +9,18 @@ BIN := .venv/bin
 HOSTS ?= 2
 TAG ?=
 ARGS ?=
-SOURCES := $(wildcard fabfile lab tests benchmarks tasks.py)
+# In CI a task runs as a job, with a summary and annotations.
+RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
+# The shell reads the tag, not make: neither runs what is in it.
+TAGGED = $(if $(value TAG),--tag "$$TAG")
+SOURCES := $(wildcard fabfile lab tests benchmarks scripts/job.py tasks.py)
 SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
 
 .PHONY: help
 help: ## list the commands (the default)
 	@echo "Usage: make COMMAND"
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "More arguments for deploy-%, demo, test and lab-up go into ARGS: make test ARGS='-k lock -x'"
+	@echo "More arguments go into ARGS: make test ARGS='-k lock -x'"
 
 .PHONY: setup
 setup: ## install what is missing: Debian packages, and the Python packages of requirements.lock into .venv
@@ -45,7 +49,40 @@ format: setup ## put the sources into form
 	@$(BIN)/ruff check --fix .
 
 deploy-%: setup ## upgrade an environment: make deploy-production TAG=v2.0.1
-	@$(BIN)/inv deploy --env '$*' $(if $(TAG),--tag '$(TAG)') $(ARGS)
+	@$(RUN) deploy --env '$*' $(TAGGED) $(ARGS)
+
+full-%: setup ## build, test, push, deploy, check and watch: make full-staging TAG=v2.0.1
+	@$(RUN) full --env '$*' $(TAGGED) $(ARGS)
+
+rollback-%: setup ## bring an environment back to its last good release
+	@$(RUN) rollback --env '$*' $(ARGS)
+
+promote-%: setup ## deploy to an environment what another one has proved: make promote-production FROM=staging
+	@$(RUN) promote --from "$${FROM:-staging}" --to '$*' $(ARGS)
+
+status-%: setup ## show what runs in an environment
+	@$(RUN) status --env '$*' $(ARGS)
+
+health-%: setup ## check an environment once
+	@$(RUN) health --env '$*' --once $(ARGS)
+
+doctor-%: setup ## find what would keep a deploy from beginning
+	@$(RUN) doctor --env '$*' $(ARGS)
+
+report-%: setup ## write the page of an environment's last run: report.html
+	@$(RUN) report --env '$*' --html report.html $(ARGS)
+
+.PHONY: build
+build: setup ## build the images of the services: make build TAG=v2.0.1
+	@$(RUN) build $(TAGGED) $(ARGS)
+
+.PHONY: suites
+suites: setup ## run the application's own suites: make suites ARGS='--suite unit'
+	@$(RUN) test $(ARGS)
+
+.PHONY: config-check
+config-check: setup ## find every mistake in the configuration
+	@$(RUN) config.check $(ARGS)
 
 .PHONY: lab-up
 lab-up: setup ## bring up the lab: make lab-up HOSTS=2

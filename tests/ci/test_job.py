@@ -1,0 +1,141 @@
+"""A task as a CI job: its exit code, its summary, its annotations, its masks, and the key that no file holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import job
+
+ROOT = Path(__file__).parents[2]
+SUMMARY = {
+    "type": "summary",
+    "action": "deploy",
+    "environment": "production",
+    "release": "r1",
+    "message": "web1 upgraded.",
+    "undo_command": "inv rollback --env production",
+    "hosts": [
+        {"host": "web1", "result": "upgraded", "seconds": 12.34, "images": {"backend": "r/b:v2"}, "cause": ""},
+        {"host": "web2", "result": "undone", "seconds": 1, "images": {}, "cause": "gate | <b>failed</b>\nfor it"},
+    ],
+}
+
+
+def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
+    command = [sys.executable, "scripts/job.py", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_job_ends_as_its_task_and_leaves_a_summary(tmp_path: Path) -> None:
+    page = tmp_path / "summary.md"
+
+    done = ran("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
+
+    assert (done.returncode, "There is no environment 'nowhere'" in done.stderr) == (2, True)
+    assert done.stdout == "::error title=inv deploy failed::exit code 2; the job's log says why\n"
+    assert page.read_text() == "### inv deploy: failed, exit code 2\n\n"
+
+
+def test_job_without_a_task_says_how() -> None:
+    assert (ran().returncode, "usage" in ran().stderr) == (2, True)
+
+
+def test_job_outside_of_github_has_no_annotation(tmp_path: Path) -> None:
+    page = tmp_path / "summary.md"
+
+    done = ran("status", "--env", "nowhere", JOB_SUMMARY=str(page))
+
+    assert (done.returncode, done.stdout, "failed" in page.read_text()) == (2, "", True)
+
+
+def test_job_key_is_in_an_agent_for_the_task_alone_and_every_line_of_it_is_hidden(tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True, timeout=30)
+    key = (tmp_path / "key").read_text()
+
+    done = ran("config.check", DEPLOY_SSH_KEY=key, GITHUB_ACTIONS="true")
+
+    hidden = {line.removeprefix("::add-mask::") for line in done.stdout.splitlines() if line.startswith("::add-mask::")}
+    assert hidden == {line for line in key.splitlines() if line}
+    assert "Error loading key" not in done.stderr
+
+
+def test_job_key_that_is_none_ends_before_the_task() -> None:
+    done = ran("config.check", DEPLOY_SSH_KEY="no key at all")
+
+    assert (done.returncode, "MISTAKE" in done.stdout) == (1, False)
+
+
+def test_markdown_is_a_table_whatever_the_texts_are() -> None:
+    text = job.markdown(SUMMARY)
+
+    assert text.startswith("### deploy on production: web1 upgraded.\n")
+    assert "| web2 | undone | 1.0 s | gate \\| \\<b\\>failed\\</b\\> for it |" in text
+    assert text.endswith("To go back: `inv rollback --env production`\n")
+
+
+def test_annotation_is_one_line_whatever_the_texts_are() -> None:
+    assert job.annotation("a: b, c", "100 %\nnext::error::x") == "::error title=a%3A b%2C c::100 %25%0Anext::error::x"
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"type": "plan", "host": "web1", "services": []}, ["plan  web1: nothing to do"]),
+        (
+            {"type": "plan", "host": "web1", "services": [{"service": "backend", "change": "upgrade"}]},
+            ["plan  web1: backend upgrade"],
+        ),
+        (
+            {
+                "type": "event",
+                "phase": "failed",
+                "host": "web1",
+                "step": "pull",
+                "title": "",
+                "seconds": 1.25,
+                "detail": "a\nb",
+            },
+            ["web1 pull failed 1.2s", "    | a", "    | b"],
+        ),
+        ({"type": "event", "phase": "progress"}, []),
+        (SUMMARY, ["deploy r1 on production: web1 upgraded.", "To go back: inv rollback --env production"]),
+        ({"type": "other"}, []),
+    ],
+)
+def test_lines_of_what_a_task_tells(told: dict[str, object], shown: list[str]) -> None:
+    assert list(job.lines(told)) == shown
+
+
+@pytest.mark.parametrize("tag", ["$(touch made)", "`touch made`", "'; touch made; '", '"; touch made; "'])
+def test_make_reads_nothing_in_a_tag(tag: str, tmp_path: Path) -> None:
+    for given in ({"TAG": tag}, {}):
+        words = [] if given else [f"TAG={tag.replace('$', '$$')}"]
+        command = [
+            "make",
+            "-C",
+            str(ROOT),
+            "-o",
+            "setup",
+            "deploy-nowhere",
+            f"BIN={Path(sys.executable).parent}",
+            *words,
+        ]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "CI": "", **given},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "There is no environment 'nowhere'" in done.stderr, done
+        assert not (ROOT / "made").exists()

@@ -1,0 +1,113 @@
+"""The workflow files for GitHub and GitLab: as their schemas want them; nothing unpinned, unbounded or unquoted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+GITLAB = ROOT / ".gitlab-ci.yml"
+#: How long a job may take, minutes.
+LONGEST = 60
+
+
+def jobs(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["jobs"]
+    return found
+
+
+def steps() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in WORKFLOWS:
+        for name, job in jobs(path).items():
+            yield from ((f"{path.name} {name}", step) for step in job["steps"])
+
+
+def scripts() -> list[str]:
+    """Every text that a runner gives to a shell."""
+    gitlab = [value for value in yaml.safe_load(GITLAB.read_text()).values() if isinstance(value, dict)]
+    found = [step["run"] for _, step in steps() if "run" in step]
+    return [*found, *(line for job in gitlab for key in ("before_script", "script") for line in job.get(key, ()))]
+
+
+def schema(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_github_workflow_is_as_its_schema_wants_it(path: Path) -> None:
+    done = schema("--builtin-schema", "vendor.github-workflows", str(path))
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_gitlab_file_is_as_its_schema_wants_it() -> None:
+    done = schema("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", str(GITLAB))
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_github_jobs_are_bounded_and_may_only_read() -> None:
+    for path in WORKFLOWS:
+        assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+        assert all(0 < job["timeout-minutes"] <= LONGEST for job in jobs(path).values())
+
+
+def test_github_actions_are_pinned_by_their_commit() -> None:
+    used = [step["uses"] for _, step in steps() if "uses" in step]
+
+    assert used
+    assert [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", one)] == []
+
+
+def test_github_expressions_stand_in_no_shell_text() -> None:
+    # What a person types into an input would be read by the shell.
+    assert [(where, step["run"]) for where, step in steps() if "${{" in step.get("run", "")] == []
+
+
+def test_github_environments_are_entered_one_run_at_a_time_and_no_run_is_cancelled() -> None:
+    for path in WORKFLOWS:
+        whole = yaml.safe_load(path.read_text())
+        for job in whole["jobs"].values():
+            if "environment" in job:
+                assert job.get("concurrency", whole.get("concurrency"))["cancel-in-progress"] is False
+
+
+def test_github_secrets_go_to_jobs_of_an_environment_alone() -> None:
+    for path in WORKFLOWS:
+        for job in jobs(path).values():
+            assert "environment" in job or "secrets." not in str(job)
+
+
+def test_targets_that_the_workflows_call_are_there() -> None:
+    targets = set(re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = {word.split("-")[0] for text in scripts() for word in re.findall(r"\bmake \"?([$\w-]+)", text)}
+
+    assert {"setup", "check", "deploy", "promote", "report"} <= called
+    assert [word for word in called if not {word, f"{word}-%"} & targets and not word.startswith("$")] == []
+
+
+def test_tasks_that_the_deploy_workflow_offers_have_a_target() -> None:
+    whole = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
+    options = whole[True]["workflow_dispatch"]["inputs"]["task"]["options"]
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert [task for task in options if f"\n{task}-%: " not in makefile] == []
+
+
+@pytest.mark.parametrize("text", scripts())
+def test_shell_texts_give_shellcheck_nothing_to_say(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(f'#!/usr/bin/env bash\nset -e\n: "${{TASK=}} ${{ENVIRONMENT=}}"\n{text}\n')
+
+    done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout
