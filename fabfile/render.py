@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fabfile.commands import maintenance
 from fabfile.commands.nginx import ACME_PORT, SITE_HASH_PATH
 from fabfile.model import Application, Color
+from fabfile.model.starting import Starting
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -107,6 +110,24 @@ def completion_script(name: str) -> str:
     return (TEMPLATES / "completion" / name).read_text(encoding="utf-8")
 
 
+def starting_files(starting: Starting) -> tuple[str, str, str]:
+    """The files of a starting configuration: hosts.yaml, services.yaml and the env file."""
+    names = ("hosts.yaml", "services.yaml", "values.env")
+    hosts, services, values = (_template(f"init/{name}.j2").render(it=starting) for name in names)
+    return hosts, services, values
+
+
+def yaml_text(text: str) -> str:
+    """A text as YAML reads it back as that very text: in quotes where it would be something else."""
+    import yaml
+
+    try:
+        plain = bool(re.fullmatch(r"[A-Za-z/][\w./@-]*", text, re.ASCII)) and yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text)
+
+
 def report_page(values: Mapping[str, Any]) -> str:
     """The report of a run as one page, complete in itself; the values are those of `report/page.py`."""
     return _template("report/page.html.j2").render(values)
@@ -138,4 +159,5 @@ def _template(name: str) -> Template:
         # Configuration text needs none: every value there is validated to a strict form.
         autoescape=select_autoescape(["html.j2"]),
     )
+    environment.filters["yaml"] = yaml_text
     return environment.get_template(name)

@@ -57,6 +57,12 @@ def list_environments(root: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for file in _inventories(root) for name in _names(file, quiet)))
 
 
+def list_of_labs(root: Path) -> tuple[str, ...]:
+    """The names of the environments of labs alone."""
+    quiet = Findings(root)
+    return tuple(name for file in sorted(root.glob(".lab/*/hosts.yaml")) for name in _names(file, quiet))
+
+
 def list_with_values(root: Path) -> tuple[str, ...]:
     """The names of the environments whose env file is there; a lab's count only where no other has one."""
     quiet = Findings(root)

@@ -19,6 +19,7 @@ from fabfile.tasks import (
     registry,
     reporting,
     secrets,
+    starting,
     upkeep,
     watching,
 )
@@ -46,6 +47,7 @@ namespace = Collection(
     upkeep.prune,
     upkeep.doctor,
     completing.completion,
+    starting.init,
     setup=Collection("setup", preparing.setup, preparing.check),
     config=Collection.from_module(configuration, name="config"),
     access=Collection("access", access.show, access.grant, access.revoke, access.sync),
