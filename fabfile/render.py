@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -125,7 +124,7 @@ def yaml_text(text: str) -> str:
         plain = bool(re.fullmatch(r"[A-Za-z/][\w./@-]*", text, re.ASCII)) and yaml.safe_load(text) == text
     except yaml.YAMLError:
         plain = False
-    return text if plain else json.dumps(text)
+    return text if plain else str(yaml.safe_dump(text, default_style='"', width=1_000_000)).strip()
 
 
 def report_page(values: Mapping[str, Any]) -> str:

@@ -48,6 +48,6 @@ def init(
 
     given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
     values = {name: value for name, value in given.items() if value is not None}
-    lists = (tuple(words or ()) for words in (service, host, health, route))
-    request = Request(ROOT, directory, values, *lists, yes, force)
+    services, hosts, healths, routes = (tuple(words or ()) for words in (service, host, health, route))
+    request = Request(ROOT, directory, values, services, hosts, healths, routes, yes=yes, force=force)
     end_with(lambda: run(request), interrupted="nothing was written. Next: the same command again")

@@ -1,0 +1,428 @@
+"""`inv init` without a terminal: what it writes loads strictly, all of it is written or none, nothing is lost."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fabfile import config, render
+from fabfile.config.starting import KEYS, SERVICE, env_keys
+from fabfile.errors import ConfigError, ExitCode
+from fabfile.workflows import configuration, replacing
+from fabfile.workflows.starting import Request, init
+
+ROOT = Path(__file__).parents[2]
+VALUES = {"app": "shop", "domain": "shop.example.org"}
+SERVICES = ("api=reg.example.org/shop/api:v1:8000", "web=localhost:5000/shop/web:8080")
+FILES = ("hosts.yaml", "deploy/services.yaml", "deploy/production.env")
+
+
+@pytest.fixture(autouse=True)
+def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+
+
+def request(folder: Path, **changes: object) -> Request:
+    whole = Request(ROOT, str(folder), VALUES, SERVICES, ("web1=192.0.2.11", "web2=2001:db8::1"))
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def places(error: ConfigError) -> list[str]:
+    return [mistake.path for mistake in error.mistakes]
+
+
+def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert init(request(tmp_path)) == ExitCode.DONE
+
+    found = config.load("production", root=tmp_path, strict=True)
+    app = found.targets[0].application
+    assert (app.name, app.domain, app.environment, app.tls) == ("shop", "shop.example.org", "production", None)
+    assert [(one.name, one.image.reference, one.container_port, one.stable_port) for one in app.services] == [
+        ("api", "reg.example.org/shop/api:v1", 8000, 8080),
+        ("web", "localhost:5000/shop/web:latest", 8080, 8081),
+    ]
+    assert [[route.prefix for route in one.routes] for one in app.services] == [["/api/"], ["/"]]
+    assert [(one.name, one.address, one.user) for one in found.targets] == [
+        ("web1", "192.0.2.11", "deploy"),
+        ("web2", "2001:db8::1", "deploy"),
+    ]
+    assert set(files(tmp_path)) == set(FILES)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in FILES]
+    assert modes == [0o644, 0o644, 0o600]
+    assert configuration.check("production", root=tmp_path, strict=True) == ExitCode.DONE
+    said = capsys.readouterr().out
+    steps = ("config.check", "trust", "setup", "deploy")
+    assert all(f"inv {step} --env production" in said for step in steps)
+
+
+def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
+    init(request(tmp_path))
+    lines = (tmp_path / FILES[2]).read_text().splitlines()
+
+    bare = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if line and not line.startswith("#") and not before.startswith("# ")
+    ]
+    assert bare == []
+    names = re.compile(r" *(- \{.*|(web1|production|api|environments|services|routes|hosts):)")
+    for name in FILES[:2]:
+        lines = (tmp_path / name).read_text().splitlines()
+        bare = [
+            line
+            for before, line in zip(["", *lines], lines, strict=False)
+            if line and "#" not in line + before and not names.fullmatch(before) and not names.fullmatch(line)
+        ]
+        assert bare == []
+
+
+@pytest.mark.parametrize("name", FILES[:2])
+def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> None:
+    """What stands as `# key: value` is right where it stands."""
+    init(request(tmp_path))
+    path = tmp_path / name
+    wanted = (
+        "firewall:",
+        "security_updates:",
+        "watchdog:",
+        "setup:",
+        "confirm:",
+        "env_file:",
+        "services_file:",
+        "jump:",
+    )
+    wanted += ("groups:", "port:", "env:", "mounts:", "- {source", "required:", "build:")
+    lines = []
+    for line in path.read_text().splitlines():
+        bare = line.strip().removeprefix("#").strip()
+        lines.append(line.replace("# ", "", 1) if line.strip().startswith("# ") and bare.startswith(wanted) else line)
+    path.write_text("\n".join(lines))
+    env = (tmp_path / FILES[2]).read_text()
+    (tmp_path / FILES[2]).write_text(
+        env.replace("UPLOADS_PATH=\n", "UPLOADS_PATH=/srv/up\n", 1).replace("DATABASE_URL=", "DATABASE_URL=mysql://db")
+    )
+
+    config.load("production", root=tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("certificate", ["self-signed", "acme", "files"])
+def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str) -> None:
+    email = {"email": "o'hara+#1@example.org"} if certificate == "acme" else {}
+    init(request(tmp_path, values={**VALUES, "certificate": certificate, **email}))
+
+    found = config.load("production", root=tmp_path, strict=True)
+    assert found.preparation.certificate.value == certificate
+    assert found.preparation.acme_email == email.get("email", "")
+    assert found.targets[0].application.tls is not None
+
+
+@pytest.mark.parametrize("name", ["yes", "no", "null", "On", "e1", "true", "y", "None", "NaN"])
+def test_init_words_that_yaml_reads_otherwise_stay_words(tmp_path: Path, name: str) -> None:
+    hosts = (f"{name}=on", "1e3=0x10", "0o17=1.5", "12=::1", "2026-01-01=none")
+    init(request(tmp_path, values={**VALUES, "env": name}, hosts=hosts))
+
+    content = yaml.safe_load((tmp_path / "hosts.yaml").read_text())
+    assert list(content["environments"]) == [name]
+    found = {host: entry["address"] for host, entry in content["environments"][name]["hosts"].items()}
+    assert found == dict(host.split("=") for host in hosts)
+    assert [one.name for one in config.load(name, root=tmp_path).targets] == list(found)
+
+
+def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
+    init(request(tmp_path, health=("api=/up",), routes=("api=/,/ws", "web=none")))
+
+    api, web = config.load("production", root=tmp_path, strict=True).targets[0].application.services
+    assert (api.gate.path, web.gate.path) == ("/up", "/health")
+    assert [[route.prefix for route in one.routes] for one in (api, web)] == [["/", "/ws"], []]
+
+
+@pytest.mark.parametrize("name", ["nginx", "https", "smtp", "app", "notify", "service"])
+def test_init_service_named_like_a_setting_gets_keys_of_its_own(tmp_path: Path, name: str) -> None:
+    init(request(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81")))
+
+    services = config.load("production", root=tmp_path, strict=True).targets[0].application.services
+    assert [one.image.reference for one in services] == ["r.test/x:v1", "r.test/y:latest"]
+    keys = env_keys([name, "service-nginx"]).values()
+    assert len(set(keys)) == 2
+    assert not any(known.startswith(f"{key}_") for key in keys for known in KEYS)
+
+
+def test_init_without_answers_lists_every_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        init(Request(ROOT, str(tmp_path)))
+
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert places(caught.value) == ["--app", "--domain", "--service", "--host"]
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "places_of"),
+    [
+        ({"values": {"app": "Shop", "domain": "a b"}}, ["--app", "--domain"]),
+        (
+            {"values": {**VALUES, "env": "a/b", "user": "no one", "certificate": "x"}},
+            ["--env", "--user", "--certificate"],
+        ),
+        ({"values": {**VALUES, "certificate": "acme"}}, ["--email"]),
+        ({"values": {**VALUES, "email": "a@example.org"}}, ["--email"]),
+        ({"values": {**VALUES, "app": ""}}, ["--app"]),
+        ({"services": ("web",)}, ["--service"]),
+        ({"services": ("web=r.test/x",)}, ["--service"]),
+        ({"services": ("web=r.test/x:v1",)}, ["--service"]),
+        ({"services": ("web=r.test/x:70000",)}, ["--service"]),
+        ({"services": ("web=r.test/x:1", "web=r.test/y:2")}, ["--service"]),
+        ({"services": ("Web=r.test/x:1",)}, ["--service"]),
+        ({"hosts": ("a=192.0.2.1", "b=192.0.2.1")}, ["--host"]),
+        ({"hosts": ("a=192.0.2.1", "a=192.0.2.2")}, ["--host"]),
+        ({"hosts": ("a=",)}, ["--host"]),
+        ({"hosts": ("a=b c",)}, ["--host"]),
+        ({"health": ("db=/x",)}, ["--health"]),
+        ({"health": ("api=x",)}, ["--health"]),
+        ({"routes": ("api=/a/,/a/",)}, ["--route"]),
+        ({"routes": ("api=/", "web=/")}, ["--route"]),
+        ({"routes": ("web=/api/",)}, ["--route"]),
+    ],
+)
+def test_init_bad_answers_are_refused_with_their_option(
+    tmp_path: Path, changes: dict[str, object], places_of: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        init(request(tmp_path, **changes))
+
+    assert set(places(caught.value)) == set(places_of)
+    assert files(tmp_path) == {}
+
+
+def test_init_image_that_looks_like_a_placeholder_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="do not make a configuration"):
+        init(request(tmp_path, services=("token=example/x:v1:80",)))
+
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_init_leaves_what_is_there_unless_forced(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / name).write_text("mine")
+    (tmp_path / name).chmod(0o640)
+    with pytest.raises(ConfigError, match=f"has {name} already"):
+        init(request(tmp_path))
+    assert files(tmp_path) == {name: b"mine"}
+
+    assert init(request(tmp_path, force=True)) == ExitCode.DONE
+    stem, _, ending = name.rpartition(".")
+    old = tmp_path / f"{stem}.bak.{ending}"
+    assert (old.read_bytes(), stat.S_IMODE(old.stat().st_mode)) == (b"mine", 0o640)
+    assert f"Kept: {old}" in capsys.readouterr().out
+
+    assert init(request(tmp_path, force=True)) == ExitCode.DONE
+    assert old.read_bytes() == b"mine"
+    assert (tmp_path / f"{stem}.bak2.{ending}").is_file()
+    config.load("production", root=tmp_path, strict=True)
+
+
+def test_init_kept_env_file_is_ignored_by_git(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    init(request(tmp_path))
+    init(request(tmp_path, force=True))
+
+    listed = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ".env" not in listed.stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The files as a fresh clone has them, in Git."""
+    for name in FILES[:2]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "as shipped"]):
+        subprocess.run([*git, *words], check=True)
+    return tmp_path
+
+
+def test_init_in_a_fresh_clone_replaces_the_example_and_says_so(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(request(clone)) == ExitCode.DONE
+
+    assert f"--- {clone}/hosts.yaml (replaces the example; Git has it)" in capsys.readouterr().out
+    assert config.environments(clone) == ("production",)
+    assert list(clone.rglob("*.bak.*")) == []
+
+
+@pytest.mark.parametrize("name", FILES[:2])
+def test_init_in_a_clone_leaves_an_edited_file(clone: Path, name: str) -> None:
+    with (clone / name).open("a") as file:
+        file.write("# mine\n")
+    before = files(clone)
+
+    with pytest.raises(ConfigError, match=name):
+        init(request(clone))
+
+    assert files(clone) == before
+
+
+def test_init_in_a_clone_leaves_a_committed_inventory_with_real_hosts(clone: Path) -> None:
+    path = clone / "hosts.yaml"
+    path.write_text(path.read_text().replace("192.0.2.21", "10.0.0.21"))
+    subprocess.run(["git", "-C", str(clone), "add", "."], check=True)
+    before = files(clone)
+
+    with pytest.raises(ConfigError, match=r"has hosts\.yaml, deploy/services\.yaml already"):
+        init(request(clone))
+
+    assert files(clone) == before
+
+
+def test_init_name_of_a_lab_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".lab/x").mkdir(parents=True)
+    (tmp_path / ".lab/x/hosts.yaml").write_text("environments: {lab: {hosts: {web1: }}}\n")
+
+    with pytest.raises(ConfigError, match="a lab here has this one"):
+        init(request(tmp_path, values={**VALUES, "env": "lab"}))
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_init_write_that_fails_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in FILES[:2]:
+        (tmp_path / name).write_text(f"mine: {name}")
+    before, real, calls = files(tmp_path), replacing._sync, []
+
+    def sync(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == at + 2:  # the old two were kept before
+            raise error
+        real(folder)
+
+    monkeypatch.setattr(replacing, "_sync", sync)
+    with pytest.raises(ConfigError if isinstance(error, OSError) else KeyboardInterrupt):
+        init(request(tmp_path, force=True))
+
+    assert files(tmp_path) == before
+
+
+def test_init_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+
+    with pytest.raises(ConfigError, match="None of them was"):
+        init(request(tmp_path / "file"))
+
+
+def test_init_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/hosts.yaml").write_text("mine")
+    (tmp_path / "hosts.yaml").symlink_to("elsewhere/hosts.yaml")
+
+    init(request(tmp_path, force=True))
+
+    assert (tmp_path / "hosts.yaml").is_symlink()
+    assert (tmp_path / "elsewhere/hosts.bak.yaml").read_text() == "mine"
+
+
+_text = st.text(max_size=12) | st.sampled_from(
+    [
+        "yes",
+        "1e3",
+        "a#b",
+        "a: b",
+        "'",
+        '"',
+        "${x}",
+        "資料",
+        "a b",
+        "-n",
+        "{{ x }}",
+        "{% x %}",
+        "\ud800",
+        "~",
+        "a\nB=c",
+        "*x",
+    ]
+)
+_word = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,8}", fullmatch=True)
+
+
+def _near(good: str, other: st.SearchStrategy[str] = _word) -> st.SearchStrategy[str]:
+    return st.just(good) | other | _text
+
+
+@given(
+    values=st.fixed_dictionaries(
+        {"app": _near("shop"), "domain": _near("a.example.org")},
+        optional={
+            "env": _near("staging"),
+            "user": _near("ann"),
+            "certificate": st.sampled_from(["none", "self-signed", "files", "acme", "x"]),
+            "email": _near("a@b.c", st.emails()),
+        },
+    ),
+    services=st.lists(
+        st.builds("{}={}:{}".format, _near("web"), _near("r.test/x:v1"), st.integers(1, 65535) | _text),
+        min_size=1,
+        max_size=3,
+    ),
+    hosts=st.lists(st.builds("{}={}".format, _near("web1"), _near("192.0.2.1")) | _text, min_size=1, max_size=3),
+    routes=st.lists(st.builds("{}={}".format, st.just("web"), _near("/a/")), max_size=1),
+)
+@settings(max_examples=250, deadline=None)
+def test_init_answers_arrive_literally_or_are_refused(
+    values: dict[str, str], services: list[str], hosts: list[str], routes: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        try:
+            init(Request(ROOT, place, values, services, hosts, (), routes))
+        except ConfigError as error:
+            str(error).encode()
+            assert files(folder) == {}
+            return
+        env = values.get("env", "production")
+        found = config.load(env, root=folder, strict=True)
+        assert configuration.check(env, root=folder, strict=True) == ExitCode.DONE
+        content = yaml.safe_load((folder / "hosts.yaml").read_text())["environments"]
+        declared = yaml.safe_load((folder / "deploy/services.yaml").read_text())["services"]
+    app = found.targets[0].application
+    assert (app.name, app.domain, app.environment) == (values["app"], values["domain"], env)
+    assert list(content) == [env]
+    assert list(content[env]["hosts"]) == [host.partition("=")[0] for host in hosts]
+    assert {target.user for target in found.targets} == {values.get("user", "deploy")}
+    assert [one["name"] for one in declared] == [text.partition("=")[0] for text in services]
+    assert [str(one.container_port) for one in app.services] == [str(int(text.rpartition(":")[2])) for text in services]
+    if values.get("certificate") == "acme":
+        assert found.preparation.acme_email == values["email"]
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])) | _text.filter(lambda text: text.isprintable()))
+@settings(max_examples=200, deadline=None)
+def test_yaml_text_is_read_back_as_it_is(text: str) -> None:
+    assert yaml.safe_load(f"{{a: {render.yaml_text(text)}}}") == {"a": text}
+
+
+def test_service_example_of_the_help_is_good(tmp_path: Path) -> None:
+    init(request(tmp_path, services=(SERVICE.rpartition(" ")[2],)))
+
+    assert (tmp_path / FILES[0]).exists()
