@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabfile import config, render
-from fabfile.config.starting import KEYS, SERVICE, env_keys
+from fabfile.config.settings import KEYS
+from fabfile.config.starting import SERVICE, env_keys
 from fabfile.errors import ConfigError, ExitCode
 from fabfile.workflows import configuration, replacing
 from fabfile.workflows.starting import Request, init
@@ -79,7 +80,7 @@ def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
         if line and not line.startswith("#") and not before.startswith("# ")
     ]
     assert bare == []
-    names = re.compile(r" *(- \{.*|(web1|production|api|environments|services|routes|hosts):)")
+    names = re.compile(r" *(- \{.*|(web1|production|api|environments|services|routes|hosts|full_chain):)")
     for name in FILES[:2]:
         lines = (tmp_path / name).read_text().splitlines()
         bare = [
@@ -95,17 +96,8 @@ def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> 
     """What stands as `# key: value` is right where it stands."""
     init(request(tmp_path))
     path = tmp_path / name
-    wanted = (
-        "firewall:",
-        "security_updates:",
-        "watchdog:",
-        "setup:",
-        "confirm:",
-        "env_file:",
-        "services_file:",
-        "jump:",
-    )
-    wanted += ("groups:", "port:", "env:", "mounts:", "- {source", "required:", "build:")
+    names = "firewall security_updates watchdog setup confirm env_file services_file jump groups port env mounts"
+    wanted = (*(f"{key}:" for key in [*names.split(), "required", "build"]), "- {source")
     lines = []
     for line in path.read_text().splitlines():
         bare = line.strip().removeprefix("#").strip()
