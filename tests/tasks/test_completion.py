@@ -53,6 +53,8 @@ def offered(script: Path, *words: str) -> set[str]:
     [
         (("inv", "rollb"), {"rollback"}),
         (("inv", "monitor.i"), {"monitor.install"}),
+        (("inv", "ini"), {"init"}),
+        (("inv", "init", "--d"), {"--directory", "--domain"}),
         (("inv", "deploy", "--dry"), {"--dry-run"}),
         (("inv", "deploy", "--env", ""), {"production", "staging"}),
         (("inv", "deploy", "--environment", "prod"), {"production"}),
