@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint
 
 pytestmark = pytest.mark.xdist_group("neighbours")
 
@@ -76,3 +79,60 @@ def test_third_service_needs_configuration_alone(site: Site) -> None:
     assert host.sh("curl -fs http://127.0.0.1:7002/health").stdout
     assert site.version(host) == "v1"
     host.sh("podman rm -f -t 1 $(podman ps -aq --filter label=rolling.service=help)", user="deploy")
+
+
+@pytest.fixture
+def newcomer(site: Site, tmp_path: Path) -> Path:
+    """A fresh clone of this project, whose hosts.yaml and services.yaml are the shipped ones."""
+    for name in ("fabfile", "templates", "deploy"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.env", "__pycache__"))
+    for name in ("tasks.py", "hosts.yaml", ".gitignore"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    shutil.copy(site.folder / "known_hosts", tmp_path / "known_hosts")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@lab.test"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "as shipped"]):
+        subprocess.run([*git, *words], check=True)
+    return tmp_path
+
+
+def test_init_makes_a_configuration_that_deploys_another_application(site: Site, newcomer: Path) -> None:
+    host = site.lab.hosts[0]
+
+    def task(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=newcomer,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TASK_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    service = "page=registry:5000/memoryark/frontend:v2:7001"
+    task("init", "--app", "shop", "--domain", "shop.lab.test", "--service", service, "--host", f"web1={host.address}")
+    for name, old, new in (  # what the lab has of its own, and short waits
+        ("hosts.yaml", "# identity_file: ~/.ssh/id_ed25519", f"identity_file: {site.folder}/id_ed25519"),
+        ("hosts.yaml", "bake_seconds: 30", "bake_seconds: 1"),
+        ("deploy/production.env", "PAGE_PORT=8080", "PAGE_PORT=8090"),
+    ):
+        text = (newcomer / name).read_text()
+        assert old in text
+        (newcomer / name).write_text(text.replace(old, new))
+    env = ("--env", "production")
+    assert "No mistake, 0 warnings" in task("config.check", *env, "--strict")
+    keys = newcomer / "deploy/authorized_keys/production"
+    keys.mkdir(parents=True, exist_ok=True)
+    shutil.copy(site.folder / "id_ed25519.pub", keys / "ann.pub")
+    task("setup", *env, "--force")
+    task("deploy", *env, "--force")
+    try:
+        served = host.sh("curl -fsS -H 'Host: shop.lab.test' http://127.0.0.1/").stdout
+        assert "v2" in served
+        assert "v2" in task("status", *env)
+        assert site.versions() == ["v1", "v1"]
+    finally:
+        task("teardown", *env, "--data", "--confirm", "shop")
