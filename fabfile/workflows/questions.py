@@ -15,12 +15,17 @@ from fabfile.report import tell
 T = TypeVar("T")
 
 
-def ask_for_the_rest(answers: Answers) -> None:
-    """Ask what no option said. Raises Interrupted when the input ends."""
+def ask_for_the_rest(answers: Answers, look: Callable[[], object]) -> None:
+    """Ask what no option said. Raises Interrupted when the input ends, and what `look` raises.
+
+    `look` is called before the first question, and as soon as the environment has a name.
+    """
+    look()
     tell(["Enter takes what stands in brackets; Ctrl-C ends it, and nothing is written."], sys.stderr)
     *first, user, certificate, email = QUESTIONS
     for question in first:
         _ask_for(question, answers)
+    look()
     _ask_for_services(answers)
     _ask_for_hosts(answers)
     _ask_for(user, answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fabfile import config, render
+from fabfile.config.findings import shown
 from fabfile.config.locating import list_of_labs
 from fabfile.config.starting import Answers, is_as_git_has_it, is_example, read_options
+from fabfile.config.tracking import is_tracked
 from fabfile.errors import ConfigError, ExitCode, Mistake
 from fabfile.model.starting import Starting
 from fabfile.report import tell
@@ -56,8 +59,8 @@ def init(request: Request) -> ExitCode:
             next_step="correct these options; on a terminal, without --yes, inv init asks for what no option says",
         )
     if asks:
-        _look_early(folder, answers, force=request.force)
-        ask_for_the_rest(answers)
+        # What is there already is told before a person has answered more than it takes to know.
+        ask_for_the_rest(answers, lambda: _replaced(folder, answers.values.get("env", ""), force=request.force))
     starting = _finished(answers)
     files = _files(folder, starting, _replaced(folder, starting.environment, force=request.force))
     _prove(starting, files, folder)
@@ -71,14 +74,14 @@ def init(request: Request) -> ExitCode:
 
 
 def _folder(request: Request) -> Path:
-    if "\0" in request.folder:
-        mistake = Mistake("command line", "--directory", repr(request.folder), "the path of a folder")
-        raise ConfigError("The command line has a mistake; nothing was written.", [mistake])
     try:
-        return Path(request.folder).expanduser().resolve() if request.folder else request.root.resolve()
-    except (OSError, RuntimeError) as error:
-        mistake = Mistake("command line", "--directory", repr(request.folder), "the path of a folder")
+        folder = Path(request.folder).expanduser().resolve() if request.folder else request.root.resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()
+    except (OSError, RuntimeError, ValueError) as error:
+        mistake = Mistake("command line", "--directory", shown(request.folder), "the path of a folder")
         raise ConfigError("The command line has a mistake; nothing was written.", [mistake]) from error
+    return folder
 
 
 def _finished(answers: Answers) -> Starting:
@@ -89,13 +92,9 @@ def _finished(answers: Answers) -> Starting:
         raise ConfigError("The command line has a mistake; nothing was written.", [mistake]) from error
 
 
-def _look_early(folder: Path, answers: Answers, *, force: bool) -> None:
-    """What is there already is told before a person has answered anything."""
-    _replaced(folder, answers.values.get("env", ""), force=force)
-
-
 def _replaced(folder: Path, environment: str, *, force: bool) -> frozenset[Path]:
     """The examples that may give way without a word. Raises ConfigError for other files that are there."""
+    _refuse_tracked(folder / f"deploy/{environment}.env", environment)
     env_file = [folder / f"deploy/{environment}.env"] if environment else []
     paths = [folder / "hosts.yaml", folder / "deploy/services.yaml", *env_file]
     there = [path for path in paths if os.path.lexists(path)]
@@ -110,6 +109,15 @@ def _replaced(folder: Path, environment: str, *, force: bool) -> frozenset[Path]
             "A further environment is an entry in hosts.yaml and an env file of its own",
         )
     return examples
+
+
+def _refuse_tracked(env_file: Path, environment: str) -> None:
+    """An encrypted env file that Git tracks is not replaced by plain text, which the next commit would publish."""
+    if os.path.lexists(env_file) and is_tracked(env_file):
+        raise ConfigError(
+            f"{env_file} is tracked by Git, and would be plain text; nothing was written.",
+            next_step=f"inv secrets.edit --env {environment} changes it; git rm --cached takes it out of Git first",
+        )
 
 
 def _files(folder: Path, starting: Starting, examples: frozenset[Path]) -> list[NewFile]:

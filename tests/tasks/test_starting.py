@@ -224,6 +224,17 @@ def test_init_files_that_are_there_are_told_before_the_first_question(tmp_path: 
     assert "Name of the application" not in person.said
 
 
+def test_init_env_file_that_is_there_is_told_once_the_environment_has_a_name(person: Person) -> None:
+    (person.folder / "deploy").mkdir()
+    (person.folder / "deploy/staging.env").write_text("mine")
+    person.answer("Name of the application:", "shop")
+    person.answer("Domain of the site:", "shop.test")
+    person.answer("Name of the environment [production]:", "staging")
+
+    assert (person.end(), person.written) == (2, {"deploy/staging.env"})
+    assert "has deploy/staging.env already" in person.said
+
+
 def test_init_without_a_terminal_lists_the_options_and_ends_with_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "invoke", "init", "--directory", tmp_path, "--app", "shop"],

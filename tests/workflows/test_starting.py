@@ -286,6 +286,36 @@ def test_init_in_a_clone_leaves_a_committed_inventory_with_real_hosts(clone: Pat
     assert files(clone) == before
 
 
+def test_init_forced_leaves_an_env_file_that_git_tracks(clone: Path) -> None:
+    (clone / FILES[2]).write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
+    subprocess.run(["git", "-C", str(clone), "add", "--force", "."], check=True)
+    before = files(clone)
+
+    with pytest.raises(ConfigError, match="is tracked by Git"):
+        init(request(clone, force=True))
+
+    assert files(clone) == before
+
+
+@pytest.mark.parametrize("name", ["a b/資料", "x'y", "-n", "deep/er/still"])
+def test_init_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    init(replace(request(tmp_path), folder=name))
+
+    config.load("production", root=tmp_path / name, strict=True)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "~nobody-at-all/x", "x" * 5000])
+def test_init_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError):
+        init(replace(request(tmp_path), folder=name))
+
+    assert files(tmp_path) == {}
+
+
 def test_init_name_of_a_lab_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lab/x").mkdir(parents=True)
     (tmp_path / ".lab/x/hosts.yaml").write_text("environments: {lab: {hosts: {web1: }}}\n")
