@@ -26,7 +26,7 @@ def next_lines(starting: Starting, folder: Path, root: Path, kept: Sequence[Path
     if folder != root:
         own = (folder / "tasks.py").is_file() and (folder / "fabfile").is_dir()
         place = shlex.quote(str(folder))
-        other = f"Tasks read {root} alone: copy the three files there, or clone the project into {folder}."
+        other = f"Tasks read {root} alone: copy the three files there, or into another clone of the project."
         lines += [f"cd {place}    # its own tasks read them" if own else other]
     return [
         *lines,
