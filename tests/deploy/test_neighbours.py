@@ -117,7 +117,7 @@ def test_init_makes_a_configuration_that_deploys_another_application(site: Site,
     for name, old, new in (  # what the lab has of its own, and short waits
         ("hosts.yaml", "# identity_file: ~/.ssh/id_ed25519", f"identity_file: {site.folder}/id_ed25519"),
         ("hosts.yaml", "bake_seconds: 30", "bake_seconds: 1"),
-        ("deploy/production.env", "PAGE_PORT=8080", "PAGE_PORT=8090"),
+        ("deploy/production.env", "PAGE_PORT=8080", "PAGE_PORT=8190"),
     ):
         text = (newcomer / name).read_text()
         assert old in text
