@@ -80,7 +80,7 @@ _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGR
 
 KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
 EVERY_PREPARATION = tuple(
-    Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True)
+    Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True, True, "192.0.2.9")
     for wall, source in zip(Firewall, Certificate, strict=True)
 )
 KEYS = Access((("ann", public_key(1)),))
@@ -113,7 +113,14 @@ def applications() -> dict[str, Application]:
     served = replace(
         secured, database="", database_server=server, auto_backup=True, backup_calendar=("*-*-* 02:00:00",)
     )
-    return {"plain": application(), "secured": secured, "bare": replace(bare, full_chain=None), "served": served}
+    counted = replace(application(), request_metrics=True, metrics_dir="/srv/it's metrics")
+    return {
+        "counted": counted,
+        "plain": application(),
+        "secured": secured,
+        "bare": replace(bare, full_chain=None),
+        "served": served,
+    }
 
 
 def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
@@ -238,7 +245,7 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
     """Every way in which a host can be prepared, or those that are wanted, and the way back."""
-    units = render.backup_units(app), render.rotation_units(app)
+    units = render.backup_units(app), render.rotation_units(app), "requests", render.requests_units(app)
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
     texts = (render.nginx_site(app), "helper", "boot", render.boot_unit(app))
     files = setup.Files(*texts, *units, dog, "1", KEYS, "shop production")

@@ -133,7 +133,9 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
         f"systemctl daemon-reload\nsystemctl enable --quiet {_UNIT}\nsystemctl restart {_UNIT}",
     )
     remedy = "install nftables"
-    return Item("firewall", _title(app, ssh_port, "nftables", monitor), f"(\n{test}\n)", apply, remedy, possible=possible("nft"))
+    return Item(
+        "firewall", _title(app, ssh_port, "nftables", monitor), f"(\n{test}\n)", apply, remedy, possible=possible("nft")
+    )
 
 
 def _none(app: Application) -> Item:
@@ -175,5 +177,10 @@ ufw default deny incoming >/dev/null
 ufw --force enable >/dev/null{f"{allow} >/dev/null" if monitor else ""}""",
     )
     return Item(
-        "firewall", _title(app, ssh_port, "ufw", monitor), f"(\n{test}\n)", apply, "install ufw", possible=possible("ufw")
+        "firewall",
+        _title(app, ssh_port, "ufw", monitor),
+        f"(\n{test}\n)",
+        apply,
+        "install ufw",
+        possible=possible("ufw"),
     )

@@ -18,9 +18,9 @@ _PROGRAM, _UNIT = "prometheus-node-exporter", "prometheus-node-exporter.service"
 _DROP_IN = f"/etc/systemd/system/{_UNIT}.d/rolling.conf"
 
 
-def text_file(app: Application) -> str:
-    """The file that the watchdog writes for node-exporter, '' for none."""
-    return f"{app.metrics_dir}/rolling-{app.name}.prom" if app.metrics_dir else ""
+def text_file(directory: str, app: str) -> str:
+    """The file that the watchdog of an application writes for node-exporter."""
+    return f"{directory}/rolling-{app}.prom"
 
 
 def timer_paths(app: str) -> tuple[str, str]:
@@ -38,7 +38,10 @@ def request_log_items(app: Application, program: str, units: tuple[str, str]) ->
     log = request_log(app.name)
     directory, path = log.rpartition("/")[0], f"{site_helper(app.name).rpartition('/')[0]}/requests"
     timer = f"{app.name}-requests.timer"
-    files = {path: (program, "755"), **{unit: (text, "644") for unit, text in zip(timer_paths(app.name), units, strict=True)}}
+    files = {
+        path: (program, "755"),
+        **{unit: (text, "644") for unit, text in zip(timer_paths(app.name), units, strict=True)},
+    }
     test = [f"{same(name, text)} && {owned(name, f'root {mode}')}" for name, (text, mode) in files.items()]
     test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {owned(directory, 'root 755')}"]
     test += [words("systemctl", "is-active", "--quiet", timer), words("systemctl", "is-enabled", "--quiet", timer)]
@@ -50,7 +53,9 @@ def request_log_items(app: Application, program: str, units: tuple[str, str]) ->
     )
     title = f"the request log ({log}), rotated by {timer}"
     possible = f"! test -L {quote(directory)}"
-    return (Item("request log", title, " && ".join(test), apply, f"{directory} is a link: remove it", possible=possible),)
+    return (
+        Item("request log", title, " && ".join(test), apply, f"{directory} is a link: remove it", possible=possible),
+    )
 
 
 def remove_request_log(app: Application) -> Script:
@@ -103,7 +108,8 @@ def _directory(path: str, user: str) -> Item:
     """
     place = quote(path)
     theirs = words("runuser", "-u", user, "--", "test", "-w", path)
-    test = f"test -d {place} && test -k {place} && test -r {place} && {theirs}"
+    sticky = f'test -z "$(find -H {place} -maxdepth 0 ! -perm -1555)"'
+    test = f"test -d {place} && {sticky} && {theirs}"
     apply = f"""\
 mkdir -p {place}
 cd -P {place}

@@ -99,7 +99,8 @@ def uninstall(app: Application) -> Script:
     return direct(
         f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(place)} ]; then echo nothing; exit 0; fi",
         f"systemctl --user stop {name} 2>/dev/null || :",
-        words("rm", "-rf", unit, link, place, *filter(None, (text_file(app),))),
+        words("rm", "-rf", unit, link, place),
+        f"{words('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
         "systemctl --user daemon-reload",
         f"systemctl --user reset-failed {name} 2>/dev/null || :",
         "echo gone",

@@ -26,7 +26,13 @@ class Finding:
 
 def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[Finding, ...]:
     """Everything that speaks against touching the host; `room` says whether images and a backup need some."""
-    found = [*_tools(state, app), *_prepared(state), *_request_log(state, app), *(_space(state) if room else []), *_names(state, app)]
+    found = [
+        *_tools(state, app),
+        *_prepared(state),
+        *_request_log(state, app),
+        *(_space(state) if room else []),
+        *_names(state, app),
+    ]
     for service in app.services:
         found += _ports(state, service)
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)

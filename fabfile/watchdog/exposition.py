@@ -1,7 +1,7 @@
 """The text that Prometheus reads: families of samples, their labels escaped. Pure.
 
-Source: Prometheus' text exposition format 0.0.4: one HELP and one TYPE for a family, all of its samples behind them, each
-series once; in a label's value backslash, quote and line feed are escaped.
+Source: Prometheus' text exposition format 0.0.4: one HELP and one TYPE for a family, all of its samples behind
+them, each series once; in a label's value backslash, quote and line feed are escaped.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def exposition(families: Iterable[Family], common: Mapping[str, str], secrets: S
             series = f"{family.name}{one.suffix}{{{inner}}}"
             rows.setdefault(series, f"{series} {_number(one.value)}")
         if rows:
-            lines += [f"# HELP {family.name} {_help(family.help)}", f"# TYPE {family.name} {family.kind}", *rows.values()]
+            lines += [
+                f"# HELP {family.name} {_help(family.help)}",
+                f"# TYPE {family.name} {family.kind}",
+                *rows.values(),
+            ]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,7 +1,7 @@
 """The request log of Nginx: read on from where the last look ended, through its rotations, and counted.
 
-A line is `UPSTREAM/STATUS/SECONDS`, see templates/nginx/site.conf.j2; equal lines are frequent, so that they are counted
-first and understood afterwards.
+A line is `UPSTREAM/STATUS/SECONDS`, see templates/nginx/site.conf.j2; equal lines are frequent, so that they are
+counted first and understood afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from fabfile.model import Application, Color
 
@@ -61,8 +62,7 @@ def read_on(counted: Counted, app: Application, log: Path, now: float) -> Counte
     """Count what came since; `now` is Unix seconds. The very first time begins at the log's end. Raises OSError."""
     files = _files(log)
     if counted.position is None:
-        newest = files[-1] if files and files[-1][0] == log else None
-        return replace(counted, position=Position(newest[1], newest[2]) if newest else Position())
+        return replace(counted, position=Position(files[-1][1], files[-1][2]) if files else Position())
     position, left, lines, lost = counted.position, BYTES_A_LOOK, Counter[bytes](), 0
     inodes = [inode for _, inode, _, _ in files]
     if position.inode and position.inode not in inodes:
@@ -91,11 +91,11 @@ def _files(log: Path) -> list[tuple[Path, int, int, float]]:
     return found
 
 
-def _count(file: object, offset: int, left: int, lines: Counter[bytes]) -> tuple[int, int]:
+def _count(file: BinaryIO, offset: int, left: int, lines: Counter[bytes]) -> tuple[int, int]:
     """Count whole lines; how far the file is read and how much may be read still. A line without its end waits."""
     rest = b""
     while left > 0:
-        block: bytes = file.read(min(_BLOCK, left))  # type: ignore[attr-defined]
+        block = file.read(min(_BLOCK, left))
         if not block:
             break
         left -= len(block)
@@ -103,6 +103,10 @@ def _count(file: object, offset: int, left: int, lines: Counter[bytes]) -> tuple
         if whole:
             lines.update(whole.split(b"\n"))
             offset += len(whole) + 1
+    if left <= 0 and len(rest) >= _BLOCK:
+        # No line is as long: what was written there is none of Nginx.
+        lines[b"?"] += 1
+        offset += len(rest)
     return offset, left
 
 
@@ -136,7 +140,7 @@ class _Row:
         self._seconds = start.seconds
 
     def add(self, code: int, seconds: str, times: int) -> None:
-        """An upgraded connection (1xx) and a stream of events (-) last as long as they are wanted: no time of theirs."""
+        """How long an upgraded connection (1xx) or a stream of events (-) lasted says nothing."""
         self._codes[code - 1] += times
         if code == 1 or seconds == "-":
             return

@@ -119,7 +119,7 @@ def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Progr
     done = sh(f'{text}\nprintf "%s\\n" "$ports"', path=programs.path)
 
     assert done.stdout.split() == ["22", "80", "2022", "2200", "2222", "10022"]
-    assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, wall, 10022))
+    assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, Preparation(wall), 10022))
 
 
 def test_certificate_of_plain_http_is_nobodys_business() -> None:
