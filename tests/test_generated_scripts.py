@@ -283,7 +283,7 @@ def generated() -> Iterator[tuple[str, str]]:
         every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
-    for name in ("site", "boot"):
+    for name in ("site", "boot", "requests"):
         yield f"installed-{name}", render.host_program(name)
 
 
@@ -334,3 +334,4 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names
     assert {"plain-observe", "bare-check-ufw", "plain-sudo_rule-none", "installed-site", "installed-boot"} <= names
+    assert {"installed-requests", "counted-request_log-none", "counted-node_exporter-ufw"} <= names
