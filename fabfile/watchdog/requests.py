@@ -19,7 +19,7 @@ from fabfile.model import Application, Color
 #: Upper ends of the histogram's classes, seconds; above the last there is one more.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: How much is read at one look, and at once.
-BYTES_A_LOOK, _BLOCK = 8 * 1024 * 1024, 256 * 1024
+BYTES_A_LOOK, _BLOCK = 32 * 1024 * 1024, 256 * 1024
 #: Under how many names the rotated logs are found, see templates/host/requests.sh.
 _ROTATED = 4
 #: A worker of Nginx writes what it holds into the renamed log, before it opens the new one.
