@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fabfile.commands import maintenance
-from fabfile.commands.nginx import ACME_PORT, SITE_HASH_PATH
+from fabfile.commands.nginx import ACME_PORT, NGINX_STATUS_PATH, SITE_HASH_PATH, request_log
 from fabfile.model import Application, Color
 from fabfile.model.starting import Starting
 
@@ -51,6 +51,11 @@ def backup_units(app: Application) -> tuple[str, str]:
 def rotation_units(app: Application) -> tuple[str, str]:
     """The systemd user units that rotate the application's logs each day: the service and its timer."""
     return _render("systemd/logs.service.j2", app), _render("systemd/logs.timer.j2", app)
+
+
+def requests_units(app: Application) -> tuple[str, str]:
+    """The systemd units that rotate the request log: the service and its timer."""
+    return _render("systemd/requests.service.j2", app), _render("systemd/requests.timer.j2", app)
 
 
 def host_program(name: str) -> str:
@@ -140,6 +145,8 @@ def _render(name: str, app: Application, **values: str) -> str:
         green=Color.GREEN,
         site_hash_path=SITE_HASH_PATH,
         acme_port=ACME_PORT,
+        nginx_status_path=NGINX_STATUS_PATH,
+        request_log=request_log(app.name),
         health=maintenance.excepted(app),
         retry_after=maintenance.RETRY_AFTER_SECONDS,
         **values,

@@ -80,7 +80,7 @@ _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGR
 
 KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
 EVERY_PREPARATION = tuple(
-    Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True)
+    Preparation(wall, source, "a@b.test", "https://ca.test/dir", KERNEL, True, 14, True, True, "192.0.2.9")
     for wall, source in zip(Firewall, Certificate, strict=True)
 )
 KEYS = Access((("ann", public_key(1)),))
@@ -113,7 +113,14 @@ def applications() -> dict[str, Application]:
     served = replace(
         secured, database="", database_server=server, auto_backup=True, backup_calendar=("*-*-* 02:00:00",)
     )
-    return {"plain": application(), "secured": secured, "bare": replace(bare, full_chain=None), "served": served}
+    counted = replace(application(), request_metrics=True, metrics_dir="/srv/it's metrics")
+    return {
+        "counted": counted,
+        "plain": application(),
+        "secured": secured,
+        "bare": replace(bare, full_chain=None),
+        "served": served,
+    }
 
 
 def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
@@ -238,7 +245,7 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
     """Every way in which a host can be prepared, or those that are wanted, and the way back."""
-    units = render.backup_units(app), render.rotation_units(app)
+    units = render.backup_units(app), render.rotation_units(app), "requests", render.requests_units(app)
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
     texts = (render.nginx_site(app), "helper", "boot", render.boot_unit(app))
     files = setup.Files(*texts, *units, dog, "1", KEYS, "shop production")
@@ -276,7 +283,7 @@ def generated() -> Iterator[tuple[str, str]]:
         every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
-    for name in ("site", "boot"):
+    for name in ("site", "boot", "requests"):
         yield f"installed-{name}", render.host_program(name)
 
 
@@ -327,3 +334,4 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names
     assert {"plain-observe", "bare-check-ufw", "plain-sudo_rule-none", "installed-site", "installed-boot"} <= names
+    assert {"installed-requests", "counted-request_log-none", "counted-node_exporter-ufw"} <= names

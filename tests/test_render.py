@@ -129,7 +129,7 @@ def directives_of_unit() -> dict[str, str]:
     return dict(line.split("=", 1) for line in render.boot_unit(APP).splitlines() if "=" in line)
 
 
-@pytest.mark.parametrize("name", ["site", "boot"])
+@pytest.mark.parametrize("name", ["site", "boot", "requests"])
 def test_host_program_is_a_shell_program(name: str) -> None:
     assert render.host_program(name).startswith("#!/bin/sh\n")
 

@@ -6,16 +6,20 @@ sshd listens are read from the host itself each time, so that no rule can lock t
 
 from __future__ import annotations
 
+import re
+
 from fabfile.commands.item import Item, owned, same
 from fabfile.commands.shell import Script, quote, script, words, write_file
 from fabfile.commands.system import install, possible
-from fabfile.model import Application, Firewall
+from fabfile.model import Application, Firewall, Preparation
 
 _HERE = "/etc/rolling"
 _RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
 _UNIT = "rolling-firewall.service"
 _UNIT_PATH = f"/etc/systemd/system/{_UNIT}"
 
+#: The port of node-exporter, for the monitoring host alone.
+METRICS_PORT = 9100
 #: What lets a port in, as ufw lists it.
 _OPEN = "ALLOW|LIMIT"
 
@@ -75,12 +79,13 @@ ports=$({
 """
 
 
-def items(app: Application, firewall: Firewall, ssh_port: int) -> tuple[Item, ...]:
+def items(app: Application, rules: Preparation, ssh_port: int) -> tuple[Item, ...]:
     """The firewall as the setting says; without one, what setup made of nftables goes, and ufw stays as it is."""
-    if firewall is Firewall.NFTABLES:
-        return (_nftables(app, ssh_port),)
-    if firewall is Firewall.UFW:
-        return (_none(app), _ufw(app, ssh_port))
+    monitor = rules.monitoring_host if rules.node_exporter else ""
+    if rules.firewall is Firewall.NFTABLES:
+        return (_nftables(app, ssh_port, monitor),)
+    if rules.firewall is Firewall.UFW:
+        return (_none(app), _ufw(app, ssh_port, monitor))
     return (_none(app),)
 
 
@@ -94,21 +99,23 @@ def site_ports(app: Application) -> tuple[int, ...]:
     return (app.http_port, app.https_port) if app.tls else (app.http_port,)
 
 
-def _title(app: Application, ssh_port: int, name: str) -> str:
+def _title(app: Application, ssh_port: int, name: str, monitor: str) -> str:
     ports = dict.fromkeys((ssh_port, *site_ports(app)))
-    return f"{name}: closed but for {', '.join(map(str, ports))} and whatever sshd listens on"
+    also = f", and {METRICS_PORT} for {monitor}" if monitor else ""
+    return f"{name}: closed but for {', '.join(map(str, ports))} and whatever sshd listens on{also}"
 
 
 def _find_ports(app: Application, ssh_port: int) -> str:
     return _PORTS_OF_HOST.strip() % " ".join(map(str, (ssh_port, *site_ports(app))))
 
 
-def _nftables(app: Application, ssh_port: int) -> Item:
-    own = own_file(app)
+def _nftables(app: Application, ssh_port: int, monitor: str) -> Item:
+    own, family = own_file(app), "ip6" if ":" in monitor else "ip"
+    rule = f"\nadd rule inet rolling input {family} saddr {monitor} tcp dport {METRICS_PORT} accept" if monitor else ""
     line = f"""\
 {_find_ports(app, ssh_port)}
 elements=$(printf %s "$ports" | sed ':all; N; $!b all; s/\\n/, /g')
-line="add element inet rolling open {{ $elements }}\""""
+line="add element inet rolling open {{ $elements }}{rule}\""""
     test = f"""\
 {line}
 {same(_RULES, _RULESET)} && {same(_UNIT_PATH, _SERVICE)} && {owned(own, "root 644")} &&
@@ -126,7 +133,9 @@ line="add element inet rolling open {{ $elements }}\""""
         f"systemctl daemon-reload\nsystemctl enable --quiet {_UNIT}\nsystemctl restart {_UNIT}",
     )
     remedy = "install nftables"
-    return Item("firewall", _title(app, ssh_port, "nftables"), f"(\n{test}\n)", apply, remedy, possible=possible("nft"))
+    return Item(
+        "firewall", _title(app, ssh_port, "nftables", monitor), f"(\n{test}\n)", apply, remedy, possible=possible("nft")
+    )
 
 
 def _none(app: Application) -> Item:
@@ -145,13 +154,15 @@ rmdir {_PORTS} {_HERE} 2>/dev/null || :
 systemctl daemon-reload""")
 
 
-def _ufw(app: Application, ssh_port: int) -> Item:
+def _ufw(app: Application, ssh_port: int, monitor: str) -> Item:
     """Source: ufw(8): rules are added before it is enabled; what is allowed already is skipped."""
     find = _find_ports(app, ssh_port)
+    listed = f" &&\n  printf '%s\\n' \"$said\" | grep -qE {quote(f'^{METRICS_PORT}/tcp +ALLOW.* {re.escape(monitor)}')}"
+    allow = "\n" + words("ufw", "allow", "from", monitor, "to", "any", "port", METRICS_PORT, "proto", "tcp")
     test = f"""\
 {find}
 said=$(ufw status verbose) && printf '%s\\n' "$said" | grep -qx 'Status: active' &&
-  printf '%s\\n' "$said" | grep -qE '^Default: (deny|reject) \\(incoming\\)' &&
+  printf '%s\\n' "$said" | grep -qE '^Default: (deny|reject) \\(incoming\\)'{listed if monitor else ""} &&
   for port in $ports; do printf '%s\\n' "$said" | grep -qE "^$port/tcp +({_OPEN})" || exit 1; done"""
     apply = script(
         f"if ! command -v ufw >/dev/null; then\n{install(('ufw',))}\nfi",
@@ -163,8 +174,13 @@ for port in $ports; do
 done
 ufw allow in on podman+ to any port 53 >/dev/null
 ufw default deny incoming >/dev/null
-ufw --force enable >/dev/null""",
+ufw --force enable >/dev/null{f"{allow} >/dev/null" if monitor else ""}""",
     )
     return Item(
-        "firewall", _title(app, ssh_port, "ufw"), f"(\n{test}\n)", apply, "install ufw", possible=possible("ufw")
+        "firewall",
+        _title(app, ssh_port, "ufw", monitor),
+        f"(\n{test}\n)",
+        apply,
+        "install ufw",
+        possible=possible("ufw"),
     )

@@ -11,6 +11,8 @@ from fabfile.model import Application, Color
 
 #: Path on each loopback port at which Nginx answers the hash of the site text that it runs.
 SITE_HASH_PATH = "/_rolling/site"
+#: Path on the first loopback port at which Nginx answers its own figures (stub_status).
+NGINX_STATUS_PATH = "/_rolling/nginx"
 #: Loopback port on which certbot answers the certificate authority; only root can take it.
 ACME_PORT = 402
 
@@ -34,6 +36,11 @@ def maintenance_page(app: Application) -> str:
 def site_file(app: str) -> str:
     """Where the host's Nginx reads the application's site."""
     return f"/etc/nginx/conf.d/{app}.conf"
+
+
+def request_log(app: str) -> str:
+    """Where Nginx keeps a line for each request: root's, in a directory of root's; the deploy user may read it."""
+    return f"/var/log/{app}-requests/requests.log"
 
 
 def site_helper(app: str) -> str:

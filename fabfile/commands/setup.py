@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fabfile.commands import certificate, firewall, postgres, system
+from fabfile.commands import certificate, firewall, metrics, postgres, system
 from fabfile.commands.backup import backup_directory, scheduled
 from fabfile.commands.item import FOREIGN, Item, as_user, file, owned, same, script_as_user, unclaimed
 from fabfile.commands.nginx import site_file, site_helper, site_rules, site_rules_file
@@ -30,6 +30,8 @@ class Files:
     unit: str
     backup_units: tuple[str, str]
     rotation_units: tuple[str, str]
+    requests: str
+    requests_units: tuple[str, str]
     watchdog: Script | None = None
     watchdog_version: str = ""
     granted: Access = field(default_factory=Access)
@@ -55,12 +57,14 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
         system.sshd(app, user),
         *(_backups(app, user, files) if app.auto_backup else (_no_timer(app, user, "backup"),)),
         *(_rotation(app, user, rules, files) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
+        *metrics.request_log_items(app, files.requests, files.requests_units),
+        *metrics.exporter(app, user, rules),
         *certificate.before_site(app, rules),
         _site(app, files.site),
         *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
         *system.kernel(app, rules),
         *system.security_updates(rules),
-        *firewall.items(app, rules.firewall, target.port),
+        *firewall.items(app, rules, target.port),
         # An authority asks on port 80, so the firewall comes first.
         *certificate.after_site(app, rules),
     )

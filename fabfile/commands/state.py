@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fabfile.commands import journal, lock, maintenance, record
 from fabfile.commands.backup import ID_PATTERN, backup_directory
 from fabfile.commands.item import same
-from fabfile.commands.nginx import SITE_HASH_PATH, site_file, site_helper, site_rules, site_rules_file
+from fabfile.commands.nginx import SITE_HASH_PATH, request_log, site_file, site_helper, site_rules, site_rules_file
 from fabfile.commands.podman import LABEL
 from fabfile.commands.probe import SERVED_BY, visitor
 from fabfile.commands.shell import Script, quote, words
@@ -76,6 +76,7 @@ fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/n
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
 fact site_rules "$(if {same(site_rules_file(app.name), site_rules(app))}; then echo yes; else echo no; fi)"
+fact request_log "$(if [ -d {quote(request_log(app.name).rpartition("/")[0])} ]; then echo yes; else echo no; fi)"
 fact nginx_active "$(systemctl is-active nginx 2>/dev/null || :)"
 path={home}/live closed=''
 while [ "$path" != / ]; do

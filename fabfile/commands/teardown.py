@@ -6,11 +6,11 @@ it is asked for. Each part does nothing where there is nothing left to take away
 
 from __future__ import annotations
 
-from fabfile.commands import firewall, watchdog
+from fabfile.commands import firewall, metrics, watchdog
 from fabfile.commands.item import Item, as_user, ours, script_as_user
 from fabfile.commands.lock import MANUAL, acquire
 from fabfile.commands.namespace import ENTER, FIND_NAMESPACE
-from fabfile.commands.nginx import site_file, site_helper
+from fabfile.commands.nginx import request_log, site_file, site_helper
 from fabfile.commands.podman import network_name
 from fabfile.commands.setup import data_directories, remove_timer
 from fabfile.commands.shell import Script, quote, script, words
@@ -32,6 +32,7 @@ def items(app: Application, user: str, *, data: bool) -> tuple[Item, ...]:
         _timers(app, user),
         _containers(app, user),
         _site(app),
+        _request_log(app),
         _renewal(app),
         _file("sudo rule", f"/etc/sudoers.d/{app.name}"),
         _file("sshd", f"/etc/ssh/sshd_config.d/{app.name}.conf", after="systemctl reload ssh"),
@@ -118,6 +119,13 @@ def _data(app: Application, user: str) -> Item:
         script(script_as_user(user, script(FIND_NAMESPACE, *remove)), *tidy),
         "what is left belongs to another user",
     )
+
+
+def _request_log(app: Application) -> Item:
+    """Gone after the site, which names it: Nginx would not start without its directory."""
+    log = request_log(app.name)
+    test = _absent(log.rpartition("/")[0], *metrics.timer_paths(app.name))
+    return Item("request log", f"the request log ({log})", test, metrics.remove_request_log(app))
 
 
 def _renewal(app: Application) -> Item:

@@ -29,7 +29,8 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
     ]
     if now is not None:
         checks.append(_clock(app, seen, rows, now))
-    return HealthReport(seen, tuple(checks))
+    ends = next((row[1] for row in rows if row[0] == "certificate" and len(row) > 1), "")
+    return HealthReport(seen, tuple(checks), int(ends) if ends.isdigit() else None)
 
 
 def _container(service: Service, seen: HostState) -> Check:

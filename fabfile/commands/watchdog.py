@@ -9,6 +9,7 @@ import base64
 from dataclasses import dataclass
 
 from fabfile.commands.journal import direct
+from fabfile.commands.metrics import text_file
 from fabfile.commands.shell import Script, quote, sha256, words, write_file
 from fabfile.model import Application
 from fabfile.model.watch import Act
@@ -99,6 +100,7 @@ def uninstall(app: Application) -> Script:
         f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(place)} ]; then echo nothing; exit 0; fi",
         f"systemctl --user stop {name} 2>/dev/null || :",
         words("rm", "-rf", unit, link, place),
+        f"{words('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
         "systemctl --user daemon-reload",
         f"systemctl --user reset-failed {name} 2>/dev/null || :",
         "echo gone",

@@ -19,6 +19,9 @@ from fabfile.model import PORT_OFFSET, Image
 
 T = TypeVar("T")
 
+#: What switches a path off that has a default.
+NONE = "none"
+
 
 class Form(Generic[T]):
     """A kind of value. Calling it with a text gives the value; ValueError carries the text of `expected`."""
@@ -140,6 +143,17 @@ def _below_root(text: str) -> str | None:
     return path if path and path != "/" else None
 
 
+def _path_or_none(text: str) -> str | None:
+    return NONE if text.casefold() == NONE else _below_root(text)
+
+
+def _ip_address(text: str) -> str | None:
+    try:
+        return None if "%" in text else str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
 def _file(text: str) -> str | None:
     return None if text.endswith("/") else _below_root(text)
 
@@ -207,6 +221,7 @@ TAG = matching(
 IMAGE = Form("an image reference: repository[:tag][@sha256:…], lower-case repository", _image)
 DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
+IP_ADDRESS = Form("an IP address", _ip_address)
 USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
 JUMP = Form("[user@]host[:port], or none", _jump)
 SERVER = Form("an IP address or a host name", _server)
@@ -214,6 +229,7 @@ REGISTRY = matching(
     "a registry: host name or address, with a port where it has one", r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
 )
 HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
+PATH_OR_NONE = Form("none, or an absolute path of letters, digits and . _ - + = @, without ..", _path_or_none)
 FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
 FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
 URL_PATH = matching(

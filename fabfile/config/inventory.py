@@ -96,6 +96,14 @@ class Setup(Strict):
     watchdog: Annotated[bool, BeforeValidator(forms.BOOLEAN)] = Field(
         default=model.Preparation.watchdog, description="Install the watchdog, as `inv monitor.install` does."
     )
+    node_exporter: Annotated[bool, BeforeValidator(forms.BOOLEAN)] = Field(
+        default=model.Preparation.node_exporter,
+        description="Install Debian's prometheus-node-exporter, and let the watchdog write to METRICS_DIR.",
+    )
+    monitoring_host: Annotated[str, BeforeValidator(forms.IP_ADDRESS)] = Field(
+        default=model.Preparation.monitoring_host,
+        description="IP address for which `firewall` opens node-exporter's port (9100).",
+    )
 
 
 class Host(Strict):

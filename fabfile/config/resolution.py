@@ -127,6 +127,8 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         auto_backup=settings.auto_backup_enabled,
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
+        metrics_dir=watching.metrics_dir(settings),
+        request_metrics=settings.request_metrics and bool(watching.metrics_dir(settings)),
         login=_login(settings, values),
         channels=read_channels(settings, values),
         thresholds=watching.thresholds(settings),

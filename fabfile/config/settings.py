@@ -149,6 +149,15 @@ class Settings(BaseModel):
         default=600.0, description="How long a release counts as fresh: it is rolled back where a restart did not help."
     )
 
+    # Monitoring
+    metrics_dir: Annotated[str, BeforeValidator(forms.PATH_OR_NONE)] = Field(
+        default="/var/lib/prometheus/node-exporter",
+        description="Where the watchdog leaves its metrics for node-exporter, where that is there; `none` writes none.",
+    )
+    request_metrics: _Boolean = Field(
+        default=True, description="Nginx keeps a log of request times, which the watchdog counts into its metrics."
+    )
+
     # Backups
     backup_retention_days: Annotated[int, BeforeValidator(forms.whole(1, 3650))] = Field(
         default=30, description="Days for which backups are kept."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fabfile import model
+from fabfile.config import forms
 from fabfile.config.settings import Settings
 from fabfile.model.watch import WatchRules
 
@@ -16,6 +17,11 @@ def thresholds(settings: Settings) -> model.Thresholds:
         clock_seconds=settings.max_clock_offset,
         backup_age_seconds=settings.max_backup_age,
     )
+
+
+def metrics_dir(settings: Settings) -> str:
+    """Where the watchdog leaves its metrics, '' for nowhere."""
+    return "" if settings.metrics_dir == forms.NONE else settings.metrics_dir
 
 
 def rules(settings: Settings) -> WatchRules:

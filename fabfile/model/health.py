@@ -42,10 +42,14 @@ class Check:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What one look at one host found; `state` has the containers, flags, lock and maintenance page that were seen."""
+    """What one look at one host found; `state` has the containers, flags, lock and maintenance page that were seen.
+
+    `certificate_ends` is when the certificate that visitors get runs out, Unix seconds; None without one.
+    """
 
     state: HostState
     checks: tuple[Check, ...]
+    certificate_ends: int | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -34,3 +34,5 @@ class Preparation:
     security_updates: bool = False
     rotate_logs_days: int = 0
     watchdog: bool = False
+    node_exporter: bool = False
+    monitoring_host: str = ""

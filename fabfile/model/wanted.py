@@ -230,6 +230,8 @@ class Application:
     auto_backup: bool = False
     backup_calendar: tuple[str, ...] = ()
     maintenance: bool = False
+    metrics_dir: str = ""
+    request_metrics: bool = False
     login: Login | None = field(default=None, repr=False)
     channels: Channels = field(default=Channels(), repr=False)
     thresholds: Thresholds = Thresholds()

@@ -26,7 +26,13 @@ class Finding:
 
 def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[Finding, ...]:
     """Everything that speaks against touching the host; `room` says whether images and a backup need some."""
-    found = [*_tools(state, app), *_prepared(state), *(_space(state) if room else []), *_names(state, app)]
+    found = [
+        *_tools(state, app),
+        *_prepared(state),
+        *_request_log(state, app),
+        *(_space(state) if room else []),
+        *_names(state, app),
+    ]
     for service in app.services:
         found += _ports(state, service)
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
@@ -70,6 +76,14 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
     if state.fact("linger") != "yes":
         found.append(("linger is off: rootless containers would die after logout", remedy))
     return found
+
+
+def _request_log(state: HostState, app: Application) -> list[tuple[str, str]]:
+    """Nginx refuses a site whose log has no directory, and an older site helper one that names a log at all."""
+    if not app.request_metrics or state.fact("request_log") == "yes":
+        return []
+    remedy = "Run inv setup for this host first, or set REQUEST_METRICS=false"
+    return [("the host is not prepared for the request log", remedy)]
 
 
 def _space(state: HostState) -> list[tuple[str, str]]:

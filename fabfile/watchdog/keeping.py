@@ -30,6 +30,8 @@ class Settings:
     rollout: Rollout
     thresholds: Thresholds = field(default_factory=Thresholds)
     channels: Channels = field(default=Channels(), repr=False)
+    metrics_dir: str = ""
+    request_metrics: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from fabfile.plans.watch import decide, recovered
 from fabfile.remote.local_host import LocalHost
 from fabfile.watchdog import keeping, seeing
 from fabfile.watchdog.keeping import Settings, say
+from fabfile.watchdog.metering import Metering
 from fabfile.watchdog.outbox import Sender
 from fabfile.watchdog.telling import Telling
 
@@ -57,6 +58,7 @@ class Watchdog:
         self._restarts: seeing.Restarts = {}
         self._app: Application | None = None
         self._telling, self._sender = Telling(home, settings), Sender(home)
+        self._metering = Metering(home, settings)
         self._said = self._missed = ""
         self._well = False
 
@@ -74,6 +76,7 @@ class Watchdog:
         found = keeping.running(self._home, releases)
         if found is None:
             self._tell("nothing is deployed here yet")
+            self._metering.looked(None, None, releases, self._memory)
             return self._settings.rules.interval_seconds
         self._app = replace(found[1], thresholds=self._settings.thresholds)
         try:
@@ -81,6 +84,7 @@ class Watchdog:
         except (RollingError, ValueError) as error:
             self._tell(f"the host could not be looked at: {error}")
             self._telling.blind(str(error))
+            self._metering.looked(self._app, None, releases, self._memory)
             return self._settings.rules.interval_seconds
         look = seeing.look(self._app, report, self._restarts, releases, self._settings.rules, self._missed)
         self._missed, self._well = "", not look.troubles
@@ -89,6 +93,7 @@ class Watchdog:
         self._remember(memory)
         self._tell(f"{decision.act.value}: {decision.reason}" if decision.reason else "all is well")
         self._telling.looked(report, look, decision, memory)
+        self._metering.looked(self._app, report, releases, memory)
         if decision.act in {*RECOVERIES, Act.PRUNE}:
             self._act(decision)
         return self._pause(look)
@@ -127,6 +132,7 @@ class Watchdog:
         self._tell(f"{what}: {'done' if code == 0 else f'failed ({code}) {said}'.strip()}")
         if decision.act in RECOVERIES and code != ExitCode.LOCKED:
             self._remember(recovered(self._memory, decision.service, self._clock()))
+            self._metering.recovered(decision.act, failed=code != 0)
 
     def _remember(self, memory: Memory) -> None:
         self._memory = memory

@@ -123,6 +123,7 @@ def _look(host: Host, today: Application, state: HostState, target: Release) -> 
     try:
         app = definition.parse(answer.output, today.home)
         app = replace(app, domain=today.domain, http_port=today.http_port, https_port=today.https_port, tls=today.tls)
+        app = replace(app, metrics_dir=today.metrics_dir, request_metrics=today.request_metrics)
     except ValueError:
         problem = f"the configuration of release {target.id} is past its retention"
         return (Finding(host.name, problem, f"Deploy its tag instead: {', '.join(choosing.tags(target))}"),)

@@ -97,6 +97,8 @@ def _items(environment: Environment, target: Target) -> tuple[Item, ...]:
         unit=render.boot_unit(app),
         backup_units=render.backup_units(app),
         rotation_units=render.rotation_units(app),
+        requests=render.host_program("requests"),
+        requests_units=render.requests_units(app),
         watchdog=watchdog[0] if watchdog else None,
         watchdog_version=watchdog[1] if watchdog else "",
         granted=read_access(environment.access_folder),

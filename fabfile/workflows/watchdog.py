@@ -58,7 +58,15 @@ def _interval(environment: Environment) -> str:
 def _files(environment: Environment, target: Target, program: bytes) -> watchdog.Files:
     app = target.application
     settings = keeping.Settings(
-        app.name, target.name, environment.name, app.watch, environment.rollout, app.thresholds, app.channels
+        app.name,
+        target.name,
+        environment.name,
+        app.watch,
+        environment.rollout,
+        app.thresholds,
+        app.channels,
+        app.metrics_dir,
+        app.request_metrics,
     )
     return watchdog.Files(program, keeping.dump(settings), render.watchdog_unit(app))
 

@@ -39,11 +39,19 @@ over='    location = /_rolling/over { internal; add_header Retry-After 120 alway
 over=$over' return 503; }'
 to_page='    error_page 503 /_rolling/maintenance; recursive_error_pages on;'
 
+# What is counted of the requests: the log in a directory of root's, and the figures of Nginx itself, on loopback alone.
+ident=$(printf %s "$app" | tr - _)
+form='log_format '$ident'_requests $proxy_host/$status/$'$ident'_seconds;'
+timed='map $upstream_http_content_type $'$ident'_seconds { default $request_time; ~*^text/event-stream -; }'
+counted='map $proxy_host $'$ident'_counted { default 0; ~^'$ident'_[a-z0-9-]+_(blue|green)$ 1; }'
+log='access_log /var/log/'$app'-requests/requests.log '$ident'_requests buffer=64k flush=1s if=$'$ident'_counted;'
+figures='    location = /_rolling/nginx { stub_status; allow 127.0.0.1; deny all; }'
+
 # A line that begins like a comment may lie inside a quoted string: it is left out only where it could end none.
 check_text() {
   if [ "$(wc -c <"$1")" -gt 262144 ]; then say "the site text is larger than 256 KiB"; exit 3; fi
   if [ -z "$(hash_of "$1")" ] || [ -z "$(port_of "$1")" ]; then say "the site text lacks its two header lines"; exit 3; fi
-  bad=$(grep -vxF -e "$page" -e "$over" -e "$to_page" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' |
+  bad=$(grep -vxF -e "$page" -e "$over" -e "$to_page" -e "$form" -e "$timed" -e "$counted" -e "$log" -e "$figures" "$1" | sed 's/^[[:space:]]*#[^;{}"'"'"'\\]*$//' | tr ';{}' '\n' |
     awk -v allowed="$(printf %s "$allowed" | tr '\n' ' ')" -v rules="$here/rules" '
     BEGIN {
       count = split(allowed, names); for (i = 1; i <= count; i++) known[names[i]] = 1

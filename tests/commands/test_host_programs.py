@@ -246,6 +246,85 @@ def test_site_any_other_words_are_refused(words: tuple[str, ...], site: Site) ->
     assert site.run(*words).returncode == 2
 
 
+COUNTED = [
+    row
+    for row in render.nginx_site(replace(application(), request_metrics=True)).splitlines()
+    if row not in render.nginx_site(application()).splitlines()
+    and row
+    and not row.startswith("#")
+    and "return 200" not in row
+]
+
+
+def test_site_that_counts_requests_passes_its_check(site: Site) -> None:
+    done = site.install(render.nginx_site(replace(application(), request_metrics=True)))
+
+    assert (len(COUNTED), done.returncode, done.stdout) == (5, 0, "the site is live\n")
+
+
+@pytest.mark.parametrize("row", COUNTED)
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("shop", "another"),
+        ("/var/log/", "/etc/"),
+        ("127.0.0.1", "all"),
+        ("flush=1s", "flush=1s gzip"),
+        (";", "; root /;"),
+        ("log_format", "error_log"),
+    ],
+)
+def test_site_that_counts_requests_elsewhere_or_otherwise_is_refused(
+    row: str, own: str, other: str, site: Site, programs: Programs
+) -> None:
+    changed = row.replace(own, other)
+
+    done = site.install(site_text(NEW, changed))
+
+    assert (done.returncode, programs.calls("nginx") == []) == ((0, False) if changed == row else (3, True)), changed
+
+
+class RequestLog:
+    """The program that rotates the request log, beside an Nginx that opens a new one."""
+
+    def __init__(self, directory: Path, programs: Programs) -> None:
+        here = directory / "lib" / "shop"
+        here.mkdir(parents=True)
+        self.log = directory / "log" / "shop-requests" / "requests.log"
+        self.log.parent.mkdir(parents=True)
+        text = render.host_program("requests").replace("/var/log/", f"{directory}/log/")
+        text = text.replace("longest=16777216", "longest=10")
+        self.program = here / "requests"
+        self.program.write_text(text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}"), "utf-8")
+        programs.add("nginx", f'case "$*" in "-s reopen") : >>{self.log} ;; esac')
+
+    def run(self) -> int:
+        return subprocess.run(["sh", self.program], timeout=60, check=False).returncode
+
+    def left(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in self.log.parent.iterdir()}
+
+
+def test_request_log_that_is_short_or_not_there_stays(tmp_path: Path, programs: Programs) -> None:
+    log = RequestLog(tmp_path, programs)
+    assert (log.run(), log.left()) == (0, {})
+    log.log.write_text("short")
+
+    assert (log.run(), log.left(), programs.calls("nginx")) == (0, {"requests.log": "short"}, [])
+
+
+def test_request_log_that_is_long_is_renamed_and_four_are_kept(tmp_path: Path, programs: Programs) -> None:
+    log = RequestLog(tmp_path, programs)
+    for number in range(6):
+        log.log.write_text(f"{number} is long enough")
+        assert log.run() == 0
+
+    assert {name: text[:1] for name, text in log.left().items()} == {
+        "requests.log": "",
+        **{f"requests.log.{number}": str(6 - number) for number in range(1, 5)},
+    }
+
+
 @pytest.mark.parametrize("tls", [None, Tls("/srv/cert.pem", "/srv/key.pem", "/srv/chain.pem", acme=True)])
 def test_site_what_is_rendered_passes_its_check(site: Site, tls: Tls | None) -> None:
     app = replace(application(), tls=tls)

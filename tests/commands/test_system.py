@@ -119,7 +119,29 @@ def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Progr
     done = sh(f'{text}\nprintf "%s\\n" "$ports"', path=programs.path)
 
     assert done.stdout.split() == ["22", "80", "2022", "2200", "2222", "10022"]
-    assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, wall, 10022))
+    assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, Preparation(wall), 10022))
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [
+        ("192.0.2.9", "add rule inet rolling input ip saddr 192.0.2.9 tcp dport 9100 accept"),
+        ("2001:db8::9", "add rule inet rolling input ip6 saddr 2001:db8::9 tcp dport 9100 accept"),
+    ],
+)
+def test_firewall_opens_the_port_of_metrics_to_the_monitoring_host_alone(address: str, rule: str) -> None:
+    wanted = Preparation(Firewall.NFTABLES, node_exporter=True, monitoring_host=address)
+    (item,) = firewall.items(APP, wanted, 22)
+    _, ufw = firewall.items(APP, replace(wanted, firewall=Firewall.UFW), 22)
+    (without,) = firewall.items(APP, replace(wanted, node_exporter=False), 22)
+    assert item.apply is not None
+    assert ufw.apply is not None
+    assert without.apply is not None
+
+    assert f"\n{rule}" in item.apply.text
+    assert f"ufw allow from {address} to any port 9100 proto tcp" in ufw.apply.text
+    assert item.title.endswith(f", and 9100 for {address}")
+    assert "9100" not in without.apply.text + without.check + without.title
 
 
 def test_certificate_of_plain_http_is_nobodys_business() -> None:

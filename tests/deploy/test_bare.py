@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
@@ -24,6 +25,8 @@ EVERYTHING = {
     "security_updates": "true",
     "rotate_logs_days": "14",
     "watchdog": "true",
+    "node_exporter": "true",
+    "monitoring_host": "192.0.2.9",
 }
 
 
@@ -114,6 +117,8 @@ def test_bare_host_with_every_setting_is_closed_but_for_ssh_and_the_site(bare: S
     host.sh(listener)
     wait_until(lambda: "9999" in host.sh("ss -Hltn").stdout, "a listener on every address")
     assert (reaches(address, 9999), reaches(address, 22), reaches(address, 443)) == (False, True, True)
+    assert not reaches(address, 9100)
+    assert 'rolling_look_ok{app="memoryark"' in host.sh("curl -s 127.0.0.1:9100/metrics").stdout
     host.reboot()
     wait_until(lambda: bare.run("status")[0] == 0, "the application after a reboot", 90)
     host.sh(listener)
@@ -197,7 +202,7 @@ def test_bare_host_teardown_asks_by_name_and_leaves_the_data(bare: Site, host: H
 def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare: Site, host: Host) -> None:
     bare.lab.reset_host(host.name)
     bare.edit_env(PROTOCOL="http")
-    change(bare, firewall="ufw", watchdog=True)
+    change(bare, firewall="ufw", watchdog=True, node_exporter=True, monitoring_host="192.0.2.9")
     bare.edit_environment(setup_user="admin")
     host.sh("""
         useradd --create-home --shell /bin/sh admin && usermod -p '*' admin
@@ -227,7 +232,11 @@ def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare:
     assert [reaches(host.address, port) for port in (22, 80, 9999)] == [True, True, False]
     host.reboot()
     wait_until(lambda: bare.run("status")[0] == 0, "the application after a reboot", 90)
-    assert "Status: active" in host.sh("ufw status").stdout
+    said = host.sh("ufw status").stdout
+    assert ("Status: active" in said, re.search(r"^9100/tcp +ALLOW +192\.0\.2\.9", said, re.MULTILINE) is not None) == (
+        True,
+        True,
+    ), said
 
 
 def reaches(address: str, port: int) -> bool:

@@ -60,7 +60,15 @@ def _settings(environment: Environment) -> str:
     app = target.application
     return keeping.dump(
         keeping.Settings(
-            app.name, target.name, environment.name, app.watch, environment.rollout, app.thresholds, app.channels
+            app.name,
+            target.name,
+            environment.name,
+            app.watch,
+            environment.rollout,
+            app.thresholds,
+            app.channels,
+            app.metrics_dir,
+            app.request_metrics,
         )
     )
 
@@ -103,6 +111,9 @@ class Outcome:
                 return wanted == [row for row in self.units[2].split("\n") if row.startswith("OnCalendar=")]
             case "watchdog":
                 return value in _values(json.loads(self.file("watchdog/settings.json"))) and self._channels_are_whole()
+            case "watchdog metrics":
+                directory = "" if value.casefold() == "none" else value.rstrip("/")
+                return bool(json.loads(self.file("watchdog/settings.json"))["metrics_dir"] == directory)
             case "mail":
                 return self._mail_is_whole()
         return place in {"list", "nowhere"}

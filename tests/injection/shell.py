@@ -23,7 +23,7 @@ _PROGRAMS = """
     podman nginx curl skopeo sqlite3 systemctl loginctl sudo rsync tar pg_dump pg_restore psql openssl flock setsid
     pkill pgrep ss df du find rm chown cp ln rmdir runuser visudo sshd journalctl nice useradd usermod groupadd
     userdel install touch getent xargs systemd_run apt_get dpkg dpkg_query ufw nft sysctl certbot logrotate ssh_keygen
-    nproc id uname mktemp sync tee crontab timedatectl hostname
+    setfacl nproc id uname mktemp sync tee crontab timedatectl hostname
 """
 _FOLDERS = """
     home run var/lib usr/local/lib etc/systemd/user etc/systemd/system etc/nginx/conf.d etc/sudoers.d

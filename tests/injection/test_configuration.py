@@ -64,6 +64,8 @@ def _allowed(app: str) -> set[str]:
     helper = (Path(__file__).parents[2] / "templates/host/site.sh").read_text()
     (listed,) = re.findall(r"^allowed='([^']*)'", helper, re.MULTILINE)
     inside = {"error_page", "recursive_error_pages", "internal", "root", "disable_symlinks", "try_files", "", app}
+    inside |= {"log_format", "stub_status", "allow", "deny", "~*^text/event-stream"}
+    inside |= {f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)$"}
     return {*listed.split(), *inside}
 
 

@@ -40,6 +40,14 @@ def test_findings_fit_host_has_none() -> None:
     assert problems(state()) == []
 
 
+def test_findings_host_without_a_request_log_is_told_where_one_is_wanted() -> None:
+    counted = replace(APP, request_metrics=True)
+    problem = "the host is not prepared for the request log"
+
+    assert [one.problem for one in preflight.findings(state(), counted)] == [problem]
+    assert preflight.findings(state(request_log="yes"), counted) == ()
+
+
 @pytest.mark.parametrize(
     ("facts", "problem"),
     [

@@ -1,0 +1,290 @@
+"""What a look leaves for Prometheus: every series of the contract, whole, and never at the watchdog's cost."""
+
+from __future__ import annotations
+
+import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabfile.model import Channels, Check, Color, HealthReport, Hook, Kind, Lock, Outcome, Release, Rollout
+from fabfile.model.watch import Act, Memory, Pulse, WatchRules
+from fabfile.watchdog import metering
+from fabfile.watchdog.keeping import Settings
+from fabfile.watchdog.measures import named, restarted
+from fabfile.watchdog.metering import Metering, ask_nginx, leave, newest_backup
+from tests.commands.sample import application, backend
+from tests.notify.receiver import closed_port
+from tests.watchdog.prometheus import Metrics, promtool, read
+from tests.watchdog.test_seeing import NAMES, NOW, STATE, report
+
+APP = replace(application(), request_metrics=True)
+MADE = Release("r2", "2026-11-24T10:00:00+00:00", "deploy", Outcome.GOOD, (), seconds=41.5)
+LOCK = Lock("run", "ann", "laptop", 41, 'deploy "v2"\nnow\\', NOW - 60, NOW + 60)
+STATUS = (
+    "HTTP/1.1 200 OK\r\n\r\nActive connections: 3 \nserver accepts handled requests\n 16 15 70 \n"
+    "Reading: 0 Writing: 1 Waiting: 2 \n"
+)
+SECRET = "https://hooks.example.org/services/T1/B2/q7Zk1m9pX2vB8nW4"
+
+
+class Host:
+    """A home, a directory of metrics and a request log; the text of the last look is read by `metrics`."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home, self.place, self.log = root / "home", root / "metrics", root / "requests.log"
+        (self.home / "watchdog").mkdir(parents=True)
+        self.place.mkdir()
+        self.log.touch()
+        monkeypatch.setattr(metering, "request_log", lambda _: str(self.log))
+        monkeypatch.setattr(metering, "ask_nginx", lambda _: (True, metering._figures(STATUS)))
+        channels = Channels(slack=Hook(SECRET))
+        self.settings = Settings(
+            "shop", "web1", "production", WatchRules(), Rollout(), channels=channels, metrics_dir=str(self.place),
+            request_metrics=True,
+        )  # fmt: skip
+        self.metering = self.started()
+
+    def started(self) -> Metering:
+        """The metering of a watchdog that was just started."""
+        return Metering(self.home, self.settings, lambda: float(NOW))
+
+    @property
+    def file(self) -> Path:
+        return self.place / "rolling-shop.prom"
+
+    def look(self, found: HealthReport | None = None, memory: Memory | None = None, **changes: object) -> Metrics:
+        """One look, and what it left."""
+        self.metering.looked(
+            replace(APP, **changes),  # type: ignore[arg-type]
+            found or report(),
+            (replace(MADE, id="r1"), MADE, replace(MADE, action="recovery", outcome=Outcome.UNDONE)),
+            memory or Memory(),
+        )
+        return self.metrics()
+
+    def metrics(self) -> Metrics:
+        text = self.file.read_text()
+        assert promtool(text) == ""
+        return read(text)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def test_metering_every_check_has_a_series_of_its_own(host: Host) -> None:
+    found = host.look(report("disk /", "backend nginx", unanswered=("backend http",)))
+
+    labels = {(one["check"], one["subject"]) for one in found.labels("rolling_check_ok")}
+    assert labels == {
+        *((check, service) for check in ("container", "http", "nginx") for service in ("backend", "frontend")),
+        *(("chain", ""), ("site", ""), ("disk", "/"), ("memory", ""), ("database", "")),
+        *(("certificate", ""), ("backup", ""), ("clock", "")),
+    }
+    assert len(labels) == len(NAMES)
+    assert found.value("rolling_check_ok", check="nginx", subject="backend") == 0
+    assert found.value("rolling_check_ok", check="http", subject="frontend") == 1
+    timed = {(one["check"], one["subject"]) for one in found.labels("rolling_check_seconds")}
+    assert ("http", "backend") not in timed
+    assert {("chain", ""), ("site", ""), ("nginx", "backend")} <= timed
+
+
+def test_named_of_a_service_with_a_hyphen() -> None:
+    assert named(Check(Kind.HTTP, "my-api http", True, "", "my-api")) == ("http", "my-api")
+
+
+def test_metering_host_lock_page_certificate_and_release(host: Host) -> None:
+    state = replace(STATE, lock=LOCK, facts=(("maintenance", "hand"),), active=(("backend", Color.GREEN),))
+    green = replace(STATE.containers[0], color=Color.GREEN, release="r3")
+    state = replace(state, containers=(*STATE.containers, green))
+
+    found = host.look(replace(report(state=state), certificate_ends=NOW + 5))
+
+    assert found.value("rolling_certificate_expiry_timestamp_seconds") == NOW + 5
+    assert found.value("rolling_lock_held", app="shop", environment="production") == 1
+    assert found.value("rolling_lock_since_timestamp_seconds") == NOW - 60
+    assert found.value("rolling_lock_info", who="ann", reason='deploy "v2" now\\') == 1
+    assert found.value("rolling_maintenance") == 1
+    assert found.value("rolling_release_info", service="backend", color="green", release="r3", version="v2") == 1
+    assert found.value("rolling_release_info", service="frontend", color="blue", digest="sha256:aa") == 1
+
+
+def test_metering_lock_that_is_free_or_past_its_lease_is_not_held(host: Host) -> None:
+    for lock in (None, replace(LOCK, expires_at=NOW)):
+        found = host.look(report(state=replace(STATE, lock=lock)))
+        assert found.value("rolling_lock_held") == 0
+        assert found.names().isdisjoint({"rolling_lock_info", "rolling_lock_since_timestamp_seconds"})
+
+
+def test_metering_watchdog_deploy_and_nginx(host: Host) -> None:
+    found = host.look(memory=Memory((Pulse("backend", bad=2),), given_up=True))
+
+    assert found.value("rolling_watchdog_heartbeat_timestamp_seconds") == NOW
+    assert found.value("rolling_watchdog_interval_seconds") == 30
+    assert (found.value("rolling_watchdog_given_up"), found.value("rolling_look_ok")) == (1, 1)
+    assert found.value("rolling_service_failures", service="backend") == 2
+    assert found.value("rolling_deploy_last_timestamp_seconds") == 1_795_514_400
+    assert found.value("rolling_deploy_last_success") == 1
+    assert found.value("rolling_deploy_last_duration_seconds", action="deploy") == 41.5
+    assert found.value("rolling_nginx_up") == 1
+    assert found.value("rolling_nginx_connections", state="waiting") == 2
+    assert (found.value("rolling_nginx_accepted_total"), found.value("rolling_nginx_requests_total")) == (16, 70)
+
+
+def test_metering_counts_requests_as_a_cumulative_histogram(host: Host) -> None:
+    host.look()
+    host.log.write_text("shop_backend_blue/200/0.003\n" * 3 + "shop_backend_blue/500/0.300\n")
+
+    found = host.look()
+
+    blue = {"service": "backend", "color": "blue"}
+    assert found.value("rolling_http_requests_total", **blue, code="2xx") == 3
+    assert found.value("rolling_http_requests_total", **blue, code="5xx") == 1
+    name = "rolling_http_request_duration_seconds"
+    buckets = [found.value(f"{name}_bucket", **blue, le=le) for le in ("0.005", "0.25", "0.5", "10", "+Inf")]
+    assert buckets == [3, 3, 4, 4, 4]
+    assert found.value(f"{name}_count", **blue) == 4
+    assert found.value(f"{name}_sum", **blue) == pytest.approx(0.309)
+    assert found.kinds[name] == "histogram"
+
+
+def test_metering_counters_go_on_after_a_restart_of_the_watchdog(host: Host) -> None:
+    host.look()
+    host.log.write_text("shop_backend_blue/200/0.003\n")
+    host.metering.recovered(Act.ROLL_BACK, failed=True)
+    host.metering.recovered(Act.RESTART, failed=False)
+    crashed = replace(STATE, containers=(replace(STATE.containers[0], restarts=2), STATE.containers[1]))
+    host.look(report(state=crashed))
+
+    host.metering = host.started()
+    found = host.look(report(state=crashed))
+
+    assert found.value("rolling_http_requests_total", service="backend", color="blue", code="2xx") == 1
+    assert found.value("rolling_recoveries_total", act="roll_back") == 1
+    assert found.value("rolling_recoveries_failed_total", act="roll_back") == 1
+    assert found.value("rolling_recoveries_failed_total", act="restart") == 0
+    assert found.value("rolling_recoveries_total", act="redeploy") == 0
+    assert found.value("rolling_service_restarts_total", service="backend") == 2
+
+
+def test_restarted_counts_only_what_came_since() -> None:
+    one = STATE.containers[0]
+    with_restarts = [replace(STATE, containers=(replace(one, restarts=count),)) for count in (5, 7, 1)]
+    key = f"{one.name} {one.release}"
+
+    assert restarted({}, {}, with_restarts[0]) == {"backend": 0}
+    assert restarted({"backend": 3}, {key: 5}, with_restarts[1]) == {"backend": 5}
+    assert restarted({"backend": 3}, {"another": 5}, with_restarts[2]) == {"backend": 4}
+    assert restarted({"backend": 3}, {key: 5}, with_restarts[2]) == {"backend": 4}
+
+
+def test_metering_host_that_cannot_be_looked_at_still_has_a_heartbeat(host: Host) -> None:
+    host.metering.looked(APP, None, (MADE,), Memory())
+    found = host.metrics()
+    assert (found.value("rolling_look_ok"), found.value("rolling_watchdog_heartbeat_timestamp_seconds")) == (0, NOW)
+    assert "rolling_check_ok" not in found.names()
+
+    host.metering.looked(None, None, (), Memory())
+    assert host.metrics().value("rolling_look_ok") == 0
+
+
+def test_metering_without_the_request_log_has_nothing_of_it(host: Host) -> None:
+    host.settings = replace(host.settings, request_metrics=False)
+    host.metering = host.started()
+
+    found = host.look()
+
+    assert not any("nginx_" in name or "http_request" in name for name in found.names())
+
+
+def test_metering_text_is_open_to_all_and_holds_no_secret(host: Host) -> None:
+    before = os.umask(0o077)
+    try:
+        host.look(report(state=replace(STATE, lock=replace(LOCK, reason=f"try {SECRET} again"))))
+    finally:
+        os.umask(before)
+
+    assert host.file.stat().st_mode & 0o777 == 0o644
+    assert "q7Zk1m9pX2vB8nW4" not in host.file.read_text()
+    assert [path.name for path in host.place.iterdir()] == ["rolling-shop.prom"]
+
+
+@pytest.mark.parametrize("place", ["", "/nonexistent/metrics"])
+def test_metering_writes_nothing_where_there_is_no_place(place: str, host: Host) -> None:
+    host.settings = replace(host.settings, metrics_dir=place)
+
+    host.started().looked(APP, report(), (MADE,), Memory())
+
+    assert list(host.place.iterdir()) == []
+
+
+def test_metering_what_fails_is_counted_and_stops_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.look()
+    host.log.unlink()
+    host.log.mkdir()
+    host.look()
+    monkeypatch.setattr(metering, "leave", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    host.look()
+    monkeypatch.undo()
+    monkeypatch.setattr(metering, "request_log", lambda _: str(host.log))
+    monkeypatch.setattr(metering, "ask_nginx", lambda _: (False, None))
+
+    found = host.look()
+
+    assert found.value("rolling_metrics_errors_total") == 4
+    assert found.value("rolling_nginx_up") == 0
+
+
+def test_leave_follows_no_link_that_another_put_there(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "a.new").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.prom").symlink_to(tmp_path / "precious")
+
+    leave(tmp_path / "a.prom", "text\n")
+
+    assert ((tmp_path / "precious").read_text(), (tmp_path / "a.prom").read_text()) == ("mine", "text\n")
+
+
+def test_newest_backup_is_the_newest_that_is_whole_and_not_damaged(tmp_path: Path) -> None:
+    app = replace(APP, database_backups=str(tmp_path))
+    assert newest_backup(app) is None
+    for day, verdict in ((1, ""), (2, "good 5"), (3, "damaged 6 rows"), (4, None)):
+        place = tmp_path / f"shop-2026112{day}T000000Z-abcdef"
+        place.mkdir()
+        if verdict is not None:
+            (place / "manifest.json").write_text("{}")
+            (place / "verified").write_text(verdict)
+            os.utime(place / "manifest.json", (day, day))
+    (tmp_path / "shop-two-20261129T000000Z-abcdef").mkdir()
+
+    assert newest_backup(app) == 2
+
+
+@contextmanager
+def answering(text: str) -> Iterator[int]:
+    """A server on loopback that says this to whoever asks; its port."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(text.encode())
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_ask_nginx_reads_its_figures_and_forgives_a_site_without_them() -> None:
+    for text, expected in ((STATUS, True), ("HTTP/1.1 200 OK\r\n\r\n<html>", False)):
+        with answering(text) as port:
+            answered, figures = ask_nginx(application(backend(stable_port=port), full_chain=None))
+            assert (answered, figures is not None) == (True, expected)
+    assert ask_nginx(application(backend(stable_port=closed_port()), full_chain=None)) == (False, None)
