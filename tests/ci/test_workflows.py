@@ -108,6 +108,7 @@ def test_shell_texts_give_shellcheck_nothing_to_say(text: str, tmp_path: Path) -
     path = tmp_path / "run.sh"
     path.write_text(f'#!/usr/bin/env bash\nset -e\n: "${{TASK=}} ${{ENVIRONMENT=}}"\n{text}\n')
 
-    done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True, timeout=60, check=False)
+    program = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([program, path], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stdout
