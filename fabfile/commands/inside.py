@@ -1,7 +1,8 @@
 """A command or a shell inside a service's active container. It runs nothing.
 
 Podman leaves a command running in the container when its own `podman exec` is ended. So each one carries a mark in its
-environment, by which it is found and ended when the workstation lets go. Source: measured with Podman 4.3 and 5.4.
+environment, by which it is found and ended when the workstation lets go; one that Podman has not begun yet is waited
+for. Source: measured with Podman 4.3 and 5.4.
 """
 
 from __future__ import annotations
@@ -55,12 +56,18 @@ def _active(app: Application, service: str) -> str:
 if [ -e {quote(flag(app, service))} ]; then color=green; else color=blue; fi
 name={quote(f"{app.name}-{service}")}-$color
 mark=$$-$(date +%s%N)
+command=
 if [ "$(podman container inspect --format '{{{{.State.Running}}}}' "$name" 2>/dev/null)" != true ]; then
   echo "$name, the active container, does not run. Next: inv status" >&2
   exit {NO_CONTAINER_STATUS}
 fi
 marked() {{ grep -lsF "{_MARK}=$mark" /proc/[0-9]*/environ | cut -d / -f 3; }}
 end_marked() {{
+  waited=0
+  while [ -n "$command" ] && kill -0 "$command" 2>/dev/null && [ -z "$(marked)" ] && [ "$waited" -lt 300 ]; do
+    waited=$((waited + 1))
+    sleep 0.1
+  done
   marked | xargs -r kill -TERM || :
   waited=0
   while [ -n "$(marked)" ] && [ "$waited" -lt 50 ]; do

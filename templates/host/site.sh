@@ -41,8 +41,11 @@ to_page='    error_page 503 /_rolling/maintenance; recursive_error_pages on;'
 
 # What is counted of the requests: the log in a directory of root's, and the figures of Nginx itself, on loopback alone.
 ident=$(printf %s "$app" | tr - _)
+# shellcheck disable=SC2016  # the variables are Nginx'
 form='log_format '$ident'_requests $proxy_host/$status/$'$ident'_seconds;'
+# shellcheck disable=SC2016
 timed='map $upstream_http_content_type $'$ident'_seconds { default $request_time; ~*^text/event-stream -; }'
+# shellcheck disable=SC2016
 counted='map $proxy_host $'$ident'_counted { default 0; ~^'$ident'_[a-z0-9-]+_(blue|green)$ 1; }'
 log='access_log /var/log/'$app'-requests/requests.log '$ident'_requests buffer=64k flush=1s if=$'$ident'_counted;'
 figures='    location = /_rolling/nginx { stub_status; allow 127.0.0.1; deny all; }'
