@@ -18,7 +18,7 @@ from fabfile.model.starting import Starting
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parent.parent
 TEMPLATES = _HERE.parent / "templates"
 
 
