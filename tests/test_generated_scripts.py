@@ -26,6 +26,7 @@ from fabfile.commands import (
     logs,
     maintenance,
     manifest,
+    monitoring,
     podman,
     record,
     registry,
@@ -50,6 +51,7 @@ from fabfile.model import (
     Color,
     Container,
     DatabaseServer,
+    Environment,
     Firewall,
     HostState,
     Lock,
@@ -65,6 +67,7 @@ from fabfile.plans import closing, opening, restore, retention
 from fabfile.plans.deploy import plan_deploy
 from fabfile.plans.step import Step
 from fabfile.plans.wanted import Wanted
+from fabfile.render import observe
 from tests.commands.sample import application, backend, frontend, image
 from tests.keys import key as public_key
 
@@ -258,6 +261,15 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
     yield from ((f"teardown-{name}", text) for name, text in of_items(teardown.items(app, "deploy", data=True)))
 
 
+def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:
+    """What has a monitoring host watch an environment, and forget it."""
+    name = observe.name_of(environment)
+    items = monitoring.items(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
+    yield "check", as_root(check(items), user="root")
+    yield from of_items(items)
+    yield from ((f"gone-{title}", text) for title, text in of_items(monitoring.gone(name)))
+
+
 def of_items(items: tuple[Item, ...]) -> Iterator[tuple[str, Script]]:
     for item in items:
         if item.apply is not None:
@@ -283,7 +295,9 @@ def generated() -> Iterator[tuple[str, str]]:
         every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
-    for name in ("site", "boot", "requests"):
+        for name, script in of_monitoring(Environment("production", (Target("web1", "192.0.2.1", "deploy", app),))):
+            yield f"{kind}-monitoring-{name}", script.text
+    for name in ("site", "boot", "requests", "observe"):
         yield f"installed-{name}", render.host_program(name)
 
 

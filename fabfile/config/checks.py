@@ -9,7 +9,7 @@ from fabfile.config.findings import Findings, conceals, nearest
 from fabfile.config.inventory import EnvironmentEntry, Inventory
 from fabfile.config.resolution import Values
 from fabfile.config.services import Services
-from fabfile.model import Certificate
+from fabfile.model import MONITORING_HOST, Certificate
 
 #: One application stands under one name in one environment: hosts cannot differ in these.
 FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
@@ -40,6 +40,9 @@ def check_inventory(inventory: Inventory, file: str, whole: bool, findings: Find
             findings.add(file, place, found="no host", expected="at least one host")
         _check_addresses(entry, place, file, findings)
         _check_words(entry, place, file, findings)
+        if entry.monitoring.address and MONITORING_HOST in entry.hosts:
+            found = "a host of this name beside the monitoring host"
+            findings.add(file, f"{place}.{MONITORING_HOST}", found=found, expected="another name")
 
 
 def _check_addresses(entry: EnvironmentEntry, place: str, file: str, findings: Findings) -> None:

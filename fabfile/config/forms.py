@@ -154,6 +154,11 @@ def _ip_address(text: str) -> str | None:
         return None
 
 
+def is_ip_address(text: str) -> bool:
+    """Whether it is an address rather than a name."""
+    return _ip_address(text) is not None
+
+
 def _file(text: str) -> str | None:
     return None if text.endswith("/") else _below_root(text)
 

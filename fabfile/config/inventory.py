@@ -17,6 +17,7 @@ _Jump = Annotated[str, BeforeValidator(forms.JUMP)]
 _LocalFile = Annotated[str, BeforeValidator(forms.LOCAL_FILE)]
 _Seconds = Annotated[float, BeforeValidator(forms.duration(0, 86_400))]
 _Lease = Annotated[float, BeforeValidator(forms.duration(30, 3600))]
+_Long = Annotated[float, BeforeValidator(forms.duration(60, 2_592_000))]
 _Timeout = Annotated[float, BeforeValidator(forms.duration(1, 300))]
 
 
@@ -106,6 +107,37 @@ class Setup(Strict):
     )
 
 
+class Monitoring(Strict):
+    """The host that watches an environment from outside (`inv observe.install`), and when it pages."""
+
+    address: Annotated[str, BeforeValidator(forms.ADDRESS)] = Field(
+        default=model.Monitoring.address, description="IP address, host name or alias of ssh_config; install needs it."
+    )
+    user: _User = Field(default=model.Monitoring.user, description="Login name: root, or may use sudo.")
+    port: _Port = Field(default=model.Monitoring.port, description="SSH port.")
+    jump: _Jump = Field(default=model.Monitoring.jump, description="Jump host in front of it: [user@]host[:port].")
+    latency_seconds: Annotated[float, BeforeValidator(forms.duration(0.001, 600))] = Field(
+        default=model.Monitoring.latency_seconds,
+        description="A service of which one answer in twenty takes longer is too slow.",
+    )
+    error_percent: Annotated[float, BeforeValidator(forms.number(0.01, 100))] = Field(
+        default=model.Monitoring.error_percent, description="Share of answers of a service that may be 5xx."
+    )
+    lock_seconds: _Long = Field(
+        default=model.Monitoring.lock_seconds, description="How long a host's lock may be held."
+    )
+    mixed_seconds: _Long = Field(
+        default=model.Monitoring.mixed_seconds, description="How long hosts may serve different releases."
+    )
+    maintenance_seconds: _Long = Field(
+        default=model.Monitoring.maintenance_seconds, description="How long the maintenance page may be up."
+    )
+    runbook: Annotated[str, BeforeValidator(forms.WEB_URL)] = Field(
+        default=model.Monitoring.runbook,
+        description="URL under which your team reads docs/operations.md; alerts link to their sections there.",
+    )
+
+
 class Host(Strict):
     """One host of an environment."""
 
@@ -117,6 +149,9 @@ class Host(Strict):
     roles: tuple[_Word, ...] = Field(default=(), description="What the host is for; `--hosts` accepts a role.")
     groups: tuple[_Word, ...] = Field(default=(), description="Which hosts go together; `--hosts` accepts a group.")
     jump: _Jump = Field(default="", description="Jump host, or `none`. Default: the jump host of the environment.")
+    metrics_address: Annotated[str, BeforeValidator(forms.SERVER)] = Field(
+        default="", description="Where the monitoring host reaches it. Default: `address`."
+    )
     env: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
         default={}, description="Keys of the env file with another value on this host."
     )
@@ -148,6 +183,7 @@ class EnvironmentEntry(Strict):
     jump: _Jump = Field(default="", description="Jump host in front of the hosts: [user@]host[:port].")
     rollout: Rollout = Field(default=Rollout(), description="How a run treats the hosts.")
     setup: Setup = Field(default=Setup(), description="What setup makes of the hosts.")
+    monitoring: Monitoring = Field(default=Monitoring(), description="What watches the hosts from outside.")
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
         default={}, description="The hosts, by name."
     )

@@ -103,6 +103,7 @@ def load_located(
         targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
         rollout=rollout,
         preparation=_preparation(found),
+        monitoring=model.Monitoring(**found.entry.monitoring.model_dump()),
         pipeline=pipeline(services, found.beside),
         known_hosts=_known_hosts(found),
         trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
@@ -235,7 +236,11 @@ def _with_acme(application: model.Application) -> model.Application:
 
 
 def _preparation(found: Located) -> model.Preparation:
+    """What setup makes; node-exporter's port is open to the monitoring host unless another address is named."""
     declared: dict[str, Any] = found.entry.setup.model_dump()
+    address = found.entry.monitoring.address
+    if not declared["monitoring_host"] and forms.is_ip_address(address):
+        declared["monitoring_host"] = address
     return model.Preparation(**declared | {"sysctl": tuple(sorted(declared["sysctl"].items()))})
 
 
@@ -253,4 +258,5 @@ def _target(entry: EnvironmentEntry, name: str, application: model.Application, 
         groups=host.groups,
         jump="" if jump == "none" else jump,
         identity_file=identity,
+        metrics_address=host.metrics_address or host.address or name,
     )

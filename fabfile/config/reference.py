@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from fabfile.config import forms
 from fabfile.config.building import Build, Building, Suite
 from fabfile.config.findings import Findings
-from fabfile.config.inventory import EnvironmentEntry, Host, Rollout, Setup
+from fabfile.config.inventory import EnvironmentEntry, Host, Monitoring, Rollout, Setup
 from fabfile.config.resolution import LONGEST_GATE_SECONDS
 from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
 from fabfile.config.settings import Settings
@@ -95,7 +95,11 @@ def text(root: Path) -> str:
     """The whole page. Raises ValueError when the shipped services cannot be read."""
     parts = [_INTRODUCTION, _ENV_FILE, _table(Settings), _SERVICE_KEYS, _service_keys(root), _INVENTORY]
     parts += _sections(
-        ("environments.NAME", EnvironmentEntry), ("rollout", Rollout), ("setup", Setup), ("hosts.NAME", Host)
+        ("environments.NAME", EnvironmentEntry),
+        ("rollout", Rollout),
+        ("setup", Setup),
+        ("monitoring", Monitoring),
+        ("hosts.NAME", Host),
     )
     parts += [_SERVICES, _table(Services)]
     parts += _sections(("services[]", Service), ("gate", Gate), ("drain", Drain), ("routes[]", Route))

@@ -4,6 +4,7 @@ from fabfile.model.access import Access, Holder, Standing
 from fabfile.model.backup import Backup, BackupFile, BackupKind, Verdict
 from fabfile.model.channels import Channels, Hook, Mail, Security
 from fabfile.model.health import Check, HealthReport, Kind
+from fabfile.model.monitoring import MONITORING_HOST, Monitoring
 from fabfile.model.notice import Notice, Occasion, Passage, Severity
 from fabfile.model.observed import (
     Container,
@@ -50,6 +51,7 @@ from fabfile.model.wanted import (
 )
 
 __all__ = [
+    "MONITORING_HOST",
     "PORT_OFFSET",
     "Access",
     "Application",
@@ -83,6 +85,7 @@ __all__ = [
     "Lock",
     "Login",
     "Mail",
+    "Monitoring",
     "Mount",
     "Notice",
     "Occasion",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fabfile.model.channels import Channels
+from fabfile.model.monitoring import Monitoring
 from fabfile.model.pipeline import Pipeline
 from fabfile.model.preparation import Preparation
 from fabfile.model.watch import WatchRules
@@ -279,7 +280,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Target:
-    """One host of the inventory and the application as it is to run there."""
+    """One host of the inventory and the application as it is to run there; `metrics_address` is where it is scraped."""
 
     name: str
     address: str
@@ -291,6 +292,7 @@ class Target:
     groups: tuple[str, ...] = ()
     jump: str = ""
     identity_file: str = ""
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ class Environment:
     targets: tuple[Target, ...]
     rollout: Rollout = Rollout()
     preparation: Preparation = field(default_factory=Preparation)
+    monitoring: Monitoring = field(default_factory=Monitoring)
     pipeline: Pipeline = field(default_factory=Pipeline)
     known_hosts: tuple[str, ...] = ()
     trust_file: str = ""

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve().parent.parent
 TEMPLATES = _HERE.parent / "templates"
+_OF_PROMETHEUS: dict[str, Any] = {
+    "variable_start_string": "[[",
+    "variable_end_string": "]]",
+    "block_start_string": "[%",
+    "block_end_string": "%]",
+    "comment_start_string": "[#",
+    "comment_end_string": "#]",
+}
 
 
 def nginx_site(app: Application) -> str:
@@ -117,7 +125,7 @@ def completion_script(name: str) -> str:
 def starting_files(starting: Starting) -> tuple[str, str, str]:
     """The files of a starting configuration: hosts.yaml, services.yaml and the env file."""
     names = ("hosts.yaml", "services.yaml", "values.env")
-    hosts, services, values = (_template(f"init/{name}.j2").render(it=starting) for name in names)
+    hosts, services, values = (template(f"init/{name}.j2").render(it=starting) for name in names)
     return hosts, services, values
 
 
@@ -134,11 +142,11 @@ def yaml_text(text: str) -> str:
 
 def report_page(values: Mapping[str, Any]) -> str:
     """The report of a run as one page, complete in itself; the values are those of `report/page.py`."""
-    return _template("report/page.html.j2").render(values)
+    return template("report/page.html.j2").render(values)
 
 
 def _render(name: str, app: Application, **values: str) -> str:
-    return _template(name).render(
+    return template(name).render(
         app=app,
         ident=app.name.replace("-", "_"),
         blue=Color.BLUE,
@@ -153,7 +161,8 @@ def _render(name: str, app: Application, **values: str) -> str:
     )
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A template by its name below `templates/`. In texts of Prometheus `{{ }}` is theirs: ours have `[[ ]]` there."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -166,4 +175,13 @@ def _template(name: str) -> Template:
         autoescape=select_autoescape(["html.j2"]),
     )
     environment.filters["yaml"] = yaml_text
+    if name.startswith("observe/"):
+        environment = environment.overlay(**_OF_PROMETHEUS)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    environment.filters["plain"] = _untemplated
     return environment.get_template(name)
+
+
+def _untemplated(text: str) -> str:
+    """A text that Alertmanager, which reads it as a template, gives back as it is."""
+    return text.replace("{{", '{{ "{{" }}')

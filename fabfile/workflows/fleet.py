@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fabfile.model import Environment, HostState, Target
+from fabfile.model import MONITORING_HOST, Environment, HostState, Target
 from fabfile.remote import observe
 from fabfile.remote.fabric_host import FabricHost
 
@@ -50,3 +50,20 @@ def opened(environment: Environment, *, as_setup_user: bool = False) -> Iterator
     finally:
         for host in hosts:
             host.close()
+
+
+def monitor_of(environment: Environment) -> Target | None:
+    """The monitoring host of an environment as a host to connect to; None where `hosts.yaml` names none."""
+    wanted, first = environment.monitoring, environment.targets[0]
+    if not wanted.address:
+        return None
+    return Target(
+        MONITORING_HOST,
+        wanted.address,
+        wanted.user,
+        first.application,
+        wanted.port,
+        setup_user=wanted.user,
+        jump=wanted.jump,
+        identity_file=first.identity_file,
+    )

@@ -14,12 +14,13 @@ from pathlib import Path
 from fabfile import config
 from fabfile.config.known_hosts import recorded
 from fabfile.errors import ConfigError, ExitCode, HostUnreachable, Mistake, PreflightError
-from fabfile.model import Environment
+from fabfile.model import MONITORING_HOST, Environment
 from fabfile.plans import trust as planning
 from fabfile.plans.trust import Judged, Verdict
 from fabfile.remote.scanning import Way, places, scan_all
 from fabfile.report import tell
 from fabfile.workflows import operator
+from fabfile.workflows.fleet import monitor_of
 from fabfile.workflows.replacing import replace_text
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
@@ -61,7 +62,9 @@ class _Run:
         self._file = Path(environment.trust_file)
         self._files = tuple(dict.fromkeys((environment.trust_file, *environment.known_hosts)))
         seconds = environment.rollout.connect_timeout_seconds
-        self._ways = [(target, places(target, seconds)) for target in environment.targets]
+        monitor = None if request.hosts else monitor_of(environment)
+        targets = (*environment.targets, *([monitor] if monitor else []))
+        self._ways = [(target, places(target, seconds)) for target in targets]
         names: dict[Place, list[str]] = {}
         for target, way in self._ways:
             names.setdefault(way[-1], []).append(target.name)
@@ -139,8 +142,9 @@ class _Run:
             raise PreflightError(f"no machine offers a key with {', '.join(sorted(self._unmet))}.")
         lines = [f"{name}  NOT REACHED: {error}" for name, error in lost.items()]
         if lost:
-            again = ",".join(dict.fromkeys(error.message.partition(":")[0] for error in lost.values()))
-            lines.append(f"Next: inv trust --env {self._environment.name} --hosts {again}")
+            again = list(dict.fromkeys(error.message.partition(":")[0] for error in lost.values()))
+            only = "" if MONITORING_HOST in again else f" --hosts {','.join(again)}"
+            lines.append(f"Next: inv trust --env {self._environment.name}{only}")
         elif all(one.verdict is Verdict.KNOWN for one in self.seen):
             lines.append("Nothing to do: every host key is on record.")
         self._tell(lines)

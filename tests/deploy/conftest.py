@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,13 @@ systemctl list-units --all --type=service --no-legend --plain |
   awk '{ print $1 }' | grep -v -e user- -e session -e '^user@'
 """
     return host.sh(as_user, user="deploy").stdout + host.sh(as_root).stdout
+
+
+def own_address(host: Host) -> str:
+    """This machine's address as the host reaches it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect((host.address, 9))
+        return str(one.getsockname()[0])
 
 
 def wait_until(condition: object, what: str, seconds: float = 60) -> None:

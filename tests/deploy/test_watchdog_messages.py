@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from lab.host import Host
-from tests.deploy.conftest import Site, wait_until
+from tests.deploy.conftest import Site, own_address, wait_until
 from tests.notify.receiver import Receiver, receiving, slack
 
 pytestmark = pytest.mark.xdist_group("watchdog-messages")
@@ -24,13 +23,6 @@ def web1(site: Site) -> Iterator[Host]:
     yield host
     code, output = site.run("monitor.uninstall", "--hosts", "web1")
     assert code == 0, output
-
-
-def own_address(host: Host) -> str:
-    """This machine's address as the host reaches it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.connect((host.address, 9))
-        return str(one.getsockname()[0])
 
 
 def install(site: Site, chat: Receiver, hook: Receiver, **more: str) -> None:

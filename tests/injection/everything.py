@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from email import policy
 from email.parser import BytesParser
 
+import yaml
+
 from fabfile import render
 from fabfile.commands import registry, watchdog
 from fabfile.commands.form import typed
+from fabfile.errors import ConfigError
 from fabfile.model import Application, Environment
 from fabfile.notify import mail, text
+from fabfile.render import observe
 from fabfile.watchdog import keeping
 from tests import test_generated_scripts as generated
 from tests.injection.shell import Ran, Shell
@@ -50,6 +55,8 @@ def scripts(environment: Environment) -> Iterator[str]:
     yield from (script.text for _, script in generated.of_setup(app, (environment.preparation,)))
     files = watchdog.Files(b"PK", _settings(environment), render.watchdog_unit(app))
     yield watchdog.install(app, files).text
+    with suppress(ConfigError):
+        yield from (script.text for _, script in generated.of_monitoring(environment))
     if app.login:
         yield registry.login(app.login, ask_again=True).text
         yield registry.logout(app.login.registry).text
@@ -119,7 +126,30 @@ class Outcome:
         return place in {"list", "nowhere"}
 
     def _channels_are_whole(self) -> bool:
-        """Whether the program on the host reads what was configured."""
+        """Whether the programs on the hosts read what was configured."""
+        return self._watchdog_reads_them() and self._alertmanager_reads_them()
+
+    def _alertmanager_reads_them(self) -> bool:
+        """One that cannot speak to the mail server is told, and gets no files."""
+        try:
+            text = observe.whole(self.environment)["alertmanager.yml"]
+        except ConfigError:
+            return True
+        receivers = [one for one in yaml.safe_load(text)["receivers"] if len(one) > 1]
+        slack, mail = self.app.channels.slack, self.app.channels.mail
+        mails = [row for one in receivers for row in one.get("email_configs", [])]
+        return (
+            [row["api_url"] for one in receivers for row in one.get("slack_configs", [])]
+            == [slack.url for _ in (slack and slack.lowest,) if slack and _]
+            and [plainly(row["to"]) for row in mails] == list(mail.recipients if mail and mail.lowest else ())
+            and all(
+                (row.get("auth_password", ""), plainly(row["from"])) == (mail.password, mail.sender)
+                for row in mails
+                if mail
+            )
+        )
+
+    def _watchdog_reads_them(self) -> bool:
         found: keeping.Settings = typed(keeping.Settings, json.loads(self.file("watchdog/settings.json")))
         return found.channels == self.app.channels
 
@@ -141,6 +171,11 @@ class Outcome:
             and people == [(one.display_name, one.addr_spec) for one in asked]
             and [one.addr_spec for one in read["From"].addresses] == [mail._address(wanted.sender).addr_spec]
         )
+
+
+def plainly(text: str) -> str:
+    """What Alertmanager makes of a text that it reads as a template."""
+    return text.replace('{{ "{{" }}', "{{")
 
 
 def _values(found: object) -> Iterator[object]:

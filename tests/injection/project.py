@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from fabfile import config
 from fabfile.config.building import Build, Building, Suite
-from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Rollout, Setup
+from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, Rollout, Setup
 from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
 from fabfile.config.settings import Settings
 from fabfile.errors import ConfigError
@@ -223,6 +223,17 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Setup.watchdog": ("true",),
     "Setup.node_exporter": ("true",),
     "Setup.monitoring_host": ("192.0.2.9", "2001:db8::9"),
+    "Monitoring.address": ("192.0.2.9", "2001:db8::9", "watch.example.org"),
+    "Monitoring.user": ("root", "admin"),
+    "Monitoring.port": ("22",),
+    "Monitoring.jump": ("none", "ann@bastion.test:2222"),
+    "Monitoring.latency_seconds": ("1", "500ms"),
+    "Monitoring.error_percent": ("5",),
+    "Monitoring.lock_seconds": ("1h",),
+    "Monitoring.mixed_seconds": ("30m",),
+    "Monitoring.maintenance_seconds": ("4h",),
+    "Monitoring.runbook": ("https://git.example.org/ops/operations.md?a='b'&c",),
+    "Host.metrics_address": ("192.0.2.11", "2001:db8::7", "web1.example.org"),
     "Host.address": ("192.0.2.11", "2001:db8::7", "web1.example.org"),
     "Host.port": ("22", "2222"),
     "Host.user": ("deploy", "_svc-1"),
@@ -244,7 +255,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 
 MODELS: tuple[type[BaseModel], ...] = (
     Gate, Drain, Route, Mount, Limits, Build, Service, FullChain, Building, Suite, Services,
-    Rollout, Setup, Host, EnvironmentEntry, Inventory,
+    Rollout, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
 #: The plain settings of a project whose own env keys are all in the container.
@@ -352,6 +363,7 @@ class Project:
         setup = self._of("Setup")
         setup["sysctl"] = {"vm.swappiness": setup["sysctl"], "net.core.somaxconn": "1024"}
         entry = self._of("EnvironmentEntry") | {"rollout": self._of("Rollout"), "setup": setup}
+        entry["monitoring"] = self._of("Monitoring")
         entry["hosts"] = {"web1": host}
         return {"environments": {"demo": entry}}
 

@@ -27,7 +27,7 @@ _PROGRAMS = """
 """
 _FOLDERS = """
     home run var/lib usr/local/lib etc/systemd/user etc/systemd/system etc/nginx/conf.d etc/sudoers.d
-    etc/ssh/sshd_config.d etc/sysctl.d etc/logrotate.d etc/apt/apt.conf.d
+    etc/ssh/sshd_config.d etc/sysctl.d etc/logrotate.d etc/apt/apt.conf.d etc/prometheus/rolling
 """
 _DASHED = ("systemd-run", "apt-get", "dpkg-query", "ssh-keygen")
 _OWN = re.compile(r"(?<![\w.@+=-])/(?=(?:etc|run|var/lib|usr/local/lib)/)")

@@ -86,7 +86,11 @@ class _OnAnyPort(Controller):
 
 @contextmanager
 def mailbox(
-    tls: ssl.SSLContext | None = None, *, security: Security = Security.NONE, login: bool = False
+    tls: ssl.SSLContext | None = None,
+    *,
+    security: Security = Security.NONE,
+    login: bool = False,
+    address: str = "127.0.0.1",
 ) -> Iterator[Mailbox]:
     """A mail server that listens while the block runs; with `login` it takes mail from nobody else."""
     box = Mailbox(login=login)
@@ -101,7 +105,7 @@ def mailbox(
     if security is Security.TLS:
         # aiosmtpd cannot tell that a connection is protected from its first byte.
         named |= {"ssl_context": tls, "auth_require_tls": False}
-    controller = _OnAnyPort(box, hostname="127.0.0.1", port=0, **named)
+    controller = _OnAnyPort(box, hostname=address, port=0, **named)
     controller.start()
     box.port = controller.port
     try:

@@ -1,0 +1,157 @@
+"""What watches an environment from outside: Prometheus, its alerts, Alertmanager, blackbox-exporter. It sends nothing.
+
+One monitoring host may watch many environments: each has parts of its own, and the programs' files are put together
+from heads and parts, here for `inv observe.render` and on the host by templates/host/observe.sh, in the same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fabfile.commands import maintenance
+from fabfile.commands.firewall import METRICS_PORT
+from fabfile.errors import ConfigError, Mistake
+from fabfile.model import Application, Certificate, Environment, Mail, Security, Severity
+from fabfile.render import template
+
+#: The files of one environment. Prometheus reads `alerting.yml` as it is; of the others the whole is made.
+PARTS = ("scrape.yml", "module.yml", "alerting.yml", "routes.yml", "receivers.yml")
+#: What stands before and between the parts.
+HEADS = ("prometheus.yml", "scrape.head.yml", "blackbox.yml", "alertmanager.yml", "receivers.head.yml")
+_RUNBOOK = "docs/operations.md"
+#: File systems that say nothing of a disk.
+_FLEETING = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
+_IMPLICIT_TLS_PORT = 465
+_WORDS = {"en": {"firing": "Alert", "resolved": "Resolved"}, "zh-TW": {"firing": "警報", "resolved": "已解除"}}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One host as the monitoring host reaches it: node-exporter's address, and the URL that is asked for the site."""
+
+    name: str
+    exporter: str
+    site: str
+
+
+def name_of(environment: Environment) -> str:
+    """What tells an environment from every other one that the monitoring host watches."""
+    return f"{environment.targets[0].application.name}.{environment.name}"
+
+
+def heads() -> Mapping[str, str]:
+    """The texts before and between the parts, the same for every environment."""
+    return {name: template(f"observe/{name}.j2").render() for name in HEADS}
+
+
+def parts(environment: Environment) -> Mapping[str, str]:
+    """The parts of an environment. Raises ConfigError for a mail server that Alertmanager cannot speak to."""
+    values = _values(environment)
+    unproved = {name: _part(name, values, "0" * 16) for name in PARTS}
+    version = hashlib.sha256(json.dumps(unproved, sort_keys=True).encode()).hexdigest()[:16]
+    return unproved | {"alerting.yml": _part("alerting.yml", values, version)}
+
+
+def whole(environment: Environment) -> Mapping[str, str]:
+    """The files for a Prometheus of one's own: complete, with this environment alone."""
+    own, before = parts(environment), heads()
+    return {
+        "prometheus.yml": before["prometheus.yml"]
+        + "  - alerting.yml\n"
+        + before["scrape.head.yml"]
+        + own["scrape.yml"],
+        "alerting.yml": own["alerting.yml"],
+        "blackbox.yml": before["blackbox.yml"] + own["module.yml"],
+        "alertmanager.yml": before["alertmanager.yml"]
+        + own["routes.yml"]
+        + before["receivers.head.yml"]
+        + own["receivers.yml"],
+    }
+
+
+def _part(name: str, values: Mapping[str, Any], version: str) -> str:
+    return template(f"observe/{name}.j2").render(values, version=version)
+
+
+def _values(environment: Environment) -> dict[str, Any]:
+    app, limits = environment.targets[0].application, environment.monitoring
+    channels, mail = app.channels, _mail(app)
+    return {
+        "app": app,
+        "environment": environment.name,
+        "name": name_of(environment),
+        "hosts": [watched(environment, number) for number in range(len(environment.targets))],
+        "self_signed": environment.preparation.certificate is Certificate.SELF_SIGNED,
+        "chinese": channels.language == "zh-TW",
+        "words": _WORDS[channels.language],
+        "routes": routes(app),
+        "repeat": f"{channels.repeat_seconds:.0f}",
+        "slack": channels.slack,
+        "mail": mail,
+        "smarthost": f"{_bracketed(mail.host)}:{mail.port}" if mail else "",
+        "starttls": mail is not None and mail.security is Security.STARTTLS,
+        "runbook": limits.runbook or _RUNBOOK,
+        "latency": f"{limits.latency_seconds:g}",
+        "errors": f"{limits.error_percent:g}",
+        "lock": f"{limits.lock_seconds:.0f}",
+        "mixed": f"{limits.mixed_seconds:.0f}",
+        "maintenance": f"{limits.maintenance_seconds:.0f}",
+        "fleeting": _FLEETING,
+        "free": f"{app.thresholds.free_percent:g}",
+        "memory": f"{app.thresholds.memory_percent:g}",
+        "certificate": f"{app.thresholds.certificate_days:g}",
+        "backup": f"{app.thresholds.backup_age_seconds:.0f}",
+        "backup_hours": f"{app.thresholds.backup_age_seconds / 3600:g}",
+    }
+
+
+def watched(environment: Environment, number: int) -> Watched:
+    """A host of the environment as the monitoring host asks it."""
+    target = environment.targets[number]
+    address = _bracketed(target.metrics_address or target.address)
+    return Watched(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
+
+
+def _site(app: Application, address: str) -> str:
+    """A health path that visitors reach, that of the full chain first: it tells the truth under maintenance too."""
+    paths = [path for path, _, _ in maintenance.excepted(app)]
+    wanted = app.full_chain.path if app.full_chain else ""
+    path = wanted if wanted in paths else next(iter(paths), "/")
+    return f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"
+
+
+def _bracketed(address: str) -> str:
+    """An address as it stands before a port."""
+    try:
+        return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    except ValueError:
+        return address
+
+
+def routes(app: Application) -> list[tuple[str, tuple[str, ...]]]:
+    """The channels of people that take alerts, with the severities that go there. The webhook has a form of its own."""
+    graded = (Severity.WARNING, Severity.CRITICAL)
+    found = []
+    for name, channel in app.channels.configured:
+        severities = tuple(one.value for one in graded if channel.lowest and one.reaches(channel.lowest))
+        if name != "webhook" and severities:
+            found.append((name, severities))
+    return found
+
+
+def _mail(app: Application) -> Mail | None:
+    """The mail server, where Alertmanager can speak to it.
+
+    Source: Alertmanager 0.28, notify/email: TLS from the first byte is spoken on port 465 and on no other.
+    """
+    mail = app.channels.mail
+    if mail and mail.lowest and mail.security is Security.TLS and mail.port != _IMPLICIT_TLS_PORT:
+        expected = "465 (or SMTP_SECURITY=starttls; or NOTIFY_MAIL=off)"
+        mistake = Mistake("the env file", "SMTP_PORT", f"{mail.port} with SMTP_SECURITY=tls", expected)
+        raise ConfigError("Alertmanager speaks TLS from the first byte on port 465 alone.", [mistake])
+    return mail

@@ -1,0 +1,270 @@
+"""A real Prometheus, Alertmanager and blackbox-exporter on a lab host that watch another: targets, alerts, pages."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from fabfile import config
+from fabfile.render import dashboard
+from fabfile.render.observe import whole as files_of
+from lab.host import Host
+from tests.deploy.conftest import DOMAIN, PROJECT, Site, own_address, wait_until
+from tests.notify.mailbox import Mailbox, mailbox
+from tests.notify.receiver import Receiver, receiving
+from tests.render.alert_cases import CASES, as_test
+from tests.render.observed import environment
+
+pytestmark = pytest.mark.xdist_group("observe")
+
+ETC = "/etc/prometheus"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The first host, which is watched, the second, which watches it, and where its pages arrive."""
+
+    site: Site
+    chat: Receiver
+    box: Mailbox
+
+    @property
+    def host(self) -> Host:
+        return self.site.lab.hosts[0]
+
+    @property
+    def monitor(self) -> Host:
+        return self.site.lab.hosts[1]
+
+    @property
+    def name(self) -> str:
+        return f"memoryark.{self.site.lab.name}"
+
+    def api(self, port: int, path: str) -> object:
+        """What Prometheus or Alertmanager answers on the monitoring host's loopback."""
+        return json.loads(self.monitor.sh(f"curl -fsS 'http://127.0.0.1:{port}{path}'").stdout)
+
+    def query(self, expression: str) -> list[dict[str, object]]:
+        """Every sample of an expression. Raises AssertionError where Prometheus refuses it."""
+        found = self.api(9090, f"/api/v1/query?query={quote(expression)}")
+        assert isinstance(found, dict)
+        assert found["status"] == "success", found
+        return list(found["data"]["result"])
+
+    def alerts(self) -> set[str]:
+        """The names of the alerts that fire."""
+        return {str(one["metric"]["alertname"]) for one in self.query('ALERTS{alertstate="firing"}')}  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def watched(prepared: Site) -> Iterator[Watched]:
+    """The first host with node-exporter and a watchdog that recovers nothing; the second one watches it."""
+    site = prepared
+    web1, web2 = site.lab.hosts
+    address = own_address(web2)
+    with receiving(address=address) as chat, mailbox(address=address) as box, files_as_they_were(site):
+        site.edit_env(
+            SLACK_WEBHOOK=chat.url(),
+            SMTP_HOST=address,
+            SMTP_PORT=str(box.port),
+            SMTP_SECURITY="none",
+            SMTP_FROM="Ark <ark@lab.test>",
+            SMTP_TO="ann@lab.test",
+            AUTO_RECOVERY_ENABLED="false",
+            HEALTH_CHECK_INTERVAL="1s",
+        )
+        site.edit_environment(
+            hosts={"web1": {"address": web1.address}},
+            setup={"node_exporter": True, "watchdog": True},
+            monitoring={"address": web2.address, "runbook": "https://docs.test/operations.md"},
+        )
+        code, output = site.run("setup")
+        assert code == 0, output
+        code, output = site.run("observe.install")
+        assert code == 0, output
+        yield Watched(site, chat, box)
+
+
+@contextmanager
+def files_as_they_were(site: Site) -> Iterator[None]:
+    files = {path: path.read_bytes() for path in site.folder.iterdir() if path.is_file()}
+    yield
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+def visit(host: Host, times: int) -> None:
+    """So many requests of a visitor, to both services."""
+    for number in range(times):
+        connection = http.client.HTTPConnection(host.address, 80, timeout=10)
+        connection.request("GET", "/api/version" if number % 2 else "/", headers={"Host": DOMAIN})
+        connection.getresponse().read()
+        connection.close()
+
+
+def test_observe_every_target_is_up_and_nothing_listens_to_the_outside(watched: Watched) -> None:
+    wait_until(lambda: len(watched.query("up == 1")) == 6, "all targets", 60)
+
+    jobs = {str(one["metric"]["job"]) for one in watched.query("up == 1")}  # type: ignore[index]
+    assert jobs == {"memoryark", "memoryark-site", "prometheus", "alertmanager", "blackbox-exporter", "monitoring-host"}
+    assert len(watched.query(f'up{{job="memoryark",environment="{watched.site.lab.name}",host="web1"}}')) == 1
+    assert len(watched.query('rolling_look_ok{job="memoryark",app="memoryark",host="web1"} == 1')) == 1
+    assert len(watched.query('probe_success{job="memoryark-site",host="web1"} == 1')) == 1
+    listening = watched.monitor.sh("ss -Hltn").stdout.split()
+    assert {one for one in listening if one.endswith((":9090", ":9093", ":9094", ":9115"))} == {
+        "127.0.0.1:9090",
+        "127.0.0.1:9093",
+        "127.0.0.1:9115",
+    }
+
+
+def test_observe_install_a_second_time_finds_nothing_to_do(watched: Watched) -> None:
+    code, output = watched.site.run("observe.install")
+
+    assert (code, "Nothing to do" in output) == (0, True), output
+    modes = watched.monitor.sh(f"stat -c '%U:%G %a' {ETC}/*.yml {ETC}/rolling/{watched.name}/receivers.yml").stdout
+    assert set(modes.splitlines()) == {"root:prometheus 640"}
+
+
+def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> None:
+    with files_as_they_were(watched.site):
+        watched.site.edit_env(SLACK_WEBHOOK=watched.chat.url("/services/T1/B2/another0secret9of8the7chat"))
+        code, output = watched.site.run("observe.install", "--dry-run")
+
+    assert code == 0, output
+    assert "what watches" in output
+    assert "another0secret9of8the7chat" not in output
+    assert "another0secret9of8the7chat" not in watched.monitor.sh(f"cat {ETC}/alertmanager.yml").stdout
+
+
+def test_observe_every_alert_fires_and_stays_quiet_by_the_monitoring_hosts_own_promtool(watched: Watched) -> None:
+    texts = {**files_of(environment()), "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False)}
+    folder = "/tmp/alerts"
+    for name, text in texts.items():
+        watched.monitor.sh(f"mkdir -p {folder} && cat > {folder}/{name} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
+
+    checks = (
+        "promtool check config prometheus.yml",
+        "promtool check rules alerting.yml",
+        "amtool check-config alertmanager.yml",
+        "prometheus-blackbox-exporter --config.check --config.file=blackbox.yml",
+        "promtool test rules cases.yml",
+    )
+    for check in checks:
+        done = watched.monitor.sh(f"cd {folder} && {check} 2>&1", check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_observe_every_expression_of_the_dashboard_gives_something(watched: Watched) -> None:
+    app = config.load(watched.site.lab.name, root=PROJECT).targets[0].application
+    visit(watched.host, 40)
+    optional = set(dashboard.optional_expressions(app, watched.site.lab.name))
+    wanted = [one for one in dashboard.expressions(app, watched.site.lab.name) if one not in optional]
+    assert len(wanted) > 20
+
+    def empty() -> list[str]:
+        return [one for one in wanted if not watched.query(one)]
+
+    visited = 'rate(rolling_http_requests_total{job="memoryark",code="2xx"}[5m]) > 0'
+    wait_until(lambda: watched.query(visited), "a rate of requests", 90)
+    wait_until(lambda: not empty(), "every expression", 60)
+    assert [one for one in optional if watched.query(one) is None] == []
+
+
+def test_observe_a_stopped_backend_is_paged_and_its_end_is_told(watched: Watched) -> None:
+    """By Slack and by mail, in the words of the alert, with the link to its section."""
+    backend = next(one for one, runs in watched.site.running(watched.host).items() if runs and "backend" in one)
+    watched.host.sh(f"podman stop -t 1 {backend}", user="deploy")
+
+    wait_until(lambda: "ServiceDown" in watched.alerts(), "the alert", 150)
+    wait_until(lambda: said(watched.chat, "Alert: ServiceDown"), "the page in the chat", 60)
+    wait_until(lambda: mailed(watched.box, "Alert: ServiceDown"), "the page by mail", 60)
+    watched.host.sh(f"podman start {backend}", user="deploy")
+    wait_until(lambda: said(watched.chat, "Resolved: ServiceDown"), "its end in the chat", 150)
+    wait_until(lambda: mailed(watched.box, "Resolved: ServiceDown"), "its end by mail", 60)
+
+    page = said(watched.chat, "Alert: ServiceDown")[0]
+    assert "memoryark: backend is down on web1 (critical) https://docs.test/operations.md#servicedown" in page
+    mail = mailed(watched.box, "Alert: ServiceDown")[0]
+    assert "memoryark: backend is down on web1" in mail
+    assert "ServiceDown" not in watched.alerts()
+
+
+def said(chat: Receiver, words: str) -> list[str]:
+    """The texts of Slack's messages whose title begins so."""
+    sent = [one for request in chat.requests for one in request.json.get("attachments", [])]
+    return [str(one["text"]) for one in sent if str(one["title"]).startswith(words)]
+
+
+def mailed(box: Mailbox, words: str) -> list[str]:
+    """The bodies of mails whose subject begins so."""
+    return [str(mail.body) for mail in box.mails if mail.subject.startswith(words)]
+
+
+def test_observe_a_file_that_a_program_refuses_changes_nothing(watched: Watched) -> None:
+    before = watched.monitor.sh(f"cat {ETC}/*.yml {ETC}/rolling/*/*.yml | sha256sum").stdout
+    place = f"{ETC}/rolling/.staged/{watched.name}"
+    watched.monitor.sh(f"mkdir -p {place} && cp {ETC}/rolling/{watched.name}/*.yml {place}/")
+    watched.monitor.sh(f"echo '      - alert: [' >> {place}/alerting.yml")
+
+    done = watched.monitor.sh(f"/usr/local/lib/rolling-observe/observe install {watched.name} 2>&1", check=False)
+
+    assert done.returncode == 1
+    assert "alerting.yml" in done.stdout
+    assert watched.monitor.sh(f"cat {ETC}/*.yml {ETC}/rolling/*/*.yml | sha256sum").stdout == before
+    assert watched.monitor.sh("/usr/local/lib/rolling-observe/observe check", check=False).returncode == 0
+
+
+def test_observe_a_program_that_keeps_its_old_file_is_found_out(watched: Watched) -> None:
+    """Another one on the port, say: the reload says that all is well. The files before are put back."""
+    before = watched.monitor.sh(f"cat {ETC}/*.yml | sha256sum").stdout
+    program = "/usr/local/lib/rolling-observe/observe"
+    watched.monitor.sh(
+        f"sed 's/^wait_seconds=.*/wait_seconds=2/' {program} > {program}.quick; chmod 755 {program}.quick"
+    )
+    watched.monitor.sh("systemctl kill --signal STOP prometheus-alertmanager")
+    try:
+        done = watched.monitor.sh(f"{program}.quick remove {watched.name} 2>&1", check=False)
+    finally:
+        watched.monitor.sh("systemctl kill --signal CONT prometheus-alertmanager")
+
+    assert done.returncode == 1
+    assert "does not go by its new file" in done.stdout
+    assert watched.monitor.sh(f"cat {ETC}/*.yml | sha256sum").stdout == before
+    code, output = watched.site.run("observe.install")
+    assert (code, "Nothing to do" in output) == (0, True), output
+
+
+def test_observe_a_configuration_written_by_hand_is_left_alone(watched: Watched) -> None:
+    watched.monitor.sh(f"cp -p {ETC}/prometheus.yml /tmp/kept && sed -i '1s/.*/# ours/' {ETC}/prometheus.yml")
+    before = watched.monitor.sh(f"sha256sum {ETC}/prometheus.yml").stdout
+    try:
+        code, output = watched.site.run("observe.install")
+    finally:
+        after = watched.monitor.sh(f"sha256sum {ETC}/prometheus.yml").stdout
+        watched.monitor.sh(f"cp -p /tmp/kept {ETC}/prometheus.yml")
+
+    assert code == 3, output
+    assert "inv observe.render writes" in output
+    assert after == before
+
+
+def test_observe_uninstall_forgets_the_environment_and_no_more(watched: Watched) -> None:
+    code, output = watched.site.run("observe.uninstall")
+    assert code == 0, output
+
+    targets = watched.api(9090, "/api/v1/targets?state=active")
+    assert "memoryark" not in json.dumps(targets)
+    assert "memoryark" not in json.dumps(watched.api(9090, "/api/v1/rules"))
+    assert watched.query('up{job="prometheus"} == 1')
+    secret = watched.chat.url().rpartition("/")[2]
+    assert watched.monitor.sh(f"grep -r {secret} {ETC}", check=False).returncode == 1
+    code, output = watched.site.run("observe.uninstall")
+    assert (code, "Nothing to do" in output) == (0, True), output
