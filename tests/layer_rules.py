@@ -51,7 +51,20 @@ STANDARD_LIBRARY_ONLY = (
 )
 
 #: Packages whose import costs a person at the prompt noticeable time.
-HEAVY = frozenset({"cryptography", "dotenv", "fabric", "jinja2", "paramiko", "pydantic", "pyrage", "rich", "yaml"})
+HEAVY = frozenset(
+    {
+        "cryptography",
+        "dotenv",
+        "fabric",
+        "grafana_foundation_sdk",
+        "jinja2",
+        "paramiko",
+        "pydantic",
+        "pyrage",
+        "rich",
+        "yaml",
+    }
+)
 
 #: What `inv --list` imports: heavy packages only inside functions there.
 STARTS_FAST = ("", "tasks", "errors", "model", "sealing")
