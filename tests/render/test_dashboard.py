@@ -1,0 +1,319 @@
+"""The Grafana dashboard: a whole document by Grafana's own SDK, its panels in their places, and what they ask for."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabfile.model import Application, Channels, Tls
+from fabfile.model.watch import WatchRules
+from fabfile.render import dashboard_words
+from fabfile.render.dashboard import dashboard, expressions, optional_expressions
+from fabfile.render.dashboard_panels import marks, rows
+from fabfile.render.dashboard_shapes import Series, quoted
+from fabfile.render.dashboard_words import Words
+from fabfile.watchdog import measures
+from tests.commands.sample import application
+
+APP = application(request_metrics=True)
+CHINESE = replace(APP, channels=Channels(language="zh-TW"))
+QUIET = replace(APP, request_metrics=False)
+EVERY = pytest.mark.parametrize("app", [APP, CHINESE, QUIET], ids=["english", "chinese", "without request metrics"])
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+#: What the exporters of a monitored host and of its site give, of all that they have.
+EXPORTED = {
+    "node_cpu_seconds_total",
+    "node_filesystem_avail_bytes",
+    "node_filesystem_size_bytes",
+    "node_load5",
+    "node_memory_MemAvailable_bytes",
+    "node_memory_MemTotal_bytes",
+    "node_network_receive_bytes_total",
+    "node_network_transmit_bytes_total",
+    "probe_duration_seconds",
+    "probe_http_duration_seconds",
+    "probe_ssl_earliest_cert_expiry",
+    "probe_success",
+    "up",
+}
+
+
+def document(app: Application = APP, environment: str = "production") -> dict[str, Any]:
+    found = json.loads(dashboard(app, environment))
+    assert isinstance(found, dict)
+    return found
+
+
+def panels(app: Application = APP) -> list[dict[str, Any]]:
+    return [panel for panel in document(app)["panels"] if panel["type"] != "row"]
+
+
+def panel(title: str, app: Application = APP) -> dict[str, Any]:
+    found = [one for one in panels(app) if one["title"] == title]
+    assert len(found) == 1, title
+    return found[0]
+
+
+def cells(place: dict[str, int]) -> Iterator[tuple[int, int]]:
+    yield from itertools.product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"]))
+
+
+@EVERY
+def test_dashboard_read_and_written_by_the_sdk_is_the_same(app: Application) -> None:
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    known = document(app)
+    for mark in known["annotations"]["list"]:
+        for foreign in ("titleFormat", "textFormat", "useValueForTime"):
+            del mark[foreign]
+
+    assert json.loads(JSONEncoder().encode(Dashboard.from_json(document(app)))) == known
+
+
+def test_dashboard_made_twice_is_equal() -> None:
+    assert dashboard(APP, "production") == dashboard(APP, "production")
+
+
+def test_dashboard_uid_is_of_the_application_and_the_environment() -> None:
+    known = document()["uid"]
+    others = {document(APP, "staging")["uid"], document(replace(APP, name="store"))["uid"]}
+
+    assert re.fullmatch(r"[a-z0-9-]{1,40}", known)
+    assert len(others | {known}) == 3
+    assert document(replace(CHINESE, domain="other.test"))["uid"] == known
+
+
+def test_dashboard_opens_on_the_last_hours_and_follows_them() -> None:
+    found = document()
+
+    assert found["time"] == {"from": "now-6h", "to": "now"}
+    assert (found["refresh"], found["timezone"], found["editable"]) == ("30s", "browser", True)
+    assert found["tags"] == ["rolling", "shop", "production"]
+    assert not found.get("links")
+
+
+def test_dashboard_variables_are_the_source_and_the_hosts_of_its_targets() -> None:
+    source, host = document()["templating"]["list"]
+
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert (host["name"], host["multi"], host["includeAll"], host["allValue"]) == ("host", True, True, ".+")
+    assert host["query"] == 'label_values(up{job="shop",environment="production"}, host)'
+    assert host["datasource"] == SOURCE
+
+
+@EVERY
+def test_dashboard_every_panel_says_what_it_shows_and_in_which_unit(app: Application) -> None:
+    for one in panels(app):
+        assert one["title"], one
+        assert one["description"], one["title"]
+        assert one["fieldConfig"]["defaults"]["unit"], one["title"]
+        assert one["fieldConfig"]["defaults"]["thresholds"]["steps"], one["title"]
+
+
+@EVERY
+def test_dashboard_everything_asks_the_chosen_source(app: Application) -> None:
+    asking = [*panels(app), *document(app)["annotations"]["list"]]
+    targets = [target for one in panels(app) for target in one["targets"]]
+
+    assert targets
+    assert [one["datasource"] for one in [*asking, *targets]] == [SOURCE] * (len(asking) + len(targets))
+
+
+@EVERY
+def test_dashboard_panels_fill_their_lines_and_never_overlap(app: Application) -> None:
+    places = [one["gridPos"] for one in document(app)["panels"]]
+    taken = [cell for place in places for cell in cells(place)]
+
+    assert len(taken) == len(set(taken))
+    assert {x for x, _ in taken} == set(range(24))
+    for place in places:
+        assert sum(other["w"] for other in places if other["y"] == place["y"]) == 24
+
+
+@EVERY
+def test_dashboard_numbers_and_letters_are_unique(app: Application) -> None:
+    numbers = [one["id"] for one in document(app)["panels"]]
+
+    assert len(numbers) == len(set(numbers))
+    for one in panels(app):
+        letters = [target["refId"] for target in one["targets"]]
+        assert len(letters) == len(set(letters)), one["title"]
+
+
+@EVERY
+def test_dashboard_every_graph_and_figure_names_its_series(app: Application) -> None:
+    for one in panels(app):
+        if one["type"] != "table":
+            assert all("{{" in target["legendFormat"] for target in one["targets"]), one["title"]
+
+
+@EVERY
+def test_expressions_name_only_series_that_somebody_gives(app: Application) -> None:
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(measures)))
+    parts = {name + part for name in families for part in ("", "_bucket", "_sum", "_count")}
+    used = {name for one in expressions(app, "production") for name in re.findall(r"(\w+)\{", one)}
+
+    assert "rolling_check_ok" in families
+    assert used <= parts | EXPORTED
+
+
+def test_expressions_of_the_watchdogs_families_leave_few_out() -> None:
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(measures)))
+    text = "\n".join(expressions(APP, "production"))
+
+    assert {name for name in families if name not in text} == {
+        "rolling_metrics_errors_total",
+        "rolling_nginx_accepted_total",
+        "rolling_nginx_requests_total",
+        "rolling_nginx_up",
+        "rolling_service_failures",
+        "rolling_watchdog_interval_seconds",
+    }
+
+
+def test_expressions_ask_for_this_application_and_environment_alone() -> None:
+    for one in expressions(APP, "staging"):
+        for name, inner in re.findall(r"(\w+)\{([^}]*)\}", one):
+            job = "shop-site" if name.startswith("probe_") else "shop"
+            assert {f'job="{job}"', 'environment="staging"', 'host=~".+"'} <= set(inner.split(",")), one
+            assert ('app="shop"' in inner) is name.startswith("rolling_"), one
+
+
+@EVERY
+def test_expressions_have_no_variable_of_grafana_left(app: Application) -> None:
+    assert not [one for one in expressions(app, "production") if "$" in one]
+
+
+def test_expressions_are_those_of_panels_and_annotations_each_once() -> None:
+    found = document()
+    written = {target["expr"] for one in panels() for target in one["targets"]}
+    written |= {mark["expr"] for mark in found["annotations"]["list"]}
+
+    assert len(expressions(APP, "production")) == len(set(expressions(APP, "production"))) == len(written)
+
+
+def test_optional_expressions_are_backup_lock_failure_and_certificate() -> None:
+    optional = optional_expressions(APP, "production")
+
+    assert set(optional) < set(expressions(APP, "production"))
+    assert [re.findall(r"(?:rolling|probe)_\w+", one)[0] for one in optional] == [
+        "rolling_lock_info",
+        "rolling_backup_last_good_timestamp_seconds",
+        "rolling_certificate_expiry_timestamp_seconds",
+        "probe_ssl_earliest_cert_expiry",
+        "rolling_deploy_last_timestamp_seconds",
+    ]
+
+
+def test_optional_expressions_with_tls_leave_the_certificate_out() -> None:
+    optional = optional_expressions(replace(APP, tls=Tls("/c", "/k")), "production")
+
+    assert not [one for one in optional if "cert" in one]
+
+
+def test_expressions_without_request_metrics_need_none() -> None:
+    text = "\n".join(expressions(QUIET, "production"))
+
+    assert "rolling_http_" not in text
+    assert "rolling_nginx_" not in text
+    assert "rolling_check_seconds" in panel("Response time", QUIET)["targets"][0]["expr"]
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("shop", '"shop"'),
+        ('a"b', r'"a\"b"'),
+        ("a\\", r'"a\\"'),
+        ("a\nb", r'"a\nb"'),
+        ('"} or up{x="', r'"\"} or up{x=\""'),
+    ],
+)
+def test_quoted_value_is_one_text_of_promql(value: str, said: str) -> None:
+    assert quoted(value) == said
+    assert Series(value, "production").up() == f'up{{job={said},environment="production"}}'
+
+
+def test_dashboard_in_english_is_titled_by_application_and_environment() -> None:
+    assert document()["title"] == "shop · production"
+    assert panel("Service health")["type"] == "stat"
+    assert panel("Response time")["type"] == "timeseries"
+
+
+def test_dashboard_in_chinese_has_the_titles_of_the_requirements() -> None:
+    found = document(replace(CHINESE, name="memoryark"))
+
+    assert found["title"] == "memoryark production 監控"
+    assert panel("服務健康狀態", CHINESE)["type"] == "stat"
+    assert panel("響應時間", CHINESE)["type"] == "timeseries"
+    assert "響應時間" in {one["title"] for one in panels(replace(CHINESE, request_metrics=False))}
+
+
+def test_dashboard_in_both_languages_asks_the_same() -> None:
+    assert expressions(CHINESE, "production") == expressions(APP, "production")
+    assert not {one["title"] for one in panels()} & {one["title"] for one in panels(CHINESE)}
+
+
+def test_words_of_the_dashboard_are_all_needed_and_in_both_languages() -> None:
+    asked = [row for app in (APP, QUIET) for row in rows(app, "production", Words("en"))]
+    tables = (dashboard_words.ROWS, dashboard_words.PANELS, dashboard_words.ANNOTATIONS, dashboard_words.TEXTS)
+
+    assert set(dashboard_words.ROWS) == {row.key for row in asked}
+    assert set(dashboard_words.PANELS) == {one.key for row in asked for one in row.panels}
+    assert set(dashboard_words.ANNOTATIONS) == {mark.key for mark in marks(APP, "production")}
+    for words in itertools.chain.from_iterable(table.values() for table in tables):
+        english, chinese = (json.dumps(one, ensure_ascii=False) for one in words)
+        assert english.isascii() or "·" in english, english
+        assert re.search("[\u4e00-\u9fff]", chinese), chinese
+
+
+def test_annotations_say_what_happened_where_and_how_it_ended() -> None:
+    done, failed, recovery = document()["annotations"]["list"]
+
+    assert (done["textFormat"], done["useValueForTime"]) == ("{{action}} on {{host}}: done", True)
+    assert failed["textFormat"].startswith("{{action}} on {{host}}: failed")
+    assert done["expr"].startswith("1000 * ")
+    assert (done["expr"][-4:], failed["expr"][-4:]) == ("== 1", "== 0")
+    assert (recovery["textFormat"], recovery["useValueForTime"]) == ("{{act}} on {{host}}", False)
+
+
+def test_thresholds_are_those_of_inv_health_and_of_the_watchdog() -> None:
+    slow = replace(APP, watch=WatchRules(interval_seconds=60), thresholds=replace(APP.thresholds, free_percent=25))
+
+    assert steps("Watchdog's last look", slow) == [(None, "green"), (180, "yellow"), (600, "red")]
+    assert steps("Disk free", slow) == [(None, "red"), (0.25, "green")]
+    assert steps("Memory", slow) == [(None, "green"), (0.9, "red")]
+    assert steps("Newest backup", slow) == [(None, "green"), (26 * 3600, "red")]
+    assert steps("Certificate", slow) == [(None, "red"), (14, "green")]
+
+
+def steps(title: str, app: Application) -> list[tuple[float | None, str]]:
+    found = panel(title, app)["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    return [(step["value"], step["color"]) for step in found]
+
+
+@EVERY
+def test_expressions_are_promql_to_prometheus(app: Application, tmp_path: Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed")
+    rules = [{"record": "checked", "expr": one, "labels": {"n": f"{n}"}} for n, one in enumerate(expressions(app, "p"))]
+    file = tmp_path / "rules.json"  # JSON is YAML too
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    done = subprocess.run([program, "check", "rules", file], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
