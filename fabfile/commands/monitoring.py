@@ -107,7 +107,7 @@ def _environment(name: str, parts: Mapping[str, str]) -> Item:
     tests = [same(f"{folder}/{part}", text) for part, text in parts.items()]
     tests += [owned(f"{folder}/receivers.yml", "root 640"), words(PROGRAM, "check")]
     writes = [write_file(f"{staged}/{part}", text, mode="0640", secret=_secret(part)) for part, text in parts.items()]
-    lay: list[str | Script] = [words("rm", "-rf", staged), words("mkdir", "-p", "-m", "750", staged)]
+    lay: list[str | Script] = [words("rm", "-rf", staged), words("mkdir", "-p", staged), words("chmod", "750", staged)]
     apply = script(*lay, *writes, words(PROGRAM, "install", name))
     title = f"what watches {name}: targets, alerts, routes ({folder}), in use"
     return Item("environment", title, " && ".join(tests), apply)

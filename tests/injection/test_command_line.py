@@ -67,6 +67,7 @@ OPTIONS = {
     "names": "one of a list",
     "max_failures": "is a number here; tests/tasks/test_names.py",
     "html": "is a path here",
+    "output": "is a path here",
     "load": "is a path here",
     "fetch": "is a path here",
     "from_": "names an environment of a file here",
