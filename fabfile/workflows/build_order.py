@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +82,8 @@ def order(request: Request) -> Order:
     builds = _builds(environment, request.services)
     found = engine.find(environment.pipeline.engine)
     _check(builds, found, platforms)
+    if not request.dry_run:
+        engine.check(found)
     sources = {build.service: source.look(build.context) for build in builds}
     if not request.force:
         _refuse_dirty(sources)
@@ -90,7 +92,7 @@ def order(request: Request) -> Order:
     return Order(
         environment=environment,
         engine=found,
-        builds=builds,
+        builds=tuple(_with_file(build, found) for build in builds),
         references={build.service: f"{_repository(environment, build.service)}:{tag}" for build in builds},
         sources=sources,
         tag=tag,
@@ -203,6 +205,12 @@ def _check(builds: Sequence[Build], found: Engine, platforms: Sequence[str]) -> 
         mistakes.append(Mistake("command line", "--platform", repr(",".join(platforms)), expected))
     if mistakes:
         raise ConfigError("The images cannot be built; nothing was begun.", mistakes)
+
+
+def _with_file(build: Build, found: Engine) -> Build:
+    """The build as both engines understand it: Docker by itself looks for a Dockerfile alone."""
+    file = Path(build.context) / _DEFAULT_FILES[0]
+    return replace(build, file=str(file)) if found.docker and not build.file and file.is_file() else build
 
 
 def _refuse_dirty(sources: Mapping[str, Source]) -> None:

@@ -31,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     git(folder, "init", "--quiet", "--initial-branch", "trunk")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "one")
-    (tmp_path / "podman").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "podman").write_text("#!/bin/sh\n")
     (tmp_path / "podman").chmod(0o755)
     declare(made, build={"context": "../app"}, building={"engine": str(tmp_path / "podman")})
     return made
@@ -122,11 +122,34 @@ def test_order_without_an_engine_is_refused(project: Project) -> None:
         order(asked(project))
 
 
+def docker(project: Project, text: str) -> Path:
+    path = project.root.parent / "docker"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    declare(project, building={"engine": str(path)})
+    return path
+
+
+def test_order_of_an_engine_that_does_not_answer_is_refused_before_anything(project: Project) -> None:
+    docker(project, "echo Cannot connect to the Docker daemon >&2; exit 1")
+
+    with pytest.raises(PreflightError, match=r"docker gives no answer \(status 1\): nothing was built\.\nCannot"):
+        order(asked(project))
+
+    assert order(asked(project, dry_run=True)).engine.docker
+
+
+def test_order_of_docker_names_a_containerfile(project: Project) -> None:
+    docker(project, "exit 0")
+    found = order(asked(project))
+    argv = found.command(found.builds[0])
+
+    assert argv[argv.index("--file") + 1] == str(project.root.parent / "app/Containerfile")
+
+
 def test_order_of_docker_cannot_squash_nor_keep_a_list(project: Project) -> None:
-    docker = project.root.parent / "docker"
-    docker.write_text("#!/bin/sh\n")
-    docker.chmod(0o755)
-    declare(project, building={"engine": str(docker), "squash": True})
+    path = docker(project, "exit 0")
+    declare(project, building={"engine": str(path), "squash": True})
 
     with pytest.raises(ConfigError) as caught:
         order(asked(project, platform="linux/amd64,linux/arm64"))
