@@ -96,6 +96,14 @@ def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:
     assert [line for line in changing if not line.startswith("exec make ")] == []
 
 
+def test_commands_of_the_workflows_are_targets_of_make() -> None:
+    # What CI does, a person can do with the same words.
+    lines = [line.strip() for text in scripts() for line in text.splitlines()]
+    own = re.compile(r"(exec |\w+=\w+ )?make |case |apt-get ")
+
+    assert [line for line in lines if line and not own.match(line)] == []
+
+
 def test_targets_that_the_workflows_call_are_there() -> None:
     targets = set(re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = {word.split("-")[0] for text in scripts() for word in re.findall(r"\bmake \"?([$\w-]+)", text)}
