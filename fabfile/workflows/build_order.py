@@ -213,12 +213,17 @@ def _with_file(build: Build, found: Engine) -> Build:
     return replace(build, file=str(file)) if found.docker and not build.file and file.is_file() else build
 
 
-def _refuse_dirty(sources: Mapping[str, Source]) -> None:
-    lines = [
+def differences(sources: Mapping[str, Source]) -> list[str]:
+    """Which services' work trees differ from their commits, and in what."""
+    return [
         f"{service}: {found.root} differs from its commit: {_listed(found.dirty)}"
         for service, found in sources.items()
         if found.dirty
     ]
+
+
+def _refuse_dirty(sources: Mapping[str, Source]) -> None:
+    lines = differences(sources)
     if lines:
         raise PreflightError(
             "the work tree is not clean; nothing was built.\n  " + "\n  ".join(lines),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from fabfile.errors import ConfigError, PreflightError
 from fabfile.model import BuildType, Source
 from fabfile.remote import source
-from fabfile.workflows import build_order
+from fabfile.workflows import build_order, building
 from fabfile.workflows.build_order import Request, made_tag, order
 from tests.config.project import ENV, HOSTS, Project
 
@@ -80,6 +81,16 @@ def test_order_of_a_tree_that_differs_is_refused_unless_forced(project: Project)
     found = order(asked(project, force=True))
     assert found.tag.endswith("-dirty")
     assert any(word.endswith("+changes") for word in found.command(found.builds[0]))
+
+
+def test_build_of_a_tree_that_differs_says_so(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.root.parent / "app/new.txt").write_text("x")
+
+    building.build(asked(project, tag="v2", force=True, dry_run=True))
+
+    assert re.search(
+        r"^warning: backend: .* differs .*new\.txt; built as it is$", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 def test_order_with_words_that_have_no_form_names_each(project: Project) -> None:
