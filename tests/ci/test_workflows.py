@@ -96,6 +96,15 @@ def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:
     assert [line for line in changing if not line.startswith("exec make ")] == []
 
 
+def test_github_jobs_that_change_hosts_leave_the_page_of_the_run() -> None:
+    for path in WORKFLOWS:
+        for name, job in jobs(path).items():
+            if "environment" in job:
+                runs = " ".join(step.get("run", "") for step in job["steps"])
+                kept = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+                assert ("report-" in runs, len(kept)) == (True, 1), f"{path.name} {name}"
+
+
 def test_commands_of_the_workflows_are_targets_of_make() -> None:
     # What CI does, a person can do with the same words.
     lines = [line.strip() for text in scripts() for line in text.splitlines()]
