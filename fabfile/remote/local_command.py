@@ -49,8 +49,8 @@ def run(
 ) -> Ended:
     """Run a command in a process group of its own and hand over each line, of both outputs, as it comes.
 
-    `env` is added to this process's, less its KEYS. What it left running ends with it; so does all of it at an interrupt, which goes
-    on to the caller. Raises OSError when it cannot be started.
+    `env` is added to this process's, less its KEYS. What it left running ends with it; so does all of it at an
+    interrupt, which goes on to the caller. Raises OSError when it cannot be started.
     """
     began = time.monotonic()
     own = {name: value for name, value in os.environ.items() if name not in KEYS}
