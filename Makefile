@@ -34,6 +34,10 @@ demo: setup ## upgrade a real application on two real hosts under load, then sur
 test: setup ## run all tests, those on lab hosts too
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+.PHONY: test-here
+test-here: setup ## run the tests that need no lab hosts
+	@$(BIN)/python -m pytest -n 2 --ignore tests/deploy --ignore tests/lab $(ARGS)
+
 .PHONY: check
 check: setup ## check form, types, layers and every shell text, in seconds
 	$(BIN)/ruff format --check .

@@ -45,7 +45,8 @@ class RollingError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
-        return f"{self.message} Next: {self.next_step}" if self.next_step else self.message
+        between = "\n" if "\n" in self.message else " "
+        return f"{self.message.rstrip()}{between}Next: {self.next_step}" if self.next_step else self.message
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Runs one task as a CI job: `scripts/job.py TASK WORDS…`, with the task's own exit code.
 
 It owns what a CI system wants besides: a summary of the run, an annotation for each failure, masked keys, and an SSH
-agent that holds DEPLOY_SSH_KEY for as long as the task runs and writes it nowhere. Standard library only.
+agent that holds DEPLOY_SSH_KEY for as long as the task runs and writes it nowhere. A signal that ends the job ends the
+task, which undoes what it began. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +22,14 @@ IN_LINES = frozenset({"deploy", "rollback", "restore", "promote", "setup", "tear
 #: What must never stand in a job's log, whatever prints it.
 SECRETS = ("DEPLOY_SSH_KEY", "ROLLING_AGE_KEY", "REGISTRY_PASSWORD")
 _SHORTEST_SECRET = 8
+_REPORT = "report: "
+INVOKE = (sys.executable, "-m", "invoke")
+#: The key is as it is, or one line of base64: GitLab masks a variable of one line alone.
 _WITH_AGENT = """
-printf '%s\\n' "$DEPLOY_SSH_KEY" | tr -d '\\r' | ssh-add -q -
+case $DEPLOY_SSH_KEY in
+-----BEGIN*) printf '%s\\n' "$DEPLOY_SSH_KEY" ;;
+*) printf '%s' "$DEPLOY_SSH_KEY" | base64 --decode ;;
+esac | tr -d '\\r' | ssh-add -q -
 unset DEPLOY_SSH_KEY
 exec "$@"
 """
@@ -37,24 +45,44 @@ def main(words: list[str]) -> int:
         return 2
     for line in masks(os.environ):
         print(line, flush=True)
-    in_lines = words[0] in IN_LINES
-    command = [sys.executable, "-m", "invoke", *words, *(["--json"] if in_lines and "--json" not in words else [])]
+    task, in_lines = words[0], words[0] in IN_LINES
+    command = [*INVOKE, *words, *(["--json"] if in_lines and "--json" not in words else [])]
     if os.environ.get("DEPLOY_SSH_KEY"):
         command = ["ssh-agent", "sh", "-ec", _WITH_AGENT, "sh", *command]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
+    _hand_on_signals(process)
+    summary = _listen(process, task)
+    code = process.wait()
+    _finish(task, code, summary)
+    return code if code >= 0 else 128 - code
+
+
+def _listen(process: subprocess.Popen[str], task: str) -> Mapping[str, Any]:
+    """Print what the task says, its objects as lines; its summary, empty without one."""
     summary: Mapping[str, Any] = {}
     assert process.stdout is not None
     for row in process.stdout:
-        told = _object(row) if in_lines else None
+        if task == "full" and row.startswith(_REPORT):
+            summary = _of_report(ROOT / row.removeprefix(_REPORT).rstrip("\n"))
+        told = _object(row) if task in IN_LINES else None
         if told is None:
             print(row, end="", flush=True)
             continue
         summary = told if told.get("type") == "summary" else summary
         for line in lines(told):
             print(line, flush=True)
-    code = process.wait()
-    _finish(words[0], code, summary)
-    return code if code >= 0 else 128 - code
+    return summary
+
+
+def _hand_on_signals(process: subprocess.Popen[str]) -> None:
+    """A runner signals the job alone, as `make` does; Ctrl-C on a terminal reaches the task by itself."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        if number != signal.SIGINT or not sys.stdin.isatty():
+            process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, hand_on)
 
 
 def masks(environment: Mapping[str, str]) -> Iterator[str]:
@@ -84,6 +112,8 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The end of a run as a table."""
+    if "stages" in summary:
+        return _stages(summary)
     heading = f"### {_cell(summary['action'])} on {_cell(summary['environment'])}: {_cell(summary['message'])}"
     rows = [
         f"| {_cell(host['host'])} | {_cell(host['result'])} | {host['seconds']:.1f} s | "
@@ -93,6 +123,28 @@ def markdown(summary: Mapping[str, Any]) -> str:
     back = f"\nTo go back: `{summary['undo_command']}`\n" if summary["undo_command"] else ""
     table = ["| host | result | took | images or cause |", "|---|---|---|---|", *rows]
     return "\n".join([heading, "", *table, ""]) + back
+
+
+def _stages(summary: Mapping[str, Any]) -> str:
+    """The end of a whole pipeline as a table of its stages."""
+    rows = [
+        f"| {_cell(one['stage'])} | {_cell(one['result'])} | {one['seconds']:.1f} s | {_cell(one['detail'])} |"
+        for one in summary["stages"]
+    ]
+    heading = f"### full {_cell(summary['tag'])} on {_cell(summary['environment'])}: {_cell(summary['message'])}"
+    return "\n".join([heading, "", "| stage | result | took | detail |", "|---|---|---|---|", *rows, ""])
+
+
+def _of_report(path: Path) -> Mapping[str, Any]:
+    """The report that `inv full` left, in the form of a summary; empty where it cannot be read."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        failed = next((one for one in report["stages"] if one["exit_code"]), None)
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    causes = [{"host": one["host"], "cause": one["cause"]} for one in report["deploy"]]
+    message = f"{failed['stage']} {failed['result']}: {failed['detail']}" if failed else report["outcome"]
+    return {**report, "message": message, "hosts": causes}
 
 
 def annotation(title: str, text: str) -> str:

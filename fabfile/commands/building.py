@@ -59,7 +59,6 @@ def build(
     target = wanted.debug_target if build_type is BuildType.DEBUG and wanted.debug_target else wanted.target
     return engine.argv(
         "build",
-        *(["--progress", "plain"] if engine.docker else []),
         *(["--platform", ",".join(platforms)] if platforms else []),
         *(["--manifest", reference] if len(platforms) > 1 else ["--tag", reference]),
         *(["--file", wanted.file] if wanted.file else []),
@@ -76,6 +75,11 @@ def build(
 def telling_id(argv: Sequence[str], path: str) -> tuple[str, ...]:
     """The same build, which writes the image's id into a file: an engine that is told to end may exit with 0."""
     return (*argv[:-1], "--iidfile", path, argv[-1])
+
+
+def version(engine: Engine) -> tuple[str, ...]:
+    """Print the version of what does the work: of Docker that is its daemon, which may be away."""
+    return engine.argv("version", *(["--format", "{{.Server.Version}}"] if engine.docker else []))
 
 
 def newest(engine: Engine, repository: str) -> tuple[str, ...]:

@@ -55,6 +55,10 @@ class Suite:
         """What people call it."""
         return self.name or self.kind.value
 
+    def skipped(self, *, production: bool) -> bool:
+        """Whether it is not run there: production is not put under load."""
+        return production and self.kind is SuiteKind.LOAD
+
 
 @dataclass(frozen=True)
 class Pipeline:

@@ -38,6 +38,16 @@ def find(words: Sequence[str]) -> Engine:
     return Engine(tuple(words))
 
 
+def check(engine: Engine) -> None:
+    """Have the engine answer before anything is asked of it. Raises PreflightError with its words."""
+    ended = local_command.answer(building.version(engine), timeout_seconds=_LOOK_SECONDS)
+    if not ended.ok:
+        raise PreflightError(
+            f"{' '.join(engine.words)} gives no answer ({_how(ended)}): nothing was built.\n{ended.last_words.strip()}",
+            next_step="start its service, or name another engine: `building: {engine: …}` in services.yaml",
+        )
+
+
 def size(engine: Engine, image: str) -> tuple[str, int]:
     """The id and the bytes of an image that is here; ('', 0) when it is not, or is a list of several."""
     ended = local_command.answer(building.size(engine, image), timeout_seconds=_LOOK_SECONDS)

@@ -17,6 +17,8 @@ from threading import Thread
 KEPT_LINES = 30
 #: Between the request to end and the end by force.
 GRACE_SECONDS = 10.0
+#: What opens env files and hosts: the code of an application, and of what it depends on, has no business with it.
+KEYS = frozenset({"ROLLING_AGE_KEY", "ROLLING_AGE_KEY_FILE", "DEPLOY_SSH_KEY"})
 #: What is read of a line at a time: a program that prints no line break is not waited for without bound.
 _LONGEST_LINE = 65_536
 
@@ -47,14 +49,15 @@ def run(
 ) -> Ended:
     """Run a command in a process group of its own and hand over each line, of both outputs, as it comes.
 
-    `env` is added to this process's. What it left running ends with it; so does all of it at an interrupt, which goes
-    on to the caller. Raises OSError when it cannot be started.
+    `env` is added to this process's, less its KEYS. What it left running ends with it; so does all of it at an
+    interrupt, which goes on to the caller. Raises OSError when it cannot be started.
     """
     began = time.monotonic()
+    own = {name: value for name, value in os.environ.items() if name not in KEYS}
     process = subprocess.Popen(
         argv,
         cwd=folder,
-        env={**os.environ, **(env or {})},
+        env={**own, **(env or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -50,9 +50,14 @@ def built_object(built: Built) -> dict[str, object]:
     }
 
 
-def suite_plan_lines(suites: Iterable[Suite]) -> list[str]:
-    """What would be run, and where."""
-    return [f"{suite.title}: {shlex.join(suite.command)} in {suite.folder}" for suite in suites]
+def suite_plan_lines(suites: Iterable[Suite], *, production: bool) -> list[str]:
+    """What would be run, and where; and what would be skipped."""
+    return [
+        f"{suite.title}: would be skipped, production is not put under load"
+        if suite.skipped(production=production)
+        else f"{suite.title}: {shlex.join(suite.command)} in {suite.folder}"
+        for suite in suites
+    ]
 
 
 def suite_lines(ran: Sequence[Ran]) -> list[str]:

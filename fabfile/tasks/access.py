@@ -95,15 +95,15 @@ def sync(
 )
 def trust(
     context: Any,
-    fingerprint: list[str],
-    replace: list[str],
     env: str | None = None,
     hosts: str | None = None,
     force: bool = False,
+    fingerprint: Any = None,
+    replace: Any = None,
 ) -> None:
     """Show the host keys and, once confirmed, record new ones in known_hosts; a changed one is refused."""
     from fabfile.workflows.trust import Request
     from fabfile.workflows.trust import trust as run
 
     chosen = chosen_hosts(context, hosts)
-    end_with(lambda: run(Request(env, ROOT, chosen, tuple(fingerprint), tuple(replace), force=force)))
+    end_with(lambda: run(Request(env, ROOT, chosen, tuple(fingerprint or ()), tuple(replace or ()), force=force)))

@@ -106,10 +106,10 @@ def full(
 )
 def promote(
     context: Any,  # noqa: ARG001
-    from_: str = "",
-    to: str = "",
     force: bool = False,
     dry_run: bool = False,
+    from_: str = "",
+    to: str = "",
     json: bool = False,
 ) -> None:
     """Deploy to one environment the digests that another one has proved good, whatever its tags say now."""

@@ -53,9 +53,9 @@ def teardown(
     context: Any,
     env: str | None = None,
     hosts: str | None = None,
+    dry_run: bool = False,
     data: bool = False,
     confirm: str = "",
-    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Take the application off its hosts, all that setup and deploys made; packages, users and data stay."""

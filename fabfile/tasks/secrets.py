@@ -12,7 +12,7 @@ _FORCE = {"force": "even if no key on this machine opens what is written"}
 
 
 @task(help=_ENV | _FORCE | {"form": "age, ansible-vault or gpg; age without it; also from one form to another"})
-def encrypt(context: Any, env: str | None = None, form: str = "", force: bool = False) -> None:  # noqa: ARG001
+def encrypt(context: Any, env: str | None = None, force: bool = False, form: str = "") -> None:  # noqa: ARG001
     """Encrypt the env file where it lies, for those whom the recipients file lists."""
     from fabfile.workflows.secrets import Request
     from fabfile.workflows.secrets import encrypt as run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +82,8 @@ def order(request: Request) -> Order:
     builds = _builds(environment, request.services)
     found = engine.find(environment.pipeline.engine)
     _check(builds, found, platforms)
+    if not request.dry_run:
+        engine.check(found)
     sources = {build.service: source.look(build.context) for build in builds}
     if not request.force:
         _refuse_dirty(sources)
@@ -90,7 +92,7 @@ def order(request: Request) -> Order:
     return Order(
         environment=environment,
         engine=found,
-        builds=builds,
+        builds=tuple(_with_file(build, found) for build in builds),
         references={build.service: f"{_repository(environment, build.service)}:{tag}" for build in builds},
         sources=sources,
         tag=tag,
@@ -205,12 +207,23 @@ def _check(builds: Sequence[Build], found: Engine, platforms: Sequence[str]) -> 
         raise ConfigError("The images cannot be built; nothing was begun.", mistakes)
 
 
-def _refuse_dirty(sources: Mapping[str, Source]) -> None:
-    lines = [
+def _with_file(build: Build, found: Engine) -> Build:
+    """The build as both engines understand it: Docker by itself looks for a Dockerfile alone."""
+    file = Path(build.context) / _DEFAULT_FILES[0]
+    return replace(build, file=str(file)) if found.docker and not build.file and file.is_file() else build
+
+
+def differences(sources: Mapping[str, Source]) -> list[str]:
+    """Which services' work trees differ from their commits, and in what."""
+    return [
         f"{service}: {found.root} differs from its commit: {_listed(found.dirty)}"
         for service, found in sources.items()
         if found.dirty
     ]
+
+
+def _refuse_dirty(sources: Mapping[str, Source]) -> None:
+    lines = differences(sources)
     if lines:
         raise PreflightError(
             "the work tree is not clean; nothing was built.\n  " + "\n  ".join(lines),

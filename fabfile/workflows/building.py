@@ -11,7 +11,7 @@ from fabfile.model import Built, Environment
 from fabfile.remote import engine
 from fabfile.report.output import Output
 from fabfile.report.pipeline import built_lines, built_object, order_lines
-from fabfile.workflows.build_order import Order, Request, order
+from fabfile.workflows.build_order import Order, Request, differences, order
 
 Say = Callable[[str], None]
 
@@ -43,6 +43,7 @@ def voice(environment: Environment, *, aside: bool = False) -> Say:
 
 def say_plan(ordered: Order, say: Say, *, push: bool) -> None:
     """Tell what would be done, with every command."""
+    _warn(ordered, say)
     commands = {build.service: ordered.command(build) for build in ordered.builds}
     for line in order_lines(commands, ordered.references, push=push):
         say(line)
@@ -50,6 +51,7 @@ def say_plan(ordered: Order, say: Say, *, push: bool) -> None:
 
 def make(ordered: Order, say: Say) -> tuple[Built, ...]:
     """Build every image, each judged by its scan hook. Raises StepFailed at the first that fails."""
+    _warn(ordered, say)
     built = []
     for number, build in enumerate(ordered.builds, 1):
         reference = ordered.references[build.service]
@@ -75,6 +77,12 @@ def push(ordered: Order, built: Sequence[Built], say: Say) -> tuple[Built, ...]:
             done.append(engine.push(ordered.engine, one, folder, voiced, many=ordered.many, login=login))
             say(f"{one.service}: pushed as {done[-1].digest}")
     return tuple(done)
+
+
+def _warn(ordered: Order, say: Say) -> None:
+    """Say what --force lets by: in `inv full` it answers the deploy's question as well."""
+    for line in differences(ordered.sources):
+        say(f"warning: {line}; built as it is")
 
 
 def _behind(service: str, say: Say) -> Say:

@@ -119,11 +119,11 @@ class _Run:
         if not self.suites:
             self.say("services.yaml declares no suites")
             return Done(detail="services.yaml declares no suites", skipped=True)
+        production = build_order.is_production(self.environment)
         if self.request.dry_run:
-            for line in suite_plan_lines(self.suites):
+            for line in suite_plan_lines(self.suites, production=production):
                 self.say(line)
             return Done(detail="shown")
-        production = build_order.is_production(self.environment)
         told = {"ENVIRONMENT": self.environment.targets[0].application.environment}
         told |= {f"IMAGE_{one.service.upper().replace('-', '_')}": one.reference for one in self.built}
         self.ran = suites.run(self.suites, self.say, production=production, env=told)

@@ -50,8 +50,9 @@ def init(request: Request) -> ExitCode:
     )
     asks = not request.yes and sys.stdin.isatty()
     if not asks:
-        lacking = (Mistake("command line", option, "nothing", expected) for option, expected in answers.missing())
-        mistakes = (*mistakes, *lacking)
+        told = {mistake.path for mistake in mistakes}
+        missing = (Mistake("command line", option, "nothing", expected) for option, expected in answers.missing())
+        mistakes = (*mistakes, *(one for one in missing if one.path not in told))
     if mistakes:
         raise ConfigError(
             "The answers have a mistake or are not complete; nothing was written.",

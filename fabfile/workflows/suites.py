@@ -78,7 +78,7 @@ def run(suites: Sequence[Suite], say: Say, *, production: bool, env: Mapping[str
 
 
 def _one(suite: Suite, say: Say, *, production: bool, env: Mapping[str, str]) -> Ran:
-    if production and suite.kind is SuiteKind.LOAD:
+    if suite.skipped(production=production):
         say(f"{suite.title}: skipped, production is not put under load")
         return Ran(suite, "skipped", detail="load suites are not run against production")
     say(f"{suite.title}: {suite.kind.value} suite in {suite.folder}")

@@ -1,11 +1,17 @@
 # shellcheck shell=bash
 # Completion of inv for bash: source it from ~/.bashrc. Environments and hosts are completed too.
 _rolling_inv() {
-    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" found
+    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" found=""
     # Bash takes = for a word of its own.
     if [ "$word" = "=" ]; then word=""; elif [ "$before" = "=" ]; then before="${COMP_WORDS[COMP_CWORD-2]}"; fi
     case "$before" in
-        --env|--environment|-e|--from|--to) found=$("${COMP_WORDS[0]}" completion --names environments 2>/dev/null) ;;
+        --env|--environment|-e|--from) found=$("${COMP_WORDS[0]}" completion --names environments 2>/dev/null) ;;
+        # Other tasks go to a release or to a folder.
+        --to)
+            case " ${COMP_WORDS[*]} " in
+                *" promote "*) found=$("${COMP_WORDS[0]}" completion --names environments 2>/dev/null) ;;
+            esac
+            ;;
         --host|--hosts) found=$("${COMP_WORDS[0]}" completion --names hosts 2>/dev/null) ;;
         *) found=$("${COMP_WORDS[0]}" --complete -- "${COMP_WORDS[*]}" 2>/dev/null) ;;
     esac

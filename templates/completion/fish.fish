@@ -2,8 +2,10 @@
 function __rolling_inv
     set -l line (commandline --tokenize --cut-at-cursor)
     switch "$line[-1]"
-        case --env --environment -e --from --to
+        case --env --environment -e --from
             $line[1] completion --names environments 2>/dev/null
+        case --to
+            contains promote $line; and $line[1] completion --names environments 2>/dev/null
         case --host --hosts
             $line[1] completion --names hosts 2>/dev/null
         case '*'

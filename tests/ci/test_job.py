@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +60,7 @@ def test_job_outside_of_github_has_no_annotation(tmp_path: Path) -> None:
 
 
 def test_job_key_is_in_an_agent_for_the_task_alone_and_every_line_of_it_is_hidden(tmp_path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True, timeout=30)
-    key = (tmp_path / "key").read_text()
+    key = new_key(tmp_path)
 
     done = ran("config.check", DEPLOY_SSH_KEY=key, GITHUB_ACTIONS="true")
 
@@ -71,6 +73,81 @@ def test_job_key_that_is_none_ends_before_the_task() -> None:
     done = ran("config.check", DEPLOY_SSH_KEY="no key at all")
 
     assert (done.returncode, "MISTAKE" in done.stdout) == (1, False)
+
+
+DRIVER = "import sys; from scripts import job; job.INVOKE = ('sh', '-c', sys.argv[1], 'sh'); sys.exit(job.main(['%s']))"
+
+
+def started(text: str, task: str, **environment: str) -> subprocess.Popen[str]:
+    """A job whose task is this text for sh."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
+    command = [sys.executable, "-c", DRIVER % task, text]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=clean | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def new_key(folder: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True, timeout=30)
+    return (folder / "key").read_text()
+
+
+def test_job_key_may_be_one_line_of_base64(tmp_path: Path) -> None:
+    # GitLab masks a variable of one line alone.
+    key = base64.b64encode(new_key(tmp_path).encode()).decode()
+
+    said, _ = started("ssh-add -l", "status", DEPLOY_SSH_KEY=key).communicate(timeout=60)
+
+    assert "(ED25519)" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("agent", [False, True])
+def test_job_that_is_cancelled_lets_its_task_undo(number: signal.Signals, agent: bool, tmp_path: Path) -> None:
+    text = "trap 'echo undone; exit 130' TERM INT HUP; echo begun; while :; do sleep 0.05; done"
+    environment = {"DEPLOY_SSH_KEY": new_key(tmp_path)} if agent else {}
+
+    with started(text, "deploy", **environment) as job_process:
+        assert job_process.stdout is not None
+        assert job_process.stdout.readline() == "begun\n"
+        job_process.send_signal(number)
+        said, _ = job_process.communicate(timeout=30)
+
+    assert (job_process.returncode, "undone" in said) == (130, True)
+
+
+def test_job_of_full_has_the_stages_of_its_report(tmp_path: Path) -> None:
+    stages = [
+        {"stage": "build", "result": "done", "seconds": 4.0, "exit_code": 0, "detail": "r/b:v2"},
+        {"stage": "test", "result": "failed", "seconds": 1.5, "exit_code": 1, "detail": "unit: nothing was pushed"},
+    ]
+    report = {"environment": "staging", "tag": "v2", "outcome": "failed", "deploy": [], "stages": stages}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    page = tmp_path / "summary.md"
+    text = f"echo 'report: {tmp_path}/report.json'; exit 1"
+
+    said, _ = started(text, "full", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page)).communicate(timeout=60)
+
+    assert "::error title=inv full failed::test failed: unit: nothing was pushed" in said
+    assert page.read_text().startswith("### full v2 on staging: test failed: unit: nothing was pushed\n")
+    assert "| test | failed | 1.5 s | unit: nothing was pushed |" in page.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"stages": [1]}'])
+def test_job_of_full_whose_report_cannot_be_read_says_how_it_ended(content: str, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(content)
+    page = tmp_path / "summary.md"
+    text = f"echo 'report: {tmp_path}/report.json'"
+
+    started(text, "full", JOB_SUMMARY=str(page)).communicate(timeout=60)
+
+    assert page.read_text() == "### inv full: done\n\n"
 
 
 def test_markdown_is_a_table_whatever_the_texts_are() -> None:

@@ -87,6 +87,32 @@ def test_github_secrets_go_to_jobs_of_an_environment_alone() -> None:
             assert "environment" in job or "secrets." not in str(job)
 
 
+def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:
+    # A run that is cancelled signals the shell of a step alone: the task would be killed before it has undone anything.
+    found = [line.strip() for _, step in steps() for line in step.get("run", "").splitlines() if "make" in line]
+    changing = [line for line in found if re.search(r"make \"?(\$TASK|deploy|promote)", line)]
+
+    assert len(changing) == 3
+    assert [line for line in changing if not line.startswith("exec make ")] == []
+
+
+def test_github_jobs_that_change_hosts_leave_the_page_of_the_run() -> None:
+    for path in WORKFLOWS:
+        for name, job in jobs(path).items():
+            if "environment" in job:
+                runs = " ".join(step.get("run", "") for step in job["steps"])
+                kept = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+                assert ("report-" in runs, len(kept)) == (True, 1), f"{path.name} {name}"
+
+
+def test_commands_of_the_workflows_are_targets_of_make() -> None:
+    # What CI does, a person can do with the same words.
+    lines = [line.strip() for text in scripts() for line in text.splitlines()]
+    own = re.compile(r"(exec |\w+=\w+ )?make |case |apt-get ")
+
+    assert [line for line in lines if line and not own.match(line)] == []
+
+
 def test_targets_that_the_workflows_call_are_there() -> None:
     targets = set(re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = {word.split("-")[0] for text in scripts() for word in re.findall(r"\bmake \"?([$\w-]+)", text)}

@@ -35,7 +35,8 @@ def test_build_of_debug_has_its_own_target_and_says_so() -> None:
 
     assert pairs(argv, "--target") == ["debug"]
     assert pairs(argv, "--build-arg")[0] == "BUILD_TYPE=debug"
-    assert pairs(argv, "--progress") == ["plain"]
+    # Docker without its buildx component knows no --progress; with it, no terminal means plain lines.
+    assert "--progress" not in argv
 
 
 def test_build_without_cache_squashed_for_several_platforms_is_a_list() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fabfile.config import at_rest
 from fabfile.remote import local_command
 
 _OWN = """
@@ -73,6 +74,17 @@ def test_interrupt_ends_the_command() -> None:
         process.wait(30)
 
     assert is_gone(inner)
+
+
+def test_command_has_this_environment_without_the_keys_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {at_rest.KEY_TEXT, at_rest.KEY_FILE} <= local_command.KEYS
+    for name in (*local_command.KEYS, "OTHER"):
+        monkeypatch.setenv(name, f"value of {name}")
+
+    said = local_command.answer(["env"], timeout_seconds=10, env={"MORE": "1"}).last_words.splitlines()
+
+    assert {"OTHER=value of OTHER", "MORE=1"} <= set(said)
+    assert [line for line in said if line.partition("=")[0] in local_command.KEYS] == []
 
 
 def test_answer_of_a_program_that_is_missing_is_a_status() -> None:

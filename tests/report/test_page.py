@@ -96,6 +96,19 @@ def test_page_fits_and_every_text_is_readable(chromium: Browser, file: Path, wid
     assert [pair for pair in contrasts if pair[1] < 4.5] == []
 
 
+@pytest.mark.parametrize("width", [360, 1600])
+def test_page_has_its_timeline_and_what_its_drawings_mean_at_every_width(
+    chromium: Browser, file: Path, width: int
+) -> None:
+    chromium.open(file, width=width)
+
+    bars = "[...document.querySelectorAll('.bar')].map(e => e.getBoundingClientRect().width)"
+    assert chromium.value(bars)
+    assert min(chromium.value(bars)) > 0
+    drawings = chromium.value("document.querySelectorAll('svg').length")
+    assert chromium.value("document.body.innerText").count(" at the most; red: ") == drawings
+
+
 def test_page_structure_tells_a_screen_reader_everything(chromium: Browser, file: Path) -> None:
     chromium.open(file)
 

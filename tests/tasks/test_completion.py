@@ -48,6 +48,12 @@ def offered(script: Path, *words: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_bash_offers_environments_after_to_of_a_promotion_alone(script: Path) -> None:
+    # A rollback goes to a release, a backup to a folder.
+    assert {"production", "staging"} <= offered(script, "inv", "promote", "--to", "")
+    assert "production" not in offered(script, "inv", "rollback", "--env", "staging", "--to", "")
+
+
 @pytest.mark.parametrize(
     ("words", "some"),
     [

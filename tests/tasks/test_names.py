@@ -36,6 +36,16 @@ def test_environment_is_env(program: str, words: tuple[str, ...]) -> None:
     assert (done.returncode, "There is no environment 'nowhere'" in done.stderr) == (2, True), done
 
 
+@pytest.mark.parametrize(("option", "letter"), [("dry_run", "d"), ("force", "f"), ("env", "e"), ("json", "j")])
+def test_short_option_means_the_same_on_every_task(option: str, letter: str) -> None:
+    # A hand that knows `-d` from a deploy must not delete data with it.
+    tasks = [{one.name: one.names for one in namespace[name].get_arguments()} for name in namespace.task_names]
+
+    found = [names[option] for names in tasks if option in names]
+    assert found
+    assert [names for names in found if letter not in names] == []
+
+
 def test_test_suite_is_suite() -> None:
     done = ran("test", "--test-suite", "all-of-them")
 

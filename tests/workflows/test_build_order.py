@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from fabfile.errors import ConfigError, PreflightError
 from fabfile.model import BuildType, Source
 from fabfile.remote import source
-from fabfile.workflows import build_order
+from fabfile.workflows import build_order, building
 from fabfile.workflows.build_order import Request, made_tag, order
 from tests.config.project import ENV, HOSTS, Project
 
@@ -31,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     git(folder, "init", "--quiet", "--initial-branch", "trunk")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "one")
-    (tmp_path / "podman").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "podman").write_text("#!/bin/sh\n")
     (tmp_path / "podman").chmod(0o755)
     declare(made, build={"context": "../app"}, building={"engine": str(tmp_path / "podman")})
     return made
@@ -82,6 +83,16 @@ def test_order_of_a_tree_that_differs_is_refused_unless_forced(project: Project)
     assert any(word.endswith("+changes") for word in found.command(found.builds[0]))
 
 
+def test_build_of_a_tree_that_differs_says_so(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.root.parent / "app/new.txt").write_text("x")
+
+    building.build(asked(project, tag="v2", force=True, dry_run=True))
+
+    assert re.search(
+        r"^warning: backend: .* differs .*new\.txt; built as it is$", capsys.readouterr().out, re.MULTILINE
+    )
+
+
 def test_order_with_words_that_have_no_form_names_each(project: Project) -> None:
     with pytest.raises(ConfigError) as caught:
         order(asked(project, build_type="fast", platform="linux/amd64,--rm"))
@@ -122,11 +133,34 @@ def test_order_without_an_engine_is_refused(project: Project) -> None:
         order(asked(project))
 
 
+def docker(project: Project, text: str) -> Path:
+    path = project.root.parent / "docker"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    declare(project, building={"engine": str(path)})
+    return path
+
+
+def test_order_of_an_engine_that_does_not_answer_is_refused_before_anything(project: Project) -> None:
+    docker(project, "echo Cannot connect to the Docker daemon >&2; exit 1")
+
+    with pytest.raises(PreflightError, match=r"docker gives no answer \(status 1\): nothing was built\.\nCannot"):
+        order(asked(project))
+
+    assert order(asked(project, dry_run=True)).engine.docker
+
+
+def test_order_of_docker_names_a_containerfile(project: Project) -> None:
+    docker(project, "exit 0")
+    found = order(asked(project))
+    argv = found.command(found.builds[0])
+
+    assert argv[argv.index("--file") + 1] == str(project.root.parent / "app/Containerfile")
+
+
 def test_order_of_docker_cannot_squash_nor_keep_a_list(project: Project) -> None:
-    docker = project.root.parent / "docker"
-    docker.write_text("#!/bin/sh\n")
-    docker.chmod(0o755)
-    declare(project, building={"engine": str(docker), "squash": True})
+    path = docker(project, "exit 0")
+    declare(project, building={"engine": str(path), "squash": True})
 
     with pytest.raises(ConfigError) as caught:
         order(asked(project, platform="linux/amd64,linux/arm64"))
