@@ -83,3 +83,22 @@ def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) 
     assert (code, old.versions()) == (0, ["v3"]), output
     inside = "podman ps --quiet | xargs podman container inspect --format 'sha256:{{.Image}}'"
     assert {*old.lab.hosts[0].sh(inside, user="deploy").stdout.split()} == ids
+
+
+def test_debian12_host_watches_itself_from_outside(old: Site) -> None:
+    """Prometheus 2.42, Alertmanager 0.25 and blackbox-exporter 0.23, beside the application that they watch."""
+    host = old.lab.hosts[0]
+    old.edit_environment(
+        setup={"node_exporter": True, "watchdog": True}, monitoring={"address": host.address, "user": "root"}
+    )
+    for words in (("setup",), ("observe.install",)):
+        code, output = old.run(*words)
+        assert code == 0, output
+
+    ask = "curl -fsS 'http://127.0.0.1:9090/api/v1/query?query=count(up==1)'"
+    wait_until(lambda: '"6"]' in host.sh(ask).stdout, "every target", 90)
+    code, output = old.run("observe.install")
+    assert (code, "Nothing to do" in output) == (0, True), output
+    for words in (("observe.uninstall",), ("monitor.uninstall",)):
+        code, output = old.run(*words)
+        assert code == 0, output

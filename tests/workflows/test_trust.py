@@ -49,9 +49,11 @@ class Site:
     def known(self) -> Path:
         return self.project.root / "known_hosts"
 
-    def hosts(self, **entries: dict[str, object]) -> None:
+    def hosts(self, monitoring: dict[str, object] | None = None, **entries: dict[str, object]) -> None:
         hosts = {name: {"address": "127.0.0.1", "user": getpass.getuser(), **entry} for name, entry in entries.items()}
         environment = {"identity_file": str(self.inner.directory / "user"), "hosts": hosts}
+        if monitoring:
+            environment["monitoring"] = {"address": "127.0.0.1", "user": getpass.getuser(), **monitoring}
         self.project.write("hosts.yaml", yaml.safe_dump({"environments": {"demo": environment}}))
 
     def behind(self) -> None:
@@ -223,3 +225,12 @@ def test_trust_setting_of_the_environment_names_the_file(site: Site) -> None:
     assert site.trust(force=True) == ExitCode.DONE
 
     assert (site.project.root / "keys/demo").read_text() == site.record(site.inner) + site.record(site.bastion)
+
+
+def test_trust_records_the_monitoring_host_too_unless_hosts_are_named(site: Site) -> None:
+    site.hosts({"port": site.bastion.port}, web1={"port": site.inner.port})
+    assert site.trust(hosts=("web1",), force=True) is ExitCode.DONE
+    assert site.known.read_text() == site.record(site.inner)
+
+    assert site.trust(force=True) is ExitCode.DONE
+    assert site.known.read_text() == site.record(site.inner) + site.record(site.bastion)

@@ -1,0 +1,182 @@
+"""The files of Prometheus and its companions: whose values stand where; every alert is proved and explained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fabfile.errors import ConfigError
+from fabfile.model import Certificate, Channels, Environment, Hook, Mail, Preparation, Security, Severity
+from fabfile.render import observe
+from tests.render.alert_cases import CASES
+from tests.render.observed import CHANNELS, MAIL, SLACK, environment
+
+RUNBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+
+
+def read(wanted: Environment, name: str) -> Any:
+    return yaml.safe_load(observe.whole(wanted)[name])
+
+
+def rules(wanted: Environment) -> list[dict[str, Any]]:
+    (group,) = read(wanted, "alerting.yml")["groups"]
+    return [rule for rule in group["rules"] if "alert" in rule]
+
+
+def jobs(wanted: Environment) -> dict[str, Any]:
+    return {job["job_name"]: job for job in read(wanted, "prometheus.yml")["scrape_configs"]}
+
+
+def test_targets_are_the_hosts_of_the_inventory_as_the_monitoring_host_reaches_them() -> None:
+    job = jobs(environment())["shop.production"]
+
+    assert [row["targets"] for row in job["static_configs"]] == [["192.0.2.1:9100"], ["[2001:db8::2]:9100"]]
+    assert job["static_configs"][0]["labels"] == {
+        "job": "shop",
+        "app": "shop",
+        "environment": "production",
+        "host": "web1",
+        "instance": "web1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tls", "urls"),
+    [
+        (True, ["https://192.0.2.1:443/api/health", "https://[2001:db8::2]:443/api/health"]),
+        (False, ["http://192.0.2.1:80/api/health", "http://[2001:db8::2]:80/api/health"]),
+    ],
+)
+def test_site_is_asked_by_the_full_chains_health_path_on_each_host(tls: bool, urls: list[str]) -> None:
+    job = jobs(environment(tls=tls))["shop.production site"]
+
+    assert [row["targets"][0] for row in job["static_configs"]] == urls
+
+
+@pytest.mark.parametrize(("certificate", "skipped"), [(Certificate.ACME, False), (Certificate.SELF_SIGNED, True)])
+def test_site_certificate_is_verified_unless_it_signs_itself(certificate: Certificate, skipped: bool) -> None:
+    wanted = replace(environment(), preparation=Preparation(certificate=certificate))
+
+    module = read(wanted, "blackbox.yml")["modules"]["shop.production"]["http"]
+
+    assert module["tls_config"] == {"server_name": "shop.test", "insecure_skip_verify": skipped}
+    assert module["headers"] == {"Host": "shop.test"}
+
+
+def test_service_down_is_what_the_name_of_the_application_promises() -> None:
+    down = next(rule for rule in rules(environment()) if rule["alert"] == "ServiceDown")
+
+    assert down["expr"].startswith('up{job="shop",environment="production"} == 0\n')
+    assert (down["for"], down["labels"]["severity"]) == ("1m", "critical")
+
+
+def test_alerts_speak_the_language_of_the_messages() -> None:
+    chinese = rules(environment(channels=replace(CHANNELS, language="zh-TW")))
+
+    assert chinese[0]["annotations"]["summary"].startswith("shop 服務離線")
+    assert all(re.search(r"[\u4e00-\u9fff]", rule["annotations"]["summary"]) for rule in chinese)
+    assert [rule["expr"] for rule in chinese] == [rule["expr"] for rule in rules(environment())]
+
+
+def test_alert_limits_are_those_of_the_settings() -> None:
+    wanted = environment(latency_seconds=0.25, error_percent=1.5, lock_seconds=120.0, mixed_seconds=60.0)
+    found = {rule["alert"]: rule for rule in rules(wanted)}
+
+    assert "> 0.25\n" in found["HighLatency"]["expr"]
+    assert "> 1.5\n" in found["HighErrorRatio"]["expr"]
+    assert found["LockHeldLong"]["expr"].endswith("> 120")
+    assert found["MixedReleases"]["for"] == "60s"
+    assert found["DiskLow"]["expr"].endswith("< 10")
+
+
+def test_alert_of_backups_is_there_where_backups_are_scheduled() -> None:
+    wanted = environment()
+    hosts = tuple(
+        replace(target, application=replace(target.application, auto_backup=False)) for target in wanted.targets
+    )
+
+    gone = {rule["alert"] for rule in rules(wanted)} - {rule["alert"] for rule in rules(replace(wanted, targets=hosts))}
+
+    assert gone == {"BackupStale"}
+
+
+def test_alert_each_has_a_firing_and_a_quiet_case() -> None:
+    for rule in rules(environment()):
+        fires = {case.fires for case in CASES if case.alert == rule["alert"]}
+        assert fires == {True, False}, rule["alert"]
+
+
+def test_alert_each_has_its_section_in_the_runbook_and_links_to_it() -> None:
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", RUNBOOK.partition("\n## Alerts\n")[2], re.M | re.S))
+    wanted = environment(runbook="https://git.test/ops.md")
+
+    for rule in rules(wanted):
+        name = rule["alert"]
+        assert rule["annotations"]["runbook_url"] == f"https://git.test/ops.md#{name.lower()}"
+        assert [part for part in ("Means", "Look", "Do", "Over when") if f"**{part}.**" not in sections[name]] == []
+        assert rule["labels"]["severity"].capitalize() in sections[name], name
+    assert set(sections) >= {rule["alert"] for rule in rules(wanted)}
+
+
+def test_alert_rules_of_two_environments_never_meet() -> None:
+    for one in rules(environment()):
+        series = re.findall(r"(?:rolling|node|probe|up)\w*\{([^}]*)\}", one["expr"])
+        assert all('environment="production"' in labels for labels in series), one
+
+
+@pytest.mark.parametrize(
+    ("lowest", "severities"),
+    [
+        (Severity.INFO, ("warning", "critical")),
+        (Severity.WARNING, ("warning", "critical")),
+        (Severity.CRITICAL, ("critical",)),
+    ],
+)
+def test_routes_go_by_the_lowest_severity_of_each_channel(lowest: Severity, severities: tuple[str, ...]) -> None:
+    app = environment(channels=Channels(Hook(SLACK.url, lowest), replace(MAIL, lowest=None))).targets[0].application
+
+    assert observe.routes(app) == [("slack", severities)]
+
+
+def test_routes_of_no_channel_leave_a_file_that_is_whole() -> None:
+    found = read(environment(channels=Channels()), "alertmanager.yml")
+
+    assert found["route"] == {"receiver": "nobody", "routes": None}
+    assert found["receivers"] == [{"name": "nobody"}]
+
+
+def test_receivers_hold_the_channels_byte_for_byte() -> None:
+    mail = Mail("2001:db8::25", 'A "B" {{C}} <a@b.c>', ("ann@b.c",), port=25, user="u'$", password='p"\\{{x}}')
+    found = read(environment(channels=Channels(SLACK, mail)), "alertmanager.yml")["receivers"]
+
+    assert found[1]["slack_configs"][0]["api_url"] == SLACK.url
+    (sent,) = found[2]["email_configs"]
+    assert (sent["smarthost"], sent["auth_username"]) == ("[2001:db8::25]:25", "u'$")
+    assert sent["auth_password"] == 'p"\\{{x}}'
+    assert sent["from"] == 'A "B" {{ "{{" }}C}} <a@b.c>'
+    assert sent["require_tls"] is True
+
+
+def test_receivers_of_a_mail_server_that_alertmanager_cannot_speak_to_are_refused() -> None:
+    mail = replace(MAIL, security=Security.TLS, port=2465)
+
+    with pytest.raises(ConfigError, match="port 465 alone"):
+        observe.parts(environment(channels=Channels(mail=mail)))
+    assert observe.parts(environment(channels=Channels(mail=replace(mail, port=465))))
+    assert observe.parts(environment(channels=Channels(mail=replace(mail, lowest=None))))
+
+
+def test_parts_change_their_version_with_whatever_changes() -> None:
+    def version(wanted: Environment) -> str:
+        (found,) = re.findall(r'version: "([0-9a-f]{16})"', observe.parts(wanted)["alerting.yml"])
+        return str(found)
+
+    changed = (environment(latency_seconds=2.0), environment(name="staging"), environment(channels=Channels(SLACK)))
+
+    assert version(environment()) == version(environment())
+    assert len({version(wanted) for wanted in (environment(), *changed)}) == 4
