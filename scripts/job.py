@@ -49,8 +49,10 @@ def main(words: list[str]) -> int:
     command = [*INVOKE, *words, *(["--json"] if in_lines and "--json" not in words else [])]
     if os.environ.get("DEPLOY_SSH_KEY"):
         command = ["ssh-agent", "sh", "-ec", _WITH_AGENT, "sh", *command]
+    started: list[subprocess.Popen[str]] = []
+    _hand_on_signals(started)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
-    _hand_on_signals(process)
+    started.append(process)
     summary = _listen(process, task)
     code = process.wait()
     _finish(task, code, summary)
@@ -74,12 +76,17 @@ def _listen(process: subprocess.Popen[str], task: str) -> Mapping[str, Any]:
     return summary
 
 
-def _hand_on_signals(process: subprocess.Popen[str]) -> None:
-    """A runner signals the job alone, as `make` does; Ctrl-C on a terminal reaches the task by itself."""
+def _hand_on_signals(started: list[subprocess.Popen[str]]) -> None:
+    """A runner signals the job alone, as `make` does; Ctrl-C on a terminal reaches the task by itself.
+
+    Before the task starts: what this process handles is not ignored there, though whoever began the job may ignore it.
+    """
 
     def hand_on(number: int, _frame: object) -> None:
+        if not started:
+            sys.exit(128 + number)
         if number != signal.SIGINT or not sys.stdin.isatty():
-            process.send_signal(number)
+            started[0].send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, hand_on)

@@ -75,13 +75,15 @@ def test_job_key_that_is_none_ends_before_the_task() -> None:
     assert (done.returncode, "MISTAKE" in done.stdout) == (1, False)
 
 
+#: Whoever begins a job may have it ignore signals, as `nohup` and a shell's `&` do.
+DEAF = ("sh", "-c", 'trap "" INT HUP TERM; exec "$@"', "sh")
 DRIVER = "import sys; from scripts import job; job.INVOKE = ('sh', '-c', sys.argv[1], 'sh'); sys.exit(job.main(['%s']))"
 
 
 def started(text: str, task: str, **environment: str) -> subprocess.Popen[str]:
     """A job whose task is this text for sh."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
-    command = [sys.executable, "-c", DRIVER % task, text]
+    command = [*DEAF, sys.executable, "-c", DRIVER % task, text]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -90,6 +92,7 @@ def started(text: str, task: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -115,9 +118,13 @@ def test_job_that_is_cancelled_lets_its_task_undo(number: signal.Signals, agent:
 
     with started(text, "deploy", **environment) as job_process:
         assert job_process.stdout is not None
-        assert job_process.stdout.readline() == "begun\n"
-        job_process.send_signal(number)
-        said, _ = job_process.communicate(timeout=30)
+        try:
+            assert job_process.stdout.readline() == "begun\n"
+            job_process.send_signal(number)
+            said, _ = job_process.communicate(timeout=30)
+        finally:
+            if job_process.poll() is None:
+                os.killpg(job_process.pid, signal.SIGKILL)
 
     assert (job_process.returncode, "undone" in said) == (130, True)
 
