@@ -5,7 +5,7 @@ Items only; it runs nothing. A configuration that somebody wrote by hand is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from fabfile.commands.item import Item, file, owned, same
 from fabfile.commands.shell import Script, quote, script, words, write_file
@@ -20,6 +20,8 @@ _FLAGS = {
     "prometheus-alertmanager": "--web.listen-address=127.0.0.1:9093 --cluster.listen-address=",
     "prometheus-blackbox-exporter": "--web.listen-address=127.0.0.1:9115",
 }
+#: Theirs, and the one for a cluster of Alertmanagers, which is off.
+_PORTS = "9090|9093|9094|9115"
 _PACKAGES = (*_FLAGS, "prometheus-node-exporter")
 _PROGRAMS = (*_PACKAGES, "promtool", "amtool", "curl")
 #: Whose file each program's configuration is, as Debian brings it.
@@ -37,10 +39,14 @@ def items(name: str, program: str, heads: Mapping[str, str], parts: Mapping[str,
 
 
 def gone(name: str) -> tuple[Item, ...]:
-    """What takes one environment off its monitoring host; the programs stay, and what they recorded."""
+    """What takes one environment off its monitoring host; the programs stay, and what they recorded.
+
+    Where an earlier run was cut off, its parts lie aside, or were only laid down.
+    """
     folder = f"{_PARTS}/{name}"
-    apply = script(words(PROGRAM, "remove", name))
-    return (Item("environment", f"what watches it ({folder})", words("test", "!", "-e", folder), apply),)
+    places = (folder, f"{_PARTS}/.staged/{name}", f"{_PARTS}/.aside/was/{name}", f"{_PARTS}/.aside/none/{name}")
+    test = " && ".join(words("test", "!", "-e", place) for place in places)
+    return (Item("environment", f"what watches it ({folder})", test, script(words(PROGRAM, "remove", name))),)
 
 
 def _own_files() -> Item:
@@ -72,21 +78,28 @@ def _loopback() -> Item:
         )
         for unit, flags in _FLAGS.items()
     }
-    units = " ".join(_FLAGS)
-    test = " && ".join(same(path, text) for path, text in drop_ins.items())
+    defaults = " ".join(f"/etc/default/{unit}" for unit in _FLAGS)
+    clear = f"! grep -qs '^[^#]*listen-address' {defaults}"
+    test = " && ".join([*(same(path, text) for path, text in drop_ins.items()), *_on_loopback(), clear])
     writes = [
         part
         for path, text in drop_ins.items()
         for part in (words("mkdir", "-p", path.rpartition("/")[0]), write_file(path, text, mode="0644"))
     ]
-    enable = f"systemctl daemon-reload\nsystemctl enable --quiet {units}\nsystemctl restart {units}"
-    apply = script(*writes, enable)
-    defaults = " ".join(f"/etc/default/{unit}" for unit in _FLAGS)
-    clear = f"! grep -qs listen-address {defaults}"
+    units = " ".join(_FLAGS)
+    apply = script(*writes, f"systemctl daemon-reload\nsystemctl enable --quiet {units}\nsystemctl restart {units}")
     title = "Prometheus (9090), Alertmanager (9093) and blackbox-exporter (9115) on loopback alone"
-    return Item(
-        "loopback", title, f"{test} && {clear}", apply, f"take the listen-address out of {defaults}", possible=clear
-    )
+    return Item("loopback", title, test, apply, f"take the listen-address out of {defaults}", possible=clear)
+
+
+def _on_loopback() -> Iterator[str]:
+    """Shell conditions: each program is on, and none listens as it did before a restart that was cut off.
+
+    Source: systemctl(1): of several units is-active and is-enabled are content with one.
+    """
+    for unit in _FLAGS:
+        yield f"systemctl is-active --quiet {unit} && systemctl is-enabled --quiet {unit}"
+    yield f"! ss -Hltn | awk '{{ print $4 }}' | grep -E ':({_PORTS})$' | grep -qv '^127[.]0[.]0[.]1:'"
 
 
 def _program(text: str) -> Item:

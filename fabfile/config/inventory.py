@@ -116,7 +116,7 @@ class Monitoring(Strict):
     user: _User = Field(default=model.Monitoring.user, description="Login name: root, or may use sudo.")
     port: _Port = Field(default=model.Monitoring.port, description="SSH port.")
     jump: _Jump = Field(default=model.Monitoring.jump, description="Jump host in front of it: [user@]host[:port].")
-    latency_seconds: Annotated[float, BeforeValidator(forms.duration(0.001, 600))] = Field(
+    latency_seconds: Annotated[float, BeforeValidator(forms.duration(0.001, 10))] = Field(
         default=model.Monitoring.latency_seconds,
         description="A service of which one answer in twenty takes longer is too slow.",
     )

@@ -103,7 +103,7 @@ def load_located(
         targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
         rollout=rollout,
         preparation=_preparation(found),
-        monitoring=model.Monitoring(**found.entry.monitoring.model_dump()),
+        monitoring=_monitoring(found.entry),
         pipeline=pipeline(services, found.beside),
         known_hosts=_known_hosts(found),
         trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
@@ -233,6 +233,11 @@ def _rollout(found: Located, applications: Iterable[model.Application], findings
 
 def _with_acme(application: model.Application) -> model.Application:
     return replace(application, tls=replace(application.tls, acme=True) if application.tls else None)
+
+
+def _monitoring(entry: EnvironmentEntry) -> model.Monitoring:
+    declared: dict[str, Any] = entry.monitoring.model_dump()
+    return model.Monitoring(**declared | {"jump": "" if entry.monitoring.jump == "none" else entry.monitoring.jump})
 
 
 def _preparation(found: Located) -> model.Preparation:

@@ -86,6 +86,7 @@ def _values(environment: Environment) -> dict[str, Any]:
         "environment": environment.name,
         "name": name_of(environment),
         "hosts": [watched(environment, number) for number in range(len(environment.targets))],
+        "backing_up": [target.name for target in environment.targets if target.application.auto_backup],
         "self_signed": environment.preparation.certificate is Certificate.SELF_SIGNED,
         "chinese": channels.language == "zh-TW",
         "words": _WORDS[channels.language],

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Made by inv observe.install. Puts the files of Prometheus, Alertmanager and blackbox-exporter together from the parts
 # of each environment, has them checked, takes them into use, and proves that the programs go by them; where one does
-# not, the files before are put back. Root-owned.
+# not, the files before are put back. Killed at any instant, the next run finds the parts as they were. Root-owned.
 #   check          says by its status whether what is in use is what the parts say
 #   install NAME   takes the parts of an environment that were laid down in .staged/NAME
 #   remove NAME    forgets an environment
@@ -15,6 +15,17 @@ units="prometheus prometheus-alertmanager prometheus-blackbox-exporter"
 etc=/etc/prometheus
 parts=$etc/rolling
 wait_seconds=60
+
+# tried COMMAND…: its status in $status. In a condition `set -e` would not hold inside of the command.
+tried() {
+  set +e
+  (
+    set -e
+    "$@"
+  )
+  status=$?
+  set -e
+}
 
 every() {
   for one in "$parts"/*/"$1"; do
@@ -59,14 +70,27 @@ goes_by_it() {
   done
 }
 
+# The second of the newest file that a program reads: one that read before goes by something else.
+newest() {
+  for one in "$etc/prometheus.yml" "$etc/alertmanager.yml" "$etc/blackbox.yml" "$parts"/*/alerting.yml; do
+    if [ -e "$one" ]; then stat -c %Y "$one"; fi
+  done | sort -n | tail -n 1
+}
+
+# take FOLDER: what it has not, is not there either.
 take() {
   for file in $files; do
-    chmod 640 "$1/$file"
-    cp -p "$1/$file" "$etc/$file.new"
-    mv -f "$etc/$file.new" "$etc/$file"
+    rm -f "$etc/$file.new"
+    if [ -e "$1/$file" ]; then
+      cp -p "$1/$file" "$etc/$file.new"
+      mv -f "$etc/$file.new" "$etc/$file"
+    else
+      rm -f "$etc/$file"
+    fi
   done
+  began=$(date +%s)
   # shellcheck disable=SC2086  # a word for each unit
-  began=$(date +%s) && systemctl reload-or-restart $units
+  systemctl reload-or-restart $units
   until goes_by_it "$began"; do
     if [ $(($(date +%s) - began)) -ge "$wait_seconds" ]; then return 1; fi
     sleep 0.2
@@ -77,49 +101,76 @@ apply() {
   chgrp -R prometheus "$parts"
   assemble "$new"
   chgrp prometheus "$new"/*.yml
+  chmod 640 "$new"/*.yml
   if ! said=$(valid "$new" 2>&1); then
     printf '%s\n' "$said"
     return 1
   fi
-  for file in $files; do cp -p "$etc/$file" "$old/$file"; done
-  if take "$new"; then return 0; fi
+  for file in $files; do
+    if [ -e "$etc/$file" ]; then cp -p "$etc/$file" "$old/$file"; fi
+  done
+  tried take "$new"
+  if [ "$status" = 0 ]; then return 0; fi
   echo "a program does not go by its new file; the files before are put back"
-  take "$old" || echo "and they did not come back into use"
+  tried take "$old"
+  if [ "$status" != 0 ]; then echo "and they did not come back into use"; fi
   return 1
+}
+
+# set_aside: what stands there, or that nothing does, is kept where a later run finds it, whatever becomes of this one.
+set_aside() {
+  mkdir -p "$aside/was" "$aside/none"
+  if [ -d "$parts/$name" ]; then
+    mv "$parts/$name" "$aside/was/$name"
+  else
+    mkdir "$aside/none/$name"
+  fi
+}
+
+# come_back: what was set aside stands there again, and nothing where nothing stood.
+come_back() {
+  for one in "$aside"/*/*; do
+    if [ ! -e "$one" ]; then continue; fi
+    rm -rf "${parts:?}/${one##*/}"
+    if [ "$one" = "$aside/was/${one##*/}" ]; then mv "$one" "$parts/"; fi
+  done
+  rm -rf "$aside"
 }
 
 exec 9>"$parts/.lock"
 flock 9
 name=${2:-}
+new=$parts/.work/new old=$parts/.work/old aside=$parts/.aside
 rm -rf "$parts/.work"
-mkdir -p "$parts/.work/new" "$parts/.work/old" "$parts/.work/aside"
-new=$parts/.work/new old=$parts/.work/old aside=$parts/.work/aside
+mkdir -p "$new" "$old"
 trap 'rm -rf "$parts/.work"' EXIT
-
-# back: what stood there before, and nothing where nothing did.
-back() {
-  rm -rf "${parts:?}/${name:?}"
-  if [ -d "$aside/$name" ]; then mv "$aside/$name" "$parts/$name"; fi
-  exit 1
-}
 
 case "$1" in
 check)
+  [ ! -e "$aside" ]
   assemble "$new"
   for file in $files; do cmp -s "$new/$file" "$etc/$file"; done
-  # shellcheck disable=SC2086  # a word for each unit
-  systemctl is-active --quiet $units && systemctl is-enabled --quiet $units
-  goes_by_it 0
+  goes_by_it "$(newest)"
+  exit
   ;;
 install)
+  come_back
   [ -d "$parts/.staged/$name" ]
-  if [ -d "$parts/$name" ]; then mv "$parts/$name" "$aside/$name"; fi
+  set_aside
   mv "$parts/.staged/$name" "$parts/$name"
-  apply || back
+  touch "$parts/$name"/*
   ;;
 remove)
-  if [ -d "$parts/$name" ]; then mv "$parts/$name" "$aside/$name"; fi
-  apply || back
+  come_back
+  rm -rf "$parts/.staged/${name:?}"
+  set_aside
   ;;
 *) exit 2 ;;
 esac
+
+tried apply
+if [ "$status" != 0 ]; then
+  come_back
+  exit 1
+fi
+mv "$aside" "$parts/.work/"

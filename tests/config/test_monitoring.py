@@ -25,6 +25,12 @@ def test_monitoring_host_has_its_limits(project: Project) -> None:
     assert (found.latency_seconds, found.lock_seconds, found.error_percent) == (0.5, 7200.0, 0.5)
 
 
+def test_monitoring_host_is_reached_directly_where_its_jump_is_none(project: Project) -> None:
+    watched(project, "address: 192.0.2.9, jump: none")
+
+    assert project.load().monitoring.jump == ""
+
+
 @pytest.mark.parametrize(
     ("monitoring", "setup", "opened"),
     [
@@ -54,6 +60,7 @@ def test_host_is_scraped_at_its_address_unless_it_has_another(project: Project) 
         ("runbook: docs", "monitoring.runbook"),
         ("lock_seconds: 5", "monitoring.lock_seconds"),
         ("latency: 5", "monitoring.latency"),
+        ("latency_seconds: 11s", "monitoring.latency_seconds"),
     ],
 )
 def test_monitoring_mistake_is_told_with_its_place(project: Project, monitoring: str, path: str) -> None:

@@ -63,6 +63,7 @@ def _of_host(**more: str) -> dict[str, str]:
 
 
 _JOB = {"job": "shop"}
+_DEPLOYED = f"rolling_deploy_last_timestamp_seconds{{{OWN}}}"
 _STOPPED = f'rolling_check_ok{{{OWN},check="container",subject="backend"}}'
 
 CASES: tuple[Case, ...] = (
@@ -93,6 +94,19 @@ CASES: tuple[Case, ...] = (
         _of_host(job="shop-site"),
     ),
     Case("SiteDown", {f'probe_success{{{OWN},job="shop-site"}}': "0x5", f"rolling_maintenance{{{OWN}}}": "1x5"}, 3),
+    Case("SiteDown", {f'probe_success{{{OWN},job="shop-site"}}': "0x5", f"rolling_look_ok{{{OWN}}}": "0x5"}, 3),
+    Case(
+        "SiteDown",
+        {
+            f'probe_success{{{OWN},job="shop-site"}}': "0x5",
+            f"rolling_look_ok{{{OWN}}}": "0x5",
+            _DEPLOYED: "0x5",
+        },
+        3,
+        "The site does not answer on web1, asked as a visitor",
+        "critical",
+        _of_host(job="shop-site"),
+    ),
     Case("NginxDown", {f"rolling_nginx_up{{{OWN}}}": "0x5"}, 2, "Nginx does not answer on web1", "critical"),
     Case("NginxDown", {f"rolling_nginx_up{{{OWN}}}": "1 0 1x5"}, 2),
     Case(
@@ -103,6 +117,14 @@ CASES: tuple[Case, ...] = (
         "warning",
         _of_host(check="database"),
     ),
+    Case(
+        "CheckFailing",
+        {f"rolling_look_ok{{{OWN}}}": "0x20", _DEPLOYED: "0x20"},
+        12,
+        "web1 cannot be looked at",
+        "warning",
+    ),
+    Case("CheckFailing", {f"rolling_look_ok{{{OWN}}}": "0x20"}, 12),
     Case("CheckFailing", {f"rolling_look_ok{{{OWN}}}": "1x20", _STOPPED: "0x20"}, 12),
     Case(
         "HighLatency",
@@ -162,10 +184,10 @@ CASES: tuple[Case, ...] = (
     Case(
         "DiskFillsUp",
         {
-            f"node_filesystem_avail_bytes{{{DISK}}}": "450-1x400",
+            f"node_filesystem_avail_bytes{{{DISK}}}": "495-1x400",
             f"node_filesystem_size_bytes{{{DISK}}}": "1000x400",
         },
-        100,
+        395,
         "At the pace of the last six hours / on web1 is full within a day",
         "warning",
         _of_host(**_JOB, mountpoint="/", fstype="ext4"),
@@ -176,7 +198,16 @@ CASES: tuple[Case, ...] = (
             f"node_filesystem_avail_bytes{{{DISK}}}": "450-0.2x400",
             f"node_filesystem_size_bytes{{{DISK}}}": "1000x400",
         },
-        100,
+        395,
+    ),
+    # The first images of a host that is watched since a moment ago.
+    Case(
+        "DiskFillsUp",
+        {
+            f"node_filesystem_avail_bytes{{{DISK}}}": "450x9 400x100",
+            f"node_filesystem_size_bytes{{{DISK}}}": "1000x110",
+        },
+        50,
     ),
     Case(
         "MemoryHigh",
@@ -237,11 +268,12 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "BackupStale",
-        {f"rolling_look_ok{{{OWN}}}": "1x30"},
+        {f"rolling_look_ok{{{OWN}}}": "1x30", _DEPLOYED: "0x30"},
         20,
         "There is no good backup on web1 younger than 26 hours",
         "warning",
     ),
+    Case("BackupStale", {f"rolling_look_ok{{{OWN}}}": "0x30"}, 20),
     Case(
         "BackupStale",
         {f"rolling_backup_last_good_timestamp_seconds{{{OWN}}}": "0x1700", f"rolling_look_ok{{{OWN}}}": "1x1700"},

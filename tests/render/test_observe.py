@@ -13,6 +13,7 @@ import yaml
 from fabfile.errors import ConfigError
 from fabfile.model import Certificate, Channels, Environment, Hook, Mail, Preparation, Security, Severity
 from fabfile.render import observe
+from fabfile.watchdog.requests import BOUNDS
 from tests.render.alert_cases import CASES
 from tests.render.observed import CHANNELS, MAIL, SLACK, environment
 
@@ -87,7 +88,7 @@ def test_alert_limits_are_those_of_the_settings() -> None:
     wanted = environment(latency_seconds=0.25, error_percent=1.5, lock_seconds=120.0, mixed_seconds=60.0)
     found = {rule["alert"]: rule for rule in rules(wanted)}
 
-    assert "> 0.25\n" in found["HighLatency"]["expr"]
+    assert ">= 0.25\n" in found["HighLatency"]["expr"]
     assert "> 1.5\n" in found["HighErrorRatio"]["expr"]
     assert found["LockHeldLong"]["expr"].endswith("> 120")
     assert found["MixedReleases"]["for"] == "60s"
@@ -103,6 +104,25 @@ def test_alert_of_backups_is_there_where_backups_are_scheduled() -> None:
     gone = {rule["alert"] for rule in rules(wanted)} - {rule["alert"] for rule in rules(replace(wanted, targets=hosts))}
 
     assert gone == {"BackupStale"}
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_alert_of_backups_is_of_those_hosts_alone_that_schedule_them(without: int) -> None:
+    wanted = environment()
+    hosts = list(wanted.targets)
+    hosts[without] = replace(hosts[without], application=replace(hosts[without].application, auto_backup=False))
+
+    (stale,) = [rule for rule in rules(replace(wanted, targets=tuple(hosts))) if rule["alert"] == "BackupStale"]
+
+    name = hosts[1 - without].name
+    assert re.findall(r'host=~"([^"]*)"', stale["expr"]) == [name, name]
+
+
+def test_alert_of_latency_can_fire_at_the_highest_limit_that_there_is() -> None:
+    """A quantile beyond the highest bound is that bound: nothing is ever greater."""
+    found = {rule["alert"]: rule for rule in rules(environment(latency_seconds=BOUNDS[-1]))}
+
+    assert ">= 10\n" in found["HighLatency"]["expr"]
 
 
 def test_alert_each_has_a_firing_and_a_quiet_case() -> None:

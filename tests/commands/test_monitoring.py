@@ -1,0 +1,99 @@
+"""The items of a monitoring host: what their checks find, with stand-ins for systemd and ss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabfile.commands import monitoring
+from fabfile.commands.item import Item
+from fabfile.render import observe
+from tests.commands.running import Programs, sh
+from tests.render.observed import environment
+
+UNITS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
+LOOPBACK = "\n".join(f"LISTEN 0 4096 127.0.0.1:{port} 0.0.0.0:*" for port in (9090, 9093, 9115))
+
+
+class Host:
+    """A host's /etc in a folder, with its services and sockets as stand-ins."""
+
+    def __init__(self, directory: Path, programs: Programs) -> None:
+        self._root, self._programs = directory / "etc", programs
+        programs.add("systemctl")
+        self.listens(LOOPBACK)
+        for unit in UNITS:
+            self.lay(f"default/{unit}", '# --web.listen-address="0.0.0.0:9090"\nARGS=""\n')
+
+    def listens(self, rows: str) -> None:
+        self._programs.add("ss", f"cat <<'END'\n{rows}\nEND")
+
+    def lay(self, path: str, text: str) -> None:
+        (self._root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._root / path).write_text(text, "utf-8")
+
+    def holds(self, condition: str) -> bool:
+        moved = condition.replace("/etc/", f"{self._root}/")
+        return sh(f"{{\n{moved}\n}} >/dev/null 2>&1", path=self._programs.path).returncode == 0
+
+    def make(self, item: Item) -> None:
+        assert item.apply is not None
+        done = sh(item.apply.text.replace("/etc/", f"{self._root}/"), path=self._programs.path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def host(tmp_path: Path, programs: Programs) -> Host:
+    return Host(tmp_path, programs)
+
+
+@pytest.fixture
+def loopback() -> Item:
+    items = monitoring.items("shop.production", "", observe.heads(), observe.parts(environment()))
+    return next(item for item in items if item.id == "loopback")
+
+
+def test_monitoring_programs_are_on_loopback_once_they_are_made_so(host: Host, loopback: Item) -> None:
+    """A comment of Debian's that shows the flag is not in the way."""
+    assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, True)
+
+    host.make(loopback)
+
+    assert host.holds(loopback.check)
+
+
+@pytest.mark.parametrize("row", ["LISTEN 0 4096 *:9093 *:*", "LISTEN 0 4096 [::]:9094 [::]:*"])
+def test_monitoring_program_that_was_not_restarted_is_found(host: Host, loopback: Item, row: str) -> None:
+    host.make(loopback)
+    host.listens(f"{LOOPBACK}\n{row}")
+
+    assert not host.holds(loopback.check)
+
+
+@pytest.mark.parametrize("state", ["is-active", "is-enabled"])
+def test_monitoring_one_program_that_is_off_is_found_beside_others_that_are_on(
+    host: Host, loopback: Item, programs: Programs, state: str
+) -> None:
+    """Source: systemctl(1): of several units they are content with one."""
+    host.make(loopback)
+    programs.add("systemctl", f'case "$*" in "{state} --quiet prometheus-alertmanager") exit 3 ;; esac')
+
+    assert not host.holds(loopback.check)
+
+
+def test_monitoring_listen_address_in_the_defaults_is_for_a_person(host: Host, loopback: Item) -> None:
+    host.make(loopback)
+    host.lay("default/prometheus", 'ARGS="--web.listen-address=0.0.0.0:9090"\n')
+
+    assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, False)
+
+
+@pytest.mark.parametrize("place", ["", ".staged/", ".aside/was/"])
+def test_monitoring_environment_is_gone_only_where_nothing_of_it_is_left(host: Host, place: str) -> None:
+    (item,) = monitoring.gone("shop.production")
+    assert host.holds(item.check)
+
+    host.lay(f"prometheus/rolling/{place}shop.production/receivers.yml", "a secret")
+
+    assert not host.holds(item.check)
