@@ -62,7 +62,7 @@ class Monitor:
             self.lay(self.parts / ".staged" / name / part, f"# {name} {part} {said}\n")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = ["sh", self.program, *words]
+        command = ["sh", str(self.program), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, start_new_session=True)
 
     def install(self, name: str, said: str = "one") -> subprocess.CompletedProcess[str]:
