@@ -7,13 +7,14 @@ import json
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import pytest
 import yaml
 
 from fabfile import config
+from fabfile.model import Application
 from fabfile.render import dashboard
 from fabfile.render.observe import whole as files_of
 from lab.host import Host
@@ -150,13 +151,14 @@ def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> No
 
 def test_observe_every_alert_fires_and_stays_quiet_by_the_monitoring_hosts_own_promtool(watched: Watched) -> None:
     texts = {**files_of(environment()), "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False)}
+    texts["dashboard.yml"] = as_rules(environment().targets[0].application)
     folder = "/tmp/alerts"
     for name, text in texts.items():
         watched.monitor.sh(f"mkdir -p {folder} && cat > {folder}/{name} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
 
     checks = (
         "promtool check config prometheus.yml",
-        "promtool check rules alerting.yml",
+        "promtool check rules alerting.yml dashboard.yml",
         "amtool check-config alertmanager.yml",
         "prometheus-blackbox-exporter --config.check --config.file=blackbox.yml",
         "promtool test rules cases.yml",
@@ -164,6 +166,16 @@ def test_observe_every_alert_fires_and_stays_quiet_by_the_monitoring_hosts_own_p
     for check in checks:
         done = watched.monitor.sh(f"cd {folder} && {check} 2>&1", check=False)
         assert done.returncode == 0, done.stdout
+
+
+def as_rules(app: Application) -> str:
+    """What a dashboard asks for, with and without counted requests, as rules that record it."""
+    apps = (replace(app, request_metrics=counted) for counted in (False, True))
+    rules = [
+        {"record": "checked", "expr": one, "labels": {"of": f"{number}"}}
+        for number, one in enumerate(one for each in apps for one in dashboard.expressions(each, "production"))
+    ]
+    return yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, sort_keys=False)
 
 
 def test_observe_every_expression_of_the_dashboard_gives_something(watched: Watched) -> None:

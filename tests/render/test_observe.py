@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fabfile.errors import ConfigError
-from fabfile.model import Certificate, Channels, Environment, Hook, Mail, Preparation, Security, Severity
+from fabfile.model import Certificate, Channels, Environment, Hook, Kind, Mail, Preparation, Security, Severity
 from fabfile.render import observe
 from fabfile.watchdog.requests import BOUNDS
 from tests.render.alert_cases import CASES
@@ -168,6 +168,19 @@ def test_routes_of_no_channel_leave_a_file_that_is_whole() -> None:
 
     assert found["route"] == {"receiver": "nobody", "routes": None}
     assert found["receivers"] == [{"name": "nobody"}]
+
+
+def test_what_has_an_alert_of_its_own_is_silenced_in_the_other_by_a_check_that_there_is() -> None:
+    found = read(environment(), "alertmanager.yml")["inhibit_rules"]
+    known = {rule["alert"] for rule in rules(environment())}
+
+    assert len(found) == 8
+    for rule in found:
+        (source,) = re.findall(r'alertname="(\w+)"', rule["source_matchers"][0])
+        assert source in known
+        assert rule["equal"] == ["app", "environment", "host"]
+    checks = {row.partition("=")[2].strip('"') for rule in found[4:] for row in rule["target_matchers"][1:]}
+    assert checks == {kind.value for kind in (Kind.DISK, Kind.MEMORY, Kind.CERTIFICATE, Kind.BACKUP)}
 
 
 def test_receivers_hold_the_channels_byte_for_byte() -> None:
