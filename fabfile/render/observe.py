@@ -6,9 +6,7 @@ from heads and parts, here for `inv observe.render` and on the host by templates
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from fabfile.commands import maintenance
 from fabfile.commands.firewall import METRICS_PORT
 from fabfile.errors import ConfigError, Mistake
-from fabfile.model import Application, Certificate, Environment, Mail, Security, Severity
+from fabfile.model import Application, Certificate, Environment, Mail, Security, Severity, Target
 from fabfile.render import template
 
 #: The files of one environment. Prometheus reads `alerting.yml` as it is; of the others the whole is made.
@@ -52,9 +50,7 @@ def heads() -> Mapping[str, str]:
 def parts(environment: Environment) -> Mapping[str, str]:
     """The parts of an environment. Raises ConfigError for a mail server that Alertmanager cannot speak to."""
     values = _values(environment)
-    unproved = {name: _part(name, values, "0" * 16) for name in PARTS}
-    version = hashlib.sha256(json.dumps(unproved, sort_keys=True).encode()).hexdigest()[:16]
-    return unproved | {"alerting.yml": _part("alerting.yml", values, version)}
+    return {name: template(f"observe/{name}.j2").render(values) for name in PARTS}
 
 
 def whole(environment: Environment) -> Mapping[str, str]:
@@ -74,10 +70,6 @@ def whole(environment: Environment) -> Mapping[str, str]:
     }
 
 
-def _part(name: str, values: Mapping[str, Any], version: str) -> str:
-    return template(f"observe/{name}.j2").render(values, version=version)
-
-
 def _values(environment: Environment) -> dict[str, Any]:
     app, limits = environment.targets[0].application, environment.monitoring
     channels, mail = app.channels, _mail(app)
@@ -85,7 +77,7 @@ def _values(environment: Environment) -> dict[str, Any]:
         "app": app,
         "environment": environment.name,
         "name": name_of(environment),
-        "hosts": [watched(environment, number) for number in range(len(environment.targets))],
+        "hosts": [_watched(target) for target in environment.targets],
         "backing_up": [target.name for target in environment.targets if target.application.auto_backup],
         "self_signed": environment.preparation.certificate is Certificate.SELF_SIGNED,
         "chinese": channels.language == "zh-TW",
@@ -111,9 +103,8 @@ def _values(environment: Environment) -> dict[str, Any]:
     }
 
 
-def watched(environment: Environment, number: int) -> Watched:
-    """A host of the environment as the monitoring host asks it."""
-    target = environment.targets[number]
+def _watched(target: Target) -> Watched:
+    """A host as the monitoring host asks it."""
     address = _bracketed(target.metrics_address or target.address)
     return Watched(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
 

@@ -202,14 +202,3 @@ def test_receivers_of_a_mail_server_that_alertmanager_cannot_speak_to_are_refuse
         observe.parts(environment(channels=Channels(mail=mail)))
     assert observe.parts(environment(channels=Channels(mail=replace(mail, port=465))))
     assert observe.parts(environment(channels=Channels(mail=replace(mail, lowest=None))))
-
-
-def test_parts_change_their_version_with_whatever_changes() -> None:
-    def version(wanted: Environment) -> str:
-        (found,) = re.findall(r'version: "([0-9a-f]{16})"', observe.parts(wanted)["alerting.yml"])
-        return str(found)
-
-    changed = (environment(latency_seconds=2.0), environment(name="staging"), environment(channels=Channels(SLACK)))
-
-    assert version(environment()) == version(environment())
-    assert len({version(wanted) for wanted in (environment(), *changed)}) == 4
