@@ -1,4 +1,4 @@
-"""The `inv` namespace: `inv --list` shows it. The tasks are fabfile's own."""
+"""The tasks that `inv` loads here: the product's own, and those of the lab."""
 
 from fabfile import namespace
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fabfile.errors import ExitCode
-from fabfile.tasks.ending import end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import end_with, task
+from rolling_upgrade.errors import ExitCode
 
 _NAME = "the lab's name, which is its environment's name too"
 

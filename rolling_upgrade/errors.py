@@ -1,17 +1,17 @@
-"""The error tree and the exit codes. It owns every way a task can end badly; it prints nothing.
+"""The error tree and the exit codes.
 
-    RollingError                 1   failed, and what was done is undone
+    RollingError                 1   failed; completed steps are undone
     ├── ConfigError              2   usage or configuration; nothing was contacted
     ├── PreflightError           3   a host is not fit for the run; nothing was touched
-    │   └── HostUnreachable      3   no verified connection to a host
+    │   └── HostUnreachable      3   no verified SSH connection to a host
     ├── LockHeld                 4   another run holds a host's lock
-    │   └── LockLost             4   this run's lock was taken over; it refuses to act
-    ├── UndoFailed               5   the undo itself failed; a person is needed
-    ├── PartlyDone               6   some hosts are upgraded, others are not; run again
+    │   ├── StageBusy            4   this run has the lock, but a stage of an earlier run has not ended
+    │   └── LockLost             4   this run lost its lock and stopped
+    ├── UndoFailed               5   the undo failed; an operator has to act
     ├── StepFailed               1   a step on a host failed
-    └── Interrupted            130   Ctrl-C or SIGTERM; what was done is undone
+    └── Interrupted            130   Ctrl-C or SIGTERM; completed steps are undone
 
-Every message says what happened (with host and service), where things stand, and what to do next.
+Every message says what happened (with host and service), the state now, and the next command.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 
 class ExitCode(IntEnum):
-    """What the process returns to the shell."""
+    """The exit code of the process."""
 
     DONE = 0
     FAILED = 1
@@ -35,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class RollingError(Exception):
-    """Base of every error that a task reports; `next_step` is what the operator does now."""
+    """Base class of all errors that a task reports. `next_step` tells the operator what to do."""
 
     exit_code: ExitCode = ExitCode.FAILED
 
@@ -50,8 +51,8 @@ class RollingError(Exception):
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One thing wrong in one configuration file: where, what was found, what is expected."""
+class ConfigIssue:
+    """One error in the configuration or the command line. An empty `found` means that a required value is missing."""
 
     file: str
     path: str
@@ -60,26 +61,39 @@ class Mistake:
 
     def __str__(self) -> str:
         place = f"{self.file}: {self.path}" if self.path else self.file
+        if not self.found:
+            return f"{place} is required: {self.expected}" if self.expected else f"{place} is required"
         return f"{place}: found {self.found}; expected {self.expected}"
 
 
 class ConfigError(RollingError):
-    """Every mistake found in the configuration or the command line, all at once."""
+    """All errors of the configuration or the command line at once."""
 
     exit_code = ExitCode.USAGE
 
-    def __init__(self, message: str, mistakes: Sequence[Mistake] = (), *, next_step: str = "") -> None:
+    def __init__(self, message: str, issues: Sequence[ConfigIssue] = (), *, next_step: str = "") -> None:
         super().__init__(message, next_step=next_step)
-        self.mistakes = tuple(mistakes)
+        self.issues = tuple(issues)
 
     def __str__(self) -> str:
-        listed = "".join(f"\n  {mistake}" for mistake in self.mistakes)
+        listed = "".join(f"\n  {issue}" for issue in self.issues)
         next_step = f"\nNext: {self.next_step}" if self.next_step else ""
         return f"{self.message}{listed}{next_step}"
 
 
+def usage_error(*issues: tuple[str, str, str], nothing: str = "contacted") -> ConfigError:
+    """Build the error for a command line.
+
+    Args:
+        issues: The option, what was found and what is expected, once for each issue.
+        nothing: The action that did not begin, as a participle: contacted, built, run, touched, written.
+    """
+    listed = [ConfigIssue("command line", *issue) for issue in issues]
+    return ConfigError(f"The command line has a mistake; nothing was {nothing}.", listed)
+
+
 class PreflightError(RollingError):
-    """One or more hosts are not fit for the run; nothing was touched."""
+    """One or more hosts do not qualify for the run; nothing was changed."""
 
     exit_code = ExitCode.REFUSED
 
@@ -94,36 +108,43 @@ class LockHeld(RollingError):
     exit_code = ExitCode.LOCKED
 
 
+class StageBusy(LockHeld):
+    """This run has the lock of a host, but a stage of an earlier run still runs there."""
+
+
 class LockLost(LockHeld):
-    """This run's lock is no longer its own; it refuses to act on the host."""
+    """This run no longer holds the lock of a host and does not act on it."""
 
 
 class StepFailed(RollingError):
-    """A step on a host failed; the caller undoes what was done."""
+    """A step on a host failed; the caller undoes the completed steps."""
 
 
 class ConnectionDropped(RollingError):
-    """The connection died while a script ran: its outcome on the host is unknown until observed.
+    """The connection dropped while a script ran: its outcome is unknown until the host is observed.
 
-    A stage is attached to again; what ends a task with this error only looked or took locks, hence the exit code.
+    The executor attaches to a running stage again. A task ends with this error only when it read state or took
+    locks, hence the exit code.
     """
 
     exit_code = ExitCode.REFUSED
 
 
 class UndoFailed(RollingError):
-    """The undo of a failed run failed as well: a person has to look at the host."""
+    """The undo of a failed run failed too: an operator has to look at the host."""
 
     exit_code = ExitCode.UNDO_FAILED
 
 
-class PartlyDone(RollingError):
-    """Some hosts run the new release and others do not; the same command resumes."""
-
-    exit_code = ExitCode.PARTLY_DONE
-
-
 class Interrupted(RollingError):
-    """The operator stopped the run; what was done is undone."""
+    """The operator stopped the run; completed steps are undone."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+E = TypeVar("E", bound=RollingError)
+
+
+def unexpected(host: str, error: Exception, kind: type[E], *, next_step: str) -> E:
+    """The error of one host for an exception that is a defect of this program; the other hosts go on."""
+    return kind(f"{host}: unexpected error: {error!r}", next_step=f"{next_step}; please report the error")

@@ -1,25 +1,48 @@
-"""Templates to text: the Nginx site and the files that setup installs. It reads `templates/` and sends nothing."""
+"""Render the Jinja2 templates, and pack the programs for hosts."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fabfile.commands import maintenance
-from fabfile.commands.nginx import ACME_PORT, NGINX_STATUS_PATH, SITE_HASH_PATH, request_log
-from fabfile.model import Application, Color
-from fabfile.model.starting import Starting
+from rolling_upgrade.engine import maintenance
+from rolling_upgrade.engine import site as sites
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.site import client as site_commands
+from rolling_upgrade.engine.site import text as site_text
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.zipapps import zipapp
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_HERE = Path(__file__).resolve().parent.parent
-TEMPLATES = _HERE.parent / "templates"
+#: The entry point of the site program. It runs as root through sudo, so it clears the caller's environment.
+_SITE_MAIN = """\
+import os, sys, zipfile
+from pathlib import Path
+
+program = Path(sys.argv[0]).resolve()
+os.environ.clear()
+os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C")
+with zipfile.ZipFile(program) as archive:
+    template = archive.read("site.conf.j2").decode()
+from rolling_upgrade.engine.site.program import Places, main
+from rolling_upgrade.engine.site.system import enter_scope
+sys.exit(main(enter_scope(program, sys.argv[1:]), template, Places(program)))
+"""
+
+
+def templates(package: Path) -> Path:
+    """Return the folder of the templates: inside an installed package, beside the package in the clone."""
+    inside = package / "templates"
+    return inside if inside.is_dir() else package.parent / "templates"
+
+
+TEMPLATES = templates(Path(__file__).resolve().parent)
 _OF_PROMETHEUS: dict[str, Any] = {
     "variable_start_string": "[[",
     "variable_end_string": "]]",
@@ -31,106 +54,104 @@ _OF_PROMETHEUS: dict[str, Any] = {
 
 
 def nginx_site(app: Application) -> str:
-    """The application's whole Nginx site; its first line carries the hash that the live Nginx answers."""
-    unhashed = _render("nginx/site.conf.j2", app, hash="0" * 16)
-    return _render("nginx/site.conf.j2", app, hash=hashlib.sha256(unhashed.encode()).hexdigest()[:16])
+    """Render the application's Nginx site as its host does. The first line contains the hash that Nginx answers.
+
+    Raises ConfigError for a site that the host would refuse.
+    """
+    try:
+        return site_text.render(site_commands.site(app), site_commands.rules(app), _site_template())
+    except sites.SiteError as error:
+        raise ConfigError(f"Cannot render the Nginx site of {app.name}: {error}") from error
 
 
 def site_hash(site: str) -> str:
-    """The hash in a site text's first line."""
-    return site.partition("\n")[0].rpartition(" ")[2]
+    """Return the hash in the first line of a site."""
+    return site_text.text_hash(site)
+
+
+def wanted_site(app: Application) -> tuple[str, str]:
+    """Return the hash of the application's site, and the SHA-256 of the program that renders it on a host."""
+    return site_hash(nginx_site(app)), hashlib.sha256(site_program().encode(errors="surrogateescape")).hexdigest()
+
+
+@cache
+def site_program() -> str:
+    """Pack the root-owned program that renders and installs the site, with its template. The build is reproducible."""
+    program = zipapp(
+        _SITE_MAIN,
+        roots=["rolling_upgrade.engine.site.program"],
+        files={"site.conf.j2": _site_template()},
+        compressed=False,
+    )
+    head = b"#!/usr/bin/python3 -I\n# Made by inv setup: changes the Nginx site of one application, and nothing else.\n"
+    return (head + program).decode(errors="surrogateescape")
+
+
+def _site_template() -> str:
+    return (TEMPLATES / "nginx" / "site.conf.j2").read_text(encoding="utf-8")
 
 
 def maintenance_page(app: Application, message: str = "", *, by: str = maintenance.BY_HAND) -> str:
-    """The page that visitors get under maintenance, complete in itself; `by` is who puts it up, see commands."""
+    """Render the self-contained maintenance page. `by` names who enables it: see engine/maintenance.py."""
     return _render("nginx/maintenance.html.j2", app, message=message, by=by)
 
 
 def boot_unit(app: Application) -> str:
-    """The systemd user unit that starts the live colors after a boot."""
+    """Render the systemd user unit that starts the live colors after a boot."""
     return _render("systemd/boot.service.j2", app)
 
 
 def backup_units(app: Application) -> tuple[str, str]:
-    """The systemd user units that back up on a schedule: the service and its timer."""
+    """Render the systemd user units for scheduled backups: service and timer."""
     return _render("systemd/backup.service.j2", app), _render("systemd/backup.timer.j2", app)
 
 
 def rotation_units(app: Application) -> tuple[str, str]:
-    """The systemd user units that rotate the application's logs each day: the service and its timer."""
+    """Render the systemd user units for daily rotation of the application's logs: service and timer."""
     return _render("systemd/logs.service.j2", app), _render("systemd/logs.timer.j2", app)
 
 
 def requests_units(app: Application) -> tuple[str, str]:
-    """The systemd units that rotate the request log: the service and its timer."""
+    """Render the systemd units for rotation of the request log: service and timer."""
     return _render("systemd/requests.service.j2", app), _render("systemd/requests.timer.j2", app)
 
 
 def host_program(name: str) -> str:
-    """A program that setup installs on the host under /usr/local/lib/APP, as it stands in `templates/host/`."""
+    """Read a program from `templates/host/` that setup installs under /usr/local/lib/APP."""
     return (TEMPLATES / "host" / f"{name}.sh").read_text(encoding="utf-8")
 
 
 def notice_template(name: str) -> str:
-    """A template of a message by its name, such as `en/done.txt`, as it stands in `templates/notify/`."""
+    """Read a message template from `templates/notify/`, such as `en/done.txt`."""
     return (TEMPLATES / "notify" / name).read_text(encoding="utf-8")
 
 
 def watchdog_unit(app: Application) -> str:
-    """The systemd user unit that watches the application."""
+    """Render the systemd user unit of the watchdog."""
     return _render("systemd/watchdog.service.j2", app)
 
 
+@cache
 def watchdog_program() -> bytes:
-    """The watchdog as one file that python3 runs, of the layers that need nothing else; always the same bytes.
-
-    Source: zipapp: a zip archive with a `__main__.py` is a program.
-    """
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        _pack(
-            archive,
-            "__main__.py",
-            "import sys\nfrom fabfile.watchdog.__main__ import main\nsys.exit(main(sys.argv[1:]))\n",
-        )
-        for path in sorted(_packed_sources()):
-            _pack(archive, f"fabfile/{path.relative_to(_HERE)}", path.read_text(encoding="utf-8"))
-        for path in sorted((TEMPLATES / "notify").rglob("*.*")):
-            _pack(archive, f"fabfile/templates/{path.relative_to(TEMPLATES)}", path.read_text(encoding="utf-8"))
-    return packed.getvalue()
-
-
-def _packed_sources() -> list[Path]:
-    folders = ("model", "commands", "plans", "notify", "watchdog")
-    remote = ("__init__", "execute", "host", "local_host", "locking", "observe", "rollout")
-    return [
-        _HERE / "__init__.py",
-        _HERE / "errors.py",
-        *(path for folder in folders for path in (_HERE / folder).glob("*.py")),
-        *(_HERE / "remote" / f"{name}.py" for name in remote),
-    ]
-
-
-def _pack(archive: zipfile.ZipFile, name: str, text: str) -> None:
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(entry, text)
+    """Pack the watchdog and its message templates into one program for python3. The build is reproducible."""
+    return zipapp(
+        "import sys\nfrom rolling_upgrade.features.watchdog.__main__ import main\nsys.exit(main(sys.argv[1:]))\n",
+        roots=["rolling_upgrade.features.watchdog.__main__", "rolling_upgrade.engine.sqlite_program"],
+        files={
+            f"rolling_upgrade/templates/{path.relative_to(TEMPLATES)}": path.read_text(encoding="utf-8")
+            for path in sorted((TEMPLATES / "notify").rglob("*.*"))
+        },
+        compressed=True,
+    )
 
 
 def completion_script(name: str) -> str:
-    """A shell's completion script, as it stands in `templates/completion/`."""
+    """Read a shell's completion script from `templates/completion/`."""
     return (TEMPLATES / "completion" / name).read_text(encoding="utf-8")
 
 
-def starting_files(starting: Starting) -> tuple[str, str, str]:
-    """The files of a starting configuration: hosts.yaml, services.yaml and the env file."""
-    names = ("hosts.yaml", "services.yaml", "values.env")
-    hosts, services, values = (template(f"init/{name}.j2").render(it=starting) for name in names)
-    return hosts, services, values
-
-
 def yaml_text(text: str) -> str:
-    """A text as YAML reads it back as that very text: in quotes where it would be something else."""
+    """Quote a text for YAML, unless YAML reads it as the same text without quotes."""
     import yaml
 
     try:
@@ -141,28 +162,21 @@ def yaml_text(text: str) -> str:
 
 
 def report_page(values: Mapping[str, Any]) -> str:
-    """The report of a run as one page, complete in itself; the values are those of `report/page.py`."""
+    """Render the self-contained report page of a run, with the values of `features/report/page.py`."""
     return template("report/page.html.j2").render(values)
 
 
 def _render(name: str, app: Application, **values: str) -> str:
     return template(name).render(
         app=app,
-        ident=app.name.replace("-", "_"),
-        blue=Color.BLUE,
-        green=Color.GREEN,
-        site_hash_path=SITE_HASH_PATH,
-        acme_port=ACME_PORT,
-        nginx_status_path=NGINX_STATUS_PATH,
-        request_log=request_log(app.name),
-        health=maintenance.excepted(app),
         retry_after=maintenance.RETRY_AFTER_SECONDS,
         **values,
     )
 
 
+@cache
 def template(name: str) -> Template:
-    """A template by its name below `templates/`. In texts of Prometheus `{{ }}` is theirs: ours have `[[ ]]` there."""
+    """Load a template by its path below `templates/`. Templates for Prometheus, which uses `{{ }}`, have `[[ ]]`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -171,7 +185,7 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Configuration text needs none: every value there is validated to a strict form.
+        # Configuration files need no escaping: every value has passed a strict validator.
         autoescape=select_autoescape(["html.j2"]),
     )
     environment.filters["yaml"] = yaml_text
@@ -183,5 +197,5 @@ def template(name: str) -> Template:
 
 
 def _untemplated(text: str) -> str:
-    """A text that Alertmanager, which reads it as a template, gives back as it is."""
+    """Escape a text for Alertmanager, which reads it as a template."""
     return text.replace("{{", '{{ "{{" }}')

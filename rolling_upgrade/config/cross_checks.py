@@ -1,4 +1,4 @@
-"""What only shows when environments are looked at together, or with this machine's files. It contacts nothing."""
+"""Checks across environments, and of an environment against the files of this machine."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from fabfile import model
-from fabfile.config.findings import Findings
-from fabfile.config.known_hosts import is_known
-from fabfile.config.locating import expanded, locate
-from fabfile.config.modes import too_open
-from fabfile.errors import Mistake
-from fabfile.sealing.forms import recognise
+from rolling_upgrade.config.encryption.formats import detect
+from rolling_upgrade.config.issues import Issues
+from rolling_upgrade.config.known_hosts import is_known
+from rolling_upgrade.config.locate import expanded, locate
+from rolling_upgrade.config.mounts import contains, home_of
+from rolling_upgrade.engine import model
+from rolling_upgrade.engine.local_file import read_small, too_open
+from rolling_upgrade.errors import ConfigIssue
 
 
-def clashes(environments: Sequence[model.Environment]) -> tuple[Mistake, ...]:
-    """What two environments both claim on one host, each once."""
+def conflicts(environments: Sequence[model.Environment]) -> tuple[ConfigIssue, ...]:
+    """Report names, ports, domains and paths that two environments use on the same host."""
     found = [
-        Mistake(f"{one.name} and {other.name}", f"host {mine.name}", what, expected)
+        ConfigIssue(f"{one.name} and {other.name}", f"host {mine.name}", what, expected)
         for one, other in combinations(environments, 2)
         for mine in one.targets
         for theirs in other.targets
         if _machine(mine) == _machine(theirs)
-        for what, expected in _between(mine.application, theirs.application)
+        for what, expected in (
+            *_between(mine.application, theirs.application),
+            *_mounted(mine, theirs),
+            *_mounted(theirs, mine),
+        )
     ]
     return tuple(dict.fromkeys(found))
 
@@ -36,27 +41,27 @@ def _between(mine: model.Application, theirs: model.Application) -> Iterator[tup
     if mine.name == theirs.name:
         yield (
             f"APP_NAME {mine.name} in both",
-            "a name for each: containers, directories and the site are named after it",
+            "different names: containers, directories and the site are named after it",
         )
     taken = dict(_ports(theirs))
     for port, use in _ports(mine):
         if port in taken:
-            yield f"port {port} as {use} and as {taken[port]}", "a port for each"
+            yield f"port {port} as {use} and as {taken[port]}", "different ports"
     for port in sorted({port for port, _ in _ports(mine)} & set(_public(theirs))):
-        yield f"port {port}, public in the one and a service's in the other", "a port for each"
+        yield f"port {port}, public in one environment and of a service in the other", "different ports"
     for port in sorted({port for port, _ in _ports(theirs)} & set(_public(mine))):
-        yield f"port {port}, public in the one and a service's in the other", "a port for each"
+        yield f"port {port}, public in one environment and of a service in the other", "different ports"
     if mine.domain == theirs.domain and set(_public(mine)) & set(_public(theirs)):
-        yield f"DOMAIN_NAME {mine.domain} on one public port", "a domain or a port for each"
+        yield f"DOMAIN_NAME {mine.domain} on one public port", "different domains or ports"
     claimed = dict(_paths(theirs))
     for path, use in _paths(mine):
         if path in claimed:
-            yield f"{path} as {use} and as {claimed[path]}", "a path for each"
+            yield f"{path} as {use} and as {claimed[path]}", "different paths"
 
 
 def _ports(app: model.Application) -> Iterator[tuple[int, str]]:
     for service in app.services:
-        yield service.stable_port, f"{service.name}'s stable port"
+        yield service.stable_port, f"{service.name}'s service port"
         for color in model.Color:
             yield service.port(color), f"{service.name}'s {color.value} port"
 
@@ -75,22 +80,37 @@ def _paths(app: model.Application) -> Iterator[tuple[str, str]]:
     yield from ((path, key) for path, key in named if path)
 
 
+def _mounted(mine: model.Target, theirs: model.Target) -> Iterator[tuple[str, str]]:
+    """Report writable mounts of one environment that reach directories of the other."""
+    app = theirs.application
+    database = app.database.rpartition("/")[0]
+    directories = (database, app.database_backups, app.uploads, app.uploads_backups, app.config_path)
+    places = (app.home, home_of(theirs.user), *(path for path in directories if path))
+    mounts = (mount for service in mine.application.services for mount in service.mounts if not mount.read_only)
+    for source in dict.fromkeys(mount.source for mount in mounts):
+        for place in dict.fromkeys(places):
+            if contains(source, place):
+                yield f"{source}, mounted by {mine.application.name}, is or contains {place}", "separate directories"
+        if source != app.home and contains(app.home, source):
+            yield f"{source}, mounted by {mine.application.name}, is inside {app.home}", "separate directories"
+
+
 def warnings(environment: model.Environment, root: Path) -> tuple[str, ...]:
-    """What of this machine's own files would spoil a run or give a secret away."""
+    """Warn about files of this machine: a readable env file, or a host without a known key."""
     return (*_readable_secrets(environment.name, root), *unknown_hosts(environment))
 
 
 def _readable_secrets(name: str, root: Path) -> Iterator[str]:
-    findings = Findings(root.resolve())
-    found = locate(name, root.resolve(), findings)
+    issues = Issues(root.resolve())
+    found = locate(name, root.resolve(), issues)
     mode = too_open(found.env_file)
-    if mode and recognise(found.env_file.read_bytes()) is None:
-        file = findings.name(found.env_file)
-        yield f"{file}: its mode is {mode}, so others on this machine can read its secrets; chmod 600 {file}"
+    if mode and detect(read_small(found.env_file)) is None:
+        file = issues.name(found.env_file)
+        yield f"{file}: mode {mode} lets other users of this machine read its secrets; chmod 600 {file}"
 
 
 def unknown_hosts(environment: model.Environment) -> tuple[str, ...]:
-    """Hosts whose key is on no record here; an alias of ssh_config is not judged."""
+    """Warn about hosts without a known key; aliases of ssh_config are skipped."""
     aliases = _aliases()
     return tuple(
         f"{target.name}: no known_hosts file has a key for {target.address}; "

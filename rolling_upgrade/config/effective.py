@@ -1,7 +1,4 @@
-"""Every effective value of an environment and where it came from. It reads what the others read and decides nothing.
-
-A secret leaves this module as its mask, never as its value.
-"""
+"""Explain an environment: every effective value and its source. Secrets are masked here."""
 
 from __future__ import annotations
 
@@ -9,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fabfile import model
-from fabfile.config.envfile import EnvFile
-from fabfile.config.findings import Findings, conceals
-from fabfile.config.loading import load_located, read_base
-from fabfile.config.locating import Located, locate
-from fabfile.config.services import Services
-from fabfile.config.settings import KEYS, Settings
-from fabfile.config.validation import validate
-from fabfile.config.yamlfile import read_yaml
-from fabfile.model.masking import MASK
+from rolling_upgrade.config.files import EnvFile, read_yaml
+from rolling_upgrade.config.issues import Issues, conceals, validate
+from rolling_upgrade.config.loader import load_located, read_base
+from rolling_upgrade.config.locate import Located, locate
+from rolling_upgrade.config.services import Services
+from rolling_upgrade.config.settings import KEYS, Settings
+from rolling_upgrade.engine import model
+from rolling_upgrade.engine.masking import MASK
 
 
 @dataclass(frozen=True)
 class Effective:
-    """One value as it holds, and the place that gave it."""
+    """One effective value and its source."""
 
     name: str
     value: str
@@ -32,7 +27,7 @@ class Effective:
 
 @dataclass(frozen=True)
 class Explained:
-    """An environment, the values of its rollout, and for each chosen host its keys and what follows from them."""
+    """An environment, its rollout policy, and the keys and derived values of each selected host."""
 
     environment: model.Environment
     rollout: tuple[Effective, ...]
@@ -41,35 +36,35 @@ class Explained:
 
 
 def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str], tag: str) -> Explained:
-    """Read the files and say what holds. Raises ConfigError with every mistake."""
-    findings = Findings(root.resolve())
-    found = locate(environment, root.resolve(), findings)
-    env = read_base(found, findings, prompt=True)
-    loaded = load_located(found, env, findings, hosts=hosts, tag=tag, strict=False)
-    sources = _Sources(found, env or EnvFile({}, {}), findings, tag)
+    """Read the files and collect the effective values. Raises ConfigError with every error."""
+    issues = Issues(root.resolve())
+    found = locate(environment, root.resolve(), issues)
+    env = read_base(found, issues, prompt=True)
+    loaded = load_located(found, env, issues, hosts=hosts, tag=tag, strict=False)
+    sources = _Sources(found, env or EnvFile({}, {}), issues, tag)
     return Explained(
         environment=loaded,
-        rollout=tuple(_rollout(found, findings, loaded.rollout)),
+        rollout=tuple(_rollout(found, issues, loaded.rollout)),
         keys=tuple((target.name, tuple(sources.keys(target.name))) for target in loaded.targets),
         derived=tuple((target.name, tuple(_derived(target))) for target in loaded.targets),
     )
 
 
 class _Sources:
-    """The texts of the three files, by key."""
+    """Look up the source of each key in the three files."""
 
-    def __init__(self, found: Located, env: EnvFile, findings: Findings, tag: str) -> None:
+    def __init__(self, found: Located, env: EnvFile, issues: Issues, tag: str) -> None:
         self._found, self._tag = found, tag
         self._base, self._lines = env.values, env.lines
-        self._env_name, self._inventory_name = findings.name(found.env_file), findings.name(found.file)
+        self._env_name, self._inventory_name = issues.name(found.env_file), issues.name(found.file)
         path = found.beside(found.entry.services_file)
-        content = read_yaml(path, findings, remedy="") or {}
-        services = validate(Services, content, findings.name(path), findings)
-        self._services_name = findings.name(path)
+        content = read_yaml(path, issues, remedy="") or {}
+        services = validate(Services, content, issues.name(path), issues)
+        self._services_name = issues.name(path)
         self._services = services.services if services else ()
 
     def keys(self, host: str) -> Iterator[Effective]:
-        """Each key that the suite or a service knows, then those that nothing uses."""
+        """Yield the keys of the settings and services, then unknown keys."""
         named = [key for service in self._services for key in service.named_keys()]
         for key in dict.fromkeys((*KEYS, *named, *self._base)):
             value, source = self._one(host, key)
@@ -97,16 +92,16 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rollout(found: Located, findings: Findings, rollout: model.Rollout) -> Iterator[Effective]:
+def _rollout(found: Located, issues: Issues, rollout: model.RolloutPolicy) -> Iterator[Effective]:
     written = found.entry.rollout.model_fields_set
-    # A key is shown as the name of its file.
+    # The signing key is shown by the name of its file.
     for name, value in (asdict(rollout) | {"signed_by": found.entry.rollout.signed_by}).items():
-        place = f"{findings.name(found.file)} environments.{found.name}.rollout.{name}"
+        place = f"{issues.name(found.file)} environments.{found.name}.rollout.{name}"
         yield Effective(name, _plain(value), place if name in written else "default")
 
 
 def _derived(target: model.Target) -> Iterator[Effective]:
-    """What follows from the keys, host by host."""
+    """Yield the values derived from the keys of a host."""
     app = target.application
     scheme, port, usual = ("https", app.https_port, 443) if app.tls else ("http", app.http_port, 80)
     rows = [
@@ -120,7 +115,7 @@ def _derived(target: model.Target) -> Iterator[Effective]:
         ("identity file", target.identity_file),
         ("public address", f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}")),
         ("home on the host", app.home),
-        ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s stable port" if app.full_chain else ""),
+        ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s service port" if app.full_chain else ""),
     ]
     for service in app.services:
         rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
@@ -131,7 +126,7 @@ def _derived(target: model.Target) -> Iterator[Effective]:
 def _service(app: model.Application, service: model.Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
-    yield "stable port", str(service.stable_port)
+    yield "service port", str(service.stable_port)
     for color in model.Color:
         yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
     yield (

@@ -1,6 +1,6 @@
-"""`load` step by step: read the three files, check them together, build the environment.
+"""Load an environment: read the three files, check them together, build the model.
 
-It contacts nothing. Every reader adds to one list of findings, and only the end raises.
+Every step adds its errors to one `Issues`, so that an operator sees all of them at once.
 """
 
 from __future__ import annotations
@@ -11,91 +11,92 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fabfile import model
-from fabfile.config import checks, forms
-from fabfile.config.at_rest import keyring
-from fabfile.config.building import pipeline
-from fabfile.config.envfile import EnvFile, parse_env, read_env
-from fabfile.config.findings import Findings, secret_values
-from fabfile.config.inventory import EnvironmentEntry, Host
-from fabfile.config.locating import Located, expanded, locate
-from fabfile.config.resolution import Values, resolve
-from fabfile.config.services import Services
-from fabfile.config.settings import KEYS
-from fabfile.config.signing_key import read_signing_key
-from fabfile.config.tracking import is_tracked
-from fabfile.config.validation import validate
-from fabfile.config.yamlfile import read_yaml
-from fabfile.errors import ConfigError, Mistake
+from rolling_upgrade.config import checks, validators
+from rolling_upgrade.config.encrypted_files import keyring
+from rolling_upgrade.config.files import EnvFile, parse_env, read_env, read_yaml
+from rolling_upgrade.config.inventory import EnvironmentEntry, Host
+from rolling_upgrade.config.issues import Issues, secret_values, validate
+from rolling_upgrade.config.locate import Located, expanded, locate
+from rolling_upgrade.config.mounts import check_mounts
+from rolling_upgrade.config.resolution import Values, resolve
+from rolling_upgrade.config.services import Services, pipeline
+from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.engine import masking, model
+from rolling_upgrade.engine.git import is_tracked
+from rolling_upgrade.engine.local_file import read_small
+from rolling_upgrade.errors import ConfigError, ConfigIssue
 
-_SERVICES_REMEDY = "the file that describes the services"
+_SERVICES_REMEDY = "a file that describes the services"
 
 
 def load_environment(
     environment: str | None, *, root: Path, hosts: Sequence[str], tag: str, strict: bool, prompt: bool
 ) -> model.Environment:
-    """Read and check the three files. Raises ConfigError with every mistake."""
+    """Read and check the three files. Raises ConfigError with every error."""
     root = root.resolve()
-    findings = Findings(root)
-    found = locate(environment, root, findings)
-    env = read_base(found, findings, prompt=prompt)
-    return load_located(found, env, findings, hosts=hosts, tag=tag, strict=strict)
+    issues = Issues(root)
+    found = locate(environment, root, issues)
+    env = read_base(found, issues, prompt=prompt)
+    return load_located(found, env, issues, hosts=hosts, tag=tag, strict=strict)
 
 
 def load_suites(root: Path) -> tuple[model.Suite, ...]:
-    """The suites of the services file as it lies in every clone. Raises ConfigError."""
-    findings = Findings(root.resolve())
+    """Read the test suites of deploy/services.yaml. Raises ConfigError."""
+    issues = Issues(root.resolve())
     path = root.resolve() / "deploy/services.yaml"
-    content = read_yaml(path, findings, remedy=_SERVICES_REMEDY)
-    services = validate(Services, content, findings.name(path), findings) if content is not None else None
-    if services is None or findings.mistakes:
-        raise refusal(findings.name(path), findings)
+    content = read_yaml(path, issues, remedy=_SERVICES_REMEDY)
+    services = validate(Services, content, issues.name(path), issues) if content is not None else None
+    if services is None or issues.errors:
+        raise refusal(issues.name(path), issues)
     return pipeline(services, lambda name: Path(os.path.normpath(root.resolve() / expanded(name)))).suites
 
 
-def mistakes_with(environment: str, text: str, *, root: Path) -> tuple[Mistake, ...]:
-    """What `load_environment` would refuse if this text were the env file."""
-    findings = Findings(root.resolve())
-    found = locate(environment, root.resolve(), findings)
-    env = parse_env(text, findings.name(found.env_file), findings)
+def issues_with(environment: str, text: str, *, root: Path) -> tuple[ConfigIssue, ...]:
+    """Return the errors that the environment would have with this text as its env file."""
+    issues = Issues(root.resolve())
+    found = locate(environment, root.resolve(), issues)
+    env = parse_env(text, issues.name(found.env_file), issues)
     try:
-        load_located(found, env, findings, hosts=(), tag="", strict=False)
+        load_located(found, env, issues, hosts=(), tag="", strict=False)
     except ConfigError as error:
-        return error.mistakes
+        return error.issues
     return ()
 
 
-def read_base(found: Located, findings: Findings, *, prompt: bool) -> EnvFile | None:
-    """The env file, opened where it is encrypted; `prompt` says whether a person may be asked for a password."""
-    env = read_env(found.env_file, findings, keyring(found, prompt=prompt))
-    if env is not None and env.form is None:
-        file, tracked = findings.name(found.env_file), is_tracked(found.env_file)
+def read_base(found: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
+    """Read the env file and decrypt it when needed. `prompt` allows prompting for a password."""
+    env = read_env(found.env_file, issues, keyring(found, prompt=prompt))
+    if env is not None and env.encryption is None:
+        file, tracked = issues.name(found.env_file), is_tracked(found.env_file)
         if tracked:
-            checks.refuse_tracked(found.name, file, findings)
+            checks.refuse_tracked(found.name, file, issues)
         if tracked is None:
-            findings.warn(f"{file} is plain text, and git cannot tell here whether it would be committed.")
+            issues.warn(f"{file} is plain text, and git cannot tell whether it would be committed.")
     return env
 
 
 def load_located(
-    found: Located, env: EnvFile | None, findings: Findings, *, hosts: Sequence[str], tag: str, strict: bool
+    found: Located, env: EnvFile | None, issues: Issues, *, hosts: Sequence[str], tag: str, strict: bool
 ) -> model.Environment:
-    """Read the other files and check them with the env file. Raises ConfigError with every mistake."""
+    """Read the services and check them with the env file. Raises ConfigError with every error."""
     if tag:
-        _check_tag(tag, findings)
-    services, services_whole = _read_services(found, findings)
+        _check_tag(tag, issues)
+    services, services_whole = _read_services(found, issues)
     base = env.values if env is not None else None
-    applications, values = _resolve_hosts(found, base, services, services_whole, tag, findings)
+    applications, values = _resolve_hosts(found, base, services, services_whole, tag, issues)
+    secrets = _secrets(values, applications.values())
+    masking.keep(secrets)
     if base is not None and services is not None and services_whole:
-        _check_keys(found, base, services, strict, findings)
+        _check_keys(found, base, services, strict, issues)
     if env is not None:
-        checks.check_placeholders(values, env.lines, _is_production(found, values), findings)
-    checks.check_setup(found.entry, findings.name(found.file), f"environments.{found.name}.setup", values, findings)
-    chosen = _choose(found.entry, hosts, findings)
-    identity = _identity_file(found, findings)
-    rollout = _rollout(found, applications.values(), findings)
-    if findings.mistakes or base is None or services is None:
-        raise refusal(found.name, findings)
+        checks.check_placeholders(values, env.lines, _is_production(found, values), issues)
+    checks.check_clear_text(values, strict, issues)
+    checks.check_setup(found.entry, issues.name(found.file), f"environments.{found.name}.setup", values, issues)
+    chosen = _choose(found.entry, hosts, issues)
+    identity = _identity_file(found, issues)
+    rollout = _rollout(found, applications.values(), issues)
+    if issues.errors or base is None or services is None:
+        raise refusal(found.name, issues)
     if found.entry.setup.certificate is model.Certificate.ACME:
         applications = {name: _with_acme(application) for name, application in applications.items()}
     return model.Environment(
@@ -108,13 +109,13 @@ def load_located(
         known_hosts=_known_hosts(found),
         trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
         access_folder=str(found.beside(f"deploy/authorized_keys/{found.name}")),
-        warnings=findings.warnings,
-        secrets=_secrets(values, applications.values()),
+        warnings=issues.warnings,
+        secrets=secrets,
     )
 
 
 def _secrets(values: Iterable[Values], applications: Iterable[model.Application]) -> tuple[str, ...]:
-    """The strings that must never be printed, longest first."""
+    """Return the strings to mask in all output, longest first."""
     named = secret_values(item for merged in values for item in merged.merged.items())
     parts = [secret for application in applications for secret in application.channels.secrets]
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
@@ -124,35 +125,35 @@ def _is_production(found: Located, values: Iterable[Values]) -> bool:
     return "production" in {found.name, *(merged.get("ENVIRONMENT") for merged in values)}
 
 
-def refusal(name: str, findings: Findings) -> ConfigError:
-    """The error that holds every mistake of an environment."""
-    count = len(findings.mistakes)
-    mistakes = "one mistake" if count == 1 else f"{count} mistakes"
+def refusal(name: str, issues: Issues) -> ConfigError:
+    """Build the error with all issues of an environment."""
+    count = len(issues.errors)
+    errors = "1 error" if count == 1 else f"{count} errors"
     return ConfigError(
-        f"The configuration of {name} has {mistakes}. Nothing was contacted.",
-        findings.mistakes,
+        f"The configuration of {name} has {errors}. Nothing was contacted.",
+        issues.errors,
         next_step="correct the lines above and run the same command again",
     )
 
 
-def _check_tag(tag: str, findings: Findings) -> None:
+def _check_tag(tag: str, issues: Issues) -> None:
     try:
-        forms.TAG(tag)
+        validators.TAG(tag)
     except ValueError as error:
-        findings.add("--tag", "", found=repr(tag), expected=str(error))
+        issues.add("--tag", "", found=repr(tag), expected=str(error))
 
 
-def _read_services(found: Located, findings: Findings) -> tuple[Services | None, bool]:
-    """The services, and whether the file is without a mistake."""
+def _read_services(found: Located, issues: Issues) -> tuple[Services | None, bool]:
+    """Read the services; the second value tells whether the file has no errors."""
     path = found.beside(found.entry.services_file)
-    before = len(findings.mistakes)
-    content = read_yaml(path, findings, remedy=_SERVICES_REMEDY)
+    before = len(issues.errors)
+    content = read_yaml(path, issues, remedy=_SERVICES_REMEDY)
     if content is None:
         return None, False
-    services = validate(Services, content, findings.name(path), findings)
-    whole = len(findings.mistakes) == before
+    services = validate(Services, content, issues.name(path), issues)
+    whole = len(issues.errors) == before
     if services is not None:
-        checks.check_services(services, findings.name(path), whole, findings)
+        checks.check_services(services, issues.name(path), whole, issues)
     return services, whole
 
 
@@ -162,51 +163,56 @@ def _resolve_hosts(
     services: Services | None,
     whole: bool,
     tag: str,
-    findings: Findings,
+    issues: Issues,
 ) -> tuple[dict[str, model.Application], list[Values]]:
-    """Each host's application, and the values of each; a host whose values are wrong is missing."""
+    """Resolve the application of each host; a host with invalid values is missing from the result."""
     applications: dict[str, model.Application] = {}
     every: list[Values] = []
     if base is None:
         return applications, every
-    env_file = findings.name(found.env_file)
+    env_file = issues.name(found.env_file)
     for name, host in (found.entry.hosts or {"": Host()}).items():
         path = f"environments.{found.name}.hosts.{name}.env"
-        values = Values(env_file, base, findings.name(found.file), path, host.env, whole, findings)
+        values = Values(env_file, base, issues.name(found.file), path, host.env, whole, issues)
         every.append(values)
         application = resolve(values, services, tag)
-        if application is not None:
+        if application is not None and services is not None:
+            user = host.user or found.entry.user
+            checks.check_certificate_places(application, user, values)
+            check_mounts(application, user, services, values)
             applications[name] = application
     return applications, every
 
 
-def _check_keys(found: Located, base: dict[str, str], services: Services, strict: bool, findings: Findings) -> None:
-    env_file = findings.name(found.env_file)
+def _check_keys(found: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:
+    env_file = issues.name(found.env_file)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
-    checks.check_known_keys(base, known, env_file, strict, findings)
-    checks.check_overrides(found.name, found.entry, known, findings.name(found.file), findings)
+    checks.check_known_keys(base, known, env_file, strict, issues)
+    checks.check_overrides(found.name, found.entry, known, issues.name(found.file), issues)
 
 
-def _choose(entry: EnvironmentEntry, words: Sequence[str], findings: Findings) -> list[str]:
-    """The names of the hosts that the words pick, in the order of the inventory; no word picks all."""
+def _choose(entry: EnvironmentEntry, words: Sequence[str], issues: Issues) -> list[str]:
+    """Return the selected hosts in the order of the inventory; no word selects all."""
     matches = {word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)] for word in words}
     known = dict.fromkeys(entry.hosts)
     for host in entry.hosts.values():
         known.update(dict.fromkeys((*host.groups, *host.roles)))
     for word, names in matches.items():
         if not names:
-            findings.add("--hosts", "", found=repr(word), expected=f"hosts, groups or roles of: {', '.join(known)}")
+            issues.add("--hosts", "", found=repr(word), expected=f"a host, group or role: {', '.join(known)}")
     picked = {name for names in matches.values() for name in names}
     return [name for name in entry.hosts if not words or name in picked]
 
 
-def _identity_file(found: Located, findings: Findings) -> str:
+def _identity_file(found: Located, issues: Issues) -> str:
     if not found.entry.identity_file:
         return ""
     path = found.beside(found.entry.identity_file)
     if not path.is_file():
         place = f"environments.{found.name}.identity_file"
-        findings.add(findings.name(found.file), place, found=f"{str(path)!r}: no such file", expected="a private key")
+        issues.add(
+            issues.name(found.file), place, found=f"{str(path)!r}, which does not exist", expected="a private key"
+        )
     return str(path)
 
 
@@ -216,7 +222,7 @@ def _known_hosts(found: Located) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
 
 
-def _rollout(found: Located, applications: Iterable[model.Application], findings: Findings) -> model.Rollout:
+def _rollout(found: Located, applications: Iterable[model.Application], issues: Issues) -> model.RolloutPolicy:
     declared: dict[str, Any] = found.entry.rollout.model_dump()
     if declared["signed_by"]:
         path = found.beside(declared["signed_by"])
@@ -224,11 +230,11 @@ def _rollout(found: Located, applications: Iterable[model.Application], findings
             declared["signed_by"] = read_signing_key(path)
         except ValueError as error:
             place = f"environments.{found.name}.rollout.signed_by"
-            findings.add(findings.name(found.file), place, found=str(path), expected=str(error))
+            issues.add(issues.name(found.file), place, found=str(path), expected=str(error))
     if declared["confirm"] is None:
         named = {found.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named
-    return model.Rollout(**declared)
+    return model.RolloutPolicy(**declared)
 
 
 def _with_acme(application: model.Application) -> model.Application:
@@ -241,10 +247,10 @@ def _monitoring(entry: EnvironmentEntry) -> model.Monitoring:
 
 
 def _preparation(found: Located) -> model.Preparation:
-    """What setup makes; node-exporter's port is open to the monitoring host unless another address is named."""
+    """Build setup's options. node-exporter's port is open to the monitoring host unless another address is set."""
     declared: dict[str, Any] = found.entry.setup.model_dump()
     address = found.entry.monitoring.address
-    if not declared["monitoring_host"] and forms.is_ip_address(address):
+    if not declared["monitoring_host"] and validators.is_ip_address(address):
         declared["monitoring_host"] = address
     return model.Preparation(**declared | {"sysctl": tuple(sorted(declared["sysctl"].items()))})
 
@@ -265,3 +271,23 @@ def _target(entry: EnvironmentEntry, name: str, application: model.Application, 
         identity_file=identity,
         metrics_address=host.metrics_address or host.address or name,
     )
+
+
+_EXPECTED = "a public key by `cosign generate-key-pair` or `skopeo generate-sigstore-key`"
+
+
+def read_signing_key(path: Path) -> str:
+    """Read a public key as PEM text. Raises ValueError for other than ECDSA keys: cosign and Skopeo make no others."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        data = read_small(path)
+        if isinstance(load_pem_public_key(data), EllipticCurvePublicKey):
+            return data.decode("ascii")
+    except OSError as error:
+        raise ValueError(f"{error.strerror or type(error).__name__}; {_EXPECTED}") from error
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    raise ValueError(f"{_EXPECTED}, in PEM format")

@@ -1,6 +1,6 @@
-"""From the three models to one host's `model.Application`: every key of every service replaced by its value.
+"""Resolve the settings and services of one host into a `model.Application`.
 
-It reads no file. What is wrong goes to the findings, at the place where the value was written.
+Errors go to the issues, at the place where the value was written: the env file or an override in hosts.yaml.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import ValidationError
 
-from fabfile import model
-from fabfile.config import forms, schedule, server, watching
-from fabfile.config.channels import read_channels
-from fabfile.config.findings import Findings, shown
-from fabfile.config.services import Mount, Service, Services
-from fabfile.config.settings import Settings
-from fabfile.config.validation import report
+from rolling_upgrade.config import schedule, validators
+from rolling_upgrade.config.issues import Issues, report, shown
+from rolling_upgrade.config.services import Mount, Service, Services
+from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.engine import model
+from rolling_upgrade.engine.model.application import WatchRules
 
 T = TypeVar("T")
 
-#: The gate's deadline never grows beyond this, whatever the HEALTH_CHECK_ keys say.
+#: Upper bound for the deadline of a gate that the HEALTH_CHECK_ keys extend.
 LONGEST_GATE_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
 class Values:
-    """The texts that one host gets: those of the env file and, over them, those of the inventory.
+    """The values of one host: those of the env file, overridden by those of the inventory.
 
-    `services_whole` is false when something faulty was left out of the services: a key that then seems to be
-    missing may have a default, or be optional, in the part that was left out.
+    `services_whole` is false when invalid parts were removed from the services: a missing key may then have a
+    default, or be optional, in a removed part.
     """
 
     env_file: str
@@ -41,40 +41,40 @@ class Values:
     inventory_path: str
     overrides: dict[str, str]
     services_whole: bool
-    findings: Findings
+    issues: Issues
 
     @property
     def merged(self) -> dict[str, str]:
-        """What holds on this host."""
+        """The effective values."""
         return {**self.base, **self.overrides}
 
     def get(self, key: str) -> str:
-        """The text of a key, '' when it is not set."""
+        """Return the text of a key, empty when it is not set."""
         return self.overrides.get(key, self.base.get(key, ""))
 
     def add(self, key: str, *, found: str = "", expected: str) -> None:
-        """Keep a mistake about a key where its value was written."""
+        """Add an error about a key at the place where its value was written."""
         text = self.get(key)
-        found = found or (shown(text, key) if text else "nothing")
+        found = found or (shown(text, key) if text else "")
         if key in self.overrides:
-            self.findings.add(self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected)
+            self.issues.add(self.inventory_file, f"{self.inventory_path}.{key}", found=found, expected=expected)
         else:
-            self.findings.add(self.env_file, key, found=found, expected=expected)
+            self.issues.add(self.env_file, key, found=found, expected=expected)
 
-    def read(self, key: str, form: forms.Form[T]) -> T | None:
-        """The value of a key in its form; None when it is not set, or when it is a mistake."""
+    def read(self, key: str, validator: validators.Validator[T]) -> T | None:
+        """Validate the value of a key; None when it is not set or invalid."""
         text = self.get(key)
         if not text:
             return None
         try:
-            return form(text)
+            return validator(text)
         except ValueError as error:
             self.add(key, expected=str(error))
             return None
 
 
-def read_settings(values: Values) -> Settings | None:
-    """The keys that the suite itself knows; an empty value counts as not set."""
+def _settings(values: Values) -> Settings | None:
+    """Validate the settings; an empty value counts as not set. None when any is invalid."""
     present = {key: text for key, text in values.merged.items() if text}
     try:
         return Settings.model_validate(present)
@@ -82,24 +82,24 @@ def read_settings(values: Values) -> Settings | None:
         for detail in error.errors():
             key = str(detail["loc"][0])
             if detail["type"] == "missing":
-                values.add(key, expected=f"{_expectation(key)} (required)")
+                values.add(key, expected=_expectation(key))
             elif "error" in detail.get("ctx", {}):
                 values.add(key, expected=str(detail["ctx"]["error"]))
             else:
-                report(detail, Settings, values.env_file, values.findings)
+                report(detail, Settings, values.env_file, values.issues)
     return None
 
 
 def _expectation(key: str) -> str:
-    """What the form of a key expects."""
-    form = forms.of(None, Settings.model_fields[key.lower()].metadata)
-    return form.expected if form else "a value"
+    """Return what the validator of a setting expects."""
+    validator = validators.validator_of(None, Settings.model_fields[key.lower()].metadata)
+    return validator.expected if validator else "a value"
 
 
 def resolve(values: Values, declared: Services | None, tag: str) -> model.Application | None:
-    """The application as one host runs it, or None when something is wrong with it."""
-    settings = read_settings(values)
-    resolved = [resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
+    """Build the application of one host, None when it has errors."""
+    settings = _settings(values)
+    resolved = [_resolve_service(service, values, settings, tag) for service in declared.services] if declared else []
     services = tuple(service for service in resolved if service is not None)
     if settings is None or declared is None:
         return None
@@ -127,22 +127,22 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
         auto_backup=settings.auto_backup_enabled,
         backup_calendar=schedule.on_calendar(settings.backup_schedule),
         maintenance=settings.maintenance_mode,
-        metrics_dir=watching.metrics_dir(settings),
-        request_metrics=settings.request_metrics and bool(watching.metrics_dir(settings)),
+        metrics_dir=_metrics_dir(settings),
+        request_metrics=settings.request_metrics and bool(_metrics_dir(settings)),
         login=_login(settings, values),
-        channels=read_channels(settings, values),
-        thresholds=watching.thresholds(settings),
-        watch=watching.rules(settings),
+        channels=_channels(settings, values),
+        thresholds=_thresholds(settings),
+        watch=_watch_rules(settings),
     )
 
 
-def resolve_service(declared: Service, values: Values, settings: Settings | None, tag: str) -> model.Service | None:
-    """One service with every key replaced by its value, or None when something is wrong with it."""
+def _resolve_service(declared: Service, values: Values, settings: Settings | None, tag: str) -> model.Service | None:
+    """Build one service with the values of its keys, None when it has errors."""
     image = _image(declared.image, values, tag)
     port = _stable_port(declared, values)
     mounts = tuple(_mounts(declared, values))
-    memory = values.read(declared.limits.memory, forms.MEMORY)
-    cpus = values.read(declared.limits.cpus, forms.CPUS)
+    memory = values.read(declared.limits.memory, validators.MEMORY)
+    cpus = values.read(declared.limits.cpus, validators.CPUS)
     env = tuple(_container_env(declared, values, tag))
     if image is None or port is None or settings is None:
         return None
@@ -160,13 +160,26 @@ def resolve_service(declared: Service, values: Values, settings: Settings | None
         memory_bytes=memory,
         cpus=cpus,
         restart_policy=settings.restart_policy,
+        confinement=_confinement(declared),
+    )
+
+
+def _confinement(declared: Service) -> model.Confinement:
+    """Build the privileges of the container; an added capability is not dropped."""
+    return model.Confinement(
+        cap_add=tuple(sorted(set(declared.cap_add))),
+        cap_drop=tuple(sorted(set(declared.cap_drop) - set(declared.cap_add))),
+        no_new_privileges=declared.no_new_privileges,
+        pids_limit=declared.pids_limit,
+        log_driver=declared.log_driver,
+        log_max_bytes=declared.log_max_size,
     )
 
 
 def _image(key: str, values: Values, tag: str) -> model.Image | None:
     if not values.get(key):
-        values.add(key, expected=f"{forms.IMAGE.expected} (required)")
-    image = values.read(key, forms.IMAGE)
+        values.add(key, expected=validators.IMAGE.expected)
+    image = values.read(key, validators.IMAGE)
     if image is None:
         return None
     if tag:
@@ -174,43 +187,43 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
     if image.digest or image.tag:
         return image
     if not values.get("APP_VERSION"):
-        values.add(key, expected="a tag: in the image, in APP_VERSION or with --tag")
-    version = values.read("APP_VERSION", forms.TAG)
+        values.add(key, expected="an image with a tag, or a tag in APP_VERSION or --tag")
+    version = values.read("APP_VERSION", validators.TAG)
     return image.with_tag(version) if version else None
 
 
 def _stable_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
         if declared.default_port is None and values.services_whole:
-            values.add(declared.port, expected=f"{forms.STABLE_PORT.expected} (required)")
+            values.add(declared.port, expected=validators.STABLE_PORT.expected)
         return declared.default_port
-    return values.read(declared.port, forms.STABLE_PORT)
+    return values.read(declared.port, validators.STABLE_PORT)
 
 
 def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:
     for mount in declared.mounts:
-        form = forms.FILE_IN_DIRECTORY if mount.parent else forms.HOST_PATH
+        validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
         if not values.get(mount.source) and not mount.optional and values.services_whole:
-            values.add(mount.source, expected=f"{form.expected} (required)")
-        path = values.read(mount.source, form)
+            values.add(mount.source, expected=validator.expected)
+        path = values.read(mount.source, validator)
         if path is not None:
             source = posixpath.dirname(path) if mount.parent else path
             yield model.Mount(source, mount.target, mount.read_only)
 
 
 def _container_env(declared: Service, values: Values, tag: str) -> Iterator[tuple[str, str]]:
-    """The keys that a container receives. A mount's key arrives as the path inside the container."""
+    """Yield the environment of a container. The key of a mount gets the path inside the container."""
     inside = {mount.source: mount for mount in declared.mounts}
     for key in declared.env_keys:
         text = values.get(key)
         if key in declared.required and not text:
-            values.add(key, expected=f"a value (required by {declared.name})")
+            values.add(key, expected=f"a value for the service {declared.name}")
         if key not in values.merged:
             continue
         if key in inside and text:
             yield key, _path_inside(inside[key], text)
         elif re.search(r"[\n\r\0]", text):
-            values.add(key, expected="a value in one line: an env file of Podman cannot carry a line break")
+            values.add(key, expected="a single line: an env file of Podman cannot contain line breaks")
         else:
             yield key, tag if key == "APP_VERSION" and tag else text
 
@@ -220,7 +233,7 @@ def _path_inside(mount: Mount, text: str) -> str:
 
 
 def _gate(declared: Service, settings: Settings) -> model.Gate:
-    """The gate; its deadline leaves room for the start period, then for `retries` failures and `passes`."""
+    """Build the gate. Its deadline leaves time for the start period, then for `retries` failures and `passes`."""
     gate, timeout = declared.gate, settings.health_check_timeout
     attempts = settings.health_check_retries + gate.passes
     needed = settings.health_check_start_period + attempts * (gate.interval_seconds + timeout)
@@ -240,19 +253,19 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
         return None
     for key, path in (("SSL_CERT_PATH", settings.ssl_cert_path), ("SSL_KEY_PATH", settings.ssl_key_path)):
         if not path:
-            values.add(key, expected=f"{forms.FILE_PATH.expected} (PROTOCOL is https)")
+            values.add(key, expected=f"{validators.FILE_PATH.expected}, because PROTOCOL is https")
     return model.Tls(settings.ssl_cert_path, settings.ssl_key_path, settings.ssl_chain_path)
 
 
 def _database_server(settings: Settings, values: Values) -> model.DatabaseServer | None:
     try:
-        found = server.database_server(settings.database_url)
+        found = parse_database_url(settings.database_url)
     except ValueError as error:
         values.add("DATABASE_URL", expected=str(error))
         return None
     if found and settings.database_path:
-        what = "DATABASE_URL names a PostgreSQL server: backups hold its database, not the file of DATABASE_PATH"
-        values.findings.warn(f"{values.env_file}: {what}")
+        what = "DATABASE_URL names a PostgreSQL server, so backups contain its database, not the file at DATABASE_PATH"
+        values.issues.warn(f"{values.env_file}: {what}")
     return found
 
 
@@ -265,8 +278,8 @@ def _login(settings: Settings, values: Values) -> model.Login | None:
     if not any(given.values()):
         return None
     for key in (key for key, value in given.items() if not value):
-        others = " and ".join(name for name in given if name != key)
-        values.add(key, expected=f"a value: {others} make a login only together with it")
+        others = next(name for name, value in given.items() if value)
+        values.add(key, expected=f"a value, because {others} is set: a login needs all three")
     return model.Login(*given.values())
 
 
@@ -277,7 +290,7 @@ def _check_ports(
     tls: model.Tls | None,
     values: Values,
 ) -> None:
-    """Every port belongs to one thing: public ports, stable ports and the ports of the colors."""
+    """Report ports with two uses among the public ports, the service ports and the candidate ports."""
     keys = {service.name: service.port for service in declared.services}
     taken = {settings.nginx_port: "NGINX_PORT"}
     uses = [("HTTPS_PORT", "HTTPS_PORT", settings.https_port)] if tls else []
@@ -287,5 +300,131 @@ def _check_ports(
         uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]
     for key, label, port in uses:
         if port in taken:
-            values.add(key, found=f"port {port}, which {taken[port]} has", expected="a port of its own")
+            values.add(key, found=f"port {port}, already used by {taken[port]}", expected="an unused port")
         taken.setdefault(port, label)
+
+
+#: The port on which mail servers expect TLS from the first byte. Source: RFC 8314, section 3.3.
+IMPLICIT_TLS_PORT = 465
+
+
+def _channels(settings: Settings, values: Values) -> model.Channels:
+    """Build the notification channels."""
+    return model.Channels(
+        slack=_hook(settings.slack_webhook, settings.notify_slack),
+        mail=_mail(settings, values),
+        webhook=_hook(settings.webhook_url, settings.notify_webhook),
+        language=settings.notify_language,
+        repeat_seconds=settings.notify_repeat,
+    )
+
+
+def _lowest(word: str) -> model.Severity | None:
+    return None if word == "off" else model.Severity(word)
+
+
+def _hook(url: str, lowest: str) -> model.Hook | None:
+    return model.Hook(url, _lowest(lowest)) if url else None
+
+
+def _mail(settings: Settings, values: Values) -> model.Mail | None:
+    if not settings.smtp_host:
+        _warn_of_rest(settings, values)
+        return None
+    _check_mail(settings, values)
+    return model.Mail(
+        host=settings.smtp_host,
+        sender=settings.smtp_from,
+        recipients=tuple(re.split(r"\s*,\s*", settings.smtp_to)),
+        port=settings.smtp_port,
+        user=settings.smtp_user,
+        password=settings.smtp_password,
+        security=model.Security(settings.smtp_security),
+        lowest=_lowest(settings.notify_mail),
+    )
+
+
+def _warn_of_rest(settings: Settings, values: Values) -> None:
+    if settings.smtp_from or settings.smtp_to or settings.smtp_user or settings.smtp_password:
+        values.issues.warn(
+            f"{values.env_file}: no mail is sent, because SMTP_HOST is empty although other SMTP_ keys are set"
+        )
+
+
+def _check_mail(settings: Settings, values: Values) -> None:
+    for key in ("SMTP_FROM", "SMTP_TO"):
+        if not values.get(key):
+            values.add(key, expected="a value, because SMTP_HOST is set: mail needs SMTP_FROM and SMTP_TO")
+    for key, other in (("SMTP_USER", "SMTP_PASSWORD"), ("SMTP_PASSWORD", "SMTP_USER")):
+        if values.get(other) and not values.get(key):
+            values.add(key, expected=f"a value, because {other} is set: a login needs both")
+    for key, text in (("SMTP_USER", settings.smtp_user), ("SMTP_PASSWORD", settings.smtp_password)):
+        if not text.isascii():
+            values.add(key, expected="ASCII characters only, as SMTP logins require")
+    if settings.smtp_security == "none" and settings.smtp_password:
+        values.add("SMTP_SECURITY", expected="starttls or tls: SMTP_PASSWORD is never sent unencrypted")
+    if settings.smtp_security == "starttls" and settings.smtp_port == IMPLICIT_TLS_PORT:
+        values.add(
+            "SMTP_SECURITY",
+            expected=f"tls, because SMTP_PORT is {IMPLICIT_TLS_PORT}: servers expect TLS there from the first byte",
+        )
+
+
+_DATABASE_URL = "a URL such as postgresql://user:password@host:5432/name, with special characters percent-encoded"
+
+#: Parameters that psql and pg_dump accept; they refuse those of other libraries.
+#: Source: PostgreSQL manual, libpq, Parameter Key Words.
+_KNOWN = frozenset(
+    {"host", "port", "user", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "options"}
+    | {"target_session_attrs", "channel_binding", "gssencmode", "sslnegotiation", "require_auth"}
+)
+#: Names of the host inside a container; the host itself does not resolve them.
+_OWN_HOST = frozenset({"host.containers.internal", "host.docker.internal"})
+
+
+def parse_database_url(url: str) -> model.DatabaseServer | None:
+    """Parse a DATABASE_URL; None when it is not PostgreSQL. Raises ValueError when it is invalid."""
+    if not re.match(r"postgres(?:ql)?(?:\+\w+)?://", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(_DATABASE_URL) from None
+    query = parse_qsl(parts.query)
+    password = unquote(parts.password or "") or dict(query).get("password", "")
+    if re.search(rf"[\t{validators.UNPRINTABLE}]", url + password) or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError(_DATABASE_URL)
+    user = f"{quote(unquote(parts.username), safe='')}@" if parts.username else ""
+    place = "127.0.0.1" if host in _OWN_HOST else f"[{host}]" if ":" in host else host
+    kept = urlencode([(key, value) for key, value in query if key in _KNOWN], quote_via=quote)
+    address = f"postgresql://{user}{place}{f':{port}' if port else ''}{parts.path}{f'?{kept}' if kept else ''}"
+    return model.DatabaseServer(address, password)
+
+
+def _thresholds(settings: Settings) -> model.Thresholds:
+    """Build the thresholds of the health checks."""
+    return model.Thresholds(
+        free_percent=settings.min_free_percent,
+        memory_percent=settings.max_memory_percent,
+        certificate_days=settings.min_certificate_days,
+        clock_seconds=settings.max_clock_offset,
+        backup_age_seconds=settings.max_backup_age,
+    )
+
+
+def _metrics_dir(settings: Settings) -> str:
+    """Return the directory for the watchdog's metrics, empty for none."""
+    return "" if settings.metrics_dir == validators.NONE else settings.metrics_dir
+
+
+def _watch_rules(settings: Settings) -> WatchRules:
+    """Build the rules of the watchdog."""
+    return WatchRules(
+        enabled=settings.auto_recovery_enabled,
+        interval_seconds=settings.health_check_interval,
+        failures=settings.health_check_retries,
+        limit=settings.recovery_limit,
+        window_seconds=settings.recovery_window,
+        fresh_seconds=settings.fresh_release,
+    )

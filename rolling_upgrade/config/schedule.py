@@ -1,4 +1,4 @@
-"""From the five fields of cron to systemd's OnCalendar. It knows no key and contacts nothing. Standard library only."""
+"""Convert cron schedules to systemd's OnCalendar expressions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def on_calendar(text: str) -> tuple[str, ...]:
-    """The calendar expressions that together mean the cron schedule. Raises ValueError that says which field is wrong.
+    """Return the calendar expressions of a cron schedule. Raises ValueError that names the invalid field.
 
-    Two expressions where both day fields are restricted: cron then runs on either day, systemd would want both.
+    When both day fields are restricted, cron runs on either day and one expression would require both: return two.
     Source: crontab(5); systemd.time(7), CALENDAR EVENTS; several OnCalendar= lines of a timer add up.
     """
     fields = _SHORTHANDS.get(text.strip().lower(), text).split()
@@ -47,7 +47,7 @@ def on_calendar(text: str) -> tuple[str, ...]:
 
 def _refuse_never(days: set[int], months: set[int], *, restricted_weekdays: bool) -> None:
     if not restricted_weekdays and all(min(days) > _LONGEST_MONTH[month - 1] for month in months):
-        raise ValueError(f"{EXPECTED}; day {min(days)} never comes in that month")
+        raise ValueError(f"{EXPECTED}; that month has no day {min(days)}")
 
 
 def _values(field: str, what: str, low: int, high: int) -> set[int]:
@@ -55,18 +55,18 @@ def _values(field: str, what: str, low: int, high: int) -> set[int]:
     for part in field.split(","):
         match = re.fullmatch(r"(\*|\w{1,3})(?:-(\w{1,3}))?(?:/([0-9]{1,2}))?", part)
         if match is None or (match[1] == "*" and match[2]):
-            raise ValueError(f"{EXPECTED}; {what}: {part!r} is none of *, a value, a range, a list")
+            raise ValueError(f"{EXPECTED}; {what}: {part!r} is not *, a value, a range or a list")
         first = low if match[1] == "*" else _number(match[1], what, low, high)
         last = _last(match, first, what, low, high)
         step = int(match[3] or 1)
         if step == 0 or last < first:
-            raise ValueError(f"{EXPECTED}; {what}: {part!r} names nothing")
+            raise ValueError(f"{EXPECTED}; {what}: {part!r} matches nothing")
         found.update(range(first, last + 1, step))
     return found
 
 
 def _last(match: re.Match[str], first: int, what: str, low: int, high: int) -> int:
-    """The end of a range: what is written, else the field's own end for `*` and for a value with a step."""
+    """Return the end of a range; `*` and a value with a step extend to the end of the field."""
     if match[2]:
         last = _number(match[2], what, low, high)
         return 7 if what == "day of the week" and last == 0 and first > 0 else last
@@ -80,9 +80,9 @@ def _number(text: str, what: str, low: int, high: int) -> int:
     if re.fullmatch(r"[0-9]{1,2}", text):
         number = int(text)
     if not low <= number <= high:
-        raise ValueError(f"{EXPECTED}; {what}: {text!r} is not from {low} to {high}")
+        raise ValueError(f"{EXPECTED}; {what}: {text!r} is not between {low} and {high}")
     return number
 
 
-def _listed(values: set[int], all_of_them: int) -> str:
-    return "*" if len(values) == all_of_them else ",".join(f"{value:02}" for value in sorted(values))
+def _listed(values: set[int], total: int) -> str:
+    return "*" if len(values) == total else ",".join(f"{value:02}" for value in sorted(values))

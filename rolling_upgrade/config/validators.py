@@ -1,7 +1,6 @@
-"""The forms that a value may have: text in, value out, or the sentence that says what is expected.
+"""Validators of configuration values: each parses a text or raises ValueError with a phrase of what is expected.
 
-Everything that ends up in Nginx text, in a podman flag or in a name has a strict form here. It reads no file
-and knows no key. Standard library only.
+Every value that becomes part of Nginx text, a Podman flag or a name has a strict validator here.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from types import UnionType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from fabfile.config import schedule
-from fabfile.model import PORT_OFFSET, Image
+from rolling_upgrade.config import schedule
+from rolling_upgrade.engine.model import PORT_OFFSET, Image
 
 T = TypeVar("T")
 
-#: What switches a path off that has a default.
+#: The word that disables a path with a default.
 NONE = "none"
 
 
-class Form(Generic[T]):
-    """A kind of value. Calling it with a text gives the value; ValueError carries the text of `expected`."""
+class Validator(Generic[T]):
+    """A callable that parses a text; its ValueError carries the phrase `expected`."""
 
     def __init__(self, expected: str, parse: Callable[[str], T | None]) -> None:
         self.expected = expected
@@ -37,53 +36,53 @@ class Form(Generic[T]):
         return value
 
 
-def of(annotation: object, metadata: Iterable[object]) -> Form[Any] | None:
-    """The form that a field of a model has, also where the field is optional or is a list of it."""
+def validator_of(annotation: object, metadata: Iterable[object]) -> Validator[Any] | None:
+    """Return the validator of a model field, also of an optional one."""
     for part in metadata:
-        form = getattr(part, "func", None)
-        if isinstance(form, Form):
-            return form
+        validator = getattr(part, "func", None)
+        if isinstance(validator, Validator):
+            return validator
     inner = [argument for argument in get_args(annotation) if get_origin(argument) is Annotated]
-    return of(None, inner[0].__metadata__) if inner and get_origin(annotation) in (Union, UnionType) else None
+    return validator_of(None, inner[0].__metadata__) if inner and get_origin(annotation) in (Union, UnionType) else None
 
 
-def matching(expected: str, pattern: str) -> Form[str]:
-    """Text that matches a pattern from its first to its last character."""
+def text_matching(expected: str, pattern: str) -> Validator[str]:
+    """Validate text that fully matches a pattern."""
     compiled = re.compile(pattern)
-    return Form(expected, lambda text: text if compiled.fullmatch(text) else None)
+    return Validator(expected, lambda text: text if compiled.fullmatch(text) else None)
 
 
-def one_of(*words: str) -> Form[str]:
-    """One of a few words, in any case; the value is the word as listed."""
+def one_of(*words: str) -> Validator[str]:
+    """Validate one of several words in any case; the value is the word as listed."""
     by_folded = {word.casefold(): word for word in words}
-    return Form(" or ".join((", ".join(words[:-1]), words[-1])), lambda text: by_folded.get(text.casefold()))
+    return Validator(" or ".join((", ".join(words[:-1]), words[-1])), lambda text: by_folded.get(text.casefold()))
 
 
-def whole(low: int, high: int, what: str = "a whole number") -> Form[int]:
-    """A whole number between two bounds, both allowed."""
+def integer(low: int, high: int, what: str = "a whole number", *, note: str = "") -> Validator[int]:
+    """Validate an integer between two inclusive bounds."""
 
     def parse(text: str) -> int | None:
         value = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else -1
         return value if low <= value <= high else None
 
-    return Form(f"{what} from {low} to {high}", parse)
+    return Validator(f"{what} from {low} to {high}{note}", parse)
 
 
-def number(low: float, high: float, what: str = "a number") -> Form[float]:
-    """A decimal number between two bounds, both allowed."""
+def number(low: float, high: float, what: str = "a number") -> Validator[float]:
+    """Validate a decimal number between two inclusive bounds."""
 
     def parse(text: str) -> float | None:
         value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) else math.nan
         return value if low <= value <= high else None
 
-    return Form(f"{what} from {low:g} to {high:g}", parse)
+    return Validator(f"{what} from {low:g} to {high:g}", parse)
 
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def duration(low: float, high: float) -> Form[float]:
-    """A length of time in seconds, written with a unit (`30s`, `1m30s`, `500ms`) or as a plain number."""
+def duration(low: float, high: float) -> Validator[float]:
+    """Validate a duration such as `30s`, `1m30s` or `500ms`; a plain number is seconds. The value is in seconds."""
 
     def parse(text: str) -> float | None:
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
@@ -95,18 +94,18 @@ def duration(low: float, high: float) -> Form[float]:
             return None
         return value if low <= value <= high else None
 
-    return Form(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse)
+    return Validator(f"a duration such as 30s or 500ms, from {low:g} to {high:.0f} seconds", parse)
 
 
-#: The pause between two checks, in the env file and on the command line.
+#: The interval between two checks, in the env file and on the command line.
 INTERVAL = duration(1, 86_400)
 
 
 _SIZE_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def size(low: int) -> Form[int]:
-    """A number of bytes, written as `1GB`, `512MB`, `100M`, `1.5GiB`; units count in steps of 1024."""
+def size(low: int) -> Validator[int]:
+    """Validate a size such as `1GB`, `512MB` or `1.5GiB`; units are powers of 1024. The value is in bytes."""
 
     def parse(text: str) -> int | None:
         match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s?([kmgt]?)(?:i?b)?", text, re.IGNORECASE)
@@ -116,7 +115,7 @@ def size(low: int) -> Form[int]:
         return value if low <= value <= 2**50 else None
 
     least = f", at least {low // 1024**2}MB" if low >= 1024**2 else ""
-    return Form(f"a size such as 512MB or 1GB{least}", parse)
+    return Validator(f"a size such as 512MB or 1GB{least}", parse)
 
 
 def _boolean(text: str) -> bool | None:
@@ -155,8 +154,16 @@ def _ip_address(text: str) -> str | None:
 
 
 def is_ip_address(text: str) -> bool:
-    """Whether it is an address rather than a name."""
+    """Return whether the text is an IP address."""
     return _ip_address(text) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether the host name or address is a loopback."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _file(text: str) -> str | None:
@@ -204,60 +211,84 @@ def _url(*schemes: str) -> Callable[[str], str | None]:
     return parse
 
 
+#: Source: capabilities(7).
+_CAPABILITY = (
+    r"AUDIT_(?:CONTROL|READ|WRITE)|BLOCK_SUSPEND|BPF|CHECKPOINT_RESTORE|CHOWN|DAC_OVERRIDE|DAC_READ_SEARCH|FOWNER|FSETID|"
+    r"IPC_LOCK|IPC_OWNER|KILL|LEASE|LINUX_IMMUTABLE|MAC_ADMIN|MAC_OVERRIDE|MKNOD|NET_(?:ADMIN|BIND_SERVICE|BROADCAST|RAW)|"
+    r"PERFMON|SETFCAP|SETGID|SETPCAP|SETUID|SYSLOG|SYS_(?:ADMIN|BOOT|CHROOT|MODULE|NICE|PACCT|PTRACE|RAWIO|RESOURCE|TIME|"
+    r"TTY_CONFIG)|WAKE_ALARM"
+)
+
+
+def _capability(text: str, pattern: str = _CAPABILITY) -> str | None:
+    match = re.fullmatch(rf"(?:CAP_)?({pattern})", text.upper())
+    return match[1] if match else None
+
+
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@" + rf"{_LABEL}(?:\.{_LABEL})*"
-_MAILBOX = rf"(?:{_EMAIL}|[^<>\x00-\x1f\x7f,]{{1,100}} <{_EMAIL}>)"
+#: The class of control characters, C0 except the tab, and C1; of line separators; and of characters that YAML refuses.
+UNPRINTABLE = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff"
+_MAILBOX = rf"(?:{_EMAIL}|[^<>,\t{UNPRINTABLE}]{{1,100}} <{_EMAIL}>)"
 
 HIGHEST_STABLE_PORT = 65535 - max(PORT_OFFSET.values())
 
-TEXT = matching("text without line breaks or control characters", r"[^\x00-\x08\x0a-\x1f\x7f]*")
-BOOLEAN = Form("true or false", _boolean)
-PORT = whole(1, 65535, "a port")
-STABLE_PORT = whole(1, HIGHEST_STABLE_PORT, "a port (the colors publish 10000 and 20000 above it)")
-APP_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
-SERVICE_NAME = matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
-ENVIRONMENT_NAME = matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")
-WORD = matching("a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-ENV_KEY = matching("the name of an env key, such as BACKEND_IMAGE", r"[A-Za-z_][A-Za-z0-9_]*")
-TAG = matching(
-    "a tag of up to 128 of a-z, A-Z, 0-9, _ . - that starts with none of . -",
+TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
+BOOLEAN = Validator("true or false", _boolean)
+PORT = integer(1, 65535, "a port")
+STABLE_PORT = integer(1024, HIGHEST_STABLE_PORT, "a port", note=" (candidates use it plus 10000 and 20000)")
+APP_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
+SERVICE_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
+ENVIRONMENT_NAME = text_matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+WORD = text_matching("a letter or digit, then up to 62 of a-z, A-Z, 0-9, . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ENV_KEY = text_matching("the name of an env key, such as BACKEND_IMAGE", r"[A-Za-z_][A-Za-z0-9_]*")
+TAG = text_matching(
+    "a tag of up to 128 of a-z, A-Z, 0-9, _ . - that does not start with . or -",
     r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}",
 )
-IMAGE = Form("an image reference: repository[:tag][@sha256:…], lower-case repository", _image)
-DOMAIN = matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-ADDRESS = Form("an IP address, a host name or an alias of ssh_config", _address)
-IP_ADDRESS = Form("an IP address", _ip_address)
-USER = matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
-JUMP = Form("[user@]host[:port], or none", _jump)
-SERVER = Form("an IP address or a host name", _server)
-REGISTRY = matching(
-    "a registry: host name or address, with a port where it has one", r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
+IMAGE = Validator("an image reference: repository[:tag][@sha256:…], lower-case repository", _image)
+DOMAIN = text_matching("a domain name such as files.example.org", rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+ADDRESS = Validator("an IP address, a host name or an ssh_config alias", _address)
+IP_ADDRESS = Validator("an IP address", _ip_address)
+USER = text_matching("a login name: a-z, 0-9, _ and -, at most 32", r"[a-z_][a-z0-9_-]{0,31}")
+JUMP = Validator("[user@]host[:port], or none", _jump)
+SERVER = Validator("an IP address or a host name", _server)
+REGISTRY = text_matching(
+    "a registry: a host name or IP address, with an optional port", r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
 )
-HOST_PATH = Form("an absolute path of letters, digits and . _ - + = @, without ..", _below_root)
-PATH_OR_NONE = Form("none, or an absolute path of letters, digits and . _ - + = @, without ..", _path_or_none)
-FILE_PATH = Form("an absolute path of a file, of letters, digits and . _ - + = @, without ..", _file)
-FILE_IN_DIRECTORY = Form("an absolute path of a file in a directory (its directory is mounted)", _file_in_directory)
-URL_PATH = matching(
-    "a path such as /health, of letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
+HOST_PATH = Validator("an absolute path with letters, digits and . _ - + = @, without ..", _below_root)
+PATH_OR_NONE = Validator("none, or an absolute path with letters, digits and . _ - + = @, without ..", _path_or_none)
+FILE_PATH = Validator("an absolute path of a file, with letters, digits and . _ - + = @, without ..", _file)
+FILE_IN_DIRECTORY = Validator("an absolute path of a file in a directory, which is mounted", _file_in_directory)
+URL_PATH = text_matching(
+    "a path such as /health, with letters, digits and . _ ~ -", r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
 )
-LOCAL_FILE = matching("the path of a file here (~/ is the home directory)", r"(?!~[^/])[^\x00-\x1f\x7f]+")
-SYSCTL_NAME = matching("the name of a kernel setting such as vm.swappiness", r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+")
-SYSCTL_VALUE = matching("whole numbers", r"[0-9]{1,19}(?: [0-9]{1,19}){0,3}")
+LOCAL_FILE = text_matching("a path on this machine (~/ is your home directory)", rf"(?!~[^/])[^\t{UNPRINTABLE}]+")
+SYSCTL_NAME = text_matching("the name of a kernel setting such as vm.swappiness", r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+")
+SYSCTL_VALUE = text_matching("whole numbers", r"[0-9]{1,19}(?: [0-9]{1,19}){0,3}")
 MEMORY = size(6 * 1024**2)
 SIZE = size(1)
 CPUS = number(0.01, 1024, "a number of CPUs")
-BATCH = matching("a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%")
-RESTART_POLICY = matching(
+BATCH = text_matching("a number of hosts or a percentage: 1, 2, 25%, 100%", r"[1-9][0-9]{0,4}|(?:[1-9][0-9]?|100)%")
+RESTART_POLICY = text_matching(
     "no, on-failure, on-failure:N, always or unless-stopped",
     r"no|on-failure(?::[0-9]{1,3})?|always|unless-stopped",
 )
-WEB_URL = Form("a URL that starts with https:// or http://", _url("https", "http"))
-REDIS_URL = Form("a URL that starts with redis:// or rediss://", _url("redis", "rediss"))
-EMAIL = matching("a mail address", _EMAIL)
-SENDER = matching("a mail address, or Name <address>", _MAILBOX)
-RECIPIENTS = matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*,\s*{_MAILBOX})*")
-SCHEDULE = Form(schedule.EXPECTED, lambda text: text if schedule.on_calendar(text) else None)
-WORKERS = matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
-LOG_LEVEL = matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
+CAPABILITY = Validator("a Linux capability such as NET_RAW: see capabilities(7)", _capability)
+DROPPED_CAPABILITY = Validator(
+    "a Linux capability such as NET_RAW, or ALL", lambda text: _capability(text, f"{_CAPABILITY}|ALL")
+)
+PIDS_LIMIT = integer(16, 4_194_304)
+LOG_DRIVER = one_of("k8s-file", "journald")
+LOG_SIZE = size(1024**2)
+WEB_URL = Validator("a URL that starts with https:// or http://", _url("https", "http"))
+HTTPS_URL = Validator("a URL that starts with https://", _url("https"))
+REDIS_URL = Validator("a URL that starts with redis:// or rediss://", _url("redis", "rediss"))
+EMAIL = text_matching("a mail address", _EMAIL)
+SENDER = text_matching("a mail address, or Name <address>", _MAILBOX)
+RECIPIENTS = text_matching("mail addresses, separated by commas", rf"{_MAILBOX}(?:\s*,\s*{_MAILBOX})*")
+SCHEDULE = Validator(schedule.EXPECTED, lambda text: text if schedule.on_calendar(text) else None)
+WORKERS = text_matching("auto or a whole number from 1 to 999", r"auto|[1-9][0-9]{0,2}")
+LOG_LEVEL = text_matching("a level such as debug, info, warn or error", r"[A-Za-z]{2,16}")
 LANGUAGE = one_of("en", "zh-TW")
 SEVERITY = one_of("info", "warning", "critical", "off")

@@ -1,22 +1,26 @@
-"""The person or job that runs a task: who, from where, alive or not. Reads this machine only."""
+"""The person or CI job that runs a task: name, machine, process, and confirmations on the terminal."""
 
 from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import socket
 import sys
-from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
-from fabfile.commands.lock import MANUAL, is_manual
-from fabfile.errors import ConfigError, Interrupted
-from fabfile.model import Lock
+from rolling_upgrade.engine import git, local_command
+from rolling_upgrade.engine.lock import MANUAL, is_manual
+from rolling_upgrade.engine.masking import kept, safe
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.errors import ConfigError, Interrupted
+
+_GIT_SECONDS = 10.0
 
 
 def name() -> str:
-    """The operator's name: in CI the actor that the CI system names, else the login name."""
+    """Return the operator's name: the actor of the CI system, or the login name outside CI."""
     for key in ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
         if os.environ.get(key):
             return os.environ[key]
@@ -27,7 +31,7 @@ def name() -> str:
 
 
 def workstation() -> str:
-    """This machine's name and, where the kernel tells, its boot and process namespace: names are not unique."""
+    """Return this machine's name with its boot id and process namespace, which make it unique."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
         space = Path("/proc/self/ns/pid").stat().st_ino
@@ -36,40 +40,43 @@ def workstation() -> str:
     return f"{socket.gethostname()}-{boot}-{space}"
 
 
+@cache
 def revision(root: Path) -> str:
-    """The commit of the clone in `root`, with `+changes` when files differ from it; '' where there is no Git."""
-    import subprocess
+    """Return the commit of the clone in `root`, with `+changes` when files differ from it, or '' without Git.
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+    The result is cached, so that code of the application, such as a test suite, cannot change it later. Git runs
+    confined, because the clone's configuration may name filters that Git executes.
+    """
 
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
+    def git_output(*words: str) -> local_command.Ended:
+        argv, base = git.question(str(root), *words), git.environment(os.environ)
+        return local_command.answer(argv, timeout_seconds=_GIT_SECONDS, base=base, confined=True)
+
+    commit = git_output("rev-parse", "--short=12", "HEAD")
+    changes = git_output("status", "--porcelain", "--untracked-files=no") if commit.ok else commit
+    if not changes.ok:
         return ""
+    return f"{commit.output}+changes" if changes.output else commit.output
 
 
-def lock(release: str, reason: str) -> Lock:
-    """The lock that a run of this process asks for; the host's clock fills in its times."""
-    return Lock(release, name(), workstation(), os.getpid(), reason, 0, 0)
+def lock(run_id: str, reason: str, *, target: str = "") -> Lock:
+    """Return the lock for a run of this process; the host sets its times."""
+    return Lock(run_id, name(), workstation(), os.getpid(), reason, 0, 0, target=target)
 
 
 def by_hand(reason: str) -> Lock:
-    """The lock that a person asks for: no process stands behind it, so that none can be found dead."""
-    token = f"{MANUAL}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    return Lock(token, name(), workstation(), 0, reason, 0, 0)
+    """Return the lock that an operator takes by hand; it has no process, so it never counts as dead."""
+    return Lock(f"{MANUAL}{new_run_id()}", name(), workstation(), 0, reason, 0, 0)
 
 
 def is_own(held: Lock) -> bool:
-    """Whether this person took the lock by hand, on this machine, since or before its last boot."""
+    """Whether this operator took the lock by hand on this machine, even before its last boot."""
     machine = socket.gethostname()
     return is_manual(held) and held.owner == name() and f"{held.workstation}-".startswith(f"{machine}-")
 
 
 def is_dead(held: Lock | None) -> bool:
-    """Whether a lock belongs to a process of this very machine that no longer runs."""
+    """Whether a lock belongs to a process of this machine that no longer runs."""
     if held is None or held.workstation != workstation() or held.pid <= 0:
         return False
     try:
@@ -82,22 +89,22 @@ def is_dead(held: Lock | None) -> bool:
 
 
 def confirm(question: str, *, force: bool, hint: str) -> None:
-    """Ask yes or no on the terminal. Raises ConfigError without a terminal, Interrupted when the answer is no."""
+    """Ask yes or no on the terminal. Raises ConfigError without a terminal, Interrupted for any answer but yes."""
     if not force and _answer(f"{question} [y/N]", hint).lower() not in {"y", "yes"}:
         raise Interrupted("not confirmed; nothing was touched.")
 
 
 def confirm_by_name(question: str, name: str, typed: str, *, hint: str) -> None:
-    """Ask for a name on the terminal, unless it was given: a yes is too quickly said. Raises as `confirm` does."""
-    given = typed or _answer(question, hint)
-    if given != name:
-        raise Interrupted(f"{given!r} is not {name!r}; nothing was touched.")
+    """Ask for a name on the terminal, unless `typed` has it: a yes is too easy for this. Raises as `confirm` does."""
+    answer = typed or _answer(question, hint)
+    if answer != name:
+        raise Interrupted(f"{answer!r} is not {name!r}; nothing was touched.")
 
 
 def _answer(question: str, hint: str) -> str:
     if not sys.stdin.isatty():
-        raise ConfigError("this needs a person's yes, and there is no terminal to ask on.", next_step=hint)
-    print(question, end=" ", file=sys.stderr, flush=True)
+        raise ConfigError("confirmation required, but stdin is not a terminal.", next_step=hint)
+    print(safe(question, kept()), end=" ", file=sys.stderr, flush=True)
     try:
         return sys.stdin.readline().strip()
     except KeyboardInterrupt:

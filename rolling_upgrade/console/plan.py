@@ -1,17 +1,17 @@
-"""A plan in words: what changes per host and service; for a dry run, every command. It writes nothing."""
+"""A plan in lines: the changes on each host and service, and for a dry run every command."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from fabfile.model import Color, Image
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
-from fabfile.report.text import count, duration, indent, one_line, short_digest, table
+from rolling_upgrade.console.text import count, duration, indent, one_line, short_digest, table
+from rolling_upgrade.engine.model import Color, Image
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
 
 
 def plan_lines(plans: Sequence[Plan], *, scripts: bool, batches: Sequence[Sequence[str]] = ()) -> list[str]:
-    """The plans as an operator reads them; hosts with the same plan share a block, the count comes last."""
+    """Return the plans of all hosts; hosts with the same plan share a block, and the count is last."""
     blocks: dict[tuple[str, ...], list[str]] = {}
     for plan in plans:
         blocks.setdefault(tuple(_host_lines(plan, scripts=scripts)), []).append(plan.host)
@@ -24,13 +24,13 @@ def plan_lines(plans: Sequence[Plan], *, scripts: bool, batches: Sequence[Sequen
 
 
 def count_line(plans: Sequence[Plan]) -> str:
-    """The plans in one line, for the question that follows: `2 hosts: 2 services to upgrade, 0 unchanged`."""
+    """Return the plans in one line, for the confirmation: `2 hosts: 2 services to upgrade, 0 unchanged`."""
     hosts = count(len(plans), "host")
     if not any(plan.services for plan in plans):
         ready = sum(plan.empty for plan in plans)
-        return f"{hosts}: {len(plans) - ready} to change, {ready} as wanted"
+        return f"{hosts}: {len(plans) - ready} to change, {ready} unchanged"
     if plans[0].action == "restore":
-        return f"{hosts}: data to restore, every service as it is"
+        return f"{hosts}: data to restore, services unchanged"
     tallies = [Counter(service.change for service in plan.services) for plan in plans]
     alike = all(tally == tallies[0] for tally in tallies)
     tally = tallies[0] if alike else sum(tallies, Counter[Change]())
@@ -44,7 +44,7 @@ def count_line(plans: Sequence[Plan]) -> str:
 def _heading(plans: Sequence[Plan]) -> str:
     if not plans:
         return "No hosts, no plan."
-    return f"Plan: {plans[0].action} {plans[0].release}".rstrip() + f", {count(len(plans), 'host')}"
+    return f"Plan: {plans[0].action} {plans[0].run_id}".rstrip() + f", {count(len(plans), 'host')}"
 
 
 def _host_lines(plan: Plan, *, scripts: bool) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _host_lines(plan: Plan, *, scripts: bool) -> Iterator[str]:
 
 
 def place(service: ServicePlan) -> str:
-    """From which image and color to which: `v1 (3f2a…) blue → v2 (9d8c…) green`."""
+    """Return a service's image and color before and after: `v1 (3f2a…) blue → v2 (9d8c…) green`."""
     wanted = _running(service.wanted, service.color)
     if service.change is Change.KEEP:
         return f"{wanted}, unchanged"
@@ -86,7 +86,7 @@ def _reasons(service: ServicePlan) -> Iterator[str]:
 
 
 def _stages(plan: Plan) -> tuple[tuple[str, tuple[Step, ...]], ...]:
-    return (("lock", plan.lock), ("prepare", plan.prepare), ("run", plan.steps), ("finish", plan.finish))
+    return (("lock", plan.acquire), ("prepare", plan.prepare), ("run", plan.steps), ("finish", plan.finalize))
 
 
 def _step_titles(plan: Plan) -> Iterator[str]:
@@ -102,6 +102,8 @@ def _script_lines(plan: Plan) -> Iterator[str]:
     for stage, steps in _stages(plan):
         for step in steps:
             yield from _step_lines(stage, step)
+    for step in plan.abort:
+        yield from _step_lines("after an undo", step)
 
 
 def _step_lines(stage: str, step: Step) -> Iterator[str]:

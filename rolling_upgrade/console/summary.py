@@ -1,16 +1,16 @@
-"""Events and the end of a run in words. It writes nothing."""
+"""Events and the summary of a run in lines."""
 
 from __future__ import annotations
 
 from datetime import tzinfo
 
-from fabfile.errors import ExitCode
-from fabfile.model import Event, HostSummary, Phase, Summary
-from fabfile.report.text import clock_time, duration, indent, one_line, pad, progress, table
+from rolling_upgrade.console.text import clock_time, duration, indent, one_line, pad, progress, table
+from rolling_upgrade.engine.model import Event, HostSummary, Phase, Summary
+from rolling_upgrade.errors import ExitCode
 
 _TIMED = frozenset({Phase.DONE, Phase.FAILED, Phase.UNDONE})
 
-_ENDINGS = {
+_RESULTS = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "failed, and what was done is undone",
     ExitCode.USAGE: "not started: the command or the configuration is wrong",
@@ -23,19 +23,19 @@ _ENDINGS = {
 
 
 def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = None) -> list[str]:
-    """One line for the event, and the log lines that came with it below, set in."""
-    who = pad(one_line(event.host) or "-", host_columns)
-    said = event.phase.value if event.phase is not Phase.NOTE else ""
+    """Return one line for an event, and its log lines indented below."""
+    host = pad(one_line(event.host) or "-", host_columns)
+    phase = event.phase.value if event.phase is not Phase.NOTE else ""
     took = duration(event.seconds) if event.phase in _TIMED and event.seconds > 0 else ""
     title = "" if event.phase is Phase.DONE and event.step else one_line(event.title)
     if event.phase is Phase.PROGRESS:
-        said, title = "", progress(event.sent, event.total, event.seconds)
-    told = "  ".join(part for part in (event.step, f"{said} {took}".strip(), title) if part)
-    return [f"{clock_time(event.at, zone)} {who}  {told}".rstrip(), *indent(event.detail, "    | ")]
+        phase, title = "", progress(event.sent, event.total, event.seconds)
+    text = "  ".join(part for part in (event.step, f"{phase} {took}".strip(), title) if part)
+    return [f"{clock_time(event.at, zone)} {host}  {text}".rstrip(), *indent(event.detail, "    | ")]
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The table of hosts, the ending, the warnings and, as the last line, the command that goes back."""
+    """Return a table of the hosts, the result, the warnings, and the command that goes back, which is last."""
     lines = [""]
     if summary.hosts:
         lines += table([("HOST", "RESULT", "SECONDS", "IMAGES"), *(_host_row(host) for host in summary.hosts)])
@@ -45,7 +45,7 @@ def summary_lines(summary: Summary) -> list[str]:
                 named = first if first.startswith(host.host) else f"{host.host}: {first}"
                 lines += [named, *(f"  {line}" for line in more)]
         lines.append("")
-    lines.append(ending(summary))
+    lines.append(result_line(summary))
     lines += indent(summary.message, "")
     lines += [f"warning: {one_line(warning)}" for warning in summary.warnings]
     if summary.undo_command:
@@ -53,14 +53,14 @@ def summary_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def ending(summary: Summary) -> str:
-    """The end of a run in one line: what, where, how it ended, how long it took."""
+def result_line(summary: Summary) -> str:
+    """Return the result of a run in one line: action, environment, result and duration."""
     try:
-        how = _ENDINGS[ExitCode(summary.exit_code)]
+        result = _RESULTS[ExitCode(summary.exit_code)]
     except ValueError:
-        how = f"ended with exit code {summary.exit_code}"
-    what = f"{summary.action} {summary.release}".strip()
-    return f"{what} on {summary.environment}: {how} ({duration(summary.seconds)})"
+        result = f"ended with exit code {summary.exit_code}"
+    run = f"{summary.action} {summary.release}".strip()
+    return f"{run} on {summary.environment}: {result} ({duration(summary.seconds)})"
 
 
 def _host_row(host: HostSummary) -> tuple[str, str, str, str]:

@@ -1,71 +1,89 @@
-"""Text in columns and words: tables, durations, sizes. It writes nothing."""
+"""Text for people: tables, durations, sizes, times."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 
 
 def one_line(text: str) -> str:
-    """The text on one line, every run of white space as one blank."""
+    """Return the text on one line, with every run of white space as one space."""
     return " ".join(text.split())
 
 
 def indent(text: str, by: str) -> list[str]:
-    """The lines of a text, each behind `by`, without the empty ones at its end."""
+    """Return the lines of a text, each with a prefix, without trailing empty lines."""
     return [f"{by}{line}".rstrip() for line in text.rstrip().splitlines()]
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """Return the number of terminal columns that the text takes."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 
 def pad(text: str, columns: int) -> str:
-    """The text filled up with blanks to that many columns."""
+    """Return the text padded with spaces to a number of columns."""
     return text + " " * (columns - width(text))
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
-    """Rows of cells as aligned lines; the last cell of a row is not filled up."""
+    """Return rows of cells as aligned lines without trailing spaces.
+
+    Not a Rich table: that fits itself to the width of a terminal, which wraps or cuts what a pipe or a log should keep,
+    and importing Rich takes 60 ms. Here the width depends on the cells alone.
+    """
     columns = max((len(row) for row in rows), default=0)
     widths = [max((width(row[at]) for row in rows if at < len(row)), default=0) for at in range(columns)]
     return [gap.join(pad(cell, widths[at]) for at, cell in enumerate(row)).rstrip() for row in rows]
 
 
+def unreachable_lines(errors: Mapping[str, str]) -> list[str]:
+    """Return a line for each unreachable host, with the error that says why."""
+    return [f"{host}  UNREACHABLE: {one_line(error)}" for host, error in errors.items()]
+
+
 def progress(sent: int, total: int, seconds: float) -> str:
-    """How far a transfer is: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
+    """Return the progress of a transfer in words: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
     share = min(100, sent * 100 // total) if total else 100
     rate = f", {sent / seconds / 1e6:.1f} MB/s" if seconds > 0 else ""
     return f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB, {share}%{rate}"
 
 
 def bar(sent: int, total: int, columns: int = 20) -> str:
-    """The same as a drawing."""
+    """Return the progress of a transfer as a bar."""
     full = min(columns, sent * columns // total) if total else columns
     return "█" * full + "░" * (columns - full)
 
 
 def count(number: int, noun: str) -> str:
-    """`1 host`, `2 hosts`."""
+    """Return a number with its noun: `1 host`, `2 hosts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def short_digest(digest: str) -> str:
-    """The first twelve digits of a digest, as Podman shows it."""
+    """Return the first twelve digits of a digest, as Podman shows it."""
     return digest.removeprefix("sha256:")[:12]
 
 
+def file_size(number: float) -> str:
+    """Return a number of bytes in its largest unit: `512 B`, `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
 def clock_time(at: float, zone: tzinfo | None = None) -> str:
-    """The time of day of a moment in Unix seconds; the local zone unless another is given."""
+    """Return the time of day of a moment in Unix seconds, in the local zone by default."""
     return datetime.fromtimestamp(at, zone).strftime("%H:%M:%S")
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two largest units: `2.1s`, `3m 12s`, `5h 07m`, `4d 03h`."""
+    """Return a duration in its two largest units: `2.1s`, `3m 12s`, `5h 07m`, `4d 03h`."""
     if seconds < 60:
         return f"{max(seconds, 0):.1f}s"
     whole = int(seconds)
@@ -77,26 +95,26 @@ def duration(seconds: float) -> str:
 
 
 def fit(text: str, columns: int) -> str:
-    """The text in exactly that many columns: filled up with blanks, or cut with an ellipsis."""
+    """Return the text in exactly that many columns: padded with spaces, or cut with an ellipsis."""
     if width(text) <= columns:
         return pad(text, columns)
-    kept = ""
+    cut = ""
     for char in text:
-        if width(kept + char) > columns - 1:
+        if width(cut + char) > columns - 1:
             break
-        kept += char
-    return pad(f"{kept}…" if columns > 0 else "", columns)
+        cut += char
+    return pad(f"{cut}…" if columns > 0 else "", columns)
 
 
-#: An answer is drawn as high as its share of the slowest one shown, but of this many milliseconds at least.
+#: The bars of a sparkline are relative to the highest value shown, or to this many milliseconds when all are lower.
 _FULL_HEIGHT_MS = 100
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-#: What stands where there was no answer.
+#: The character for a missing value.
 GAP = "×"
 
 
 def sparkline(values: Sequence[int | None], columns: int) -> str:
-    """The newest values as a drawing of at most that many columns: a bar for each, a cross for None."""
+    """Draw the newest values in at most that many columns: a bar for each, a cross for None."""
     shown = values[-columns:] if columns > 0 else ()
     top = max(_FULL_HEIGHT_MS, *(value or 0 for value in shown)) if shown else _FULL_HEIGHT_MS
     highest = len(_HEIGHTS) - 1

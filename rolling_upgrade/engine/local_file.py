@@ -1,24 +1,74 @@
-"""Replacing a file of this machine: whole or not at all, and never readable by others meanwhile."""
+"""Read and replace files on this machine safely.
+
+Reads neither hang nor exhaust memory, whatever the path names: a FIFO, a device, a huge file. Writes are atomic, for
+one file or for several together.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from fabfile.errors import ConfigError
+from rolling_upgrade.engine.untrusted import size
+from rolling_upgrade.errors import ConfigError
 
-#: Of a file with secrets, encrypted or not, and of a file that everybody may read.
+#: The largest configuration file, in bytes.
+MOST_BYTES: Final = 1 << 20
+
+
+def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a regular file. Raises OSError, also for a pipe, a device, or a file of more than `most` bytes."""
+    # Looked at before it is opened too: to open a device may do something.
+    _check_kind(path.stat().st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check_kind(os.fstat(descriptor).st_mode)
+        file = os.fdopen(descriptor, "rb", closefd=False)
+        data = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {size(most)}")
+    return data
+
+
+def _check_kind(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+
+#: The widest mode of a file with secrets (its group may read it) and of a key (its owner alone).
+WIDEST, OWNER_ALONE = 0o740, 0o700
+
+
+def too_open(path: Path, widest: int = WIDEST) -> str:
+    """The mode of a file that grants more than `widest`, in octal; "" if it does not, or does not exist."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return ""
+    return f"{mode:04o}" if mode & 0o777 & ~widest else ""
+
+
+#: A .gitignore that makes Git ignore everything in its folder, itself included.
+IGNORE_ALL: Final = b"*\n"
+
+#: The modes of a file with secrets, encrypted or not, and of a public file.
 PRIVATE, PUBLIC = 0o600, 0o644
 
 
 def replace(path: Path, data: bytes, mode: int) -> None:
-    """Put these bytes in the place of a file, on disk before they are there under its name; a link stays a link.
+    """Replace the content of a file atomically and durably; a link stays a link. Raises ConfigError.
 
-    The half-written file has the ending of the file itself, so that Git ignores it as it does that one.
-    Raises ConfigError.
+    The temporary file has the suffix of the file, so that Git ignores both alike.
     """
     try:
         _replace(path, data, mode)
@@ -41,7 +91,7 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
 
 
 def _half(real: Path, data: bytes, mode: int) -> Path:
-    """These bytes on disk beside the file whose place they will take."""
+    """Write these bytes to a temporary file beside their destination."""
     real.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".half-", suffix=real.suffix, dir=real.parent)
     half = Path(name)
@@ -59,7 +109,7 @@ def _half(real: Path, data: bytes, mode: int) -> Path:
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file that is to be there; `keep` says whether what stands in its place is kept beside it."""
+    """A file to write; `keep` keeps its former content in a file beside it."""
 
     path: Path
     data: bytes
@@ -68,7 +118,7 @@ class NewFile:
 
 
 def replace_all(files: Sequence[NewFile]) -> tuple[Path, ...]:
-    """Write all of these files or none of them; hands back where the old ones are kept. Raises ConfigError."""
+    """Write all files or none; return the paths of the kept former files. Raises ConfigError."""
     done: list[tuple[Path, bytes | None, int]] = []
     halves: list[Path] = []
     kept: list[Path] = []
@@ -104,14 +154,14 @@ def _before(real: Path) -> tuple[Path, bytes | None, int]:
 
 
 def _aside(real: Path) -> Path:
-    """A free name beside a file, with its ending: what Git ignores of the one it ignores of the other."""
+    """A free name beside a file with the same suffix, so that Git ignores both alike."""
     numbers = ("", *map(str, range(2, 1000)))
     names = (real.with_name(f"{real.stem}.bak{number}{real.suffix}") for number in numbers)
     return next(path for path in names if not os.path.lexists(path))
 
 
 def replace_text(path: Path, text: str) -> None:
-    """The same for a text that everybody may read; a file that is there keeps its mode. Raises ConfigError."""
+    """Replace the content of a public file with this text; an existing file keeps its mode. Raises ConfigError."""
     mode = path.stat().st_mode & 0o777 if path.exists() else PUBLIC
     replace(path, text.encode(errors="surrogateescape"), mode)
 

@@ -1,46 +1,48 @@
-"""The lock of a host: one file with a lease, changed only under a short guard lock. Text and its parser; runs nothing.
+"""The lock of a host: the shell text that acquires, renews, releases and shows it, and the parser.
 
-`lock/held` names the holder until its lease expires; `lock/guard` (flock) makes each change of it atomic; `lock/stage`
-(flock) is held by a running stage, so that a new holder's first stage waits for an old holder's last one to end.
+`lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change of it atomic. A running
+stage holds `lock/stage` (flock), so that a new holder's first stage waits for the last stage of the old one.
 """
 
 from __future__ import annotations
 
 import re
 
-from fabfile.commands.shell import quote
-from fabfile.model import Lock
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.shell import quote
 
 #: Exit status of a script that was refused because another run holds the lock.
 HELD_STATUS = 40
 #: Exit status of a stage whose token is no longer the lock's.
 LOST_STATUS = 41
 
-#: Exit status of what waited in vain for a stage to end.
+#: Exit status of a script that waited in vain for a stage to end.
 BUSY_STATUS = 44
-#: How the token of a lock begins that a person took by hand, with no run behind it.
+#: The prefix of the token of a lock that a person took by hand.
 MANUAL = "manual-"
-#: What breaks a line for some reader, turns its direction, or is no character.
+#: Characters that break a line, change the text direction, or are not printable.
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
 
 
 def _fields(lock: Lock) -> str:
-    """The lock's lines but for its two times, which the host's own clock gives."""
+    """The lines of the lock file except its two times, which come from the host's clock."""
     values = {
         "token": lock.token,
         "owner": lock.owner,
         "workstation": lock.workstation,
         "pid": str(lock.pid),
         "reason": lock.reason,
+        "target": lock.target,
     }
     return "".join(f"{key}={_UNPRINTABLE.sub('?', value)}\n" for key, value in values.items())
 
 
 def acquire(home: str, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> str:
-    """Take the lock, or exit HELD_STATUS and print the holder's lines.
+    """Take the lock, or exit HELD_STATUS and print the lines of the holder.
 
-    An expired lease is taken over, and so is the lease of `dead_token`, a run known to be dead; both are printed as
-    `takeover`, before the former holder's lines.
+    An expired lease is taken over, and so is the lease of `dead_token`, a run known to be dead. Either prints
+    `takeover` before the lines of the former holder.
     """
     return f"""\
 mkdir -p {quote(home + "/lock")}
@@ -74,7 +76,7 @@ mkdir -p {quote(home + "/lock")}
 
 
 def renew(home: str, token: str, *, lease_seconds: float) -> str:
-    """Push the lease out, or exit LOST_STATUS when the lock is another's by now."""
+    """Extend the lease, or exit LOST_STATUS if another run holds the lock."""
     return f"""\
 (
   flock -w 10 9
@@ -90,7 +92,7 @@ def renew(home: str, token: str, *, lease_seconds: float) -> str:
 
 
 def release(home: str, token: str) -> str:
-    """Free the lock if it is still this run's; another's stays."""
+    """Free the lock if this run still holds it."""
     return f"""\
 (
   flock -w 10 9
@@ -105,7 +107,7 @@ def is_manual(lock: Lock) -> bool:
 
 
 def look(home: str) -> str:
-    """Print the host's time, whether a stage runs now, and the holder's lines if there is one; waits for nothing."""
+    """Print the host's time, whether a stage is running, and the holder's lines; never waits."""
     stage = quote(home + "/lock/stage")
     return f"""\
 echo "now=$(date +%s)"
@@ -114,9 +116,9 @@ cat {quote(home + "/lock/held")} 2>/dev/null || :"""
 
 
 def take_away(home: str, token: str) -> str:
-    """Free the lock of that holder, whoever it is; exits BUSY_STATUS, lock untouched, while a stage runs there.
+    """Free the lock of the holder with this token; does nothing if another run holds it.
 
-    Nothing happens when another holds it by now.
+    Exits BUSY_STATUS and leaves the lock while a stage is running.
     """
     return f"""\
 (
@@ -126,13 +128,16 @@ def take_away(home: str, token: str) -> str:
 
 
 def stage_runs(text: str) -> bool:
-    """Whether `look` found that a stage runs."""
-    return "stage=yes" in text.splitlines()
+    """Whether a stage is running, from the output of `look`."""
+    return "stage=yes" in untrusted.lines(text)
 
 
 def parse(text: str) -> Lock | None:
-    """Read the lines of `lock/held`; None when they name no holder."""
-    found = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
+    """Read the lines of `lock/held`; None if they name no holder.
+
+    Fields that an earlier version did not write are empty.
+    """
+    found = dict(line.split("=", 1) for line in untrusted.rows(text) if "=" in line)
     if not found.get("token"):
         return None
     return Lock(
@@ -141,6 +146,7 @@ def parse(text: str) -> Lock | None:
         workstation=found.get("workstation", "?"),
         pid=_number(found.get("pid", "")),
         reason=found.get("reason", ""),
+        target=found.get("target", ""),
         acquired_at=_number(found.get("acquired_at", "")),
         expires_at=_number(found.get("expires_at", "")),
         key=found.get("key", ""),
@@ -149,9 +155,11 @@ def parse(text: str) -> Lock | None:
 
 
 def host_time(text: str) -> int:
-    """The host's clock, Unix seconds, as `acquire` prints it behind the holder's lines; 0 without it."""
-    return max((_number(line.removeprefix("now=")) for line in text.splitlines() if line.startswith("now=")), default=0)
+    """The host's clock in Unix seconds, as `acquire` and `look` print it; 0 without it."""
+    return max(
+        (_number(line.removeprefix("now=")) for line in untrusted.lines(text) if line.startswith("now=")), default=0
+    )
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return untrusted.integer(text, maximum=untrusted.LATEST, default=0)

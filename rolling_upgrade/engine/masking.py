@@ -1,4 +1,4 @@
-"""What may be shown of a text: secrets hidden, control characters gone. It writes nothing.
+"""Make text safe to show: mask secrets and remove control characters.
 
 Standard library only (Python 3.10+).
 """
@@ -10,15 +10,18 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
-#: What stands in the place of a secret, everywhere.
+#: The replacement for every secret.
 MASK = "••••••"
 
-#: Shorter values hide nothing worth hiding and would tear holes into ordinary words.
+#: Shorter secrets are not masked: they would hide parts of ordinary words.
 SHORTEST_SECRET = 4
+
+#: Every secret that this process has read. See `keep`.
+_kept: frozenset[str] = frozenset()
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colors, cursor, erase
@@ -31,7 +34,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """The text without anything that a terminal would obey; line breaks and tabs stay."""
+    """Remove everything that a terminal would interpret, except line breaks and tabs."""
     text = text.replace("\r\n", "\n")
     text = _ESCAPE_SEQUENCE.sub("", text)
     text = _CONTROL.sub("", text.replace("\r", "\n"))
@@ -39,15 +42,26 @@ def clean(text: str) -> str:
 
 
 def mask(text: str, secrets: Sequence[str]) -> str:
-    """The text with every secret of four or more characters hidden, also where it is quoted or encoded."""
+    """Mask every secret of at least four characters, also in quoted or encoded form."""
     pattern = _secrets_pattern(tuple(secrets))
     return pattern.sub(MASK, text) if pattern else text
 
 
 def safe(text: str, secrets: Sequence[str] = ()) -> str:
-    """The text as people may see it: masked and clean."""
+    """The text, masked and clean."""
     # Masked again at the end: what is taken out may have kept two halves of a secret apart.
     return mask(clean(mask(text, secrets)), secrets)
+
+
+def keep(secrets: Iterable[str]) -> None:
+    """Remember secrets for code that prints without a configuration, such as the handler of uncaught errors."""
+    global _kept
+    _kept = _kept.union(secrets)
+
+
+def kept() -> tuple[str, ...]:
+    """All secrets passed to `keep`."""
+    return tuple(sorted(_kept))
 
 
 @lru_cache(maxsize=8)
@@ -59,7 +73,7 @@ def _secrets_pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def _forms(secret: str) -> set[str]:
-    """The ways in which a secret can stand in a text: bare, quoted, encoded, line by line."""
+    """The forms of a secret in a text: bare, quoted, encoded, line by line."""
     lines = [line for line in secret.splitlines() if len(line) >= 2 * SHORTEST_SECRET]
     quoted = shlex.quote(secret)
     inside_quotes = quoted[1:-1] if quoted != secret else quoted
@@ -73,7 +87,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _in_base64(secret: str) -> set[str]:
-    """The secret alone, and what of it is the same wherever it stands in a longer text that is encoded."""
+    """The invariant parts of a secret that is encoded as a part of a longer text, and the secret alone."""
     data = secret.encode("utf-8", "surrogateescape")
     found = {base64.b64encode(data).decode()}
     for before in range(3):

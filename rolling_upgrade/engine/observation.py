@@ -1,34 +1,43 @@
-"""One look at a host: the script that prints its whole state in one round trip, and the parser of what it prints."""
+"""Observe a host: the script that prints its whole state in one round trip, and the parser of its output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fabfile.commands import journal, lock, maintenance, record
-from fabfile.commands.backup import ID_PATTERN, backup_directory
-from fabfile.commands.item import same
-from fabfile.commands.nginx import SITE_HASH_PATH, request_log, site_file, site_helper, site_rules, site_rules_file
-from fabfile.commands.podman import LABEL
-from fabfile.commands.probe import SERVED_BY, visitor
-from fabfile.commands.shell import Script, quote, words
-from fabfile.model import Application, Color, Container, HostState, Image, ProbeResult
+from rolling_upgrade.engine import env_changes, history, lock, maintenance, sqlite, stage, untrusted
+from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult
+from rolling_upgrade.engine.nginx import HASH_PATH, request_log, site_file, site_helper
+from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
+from rolling_upgrade.engine.podman import LABEL
+from rolling_upgrade.engine.probe import SERVED_BY, visitor
+from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.site.client import rules_file
+from rolling_upgrade.engine.untrusted import Malformed
 
 SECTION = "@@"
 #: A shell function that prints `NAME=VALUE`, the value in one line.
 FACT = """fact() { printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }"""
 _FIELDS = (
     "name", "status", "running", "started", "restarts", "exit", "image_id",
-    "app", "service", "color", "release", "image", "digest", "spec", "port", "env",
+    "app", "service", "color", "release", "image", "digest", "spec", "port",
 )  # fmt: skip
+
+#: The sections of every observation; early versions have no site.
+_PARTS = frozenset({"facts", "active", "containers", "listening", "releases", "lock", "probes", "end"})
+#: The row limits of sections whose processing takes more than linear time.
+_MOST_ROWS = 1000
+_COUNTED = ("facts", "active", "containers", "probes")
+#: The longest time of a probe; curl gives up far earlier.
+_LONGEST_ANSWER_SECONDS = 86_400
 
 
 def observe(app: Application, *, ask: bool = True) -> Script:
-    """Print facts, flags, containers, ports, history, lock, live site, and probes where `ask` is; changes nothing."""
-    return journal.direct(observation(app, ask=ask))
+    """Print facts, flags, containers, ports, history, lock, live site, and, with `ask`, probes; changes nothing."""
+    return stage.direct(observation(app, ask=ask))
 
 
 def observation(app: Application, *, ask: bool = True) -> str:
-    """The same as text within another script."""
+    """The text of `observe` for another script."""
     return "\n".join(
         (
             _facts(app),
@@ -41,9 +50,11 @@ def observation(app: Application, *, ask: bool = True) -> str:
             section("listening"),
             "ss -Hltn | awk '{ print $4 }'",
             section("releases"),
-            f"tail -n 100 {quote(record.history_file(app.home))} 2>/dev/null || :",
+            f"tail -n 100 {quote(history.history_file(app.home))} 2>/dev/null || :",
             section("lock"),
             f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
+            section("environments"),
+            env_changes.look(app.home),
             section("probes"),
             *(_probe(name, url, options) for name, url, options in probes(app) if ask),
             section("end"),
@@ -61,7 +72,7 @@ def _facts(app: Application) -> str:
     home, helper = quote(app.home), quote(site_helper(app.name))
     database = quote(app.database or "/nonexistent")
     backups = quote(backup_directory(app))
-    url = quote(f"http://127.0.0.1:{app.services[0].stable_port}{SITE_HASH_PATH}")
+    url = quote(f"http://127.0.0.1:{app.services[0].stable_port}{HASH_PATH}")
     return f"""\
 {section("facts")}
 {FACT}
@@ -70,12 +81,14 @@ fact now "$(date +%s)"
 fact user "$(id -un)"
 fact hostname "$(uname -n)"
 fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
-for tool in podman nginx curl ss flock skopeo sqlite3 pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
+for tool in podman nginx curl ss flock skopeo pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
+fact has_python3 "$(if {sqlite.CAPABLE}; then echo yes; else echo no; fi)"
 fact podman "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
-fact site_rules "$(if {same(site_rules_file(app.name), site_rules(app))}; then echo yes; else echo no; fi)"
+fact helper_sum "$(sha256sum < {helper} 2>/dev/null | cut -d ' ' -f 1)"
+fact site_rules "$(head -c 65536 {quote(rules_file(app.name))} 2>/dev/null || :)"
 fact request_log "$(if [ -d {quote(request_log(app.name).rpartition("/")[0])} ]; then echo yes; else echo no; fi)"
 fact nginx_active "$(systemctl is-active nginx 2>/dev/null || :)"
 path={home}/live closed=''
@@ -114,8 +127,8 @@ def containers(app: Application) -> str:
         "{{.State.ExitCode}}", "{{.Image}}",
     ]  # fmt: skip
     columns += [label.format(f"{LABEL}.{name}") for name in _FIELDS[len(columns) :]]
-    ids = words("podman", "ps", "--all", "--quiet", "--filter", f"name=^{app.name}-")
-    inspect = words("podman", "container", "inspect", "--format", "\t".join(columns))
+    ids = shell_join("podman", "ps", "--all", "--quiet", "--filter", f"name=^{app.name}-")
+    inspect = shell_join("podman", "container", "inspect", "--format", "\t".join(columns))
     return f'ids=$({ids} 2>/dev/null) || :\nif [ -n "$ids" ]; then\n  # shellcheck disable=SC2086\n  {inspect} $ids || :\nfi'
 
 
@@ -132,15 +145,15 @@ def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
 
 def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
     form = f"%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}"
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 5, *options, url)
+    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 5, *options, url)
     return f"answer=$({curl}) || :\nprintf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$answer\""
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """The lines of each part of an answer, by its name."""
+    """The lines of each part of an answer, by its name. Raises Malformed for too many."""
     found: dict[str, list[str]] = {}
     current = ""
-    for line in text.splitlines():
+    for line in untrusted.lines(text):
         if line.startswith(SECTION):
             current = line.removeprefix(SECTION)
             found[current] = []
@@ -150,30 +163,50 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def parse(app: Application, host: str, text: str) -> HostState:
-    """Read what `observe` printed; containers of other applications count as foreign. Raises ValueError when the text is cut short."""
+    """Parse the output of `observe`; containers of other applications count as foreign.
+
+    Raises Malformed if the text is incomplete or comes from another program.
+    """
     parts = sections(text)
-    if "end" not in parts:
-        raise ValueError(f"the observation of {host} was cut short")
+    if not parts.keys() >= _PARTS:
+        raise Malformed(f"the observation of {host} was cut short")
+    for part in _COUNTED:
+        if len(parts[part]) > _MOST_ROWS:
+            raise Malformed(f"the observation of {host} has more than {_MOST_ROWS} rows of {part}")
     facts = tuple((key, value.strip()) for key, _, value in (row.partition("=") for row in parts["facts"]))
     found = dict(facts)
-    rows = [row.split("\t") for row in parts["containers"]]
-    ours = [row for row in rows if len(row) == len(_FIELDS) and row[7] == app.name]
+    ours, foreign = _containers(app, parts["containers"])
     return HostState(
         host=host,
-        now=int(found.get("now") or 0),
+        now=untrusted.integer(found.get("now") or "0", maximum=untrusted.LATEST),
         facts=facts,
         active=tuple((name.removesuffix(".green"), Color.GREEN) for name in parts["active"] if name.endswith(".green")),
         containers=tuple(container for row in ours if (container := _container(row)) is not None),
-        foreign=tuple(row[0] for row in rows if row not in ours),
-        listening=tuple(
-            sorted({int(port) for row in parts["listening"] if (port := row.rpartition(":")[2]).isdigit()})
-        ),
-        releases=record.parse("\n".join(parts["releases"])),
+        foreign=foreign,
+        listening=tuple(sorted({port for row in parts["listening"] if (port := _port(row.rpartition(":")[2]))})),
+        releases=history.parse("\n".join(parts["releases"])),
         lock=lock.parse("\n".join(parts["lock"])),
         live_site_hash=found.get("site", ""),
         site="\n".join(parts["site"]) + "\n" if parts.get("site") else "",
         probes=tuple(result for row in parts["probes"] if (result := _probe_result(row, found)) is not None),
+        environments=env_changes.parse(parts.get("environments", ())),
     )
+
+
+def _containers(app: Application, lines: list[str]) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The rows of this application's containers, and the names of others."""
+    ours, foreign = [], []
+    for row in (line.split("\t") for line in lines):
+        if len(row) == len(_FIELDS) and row[7] == app.name:
+            ours.append(row)
+        else:
+            foreign.append(row[0])
+    return ours, tuple(foreign)
+
+
+def _port(text: str) -> int:
+    """A port; 0 if the text is not one."""
+    return untrusted.integer(text, maximum=65_535, default=0)
 
 
 def _container(row: list[str]) -> Container | None:
@@ -182,7 +215,6 @@ def _container(row: list[str]) -> Container | None:
         color, image = Color(fields["color"]), Image.parse(fields["image"])
     except ValueError:
         return None
-    prints = (pair.partition(":") for pair in fields["env"].split(",") if ":" in pair)
     return Container(
         name=fields["name"],
         service=fields["service"],
@@ -190,14 +222,13 @@ def _container(row: list[str]) -> Container | None:
         running=fields["running"] == "true",
         status=fields["status"],
         started_at=fields["started"],
-        restarts=int(fields["restarts"]),
-        exit_code=int(fields["exit"]),
+        restarts=untrusted.integer(fields["restarts"]),
+        exit_code=untrusted.integer(fields["exit"], minimum=-(2**31)),
         image=image.with_digest(fields["digest"]),
         image_id=fields["image_id"],
         release=fields["release"],
         spec=fields["spec"],
-        stable_port=int(fields["port"]) if fields["port"].isdigit() else 0,
-        env_fingerprints=tuple((key, value) for key, _, value in prints),
+        stable_port=_port(fields["port"]),
     )
 
 
@@ -210,4 +241,5 @@ def _probe_result(row: str, facts: Mapping[str, str]) -> ProbeResult | None:
     on_purpose = code == "503" and bool(facts.get("maintenance"))
     ok = code.startswith("2") or (name == "public" and (code[:1] in {"2", "3", "4"} or on_purpose))
     detail = f"HTTP {code}" if code != "000" else "no answer"
-    return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, round(float(seconds) * 1000))
+    milliseconds = round(untrusted.number(seconds, maximum=_LONGEST_ANSWER_SECONDS) * 1000)
+    return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, milliseconds)

@@ -1,12 +1,18 @@
-"""A public key of OpenSSH: its text, read and judged. It reads no file and never repeats what it was given.
+"""Public keys and known_hosts files of OpenSSH: parse them strictly, and rewrite the records of a host.
 
-Standard library only (Python 3.10+). Source: sshd(8), AUTHORIZED_KEYS FILE FORMAT; RFC 4253, 6.6; RFC 5656, 3.1.
+Error messages never repeat the input, which may be a private key pasted by mistake.
+Standard library only (Python 3.10+). Source: sshd(8), AUTHORIZED_KEYS and SSH_KNOWN_HOSTS FILE FORMAT; RFC 4253, 6.6;
+RFC 5656, 3.1.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import fnmatch
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: Shorter RSA keys are refused.
@@ -20,17 +26,17 @@ _CURVES = {
     "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", 65),
 }
 _EDWARDS = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
-#: The types that may be granted.
+#: The accepted key types.
 TYPES = (*_EDWARDS, *_CURVES, "ssh-rsa")
 _BEGINNINGS = ("ssh-", "rsa-sha2-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 _PRIVATE = ("PRIVATE KEY", "PuTTY-User-Key-File", "openssh-key-v1")
-#: How the text of an OpenSSH private key begins below its first line: base64 of `openssh-key-v1`.
+#: The start of an OpenSSH private key below its first line: base64 of `openssh-key-v1`.
 _PRIVATE_BODY = "b3BlbnNzaC1rZXktdjE"
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A key: its type, its bytes as base64, and what its owner calls it."""
+    """A key: its type, its bytes in base64, and its comment."""
 
     type: str
     blob: str
@@ -38,7 +44,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…`, as ssh-keygen shows it; '' where the bytes are none."""
+        """`SHA256:…`, as in ssh-keygen; "" if the bytes are no key."""
         import hashlib
 
         try:
@@ -53,12 +59,12 @@ class PublicKey:
 
 
 def is_type(word: str) -> bool:
-    """Whether the word names a type of key, also one that is refused here."""
+    """Whether the word is a key type, including types that are refused here."""
     return word.startswith(_BEGINNINGS) and word.isascii()
 
 
 def read_public_key(text: str) -> PublicKey:
-    """One public key in OpenSSH's form, checked whole. Raises ValueError, which repeats nothing of the text."""
+    """Parse one public key strictly. Raises ValueError, which never repeats the text."""
     if any(mark in text for mark in _PRIVATE) or _PRIVATE_BODY in text:
         raise ValueError("this is a PRIVATE key: it stays where it was made; give the .pub file beside it")
     if "BEGIN SSH2 PUBLIC KEY" in text:
@@ -102,7 +108,7 @@ def _decoded(blob: str) -> bytes:
 
 
 def _check_bytes(type: str, data: bytes) -> None:
-    """Raises ValueError unless the bytes are one key of the type, of enough strength, and nothing else."""
+    """Raise ValueError unless the bytes are exactly one key of the type, and strong enough."""
     fields = _fields(data)
     security = 1 if type.startswith("sk-") else 0
     if not fields or fields[0] != type.encode():
@@ -131,7 +137,7 @@ def _check_rsa(exponent: int, modulus: int) -> None:
 
 
 def _fields(data: bytes) -> list[bytes]:
-    """The strings of the wire format, each behind its length. Raises ValueError when they do not add up."""
+    """The length-prefixed strings of the wire format. Raises ValueError if the lengths do not add up."""
     found, at = [], 0
     while at < len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -141,3 +147,102 @@ def _fields(data: bytes) -> list[bytes]:
         found.append(data[at : at + length])
         at += length
     return found
+
+
+_REVOKED = "@revoked"
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line that names a host: its file, line number, patterns and key."""
+
+    file: str
+    number: int
+    patterns: str
+    key: PublicKey
+    revoked: bool = False
+
+    @property
+    def place(self) -> str:
+        """The location of the line, for people."""
+        return f"{self.file} line {self.number}"
+
+
+def host_name(address: str, port: int) -> str:
+    """The name of a host in known_hosts files."""
+    return address if port == SSH_PORT else f"[{address}]:{port}"
+
+
+def records(file: str, text: str, address: str, port: int) -> tuple[Record, ...]:
+    """All lines that name the host, in order, revoked keys included."""
+    name = host_name(address.casefold(), port)
+    return tuple(
+        record
+        for number, line in enumerate(text.splitlines(), 1)
+        if (record := _record(file, number, line)) is not None and _names(record.patterns, name)
+    )
+
+
+def usable(found: Sequence[Record]) -> tuple[Record, ...]:
+    """The accepted lines: the first of each key type, without those that a line revokes."""
+    revoked = {record.key.blob for record in found if record.revoked}
+    first: dict[str, Record] = {}
+    for record in found:
+        if record.key.blob not in revoked:
+            first.setdefault(record.key.type, record)
+    return tuple(first.values())
+
+
+def rewritten(text: str, names: Iterable[str], keys: Iterable[tuple[str, PublicKey]]) -> str:
+    """The text of a file without the records of the names, and with these names and keys at its end.
+
+    A line that also names other hosts keeps those; marked lines stay. Raises ValueError for a matching line with a
+    wildcard, because it may also mean other hosts.
+    """
+    wanted = {name.casefold() for name in names}
+    rows = text.split("\n")
+    rows = rows[:-1] if rows[-1] == "" else rows
+    kept = [row for number, line in enumerate(rows, 1) if (row := _without(line, number, wanted)) is not None]
+    return "".join(f"{row}\n" for row in [*kept, *(f"{name} {key.type} {key.blob}" for name, key in keys)])
+
+
+def _without(line: str, number: int, names: set[str]) -> str | None:
+    """The line without the names; None if it names no other host."""
+    record = _record("", number, line)
+    if record is None or record.revoked or not any(_names(record.patterns, name) for name in names):
+        return line
+    patterns = record.patterns.split(",")
+    if any(char in pattern for pattern in patterns for char in "*?!"):
+        raise ValueError(f"line {number} names it by a wildcard ({record.patterns})")
+    left = [pattern for pattern in patterns if not any(_fits(pattern, name) for name in names)]
+    return " ".join([",".join(left), *line.split()[1:]]) if left else None
+
+
+def _record(file: str, number: int, line: str) -> Record | None:
+    words = line.split()
+    revoked = bool(words) and words[0] == _REVOKED
+    if revoked:
+        words = words[1:]
+    if len(words) < 3 or words[0].startswith(("#", "@")):
+        return None
+    return Record(file, number, words[0], PublicKey(words[1], words[2]), revoked)
+
+
+def _names(listed: str, name: str) -> bool:
+    patterns = listed.split(",")
+    if any(pattern.startswith("!") and fnmatch.fnmatchcase(name, pattern[1:].casefold()) for pattern in patterns):
+        return False
+    return any(_fits(pattern, name) for pattern in patterns)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    if not pattern.startswith("|1|"):
+        escaped = pattern.casefold().replace("[", "[[]")
+        return fnmatch.fnmatchcase(name, escaped)
+    salt, _, wanted = pattern.removeprefix("|1|").partition("|")
+    try:
+        digest = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
+        return hmac.compare_digest(digest, base64.b64decode(wanted))
+    except (ValueError, binascii.Error):
+        return False

@@ -1,46 +1,56 @@
-"""Podman commands: names, labels, the candidate's `run`, pull, stop, image retention. It runs nothing.
+"""Podman commands: names, labels, the candidate's `run`, pull, stop and image retention.
 
-Containers are rootless, under the deploy user. What a container is, its labels say; nothing else remembers it.
+Containers are rootless and belong to the deploy user. Labels are the only record of what a container is.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 
-from fabfile.commands.gone import size_of
-from fabfile.commands.shell import Script, quote, script, sha256, words, write_file
-from fabfile.model import Application, Color, Image, Service
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Application, Color, Confinement, Image, Service
+from rolling_upgrade.engine.paths import refuse_link
+from rolling_upgrade.engine.prune import size_of
+from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
+from rolling_upgrade.engine.untrusted import Malformed
 
 LABEL = "rolling"
-_RESOLVED = '{{.Digest}} {{index .Labels "org.opencontainers.image.revision"}}'
+_REVISION = "org.opencontainers.image.revision"
+_RESOLVED = f'{{{{.Digest}}}} {{{{index .Labels "{_REVISION}"}}}}'
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LONGEST_REVISION = 200
+_PLAIN_REVISION = re.compile(r"[A-Za-z0-9<>._:+/ -]*")
 
 #: Podman's restart policies as this project hands them over. `always` becomes `unless-stopped`: both restart after
 #: every crash, but at boot podman-restart.service starts each `always` container, the stopped old color too.
 #: Source: podman-restart.service(1), `podman start --all --filter restart-policy=always`.
 _RESTART_POLICY = {"always": "unless-stopped"}
 
+#: The limits for reading another application's history, in bytes and seconds: some thousand releases.
+_HISTORY_BYTES = 4 << 20
+_HISTORY_SECONDS = 5
+
 
 def container_name(app: str, service: str, color: Color) -> str:
-    """The one name that a service's color has on a host."""
+    """The container name of a color of a service."""
     return f"{app}-{service}-{color.value}"
 
 
 def network_name(app: str) -> str:
-    """The application's own bridge network."""
+    """The application's bridge network."""
     return f"{app}-network"
 
 
-def env_fingerprints(service: Service) -> tuple[tuple[str, str], ...]:
-    """A short hash per environment key, enough to say which keys changed and not what they hold."""
-    if service.recorded:
-        return service.recorded.env
-    env = sorted(service.env)
-    return tuple((key, sha256(f"{key}={value}".encode())[:8]) for key, value in env)
-
-
 def spec_hash(app: str, service: Service) -> str:
-    """The identity of everything but the image that makes a container: two equal hashes need no new container."""
+    """A hash of everything that defines a container except its image: equal hashes need no new container.
+
+    The hash appears in labels, history and reports and covers the environment. It is slow to compute, so that short
+    secrets cannot be guessed from it.
+    """
     if service.recorded:
         return service.recorded.spec
     spec = {
@@ -54,16 +64,26 @@ def spec_hash(app: str, service: Service) -> str:
         "restart": service.restart_policy,
         "stop": service.drain.stop_seconds,
     }
-    return sha256(json.dumps(spec, sort_keys=True).encode())[:16]
+    if service.confinement:
+        spec["confinement"] = to_plain(service.confinement)
+    return _slow_hash(json.dumps(spec, sort_keys=True), f"{app}/{service.name}")
+
+
+@lru_cache(maxsize=1024)
+def _slow_hash(text: str, salt: str) -> str:
+    """16 hexadecimal digits by scrypt, in about 20 ms and 8 MiB. Source: RFC 7914."""
+    import hashlib
+
+    return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=8).hex()
 
 
 def config_directory(app: Application, service: Service) -> str:
-    """Where the host keeps what the service's container was given, one directory per distinct configuration."""
+    """The directory with the environment of a service's container on the host, one per distinct configuration."""
     return f"{app.home}/config/{service.name}-{spec_hash(app.name, service)}"
 
 
 def labels(app: Application, service: Service, color: Color, release: str) -> dict[str, str]:
-    """What a container says about itself."""
+    """The labels that identify a container."""
     return {
         "app": app.name,
         "environment": app.environment,
@@ -74,14 +94,13 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
         "digest": service.image.digest,
         "spec": spec_hash(app.name, service),
         "port": str(service.stable_port),
-        "env": ",".join(f"{key}:{value}" for key, value in env_fingerprints(service)),
     }
 
 
 def run(app: Application, service: Service, color: Color, release: str) -> Script:
-    """Start the service's candidate in an idle color, replacing a stopped or left-over container of that name.
+    """Start the candidate of a service in an idle color, replacing a stopped or left-over container of that name.
 
-    The environment travels in a 0600 file, never in argv. The service's alias is not given here: see `give_alias`.
+    The environment is passed in a 0600 file, never in argv. The candidate gets no service alias; see `give_alias`.
     """
     name = container_name(app.name, service.name, color)
     directory = config_directory(app, service)
@@ -97,27 +116,45 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
         arguments += ["--memory", f"{service.memory_bytes}b"]
     if service.cpus:
         arguments += ["--cpus", f"{service.cpus:g}"]
+    if service.confinement:
+        arguments += _confinement(service.confinement)
     for key, value in labels(app, service, color, release).items():
         arguments += ["--label", f"{LABEL}.{key}={value}"]
     return script(
         ensure_network(app.name),
         _environment(service, directory, env_file),
+        *(refuse_link(mount.source) for mount in service.mounts),
         remove(name, service.drain.stop_seconds),
-        words(*arguments, service.image.pinned) + " >/dev/null",
+        shell_join(*arguments, service.image.pinned) + " >/dev/null",
     )
 
 
+def _confinement(wanted: Confinement) -> list[str]:
+    """The options that limit a container.
+
+    Rootless on cgroup v1, Podman ignores the limits of processes and memory with a warning.
+    Source: podman-run(1): a k8s-file log starts anew at `max-size`; a journald log has the limits of the journal.
+    """
+    arguments = ["--security-opt", "no-new-privileges"] if wanted.no_new_privileges else []
+    for option, names in (("--cap-drop", wanted.cap_drop), ("--cap-add", wanted.cap_add)):
+        arguments += [word for name in names for word in (option, name)]
+    arguments += ["--pids-limit", str(wanted.pids_limit), "--log-driver", wanted.log_driver]
+    if wanted.log_driver == "k8s-file":
+        arguments += ["--log-opt", f"max-size={wanted.log_max_bytes}b"]
+    return arguments
+
+
 def _environment(service: Service, directory: str, env_file: str) -> Script:
-    """The container's environment in its file; that of an earlier release is there already, or nowhere."""
+    """Write the container's environment file; for an earlier release it must exist already."""
     if service.recorded:
         missing = f"{service.name}: the environment of the earlier release is gone: {env_file}"
         return Script(f"[ -f {quote(env_file)} ] || {{ echo {quote(missing)}; exit 1; }}")
     content = "".join(f"{key}={value}\n" for key, value in service.env)
-    return script(words("mkdir", "-p", directory), write_file(env_file, content, secret=True))
+    return script(shell_join("mkdir", "-p", directory), write_file(env_file, content, secret=True))
 
 
 def revive(app: Application, service: Service, color: Color) -> str:
-    """Start the kept container of an idle color as a candidate: without the service's alias, which it had.
+    """Start the kept container of an idle color as a candidate, without the service's alias.
 
     Source: measured with Podman 4.3 and 5.4: a stopped container may leave its network and join it again.
     """
@@ -125,18 +162,19 @@ def revive(app: Application, service: Service, color: Color) -> str:
     alias = ["--alias", f"{service.name}-{color.value}"]
     return "\n".join(
         (
-            words("podman", "network", "disconnect", "--force", network, name) + " 2>/dev/null || :",
-            words("podman", "network", "connect", *alias, network, name),
+            *(refuse_link(mount.source) for mount in service.mounts),
+            shell_join("podman", "network", "disconnect", "--force", network, name) + " 2>/dev/null || :",
+            shell_join("podman", "network", "connect", *alias, network, name),
             start(name),
         )
     )
 
 
 def give_alias(app: Application, service: Service, color: Color) -> str:
-    """Let other containers find this color under the service's alias: only for what has passed its gate.
+    """Give a color that has passed its gate the service's alias, by which other containers find it.
 
     Source: measured with Podman 4.3 and 5.4: a running container may leave its network and join it again with other
-    aliases, and its published port goes on; joining twice is refused.
+    aliases, and its published port stays; joining twice is refused.
     """
     if not service.alias:
         return ""
@@ -144,117 +182,159 @@ def give_alias(app: Application, service: Service, color: Color) -> str:
     aliases = ["--alias", service.alias, "--alias", f"{service.name}-{color.value}"]
     return "\n".join(
         (
-            words("podman", "network", "disconnect", network, name),
-            words("podman", "network", "connect", *aliases, network, name),
+            shell_join("podman", "network", "disconnect", network, name),
+            shell_join("podman", "network", "connect", *aliases, network, name),
         )
     )
 
 
 def ensure_network(app: str) -> str:
-    """Create the application's network where it is missing."""
+    """Create the application's network if it is missing."""
     network = quote(network_name(app))
     return f"podman network exists {network} || podman network create {network} >/dev/null"
 
 
 def remove(name: str, stop_seconds: float) -> str:
-    """Stop and remove a container if there is one. Source: podman 4.3 `rm -f a b` removes none if one is missing."""
-    stop = words("podman", "stop", "--ignore", "--time", round(stop_seconds), name)
-    return f"{stop} >/dev/null 2>&1 || :\n{words('podman', 'rm', '--force', '--ignore', name)} >/dev/null"
+    """Stop and remove a container if it exists. Source: podman 4.3 `rm -f a b` removes none if one is missing."""
+    stop = shell_join("podman", "stop", "--ignore", "--time", round(stop_seconds), name)
+    return f"{stop} >/dev/null 2>&1 || :\n{shell_join('podman', 'rm', '--force', '--ignore', name)} >/dev/null"
 
 
 def stop(name: str, stop_seconds: float) -> str:
     """Stop a container and keep it: SIGTERM, then SIGKILL after `stop_seconds`. A missing one is no error."""
-    return words("podman", "stop", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
+    return shell_join("podman", "stop", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
 
 
 def start(name: str) -> str:
-    """Start a kept container; nothing happens to one that runs."""
-    return words("podman", "start", name) + " >/dev/null"
+    """Start a kept container; a running one stays as it is."""
+    return shell_join("podman", "start", name) + " >/dev/null"
 
 
 def restart(name: str, stop_seconds: float) -> str:
-    """End a container, whatever state it is in, and start it again."""
-    return f"{stop(name, stop_seconds)} || {words('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
+    """Stop a container in any state and start it again."""
+    return f"{stop(name, stop_seconds)} || {shell_join('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
 
 
 def last_logs(name: str, lines: int = 20) -> str:
     """Print a container's last log lines; never fails."""
-    return words("podman", "logs", "--tail", lines, name) + " 2>&1 || :"
+    return shell_join("podman", "logs", "--tail", lines, name) + " 2>&1 || :"
 
 
 def pull(images: Iterable[Image]) -> str:
-    """Bring images to the host by digest; one that is there costs no transfer and needs no registry. Prints nothing."""
-    pairs = ((words("podman", "image", "exists", one.pinned), one.pinned) for one in dict.fromkeys(images))
-    return "\n".join(f"{there} || {words('podman', 'pull', '--quiet', pinned)} >/dev/null" for there, pinned in pairs)
+    """Pull images by digest, without contacting the registry for images on the host. Prints nothing."""
+    pairs = ((shell_join("podman", "image", "exists", one.pinned), one.pinned) for one in dict.fromkeys(images))
+    return "\n".join(
+        f"{there} || {shell_join('podman', 'pull', '--quiet', pinned)} >/dev/null" for there, pinned in pairs
+    )
+
+
+def ask_registry(image: Image, *options: str) -> list[str]:
+    """The command that prints the registry's description of an image as JSON, without pulling it.
+
+    Source: skopeo-inspect(1): `.Digest` is the digest of the reference; for a multi-platform image, of the index.
+    Source: the OCI image specification names the label of the source revision.
+    """
+    return ["skopeo", *options, "inspect", "--no-tags", f"docker://{image.exact}"]
+
+
+def registry_answer(output: str) -> tuple[str, str]:
+    """The digest and the revision in that JSON; an unusual revision label counts as ''. Raises Malformed.
+
+    The builder of an image chooses its labels. A label can hold line breaks and digests, but cannot add a JSON field.
+    """
+    told = untrusted.json_object(output)
+    digest, labels = untrusted.string(told.get("Digest")), told.get("Labels")
+    if not _DIGEST.fullmatch(digest):
+        raise Malformed(f"{untrusted.line(digest)!r} is no digest")
+    revision = labels.get(_REVISION) if isinstance(labels, dict) else ""
+    if not isinstance(revision, str) or len(revision) > _LONGEST_REVISION or not _PLAIN_REVISION.fullmatch(revision):
+        return digest, ""
+    return digest, revision
 
 
 def resolve(images: Iterable[Image]) -> str:
-    """Print `reference digest revision` for each image, asked of its registry without pulling; a line `!` and why if not.
-
-    Source: skopeo-inspect(1): `.Digest` is the digest of what the tag names, an index for a multi-platform image.
-    Source: the OCI image specification names the label of the source revision.
-    """
-    # A label is whoever built the image's to write: its first line alone, of what a revision is made of.
+    """Print `NAME digest revision` for each image, or a line with `!` and the reason if its registry refuses."""
+    # The builder of an image chooses its labels: keep the first line, which starts with the digest, and plain characters.
     clean = "grep -m 1 '^sha256:' | tr -cd 'A-Za-z0-9 <>._:+/-'"
     parts = []
     for image in dict.fromkeys(images):
-        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--format", _RESOLVED)
-        reference = quote(f"docker://{image.reference}")
+        ask = ["skopeo", "inspect", "--no-tags", "--format", _RESOLVED, f"docker://{image.exact}"]
         parts.append(
-            f"if answer=$({ask} {reference} 2>&1); then\n"
-            f"printf '%s %s\\n' {quote(image.reference)} \"$(printf '%s\\n' \"$answer\" | {clean})\"\n"
-            f'else printf \'! %s %s\\n\' {quote(image.reference)} "$(printf %s "$answer" | tail -n 1)"; fi'
+            f"if answer=$({shell_join('timeout', '20', *ask)} 2>&1); then\n"
+            f"printf '%s %s\\n' {quote(image.exact)} \"$(printf '%s\\n' \"$answer\" | {clean})\"\n"
+            f'else printf \'! %s %s\\n\' {quote(image.exact)} "$(printf %s "$answer" | tail -n 1)"; fi'
         )
-    return "\n".join(parts)
-
-
-def reachable(images: Iterable[Image]) -> str:
-    """Print a line `!` and why for each image that its registry does not have under its digest; pull none."""
-    parts = []
-    for image in dict.fromkeys(images):
-        ask = words("timeout", "20", "skopeo", "inspect", "--no-tags", "--raw", f"docker://{image.pinned}")
-        said = f'printf \'! %s %s\\n\' {quote(image.pinned)} "$(printf %s "$answer" | tail -n 1)"'
-        parts.append(f"answer=$({ask} 2>&1 >/dev/null) || {said}")
     return "\n".join(parts)
 
 
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
     """Select images that no container uses, no kept release names, and no other application's history names.
 
-    An image may have several names and digests, pulled once and pushed once: one that is kept keeps them all, and it is
-    removed name by name. Source: podman-rmi(1) removes no image of several names by its id.
+    An image may have several names and digests if it was pulled and pushed. One that is kept keeps them all, and
+    removal goes name by name. Source: podman-rmi(1) removes no image of several names by its id.
     """
     kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"
-    size = words("podman", "image", "inspect", "--format", "{{.Size}}")
-    parts = ["used=$(podman ps --all --no-trunc --format '{{.ImageID}}' 2>/dev/null) || used=''"]
+    size = shell_join("podman", "image", "inspect", "--format", "{{.Size}}")
+    parts = [
+        "used=$(podman ps --all --no-trunc --format '{{.ImageID}}' 2>/dev/null) || used=''",
+        _digests_of_others(own_history),
+    ]
     for repository in dict.fromkeys(repositories):
-        images = words("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
+        images = shell_join("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
         parts.append(
             f"{images} | tr -d '[]' | sort -u | while read -r id digest names; do\n"
             f'  case "$digest $names" in {kept}) continue ;; esac\n'
             '  case "$used" in *"${id#sha256:}"*) continue ;; esac\n'
             "  for name in $digest $names; do\n"
             "    case $name in *sha256:*) ;; *) continue ;; esac\n"
-            f'    if grep -lsF "${{name##*@}}" /var/lib/*/releases.jsonl | grep -qvxF {quote(own_history)}; then continue 2; fi\n'
+            '    case "$others" in *"${name##*@}"*) continue 2 ;; esac\n'
             "  done\n"
             f'  bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0\n'
             "  # shellcheck disable=SC2086\n"
-            f'  gone image {quote(repository)}"@$digest" "$bytes" '
+            f'  prune_entry image {quote(repository)}"@$digest" "$bytes" '
             """sh -c 'for name do podman rmi "$name"; done' sh ${names:-"$id"}\n"""
             "done"
         )
     return "\n".join(parts)
 
 
+def _digests_of_others(own_history: str) -> str:
+    """Set `others` to the digests in the newest part of every other application's history.
+
+    The deploy users of those applications write these files: links and pipes are skipped, and size and time are
+    limited.
+    """
+    return f"""\
+others=$(for file in /var/lib/*/releases.jsonl; do
+  if [ "$file" = {quote(own_history)} ] || [ -L "$file" ] || [ ! -f "$file" ]; then continue; fi
+  timeout {_HISTORY_SECONDS} tail -c {_HISTORY_BYTES} "$file" 2>/dev/null | grep -aoE 'sha256:[0-9a-f]{{64}}' || :
+done | sort -u)"""
+
+
 def prune_configs(home: str, keep: Iterable[str]) -> str:
-    """Select what no kept release and no container was given: configurations, secrets included, and definitions."""
+    """Select the configurations, secrets included, and definitions that no kept release and no container needs."""
     kept = "|".join(quote(name) for name in sorted(set(keep))) or "''"
     return (
         f"for found in {quote(home)}/config/*; do\n"
         '  if [ ! -e "$found" ]; then continue; fi\n'
         f'  case "$(basename "$found" .json)" in {kept}) ;;\n'
-        f'    *) gone configuration "$found" {size_of("found")} rm -rf "$found" ;;\n'
+        f'    *) prune_entry configuration "$found" {size_of("found")} rm -rf "$found" ;;\n'
         "  esac\n"
         "done"
     )
+
+
+_END = "END-OF-THE-PROGRAM"
+
+#: Sets `$rootless`, for ENTER.
+FIND_NAMESPACE = "rootless=yes\nif [ \"$(id -u)\" -eq 0 ]; then rootless=''; fi"
+#: The prefix of a command that runs in the namespace.
+ENTER = "${rootless:+podman} ${rootless:+unshare}"
+#: Runs `$program` there; see `in_namespace`.
+IN_NAMESPACE = f'{ENTER} sh -c "$program"'
+
+
+def in_namespace(text: str) -> str:
+    """Put a program into `$program`, for IN_NAMESPACE."""
+    return f"program=$(cat <<'{_END}'\n{text}\n{_END}\n)\n{FIND_NAMESPACE}"

@@ -1,18 +1,18 @@
-"""PostgreSQL from the host: dump, check, restore. The password is in a 0600 file, never in argv. Runs nothing.
+"""PostgreSQL from the host: dump, check, restore. The password is in a 0600 file, never in argv.
 
 Source: PostgreSQL manual, pg_dump: a dump is consistent and blocks neither readers nor writers; libpq, The Password
-File; pg_restore, --single-transaction: all of it or nothing, and --clean: fails on an object of the dump that a later
-one refers to, hence the clearing of our own.
+File; pg_restore: --single-transaction restores all or nothing; --clean fails on an object of the dump that a later
+object refers to, hence the explicit clearing.
 """
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit, urlunsplit
 
-from fabfile.commands.shell import Script, quote, words, write_file
-from fabfile.model import Application, DatabaseServer
+from rolling_upgrade.engine.model import Application, DatabaseServer
+from rolling_upgrade.engine.shell import Script, quote, shell_join, write_file
 
-#: The programs that it takes on the host.
+#: The programs required on the host.
 TOOLS = ("pg_dump", "pg_restore", "psql")
 
 _PSQL = ("psql", "--no-psqlrc", "--no-password")
@@ -49,18 +49,18 @@ $clear$;"""
 
 
 def password_file(home: str) -> str:
-    """Where the host keeps the password for its own backups: beside what retention deletes."""
+    """The file with the password for backups that the host takes itself, outside the reach of retention."""
     return f"{home}/postgres.pass"
 
 
 def password_line(server: DatabaseServer) -> str:
-    """The password file's content: one line that matches every address, since only this one is asked with it."""
+    """The content of the password file: one line that matches every address."""
     escaped = server.password.replace("\\", "\\\\").replace(":", "\\:")
     return f"*:*:*:*:{escaped}\n"
 
 
 def keep_password(app: Application) -> Script | str:
-    """Bring the password file up to date; an application without its password in hand leaves the file as it is."""
+    """Update the password file; without a password in the application, the file stays as it is."""
     if app.database_server is None or not app.database_server.password:
         return ""
     path = password_file(app.home)
@@ -68,37 +68,47 @@ def keep_password(app: Application) -> Script | str:
 
 
 def access(app: Application) -> str:
-    """Let the programs that follow find the password, and never ask for one."""
+    """Let the following programs find the password, and never prompt for one."""
     return f"export PGPASSFILE={quote(password_file(app.home))} PGCONNECT_TIMEOUT=10"
 
 
 def kib(server: DatabaseServer) -> str:
-    """A shell word: the size of the database in KiB, more than its dump will take."""
-    ask = words(*_PSQL, "-At", "-d", server.address, "-c")
+    """A shell word: the size of the database in KiB, an upper bound for its dump."""
+    ask = shell_join(*_PSQL, "-At", "-d", server.address, "-c")
     return f'$({ask} "select pg_database_size(current_database()) / 1024")'
 
 
 def dump(server: DatabaseServer) -> str:
-    """Dump the database into `database.pgdump` of the working directory, and read the dump through once."""
+    """Dump the database into `database.pgdump` in the working directory, and read the dump back once."""
     return f"""\
-{words("pg_dump", "--no-password", "--format=custom", "--file=database.pgdump", f"--dbname={server.address}")}
+{shell_join("pg_dump", "--no-password", "--format=custom", "--file=database.pgdump", f"--dbname={server.address}")}
 {check("database.pgdump")}"""
 
 
+def restricted() -> str:
+    """Refuse programs from before August 2025, with which a dump could run commands on the host."""
+    return """\
+if ! pg_restore --help | grep -q -e --restrict-key; then
+  echo "pg_restore and psql are older than 13.22, 14.19, 15.14, 16.10 or 17.6: with them a dump could run commands on this host."
+  echo "Next: apt-get install --only-upgrade 'postgresql-client*' as root, then the same command again"
+  exit 1
+fi"""
+
+
 def check(path: str) -> str:
-    """Read a whole dump as a restore would, without a server; fails when any of it is damaged."""
-    return f"{words('pg_restore', '--file=/dev/null')} {path}"
+    """Read a whole dump as a restore would, without a server; fails if any part is damaged."""
+    return f"{shell_join('pg_restore', '--file=/dev/null')} {path}"
 
 
 def rehearse(server: DatabaseServer, path: str, scratch: str) -> str:
-    """Restore a dump into a database of its own beside the application's, and drop it again; sets `rehearsed`.
+    """Restore a dump into a temporary database beside the application's, and drop it again; sets `rehearsed`.
 
-    A role that may not create a database, or an extension in it, leaves it at having read the dump; that is said. Exits
-    1 when the server refuses for another reason: the dump is as it was made, so that is no damage.
+    If the role may not create a database, or an extension in it, only the dump is read, and a message says so. Exits 1
+    if the server refuses for another reason; the dump itself is not damaged then.
     """
     parts = urlsplit(server.address)
     other = urlunsplit(parts._replace(path=f"/{scratch}"))
-    ask = words(*_PSQL, "--quiet", "-At", "-v", "ON_ERROR_STOP=1", "-d")
+    ask = shell_join(*_PSQL, "--quiet", "-At", "-v", "ON_ERROR_STOP=1", "-d")
     drop = f"{ask} {quote(server.address)} -c 'drop database if exists \"{scratch}\"'"
     options = (
         "--no-password",
@@ -114,7 +124,7 @@ def rehearse(server: DatabaseServer, path: str, scratch: str) -> str:
     return f"""\
 rehearse() {{
   {drop} && {ask} {quote(server.address)} -c 'create database "{scratch}" template template0' &&
-    {words("pg_restore", *options)} {path}
+    {shell_join("pg_restore", *options)} {path}
 }}
 trap {quote(drop + ' >/dev/null 2>&1 || :; rm -rf "$scratch"')} EXIT
 if rehearse 2> "$scratch/said"; then
@@ -129,14 +139,19 @@ fi"""
 
 
 def restore(server: DatabaseServer, path: str, list_file: str) -> str:
-    """Replace what is in the database by the dump, all of it or nothing; `list_file` is a file of its own.
+    r"""Replace the content of the database with the dump, all of it or nothing; `list_file` is a temporary file.
 
-    Extensions that are there stay as they are. A script that is cut short lacks its `commit`: nothing is changed then.
+    Existing extensions stay. A script that is cut short lacks its `commit` and changes nothing. The application chooses
+    the names in the dump, and a line break in one could start a command of psql, such as `\!`: between `\restrict` and
+    `\unrestrict`, with a key that no dump can know, psql accepts none.
+    Source: CVE-2025-8714, CVE-2025-8715; pg_restore(1), --restrict-key; psql(1), \restrict.
     """
-    ask = words(*_PSQL, "--quiet", "-At", "-v", "ON_ERROR_STOP=1", "-d", server.address)
+    ask = shell_join(*_PSQL, "--quiet", "-At", "-v", "ON_ERROR_STOP=1", "-d", server.address)
     extensions = quote("select extname from pg_extension")
     options = ("--clean", "--if-exists", "--single-transaction", "--file=-")
     return f"""\
+{restricted()}
+key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')
 there=$({ask} -c {extensions})
 contents=$(pg_restore --list {path})
 printf '%s\\n' "$contents" | awk -v there="$there" '
@@ -151,6 +166,6 @@ set lock_timeout = '60s';
 begin;
 {_CLEAR}
 CLEAR
-  {words("pg_restore", *options)} --use-list={list_file} {path} && printf '\\n\\\\echo %s\\n' restored
+  {shell_join("pg_restore", *options)} --restrict-key="$key" --use-list={list_file} {path} && printf '\\n\\\\echo %s\\n' restored
 }} | {ask})
 if [ "$(printf '%s\\n' "$said" | tail -n 1)" != restored ]; then echo 'the dump could not be put back whole: nothing is changed'; exit 1; fi"""

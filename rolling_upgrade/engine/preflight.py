@@ -1,20 +1,22 @@
-"""Whether a host is fit for a run: findings from one observation, each with its remedy. Pure; it asks nothing."""
+"""Preflight checks: the problems of a host, found in one observation, each with its remedy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fabfile.commands.podman import container_name
-from fabfile.model import Application, Color, HostState, Service
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Application, Color, HostState, Service
+from rolling_upgrade.engine.podman import container_name
+from rolling_upgrade.engine.site import client as site
 
-#: Free space under which no deploy begins: a tenth of the file system, but no more than this many KiB.
+#: The free space that a deploy requires: a tenth of the file system, at most this many KiB.
 ENOUGH_FREE_KIB = 2 * 1024 * 1024
 MINIMUM_INODES = 10_000
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason why nothing is touched on a host, and what to do about it."""
+    """A reason to leave a host untouched, and the remedy."""
 
     host: str
     problem: str
@@ -24,11 +26,19 @@ class Finding:
         return f"{self.host}: {self.problem}. {self.remedy}"
 
 
-def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[Finding, ...]:
-    """Everything that speaks against touching the host; `room` says whether images and a backup need some."""
+def findings(
+    state: HostState, app: Application, *, room: bool = True, wanted_site: tuple[str, str] = ("", "")
+) -> tuple[Finding, ...]:
+    """All problems that prevent a run on the host.
+
+    Args:
+        room: whether images or a backup need disk space.
+        wanted_site: the hash of the desired site, and the SHA-256 of the program that must render it on the host.
+    """
     found = [
         *_tools(state, app),
         *_prepared(state),
+        *_site(state, app, *wanted_site),
         *_request_log(state, app),
         *(_space(state) if room else []),
         *_names(state, app),
@@ -39,20 +49,21 @@ def findings(state: HostState, app: Application, *, room: bool = True) -> tuple[
 
 
 def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
-    """Everything that speaks against a backup of everything; the room for it is measured when it begins."""
-    needed = ["podman", "flock", *(["sqlite3"] if app.database else []), *(["rsync"] if app.uploads else [])]
+    """All problems that prevent a backup; its disk space is measured when it starts."""
+    needed = ["podman", "flock", *(["python3"] if app.database else []), *(["rsync"] if app.uploads else [])]
     needed += ["pg_dump"] if app.database_server else []
     found = [*_missing(state, needed), *(one for one in _prepared(state) if state.fact("home") != "yes")]
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
 def _tools(state: HostState, app: Application) -> list[tuple[str, str]]:
-    needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", *(["sqlite3"] if app.database else [])]
+    needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", *(["python3"] if app.database else [])]
     return _missing(state, [*needed, *(["pg_dump"] if app.database_server else [])])
 
 
 def _missing(state: HostState, needed: list[str]) -> list[tuple[str, str]]:
     missing = [tool for tool in needed if state.fact(f"has_{tool}") != "yes"]
+    missing = ["python3 (3.10 or newer, with its sqlite3 module)" if tool == "python3" else tool for tool in missing]
     return [(f"{', '.join(missing)} missing", "Install what is missing, then run the task again")] if missing else []
 
 
@@ -61,9 +72,6 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
     found = []
     if state.fact("helper") != "yes":
         found.append(("the Nginx site helper or its sudo rule is missing", remedy))
-    elif state.fact("site_rules") != "yes":
-        problem = "the host knows the site under another name, other ports or another certificate"
-        found.append((problem, "Run inv setup for this host first: those are root's to change"))
     if state.fact("home") != "yes":
         found.append(("the application's directory is missing or not writable", remedy))
     elif closed := state.fact("closed"):
@@ -78,8 +86,20 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
     return found
 
 
+def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str) -> list[tuple[str, str]]:
+    """The host must grant the site's names and ports, and render the same text that the plan shows."""
+    remedy = "Run inv setup for this host first"
+    if state.fact("helper") != "yes":
+        return []
+    if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
+        return [("the Nginx site helper and its template are those of another version", remedy)]
+    if lacking := site.lacking(state.fact("site_rules"), app):
+        return [(f"the host does not grant {app.name} {lacking}", f"{remedy}: only root can change that")]
+    return []
+
+
 def _request_log(state: HostState, app: Application) -> list[tuple[str, str]]:
-    """Nginx refuses a site whose log has no directory, and an older site helper one that names a log at all."""
+    """Nginx refuses a site whose log directory is missing; an older site helper refuses one with a log."""
     if not app.request_metrics or state.fact("request_log") == "yes":
         return []
     remedy = "Run inv setup for this host first, or set REQUEST_METRICS=false"
@@ -106,8 +126,9 @@ def _space(state: HostState) -> list[tuple[str, str]]:
                 "Make room in the backup directory",
             )
         )
-    if _number(state, "free_inodes") < MINIMUM_INODES and state.fact("free_inodes").isdigit():
-        found.append((f"only {state.fact('free_inodes')} inodes free", "Delete what is not needed"))
+    inodes = untrusted.integer(state.fact("free_inodes"), default=MINIMUM_INODES)
+    if inodes < MINIMUM_INODES:
+        found.append((f"only {inodes} inodes free", "Delete what is not needed"))
     return found
 
 
@@ -150,7 +171,7 @@ def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
 
 def _number(state: HostState, fact: str) -> int:
     text = state.fact(fact)
-    return int(text) if text.isdigit() else 0
+    return untrusted.integer(text, default=0)
 
 
 def _mib(kib: int) -> str:

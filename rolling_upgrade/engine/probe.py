@@ -1,11 +1,11 @@
-"""Health loops that run on the host, one round trip each: the gate, the answer through Nginx, the bake. Pure text."""
+"""Health checks that run on the host in one round trip each: the gate, the answer through Nginx, the bake."""
 
 from __future__ import annotations
 
-from fabfile.commands.nginx import maintenance_page
-from fabfile.commands.podman import container_name, last_logs
-from fabfile.commands.shell import quote, words
-from fabfile.model import Application, Color, Probe, Service
+from rolling_upgrade.engine.model import Application, Color, Probe, Service
+from rolling_upgrade.engine.nginx import maintenance_page
+from rolling_upgrade.engine.podman import container_name, last_logs
+from rolling_upgrade.engine.shell import quote, shell_join
 
 #: Header by which Nginx tells, on the loopback ports alone, which upstream answered.
 SERVED_BY = "x-served-by"
@@ -14,20 +14,20 @@ PATIENT = 1000
 
 
 def gate(app: Application, service: Service, color: Color) -> str:
-    """Wait until the candidate is healthy, asked on its own port; fail with the reason and its last log lines.
+    """Wait until the candidate is healthy on its own port; on failure print the reason and its last log lines.
 
-    A container that exits or restarts fails at once, whatever its restart policy does about it.
+    A container that exits or restarts fails at once, whatever its restart policy.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
     url = f"http://127.0.0.1:{service.port(color)}{rules.path}"
-    state = words(
+    state = shell_join(
         "podman",
         "container",
         "inspect",
         "--format",
         "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}",
     )
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", rules.timeout_seconds, url)
+    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", rules.timeout_seconds, url)
     return f"""\
 gate_failed() {{
   printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($(date +%s) - began)) s ($1)"
@@ -56,10 +56,10 @@ done"""
 
 
 def through_nginx(service: Service, color: Color) -> str:
-    """A shell condition: one request to the stable port is answered 2xx by exactly this color."""
+    """A shell condition: a request to the service port is answered 2xx by exactly this color."""
     url = f"http://127.0.0.1:{service.stable_port}{service.gate.path}"
     form = f"%{{http_code}} %header{{{SERVED_BY}}}"
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
+    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
     return f"""\
 answer=$({curl}) || :
 case "$answer" in
@@ -68,10 +68,12 @@ case "$answer" in
 esac"""
 
 
-def own_port(service: Service, color: Color) -> str:
-    """A shell condition: the color answers 2xx on its own port."""
+def candidate_port(service: Service, color: Color) -> str:
+    """A shell condition: the color answers 2xx on its candidate port."""
     url = f"http://127.0.0.1:{service.port(color)}{service.gate.path}"
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url)
+    curl = shell_join(
+        "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url
+    )
     return f"""\
 code=$({curl}) || :
 case "$code" in
@@ -81,10 +83,12 @@ esac"""
 
 
 def answered(app: Application, probe: Probe) -> str:
-    """A shell condition: one request to a service's stable port is answered 2xx, whoever answers."""
+    """A shell condition: a request to a service's port is answered 2xx by any color."""
     service = app.service(probe.service)
     url = f"http://127.0.0.1:{service.stable_port}{probe.path}"
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url)
+    curl = shell_join(
+        "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url
+    )
     return f"""\
 code=$({curl}) || :
 case "$code" in
@@ -94,19 +98,19 @@ esac"""
 
 
 def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:
-    """The URL of a path as visitors have it, and the curl options that ask this very host for it."""
+    """The public URL of a path, and the curl options that send the request to this host."""
     scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
     return f"{scheme}://{app.domain}:{port}{path}", ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
 
 
 def visit(app: Application, path: str, form: str) -> str:
-    """A command that asks for a path as a visitor does and prints curl's `form` of the answer."""
+    """A command that requests a path as a visitor and prints curl's `form` of the answer."""
     url, options = visitor(app, path)
-    return words("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)
+    return shell_join("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)
 
 
 def public(app: Application) -> str:
-    """A shell condition: Nginx answers a visitor's request with anything but a server error, or with its 503 on purpose."""
+    """A shell condition: Nginx answers a visitor without a server error, or with its deliberate 503."""
     page = quote(maintenance_page(app))
     url, _ = visitor(app)
     return f"""\
@@ -119,9 +123,9 @@ esac"""
 
 
 def unrestarted(app: Application, service: Service, color: Color) -> str:
-    """A shell condition: the container runs and never restarted; otherwise sets `fatal`, which no repeat forgives."""
+    """A shell condition: the container runs and never restarted; otherwise it sets `fatal`, which ends `watch`."""
     name = container_name(app.name, service.name, color)
-    state = words("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}}", name)
+    state = shell_join("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}}", name)
     return f"""\
 state=$({state} 2>&1) || :
 case "$state" in
@@ -131,9 +135,10 @@ esac"""
 
 
 def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:
-    """Repeat all conditions each half second: good after `passes` consecutive rounds and at least `seconds`.
+    """Define `watch`: repeat all conditions every half second until they hold.
 
-    Fails (status 1, `why` printed) on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline.
+    It succeeds after `passes` consecutive good rounds and at least `seconds`. It fails with status 1, and prints `why`,
+    on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline.
     """
     checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
     every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"

@@ -1,18 +1,20 @@
-"""What retention does with a thing whose time is over: delete it, delete and tell, or only tell. Pure text.
+"""Retention: delete expired items, delete and report them, or report them in a dry run.
 
-Every selection of what goes calls `gone KIND NAME BYTES COMMAND…`, so that what a dry run lists is what a run deletes.
+Every selection calls the shell function `prune_entry KIND NAME BYTES COMMAND…`, so that a dry run lists exactly what a
+run deletes.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-from fabfile.commands.shell import quote
-from fabfile.model import Pruned
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import ExpiredItem
+from rolling_upgrade.engine.shell import quote
 
 
 class Mode(str, Enum):
-    """How far a selection goes."""
+    """What a selection does with each item: delete it, delete and report it, or only list it."""
 
     QUIET = "quiet"
     TELL = "tell"
@@ -29,9 +31,9 @@ gone_row=$(printf '%s\\t%s\\t%s' "$1" "$2" "$3")
 }
 
 
-def gone(mode: Mode) -> str:
-    """The shell function that a selection calls; it never fails."""
-    return f"gone() {{\n  {_MEANING[mode]}\n}}"
+def prune_entry(mode: Mode) -> str:
+    """The shell function that a selection calls for each item; it never fails."""
+    return f"prune_entry() {{\n  {_MEANING[mode]}\n}}"
 
 
 def size_of(variable: str) -> str:
@@ -40,35 +42,35 @@ def size_of(variable: str) -> str:
 
 
 def containers(names: list[str]) -> str:
-    """Remove containers that do not run; one that was started meanwhile stays."""
+    """Remove stopped containers; one that was started meanwhile stays."""
     size = "podman container inspect --size --format '{{.SizeRw}}'"
     return "\n".join(
-        f'gone container {quote(name)} "$({size} {quote(name)} 2>/dev/null || echo 0)" podman rm {quote(name)}'
+        f'prune_entry container {quote(name)} "$({size} {quote(name)} 2>/dev/null || echo 0)" podman rm {quote(name)}'
         for name in names
     )
 
 
 def flags(paths: list[str]) -> str:
-    """Remove the flags of services that are no more."""
-    return "\n".join(f"gone flag {quote(path)} 0 rm -f {quote(path)}" for path in paths)
+    """Remove the flags of removed services."""
+    return "\n".join(f"prune_entry flag {quote(path)} 0 rm -f {quote(path)}" for path in paths)
 
 
 def free_bytes() -> str:
-    """Print `free BYTES`: what the file system of the images has left."""
+    """Print `free BYTES`: the free space on the file system of the images."""
     return "printf 'free\\t%s\\n' \"$(df -Pk \"$HOME\" | awk 'NR == 2 { print $4 * 1024 }')\""
 
 
-def parse(output: str) -> tuple[tuple[Pruned, ...], int]:
-    """What a run told, and the bytes by which the free space grew meanwhile."""
+def parse(output: str) -> tuple[tuple[ExpiredItem, ...], int]:
+    """The reported items, and the bytes by which the free space grew."""
     rows, free = [], []
-    for line in output.splitlines():
+    for line in untrusted.lines(output):
         columns = line.split("\t")
         if len(columns) == 4:
-            rows.append(Pruned(columns[1], columns[2], _number(columns[3]), columns[0]))
+            rows.append(ExpiredItem(columns[1], columns[2], _number(columns[3]), columns[0]))
         elif len(columns) == 2 and columns[0] == "free":
             free.append(_number(columns[1]))
     return tuple(rows), max(0, free[-1] - free[0]) if free else 0
 
 
 def _number(text: str) -> int:
-    return int(float(text)) if text.replace(".", "", 1).isdigit() else 0
+    return int(untrusted.number(text, default=0.0))

@@ -1,13 +1,14 @@
-"""Scripts for a POSIX shell: quoting, joining, and hiding secrets when they are shown. It runs nothing."""
+"""Scripts for a POSIX shell: quoting, joining, and masking secrets."""
 
 from __future__ import annotations
 
 import base64
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fabfile.model.masking import MASK
+from rolling_upgrade.engine.masking import MASK
+from rolling_upgrade.engine.untrusted import ANSWER_BYTES
 
 
 def quote(value: str | int | float) -> str:
@@ -18,17 +19,22 @@ def quote(value: str | int | float) -> str:
     return shlex.quote(text)
 
 
-def words(*values: str | int | float) -> str:
+def shell_join(*values: str | int | float) -> str:
     """A command line of quoted words."""
     return " ".join(quote(value) for value in values)
 
 
 @dataclass(frozen=True)
 class Script:
-    """Shell text that runs as one unit under `sh`, and the secret strings in it."""
+    """Shell text that runs as one unit under `sh`, the secret strings in it, and the most that its answer may be."""
 
     text: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    answer_bytes: int = ANSWER_BYTES
+
+    def answering(self, most_bytes: int) -> Script:
+        """The same, with an answer of at most that many bytes on both outputs together."""
+        return replace(self, answer_bytes=most_bytes)
 
     @property
     def masked(self) -> str:

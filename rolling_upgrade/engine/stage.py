@@ -1,4 +1,4 @@
-"""Stages: how a mutating script runs on a host, detached from its connection, with a log of its own. Pure text.
+"""Stages: run a script that changes a host, detached from its connection, with a log of its own.
 
 A stage checks the run's lock, renews its lease, runs under `lock/stage`, and leaves its log and exit status in
 `journal/RUN/`. A dropped connection does not stop it; `attach` waits for it and reads its answer.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 
-from fabfile.commands import lock
-from fabfile.commands.gone import size_of
-from fabfile.commands.shell import Script, quote
+from rolling_upgrade.engine import lock
+from rolling_upgrade.engine.prune import size_of
+from rolling_upgrade.engine.shell import Script, quote
 
 #: Exit status of `attach` for a stage that never began.
 NEVER_BEGAN_STATUS = 42
@@ -23,7 +23,7 @@ BUSY_STATUS = lock.BUSY_STATUS
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
 
-#: What every script runs under, whatever the login shell gave.
+#: The environment of every script, independent of the login shell.
 ENVIRONMENT = """\
 set -eu
 umask 077
@@ -35,17 +35,17 @@ export PATH LC_ALL XDG_RUNTIME_DIR
 
 
 def direct(*parts: str | Script) -> Script:
-    """A script that reads only, or must not wait for a stage: it runs in the connection itself."""
+    """A script that runs in the connection itself: it only reads, or it must not wait for a stage."""
     texts = [part.text if isinstance(part, Script) else part for part in parts]
     secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
     return Script(ENVIRONMENT + "\n".join(texts), secrets)
 
 
 def stage(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
-    """Run the body as a stage of at most `seconds` and print its log; exits with the body's status.
+    """Run the body as a stage of at most `seconds`, print its log, and exit with its status.
 
-    The stage file holds the body, secrets included, under 0600 in a directory of the deploy user's, and is removed
-    when the stage has ended.
+    The stage file holds the body, secrets included, with mode 0600 in a directory of the deploy user, and is removed
+    when the stage ends.
     """
     inner = _stage_text(home, run, step, token, body, seconds=seconds, lease_seconds=lease_seconds)
     encoded = base64.b64encode(inner.encode()).decode()
@@ -89,7 +89,7 @@ timeout -k 5 {seconds:g} sh {quote(base + ".body")}
 def attach(home: str, run: str, step: str, *, seconds: float) -> Script:
     """Wait for a stage whose connection was lost, print its log and exit with its status.
 
-    Exits NEVER_BEGAN_STATUS when the host never got it, DIED_STATUS when it ended without a status.
+    Exits NEVER_BEGAN_STATUS if the host never received it, DIED_STATUS if it ended without a status.
     """
     base = quote(f"{home}/journal/{run}/{step}")
     text = f"""\
@@ -117,9 +117,9 @@ exit "$(cat "$base.status")"
 
 
 def abort(home: str, run: str) -> str:
-    """End whatever stage of this run is still going, and wait until it has: a stage's children die with it.
+    """End the running stage of this run with its children, and wait until it has ended.
 
-    Containers live on: Podman's monitor processes have sessions of their own.
+    Containers live on: Podman's monitor processes have their own sessions.
     """
     return f"""\
 for session in {quote(f"{home}/journal/{run}")}/*.session; do
@@ -139,7 +139,7 @@ done"""
 
 
 def undo_all(parts: list[Script]) -> Script:
-    """Run every undo, each in a subshell, whether or not one before it failed; fails when any did."""
+    """Run every undo in a subshell of its own, even after one has failed; fail if any did."""
     blocks = [f"(\nset -eu\n{part.text}\n)\nundone=$((undone | $?))" for part in parts]
     text = "\n".join(["set +e", "undone=0", *blocks, '[ "$undone" -eq 0 ]'])
     return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
@@ -150,5 +150,5 @@ def prune(home: str, keep: int) -> str:
     directory = quote(f"{home}/journal")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
-        f'while read -r old; do gone journal "$old" {size_of("old")} rm -rf "$old"; done'
+        f'while read -r old; do prune_entry journal "$old" {size_of("old")} rm -rf "$old"; done'
     )

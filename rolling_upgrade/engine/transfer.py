@@ -1,22 +1,26 @@
-"""Images from the workstation: what a host has of them, and how its Podman fetches the rest. It runs nothing.
+"""Push images from the workstation: what a host already has, and the script that fetches the rest.
 
-A pushed image is pulled under its own name: a configuration of this one pull says that its registry is the port on the
-host's loopback behind which the workstation answers. So it is named, found, kept and pruned like any other image.
+A pushed image is pulled under its own name: for that one pull, a configuration maps its registry to the loopback port
+behind which the workstation answers. The image is then named, found, kept and pruned like any other.
+
 Source: containers-registries.conf(5), `prefix` and `location`; CONTAINERS_REGISTRIES_CONF names another file.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fabfile.commands.journal import direct
-from fabfile.commands.shell import Script, quote, script, words
-from fabfile.model import Image
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Image
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.engine.stage import direct
 
 LOOPBACK = "127.0.0.1"
 USER = "deploy"
-#: What `uname -m` says, as images name it.
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: The architecture names of images by the output of `uname -m`.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
 
 
@@ -38,11 +42,13 @@ class Push:
 def look() -> Script:
     """Print the host's architecture, then the digest of every layer that its Podman has; changes nothing.
 
-    Layers of a pull that was cut are among them, which no Podman command lists. Source: containers/storage keeps one
-    file of all layers beside their directories; a host that keeps them elsewhere seems to have none, and only what is
-    shown of the transfer is wrong then: Podman itself decides what to fetch.
+    This includes layers of interrupted pulls, which no Podman command lists. Source: containers/storage keeps one file
+    of all layers beside their directories. If a host keeps them elsewhere, only the displayed size is wrong: Podman
+    itself decides what to fetch.
     """
-    store = words("podman", "info", "--format", "{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}-layers/layers.json")
+    store = shell_join(
+        "podman", "info", "--format", "{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}-layers/layers.json"
+    )
     return direct(
         "uname -m",
         f"""grep -o '"diff-digest":"sha256:[0-9a-f]*"' "$({store})" 2>/dev/null | cut -d '"' -f 4 || :""",
@@ -50,20 +56,21 @@ def look() -> Script:
 
 
 def parse(output: str) -> tuple[str, frozenset[str]]:
-    """Architecture and layer digests out of what `look` printed."""
-    machine, *digests = output.split() or [""]
-    return _ARCHITECTURES.get(machine, machine), frozenset(digests)
+    """The architecture and the layer digests from the output of `look`. Raises Malformed if there are too many."""
+    machine, *digests = untrusted.lines(output) or [""]
+    name = untrusted.line(machine, 40)
+    return _ARCHITECTURES.get(name, name), frozenset(filter(_DIGEST.fullmatch, digests))
 
 
 def prologue(port: int, password: str) -> Script:
-    """Tell the script of `fetch` where the workstation answers; secret."""
+    """Give the script of `fetch` the workstation's port and password; secret."""
     return Script(f"images_at={LOOPBACK}:{port}\nimages_login={USER}:{quote(password)}", (password,))
 
 
 def fetch(pushes: Iterable[Push], directory: str) -> Script:
-    """Fetch what the host lacks of each image, then prove each image's id. Runs after a `prologue`.
+    """Fetch the missing layers of each image, then verify each image's id. Runs after a `prologue`.
 
-    `directory` takes the two files of this one pull: where the images are, and the password, 0600.
+    `directory` takes two files of this pull with mode 0600: the registry configuration and the password.
     """
     folder = quote(directory)
     parts = [
@@ -82,18 +89,18 @@ def fetch(pushes: Iterable[Push], directory: str) -> Script:
 
 def _fetch_one(push: Push, folder: str) -> str:
     name, image = push.image.pinned, f"{full_name(push.image.repository)}@{push.image.digest}"
-    pull = words("podman", "pull", "--quiet")
+    pull = shell_join("podman", "pull", "--quiet")
     other = f"{name}: the image on the host is not the workstation's {push.id}"
     return (
-        f"{words('podman', 'image', 'exists', name)} || CONTAINERS_REGISTRIES_CONF={folder}/registries.conf "
+        f"{shell_join('podman', 'image', 'exists', name)} || CONTAINERS_REGISTRIES_CONF={folder}/registries.conf "
         f"{pull} --authfile {folder}/auth.json {quote(image)} >/dev/null\n"
-        f"id=$({words('podman', 'image', 'inspect', '--format', '{{.Id}}', name)})\n"
+        f"id=$({shell_join('podman', 'image', 'inspect', '--format', '{{.Id}}', name)})\n"
         f'[ "sha256:${{id#sha256:}}" = {push.id} ] || {{ echo {quote(other)}; exit 1; }}'
     )
 
 
 def full_name(repository: str) -> str:
-    """The repository with its registry: a short name is Docker Hub's, as Docker and Skopeo have it."""
+    """The repository with its registry; a short name belongs to Docker Hub, as in Docker and Skopeo."""
     first, slash, _ = repository.partition("/")
     if slash and (set(".:") & set(first) or first == "localhost"):
         return repository

@@ -1,7 +1,7 @@
-"""One verified Fabric connection, and the hops it goes through. It runs nothing over it.
+"""A verified Fabric connection and its hops.
 
-Differences from Fabric as it comes, each measured: host keys are verified and unknown ones refused, TCP_NODELAY is set
-(44 ms a command otherwise), and a dead peer is noticed in seconds.
+Differences from Fabric's defaults, each measured: unknown host keys are refused, TCP_NODELAY is set (without it each
+command takes 44 ms longer), and a dead peer is noticed within seconds.
 """
 
 from __future__ import annotations
@@ -11,35 +11,38 @@ import contextlib
 import functools
 import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from fabfile.config.known_hosts import recorded
-from fabfile.errors import HostUnreachable
-from fabfile.model import Target
-from fabfile.model.known_hosts import SSH_PORT, host_name, usable
-from fabfile.model.public_key import read_public_key
+from rolling_upgrade.config.known_hosts import recorded
+from rolling_upgrade.engine.model import Target
+from rolling_upgrade.engine.openssh import SSH_PORT, host_name, read_public_key, usable
+from rolling_upgrade.errors import HostUnreachable
 
 if TYPE_CHECKING:
     from fabric import Connection
-    from paramiko import PKey, Transport
+    from paramiko import Channel, PKey, Transport
 
-#: A dead peer is noticed after this long without an acknowledgement. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
+#: A peer is dead after this time without an acknowledgement. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
 DEAD_PEER_MS = 5000
-# What goes wrong is raised and said once; paramiko's own tracebacks on stderr say it again, and worse.
+#: The maximum of a packet of the peer, and of the text before its version, bytes.
+MAX_PACKET, MAX_GREETING = 256 << 10, 64 << 10
+# Errors are raised; paramiko would also log them with tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-class Connecting:
-    """How a host of the inventory is reached as a user."""
+class Connector:
+    """Opens the connection of a user to a host of the inventory."""
 
     def __init__(self, target: Target, user: str, known_hosts: tuple[str, ...], connect_seconds: float) -> None:
         self._target, self._user = target, user
         self._known_hosts, self._connect_seconds = known_hosts, connect_seconds
 
     def open(self) -> Connection:
-        """The connection, open. Raises HostUnreachable, after which nothing is left open."""
-        connection = self.way()[-1]
+        """Open the connection. Raises HostUnreachable, and then leaves nothing open."""
+        connection = self.route()[-1]
         try:
             for hop in hops(connection):
                 self.open_hop(hop)
@@ -50,8 +53,8 @@ class Connecting:
             raise
         return connection
 
-    def way(self) -> list[Connection]:
-        """The hops to the host, outermost first, and the host itself last; none is open."""
+    def route(self) -> list[Connection]:
+        """Return the unopened connections to the hops, outermost first, and to the host itself last."""
         jump = self._target.jump
         gateway = None
         if jump:
@@ -61,27 +64,29 @@ class Connecting:
         return hops(self._build(self._target.address, self._user, self._target.port, gateway))
 
     def open_hop(self, hop: Connection) -> None:
-        """Log in at one hop, its key verified before. Raises HostUnreachable."""
+        """Verify the key of one hop and log in. Raises HostUnreachable."""
         _open(hop, self._target.name, self._known_hosts)
 
     def _wake(self, hop: Connection) -> None:
-        """One exec on a hop ends a stall of some 40 ms for each later command through it."""
+        """Run one exec on a hop, which avoids a stall of about 40 ms for each later command through it."""
         from paramiko import SSHException
 
-        with contextlib.suppress(OSError, EOFError, SSHException):
-            channel = hop.transport.open_session(timeout=self._connect_seconds)
+        transport = hop.transport
+        with contextlib.suppress(OSError, EOFError, SSHException), closed_after(transport, self._connect_seconds):
+            channel = transport.open_session(timeout=self._connect_seconds)
             channel.exec_command("true")
             channel.close()
 
     def _build(self, address: str, user: str, port: int, gateway: Connection | None) -> Connection:
         from fabric import Config, Connection
 
-        kwargs: dict[str, Any] = {
+        limits: dict[str, Any] = {
             "banner_timeout": self._connect_seconds,
             "auth_timeout": self._connect_seconds,
             "channel_timeout": self._connect_seconds,
-            "transport_factory": _transport_factory,
+            "transport_factory": functools.partial(_transport_factory, self._connect_seconds),
         }
+        kwargs = dict(limits)
         if self._target.identity_file:
             kwargs |= {
                 "pkey": load_key(self._target.identity_file),
@@ -91,7 +96,7 @@ class Connecting:
         connection = Connection(
             address,
             user=user,
-            # Not passed on where it is the usual one, so that ssh_config's own port for an alias counts.
+            # The default port is not passed, so that ssh_config can set the port of an alias.
             port=None if port == SSH_PORT else port,
             gateway=gateway,
             config=Config(),
@@ -100,14 +105,17 @@ class Connecting:
             connect_kwargs=kwargs,
         )
         for hop in hops(connection):
+            # Fabric creates the hops of ssh_config without these limits.
+            hop.connect_kwargs = {**hop.connect_kwargs, **limits}
+            hop.connect_timeout = connection.connect_timeout
             _expect(hop, self._known_hosts)
         return connection
 
 
 def _expect(hop: Connection, files: tuple[str, ...]) -> None:
-    """Let the hop accept the keys on record for it, and no other.
+    """Make the hop accept only its recorded keys.
 
-    Paramiko reads such files itself, but knows no wildcards, and accepts a key that an `@revoked` line names.
+    Paramiko's own reader of known_hosts ignores wildcards, and accepts keys of `@revoked` lines.
     """
     from paramiko import PKey, RejectPolicy, SSHException
     from paramiko.pkey import UnknownKeyType
@@ -130,8 +138,8 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
         connection.open()
     except BadHostKeyException as error:
         raise HostUnreachable(
-            f"{name}: the host key of {where} is not the one on record; refused before login.",
-            next_step=f"find out why it changed; only then inv trust with --replace, which rewrites {files}",
+            f"{name}: the host key of {where} is not the recorded one; refused before the login.",
+            next_step=f"find out why it changed; only then run inv trust with --replace, which rewrites {files}",
         ) from error
     except AuthenticationException as error:
         raise HostUnreachable(
@@ -153,7 +161,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
 
 
 def hops(connection: Connection) -> list[Connection]:
-    """The hops that it goes through, also those that ssh_config names, outermost first, and the connection last."""
+    """Return the hops, including those of ssh_config, outermost first, and the connection last."""
     from fabric import Connection as Hop
 
     found = [connection]
@@ -163,29 +171,83 @@ def hops(connection: Connection) -> list[Connection]:
 
 
 def close(connection: Connection) -> None:
-    """Close the connection and the hops it went through, also where a login was refused."""
+    """Close the connection and its hops, also after a refused login."""
+    from paramiko import SSHException
+
     for hop in reversed(hops(connection)):
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(SSHException, OSError, EOFError):
             hop.close()
-            # Fabric lets a connection whose login failed go on: it knows of none.
+            # Fabric does not close a connection whose login failed.
             hop.client.close()
 
 
-def _transport_factory(sock: socket.socket, **kwargs: Any) -> Transport:
+def close_channel(channel: Channel) -> None:
+    """Close a channel, and ignore errors of a dead peer: they must not hide an earlier error."""
+    from paramiko import SSHException
+
+    with contextlib.suppress(SSHException, OSError, EOFError):
+        channel.close()
+
+
+@contextlib.contextmanager
+def closed_after(transport: Transport, seconds: float) -> Iterator[None]:
+    """Close the transport when the block does not end in time, which ends every wait on it with an error."""
+    timer = Timer(seconds, transport.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def bounded(transport: Transport, seconds: float) -> Transport:
+    """Limit the memory that the peer can use, before and after the key exchange.
+
+    A key exchange may delay outgoing packets by at most `seconds`.
+
+    Source: RFC 4253, 4.2 (lines before the version) and 6.1 (packets of 35,000 bytes; OpenSSH accepts 256 KiB).
+    Paramiko accepts a packet of 4 GiB, and an endless first line.
+    """
+    from paramiko import SSHException
+
+    transport.clear_to_send_timeout = seconds
+    packetizer = transport.packetizer
+    read_all, read_some = packetizer.read_all, packetizer._read_timeout
+    left = MAX_GREETING
+
+    def packet(n: int, check_rekey: bool = False) -> bytes:
+        if n > MAX_PACKET:
+            raise SSHException(f"a packet of {n} bytes")
+        return bytes(read_all(n, check_rekey))
+
+    def greeting(timeout: float) -> bytes:
+        nonlocal left
+        piece = bytes(read_some(timeout))
+        left -= len(piece)
+        if left < 0:
+            raise SSHException(f"more than {MAX_GREETING} bytes before its version")
+        return piece
+
+    packetizer.read_all, packetizer._read_timeout = packet, greeting
+    return transport
+
+
+def _transport_factory(seconds: float, sock: socket.socket, **kwargs: Any) -> Transport:
     from paramiko import Transport
 
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-    transport = Transport(sock, **kwargs)
+    transport = bounded(Transport(sock, **kwargs), seconds)
     transport.set_keepalive(2)
     return transport
 
 
 @functools.cache
 def load_key(path: str) -> PKey:
-    """A private key file, parsed once per process: parsing costs 100 to 350 ms of CPU. Raises HostUnreachable."""
+    """Load a private key file once per process: parsing takes 100 to 350 ms of CPU. Raises HostUnreachable."""
     from paramiko import PKey, SSHException
 
     try:
@@ -197,7 +259,7 @@ def load_key(path: str) -> PKey:
 
 
 def offered_keys(identity_file: str) -> frozenset[str]:
-    """The fingerprints of the keys that a login from here can use: the named one, or the agent's and ~/.ssh's."""
+    """Return the fingerprints of the keys for a login from here: the given one, or those of the agent and ~/.ssh."""
     if identity_file:
         return frozenset({str(load_key(identity_file).fingerprint)})
     from paramiko import Agent, SSHException

@@ -1,11 +1,10 @@
-"""A Host over SSH: one verified Fabric connection per host, each script in one exec. It decides nothing.
+"""A Host over SSH: one verified Fabric connection per host, and one exec for each script.
 
-Scripts travel over the standard input of one `sh`, so that nothing of them is in a process list.
+Scripts travel over the standard input of `sh`, so that no process list shows them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
@@ -14,13 +13,13 @@ from contextlib import AbstractContextManager
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from fabfile.commands.shell import Script
-from fabfile.errors import ConnectionDropped, HostUnreachable
-from fabfile.model import Target
-from fabfile.remote import terminal
-from fabfile.remote.connecting import Connecting, close
-from fabfile.remote.host import Answer, Cancelled
-from fabfile.remote.image_server import Offer, offered
+from rolling_upgrade.engine.host import Answer, Limits
+from rolling_upgrade.engine.model import Target
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
+from rolling_upgrade.ssh import terminal
+from rolling_upgrade.ssh.connection import Connector, close, close_channel, closed_after
+from rolling_upgrade.ssh.image_server import Offer, offered
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _POLL_SECONDS = 0.1
+#: The maximum of unread bytes: twice the window of the peer. Source: RFC 4254, 5.2.
+_MAX_UNREAD = 4 << 20
 
 
 class FabricHost:
@@ -51,13 +52,14 @@ class FabricHost:
 
     @property
     def name(self) -> str:
-        """The inventory's name for it."""
+        """Its name in the inventory."""
         return self._target.name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
-        """Run the script in one exec of the host's connection, which is opened when there is none."""
+        """Run the script in one exec of the host's connection, which opens at first use."""
         output, errors = bytearray(), bytearray()
-        status = self._converse(script, output.extend, errors.extend, timeout_seconds, cancelled)
+        limits = Limits(self.name, timeout_seconds, script.answer_bytes, cancelled)
+        status = self._converse(script, output.extend, errors.extend, limits)
         return Answer(status, output.decode(errors="replace"), errors.decode(errors="replace"))
 
     def stream(
@@ -69,18 +71,21 @@ class FabricHost:
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
     ) -> int:
-        """Run the script and hand over what it says as it comes; its exit status. See `StreamingHost`."""
-        return self._converse(script, on_output, on_errors, timeout_seconds, cancelled, hold=True)
+        """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`."""
+        limits = Limits(self.name, timeout_seconds, math.inf, cancelled)
+        return self._converse(script, on_output, on_errors, limits, hold=True)
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
-        """Let the host fetch images from here while the block runs; gives what tells its script where."""
-        return offered(self._transport(), offer, self.name)
+        """Offer images to the host during the block; yields the prologue that tells its script where they are."""
+        return offered(self._transport(), offer, self.name, self._connect_seconds)
 
     def converse(self, command: str, keys: int, screen: int) -> int:
-        """Run the command line on a terminal of its own, joined to this one; its exit status.
+        """Run the command line on a remote terminal that is connected to this one, and return its exit status.
 
-        Raises HostUnreachable when it could not be begun, ConnectionDropped when the connection was lost.
+        Raises HostUnreachable when it could not start, ConnectionDropped when the connection was lost.
         """
+        from paramiko import SSHException
+
         channel = self._open_channel(command, size=os.get_terminal_size(screen))
         self.executions += 1
         try:
@@ -88,20 +93,19 @@ class FabricHost:
             if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
                 raise EOFError("the host closed the channel without a status")
             return int(channel.exit_status)
-        except (EOFError, OSError) as error:
+        except (SSHException, EOFError, OSError) as error:
             raise ConnectionDropped(f"{self.name}: the connection dropped ({error}).") from error
         finally:
-            with contextlib.suppress(OSError, EOFError):
-                channel.close()
+            close_channel(channel)
 
     def close(self) -> None:
-        """Close the connection and the hop it went through."""
+        """Close the connection and its hops."""
         connection, self._connection = self._connection, None
         if connection is not None:
             close(connection)
 
     def fingerprint(self) -> str:
-        """The SHA-256 fingerprint of the host key that was verified. Raises HostUnreachable."""
+        """Return the SHA-256 fingerprint of the verified host key. Raises HostUnreachable."""
         transport = self._transport()
         return str(transport.get_remote_server_key().fingerprint)
 
@@ -112,9 +116,11 @@ class FabricHost:
             transport = self._transport()
             try:
                 channel = transport.open_session(timeout=self._connect_seconds)
-                if size is not None:
-                    channel.get_pty(os.environ.get("TERM", "dumb"), size.columns, size.lines)
-                channel.exec_command(command)
+                # Paramiko waits for the answer to a request without a timeout.
+                with closed_after(transport, self._connect_seconds):
+                    if size is not None:
+                        channel.get_pty(os.environ.get("TERM", "dumb"), size.columns, size.lines)
+                    channel.exec_command(command)
             except (SSHException, EOFError, OSError) as error:
                 self.close()
                 if attempt == 2:
@@ -128,45 +134,46 @@ class FabricHost:
         script: Script,
         on_output: Callable[[bytes], None],
         on_errors: Callable[[bytes], None],
-        timeout_seconds: float,
-        cancelled: Event | None,
+        limits: Limits,
         *,
         hold: bool = False,
     ) -> int:
-        """Send the script, take in what it says, and answer its status; `hold` keeps its descriptor 3 open."""
+        """Send the script, receive its output, and return its status; `hold` keeps its descriptor 3 open."""
+        from paramiko import SSHException
+
+        limits.check()
         channel = self._open_channel()
         self.executions += 1
         try:
             channel.settimeout(_POLL_SECONDS)
             call = "main 3<&0 </dev/null; exit" if hold else "main </dev/null"
-            # An argument may hold bytes that are no text: they go as they came.
+            # surrogateescape: arguments may contain bytes that are not UTF-8.
             program = f"main() {{\n{script.text}\n}}\n{call}\n".encode(errors="surrogateescape")
-            _send(channel, program, self._connect_seconds)
+            patience = self._connect_seconds + len(program) / 10_000
+            # A host that reads nothing blocks the whole transport, not only the channel with its window.
+            with closed_after(channel.transport, patience + 1):
+                _send(channel, program, patience, limits)
             if not hold:
                 channel.shutdown_write()
-            deadline = time.monotonic() + timeout_seconds
-            while not _drained(channel, on_output, on_errors):
-                if cancelled is not None and cancelled.is_set():
-                    raise Cancelled(self.name)
-                if time.monotonic() > deadline:
-                    self.close()
-                    raise ConnectionDropped(f"{self.name}: no answer within {timeout_seconds:g} s.")
-            if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
-                raise EOFError("the host closed the channel without a status")
-            return int(channel.exit_status)
-        except (EOFError, OSError) as error:
+            limits.begin()
+            while not _receive(channel, on_output, on_errors, limits):
+                limits.check()
+            return _status(channel, self._connect_seconds, limits)
+        except ConnectionDropped:
+            self.close()
+            raise
+        except (SSHException, EOFError, OSError) as error:
             self.close()
             raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error}).") from error
         finally:
-            with contextlib.suppress(OSError, EOFError):
-                channel.close()
+            close_channel(channel)
 
     def _transport(self) -> Transport:
         with self._connecting:
             connection = self._connection
             if connection is None or not connection.is_connected:
                 self.close()
-                self._connection = connection = Connecting(
+                self._connection = connection = Connector(
                     self._target, self._user, self._known_hosts, self._connect_seconds
                 ).open()
                 self.connections += 1
@@ -176,28 +183,48 @@ class FabricHost:
         return transport
 
 
-def _send(channel: Channel, data: bytes, patience_seconds: float) -> None:
-    deadline = time.monotonic() + patience_seconds + len(data) / 10_000
+def _send(channel: Channel, data: bytes, patience_seconds: float, limits: Limits) -> None:
+    deadline = time.monotonic() + patience_seconds
     view = memoryview(data)
     while view:
         try:
-            view = view[channel.send(bytes(view[:_CHUNK])) :]
+            sent = channel.send(bytes(view[:_CHUNK]))
+            if not sent:
+                raise EOFError("the host closed the channel")
+            view = view[sent:]
         except TimeoutError:
+            limits.check()
             if time.monotonic() > deadline:
                 raise
 
 
-def _drained(channel: Channel, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None]) -> bool:
-    """Take in what has arrived, waiting a moment for more; whether the host has said all it will."""
-    while channel.recv_stderr_ready():
-        on_errors(channel.recv_stderr(_CHUNK))
+def _receive(
+    channel: Channel, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None], limits: Limits
+) -> bool:
+    """Receive one piece of output, with a short wait; return whether the output has ended."""
+    if len(channel.in_buffer) + len(channel.in_stderr_buffer) > _MAX_UNREAD:
+        raise EOFError("the host sent more than its window allows")
+    errors = channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b""
+    if errors:
+        limits.count(errors)
+        on_errors(errors)
+        if not channel.recv_ready():
+            return False
     try:
         piece = channel.recv(_CHUNK)
     except TimeoutError:
         return False
     if piece:
+        limits.count(piece)
         on_output(piece)
-        return False
-    while late := channel.recv_stderr(_CHUNK):
-        on_errors(late)
-    return True
+    return not (piece or errors or channel.recv_stderr_ready())
+
+
+def _status(channel: Channel, patience_seconds: float, limits: Limits) -> int:
+    """Wait for the exit status after the end of the output. Raises EOFError when none arrives."""
+    deadline = time.monotonic() + patience_seconds
+    while not channel.status_event.wait(_POLL_SECONDS) and time.monotonic() < deadline:
+        limits.check()
+    if channel.exit_status < 0:
+        raise EOFError("the host closed the channel without a status")
+    return int(channel.exit_status)

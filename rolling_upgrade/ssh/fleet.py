@@ -1,4 +1,4 @@
-"""The hosts of one environment, reached over SSH and let go of at the end. It decides nothing about them."""
+"""The hosts of one environment, with their SSH connections."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fabfile.model import MONITORING_HOST, Environment, HostState, Target
-from fabfile.remote import observe
-from fabfile.remote.fabric_host import FabricHost
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostState, Target
+from rolling_upgrade.ssh.fabric_host import FabricHost
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """An environment with its hosts open for work."""
+    """An environment with its connected hosts."""
 
     environment: Environment
     hosts: Sequence[FabricHost]
 
     @property
     def targets(self) -> Mapping[str, Target]:
-        """The inventory's entries by name."""
+        """The entries of the inventory by name."""
         return {target.name: target for target in self.environment.targets}
 
     def host(self, name: str) -> FabricHost:
-        """The host of that name. Raises StopIteration when there is none."""
+        """Return the host of that name. Raises StopIteration for an unknown one."""
         return next(host for host in self.hosts if host.name == name)
 
     def observe(self) -> dict[str, HostState]:
-        """Look at every host. Raises HostUnreachable that names all that could not be reached."""
+        """Observe every host. Raises HostUnreachable that names every unreachable host."""
         return observe.observe_all(self.hosts, self.targets, self.environment.rollout.parallel)
 
 
 @contextmanager
 def opened(environment: Environment, *, as_setup_user: bool = False) -> Iterator[Fleet]:
-    """The environment's hosts; connections open at first use and close at the end."""
+    """Yield the hosts of the environment; connections open at first use and close at the end."""
     rollout = environment.rollout
     hosts = [
         FabricHost(
@@ -53,17 +53,17 @@ def opened(environment: Environment, *, as_setup_user: bool = False) -> Iterator
 
 
 def monitor_of(environment: Environment) -> Target | None:
-    """The monitoring host of an environment as a host to connect to; None where `hosts.yaml` names none."""
-    wanted, first = environment.monitoring, environment.targets[0]
-    if not wanted.address:
+    """Return the monitoring host as a target; None when `hosts.yaml` names none."""
+    monitoring, first = environment.monitoring, environment.targets[0]
+    if not monitoring.address:
         return None
     return Target(
         MONITORING_HOST,
-        wanted.address,
-        wanted.user,
+        monitoring.address,
+        monitoring.user,
         first.application,
-        wanted.port,
-        setup_user=wanted.user,
-        jump=wanted.jump,
+        monitoring.port,
+        setup_user=monitoring.user,
+        jump=monitoring.jump,
         identity_file=first.identity_file,
     )

@@ -1,9 +1,9 @@
-"""Images offered to a host over its own SSH connection: a registry for reading, that lives as long as the transfer.
+"""A temporary read-only registry that offers images to a host over its SSH connection.
 
-The host's Podman asks it for what it lacks, through a port on the host's loopback that sshd listens on for us; no port
-is opened on the workstation. A password of the run keeps other users of the host out. Source: the OCI distribution
-specification; a layer goes as the plain tar of its digest with `Content-Encoding: gzip`, which Podman's HTTP client
-unpacks by itself (Go, net/http: Transport.DisableCompression).
+The host's Podman pulls missing layers through a port on its loopback interface, which sshd forwards; the workstation
+opens no port. A password for each run keeps other users of the host out. Source: the OCI distribution specification; a
+layer is sent as the plain tar of its digest with `Content-Encoding: gzip`, which Podman's HTTP client decompresses
+itself (Go, net/http: Transport.DisableCompression).
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from threading import Condition, Thread
+from threading import BoundedSemaphore, Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from fabfile.commands import transfer
-from fabfile.commands.shell import Script
-from fabfile.errors import PreflightError
-from fabfile.remote.image_archive import MANIFEST_TYPE, SavedImage
-from fabfile.remote.image_layer import Layer
+from rolling_upgrade.engine import transfer
+from rolling_upgrade.engine.image_archive import MANIFEST_TYPE, Layer, SavedImage
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import PreflightError
+from rolling_upgrade.ssh.connection import close_channel, closed_after
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
 
-#: Bytes that go out before the progress is told again.
+#: The bytes between two progress reports.
 _CHUNK = 1 << 15
-#: How long a layer waits for a lower one to be asked for: Podman asks for several at once, in any order.
+#: The maximum of parallel connections of one host: Podman pulls a few layers at a time.
+MAX_CONNECTIONS = 32
+#: How long a layer waits for the request of a lower one: Podman requests several in parallel, in any order.
 _LOWER_SECONDS = 1.0
 
 
 @dataclass
 class Offer:
-    """What one host may fetch, and how much it did. `tell` hears of each piece that went out, in bytes so far.
+    """The images that one host may pull. `tell` receives the number of bytes sent so far.
 
-    `lacking` are the layers that the host is known not to have.
+    `lacking` are the layers known to be missing on the host.
     """
 
     images: Mapping[str, SavedImage]
@@ -52,7 +54,7 @@ class Offer:
     _busy: bool = False
 
     def send(self, layer: Layer, write: Callable[[bytes], Any]) -> None:
-        """Send one layer at a time, the lowest first: a layer that arrived whole is never sent again after a cut."""
+        """Send one layer at a time, the lowest first: after an interruption a complete layer is never sent again."""
         with self._next(layer.digest):
             for chunk in layer.piece.chunks():
                 for start in range(0, len(chunk), _CHUNK):
@@ -83,66 +85,84 @@ class Offer:
 
 
 @contextlib.contextmanager
-def offered(transport: Transport, offer: Offer, host: str) -> Iterator[Script]:
-    """Offer images on the host's loopback while the block runs; gives what tells the step's script where.
+def offered(transport: Transport, offer: Offer, host: str, seconds: float) -> Iterator[Script]:
+    """Offer images on the host's loopback interface during the block; yields the prologue with their address.
 
-    Raises PreflightError when the host's sshd forbids it.
+    Raises PreflightError when sshd forbids the forwarding, or does not answer within `seconds`.
     """
 
-    def answer(channel: Channel, *_: object) -> None:
-        Thread(target=_serve, args=(channel, offer), daemon=True).start()
+    free = BoundedSemaphore(MAX_CONNECTIONS)
 
-    port = listen(transport, answer, host)
+    def answer(channel: Channel, *_: object) -> None:
+        # The thread of the transport must not block.
+        if free.acquire(blocking=False):
+            Thread(target=_serve, args=(channel, offer, free), daemon=True).start()
+        else:
+            Thread(target=close_channel, args=(channel,), daemon=True).start()
+
+    port = listen(transport, answer, host, seconds)
     try:
         yield transfer.prologue(port, offer.password)
     finally:
-        unlisten(transport, port)
+        unlisten(transport, port, seconds)
 
 
-def listen(transport: Transport, answer: Callable[..., None], host: str) -> int:
-    """Let sshd listen on a port of the host's loopback. Raises PreflightError when it must not."""
+def listen(transport: Transport, answer: Callable[..., None], host: str, seconds: float) -> int:
+    """Let sshd listen on a port of the host's loopback interface. Raises PreflightError when it refuses or hangs."""
     from paramiko import SSHException
 
     try:
-        return int(transport.request_port_forward(transfer.LOOPBACK, 0, answer))
+        # Paramiko waits for the answer to this request without a timeout.
+        with closed_after(transport, seconds):
+            return int(transport.request_port_forward(transfer.LOOPBACK, 0, answer))
     except (SSHException, EOFError, OSError) as error:
+        reason = error if transport.is_active() else "the connection ended without an answer"
         raise PreflightError(
-            f"{host}: sshd lets no port be forwarded to the workstation ({error}), which --transfer push needs.",
+            f"{host}: sshd refuses to forward a port to the workstation ({reason}), which --transfer push needs.",
             next_step="allow it for the deploy user in sshd_config (AllowTcpForwarding remote, "
             "PermitListen localhost:*), or use a registry: --transfer pull",
         ) from error
 
 
-def unlisten(transport: Transport, port: int) -> None:
-    """Give the port back; a connection that is gone has given it back."""
+def unlisten(transport: Transport, port: int, seconds: float) -> None:
+    """Release the port; a closed connection has already released it."""
     from paramiko import SSHException
 
-    with contextlib.suppress(SSHException, EOFError, OSError):
+    with contextlib.suppress(SSHException, EOFError, OSError), closed_after(transport, seconds):
         transport.cancel_port_forward(transfer.LOOPBACK, port)
 
 
-def _serve(channel: Channel, offer: Offer) -> None:
-    """Answer the requests of one connection of the host's, until it ends."""
-    with contextlib.suppress(OSError, EOFError):
-        _Answering(channel, ("", 0), offer)  # type: ignore[arg-type]
-    with contextlib.suppress(OSError, EOFError):
-        channel.close()
+def _serve(channel: Channel, offer: Offer, free: BoundedSemaphore) -> None:
+    """Answer the requests of one connection until it ends."""
+    from paramiko import SSHException
+
+    try:
+        with contextlib.suppress(SSHException, OSError, EOFError):
+            _Handler(channel, ("", 0), offer)  # type: ignore[arg-type]
+        close_channel(channel)
+    finally:
+        free.release()
 
 
-class _Answering(BaseHTTPRequestHandler):
-    """One connection; `server` is the offer."""
+class _Handler(BaseHTTPRequestHandler):
+    """The handler of one connection; `server` is the offer.
 
+    Source: http.server limits a request line and a header to 64 KiB, and a request to 100 headers; bodies are not read.
+    """
+
+    #: The timeout of a read or write.
+    timeout = 300.0
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing: requests are seen as progress."""
+        """Log nothing: the progress shows the requests."""
 
     def do_HEAD(self) -> None:
-        """Answer as to GET, without the content."""
+        """Answer like GET, without content."""
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Answer with a manifest, a configuration or a layer of the offer."""
+        """Answer with a manifest, a configuration or a layer."""
         offer: Offer = self.server  # type: ignore[assignment]
         expected = base64.b64encode(f"{transfer.USER}:{offer.password}".encode()).decode()
         given = self.headers.get("Authorization", "").encode(errors="replace")

@@ -1,4 +1,4 @@
-"""A person's terminal joined to one on a host: keys there, screen here, until the program there ends."""
+"""Connect this terminal to a remote one until the remote program ends."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _POLL_SECONDS = 0.5
 
 
 def converse(channel: Channel, keys: int, screen: int) -> None:
-    """Pass everything both ways until the host closes the channel or the keys end; `keys` is a terminal.
+    """Copy input and output until the host closes the channel or the input ends; `keys` is a terminal.
 
-    The terminal is raw meanwhile, so that Ctrl-C and the like reach the program there, and as it was afterwards. A
-    changed window size is passed on.
+    The terminal is raw meanwhile, so that keys such as Ctrl-C reach the remote program, and is restored afterwards.
+    Changes of the window size are passed on.
     """
     with _raw(keys), _sized(channel, screen):
         sources: list[object] = [channel, keys]
@@ -57,7 +57,7 @@ def _write(screen: int, piece: bytes) -> None:
 def _raw(keys: int) -> Iterator[None]:
     before = termios.tcgetattr(keys)
     try:
-        tty.setraw(keys, termios.TCSADRAIN)  # what was typed ahead stays
+        tty.setraw(keys, termios.TCSADRAIN)  # keeps input that was typed ahead
         yield
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)

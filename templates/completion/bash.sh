@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Completion of inv for bash: source it from ~/.bashrc. Environments and hosts are completed too.
+# Completion of inv and rolling-upgrade for bash: source it from ~/.bashrc. Environments and hosts are completed too.
 _rolling_inv() {
     local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" found=""
     # Bash takes = for a word of its own.
@@ -17,4 +17,4 @@ _rolling_inv() {
     esac
     mapfile -t COMPREPLY < <(compgen -W "$found" -- "$word")
 }
-complete -F _rolling_inv -o default inv invoke
+complete -F _rolling_inv -o default inv invoke rolling-upgrade

@@ -1,4 +1,4 @@
-# Completion of inv for fish: put it into ~/.config/fish/completions/inv.fish. Environments and hosts are completed too.
+# Completion of inv and rolling-upgrade for fish: source it from ~/.config/fish/config.fish. Environments and hosts are completed too.
 function __rolling_inv
     set -l line (commandline --tokenize --cut-at-cursor)
     switch "$line[-1]"
@@ -14,3 +14,4 @@ function __rolling_inv
 end
 complete --command inv --no-files --arguments '(__rolling_inv)'
 complete --command invoke --no-files --arguments '(__rolling_inv)'
+complete --command rolling-upgrade --no-files --arguments '(__rolling_inv)'

@@ -1,4 +1,4 @@
-# Completion of inv for zsh: source it from ~/.zshrc, after compinit. Environments and hosts are completed too.
+# Completion of inv and rolling-upgrade for zsh: source it from ~/.zshrc, after compinit. Environments and hosts are completed too.
 _rolling_inv() {
     local -a found
     case "${words[CURRENT-1]}" in
@@ -9,4 +9,4 @@ _rolling_inv() {
     esac
     compadd -a found
 }
-compdef _rolling_inv inv invoke
+compdef _rolling_inv inv invoke rolling-upgrade

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Starts, after a boot, exactly the colors that the flags name, and stops any other. Runs as the deploy user.
-# Podman's own restart service would start nothing or, with the policy `always`, the old color as well. A container of a
-# release that was undone is not started: a first deploy that failed leaves one in the color that no flag names.
+# Starts the active colors after a boot, and stops the others. Runs as the deploy user.
+# Podman's restart service would start nothing or, with the policy `always`, the old color too. A container of an undone
+# release is not started: a failed first deploy leaves one in blue, the color without a flag.
 set -u
 app=$(basename "$(dirname "$(readlink -f "$0")")")
 home=/var/lib/$app
 failed=0
 
-# A run that was cut off may be undone while the host boots: flags are read, and containers moved, one at a time.
+# An interrupted run may be undone while the host boots: the stage lock serializes both.
 if [ "${1:-}" != locked ]; then
   exec flock -o -w 300 "$home/lock/stage" sh "$0" locked
 fi
 
-# The network may come up after us: a start is tried for a minute.
+# The network may come up later: retry a start for a minute.
 start() {
   tries=0
   until podman start "$1" >/dev/null; do
@@ -21,6 +21,9 @@ start() {
     sleep 2
   done
 }
+
+# A run that lost power may have left both colors up: from now on only the active one runs.
+rm -f "$home"/live/*.standby
 
 ids=$(podman ps --all --quiet --filter "label=rolling.app=$app")
 # shellcheck disable=SC2086  # ids are hexadecimal words

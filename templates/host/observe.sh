@@ -1,10 +1,10 @@
 #!/bin/sh
-# Made by inv observe.install. Puts the files of Prometheus, Alertmanager and blackbox-exporter together from the parts
-# of each environment, has them checked, takes them into use, and proves that the programs go by them; where one does
-# not, the files before are put back. Killed at any instant, the next run finds the parts as they were. Root-owned.
-#   check          says by its status whether what is in use is what the parts say
-#   install NAME   takes the parts of an environment that were laid down in .staged/NAME
-#   remove NAME    forgets an environment
+# Installed by inv observe.install, owned by root. Assembles the files of Prometheus, Alertmanager and blackbox-exporter
+# from the parts of each environment, validates them, reloads the programs, and checks that each has read its new file;
+# otherwise it restores the previous files. Killed at any instant, it restores the previous parts at its next run.
+#   check          exits 0 if the programs use the files that the parts make
+#   install NAME   installs the parts of an environment from .staged/NAME
+#   remove NAME    removes the parts of an environment
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 export PATH LC_ALL
@@ -16,7 +16,7 @@ etc=/etc/prometheus
 parts=$etc/rolling
 wait_seconds=60
 
-# tried COMMAND…: its status in $status. In a condition `set -e` would not hold inside of the command.
+# tried COMMAND…: runs a command, and sets $status. In a condition, `set -e` would not apply inside the command.
 tried() {
   set +e
   (
@@ -56,13 +56,15 @@ valid() {
     prometheus-blackbox-exporter --config.check --config.file="$1/blackbox.yml"
 }
 
-# figure PORT NAME: one value that a program tells of itself, without its fraction.
+# figure PORT NAME: one metric of a program, as an integer. While the program is down, any user may listen on its port:
+# the output is bounded.
 figure() {
-  curl -fs --max-time 5 "http://127.0.0.1:$1/metrics" | awk -v name="$2" '$1 == name { printf "%.0f\n", int($2) }'
+  curl -fs --max-time 5 "http://127.0.0.1:$1/metrics" | head -c 33554432 |
+    awk -v name="$2" '$1 == name && !found { found = 1; printf "%.0f\n", int($2) }'
 }
 
-# Each program has read its file without a fault, since the second $1.
-goes_by_it() {
+# up_to_date TIME: every program has read its file successfully since TIME (Unix seconds).
+up_to_date() {
   for one in 9090:prometheus 9093:alertmanager 9115:blackbox_exporter; do
     read_at=$(figure "${one%%:*}" "${one#*:}_config_last_reload_success_timestamp_seconds") || return 1
     good=$(figure "${one%%:*}" "${one#*:}_config_last_reload_successful") || return 1
@@ -70,14 +72,14 @@ goes_by_it() {
   done
 }
 
-# The second of the newest file that a program reads: one that read before goes by something else.
+# newest: the modification time of the newest file that the programs read.
 newest() {
   for one in "$etc/prometheus.yml" "$etc/alertmanager.yml" "$etc/blackbox.yml" "$parts"/*/alerting.yml; do
     if [ -e "$one" ]; then stat -c %Y "$one"; fi
   done | sort -n | tail -n 1
 }
 
-# take FOLDER: what it has not, is not there either.
+# take FOLDER: replaces the files by those of a folder, and deletes files that it lacks.
 take() {
   for file in $files; do
     rm -f "$etc/$file.new"
@@ -88,11 +90,11 @@ take() {
       rm -f "$etc/$file"
     fi
   done
-  began=$(date +%s)
+  started=$(date +%s)
   # shellcheck disable=SC2086  # a word for each unit
   systemctl reload-or-restart $units
-  until goes_by_it "$began"; do
-    if [ $(($(date +%s) - began)) -ge "$wait_seconds" ]; then return 1; fi
+  until up_to_date "$started"; do
+    if [ $(($(date +%s) - started)) -ge "$wait_seconds" ]; then return 1; fi
     sleep 0.2
   done
 }
@@ -111,13 +113,13 @@ apply() {
   done
   tried take "$new"
   if [ "$status" = 0 ]; then return 0; fi
-  echo "a program does not go by its new file; the files before are put back"
+  echo "a program did not load its new file; the previous files are restored"
   tried take "$old"
-  if [ "$status" != 0 ]; then echo "and they did not come back into use"; fi
+  if [ "$status" != 0 ]; then echo "a program did not load its previous file either"; fi
   return 1
 }
 
-# set_aside: what stands there, or that nothing does, is kept where a later run finds it, whatever becomes of this one.
+# set_aside: moves the current parts, or a note that there are none, to where a later run finds them.
 set_aside() {
   mkdir -p "$aside/was" "$aside/none"
   if [ -d "$parts/$name" ]; then
@@ -127,8 +129,8 @@ set_aside() {
   fi
 }
 
-# come_back: what was set aside stands there again, and nothing where nothing stood.
-come_back() {
+# restore_parts: restores the parts that were set aside.
+restore_parts() {
   for one in "$aside"/*/*; do
     if [ ! -e "$one" ]; then continue; fi
     rm -rf "${parts:?}/${one##*/}"
@@ -150,18 +152,18 @@ check)
   [ ! -e "$aside" ]
   assemble "$new"
   for file in $files; do cmp -s "$new/$file" "$etc/$file"; done
-  goes_by_it "$(newest)"
+  up_to_date "$(newest)"
   exit
   ;;
 install)
-  come_back
+  restore_parts
   [ -d "$parts/.staged/$name" ]
   set_aside
   mv "$parts/.staged/$name" "$parts/$name"
   touch "$parts/$name"/*
   ;;
 remove)
-  come_back
+  restore_parts
   rm -rf "$parts/.staged/${name:?}"
   set_aside
   ;;
@@ -170,7 +172,7 @@ esac
 
 tried apply
 if [ "$status" != 0 ]; then
-  come_back
+  restore_parts
   exit 1
 fi
 mv "$aside" "$parts/.work/"

@@ -1,4 +1,4 @@
-"""Files in age's form, by pyrage: what their headers show, and opening and writing them. It looks for no key."""
+"""Read, decrypt and encrypt age files with pyrage."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fabfile.sealing.forms import AGE_BINARY, SealError, is_armored, trimmed
-from fabfile.sealing.recipients import Recipient
+from rolling_upgrade.config.encryption.formats import AGE_BINARY, EncryptionError, is_armored, trimmed
+from rolling_upgrade.config.encryption.recipients import Recipient
 
-#: What pyrage says where no identity fits; every other refusal is about the file.
+#: pyrage's message when no identity matches; its other messages are about the file.
 _NO_MATCH = "No matching keys found"
-_WHOLE = "the file as it was written, for example from Git"
+_WHOLE = "an intact copy, for example from Git"
 
 
 @dataclass(frozen=True)
 class Stanza:
-    """One recipient of a file, as far as the file shows it; `tag` is the short hash of an SSH key, else ''."""
+    """One recipient in the header of a file. `tag` is the short hash of an SSH key, empty for other kinds."""
 
     kind: str
     tag: str = ""
 
 
 def stanzas(data: bytes) -> tuple[Stanza, ...]:
-    """For which kinds of keys a file is encrypted. Raises SealError when its header is not whole.
+    """List the recipients of a file. Raises EncryptionError when its header is truncated.
 
     Source: age-encryption.org/v1: a recipient is `-> TYPE ARGUMENTS` with its body below; `---` ends the header.
     """
@@ -36,7 +36,7 @@ def stanzas(data: bytes) -> tuple[Stanza, ...]:
             words = line.decode("ascii", "replace").split()
             if len(words) > 1 and not words[1].endswith("-grease"):
                 found.append(Stanza(words[1], words[2] if words[1].startswith("ssh-") and len(words) > 2 else ""))
-    raise SealError("an age file whose header is cut off", _WHOLE)
+    raise EncryptionError("an age file with a truncated header", _WHOLE)
 
 
 def _binary(data: bytes) -> bytes:
@@ -50,13 +50,13 @@ def _binary(data: bytes) -> bytes:
     except ValueError:
         decoded = b""
     if not decoded.startswith(AGE_BINARY):
-        raise SealError("an age file whose armor is damaged or cut off", _WHOLE)
+        raise EncryptionError("an age file with damaged or truncated armor", _WHOLE)
     return decoded
 
 
-def described(found: Sequence[Stanza], known: Sequence[Recipient]) -> str:
-    """For whom a file is, in words: names where the recipients file knows the key."""
-    names = {one.tag: one.title for one in known if one.tag}
+def describe_recipients(found: Sequence[Stanza], known: Sequence[Recipient]) -> str:
+    """Describe the recipients of a file for people, by name where the recipients file lists the key."""
+    names = {recipient.tag: recipient.title for recipient in known if recipient.tag}
     return ", ".join(_words(found, names)) or "nobody"
 
 
@@ -68,57 +68,58 @@ def _words(found: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
     if plain:
         yield "an age key" if plain == 1 else f"{plain} age keys"
     if any(stanza.kind == "scrypt" for stanza in found):
-        yield "whoever knows its passphrase"
+        yield "anyone with its passphrase"
 
 
 def differences(found: Sequence[Stanza], listed: Sequence[Recipient]) -> tuple[str, ...]:
-    """Where a file and the list of its recipients disagree, as far as the file shows it: age keys are only counted."""
+    """Describe each difference between a file's recipients and the recipients file.
+
+    A file shows no identity of an age key, so age keys are only counted.
+    """
     tags = {stanza.tag for stanza in found if stanza.tag}
-    said = [
-        f"{one.title} is listed, and the file is not for that key" for one in listed if one.tag and one.tag not in tags
-    ]
-    known = {one.tag for one in listed}
-    said += [f"the file is for an SSH key with the hash {tag}, which is not listed" for tag in sorted(tags - known)]
-    theirs = sum(stanza.kind == "X25519" for stanza in found)
-    ours = sum(one.key.startswith("age1") for one in listed)
-    if theirs != ours:
-        said.append(f"the file is for {theirs} age keys, and {ours} are listed")
-    return tuple(said)
+    missing = [recipient for recipient in listed if recipient.tag and recipient.tag not in tags]
+    differing = [f"{recipient.title} is listed, but the file is not encrypted for that key" for recipient in missing]
+    unlisted = sorted(tags - {recipient.tag for recipient in listed})
+    differing += [f"the file is encrypted for an SSH key with the hash {tag}, which is not listed" for tag in unlisted]
+    in_file = sum(stanza.kind == "X25519" for stanza in found)
+    in_list = sum(recipient.key.startswith("age1") for recipient in listed)
+    if in_file != in_list:
+        differing.append(f"the file is encrypted for {in_file} age keys, but {in_list} are listed")
+    return tuple(differing)
 
 
 def encrypt(text: bytes, recipients: Sequence[Recipient], *, armored: bool) -> bytes:
-    """The text for these recipients. Raises SealError for a key that age cannot use."""
-    from pyrage import EncryptError
-    from pyrage import encrypt as seal
+    """Encrypt the text for the recipients. Raises EncryptionError for a key that age cannot use."""
+    import pyrage
 
-    keys = [public(one) for one in recipients]
+    keys = [public_key(recipient) for recipient in recipients]
     try:
-        sealed: bytes = seal(text, keys, armored=armored)
-    except EncryptError as error:
-        raise SealError(f"a text that age does not encrypt ({error})", "at least one recipient") from None
-    return sealed
+        encrypted: bytes = pyrage.encrypt(text, keys, armored=armored)
+    except pyrage.EncryptError as error:
+        raise EncryptionError(f"a text that age cannot encrypt ({error})", "at least one recipient") from None
+    return encrypted
 
 
-def public(one: Recipient) -> Any:
-    """The key as pyrage has it. Raises SealError for one that age cannot use."""
+def public_key(recipient: Recipient) -> Any:
+    """Return pyrage's object for a public key. Raises EncryptionError for a key that age cannot use."""
     from pyrage import RecipientError, ssh, x25519
 
-    make = x25519.Recipient.from_str if one.key.startswith("age1") else ssh.Recipient.from_str
+    parse = x25519.Recipient.from_str if recipient.key.startswith("age1") else ssh.Recipient.from_str
     try:
-        return make(one.key)
+        return parse(recipient.key)
     except RecipientError as error:
-        raise SealError(f"the key of {one.title}, which age cannot use ({error})", "another key of theirs") from None
+        found = f"the key of {recipient.title}, which age cannot use ({error})"
+        raise EncryptionError(found, "another public key from that person") from None
 
 
 def decrypt(data: bytes, identities: Sequence[Any]) -> bytes | None:
-    """The plaintext, None when none of the identities fits. Raises SealError for a damaged file."""
-    from pyrage import DecryptError
-    from pyrage import decrypt as unseal
+    """Return the plaintext, None when no identity matches. Raises EncryptionError for a damaged file."""
+    import pyrage
 
     try:
-        opened: bytes = unseal(trimmed(data), list(identities))
-    except DecryptError as error:
+        plaintext: bytes = pyrage.decrypt(trimmed(data), list(identities))
+    except pyrage.DecryptError as error:
         if str(error) == _NO_MATCH:
             return None
-        raise SealError(f"an age file that is damaged or cut off ({error})", _WHOLE) from None
-    return opened
+        raise EncryptionError(f"a damaged or truncated age file ({error})", _WHOLE) from None
+    return plaintext

@@ -1,29 +1,31 @@
-"""The forms of an encrypted file, told apart by how it begins. It opens nothing."""
+"""Detect how a file is encrypted by its first bytes."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-#: What the forms begin with. Source: age-encryption.org/v1, RFC 9580 section 6.2, Ansible Vault payload format.
+#: The first bytes of encrypted files.
+#: Source: age-encryption.org/v1, RFC 9580 section 6.2, Ansible Vault payload format.
 AGE_BINARY = b"age-encryption.org/v1"
 AGE_ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
 VAULT_HEADER = b"$ANSIBLE_VAULT;"
 PGP_ARMOR = b"-----BEGIN PGP MESSAGE-----"
 
-#: OpenPGP packets that open an encrypted message, and the versions that they have. Source: RFC 9580, sections 5.1, 5.3.
+#: OpenPGP packets that start an encrypted message, and their versions.
+#: Source: RFC 9580, sections 5.1, 5.3.
 _SESSION_KEY_PACKETS = {1: (2, 3, 6), 3: (4, 5, 6)}
 
 
-class Form(Enum):
-    """How a file is encrypted; the value is what people call it."""
+class Encryption(Enum):
+    """The program that encrypts a file."""
 
     AGE = "age"
     VAULT = "ansible-vault"
     GPG = "gpg"
 
 
-class SealError(Exception):
-    """A file that cannot be opened or encrypted: what was found, and what is needed instead."""
+class EncryptionError(Exception):
+    """A file cannot be decrypted or encrypted: `found` is the state, `needed` the remedy."""
 
     def __init__(self, found: str, needed: str) -> None:
         super().__init__(f"{found}; {needed}")
@@ -31,34 +33,34 @@ class SealError(Exception):
         self.needed = needed
 
 
-class NoTerminal(SealError):
-    """Nobody can be asked for what is needed."""
+class NoTerminal(EncryptionError):
+    """A password or passphrase is needed, and there is no terminal to prompt on."""
 
 
-def recognise(data: bytes) -> Form | None:
-    """The form of an encrypted file, None for anything else."""
+def detect(data: bytes) -> Encryption | None:
+    """Return how a file is encrypted, None for plaintext."""
     text = trimmed(data)
     if text.startswith((AGE_BINARY, AGE_ARMOR)):
-        return Form.AGE
+        return Encryption.AGE
     if text.startswith(VAULT_HEADER):
-        return Form.VAULT
+        return Encryption.VAULT
     if text.startswith(PGP_ARMOR) or _opens_with_session_key(data):
-        return Form.GPG
+        return Encryption.GPG
     return None
 
 
 def is_armored(data: bytes) -> bool:
-    """Whether an age or gpg file is text."""
+    """Return whether an age or gpg file is ASCII-armored."""
     return trimmed(data).startswith((AGE_ARMOR, PGP_ARMOR))
 
 
 def trimmed(data: bytes) -> bytes:
-    """The bytes without a byte order mark and blank lines before them."""
+    """Strip a byte order mark and leading blank lines."""
     return data.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
 
 
 def _opens_with_session_key(data: bytes) -> bool:
-    """Whether the first packet is one that holds a session key: what `gpg --encrypt` and `--symmetric` write first."""
+    """Return whether the first packet holds a session key, as files by `gpg --encrypt` and `--symmetric` start."""
     if len(data) < 7 or not data[0] & 0x80:
         return False
     if data[0] & 0x40:

@@ -1,4 +1,4 @@
-"""The private keys that may open an age file: age's own and SSH's, with and without a passphrase. It writes nothing."""
+"""Load the private keys that can decrypt age files: age keys and SSH keys, with or without a passphrase."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fabfile.sealing.age import Stanza
-from fabfile.sealing.forms import SealError
-from fabfile.sealing.passwords import Ask
-from fabfile.sealing.recipients import ssh_tag
+from rolling_upgrade.config.encryption.age import Stanza
+from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption.passwords import Prompt
+from rolling_upgrade.config.encryption.recipients import ssh_tag
+from rolling_upgrade.engine.local_file import read_small
 
 _AGE_KEY = re.compile(rb"^AGE-SECRET-KEY-1[0-9A-Z]+\s*$", re.MULTILINE)
 _ATTEMPTS = 3
@@ -20,7 +21,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class KeySource:
-    """A place that may hold a private key: a file, or the text itself. One that was named has to be there."""
+    """A file, or a text, that may hold private keys. It is an error when a `named` file does not exist."""
 
     title: str
     path: Path | None = None
@@ -29,8 +30,8 @@ class KeySource:
 
 
 @dataclass(frozen=True)
-class Locked:
-    """An SSH key with a passphrase; `tag` is the short hash of its public half, '' where that is not known."""
+class LockedKey:
+    """An SSH key with a passphrase. `tag` is the short hash of its public key, empty when unknown."""
 
     title: str
     tag: str
@@ -38,44 +39,44 @@ class Locked:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the places hold: keys ready for pyrage, keys with a passphrase, and what was wrong with a place."""
+class Identities:
+    """The loaded keys: `ready` ones as pyrage objects, `locked` ones with a passphrase, and notes about failures."""
 
     ready: tuple[Any, ...] = field(repr=False)
-    locked: tuple[Locked, ...]
+    locked: tuple[LockedKey, ...]
     notes: tuple[str, ...]
 
 
-def find(sources: Sequence[KeySource]) -> Found:
-    """Read every place; what cannot be used is noted and does not keep the others from being used."""
+def load_identities(sources: Sequence[KeySource]) -> Identities:
+    """Read the keys of every source; an unusable source becomes a note."""
     ready: list[Any] = []
-    locked: list[Locked] = []
+    locked: list[LockedKey] = []
     notes: list[str] = []
     for source in sources:
         try:
             for key in _keys(source):
-                if isinstance(key, Locked):
+                if isinstance(key, LockedKey):
                     locked.append(key)
                 else:
                     ready.append(key)
-        except SealError as error:
+        except EncryptionError as error:
             notes.append(str(error.found))
-    return Found(tuple(ready), tuple(locked), tuple(notes))
+    return Identities(tuple(ready), tuple(locked), tuple(notes))
 
 
-def unlock(key: Locked, asking: Ask) -> Any:
-    """The key as pyrage has it, after a person typed its passphrase. Raises SealError."""
+def unlock(key: LockedKey, prompt: Prompt) -> Any:
+    """Prompt for the passphrase and return the key as a pyrage object. Raises EncryptionError after three attempts."""
     from pyrage import ssh
 
     for _ in range(_ATTEMPTS):
-        opened = _without_passphrase(key.text, asking(f"Passphrase of {key.title}").encode())
+        opened = _without_passphrase(key.text, prompt(f"Passphrase of {key.title}").encode())
         if opened is not None:
             return ssh.Identity.from_buffer(opened)
-    raise SealError(f"a passphrase that does not open {key.title}", "the passphrase of that key")
+    raise EncryptionError(f"a wrong passphrase for {key.title}", "the passphrase of that key")
 
 
-def may_open(key: Locked, stanzas: Sequence[Stanza]) -> bool:
-    """Whether a file can be for this key: its passphrase is asked for only then."""
+def may_open(key: LockedKey, stanzas: Sequence[Stanza]) -> bool:
+    """Return whether a file may be encrypted for this key, so that prompting for its passphrase makes sense."""
     if key.tag:
         return any(stanza.tag == key.tag for stanza in stanzas)
     return any(stanza.kind == "ssh-rsa" for stanza in stanzas)
@@ -92,28 +93,28 @@ def _keys(source: KeySource) -> Iterator[Any]:
         if own:
             yield from own
         elif _has_passphrase(text):
-            yield Locked(source.title, _tag(source, text), text)
+            yield LockedKey(source.title, _tag(source, text), text)
         else:
             yield ssh.Identity.from_buffer(text)
     except IdentityError as error:
-        raise SealError(f"{source.title} holds no key that age can use ({error})", "") from None
+        raise EncryptionError(f"{source.title} contains no key that age can use ({error})", "") from None
 
 
 def _text(source: KeySource) -> bytes:
     if source.path is None:
         return source.text
     try:
-        return source.path.read_bytes()
+        return read_small(source.path)
     except FileNotFoundError:
         if source.named:
-            raise SealError(f"{source.title} does not exist", "") from None
+            raise EncryptionError(f"{source.title} does not exist", "") from None
         return b""
     except OSError as error:
-        raise SealError(f"{source.title} cannot be read ({error.strerror})", "") from None
+        raise EncryptionError(f"{source.title} cannot be read ({error.strerror})", "") from None
 
 
 def _has_passphrase(text: bytes) -> bool:
-    """Whether an SSH key is encrypted: OpenSSH's form names its cipher first, the older PEM forms say so in a line."""
+    """Return whether an SSH key is encrypted: OpenSSH's format names a cipher, older PEM formats have a header line."""
     fields = _openssh_fields(text)
     if fields:
         return fields[0] != b"none"
@@ -126,13 +127,13 @@ def _tag(source: KeySource, text: bytes) -> str:
         return ssh_tag(fields[1])
     beside = source.path.with_name(f"{source.path.name}.pub") if source.path else None
     try:
-        return ssh_tag(base64.b64decode(beside.read_bytes().split()[1])) if beside else ""
+        return ssh_tag(base64.b64decode(read_small(beside).split()[1])) if beside else ""
     except (OSError, IndexError, ValueError):
         return ""
 
 
 def _openssh_fields(text: bytes) -> tuple[bytes, bytes] | None:
-    """The cipher and the public half of a key in OpenSSH's form. Source: OpenSSH's PROTOCOL.key."""
+    """Return the cipher and the public key of a key in OpenSSH's format. Source: OpenSSH's PROTOCOL.key."""
     match = re.search(rb"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END", text, re.DOTALL)
     try:
         blob = base64.b64decode(b"".join(match[1].split())) if match else b""
@@ -153,16 +154,19 @@ def _string(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _without_passphrase(text: bytes, passphrase: bytes) -> bytes | None:
-    """The key in OpenSSH's form, in memory; None for a wrong passphrase. Raises SealError for an unknown kind."""
+    """Return the key in OpenSSH's format, None for a wrong passphrase. Raises EncryptionError for another type."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives import serialization
 
-    load = forms.load_ssh_private_key if _openssh_fields(text) else forms.load_pem_private_key
+    openssh = _openssh_fields(text) is not None
+    load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
     try:
         key = load(text, passphrase)
-        # age takes ssh-ed25519 and ssh-rsa; every kind that can stand in such a file has this form.
-        return key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.OpenSSH, forms.NoEncryption())
+        # age uses ssh-ed25519 and ssh-rsa; both can be written in this format.
+        return key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
     except ValueError:
         return None
     except UnsupportedAlgorithm as error:
-        raise SealError(f"an SSH key of a kind that is not supported ({error})", "an ed25519 or RSA key") from None
+        raise EncryptionError(f"an SSH key of an unsupported type ({error})", "an ed25519 or RSA key") from None

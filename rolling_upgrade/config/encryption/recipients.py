@@ -1,4 +1,4 @@
-"""The file that says for whom an environment is encrypted: one public key a line, with who it is. It opens nothing."""
+"""Parse and edit a recipients file: one public key per line, followed by its owner."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fabfile.sealing.forms import Form
+from rolling_upgrade.config.encryption.formats import Encryption
 
 _AGE = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _SSH = ("ssh-ed25519", "ssh-rsa")
 _MARK = re.compile(r"# Encrypted for the list with the hash ")
-EXPECTED = "ssh-ed25519 KEY, ssh-rsa KEY, age1… or gpg FINGERPRINT (40 digits), then who it is"
+EXPECTED = "ssh-ed25519 KEY, ssh-rsa KEY, age1… or gpg FINGERPRINT (40 digits), followed by the owner"
 
 
 @dataclass(frozen=True)
 class Recipient:
-    """One public key, and whose it is."""
+    """One public key and its owner."""
 
     key: str
     comment: str = ""
 
     @property
-    def form(self) -> Form:
-        """The form of a file that this key can open."""
-        return Form.GPG if self.key.startswith("gpg ") else Form.AGE
+    def encryption(self) -> Encryption:
+        """How a file for this key is encrypted."""
+        return Encryption.GPG if self.key.startswith("gpg ") else Encryption.AGE
 
     @property
     def tag(self) -> str:
-        """What an age file shows of an SSH key; '' for another key. Source: age's specification, ssh recipients."""
+        """The short hash by which an age file names an SSH key, empty for other keys. Source: age's specification."""
         return ssh_tag(self._blob) if self.key.startswith(_SSH) else ""
 
     @property
     def fingerprint(self) -> str:
-        """A short name of the key: as ssh-keygen -l shows it, else the key itself."""
+        """The fingerprint as `ssh-keygen -l` prints it; other keys are their own fingerprint."""
         if not self.key.startswith(_SSH):
             return self.key.removeprefix("gpg ")
         return "SHA256:" + base64.b64encode(hashlib.sha256(self._blob).digest()).decode().rstrip("=")
 
     @property
     def title(self) -> str:
-        """Whose key it is, or the key where nobody wrote that down."""
+        """The owner, or the fingerprint when no owner is given."""
         return self.comment or self.fingerprint
 
     @property
@@ -56,14 +56,14 @@ class Recipient:
         return base64.b64decode(self.key.split()[1])
 
 
-def marked(text: str, listed: Sequence[Recipient]) -> str:
-    """The text of the list with the mark of those for whom the file is encrypted now: age keys do not show in it."""
+def with_mark(text: str, listed: Sequence[Recipient]) -> str:
+    """Add the mark of the current recipients to the list, because an encrypted file does not show its age keys."""
     kept = "".join(line for line in text.splitlines(keepends=True) if not _MARK.match(line))
     return f"{kept.rstrip()}\n{_mark(listed)}\n" if any(one.key.startswith("age1") for one in listed) else kept
 
 
-def is_marked(text: str, listed: Sequence[Recipient]) -> bool:
-    """Whether the list has no mark, or the mark of these."""
+def is_mark_current(text: str, listed: Sequence[Recipient]) -> bool:
+    """Return whether the list has no mark, or the mark of these recipients."""
     found = [line.strip() for line in text.splitlines() if _MARK.match(line)]
     return not found or found == [_mark(listed)]
 
@@ -74,12 +74,12 @@ def _mark(listed: Sequence[Recipient]) -> str:
 
 
 def ssh_tag(blob: bytes) -> str:
-    """The four bytes of a public key's hash that an age file shows, as the file writes them."""
+    """Return the first four bytes of a public key's SHA-256 as an age file writes them."""
     return base64.b64encode(hashlib.sha256(blob).digest()[:4]).decode().rstrip("=")
 
 
-def recipient(line: str) -> Recipient | None:
-    """What one line says, None where it is no public key that a file can be encrypted for."""
+def parse_line(line: str) -> Recipient | None:
+    """Parse one line; None when it is no usable public key."""
     words = line.split()
     if words and words[0] in _SSH:
         return _of_ssh(words)
@@ -101,18 +101,18 @@ def _of_ssh(words: Sequence[str]) -> Recipient | None:
     return Recipient(f"{words[0]} {words[1]}", " ".join(words[2:]))
 
 
-def read(text: str) -> tuple[tuple[Recipient, ...], tuple[tuple[int, str], ...]]:
-    """The recipients of a file, and the number of each line at fault with what is wrong there."""
+def parse(text: str) -> tuple[tuple[Recipient, ...], tuple[tuple[int, str], ...]]:
+    """Parse a recipients file: its recipients, and the number and fault of each invalid line."""
     found: dict[str, Recipient] = {}
     faults: list[tuple[int, str]] = []
     for number, line in _lines(text):
-        one = recipient(line)
-        if one is None:
-            faults.append((number, _why_not(line)))
-        elif one.key in found:
-            faults.append((number, f"the key of {found[one.key].title} a second time"))
+        recipient = parse_line(line)
+        if recipient is None:
+            faults.append((number, _fault(line)))
+        elif recipient.key in found:
+            faults.append((number, f"a duplicate of the key of {found[recipient.key].title}"))
         else:
-            found[one.key] = one
+            found[recipient.key] = recipient
     return tuple(found.values()), tuple(faults)
 
 
@@ -122,22 +122,22 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def _why_not(line: str) -> str:
+def _fault(line: str) -> str:
     word = line.split()[0]
     if "PRIVATE" in line or line.upper().startswith("AGE-SECRET-KEY-"):
-        return "a private key, which must be made anew: this file is no secret"
+        return "a private key, which must be replaced because this file is public"
     if word.startswith(("sk-", "ecdsa-")):
-        return f"a key of the kind {word}, which age cannot encrypt for"
-    return "a line that is no public key"
+        return f"a key of type {word}, which age does not support"
+    return "a line that is not a public key"
 
 
-def added(text: str, new: Recipient) -> str:
-    """The text of the file with one more line."""
+def add_line(text: str, new: Recipient) -> str:
+    """Return the text of the file with one more recipient."""
     return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{new.line}\n"
 
 
-def removed(text: str, gone: Recipient) -> str:
-    """The text of the file without the line of a recipient."""
+def remove_line(text: str, recipient: Recipient) -> str:
+    """Return the text of the file without a recipient."""
     lines = text.splitlines(keepends=True)
-    dropped = [number for number, line in _lines(text) if (one := recipient(line)) and one.key == gone.key]
+    dropped = [number for number, line in _lines(text) if (parsed := parse_line(line)) and parsed.key == recipient.key]
     return "".join(line for number, line in enumerate(lines, start=1) if number not in dropped)

@@ -1,4 +1,4 @@
-"""The format of ansible-vault 1.1 and 1.2: AES-256 in counter mode, HMAC-SHA256, the keys by PBKDF2. It asks nothing.
+"""Decrypt and encrypt ansible-vault 1.1 and 1.2: AES-256-CTR, HMAC-SHA256, PBKDF2 keys.
 
 Source: Ansible's documentation, "Ansible Vault payload format 1.1 - 1.2".
 """
@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from fabfile.sealing.forms import SealError, trimmed
+from rolling_upgrade.config.encryption.formats import EncryptionError, trimmed
 
 _ROUNDS = 10_000
 _SALT_BYTES = 32
@@ -30,21 +30,23 @@ class _Envelope:
 
 
 def label(data: bytes) -> str:
-    """The vault id that the file names, '' where it names none. Raises SealError."""
+    """Return the vault id of a file, empty without one. Raises EncryptionError."""
     return _read(data).label
 
 
 def decrypt(data: bytes, password: bytes) -> bytes:
-    """The plaintext. Raises SealError for a damaged file and for a wrong password: they cannot be told apart."""
+    """Return the plaintext. Raises EncryptionError for a damaged file or a wrong password, which look the same."""
     envelope = _read(data)
     cipher_key, digest_key, start = _keys(password, envelope.salt)
     if not hmac.compare_digest(hmac.digest(digest_key, envelope.body, "sha256"), envelope.digest):
-        raise SealError("an ansible-vault file that this password does not open", "its password, and a file as written")
+        raise EncryptionError(
+            "an ansible-vault file that the password does not decrypt", "its password, and an intact copy"
+        )
     return _unpadded(_cipher(cipher_key, start, envelope.body))
 
 
 def encrypt(text: bytes, password: bytes, *, label: str = "") -> bytes:
-    """The text as a vault file: 1.2 where it has a label, else 1.1, as ansible-vault writes them."""
+    """Encrypt the text: in version 1.2 with a label, else in 1.1, as ansible-vault does."""
     salt = os.urandom(_SALT_BYTES)
     cipher_key, digest_key, start = _keys(password, salt)
     fill = _BLOCK_BYTES - len(text) % _BLOCK_BYTES
@@ -60,23 +62,23 @@ def _read(data: bytes) -> _Envelope:
     header, _, rest = trimmed(data).partition(b"\n")
     match = _HEADER.match(header)
     if match is None or match["version"] not in (b"1.1", b"1.2") or match["cipher"] != b"AES256":
-        raise SealError("an ansible-vault file of another version", "$ANSIBLE_VAULT;1.1;AES256 or 1.2")
+        raise EncryptionError("an ansible-vault file of an unsupported version", "$ANSIBLE_VAULT;1.1;AES256 or 1.2")
     try:
         parts = binascii.unhexlify(b"".join(rest.split())).split(b"\n")
         salt, digest, body = (binascii.unhexlify(part) for part in parts)
     except ValueError:
-        raise SealError("an ansible-vault file that is damaged or cut off", "the file as it was written") from None
+        raise EncryptionError("a damaged or truncated ansible-vault file", "an intact copy") from None
     return _Envelope((match["label"] or b"").decode("utf-8", "replace"), salt, digest, body)
 
 
 def _keys(password: bytes, salt: bytes) -> tuple[bytes, bytes, bytes]:
-    """The cipher's key, the digest's key, and where the counter starts."""
+    """Derive the cipher key, the HMAC key and the initial counter."""
     derived = hashlib.pbkdf2_hmac("sha256", password, salt, _ROUNDS, 32 + 32 + _BLOCK_BYTES)
     return derived[:32], derived[32:64], derived[64:]
 
 
 def _cipher(key: bytes, start: bytes, text: bytes) -> bytes:
-    """The text through AES in counter mode, which is the same in both directions."""
+    """Apply AES in counter mode, which is its own inverse."""
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -88,5 +90,5 @@ def _cipher(key: bytes, start: bytes, text: bytes) -> bytes:
 def _unpadded(text: bytes) -> bytes:
     fill = text[-1] if text else 0
     if not 1 <= fill <= _BLOCK_BYTES or text[-fill:] != bytes([fill]) * fill:
-        raise SealError("an ansible-vault file whose padding is wrong", "the file as it was written")
+        raise EncryptionError("an ansible-vault file with invalid padding", "an intact copy")
     return text[:-fill]

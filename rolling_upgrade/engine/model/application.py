@@ -1,4 +1,4 @@
-"""What is wanted: the application, its services and images, and where its hosts are. Shapes only.
+"""The desired state: the application, its services and images, and its hosts.
 
 Standard library only (Python 3.10+).
 """
@@ -9,15 +9,205 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from fabfile.model.channels import Channels
-from fabfile.model.monitoring import Monitoring
-from fabfile.model.pipeline import Pipeline
-from fabfile.model.preparation import Preparation
-from fabfile.model.watch import WatchRules
+from rolling_upgrade.engine.model.notice import Channels
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """The limits of a container: capabilities, number of processes, size of its log.
+
+    `cap_drop` names capabilities that Podman or Docker grant by default and common images do not need. The rest is what
+    an entrypoint of root needs to prepare its files and to change to its user: CHOWN, DAC_OVERRIDE, FOWNER, KILL,
+    NET_BIND_SERVICE, SETGID, SETPCAP and SETUID. Capabilities are dropped by name, not added to an empty set: an added
+    one also reaches processes of other users, which otherwise have none.
+    """
+
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ("AUDIT_WRITE", "FSETID", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT")
+    no_new_privileges: bool = True
+    pids_limit: int = 2048
+    log_driver: str = "k8s-file"
+    log_max_bytes: int = 50 * 1024**2
+
+
+class Firewall(str, Enum):
+    """The program that closes every port except those of SSH and the site."""
+
+    NONE = "none"
+    NFTABLES = "nftables"
+    UFW = "ufw"
+
+
+class Certificate(str, Enum):
+    """The origin of the certificate at SSL_CERT_PATH."""
+
+    FILES = "files"
+    SELF_SIGNED = "self-signed"
+    ACME = "acme"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The settings of setup for an environment in `hosts.yaml`. Everything is off by default."""
+
+    firewall: Firewall = Firewall.NONE
+    certificate: Certificate = Certificate.FILES
+    acme_email: str = ""
+    acme_server: str = ""
+    sysctl: tuple[tuple[str, str], ...] = field(default=())
+    security_updates: bool = False
+    rotate_logs_days: int = 0
+    watchdog: bool = False
+    node_exporter: bool = False
+    monitoring_host: str = ""
+
+
+#: How the monitoring host is called where hosts are named; no host of the inventory may have the name beside it.
+MONITORING_HOST = "monitoring"
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """The host of Prometheus and Alertmanager ('' for none), the user that prepares it, and the limits of its alerts.
+
+    The limits for disk, memory, certificate and backup are in the env file, shared with `inv health`. `runbook` is the
+    address of docs/runbook.md for readers of alerts; '' names the file.
+    """
+
+    address: str = ""
+    user: str = "root"
+    port: int = 22
+    jump: str = ""
+    latency_seconds: float = 1.0
+    error_percent: float = 5.0
+    lock_seconds: float = 3600.0
+    mixed_seconds: float = 1800.0
+    maintenance_seconds: float = 14_400.0
+    runbook: str = ""
+
+
+class BuildType(str, Enum):
+    """The purpose of an image; the build gets it as BUILD_TYPE."""
+
+    RELEASE = "release"
+    DEBUG = "debug"
+
+
+class SuiteKind(str, Enum):
+    """The kind of a test suite; `load` never runs against production."""
+
+    UNIT = "unit"
+    INTEGRATION = "integration"
+    LOAD = "load"
+
+
+@dataclass(frozen=True)
+class Build:
+    """How to build the image of one service; paths are on this workstation, `scan` is a command or empty."""
+
+    service: str
+    context: str
+    file: str = ""
+    target: str = ""
+    debug_target: str = ""
+    args: tuple[tuple[str, str], ...] = ()
+    cache: bool = True
+    squash: bool = False
+    scan: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One of the application's test commands; `pass_env` names the variables of this shell that it gets."""
+
+    kind: SuiteKind
+    command: tuple[str, ...]
+    folder: str
+    name: str = ""
+    timeout_seconds: float = 1800.0
+    env: tuple[tuple[str, str], ...] = ()
+    pass_env: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return self.name or self.kind.value
+
+    def skipped(self, *, production: bool) -> bool:
+        """Whether the suite does not run there: production gets no load test."""
+        return production and self.kind is SuiteKind.LOAD
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything before a deploy; `engine` is the build command (empty: detected), `reports` a folder.
+
+    `pass_env` names the variables of this shell that the engine and the scan hook get.
+    """
+
+    engine: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
+    builds: tuple[Build, ...] = ()
+    suites: tuple[Suite, ...] = ()
+    reports: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The Git work tree around a build context; empty if there is none. `dirty` lists the changed files."""
+
+    root: str = ""
+    revision: str = ""
+    branch: str = ""
+    version: str = ""
+    origin: str = ""
+    dirty: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that was built here: its size and its predecessor's size in bytes (0: none or unknown), and its digest
+    once it was pushed.
+    """
+
+    service: str
+    reference: str
+    seconds: float
+    id: str = ""
+    bytes: int = 0
+    before: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The result of one suite: `passed`, `failed`, `timed out` or `skipped`, and the reason."""
+
+    suite: Suite
+    result: str
+    seconds: float = 0.0
+    detail: str = ""
+
+    @property
+    def well(self) -> bool:
+        """Whether the suite did not fail."""
+        return self.result in {"passed", "skipped"}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The result of one stage of the pipeline; `began` is in Unix seconds, 0 if it did not run."""
+
+    name: str
+    result: str
+    began: float = 0.0
+    seconds: float = 0.0
+    exit_code: int = 0
+    detail: str = ""
 
 
 class Color(str, Enum):
-    """One of the two places in which a service's container can run."""
+    """One of the two slots in which a service's container can run."""
 
     BLUE = "blue"
     GREEN = "green"
@@ -41,10 +231,27 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
-class Image:
-    """A reference to a container image: what to pull and, once resolved, its identity.
+class WatchRules:
+    """When the watchdog acts, and when it stops acting.
 
-    `revision` is the source revision that the image's own label names, where it has one.
+    `failures` consecutive failed checks start a recovery; as many good ones end the trouble. There are at most `limit`
+    recoveries within `window_seconds`. A release younger than `fresh_seconds` is rolled back if a restart did not help.
+    With `enabled` false, the watchdog checks and alerts but changes nothing.
+    """
+
+    enabled: bool = True
+    interval_seconds: float = 30.0
+    failures: int = 3
+    limit: int = 3
+    window_seconds: float = 600.0
+    fresh_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Image:
+    """A reference to a container image and, once resolved, its digest.
+
+    `revision` is the source revision in the label of the image, if there is one.
     """
 
     repository: str
@@ -54,7 +261,7 @@ class Image:
 
     @classmethod
     def parse(cls, text: str) -> Image:
-        """Read `repository[:tag][@sha256:…]`. Raises ValueError for anything else."""
+        """Read `repository[:tag][@sha256:…]`. Raises ValueError."""
         match = _IMAGE.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is not an image reference")
@@ -62,22 +269,27 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """What people read: `repository:tag`."""
+        """The reference for people: `repository:tag`."""
         return f"{self.repository}:{self.tag or 'latest'}"
 
     @property
     def pinned(self) -> str:
-        """What is pulled and run: `repository@sha256:…`. Raises ValueError while the digest is unknown."""
+        """The reference to pull and run: `repository@sha256:…`. Raises ValueError while the digest is unknown."""
         if not self.digest:
             raise ValueError(f"{self.reference} has no digest yet")
         return f"{self.repository}@{self.digest}"
 
+    @property
+    def exact(self) -> str:
+        """The reference by digest if that is known, else by tag."""
+        return self.pinned if self.digest else self.reference
+
     def with_tag(self, tag: str) -> Image:
-        """The same repository under another tag, its digest unknown again."""
+        """The same repository under another tag, without a digest."""
         return Image(self.repository, tag)
 
     def with_digest(self, digest: str) -> Image:
-        """The same reference with its identity."""
+        """The same reference with a digest."""
         return replace(self, digest=digest)
 
 
@@ -109,7 +321,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Drain:
-    """How an old color ends: wait until unused or the deadline, then SIGTERM, then SIGKILL after `stop_seconds`."""
+    """How an old color ends: wait for its connections or the deadline, SIGTERM, then SIGKILL after `stop_seconds`."""
 
     deadline_seconds: float = 15.0
     stop_seconds: float = 10.0
@@ -117,7 +329,7 @@ class Drain:
 
 @dataclass(frozen=True)
 class Route:
-    """A path prefix that Nginx sends to the service; `stream` keeps long-lived answers and upgrades flowing."""
+    """A path prefix that Nginx sends to the service; `stream` supports long-lived responses and protocol upgrades."""
 
     prefix: str
     stream: bool = False
@@ -125,20 +337,20 @@ class Route:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The identity of a service of an earlier release, whose environment only the host still holds.
+    """A service of an earlier release, whose environment only the host still has.
 
-    `spec` is the hash of all that made its container besides the image; `env` has a short hash per key.
+    `spec` is the hash of everything that defined its container except the image.
     """
 
     spec: str
-    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the application as one host runs it, every value resolved.
+    """One service of the application on one host, with every value resolved.
 
-    `recorded` stands in the place of `env` when the service was read from a host's record of a release.
+    `recorded` replaces `env` if the service comes from a host's record of a release. A release from before containers
+    were confined has no `confinement`.
     """
 
     name: str
@@ -154,6 +366,7 @@ class Service:
     memory_bytes: int | None = None
     cpus: float | None = None
     restart_policy: str = "on-failure"
+    confinement: Confinement | None = None
     recorded: Recorded | None = None
 
     def port(self, color: Color) -> int:
@@ -163,7 +376,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Probe:
-    """One HTTP check: GET `path` on the stable port of `service`, answered 2xx."""
+    """One HTTP check: GET `path` on the service port of `service` must answer 2xx."""
 
     service: str
     path: str
@@ -171,7 +384,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Tls:
-    """Where the host keeps its certificate; `acme` lets an authority's questions through to certbot."""
+    """The files of the certificate on the host; `acme` forwards the challenges of an authority to certbot."""
 
     certificate: str
     key: str
@@ -181,7 +394,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class DatabaseServer:
-    """A PostgreSQL database that the application uses: its address without the password, and the password."""
+    """The application's PostgreSQL database: its address without the password, and the password."""
 
     address: str
     password: str = field(default="", repr=False)
@@ -189,7 +402,7 @@ class DatabaseServer:
 
 @dataclass(frozen=True)
 class Login:
-    """A name and a password at a registry."""
+    """The credentials for a registry."""
 
     registry: str
     username: str
@@ -198,7 +411,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Beyond which values a host is not well. Percentages of the whole, ages and offsets in seconds."""
+    """The limits of a healthy host: percentages of the whole, ages and offsets in seconds."""
 
     free_percent: float = 10.0
     memory_percent: float = 90.0
@@ -209,7 +422,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Application:
-    """The application as one host runs it: names, services in upgrade order, data paths, public address."""
+    """The application on one host: names, services in upgrade order, data paths, public address."""
 
     name: str
     environment: str
@@ -239,7 +452,7 @@ class Application:
     watch: WatchRules = field(default_factory=WatchRules)
 
     def service(self, name: str) -> Service:
-        """The service of that name. Raises KeyError when there is none."""
+        """The service with that name. Raises KeyError."""
         for service in self.services:
             if service.name == name:
                 return service
@@ -257,15 +470,15 @@ class Application:
 
 
 class Transfer(str, Enum):
-    """How images come to the hosts: each host pulls from a registry, or the workstation pushes what a host lacks."""
+    """How images reach the hosts: each host pulls from a registry, or the workstation pushes the missing layers."""
 
     PULL = "pull"
     PUSH = "push"
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """How a run treats the hosts of an environment, as `hosts.yaml` says; `signed_by` is a key (PEM) or empty."""
+class RolloutPolicy:
+    """The rollout settings of an environment in `hosts.yaml`; `signed_by` is a public key (PEM) or empty."""
 
     batch: str = "100%"
     parallel: int = 16
@@ -280,7 +493,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Target:
-    """One host of the inventory and the application as it is to run there; `metrics_address` is where it is scraped."""
+    """One host of the inventory and its application; Prometheus scrapes `metrics_address`."""
 
     name: str
     address: str
@@ -297,15 +510,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything one run needs to know before it contacts anything.
+    """Everything that a run needs to know before it contacts a host.
 
-    `secrets` are the values that must never be printed. `warnings` were found while reading. `known_hosts` are the
-    files that exist, `trust_file` the one that `inv trust` writes; `access_folder` holds the keys of who may log in.
+    `secrets` are never printed. `warnings` were found in the configuration. `known_hosts` are the existing files,
+    `trust_file` the one that `inv trust` writes; `access_folder` holds the public keys of people with access.
     """
 
     name: str
     targets: tuple[Target, ...]
-    rollout: Rollout = Rollout()
+    rollout: RolloutPolicy = RolloutPolicy()
     preparation: Preparation = field(default_factory=Preparation)
     monitoring: Monitoring = field(default_factory=Monitoring)
     pipeline: Pipeline = field(default_factory=Pipeline)

@@ -1,18 +1,20 @@
-"""What people are told of a run, a check or a recovery, whatever the channel and the language. Shapes only.
+"""Notifications about a run, a check or a recovery, independent of channel and language.
 
 Standard library only (Python 3.10+).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import Enum
+from urllib.parse import urlsplit
 
-from fabfile.model.run import HostResult
+from rolling_upgrade.engine.model.run import HostResult
 
 
 class Severity(str, Enum):
-    """How much a message matters, from least to most."""
+    """The severity of a message, in ascending order."""
 
     INFO = "info"
     WARNING = "warning"
@@ -25,7 +27,7 @@ class Severity(str, Enum):
 
 
 class Occasion(str, Enum):
-    """What a message is sent for. Of a run: `partly` is also said when the outcome on a host is unknown."""
+    """The reason for a message. A run that ends `partly` may also have hosts in an unknown state."""
 
     DEPLOY_STARTED = "deploy started"
     DEPLOY_DONE = "deploy done"
@@ -80,14 +82,14 @@ _SEVERITIES = {
     "given-up": Severity.CRITICAL,
     "failing": Severity.CRITICAL,
     "again": Severity.CRITICAL,
-    # Whoever was told of an alert is told of its end.
+    # The end of an alert reaches everyone who received the alert.
     "resolved": Severity.CRITICAL,
 }
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One thing that goes from one state to another: a service's image, the data; `hosts` where not all do so."""
+class VersionChange:
+    """A change from one version to another, of a service or of the data; `hosts` if not all hosts change."""
 
     what: str
     before: str
@@ -97,11 +99,16 @@ class Passage:
 
 @dataclass(frozen=True)
 class Notice:
-    """One message, before it has words.
+    """One message before it is put into words.
 
-    `thread` joins the messages of one run or one alert: a release's id, an alert's id. `at` is Unix seconds. `target`
-    is what a run brings (a tag, a backup), `check` what an alert is about, `results` where each host stands when not
-    all ended alike, `text` what a person wrote. `level` stands in the place of the occasion's severity.
+    Attributes:
+        thread: joins the messages of one run or one alert.
+        at: Unix seconds.
+        target: the tag or the backup that a run brings.
+        check: the subject of an alert.
+        results: the state of each host, if they differ.
+        text: the text of a person.
+        level: overrides the severity of the occasion.
     """
 
     occasion: Occasion
@@ -113,7 +120,7 @@ class Notice:
     who: str = ""
     target: str = ""
     check: str = ""
-    passages: tuple[Passage, ...] = ()
+    passages: tuple[VersionChange, ...] = ()
     results: tuple[tuple[str, HostResult], ...] = ()
     seconds: float = 0.0
     cause: str = ""
@@ -131,3 +138,84 @@ class Notice:
         """The same for the same event, however often it is sent; another one for every other event."""
         again = f" {int(self.at)}" if self.occasion is Occasion.CHECK_AGAIN else ""
         return f"{self.thread} {self.occasion.value}{again}"
+
+
+class Security(str, Enum):
+    """The protection of a connection to a mail server: STARTTLS, TLS from the first byte, or none."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """An address that accepts messages over HTTP, and is a secret. With `lowest` None it is off."""
+
+    url: str = field(repr=False)
+    lowest: Severity | None = Severity.INFO
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown: the address, and each part of it that a library could quote alone."""
+        parts = urlsplit(self.url)
+        pieces = (
+            parts.netloc.rpartition("@")[0],
+            parts.password or "",
+            *parts.path.split("/"),
+            *parts.query.split("&"),
+        )
+        beyond = self.url.partition(parts.netloc)[2]
+        return (self.url, *(piece for piece in (beyond, *pieces) if _is_telling(piece)))
+
+
+def _is_telling(piece: str) -> bool:
+    """Whether a part of an address is a secret rather than a word of ordinary texts, such as `services`."""
+    return len(piece) >= 16 or (len(piece) >= 8 and not re.fullmatch(r"[a-z_-]+", piece))
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail server, its login if it needs one, sender and recipients. With `lowest` None it is off."""
+
+    host: str
+    sender: str
+    recipients: tuple[str, ...]
+    port: int = 587
+    user: str = ""
+    password: str = field(default="", repr=False)
+    security: Security = Security.STARTTLS
+    lowest: Severity | None = Severity.INFO
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown: the password, and how it travels in a login."""
+        return (f"\0{self.user}\0{self.password}", self.password) if self.password else ()
+
+
+@dataclass(frozen=True)
+class Channels:
+    """All configured channels, the language of the messages, and how long repeated alerts are suppressed."""
+
+    slack: Hook | None = None
+    mail: Mail | None = None
+    webhook: Hook | None = None
+    language: str = "en"
+    repeat_seconds: float = 21_600.0
+
+    @property
+    def configured(self) -> tuple[tuple[str, Hook | Mail], ...]:
+        """Each channel that has an address, by its name, those that are turned off too."""
+        named = (("slack", self.slack), ("mail", self.mail), ("webhook", self.webhook))
+        return tuple((name, channel) for name, channel in named if channel is not None)
+
+    def taking(self, severity: Severity) -> tuple[str, ...]:
+        """The names of the channels that a message of this severity goes to."""
+        return tuple(
+            name for name, channel in self.configured if channel.lowest is not None and severity.reaches(channel.lowest)
+        )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown of all of them."""
+        return tuple(secret for _, channel in self.configured for secret in channel.secrets)

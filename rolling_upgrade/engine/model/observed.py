@@ -1,4 +1,4 @@
-"""What is on a host: containers, lock, history, probes. Shapes only.
+"""The observed state of a host: containers, lock, history, probes.
 
 Standard library only (Python 3.10+).
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fabfile.model.wanted import Color, Image
+from rolling_upgrade.engine.model.application import Color, Image
 
 
 class Outcome(str, Enum):
-    """How a run ended on one host, as the host's history keeps it."""
+    """The outcome of a run on one host, in the history of the host."""
 
     GOOD = "good"
     UNDONE = "undone"
@@ -36,14 +36,14 @@ class Container:
     release: str = ""
     spec: str = ""
     stable_port: int = 0
-    env_fingerprints: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Who holds a host, why, and until when (Unix seconds on the host's clock).
+    """The holder of a host, its purpose, and the end of its lease (Unix seconds on the host's clock).
 
-    `key` and `client` are what the host saw: the fingerprint of the SSH key and the address it came from.
+    `target` is the release that a rollback takes the host to, so that the next rollback can finish one that died; ''
+    for every other run. `key` and `client` are the fingerprint of the SSH key and the address, as seen by the host.
     """
 
     token: str
@@ -53,13 +53,14 @@ class Lock:
     reason: str
     acquired_at: int
     expires_at: int
+    target: str = ""
     key: str = ""
     client: str = ""
 
 
 @dataclass(frozen=True)
 class ServiceRelease:
-    """What one service ran in a release; `revision` is the source revision that the image names."""
+    """One service of a release; `revision` is the source revision in the label of the image."""
 
     image: str
     digest: str
@@ -72,9 +73,9 @@ class ServiceRelease:
 class Release:
     """One line of a host's history.
 
-    `target` is what the run went to (a release, a backup), `left` the release that a rollback left. `key` and `client`
-    are what the host saw of the operator, `workstation` what the operator's machine says; `revision` is that of the
-    clone that the run was started from.
+    `target` is the destination of the run (a release, a backup), `left` the release that a rollback left. `key` and
+    `client` are the operator's SSH key and address as seen by the host, `workstation` is the operator's machine, and
+    `revision` the commit of the clone that started the run.
     """
 
     id: str
@@ -94,7 +95,7 @@ class Release:
 
     @property
     def content(self) -> frozenset[tuple[str, str, str]]:
-        """What ran, whatever its color: two releases with one content are the same to a visitor."""
+        """The services with digests and specs, without colors: to visitors, releases with equal content are equal."""
         return frozenset((name, run.digest, run.spec) for name, run in self.services)
 
     @property
@@ -116,7 +117,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class HostState:
-    """What one observation of one host found."""
+    """The observed state of one host; `environments` has the marks of engine/env_changes.py by directory."""
 
     host: str
     now: int = 0
@@ -130,13 +131,19 @@ class HostState:
     site: str = ""
     live_site_hash: str = ""
     probes: tuple[ProbeResult, ...] = ()
+    environments: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=(), repr=False)
+
+    def environment(self, service: str, spec: str) -> dict[str, str] | None:
+        """The marks of a service's environment under that spec; None if the host has none."""
+        found = dict(self.environments).get(f"{service}-{spec}")
+        return None if found is None else dict(found)
 
     def fact(self, name: str) -> str:
-        """A named fact about the host ('' when it was not observed)."""
+        """A fact about the host by name; "" if it was not observed."""
         return dict(self.facts).get(name, "")
 
     def active_color(self, service: str) -> Color:
-        """The color that the service's flag names; blue without a flag, as Nginx has it."""
+        """The color that the service's flag names; blue without a flag."""
         return dict(self.active).get(service, Color.BLUE)
 
     def container(self, service: str, color: Color) -> Container | None:
@@ -151,3 +158,49 @@ class HostState:
         """The newest release in the history that ended well."""
         good = [release for release in self.releases if release.good]
         return good[-1] if good else None
+
+
+class Kind(str, Enum):
+    """The subject of a check."""
+
+    CONTAINER = "container"
+    HTTP = "http"
+    DATABASE = "database"
+    DISK = "disk"
+    MEMORY = "memory"
+    CERTIFICATE = "certificate"
+    CLOCK = "clock"
+    BACKUP = "backup"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a host; `name` is the same in every report and unique within one.
+
+    `answered` says whether an HTTP check got any answer at all, even a bad one.
+    """
+
+    kind: Kind
+    name: str
+    ok: bool
+    detail: str
+    service: str = ""
+    milliseconds: int = 0
+    answered: bool = True
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """The checks of one host, and its observed state: containers, flags, lock and maintenance page.
+
+    `certificate_ends` is the expiry of the certificate for visitors in Unix seconds; None without one.
+    """
+
+    state: HostState
+    checks: tuple[Check, ...]
+    certificate_ends: int | None = None
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if not check.ok)

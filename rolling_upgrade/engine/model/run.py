@@ -1,4 +1,4 @@
-"""What happens during a run and how it ends: events and summaries. Shapes only.
+"""The events of a run, and its results.
 
 Standard library only (Python 3.10+).
 """
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Phase(str, Enum):
-    """What an event says of a step or of a host."""
+    """The kind of an event."""
 
     STARTED = "started"
     DONE = "done"
@@ -23,8 +23,10 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened during a run, `at` Unix seconds. An empty `step` speaks of the whole host, an empty
-    `host` of the whole run. `sent` and `total` are the bytes of a transfer's progress."""
+    """An event of a run, at `at` Unix seconds.
+
+    An empty `step` means the whole host, an empty `host` the whole run. `sent` and `total` are the bytes of a transfer.
+    """
 
     at: float
     phase: Phase
@@ -39,8 +41,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run as its host's journal has it, in Unix seconds of that host; `ended` and `status` are None for
-    one that never ended. `log` are its last lines."""
+    """One stage of a run in its host's journal, with times in Unix seconds of that host.
+
+    `ended` and `status` are None for a stage that never ended. `log` has its last lines.
+    """
 
     step: str
     began: float
@@ -50,7 +54,7 @@ class Stage:
 
 
 class HostResult(str, Enum):
-    """Where a host stands when a run has ended."""
+    """The state of a host at the end of a run."""
 
     UPGRADED = "upgraded"
     ROLLED_BACK = "rolled back"
@@ -67,7 +71,7 @@ class HostResult(str, Enum):
 
     @classmethod
     def changed(cls) -> tuple[HostResult, ...]:
-        """The results of a host on which all that was planned is done."""
+        """The results of a host on which the whole plan was executed."""
         return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
 
 
@@ -84,7 +88,7 @@ class HostSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: the last thing that a person, a pipe or a CI job reads."""
+    """The result of a run, for people and programs."""
 
     action: str
     environment: str
@@ -98,9 +102,11 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """One thing past its retention: `verdict` is `would go`, `gone` or `in use`; images share layers, so that their
-    bytes are the most that can be freed."""
+class ExpiredItem:
+    """An item past its retention; `verdict` is `would go`, `gone` or `in use`.
+
+    Images share layers, so the sum of their `bytes` is an upper bound of the space that deleting them frees.
+    """
 
     kind: str
     name: str
@@ -109,7 +115,7 @@ class Pruned:
 
 
 class Level(str, Enum):
-    """How much a diagnosis matters: nothing to do, worth a person's while, or a deploy would be refused."""
+    """The severity of a diagnosis: no action, worth attention, or a reason to refuse a deploy."""
 
     OK = "ok"
     WARNING = "warning"
@@ -118,7 +124,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing that was looked at, on a host or on this machine, and what to do about it."""
+    """One finding about a host or this machine, and the remedy."""
 
     host: str
     level: Level

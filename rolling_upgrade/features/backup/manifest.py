@@ -1,29 +1,34 @@
-"""The manifests of a host's backups: the script that prints them and the reader. It runs nothing.
+"""The manifests of a host's backups: the script that prints them, their parser, and the `Backup` that they describe.
 
-Whatever a manifest says is checked for its form before it is used in a command: a damaged one is said, not obeyed.
+The parser validates every field before a command uses it: a damaged manifest is reported, never trusted.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from fabfile.commands.backup import ID_PATTERN, backup_directory
-from fabfile.commands.journal import direct
-from fabfile.commands.shell import Script, quote
-from fabfile.model import Application, Backup, BackupFile, BackupKind, Verdict
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
+from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.untrusted import Malformed
 
-#: The files that a backup may have, and no other.
+#: The only files that a backup may have.
 FILES = ("configuration.tar.gz", "database.db", "database.pgdump", "rows", "uploads.sums")
 DATABASE_FILES = {"sqlite": ("database.db", "rows"), "postgres": ("database.pgdump",), "": ()}
 _FORMAT = 1
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}")
 _MARK = "@@"
+#: The maximum size of a manifest, bytes.
+_MAX_BYTES = 64 << 10
 
 
 def look(app: Application) -> Script:
-    """Print the host's clock, then every backup: its name, its manifest, what the last verification found."""
+    """Print the host's clock, then the name, manifest and last verdict of every backup."""
     return direct(f"""\
 echo {_MARK}now
 date +%s
@@ -39,52 +44,53 @@ echo {_MARK}end""")
 
 
 def parse(app: Application, text: str) -> tuple[int, tuple[Backup, ...]]:
-    """The host's clock and its backups, oldest first, from what `look` printed. Raises ValueError when it is cut short."""
+    """Parse the output of `look`: the host's clock and its backups, oldest first. Raises Malformed for truncated output."""
     clock, section = "", ""
     found: list[tuple[str, list[str], list[str]]] = []
-    for line in text.split("\n"):
+    for line in untrusted.rows(text):
         if line.startswith(_MARK):
             section, _, name = line.removeprefix(_MARK).partition(" ")
             if section == "backup":
                 found.append((name.removeprefix(f"{app.name}-"), [], []))
         elif section == "now":
             clock = line
-        elif section in {"backup", "verdict"}:
+        elif section in {"backup", "verdict"} and found:
             manifest, verdict = found[-1][1:]
             (manifest if section == "backup" else verdict).append(line)
     if section != "end":
-        raise ValueError("the list of backups was cut short")
-    return int(clock) if clock.isdigit() else 0, tuple(_backup(app, *one) for one in found if _ID.fullmatch(one[0]))
+        raise Malformed("the list of backups is truncated")
+    now = untrusted.integer(clock, maximum=untrusted.LATEST, default=0)
+    return now, tuple(_backup(app, *entry) for entry in found if _ID.fullmatch(entry[0]))
 
 
 def _backup(app: Application, id: str, manifest: list[str], verdict: list[str]) -> Backup:
     word, _, rest = (verdict[0] if verdict else "").partition(" ")
     at = rest.split(" ")[0]
-    judged = {
+    verification = {
         "verdict": {"good": Verdict.GOOD, "damaged": Verdict.DAMAGED}.get(word, Verdict.UNVERIFIED),
-        "verified_at": int(at) if at.isdigit() else 0,
+        "verified_at": untrusted.integer(at, maximum=untrusted.LATEST, default=0),
     }
     try:
-        return read(app.name, id, "\n".join(manifest), **judged)
-    except ValueError as error:
-        return Backup(id, problem=str(error), **judged)  # type: ignore[arg-type]
+        return read(app.name, id, "\n".join(manifest), **verification)
+    except Malformed as error:
+        return Backup(id, problem=str(error), **verification)  # type: ignore[arg-type]
 
 
-def read(app: str, id: str, text: str, **judged: Any) -> Backup:
-    """The backup that a manifest describes. Raises ValueError when it is not the manifest of this very backup."""
+def read(app: str, id: str, text: str, **verification: Any) -> Backup:
+    """Parse the manifest of this backup. Raises Malformed for a damaged one or one of another backup."""
     try:
-        fields = json.loads(text)
-    except ValueError:
-        raise ValueError("its manifest is missing or no JSON" if text else "it has no manifest") from None
+        fields = untrusted.json_object(text, max_bytes=_MAX_BYTES)
+    except Malformed:
+        raise Malformed("its manifest is not a JSON object" if text else "it has no manifest") from None
     try:
-        backup = _typed(fields, judged)
+        backup = _typed(fields, verification)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"its manifest is damaged ({error})") from None
+        raise Malformed(f"its manifest is damaged ({untrusted.line(error)})") from None
     if (backup.app, backup.id) != (app, id):
-        raise ValueError(f"its manifest is that of {backup.app} {backup.id}")
+        raise Malformed(f"its manifest belongs to {untrusted.line(backup.app)} {untrusted.line(backup.id)}")
     lacking = [name for name in _needed(backup) if backup.file(name) is None]
     if lacking:
-        raise ValueError(f"its manifest does not name {', '.join(lacking)}")
+        raise Malformed(f"its manifest does not name {', '.join(lacking)}")
     return backup
 
 
@@ -93,11 +99,11 @@ def _needed(backup: Backup) -> tuple[str, ...]:
     return (*DATABASE_FILES[backup.database], *listed)
 
 
-def _typed(fields: dict[str, Any], judged: dict[str, Any]) -> Backup:
+def _typed(fields: dict[str, Any], verification: dict[str, Any]) -> Backup:
     if fields["format"] != _FORMAT:
-        raise ValueError(f"format {fields['format']!r} is not known")
+        raise ValueError(f"unknown format {fields['format']!r}")
     if fields["database"] not in DATABASE_FILES:
-        raise ValueError(f"database {fields['database']!r} is not known")
+        raise ValueError(f"unknown database {fields['database']!r}")
     uploads = fields["uploads"]
     return Backup(
         id=str(fields["id"]),
@@ -112,18 +118,82 @@ def _typed(fields: dict[str, Any], judged: dict[str, Any]) -> Backup:
         uploads=None if uploads is None else _count(uploads),
         uploads_bytes=_count(fields["uploads_bytes"]),
         files=tuple(_file(entry) for entry in fields["files"]),
-        **judged,
+        **verification,
     )
 
 
 def _file(entry: dict[str, Any]) -> BackupFile:
     path, digest = str(entry["path"]), str(entry["sha256"])
     if path not in FILES or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError(f"file {path!r}")
+        raise ValueError(f"invalid file {path!r}")
     return BackupFile(path, _count(entry["bytes"]), digest)
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no count")
-    return value
+    if not isinstance(value, int):
+        raise Malformed(f"{untrusted.line(repr(value))} is not a count")
+    return untrusted.integer(value)
+
+
+class BackupKind(str, Enum):
+    """The reason for a backup: before a deploy, on request, by the timer, or before a restore.
+
+    Only backups of deploys omit the uploads.
+    """
+
+    DEPLOY = "deploy"
+    MANUAL = "manual"
+    SCHEDULED = "scheduled"
+    RESTORE = "restore"
+
+
+class Verdict(str, Enum):
+    """The result of the last verification of a backup."""
+
+    UNVERIFIED = "not verified"
+    GOOD = "good"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class BackupFile:
+    """One file of a backup with its size in bytes and its SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup on one host.
+
+    `database` is `sqlite`, `postgres` or '' for none; `rows` counts the rows of all SQLite tables. `uploads` is the
+    number of uploaded files, None for a backup without uploads. `problem` is the reason for an unreadable manifest:
+    then every field except the id is empty.
+    """
+
+    id: str
+    kind: BackupKind = BackupKind.MANUAL
+    app: str = ""
+    time: str = ""
+    release: str = ""
+    services: tuple[tuple[str, str], ...] = ()
+    database: str = ""
+    journal_mode: str = ""
+    rows: int = 0
+    uploads: int | None = None
+    uploads_bytes: int = 0
+    files: tuple[BackupFile, ...] = ()
+    verdict: Verdict = Verdict.UNVERIFIED
+    verified_at: int = 0
+    problem: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files without the uploads, which backups share."""
+        return sum(file.bytes for file in self.files)
+
+    def file(self, path: str) -> BackupFile | None:
+        """Return the file of that name, or None."""
+        return next((file for file in self.files if file.path == path), None)

@@ -1,53 +1,48 @@
-"""Backups on the host: where they lie, how one is taken, which ones go. Pure text; runs nothing.
+"""Backups on a host: their directories, the scripts that take and prune them, and the copy of the uploaded files.
 
-A backup is a directory `APP-ID` under the backup directory: `manifest.json`, the database, the configuration, the list
-of the uploaded files' hashes. The uploaded files themselves are in `APP-ID.uploads`. It is made under another name and
-renamed when it is whole. All of it runs in the deploy user's namespace: files may belong to a container's user.
+A backup is a directory `APP-ID` in the backup directory: `manifest.json`, the database, the configuration, and the
+hashes of the uploaded files. The uploaded files are in `APP-ID.uploads`. A backup gets its name by a rename once it is
+complete. Its program runs in the deploy user's namespace, because files may belong to a user of a container.
 """
 
 from __future__ import annotations
 
-from fabfile.commands import postgres, sqlite, uploads
-from fabfile.commands.gone import Mode, gone, size_of
-from fabfile.commands.journal import ENVIRONMENT
-from fabfile.commands.namespace import IN_NAMESPACE, in_namespace
-from fabfile.commands.nginx import site_file
-from fabfile.commands.shell import Script, quote, script
-from fabfile.model import Application, BackupKind
+from rolling_upgrade.engine import postgres, sqlite
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.nginx import site_file
+from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
+from rolling_upgrade.engine.podman import IN_NAMESPACE, in_namespace
+from rolling_upgrade.engine.prune import Mode, prune_entry, size_of
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.features.backup.manifest import BackupKind
 
-#: Free space, in KiB, that a backup leaves on its file system at the least.
+#: The free space that a backup leaves on its file system, KiB.
 SPARE_KIB = 51_200
 #: Exit status when another backup did not end in time.
 BUSY_STATUS = 45
-#: What an id looks like to the shell: two applications whose names begin alike are told apart by it.
-_DIGIT = "[0-9]"
-ID_PATTERN = f"{_DIGIT * 8}T{_DIGIT * 6}Z-??????"
-
-
-def backup_directory(app: Application) -> str:
-    """Where the host keeps the application's backups."""
-    return app.database_backups or f"{app.home}/backups"
 
 
 def uploads_directory(app: Application) -> str:
-    """Where the host keeps the copies of uploaded files."""
+    """Return the directory of the copies of uploaded files."""
     return app.uploads_backups or backup_directory(app)
 
 
 def place(app: Application, id: str) -> str:
-    """The directory of a backup."""
+    """Return the directory of a backup."""
     return f"{backup_directory(app)}/{app.name}-{id}"
 
 
 def uploads_place(app: Application, id: str) -> str:
-    """The directory of a backup's uploaded files."""
+    """Return the directory of a backup's uploaded files."""
     return f"{uploads_directory(app)}/{app.name}-{id}.uploads"
 
 
 def take(app: Application, id: str, kind: BackupKind, *, wait_seconds: int = 600) -> Script:
-    """Take a backup and print what was done; nothing happens when the backup of that id is there.
+    """Take a backup and print a summary; an existing backup with the id is left alone.
 
-    Only one runs at a time: another one is waited for, then this exits BUSY_STATUS. A deploy's waits for none.
+    Backups run one at a time: the script waits for another one, then exits with BUSY_STATUS. The backup of a deploy
+    does not wait.
     """
     return script(
         postgres.keep_password(app),
@@ -57,10 +52,10 @@ def take(app: Application, id: str, kind: BackupKind, *, wait_seconds: int = 600
 
 
 def scheduled(app: Application) -> str:
-    """The program that the timer runs: it takes a backup, then deletes what is past its days."""
+    """Return the program that the timer runs: it takes a backup, then deletes expired ones."""
     return f"""\
 #!/bin/sh
-# Backs {app.name} up and deletes backups past their days. Made by inv setup: change the settings and run it again.
+# Backs up {app.name} and deletes expired backups. Made by inv setup: change the settings and run it again.
 {ENVIRONMENT}
 id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kind={BackupKind.SCHEDULED.value}
 {_run(app, BackupKind.SCHEDULED, 3600)}
@@ -69,13 +64,13 @@ id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kin
 
 
 def _run(app: Application, kind: BackupKind, wait_seconds: int) -> str:
-    """Run the program in the namespace; that of a deploy waits for no other, since it only copies the database."""
+    """Run the program in the namespace; the one of a deploy does not wait, because it only copies the database."""
     call = f'{IN_NAMESPACE} backup "$id" "$kind" "$running"'
-    setting = f"{_what_runs(app)}\n{in_namespace(program(app, kind))}"
+    setup = f"{_running(app)}\n{in_namespace(program(app, kind))}"
     if kind is BackupKind.DEPLOY:
-        return f"{setting}\n{call}"
+        return f"{setup}\n{call}"
     return f"""\
-{setting}
+{setup}
 status=0
 flock -o -w {wait_seconds} -E {BUSY_STATUS} {_lock(app)} {call} || status=$?
 if [ "$status" -eq {BUSY_STATUS} ]; then echo "another backup did not end within {wait_seconds} s"; fi
@@ -86,8 +81,8 @@ def _lock(app: Application) -> str:
     return quote(f"{app.home}/lock/backup")
 
 
-def _what_runs(app: Application) -> str:
-    """Set `running` to a line `SERVICE RELEASE IMAGE DIGEST` for each live color."""
+def _running(app: Application) -> str:
+    """Set `running` to one line `SERVICE RELEASE IMAGE DIGEST` for each active color."""
     fields = " ".join(
         f'{{{{index .Config.Labels "rolling.{name}"}}}}' for name in ("service", "color", "release", "image", "digest")
     )
@@ -103,34 +98,34 @@ running=$([ -z "$ids" ] || podman container inspect --format {quote(fields)} $id
 
 
 def program(app: Application, kind: BackupKind) -> str:
-    """What runs in the namespace, with the id, the kind and what runs as its three words."""
+    """Return the program for the namespace; its arguments are the id, the kind, and `running`."""
     with_uploads = bool(app.uploads) and kind is not BackupKind.DEPLOY
     return "\n".join(
         (
-            _opening(app, kind, with_uploads=with_uploads),
+            _begin(app, kind, with_uploads=with_uploads),
             _room(app, with_uploads=with_uploads),
             'mkdir "$part"',
             'cd "$part"',
             _database(app),
             _configuration(app),
-            f"if [ -d {quote(app.uploads)} ]; then\n{_uploads(app)}\nfi" if with_uploads else "",
-            _closing(app, with_uploads=with_uploads),
+            f"if {_has_uploads(app)}; then\n{_uploads(app)}\nfi" if with_uploads else "",
+            _finish(app, with_uploads=with_uploads),
         )
     )
 
 
-def _opening(app: Application, kind: BackupKind, *, with_uploads: bool) -> str:
-    """Names, the left-overs of runs that were cut off, and the end of this one."""
+def _begin(app: Application, kind: BackupKind, *, with_uploads: bool) -> str:
+    """Set the names, delete leftovers of interrupted runs, and clean up at the end of this one."""
     directory, files = backup_directory(app), uploads_directory(app)
     name = f"{app.name}-"
-    part, cleaned = (".deploy", ":") if kind is BackupKind.DEPLOY else (".part", left_overs(app))
+    part, cleaned = (".deploy", ":") if kind is BackupKind.DEPLOY else (".part", leftovers(app))
     return f"""\
 set -eu
 umask 077
 id=$1 kind=$2 running=$3
 place={quote(f"{directory}/{name}")}"$id" part={quote(f"{directory}/.{name}")}"$id"{part}
 uploads_place={quote(f"{files}/{name}")}"$id".uploads uploads_part={quote(f"{files}/.{name}")}"$id".uploads.part
-if [ -e "$place" ]; then echo "backup $id is there already"; exit 0; fi
+if [ -e "$place" ]; then echo "backup $id exists already"; exit 0; fi
 mkdir -p {quote(directory)}{f" {quote(files)}" if with_uploads else ""}
 {cleaned}
 rm -rf "$part"
@@ -138,13 +133,14 @@ trap 'rm -rf "$part" "$uploads_part"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
 database='' journal_mode='' rows=0 uploads=null uploads_bytes=0
 {sqlite.functions() if app.database else ":"}
-{uploads.functions() if with_uploads else ":"}"""
+{functions() if with_uploads else ":"}"""
 
 
-def left_overs(app: Application) -> str:
-    """Delete what was cut off: parts, and uploads whose manifest never came. Only under the backups' lock.
+def leftovers(app: Application) -> str:
+    """Delete leftovers of interrupted backups: parts, and uploads without a manifest. The caller holds the backup lock.
 
-    A deploy's or a check's, which run without it, after a day. Older uploads without a manifest are left to a person.
+    Parts of deploys and checks, which run without the lock, are deleted after a day. Uploads without a manifest that
+    are older than the newest backup are left to the operator.
     """
     directory, files = backup_directory(app), uploads_directory(app)
     parts = " ".join(f"{quote(f'{one}/.{app.name}-')}{ID_PATTERN}*.part" for one in dict.fromkeys((directory, files)))
@@ -165,7 +161,7 @@ done"""
 
 
 def _room(app: Application, *, with_uploads: bool) -> str:
-    """Refuse before anything is written when it would not fit; the two directories may share a file system."""
+    """Check the free space before anything is written; the two directories may share a file system."""
     server = app.database_server
     need = postgres.kib(server) if server else sqlite.kib(app.database) if app.database else "0"
     directory, files = quote(backup_directory(app)), quote(uploads_directory(app))
@@ -179,13 +175,16 @@ room() {{
 }}""",
         postgres.access(app) if server else "",
         f"need={need}",
+        # The server's answer is untrusted: Bash executes commands inside arithmetic.
+        "case $need in '' | *[!0-9]*) echo 'the size of the database is not a number'; exit 1 ;; esac",
         f'room {directory} "$need"',
     ]
     if with_uploads:
         parts.append(f"""\
-if [ -d {quote(app.uploads)} ]; then
+if {_has_uploads(app)}; then
 {_latest(app)}
-{uploads.room(app.uploads)}
+{enter(app.uploads)}
+{room()}
   room {files} "$new_kib"
   if [ "$(stat -c %d {directory})" = "$(stat -c %d {files})" ]; then room {directory} $((need + new_kib)); fi
 fi""")
@@ -193,7 +192,7 @@ fi""")
 
 
 def _latest(app: Application) -> str:
-    """Set `latest` and `previous_list` to the newest copy of the uploads that no verification found damaged."""
+    """Set `latest` and `previous_list` to the newest copy of the uploads that is not known to be damaged."""
     directory, files = quote(backup_directory(app)), quote(f"{uploads_directory(app)}/{app.name}-")
     return f"""\
 latest='' previous_list=/dev/null
@@ -212,18 +211,19 @@ def _database(app: Application) -> str:
         return ":"
     earlier = f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}/manifest.json"
     return f"""\
-if [ -s {quote(app.database)} ]; then
+{refuse_link(app.database.rpartition("/")[0])}
+if {sqlite.there(app.database)}; then
 database=sqlite
 {sqlite.copy(app.database)}
 elif [ "$kind" != deploy ] && grep -qs '^  "database": "sqlite"' {earlier}; then
-  echo "there is no database, and earlier backups have one: put it back, or correct DATABASE_PATH"; exit 1
+  echo "the database is missing, but earlier backups have one. Next: restore it, or correct DATABASE_PATH"; exit 1
 else
   echo "database: none yet"
 fi"""
 
 
 def _configuration(app: Application) -> str:
-    """Environment files and definitions of the kept releases, the site text, the application's own configuration."""
+    """Archive the env files and definitions of the kept releases, the site, and the application's configuration."""
     paths = [f"{app.home}/config", site_file(app.name), *([app.config_path] if app.config_path else [])]
     return f"""\
 set --
@@ -232,11 +232,21 @@ if [ $# -gt 0 ]; then tar -czf configuration.tar.gz -C / "$@"; fi"""
 
 
 def _uploads(app: Application) -> str:
-    return f'uploads_list=$part/uploads.sums\nmkdir -p "$uploads_part/files"\n{uploads.copy(app.uploads)}\ncd "$part"'
+    return f"""\
+uploads_list=$part/uploads.sums
+mkdir -p "$uploads_part/files"
+{enter(app.uploads)}
+{copy()}
+cd "$part\""""
 
 
-def _closing(app: Application, *, with_uploads: bool) -> str:
-    """The manifest, then the names that count; the manifest's directory comes last."""
+def _has_uploads(app: Application) -> str:
+    """A shell condition: the directory exists, or a link, which is refused later."""
+    return f"[ -d {quote(app.uploads)} ] || [ -L {quote(app.uploads)} ]"
+
+
+def _finish(app: Application, *, with_uploads: bool) -> str:
+    """Write the manifest, then rename the directories into place, the one with the manifest last."""
     move = 'if [ -d "$uploads_part" ]; then mv -T "$uploads_part" "$uploads_place"; fi\n' if with_uploads else ""
     return f"""\
 describe() {{
@@ -278,20 +288,20 @@ if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"
 
 
 def prune(app: Application, mode: Mode = Mode.TELL) -> str:
-    """Select backups past their days, never the newest good one of a kind: see the first loop.
+    """Select expired backups, but never the newest good one of each kind: see the first loop.
 
-    One that a verification found damaged is not good, and goes with its days.
+    A backup that a verification found damaged is not good.
     """
     history, files = quote(f"{app.home}/releases.jsonl"), quote(uploads_directory(app))
     text = f"""\
 set -eu
-{gone(mode)}
+{prune_entry(mode)}
 limit=$(date -u -d '-{app.backup_retention_days} days' +%Y%m%d%H%M%S)
 deploy='' before='' full='' data='' uploads=''
 for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   if [ ! -f "$place/manifest.json" ] || grep -qs '^damaged' "$place/verified"; then continue; fi
   if grep -q '^  "kind": "deploy"' "$place/manifest.json"; then
-    # Taken before a release that was good: what a rollback with its data would bring back.
+    # Taken before a good release: a rollback with its data restores this one.
     deploy=$place id=$(basename "$place") id=${{id#{app.name}-}}
     if grep -s '"id": *"'"$id"'"' {history} | grep -q '"outcome": *"good"'; then before=$place; fi
     continue
@@ -305,11 +315,73 @@ for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   stamp=$(printf %s "${{name#{app.name}-}}" | cut -c 1-15 | tr -d T)
   if [ ! -d "$place" ] || [ "$stamp" -ge "$limit" ]; then continue; fi
   case $place in "$deploy" | "$before" | "$full" | "$data" | "$uploads") continue ;; esac
-  gone backup "$place" {size_of("place")} rm -rf "$place" {files}/"$name.uploads"
+  prune_entry backup "$place" {size_of("place")} rm -rf "$place" {files}/"$name.uploads"
 done
-{left_overs(app) if mode is not Mode.LIST else ""}"""
+{leftovers(app) if mode is not Mode.LIST else ""}"""
     return f"""\
 if [ -d {quote(backup_directory(app))} ]; then
 {in_namespace(text)}
   flock -o -n -E 0 {_lock(app)} {IN_NAMESPACE}
 fi"""
+
+
+#: The names that a restore sets aside among the files; never part of a backup.
+_SET_ASIDE = ("/.before-*", "/.restored-*")
+RSYNC = ("rsync", "--archive", "--numeric-ids", *(f"--exclude={name}" for name in _SET_ASIDE))
+
+
+def functions() -> str:
+    """Shell functions for `copy`: names in the format of sha256sum, and hashes reused from an earlier backup."""
+    return """\
+escaped_names() {
+  find . -type f "$@" -print0 | sed -z 's/\\\\/\\\\\\\\/g; s/\\n/\\\\n/g' | tr '\\000' '\\n'
+}
+reused() {
+  awk 'FILENAME == ARGV[1] { line = $0; sub(/^\\\\/, "", line); hash[substr(line, 67)] = substr(line, 1, 64); next }
+    !($0 in hash) { missing = 1; exit 1 }
+    { print ($0 ~ /\\\\/ ? "\\\\" : "") hash[$0] "  " $0 }
+    END { exit missing }' "$1" -
+}"""
+
+
+def room() -> str:
+    """In the uploads directory: set `previous` to the files of the newest copy, and `new_kib` to the size of new files.
+
+    `$latest` is the directory of the newest copy, '' for none.
+    """
+    stats = shell_join(*RSYNC, "--dry-run", "--stats", "--no-human-readable")
+    return f"""\
+previous=''
+if [ -n "$latest" ] && [ -d "$latest/files" ]; then previous=$latest/files; fi
+new_kib=$({stats} ${{previous:+"--link-dest=$previous"}} ./ "$uploads_part/files/" |
+  awk -F ': ' '/^Total transferred file size/ {{ print int($2 / 1024) + 1 }}')"""
+
+
+def copy() -> str:
+    """In the uploads directory: copy the files to `$uploads_part/files` and write their hashes to `$uploads_list`.
+
+    Sets `uploads` and `uploads_bytes`. A file deleted during the copy is no error (status 24 of rsync). Unchanged files
+    keep the hashes of the previous backup, so that a verification finds bit rot.
+    """
+    return f"""\
+status=0
+{shell_join(*RSYNC)} ${{previous:+"--link-dest=$previous"}} ./ "$uploads_part/files/" || status=$?
+if [ "$status" -ne 0 ] && [ "$status" -ne 24 ]; then echo "the uploads could not be copied (rsync: $status)"; exit 1; fi
+cd "$uploads_part/files"
+find . -type f -links 1 -exec sha256sum {{}} + > "$uploads_list"
+if ! escaped_names -links +1 | reused "$previous_list" >> "$uploads_list" 2>/dev/null; then
+  find . -type f -exec sha256sum {{}} + > "$uploads_list"
+fi
+uploads=$(wc -l < "$uploads_list")
+uploads_bytes=$(find . -type f -printf '%s\\n' | awk '{{ sum += $1 }} END {{ printf "%.0f", sum }}')"""
+
+
+def check(directory: str, count: int) -> str:
+    """A shell function `uploads_whole LIST SCRATCH-FILE`: compare the hashes and the number of files of a copy."""
+    return f"""\
+uploads_whole() {{
+  cd {quote(directory)} || return 1
+  if [ -s "$1" ] && ! sha256sum --check --strict --quiet "$1" > "$2" 2>&1; then head -n 5 "$2"; return 1; fi
+  found=$(find . -type f -printf x | wc -c)
+  if [ "$found" -ne {count} ]; then echo "$found uploaded files instead of {count}"; return 1; fi
+}}"""

@@ -1,30 +1,27 @@
-"""Backups looked into: the comparison with the manifest, the verification in a scratch place, the archive of one.
+"""The scripts that compare a backup with its manifest, restore it into a scratch directory, and archive it.
 
-Pure text; it runs nothing. What is expected comes from the manifest as it was read: the host reads none itself.
+The expected values come from the parsed manifest; the host itself never reads the manifest.
 """
 
 from __future__ import annotations
 
-from fabfile.commands import postgres, sqlite, uploads
-from fabfile.commands.backup import (
-    SPARE_KIB,
-    backup_directory,
-    place,
-    uploads_place,
-)
-from fabfile.commands.manifest import DATABASE_FILES
-from fabfile.commands.namespace import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
-from fabfile.commands.shell import Script, quote, script, words
-from fabfile.model import Application, Backup
+from rolling_upgrade.engine import postgres, sqlite
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.paths import backup_directory
+from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.features.backup import shell
+from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup
+from rolling_upgrade.features.backup.shell import SPARE_KIB, place, uploads_place
 
 #: Exit status of a verification that found the backup damaged.
 DAMAGED_STATUS = 46
 
 
 def verify(app: Application, backup: Backup) -> Script:
-    """Restore the backup into a scratch place, check it there, keep the verdict beside the manifest.
+    """Restore the backup into a scratch directory, check it, and write the verdict beside the manifest.
 
-    Prints what is wrong and exits DAMAGED_STATUS when anything is; exits 1 when it could not be checked.
+    Prints the damage and exits with DAMAGED_STATUS; exits with 1 when the check itself failed.
     """
     verified = quote(f"{place(app, backup.id)}/verified")
     return script(
@@ -44,7 +41,8 @@ exit "$status\"""",
 
 
 def check(app: Application, backup: Backup, *, database: bool, files: bool) -> Script:
-    """The same for the chosen parts, and that there is room for them; nothing is marked."""
+    """Check the chosen parts and the free space for their restore; writes no verdict."""
+    able = postgres.restricted() if database and backup.database == "postgres" else ""
     room = []
     if database and backup.database == "sqlite":
         room.append((app.database.rpartition("/")[0], (backup.file("database.db") or backup.files[0]).bytes))
@@ -56,40 +54,40 @@ def check(app: Application, backup: Backup, *, database: bool, files: bool) -> S
         f'  echo "no room for the restore in {path}: $free KiB free, {bytes_ // 1024 + SPARE_KIB} KiB needed"; exit 1\nfi'
         for path, bytes_ in room
     ]
-    return script(*checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
+    return script(able, *checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
 
 
 def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -> str:
-    """Put into `$program` what compares a backup with its manifest and restores the database into a scratch place.
+    """Set `$program` to the comparison with the manifest and the restore of the database into a scratch directory.
 
-    Damage is what the backup's own bytes show. What the host lacks or refuses is none: it fails otherwise.
+    Only the bytes of the backup count as damage; a missing tool or full disk on the host fails the check instead.
     """
     scratch = quote(f"{backup_directory(app)}/.{app.name}-{backup.id}.")
-    tools = {"sqlite": ("sqlite3",), "postgres": postgres.TOOLS}.get(backup.database, ()) if database else ()
-    lacking = "\n".join(
+    tools = postgres.TOOLS if database and backup.database == "postgres" else ()
+    missing_tools = "\n".join(
         f"if ! command -v {tool} >/dev/null; then echo '{tool} is missing: the backup cannot be checked'; exit 1; fi"
         for tool in tools
     )
     names = [*(DATABASE_FILES[backup.database] if database else ()), *(["uploads.sums"] if files else [])]
     if database and files:
         names = [file.path for file in backup.files]
-    wanted = [file for file in backup.files if file.path in names]
+    expected = [file for file in backup.files if file.path in names]
     parts = [
         f"""\
 set -eu
 umask 077
-{lacking}
+{missing_tools}
 scratch={scratch}$$.scratch
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
 damaged() {{ printf 'damaged: %s\\n' "$1"; exit {DAMAGED_STATUS}; }}
-cd {quote(place(app, backup.id))} || damaged "its directory is gone"
+cd {quote(place(app, backup.id))} || damaged "its directory is missing"
 same() {{
   if [ ! -f "$1" ]; then damaged "$1 is missing"; fi
-  if [ "$(stat -c %s "$1")" -ne "$2" ]; then damaged "$1 has $(stat -c %s "$1") bytes, and not $2 as its manifest says"; fi
-  if [ "$(sha256sum < "$1" | cut -c 1-64)" != "$3" ]; then damaged "$1 is not what its manifest says (SHA-256)"; fi
+  if [ "$(stat -c %s "$1")" -ne "$2" ]; then damaged "$1 has $(stat -c %s "$1") bytes instead of $2"; fi
+  if [ "$(sha256sum < "$1" | cut -c 1-64)" != "$3" ]; then damaged "$1 differs from its manifest (SHA-256)"; fi
 }}""",
-        *(words("same", file.path, file.bytes, file.sha256) for file in wanted),
+        *(shell_join("same", file.path, file.bytes, file.sha256) for file in expected),
         'mkdir "$scratch"',
     ]
     if database and backup.database == "sqlite":
@@ -104,9 +102,9 @@ fi""")
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
-        parts.append(uploads.check(f"{uploads_place(app, backup.id)}/files", backup.uploads))
+        parts.append(shell.check(f"{uploads_place(app, backup.id)}/files", backup.uploads))
         parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')
-    parts.append(f"echo {quote(_praise(backup, database=database, files=files))}")
+    parts.append(f"echo {quote(_summary(backup, database=database, files=files))}")
     return in_namespace("\n".join(parts))
 
 
@@ -116,15 +114,17 @@ def _scratch_sqlite(backup: Backup) -> str:
     return f"""\
 free=$(df -Pk . | awk 'NR == 2 {{ print $4 }}')
 if [ "$free" -lt {need} ]; then echo "no room to check the backup: $free KiB free, {need} KiB needed"; exit 1; fi
+if ! {sqlite.CAPABLE}; then echo 'python3 with its sqlite3 module is missing: the backup cannot be checked'; exit 1; fi
 {sqlite.functions()}
 cp database.db "$scratch/database.db"
-said=$(sqlite_whole "$scratch/database.db") || damaged "$said"
-sqlite_rows "$scratch/database.db" > "$scratch/rows"
-if ! cmp -s rows "$scratch/rows"; then damaged "its tables do not have the rows that were counted when it was made"; fi"""
+status=0
+said=$(sqlite_file compare "$scratch/database.db" rows) || status=$?
+if [ "$status" -eq {sqlite.DAMAGED_STATUS} ]; then damaged "$said"; fi
+if [ "$status" -ne 0 ]; then printf '%s\\n' "$said"; exit 1; fi"""
 
 
 def _rehearsed(app: Application, backup: Backup) -> str:
-    """A verification restores the dump for good measure; what comes before a restore need not, it is undone as a whole."""
+    """Restore the dump into a scratch database; the check before a restore skips this, since a restore can be undone."""
     if app.database_server is None:
         raise ValueError("the application has no database server")
     name = f"{app.name}-verify-{backup.id}".lower()
@@ -133,17 +133,17 @@ def _rehearsed(app: Application, backup: Backup) -> str:
     )
 
 
-def _praise(backup: Backup, *, database: bool, files: bool) -> str:
-    said = [f"{backup.rows} rows"] if database and backup.database == "sqlite" else []
-    said += ["a readable dump"] if database and backup.database == "postgres" else []
-    said += [f"{backup.uploads} uploaded files"] if files and backup.uploads is not None else []
-    return f"backup {backup.id} is whole: {', '.join(said) or 'its configuration'}"
+def _summary(backup: Backup, *, database: bool, files: bool) -> str:
+    parts = [f"{backup.rows} rows"] if database and backup.database == "sqlite" else []
+    parts += ["a readable dump"] if database and backup.database == "postgres" else []
+    parts += [f"{backup.uploads} uploaded files"] if files and backup.uploads is not None else []
+    return f"backup {backup.id} is intact: {', '.join(parts) or 'its configuration'}"
 
 
 def archive(app: Application, backup: Backup) -> Script:
-    """Write the backup as one tar archive to standard output: its directory and that of its uploads."""
+    """Write the backup as one tar archive to standard output: its directory and the one of its uploads."""
     parts = ["-C", backup_directory(app), f"{app.name}-{backup.id}"]
     if backup.uploads is not None:
         copies = uploads_place(app, backup.id)
         parts += ["-C", copies.rpartition("/")[0], copies.rpartition("/")[2]]
-    return script(FIND_NAMESPACE, f"{ENTER} {words('tar', '--create', '--file=-', *parts)}")
+    return script(FIND_NAMESPACE, f"{ENTER} {shell_join('tar', '--create', '--file=-', *parts)}")

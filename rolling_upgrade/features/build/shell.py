@@ -1,17 +1,17 @@
-"""The command lines that build, look at and push images on the workstation: argv for Podman and for Docker. It runs none.
+"""The command lines that build, inspect and push images on the workstation, for Podman and for Docker.
 
-A password is in none of them: it goes to the standard input of `login`, whose file is one of this run alone.
+None contains a password: it goes to the standard input of `login`, which writes a file of this run only.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from fabfile.model import Build, BuildType, Login
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Build, BuildType, Login
 
 #: Labels of an image. Source: the OCI image specification, annotations.md, pre-defined annotation keys.
 _OCI = "org.opencontainers.image"
@@ -20,24 +20,28 @@ _OWN_WORD = re.compile(r"\$\{?IMAGE\b")
 
 @dataclass(frozen=True)
 class Engine:
-    """The program that builds; what Podman and Docker say differently is known here alone."""
+    """The container engine, Podman or Docker.
+
+    `pass_env` names the variables of this shell that the engine and the scan hook receive.
+    """
 
     words: tuple[str, ...]
+    pass_env: tuple[str, ...] = ()
 
     @property
     def docker(self) -> bool:
-        """Whether it is Docker."""
+        """Whether the engine is Docker."""
         return "docker" in {PurePath(word).name for word in self.words}
 
     def argv(self, *more: str) -> tuple[str, ...]:
-        """A command line of it."""
+        """Return a command line of the engine."""
         return (*self.words, *more)
 
 
 def labels(
     *, revision: str, version: str, created: str, source: str, tag: str, build_type: BuildType
 ) -> dict[str, str]:
-    """The labels that say what an image is; one without a value is left out."""
+    """Return the labels of an image, without empty values."""
     values = {"revision": revision, "version": version, "created": created, "source": source, "ref.name": tag}
     named = {f"{_OCI}.{name}": value for name, value in values.items() if value}
     return {**named, "rolling.build-type": build_type.value}
@@ -45,55 +49,55 @@ def labels(
 
 def build(
     engine: Engine,
-    wanted: Build,
+    spec: Build,
     reference: str,
-    marks: Mapping[str, str],
+    labels: Mapping[str, str],
     build_type: BuildType,
     platforms: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Build the image under its reference; several platforms become one manifest list, which Podman alone keeps here.
+    """Build the image under its reference; several platforms become one manifest list, which only Podman stores locally.
 
     Source: podman-build(1), docker-buildx-build: `--build-arg`, `--label`, `--target`, `--no-cache`, `--platform`.
     """
-    args = {"BUILD_TYPE": build_type.value, **dict(wanted.args)}
-    target = wanted.debug_target if build_type is BuildType.DEBUG and wanted.debug_target else wanted.target
+    args = {"BUILD_TYPE": build_type.value, **dict(spec.args)}
+    target = spec.debug_target if build_type is BuildType.DEBUG and spec.debug_target else spec.target
     return engine.argv(
         "build",
         *(["--platform", ",".join(platforms)] if platforms else []),
         *(["--manifest", reference] if len(platforms) > 1 else ["--tag", reference]),
-        *(["--file", wanted.file] if wanted.file else []),
+        *(["--file", spec.file] if spec.file else []),
         *(["--target", target] if target else []),
-        *(["--squash"] if wanted.squash else []),
-        # Podman 4.3 takes one platform's layers from the cache for another's: a list of several would hold one.
-        *([] if wanted.cache and len(platforms) < 2 else ["--no-cache"]),
+        *(["--squash"] if spec.squash else []),
+        # Podman 4.3 reuses cached layers across platforms: a list would contain one platform several times.
+        *([] if spec.cache and len(platforms) < 2 else ["--no-cache"]),
         *(word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")),
-        *(word for name, value in marks.items() for word in ("--label", f"{name}={value}")),
-        wanted.context,
+        *(word for name, value in labels.items() for word in ("--label", f"{name}={value}")),
+        spec.context,
     )
 
 
 def telling_id(argv: Sequence[str], path: str) -> tuple[str, ...]:
-    """The same build, which writes the image's id into a file: an engine that is told to end may exit with 0."""
+    """Let the build write the image id to a file: an engine that is stopped may exit with 0."""
     return (*argv[:-1], "--iidfile", path, argv[-1])
 
 
 def version(engine: Engine) -> tuple[str, ...]:
-    """Print the version of what does the work: of Docker that is its daemon, which may be away."""
+    """Print the version of Podman, or of Docker's daemon, which may not be running."""
     return engine.argv("version", *(["--format", "{{.Server.Version}}"] if engine.docker else []))
 
 
 def newest(engine: Engine, repository: str) -> tuple[str, ...]:
-    """Print the ids of the repository's images that are here, the newest first."""
+    """Print the ids of the repository's local images, the newest first."""
     return engine.argv("images", "--no-trunc", "--format", "{{.ID}}", repository)
 
 
 def size(engine: Engine, image: str) -> tuple[str, ...]:
-    """Print the id and the bytes of an image that is here."""
+    """Print the id and size, bytes, of a local image."""
     return engine.argv("image", "inspect", "--format", "{{.Id}} {{.Size}}", image)
 
 
 def forget_list(engine: Engine, reference: str) -> tuple[str, ...]:
-    """Take a manifest list away: a build adds to one that is there."""
+    """Delete a manifest list: a build adds to an existing one."""
     return engine.argv("manifest", "rm", reference)
 
 
@@ -102,25 +106,25 @@ def list_platforms(engine: Engine, reference: str) -> tuple[str, ...]:
     return engine.argv("manifest", "inspect", reference)
 
 
-def platforms_of(said: str) -> set[str]:
-    """The platforms that a manifest list holds, as os/arch; none where that cannot be read."""
+def platforms_of(text: str) -> set[str]:
+    """Return the platforms of a manifest list, as os/arch; none for invalid JSON."""
     try:
-        listed = json.loads(said)["manifests"]
-        return {f"{one['platform']['os']}/{one['platform']['architecture']}" for one in listed}
+        listed = untrusted.json_object(text)["manifests"]
+        return {f"{entry['platform']['os']}/{entry['platform']['architecture']}" for entry in listed}
     except (ValueError, LookupError, TypeError):
         return set()
 
 
-def login(engine: Engine, wanted: Login, folder: str) -> tuple[str, ...]:
-    """Log in at the registry, the password on standard input, into a file of the folder."""
-    ask = ("login", "--username", wanted.username, "--password-stdin")
+def login(engine: Engine, login: Login, folder: str) -> tuple[str, ...]:
+    """Log in to the registry, with the password on standard input, into a file of the folder."""
+    ask = ("login", "--username", login.username, "--password-stdin")
     if engine.docker:
-        return engine.argv("--config", folder, *ask, wanted.registry)
-    return engine.argv(*ask, "--authfile", f"{folder}/auth.json", wanted.registry)
+        return engine.argv("--config", folder, *ask, login.registry)
+    return engine.argv(*ask, "--authfile", f"{folder}/auth.json", login.registry)
 
 
 def push(engine: Engine, reference: str, folder: str, *, many: bool, logged_in: bool) -> tuple[str, ...]:
-    """Push the image; Podman writes its digest into `digest` of the folder, Docker says it in its last lines."""
+    """Push the image; Podman writes the digest to `digest` in the folder, Docker prints it in its last lines."""
     if engine.docker:
         return engine.argv(*(["--config", folder] if logged_in else []), "push", reference)
     auth = ["--authfile", f"{folder}/auth.json"] if logged_in else []
@@ -130,14 +134,14 @@ def push(engine: Engine, reference: str, folder: str, *, many: bool, logged_in: 
     return engine.argv("push", *auth, *kept, reference)
 
 
-def pushed_digest(said: str) -> str:
-    """The digest in what `docker push` said last; empty where there is none."""
-    found = re.findall(r"digest: (sha256:[0-9a-f]{64})", said)
+def pushed_digest(output: str) -> str:
+    """Return the last digest in the output of `docker push`; '' for none."""
+    found = re.findall(r"digest: (sha256:[0-9a-f]{64})", output)
     return found[-1] if found else ""
 
 
 def scan(command: Sequence[str], image: str) -> tuple[str, ...]:
-    """The command that judges an image, its reference behind it; a text for sh that says $IMAGE itself gets no word."""
+    """Return the scan command with the reference as its last argument; a shell text that uses $IMAGE gets none."""
     if tuple(command[:2]) == ("sh", "-c") and len(command) == 3:
         text = command[2]
         return tuple(command) if _OWN_WORD.search(text) else ("sh", "-c", f'{text} "$@"', "sh", image)

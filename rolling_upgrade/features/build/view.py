@@ -1,28 +1,29 @@
-"""Builds, suites and the stages of the whole pipeline in words and as objects. It writes nothing."""
+"""Builds, test suites and pipeline stages in lines and as JSON."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from fabfile.model import Built, Ran, StageResult, Suite
-from fabfile.report.text import duration, indent, one_line, table
+from rolling_upgrade.console.text import duration, indent, one_line, table
+from rolling_upgrade.engine.model import Built, Ran, StageResult, Suite
 
 
-def order_lines(commands: Mapping[str, Sequence[str]], references: Mapping[str, str], *, push: bool) -> list[str]:
-    """What a build would do, with every command."""
+def build_plan_lines(commands: Mapping[str, Sequence[str]], references: Mapping[str, str], *, push: bool) -> list[str]:
+    """Return the plan of a build, with every command."""
     lines = []
     for service, argv in commands.items():
         lines += [f"{service}: build {references[service]}", f"  {shlex.join(argv)}"]
     return [*lines, *(f"{service}: push {reference}" for service, reference in references.items() if push)]
 
 
-def built_lines(built: Sequence[Built]) -> list[str]:
-    """The table of images, each with its size beside that of the one before."""
+def build_lines(built: Sequence[Built]) -> list[str]:
+    """Return a table of the built images, each with its size and the change from the image before."""
     rows = [("SERVICE", "IMAGE", "SECONDS", "SIZE", "CHANGE", "DIGEST")]
-    for one in built:
-        size = _megabytes(one.bytes) if one.bytes else "-"
-        rows.append((one.service, one.reference, f"{one.seconds:.1f}", size, _change(one), one.digest or "not pushed"))
+    for image in built:
+        size = f"{image.bytes / 1e6:.1f} MB" if image.bytes else "-"
+        digest = image.digest or "not pushed"
+        rows.append((image.service, image.reference, f"{image.seconds:.1f}", size, _change(image), digest))
     return ["", *table(rows)]
 
 
@@ -33,12 +34,8 @@ def _change(built: Built) -> str:
     return f"{change / 1e6:+.1f} MB, {change * 100 / built.before:+.0f}%"
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
-
-
-def built_object(built: Built) -> dict[str, object]:
-    """One image for a program."""
+def build_json(built: Built) -> dict[str, object]:
+    """Return the JSON object of one image."""
     return {
         "service": built.service,
         "image": built.reference,
@@ -51,9 +48,9 @@ def built_object(built: Built) -> dict[str, object]:
 
 
 def suite_plan_lines(suites: Iterable[Suite], *, production: bool) -> list[str]:
-    """What would be run, and where; and what would be skipped."""
+    """Return the plan of the suites: each with its command, or why it would be skipped."""
     return [
-        f"{suite.title}: would be skipped, production is not put under load"
+        f"{suite.title}: would be skipped: production is not put under load"
         if suite.skipped(production=production)
         else f"{suite.title}: {shlex.join(suite.command)} in {suite.folder}"
         for suite in suites
@@ -61,23 +58,23 @@ def suite_plan_lines(suites: Iterable[Suite], *, production: bool) -> list[str]:
 
 
 def suite_lines(ran: Sequence[Ran]) -> list[str]:
-    """The table of suites, then what failed in words."""
+    """Return a table of the suites, then the details of each."""
     rows = [("SUITE", "KIND", "RESULT", "SECONDS")]
-    rows += [(one.suite.title, one.suite.kind.value, one.result, f"{one.seconds:.1f}") for one in ran]
+    rows += [(run.suite.title, run.suite.kind.value, run.result, f"{run.seconds:.1f}") for run in ran]
     lines = ["", *table(rows)]
-    for one in ran:
-        if one.detail:
-            first, *more = one.detail.splitlines()
-            lines += [f"{one.suite.title}: {first}", *indent("\n".join(more), "  ")]
+    for run in ran:
+        if run.detail:
+            first, *more = run.detail.splitlines()
+            lines += [f"{run.suite.title}: {first}", *indent("\n".join(more), "  ")]
     return lines
 
 
-def stage_lines(stages: Sequence[StageResult], what: str, seconds: float) -> list[str]:
-    """The table of stages and, last, how it all ended."""
+def stage_lines(stages: Sequence[StageResult], pipeline: str, seconds: float) -> list[str]:
+    """Return a table of the stages, and the result of the pipeline, which is last."""
     rows = [("STAGE", "RESULT", "SECONDS", "DETAIL")]
-    for one in stages:
-        took = f"{one.seconds:.1f}" if one.began else "-"
-        rows.append((one.name, one.result, took, one_line(one.detail) or "-"))
-    stopped = next((one.name for one in stages if one.exit_code), "")
-    how = f"stopped at {stopped}" if stopped else "done"
-    return ["", *table(rows), "", f"{what}: {how} ({duration(seconds)})"]
+    for stage in stages:
+        took = f"{stage.seconds:.1f}" if stage.began else "-"
+        rows.append((stage.name, stage.result, took, one_line(stage.detail) or "-"))
+    stopped = next((stage.name for stage in stages if stage.exit_code), "")
+    result = f"stopped at {stopped}" if stopped else "done"
+    return ["", *table(rows), "", f"{pipeline}: {result} ({duration(seconds)})"]

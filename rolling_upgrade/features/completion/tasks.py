@@ -1,16 +1,15 @@
-"""The task that completes command lines. Signatures and help only."""
+"""The task `completion`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import ON_FILES, ROOT, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import ON_FILES, end_with, root_or_here, task
 
 
 @task(help={"shell": "bash, zsh or fish", "names": "environments or hosts: print their names instead"})
 def completion(context: Any, shell: str = "bash", names: str = "") -> None:  # noqa: ARG001
     """Print the script that completes tasks, options, environments and hosts in your shell."""
-    from fabfile.workflows.completion import completion as run
+    from rolling_upgrade.features.completion import workflow
 
-    end_with(lambda: run(shell, names, root=ROOT), interrupted=ON_FILES)
+    end_with(lambda: workflow.completion(shell, names, root=root_or_here()), interrupted=ON_FILES)

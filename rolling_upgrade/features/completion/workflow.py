@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fabfile import config, render
-from fabfile.errors import ConfigError, ExitCode, Mistake
-from fabfile.report import tell
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.errors import ExitCode, usage_error
 
 SHELLS = {"bash": "bash.sh", "zsh": "zsh.zsh", "fish": "fish.fish"}
 NAMES = ("environments", "hosts")
@@ -16,17 +16,12 @@ NAMES = ("environments", "hosts")
 def completion(shell: str, names: str, *, root: Path) -> ExitCode:
     """Print a shell's script, or names of one kind, a line each. Raises ConfigError for another shell or kind."""
     if names and names not in NAMES:
-        raise _mistake("--names", names, " or ".join(NAMES))
+        raise usage_error(("--names", repr(names), " or ".join(NAMES)))
     if names:
         found = config.environments(root) if names == "environments" else config.host_names(root)
-        tell([*found], sys.stdout)
+        print_lines([*found], sys.stdout)
         return ExitCode.DONE
     if shell not in SHELLS:
-        raise _mistake("--shell", shell, ", ".join(SHELLS))
-    sys.stdout.write(render.completion_script(SHELLS[shell]))
+        raise usage_error(("--shell", repr(shell), ", ".join(SHELLS)))
+    sys.stdout.write(rendering.completion_script(SHELLS[shell]))
     return ExitCode.DONE
-
-
-def _mistake(option: str, found: str, expected: str) -> ConfigError:
-    mistake = Mistake("command line", option, repr(found), expected)
-    return ConfigError("The command line has a mistake; nothing was contacted.", [mistake])

@@ -1,11 +1,10 @@
-"""The tasks `config.check` and `config.show`. Signatures and help only."""
+"""The tasks `config.check` and `config.show`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import COMMON, ROOT, chosen_hosts, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
 
 
 @task(
@@ -16,14 +15,16 @@ from fabfile.tasks.names import task
 )
 def check(context: Any, env: str | None = None, strict: bool = False) -> None:  # noqa: ARG001
     """Find every mistake in the configuration; contacts nothing, exits with 2 when there is one."""
-    from fabfile.workflows.configuration import check as run
+    from rolling_upgrade.features.configuration import workflow
 
-    end_with(lambda: run(env, root=ROOT, strict=strict))
+    end_with(lambda: workflow.check(env, root=root(), strict=strict))
 
 
-@task(help={**COMMON, "tag": "as a deploy of this image tag would have it", "json": "one JSON object on stdout"})
-def show(context: Any, env: str | None = None, hosts: str | None = None, tag: str = "", json: bool = False) -> None:
+@task(help=ONE_OBJECT | {"tag": "as a deploy of this image tag would have it"})
+def show(
+    context: Any, env: str | None = None, hosts: list[str] | None = None, tag: str = "", json: bool = False
+) -> None:
     """Show every effective value and where it came from, secrets masked; contacts nothing."""
-    from fabfile.workflows.configuration import show as run
+    from rolling_upgrade.features.configuration import workflow
 
-    end_with(lambda: run(env, root=ROOT, hosts=chosen_hosts(context, hosts), tag=tag, json=json))
+    end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), tag=tag, json=json))

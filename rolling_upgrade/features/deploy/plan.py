@@ -1,24 +1,24 @@
-"""What a deploy or a rollback does with each service of one host: from what is observed and wanted to a plan. Pure.
+"""Plan a deploy or a rollback on one host: compare the observed with the desired state, service by service.
 
-Which steps that takes, and in which order, is in plans/deploy_steps.py.
+features/deploy/steps.py has the steps and their order.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 
-from fabfile.commands import podman
-from fabfile.commands.shell import Script
-from fabfile.model import Application, Color, Container, HostResult, HostState, Rollout, Service
-from fabfile.plans import closing, page, retention
-from fabfile.plans.deploy_steps import StepBuilder
-from fabfile.plans.step import Change, Plan, ServicePlan
-from fabfile.plans.wanted import Wanted
+from rolling_upgrade.engine import env_changes, locking, podman
+from rolling_upgrade.engine.model import Application, Color, Container, HostResult, HostState, RolloutPolicy, Service
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import StepBuilder
+from rolling_upgrade.features.maintenance import plan as page
+from rolling_upgrade.features.prune import plan as retention
 
-#: How many changed lines of the Nginx site a plan shows.
+#: The number of changed lines of the Nginx site in a plan.
 SHOWN_CHANGES = 20
-#: What a host's line says when a run of that kind went well.
+#: The result of a host by action.
 _RESULTS = {
     "deploy": HostResult.UPGRADED,
     "rollback": HostResult.ROLLED_BACK,
@@ -26,47 +26,60 @@ _RESULTS = {
 }
 
 
-def plan_deploy(state: HostState, wanted: Wanted, rollout: Rollout) -> Plan:
-    """Decide what to do with each service of a host, and in which steps."""
-    app = wanted.application
-    choices = tuple(
-        _choose(state, app, service, wanted.force or service.name in wanted.renew) for service in app.services
-    )
+def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> Plan:
+    """Decide what to do with each service of a host, and with which steps."""
+    app = spec.application
+    choices = tuple(_choose(state, app, service, spec.force or service.name in spec.renew) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
-    new_site = state.live_site_hash != wanted.site_hash
+    new_site = state.live_site_hash != spec.site_hash
     leftovers = [
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
-    nothing = not changed and not new_site and not leftovers and not page.differs(state, wanted.page)
+    nothing = not changed and not new_site and not leftovers and not page.differs(state, spec.page)
     if nothing and _is_recorded(state, app):
-        return Plan(state.host, wanted.action, wanted.release, choices, home=app.home, environment=wanted.environment)
-    builder = StepBuilder(state, wanted, rollout, choices)
-    plan = Plan(
+        return Plan(state.host, spec.action, spec.run_id, choices, home=app.home, environment=spec.environment)
+    builder = StepBuilder(state, spec, rollout, choices)
+    release = builder.release()
+    record = record_success(
+        app.home,
+        release,
+        definition=app if spec.action == "deploy" else None,
+        cleanup=Script(_tidy(state, spec, rollout)),
+    )
+    return Plan(
         host=state.host,
-        action=wanted.action,
-        release=wanted.release,
+        action=spec.action,
+        run_id=spec.run_id,
         services=choices,
-        notes=(*_notes(wanted.site if new_site else "", state, leftovers, changed), *_data_note(wanted)),
+        notes=(*_notes(spec.site if new_site else "", state, leftovers, changed), *_data_note(spec), *spec.notes),
+        acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
+        finalize=(builder.drain(leftovers), record),
+        abort=(record_failure(app.home, release),),
         home=app.home,
-        environment=wanted.environment,
-        record=builder.release(),
-        tidy=Script(_tidy(state, wanted, rollout)),
-        definition=app if wanted.action == "deploy" else None,
-        result=_RESULTS[wanted.action],
+        environment=spec.environment,
+        record=release,
+        result=_RESULTS[spec.action],
     )
-    return replace(plan, finish=(builder.drain(leftovers), closing.finish(plan, 0)))
 
 
-def _data_note(wanted: Wanted) -> tuple[str, ...]:
-    return (wanted.data.note,) if wanted.data else ()
+def acquire(spec: DeploySpec, rollout: RolloutPolicy) -> Step:
+    """The step that takes the host's lock for this run."""
+    lease = rollout.lease_seconds + locking.LOCK_SECONDS
+    return locking.acquire_step(
+        spec.observed or spec.application, spec.lock, lease_seconds=lease, dead_token=spec.dead_token
+    )
 
 
-def _tidy(state: HostState, wanted: Wanted, rollout: Rollout) -> str:
-    app = wanted.application
-    past = retention.tidy(state, app, retention.kept(state, app, rollout, wanted.release))
-    return "\n".join((past, wanted.data.tidy)) if wanted.data else past
+def _data_note(spec: DeploySpec) -> tuple[str, ...]:
+    return (spec.data.note,) if spec.data else ()
+
+
+def _tidy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
+    app = spec.application
+    past = retention.tidy(state, app, retention.kept(state, app, rollout, spec.run_id))
+    return "\n".join((past, spec.data.tidy)) if spec.data else past
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:
@@ -83,13 +96,13 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
         color=_place(state, current, reasons),
         current=current.image,
         current_color=color,
-        env_changes=_env_changes(current, service),
+        env_changes=_env_changes(state, current, service),
         reasons=reasons,
     )
 
 
 def _place(state: HostState, current: Container, reasons: tuple[str, ...]) -> Color:
-    """Where the wanted container goes: never onto one that serves, be it as Nginx's backup for a dead active color."""
+    """The color for the desired container: never that of a serving one, not even to replace a dead active color."""
     other = state.container(current.service, current.color.other)
     if not reasons or (not current.running and other is not None and other.running):
         return current.color
@@ -109,9 +122,13 @@ def _reasons(current: Container, app: Application, service: Service, force: bool
     return tuple(reasons)
 
 
-def _env_changes(current: Container, service: Service) -> tuple[str, ...]:
-    """`+KEY`, `-KEY` and `~KEY` for keys that came, went and changed; what they hold is never said."""
-    before, after = dict(current.env_fingerprints), dict(podman.env_fingerprints(service))
+def _env_changes(state: HostState, current: Container, service: Service) -> tuple[str, ...]:
+    """`+KEY`, `-KEY` and `~KEY` for added, removed and changed keys; values are never shown."""
+    before = state.environment(service.name, current.spec)
+    kept = service.recorded
+    after = state.environment(service.name, kept.spec) if kept else env_changes.marks(service)
+    if before is None or after is None:
+        return ()
     return tuple(
         f"{'+' if key not in before else '-' if key not in after else '~'}{key}"
         for key in sorted(before.keys() | after.keys())
@@ -120,8 +137,8 @@ def _env_changes(current: Container, service: Service) -> tuple[str, ...]:
 
 
 def _serves(state: HostState, app: Application, container: Container) -> bool:
-    wanted = container.service in {service.name for service in app.services}
-    return wanted and container.color is state.active_color(container.service)
+    spec = container.service in {service.name for service in app.services}
+    return spec and container.color is state.active_color(container.service)
 
 
 def _is_recorded(state: HostState, app: Application) -> bool:
@@ -132,7 +149,7 @@ def _is_recorded(state: HostState, app: Application) -> bool:
 
 
 def content(app: Application) -> frozenset[tuple[str, str, str]]:
-    """What a release of this application would run, as `Release.content` says it."""
+    """What a release of this application would run, in the form of `Release.content`."""
     return frozenset(
         (service.name, service.image.digest, podman.spec_hash(app.name, service)) for service in app.services
     )
@@ -151,7 +168,7 @@ def _notes(new_site: str, state: HostState, leftovers: list[Container], changed:
 
 
 def _site_changes(before: str, after: str) -> list[str]:
-    """The lines that go and come, without the hash that changes with any of them; nothing for a first text."""
+    """The removed and added lines, without the hash, which always changes; empty for a first text."""
     if not before:
         return []
     old, new = ([row for row in text.splitlines() if not _is_hash(row)] for text in (before, after))
@@ -161,4 +178,4 @@ def _site_changes(before: str, after: str) -> list[str]:
 
 
 def _is_hash(row: str) -> bool:
-    return row.startswith("# rolling-site:") or row.strip().startswith('return 200 "')
+    return row.startswith("# rolling-") or row.strip().startswith('return 200 "')

@@ -1,4 +1,4 @@
-"""What a doctor looks at on this very machine: Python, packages, keys, this clone. Contacts nothing."""
+"""The checks of this machine: the configuration, Python, packages, keys, and the clone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fabfile import config
-from fabfile.config.modes import OWNER_ALONE, too_open
-from fabfile.model import Diagnosis, Environment, Level
-from fabfile.workflows import operator
+from rolling_upgrade import config
+from rolling_upgrade.console import operator
+from rolling_upgrade.engine.local_file import OWNER_ALONE, too_open
+from rolling_upgrade.engine.model import Diagnosis, Environment, Level
 
 HERE = "here"
 _NEEDED = (
@@ -30,11 +30,11 @@ _NEEDED = (
 
 
 def diagnose(environment: Environment, root: Path) -> tuple[Diagnosis, ...]:
-    """Every check of this machine, well or not."""
+    """Run every check of this machine."""
     warnings = config.local_warnings(environment, root)
     rows = [Diagnosis(HERE, Level.WARNING, what, "") for what in (*environment.warnings, *warnings)]
     if not rows:
-        rows = [Diagnosis(HERE, Level.OK, "the configuration has no mistake, and each host's key is on record")]
+        rows = [Diagnosis(HERE, Level.OK, "the configuration is valid, and every host key is recorded")]
     return (*rows, *_packages(root), *_keys(environment), *_clone(root))
 
 
@@ -69,18 +69,18 @@ def _keys(environment: Environment) -> Iterator[Diagnosis]:
     for file in sorted(files):
         mode = too_open(Path(file), OWNER_ALONE)
         if mode:
-            what = f"{file}: its mode is {mode}, so others on this machine can read the key"
+            what = f"{file}: its mode is {mode}, so other users of this machine can read the key"
             yield Diagnosis(HERE, Level.WARNING, what, f"chmod 600 {file}")
     own = list((Path.home() / ".ssh").glob("id_*")) if (Path.home() / ".ssh").is_dir() else []
     if not files and not own and not os.environ.get("SSH_AUTH_SOCK"):
-        what = "no SSH agent, no key in ~/.ssh and no identity_file: a login will hardly work"
-        yield Diagnosis(HERE, Level.WARNING, what, "Start ssh-agent, or name identity_file in hosts.yaml")
+        what = "no SSH agent, no key in ~/.ssh and no identity_file: logins will probably fail"
+        yield Diagnosis(HERE, Level.WARNING, what, "Start ssh-agent, or set identity_file in hosts.yaml")
 
 
 def _clone(root: Path) -> Iterator[Diagnosis]:
     revision = operator.revision(root)
     if revision.endswith("+changes"):
-        what = f"this clone is at {revision}: what runs from here stands in no commit"
-        yield Diagnosis(HERE, Level.WARNING, what, "Commit or put the changes away")
+        what = f"this clone is at {revision}: runs use uncommitted changes"
+        yield Diagnosis(HERE, Level.WARNING, what, "Commit or stash the changes")
     elif revision:
         yield Diagnosis(HERE, Level.OK, f"this clone is at {revision}, without changes")

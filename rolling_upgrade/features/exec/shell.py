@@ -1,34 +1,34 @@
-"""A command or a shell inside a service's active container. It runs nothing.
+"""The scripts that run a command or a shell in a service's active container.
 
-Podman leaves a command running in the container when its own `podman exec` is ended. So each one carries a mark in its
-environment, by which it is found and ended when the workstation lets go; one that Podman has not begun yet is waited
-for. Source: measured with Podman 4.3 and 5.4.
+When `podman exec` ends early, its command keeps running in the container. So every command has a mark in its
+environment; when the workstation disconnects, the script waits until the command has started, finds it by the mark and
+ends it. Source: measured with Podman 4.3 and 5.4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabfile.commands import journal
-from fabfile.commands.nginx import flag
-from fabfile.commands.shell import Script, quote, words
-from fabfile.model import Application
+from rolling_upgrade.engine import stage
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.nginx import flag
+from rolling_upgrade.engine.shell import Script, quote, shell_join
 
-#: Exit status when there is no running container to go into. Source: podman-exec(1), an error of Podman itself.
+#: Exit status without a running container. Source: podman-exec(1), an error of Podman itself.
 NO_CONTAINER_STATUS = 125
 _MARK = "ROLLING_EXEC"
 _SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"
 
 
 def execute(app: Application, service: str, argv: Sequence[str]) -> Script:
-    """Run the words in the active container, with an empty standard input, and exit with its status.
+    """Run a command in the active container, with an empty standard input, and exit with its status.
 
-    The command is ended with SIGTERM, five seconds later with SIGKILL, when descriptor 3 ends.
+    When descriptor 3 closes, the command gets SIGTERM, and SIGKILL five seconds later.
     """
-    return journal.direct(
+    return stage.direct(
         _active(app, service),
         f"""\
-podman exec --env "{_MARK}=$mark" "$name" {words(*argv)} &
+podman exec --env "{_MARK}=$mark" "$name" {shell_join(*argv)} &
 command=$!
 {{ cat <&3; end_marked; }} >/dev/null 2>&1 &
 watch=$!
@@ -39,8 +39,8 @@ exit "$status\"""",
 
 
 def shell(app: Application, service: str) -> str:
-    """A command line that opens a shell in the active container on a terminal: Bash where the image has it."""
-    text = journal.direct(
+    """Return the command line that opens a shell in the active container on a terminal: Bash if the image has it."""
+    text = stage.direct(
         _active(app, service),
         f"""\
 trap 'end_marked >/dev/null 2>&1' EXIT
@@ -51,14 +51,14 @@ podman exec --interactive --tty --env "{_MARK}=$mark" --env "TERM=${{TERM:-dumb}
 
 
 def _active(app: Application, service: str) -> str:
-    """Set `name` to the active container, which runs, and `mark` to what nothing else carries."""
+    """Set `name` to the active container, which must run, and `mark` to a unique word."""
     return f"""\
 if [ -e {quote(flag(app, service))} ]; then color=green; else color=blue; fi
 name={quote(f"{app.name}-{service}")}-$color
 mark=$$-$(date +%s%N)
 command=
 if [ "$(podman container inspect --format '{{{{.State.Running}}}}' "$name" 2>/dev/null)" != true ]; then
-  echo "$name, the active container, does not run. Next: inv status" >&2
+  echo "$name, the active container, is not running. Next: inv status" >&2
   exit {NO_CONTAINER_STATUS}
 fi
 marked() {{ grep -lsF "{_MARK}=$mark" /proc/[0-9]*/environ | cut -d / -f 3; }}

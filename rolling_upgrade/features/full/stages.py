@@ -1,25 +1,26 @@
-"""Stages one after the other up to the first that fails, each with its time; and the report that is left of them."""
+"""Pipeline stages: run one after the other up to the first that fails, and write the report."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fabfile.errors import ExitCode, RollingError
-from fabfile.model import Environment, StageResult
-from fabfile.report import safe
+from rolling_upgrade.engine.local_file import IGNORE_ALL
+from rolling_upgrade.engine.masking import safe
+from rolling_upgrade.engine.model import Environment, StageResult
+from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.errors import ExitCode, RollingError
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a stage ended by its own account: its exit code, what to tell of it, and whether it had nothing to do."""
+    """The result of a stage: its exit code, a detail for the report, and whether it had nothing to do."""
 
     code: int = ExitCode.DONE
     detail: str = ""
@@ -36,11 +37,11 @@ class Stages:
 
     @property
     def code(self) -> int:
-        """The exit code of the stage that failed, 0 where none did."""
+        """The exit code of the stage that failed, 0 without one."""
         return next((one.exit_code for one in self.results if one.exit_code), int(ExitCode.DONE))
 
     def run(self, name: str, work: Callable[[], Done]) -> None:
-        """Run one stage unless one before it failed. Raises what is no RollingError, once it is noted."""
+        """Run one stage unless an earlier one failed. Exceptions other than RollingError are noted and raised again."""
         if self.code:
             self.results.append(StageResult(name, "not run"))
             return
@@ -67,14 +68,16 @@ class Stages:
 
 
 def write_report(environment: Environment, began: float, content: Mapping[str, object]) -> str:
-    """Write the report of a run into the environment's folder for them, whole or not at all; hand back its path.
+    """Write the report atomically into the environment's report folder and return its path. Raises OSError.
 
-    Raises OSError.
+    Git ignores the files of a folder that this makes.
     """
     folder = Path(environment.pipeline.reports)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.fromtimestamp(began, UTC).strftime("%Y%m%dT%H%M%SZ")
-    path = folder / f"{environment.name}-{stamp}-{secrets.token_hex(3)}.json"
+    if is_new:
+        (folder / ".gitignore").write_bytes(IGNORE_ALL)
+    path = folder / f"{environment.name}-{new_run_id(began)}.json"
     text = safe(json.dumps(content, indent=2, ensure_ascii=False), environment.secrets)
     half = path.with_suffix(".half")
     half.write_text(text + "\n", encoding="utf-8")
@@ -83,7 +86,7 @@ def write_report(environment: Environment, began: float, content: Mapping[str, o
 
 
 def stage_objects(results: Sequence[StageResult]) -> list[dict[str, object]]:
-    """The stages for a program."""
+    """The stages as JSON objects."""
     return [
         {
             "stage": one.name,
@@ -98,5 +101,5 @@ def stage_objects(results: Sequence[StageResult]) -> list[dict[str, object]]:
 
 
 def moment(at: float) -> str:
-    """A time in Unix seconds as people and programs read it."""
+    """A time in Unix seconds in ISO format."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

@@ -1,99 +1,100 @@
-"""Full: from source to a watched release: build, test, push, deploy, health, monitor. The story only."""
+"""Full: build, test, push, deploy, check and watch."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import config
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.model import Built, Environment, Image, Ran, StageResult, Suite, Summary, Transfer
-from fabfile.report.pipeline import built_lines, built_object, stage_lines, suite_lines, suite_plan_lines
-from fabfile.workflows import build_order, building, deploy, health, operator, suites, watchdog
-from fabfile.workflows.build_order import Order
-from fabfile.workflows.building import Say
-from fabfile.workflows.stages import Done, Stages, moment, stage_objects, write_report
+from rolling_upgrade import config
+from rolling_upgrade.console import operator
+from rolling_upgrade.engine.model import Built, Environment, Image, Ran, StageResult, Suite, Summary, Transfer
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.build import spec
+from rolling_upgrade.features.build import workflow as building
+from rolling_upgrade.features.build.spec import BuildPlan
+from rolling_upgrade.features.build.view import build_json, build_lines, stage_lines, suite_lines, suite_plan_lines
+from rolling_upgrade.features.build.workflow import Say
+from rolling_upgrade.features.deploy import workflow as deploy
+from rolling_upgrade.features.full.stages import Done, Stages, moment, stage_objects, write_report
+from rolling_upgrade.features.health import workflow as health
+from rolling_upgrade.features.suites import workflow as suites
+from rolling_upgrade.features.watchdog import workflow as watchdog
+from rolling_upgrade.ssh import agent
 
-#: Stands for the digest that a push will give, in a plan that is only shown.
+#: The placeholder in a dry run for the digest that a push will give.
 UNKNOWN_DIGEST = f"sha256:{'0' * 64}"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the operator asked for."""
-
-    environment: str | None
-    root: Path
-    tag: str = ""
-    suite: str = suites.ALL
-    build_type: str = ""
-    force: bool = False
-    dry_run: bool = False
-
-
-def full(request: Request) -> ExitCode:
-    """Build, test, push, deploy, check and watch; stop at the first stage that fails, whose exit code this is."""
+def full(
+    env: str | None,
+    *,
+    root: Path,
+    tag: str = "",
+    build_type: str = "",
+    suite: str = suites.ALL,
+    force: bool = False,
+    dry_run: bool = False,
+) -> ExitCode:
+    """Build, test, push, deploy, check and watch. Stop at the first stage that fails and return its exit code."""
     began, clock = time.time(), time.monotonic()
-    suites.check_kind(request.suite)
-    if not request.environment:
-        config.load(None, root=request.root)
-    ordered = build_order.order(_of_build(request))
-    environment = ordered.environment
-    _refuse_silent_question(environment, request)
-    run = _Run(request, ordered, _suites(environment, request), building.voice(environment))
-    stages = Stages(run.say, building.voice(environment, aside=True))
+    suites.check_kind(suite)
+    agent.check_deploy_key()
+    if not env:
+        config.load(None, root=root)
+    build_plan = spec.plan_build(env, root=root, tag=tag, build_type=build_type, force=force, dry_run=dry_run)
+    environment = build_plan.environment
+    _refuse_silent_question(environment, force=force, dry_run=dry_run)
+    # Before any code of the application can change the clone.
+    operator.revision(root)
+    run = _Run(
+        root, build_plan, _suites(environment, suite), building.printer(environment), force=force, dry_run=dry_run
+    )
+    stages = Stages(run.say, building.printer(environment, aside=True))
     try:
-        for name, work in run.works().items():
-            stages.run(name, work)
+        with run.held:
+            for name, work in run.works().items():
+                stages.run(name, work)
     finally:
-        seconds, shown = time.monotonic() - clock, ", shown only" if request.dry_run else ""
-        for line in stage_lines(stages.results, f"full {ordered.tag} on {environment.name}{shown}", seconds):
+        seconds, shown = time.monotonic() - clock, ", shown only" if dry_run else ""
+        for line in stage_lines(stages.results, f"full {build_plan.tag} on {environment.name}{shown}", seconds):
             run.say(line)
-        if not request.dry_run:
+        if not dry_run:
             run.report(stages.results, began, seconds)
     return ExitCode(stages.code)
 
 
-def _of_build(request: Request) -> build_order.Request:
-    return build_order.Request(
-        request.environment,
-        request.root,
-        request.tag,
-        request.build_type,
-        force=request.force,
-        dry_run=request.dry_run,
-    )
-
-
-def _suites(environment: Environment, request: Request) -> tuple[Suite, ...]:
-    """The suites to run; none where the file declares none and none was asked for by its kind."""
-    if not environment.pipeline.suites and request.suite == suites.ALL:
+def _suites(environment: Environment, suite: str) -> tuple[Suite, ...]:
+    """The suites to run; none if the file declares none and no kind was named."""
+    if not environment.pipeline.suites and suite == suites.ALL:
         return ()
-    return suites.wanted(environment.pipeline.suites, request.suite)
+    return suites.select(environment.pipeline.suites, suite)
 
 
-def _refuse_silent_question(environment: Environment, request: Request) -> None:
-    """The deploy's question is the last thing to be asked, and would come to nobody. Raises ConfigError."""
-    if environment.rollout.confirm and not (request.force or request.dry_run or sys.stdin.isatty()):
+def _refuse_silent_question(environment: Environment, *, force: bool, dry_run: bool) -> None:
+    """Refuse a run whose confirmation, asked last, would find no terminal. Raises ConfigError."""
+    if environment.rollout.confirm and not (force or dry_run or sys.stdin.isatty()):
         raise ConfigError(
-            f"a deploy to {environment.name} needs a person's yes, and there is no terminal to ask on. "
-            "Nothing was built.",
+            f"a deploy to {environment.name} requires confirmation, but stdin is not a terminal. Nothing was built.",
             next_step=f"inv full --env {environment.name} --force deploys without asking",
         )
 
 
 class _Run:
-    """What one run knows by now: what was built, what the suites said, how the deploy ended."""
+    """The state of one run: the images, the results of the suites, the summary of the deploy."""
 
-    def __init__(self, request: Request, ordered: Order, wanted: tuple[Suite, ...], say: Say) -> None:
-        self.request, self.ordered, self.suites, self.say = request, ordered, wanted, say
-        self.environment = ordered.environment
+    def __init__(
+        self, root: Path, build_plan: BuildPlan, wanted: tuple[Suite, ...], say: Say, *, force: bool, dry_run: bool
+    ) -> None:
+        self.root, self.build_plan, self.suites, self.say = root, build_plan, wanted, say
+        self.force, self.dry_run = force, dry_run
+        self.environment = build_plan.environment
         self.built: tuple[Built, ...] = ()
         self.ran: tuple[Ran, ...] = ()
         self.summary: Summary | None = None
+        self.held = contextlib.ExitStack()
 
     def works(self) -> dict[str, Callable[[], Done]]:
         """The stages by name, in order."""
@@ -107,11 +108,11 @@ class _Run:
         }
 
     def _build(self) -> Done:
-        if self.request.dry_run:
-            building.say_plan(self.ordered, self.say, push=False)
+        if self.dry_run:
+            building.print_plan(self.build_plan, self.say, push=False)
             return Done(detail="shown")
-        self.built = building.make(self.ordered, self.say)
-        for line in built_lines(self.built):
+        self.built = building.build_images(self.build_plan, self.say)
+        for line in build_lines(self.built):
             self.say(line)
         return Done(detail=", ".join(one.reference for one in self.built))
 
@@ -119,8 +120,8 @@ class _Run:
         if not self.suites:
             self.say("services.yaml declares no suites")
             return Done(detail="services.yaml declares no suites", skipped=True)
-        production = build_order.is_production(self.environment)
-        if self.request.dry_run:
+        production = spec.is_production(self.environment)
+        if self.dry_run:
             for line in suite_plan_lines(self.suites, production=production):
                 self.say(line)
             return Done(detail="shown")
@@ -138,48 +139,49 @@ class _Run:
         if self._carried:
             self.say("hosts.yaml says transfer: push: the deploy carries the images to the hosts itself")
             return Done(detail="transfer: push", skipped=True)
-        if self.request.dry_run:
-            for service, reference in self.ordered.references.items():
+        if self.dry_run:
+            for service, reference in self.build_plan.references.items():
                 self.say(f"{service}: push {reference}")
             return Done(detail="shown")
-        self.built = building.push(self.ordered, self.built, self.say)
+        self.built = building.push_images(self.build_plan, self.built, self.say)
         return Done(detail=", ".join(f"{one.service} {one.digest[:19]}" for one in self.built))
 
     def _deploy(self) -> Done:
-        if self.request.dry_run and not self._carried:
+        if self.dry_run and not self._carried:
             self.say("the digests are known once the images are pushed: 000000000000 stands for them")
-        if self.request.dry_run and self._carried:
-            self.say(f"deploy {self.ordered.tag} from this workstation: its plan is known once the images are built")
+        if self.dry_run and self._carried:
+            self.say(f"deploy {self.build_plan.tag} from this workstation: its plan is known once the images are built")
             return Done(detail="shown")
-        request = deploy.Request(
+        # The application's own code has ended by now: before, it could have reached an agent.
+        self.held.enter_context(agent.with_deploy_key())
+        code = deploy.deploy(
             self.environment.name,
-            self.request.root,
-            self.ordered.tag,
-            force=self.request.force,
-            dry_run=self.request.dry_run,
+            root=self.root,
+            tag=self.build_plan.tag,
+            force=self.force,
+            dry_run=self.dry_run,
             given={} if self._carried else self._given(),
-            heard=self._heard,
+            on_finish=self._on_finish,
         )
-        code = deploy.deploy(request)
         return Done(code, self.summary.message if self.summary else "shown")
 
-    def _heard(self, summary: Summary) -> None:
+    def _on_finish(self, summary: Summary) -> None:
         self.summary = summary
 
     def _health(self) -> Done:
         hosts = ", ".join(target.name for target in self.environment.targets)
-        if self.request.dry_run:
+        if self.dry_run:
             self.say(f"check {hosts}")
             return Done(detail="shown")
-        code = health.health(health.Request(self.environment.name, self.request.root, once=True))
+        code = health.health(self.environment.name, root=self.root, once=True)
         return Done(code, f"{hosts} {'not well' if code else 'well'}")
 
     def _monitor(self) -> Done:
         hosts = ", ".join(target.name for target in self.environment.targets)
-        if self.request.dry_run:
+        if self.dry_run:
             self.say(f"make sure that the watchdog runs on {hosts}")
             return Done(detail="shown")
-        code = watchdog.install(watchdog.Request(self.environment.name, self.request.root))
+        code = watchdog.install(self.environment.name, root=self.root)
         return Done(code, f"watchdog on {hosts}")
 
     @property
@@ -187,20 +189,20 @@ class _Run:
         return self.environment.rollout.transfer is Transfer.PUSH
 
     def _given(self) -> dict[str, Image]:
-        """Every image of the deploy: those that were pushed by their digests, the others as the env file has them."""
+        """Every image of the deploy: pushed ones by digest, the others as the env file names them."""
         digests = {one.service: one.digest for one in self.built}
         given = {
             service: Image.parse(reference).with_digest(digests.get(service) or UNKNOWN_DIGEST)
-            for service, reference in self.ordered.references.items()
+            for service, reference in self.build_plan.references.items()
         }
         others = [s.name for s in self.environment.targets[0].application.services if s.name not in given]
         if others:
-            app = config.load(self.environment.name, root=self.request.root).targets[0].application
+            app = config.load(self.environment.name, root=self.root).targets[0].application
             given |= {name: app.service(name).image for name in others}
         return given
 
     def report(self, results: list[StageResult], began: float, seconds: float) -> None:
-        """Write the report; a folder that cannot be written to changes no result."""
+        """Write the report; a failure to write it does not change the result."""
         try:
             path = write_report(self.environment, began, self._content(results, began, seconds))
         except OSError as error:
@@ -210,7 +212,7 @@ class _Run:
 
     def _content(self, results: list[StageResult], began: float, seconds: float) -> Mapping[str, object]:
         code = next((one.exit_code for one in results if one.exit_code), 0)
-        summary, request = self.summary, self.request
+        summary = self.summary
         return {
             "format": 1,
             "action": "full",
@@ -220,16 +222,16 @@ class _Run:
             "seconds": round(seconds, 1),
             "owner": operator.name(),
             "workstation": operator.workstation(),
-            "clone": operator.revision(request.root),
+            "clone": operator.revision(self.root),
             "environment": self.environment.name,
             "hosts": [target.name for target in self.environment.targets],
-            "tag": self.ordered.tag,
-            "build_type": self.ordered.build_type.value,
+            "tag": self.build_plan.tag,
+            "build_type": self.build_plan.build_type.value,
             "sources": {
                 service: {"revision": found.revision, "branch": found.branch, "changed": list(found.dirty)}
-                for service, found in self.ordered.sources.items()
+                for service, found in self.build_plan.sources.items()
             },
-            "images": [built_object(one) for one in self.built],
+            "images": [build_json(one) for one in self.built],
             "suites": [
                 {"name": one.suite.title, "kind": one.suite.kind.value, "result": one.result, "seconds": one.seconds}
                 for one in self.ran

@@ -1,25 +1,23 @@
-"""How well a host is: the one script that asks everything in one round trip, cheap enough to run all day. Pure text.
+"""The script that runs every health check of a host in one round trip; verdict.py parses its output.
 
-What it prints is judged in commands/verdict.py. It changes nothing but the date of the database's last integrity check.
-Each probe has a deadline of its own on the host, so that a backend or a disk that hangs cannot hang the answer.
+It is cheap enough to run all day, and writes only the result of the database's daily integrity check. Each probe has its
+own deadline on the host: a hanging backend or disk cannot delay the others.
 """
 
 from __future__ import annotations
 
-from fabfile.commands import journal, maintenance, postgres
-from fabfile.commands.backup import backup_directory
-from fabfile.commands.nginx import flag
-from fabfile.commands.probe import SERVED_BY, visitor
-from fabfile.commands.shell import Script, quote, words
-from fabfile.commands.state import FACT, containers, last_backup, section
-from fabfile.model import PORT_OFFSET, Application, Color
+from rolling_upgrade.engine import maintenance, postgres, sqlite, stage
+from rolling_upgrade.engine.model import PORT_OFFSET, Application, Color
+from rolling_upgrade.engine.nginx import flag
+from rolling_upgrade.engine.observation import FACT, containers, last_backup, section
+from rolling_upgrade.engine.paths import backup_directory
+from rolling_upgrade.engine.probe import SERVED_BY, visitor
+from rolling_upgrade.engine.shell import Script, quote, shell_join
 
-#: How long the database may take to open, and to be read through.
+#: The timeouts of opening the database and of reading it through.
 OPEN_SECONDS = 5
 READ_SECONDS = 120
-#: How long a writer may keep the database to itself: without WAL each commit does for a moment.
-BUSY_SECONDS = 3
-#: How long df may take: a file system over a network may hang.
+#: The timeout of df: a network file system may hang.
 DISK_SECONDS = 5
 
 
@@ -44,23 +42,23 @@ def check(app: Application) -> Script:
         _resources(app),
         _certificate(app),
         _database(app),
-        # The last word: what was asked before it may have hung for a while.
+        # The clock comes last: the checks before it may take a while.
         "printf 'clock\\t%s\\n' \"$(date +%s)\"",
         section("end"),
     ]
-    return journal.direct("\n".join(part for part in parts if part))
+    return stage.direct("\n".join(part for part in parts if part))
 
 
 def own_url(port: str | int, path: str) -> str:
-    """The address of a color on its own port."""
+    """Return the URL of a color on its own port."""
     return f"http://127.0.0.1:{port}{path}"
 
 
 def _requests(app: Application) -> str:
-    """Every request at once in one curl: `http URL CODE SECONDS SERVED-BY`, the color's own port by its flag.
+    """Send every request in parallel with one curl; print `http URL CODE SECONDS SERVED-BY` for each.
 
-    Source: curl(1): with --parallel each transfer has its own --max-time, and its own line of --write-out; -s alone
-    does not silence its progress there.
+    Source: curl(1): with --parallel each transfer has its own --max-time and its own --write-out line; -s alone does not
+    silence the progress meter.
     """
     form = f"http\\t%{{url}}\\t%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
     seconds = max(service.gate.timeout_seconds for service in app.services)
@@ -80,21 +78,21 @@ def _requests(app: Application) -> str:
     urls = [own_url(service.stable_port, service.gate.path) for service in app.services]
     if app.full_chain:
         urls.append(own_url(app.service(app.full_chain.service).stable_port, app.full_chain.path))
-    asked = " ".join(words("-o", "/dev/null", one) for one in (*urls, url))
+    requests = " ".join(shell_join("-o", "/dev/null", target) for target in (*urls, url))
     colors = []
     for number, service in enumerate(app.services):
         green, blue = (own_url(service.stable_port + PORT_OFFSET[color], "") for color in (Color.GREEN, Color.BLUE))
         colors.append(
             f"if [ -e {quote(flag(app, service.name))} ]; then at_{number}={green}; else at_{number}={blue}; fi"
         )
-        asked += f' -o /dev/null "$at_{number}"{quote(service.gate.path)}'
-    return "\n".join((*colors, f"{words(*curl)} {asked} || :"))
+        requests += f' -o /dev/null "$at_{number}"{quote(service.gate.path)}'
+    return "\n".join((*colors, f"{shell_join(*curl)} {requests} || :"))
 
 
 def _resources(app: Application) -> str:
-    """`disk MOUNT AVAILABLE USED`, `inodes MOUNT AVAILABLE USED` and `memory TOTAL AVAILABLE`, each of them once."""
+    """Print `disk MOUNT AVAILABLE USED` and `inodes MOUNT AVAILABLE USED` for each mount, and `memory TOTAL AVAILABLE`."""
     paths = [app.database.rpartition("/")[0], app.uploads, backup_directory(app), app.uploads_backups, app.home]
-    listed = words("/", *dict.fromkeys(path for path in paths if path)) + ' "$HOME"'
+    listed = shell_join("/", *dict.fromkeys(path for path in paths if path)) + ' "$HOME"'
     rows = []
     for name, option in (("disk", "-Pk"), ("inodes", "-Pi")):
         form = f'NR > 1 && !seen[$6]++ {{ print "{name}\\t" $6 "\\t" $4 "\\t" $3 }}'
@@ -104,20 +102,20 @@ def _resources(app: Application) -> str:
 
 
 def _certificate(app: Application) -> str:
-    """`certificate` and when it ends, Unix seconds, as Nginx hands it to a visitor: its file may be unreadable."""
+    """Print `certificate` and its expiry, Unix seconds, as Nginx serves it: its file may be unreadable."""
     if app.tls is None:
         return ""
-    ask = words("openssl", "s_client", "-connect", f"127.0.0.1:{app.https_port}", "-servername", app.domain)
+    ask = shell_join("openssl", "s_client", "-connect", f"127.0.0.1:{app.https_port}", "-servername", app.domain)
     return f"""\
 ends=$(timeout 5 {ask} </dev/null 2>/dev/null | openssl x509 -noout -enddate 2>/dev/null | cut -d = -f 2) || ends=''
 printf 'certificate\\t%s\\n' "$(if [ -n "$ends" ]; then date -d "$ends" +%s; fi)\""""
 
 
 def _database(app: Application) -> str:
-    """`database ANSWER`, the number of its tables or what went wrong; `integrity ANSWER`, found once a day."""
+    """Print `database ANSWER`, the number of tables or an error, and `integrity ANSWER`, checked once a day."""
     late, unread = f"no answer within {OPEN_SECONDS} s", f"not read through within {READ_SECONDS} s"
     if app.database_server:
-        ask = words("psql", "--no-psqlrc", "--no-password", "-At", "-d", app.database_server.address, "-c")
+        ask = shell_join("psql", "--no-psqlrc", "--no-password", "-At", "-d", app.database_server.address, "-c")
         count = quote("select count(*) from information_schema.tables")
         return f"""\
 {postgres.access(app)}
@@ -126,23 +124,23 @@ printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')\""""
     if not app.database:
         return ""
     path, stamp = quote(app.database), quote(f"{app.home}/lock/integrity")
-    sqlite = f"sqlite3 -batch -bail -readonly -cmd '.timeout {BUSY_SECONDS * 1000}' {path}"
-    ask, read = f'timeout {OPEN_SECONDS} "$@" {sqlite}', f'timeout {READ_SECONDS} nice "$@" {sqlite}'
-    count, quick = quote("select count(*) from sqlite_master"), quote("pragma quick_check(1)")
+    ask = f'sqlite_program | timeout {OPEN_SECONDS} "$@" {sqlite.RUN} {shell_join("entries", app.database)}'
+    read = f'sqlite_program | timeout {READ_SECONDS} nice "$@" {sqlite.RUN} {shell_join("quick", app.database)}'
     return f"""\
-# A file that a container's user owns is read as that user's root.
+{sqlite.program()}
+# A file of a container's user is read in the user namespace.
 set --
 if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ] && [ "$(id -u)" -ne 0 ]; then set -- podman unshare; fi
-opened=$({ask} {count} 2>&1) || opened="${{opened:-{late}}}"
+opened=$({ask} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
 whole=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || whole=''
 case "$whole" in
-  # What was found bad is read again each time: it may be mended by now.
+  # A bad result is checked again each time: it may be repaired by now.
   ok* | 'not read through'*) ;;
   *) if [ -d {quote(app.home + "/lock")} ]; then
-       whole=$({read} {quick} 2>&1) || whole="${{whole:-{unread}}}"
+       whole=$({read} 2>&1) || whole="${{whole:-{unread}}}"
        whole=$(printf %s "$whole" | tr '\\n\\t' '  ')
-       # A full disk keeps nothing, and is a fault of its own.
+       # On a full disk the write fails; that is a fault of its own.
        (printf '%s\\n' "$whole" > {stamp}) 2>/dev/null || :
      fi ;;
 esac

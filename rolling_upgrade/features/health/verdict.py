@@ -1,24 +1,24 @@
-"""What the answer of commands/health.py means: each check, well or not, by the host's thresholds. It runs nothing."""
+"""Parse the output of the health script, and judge each check by the host's thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fabfile.commands import state
-from fabfile.commands.health import own_url
-from fabfile.commands.probe import visitor
-from fabfile.model import Application, Check, HealthReport, HostState, Kind, Service
+from rolling_upgrade.engine import observation, untrusted
+from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Service
+from rolling_upgrade.engine.probe import visitor
+from rolling_upgrade.features.health.shell import own_url
 
 _DAY = 86_400.0
 
 
 def parse(app: Application, host: str, text: str, now: float | None = None) -> HealthReport:
-    """Read what `health.check` printed; `now` is the caller's clock, where there is another one than the host's.
+    """Parse the output of `shell.check`; `now` is the caller's clock, given only when it is not the host's own.
 
-    Raises ValueError when the text is cut short.
+    Raises Malformed for truncated or foreign text.
     """
-    seen = state.parse(app, host, text)
-    rows = [row.split("\t") for row in state.sections(text).get("checks", [])]
+    seen = observation.parse(app, host, text)
+    rows = [row.split("\t") for row in observation.sections(text).get("checks", [])]
     checks = [
         *(_container(service, seen) for service in app.services),
         *_requests(app, seen, rows),
@@ -30,7 +30,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
     if now is not None:
         checks.append(_clock(app, seen, rows, now))
     ends = next((row[1] for row in rows if row[0] == "certificate" and len(row) > 1), "")
-    return HealthReport(seen, tuple(checks), int(ends) if ends.isdigit() else None)
+    return HealthReport(seen, tuple(checks), untrusted.integer(ends, maximum=untrusted.LATEST, default=None))
 
 
 def _container(service: Service, seen: HostState) -> Check:
@@ -40,8 +40,8 @@ def _container(service: Service, seen: HostState) -> Check:
     if container is None:
         return Check(Kind.CONTAINER, name, False, f"no {color.value} container", service.name)
     if not container.running:
-        said = f"{color.value} is {container.status or 'not running'}, exit code {container.exit_code}"
-        return Check(Kind.CONTAINER, name, False, said, service.name)
+        detail = f"{color.value} is {container.status or 'not running'}, exit code {container.exit_code}"
+        return Check(Kind.CONTAINER, name, False, detail, service.name)
     tag = container.image.tag or container.image.digest[7:19]
     return Check(Kind.CONTAINER, name, True, f"{color.value} {tag} runs, {container.restarts} restarts", service.name)
 
@@ -60,13 +60,13 @@ def _requests(app: Application, seen: HostState, rows: list[list[str]]) -> Itera
 
 
 def _answer(name: str, url: str, answers: dict[str, list[str]], service: str, *, page: bool = False) -> Check:
-    """A visitor's request is well with anything but a server error, or with the maintenance page's 503."""
+    """Judge one answer: the site may also redirect, return a client error, or serve the maintenance page with 503."""
     code, seconds, *served = answers.get(url) or answers.get(url.removesuffix("/")) or ["000", "0"]
     good = code[:1] == "2" or (name == "site" and (code[:1] in {"3", "4"} or (page and code == "503")))
-    said = f"HTTP {code}" if code != "000" else "no answer"
+    answer = f"HTTP {code}" if code != "000" else "no answer"
     by = f" from {served[0]}" if served and served[0] else ""
-    milliseconds = round(float(seconds) * 1000) if seconds.replace(".", "", 1).isdigit() else 0
-    return Check(Kind.HTTP, name, good, f"{said}{by}, {url}", service, milliseconds, code != "000")
+    milliseconds = round(untrusted.number(seconds, default=0.0) * 1000)
+    return Check(Kind.HTTP, name, good, f"{answer}{by}, {url}", service, milliseconds, code != "000")
 
 
 def _resources(app: Application, rows: list[list[str]]) -> Iterator[Check]:
@@ -81,56 +81,60 @@ def _resources(app: Application, rows: list[list[str]]) -> Iterator[Check]:
                 detail = f"{free:.0f} % of {what} free on {mount}, wanted {limits.free_percent:g} %"
                 yield Check(Kind.DISK, f"{what} {mount}", free >= limits.free_percent, detail)
     for _, total, available in (row for row in rows if row[0] == "memory" and len(row) == 3):
-        in_use = 100 - 100 * int(available) / int(total)
+        in_use = 100 - 100 * untrusted.integer(available) / untrusted.integer(total, minimum=1)
         detail = f"{in_use:.0f} % of memory in use, allowed {limits.memory_percent:g} %"
         yield Check(Kind.MEMORY, "memory", in_use <= limits.memory_percent, detail)
 
 
 def _share(available: str, used: str) -> float | None:
-    """What is free, in percent; None where the file system does not count it."""
-    if not (available.isdigit() and used.isdigit()) or int(available) + int(used) == 0:
+    """Return the free share in percent; None for a file system without such a count."""
+    free, taken = (untrusted.integer(text, default=None) for text in (available, used))
+    if free is None or taken is None or free + taken == 0:
         return None
-    return 100 * int(available) / (int(available) + int(used))
+    return 100 * free / (free + taken)
 
 
 def _database(rows: list[list[str]]) -> Iterator[Check]:
     for row in rows:
-        said = "\t".join(row[1:]).strip()
+        answer = "\t".join(row[1:]).strip()
         if row[0] == "database":
-            yield Check(
-                Kind.DATABASE, "database", said.isdigit(), f"{said} entries in its schema" if said.isdigit() else said
-            )
-        if row[0] == "integrity" and said:
-            unfinished = said.startswith("not read through")
-            yield Check(Kind.DATABASE, "integrity", said == "ok" or unfinished, said)
+            entries = untrusted.integer(answer, default=None)
+            detail = answer if entries is None else f"{entries} entries in its schema"
+            yield Check(Kind.DATABASE, "database", entries is not None, detail)
+        if row[0] == "integrity" and answer:
+            unfinished = answer.startswith("not read through")
+            yield Check(Kind.DATABASE, "integrity", answer == "ok" or unfinished, answer)
 
 
 def _certificate(app: Application, seen: HostState, rows: list[list[str]]) -> Iterator[Check]:
     for row in rows:
         if row[0] != "certificate":
             continue
-        if len(row) < 2 or not row[1].isdigit():
-            yield Check(Kind.CERTIFICATE, "certificate", False, "Nginx shows none")
+        ends = untrusted.integer(row[1], maximum=untrusted.LATEST, default=None) if len(row) > 1 else None
+        if ends is None:
+            yield Check(Kind.CERTIFICATE, "certificate", False, "Nginx serves none")
             continue
-        days = (int(row[1]) - seen.now) / _DAY
+        days = (ends - seen.now) / _DAY
         detail = f"{days:.0f} days left, wanted {app.thresholds.certificate_days:g}"
         yield Check(Kind.CERTIFICATE, "certificate", days >= app.thresholds.certificate_days, detail)
 
 
 def _backup(app: Application, seen: HostState) -> Iterator[Check]:
-    """The age of the last backup, where backups are scheduled."""
+    """Check the age of the last backup, if backups are scheduled."""
     if not app.auto_backup:
         return
-    at, _, name = seen.fact("last_backup").partition(" ")
-    if not at.isdigit():
+    text, _, name = seen.fact("last_backup").partition(" ")
+    at = untrusted.integer(text, maximum=untrusted.LATEST, default=None)
+    if at is None:
         yield Check(Kind.BACKUP, "backup", False, "there is none")
         return
-    hours, allowed = (seen.now - int(at)) / 3600, app.thresholds.backup_age_seconds / 3600
+    hours, allowed = (seen.now - at) / 3600, app.thresholds.backup_age_seconds / 3600
     yield Check(Kind.BACKUP, "backup", hours <= allowed, f"{name}: {hours:.1f} h old, allowed {allowed:g} h")
 
 
 def _clock(app: Application, seen: HostState, rows: list[list[str]], now: float) -> Check:
-    off = next((int(row[1]) for row in rows if row[0] == "clock" and len(row) > 1), seen.now) - now
+    clock = next((row[1] for row in rows if row[0] == "clock" and len(row) > 1), seen.now)
+    off = untrusted.integer(clock, maximum=untrusted.LATEST) - now
     allowed = app.thresholds.clock_seconds
     return Check(
         Kind.CLOCK, "clock", abs(off) <= allowed + 1, f"{off:+.0f} s off this machine's, allowed {allowed:g} s"

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fabfile.config import forms
-from fabfile.config.findings import Findings, shown
-from fabfile.config.inventory import Inventory
-from fabfile.config.settings import KEYS
-from fabfile.config.tracking import is_tracked, staged
-from fabfile.config.validation import validate
-from fabfile.config.yamlfile import read_yaml
-from fabfile.errors import Mistake
-from fabfile.model.starting import Starting, StartingService
+from rolling_upgrade.config import validators
+from rolling_upgrade.config.files import read_yaml
+from rolling_upgrade.config.inventory import Inventory
+from rolling_upgrade.config.issues import Issues, shown, validate
+from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.engine.git import is_tracked, staged
+from rolling_upgrade.errors import ConfigIssue
 
 #: The first stable port; each further service has the next one.
 FIRST_PORT = 8080
@@ -29,7 +27,7 @@ _EXAMPLE_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100
 
 SERVICE = "NAME=IMAGE:PORT, such as web=registry.example.org/shop/web:8080"
 HOST = "NAME=ADDRESS, such as web1=192.0.2.11"
-CERTIFICATE = forms.one_of("none", "self-signed", "acme", "files")
+CERTIFICATE = validators.one_of("none", "self-signed", "acme", "files")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Question:
 
     name: str
     text: str
-    form: forms.Form[str]
+    form: validators.Validator[str]
     default: str = ""
 
     @property
@@ -47,14 +45,14 @@ class Question:
         return f"--{self.name}"
 
 
-APP = Question("app", "Name of the application", forms.APP_NAME)
-DOMAIN = Question("domain", "Domain of the site", forms.DOMAIN)
-ENV = Question("env", "Name of the environment", forms.ENVIRONMENT_NAME, "production")
-USER = Question("user", "Login name on the hosts, owns the containers", forms.USER, "deploy")
+APP = Question("app", "Name of the application", validators.APP_NAME)
+DOMAIN = Question("domain", "Domain of the site", validators.DOMAIN)
+ENV = Question("env", "Name of the environment", validators.ENVIRONMENT_NAME, "production")
+USER = Question("user", "Login name on the hosts, owns the containers", validators.USER, "deploy")
 CERT = Question(
     "certificate", "Certificate: none (http), self-signed, acme (Let's Encrypt), files (yours)", CERTIFICATE, "none"
 )
-EMAIL = Question("email", "Mail address for the certificate authority", forms.EMAIL)
+EMAIL = Question("email", "Mail address for the certificate authority", validators.EMAIL)
 QUESTIONS = (APP, DOMAIN, ENV, USER, CERT, EMAIL)
 
 
@@ -63,14 +61,14 @@ def _paths(text: str) -> tuple[str, ...] | None:
     if words == ["none"]:
         return ()
     try:
-        found = tuple(forms.URL_PATH(word) for word in words)
+        found = tuple(validators.URL_PATH(word) for word in words)
     except ValueError:
         return None
     return found if len(set(found)) == len(found) else None
 
 
 #: The paths of one service.
-PATHS = forms.Form("paths such as / or /api/, separated by commas, each once; or none", _paths)
+PATHS = validators.Validator("paths such as / or /api/, separated by commas, each once; or none", _paths)
 
 
 @dataclass
@@ -89,11 +87,11 @@ class Answers:
         image, colon, port = rest.rpartition(":")
         if not (equals and colon):
             raise ValueError(SERVICE)
-        self.services.append((self.service_name(name), read_image(image), forms.PORT(port)))
+        self.services.append((self.service_name(name), read_image(image), validators.PORT(port)))
 
     def service_name(self, text: str) -> str:
         """A name that no other service has. Raises ValueError."""
-        name = forms.SERVICE_NAME(text)
+        name = validators.SERVICE_NAME(text)
         if name in (other for other, _, _ in self.services):
             raise ValueError(f"a name of its own; {name} is a service already")
         return name
@@ -103,7 +101,7 @@ class Answers:
         name, equals, address = text.partition("=")
         if not name or (equals and not address):
             raise ValueError(HOST)
-        found = forms.WORD(name), forms.ADDRESS(address or name)
+        found = validators.WORD(name), validators.ADDRESS(address or name)
         for other, used in self.hosts:
             if found[0] == other or found[1].casefold() == used.casefold():
                 raise ValueError(f"a name and an address of its own; {other}={used} is a host already")
@@ -161,7 +159,7 @@ class Answers:
 
 def read_image(text: str) -> str:
     """The text of an image reference. Raises ValueError."""
-    forms.IMAGE(text)
+    validators.IMAGE(text)
     return text
 
 
@@ -183,16 +181,16 @@ def read_options(
     hosts: Sequence[str],
     health: Sequence[str],
     routes: Sequence[str],
-) -> tuple[Answers, tuple[Mistake, ...]]:
+) -> tuple[Answers, tuple[ConfigIssue, ...]]:
     """What the options answer, and every mistake in them; `values` holds what stands behind each question's option."""
     answers = Answers()
-    mistakes: list[Mistake] = []
+    issues: list[ConfigIssue] = []
 
     def take(option: str, text: str, read: Callable[[str], Any]) -> Any:
         try:
             return read(text)
         except ValueError as error:
-            mistakes.append(Mistake("command line", option, shown(text), str(error)))
+            issues.append(ConfigIssue("command line", option, shown(text), str(error)))
             return None
 
     for question in QUESTIONS:
@@ -205,12 +203,12 @@ def read_options(
         take("--host", text, answers.add_host)
     named = [name for name, _, _ in answers.services]
     for text in health:
-        take("--health", text, lambda text: answers.health.update([_pair(text, named, HEALTH, forms.URL_PATH)]))
+        take("--health", text, lambda text: answers.health.update([_pair(text, named, HEALTH, validators.URL_PATH)]))
     for text in routes:
         take("--route", text, lambda text: answers.routes.update([_route(text, named, answers)]))
     if answers.values.get("certificate") != "acme" and "email" in values:
-        mistakes.append(Mistake("command line", "--email", "a mail address", "it only with --certificate acme"))
-    return answers, tuple(mistakes)
+        issues.append(ConfigIssue("command line", "--email", "a mail address", "it only with --certificate acme"))
+    return answers, tuple(issues)
 
 
 def _pair(text: str, named: Sequence[str], example: str, read: Callable[[str], str]) -> tuple[str, str]:
@@ -227,10 +225,10 @@ def _route(text: str, named: Sequence[str], answers: Answers) -> tuple[str, tupl
 
 def is_example(root: Path) -> bool:
     """Whether hosts.yaml is an example: it has hosts, and the addresses of all are for documentation alone."""
-    quiet = Findings(root)
+    quiet = Issues(root)
     content = read_yaml(root / "hosts.yaml", quiet, remedy="") or {}
     inventory = validate(Inventory, content, "hosts.yaml", quiet)
-    if inventory is None or quiet.mistakes:
+    if inventory is None or quiet.errors:
         return False
     addresses = [host.address or name for one in inventory.environments.values() for name, host in one.hosts.items()]
     return bool(addresses) and all(map(_for_documentation, addresses))
@@ -249,3 +247,48 @@ def is_as_git_has_it(path: Path) -> bool:
         return bool(is_tracked(path)) and staged(path) == path.read_bytes()
     except OSError:
         return False
+
+
+@dataclass(frozen=True)
+class StartingService:
+    """One service; `key` begins the names of its env keys: SHOP makes SHOP_IMAGE and SHOP_PORT."""
+
+    name: str
+    image: str
+    container_port: int
+    health: str
+    routes: tuple[str, ...]
+    key: str
+    stable_port: int
+
+
+@dataclass(frozen=True)
+class Starting:
+    """An application, its one environment, and the hosts of that by name and address.
+
+    `certificate` is that of `setup` in hosts.yaml, or `none` for a site without one; `email` is for `acme` alone.
+    """
+
+    app: str
+    domain: str
+    environment: str
+    user: str
+    certificate: str
+    email: str
+    services: tuple[StartingService, ...]
+    hosts: tuple[tuple[str, str], ...]
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether an image names neither tag nor digest."""
+        return any("@" not in one.image and ":" not in one.image.rpartition("/")[2] for one in self.services)
+
+    @property
+    def entrance(self) -> StartingService:
+        """The service that answers visitors at `/`; the last one where none does."""
+        return next((one for one in self.services if "/" in one.routes), self.services[-1])
+
+    @property
+    def home(self) -> str:
+        """The home directory of the user on the hosts."""
+        return "/root" if self.user == "root" else f"/home/{self.user}"

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from fabfile.config import forms
-from fabfile.config.findings import shown
-from fabfile.config.starting import HEALTH, QUESTIONS, Answers, Question, read_image
-from fabfile.errors import Interrupted
-from fabfile.report import tell
+from rolling_upgrade.config import validators
+from rolling_upgrade.config.issues import shown
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.errors import Interrupted
+from rolling_upgrade.features.init.answers import HEALTH, QUESTIONS, Answers, Question, read_image
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def ask_for_the_rest(answers: Answers, look: Callable[[], object]) -> None:
     `look` is called before the first question, and as soon as the environment has a name.
     """
     look()
-    tell(["Enter takes what stands in brackets; Ctrl-C ends it, and nothing is written."], sys.stderr)
+    print_lines(["Enter takes what stands in brackets; Ctrl-C ends it, and nothing is written."], sys.stderr)
     *first, user, certificate, email = QUESTIONS
     for question in first:
         _ask_for(question, answers)
@@ -41,17 +41,17 @@ def _ask_for(question: Question, answers: Answers) -> None:
 
 def _ask_for_services(answers: Answers) -> None:
     if not answers.services:
-        tell(["", "The services, one that others call before those that call it."], sys.stderr)
+        print_lines(["", "The services, one that others call before those that call it."], sys.stderr)
         name = _ask("Name of the first service", "web", answers.service_name)
         while name:
             image = _ask(f"Image of {name}, such as registry.example.org/shop/{name}:v1", "", read_image)
-            port = _ask(f"Port on which the process in {name} listens", "8080", forms.PORT)
+            port = _ask(f"Port on which the process in {name} listens", "8080", validators.PORT)
             answers.services.append((name, image, port))
             name = _ask("Name of the next service (Enter: no more)", "", _or_nothing(answers.service_name))
     for name, _, _ in answers.services:
         if name not in answers.health:
             text = f"Path of {name} that answers 2xx when it is well"
-            answers.health[name] = _ask(text, HEALTH, forms.URL_PATH)
+            answers.health[name] = _ask(text, HEALTH, validators.URL_PATH)
         if name not in answers.routes:
             text = f"Paths of the site that go to {name}, separated by commas, or none"
             answers.routes[name] = _ask(text, answers.usual_routes(name), _routes_of(answers, name))
@@ -60,7 +60,7 @@ def _ask_for_services(answers: Answers) -> None:
 def _ask_for_hosts(answers: Answers) -> None:
     if answers.hosts:
         return
-    tell(["", "The hosts."], sys.stderr)
+    print_lines(["", "The hosts."], sys.stderr)
     _ask("First host as NAME=ADDRESS, such as web1=192.0.2.11", "", answers.add_host)
     while _ask("Next host as NAME=ADDRESS (Enter: no more)", "", _or_nothing(_added(answers))):
         pass
@@ -89,7 +89,7 @@ def _ask(text: str, default: str, read: Callable[[str], T]) -> T:
             return read(answer)
         except ValueError as error:
             found = shown(answer) if answer else "nothing"
-            tell([f"  found {found}, expected {error}"], sys.stderr)
+            print_lines([f"  found {found}, expected {error}"], sys.stderr)
 
 
 def _line(prompt: str) -> str:

@@ -1,11 +1,10 @@
-"""The task that writes a starting configuration. Signatures and help only."""
+"""The task `init`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import ROOT, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import end_with, root_or_here, task
 
 
 @task(
@@ -21,7 +20,7 @@ from fabfile.tasks.names import task
         "email": "with --certificate acme: whom the authority writes",
         "health": "NAME=PATH that answers 2xx when the service is well (default: /health)",
         "route": "NAME=PATH[,PATH…] of the site that go to a service, or none (default: / for the last, /NAME/)",
-        "directory": "where the files go (default: here in the project)",
+        "directory": "where the files go (default: the folder of hosts.yaml, else the current one)",
         "yes": "ask nothing: defaults for what no option says",
         "force": "replace files that are there; the old ones are kept beside them as .bak",
     },
@@ -31,23 +30,32 @@ def init(
     app: str | None = None,
     domain: str | None = None,
     env: str | None = None,
-    service: Any = None,
-    host: Any = None,
+    service: list[str] | None = None,
+    host: list[str] | None = None,
     user: str | None = None,
     certificate: str | None = None,
     email: str | None = None,
-    health: Any = None,
-    route: Any = None,
+    health: list[str] | None = None,
+    route: list[str] | None = None,
     directory: str = "",
     yes: bool = False,
     force: bool = False,
 ) -> None:
     """Write hosts.yaml, services.yaml and an env file for your own application; asks what no option says."""
-    from fabfile.workflows.starting import Request
-    from fabfile.workflows.starting import init as run
+    from rolling_upgrade.features.init import workflow
 
     given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
-    values = {name: value for name, value in given.items() if value is not None}
-    services, hosts, healths, routes = (tuple(words or ()) for words in (service, host, health, route))
-    request = Request(ROOT, directory, values, services, hosts, healths, routes, yes=yes, force=force)
-    end_with(lambda: run(request), interrupted="nothing was written. Next: the same command again")
+    end_with(
+        lambda: workflow.init(
+            root=root_or_here(),
+            directory=directory,
+            values={name: value for name, value in given.items() if value is not None},
+            services=tuple(service or ()),
+            hosts=tuple(host or ()),
+            health=tuple(health or ()),
+            routes=tuple(route or ()),
+            yes=yes,
+            force=force,
+        ),
+        interrupted="nothing was written. Next: the same command again",
+    )

@@ -4,84 +4,88 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from fabfile import config, render
-from fabfile.config.findings import shown
-from fabfile.config.locating import list_of_labs
-from fabfile.config.starting import Answers, is_as_git_has_it, is_example, read_options
-from fabfile.config.tracking import is_tracked
-from fabfile.errors import ConfigError, ExitCode, Mistake
-from fabfile.model.starting import Starting
-from fabfile.report import tell
-from fabfile.report.starting import next_lines, shown_lines
-from fabfile.workflows.operator import confirm
-from fabfile.workflows.questions import ask_for_the_rest
-from fabfile.workflows.replacing import PRIVATE, PUBLIC, NewFile, replace_all
+from rolling_upgrade import config, rendering
+from rolling_upgrade.config.issues import shown
+from rolling_upgrade.config.locate import list_of_labs
+from rolling_upgrade.console.operator import confirm
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.engine.git import is_tracked
+from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
+from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.features.init.answers import Answers, Starting, is_as_git_has_it, is_example, read_options
+from rolling_upgrade.features.init.questions import ask_for_the_rest
+
+#: What `inv` loads in a repository that has the installed package.
+TASKS = 'from rolling_upgrade.tasks import namespace\n\n__all__ = ["namespace"]\n'
+GITIGNORE = "# Env files hold secrets; `git add --force` adds an encrypted one.\n/*.env\n"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for; `values` holds the answers that are given by options, by the names of those.
+def init(
+    *,
+    root: Path,
+    directory: str = "",
+    values: Mapping[str, str] = MappingProxyType({}),
+    services: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    health: Sequence[str] = (),
+    routes: Sequence[str] = (),
+    yes: bool = False,
+    force: bool = False,
+) -> ExitCode:
+    """Write hosts.yaml, deploy/services.yaml and deploy/ENV.env; tasks.py and deploy/.gitignore where there is none.
 
-    `root` is where the tasks read, `folder` where the files go; `yes` asks nothing, `force` replaces what is there.
+    Args:
+        root: Where the files go without a `directory`.
+        values: The answers that options give, by the names of the options.
+        yes: Ask nothing.
+        force: Replace files that are there.
+
+    Raises:
+        ConfigError: An answer is missing or wrong, or a file is there already; nothing is written.
     """
-
-    root: Path
-    folder: str = ""
-    values: Mapping[str, str] = field(default_factory=dict)
-    services: Sequence[str] = ()
-    hosts: Sequence[str] = ()
-    health: Sequence[str] = ()
-    routes: Sequence[str] = ()
-    yes: bool = False
-    force: bool = False
-
-
-def init(request: Request) -> ExitCode:
-    """Write hosts.yaml, deploy/services.yaml and deploy/ENV.env. Raises ConfigError, with which nothing is written."""
-    folder = _folder(request)
-    answers, mistakes = read_options(
-        request.values, services=request.services, hosts=request.hosts, health=request.health, routes=request.routes
-    )
-    asks = not request.yes and sys.stdin.isatty()
+    folder = _folder(root, directory)
+    answers, issues = read_options(values, services=services, hosts=hosts, health=health, routes=routes)
+    asks = not yes and sys.stdin.isatty()
     if not asks:
-        told = {mistake.path for mistake in mistakes}
-        missing = (Mistake("command line", option, "nothing", expected) for option, expected in answers.missing())
-        mistakes = (*mistakes, *(one for one in missing if one.path not in told))
-    if mistakes:
+        told = {issue.path for issue in issues}
+        missing = (ConfigIssue("command line", option, "", expected) for option, expected in answers.missing())
+        issues = (*issues, *(issue for issue in missing if issue.path not in told))
+    if issues:
         raise ConfigError(
             "The answers have a mistake or are not complete; nothing was written.",
-            mistakes,
+            issues,
             next_step="correct these options; on a terminal, without --yes, inv init asks for what no option says",
         )
     if asks:
-        # What is there already is told before a person has answered more than it takes to know.
-        ask_for_the_rest(answers, lambda: _replaced(folder, answers.values.get("env", ""), force=request.force))
+        # Refuse existing files as soon as the answers name them.
+        ask_for_the_rest(answers, lambda: _replaced(folder, answers.values.get("env", ""), force=force))
     starting = _finished(answers)
-    files = _files(folder, starting, _replaced(folder, starting.environment, force=request.force))
+    files = _files(folder, starting, _replaced(folder, starting.environment, force=force))
     _prove(starting, files, folder)
-    tell(shown_lines([(_name(one.path, folder), one.data.decode(), _fate(one)) for one in files], folder), sys.stdout)
+    shown = [(_name(file.path, folder), file.data.decode(), _fate(file)) for file in files]
+    print_lines(shown_lines(shown, folder), sys.stdout)
     if asks:
         confirm("Write these files?", force=False, hint="")
-        _replaced(folder, starting.environment, force=request.force)
+        _replaced(folder, starting.environment, force=force)
     kept = replace_all(files)
-    tell(next_lines(starting, folder, request.root, kept), sys.stdout)
+    print_lines(next_lines(starting.environment, [_name(one.path, folder) for one in files], folder, kept), sys.stdout)
     return ExitCode.DONE
 
 
-def _folder(request: Request) -> Path:
+def _folder(root: Path, directory: str) -> Path:
     try:
-        folder = Path(request.folder).expanduser().resolve() if request.folder else request.root.resolve()
+        folder = Path(directory).expanduser().resolve() if directory else root.resolve()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             folder.lstat()
     except (OSError, RuntimeError, ValueError) as error:
-        mistake = Mistake("command line", "--directory", shown(request.folder), "the path of a folder")
-        raise ConfigError("The command line has a mistake; nothing was written.", [mistake]) from error
+        raise usage_error(("--directory", shown(directory), "the path of a folder"), nothing="written") from error
     return folder
 
 
@@ -89,8 +93,7 @@ def _finished(answers: Answers) -> Starting:
     try:
         return answers.finished()
     except ValueError as error:
-        mistake = Mistake("command line", "--route", "one path for two services", str(error))
-        raise ConfigError("The command line has a mistake; nothing was written.", [mistake]) from error
+        raise usage_error(("--route", "one path for two services", str(error)), nothing="written") from error
 
 
 def _replaced(folder: Path, environment: str, *, force: bool) -> frozenset[Path]:
@@ -122,20 +125,44 @@ def _refuse_tracked(env_file: Path, environment: str) -> None:
 
 
 def _files(folder: Path, starting: Starting, examples: frozenset[Path]) -> list[NewFile]:
-    hosts, services, values = render.starting_files(starting)
+    names = ("hosts.yaml", "services.yaml", "values.env")
+    hosts, services, values = (rendering.template(f"init/{name}.j2").render(it=starting) for name in names)
     named = (
         (folder / "hosts.yaml", hosts, PUBLIC),
         (folder / "deploy/services.yaml", services, PUBLIC),
         (folder / f"deploy/{starting.environment}.env", values, PRIVATE),
     )
-    return [NewFile(path, text.encode(), mode, keep=path not in examples) for path, text, mode in named]
+    files = [NewFile(path, text.encode(), mode, keep=path not in examples) for path, text, mode in named]
+    return [*files, *_files_of_a_new_repository(folder)]
+
+
+def _files_of_a_new_repository(folder: Path) -> Iterator[NewFile]:
+    """The files of a repository that uses the installed package; files that are there are left alone."""
+    if _is_clone(folder):
+        return
+    for path, text in ((folder / "tasks.py", TASKS), (folder / "deploy/.gitignore", GITIGNORE)):
+        if not os.path.lexists(path):
+            yield NewFile(path, text.encode(), PUBLIC)
+
+
+def _is_clone(folder: Path) -> bool:
+    """Whether this is a clone of this project, which has its own tasks.py and ignores env files."""
+    return (folder / "rolling_upgrade" / "__init__.py").is_file()
+
+
+def _program(folder: Path) -> str:
+    """The program that has this product's tasks in a folder: `inv`, unless the team's own tasks.py is another."""
+    try:
+        ours = _is_clone(folder) or (folder / "tasks.py").read_text(encoding="utf-8") == TASKS
+    except (OSError, ValueError):
+        ours = False
+    return "inv" if ours else "rolling-upgrade"
 
 
 def _prove(starting: Starting, files: Sequence[NewFile], folder: Path) -> None:
     """Load what would be written, strictly and from a place of its own. Raises ConfigError with every mistake."""
     if starting.environment in list_of_labs(folder):
-        mistake = Mistake("command line", "--env", starting.environment, "another name; a lab here has this one")
-        raise ConfigError("The command line has a mistake; nothing was written.", [mistake])
+        raise usage_error(("--env", starting.environment, "another name; a lab here has this one"), nothing="written")
     with tempfile.TemporaryDirectory() as place:
         for one in files:
             path = Path(place) / one.path.relative_to(folder)
@@ -147,7 +174,7 @@ def _prove(starting: Starting, files: Sequence[NewFile], folder: Path) -> None:
         except ConfigError as error:
             raise ConfigError(
                 "These answers do not make a configuration; nothing was written.",
-                error.mistakes,
+                error.issues,
                 next_step="another name or image where the lines above say so",
             ) from error
 
@@ -161,3 +188,29 @@ def _fate(file: NewFile) -> str:
     if not os.path.lexists(file.path):
         return "new"
     return "replaces yours, which is kept beside it" if file.keep else "replaces the example; Git has it"
+
+
+def shown_lines(files: Sequence[tuple[str, str, str]], folder: Path) -> list[str]:
+    """Each file by name, text, and what becomes of the one that is there."""
+    lines: list[str] = []
+    for name, text, fate in files:
+        lines += [f"--- {folder}/{name} ({fate})", *text.rstrip("\n").splitlines(), ""]
+    return lines
+
+
+def next_lines(env: str, written: Sequence[str], folder: Path, kept: Sequence[Path]) -> list[str]:
+    """What was written, and the commands up to the first deploy."""
+    keys, program = f"deploy/authorized_keys/{env}", _program(folder)
+    lines = [f"Written in {folder}: {', '.join(written)}."]
+    lines += [f"Kept: {path}" for path in kept]
+    if not Path.cwd().is_relative_to(folder):
+        lines.append(f"cd {shlex.quote(str(folder))}    # tasks read the configuration of the folder that they run in")
+    return [
+        *lines,
+        "Next:",
+        f"  {program} config.check --env {env}    # finds every error, also after you edited the files",
+        f"  {program} trust --env {env}           # records the hosts' keys, once you have compared them",
+        f"  mkdir -p {keys} && cp ~/.ssh/id_ed25519.pub {keys}/you.pub    # lets you deploy",
+        f"  {program} setup --env {env}           # prepares the hosts, from a bare Debian on",
+        f"  {program} deploy --env {env} --dry-run    # shows the plan; without --dry-run it asks and deploys",
+    ]

@@ -1,29 +1,29 @@
-"""Everything that a person would ask a host by hand when something is wrong, in one script, and its parser.
+"""One script with the commands that an operator runs on a host to troubleshoot, and its parser.
 
-Each part is asked for itself: a tool that is missing or fails costs its own part, and says so there.
+Each part runs on its own: a tool that is missing or fails affects only its part, whose lines then hold the error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fabfile.commands import journal, state
-from fabfile.commands.podman import container_name
-from fabfile.commands.shell import Script, quote, words
-from fabfile.model import Application, Color
+from rolling_upgrade.engine import observation, stage, untrusted
+from rolling_upgrade.engine.model import Application, Color
+from rolling_upgrade.engine.podman import container_name
+from rolling_upgrade.engine.shell import Script, quote, shell_join
 
 _MARK = "@@part "
-#: No part may hold up the others for longer.
+#: The time limit of one part.
 PART_SECONDS = 15
-#: The parts in the order of the page: what stands in its heading.
+#: The titles of the parts, in the order of the page.
 TITLES = {
     "resources": "resources of the containers",
-    "settings": "how the containers are set up",
+    "settings": "settings of the containers",
     "processes": "processes in the containers",
     "images": "images kept",
-    "listeners": "who listens",
+    "listeners": "listeners",
     "connections": "established connections",
-    "colors": "answers on the colors' own ports",
+    "colors": "responses on the candidate ports",
     "disk": "disk and inodes",
     "host": "memory and load of the host",
     "nginx": "nginx",
@@ -34,7 +34,7 @@ TITLES = {
 
 
 def inspect(app: Application, services: Sequence[str]) -> Script:
-    """Print every part for these services, then what `state.observe` prints; changes nothing."""
+    """Print every part for these services, then the host's observation. Changes nothing."""
     parts = "\n".join(
         f"part {key} <<'END-OF-THIS-PART'\n{text}\nEND-OF-THIS-PART" for key, text in _parts(app, services)
     )
@@ -43,14 +43,14 @@ part() {{
   echo "{_MARK}$1"
   timeout {PART_SECONDS} sh 2>&1 | sed 's/^/ /' || :
 }}"""
-    return journal.direct(each, parts, state.observation(app))
+    return stage.direct(each, parts, observation.observation(app))
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:
-    """The lines of each part that `inspect` printed; a part without a word is there and empty."""
+    """Parse the output of `inspect` into the lines of each part; a part without output is empty."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in text.split("\n"):
+    for line in untrusted.rows(text):
         if line.startswith("@@"):
             current = found.setdefault(line.removeprefix(_MARK), []) if line.startswith(_MARK) else []
         else:
@@ -68,12 +68,12 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield "images", _images([service.image.repository for service in chosen])
     public = [app.http_port, *([app.https_port] if app.tls else [])]
     ours = " or ".join(f"sport = :{port}" for port in (*ports, *public))
-    yield "listeners", f"{words('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
+    yield "listeners", f"{shell_join('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
     yield "connections", _connections(ports)
     yield (
         "colors",
         "\n".join(
-            _answer(f"{service.name} {color.value}", f"http://127.0.0.1:{service.port(color)}{service.gate.path}")
+            _response(f"{service.name} {color.value}", f"http://127.0.0.1:{service.port(color)}{service.gate.path}")
             for service in chosen
             for color in Color
         ),
@@ -82,15 +82,15 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield "host", 'uptime\nfree -m\necho "$(nproc) processors"\nps -eo pid,user,pcpu,pmem,comm --sort=-pcpu | head -n 6'
     yield "nginx", "systemctl is-active nginx || :\nnginx -v"
     show = ("systemctl", "--user", "show", f"{app.name}-boot", "--property")
-    yield "boot", words(*show, "LoadState,UnitFileState,ActiveState,Result,ExecMainStartTimestamp")
+    yield "boot", shell_join(*show, "LoadState,UnitFileState,ActiveState,Result,ExecMainStartTimestamp")
     yield "run", _last_run(app)
     yield "logs", _each(names, 'podman logs --timestamps --tail 5 "$name"')
 
 
 def _each(names: Sequence[str], command: str) -> str:
-    """The command for every container that there is, under its name."""
+    """Run the command for each existing container, below the container's name."""
     return f"""\
-for name in {words(*names)}; do
+for name in {shell_join(*names)}; do
   podman container exists "$name" || continue
   echo "$name"
   {{ {command}; }} 2>&1 | sed 's/^/  /'
@@ -101,7 +101,7 @@ def _resources(names: Sequence[str]) -> str:
     columns = "{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.PIDs}}"
     return f"""\
 running=''
-for name in {words(*names)}; do
+for name in {shell_join(*names)}; do
   if [ "$(podman container inspect --format '{{{{.State.Running}}}}' "$name" 2>/dev/null)" = true ]; then running="$running $name"; fi
 done
 if [ -z "$running" ]; then echo "no container runs"; exit; fi
@@ -122,20 +122,22 @@ def _settings() -> str:
 
 def _images(repositories: Sequence[str]) -> str:
     columns = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.Size}}\t{{.CreatedSince}}"
-    lines = [words("podman", "images", "--format", columns, "--filter", f"reference={name}") for name in repositories]
+    lines = [
+        shell_join("podman", "images", "--format", columns, "--filter", f"reference={name}") for name in repositories
+    ]
     return "\n".join(dict.fromkeys(lines))
 
 
 def _connections(ports: Sequence[int]) -> str:
     return f"""\
-for port in {words(*ports)}; do
+for port in {shell_join(*ports)}; do
   printf '%s\\t%s\\n' "$port" "$(ss -Htn state established "( sport = :$port )" | wc -l)"
 done"""
 
 
-def _answer(name: str, url: str) -> str:
+def _response(name: str, url: str) -> str:
     form = "HTTP %{http_code}\\t%{time_total} s"
-    curl = words("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 3, url)
+    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 3, url)
     return f"printf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$({curl} || :)\""
 
 
@@ -143,13 +145,13 @@ def _disk(app: Application) -> str:
     paths = [path for path in (app.home, app.database, app.database_backups, app.uploads, "/var/log") if path]
     return f"""\
 set -- "$HOME"
-for path in {words(*dict.fromkeys(paths))}; do if [ -e "$path" ]; then set -- "$@" "$path"; fi; done
+for path in {shell_join(*dict.fromkeys(paths))}; do if [ -e "$path" ]; then set -- "$@" "$path"; fi; done
 df -hP "$@" | awk '!seen[$6]++'
 df -iP "$@" | awk '!seen[$6]++'"""
 
 
 def _last_run(app: Application) -> str:
-    """The steps of the newest run in the order in which they began, and the last words of those that failed."""
+    """Print the steps of the newest run in the order of their starts, and the last lines of the failed ones."""
     return f"""\
 cd {quote(app.home + "/journal")} || exit 0
 run=$(find . -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)

@@ -1,66 +1,73 @@
-"""One page about a host for a person who looks for a fault, and the same for a program. It asks no host."""
+"""The page of `inv inspect` about each host, and its JSON object."""
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import Any
 
-from fabfile.model import Color, Container, Environment, HostState, Service, Target
-from fabfile.report.output import Output
-from fabfile.report.status import problems, uptime_seconds
-from fabfile.report.text import duration, one_line, short_digest, table
+from rolling_upgrade.console.text import duration, one_line, short_digest, table, unreachable_lines
+from rolling_upgrade.engine.model import Color, Container, Environment, HostState, Service, Target
+from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.features.status.workflow import problems, uptime_seconds
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """What one look into a host found: its state, and the lines of each further part by its title."""
+class Inspection:
+    """One host's state, the lines of each further part by its title, and the hash in the installed site's file."""
 
     state: HostState
     parts: Mapping[str, Sequence[str]]
     site_hash: str = ""
 
 
-def render_inspection(
+@dataclass(frozen=True)
+class Port:
+    """A port of the application and its user; `expected` and `found` are `listening` or `free`."""
+
+    port: int
+    of: str
+    expected: str
+    found: str
+
+
+def inspect_lines(
     environment: Environment,
-    found: Mapping[str, Inspected],
-    lost: Mapping[str, str],
+    inspections: Mapping[str, Inspection],
+    unreachable: Mapping[str, str],
     services: Sequence[str],
-    *,
-    json: bool,
-    out: TextIO,
-) -> None:
-    """Write a page for each host; `lost` are hosts that gave no answer."""
-    output = Output(out, environment.secrets)
+) -> list[str]:
+    """Return a page for each host."""
     targets = {target.name: target for target in environment.targets}
-    if json:
-        from fabfile.report.json_lines import masked
-
-        hosts = [_object(targets[name], one, services) for name, one in found.items()]
-        hosts += [{"host": name, "error": why} for name, why in lost.items()]
-        output.write(json_format.dumps(masked({"environment": environment.name, "hosts": hosts}, output), indent=2))
-        output.write("\n")
-        output.flush()
-        return
-    for name, one in found.items():
-        output.show(list(_page(targets[name], one, services)))
-    output.show([f"{name}  NOT REACHED: {one_line(why)}" for name, why in lost.items()])
+    pages = [line for name, found in inspections.items() for line in _page(targets[name], found, services)]
+    return [*pages, *unreachable_lines(unreachable)]
 
 
-def _page(target: Target, one: Inspected, services: Sequence[str]) -> Iterator[str]:
-    state = one.state
+def inspect_json(
+    environment: Environment,
+    inspections: Mapping[str, Inspection],
+    unreachable: Mapping[str, str],
+    services: Sequence[str],
+) -> dict[str, Any]:
+    """Return the JSON object of the same."""
+    targets = {target.name: target for target in environment.targets}
+    hosts = [_host_json(targets[name], found, services) for name, found in inspections.items()]
+    hosts += [{"host": name, "error": error} for name, error in unreachable.items()]
+    return {"environment": environment.name, "hosts": hosts}
+
+
+def _page(target: Target, found: Inspection, services: Sequence[str]) -> Iterator[str]:
+    state = found.state
     chosen = [service for service in target.application.services if service.name in services]
-    wrong = problems(target, state)
     yield f"{target.name} ({target.address})  {state.fact('os')}  podman {state.fact('podman')}"
-    yield from (f"  ! {one_line(problem)}" for problem in wrong)
+    yield from (f"  ! {one_line(problem)}" for problem in problems(target, state))
     yield from _block("containers", _containers(chosen, state))
-    yield from _block("ports", table([("PORT", "OF", "EXPECTED", "FOUND"), *_ports(target, chosen, state)]))
+    yield from _block("ports", _port_table(_ports(target, chosen, state)))
     yield from _block(
         "probes", table([("ok" if p.ok else "FAILED", p.url, p.detail, f"{p.milliseconds} ms") for p in state.probes])
     )
-    yield from _block("site", [_site(one)])
-    for title, lines in one.parts.items():
+    yield from _block("site", [_site(found)])
+    for title, lines in found.parts.items():
         yield from _block(title, table([line.split("\t") for line in lines]) or ["nothing"])
     history = [(r.id, r.action, r.outcome.value, r.owner, one_line(r.reason)) for r in state.releases[-5:]]
     yield from _block("history, newest last", table(history) or ["none"])
@@ -84,13 +91,13 @@ def _containers(services: Sequence[Service], state: HostState) -> list[str]:
 
 
 def _container_row(service: Service, color: Color, container: Container | None, state: HostState) -> tuple[str, ...]:
-    serves = f"{color.value}{' (serves)' if state.active_color(service.name) is color else ''}"
+    shown = f"{color.value}{' (active)' if state.active_color(service.name) is color else ''}"
     if container is None:
-        return (service.name, serves, "none")
+        return (service.name, shown, "none")
     up = uptime_seconds(container, state.now)
     return (
         service.name,
-        serves,
+        shown,
         one_line(container.status),
         one_line(container.image.tag) or "-",
         short_digest(container.image.digest or container.image_id) or "-",
@@ -101,35 +108,39 @@ def _container_row(service: Service, color: Color, container: Container | None, 
     )
 
 
-def _ports(target: Target, services: Sequence[Service], state: HostState) -> Iterator[tuple[str, ...]]:
-    """Each port that is ours: whether something should listen there, and whether something does."""
+def _ports(target: Target, services: Sequence[Service], state: HostState) -> Iterator[Port]:
     app = target.application
+
+    def port(number: int, of: str, *, expected: bool) -> Port:
+        words = {True: "listening", False: "free"}
+        return Port(number, of, words[expected], words[number in state.listening])
+
     for service in services:
-        yield _port(service.stable_port, f"{service.name} stable, nginx", True, state)
+        yield port(service.stable_port, f"{service.name} stable, nginx", expected=True)
         for color in Color:
             container = state.container(service.name, color)
-            yield _port(
-                service.port(color), f"{service.name} {color.value}", bool(container and container.running), state
-            )
-    yield _port(app.http_port, "public, nginx", True, state)
+            running = container is not None and container.running
+            yield port(service.port(color), f"{service.name} {color.value}", expected=running)
+    yield port(app.http_port, "public, nginx", expected=True)
     if app.tls:
-        yield _port(app.https_port, "public TLS, nginx", True, state)
+        yield port(app.https_port, "public TLS, nginx", expected=True)
 
 
-def _port(port: int, of: str, expected: bool, state: HostState) -> tuple[str, ...]:
-    found = port in state.listening
-    words = {True: "listening", False: "free"}
-    wrong = "" if found is expected else "  <- not as expected"
-    return (str(port), of, words[expected], f"{words[found]}{wrong}")
+def _port_table(ports: Iterator[Port]) -> list[str]:
+    rows = [("PORT", "OF", "EXPECTED", "FOUND")]
+    for port in ports:
+        unexpected = "" if port.found == port.expected else "  <- not as expected"
+        rows.append((str(port.port), port.of, port.expected, f"{port.found}{unexpected}"))
+    return table(rows)
 
 
-def _site(one: Inspected) -> str:
-    live = one.state.live_site_hash
+def _site(found: Inspection) -> str:
+    live = found.state.live_site_hash
     if not live:
-        return "Nginx does not answer the hash of the site that it runs"
-    if one.site_hash and one.site_hash != live:
-        return f"Nginx runs {live}, the file has {one.site_hash}: reload Nginx, or deploy again"
-    return f"Nginx runs the site of the file, {live}"
+        return "Nginx does not report the hash of its running site"
+    if found.site_hash and found.site_hash != live:
+        return f"Nginx runs {live}, the installed file has {found.site_hash}: reload Nginx, or deploy again"
+    return f"Nginx runs the installed site, {live}"
 
 
 def _lock(state: HostState) -> str:
@@ -137,37 +148,34 @@ def _lock(state: HostState) -> str:
     if lock is None:
         return "free"
     left = lock.expires_at - state.now
-    until = f"{duration(left)} left" if left > 0 else "its lease is over"
+    until = f"{duration(left)} left" if left > 0 else "its lease has expired"
     return one_line(f"{lock.owner}@{lock.workstation} ({lock.reason}), {until}")
 
 
-def _object(target: Target, one: Inspected, services: Sequence[str]) -> dict[str, Any]:
-    state = one.state
+def _host_json(target: Target, found: Inspection, services: Sequence[str]) -> dict[str, Any]:
+    state = found.state
     chosen = [service for service in target.application.services if service.name in services]
-    ports = _ports(target, chosen, state)
+    lock: dict[str, Any] | None = to_plain(state.lock)
+    if lock is not None:
+        del lock["token"]
     return {
         "host": target.name,
         "address": target.address,
-        "problems": list(problems(target, state)),
+        "problems": problems(target, state),
         "facts": dict(state.facts),
         "active": {service.name: state.active_color(service.name).value for service in chosen},
-        "containers": [_container_object(c) for c in state.containers if c.service in services],
-        "ports": [
-            {"port": int(p), "of": of, "expected": expected, "found": f.split()[0]} for p, of, expected, f in ports
+        "containers": [_container_json(container) for container in state.containers if container.service in services],
+        "ports": [to_plain(port) for port in _ports(target, chosen, state)],
+        "probes": state.probes,
+        "site": {"live": state.live_site_hash, "file": found.site_hash},
+        "parts": found.parts,
+        "history": [
+            {"id": release.id, "action": release.action, "outcome": release.outcome} for release in state.releases[-5:]
         ],
-        "probes": [asdict(probe) for probe in state.probes],
-        "site": {"live": state.live_site_hash, "file": one.site_hash},
-        "parts": {title: list(lines) for title, lines in one.parts.items()},
-        "history": [{"id": r.id, "action": r.action, "outcome": r.outcome.value} for r in state.releases[-5:]],
-        "lock": state.lock and {key: value for key, value in asdict(state.lock).items() if key != "token"},
+        "lock": lock,
     }
 
 
-def _container_object(container: Container) -> dict[str, Any]:
-    fields = asdict(container)
-    del fields["env_fingerprints"]
-    return fields | {
-        "color": container.color.value,
-        "image": container.image.reference,
-        "digest": container.image.digest,
-    }
+def _container_json(container: Container) -> dict[str, Any]:
+    fields: dict[str, Any] = to_plain(container)
+    return fields | {"image": container.image.reference, "digest": container.image.digest}

@@ -1,6 +1,6 @@
-"""Reading logs on a host: containers by service and color, Nginx's files, the application's units. Text and its parser.
+"""The scripts that read logs on a host (containers, Nginx, the application's units), and the parser of their output.
 
-Each line that a script here prints is `SOURCE<tab>LABEL<tab>TEXT`; the label `note` marks a word of the script itself.
+Each script prints lines `SOURCE<tab>LABEL<tab>TEXT`; the label `note` marks a message of the script itself.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from fabfile.commands import journal
-from fabfile.commands.nginx import flag
-from fabfile.commands.podman import container_name
-from fabfile.commands.shell import Script, quote, words
-from fabfile.model import Application, Color
-from fabfile.model.logs import LogLine
+from rolling_upgrade.engine import stage, untrusted
+from rolling_upgrade.engine.model import Application, Color
+from rolling_upgrade.engine.nginx import flag
+from rolling_upgrade.engine.podman import container_name
+from rolling_upgrade.engine.shell import Script, quote, shell_join
 
-#: Sources beside the services; a service of the same name comes first.
+#: The sources besides the services; a service with such a name takes precedence.
 NGINX = "nginx"
 UNITS = "units"
-#: Exit status of a fetch in which a source could not be read; a note in its output says why.
+#: Exit status of `fetch` when a source could not be read; a note in the output gives the reason.
 UNREADABLE_STATUS = 45
 
 _NGINX_FILES = ("/var/log/nginx/access.log", "/var/log/nginx/error.log")
@@ -29,15 +28,15 @@ _NOTE = "note"
 
 @dataclass(frozen=True)
 class Since:
-    """From when on: so many seconds ago on the host's clock, or a moment in UTC (`2026-11-23T07:00:00Z`)."""
+    """The start of a query: seconds ago on the host's clock, or a time in UTC (`2026-11-23T07:00:00Z`)."""
 
     ago_seconds: int | None = None
     moment: str = ""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which lines: from when on, how many at the most from each log (0: all), of which color, or of both."""
+class LogQuery:
+    """The requested lines: their start, the maximum for each log (0: all), and the color, or both."""
 
     since: Since | None = None
     lines: int = 100
@@ -55,95 +54,96 @@ unreadable=0"""
 _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 
 
-def fetch(app: Application, sources: Sequence[str], wanted: Wanted) -> Script:
-    """Print what the sources have logged; exits UNREADABLE_STATUS when one could not be read."""
-    parts = [_fetch_source(app, source, wanted) for source in sources]
-    return journal.direct(_COMMON, _since(wanted, *sources), *parts, _END)
+def fetch(app: Application, sources: Sequence[str], query: LogQuery) -> Script:
+    """Print the logs of the sources; exits with UNREADABLE_STATUS when one could not be read."""
+    parts = [_fetch_source(app, source, query) for source in sources]
+    return stage.direct(_COMMON, _since(query, *sources), *parts, _END)
 
 
-def follow(app: Application, source: str, wanted: Wanted) -> Script:
-    """Print what one source logs from now on, until descriptor 3 ends; then nothing of it is left on the host.
+def follow(app: Application, source: str, query: LogQuery) -> Script:
+    """Print what one source logs from now on, until descriptor 3 closes; then end every process on the host.
 
-    An empty note says that it has begun; the lines that `fetch` would give come next. A service is followed from color to color: each color's log is read
-    from its start until its container stops, so that a cutover loses no line. A line may come twice around a note.
+    An empty note marks the start; the lines of `fetch` come next. A service is followed from color to color: each
+    color's log is read from its start until its container stops, so that a cutover loses no line. A line may come twice
+    around a note.
     """
-    body = _follow_source(app, source, wanted)
-    # A Podman that is just starting misses a SIGTERM.
+    body = _follow_source(app, source, query)
+    # Podman misses a SIGTERM while it starts.
     let_go = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nsleep 1\npkill -KILL -s 0 || :"
-    return journal.direct(_COMMON, _since(wanted, source), f"note {quote(source)} ''", body, let_go, _END)
+    return stage.direct(_COMMON, _since(query, source), f"note {quote(source)} ''", body, let_go, _END)
 
 
-def _since(wanted: Wanted, *sources: str) -> str:
-    """Set `since` to a moment that Podman and date understand alike; '' for the beginning. Nginx's files need none."""
+def _since(query: LogQuery, *sources: str) -> str:
+    """Set `since` to a time in a format of both Podman and date; '' for the beginning. Nginx's files need none."""
     if set(sources) == {NGINX}:
         return ""
-    if wanted.since is None:
+    if query.since is None:
         return "since="
-    if wanted.since.ago_seconds is None:
-        return f"since={quote(wanted.since.moment)}"
-    return f'since=$(date -u -d "@$(($(date +%s) - {wanted.since.ago_seconds}))" +%Y-%m-%dT%H:%M:%SZ)'
+    if query.since.ago_seconds is None:
+        return f"since={quote(query.since.moment)}"
+    return f'since=$(date -u -d "@$(($(date +%s) - {query.since.ago_seconds}))" +%Y-%m-%dT%H:%M:%SZ)'
 
 
 def _is_service(app: Application, source: str) -> bool:
     return source in {service.name for service in app.services}
 
 
-def _fetch_source(app: Application, source: str, wanted: Wanted) -> str:
+def _fetch_source(app: Application, source: str, query: LogQuery) -> str:
     if _is_service(app, source):
-        return _fetch_service(app, source, wanted)
+        return _fetch_service(app, source, query)
     if source == NGINX:
-        return _nginx(wanted)
-    return _units(app, wanted)
+        return _nginx(query)
+    return _units(app, query)
 
 
-def _fetch_service(app: Application, service: str, wanted: Wanted) -> str:
-    colors = list(Color) if wanted.both else [wanted.color] if wanted.color else []
-    chosen = "\n".join(_fetch_container(app, service, color, wanted) for color in colors)
+def _fetch_service(app: Application, service: str, query: LogQuery) -> str:
+    colors = list(Color) if query.both else [query.color] if query.color else []
+    chosen = "\n".join(_fetch_container(app, service, color, query) for color in colors)
     if chosen:
         return chosen
-    green, blue = (_fetch_container(app, service, color, wanted) for color in (Color.GREEN, Color.BLUE))
+    green, blue = (_fetch_container(app, service, color, query) for color in (Color.GREEN, Color.BLUE))
     return f"if [ -e {quote(flag(app, service))} ]; then\n{green}\nelse\n{blue}\nfi"
 
 
-def _fetch_container(app: Application, service: str, color: Color, wanted: Wanted) -> str:
+def _fetch_container(app: Application, service: str, color: Color, query: LogQuery) -> str:
     name = container_name(app.name, service, color)
-    missing = "" if wanted.both else "\nunreadable=1"
+    missing = "" if query.both else "\nunreadable=1"
     return f"""\
 if podman container exists {quote(name)}; then
-  {_podman_logs(wanted, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(wanted)} | whole {quote(service)} {color.value}
+  {_podman_logs(query, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(query)} | whole {quote(service)} {color.value}
 else
   note {quote(service)} {quote(f"there is no container {name}")}{missing}
 fi"""
 
 
-def _podman_logs(wanted: Wanted, *options: str, pieces: int = 1) -> str:
-    """The last lines, for lines that were written in so many pieces: Podman counts each piece as a line."""
-    tail = ("--tail", str(wanted.lines * pieces)) if wanted.lines else ()
-    return words("podman", "logs", "--timestamps", *tail, *options) + ' ${since:+--since "$since"}'
+def _podman_logs(query: LogQuery, *options: str, pieces: int = 1) -> str:
+    """Print the last lines; Podman counts each of the `pieces` of a long line as a line."""
+    tail = ("--tail", str(query.lines * pieces)) if query.lines else ()
+    return shell_join("podman", "logs", "--timestamps", *tail, *options) + ' ${since:+--since "$since"}'
 
 
-def _tail(wanted: Wanted) -> str:
-    return str(wanted.lines) if wanted.lines else "+1"
+def _tail(query: LogQuery) -> str:
+    return str(query.lines) if query.lines else "+1"
 
 
-def _nginx(wanted: Wanted, *options: str, then: str = "") -> str:
-    """Both of Nginx's files. Its error log has no zone: the host's goes with the label."""
+def _nginx(query: LogQuery, *options: str, then: str = "") -> str:
+    """Print both of Nginx's files. The error log has no time zone: the label carries the host's."""
     parts = ["zone=$(date +%z)"]
     for path in _NGINX_FILES:
         label = path.rpartition("/")[2].partition(".")[0]
         parts.append(
             f"if [ -r {path} ]; then\n"
-            f'{words("tail", "-n", _tail(wanted), *options, path)} | marked {NGINX} "{label}$zone"{then}\n'
+            f'{shell_join("tail", "-n", _tail(query), *options, path)} | marked {NGINX} "{label}$zone"{then}\n'
             f"else\n{_not_readable(NGINX, path, 'adm')}\nfi"
         )
     return "\n".join(parts)
 
 
-def _units(app: Application, wanted: Wanted, *options: str, then: str = "") -> str:
-    """What the application's units of the deploy user's manager said. Source: journalctl(1), --user-unit takes globs."""
-    lines = str(wanted.lines) if wanted.lines else "all"
+def _units(app: Application, query: LogQuery, *options: str, then: str = "") -> str:
+    """Print the journal of the application's user units. Source: journalctl(1), --user-unit takes globs."""
+    lines = str(query.lines) if query.lines else "all"
     form = ("--output", "short-iso-precise", "--no-pager", "--quiet", "--utc", "--lines", lines)
-    read = words("journalctl", "--user", "--user-unit", f"{app.name}-*", *form, *options)
+    read = shell_join("journalctl", "--user", "--user-unit", f"{app.name}-*", *form, *options)
     return (
         "if journalctl --user --quiet --lines 1 >/dev/null 2>&1; then\n"
         f'{read} ${{since:+--since "@$(date -d "$since" +%s)"}} 2>&1 | marked {UNITS} journal{then}\n'
@@ -152,29 +152,29 @@ def _units(app: Application, wanted: Wanted, *options: str, then: str = "") -> s
 
 
 def _not_readable(source: str, what: str, group: str) -> str:
-    remedy = f"usermod --append --groups {group} $(id -un) as root on the host, then the same command again"
+    remedy = f"as root on the host: usermod --append --groups {group} $(id -un), then run the same command again"
     return f'note {source} "{what} is not readable by $(id -un). Next: {remedy}"\nunreadable=1'
 
 
-def _follow_source(app: Application, source: str, wanted: Wanted) -> str:
+def _follow_source(app: Application, source: str, query: LogQuery) -> str:
     if _is_service(app, source):
-        return _follow_service(app, source, wanted)
+        return _follow_service(app, source, query)
     if source == NGINX:
-        return _nginx(wanted, "-F", then=" &")
-    return _units(app, wanted, "--follow", then=" &")
+        return _nginx(query, "-F", then=" &")
+    return _units(app, query, "--follow", then=" &")
 
 
-def _follow_service(app: Application, service: str, wanted: Wanted) -> str:
-    """A reader for each color: it waits until its color is wanted and runs, and reads until the container stops."""
+def _follow_service(app: Application, service: str, query: LogQuery) -> str:
+    """Start a reader for each color: it waits until its color is selected and runs, then reads until it stops."""
     chosen = (
-        wanted.color.value
-        if wanted.color
+        query.color.value
+        if query.color
         else f"$(if [ -e {quote(flag(app, service))} ]; then echo green; else echo blue; fi)"
     )
-    wants = ":" if wanted.both else f'[ "$1" = "{chosen}" ]'
-    begins = "runs now" if wanted.both or wanted.color else "serves now"
-    later = words("podman", "logs", "--timestamps", "--follow")
-    colors = [wanted.color] if wanted.color else list(Color)
+    wants = ":" if query.both else f'[ "$1" = "{chosen}" ]'
+    begins = "runs now" if query.both or query.color else "serves now"
+    later = shell_join("podman", "logs", "--timestamps", "--follow")
+    colors = [query.color] if query.color else list(Color)
     return f"""\
 service={quote(service)} began=$(lately)
 wants() {{ {wants}; }}
@@ -182,7 +182,7 @@ follow() {{
   name={quote(f"{app.name}-{service}")}-$1 from=''
   if wants "$1"; then
     if podman container exists "$name"; then
-      {_podman_logs(wanted, "--follow")} "$name" 2>&1 | marked "$service" "$1" || :
+      {_podman_logs(query, "--follow")} "$name" 2>&1 | marked "$service" "$1" || :
       from=$(lately)
       note "$service" "$1 stopped"
     else note "$service" "there is no container $name; waiting for it"; fi
@@ -201,17 +201,17 @@ follow() {{
 #: Podman's time of a line: RFC 3339 with nanoseconds. Source: podman-logs(1), --timestamps.
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
 _LINE = re.compile(rf"({_STAMP}) ?(.*)", re.DOTALL)
-#: A line that its program wrote in pieces: Podman puts the time of each piece in its middle.
+#: A line that the program wrote in pieces: Podman inserts the time of each piece.
 _PIECE = re.compile(r"(?<=\S)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6,9}(?:Z|[+-]\d\d:\d\d) ")
 _ACCESS = re.compile(r"\[(\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]")
 _ERROR = re.compile(r"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) ")
 _UNIT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+[+-]\d\d:?\d\d) \S+ (.*)")
 _NGINX_LABEL = re.compile(r"(access|error)([+-]\d{4})")
-_MOMENT = re.compile(r"([^.Z+]{19})(\.\d+)?(Z|[+-]\d\d:?\d\d)")
+_MOMENT = re.compile(r"([^.Z+]{19})(\.[0-9]{1,9})?(Z|[+-]\d\d:?\d\d)")
 
 
 def parse(host: str, line: str) -> LogLine:
-    """Read one line that `fetch` or `follow` printed."""
+    """Parse one line of the output of `fetch` or `follow`."""
     source, label, text = [*line.split("\t", 2), "", ""][:3]
     if label == _NOTE:
         return LogLine(host, source, "", text, note=True)
@@ -238,7 +238,7 @@ def _nginx_time(text: str, zone: str) -> float:
 
 
 def _seconds(stamp: str) -> float:
-    """Unix seconds of a time with up to nine digits behind the point; 0 for what is no time."""
+    """Return the Unix seconds of a time with up to nine fractional digits; 0 for an invalid time."""
     match = _MOMENT.fullmatch(stamp)
     if match is None:
         return 0.0
@@ -247,7 +247,7 @@ def _seconds(stamp: str) -> float:
         whole = datetime.strptime(f"{day} {zone.replace('Z', '+0000').replace(':', '')}", "%Y-%m-%dT%H:%M:%S %z")
     except ValueError:
         return 0.0
-    return whole.timestamp() + float(fraction or 0)
+    return whole.timestamp() + untrusted.number(f"0{fraction}" if fraction else "0")
 
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d)")
@@ -255,7 +255,7 @@ _UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def since(text: str) -> Since:
-    """Read `90s`, `10m`, `2h`, `1d` or an ISO time; without a zone it is this machine's. Raises ValueError."""
+    """Parse `90s`, `10m`, `2h`, `1d` or an ISO time; the default zone is this machine's. Raises ValueError."""
     if match := _AGO.fullmatch(text):
         return Since(int(match[1]) * _UNITS_SECONDS[match[2]])
     moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
@@ -263,5 +263,21 @@ def since(text: str) -> Since:
 
 
 def after(line: LogLine) -> Since:
-    """From the second of that line on: it comes once more, and so may others that were had."""
+    """Return the second of a line: the line itself comes again, and others of that second may."""
     return Since(moment=f"{datetime.fromtimestamp(line.at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of one source on one host.
+
+    `label` is the color or the file, `at` Unix seconds, 0 for a line without a time. A `note` is a message of this
+    program about the source.
+    """
+
+    host: str
+    source: str
+    label: str
+    text: str
+    at: float = 0.0
+    note: bool = False

@@ -1,20 +1,20 @@
-"""The maintenance page within a run: for MAINTENANCE_MODE, and for the time in which a run replaces data. Pure.
+"""The maintenance page within a run: for MAINTENANCE_MODE, and while a run replaces data.
 
-A page that a person put up stays until a person takes it down; one of a run that died goes with the next run.
+A page that a person put up stays until a person takes it down; the page of a run that died goes with the next run.
 """
 
 from __future__ import annotations
 
-from fabfile.commands import maintenance, probe
-from fabfile.commands.shell import Script, script
-from fabfile.model import Application, HostState
-from fabfile.plans.step import Step
+from rolling_upgrade.engine import maintenance, probe
+from rolling_upgrade.engine.model import Application, HostState
+from rolling_upgrade.engine.plan import Step
+from rolling_upgrade.engine.shell import script
 
 PAGE_SECONDS = 30
 
 
 def differs(state: HostState, page: str | None) -> bool:
-    """Whether the page goes up or down: `page` is the text that the setting wants, '' for none, None for either."""
+    """Whether the page changes: `page` is its desired text, '' for none, None for no preference."""
     if page is None:
         return False
     up = state.fact("maintenance")
@@ -27,29 +27,27 @@ def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, 
 
 
 def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps before and after a time in which the application cannot answer; none where a page is up that stays."""
+    """The steps before and after a time in which the application cannot answer; none if a permanent page is up."""
     if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_known(app, state.site):
         return (), ()
     return (_up(app, page),), (down(app),)
 
 
 def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
-    """The last step, once the release is verified: after it visitors reach the application, which must answer them."""
+    """The last step, once the release is verified: visitors then reach the application."""
     return () if page or not differs(state, page) else (down(app),)
 
 
 def down(app: Application) -> Step:
-    """Take the page down; visitors reach the application from then on, which must answer them."""
+    """Take the page down and wait until the application answers visitors."""
     answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.PROOF_SECONDS)
     body = script(maintenance.off(app), answers, "watch")
-    return _step("maintenance.off", "take the maintenance page down", body, None, "")
+    return Step("maintenance.off", "take the maintenance page down", body, PAGE_SECONDS)
 
 
 def _up(app: Application, page: str) -> Step:
     undo = script(maintenance.off(app))
     body = maintenance.prove_on(app, page)
-    return _step("maintenance.on", "put the maintenance page up", body, undo, "take the maintenance page down")
-
-
-def _step(id: str, title: str, body: Script, undo: Script | None, undo_title: str) -> Step:
-    return Step(id, title, body, PAGE_SECONDS, undo, undo_title)
+    return Step(
+        "maintenance.on", "put the maintenance page up", body, PAGE_SECONDS, undo, "take the maintenance page down"
+    )

@@ -1,70 +1,61 @@
-"""Maintenance: the page up or down on every host, proved by a visitor's request. The story only."""
+"""Maintenance: put the page up or take it down on every host, and prove it by a visitor's request."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import config, render
-from fabfile.commands import maintenance as page
-from fabfile.commands.shell import Script
-from fabfile.errors import ConfigError, ExitCode, Mistake, PreflightError, RollingError
-from fabfile.model import Environment, HostState, Target
-from fabfile.remote.host import Answer
-from fabfile.report import tell
-from fabfile.workflows import operator, rolling, shortly
-from fabfile.workflows.fleet import opened
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.engine import maintenance as page
+from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Environment, HostState, Target
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ExitCode, PreflightError, RollingError, usage_error
+from rolling_upgrade.features import locked_command, operation
+from rolling_upgrade.ssh.fleet import opened
 
-#: What switching may take on a host, its proof included.
+#: The time limit for switching on one host, proof included.
 SWITCH_SECONDS = 30.0
 LONGEST_MESSAGE = 500
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the operator asked for; `switch` is `on` or `off`."""
-
-    environment: str | None
-    root: Path
-    switch: str
-    hosts: tuple[str, ...] = ()
-    message: str = ""
-    force: bool = False
-
-
-def maintenance(request: Request) -> ExitCode:
+def maintenance(
+    switch: str, env: str | None, *, root: Path, hosts: tuple[str, ...] = (), message: str = "", force: bool = False
+) -> ExitCode:
     """Switch the maintenance page. Raises RollingError when nothing was begun."""
-    _check(request)
-    environment = config.load(request.environment, root=request.root, hosts=request.hosts)
+    _check(switch, message)
+    environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         states = fleet.observe()
-        if request.switch == "on":
+        if switch == "on":
             _refuse_unable(fleet.targets, states)
-        dead = rolling.dead_locks(states, environment)
+        dead = operation.dead_locks(states, environment)
         question = f"Show visitors of {environment.name} the maintenance page?"
-        if request.switch == "off":
+        if switch == "off":
             question = f"Take the maintenance page of {environment.name} down?"
-        hint = f"inv maintenance {request.switch} --env {environment.name} --force does not ask"
-        operator.confirm(question, force=request.force or not environment.rollout.confirm, hint=hint)
-        bodies = {name: _body(request, target) for name, target in fleet.targets.items()}
-        reason = f"maintenance {request.switch}"
-        answers = shortly.under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
-    return _report(request, environment, answers)
+        hint = f"inv maintenance {switch} --env {environment.name} --force does not ask"
+        operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
+        bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
+        reason = f"maintenance {switch}"
+        answers = locked_command.under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
+    return _report(switch, environment, answers)
 
 
-def _check(request: Request) -> None:
-    mistakes = []
-    if request.switch not in {"on", "off"}:
-        mistakes.append(Mistake("command line", "", repr(request.switch), "on or off"))
-    if request.message and request.switch == "off":
-        mistakes.append(Mistake("command line", "--message", "a message with off", "a message with on alone"))
-    if len(request.message) > LONGEST_MESSAGE:
-        found = f"{len(request.message)} characters"
-        mistakes.append(Mistake("command line", "--message", found, f"{LONGEST_MESSAGE} at the most"))
-    if mistakes:
-        raise ConfigError("The command line has a mistake; nothing was contacted.", mistakes)
+def _check(switch: str, message: str) -> None:
+    issues = []
+    if switch not in {"on", "off"}:
+        issues.append(("", repr(switch), "on or off"))
+    if message and switch == "off":
+        issues.append(("--message", "a message with off", "a message with on alone"))
+    if len(message) > LONGEST_MESSAGE:
+        found = f"{len(message)} characters"
+        issues.append(("--message", found, f"{LONGEST_MESSAGE} at the most"))
+    if issues:
+        raise usage_error(*issues)
 
 
 def _refuse_unable(targets: Mapping[str, Target], states: Mapping[str, HostState]) -> None:
@@ -79,26 +70,26 @@ def _refuse_unable(targets: Mapping[str, Target], states: Mapping[str, HostState
         raise PreflightError(f"{', '.join(hidden)}: no service has a route that visitors reach; nothing was touched.")
 
 
-def _body(request: Request, target: Target) -> Script:
+def _body(switch: str, message: str, target: Target) -> Script:
     app = target.application
-    if request.switch == "off":
+    if switch == "off":
         return page.prove_off(app)
-    return page.prove_on(app, render.maintenance_page(app, request.message))
+    return page.prove_on(app, rendering.maintenance_page(app, message))
 
 
-def _report(request: Request, environment: Environment, answers: Mapping[str, Answer | RollingError]) -> ExitCode:
+def _report(switch: str, environment: Environment, answers: Mapping[str, Answer | RollingError]) -> ExitCode:
     lines = []
     for name, answer in answers.items():
         if isinstance(answer, RollingError):
             lines.append(str(answer))
         elif not answer.ok:
-            lines.append(f"{name}: the page could not be switched {request.switch}: {answer.last_words}")
-        elif request.switch == "on":
+            lines.append(f"{name}: the page could not be switched {switch}: {answer.output_tail}")
+        elif switch == "on":
             lines.append(f"{name}: maintenance is on: visitors get the page with 503; health paths answer as before")
         else:
             lines.append(f"{name}: maintenance is off: {answer.output.strip()}")
-    code = shortly.exit_code(answers)
+    code = exit_code(locked_command.failure(answer) for answer in answers.values())
     if code is not ExitCode.DONE:
         lines.append(f"Next: inv status --env {environment.name}; the same command tries again")
-    tell(lines, sys.stdout, environment.secrets)
+    print_lines(lines, sys.stdout, environment.secrets)
     return code

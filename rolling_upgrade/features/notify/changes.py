@@ -1,21 +1,21 @@
-"""What a run changes from what to what, as people are told it. Pure."""
+"""The changes of a run, as messages show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fabfile.model import HostResult, Image, Passage
-from fabfile.plans.step import Change, Plan
+from rolling_upgrade.engine.model import HostResult, Image, VersionChange
+from rolling_upgrade.engine.plan import Change, Plan
 
 
-def passages(plans: Sequence[Plan]) -> Iterator[Passage]:
-    """What changes from what to what, hosts that change alike together."""
+def version_changes(plans: Sequence[Plan]) -> Iterator[VersionChange]:
+    """The changes of all plans; hosts with the same change are grouped."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for plan in plans:
         for one in _changes(plan):
             found.setdefault(one, []).append(plan.host)
     for (what, before, after), hosts in found.items():
-        yield Passage(what, before, after, () if len(hosts) == len(plans) else tuple(hosts))
+        yield VersionChange(what, before, after, () if len(hosts) == len(plans) else tuple(hosts))
 
 
 def _changes(plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -23,11 +23,11 @@ def _changes(plan: Plan) -> Iterator[tuple[str, str, str]]:
         yield "data", "", plan.record.target
     for service in plan.services:
         if service.change is not Change.KEEP:
-            yield service.service, *_ways(service.current, service.wanted)
+            yield service.service, *_versions(service.current, service.wanted)
 
 
-def _ways(before: Image | None, after: Image) -> tuple[str, str]:
-    """Two images by what tells them apart: tags, else whole references, else digests."""
+def _versions(before: Image | None, after: Image) -> tuple[str, str]:
+    """Two images by the parts that differ: references, else tags, else digests."""
     if before is None:
         return "", after.reference
     if before.repository != after.repository:
@@ -40,4 +40,5 @@ def _ways(before: Image | None, after: Image) -> tuple[str, str]:
 
 
 def short(image: Image) -> str:
+    """The first 12 digits of an image's digest."""
     return image.digest.removeprefix("sha256:")[:12]

@@ -1,6 +1,6 @@
-"""One message on one channel: its deadline, its tries, and how a failure is worded. It knows no channel.
+"""Delivery of one message on one channel: its deadline, its retries, and the wording of failures.
 
-What a library says of an error is never shown as it is: it may quote an address or a login.
+The text of a library's error is never shown unmasked: it may quote an address or a login.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from threading import Lock
 from typing import Any, Protocol
 from urllib.error import URLError
 
-from fabfile.model.masking import safe
+from rolling_upgrade.engine.masking import safe
 
 MOST_TRIES = 3
-#: Pause before the second try; it doubles from try to try.
+#: Pause before the second try; it doubles with each try.
 PAUSE_SECONDS = 0.5
-#: What one connection may take to open: a second try has to fit in.
+#: Limit for opening a connection; it leaves time for a second try.
 CONNECT_SECONDS = 4.0
-#: How much of a failure is shown, a server's own words included.
+#: Shown characters of a failure, with the server's reply.
 LONGEST_ERROR = 300
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one message fared on one channel; an empty `error` means that it arrived."""
+    """The result of one message on one channel; `error` is '' after success."""
 
     channel: str
     error: str = ""
@@ -37,12 +37,12 @@ class Delivery:
 
     @property
     def ok(self) -> bool:
-        """Whether it arrived."""
+        """Whether the channel accepted the message."""
         return not self.error
 
 
 class NotDelivered(Exception):
-    """A try that failed: why, whether another one may help, and after how many seconds."""
+    """A failed try: why, whether a retry may help, and the pause that the server asks for."""
 
     def __init__(self, why: str, *, again: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(why)
@@ -50,13 +50,13 @@ class NotDelivered(Exception):
 
 
 class Connection(Protocol):
-    """Whatever has a socket once it is connected."""
+    """An object that has a socket once it is connected."""
 
     sock: Any
 
 
 class Deadline:
-    """The time that a message has, all tries and pauses included. `clock` counts seconds from any point."""
+    """The time limit of a message, with all its tries and pauses. `clock` counts seconds from any point."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.clock, self.sleep = clock, sleep
@@ -67,26 +67,26 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds left; never so few that a socket would count as one that does not block."""
+        """Seconds left; never 0, which would make a socket non-blocking."""
         return max(self._end - self.clock(), 0.001)
 
     @property
     def connecting(self) -> float:
-        """Seconds for opening a connection."""
+        """Seconds left for opening a connection."""
         return min(self.remaining, CONNECT_SECONDS)
 
     @property
     def over(self) -> bool:
-        """Whether the time is up, or was cut."""
+        """Whether the time is up, or `cut` was called."""
         return self._over or self.clock() >= self._end
 
-    def holds(self, connection: Connection) -> None:
-        """Remember a connection, so that `cut` ends it wherever it waits."""
+    def register(self, connection: Connection) -> None:
+        """Register a connection for `cut`."""
         with self._lock:
             self._open.append(connection)
 
     def cut(self) -> None:
-        """End all connections: a peer that sends a byte now and then would keep one for hours."""
+        """Shut all connections down: a peer that sends a byte now and then would hold one for hours."""
         with self._lock:
             self._over = True
             for connection in self._open:
@@ -95,68 +95,72 @@ class Deadline:
 
 
 def deliver(channel: str, attempt: Callable[[Deadline], None], deadline: Deadline, secrets: Sequence[str]) -> Delivery:
-    """Try until it arrives, trying is of no use, or the time is up. Never raises."""
-    began, tries = deadline.clock(), 0
+    """Try until the channel accepts the message, a retry cannot help, or the time is up. Never raises."""
+    started_at, tries = deadline.clock(), 0
     while True:
         tries += 1
         try:
             attempt(deadline)
-        except Exception as error:  # noqa: BLE001 - the border of one channel: its failure is told, never passed on
-            failure = explained(error)
+        except Exception as error:  # noqa: BLE001 - a failing channel is a result, and never stops a run
+            failure = explain(error)
         else:
-            return Delivery(channel, "", tries, deadline.clock() - began)
+            return Delivery(channel, "", tries, deadline.clock() - started_at)
         pause = max(failure.wait_seconds, PAUSE_SECONDS * 2 ** (tries - 1))
         if not failure.again or tries >= MOST_TRIES or deadline.over or pause >= deadline.remaining:
-            # Masked before it is cut: half a secret would not be recognised.
-            return Delivery(channel, safe(failure.why, secrets)[:LONGEST_ERROR], tries, deadline.clock() - began)
+            # Mask before cutting: half a secret would not be recognized.
+            return Delivery(channel, safe(failure.why, secrets)[:LONGEST_ERROR], tries, deadline.clock() - started_at)
         deadline.sleep(pause)
 
 
-def explained(error: BaseException) -> NotDelivered:
-    """The failure in our words."""
+def explain(error: BaseException) -> NotDelivered:
+    """Word a failure without the details that a library's text may leak."""
     if isinstance(error, URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     if isinstance(error, NotDelivered):
         return error
     if isinstance(error, smtplib.SMTPException):
-        return _explained_smtp(error)
+        return _explain_smtp(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return NotDelivered(f"its certificate is not trusted: {words(error.verify_message)}")
+        return NotDelivered(f"the certificate is not trusted: {one_line(error.verify_message)}")
     if isinstance(error, ssl.SSLError):
-        return NotDelivered(f"no TLS with it: {words(error.reason or 'the connection was closed')}")
+        return NotDelivered(f"TLS failed: {one_line(error.reason or 'the connection was closed')}")
     if isinstance(error, socket.gaierror):
-        return NotDelivered("its name could not be resolved", again=error.errno == socket.EAI_AGAIN)
+        return NotDelivered("the host name could not be resolved", again=error.errno == socket.EAI_AGAIN)
     if isinstance(error, TimeoutError):
-        return NotDelivered("no answer in time", again=True)
+        return NotDelivered("no response in time", again=True)
     if isinstance(error, ConnectionRefusedError):
         return NotDelivered("connection refused", again=True)
     if isinstance(error, ConnectionError | EOFError):
-        return NotDelivered("it closed the connection", again=True)
+        return NotDelivered("the server closed the connection", again=True)
     if isinstance(error, OSError) and error.strerror:
-        return NotDelivered(words(error.strerror), again=True)
-    return NotDelivered(f"an error that this program did not foresee ({type(error).__name__})")
+        return NotDelivered(one_line(error.strerror), again=True)
+    return NotDelivered(f"an unexpected error ({type(error).__name__})")
 
 
-def _explained_smtp(error: smtplib.SMTPException) -> NotDelivered:
+def _explain_smtp(error: smtplib.SMTPException) -> NotDelivered:
     if isinstance(error, smtplib.SMTPAuthenticationError):
-        return NotDelivered(f"login refused: {error.smtp_code} {words(error.smtp_error)}", again=error.smtp_code < 500)
+        return NotDelivered(
+            f"login refused: {error.smtp_code} {one_line(error.smtp_error)}", again=error.smtp_code < 500
+        )
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         refused = next(iter(error.recipients.values()))
-        return NotDelivered(f"every recipient refused: {refused[0]} {words(refused[1])}", again=refused[0] < 500)
+        return NotDelivered(f"every recipient was refused: {refused[0]} {one_line(refused[1])}", again=refused[0] < 500)
     if isinstance(error, smtplib.SMTPResponseException):
         again = 0 < error.smtp_code < 500
-        return NotDelivered(f"it answered {error.smtp_code} {words(error.smtp_error)}", again=again)
+        return NotDelivered(f"the server answered {error.smtp_code} {one_line(error.smtp_error)}", again=again)
     if isinstance(error, smtplib.SMTPServerDisconnected):
-        # Source: smtplib.SMTP.getreply raises it for a time-out too.
+        # Source: smtplib.SMTP.getreply raises it for a timeout too.
         if isinstance(error.__context__, TimeoutError):
-            return explained(error.__context__)
-        return NotDelivered("it closed the connection", again=True)
+            return explain(error.__context__)
+        return NotDelivered("the server closed the connection", again=True)
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return NotDelivered("it does not offer what SMTP_SECURITY or the login needs; nothing was sent unprotected")
-    return NotDelivered(f"an error of the mail protocol ({type(error).__name__})")
+        return NotDelivered(
+            "the server does not offer the TLS or login that SMTP_SECURITY and SMTP_USER ask for; nothing was sent"
+        )
+    return NotDelivered(f"an SMTP error ({type(error).__name__})")
 
 
-def words(said: object) -> str:
-    """A server's or a library's words on one line; `deliver` masks and cuts them."""
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+def one_line(reply: object) -> str:
+    """The text of a server or a library on one line; `deliver` masks and cuts it."""
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
     return " ".join(text.split())

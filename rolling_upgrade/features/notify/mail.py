@@ -1,6 +1,6 @@
-"""A message as mail: text and HTML in one, threaded by what it is about; and its way to the mail server.
+"""The mail channel: a message as text and HTML, sent over SMTP.
 
-One run, or one alert, is one thread: its first mail has the thread's own Message-ID, the others refer to it.
+The mails of one run, or of one alert, are a thread: the first has the thread's Message-ID, the others refer to it.
 """
 
 from __future__ import annotations
@@ -18,34 +18,33 @@ from email.policy import SMTP
 from string import Template
 from typing import Any
 
-from fabfile.model.channels import Mail, Security
-from fabfile.model.notice import Notice, Severity
-from fabfile.notify.delivery import Deadline, NotDelivered, explained, words
-from fabfile.notify.text import Field, Read, Told
+from rolling_upgrade.engine.model.notice import Mail, Notice, Security, Severity
+from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, explain, one_line
+from rolling_upgrade.features.notify.text import Field, Message, Read
 
-#: What begins a thread; a message or a test is a thread of its own.
+#: The turns that start a thread; a person's message or a test has no turn.
 _FIRST = frozenset({"", "started", "failing"})
 _COLORS = {Severity.INFO: "#3367d6", Severity.WARNING: "#b06000", Severity.CRITICAL: "#c5221f"}
 _WELL = "#188038"
-GOODBYE_SECONDS = 1.0
+QUIT_SECONDS = 1.0
 
 
 def _policy() -> Any:
-    """The policy of mail on the wire; without their type, long ids would be encoded and no longer be ids."""
+    """The policy for headers and encodings. Without their type, the library would encode long message ids."""
     headers = HeaderRegistry()
     for name in ("in-reply-to", "references"):
         headers.map_to_type(name, MessageIDHeader)  # type: ignore[arg-type]
-    # Not every server takes bytes beyond ASCII.
+    # Not every server accepts non-ASCII bytes.
     return SMTP.clone(header_factory=headers, cte_type="7bit")
 
 
-def message(notice: Notice, told: Told, mail: Mail, read: Read) -> EmailMessage:
-    """The mail, complete. Raises OSError when a template is missing."""
+def build_email(notice: Notice, message: Message, mail: Mail, read: Read) -> EmailMessage:
+    """Build the mail. Raises OSError for a missing template."""
     found = EmailMessage(policy=_policy())
     sender = _address(mail.sender)
     found["From"] = sender
     found["To"] = [_address(one) for one in mail.recipients]
-    found["Subject"] = told.subject
+    found["Subject"] = message.subject
     found["Date"] = datetime.fromtimestamp(notice.at, timezone.utc)
     root = _id(notice.thread, sender.domain)
     first = notice.occasion.turn in _FIRST
@@ -55,19 +54,19 @@ def message(notice: Notice, told: Told, mail: Mail, read: Read) -> EmailMessage:
         found["References"] = root
     found["Auto-Submitted"] = "auto-generated"  # Source: RFC 3834
     found["List-Id"] = _list_id(notice, sender.domain)  # Source: RFC 2919
-    found.set_content(told.plain)
-    found.add_alternative(_html(notice, told, read), subtype="html")
+    found.set_content(message.plain)
+    found.add_alternative(_html(notice, message, read), subtype="html")
     return found
 
 
 def _address(text: str) -> Address:
-    """`Name <address>` or an address alone, as the configuration has checked it."""
+    """Parse `Name <address>` or an address alone, which the configuration has validated."""
     name, _, rest = text.strip().rpartition("<")
     return Address(display_name=name.strip().strip('"'), addr_spec=rest.removesuffix(">"))
 
 
 def _id(text: str, domain: str) -> str:
-    """A message id that is the same for the same text, and readable where the text allows it."""
+    """A message id derived from a text: readable for a short plain text, a hash otherwise."""
     readable = len(text) <= 80 and re.fullmatch(r"[A-Za-z0-9-]+(?: [A-Za-z0-9-]+)*", text)
     known = text.replace(" ", ".") if readable else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
     return f"<{known}@{domain}>"
@@ -78,14 +77,14 @@ def _list_id(notice: Notice, domain: str) -> str:
     return f"<{'.'.join(names)}.{domain}>"
 
 
-def _html(notice: Notice, told: Told, read: Read) -> str:
+def _html(notice: Notice, message: Message, read: Read) -> str:
     return Template(read("mail.html")).substitute(
-        language=html.escape(told.language),
+        language=html.escape(message.language),
         color=_WELL if notice.occasion.well else _COLORS[notice.severity],
-        subject=html.escape(told.subject),
-        lead=html.escape(told.lead),
-        rows="".join(_row(field) for field in told.fields),
-        footer=html.escape(told.footer),
+        subject=html.escape(message.subject),
+        lead=html.escape(message.lead),
+        rows="".join(_row(field) for field in message.fields),
+        footer=html.escape(message.footer),
     )
 
 
@@ -98,33 +97,35 @@ def _row(field: Field) -> str:
     return f'<tr><th style="{left}">{label}</th><td style="padding: 4px 0">{cell}</td></tr>\n'
 
 
-def post(mail: Mail, found: EmailMessage, deadline: Deadline) -> None:
-    """Hand it to the server once. Raises NotDelivered, or what the library raises before the mail was handed over."""
+def send(mail: Mail, found: EmailMessage, deadline: Deadline) -> None:
+    """Send the mail once. Raises NotDelivered, or an error of the library while the mail has not been sent yet."""
     context = ssl.create_default_context()
-    smtp = _connected(mail, context, deadline)
+    smtp = _connect(mail, context, deadline)
     try:
         if mail.security is Security.STARTTLS:
             smtp.starttls(context=context)
         if mail.password:
             smtp.login(mail.user, mail.password)
-        _hand_over(smtp, found)
-        _leave(smtp, deadline)
+        _transmit(smtp, found)
+        _quit(smtp, deadline)
     finally:
         smtp.close()
 
 
-def _connected(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtplib.SMTP:
-    """A connection that the deadline can cut, and that waits for answers as long as there is time."""
+def _connect(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtplib.SMTP:
+    """Open a connection that the deadline can cut, and whose timeout is the remaining time."""
     kind, more = (smtplib.SMTP_SSL, {"context": context}) if mail.security is Security.TLS else (smtplib.SMTP, {})
 
-    class Held(kind):  # type: ignore[misc,valid-type]
+    class Limited(kind):  # type: ignore[misc,valid-type]
         def connect(self, *arguments: Any, **named: Any) -> tuple[int, bytes]:
-            deadline.holds(self)
+            deadline.register(self)
             answer: tuple[int, bytes] = super().connect(*arguments, **named)
             return answer
 
-    # A name is given, because the library would ask the resolver for this machine's own, which can take long.
-    smtp: smtplib.SMTP = Held(mail.host, mail.port, local_hostname="[127.0.0.1]", timeout=deadline.connecting, **more)
+    # Without a name the library would ask the resolver for this machine's, which can take long.
+    smtp: smtplib.SMTP = Limited(
+        mail.host, mail.port, local_hostname="[127.0.0.1]", timeout=deadline.connecting, **more
+    )
     if smtp.sock is not None:
         smtp.sock.settimeout(deadline.remaining)
         own = smtp.sock.getsockname()[0]
@@ -132,19 +133,19 @@ def _connected(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtpl
     return smtp
 
 
-def _leave(smtp: smtplib.SMTP, deadline: Deadline) -> None:
-    """Say goodbye; the server has the mail, so that nothing that goes wrong now matters."""
+def _quit(smtp: smtplib.SMTP, deadline: Deadline) -> None:
+    """End the session; the server has the mail, so errors no longer matter."""
     with suppress(OSError, AttributeError, smtplib.SMTPException):
-        smtp.sock.settimeout(min(deadline.remaining, GOODBYE_SECONDS))  # type: ignore[union-attr]
+        smtp.sock.settimeout(min(deadline.remaining, QUIT_SECONDS))  # type: ignore[union-attr]
         smtp.quit()
 
 
-def _hand_over(smtp: smtplib.SMTP, found: EmailMessage) -> None:
+def _transmit(smtp: smtplib.SMTP, found: EmailMessage) -> None:
     try:
         refused = smtp.send_message(found)
     except smtplib.SMTPServerDisconnected as error:
-        why = explained(error).why
-        raise NotDelivered(f"{why}, after the mail was begun: it may have arrived") from error
+        why = explain(error).why
+        raise NotDelivered(f"{why}, while the mail was being sent: it may have arrived") from error
     if refused:
-        named = "; ".join(f"{who}: {code} {words(said)}" for who, (code, said) in refused.items())
-        raise NotDelivered(f"some recipients refused, the others have it: {named}")
+        refusals = "; ".join(f"{who}: {code} {one_line(reply)}" for who, (code, reply) in refused.items())
+        raise NotDelivered(f"some recipients were refused, the others have the mail: {refusals}")

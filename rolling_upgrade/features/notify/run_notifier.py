@@ -1,6 +1,6 @@
-"""What people who do not watch are told of a run: that it began, and how it ended. Neither changes how it ends.
+"""The messages of a run: when it starts, and when it ends.
 
-The first message is on its way while the run goes on; the last is waited for. A channel that fails is a warning.
+The first is sent while the run continues; the run waits for the last. A failing channel is a warning of the run.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from fabfile import render
-from fabfile.errors import ExitCode
-from fabfile.model import Channels, Environment, HostResult, Notice, Occasion, Summary
-from fabfile.notify.delivery import Delivery
-from fabfile.notify.send import Sending, begin
-from fabfile.plans.passages import passages, short
-from fabfile.plans.step import Change, Plan
-from fabfile.remote.execute import Run
-from fabfile.remote.rollout import Ending, Member
-from fabfile.workflows import operator
+from rolling_upgrade import rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary
+from rolling_upgrade.engine.plan import Change, Plan
+from rolling_upgrade.engine.rollout import HostOutcome, HostRun
+from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.features.notify.changes import short, version_changes
+from rolling_upgrade.features.notify.delivery import Delivery
+from rolling_upgrade.features.notify.send import Sending, begin
 
-#: What an exit code means to people; 130 is a run that was interrupted and undone.
+#: The occasion for each exit code; an interrupted run was undone.
 _TURNS = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "undone",
@@ -28,61 +28,61 @@ _TURNS = {
     ExitCode.PARTLY_DONE: "partly",
     ExitCode.UNDO_FAILED: "failed",
 }
-#: How many lines of each host's cause are told: the first says it, the next are the container's last words.
+#: Lines of each host's cause: the error, then the container's last output.
 CAUSE_LINES = 12
 
 
-class Telling:
-    """The messages of one run; nothing is sent for a run that has begun nothing, or where no channel is configured."""
+class RunNotifier:
+    """Sends the messages of one run; none for a run that changes no host, or without a configured channel."""
 
-    def __init__(self, environment: Environment, run: Run, action: str) -> None:
-        self._environment, self._run = environment, run
-        # Found before anything is locked: an action without words is a mistake of this program.
+    def __init__(self, environment: Environment, context: RunContext, action: str) -> None:
+        self._environment, self._context = environment, context
+        # An unknown action must fail here, before any host is locked.
         self._occasions = {turn: Occasion(f"{action} {turn}") for turn in ("started", *_TURNS.values())}
         self._channels = channels(environment)
         self._notice: Notice | None = None
         self._sendings: list[Sending] = []
 
-    def begun(self, members: Sequence[Member]) -> None:
-        """Every host is locked, and these are to change."""
-        if not members or not self._channels.configured:
+    def started(self, host_runs: Sequence[HostRun]) -> None:
+        """Send the first message: every host is locked, and these are about to change."""
+        if not host_runs or not self._channels.configured:
             return
-        app = members[0].application
-        plans = [member.plan for member in members]
+        app = host_runs[0].application
+        plans = [host_run.plan for host_run in host_runs]
         self._notice = Notice(
             self._occasions["started"],
             app.name,
             self._environment.name,
-            self._run.release,
-            self._run.clock(),
+            self._context.run_id,
+            self._context.clock(),
             hosts=tuple(plan.host for plan in plans),
             who=operator.name(),
             target=_target(plans),
-            passages=tuple(passages(plans)),
+            passages=tuple(version_changes(plans)),
         )
         self._send(self._notice)
 
-    def ended(self, summary: Summary, endings: Sequence[Ending]) -> tuple[str, ...]:
-        """Say how the run ended; gives a warning for each channel that could not be told."""
+    def ended(self, summary: Summary, outcomes: Sequence[HostOutcome]) -> tuple[str, ...]:
+        """Send the last message; return a warning for each channel that failed."""
         if self._notice is None:
             return ()
-        results = [(ending.summary.host, ending.summary.result) for ending in endings]
-        told = [(host, result) for host, result in results if host in self._notice.hosts]
+        results = [(outcome.summary.host, outcome.summary.result) for outcome in outcomes]
+        changed = [(host, result) for host, result in results if host in self._notice.hosts]
         self._send(
             replace(
                 self._notice,
                 occasion=self._occasions[_TURNS[ExitCode(summary.exit_code)]],
-                at=self._run.clock(),
-                results=tuple(told) if summary.exit_code != ExitCode.DONE else (),
+                at=self._context.clock(),
+                results=tuple(changed) if summary.exit_code != ExitCode.DONE else (),
                 seconds=summary.seconds,
-                cause="\n".join(_causes(endings)),
+                cause="\n".join(_causes(outcomes)),
                 next_command=self._next(summary),
             )
         )
-        return problems(delivery for sending in self._sendings for delivery in sending.wait())
+        return warnings(delivery for sending in self._sendings for delivery in sending.wait())
 
     def _send(self, notice: Notice) -> None:
-        read, secrets = render.notice_template, self._environment.secrets
+        read, secrets = rendering.notice_template, self._environment.secrets
         self._sendings.append(begin(notice, self._channels, read=read, secrets=secrets))
 
     def _next(self, summary: Summary) -> str:
@@ -90,26 +90,28 @@ class Telling:
 
 
 def channels(environment: Environment) -> Channels:
-    """The channels of an environment: the same on all its hosts."""
+    """The channels of an environment; all its hosts have the same."""
     return environment.targets[0].application.channels
 
 
-def problems(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
-    """A sentence for each channel that failed, once however many messages it lost."""
-    return tuple(dict.fromkeys(f"{one.channel} was not told: {one.error}" for one in deliveries if not one.ok))
+def warnings(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
+    """A warning for each channel that failed; the same failure of several messages is one."""
+    return tuple(
+        dict.fromkeys(f"{one.channel}: message not delivered: {one.error}" for one in deliveries if not one.ok)
+    )
 
 
 def _target(plans: Sequence[Plan]) -> str:
-    """What the run brings, in a word: the tags of what changes, or a backup; '' when no service changes."""
+    """The tags of the changed services, or the restored backup; '' when no service changes."""
     restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
     wanted = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
     return ", ".join(dict.fromkeys(restored or [image.tag or short(image) for image in wanted]))
 
 
-def _causes(endings: Sequence[Ending]) -> Iterator[str]:
-    for ending in endings:
-        lines = ending.summary.cause.strip().splitlines()
+def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:
+    for outcome in outcomes:
+        lines = outcome.summary.cause.strip().splitlines()
         if lines:
-            host = ending.summary.host
+            host = outcome.summary.host
             yield lines[0] if lines[0].startswith(host) else f"{host}: {lines[0]}"
             yield from (f"  {line}" for line in lines[1:CAUSE_LINES])

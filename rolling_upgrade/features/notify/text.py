@@ -1,6 +1,6 @@
-"""From a notice to words in one language; every channel shows the same ones. Pure: templates come from the caller.
+"""Renders a notice as a message in one language; every channel shows the same texts.
 
-`read` gives the text of a template by its name below `templates/notify/`, from a folder or from inside a zipapp.
+The caller passes `read`, which returns a template of `templates/notify/` from a folder or from inside a zipapp.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from string import Template
 
-from fabfile.model.masking import safe
-from fabfile.model.notice import Notice, Passage
+from rolling_upgrade.engine.masking import safe
+from rolling_upgrade.engine.model.notice import Notice, VersionChange
 
-#: Gives the text of a template by its name, such as `en/done.txt`.
+#: Returns a template by its name, such as `en/done.txt`.
 Read = Callable[[str], str]
 
-#: How many items of a list are shown, and how many characters of a cause or of a person's own text.
+#: Shown items of a list; shown characters of a cause or a person's text, and of a line.
 SHOWN_ITEMS = 10
 LONGEST_TEXT = 2000
 LONGEST_LINE = 200
@@ -24,7 +24,7 @@ LONGEST_LINE = 200
 
 @dataclass(frozen=True)
 class Field:
-    """One labelled value; a `verbatim` one is a program's words or a command, of one line or many."""
+    """A labelled value; a `verbatim` value is a command or a program's output, of one line or several."""
 
     label: str
     value: str
@@ -32,8 +32,8 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A message in words: one line that says it all, a sentence or two, and the facts."""
+class Message:
+    """A rendered notice: a subject line, a lead of a sentence or two, and the facts."""
 
     subject: str
     lead: str
@@ -43,7 +43,7 @@ class Told:
 
     @property
     def brief(self) -> str:
-        """The message without its facts, for where there is room for a line only."""
+        """Subject and lead on one line, for previews."""
         return f"{self.subject}. {self.lead}"
 
     @property
@@ -53,13 +53,13 @@ class Told:
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def compose(notice: Notice, language: str, read: Read, secrets: Sequence[str] = ()) -> Told:
-    """The notice in words, its secrets masked. Raises OSError or KeyError when a template is missing or faulty."""
+def compose(notice: Notice, language: str, read: Read, secrets: Sequence[str] = ()) -> Message:
+    """Render a notice, its secrets masked. Raises OSError for a missing template, KeyError for an unknown placeholder."""
     words = _Words(language, read, secrets)
     first, _, rest = read(f"{language}/{_template(notice)}.txt").partition("\n")
     values = words.values(notice)
     subject = f"[{notice.application} {notice.environment}] {Template(first).substitute(values)}"
-    return Told(
+    return Message(
         subject=_cut(words.line(subject), LONGEST_LINE),
         lead=Template(rest.strip()).substitute(values),
         fields=tuple(words.fields(notice)),
@@ -76,7 +76,7 @@ def _template(notice: Notice) -> str:
 
 
 class _Words:
-    """One language's words, and the values of a notice said with them."""
+    """The words of one language, and the values of a notice in it."""
 
     def __init__(self, language: str, read: Read, secrets: Sequence[str]) -> None:
         rows = (row.partition(" = ") for row in read(f"{language}/words.txt").splitlines())
@@ -84,15 +84,15 @@ class _Words:
         self._secrets = secrets
 
     def line(self, text: str) -> str:
-        """A text that may be shown, on one line."""
+        """A masked text on one line."""
         return " ".join(safe(text, self._secrets).split())
 
     def text(self, text: str) -> str:
-        """A text that may be shown, of many lines, cut where it is long."""
+        """A masked text of several lines, cut to LONGEST_TEXT."""
         return _cut(safe(text, self._secrets).strip(), LONGEST_TEXT)
 
     def values(self, notice: Notice) -> dict[str, str]:
-        """What the templates may name."""
+        """The placeholders of the templates."""
         return {
             "action": self._words.get(notice.occasion.subject, notice.occasion.subject),
             "check": self.line(notice.check),
@@ -104,14 +104,14 @@ class _Words:
         }
 
     def fields(self, notice: Notice) -> Iterator[Field]:
-        """The facts that the notice has."""
+        """The facts of the notice, without those that are empty."""
         run = notice.occasion.subject in {"deploy", "rollback", "restore"}
         facts = (
             ("hosts", self._listed([self.line(host) for host in notice.hosts], ", ")),
             ("who", self.line(notice.who)),
             ("check", self.line(notice.check)),
             ("done", self._words.get(notice.target, "") if notice.occasion.subject == "recovery" else ""),
-            ("passages", self._listed([self._passage(one) for one in notice.passages], "\n")),
+            ("passages", self._listed([self._change(one) for one in notice.passages], "\n")),
             ("results", self._listed([f"{host}: {self._result(one.name)}" for host, one in notice.results], "\n")),
             ("release", self.line(notice.thread) if run else ""),
             ("seconds", duration(notice.seconds) if notice.seconds else ""),
@@ -123,10 +123,10 @@ class _Words:
             label = "back" if run and notice.occasion.turn == "done" else "next"
             yield Field(self._words[label], self.text(notice.next_command), verbatim=True)
 
-    def _passage(self, passage: Passage) -> str:
-        what = self._words.get(passage.what, passage.what)
-        way = f"{passage.before} → {passage.after}" if passage.before else f"→ {passage.after}"
-        where = f" ({self._listed(list(passage.hosts), ', ')})" if passage.hosts else ""
+    def _change(self, change: VersionChange) -> str:
+        what = self._words.get(change.what, change.what)
+        way = f"{change.before} → {change.after}" if change.before else f"→ {change.after}"
+        where = f" ({self._listed(list(change.hosts), ', ')})" if change.hosts else ""
         return self.line(f"{what} {way}{where}")
 
     def _result(self, name: str) -> str:
@@ -140,7 +140,7 @@ class _Words:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two largest units, in signs that every language reads: `21 s`, `3 min 12 s`."""
+    """A duration in its two largest units, with the symbols of the SI: `21 s`, `3 min 12 s`."""
     whole = max(round(seconds), 0)
     if whole < 60:
         return f"{whole} s"

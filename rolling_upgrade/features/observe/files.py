@@ -1,7 +1,7 @@
-"""What watches an environment from outside: Prometheus, its alerts, Alertmanager, blackbox-exporter. It sends nothing.
+"""The files of Prometheus, Alertmanager and blackbox-exporter for an environment.
 
-One monitoring host may watch many environments: each has parts of its own, and the programs' files are put together
-from heads and parts, here for `inv observe.render` and on the host by templates/host/observe.sh, in the same order.
+A monitoring host may watch several environments. Each has its parts, and the programs' files are assembled from common
+heads and these parts: here for `inv observe.render`, on the host by templates/host/observe.sh, in the same order.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fabfile.commands import maintenance
-from fabfile.commands.firewall import METRICS_PORT
-from fabfile.errors import ConfigError, Mistake
-from fabfile.model import Application, Certificate, Environment, Mail, Security, Severity, Target
-from fabfile.render import template
+from rolling_upgrade.engine import maintenance
+from rolling_upgrade.engine.model import Application, Certificate, Environment, Mail, Security, Severity, Target
+from rolling_upgrade.errors import ConfigError, ConfigIssue
+from rolling_upgrade.features.setup.firewall import METRICS_PORT
+from rolling_upgrade.rendering import template
 
-#: The files of one environment. Prometheus reads `alerting.yml` as it is; of the others the whole is made.
+#: The parts of one environment. Prometheus reads `alerting.yml` itself; the others are assembled.
 PARTS = ("scrape.yml", "module.yml", "alerting.yml", "routes.yml", "receivers.yml")
-#: What stands before and between the parts.
+#: The texts before and between the parts.
 HEADS = ("prometheus.yml", "scrape.head.yml", "blackbox.yml", "alertmanager.yml", "receivers.head.yml")
-_RUNBOOK = "docs/operations.md"
-#: File systems that say nothing of a disk.
-_FLEETING = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
+_RUNBOOK = "docs/runbook.md"
+#: File systems without a disk of their own.
+_VIRTUAL = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
 _IMPLICIT_TLS_PORT = 465
 _WORDS = {"en": {"firing": "Alert", "resolved": "Resolved"}, "zh-TW": {"firing": "警報", "resolved": "已解除"}}
 
 
 @dataclass(frozen=True)
 class Watched:
-    """One host as the monitoring host reaches it: node-exporter's address, and the URL that is asked for the site."""
+    """A host as the monitoring host reaches it: the address of node-exporter, and the URL of the probed site."""
 
     name: str
     exporter: str
@@ -38,23 +38,23 @@ class Watched:
 
 
 def name_of(environment: Environment) -> str:
-    """What tells an environment from every other one that the monitoring host watches."""
+    """The name of an environment on the monitoring host, unique among applications."""
     return f"{environment.targets[0].application.name}.{environment.name}"
 
 
 def heads() -> Mapping[str, str]:
-    """The texts before and between the parts, the same for every environment."""
+    """The texts before and between the parts, which are the same for every environment."""
     return {name: template(f"observe/{name}.j2").render() for name in HEADS}
 
 
 def parts(environment: Environment) -> Mapping[str, str]:
-    """The parts of an environment. Raises ConfigError for a mail server that Alertmanager cannot speak to."""
+    """The parts of an environment. Raises ConfigError for a mail server that Alertmanager cannot use."""
     values = _values(environment)
     return {name: template(f"observe/{name}.j2").render(values) for name in PARTS}
 
 
 def whole(environment: Environment) -> Mapping[str, str]:
-    """The files for a Prometheus of one's own: complete, with this environment alone."""
+    """The complete files for an existing Prometheus, with this environment only."""
     own, before = parts(environment), heads()
     return {
         "prometheus.yml": before["prometheus.yml"]
@@ -94,7 +94,7 @@ def _values(environment: Environment) -> dict[str, Any]:
         "lock": f"{limits.lock_seconds:.0f}",
         "mixed": f"{limits.mixed_seconds:.0f}",
         "maintenance": f"{limits.maintenance_seconds:.0f}",
-        "fleeting": _FLEETING,
+        "virtual": _VIRTUAL,
         "free": f"{app.thresholds.free_percent:g}",
         "memory": f"{app.thresholds.memory_percent:g}",
         "certificate": f"{app.thresholds.certificate_days:g}",
@@ -104,13 +104,13 @@ def _values(environment: Environment) -> dict[str, Any]:
 
 
 def _watched(target: Target) -> Watched:
-    """A host as the monitoring host asks it."""
+    """A host with its addresses for the monitoring host."""
     address = _bracketed(target.metrics_address or target.address)
     return Watched(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
 
 
 def _site(app: Application, address: str) -> str:
-    """A health path that visitors reach, that of the full chain first: it tells the truth under maintenance too."""
+    """The URL of a public health path, first that of the full chain; it works during maintenance too."""
     paths = [path for path, _, _ in maintenance.excepted(app)]
     wanted = app.full_chain.path if app.full_chain else ""
     path = wanted if wanted in paths else next(iter(paths), "/")
@@ -118,7 +118,7 @@ def _site(app: Application, address: str) -> str:
 
 
 def _bracketed(address: str) -> str:
-    """An address as it stands before a port."""
+    """An address for use before a port: IPv6 in brackets."""
     try:
         return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
     except ValueError:
@@ -126,7 +126,7 @@ def _bracketed(address: str) -> str:
 
 
 def routes(app: Application) -> list[tuple[str, tuple[str, ...]]]:
-    """The channels of people that take alerts, with the severities that go there. The webhook has a form of its own."""
+    """Slack and mail with the severities they accept. Alertmanager cannot send the webhook's format."""
     graded = (Severity.WARNING, Severity.CRITICAL)
     found = []
     for name, channel in app.channels.configured:
@@ -137,13 +137,13 @@ def routes(app: Application) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _mail(app: Application) -> Mail | None:
-    """The mail server, where Alertmanager can speak to it.
+    """The mail server. Raises ConfigError for one that Alertmanager cannot use.
 
-    Source: Alertmanager 0.28, notify/email: TLS from the first byte is spoken on port 465 and on no other.
+    Source: Alertmanager 0.28, notify/email: implicit TLS is used on port 465 only.
     """
     mail = app.channels.mail
     if mail and mail.lowest and mail.security is Security.TLS and mail.port != _IMPLICIT_TLS_PORT:
         expected = "465 (or SMTP_SECURITY=starttls; or NOTIFY_MAIL=off)"
-        mistake = Mistake("the env file", "SMTP_PORT", f"{mail.port} with SMTP_SECURITY=tls", expected)
-        raise ConfigError("Alertmanager speaks TLS from the first byte on port 465 alone.", [mistake])
+        issue = ConfigIssue("the env file", "SMTP_PORT", f"{mail.port} with SMTP_SECURITY=tls", expected)
+        raise ConfigError("Alertmanager uses implicit TLS on port 465 only.", [issue])
     return mail

@@ -1,30 +1,23 @@
-"""The tasks for what watches an environment from outside: Prometheus, alerts, Grafana. Signatures and help only."""
+"""The tasks `observe.render`, `observe.install` and `observe.uninstall`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import COMMON, ROOT, WHERE, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import end_with, root, task
 
-_ENV = {"env": WHERE["env"]}
-_CHANGING = _ENV | {
-    "dry-run": "show every command, change nothing",
-    "force": "do not ask",
-    "json": COMMON["json"],
-}
+_CHANGES = {"dry-run": "show every command, change nothing"}
 
 
-@task(name="render", help=_ENV | {"output": "the folder to write them to; without it observe/ENVIRONMENT"})
+@task(name="render", help={"output": "the folder to write them to; without it observe/ENVIRONMENT"})
 def write(context: Any, env: str | None = None, output: str = "") -> None:  # noqa: ARG001
     """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a dashboard for Grafana."""
-    from fabfile.workflows.observe import Request
-    from fabfile.workflows.observe import write as run
+    from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: run(Request(env, ROOT, output)))
+    end_with(lambda: workflow.write(env, root=root(), output=output))
 
 
-@task(help=_CHANGING)
+@task(help=_CHANGES)
 def install(
     context: Any,  # noqa: ARG001
     env: str | None = None,
@@ -33,13 +26,12 @@ def install(
     json: bool = False,
 ) -> None:
     """Have the monitoring host of hosts.yaml watch an environment: Prometheus, Alertmanager, probes of the site."""
-    from fabfile.workflows.observe import Request
-    from fabfile.workflows.observe import install as run
+    from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: run(Request(env, ROOT, dry_run=dry_run, force=force, json=json)))
+    end_with(lambda: workflow.install(env, root=root(), dry_run=dry_run, force=force, json=json))
 
 
-@task(help=_CHANGING)
+@task(help=_CHANGES)
 def uninstall(
     context: Any,  # noqa: ARG001
     env: str | None = None,
@@ -48,7 +40,6 @@ def uninstall(
     json: bool = False,
 ) -> None:
     """Have the monitoring host forget an environment; the programs stay."""
-    from fabfile.workflows.observe import Request
-    from fabfile.workflows.observe import uninstall as run
+    from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: run(Request(env, ROOT, dry_run=dry_run, force=force, json=json)))
+    end_with(lambda: workflow.uninstall(env, root=root(), dry_run=dry_run, force=force, json=json))

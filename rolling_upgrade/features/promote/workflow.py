@@ -1,64 +1,51 @@
-"""Promote: what one environment has proved runs in another, digest by digest, whatever its tags say now."""
+"""Promote: deploy the exact digests that run well in one environment to another, whatever its tags say now."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from fabfile import config
-from fabfile.errors import ConfigError, ExitCode, Mistake, PreflightError
-from fabfile.model import Environment, HostState, Image, Transfer
-from fabfile.workflows import deploy
-from fabfile.workflows.building import voice
-from fabfile.workflows.fleet import opened
-from fabfile.workflows.health import is_well, look
+from rolling_upgrade import config
+from rolling_upgrade.engine.model import Environment, HostState, Image, Transfer
+from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError, usage_error
+from rolling_upgrade.features.build.workflow import printer
+from rolling_upgrade.features.deploy import workflow as deploy
+from rolling_upgrade.features.health.workflow import is_healthy, look
+from rolling_upgrade.ssh.fleet import opened
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the operator asked for: from which environment to which."""
-
-    source: str
-    target: str
-    root: Path
-    force: bool = False
-    dry_run: bool = False
-    json: bool = False
-
-
-def promote(request: Request) -> ExitCode:
-    """Deploy to the target the digests that every host of the source runs and found good. Raises RollingError."""
-    if not request.source or not request.target or request.source == request.target:
-        found = f"--from {request.source!r} --to {request.target!r}"
-        mistake = Mistake("command line", "--from, --to", found, "two environments of hosts.yaml")
-        raise ConfigError("The command line has a mistake; nothing was contacted.", [mistake])
-    source = config.load(request.source, root=request.root)
-    config.load(request.target, root=request.root, tag="promoted")  # its mistakes are told before anyone is asked
+def promote(
+    source_name: str, target_name: str, *, root: Path, force: bool = False, dry_run: bool = False, json: bool = False
+) -> ExitCode:
+    """Deploy to the target the digests that every host of the source runs as a good release. Raises RollingError."""
+    if not source_name or not target_name or source_name == target_name:
+        found = f"--from {source_name!r} --to {target_name!r}"
+        raise usage_error(("--from, --to", found, "two environments of hosts.yaml"))
+    source = config.load(source_name, root=root)
+    config.load(target_name, root=root, tag="promoted")  # its mistakes are told before anyone is asked
     proven = _proven(source)
     tags = {image.tag for image in proven.values()}
     tag = tags.pop() if len(tags) == 1 else ""
-    target = config.load(request.target, root=request.root, tag=tag)
+    target = config.load(target_name, root=root, tag=tag)
     given = _given(source, target, proven)
-    say = voice(target, aside=request.json)
+    say = printer(target, aside=json)
     for service, image in given.items():
         say(f"{service}: {image.reference} is {image.digest} on every host of {source.name}")
     return deploy.deploy(
-        deploy.Request(
-            request.target,
-            request.root,
-            tag,
-            force=request.force,
-            dry_run=request.dry_run,
-            json=request.json,
-            given=given,
-            prove=True,
-        )
+        target_name,
+        root=root,
+        tag=tag,
+        force=force,
+        dry_run=dry_run,
+        json=json,
+        given=given,
+        promoted=deploy.Promoted(source.name, _ran(source, proven)),
     )
 
 
 def _proven(source: Environment) -> dict[str, Image]:
-    """The images by service that all hosts run, as their last good release has them. Raises PreflightError."""
+    """The images by service that all hosts run, from their last good release. Raises PreflightError."""
     with opened(source) as fleet:
         states = fleet.observe()
         found = look(fleet)
@@ -68,7 +55,7 @@ def _proven(source: Environment) -> dict[str, Image]:
         images[name], fault = good_images(state, names)
         faults += [f"{name}: {fault}"] if fault else []
     faults += [
-        f"{name}: is not well: inv health --env {source.name}" for name, one in found.items() if not is_well(one)
+        f"{name}: is not well: inv health --env {source.name}" for name, one in found.items() if not is_healthy(one)
     ]
     if not faults:
         faults = list(_differences(images))
@@ -82,7 +69,7 @@ def _proven(source: Environment) -> dict[str, Image]:
 
 
 def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image], str]:
-    """What a host runs, which is its last good release, by service; or why that cannot be said."""
+    """The images by service of a host that runs its last good release; otherwise the reason why it does not."""
     last = state.last_good
     if last is None:
         return {}, "has no good release"
@@ -99,7 +86,7 @@ def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image]
 
 
 def _differences(images: Mapping[str, Mapping[str, Image]]) -> list[str]:
-    """Services whose digests are not the same on every host."""
+    """The services whose digests differ between hosts."""
     (first, wanted), *others = images.items()
     return [
         f"{service}: {image.digest[:19]} on {first}, {other[service].digest[:19]} on {name}"
@@ -110,7 +97,7 @@ def _differences(images: Mapping[str, Mapping[str, Image]]) -> list[str]:
 
 
 def _given(source: Environment, target: Environment, proven: Mapping[str, Image]) -> dict[str, Image]:
-    """The images under the target's own repositories. Raises ConfigError where the two run other services."""
+    """The images in the target's own repositories. Raises ConfigError if the two run different services."""
     app = target.targets[0].application
     own = {service.name for service in app.services}
     if own != set(proven):
@@ -125,4 +112,13 @@ def _given(source: Environment, target: Environment, proven: Mapping[str, Image]
             "alone. Nothing was touched.",
             next_step="transfer: pull in hosts.yaml",
         )
+    return {
+        name: replace(image, repository=app.service(name).image.repository, revision="")
+        for name, image in proven.items()
+    }
+
+
+def _ran(source: Environment, proven: Mapping[str, Image]) -> dict[str, Image]:
+    """The images in the repositories that the source's configuration names."""
+    app = source.targets[0].application
     return {name: replace(image, repository=app.service(name).image.repository) for name, image in proven.items()}

@@ -1,18 +1,20 @@
-"""How one run passed on a host: its stages with their times, statuses and last words, out of the journal. Pure text."""
+"""Read the stages of one run from a host's journal: their times, statuses and last lines."""
 
 from __future__ import annotations
 
-from fabfile.commands.journal import direct
-from fabfile.commands.shell import Script, quote
-from fabfile.model import Stage
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Stage
+from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.untrusted import Malformed
 
-#: What is read at the most: stages of a run, lines of each log, characters of a line.
+#: Limits: stages of a run, lines of each log, characters of a line.
 MOST_STAGES, MOST_LINES, LONGEST_LINE = 300, 15, 400
 _STAGE, _END = "@@stage ", "@@end"
 
 
 def read(home: str, run: str) -> Script:
-    """Print every stage of a run in the order in which they began; nothing but the end for a run without a journal."""
+    """Print every stage of a run in the order of their starts; only the end mark for a run without a journal."""
     return direct(
         f"""\
 if cd {quote(f"{home}/journal/{run}")} 2>/dev/null; then
@@ -28,10 +30,10 @@ echo {_END}"""
 
 
 def parse(text: str) -> tuple[Stage, ...]:
-    """The stages that `read` printed. Raises ValueError when the answer was cut short or is none of ours."""
-    lines = text.rstrip("\n").split("\n")
+    """Parse the output of `read`. Raises Malformed when it was cut short or is invalid."""
+    lines = untrusted.rows(text.rstrip("\n"))
     if lines[-1] != _END:
-        raise ValueError("the journal was cut short")
+        raise Malformed("the journal was cut short")
     found: list[tuple[str, list[str]]] = []
     for line in lines[:-1]:
         if line.startswith(_STAGE):
@@ -42,11 +44,11 @@ def parse(text: str) -> tuple[Stage, ...]:
 
 
 def _stage(head: str, log: list[str]) -> Stage:
-    began, ended, status, step = head.split(" ", 3)
+    began, ended, status, step = untrusted.columns(head.split(" ", 3), 4)
     return Stage(
         step,
-        float(began),
-        None if ended == "-" else float(ended),
-        None if status == "-" else int(status),
+        untrusted.moment(began),
+        None if ended == "-" else untrusted.moment(ended),
+        None if status == "-" else untrusted.integer(status),
         tuple(log),
     )

@@ -1,27 +1,25 @@
-"""The task that reports a run. Signatures and help only."""
+"""The task `report`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import ROOT, WHERE, chosen_hosts, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
 
 
 @task(
-    help={
-        **WHERE,
+    help=ONE_OBJECT
+    | {
         "last": "the last run; the same as without --release",
         "release": "the run with this id, as inv history shows it",
         "html": "write one page for a browser into this file, complete in itself",
         "load": "a file of requests that were sent meanwhile, such as .demo/requests.jsonl",
-        "json": "one JSON object on stdout",
     }
 )
 def report(
     context: Any,
     env: str | None = None,
-    hosts: str | None = None,
+    hosts: list[str] | None = None,
     last: bool = False,
     release: str = "",
     html: str = "",
@@ -29,8 +27,17 @@ def report(
     json: bool = False,
 ) -> None:
     """Tell how a run passed on each host: what it changed, every step with its time, and the runs before it."""
-    from fabfile.workflows.report import Request
-    from fabfile.workflows.report import report as run
+    from rolling_upgrade.features.report import workflow
 
-    request = Request(env, ROOT, chosen_hosts(context, hosts), release, last, html, load, json)
-    end_with(lambda: run(request))
+    end_with(
+        lambda: workflow.report(
+            env,
+            root=root(),
+            hosts=chosen_hosts(context, hosts),
+            release=release,
+            last=last,
+            html=html,
+            load=load,
+            json=json,
+        )
+    )

@@ -1,51 +1,55 @@
-"""The steps that put a backup back on one host, and the plan made of them. Pure.
+"""Restore a backup on one host.
 
-Check the backup → show the maintenance page → stop all writers → back up what is there → put the data back by rename
-→ start the same colors → gate → verify → page off. A failure undoes in reverse: the former data comes back.
+Check the backup → show the maintenance page → stop all writers → back up the current data → put the data back by rename
+→ start the same colors → gate → verify → page off. A failure undoes in reverse and brings the former data back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fabfile.commands import backup as backups
-from fabfile.commands import maintenance, podman, postgres, probe, restore, verification
-from fabfile.commands.shell import Script, quote, script
-from fabfile.model import (
+from rolling_upgrade.engine import locking, maintenance, podman, postgres, probe
+from rolling_upgrade.engine.model import (
     Application,
-    Backup,
-    BackupKind,
     Color,
     Container,
     HostResult,
     HostState,
+    Lock,
     Outcome,
     Release,
+    RolloutPolicy,
     Service,
     ServiceRelease,
-    Verdict,
 )
-from fabfile.plans import closing, page
-from fabfile.plans.preflight import Finding
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.engine.shell import Script, quote, script
+from rolling_upgrade.features.backup import shell as backups
+from rolling_upgrade.features.backup import verification
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind, Verdict
+from rolling_upgrade.features.maintenance import plan as page
+from rolling_upgrade.features.restore import shell as restore
 
-#: How long data may take: hashing, copying and checking it.
+#: The time limit for hashing, copying and checking data.
 DATA_SECONDS = 3600.0
 SWITCH_SECONDS = 120.0
-#: How long visitors wait for another backup that runs at that moment; then the restore is undone.
+#: The time limit for another backup that is running; after it, the restore is undone.
 WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What one run wants of one host: which parts of which backup, the maintenance page, and the run itself."""
+class RestoreSpec:
+    """What to restore on one host, the maintenance page, and the run itself."""
 
     environment: str
     application: Application
     backup: Backup
-    release: str
+    run_id: str
     time: str
     owner: str
+    lock: Lock
+    dead_token: str = ""
     database: bool = True
     files: bool = True
     workstation: str = ""
@@ -54,7 +58,7 @@ class Wanted:
 
 
 def unfit(state: HostState, app: Application, backup: Backup, *, database: bool, files: bool) -> tuple[Finding, ...]:
-    """What speaks against putting these parts of the backup back on this host."""
+    """The problems of restoring these parts of the backup on this host."""
     found = []
     other = "Choose another: inv backups shows them"
     if backup.problem:
@@ -79,10 +83,10 @@ def unfit(state: HostState, app: Application, backup: Backup, *, database: bool,
 
 
 class RestoreSteps:
-    """The steps of putting data back, each of its own, in the order in which they stand here.
+    """The steps that restore data, in the order of the methods.
 
-    `check` changes nothing; `stop`, `database` and `uploads` have their undo. Nothing may write to the data between
-    `stop` and the start of containers.
+    `check` changes nothing; `stop`, `database` and `uploads` have an undo. Nothing may write to the data between `stop`
+    and the start of the containers.
     """
 
     def __init__(self, app: Application, backup: Backup, release: str, *, database: bool, files: bool) -> None:
@@ -90,17 +94,17 @@ class RestoreSteps:
         self._database, self._files = database, files
 
     def check(self) -> Step:
-        """Compare the backup with its manifest, open it in a scratch place, and see that there is room."""
+        """Compare the backup with its manifest, open it in a scratch directory, and check the disk space."""
         body = verification.check(self._app, self._backup, database=self._database, files=self._files)
         return Step("check", f"check backup {self._backup.id} and the room for it", body, DATA_SECONDS)
 
     def stop(self, state: HostState) -> Step:
-        """Stop whatever can write to the data; to undo it, start that again and wait until the live colors answer.
+        """Stop everything that can write to the data. The undo starts it again and waits for the live colors.
 
-        The live colors are started whatever was noted: after a restore that was killed none of them may have run.
+        The live colors are started in any case: after a restore that was killed, none of them may have been running.
         """
         app, serving = self._app, live(state, self._app)
-        waiting = [probe.own_port(app.service(one.service), one.color) for one in serving]
+        waiting = [probe.candidate_port(app.service(one.service), one.color) for one in serving]
         undo = script(
             restore.start_writers(app, self._release),
             *(podman.start(one.name) for one in serving),
@@ -111,25 +115,25 @@ class RestoreSteps:
         return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
 
     def save(self) -> Step:
-        """Back up what is to be replaced, complete since nothing writes any more, under the id of this run."""
+        """Back up the current data, which nothing can change any more, under the id of this run."""
         app = self._app if self._files else replace(self._app, uploads="")
         body = backups.take(app, self._release, BackupKind.RESTORE, wait_seconds=WAIT_SECONDS)
         return Step("backup", "back up what is there now", body, DATA_SECONDS)
 
     def database(self) -> Step:
-        """Set the database aside and put the backup's in its place."""
+        """Set the database aside and put the one of the backup in its place."""
         body = script(restore.put_database(self._app, self._backup, self._release))
         undo = script(restore.take_database_back(self._app, self._backup, self._release))
         return Step("database", "put the database back", body, DATA_SECONDS, undo, "bring the former database back")
 
     def uploads(self) -> Step:
-        """Set the uploaded files aside and put the backup's in their place."""
+        """Set the uploaded files aside and put those of the backup in their place."""
         body = script(restore.put_uploads(self._app, self._backup, self._release))
         undo = script(restore.take_uploads_back(self._app, self._release))
         return Step("uploads", "put the uploaded files back", body, DATA_SECONDS, undo, "bring the former files back")
 
     def data(self) -> tuple[Step, ...]:
-        """The chosen ones of `database` and `uploads`."""
+        """The selected steps of `database` and `uploads`."""
         return (*([self.database()] if self._database else []), *([self.uploads()] if self._files else []))
 
 
@@ -139,20 +143,24 @@ def live(state: HostState, app: Application) -> tuple[Container, ...]:
     return tuple(container for container in found if container is not None)
 
 
-def plan_restore(state: HostState, wanted: Wanted) -> Plan:
-    """The plan of a host's restore; the colors that served before serve afterwards."""
-    app, backup = wanted.application, wanted.backup
-    steps = RestoreSteps(app, backup, wanted.release, database=wanted.database, files=wanted.files)
+def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) -> Plan:
+    """The plan of a restore; the colors that served before serve afterwards."""
+    app, backup = spec.application, spec.backup
+    steps = RestoreSteps(app, backup, spec.run_id, database=spec.database, files=spec.files)
     containers = live(state, app)
-    up, down = page.around(state, app, wanted.page)
-    plan = Plan(
+    up, down = page.around(state, app, spec.page)
+    record = _record(spec, containers)
+    cleanup = Script("\n".join((restore.forget_former(app), backups.prune(app))))
+    lease = rollout.lease_seconds + locking.LOCK_SECONDS
+    return Plan(
         host=state.host,
         action="restore",
-        release=wanted.release,
+        run_id=spec.run_id,
         services=tuple(
             ServicePlan(one.service, Change.KEEP, one.image, one.color, one.image, one.color) for one in containers
         ),
-        notes=_notes(state, wanted),
+        notes=_notes(state, spec),
+        acquire=(locking.acquire_step(app, spec.lock, lease_seconds=lease, dead_token=spec.dead_token),),
         prepare=(steps.check(),),
         steps=(
             *up,
@@ -163,27 +171,27 @@ def plan_restore(state: HostState, wanted: Wanted) -> Plan:
             _verify(app, containers),
             *down,
         ),
+        finalize=(record_success(app.home, record, cleanup=cleanup),),
+        abort=(record_failure(app.home, record),),
         home=app.home,
-        environment=wanted.environment,
-        record=_record(wanted, containers),
-        tidy=Script("\n".join((restore.forget_former(app), backups.prune(app)))),
+        environment=spec.environment,
+        record=record,
         result=HostResult.RESTORED,
     )
-    return replace(plan, finish=(closing.finish(plan, 0),))
 
 
-def _notes(state: HostState, wanted: Wanted) -> tuple[str, ...]:
-    backup = wanted.backup
+def _notes(state: HostState, spec: RestoreSpec) -> tuple[str, ...]:
+    backup = spec.backup
     parts = (
         [f"the database ({backup.rows} rows)" if backup.database == "sqlite" else "the database"]
-        if wanted.database
+        if spec.database
         else []
     )
-    parts += [f"{backup.uploads} uploaded files"] if wanted.files else []
-    left = "" if wanted.files or not wanted.application.uploads else "; uploaded files stay as they are"
+    parts += [f"{backup.uploads} uploaded files"] if spec.files else []
+    left = "" if spec.files or not spec.application.uploads else "; uploaded files stay as they are"
     return (
         f"backup {backup.id} of {backup.time}: {' and '.join(parts)} take the place of what is there{left}",
-        *([_page_note(state, wanted.application)] if _page_note(state, wanted.application) else []),
+        *([_page_note(state, spec.application)] if _page_note(state, spec.application) else []),
     )
 
 
@@ -199,14 +207,14 @@ def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, .
 
 
 def _start_one(app: Application, service: Service, color: Color) -> Step:
-    """Start a color; to undo that, stop it if it mounts the data, so that the former data can come back.
+    """Start a color. The undo stops it if it mounts the data, so that the former data can come back.
 
-    One that does not was never stopped: it has to answer, however often it was restarted since it was made.
+    A color without data was never stopped: it only has to answer, however often it was restarted.
     """
     name, gate = podman.container_name(app.name, service.name, color), service.gate
     writes = _writes(app, service)
     answers = probe.watch(
-        [probe.own_port(service, color)],
+        [probe.candidate_port(service, color)],
         seconds=0,
         passes=gate.passes,
         deadline_seconds=gate.deadline_seconds,
@@ -241,19 +249,19 @@ def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
     return Step("verify", "verify the full chain", body, 90)
 
 
-def _record(wanted: Wanted, containers: tuple[Container, ...]) -> Release:
+def _record(spec: RestoreSpec, containers: tuple[Container, ...]) -> Release:
     services = tuple(
         (one.service, ServiceRelease(one.image.reference, one.image.digest, one.color, one.spec, one.image.revision))
         for one in containers
     )
     return Release(
-        wanted.release,
-        wanted.time,
+        spec.run_id,
+        spec.time,
         "restore",
         Outcome.GOOD,
         services,
-        wanted.owner,
-        target=wanted.backup.id,
-        workstation=wanted.workstation,
-        revision=wanted.revision,
+        spec.owner,
+        target=spec.backup.id,
+        workstation=spec.workstation,
+        revision=spec.revision,
     )

@@ -1,28 +1,31 @@
-"""Backups put back: each part of a restore with its undo. Pure text; runs nothing.
+"""The scripts of a restore: each part with its undo.
 
-A former database or upload is set aside beside the new one, on its own file system, and
-goes back by renames. Source: a stale `-wal` beside a restored SQLite file undoes the restore or damages it.
+A restore sets the former database and uploads aside on the same file system, and its undo renames them back. Source: a
+stale `-wal` beside a restored SQLite file reverts or damages it.
 """
 
 from __future__ import annotations
 
-from fabfile.commands import postgres, sqlite, uploads
-from fabfile.commands.backup import place, uploads_place
-from fabfile.commands.namespace import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
-from fabfile.commands.shell import quote, words
-from fabfile.model import Application, Backup
+from rolling_upgrade.engine import postgres, sqlite
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.paths import refuse_link
+from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
+from rolling_upgrade.engine.shell import quote, shell_join
+from rolling_upgrade.features.backup import shell as backups
+from rolling_upgrade.features.backup.manifest import Backup
+from rolling_upgrade.features.backup.shell import place, uploads_place
 
 _JOURNALS = ("-wal", "-shm", "-journal")
 
 
 def stop_writers(app: Application, release: str) -> str:
-    """Stop every container that mounts the data, and note which; refuse when one is not this application's."""
+    """Stop every container that mounts the data and record their names; fail for a container of another application."""
     return f"""\
 {_mounting(app)}
 foreign=$(mounting | awk -v app={quote(app.name)} '$2 != app {{ print $1 }}')
-if [ -n "$foreign" ]; then echo "a container that is not {app.name}'s mounts its data: $foreign; stop it first"; exit 1; fi
-noted={_noted(app, release)}
-if [ ! -e "$noted" ]; then mounting | awk '{{ print $1 }}' > "$noted.new"; mv "$noted.new" "$noted"; fi
+if [ -n "$foreign" ]; then echo "a container of another application mounts the data of {app.name}: $foreign. Next: stop it"; exit 1; fi
+stopped={_stopped(app, release)}
+if [ ! -e "$stopped" ]; then mounting | awk '{{ print $1 }}' > "$stopped.new"; mv "$stopped.new" "$stopped"; fi
 mounting | while read -r name _; do
   podman stop "$name" >/dev/null
   echo "$name stopped"
@@ -31,20 +34,20 @@ done
 
 
 def start_writers(app: Application, release: str) -> str:
-    """Start again what was stopped."""
+    """Start the stopped containers again."""
     return f"""\
-noted={_noted(app, release)}
-if [ -e "$noted" ]; then while read -r name; do podman start "$name" >/dev/null; done < "$noted"; fi"""
+stopped={_stopped(app, release)}
+if [ -e "$stopped" ]; then while read -r name; do podman start "$name" >/dev/null; done < "$stopped"; fi"""
 
 
-def _noted(app: Application, release: str) -> str:
+def _stopped(app: Application, release: str) -> str:
     return quote(f"{app.home}/journal/{release}/stopped")
 
 
 def _mounting(app: Application) -> str:
     """A shell function that prints `NAME APP` of each running container that can write to the data.
 
-    Those are the ones that mount a directory with data; with a database server, every one of the application.
+    These are the containers that mount a directory with data; with a database server, all of the application.
     """
     connected = f'$2 == "{app.name}"' if app.database_server else "0"
     directories = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
@@ -57,23 +60,23 @@ mounting() {{
   if [ -z "$ids" ]; then return 0; fi
   # shellcheck disable=SC2086  # ids are hexadecimal words
   podman container inspect --format {quote(names)} $ids | awk -v data={quote(" ".join(directories))} '
-    BEGIN {{ count = split(data, wanted, " ") }}
+    BEGIN {{ count = split(data, paths, " ") }}
     {{
       if ({connected}) hit[$1 " " $2] = 1
-      for (field = 3; field <= NF; field++) for (one = 1; one <= count; one++)
-        if (index($field "/", wanted[one] "/") == 1 || index(wanted[one] "/", $field "/") == 1) hit[$1 " " $2] = 1
+      for (field = 3; field <= NF; field++) for (path = 1; path <= count; path++)
+        if (index($field "/", paths[path] "/") == 1 || index(paths[path] "/", $field "/") == 1) hit[$1 " " $2] = 1
     }}
     END {{ for (name in hit) print name }}'
 }}"""
 
 
 def no_writers() -> str:
-    """Fail when a container mounts the data, with `mounting` at hand."""
-    return 'if [ -n "$(mounting)" ]; then echo "still running with the data: $(mounting)"; exit 1; fi'
+    """Fail while a container mounts the data; needs the shell function `mounting`."""
+    return 'if [ -n "$(mounting)" ]; then echo "containers that mount the data still run: $(mounting)"; exit 1; fi'
 
 
 def put_database(app: Application, backup: Backup, release: str) -> str:
-    """Set the database and its journals aside and put the backup's in its place, whole, with its owner and mode."""
+    """Set the database and its journals aside, and rename the backup's database into place with its owner and mode."""
     if backup.database == "postgres" and app.database_server:
         return _put_postgres(app, backup, release)
     path, aside, new = app.database, *_beside(app.database, release)
@@ -82,49 +85,54 @@ def put_database(app: Application, backup: Backup, release: str) -> str:
     program = f"""\
 set -eu
 umask 077
+{refuse_link(path.rpartition("/")[0])}
 {sqlite.functions()}
-mkdir -p {quote(aside)}
-rm -f {quote(new)}
+{_own_directory(aside)}
+rm -rf {shell_join(*(new + ending for ending in (*_JOURNALS, "")))}
 cp {quote(place(app, backup.id) + "/database.db")} {quote(new)}
-if [ "$(sha256sum < {quote(new)} | cut -c 1-64)" != {file.sha256 if file else "none"} ]; then echo "the copy is damaged"; exit 1; fi
-sqlite3 -batch {quote(new)} 'pragma journal_mode={mode}' >/dev/null
-sqlite_whole {quote(new)}
-like={quote(path)}
-if [ ! -e "$like" ]; then like={quote(f"{aside}/{path.rpartition('/')[2]}")}; fi
-if [ -e "$like" ]; then chown --reference="$like" {quote(new)}; chmod --reference="$like" {quote(new)}
-else chown --reference={quote(path.rpartition("/")[0])} {quote(new)}; fi
+if [ "$(sha256sum < {quote(new)} | cut -c 1-64)" != {file.sha256 if file else "none"} ]; then echo "the copy of the database is damaged"; exit 1; fi
+sqlite_file {shell_join("prepare", new, mode)}
+like={quote(path.rpartition("/")[0])}
+for file in {shell_join(path, f"{aside}/{path.rpartition('/')[2]}")}; do
+  if [ -f "$file" ] && [ ! -L "$file" ]; then like=$file; chmod --reference="$like" {quote(new)}; break; fi
+done
+chown --reference="$like" {quote(new)}
 rm -f {quote(new + "-wal")} {quote(new + "-shm")}
 sync {quote(new)}
 if [ ! -e {quote(aside + "/.moved")} ]; then
-  # Folded into the database, so that it is whole without them from here on; then kept beside it under a second name.
-  if [ -e {quote(path)} ]; then sqlite3 -batch {quote(path)} 'pragma wal_checkpoint(truncate)' >/dev/null 2>&1 || :; fi
-  for file in {words(*(path + ending for ending in (*_JOURNALS, "")))}; do
-    if [ -e "$file" ]; then ln -f "$file" {quote(aside)}; fi
+  # Fold the journals into the database, so that it is complete without them; then keep it under a second name.
+  sqlite_file {shell_join("fold", path)} >/dev/null 2>&1 || :
+  for file in {shell_join(*(path + ending for ending in (*_JOURNALS, "")))}; do
+    {_set_aside(aside)}
   done
   : > {quote(aside + "/.moved")}
 fi
-rm -f {words(*(path + ending for ending in _JOURNALS))}
-mv -f {quote(new)} {quote(path)}
+rm -rf {shell_join(*(path + ending for ending in _JOURNALS))}
+if [ -d {quote(path)} ]; then rm -rf {quote(path)}; fi
+mv -fT {quote(new)} {quote(path)}
 sync {quote(path.rpartition("/")[0])}
 echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
     return _without_writers(app, program)
 
 
 def take_database_back(app: Application, backup: Backup, release: str) -> str:
-    """Bring the former database back; also when setting it aside stopped half-way, and nothing was replaced yet."""
+    """Restore the former database, also after an interruption between setting it aside and replacing it."""
     if backup.database == "postgres" and app.database_server:
         return _take_postgres_back(app, release)
     path, aside, new = app.database, *_beside(app.database, release)
     program = f"""\
 set -eu
-rm -f {words(*(new + ending for ending in (*_JOURNALS, "")))}
+{refuse_link(path.rpartition("/")[0])}
+{_no_link(aside)}
+rm -rf {shell_join(*(new + ending for ending in (*_JOURNALS, "")))}
 if [ -d {quote(aside)} ]; then
   if [ -e {quote(aside + "/.moved")} ]; then
-    rm -f {words(*(path + ending for ending in _JOURNALS))}
+    rm -rf {shell_join(*(path + ending for ending in _JOURNALS))}
     former={quote(f"{aside}/{path.rpartition('/')[2]}")}
-    if [ -e "$former" ]; then mv -f "$former" {quote(path)}; else rm -f {quote(path)}; fi
-    for ending in {words(*_JOURNALS)}; do
-      if [ -e "$former$ending" ]; then mv -f "$former$ending" {quote(path)}"$ending"; fi
+    if [ ! -f "$former" ] || [ -d {quote(path)} ]; then rm -rf {quote(path)}; fi
+    if [ -e "$former" ] || [ -L "$former" ]; then mv -fT "$former" {quote(path)}; fi
+    for ending in {shell_join(*_JOURNALS)}; do
+      if [ -e "$former$ending" ] || [ -L "$former$ending" ]; then mv -fT "$former$ending" {quote(path)}"$ending"; fi
     done
   fi
   rm -rf {quote(aside)}
@@ -132,8 +140,32 @@ fi"""
     return _without_writers(app, program)
 
 
+def _set_aside(aside: str) -> str:
+    """Hard-link `$file` into the directory; a directory, which cannot be linked, moves there."""
+    return f"""\
+kept={quote(aside)}/"${{file##*/}}"
+    if [ -e "$file" ] || [ -L "$file" ]; then rm -rf "$kept"; fi
+    if [ -d "$file" ] && [ ! -L "$file" ]; then mv -T "$file" "$kept"
+    elif [ -e "$file" ] || [ -L "$file" ]; then ln "$file" "$kept"; fi"""
+
+
+def _own_directory(path: str) -> str:
+    """Create the directory. It is among the container's files, so links in its place and in it are deleted first."""
+    return f"""\
+if [ -L {quote(path)} ]; then rm -f {quote(path)}; fi
+mkdir -p {quote(path)}
+rm -f {quote(path + "/.said")}
+if [ -L {quote(path + "/.moved")} ]; then rm -f {quote(path + "/.moved")}; fi"""
+
+
+def _no_link(path: str) -> str:
+    """Fail when a container has replaced the directory by a link: the former data is no longer there."""
+    problem = quote(f"{path} was replaced by a link. Next: restore the backup that was taken before this restore")
+    return f"if [ -L {quote(path)} ]; then rm -f {quote(path)}; echo {problem}; exit 1; fi"
+
+
 def _beside(path: str, release: str) -> tuple[str, str]:
-    """Where the former data waits, and where the new one is made."""
+    """Return the directory of the former database, and the path of the new one until its rename."""
     directory = path.rpartition("/")[0]
     return f"{directory}/.before-{release}", f"{directory}/.restored-{release}.db"
 
@@ -151,7 +183,7 @@ echo "the database of backup {backup.id} is in place\""""
 
 
 def _take_postgres_back(app: Application, release: str) -> str:
-    """A restore that failed changed nothing; one that was done is replaced by the backup taken before it."""
+    """Undo a completed restore with the backup taken before it; a failed restore changed nothing."""
     if app.database_server is None:
         raise ValueError("the application has no database server")
     dump = quote(f"{place(app, release)}/database.pgdump")
@@ -165,26 +197,29 @@ fi"""
 
 
 def put_uploads(app: Application, backup: Backup, release: str) -> str:
-    """Set the uploaded files aside and put the backup's in their place; what is the same already is linked, not copied."""
+    """Set the uploaded files aside and replace them by the backup's; unchanged files are hard-linked, not copied."""
     here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
-    copy = words(
-        *uploads.RSYNC, "--checksum", f"--link-dest={here}", uploads_place(app, backup.id) + "/files/", f"{new}/"
-    )
+    copy = shell_join(*backups.RSYNC, "--checksum")
+    places = shell_join(uploads_place(app, backup.id) + "/files/", f"{new}/")
     program = f"""\
 set -eu
 umask 077
-mkdir -p {quote(aside)}
+{refuse_link(here)}
+{_own_directory(aside)}
 if [ ! -e {quote(aside + "/.moved")} ]; then
   rm -rf {quote(new)}
-  {copy}
-{uploads.check(new, backup.uploads or 0)}
+  # With a symbolic link among the uploads, --link-dest could link files from elsewhere: copy everything then.
+  set -- {quote(f"--link-dest={here}")}
+  if [ -n "$(find {quote(here)} -type l -print -quit)" ]; then set --; fi
+  {copy} "$@" {places}
+{backups.check(new, backup.uploads or 0)}
   list={quote(place(app, backup.id) + "/uploads.sums")}
-  said=$(uploads_whole "$list" {quote(aside + "/.said")}) || {{ echo "the copy is damaged: $said"; exit 1; }}
+  said=$(uploads_whole "$list" {quote(aside + "/.said")}) || {{ echo "the copy of the uploads is damaged: $said"; exit 1; }}
   rm -f {quote(aside + "/.said")}
   find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec mv -t {quote(aside)} {{}} +
   : > {quote(aside + "/.moved")}
 fi
-if [ -d {quote(new)} ]; then
+if [ -d {quote(new)} ] && [ ! -L {quote(new)} ]; then
   find {quote(new)} -mindepth 1 -maxdepth 1 -exec mv -f -t {quote(here)} {{}} +
   rmdir {quote(new)}
 fi
@@ -193,10 +228,12 @@ echo "{backup.uploads} uploaded files of backup {backup.id} are in place\""""
 
 
 def take_uploads_back(app: Application, release: str) -> str:
-    """Bring the former files back; also when setting them aside stopped half-way."""
+    """Restore the former files, also after an interruption while they were set aside."""
     here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
     program = f"""\
 set -eu
+{refuse_link(here)}
+{_no_link(aside)}
 if [ -d {quote(aside)} ]; then
   if [ -e {quote(aside + "/.moved")} ]; then
     find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec rm -rf {{}} +
@@ -214,7 +251,11 @@ def _without_writers(app: Application, program: str) -> str:
 
 
 def forget_former(app: Application) -> str:
-    """Delete what restores set aside, once one is recorded: it is also in the backups that were taken first."""
+    """Delete the data that restores set aside, once a restore is recorded: the backups taken first contain it too."""
     paths = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
-    program = 'for path; do rm -rf "$path"/.before-*Z-?????? "$path"/.restored-*Z-??????*; done'
-    return f"{FIND_NAMESPACE}\n{ENTER} {words('sh', '-c', program, 'sh', *paths)}" if paths else ""
+    program = """\
+for path; do
+  if [ "$(realpath -m -- "$path")" != "$path" ]; then continue; fi
+  rm -rf "$path"/.before-*Z-?????? "$path"/.restored-*Z-??????*
+done"""
+    return f"{FIND_NAMESPACE}\n{ENTER} {shell_join('sh', '-c', program, 'sh', *paths)}" if paths else ""

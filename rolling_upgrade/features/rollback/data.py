@@ -1,8 +1,7 @@
-"""A rollback that takes the database back too: which backup holds it, what is done around the release's steps. Pure.
+"""Roll the database back with a release: choose the backup, and the steps around those of the release.
 
-Check the backup → page up → stop all writers → back up what is there → put the database back → the rollback's own
-steps → page down. From the stop of the writers on only the page is served, so the colors need not prove themselves on
-the way back.
+Check the backup → page up → stop all writers → back up the current data → restore → the steps of the rollback → page
+down. Once the writers have stopped, visitors get only the page, so the former colors need not pass a proof on an undo.
 """
 
 from __future__ import annotations
@@ -10,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fabfile.commands import restore
-from fabfile.model import Application, Backup, BackupKind, HostState, Release
-from fabfile.plans import page
-from fabfile.plans.preflight import Finding
-from fabfile.plans.restore import RestoreSteps, unfit
-from fabfile.plans.wanted import DataSteps
+from rolling_upgrade.engine.model import Application, HostState, Release
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind
+from rolling_upgrade.features.deploy.spec import DataSteps
+from rolling_upgrade.features.maintenance import plan as page
+from rolling_upgrade.features.restore import shell as restore
+from rolling_upgrade.features.restore.plan import RestoreSteps, unfit
 
 
 def choose(state: HostState, target: Release, backups: Sequence[Backup]) -> Backup | Finding:
-    """The backup with the data as the target release left it: that of the run which ended its last time of service.
+    """The backup with the data as the target release left it, taken by the run that ended its last time of service.
 
-    When that run repeated one that was killed after a cutover, the target had ended before: it is the killed run's
-    backup then, the newest that was taken while the target ran. A killed run has no line in the history.
+    If that run repeated one that was killed after a cutover, the target had ended before: then it is the backup of the
+    killed run, the newest that was taken while the target ran. A killed run has no line in the history.
     """
     good = [release for release in state.releases if release.good]
     served = [at for at, release in enumerate(good) if release.content == target.content]
@@ -33,30 +33,30 @@ def choose(state: HostState, target: Release, backups: Sequence[Backup]) -> Back
         found = [one for one in since if (not ended or one.id <= ended) and _ran(target, one)]
         if found:
             return found[-1]
-    when = f"the backup of {ended}" if ended else "one"
+    when = f"the backup of {ended}" if ended else "a matching one"
     return Finding(
         state.host,
-        f"the data as release {target.id} left it cannot be had: {when} is not there, or was taken later",
+        f"no backup has the data as release {target.id} left it: {when} is missing, or was taken later",
         "Roll back without --restore-db, then choose a backup: inv backups, inv restore",
     )
 
 
 def _ran(target: Release, backup: Backup) -> bool:
-    """Whether the target's images ran when the backup was taken; one that ran none of a service says nothing of it."""
+    """Whether the target's images ran when the backup was taken; a service without a container does not count."""
     ran = {name: image.rpartition("@")[2] for name, image in backup.services}
     return all(ran.get(name, run.digest) == run.digest for name, run in target.services)
 
 
 def unfitting(state: HostState, today: Application, kept: Application, backup: Backup) -> tuple[Finding, ...]:
-    """What speaks against putting the backup back; `kept` is what the earlier release was made of."""
+    """The problems of restoring the backup; `kept` is the application of the earlier release."""
     if kept.database != today.database:
-        problem = f"the release had its database at {kept.database or 'no path'}, which is {today.database} by now"
+        problem = f"the release used the database {kept.database or '(none)'}, the application now uses {today.database or '(none)'}"
         return (Finding(state.host, problem, "Roll back without --restore-db and move the data by hand"),)
     return unfit(state, today, backup, database=True, files=False)
 
 
 def steps(state: HostState, today: Application, backup: Backup, release: str, text: str) -> DataSteps:
-    """What is done before and after the release's own steps; `text` is the page that visitors get meanwhile."""
+    """The steps around those of the release; `text` is the page for visitors meanwhile."""
     app = replace(today, uploads="")
     data = RestoreSteps(app, backup, release, database=True, files=False)
     up, down = page.around(state, app, text)

@@ -1,26 +1,25 @@
-"""Which release a host goes back to, from its own history. Pure; the plan itself is made as a deploy's is.
+"""Choose the release that a host goes back to, from its own history.
 
-A release is bad when it was undone, or when a rollback left it; a bad one is never chosen unless it is named.
+A release is bad if it was undone, or if a rollback left it. A bad one is chosen only by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fabfile.model import Application, HostState, Release
-from fabfile.plans.preflight import Finding
-
-_REASON = "rollback to "
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.model import Application, HostState, Release
+from rolling_upgrade.engine.preflight import Finding
 
 Content = frozenset[tuple[str, str, str]]
 
 
 def reason(targets: Mapping[str, str]) -> str:
-    """What a rollback's lock says, given each host's target: the next run can finish what this one began."""
+    """The purpose that a rollback's lock names, given each host's target."""
     distinct = set(targets.values())
     if len(distinct) == 1:
-        return _REASON + distinct.pop()
-    return _REASON + " ".join(f"{host}={target}" for host, target in targets.items())
+        return f"rollback to {distinct.pop()}"
+    return "rollback to " + " ".join(f"{host}={target}" for host, target in targets.items())
 
 
 def bad(releases: Sequence[Release]) -> frozenset[str]:
@@ -36,16 +35,16 @@ def bad(releases: Sequence[Release]) -> frozenset[str]:
 
 
 def candidates(releases: Sequence[Release], running: Content) -> tuple[Release, ...]:
-    """The releases that a rollback may choose, the best first; what runs already is none of them."""
+    """The releases that a rollback may choose, best first, without the one that runs."""
     refused = bad(releases)
     good = [release for release in releases if release.action == "deploy" and release.good]
     return tuple(release for release in reversed(good) if release.id not in refused and release.content != running)
 
 
 def running(state: HostState) -> Content:
-    """What the live colors are made of, whether or not their containers run at this moment.
+    """The content of the live colors, whether or not their containers are running.
 
-    Where a container is gone and the others are the last good release's, that release is what runs.
+    If a container is missing and the others belong to the last good release, that release counts as running.
     """
     live = [one for one in state.containers if one.color is state.active_color(one.service)]
     found = frozenset((one.service, one.image.digest, one.spec) for one in live)
@@ -62,9 +61,9 @@ def _last(releases: Sequence[Release]) -> Release | None:
 
 
 def current(state: HostState) -> Release | None:
-    """The release that is left: the newest good one with what runs, else the newest good one.
+    """The release that a rollback leaves: the newest good one that runs, else the newest good one.
 
-    Where a rollback died on the way, what runs may be its target already: it leaves what ran before it.
+    After a rollback that died, its target may run already; the release before it is the one that is left.
     """
     if _unfinished(state):
         return _last(state.releases)
@@ -74,7 +73,7 @@ def current(state: HostState) -> Release | None:
 
 
 def choose(state: HostState, named: str = "") -> Release | Finding:
-    """The release that the host goes back to: the one named by id or tag, or the last good one that does not run."""
+    """The release to go back to: the one named by id or tag, or the last good one that is not running."""
     if named:
         return _named(state, named)
     wanted = _unfinished(state)
@@ -92,13 +91,8 @@ def choose(state: HostState, named: str = "") -> Release | Finding:
 
 
 def _unfinished(state: HostState) -> str:
-    """The target of a rollback that died on this host: its lock is still there."""
-    said = state.lock.reason if state.lock else ""
-    if not said.startswith(_REASON):
-        return ""
-    targets = said.removeprefix(_REASON)
-    each = dict(word.split("=", 1) for word in targets.split(" ") if "=" in word)
-    return each.get(state.host, "") if each else targets
+    """The target of a rollback that died on this host and left its lock."""
+    return state.lock.target if state.lock else ""
 
 
 def _named(state: HostState, named: str) -> Release | Finding:
@@ -121,8 +115,8 @@ def tags(release: Release) -> tuple[str, ...]:
 
 
 def unavailable(host: str, release: Release, app: Application, output: str) -> tuple[Finding, ...]:
-    """What the release needs and the host cannot have any more, from what `definition.available` printed."""
-    said = {tuple(row.split(" ")[:2]): row.split(" ")[2] for row in output.splitlines() if row.count(" ") == 2}
+    """The parts of the release that are no longer available, from the output of `history.available`."""
+    said = {tuple(row.split(" ")[:2]): row.split(" ")[2] for row in untrusted.lines(output) if row.count(" ") == 2}
     found = []
     remedy = f"Choose another with --to (inv history shows them), or deploy its tag: {', '.join(tags(release))}"
     for service in app.services:

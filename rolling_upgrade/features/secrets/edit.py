@@ -1,4 +1,4 @@
-"""Editing an encrypted env file: in memory, by the person's own editor, and back in the same form. The story only."""
+"""Edit an encrypted env file: decrypt it to memory, run the operator's editor, encrypt it for the same recipients."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fabfile.config.at_rest import AtRest, at_rest
-from fabfile.config.loading import mistakes_with
-from fabfile.errors import ConfigError, ExitCode, RollingError
-from fabfile.sealing.forms import Form
-from fabfile.workflows.at_rest import (
+from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
+from rolling_upgrade.config.encryption.formats import Encryption
+from rolling_upgrade.config.loader import issues_with
+from rolling_upgrade.engine.local_file import PRIVATE
+from rolling_upgrade.errors import ConfigError, ExitCode, RollingError
+from rolling_upgrade.features.secrets.files import (
     differences,
     encrypted_bytes,
     prove,
@@ -29,49 +30,48 @@ from fabfile.workflows.at_rest import (
     say,
     values_in,
 )
-from fabfile.workflows.replacing import PRIVATE
 
 #: File systems that live in memory. Source: proc(5), /proc/mounts: device, mount point, type.
 _IN_MEMORY = ("tmpfs", "ramfs")
-_MEMORY = ("/dev/shm",)  # noqa: S108  (it is asked what it is)
+_MEMORY = ("/dev/shm",)  # noqa: S108  (its file system is checked)
 _END_SECONDS = 5.0
-#: How the names of our folders begin, before a hash of the file's path, and the whole name of a text that was kept.
+#: The prefix of temporary folders, before a hash of the file's path, and the name of a kept text.
 _PREFIX = "rolling-"
 _KEPT = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}-[^-]+-(?P<begun>[0-9a-f]{{12}})-(?P<file>.+)")
 
 
 def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
-    """Let a person change the plaintext; what is no env file is kept aside and never put in place. Raises ConfigError.
+    """Let the operator edit the plaintext; an invalid text is kept in memory and the file stays unchanged.
 
-    `resume` names a text that an earlier edit kept: it is edited instead of what the file holds.
+    `resume` names a text that an earlier edit kept; it replaces the decrypted content. Raises ConfigError.
     """
-    place = at_rest(environment, root=root)
-    data, form = encrypted_bytes(place)
+    secrets = locate_secrets(environment, root=root)
+    data, encryption = encrypted_bytes(secrets)
     editor = _editor()
-    with refusing(place):
-        text = place.keyring.open(data)
-    _check_recipients(data, form, place)
-    _check_resumed(resume, data, place)
-    with _folder(place) as folder:
-        file = folder / place.file.name
+    with refusing(secrets):
+        text = secrets.keyring.decrypt(data)
+    _check_recipients(data, encryption, secrets)
+    _check_resumed(resume, data, secrets)
+    with _folder(secrets) as folder:
+        file = folder / secrets.path.name
         _write(file, _resumed(resume) if resume else text)
         try:
             _run(editor, file)
             edited = _read(file)
             if edited == text:
-                say([f"Nothing changed; {place.shown} was left as it is."])
+                say([f"No changes; {secrets.name} is unchanged."])
                 return ExitCode.DONE
-            _put_back(edited, data, form, place)
+            _put_back(edited, data, encryption, secrets)
         except RollingError as error:
-            _keep(folder, file, _resumed(resume) if resume else text, data, place, error)
+            _keep(folder, file, _resumed(resume) if resume else text, data, secrets, error)
     if _is_kept(Path(resume)):
         Path(resume).unlink(missing_ok=True)
-    _tell(edited, place, root)
+    _tell(edited, secrets, root)
     return ExitCode.DONE
 
 
 def kept_texts(file: Path) -> Iterator[Path]:
-    """The plaintexts of this person that edits of the file left: kept ones, and those of an edit that was killed."""
+    """Yield this user's plaintexts left by edits of the file: kept texts, and those of a killed edit."""
     begin, name = _prefix(file), file.name
     for folder in dict.fromkeys((*_MEMORY, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())):
         for pattern in (f"{begin}*-{name}", f"{begin}*/{name}"):
@@ -81,29 +81,29 @@ def kept_texts(file: Path) -> Iterator[Path]:
                         yield path
 
 
-def _check_recipients(data: bytes, form: Form, place: AtRest) -> None:
-    """An edit changes values, not who may read them. Raises ConfigError."""
-    with refusing(place):
-        found = differences(data, place) if form is Form.AGE else ()
+def _check_recipients(data: bytes, encryption: Encryption, secrets: SecretsFile) -> None:
+    """Refuse to edit when the recipients changed: an edit changes values only. Raises ConfigError."""
+    with refusing(secrets):
+        found = differences(data, secrets) if encryption is Encryption.AGE else ()
     if found:
         raise ConfigError(
-            f"{place.shown} and {place.recipients_shown} disagree: {'; '.join(found)}.",
-            next_step=f"inv secrets.rotate --env {place.environment}, then edit",
+            f"{secrets.name} and {secrets.recipients_name} differ: {'; '.join(found)}.",
+            next_step=f"inv secrets.rotate --env {secrets.environment}, then edit",
         )
 
 
-def _check_resumed(resume: str, data: bytes, place: AtRest) -> None:
-    """A text that was kept goes into the file it came from, as that was. Raises ConfigError."""
+def _check_resumed(resume: str, data: bytes, secrets: SecretsFile) -> None:
+    """Refuse to resume a text from another file, or from an older version of this one. Raises ConfigError."""
     kept = _KEPT.fullmatch(Path(resume).name)
-    if kept and kept["file"] != place.file.name:
+    if kept and kept["file"] != secrets.path.name:
         raise ConfigError(
-            f"--resume {resume} was kept from {kept['file']}; {place.shown} was left as it is.",
-            next_step="name the environment that it is of, or another file",
+            f"--resume {resume} was kept from {kept['file']}; {secrets.name} is unchanged.",
+            next_step="name the environment of that text, or another file",
         )
     if kept and kept["begun"] != _mark(data):
         raise ConfigError(
-            f"{place.shown} was changed since {resume} was begun, which would take that back; it was left as it is.",
-            next_step=f"inv secrets.edit --env {place.environment}, bring your lines over, then rm {resume}",
+            f"{secrets.name} changed after {resume} was started; resuming would revert that change. It is unchanged.",
+            next_step=f"inv secrets.edit --env {secrets.environment}, copy your lines, then rm {resume}",
         )
 
 
@@ -116,7 +116,7 @@ def _mark(data: bytes) -> str:
 
 
 def _is_kept(path: Path) -> bool:
-    """Whether an edit of this person kept the text there."""
+    """Return whether an edit by this user kept the text at that path."""
     folder = Path(_memory() or tempfile.gettempdir())
     try:
         return bool(_KEPT.fullmatch(path.name)) and path.parent == folder and path.stat().st_uid == os.getuid()
@@ -124,23 +124,23 @@ def _is_kept(path: Path) -> bool:
         return False
 
 
-def _put_back(edited: bytes, data: bytes, form: Form, place: AtRest) -> None:
-    values_in(edited, place)
-    with refusing(place):
-        written = same_recipients(data, edited, form, place)
-    prove(written, edited, place, force=False)
-    put(place, written, before=data)
+def _put_back(edited: bytes, data: bytes, encryption: Encryption, secrets: SecretsFile) -> None:
+    values_in(edited, secrets)
+    with refusing(secrets):
+        written = same_recipients(data, edited, encryption, secrets)
+    prove(written, edited, secrets, force=False)
+    put(secrets, written, before=data)
 
 
-def _tell(edited: bytes, place: AtRest, root: Path) -> None:
-    say([f"{place.shown} is encrypted again, for the same recipients."])
-    mistakes = mistakes_with(place.environment, edited.decode("utf-8-sig"), root=root)
-    if mistakes:
-        say(["It would not load like this:", *(f"  {mistake}" for mistake in mistakes)])
+def _tell(edited: bytes, secrets: SecretsFile, root: Path) -> None:
+    say([f"{secrets.name} is encrypted for the same recipients."])
+    issues = issues_with(secrets.environment, edited.decode("utf-8-sig"), root=root)
+    if issues:
+        say(["This configuration would not load:", *(f"  {issue}" for issue in issues)])
 
 
 def _editor() -> list[str]:
-    """The editor's words. Raises ConfigError."""
+    """Return the editor command. Raises ConfigError."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not named and sys.stdin.isatty() and shutil.which("vi"):
         return ["vi"]
@@ -149,20 +149,20 @@ def _editor() -> list[str]:
     except ValueError:
         words = []
     if not words or not shutil.which(words[0]):
-        what = f"the editor {named!r} cannot be run." if named else "no editor is named."
+        what = f"The editor {named!r} is not installed." if named else "No editor is set."
         raise ConfigError(
-            what, next_step='name one that stays until it is closed: EDITOR=nano, or VISUAL="code --wait"'
+            what, next_step='set one that runs until its window is closed: EDITOR=nano, or VISUAL="code --wait"'
         )
     return words
 
 
 @contextmanager
-def _folder(place: AtRest) -> Iterator[Path]:
-    """A folder of our own in memory, gone afterwards whatever happens; `_keep` is what takes a text out of it."""
+def _folder(secrets: SecretsFile) -> Iterator[Path]:
+    """Create a private folder in memory and always remove it; only `_keep` moves a text out."""
     memory = _memory()
     if not memory:
-        say(["warning: no file system in memory here, so the text lies on disk while you edit it"])
-    folder = Path(tempfile.mkdtemp(prefix=_prefix(place.file), dir=memory or None))
+        say(["warning: no in-memory file system is available, so the plaintext is on disk while you edit"])
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(secrets.path), dir=memory or None))
     try:
         yield folder
     finally:
@@ -170,7 +170,7 @@ def _folder(place: AtRest) -> Iterator[Path]:
 
 
 def _memory() -> str:
-    """A folder that lives in memory and that we may write to, '' where there is none."""
+    """Return a writable folder on an in-memory file system, empty when there is none."""
     for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), *_MEMORY):
         if candidate and os.access(candidate, os.W_OK | os.X_OK) and _kind(Path(candidate)) in _IN_MEMORY:
             return candidate
@@ -178,7 +178,7 @@ def _memory() -> str:
 
 
 def _kind(folder: Path) -> str:
-    """The kind of file system that a folder is on, '' where the kernel does not tell."""
+    """Return the type of the file system of a folder, empty when the kernel does not tell."""
     try:
         rows = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -198,7 +198,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError:
-        raise ConfigError("the editor left no text.") from None
+        raise ConfigError("The editor deleted the file.") from None
 
 
 def _resumed(path: str) -> bytes:
@@ -209,9 +209,9 @@ def _resumed(path: str) -> bytes:
 
 
 def _run(editor: list[str], file: Path) -> None:
-    """Wait for the editor. Raises ConfigError when it fails; ends it when this process is told to end.
+    """Run the editor and wait. Raises ConfigError when it fails; terminates it when this process is terminated.
 
-    Ctrl-C belongs to the editor meanwhile: it means something else there.
+    Ctrl-C is left to the editor, which may use it.
     """
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
@@ -224,8 +224,8 @@ def _run(editor: list[str], file: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     if code:
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise ConfigError(f"the editor {how}.")
+        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        raise ConfigError(f"The editor {how}.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -237,21 +237,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _keep(folder: Path, file: Path, begun: bytes, data: bytes, place: AtRest, error: RollingError) -> None:
-    """Put what was typed beside the folder, so that nothing is lost, and say where. Raises ConfigError, always."""
+def _keep(folder: Path, file: Path, begun: bytes, data: bytes, secrets: SecretsFile, error: RollingError) -> None:
+    """Move the edited text out of the folder, so that nothing is lost. Always raises ConfigError."""
     try:
         typed = file.read_bytes()
     except OSError:
         typed = begun
-    mistakes = error.mistakes if isinstance(error, ConfigError) else ()
-    left = f"{place.shown} was left as it is"
-    what = error.message if left in error.message else f"{error.message} {left}."
+    issues = error.issues if isinstance(error, ConfigError) else ()
+    unchanged = f"{secrets.name} is unchanged"
+    what = error.message if unchanged in error.message else f"{error.message} {unchanged}."
     if typed == begun:
-        raise ConfigError(what, mistakes, next_step=error.next_step) from None
-    kept = folder.with_name(f"{folder.name}-{_mark(data)}-{place.file.name}")
+        raise ConfigError(what, issues, next_step=error.next_step) from None
+    kept = folder.with_name(f"{folder.name}-{_mark(data)}-{secrets.path.name}")
     _write(kept, typed)
     raise ConfigError(
-        f"{what} Your text is kept, in plain text, for you alone: {kept}",
-        mistakes,
-        next_step=f"inv secrets.edit --env {place.environment} --resume {kept}; or rm {kept}",
+        f"{what} Your text is kept in plain text, readable by you only: {kept}",
+        issues,
+        next_step=f"inv secrets.edit --env {secrets.environment} --resume {kept}; or rm {kept}",
     ) from None

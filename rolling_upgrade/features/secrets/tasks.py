@@ -1,60 +1,57 @@
-"""The tasks on secrets at rest: encrypt, decrypt, edit, rotate, recipients, check. Signatures and help only."""
+"""The tasks `secrets.encrypt`, `decrypt`, `edit`, `rotate`, `recipients` and `check`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabfile.tasks.ending import COMMON, ON_FILES, ROOT, end_with
-from fabfile.tasks.names import task
+from rolling_upgrade.console.task import ON_FILES, end_with, root, task
 
-_ENV = {"env": COMMON["env"]}
 _FORCE = {"force": "even if no key on this machine opens what is written"}
 
 
-@task(help=_ENV | _FORCE | {"form": "age, ansible-vault or gpg; age without it; also from one form to another"})
+@task(help=_FORCE | {"form": "age, ansible-vault or gpg; age without it; also from one form to another"})
 def encrypt(context: Any, env: str | None = None, force: bool = False, form: str = "") -> None:  # noqa: ARG001
-    """Encrypt the env file where it lies, for those whom the recipients file lists."""
-    from fabfile.workflows.secrets import Request
-    from fabfile.workflows.secrets import encrypt as run
+    """Encrypt the env file in place, for the keys in the recipients file."""
+    from rolling_upgrade.features.secrets import workflow
 
-    end_with(lambda: run(Request(env, ROOT, form=form, force=force)), interrupted=ON_FILES)
+    end_with(lambda: workflow.encrypt(env, root=root(), form=form, force=force), interrupted=ON_FILES)
 
 
-@task(help=_ENV | {"in-place": "put it in the place of the encrypted file", "force": "on a terminal too"})
+@task(help={"in-place": "put it in the place of the encrypted file", "force": "on a terminal too"})
 def decrypt(context: Any, env: str | None = None, in_place: bool = False, force: bool = False) -> None:  # noqa: ARG001
     """Print the env file in plain text, for a pipe or a file of your own."""
-    from fabfile.workflows.secrets import Request
-    from fabfile.workflows.secrets import decrypt as run
+    from rolling_upgrade.features.secrets import workflow
 
-    end_with(lambda: run(Request(env, ROOT, in_place=in_place, force=force)), interrupted=ON_FILES)
+    end_with(lambda: workflow.decrypt(env, root=root(), in_place=in_place, force=force), interrupted=ON_FILES)
 
 
-@task(help=_ENV | {"resume": "go on with a text that an earlier edit kept"})
+@task(help={"resume": "go on with a text that an earlier edit kept"})
 def edit(context: Any, env: str | None = None, resume: str = "") -> None:  # noqa: ARG001
     """Change the encrypted env file in $VISUAL or $EDITOR; same form, same recipients."""
-    from fabfile.workflows.secret_edit import edit as run
+    from rolling_upgrade.features.secrets import edit as workflow
 
-    end_with(lambda: run(env, root=ROOT, resume=resume), interrupted=ON_FILES)
+    end_with(lambda: workflow.edit(env, root=root(), resume=resume), interrupted=ON_FILES)
 
 
-@task(help=_ENV | _FORCE | {"new-password-file": "for ansible-vault: the new password, or a program that prints it"})
+@task(help=_FORCE | {"new-password-file": "for ansible-vault: the new password, or a program that prints it"})
 def rotate(
     context: Any,  # noqa: ARG001
     env: str | None = None,
     new_password_file: str = "",
     force: bool = False,
 ) -> None:
-    """Encrypt the env file anew for those who are listed now; says which values to change."""
-    from fabfile.workflows.secrets import Request
-    from fabfile.workflows.secrets import rotate as run
+    """Encrypt the env file anew for the keys in the recipients file; says which values to change."""
+    from rolling_upgrade.features.secrets import workflow
 
-    end_with(lambda: run(Request(env, ROOT, new_password_file=new_password_file, force=force)), interrupted=ON_FILES)
+    end_with(
+        lambda: workflow.rotate(env, root=root(), new_password_file=new_password_file, force=force),
+        interrupted=ON_FILES,
+    )
 
 
 @task(
     iterable=["add", "remove"],
-    help=_ENV
-    | {
+    help={
         "add": "a public key, or a file with one; may be given more than once",
         "remove": "a listed key by its comment or fingerprint; may be given more than once",
         "comment": "with --add: whose key it is",
@@ -63,15 +60,19 @@ def rotate(
 def recipients(
     context: Any,  # noqa: ARG001
     env: str | None = None,
-    add: Any = None,
-    remove: Any = None,
+    add: list[str] | None = None,
+    remove: list[str] | None = None,
     comment: str = "",
 ) -> None:
     """List whose keys open the env file, or add and remove some; secrets.rotate makes it so."""
-    from fabfile.workflows.recipients import Request
-    from fabfile.workflows.recipients import recipients as run
+    from rolling_upgrade.features.secrets import recipients as workflow
 
-    end_with(lambda: run(Request(env, ROOT, tuple(add or ()), tuple(remove or ()), comment)), interrupted=ON_FILES)
+    end_with(
+        lambda: workflow.recipients(
+            env, root=root(), add=tuple(add or ()), remove=tuple(remove or ()), comment=comment
+        ),
+        interrupted=ON_FILES,
+    )
 
 
 @task(
@@ -81,7 +82,7 @@ def recipients(
     }
 )
 def check(context: Any, env: str | None = None, repair: bool = False) -> None:  # noqa: ARG001
-    """Look for secrets that lie open: modes, tracked plain text, placeholders, wrong recipients; exits with 1."""
-    from fabfile.workflows.secret_check import check as run
+    """Find exposed secrets: modes, tracked plain text, placeholders, wrong recipients; exits with 1."""
+    from rolling_upgrade.features.secrets import check as workflow
 
-    end_with(lambda: run(env, root=ROOT, repair=repair), interrupted=ON_FILES)
+    end_with(lambda: workflow.check(env, root=root(), repair=repair), interrupted=ON_FILES)

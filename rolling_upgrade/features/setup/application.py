@@ -1,30 +1,48 @@
-"""Everything that a prepared host has, in the order in which it is made: the application's own items, and the whole list.
+"""The complete list of a prepared host's resources, in the order of their creation, and the application's own ones.
 
-It runs nothing. What the system itself needs is in commands/system.py, firewall.py and certificate.py.
+The operating system's resources are in system.py, firewall.py and certificate.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fabfile.commands import certificate, firewall, metrics, postgres, system
-from fabfile.commands.backup import backup_directory, scheduled
-from fabfile.commands.item import FOREIGN, Item, as_user, file, owned, same, script_as_user, unclaimed
-from fabfile.commands.nginx import site_file, site_helper, site_rules, site_rules_file
-from fabfile.commands.podman import network_name
-from fabfile.commands.rotation import rotation
-from fabfile.commands.shell import Script, quote, script, words, write_file
-from fabfile.model import Access, Application, Preparation, Target
+from rolling_upgrade.engine import postgres
+from rolling_upgrade.engine.model import Application, Preparation, Target
+from rolling_upgrade.engine.nginx import site_file, site_helper
+from rolling_upgrade.engine.paths import ROOTED, backup_directory, rooted
+from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
+from rolling_upgrade.engine.resource import (
+    CHECK_SECONDS,
+    FOREIGN,
+    Resource,
+    as_user,
+    file,
+    inside,
+    is_empty,
+    owned,
+    same,
+    script_as_user,
+    told_by,
+    unclaimed,
+)
+from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
+from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.backup.shell import scheduled
+from rolling_upgrade.features.observe import metrics
+from rolling_upgrade.features.setup import certificate, firewall, system
 
 
 @dataclass(frozen=True)
 class Files:
-    """What setup installs, rendered; units are a service and its timer, `watchdog` installs one.
+    """The rendered files that setup installs; each pair of units is a service and its timer.
 
-    `granted` are the keys of those who may deploy, `block` the name of their block.
+    `watchdog` is the script that installs the watchdog. `granted` holds the keys that may deploy, `block` the name of
+    their block. `live` is the running application of a host whose site is of an earlier version.
     """
 
-    site: str
     helper: str
     boot: str
     unit: str
@@ -36,10 +54,11 @@ class Files:
     watchdog_version: str = ""
     granted: Access = field(default_factory=Access)
     block: str = ""
+    live: Application | None = None
 
 
-def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
-    """Everything a host needs before its first deploy, in the order in which it is made."""
+def items(target: Target, rules: Preparation, files: Files) -> tuple[Resource, ...]:
+    """Return everything that a host needs before its first deploy, in the order of creation."""
     app, user = target.application, target.user
     return (
         system.packages(app, rules),
@@ -50,7 +69,7 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
         *_directories(app, user),
         _network(app, user),
         _program(app, "site", files.helper),
-        _rules(app),
+        _rules(app, files.live),
         _program(app, "boot", files.boot),
         system.sudo_rule(app, user, site_helper(app.name)),
         _boot_unit(app, user, files.unit),
@@ -60,12 +79,12 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Item, ...]:
         *metrics.request_log_items(app, files.requests, files.requests_units),
         *metrics.exporter(app, user, rules),
         *certificate.before_site(app, rules),
-        _site(app, files.site),
+        _site(app, files.live),
         *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
         *system.kernel(app, rules),
         *system.security_updates(rules),
         *firewall.items(app, rules, target.port),
-        # An authority asks on port 80, so the firewall comes first.
+        # The certificate authority connects to port 80, so the firewall comes first.
         *certificate.after_site(app, rules),
     )
 
@@ -74,7 +93,7 @@ def _rotates(app: Application, rules: Preparation) -> bool:
     return bool(rules.rotate_logs_days and app.log_files)
 
 
-def _directories(app: Application, user: str) -> tuple[Item, ...]:
+def _directories(app: Application, user: str) -> tuple[Resource, ...]:
     home = app.home
     own = [(home, "755"), (f"{home}/live", "755")]
     own += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
@@ -87,205 +106,240 @@ def _directories(app: Application, user: str) -> tuple[Item, ...]:
 
 
 def data_directories(app: Application) -> tuple[str, ...]:
-    """The directories of what nobody can make again: database, uploads, their backups, the application's configuration."""
+    """Return the directories of irreplaceable data: database, uploads, their backups, the application's configuration."""
     paths = (app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path)
     return tuple(dict.fromkeys(path for path in paths if path))
 
 
-def _directory(path: str, mode: str, user: str) -> Item:
-    """A directory of the suite's own: made and kept with this owner and mode; what is in it is not touched.
+def _directory(path: str, mode: str, user: str) -> Resource:
+    """A directory of this project, kept with this owner and mode; its content is not touched.
 
-    One that is another's is no business of ours: APP_NAME may be the name of a program of the system.
+    Leave directories owned by another user alone: APP_NAME may collide with a system program.
     """
     place = quote(path)
     test = f"test -d {place} && ! test -L {place} && {owned(path, f'{user} {mode}')}"
-    empty = f'test -z "$(ls -A {place} 2>/dev/null)"'
-    ours = f'! test -L {place} && {{ {empty} || test "$(stat -c %U {place})" = {quote(user)}; }}'
-    remedy = "it belongs to another program or user, or is a link: choose another APP_NAME"
+    theirs = f'test "$(stat -c %U {place})" = {quote(user)}'
+    ours = f"! test -L {place} && {{ ! test -e {place} || {is_empty(path)} || {theirs}; }}"
+    # Above /var/lib/APP only root can write; below it the check runs as the user.
+    ours = f"if {rooted(path)}; then {ours}; else {as_user(user, ours, CHECK_SECONDS)}; fi"
+    remedy = "it belongs to another program or user, or is a symbolic link: choose another APP_NAME"
     title = f"directory {path} ({user}, {mode})"
-    return Item(f"directory {path}", title, test, script(_make_directory(path, mode, user)), remedy, possible=ours)
+    by_user = as_user(user, test, CHECK_SECONDS)
+    return Resource(
+        f"directory {path}", title, by_user, script(_make_directory(path, mode, user)), remedy, possible=ours
+    )
 
 
 def _make_directory(path: str, mode: str, user: str) -> str:
-    """Root makes the uppermost directory that is missing, complete before it has its name; the user all below it.
+    """Root creates the topmost missing directory and renames it into place complete; the user creates the rest.
 
-    Where the user may put a link in the way, it does so by its own rights alone. So root never follows one.
+    Where another user could place a symbolic link, the user creates the directory with its own rights: root never
+    follows a link.
     """
+    own = shell_join("timeout", "-k", 5, CHECK_SECONDS, "runuser", "-u", user)
     return f"""\
 path={quote(path)} user={quote(user)}
-own() {{ runuser -u "$user" -- sh -c 'cd / && umask 027 && mkdir -p -- "$1" && chmod {mode} -- "$1"' sh "$path"; }}
+{ROOTED}
+own() {{ {own} -- sh -c 'cd / && umask 027 && mkdir -p -- "$1" && chmod {mode} -- "$1"' sh "$path"; }}
 if ! own 2>/dev/null; then
   top=$path
   until [ -d "$(dirname "$top")" ]; do top=$(dirname "$top"); done
-  above=$(dirname "$top")
-  until [ "$above" = / ]; do
-    if [ "$(stat -c %U "$above")" != root ]; then
-      echo "$user cannot make $path, and $above is not root's: make it by hand"
-      exit 1
+  if ! reason=$(rooted "$top"); then
+    echo "$user cannot create $path, and root creates nothing there: $reason. Next: create it by hand"
+    exit 1
+  fi
+  if [ -d "$top" ] && [ ! -L "$top" ]; then
+    if [ "$(stat -c %U "$top")" = root ] && [ -n "$(find "$top" -maxdepth 0 -empty)" ]; then
+      chown -h "$user:" "$top"
     fi
-    above=$(dirname "$above")
-  done
-  if [ ! -e "$top" ]; then
+  elif [ ! -e "$top" ] && [ ! -L "$top" ]; then
     rm -rf "$top.new"
     mkdir -m 750 "$top.new"
     chown "$user:" "$top.new"
     mv -T "$top.new" "$top"
-  elif [ "$(stat -c %U "$top")" = root ] && [ -z "$(ls -A "$top")" ]; then
-    chown "$user:" "$top"
   fi
   own
 fi"""
 
 
-def _data_directory(path: str, user: str) -> Item:
-    """A directory of the application: made where it is missing, with its parents; what is in one that is there stays.
+def _data_directory(path: str, user: str) -> Resource:
+    """A directory of the application's data: created with its parents if missing; existing content stays.
 
-    One that the containers write belongs to an id of theirs; root's own are none of theirs.
+    It may belong to any id of the containers, but not to root.
     """
-    place, title = quote(path), f"directory {path} ({user})"
-    theirs = f'test "$(stat -L -c %U {place})" != root && ' if user != "root" else ""
-    test = f'test -d {place} && {theirs}test -z "$(find -H {place} -maxdepth 0 -perm -o+w)"'
-    possible = f'! test -e {place} || test -z "$(ls -A {place})"'
-    remedy = (
-        f"it is root's, or everyone may write it: chown {user}: and chmod 750, once you have looked at what it holds"
-    )
+    title = f"directory {path} ({user})"
+    theirs = 'test "$(stat -c %U .)" != root && ' if user != "root" else ""
+    test = inside(user, path, f'{theirs}test -z "$(find . -maxdepth 0 -perm -o+w)"')
+    possible = f"! test -e {quote(path)} || {inside(user, path, is_empty('.'))}"
+    remedy = f"it belongs to root or is world-writable: check its content, then run chown {user}: and chmod 750"
     apply = script(_make_directory(path, "750", user))
-    return Item(f"directory {path}", title, test, apply, remedy, possible=possible)
+    return Resource(f"directory {path}", title, test, apply, remedy, possible=possible)
 
 
-def _log_directory(path: str, user: str) -> Item:
-    """Whose it is does not matter: Nginx and journald may write there as well."""
+def _log_directory(path: str, user: str) -> Resource:
+    """A directory of log files, of any owner: Nginx and journald may write there too."""
     make = script(_make_directory(path, "750", user))
-    return Item(f"directory {path}", f"directory {path} ({user})", words("test", "-d", path), make)
+    return Resource(f"directory {path}", f"directory {path} ({user})", inside(user, path, ":"), make)
 
 
-def _network(app: Application, user: str) -> Item:
-    """Podman is not asked before the user's runtime directory is there.
+def _network(app: Application, user: str) -> Resource:
+    """The Podman network; Podman runs only once the user's runtime directory exists.
 
-    Source: measured on Debian 12: rootless Podman keeps the mount namespace of its first run, in which a runtime
-    directory that is mounted later may never show, and then refuses each command.
+    Source: measured on Debian 12: rootless Podman keeps the mount namespace of its first run. A runtime directory that
+    is mounted later may never appear in it, and every command fails.
     """
     name = network_name(app.name)
-    ready = f'test -S "/run/user/$(id -u {quote(user)})/bus"'
-    return Item(
+    ask = f'test -S "$XDG_RUNTIME_DIR/bus" && {shell_join("podman", "network", "exists", name)}'
+    return Resource(
         "network",
         f"Podman network {name}",
-        f"{ready} && {as_user(user, words('podman', 'network', 'exists', name))}",
-        script(as_user(user, words("podman", "network", "create", name))),
+        as_user(user, ask, CHECK_SECONDS),
+        script(as_user(user, shell_join("podman", "network", "create", name))),
     )
 
 
-def _program(app: Application, name: str, content: str) -> Item:
+def _program(app: Application, name: str, content: str) -> Resource:
     path = site_helper(app.name).rpartition("/")[0] + f"/{name}"
     title = {
         "site": "the root-owned Nginx site helper",
-        "boot": "the program that starts the live colors at boot",
+        "boot": "the program that starts the active colors at boot",
         "backup": "the program that the backup timer runs",
         "logs": "the program that rotates logs",
     }[name]
     return file(f"program {name}", f"{title} ({path})", path, content, "755", named=name == "site")
 
 
-def _rules(app: Application) -> Item:
-    path = site_rules_file(app.name)
-    return file("site rules", f"name, ports and certificate of the site ({path})", path, site_rules(app), "644")
+def _rules(app: Application, live: Application | None) -> Resource:
+    """The name, ports and certificate that root grants the site; no two applications of a host share them."""
+    path = site.rules_file(app.name)
+    title, former = f"name, ports and certificate of the site ({path})", path.removesuffix(".json")
+    return Resource(
+        "site rules", title, site.is_granted(app, live), script(site.grant(app, live), shell_join("rm", "-f", former))
+    )
 
 
-def _boot_unit(app: Application, user: str, unit: str) -> Item:
-    """A unit of the deploy user's manager: with linger it runs at boot. Source: systemd.special(7), default.target."""
+def _boot_unit(app: Application, user: str, unit: str) -> Resource:
+    """A unit of the deploy user's systemd manager, which runs at boot with linger. Source: systemd.special(7), default.target."""
     name = f"{app.name}-boot.service"
     path = f"/etc/systemd/user/{name}"
-    wants = f'"$(getent passwd {quote(user)} | cut -d : -f 6)/.config/systemd/user/default.target.wants"'
+    link = f"test -L ~/.config/systemd/user/default.target.wants/{quote(name)}"
     enable = as_user(
         user,
         f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload",
     )
-    test = f"{same(path, unit)} && test -L {wants}/{quote(name)}"
-    return Item(
+    test = f"{same(path, unit)} && {as_user(user, link, CHECK_SECONDS)}"
+    return Resource(
         "boot unit",
-        f"{name}, which starts the live colors",
+        f"{name}, which starts the active colors",
         test,
         script(write_file(path, unit, mode="0644"), enable),
     )
 
 
-def _backups(app: Application, user: str, files: Files) -> tuple[Item, ...]:
-    """The timer of backups; the program that it runs holds no secret."""
+def _backups(app: Application, user: str, files: Files) -> tuple[Resource, ...]:
+    """The backup timer and its program, which contains no secret."""
     title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
     timer = _timer(app, user, "backup", title, files.backup_units)
     return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
 
 
-def _rotation(app: Application, user: str, rules: Preparation, files: Files) -> tuple[Item, ...]:
-    """The timer of log rotation: the deploy user's own, since containers write with ids of that user's range."""
+def _rotation(app: Application, user: str, rules: Preparation, files: Files) -> tuple[Resource, ...]:
+    """The timer of log rotation; it is the deploy user's, because containers write with ids of that user's range."""
     title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
     timer = _timer(app, user, "logs", title, files.rotation_units)
     return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
 
 
-def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[str, str]) -> Item:
-    """A timer of the deploy user's manager."""
+def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[str, str]) -> Resource:
+    """A timer of the deploy user's systemd manager."""
     name = f"{app.name}-{kind}"
     units = dict(zip((f"/etc/systemd/user/{name}.service", f"/etc/systemd/user/{name}.timer"), contents, strict=True))
     wants = "~/.config/systemd/user/timers.target.wants"
-    link = words("ln", "-sf", f"/etc/systemd/user/{name}.timer")
+    link = shell_join("ln", "-sf", f"/etc/systemd/user/{name}.timer")
     enable = as_user(
         user,
         f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
     )
     test = [*(same(path, content) for path, content in units.items())]
-    test.append(as_user(user, f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"))
+    on = f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"
+    test.append(as_user(user, on, CHECK_SECONDS))
     make = script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable)
-    return Item(f"{kind} timer", title, " && ".join(test), make)
+    return Resource(f"{kind} timer", title, " && ".join(test), make)
 
 
-def _no_timer(app: Application, user: str, kind: str) -> Item:
+def _no_timer(app: Application, user: str, kind: str) -> Resource:
     paths = timer_paths(app, kind)
-    test = " && ".join(words("test", "!", "-e", path) for path in paths)
-    return Item(f"{kind} timer", f"no {app.name}-{kind}.timer", test, remove_timer(app, user, kind))
+    test = " && ".join(shell_join("test", "!", "-e", path) for path in paths)
+    return Resource(f"{kind} timer", f"no {app.name}-{kind}.timer", test, remove_timer(app, user, kind))
 
 
 def timer_paths(app: Application, kind: str) -> tuple[str, ...]:
-    """The files of a timer: its two units and its program."""
+    """Return the files of a timer: its two units and its program."""
     units = (f"/etc/systemd/user/{app.name}-{kind}.{suffix}" for suffix in ("timer", "service"))
     return (*units, f"{site_helper(app.name).rpartition('/')[0]}/{kind}")
 
 
 def remove_timer(app: Application, user: str, kind: str) -> Script:
-    """Take a timer of the deploy user's manager away."""
+    """Stop and delete a timer of the deploy user's systemd manager."""
     name = f"{app.name}-{kind}.timer"
     disable = f"rm -f ~/.config/systemd/user/timers.target.wants/{name} && systemctl --user daemon-reload"
     stop = as_user(user, f"systemctl --user stop {name}")
-    return script(f"{stop} || :", words("rm", "-f", *timer_paths(app, kind)), as_user(user, disable))
+    return script(f"{stop} || :", shell_join("rm", "-f", *timer_paths(app, kind)), as_user(user, disable))
 
 
-def _password(app: Application, user: str) -> tuple[Item, ...]:
+def _password(app: Application, user: str) -> tuple[Resource, ...]:
     if app.database_server is None or not app.database_server.password:
         return ()
     path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
-    test = f"{same(path, content)} && {owned(path, f'{user} 600')}"
+    # The check passes no hash of the password on a command line: every user of the host can read those.
+    look = f"test -f {quote(path)} && stat -c '%U %a' {quote(path)} && head -c {len(content.encode()) + 1} {quote(path)} | sha256sum"
+    expected = f"{user} 600\n{sha256(content.encode())}  -"
+    test = f'test "$({told_by(user, look)})" = {quote(expected)}'
     apply = script_as_user(user, write_file(path, content, secret=True))
-    return (Item("database password", f"the database's password for backups ({path}, 600)", test, apply),)
+    return (Resource("database password", f"the password of the database for backups ({path}, 600)", test, apply),)
 
 
-def _watchdog(app: Application, user: str, install: Script, version: str) -> tuple[Item, ...]:
+def _watchdog(app: Application, user: str, install: Script, version: str) -> tuple[Resource, ...]:
     place, unit = f"{app.home}/watchdog/version", f"{app.name}-watchdog.service"
-    running = as_user(user, f"systemctl --user is-active --quiet {unit}")
-    test = f'test "$(cat {quote(place)})" = {quote(version)} && {running}'
-    return (Item("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install)),)
+    running = as_user(user, f"systemctl --user is-active --quiet {unit}", CHECK_SECONDS)
+    read = f"test -f {quote(place)} && head -c 64 {quote(place)}"
+    test = f'test "$({told_by(user, read)})" = {quote(version)} && {running}'
+    return (Resource("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install)),)
 
 
-def _site(app: Application, site: str) -> Item:
-    """A first site, so that a deploy finds Nginx ready; what is live already is a deploy's to change, with its undo."""
-    helper = quote(site_helper(app.name))
-    file, staged = quote(site_file(app.name)), f"/run/{app.name}-site.conf"
-    test = (
-        f'test "$(curl -fs --max-time 10 "http://127.0.0.1:$(sed -n \'2s/^# rolling-port: //p\' {file})/_rolling/site")"'
-        f" = \"$(sed -n '1s/^# rolling-site: //p' {file})\""
-    )
-    apply = script(
-        write_file(staged, site, mode="0644"),
-        f'status=0\n{helper} install < {quote(staged)} || status=$?\nrm -f {quote(staged)}\nexit "$status"',
-    )
-    title, path = f"the Nginx site ({site_file(app.name)}), proved live", site_file(app.name)
-    return Item("site", title, f"test -s {file} && {test}", apply, f"{path} {FOREIGN}", unclaimed(path))
+def _site(app: Application, live: Application | None) -> Resource:
+    """The Nginx site, rendered again from its own data by the current program and rules; a deploy changes the data.
+
+    A change of the rules changes the site too.
+    """
+    path = site_file(app.name)
+    title = f"the Nginx site ({path}), verified live"
+    test = f"{site.is_granted(app, live)} && {site.is_current(app)}"
+    apply = script(site.refresh(app, live or app))
+    return Resource("site", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))
+
+
+def rotation(app: Application, days: int) -> str:
+    """The program that the timer runs. Source: logrotate(8), copytruncate: a writer keeps its file open."""
+    rules = f"""\
+{" ".join(app.log_files)} {{
+  daily
+  rotate {days}
+  missingok
+  notifempty
+  copytruncate
+  compress
+  delaycompress
+}}"""
+    rotate = shell_join("logrotate", "--state", f"{app.home}/logs.state", f"{app.home}/logs.conf")
+    return f"""\
+#!/bin/sh
+# Rotates the logs of {app.name}. Made by inv setup: change the settings and run it again.
+{ENVIRONMENT}
+umask 077
+cat > {quote(f"{app.home}/logs.conf")} <<'END-OF-RULES'
+{rules}
+END-OF-RULES
+{FIND_NAMESPACE}
+{ENTER} {rotate}
+"""

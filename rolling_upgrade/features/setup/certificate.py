@@ -1,71 +1,97 @@
-"""The site's certificate on a host: checked, made here, or fetched by certbot. Items only; it runs nothing.
+"""The site's certificate on a host: provided by the operator, self-signed, or obtained by certbot.
 
-Source: RFC 8555, HTTP-01: the authority asks http://DOMAIN/.well-known/acme-challenge/ on port 80, which the site
-passes on to the port on which certbot answers.
+Source: RFC 8555, HTTP-01: the certificate authority requests http://DOMAIN/.well-known/acme-challenge/ on port 80; the
+site proxies it to certbot's port.
 """
 
 from __future__ import annotations
 
-from fabfile.commands.item import Item, file
-from fabfile.commands.nginx import ACME_PORT, site_file, site_helper
-from fabfile.commands.shell import Script, quote, script, words
-from fabfile.commands.system import install, possible
-from fabfile.model import Application, Certificate, Preparation, Tls
+from rolling_upgrade.engine.model import Application, Certificate, Preparation, Tls
+from rolling_upgrade.engine.nginx import ACME_PORT, site_helper
+from rolling_upgrade.engine.paths import rooted, rooted_or_end
+from rolling_upgrade.engine.resource import Resource, file
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.features.setup.system import install, possible
 
 _DAYS = 825
 _RENEW_SECONDS = 30 * 86400
 
 
-def before_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
-    """What must hold before Nginx can take the site: a certificate with its key; the first of `acme` is made here."""
+def before_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
+    """Return the certificate and key that Nginx needs to load the site; for `acme` a self-signed pair comes first."""
     if app.tls is None:
         return ()
+    places = _places(app.tls)
     if rules.certificate is Certificate.FILES:
-        return _checks(app, app.tls)
+        return (*places, *_checks(app, app.tls))
     lasting = _RENEW_SECONDS if rules.certificate is Certificate.SELF_SIGNED else 0
     test = f"{_there(app.tls)} && {_fits(app.tls)} && {_lasts(app.tls, lasting)} && {_is_of(app, app.tls)}"
     title = f"a self-signed certificate for {app.domain} ({app.tls.certificate})"
     if rules.certificate is Certificate.ACME:
-        title += ", until certbot has one"
-    return (Item("certificate", title, test, script(_make(app, app.tls))),)
+        title += ", until certbot obtains one"
+    return (*places, Resource("certificate", title, test, script(_make(app, app.tls))))
 
 
-def _checks(app: Application, tls: Tls) -> tuple[Item, ...]:
-    """One for each thing that may be wrong with files that a person put there; all but the first take openssl."""
-    there = _there(tls)
-    silent = f"! {{ {there}; }} || ! command -v openssl"
+def _paths(tls: Tls) -> tuple[str, ...]:
+    return tuple(path for path in (tls.certificate, tls.key, tls.chain) if path)
+
+
+def _places(tls: Tls) -> tuple[Resource, ...]:
+    """Require root-owned directories: root writes these files and Nginx opens them as root, so no link may redirect it."""
+    keys = ("SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CHAIN_PATH")
+    rows = [(key, path) for key, path in zip(keys, (tls.certificate, tls.key, tls.chain), strict=True) if path]
+    return tuple(
+        Resource(
+            f"place of {key}",
+            f"{key} in directories that only root can write ({path})",
+            rooted(path),
+            None,
+            f"another user could place a link there, so root touches nothing. namei -l {path} shows the owner of each "
+            f"directory. Move the file, for example below /etc/ssl, and change {key}; or make the directory root's "
+            "alone (chown root:, chmod go-w)",
+        )
+        for key, path in rows
+    )
+
+
+def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
+    """Check the files of the operator, one resource for each possible fault; all but the first need openssl."""
+    skip = f"! {{ {_there(tls)}; }} || ! command -v openssl"
+    exists = f"! {rooted(*_paths(tls))} || {{ {_there(tls)}; }}"
     where = " and ".join(filter(None, (tls.certificate, tls.key, tls.chain)))
     rows = (
-        ("certificate", f"the certificate and its key ({where})", there, "put both files there"),
+        ("certificate", f"the certificate and its key ({where})", exists, "put both files there"),
         (
             "certificate key",
             f"the key of the certificate ({where})",
-            f"{silent} || {_fits(tls)}",
+            f"{skip} || {_fits(tls)}",
             "put a matching pair there",
         ),
         (
             "certificate time",
-            f"a certificate in its time ({tls.certificate})",
-            f"{silent} || {_lasts(tls, 0)}",
+            f"a certificate that has not expired ({tls.certificate})",
+            f"{skip} || {_lasts(tls, 0)}",
             "renew it",
         ),
         (
             "certificate name",
             f"a certificate for {app.domain} ({tls.certificate})",
-            f"{silent} || {_is_of(app, tls)}",
-            "put one there whose names hold DOMAIN_NAME",
+            f"{skip} || {_is_of(app, tls)}",
+            "install one that is valid for DOMAIN_NAME",
         ),
     )
     remedy = ", or set setup.certificate in hosts.yaml to self-signed or acme"
-    return tuple(Item(id, title, test, None, text + remedy) for id, title, test, text in rows)
+    return tuple(Resource(id, title, test, None, text + remedy) for id, title, test, text in rows)
 
 
 def _there(tls: Tls) -> str:
-    return " && ".join(f"test -s {quote(path)}" for path in (tls.certificate, tls.key, tls.chain) if path)
+    """A shell condition: the files exist, are regular and not empty, in directories that only root can write."""
+    files = (f"test -f {quote(path)} && test -s {quote(path)}" for path in _paths(tls))
+    return " && ".join((rooted(*_paths(tls)), *files))
 
 
 def _fits(tls: Tls) -> str:
-    """Source: openssl-x509(1), openssl-pkey(1): both print the public key."""
+    """A shell condition: certificate and key match. Source: openssl-x509(1), openssl-pkey(1): both print the public key."""
     public = f"$(openssl x509 -noout -pubkey -in {quote(tls.certificate)})"
     return f'test "{public}" = "$(openssl pkey -pubout -in {quote(tls.key)} -passin pass:)"'
 
@@ -75,17 +101,20 @@ def _lasts(tls: Tls, seconds: int) -> str:
 
 
 def _is_of(app: Application, tls: Tls) -> str:
-    """Source: openssl-x509(1): -checkhost prints its verdict and exits with 0 whatever it is."""
+    """A shell condition: the certificate names the domain. Source: openssl-x509(1): -checkhost always exits with 0."""
     return f"openssl x509 -noout -checkhost {quote(app.domain)} -in {quote(tls.certificate)} | grep -q 'does match'"
 
 
 def _make(app: Application, tls: Tls) -> str:
     names = quote(f"subjectAltName=DNS:{app.domain}")
-    ask = words("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    ask = shell_join("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     chain = f"cp {quote(tls.certificate)} {quote(tls.chain)}" if tls.chain else ":"
+    directories = dict.fromkeys(path.rpartition("/")[0] or "/" for path in _paths(tls))
     return f"""\
-mkdir -p {quote(tls.certificate.rpartition("/")[0])} {quote(tls.key.rpartition("/")[0])}
+{rooted_or_end(*_paths(tls))}
+{shell_join("mkdir", "-p", *directories)}
 umask 077
+{shell_join("rm", "-f", tls.key + ".new", tls.certificate + ".new")}
 {ask} -days {_DAYS} -subj {quote("/CN=" + app.domain[:64])} -addext {names} \\
   -keyout {quote(tls.key + ".new")} -out {quote(tls.certificate + ".new")} 2>/dev/null
 chmod 644 {quote(tls.certificate + ".new")}
@@ -96,13 +125,13 @@ mv -f {quote(tls.certificate + ".new")} {quote(tls.certificate)}
 if systemctl is-active --quiet nginx && nginx -t 2>/dev/null; then systemctl reload nginx; fi"""
 
 
-def after_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
-    """A certificate of an authority, and its renewal by certbot's own timer, where the setting says so."""
+def after_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
+    """Return the certificate of the authority for `acme`; certbot's own timer renews it."""
     if app.tls is None or rules.certificate is not Certificate.ACME:
         return ()
     hook = f"{site_helper(app.name).rpartition('/')[0]}/certificate"
     live = f"/etc/letsencrypt/live/{app.name}"
-    tools = Item(
+    tools = Resource(
         "certbot",
         "packages: certbot",
         "command -v certbot",
@@ -110,37 +139,48 @@ def after_site(app: Application, rules: Preparation) -> tuple[Item, ...]:
         "install certbot",
         possible=possible("certbot"),
     )
-    # A site of before goes on without one until a deploy has let the authority's question through.
-    closed = f"! grep -q '/.well-known/acme-challenge/' {quote(site_file(app.name))}"
-    same = f"cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
+    # A process that takes this port answers the challenge, and so obtains a certificate for the domain.
+    lowest = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    alone = Resource(
+        "acme port",
+        f"port {ACME_PORT}, on which certbot answers the challenge, is reserved for root",
+        f'test "$(cat {lowest})" -gt {ACME_PORT}',
+        None,
+        f"users may open ports from net.ipv4.ip_unprivileged_port_start up: set it above {ACME_PORT} (sysctl)",
+    )
+    same = f"{_there(app.tls)} && cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
     renewal = f"grep -qsF {quote(hook)} {quote(f'/etc/letsencrypt/renewal/{app.name}.conf')}"
-    test = f"{closed} || {{ {same} && {_fits(app.tls)} && {_is_of(app, app.tls)} && {renewal}; }}"
+    test = f"{same} && {_fits(app.tls)} && {_is_of(app, app.tls)} && {renewal}"
     title = f"a certificate for {app.domain} by certbot, renewed by its timer"
     program = file(
-        "certificate hook", f"what puts a renewed certificate in place ({hook})", hook, _hook(app, app.tls), "755"
+        "certificate hook", f"the hook that installs a renewed certificate ({hook})", hook, _hook(app, app.tls), "755"
     )
-    return (tools, program, Item("acme certificate", title, test, _fetch(app, rules, hook)))
+    return (alone, tools, program, Resource("acme certificate", title, test, _fetch(app, rules, hook)))
 
 
 def _fetch(app: Application, rules: Preparation, hook: str) -> Script:
-    """Source: certbot(1): --deploy-hook runs on renewals as well, and is kept in the renewal's settings."""
+    """Run certbot, then its hook. Source: certbot(1): --deploy-hook is stored and also runs after renewals."""
     options = ["certonly", "--non-interactive", "--agree-tos", "--standalone", "--keep-until-expiring"]
     options += ["--http-01-address", "127.0.0.1", "--http-01-port", str(ACME_PORT), "--cert-name", app.name]
     options += ["--domain", app.domain, "--email", rules.acme_email, "--deploy-hook", hook]
     options += ["--server", rules.acme_server] if rules.acme_server else []
     lineage = f"RENEWED_LINEAGE={quote('/etc/letsencrypt/live/' + app.name)}"
-    return script(f"{words('certbot', *options)} </dev/null\n{lineage} {quote(hook)}")
+    return script(f"{shell_join('certbot', *options)} </dev/null\n{lineage} {quote(hook)}")
 
 
 def _hook(app: Application, tls: Tls) -> str:
     chain = f"put chain.pem {quote(tls.chain)} 644" if tls.chain else ":"
     return f"""\
 #!/bin/sh
-# Puts the certificate that certbot renewed where the site of {app.name} reads it. Made by inv setup.
+# Installs the certificate that certbot renewed where the site of {app.name} reads it. Made by inv setup.
 set -eu
+PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+export PATH LC_ALL
 umask 077
+{rooted_or_end(*_paths(tls))}
 put() {{
   mkdir -p "$(dirname "$2")"
+  rm -f "$2.new"
   cp "$RENEWED_LINEAGE/$1" "$2.new"
   chmod "$3" "$2.new"
   sync "$2.new"

@@ -1,17 +1,17 @@
-"""The host's firewall: what comes in is closed but for SSH and the site. Items only; it runs nothing.
+"""The host's firewall: it closes every incoming port except those of SSH and the site.
 
-The rules are the host's, the open ports each application's own file: applications share a host. The ports on which
-sshd listens are read from the host itself each time, so that no rule can lock the operator out.
+The rules belong to the host; each application has its own file of open ports, because applications share a host. Every
+check reads the ports of sshd from the host itself, so that no rule can lock the operator out.
 """
 
 from __future__ import annotations
 
 import re
 
-from fabfile.commands.item import Item, owned, same
-from fabfile.commands.shell import Script, quote, script, words, write_file
-from fabfile.commands.system import install, possible
-from fabfile.model import Application, Firewall, Preparation
+from rolling_upgrade.engine.model import Application, Firewall, Preparation
+from rolling_upgrade.engine.resource import Resource, owned, same
+from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
+from rolling_upgrade.features.setup.system import install, possible
 
 _HERE = "/etc/rolling"
 _RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
@@ -20,11 +20,11 @@ _UNIT_PATH = f"/etc/systemd/system/{_UNIT}"
 
 #: The port of node-exporter, for the monitoring host alone.
 METRICS_PORT = 9100
-#: What lets a port in, as ufw lists it.
+#: The actions with which ufw lists an open port.
 _OPEN = "ALLOW|LIMIT"
 
-#: Source: nft(8): a file is loaded as one transaction; a table is declared first so that deleting it never fails.
-#: Podman's own networks ask the host's resolver; their traffic to the outside is forwarded, which is not closed.
+#: Source: nft(8): a file is loaded as one transaction; declaring the table first makes its deletion succeed.
+#: Podman's networks use the host's resolver; their outgoing traffic is forwarded, which the rules leave open.
 _RULESET = f"""\
 # Made by inv setup. The open ports are in {_PORTS}, a file for each application.
 table inet rolling {{}}
@@ -47,9 +47,9 @@ include "{_PORTS}/*.nft"
 _SERVICE = f"""\
 # Made by inv setup.
 [Unit]
-Description=Close every port but those of SSH and of the sites
+Description=Close every port except those of SSH and of the sites
 DefaultDependencies=no
-# Debian's own unit empties the whole ruleset as it starts.
+# Debian's own unit flushes the whole ruleset when it starts.
 After=local-fs.target nftables.service
 PartOf=nftables.service
 Before=network-pre.target shutdown.target
@@ -67,20 +67,37 @@ ExecStop=/usr/sbin/nft delete table inet rolling
 WantedBy=sysinit.target
 """
 
-#: Set `ports`: the site's, this connection's, and each on which sshd listens, by itself or through a socket unit.
+#: Set `ports`: those of the site, of this connection, and of sshd, which listens itself or through a socket unit.
+#: Any user can name a process `sshd`, run the system's sshd, or run one in a container. So a socket counts only if the
+#: kernel attributes it to the system's program with all four user ids 0, in this PID namespace.
+#: Source: proc(5): after an upgrade `(deleted)` follows the program's path; a directory of /proc can belong to root
+#: while its process does not.
 _PORTS_OF_HOST = r"""
+sshd=$(readlink -f "$(command -v sshd)") || sshd=none
 ports=$({
-  echo '%s' | tr ' ' '\n'
+  echo 'GIVEN' | tr ' ' '\n'
   mkdir -p /run/sshd
-  sshd -T 2>/dev/null | sed -n 's/^port //p'
-  ss -Hltnp 2>/dev/null | awk '/"sshd"/ { n = split($4, part, ":"); print part[n] }'
+  sshd -T 2>/dev/null | sed -n -e 's/^port //p' -e 's/^listenaddress .*:\([0-9]*\)$/\1/p'
+  {
+    find /proc/[0-9]* -maxdepth 1 -name exe \( -lname "$sshd" -o -lname "$sshd (deleted)" \) 2>/dev/null | while read -r program; do
+      process=${program%/exe}
+      ids=$(awk '/^Uid:/ { print $2, $3, $4, $5; exit }' "$process/status" 2>/dev/null) || continue
+      if [ "$ids" != '0 0 0 0' ]; then continue; fi
+      if [ "$(readlink "$process/ns/pid")" != "$(readlink /proc/self/ns/pid)" ]; then continue; fi
+      find "$process/fd" -maxdepth 1 -lname 'socket:*' -printf '%l\n' 2>/dev/null || :
+    done
+    cat /proc/self/net/tcp /proc/self/net/tcp6 2>/dev/null || :
+  } | awk '
+    NF == 1 { held[$1] = 1 }
+    $4 == "0A" && ("socket:[" $10 "]") in held { n = split($2, part, ":"); print part[n] }
+  ' | while read -r port; do printf '%d\n' "0x$port"; done
   systemctl show ssh.socket --property=Listen --value 2>/dev/null | sed -n 's/.*:\([0-9]*\) (Stream).*/\1/p'
 } | grep -x '[0-9][0-9]*' | sort -un)
 """
 
 
-def items(app: Application, rules: Preparation, ssh_port: int) -> tuple[Item, ...]:
-    """The firewall as the setting says; without one, what setup made of nftables goes, and ufw stays as it is."""
+def items(app: Application, rules: Preparation, ssh_port: int) -> tuple[Resource, ...]:
+    """Return the configured firewall; without one, setup removes its nftables rules and leaves ufw alone."""
     monitor = rules.monitoring_host if rules.node_exporter else ""
     if rules.firewall is Firewall.NFTABLES:
         return (_nftables(app, ssh_port, monitor),)
@@ -90,26 +107,26 @@ def items(app: Application, rules: Preparation, ssh_port: int) -> tuple[Item, ..
 
 
 def own_file(app: Application) -> str:
-    """The file that opens the application's ports."""
+    """Return the path of the file that opens the application's ports."""
     return f"{_PORTS}/{app.name}.nft"
 
 
 def site_ports(app: Application) -> tuple[int, ...]:
-    """The ports on which visitors reach the site."""
+    """Return the public ports of the site."""
     return (app.http_port, app.https_port) if app.tls else (app.http_port,)
 
 
 def _title(app: Application, ssh_port: int, name: str, monitor: str) -> str:
     ports = dict.fromkeys((ssh_port, *site_ports(app)))
     also = f", and {METRICS_PORT} for {monitor}" if monitor else ""
-    return f"{name}: closed but for {', '.join(map(str, ports))} and whatever sshd listens on{also}"
+    return f"{name}: closed except for {', '.join(map(str, ports))} and the ports of sshd{also}"
 
 
 def _find_ports(app: Application, ssh_port: int) -> str:
-    return _PORTS_OF_HOST.strip() % " ".join(map(str, (ssh_port, *site_ports(app))))
+    return _PORTS_OF_HOST.strip().replace("GIVEN", " ".join(map(str, (ssh_port, *site_ports(app)))))
 
 
-def _nftables(app: Application, ssh_port: int, monitor: str) -> Item:
+def _nftables(app: Application, ssh_port: int, monitor: str) -> Resource:
     own, family = own_file(app), "ip6" if ":" in monitor else "ip"
     rule = f"\nadd rule inet rolling input {family} saddr {monitor} tcp dport {METRICS_PORT} accept" if monitor else ""
     line = f"""\
@@ -124,7 +141,7 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
   for port in $ports; do nft get element inet rolling open "{{ $port }}" || exit 1; done"""
     apply = script(
         f"if ! command -v nft >/dev/null; then\n{install(('nftables',))}\nfi",
-        words("mkdir", "-p", _PORTS),
+        shell_join("mkdir", "-p", _PORTS),
         line,
         f"printf '%s\\n' \"$line\" > {quote(own + '.new')}\nchmod 644 {quote(own + '.new')}\nmv -f {quote(own + '.new')} {quote(own)}",
         write_file(_RULES, _RULESET, mode="0644"),
@@ -133,18 +150,18 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
         f"systemctl daemon-reload\nsystemctl enable --quiet {_UNIT}\nsystemctl restart {_UNIT}",
     )
     remedy = "install nftables"
-    return Item(
+    return Resource(
         "firewall", _title(app, ssh_port, "nftables", monitor), f"(\n{test}\n)", apply, remedy, possible=possible("nft")
     )
 
 
-def _none(app: Application) -> Item:
+def _none(app: Application) -> Resource:
     own = own_file(app)
-    return Item("no nftables firewall", "no ports opened by setup", words("test", "!", "-e", own), remove(app))
+    return Resource("no nftables firewall", "no ports opened by setup", shell_join("test", "!", "-e", own), remove(app))
 
 
 def remove(app: Application) -> Script:
-    """Take the application's ports away, and the rules with the last application's."""
+    """Close the application's ports, and remove the rules with the last application."""
     return script(f"""\
 rm -f {quote(own_file(app))}
 if ls {_PORTS}/*.nft >/dev/null 2>&1; then systemctl reload {_UNIT}; exit 0; fi
@@ -154,11 +171,11 @@ rmdir {_PORTS} {_HERE} 2>/dev/null || :
 systemctl daemon-reload""")
 
 
-def _ufw(app: Application, ssh_port: int, monitor: str) -> Item:
-    """Source: ufw(8): rules are added before it is enabled; what is allowed already is skipped."""
+def _ufw(app: Application, ssh_port: int, monitor: str) -> Resource:
+    """The ufw firewall. Source: ufw(8): rules are added before it is enabled; existing rules are skipped."""
     find = _find_ports(app, ssh_port)
     listed = f" &&\n  printf '%s\\n' \"$said\" | grep -qE {quote(f'^{METRICS_PORT}/tcp +ALLOW.* {re.escape(monitor)}')}"
-    allow = "\n" + words("ufw", "allow", "from", monitor, "to", "any", "port", METRICS_PORT, "proto", "tcp")
+    allow = "\n" + shell_join("ufw", "allow", "from", monitor, "to", "any", "port", METRICS_PORT, "proto", "tcp")
     test = f"""\
 {find}
 said=$(ufw status verbose) && printf '%s\\n' "$said" | grep -qx 'Status: active' &&
@@ -176,7 +193,7 @@ ufw allow in on podman+ to any port 53 >/dev/null
 ufw default deny incoming >/dev/null
 ufw --force enable >/dev/null{f"{allow} >/dev/null" if monitor else ""}""",
     )
-    return Item(
+    return Resource(
         "firewall",
         _title(app, ssh_port, "ufw", monitor),
         f"(\n{test}\n)",

@@ -1,52 +1,53 @@
-"""The plan that makes one host's items as wanted: what of them is not, as steps. Pure."""
+"""The plan of one host: a step for each missing resource."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fabfile.commands.item import Item, as_root
-from fabfile.plans.preflight import Finding
-from fabfile.plans.step import Plan, Step
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.plan import Plan, Step
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.engine.resource import Resource, as_root, kept
 
-#: Packages may have to come from far away.
+#: Packages may come from a slow mirror.
 APPLY_SECONDS = 900
 
 
 def lacking(output: str) -> dict[str, bool]:
-    """The ids that a check found not to be as wanted, and whether setup can make each.
+    """Parse the output of a check: the ids of the missing resources, and whether setup can apply each.
 
-    Raises ValueError for an answer that is no check's.
+    Raises Malformed for any other output.
     """
-    found = {}
-    for line in output.splitlines():
+    missing = {}
+    for line in untrusted.lines(output):
         id, _, verdict = line.rpartition(" ")
         if verdict not in {"ok", "drift", "hand"}:
-            raise ValueError(f"unexpected answer to a check: {line!r}")
+            raise untrusted.Malformed(f"unexpected answer to a check: {untrusted.line(line)!r}")
         if verdict != "ok":
-            found[id] = verdict == "drift"
-    return found
+            missing[id] = verdict == "drift"
+    return missing
 
 
 def plan_items(
     host: str,
-    items: Sequence[Item],
+    items: Sequence[Resource],
     missing: Mapping[str, bool],
     *,
     action: str,
     setup_user: str,
     notes: tuple[str, ...] = (),
 ) -> Plan:
-    """The steps for the items that are missing; an empty plan when none is."""
+    """Plan a step for each missing resource; the plan is empty without one."""
     steps = tuple(
-        Step(item.id, item.title, as_root(item.apply, user=setup_user), APPLY_SECONDS)
+        Step(item.id, item.title, as_root(kept(item.apply), user=setup_user), APPLY_SECONDS)
         for item in items
         if missing.get(item.id) and item.apply is not None
     )
     return Plan(host, action, "", steps=steps, notes=notes if steps else ())
 
 
-def findings(host: str, items: Sequence[Item], missing: Mapping[str, bool]) -> tuple[Finding, ...]:
-    """What is missing and has to be made by hand first."""
+def findings(host: str, items: Sequence[Resource], missing: Mapping[str, bool]) -> tuple[Finding, ...]:
+    """Return the missing resources that need manual work."""
     return tuple(
         Finding(host, f"{item.title}: missing", item.remedy) for item in items if missing.get(item.id) is False
     )

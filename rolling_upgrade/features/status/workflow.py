@@ -1,53 +1,41 @@
-"""The state of an environment for people and programs, and what in it is not well. It observes nothing."""
+"""`inv status`: the state of every host, observed in one round trip each."""
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, TextIO
 
-from fabfile.model import Container, Environment, HostState, ProbeResult, Service, Target
-from fabfile.report.output import Output
-from fabfile.report.reporter import has_colors
-from fabfile.report.text import count, duration, one_line, short_digest, table
+from rolling_upgrade import config
+from rolling_upgrade.console.output import Output, has_colors, print_json
+from rolling_upgrade.console.text import count, duration, one_line, short_digest, table, unreachable_lines
+from rolling_upgrade.engine import observe, untrusted
+from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target
+from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.ssh.fleet import opened
 
-#: Who can have put the maintenance page up, as the page itself says.
-_WHO = {"setting": "MAINTENANCE_MODE", "run": "a run that replaces data"}
-_GOOD, _BAD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
-
-def render_status(
-    environment: Environment,
-    states: Mapping[str, HostState],
-    *,
-    json: bool,
-    out: TextIO,
-    unreachable: Mapping[str, str] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> None:
-    """Write how the observed hosts stand; `unreachable` names those that gave no answer, and why.
-
-    Hosts in neither mapping were not asked and are not mentioned.
-    """
-    environ = environ if environ is not None else os.environ
-    output = Output(out, environment.secrets)
-    asked = [target for target in environment.targets if target.name in states]
+def status(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+    """Print the state of the hosts. FAILED when something is unhealthy or a host cannot be reached."""
+    wanted = config.load(environment, root=root, hosts=hosts)
+    with opened(wanted) as fleet:
+        observed = observe.observe_reachable(fleet.hosts, fleet.targets, wanted.rollout.parallel)
+    states = {name: state for name, state in observed.items() if isinstance(state, HostState)}
+    unreachable = {name: str(error) for name, error in observed.items() if not isinstance(error, HostState)}
     if json:
-        _write_json(environment, asked, states, unreachable or {}, output)
-        return
-    colors = has_colors(out, environ)
-    for target in asked:
-        _show(output, _host_lines(target, states[target.name]), colors=colors)
-    for host, why in (unreachable or {}).items():
-        _show(output, iter([f"{host}  NOT REACHED: {one_line(why)}", ""]), colors=colors)
-    _show(output, iter([_verdict(environment.name, asked, states, unreachable or {})]), colors=colors)
+        print_json(status_json(wanted, states, unreachable), sys.stdout, wanted.secrets)
+    else:
+        print_status(status_lines(wanted, states, unreachable), sys.stdout, wanted.secrets)
+    unhealthy = any(problems(fleet.targets[name], state) for name, state in states.items())
+    return ExitCode.FAILED if unreachable or unhealthy else ExitCode.DONE
 
 
 def problems(target: Target, state: HostState) -> tuple[str, ...]:
-    """What on the host is not well, a sentence each; nothing means healthy."""
+    """Return what is wrong on a host, a sentence each; nothing means healthy."""
     found: list[str] = []
     for service in target.application.services:
         color = state.active_color(service.name)
@@ -60,26 +48,39 @@ def problems(target: Target, state: HostState) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _show(output: Output, lines: Iterator[str], *, colors: bool) -> None:
-    """Write lines; the first word of a verdict is colored only after everything else was made harmless."""
+#: Who put the maintenance page up, by the word that the host stores with it.
+_PAGE_OWNERS = {"setting": "MAINTENANCE_MODE", "run": "a run that replaces data"}
+_GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
+
+
+def print_status(
+    lines: Sequence[str], stream: TextIO, secrets: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> None:
+    """Write the lines of a status and color its verdicts on a terminal, after everything else was made safe to show."""
+    output = Output(stream, secrets)
     text = output.safe("\n".join(lines))
-    if colors:
-        text = re.sub(r"\b(ok|healthy)$|(?<=  )ok\b", rf"{_GOOD}\g<0>{_PLAIN}", text, flags=re.MULTILINE)
-        text = re.sub(r"\b(NOT WELL|NOT REACHED|FAILED)\b", rf"{_BAD}\g<0>{_PLAIN}", text)
+    if has_colors(stream, environ):
+        text = re.sub(r"\b(ok|healthy)$|(?<=  )ok\b", rf"{_GREEN}\g<0>{_PLAIN}", text, flags=re.MULTILINE)
+        text = re.sub(r"\b(UNHEALTHY|UNREACHABLE|FAILED)\b", rf"{_RED}\g<0>{_PLAIN}", text)
     output.write(text + "\n")
     output.flush()
 
 
-def _verdict(name: str, asked: list[Target], states: Mapping[str, HostState], unreachable: Mapping[str, str]) -> str:
-    ill = [target.name for target in asked if problems(target, states[target.name])] + list(unreachable)
-    if ill:
-        return f"{name}: {count(len(asked) + len(unreachable), 'host')}, NOT WELL: {', '.join(ill)}"
-    return f"{name}: {count(len(asked), 'host')}, healthy"
+def status_lines(
+    environment: Environment, states: Mapping[str, HostState], unreachable: Mapping[str, str]
+) -> list[str]:
+    """Return the state of each observed host, the errors of the unreachable ones, and the verdict, which is last."""
+    observed = [target for target in environment.targets if target.name in states]
+    lines = [line for target in observed for line in _host_lines(target, states[target.name])]
+    lines += [line for row in unreachable_lines(unreachable) for line in (row, "")]
+    unhealthy = [target.name for target in observed if problems(target, states[target.name])] + list(unreachable)
+    verdict = f"UNHEALTHY: {', '.join(unhealthy)}" if unhealthy else "healthy"
+    return [*lines, f"{environment.name}: {count(len(observed) + len(unreachable), 'host')}, {verdict}"]
 
 
 def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     wrong = problems(target, state)
-    yield f"{target.name} ({target.address})  {'NOT WELL' if wrong else 'ok'}"
+    yield f"{target.name} ({target.address})  {'UNHEALTHY' if wrong else 'ok'}"
     head = ("", "SERVICE", "COLOR", "TAG", "DIGEST", "UPTIME", "RESTARTS", "STATE")
     yield from table([head, *(_service_row(service, state) for service in target.application.services)])
     yield from table([_probe_row(probe) for probe in state.probes])
@@ -87,7 +88,8 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     rows = (("last backup", backup), ("last release", _last_release(state)), ("lock", _lock(state)))
     yield from table([("", *row) for row in rows])
     if state.fact("maintenance"):
-        yield f"  MAINTENANCE: visitors get a page with 503; put up by {_WHO.get(state.fact('maintenance'), 'hand')}"
+        owner = _PAGE_OWNERS.get(state.fact("maintenance"), "hand")
+        yield f"  MAINTENANCE: visitors get a page with 503; put up by {owner}"
     yield from (f"  ! {one_line(problem)}" for problem in wrong)
     yield ""
 
@@ -111,8 +113,8 @@ def _service_row(service: Service, state: HostState) -> tuple[str, ...]:
 
 
 def _probe_row(probe: ProbeResult) -> tuple[str, ...]:
-    said = f"{'ok' if probe.ok else 'FAILED'} {one_line(probe.detail)}".rstrip()
-    return "", "probe", one_line(probe.url or probe.name), said
+    result = f"{'ok' if probe.ok else 'FAILED'} {one_line(probe.detail)}".rstrip()
+    return "", "probe", one_line(probe.url or probe.name), result
 
 
 def _last_release(state: HostState) -> str:
@@ -135,11 +137,10 @@ def _lock(state: HostState) -> str:
 
 
 def _backup(fact: str, now: int) -> str:
-    """The newest backup, observed as `UNIX-SECONDS NAME`: when, how long ago, and its name."""
+    """Return time, age and name of the newest backup, which a host reports as `UNIX-SECONDS NAME`."""
     seconds, _, name = fact.strip().partition(" ")
-    try:
-        at = float(seconds)
-    except ValueError:
+    at = untrusted.moment(seconds, default=None)
+    if at is None:
         return one_line(fact) or "none"
     when = f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
     ago = f", {duration(now - at)} ago" if now else ""
@@ -152,76 +153,56 @@ _PODMAN_TIME = re.compile(
 
 
 def uptime_seconds(container: Container, now: int) -> float | None:
-    """Seconds since a running container was started; None when it is not running or the time is not known."""
+    """Return the seconds since a running container started; None when it is stopped or its start time is unknown."""
     match = _PODMAN_TIME.fullmatch(container.started_at)
     if not container.running or not now:
         return None
-    if container.started_at.isdecimal():
-        return max(now - int(container.started_at), 0)
+    if (at := untrusted.integer(container.started_at, default=None)) is not None:
+        return max(now - at, 0)
     if match is None:
         return None
     zone = (match["zone"] or "Z").replace("Z", "+00:00")
-    started = datetime.strptime(f"{match['day']} {match['time']} {zone}", "%Y-%m-%d %H:%M:%S %z")
-    return max(now - started.timestamp(), 0.0)
+    try:
+        started = datetime.strptime(f"{match['day']} {match['time']} {zone}", "%Y-%m-%d %H:%M:%S %z").timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(now - started, 0.0)
 
 
-def _write_json(
-    environment: Environment,
-    asked: list[Target],
-    states: Mapping[str, HostState],
-    unreachable: Mapping[str, str],
-    output: Output,
-) -> None:
-    from fabfile.report.json_lines import masked
-
-    hosts = [_host_object(target, states[target.name]) for target in asked]
-    hosts += [{"host": host, "healthy": False, "problems": [why]} for host, why in unreachable.items()]
-    status = {
-        "environment": environment.name,
-        "healthy": all(host["healthy"] for host in hosts),
-        "hosts": hosts,
-    }
-    output.write(json_format.dumps(masked(status, output), indent=2) + "\n")
-    output.flush()
+def status_json(
+    environment: Environment, states: Mapping[str, HostState], unreachable: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the JSON object of a status; an unreachable host has its error as the only problem."""
+    hosts = [_host_json(target, states[target.name]) for target in environment.targets if target.name in states]
+    hosts += [{"host": host, "healthy": False, "problems": [error]} for host, error in unreachable.items()]
+    return {"environment": environment.name, "healthy": all(host["healthy"] for host in hosts), "hosts": hosts}
 
 
-def _host_object(target: Target, state: HostState) -> dict[str, Any]:
-    wrong = problems(target, state)
-    last, lock = (state.releases[-1] if state.releases else None), state.lock
+def _host_json(target: Target, state: HostState) -> dict[str, Any]:
+    found = problems(target, state)
     return {
         "host": target.name,
         "address": target.address,
-        "healthy": not wrong,
-        "problems": list(wrong),
-        "services": [_service_object(service, state) for service in target.application.services],
-        "probes": [
-            {"name": p.name, "url": p.url, "ok": p.ok, "detail": p.detail, "milliseconds": p.milliseconds}
-            for p in state.probes
-        ],
+        "healthy": not found,
+        "problems": found,
+        "services": [_service_json(service, state) for service in target.application.services],
+        "probes": state.probes,
         "maintenance": state.fact("maintenance") or None,
         "last_backup": state.fact("last_backup") or None,
-        "last_release": last
-        and {
-            "id": last.id,
-            "time": last.time,
-            "action": last.action,
-            "outcome": last.outcome.value,
-            "owner": last.owner,
-            "reason": last.reason,
-            "seconds": last.seconds,
-        },
-        "lock": lock
-        and {
-            "owner": lock.owner,
-            "workstation": lock.workstation,
-            "reason": lock.reason,
-            "acquired_at": lock.acquired_at,
-            "expires_at": lock.expires_at,
-        },
+        "last_release": _chosen(state.releases[-1], _RELEASE_KEYS) if state.releases else None,
+        "lock": _chosen(state.lock, _LOCK_KEYS) if state.lock else None,
     }
 
 
-def _service_object(service: Service, state: HostState) -> dict[str, Any]:
+_RELEASE_KEYS = ("id", "time", "action", "outcome", "owner", "reason", "seconds")
+_LOCK_KEYS = ("owner", "workstation", "reason", "acquired_at", "expires_at")
+
+
+def _chosen(value: object, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: getattr(value, key) for key in keys}
+
+
+def _service_json(service: Service, state: HostState) -> dict[str, Any]:
     color = state.active_color(service.name)
     container = state.container(service.name, color)
     return {

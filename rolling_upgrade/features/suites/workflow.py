@@ -1,60 +1,49 @@
-"""Test: the application's own suites, run here one after the other, each told as it goes. The story only."""
+"""`inv test`: run the application's own test suites on this machine, one after the other."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import config
-from fabfile.errors import ConfigError, ExitCode, Mistake
-from fabfile.model import Ran, Suite, SuiteKind
-from fabfile.remote import local_command
-from fabfile.report.output import Output
-from fabfile.report.pipeline import suite_lines
-from fabfile.workflows import build_order
+from rolling_upgrade import config
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.engine import local_command, process_environment
+from rolling_upgrade.engine.model import Ran, Suite, SuiteKind
+from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.features.build import spec
+from rolling_upgrade.features.build.view import suite_lines
 
 Say = Callable[[str], None]
 ALL = "all"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the operator asked for; `suite` is a kind, or all."""
-
-    environment: str | None
-    root: Path
-    suite: str = ALL
-
-
-def test(request: Request) -> ExitCode:
-    """Run the suites that are asked for, all of them whatever fails. FAILED when one did."""
-    check_kind(request.suite)
-    name = request.environment or os.environ.get("DEPLOY_ENV") or None
+def run_suites(env: str | None, *, root: Path, suite: str = ALL) -> ExitCode:
+    """Run every chosen suite, even after a failure. FAILED when one failed."""
+    check_kind(suite)
+    name = env or os.environ.get("DEPLOY_ENV") or None
     if name:
-        environment = build_order.chosen(name, request.root, "")
+        environment = spec.chosen(name, root, "")
         output = Output(sys.stdout, environment.secrets)
-        suites, production = environment.pipeline.suites, build_order.is_production(environment)
-        told = {"ENVIRONMENT": environment.targets[0].application.environment}
+        suites, production = environment.pipeline.suites, spec.is_production(environment)
+        variables = {"ENVIRONMENT": environment.targets[0].application.environment}
     else:
-        suites, production, told, output = config.suites(request.root), False, {}, Output(sys.stdout)
-    ran = run(wanted(suites, request.suite), lambda line: output.show([line]), production=production, env=told)
-    output.show(suite_lines(ran))
-    return ExitCode.DONE if all(one.well for one in ran) else ExitCode.FAILED
+        suites, production, variables, output = config.suites(root), False, {}, Output(sys.stdout)
+    results = run(select(suites, suite), lambda line: output.show([line]), production=production, env=variables)
+    output.show(suite_lines(results))
+    return ExitCode.DONE if all(result.well for result in results) else ExitCode.FAILED
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind of suites that there is not. Raises ConfigError."""
-    known = [*(one.value for one in SuiteKind), ALL]
+    """Raise ConfigError for an unknown kind of suite."""
+    known = [*(kind.value for kind in SuiteKind), ALL]
     if kind not in known:
-        mistake = Mistake("command line", "--suite", repr(kind), f"{', '.join(known[:-1])} or {ALL}")
-        raise ConfigError("The command line has a mistake; nothing was run.", [mistake])
+        raise usage_error(("--suite", repr(kind), f"{', '.join(known[:-1])} or {ALL}"), nothing="run")
 
 
-def wanted(suites: Sequence[Suite], kind: str) -> tuple[Suite, ...]:
-    """The suites of a kind, in the order of the file. Raises ConfigError for none, or a missing folder."""
+def select(suites: Sequence[Suite], kind: str) -> tuple[Suite, ...]:
+    """Return the suites of a kind, in the order of the file. Raises ConfigError for none, or a missing folder."""
     found = tuple(suite for suite in suites if kind in {ALL, suite.kind.value})
     if not found:
         which = "suites" if kind == ALL else f"suites of the kind {kind}"
@@ -62,18 +51,18 @@ def wanted(suites: Sequence[Suite], kind: str) -> tuple[Suite, ...]:
             f"services.yaml declares no {which}. Nothing was run.",
             next_step="declare them: suites: [{kind: unit, command: make test, folder: ../memoryark}]",
         )
-    mistakes = [
-        Mistake("services.yaml", "suites", f"{suite.title}: {suite.folder}: no such folder", "a folder")
+    issues = [
+        ConfigIssue("services.yaml", "suites", f"{suite.title}: {suite.folder}: no such folder", "a folder")
         for suite in found
         if not Path(suite.folder).is_dir()
     ]
-    if mistakes:
-        raise ConfigError("The suites cannot be run; none was begun.", mistakes)
+    if issues:
+        raise ConfigError("The suites cannot be run; none was started.", issues)
     return found
 
 
 def run(suites: Sequence[Suite], say: Say, *, production: bool, env: Mapping[str, str]) -> tuple[Ran, ...]:
-    """Run suites one after the other, each line told as it comes; what fails keeps none of the others from running."""
+    """Run suites one after the other and pass on each line; a failure does not stop the others."""
     return tuple(_one(suite, say, production=production, env=env) for suite in suites)
 
 
@@ -87,12 +76,16 @@ def _one(suite: Suite, say: Say, *, production: bool, env: Mapping[str, str]) ->
             suite.command,
             lambda line: say(f"{suite.title} | {line}"),
             folder=suite.folder,
+            base=process_environment.for_application(os.environ, suite.pass_env),
             env={**env, **dict(suite.env)},
             timeout_seconds=suite.timeout_seconds,
+            confined=True,
         )
     except OSError as error:
-        return Ran(suite, "failed", detail=f"cannot be started: {error}")
+        return Ran(suite, "failed", detail=f"it could not be started: {error}")
     if ended.timed_out:
-        return Ran(suite, "timed out", ended.seconds, f"ended after {suite.timeout_seconds:g} s")
+        return Ran(suite, "timed out", ended.seconds, f"stopped after {suite.timeout_seconds:g} s")
+    if ended.left_running:
+        return Ran(suite, "failed", ended.seconds, f"it left {ended.left_running} processes that could not be ended")
     say(f"{suite.title}: {'passed' if ended.ok else 'failed'} in {ended.seconds:.1f} s")
     return Ran(suite, "passed" if ended.ok else "failed", ended.seconds, "" if ended.ok else f"status {ended.status}")

@@ -1,7 +1,7 @@
-"""The request log of Nginx: read on from where the last look ended, through its rotations, and counted.
+"""Counts the requests in Nginx's request log, from where the previous reading ended, across rotations.
 
-A line is `UPSTREAM/STATUS/SECONDS`, see templates/nginx/site.conf.j2; equal lines are frequent, so that they are
-counted first and understood afterwards.
+A line is `UPSTREAM/STATUS/SECONDS`, see templates/nginx/site.conf.j2. Equal lines are frequent: they are counted as
+bytes first, and each distinct line is parsed once.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from fabfile.model import Application, Color
+from rolling_upgrade.engine.model import Application, Color
 
-#: Upper ends of the histogram's classes, seconds; above the last there is one more.
+#: Upper bounds of the histogram's buckets, seconds; one more bucket is above the last.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: How much is read at one look, and at once.
-BYTES_A_LOOK, _BLOCK = 32 * 1024 * 1024, 256 * 1024
-#: Under how many names the rotated logs are found, see templates/host/requests.sh.
+#: Bytes read at one observation, and at once.
+BYTES_PER_OBSERVATION, _BLOCK = 32 * 1024 * 1024, 256 * 1024
+#: The number of rotated logs, see templates/host/requests.sh.
 _ROTATED = 4
-#: A worker of Nginx writes what it holds into the renamed log, before it opens the new one.
+#: After a rotation an Nginx worker flushes its buffer into the renamed log before it opens the new one.
 SETTLED_SECONDS = 3.0
 _LINE = re.compile(r"([a-z0-9_-]+)/([1-5])[0-9][0-9]/([0-9]{1,9}\.[0-9]{1,6}|-)")
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far the log was read: the file by its inode (0 for none yet), and the bytes of it."""
+    """Where the reading ended: the file's inode (0 for none yet), and the offset in bytes."""
 
     inode: int = 0
     offset: int = 0
@@ -37,9 +37,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Series:
-    """What was counted of one service and color: requests by the first digit of their status, then how long they took.
+    """The requests of one service and color.
 
-    `classes` are requests for each of BOUNDS and beyond, not cumulated.
+    `codes` counts them by the first digit of their status, `classes` by duration: one count for each of BOUNDS and one
+    above, not cumulative. `seconds` is the sum of the durations.
     """
 
     service: str
@@ -50,23 +51,23 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Everything counted so far, and up to where."""
+class RequestCounts:
+    """The requests counted so far, and where the reading ended."""
 
     position: Position | None = None
     series: tuple[Series, ...] = ()
     errors: int = 0
 
 
-def read_on(counted: Counted, app: Application, log: Path, now: float) -> Counted:
-    """Count what came since; `now` is Unix seconds. The very first time begins at the log's end. Raises OSError."""
+def read_new(counts: RequestCounts, app: Application, log: Path, now: float) -> RequestCounts:
+    """Count the requests since the previous reading; the first reading starts at the log's end. Raises OSError."""
     files = _files(log)
-    if counted.position is None:
-        return replace(counted, position=Position(files[-1][1], files[-1][2]) if files else Position())
-    position, left, lines, lost = counted.position, BYTES_A_LOOK, Counter[bytes](), 0
+    if counts.position is None:
+        return replace(counts, position=Position(files[-1][1], files[-1][2]) if files else Position())
+    position, left, lines, lost = counts.position, BYTES_PER_OBSERVATION, Counter[bytes](), 0
     inodes = [inode for _, inode, _, _ in files]
     if position.inode and position.inode not in inodes:
-        # It was rotated away before it was read to its end.
+        # The file was rotated away before its end was read.
         position, lost = Position(), 1 if files else 0
     first = inodes.index(position.inode) if position.inode else 0
     for number, (path, inode, size, changed) in enumerate(files[first:], first):
@@ -77,12 +78,12 @@ def read_on(counted: Counted, app: Application, log: Path, now: float) -> Counte
         position = Position(inode, offset)
         if left <= 0 or (number + 1 < len(files) and now - changed < SETTLED_SECONDS):
             break
-    series, errors = add(counted.series, app, lines)
-    return Counted(position, series, counted.errors + errors + lost)
+    series, errors = add(counts.series, app, lines)
+    return RequestCounts(position, series, counts.errors + errors + lost)
 
 
 def _files(log: Path) -> list[tuple[Path, int, int, float]]:
-    """The logs that are there, oldest first: path, inode, size, last change."""
+    """The existing logs, oldest first: path, inode, size, last change."""
     found = []
     for path in (*(log.with_name(f"{log.name}.{number}") for number in range(_ROTATED, 0, -1)), log):
         with suppress(FileNotFoundError):
@@ -92,7 +93,7 @@ def _files(log: Path) -> list[tuple[Path, int, int, float]]:
 
 
 def _count(file: BinaryIO, offset: int, left: int, lines: Counter[bytes]) -> tuple[int, int]:
-    """Count whole lines; how far the file is read and how much may be read still. A line without its end waits."""
+    """Count complete lines; return the new offset, and how many bytes may still be read."""
     rest = b""
     while left > 0:
         block = file.read(min(_BLOCK, left))
@@ -104,16 +105,16 @@ def _count(file: BinaryIO, offset: int, left: int, lines: Counter[bytes]) -> tup
             lines.update(whole.split(b"\n"))
             offset += len(whole) + 1
     if left <= 0 and len(rest) >= _BLOCK:
-        # No line is as long: what was written there is none of Nginx.
+        # Nginx writes no line of this length.
         lines[b"?"] += 1
         offset += len(rest)
     return offset, left
 
 
 def add(series: Iterable[Series], app: Application, lines: Mapping[bytes, int]) -> tuple[tuple[Series, ...], int]:
-    """The series with these lines, each so many times, and how many lines could not be used.
+    """Add lines with their counts to the series; return one series per service and color, and the malformed lines.
 
-    A service that the application has no longer is left out; each of its services is there, be it with nothing.
+    Series of services that the application no longer has are dropped.
     """
     known = {(one.service, one.color): one for one in series}
     names = {
@@ -133,14 +134,14 @@ def add(series: Iterable[Series], app: Application, lines: Mapping[bytes, int]) 
 
 
 class _Row:
-    """One series while lines are added."""
+    """A series that lines are added to."""
 
     def __init__(self, start: Series) -> None:
         self._start, self._codes, self._classes = start, list(start.codes), list(start.classes)
         self._seconds = start.seconds
 
     def add(self, code: int, seconds: str, times: int) -> None:
-        """How long an upgraded connection (1xx) or a stream of events (-) lasted says nothing."""
+        """Add a line; the duration of an upgraded connection (1xx) or an event stream (-) does not count."""
         self._codes[code - 1] += times
         if code == 1 or seconds == "-":
             return
@@ -149,5 +150,5 @@ class _Row:
         self._seconds += took * times
 
     def series(self) -> Series:
-        """What it is now."""
+        """The series with the added lines."""
         return replace(self._start, codes=tuple(self._codes), classes=tuple(self._classes), seconds=self._seconds)

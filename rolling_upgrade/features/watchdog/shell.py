@@ -1,6 +1,6 @@
-"""The watchdog's unit on a host: put in place, taken away, looked at, and its recoveries started. It runs nothing.
+"""Shell text that installs, removes and inspects the watchdog's unit on a host, and that starts a recovery.
 
-It is a unit of the deploy user's own manager: no root, and with linger it comes up at boot.
+The unit belongs to the deploy user's manager: it needs no root, and with linger it starts at boot.
 """
 
 from __future__ import annotations
@@ -8,25 +8,24 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from fabfile.commands.journal import direct
-from fabfile.commands.metrics import text_file
-from fabfile.commands.shell import Script, quote, sha256, words, write_file
-from fabfile.model import Application
-from fabfile.model.watch import Act
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.shell import Script, quote, sha256, shell_join, write_file
+from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.features.watchdog.policy import RecoveryAction
 
 #: Exit status of an installation on a host without a Python that can run the watchdog.
 NO_PYTHON_STATUS = 45
 #: Exit status of an installation on a host that setup has not prepared.
 NOT_PREPARED_STATUS = 47
-#: How long an installed watchdog has to come up, seconds.
+#: Seconds within which an installed watchdog must start.
 UP_SECONDS = 15
-#: How long a recovery may take: a release anew with its gates, undone again.
+#: Limit of a recovery: a redeploy with its gates, and its undo.
 RECOVERY_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Files:
-    """What an installation puts on the host: the program, its settings (secret) and its unit."""
+    """The files of an installation: the program, its settings (secret) and its unit."""
 
     program: bytes
     settings: str
@@ -34,26 +33,31 @@ class Files:
 
     @property
     def version(self) -> str:
-        """A short hash of all three: the same again changes nothing."""
+        """A short hash of the three files; installing the same version again changes nothing."""
         whole = self.program + self.settings.encode() + self.unit.encode()
         return sha256(whole)[:16]
 
 
 def unit_name(app: str) -> str:
-    """The watchdog's unit."""
+    """The name of the watchdog's unit."""
     return f"{app}-watchdog.service"
 
 
 def directory(app: Application) -> str:
-    """Where the watchdog's files are."""
+    """The directory of the watchdog's files."""
     return f"{app.home}/watchdog"
 
 
-def install(app: Application, files: Files) -> Script:
-    """Put the watchdog in place and prove that it runs; prints `unchanged`, `installed` or `replaced`.
+def text_file(directory: str, app: str) -> str:
+    """The file that an application's watchdog writes for node-exporter."""
+    return f"{directory}/rolling-{app}.prom"
 
-    Exits NOT_PREPARED_STATUS on a host without the application's directory, NO_PYTHON_STATUS where no python3 of at
-    least 3.10 is found; nothing is changed then.
+
+def install(app: Application, files: Files) -> Script:
+    """Install the watchdog and wait until it runs; prints `unchanged`, `installed` or `replaced`.
+
+    Exits NOT_PREPARED_STATUS on a host without the application's directory, NO_PYTHON_STATUS without a python3 of at
+    least 3.10; both change nothing.
     """
     place, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
     name, link = quote(unit_name(app.name)), f".config/systemd/user/default.target.wants/{unit_name(app.name)}"
@@ -93,14 +97,14 @@ if [ -n "$version" ]; then echo replaced; else echo installed; fi"""
 
 
 def uninstall(app: Application) -> Script:
-    """Stop the watchdog and take its files away; prints `gone` or `nothing`. A recovery that runs goes on to its end."""
+    """Stop the watchdog and delete its files; prints `gone` or `nothing`. A recovery in progress finishes."""
     place, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
     name, link = quote(unit_name(app.name)), f".config/systemd/user/default.target.wants/{unit_name(app.name)}"
     return direct(
         f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(place)} ]; then echo nothing; exit 0; fi",
         f"systemctl --user stop {name} 2>/dev/null || :",
-        words("rm", "-rf", unit, link, place),
-        f"{words('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
+        shell_join("rm", "-rf", unit, link, place),
+        f"{shell_join('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
         "systemctl --user daemon-reload",
         f"systemctl --user reset-failed {name} 2>/dev/null || :",
         "echo gone",
@@ -108,16 +112,16 @@ def uninstall(app: Application) -> Script:
 
 
 def status(app: Application) -> Script:
-    """Print the unit's state, the version that is installed, and the memory; changes nothing."""
+    """Print the unit's state, the installed version and the recovery state, as `view.Watchdog.read` parses them."""
     place = directory(app)
     shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
-    ask = words("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
+    ask = shell_join("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
     return direct(
         f"if [ -e {quote(place + '/settings.json')} ]; then echo installed=yes; else echo installed=no; fi",
         f'echo "version=$(cat {quote(place + "/version")} 2>/dev/null)"',
         'echo "uptime=$(cut -d . -f 1 /proc/uptime)"',
         f"systemctl --user show {quote(unit_name(app.name))} --property={shown} 2>/dev/null || :",
-        # Of the kernel, not of the unit: not every host counts per unit. The time is its own and its children's.
+        # From /proc: not every host accounts per unit. The ticks include those of child processes.
         f"pid=$({ask} 2>/dev/null) || pid=''",
         'echo "memory_kb=$(awk \'/^VmRSS:/ { print $2 }\' "/proc/$pid/status" 2>/dev/null)"',
         'echo "ticks=$(awk \'{ print $14 + $15 + $16 + $17 }\' "/proc/$pid/stat" 2>/dev/null)"',
@@ -135,17 +139,19 @@ def log(app: Application, lines: int) -> Script:
     return direct(f"if [ -e {path} ]; then tail -n {lines} {path}; else echo 'no watchdog has run here'; fi")
 
 
-def act(home: str, app: str, act: Act, service: str, seconds: float, reason: str) -> Script:
-    """Run one recovery as a unit of its own, outside the watchdog's limits and life, and wait for its end.
+def recover(home: str, app: str, action: RecoveryAction, service: str, seconds: float, reason: str) -> Script:
+    """Run one recovery in a unit of its own, outside the watchdog's limits and lifetime, and wait for its end.
 
-    `seconds` is how long the trouble has lasted. It writes into the watchdog's log. Source: systemd-run(1): `--wait`
-    gives the unit's exit status, `--collect` forgets a failed one. The name is new each time: where processes of the
-    containers that a recovery started stay in its unit, the unit stays too.
+    `seconds` is how long the failure has lasted. The recovery writes to the watchdog's log. Each unit has a new name:
+    container processes started by a recovery may stay in its unit, and then the unit stays.
+    Source: systemd-run(1): `--wait` returns the unit's exit status, `--collect` removes a failed unit.
     """
-    program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, act.value, service]
-    # Source: systemd.service(5): the manager would put a variable in the place of `$NAME`.
+    program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, action.value, service]
+    # Source: systemd.service(5): the manager expands `$NAME`.
     program += [f"{seconds:.0f}", reason.replace("$", "$$")]
     log = f"append:{home}/watchdog/log"
     rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
-    start = words("systemd-run", "--user", "--quiet", "--wait", "--collect", *(f"--property={rule}" for rule in rules))
-    return direct(f'{start} --unit {quote(f"{app}-recovery")}-"$(date +%s%N)" {words(*program)}')
+    start = shell_join(
+        "systemd-run", "--user", "--quiet", "--wait", "--collect", *(f"--property={rule}" for rule in rules)
+    )
+    return direct(f'{start} --unit {quote(f"{app}-recovery")}-"$(date +%s%N)" {shell_join(*program)}')

@@ -1,1 +1,0 @@
-"""Remote shell text: the only place where it exists. Pure functions from values to text, and parsers of answers."""

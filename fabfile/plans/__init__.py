@@ -1,1 +1,0 @@
-"""What to do, as data. Pure functions from an observed host and a wanted release to a plan of steps."""

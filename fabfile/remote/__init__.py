@@ -1,1 +1,0 @@
-"""Effects on hosts: connections, observation, execution, the rollout over many hosts. Fabric is imported here alone."""

@@ -1,1 +1,0 @@
-"""What an operator does, one file per thing, each reading as its story: look, plan, confirm, act, report."""

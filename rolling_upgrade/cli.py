@@ -1,0 +1,176 @@
+"""The console script `rolling-upgrade`: the tasks of `inv`, in any directory that holds a configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+from rolling_upgrade import __version__
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.tasks import GROUPS, namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from invoke.parser.argument import Argument
+    from invoke.parser.context import ParserContext
+
+NAME = "rolling-upgrade"
+#: Source: Invoke 2.2, invoke/parser/parser.py: the texts of its errors. Any other text is shown as it is.
+_UNKNOWN = re.compile(r"No idea what '(.*)' is!")
+_NO_VALUE = re.compile(r"Flag <Argument: ([^ >]+).*> needed value and was not given one!")
+
+
+#: Options of Invoke that print something instead of running a task.
+_ANSWERED = ("help", "list", "complete")
+#: The option of a task that somebody means who types an option of Invoke.
+_INSTEAD = {"dry": "dry-run"}
+#: The tasks that run the words behind `--`.
+_TAKE_REMAINDER = ("exec",)
+
+
+def main() -> None:
+    """Run the task that the command line names; leaves through SystemExit."""
+    Tasks(name=NAME, binary=NAME, binary_names=[NAME], namespace=namespace, version=__version__).run()
+
+
+class Tasks(Program):
+    """Invoke's program with this product's overview, help and errors."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read the options before the first task. Raises Exit after printing help or the version."""
+        super().parse_core(_with_help_first(list(sys.argv if argv is None else argv)))
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their options. Raises Exit with the exit code of a usage error, or after the version."""
+        with _explaining():
+            super().parse_tasks()
+        if self.args.version.value:
+            self.print_version()
+            raise Exit
+        if self.tasks and not any(self.args[name].value for name in _ANSWERED):
+            self._refuse_options_of_invoke()
+
+    def _refuse_options_of_invoke(self) -> None:
+        """Raise Exit for options that Invoke takes, before a task or after it, and that no task here acts on."""
+        context = self.tasks[0]
+        if argument := next((argument for argument in self.args.values() if argument.got_value), None):
+            typed = _typed(argument, context, self.argv)
+            raise _refused(f"{context.name} has no option {typed}{_instead(argument, context)}", context)
+        if self.core.remainder and context.name not in _TAKE_REMAINDER:
+            raise _refused(f"{context.name} takes nothing behind --", context)
+
+    def parse_cleanup(self) -> None:
+        """Print a help text or the version, where one was asked for. Raises Exit."""
+        with _explaining():
+            super().parse_cleanup()
+
+    def print_help(self) -> None:
+        """Print the tasks by purpose."""
+        print(f"Usage: {NAME} TASK --env ENVIRONMENT [options]\n")
+        for title, names in GROUPS.items():
+            print(f"{title}:")
+            self.print_columns([(name, re.split("[;:]", _summary(name))[0].rstrip(".")) for name in names])
+        print(f"{NAME} TASK --help shows the options of a task, {NAME} --version the version.")
+
+    def list_tasks(self) -> None:
+        """Print the tasks by purpose; `--list-format json` prints Invoke's list for programs."""
+        if self.list_format == "flat" and not self.list_root:
+            self.print_help()
+        else:
+            super().list_tasks()
+
+    def print_task_help(self, name: str) -> None:
+        """Print a task's summary and options."""
+        context = self.parser.contexts[name]
+        print(f"Usage: {_usage(context)}\n\n{_summary(name)}\n\nOptions:")
+        self.print_columns(context.help_tuples())
+
+
+def _with_help_first(argv: list[str]) -> list[str]:
+    """`TASK --help` as `--help TASK`: Invoke takes `--help` for the positional argument that a task still lacks."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    asked = next((at for at, word in enumerate(words) if word in {"-h", "--help"}), 0)
+    task = next((word for word in reversed(words[1:asked]) if word in namespace.task_names), None)
+    return [argv[0], "--help", task] if task else argv
+
+
+def explained(text: str, context: ParserContext | None) -> ConfigError:
+    """Return an error of the command line in this product's words, with its usage.
+
+    Args:
+        text: The text of Invoke's error.
+        context: The task whose options were read; None, or without a name, before the first task.
+    """
+    if found := _NO_VALUE.fullmatch(text):
+        problem = f"--{found[1]} needs a value"
+    elif found := _UNKNOWN.fullmatch(text):
+        problem = _unknown(found[1], context)
+    else:
+        problem = text.rstrip(".!")
+    return _usage_error(problem, context)
+
+
+def _usage_error(problem: str, context: ParserContext | None) -> ConfigError:
+    named = context is not None and context.name
+    usage = f"{_usage(context)}; --help lists the options" if named else f"{NAME} --help lists the tasks"
+    return ConfigError(f"{problem}. Nothing was contacted.", next_step=usage)
+
+
+def _refused(problem: str, context: ParserContext | None) -> Exit:
+    error = _usage_error(problem, context)
+    return Exit(str(error), code=int(error.exit_code))
+
+
+def _typed(argument: Argument, context: ParserContext, argv: Sequence[str]) -> str:
+    """The option as the command line spells it; its long name where it is one of several letters in a word."""
+    spellings = [f"--{name}" if len(name) > 1 else f"-{name}" for name in argument.names]
+    words = [word.partition("=")[0] for word in argv]
+    return next((word for word in words if word in spellings and word not in context.flags), max(spellings, key=len))
+
+
+def _instead(argument: Argument, context: ParserContext) -> str:
+    option = f"--{_INSTEAD.get(argument.names[0], '')}"
+    return f"; use {option}" if option in context.flags else ""
+
+
+def _unknown(word: str, context: ParserContext | None) -> str:
+    """The problem with a word that is neither a task nor an option."""
+    task, options = (context.name, context.flags) if context is not None else (None, {})
+    if word.startswith("-"):
+        return f"{task or NAME} has no option {word}{_nearest(word, options)}"
+    hint = _nearest(word, [name for names in GROUPS.values() for name in names])
+    if not hint and "--env" in options and not options["--env"].got_value:
+        hint = f"; did you mean: {NAME} {task} --env {word}"
+    return f"there is no task {word!r}{hint}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    found = [name for name in names if name.startswith(f"{word}.")] or difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean: {', '.join(found)}" if found else ""
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
+    except ParseError as error:
+        explanation = explained(str(error), error.context)
+        raise Exit(str(explanation), code=int(explanation.exit_code)) from None
+
+
+def _summary(name: str) -> str:
+    return (namespace[name].__doc__ or "").strip().partition("\n")[0]
+
+
+def _usage(context: Any) -> str:
+    group, _, name = context.name.partition(".")
+    words = [argument.name.upper() for argument in context.positional_args]
+    return " ".join([NAME, group if name in {"", group} else context.name, *words, "[options]"])

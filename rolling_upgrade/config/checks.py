@@ -1,0 +1,218 @@
+"""Checks of one environment that need more than one value: duplicates, references, unknown keys, placeholders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from rolling_upgrade.config import validators
+from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
+from rolling_upgrade.config.issues import Issues, conceals, known_key, nearest
+from rolling_upgrade.config.resolution import Values
+from rolling_upgrade.config.services import Services
+from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
+
+#: All hosts of an environment run one application, so a host cannot override these keys.
+FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
+#: A run notifies one set of channels for all its hosts, so a host cannot override keys with these prefixes.
+FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
+
+#: Placeholders that examples contain in place of a secret.
+_PLACEHOLDER = re.compile(
+    r"change[-_ ]?(?:me|this|it\b|in[-_])|replace[-_ ]?(?:me|this|with)|place-?holder|super[-_]secret"
+    r"|(?:^|[/:@=])your[-_/ ]|^(?:insert|enter|example|sample|dummy|todo|fixme)(?:[-_/ ]|$)"
+    r"|^(?:secret|password|passwd|default|example|sample|dummy|test|none|null|token|key|x{3,}|\*{3,}|\.{3,}|<.*>)$",
+    re.IGNORECASE,
+)
+
+
+#: The remedy for a placeholder.
+OWN_VALUE = "a secret of your own, for example from `openssl rand -base64 48`"
+
+
+def check_inventory(inventory: Inventory, file: str, whole: bool, issues: Issues) -> None:
+    """Check that every environment has hosts and lists each host once.
+
+    `whole` is false when invalid parts were removed: then a missing host may be one of them.
+    """
+    for name, entry in inventory.environments.items():
+        place = f"environments.{name}.hosts"
+        if whole and not entry.hosts:
+            issues.add(file, place, found="", expected="at least one host")
+        _check_addresses(entry, place, file, issues)
+        _check_words(entry, place, file, issues)
+        if entry.monitoring.address and MONITORING_HOST in entry.hosts:
+            found = "the reserved name of the monitoring host"
+            issues.add(file, f"{place}.{MONITORING_HOST}", found=found, expected="a different name")
+
+
+def _check_addresses(entry: EnvironmentEntry, place: str, file: str, issues: Issues) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for name, host in entry.hosts.items():
+        address, port = host.address or name, host.port or entry.port
+        other = seen.setdefault((address.casefold(), port), name)
+        if other != name:
+            found = f"{address} port {port}, the address of {other}"
+            issues.add(file, f"{place}.{name}", found=found, expected="a different address or port")
+
+
+def _check_words(entry: EnvironmentEntry, place: str, file: str, issues: Issues) -> None:
+    for name, host in entry.hosts.items():
+        for word in dict.fromkeys((*host.roles, *host.groups)):
+            if word in entry.hosts and word != name:
+                found = f"the group or role {word}, which is the name of a host"
+                issues.add(file, f"{place}.{name}", found=found, expected="a different name")
+
+
+def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable[Values], issues: Issues) -> None:
+    """Check that setup's certificate matches the site, and that ACME has a mail address."""
+    setup = entry.setup
+    if setup.certificate is Certificate.ACME and not setup.acme_email:
+        issues.add(file, f"{place}.acme_email", found="", expected="a mail address, because certificate is acme")
+    for host_values in values:
+        path = host_values.get("SSL_CERT_PATH")
+        if setup.certificate is Certificate.ACME and path.startswith("/etc/letsencrypt/"):
+            host_values.add(
+                "SSL_CERT_PATH",
+                expected="a path outside /etc/letsencrypt: setup copies the ACME certificate to this path",
+            )
+    plain = [host_values for host_values in values if host_values.get("PROTOCOL") != "https"]
+    if setup.certificate is not Certificate.FILES and plain:
+        found = f"{setup.certificate.value}, but PROTOCOL is http"
+        issues.add(file, f"{place}.certificate", found=found, expected="PROTOCOL=https in the env file, or `files`")
+
+
+#: Directories in which any user can create files.
+_WORLD_WRITABLE = ("/tmp", "/var/tmp", "/dev/shm", "/run/user", "/run/lock")  # noqa: S108 - not used as temporary files
+
+
+def check_certificate_places(app: Application, user: str, values: Values) -> None:
+    """Check that only root can write the directories of the certificate and its key, which Nginx opens as root.
+
+    Setup checks the directories on the host: see features/setup/certificate.py.
+    """
+    if app.tls is None:
+        return
+    data = (app.database.rpartition("/")[0], app.database_backups, app.uploads, app.uploads_backups, app.config_path)
+    theirs = () if user == "root" else (app.home, f"/home/{user}", *app.log_directories, *data)
+    paths = {
+        "SSL_CERT_PATH": app.tls.certificate,
+        "SSL_KEY_PATH": app.tls.key,
+        "SSL_CHAIN_PATH": app.tls.chain,
+    }
+    for key, path in paths.items():
+        place = next((one for one in (*_WORLD_WRITABLE, *theirs) if one and path.startswith(f"{one}/")), "")
+        if place:
+            who = "any user" if place in _WORLD_WRITABLE else user
+            why = f"{who} could replace a path below {place} with a link that root follows"
+            values.add(key, expected=f"a path in directories that only root can write, such as /etc/ssl: {why}")
+
+
+def check_services(services: Services, file: str, whole: bool, issues: Issues) -> None:
+    """Check that names, aliases, routes and mount targets are unique, and that the full chain's service exists.
+
+    `whole` is false when invalid services were removed: then a missing service may be one of them.
+    """
+    listed = list(enumerate(services.services))
+    names = [(f"services[{index}].name", service.name) for index, service in listed]
+    aliases = [(f"services[{index}].alias", service.alias or service.name) for index, service in listed]
+    routes = [
+        (f"services[{index}].routes[{number}].prefix", route.prefix)
+        for index, service in listed
+        for number, route in enumerate(service.routes)
+    ]
+    groups = [names, aliases, routes]
+    for index, service in listed:
+        groups.append(
+            [(f"services[{index}].mounts[{n}].target", mount.target) for n, mount in enumerate(service.mounts)]
+        )
+    for group in groups:
+        _check_distinct(group, file, issues)
+    chain = services.full_chain
+    known = [service.name for service in services.services]
+    if whole and chain is not None and chain.service not in known:
+        issues.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
+
+
+def _check_distinct(group: Iterable[tuple[str, str]], file: str, issues: Issues) -> None:
+    seen: dict[str, str] = {}
+    for place, value in group:
+        if value in seen:
+            issues.add(file, place, found=f"{value!r}, already used by {seen[value]}", expected="a unique value")
+        seen.setdefault(value, place)
+
+
+def check_known_keys(values: Mapping[str, str], known: set[str], file: str, strict: bool, issues: Issues) -> None:
+    """Report keys that no setting and no service uses: as warnings, or as errors when strict."""
+    for key in values:
+        if key in known:
+            continue
+        if strict:
+            issues.add(file, key, found="an unknown key", expected=known_key(key, sorted(known)))
+        else:
+            near = nearest(key, sorted(known))
+            hint = f" (did you mean {near}?)" if near else ""
+            issues.warn(f"{file}: {key} is unknown and has no effect{hint}")
+
+
+#: URLs that are secret, because anyone who knows one can post to it.
+_SECRET_ADDRESSES = ("SLACK_WEBHOOK", "WEBHOOK_URL")
+
+
+def check_clear_text(values: Iterable[Values], strict: bool, issues: Issues) -> None:
+    """Report secret http:// URLs of other machines: as warnings, or as errors when strict."""
+    for merged in values:
+        for key in _SECRET_ADDRESSES:
+            url = urlsplit(merged.get(key))
+            if url.scheme != "http" or validators.is_loopback(url.hostname or ""):
+                continue
+            if strict:
+                merged.add(
+                    key, expected="https://: anyone on the network path can read the URL and the messages over http"
+                )
+            else:
+                text = "http:// lets anyone on the network path read the URL and the messages; use https://"
+                issues.warn(f"{merged.env_file}: {key}: {text}")
+
+
+def check_overrides(environment: str, entry: EnvironmentEntry, known: set[str], file: str, issues: Issues) -> None:
+    """Check that hosts override known keys only, and none that must be the same on all hosts."""
+    for name, host in entry.hosts.items():
+        for key in host.env:
+            place = f"environments.{environment}.hosts.{name}.env.{key}"
+            if key in FIXED_KEYS or (key in known and key.startswith(FIXED_PREFIXES)):
+                issues.add(file, place, found="an override", expected=f"the same {key} on all hosts")
+            elif key not in known:
+                issues.add(file, place, found="an unknown key", expected=known_key(key, sorted(known)))
+
+
+def is_placeholder(key: str, text: str) -> bool:
+    """Return whether the value of a secret key is a placeholder from an example."""
+    return conceals(key, text) and bool(_PLACEHOLDER.search(text))
+
+
+def check_placeholders(every: Iterable[Values], lines: Mapping[str, int], production: bool, issues: Issues) -> None:
+    """Report placeholders in place of secrets: as errors in production, as warnings elsewhere."""
+    for values in every:
+        for key in values.merged:
+            if not is_placeholder(key, values.get(key)):
+                continue
+            if not production:
+                issues.warn(f"{values.env_file}: {key} is a placeholder; replace it with a secret of your own")
+            elif key in values.overrides:
+                values.add(key, found="a placeholder", expected=OWN_VALUE)
+            else:
+                place = f"line {lines[key]}: {key}"
+                issues.add(values.env_file, place, found="a placeholder", expected=OWN_VALUE)
+
+
+def refuse_tracked(environment: str, file: str, issues: Issues) -> None:
+    """Report a plaintext env file that Git tracks: every clone of the repository would contain its secrets."""
+    issues.add(
+        file,
+        "",
+        found="plaintext secrets in a file that Git tracks",
+        expected=f"an encrypted file (inv secrets.encrypt --env {environment}) or an untracked one "
+        f"(git rm --cached {file}); committed values stay in the history, so replace the secrets",
+    )

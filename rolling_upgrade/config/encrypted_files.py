@@ -1,0 +1,113 @@
+"""The encrypted files of an environment: its env file, its recipients file, and the keys that open them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rolling_upgrade.config.encryption import passwords
+from rolling_upgrade.config.encryption.identities import KeySource
+from rolling_upgrade.config.encryption.keyring import Keyring
+from rolling_upgrade.config.encryption.passwords import Prompt
+from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, parse
+from rolling_upgrade.config.files import READABLE, decoded
+from rolling_upgrade.config.issues import Issues, conceals
+from rolling_upgrade.config.locate import Located, expanded, locate
+from rolling_upgrade.engine.local_file import read_small
+from rolling_upgrade.errors import ConfigError
+
+#: Variables with a private age key, as CI passes it: the key itself, or a file that contains it.
+KEY_TEXT = "ROLLING_AGE_KEY"
+KEY_FILE = "ROLLING_AGE_KEY_FILE"
+
+
+@dataclass(frozen=True)
+class SecretsFile:
+    """The env file of an environment, its recipients and its keys. Names are paths as messages show them."""
+
+    environment: str
+    path: Path
+    name: str
+    recipients_path: Path
+    recipients_name: str
+    recipients: tuple[Recipient, ...]
+    sources: tuple[KeySource, ...] = field(repr=False)
+    keyring: Keyring = field(repr=False)
+    #: Places in hosts.yaml, which is not encrypted, that override a secret on a host.
+    overrides: tuple[str, ...] = ()
+
+
+def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = passwords.prompt_hidden) -> SecretsFile:
+    """Locate the encrypted files of an environment. Raises ConfigError with every error of hosts.yaml and the list."""
+    issues = Issues(root.resolve())
+    found = locate(environment, root.resolve(), issues)
+    recipients = read_recipients(found, issues)
+    if issues.errors:
+        raise ConfigError(
+            f"The configuration of {found.name} has errors. Nothing was changed.",
+            issues.errors,
+            next_step="correct the lines above and run the same command again",
+        )
+    sources = tuple(_sources(found))
+    return SecretsFile(
+        environment=found.name,
+        path=found.env_file,
+        name=issues.name(found.env_file),
+        recipients_path=found.recipients_file,
+        recipients_name=issues.name(found.recipients_file),
+        recipients=recipients,
+        sources=sources,
+        keyring=Keyring(sources, recipients, os.environ, prompt),
+        overrides=tuple(_overrides(found, issues)),
+    )
+
+
+def _overrides(found: Located, issues: Issues) -> Iterator[str]:
+    for name, host in found.entry.hosts.items():
+        for key, value in host.env.items():
+            if value and conceals(key, value):
+                yield f"{issues.name(found.file)} environments.{found.name}.hosts.{name}.env.{key}"
+
+
+def keyring(found: Located, *, prompt: bool) -> Keyring:
+    """Return the keys for the env file of an environment. `prompt` allows prompting for passphrases."""
+    recipients = read_recipients(found, Issues(found.file.parent))
+    ask = passwords.prompt_hidden if prompt else passwords.no_prompt
+    return Keyring(tuple(_sources(found)), recipients, os.environ, ask)
+
+
+def read_recipients(found: Located, issues: Issues) -> tuple[Recipient, ...]:
+    """Read the recipients file; a missing file lists nobody. Errors go to `issues`."""
+    path, file = found.recipients_file, issues.name(found.recipients_file)
+    try:
+        data = read_small(path)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        issues.add(file, "", found=f"an unreadable file ({reason})", expected=READABLE)
+        return ()
+    recipients, faults = parse(decoded(data, file, issues) or "")
+    for number, fault in faults:
+        issues.add(file, f"line {number}", found=fault, expected=EXPECTED)
+    return recipients
+
+
+def _sources(found: Located) -> Iterator[KeySource]:
+    """Yield the possible sources of private keys in the order in which they are tried."""
+    entry = found.entry
+    if entry.age_identity:
+        path = found.beside(entry.age_identity)
+        yield KeySource(f"{path} (age_identity)", path)
+    if os.environ.get(KEY_TEXT):
+        yield KeySource(KEY_TEXT, text=os.fsencode(os.environ[KEY_TEXT].strip()) + b"\n")
+    if os.environ.get(KEY_FILE):
+        path = expanded(os.environ[KEY_FILE])
+        yield KeySource(f"{path} ({KEY_FILE})", path)
+    if entry.identity_file:
+        path = found.beside(entry.identity_file)
+        yield KeySource(f"{path} (identity_file)", path, named=False)
+    for name in ("id_ed25519", "id_rsa"):
+        yield KeySource(f"~/.ssh/{name}", expanded(f"~/.ssh/{name}"), named=False)

@@ -1,0 +1,235 @@
+"""Collect configuration errors and warnings, validate models, and decide which values are secret."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from rolling_upgrade.errors import ConfigIssue
+
+_SECRET_NAME = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS(?:_|$)|TOKEN|WEBHOOK|CREDENTIAL|KEYS?(?:_|$)|(?:^|_)DSN$|^DATABASE_URL$"
+    r"|PWD|(?:^|_)(?:AUTH|BEARER)(?:_|$)",
+    re.IGNORECASE,
+)
+#: Keys whose names match _SECRET_NAME although their values are public: paths and notification levels.
+_HARMLESS_NAME = re.compile(r"_PATH$|_FILE$|_DIR$|^NOTIFY_", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s:@]*:(?P<password>[^/?#\s]+)@")
+_SHORTEST_SECRET = 4
+_LONGEST_SHOWN = 80
+
+
+class Issues:
+    """The errors and warnings of a configuration, without duplicates, in the order in which they were found."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._errors: dict[ConfigIssue, None] = {}
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def errors(self) -> tuple[ConfigIssue, ...]:
+        """All errors."""
+        return tuple(self._errors)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings."""
+        return tuple(self._warnings)
+
+    def name(self, path: Path) -> str:
+        """Return a path as messages show it: relative to the project, absolute outside of it."""
+        return str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)
+
+    def add(self, file: str, path: str, *, found: str, expected: str) -> None:
+        """Add an error. An empty `found` means that a required value is missing."""
+        self._errors[ConfigIssue(file, path, found, expected)] = None
+
+    def warn(self, text: str) -> None:
+        """Add a warning."""
+        self._warnings[text] = None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word closest to this one, empty when none is close."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else ""
+
+
+def known_key(key: str, known: Iterable[str]) -> str:
+    """Phrase the expectation of a known key, with a suggestion for a near miss."""
+    near = nearest(key, known)
+    return f"a known key (did you mean {near}?)" if near else "a known key"
+
+
+def is_secret(key: str) -> bool:
+    """Return whether the name of an env key marks its values as secret."""
+    return bool(_SECRET_NAME.search(key)) and not _HARMLESS_NAME.search(key)
+
+
+def conceals(key: str, value: str) -> bool:
+    """Return whether a value is secret: by the name of its key, or because it is a URL with a password."""
+    return is_secret(key) or bool(_CREDENTIALS.search(value))
+
+
+def secret_keys(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the keys with a secret value."""
+    return tuple(key for key, value in values if value and conceals(key, value))
+
+
+def shown(value: object, key: str = "") -> str:
+    """Quote a value for a message: escaped, shortened, and hidden when it is secret."""
+    text = value if isinstance(value, str) else str(value)
+    if conceals(key, text):
+        return f"a secret of {len(text)} characters"
+    quoted = repr(text)
+    return quoted if len(quoted) <= _LONGEST_SHOWN else f"{quoted[: _LONGEST_SHOWN - 1]}…"
+
+
+def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the strings to mask, longest first, so that masking one leaves no rest of another."""
+    found: set[str] = set()
+    for key, value in values:
+        credentials = _CREDENTIALS.search(value)
+        if is_secret(key) or credentials:
+            found.add(value)
+        if credentials:
+            found |= {credentials["password"], unquote(credentials["password"])}
+    plain = {"true", "false"}
+    long_enough = (value for value in found if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
+    return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+Place = tuple[int | str, ...]
+
+_EXPECTED = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+}
+_REMOVED = object()
+
+
+class Strict(BaseModel):
+    """Base class of the models of the YAML files: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def validate(model: type[Model], content: dict[str, Any], file: str, issues: Issues) -> Model | None:
+    """Validate the content of a file. Invalid parts become errors and are removed from the model.
+
+    Returns None when no valid part is left.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        for detail in error.errors():
+            report(detail, model, file, issues)
+    return _salvage(model, copy.deepcopy(content))
+
+
+def report(detail: ErrorDetails, model: type[BaseModel], file: str, issues: Issues) -> None:
+    """Convert one of pydantic's errors into an issue."""
+    loc = detail["loc"]
+    key = str(loc[-1]) if loc else ""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        issues.add(file, path_text(loc), found="an unknown key", expected=known_key(key, _fields_at(model, loc[:-1])))
+        return
+    expected = str(context["error"]) if kind == "value_error" else _EXPECTED.get(kind, detail["msg"])
+    if kind == "missing":
+        issues.add(file, path_text(loc), found="", expected="")
+        return
+    found = _kind_of(detail["input"]) or shown(detail["input"], key)
+    issues.add(file, path_text(loc), found=found, expected=expected)
+
+
+def path_text(loc: Place) -> str:
+    """Format a location inside a file: `services[0].gate.passes`."""
+    text = ""
+    for part in loc:
+        if part == "[key]":
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a list" if isinstance(value, list | tuple) else ""
+
+
+def _fields_at(model: type[BaseModel], loc: Place) -> list[str]:
+    """Return the field names of the model at a location below another model."""
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        if fields is not None:
+            current = fields[str(part)].annotation if str(part) in fields else None
+        else:
+            current = _item_of(current)
+        current = _unwrapped(current)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _item_of(collection: Any) -> Any:
+    """Return the type of the values of a dict, or of the items of a tuple."""
+    arguments = [argument for argument in get_args(collection) if argument is not Ellipsis]
+    return arguments[-1] if arguments else None
+
+
+def _unwrapped(annotation: Any) -> Any:
+    """Unwrap an Annotated or optional type."""
+    if get_origin(annotation) not in (Annotated, Union, UnionType):
+        return annotation
+    inner = [argument for argument in get_args(annotation) if hasattr(argument, "model_fields")]
+    return inner[0] if inner else annotation
+
+
+def _salvage(model: type[Model], content: Any) -> Model | None:
+    while True:
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            places = [_faulty_part(detail) for detail in error.errors()]
+        if () in places:
+            return None
+        for place in places:
+            _mark(content, place)
+        content = _swept(content)
+
+
+def _faulty_part(detail: ErrorDetails) -> Place:
+    loc = tuple(part for part in detail["loc"] if part != "[key]")
+    return loc[:-1] if detail["type"] == "missing" else loc
+
+
+def _mark(content: Any, place: Place) -> None:
+    for part in place[:-1]:
+        content = content[part]
+        if content is _REMOVED:
+            return
+    content[place[-1]] = _REMOVED
+
+
+def _swept(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _swept(value) for key, value in content.items() if value is not _REMOVED}
+    if isinstance(content, list):
+        return [_swept(value) for value in content if value is not _REMOVED]
+    return content

@@ -1,0 +1,286 @@
+"""The models of `deploy/services.yaml`: services in upgrade order, image builds and test suites.
+
+A value in capitals is the *name* of an env key, whose value is in the env file.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from rolling_upgrade.config import validators
+from rolling_upgrade.config.issues import Strict
+from rolling_upgrade.engine import model, process_environment
+
+_File = Annotated[str, BeforeValidator(validators.LOCAL_FILE)]
+_Word = Annotated[str, BeforeValidator(validators.WORD)]
+_Text = Annotated[str, BeforeValidator(validators.TEXT)]
+_Name = Annotated[str, BeforeValidator(validators.SERVICE_NAME)]
+_Key = Annotated[str, BeforeValidator(validators.ENV_KEY)]
+_UrlPath = Annotated[str, BeforeValidator(validators.URL_PATH)]
+_Boolean = Annotated[bool, BeforeValidator(validators.BOOLEAN)]
+_Capability = Annotated[str, BeforeValidator(validators.CAPABILITY)]
+_Dropped = Annotated[str, BeforeValidator(validators.DROPPED_CAPABILITY)]
+_Interval = Annotated[float, BeforeValidator(validators.duration(0.1, 60))]
+_Deadline = Annotated[float, BeforeValidator(validators.duration(1, 900))]
+_Wait = Annotated[float, BeforeValidator(validators.duration(0, 3600))]
+
+COMMAND = "a command: a list of arguments, or a text for sh"
+ENGINE = "podman, docker, or a command that ends in one of them, such as `sudo podman`"
+ENGINES = ("podman", "docker")
+PASSABLE = f"the name of a variable other than {', '.join(sorted(process_environment.SECRETS))}"
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """Parse a command into arguments; a text is run by `sh`. Raises ValueError."""
+    words = ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
+    whole = isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words)
+    if not whole or "\0" in "".join(words) or not words[0]:  # type: ignore[arg-type, index]
+        raise ValueError(COMMAND)
+    return tuple(words)  # type: ignore[arg-type]
+
+
+def _passable(text: str) -> str | None:
+    """Validate the name of a variable to pass on; the secrets of this program are refused."""
+    return None if text in process_environment.SECRETS else validators.ENV_KEY(text)
+
+
+def _engine(value: object) -> tuple[str, ...]:
+    """Parse the engine's command into arguments. Raises ValueError."""
+    try:
+        words = tuple(shlex.split(value)) if isinstance(value, str) and "\0" not in value else ()
+    except ValueError:
+        words = ()
+    if not any(PurePath(word).name in ENGINES for word in words):
+        raise ValueError(ENGINE)
+    return words
+
+
+_Passable = Annotated[str, BeforeValidator(validators.Validator(PASSABLE, _passable))]
+_Command = Annotated[tuple[str, ...], BeforeValidator(_command)]
+
+
+class Gate(Strict):
+    """The health gate: conditions under which a new container is healthy."""
+
+    passes: Annotated[int, BeforeValidator(validators.integer(1, 100))] = Field(
+        default=model.Gate.passes, description="Consecutive successful probes that pass the gate."
+    )
+    interval_seconds: _Interval = Field(default=model.Gate.interval_seconds, description="Interval between two probes.")
+    deadline_seconds: _Deadline = Field(
+        default=model.Gate.deadline_seconds,
+        description="Deadline of the gate. Extended if the HEALTH_CHECK_ keys need more time.",
+    )
+
+
+class Drain(Strict):
+    """How the old container is drained and stopped."""
+
+    deadline_seconds: _Wait = Field(
+        default=model.Drain.deadline_seconds, description="Maximum time to wait for open connections."
+    )
+    stop_seconds: _Wait = Field(default=model.Drain.stop_seconds, description="Time between SIGTERM and SIGKILL.")
+
+
+class Route(Strict):
+    """A path prefix that Nginx routes to the service."""
+
+    prefix: _UrlPath = Field(description="Path prefix such as /api/.")
+    stream: _Boolean = Field(default=False, description="Disable buffering for event streams and WebSockets.")
+
+
+class Mount(Strict):
+    """A directory of the host, mounted into the container."""
+
+    source: _Key = Field(description="Env key with the path on the host.")
+    target: Annotated[str, BeforeValidator(validators.HOST_PATH)] = Field(description="Path inside the container.")
+    parent: _Boolean = Field(default=False, description="The key names a file; mount its directory.")
+    read_only: _Boolean = Field(default=False, description="Mount read-only.")
+    optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
+
+
+class Limits(Strict):
+    """Env keys with the resource limits of the container. A key that is not set means no limit."""
+
+    memory: _Key = Field(default="", description="Env key of the memory limit.")
+    cpus: _Key = Field(default="", description="Env key of the CPU limit.")
+
+
+class Build(Strict):
+    """How `inv build` builds the image of the service on this workstation."""
+
+    context: _File = Field(description="Build context, relative to hosts.yaml.")
+    file: _File = Field(
+        default="", description="Containerfile, relative to the context. Default: Containerfile or Dockerfile."
+    )
+    target: _Word = Field(default="", description="Stage of the Containerfile. Default: the last stage.")
+    debug_target: _Word = Field(default="", description="Stage for `--build-type debug`. Default: target.")
+    args: dict[_Key, _Text] = Field(default={}, description="Build arguments. Not for secrets: they stay in the image.")
+    cache: _Boolean | None = Field(
+        default=None, description="Reuse layers of earlier builds. Default: as in `building`."
+    )
+    squash: _Boolean | None = Field(
+        default=None, description="Squash new layers into one (Podman only). Default: as in `building`."
+    )
+    scan: _Command | None = Field(default=None, description="Scan command for this image. Default: as in `building`.")
+
+
+class Building(Strict):
+    """Defaults for all builds."""
+
+    engine: Annotated[tuple[str, ...], BeforeValidator(_engine)] = Field(
+        default=(),
+        description="Build engine: podman, docker, or a command. Default: Podman if installed, else Docker.",
+    )
+    cache: _Boolean = Field(default=True, description="Reuse layers of earlier builds.")
+    squash: _Boolean = Field(default=False, description="Squash new layers into one (Podman only).")
+    scan: _Command = Field(
+        default=(),
+        description="Command that scans a built image, passed as the last argument and in $IMAGE. A nonzero exit code "
+        "rejects the image. A list of arguments, or a text for sh.",
+    )
+    pass_env: tuple[_Passable, ...] = Field(
+        default=(), description="Names of variables of the calling shell to pass to the engine and the scan command."
+    )
+
+
+class Suite(Strict):
+    """One of the application's test suites, run by `inv test`."""
+
+    kind: Annotated[model.SuiteKind, BeforeValidator(validators.one_of(*(kind.value for kind in model.SuiteKind)))] = (
+        Field(description="Kind of the suite. `load` is skipped for production.")
+    )
+    command: _Command = Field(description="Command: a list of arguments, or a text for sh.")
+    name: Annotated[str, BeforeValidator(validators.WORD)] = Field(
+        default="", description="Name of the suite. Default: its kind."
+    )
+    folder: _File = Field(default=".", description="Working directory, relative to hosts.yaml.")
+    timeout_seconds: Annotated[float, BeforeValidator(validators.duration(1, 86_400))] = Field(
+        default=1800.0, description="Timeout of the suite."
+    )
+    env: dict[_Key, _Text] = Field(default={}, description="Environment variables for the command.")
+    pass_env: tuple[_Passable, ...] = Field(
+        default=(),
+        description="Names of variables of the calling shell to pass on, in addition to PATH, HOME and similar ones.",
+    )
+
+
+class Service(Strict):
+    """One service."""
+
+    name: _Name = Field(description="Name of the service, part of the names of containers, flags and upstreams.")
+    image: _Key = Field(description="Env key with the image.")
+    container_port: Annotated[int, BeforeValidator(validators.PORT)] = Field(
+        description="Port on which the process in the container listens."
+    )
+    port: _Key = Field(description="Env key with the service port on the host's loopback.")
+    default_port: Annotated[int, BeforeValidator(validators.STABLE_PORT)] | None = Field(
+        default=None, description="Service port when that key is not set."
+    )
+    health: _UrlPath = Field(
+        default=model.Gate.path, description="Path of the health check, which answers 2xx when the service is healthy."
+    )
+    gate: Gate = Field(default=Gate(), description="Health gate of a new container.")
+    drain: Drain = Field(default=Drain(), description="Draining and stopping of the old container.")
+    routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx routes to the service.")
+    mounts: tuple[Mount, ...] = Field(default=(), description="Mounted directories of the host.")
+    alias: Annotated[str, BeforeValidator(validators.SERVICE_NAME)] = Field(
+        default="", description="Network alias for other containers. Default: the name of the service."
+    )
+    env: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container when they are set.")
+    required: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container that must be set.")
+    limits: Limits = Field(default=Limits(), description="Resource limits.")
+    cap_add: tuple[_Capability, ...] = Field(default=(), description="Capabilities to add.")
+    cap_drop: tuple[_Dropped, ...] = Field(
+        default=model.Confinement.cap_drop,
+        description="Capabilities to drop from Podman's defaults. ALL drops all except those in `cap_add`.",
+    )
+    no_new_privileges: _Boolean = Field(
+        default=model.Confinement.no_new_privileges,
+        description="Prevent programs in the container from gaining privileges, such as by set-user-ID (sudo, su).",
+    )
+    pids_limit: Annotated[int, BeforeValidator(validators.PIDS_LIMIT)] = Field(
+        default=model.Confinement.pids_limit, description="Maximum number of processes and threads."
+    )
+    log_driver: Annotated[str, BeforeValidator(validators.LOG_DRIVER)] = Field(
+        default=model.Confinement.log_driver,
+        description="Log driver of the container: a file, or the host's journal.",
+    )
+    log_max_size: Annotated[int, BeforeValidator(validators.LOG_SIZE)] = Field(
+        default=model.Confinement.log_max_bytes,
+        description="Maximum size of the log file before Podman truncates it. The journal has limits of its own.",
+    )
+    build: Build | None = Field(
+        default=None, description="How `inv build` builds the image. Default: the image is built elsewhere."
+    )
+
+    @property
+    def env_keys(self) -> tuple[str, ...]:
+        """The keys passed to the container, without duplicates."""
+        return tuple(dict.fromkeys((*self.required, *self.env)))
+
+    def named_keys(self) -> Iterator[str]:
+        """Yield every env key that the service names."""
+        yield from (self.image, self.port, *self.env_keys)
+        yield from (mount.source for mount in self.mounts)
+        yield from (key for key in (self.limits.memory, self.limits.cpus) if key)
+
+
+class FullChain(Strict):
+    """The request that proves that the services work together."""
+
+    service: _Name = Field(description="Service that receives the request on its service port.")
+    path: _UrlPath = Field(description="Path that answers 2xx when all services work.")
+
+
+class Services(Strict):
+    """The whole file."""
+
+    full_chain: FullChain | None = Field(
+        default=None, description="Request that proves that the services work together."
+    )
+    services: tuple[Service, ...] = Field(min_length=1, description="The services, in upgrade order.")
+    building: Building = Field(default=Building(), description="Defaults for all builds.")
+    suites: tuple[Suite, ...] = Field(
+        default=(), description="Test suites of the application, in the order in which they run."
+    )
+    reports: Annotated[str, BeforeValidator(validators.LOCAL_FILE)] = Field(
+        default="reports",
+        description="Folder for the reports of `inv full`, relative to hosts.yaml. The CI job summarises `reports`.",
+    )
+
+
+def pipeline(services: Services, beside: Callable[[str], Path]) -> model.Pipeline:
+    """Build the pipeline model; `beside` resolves paths relative to hosts.yaml."""
+    own = services.building
+    return model.Pipeline(
+        engine=own.engine,
+        pass_env=own.pass_env,
+        builds=tuple(_build(one.name, one.build, own, beside) for one in services.services if one.build),
+        suites=tuple(_suite(suite, beside) for suite in services.suites),
+        reports=str(beside(services.reports)),
+    )
+
+
+def _build(service: str, build: Build, own: Building, beside: Callable[[str], Path]) -> model.Build:
+    context = beside(build.context)
+    return model.Build(
+        service=service,
+        context=str(context),
+        file=str(context / build.file) if build.file else "",
+        target=build.target,
+        debug_target=build.debug_target,
+        args=tuple(build.args.items()),
+        cache=own.cache if build.cache is None else build.cache,
+        squash=own.squash if build.squash is None else build.squash,
+        scan=own.scan if build.scan is None else build.scan,
+    )
+
+
+def _suite(suite: Suite, beside: Callable[[str], Path]) -> model.Suite:
+    folder, env = str(beside(suite.folder)), tuple(suite.env.items())
+    return model.Suite(suite.kind, suite.command, folder, suite.name, suite.timeout_seconds, env, suite.pass_env)

@@ -1,0 +1,165 @@
+"""The live report of a run: a table with a row per host that redraws itself at the bottom of the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import RLock
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.plan import plan_lines
+from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.console.screen import Health, LiveBlock
+from rolling_upgrade.console.summary import event_lines, summary_lines
+from rolling_upgrade.console.text import bar, count, duration, one_line, progress, width
+from rolling_upgrade.engine.model import Event, Phase, Summary
+from rolling_upgrade.engine.plan import Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One host: its current step, how many of the planned steps are done, its health. Times are Unix seconds."""
+
+    host: str
+    planned: int = 0
+    step: str = ""
+    title: str = ""
+    started_at: float = 0.0
+    step_started_at: float = 0.0
+    ended_at: float = 0.0
+    done: int = 0
+    health: Health = Health.WAITING
+    result: str = "waiting"
+
+    def elapsed(self, now: float) -> float:
+        """Seconds in the current step, or in the whole run on a host that has ended it."""
+        return self.ended_at - self.started_at if self.ended_at else now - self.step_started_at
+
+
+class Board:
+    """The rows of all hosts, in the order of the plans and then of the first events. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+
+    def expect(self, plans: Sequence[Plan]) -> None:
+        """Add the planned hosts and their numbers of steps."""
+        for plan in plans:
+            steps = len(plan.acquire) + len(plan.prepare) + len(plan.steps) + len(plan.finalize)
+            row = self._rows.get(plan.host, Row(plan.host))
+            self._rows[plan.host] = replace(row, planned=0 if plan.empty else steps)
+
+    def apply(self, event: Event) -> None:
+        """Update the row of the event's host; notes, and events of the whole run, change no row."""
+        if not event.host or event.phase is Phase.NOTE:
+            return
+        row = self._rows.get(event.host, Row(event.host))
+        row = replace(row, started_at=row.started_at or event.at, step_started_at=row.step_started_at or event.at)
+        self._rows[event.host] = _after_step(row, event) if event.step else _after_host(row, event)
+
+    def visible(self, room: int) -> tuple[list[Row], int]:
+        """Return the rows that fit, the most urgent when not all do, and the number of rows left out."""
+        rows = list(self._rows.values())
+        if len(rows) <= room:
+            return rows, 0
+        return sorted(rows, key=lambda row: row.health.value)[:room], len(rows) - room
+
+
+def _after_step(row: Row, event: Event) -> Row:
+    if event.phase is Phase.PROGRESS:
+        title = f"{bar(event.sent, event.total)} {progress(event.sent, event.total, event.seconds)}"
+        return replace(row, step=event.step, title=title, ended_at=0.0, health=Health.RUNNING, result="running")
+    row = replace(row, step=event.step, title=one_line(event.title), step_started_at=event.at, ended_at=0.0)
+    if event.phase is Phase.FAILED:
+        return replace(row, health=Health.FAILED, result=f"failed at {event.step}")
+    if event.phase in (Phase.STARTED, Phase.DONE):
+        done = row.done + (event.phase is Phase.DONE)
+        return replace(row, done=done, health=Health.RUNNING, result="running")
+    return replace(row, health=Health.ATTENTION, result="undoing")
+
+
+_RESULTS = {
+    Phase.DONE: (Health.HEALTHY, "done"),
+    Phase.FAILED: (Health.FAILED, "failed"),
+    Phase.UNDONE: (Health.ATTENTION, "undone"),
+}
+
+
+def _after_host(row: Row, event: Event) -> Row:
+    row = replace(row, step="", title=one_line(event.title))
+    if event.phase in _RESULTS:
+        health, result = _RESULTS[event.phase]
+        return replace(row, ended_at=event.at, health=health, result=result)
+    undoing = event.phase is Phase.UNDOING
+    health, result = (Health.ATTENTION, "undoing") if undoing else (Health.RUNNING, "running")
+    return replace(row, step_started_at=event.at, ended_at=0.0, health=health, result=result)
+
+
+#: Rows of the screen that the table leaves free for its heading and the prompt.
+_MARGIN = 5
+
+
+class LiveReporter(Reporter):
+    """Shows a table with a row per host below the events; failures, notes and log lines scroll past above it."""
+
+    def __init__(self, output: Output, *, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._output = output
+        self._clock = clock
+        self._board = Board()
+        self._board_lock = RLock()
+        self._host_columns = 0
+        self._block = LiveBlock(output, environ, self._table)
+
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
+        """Show the plans, with every command when `scripts`; the table appears with the first step."""
+        self.close()
+        with self._board_lock:
+            self._host_columns = max((width(plan.host) for plan in plans), default=0)
+            self._board.expect(plans)
+        self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
+
+    def event(self, event: Event) -> None:
+        """Update the table; print failures, notes and log lines above it."""
+        with self._board_lock:
+            self._board.apply(event)
+        if event.host:
+            self._block.start()
+        if event.phase is Phase.PROGRESS:
+            return
+        if event.detail or event.phase in (Phase.FAILED, Phase.NOTE, Phase.UNDOING) or not event.host:
+            self._block.print_above(event_lines(event, host_columns=self._host_columns), _event_style(event.phase))
+
+    def summary(self, summary: Summary) -> None:
+        """Leave the last table on the screen and show how the run ended."""
+        self.close()
+        self._output.show(summary_lines(summary))
+
+    def close(self) -> None:
+        """Stop redrawing and show the cursor again."""
+        self._block.close()
+
+    def _table(self, _columns: int, screen_rows: int) -> RenderableType:
+        with self._board_lock:
+            rows, hidden = self._board.visible(max(screen_rows - _MARGIN, 3))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for title in ("HOST", "STEP", "ELAPSED", "STEPS", "RESULT"):
+            justify = "right" if title in ("ELAPSED", "STEPS") else "left"
+            table.add_column(title, no_wrap=True, overflow="ellipsis", justify=justify, style="")  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*self._cells(row))
+        return Group(table, Text(f"… and {count(hidden, 'more host')}", "dim")) if hidden else table
+
+    def _cells(self, row: Row) -> list[Text]:
+        step = f"{row.step}  {row.title}".strip() if row.step != row.title else row.step
+        done = f"{row.done}/{row.planned}" if row.planned else str(row.done)
+        texts = (row.host, step, duration(row.elapsed(self._clock())) if row.step_started_at else "", done, row.result)
+        return [Text(self._output.safe(text), row.health.style if at == 4 else "") for at, text in enumerate(texts)]
+
+
+def _event_style(phase: Phase) -> str:
+    return "red" if phase is Phase.FAILED else "yellow" if phase in (Phase.UNDOING, Phase.UNDONE) else ""

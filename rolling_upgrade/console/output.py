@@ -1,0 +1,142 @@
+"""The stream that a report is written to, what it can show, and how text and JSON get onto it.
+
+A reader who leaves costs the report, never the run: no write fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from threading import RLock
+from typing import Any, TextIO, TypeVar
+
+from rolling_upgrade.engine.masking import safe
+from rolling_upgrade.engine.serialization import to_plain
+
+T = TypeVar("T")
+
+
+class Output:
+    """A text stream for many threads that masks secrets and swallows write errors.
+
+    A closed pipe, a full disk or an encoding without the characters of a text stops the output, not the run.
+    """
+
+    def __init__(self, stream: TextIO, secrets: Sequence[str] = ()) -> None:
+        self._stream = stream
+        self._secrets = tuple(secrets)
+        self._lock = RLock()
+        self._closed = False
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def safe(self, text: str) -> str:
+        """Return the text without secrets and control characters."""
+        return safe(text, self._secrets)
+
+    def masked(self, value: T) -> T:
+        """Return a copy of a value in which every text, in containers and dataclasses too, is safe to show."""
+        masked: Any = value
+        if isinstance(value, str) and not isinstance(value, Enum):
+            masked = self.safe(value)
+        elif isinstance(value, Mapping):
+            masked = {self.masked(key): self.masked(item) for key, item in value.items()}
+        elif isinstance(value, (list, tuple)):
+            masked = type(value)(map(self.masked, value))
+        elif is_dataclass(value) and not isinstance(value, type):
+            masked = replace(value, **{field.name: self.masked(getattr(value, field.name)) for field in fields(value)})
+        return masked  # type: ignore[no-any-return]
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Write lines in one piece, each safe to show."""
+        if lines:
+            self.write(self.safe("\n".join(lines)) + "\n")
+            self.flush()
+
+    def write_json(self, value: object, *, indent: int | None = None) -> None:
+        """Write a value, and the dataclasses in it, as one JSON document that ends with a line end."""
+        # Masked before it is encoded: JSON would escape a quote in a secret. ASCII: the stream may have any encoding.
+        self.write(json.dumps(self.masked(to_plain(value)), indent=indent) + "\n")
+        self.flush()
+
+    def write(self, text: str) -> int:
+        """Write text unchanged, in one piece."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding, "replace"))
+                except (OSError, ValueError):
+                    self._close()
+        return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes unchanged and flush them; the stream needs a `buffer`."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._stream.flush()
+                    self._stream.buffer.write(data)
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    self._close()
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    self._close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether a write failed, after which nothing more is written."""
+        return self._closed
+
+    def isatty(self) -> bool:
+        """Whether the stream is an open terminal."""
+        return is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """The file descriptor. Raises OSError when the stream has none."""
+        return self._stream.fileno()
+
+    def _close(self) -> None:
+        # Python flushes the stream once more at exit: if that failed too, the exit code would become 120.
+        self._closed = True
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+def print_lines(lines: Sequence[str], stream: TextIO, secrets: Sequence[str] = ()) -> None:
+    """Write lines to a stream, each masked and without control characters."""
+    Output(stream, secrets).show(lines)
+
+
+def print_json(value: object, stream: TextIO, secrets: Sequence[str] = ()) -> None:
+    """Write a value, and the dataclasses in it, to a stream as one indented JSON document with secrets masked."""
+    Output(stream, secrets).write_json(value, indent=2)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether the stream is an open terminal."""
+    with contextlib.suppress(OSError, ValueError):
+        return stream.isatty()
+    return False
+
+
+def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether the stream is a terminal that can redraw, outside CI."""
+    in_ci = environ.get("CI", "").lower() not in ("", "0", "false")
+    return is_terminal(stream) and not in_ci and environ.get("TERM") not in (None, "", "dumb")
+
+
+def has_colors(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether text on the stream may be colored."""
+    return is_live(stream, environ) and not environ.get("NO_COLOR")

@@ -1,0 +1,180 @@
+"""How a run is reported: JSON lines for programs, plain lines for pipes and CI, a live table on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
+from threading import Lock
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from rolling_upgrade.console.output import Output, is_live
+from rolling_upgrade.console.plan import plan_lines
+from rolling_upgrade.console.summary import event_lines, summary_lines
+from rolling_upgrade.console.text import width
+from rolling_upgrade.engine.model import Event, HostSummary, Phase, Summary
+from rolling_upgrade.engine.plan import Plan, ServicePlan, Step
+from rolling_upgrade.engine.serialization import to_plain
+
+#: Plain lines report a host's transfer once in this many seconds.
+PROGRESS_SECONDS = 5.0
+
+
+class Reporter(Protocol):
+    """Shows a run to its reader. Any thread may call any method, and no method fails the run."""
+
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
+        """Show the plans before the confirmation; `scripts` adds every command, `batches` the order of the hosts."""
+
+    def event(self, event: Event) -> None:
+        """Show one event."""
+
+    def summary(self, summary: Summary) -> None:
+        """Show how the run ended; the last call."""
+
+    def close(self) -> None:
+        """Restore the terminal. Calling it again is safe."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def choose(
+    *,
+    json: bool = False,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
+) -> Reporter:
+    """Return the reporter for a stream: JSON on request, a live table on a terminal, plain lines otherwise."""
+    stream = stream if stream is not None else sys.stdout
+    environ = environ if environ is not None else os.environ
+    output = Output(stream, secrets)
+    if json:
+        return JsonReporter(output)
+    if is_live(stream, environ):
+        # Importing Rich takes 60 ms: only a live table pays for it.
+        from rolling_upgrade.console.live import LiveReporter
+
+        return LiveReporter(output, environ=environ)
+    return PlainReporter(output)
+
+
+class PlainReporter(Reporter):
+    """Writes timestamped lines without colors or cursor movement."""
+
+    def __init__(self, output: Output, *, zone: tzinfo | None = None) -> None:
+        self._output = output
+        self._zone = zone
+        self._host_columns = 0
+        self._lock = Lock()
+        self._progress_at: dict[str, float] = {}
+
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
+        """Write the plans, with every command when `scripts`."""
+        self._host_columns = max((width(plan.host) for plan in plans), default=0)
+        self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
+
+    def event(self, event: Event) -> None:
+        """Write one event; of a transfer's progress, a line every few seconds."""
+        if event.phase is Phase.PROGRESS:
+            with self._lock:
+                if event.at - self._progress_at.get(event.host, event.at - event.seconds) < PROGRESS_SECONDS:
+                    return
+                self._progress_at[event.host] = event.at
+        self._output.show(event_lines(event, host_columns=self._host_columns, zone=self._zone))
+
+    def summary(self, summary: Summary) -> None:
+        """Write how the run ended."""
+        self._output.show(summary_lines(summary))
+
+
+class JsonReporter(Reporter):
+    """Writes one JSON object per line, whose `type` is `plan`, `event` or `summary`; the summary is the last."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
+        """Write one object per host, with every command when `scripts`, and the number of the host's batch."""
+        numbers = {host: number for number, hosts in enumerate(batches, 1) for host in hosts}
+        for plan in plans:
+            self._output.write_json({**plan_json(plan, scripts=scripts), "batch": numbers.get(plan.host)})
+
+    def event(self, event: Event) -> None:
+        """Write one event."""
+        self._output.write_json(event_json(event))
+
+    def summary(self, summary: Summary) -> None:
+        """Write how the run ended."""
+        self._output.write_json(summary_json(summary))
+
+
+def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
+    """Return the JSON object of one host's plan."""
+    stages = {
+        "lock": plan.acquire,
+        "prepare": plan.prepare,
+        "steps": plan.steps,
+        "finish": plan.finalize,
+        "abort": plan.abort,
+    }
+    return {
+        "type": "plan",
+        "host": plan.host,
+        "action": plan.action,
+        "release": plan.run_id,
+        "empty": plan.empty,
+        "services": [_service_json(service) for service in plan.services],
+        "notes": plan.notes,
+        **{name: [_step_json(step, scripts=scripts) for step in steps] for name, steps in stages.items()},
+    }
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """Return the JSON object of one event; only a transfer's progress has `sent` and `total`."""
+    shown: dict[str, Any] = to_plain(event) | {
+        "type": "event",
+        "at": round(event.at, 3),
+        "seconds": round(event.seconds, 3),
+    }
+    if not (event.sent or event.total):
+        del shown["sent"], shown["total"]
+    return shown
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """Return the JSON object of a run's end."""
+    hosts = [_host_json(host) for host in summary.hosts]
+    seconds = round(summary.seconds, 3)
+    fields: dict[str, Any] = to_plain(summary)
+    return fields | {"type": "summary", "exit_code": int(summary.exit_code), "seconds": seconds, "hosts": hosts}
+
+
+def _host_json(host: HostSummary) -> dict[str, Any]:
+    fields: dict[str, Any] = to_plain(host)
+    return fields | {"seconds": round(host.seconds, 3), "images": dict(host.images)}
+
+
+def _service_json(service: ServicePlan) -> dict[str, Any]:
+    shown: dict[str, Any] = to_plain(service)
+    for image in (shown["current"], shown["wanted"]):
+        if image:
+            del image["revision"]
+    return shown
+
+
+def _step_json(step: Step, *, scripts: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": step.id, "title": step.title}
+    if scripts:
+        undo = step.undo.masked if step.undo else None
+        shown |= {"timeout_seconds": step.timeout_seconds, "script": step.script.masked, "undo": undo}
+    return shown

@@ -1,0 +1,197 @@
+"""Live drawing on a terminal: the look of a host's health, a block below scrolling output, and a full screen.
+
+Rich draws the block. The full screen sends only changed parts of lines, as the terminal may be behind a slow link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from itertools import zip_longest
+from threading import RLock
+from typing import TYPE_CHECKING, TypeAlias
+
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.text import width
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+#: A piece of a line and its Rich style.
+Span: TypeAlias = tuple[str, str]
+Line: TypeAlias = tuple[Span, ...]
+
+#: How often a full screen is redrawn completely, which removes the output of other programs.
+REDRAW_SECONDS = 30.0
+_CLEAR_SCREEN, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
+
+
+class Health(Enum):
+    """How a host is doing, most urgent first: a short screen shows hosts in this order."""
+
+    FAILED = 0
+    UNREACHABLE = 1
+    RUNNING = 2
+    ATTENTION = 3
+    WAITING = 4
+    HEALTHY = 5
+
+    @property
+    def mark(self) -> str:
+        """The character in front of a host or an event."""
+        return _MARKS[self]
+
+    @property
+    def style(self) -> str:
+        """The Rich style of its texts."""
+        return _STYLES[self]
+
+
+_MARKS = {
+    Health.FAILED: "✗",
+    Health.UNREACHABLE: "?",
+    Health.RUNNING: "▶",
+    Health.ATTENTION: "▲",
+    Health.WAITING: "…",
+    Health.HEALTHY: "●",
+}
+_STYLES = {
+    Health.FAILED: "bold red",
+    Health.UNREACHABLE: "bold red",
+    Health.RUNNING: "cyan",
+    Health.ATTENTION: "yellow",
+    Health.WAITING: "dim",
+    Health.HEALTHY: "green",
+}
+
+
+def _rich_console(output: Output, environ: Mapping[str, str]) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=output,  # type: ignore[arg-type]
+        no_color=bool(environ.get("NO_COLOR")),
+        highlight=False,
+        _environ=environ,
+    )
+
+
+class LiveBlock:
+    """A block at the bottom of the terminal that redraws four times a second; other output scrolls past above it.
+
+    Any thread may call any method. `render` gets the columns and rows of the terminal, on the thread that redraws:
+    that thread holds Rich's lock, so nobody may call a method here while holding a lock that `render` takes.
+    """
+
+    def __init__(
+        self, output: Output, environ: Mapping[str, str], render: Callable[[int, int], RenderableType]
+    ) -> None:
+        self._output, self._render = output, render
+        self._console = _rich_console(output, environ)
+        self._lock = RLock()
+        self._live: Live | None = None
+
+    def start(self) -> None:
+        """Draw the block, unless it is drawn already."""
+        from rich.live import Live
+
+        with self._lock:
+            if self._live is None:
+                self._live = Live(get_renderable=self._current, console=self._console, refresh_per_second=4)
+                self._live.start()
+
+    def print_above(self, lines: Sequence[str], style: str = "") -> None:
+        """Print lines, each safe to show, above the block."""
+        from rich.text import Text
+
+        self._console.print(Text(self._output.safe("\n".join(lines)), style))
+
+    def close(self) -> None:
+        """Leave the last drawing on the screen, stop redrawing and show the cursor again."""
+        with self._lock:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def _current(self) -> RenderableType:
+        size = self._console.size
+        return self._render(size.width, size.height)
+
+
+class FullScreen:
+    """A terminal's alternate screen, of which each draw sends only the changed parts of lines."""
+
+    def __init__(self, output: Output, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._output, self._clock = output, clock
+        self._console = _rich_console(output, environ)
+        self._lines: Sequence[Line] = ()
+        self._size = (0, 0)
+        self._cleared_at = 0.0
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[FullScreen]:
+        """Switch to the alternate screen without cursor and echo, and restore the terminal afterwards."""
+        with _without_echo(self._output):
+            self._console.set_alt_screen(True)
+            self._console.show_cursor(False)
+            try:
+                yield self
+            finally:
+                self._console.show_cursor(True)
+                self._console.set_alt_screen(False)
+
+    def draw(self, render: Callable[[int, int], Sequence[Line]], *, redraw: bool = False) -> None:
+        """Draw the lines that `render` returns for a number of columns and rows.
+
+        Everything is drawn again with `redraw`, after a resize, and every `REDRAW_SECONDS`.
+        """
+        now, size = self._clock(), self._console.size
+        lines = render(size.width, size.height)
+        text = ""
+        if redraw or size != self._size or now - self._cleared_at > REDRAW_SECONDS:
+            self._lines, self._size, self._cleared_at = (), size, now
+            text = _CLEAR_SCREEN
+        pairs = zip_longest(self._lines, lines, fillvalue=())
+        text += "".join(self._changed(row, old, new) for row, (old, new) in enumerate(pairs))
+        self._lines = lines
+        if text:
+            self._output.write(text)
+            self._output.flush()
+
+    def _changed(self, row: int, old: Line, new: Line) -> str:
+        """Return the control sequences that turn a line into another, from the first span that differs."""
+        same = next((at for at, both in enumerate(zip_longest(old, new)) if both[0] != both[1]), None)
+        if same is None:
+            return ""
+        column = sum(width(text) for text, _ in new[:same])
+        return f"\x1b[{row + 1};{column + 1}H{_CLEAR_TO_END}{self._styled(new[same:])}"
+
+    def _styled(self, line: Line) -> str:
+        from rich.text import Text
+
+        with self._console.capture() as captured:
+            self._console.print(Text.assemble(*line), end="", no_wrap=True, overflow="crop", crop=True)
+        return captured.get()
+
+
+@contextlib.contextmanager
+def _without_echo(output: Output) -> Iterator[None]:
+    """Turn the terminal's echo off, and discard at the end what was typed, so that the shell does not run it."""
+    import termios
+
+    try:
+        number = output.fileno()
+        before = termios.tcgetattr(number)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    quiet = [*before[:3], before[3] & ~(termios.ECHO | termios.ECHONL), *before[4:]]
+    termios.tcsetattr(number, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(number, termios.TCSAFLUSH, before)

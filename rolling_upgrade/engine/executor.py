@@ -1,0 +1,258 @@
+"""Execute one plan on one host: run its steps, undo them when one fails, survive a dropped connection.
+
+Every script that changes the host runs as a stage (see engine/stage.py): a dropped connection leaves it running, and
+the executor attaches to it again instead of guessing how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from threading import Event as Flag
+
+from rolling_upgrade.engine import history, lock, stage
+from rolling_upgrade.engine.host import Answer, Cancelled, Host
+from rolling_upgrade.engine.model import Event, Outcome, Phase
+from rolling_upgrade.engine.plan import Plan, Step
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.errors import (
+    ConnectionDropped,
+    HostUnreachable,
+    Interrupted,
+    LockLost,
+    RollingError,
+    StepFailed,
+    UndoFailed,
+)
+
+#: How long a lost host is tried again before its outcome counts as unknown.
+RECONNECT_SECONDS = 60.0
+#: The time for an answer beyond a stage's own deadline: waiting for another stage, starting, reading the log.
+GRACE_SECONDS = stage.WAIT_SECONDS + 60.0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """State shared by all steps of a run.
+
+    Attributes:
+        run_id: the id of the run and of its release, and the token of its locks.
+        lease_seconds: how long a host's lock outlasts each stage.
+        on_event: receives every event.
+        clock: gives Unix seconds.
+        cancelled: set by Ctrl-C.
+        offer: serves the images of a step to its host for as long as the context is open, and gives the shell text
+            that the step's script needs first.
+    """
+
+    run_id: str
+    lease_seconds: float
+    on_event: Callable[[Event], None]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    cancelled: Flag = field(default_factory=Flag)
+    offer: Callable[[Host, Step], AbstractContextManager[Script]] | None = None
+
+    def emit(
+        self, phase: Phase, title: str, host: str = "", step: str = "", seconds: float = 0, detail: str = ""
+    ) -> None:
+        """Report an event that happens now."""
+        self.on_event(Event(self.clock(), phase, title, host, step, seconds, detail))
+
+
+def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielded: bool = False) -> Answer:
+    """Run one step to its end.
+
+    Raises:
+        StepFailed: the step failed on the host.
+        LockLost: another run took the lock over.
+        Interrupted: Ctrl-C, unless the step is shielded from it.
+        HostUnreachable: the host stayed away; the outcome of the step is unknown.
+    """
+    cancelled = None if shielded else context.cancelled
+    if cancelled is not None and cancelled.is_set():
+        raise Interrupted(f"{host.name}: interrupted before: {step.title}.")
+    context.emit(Phase.STARTED, step.title, host.name, step.id)
+    began = context.clock()
+    try:
+        answer = _run_stage(host, plan, step, context, cancelled)
+        _judge(host, step, answer)
+    except Cancelled:
+        raise Interrupted(f"{host.name}: interrupted during: {step.title}.") from None
+    except RollingError as error:
+        context.emit(Phase.FAILED, step.title, host.name, step.id, context.clock() - began, error.message)
+        raise
+    context.emit(Phase.DONE, step.title, host.name, step.id, context.clock() - began, answer.output.strip())
+    return answer
+
+
+def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
+    seconds = step.timeout_seconds
+    body = stage.stage(
+        plan.home,
+        context.run_id,
+        step.id,
+        context.run_id,
+        step.script,
+        seconds=seconds,
+        lease_seconds=context.lease_seconds,
+    )
+    try:
+        return host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
+    except ConnectionDropped as dropped:
+        context.emit(Phase.NOTE, f"{dropped.message} Connecting again.", host.name, step.id)
+    answer = _attach(host, plan, step, context, cancelled)
+    if answer.status == stage.NEVER_BEGAN_STATUS:
+        answer = host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
+    return answer
+
+
+def _attach(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
+    """Wait for the stage of a dropped connection, reconnecting for up to RECONNECT_SECONDS."""
+    script = stage.attach(plan.home, context.run_id, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
+    return _patiently(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, context, cancelled, step.title)
+
+
+def _patiently(
+    host: Host, script: Script, seconds: float, context: RunContext, cancelled: Flag | None, title: str
+) -> Answer:
+    """Run a repeatable script, reconnecting to a lost host for up to RECONNECT_SECONDS. Raises HostUnreachable."""
+    began = context.clock()
+    while True:
+        try:
+            return host.run(script, timeout_seconds=seconds, cancelled=cancelled)
+        except (ConnectionDropped, HostUnreachable) as error:
+            if context.clock() - began > RECONNECT_SECONDS:
+                raise HostUnreachable(
+                    f"{host.name}: lost during: {title}; what it did last is unknown.",
+                    next_step="run the same command again once the host answers: it goes on from what is there",
+                ) from error
+            context.sleep(1.0)
+
+
+def _judge(host: Host, step: Step, answer: Answer) -> None:
+    if answer.ok:
+        return
+    if answer.status == lock.LOST_STATUS:
+        raise LockLost(
+            f"{host.name}: another run took the lock over; nothing more is done here.\n{answer.output_tail}",
+            next_step="see what the other run did with inv status, then decide",
+        )
+    reasons = {
+        stage.BUSY_STATUS: "another stage is still running on the host",
+        stage.TIMED_OUT_STATUS: f"no end within {step.timeout_seconds:g} s",
+        stage.DIED_STATUS: "the stage was killed on the host",
+    }
+    words = "\n".join(part for part in (reasons.get(answer.status, ""), answer.output_tail) if part)
+    raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{words}".rstrip())
+
+
+def prepare(host: Host, plan: Plan, context: RunContext) -> None:
+    """Run the steps that change nothing visitors see."""
+    for step in plan.prepare:
+        if not step.pushes or context.offer is None:
+            run_step(host, plan, step, context)
+            continue
+        with context.offer(host, step) as prologue:
+            run_step(host, plan, replace(step, script=script(prologue, step.script)), context)
+
+
+def apply(host: Host, plan: Plan, context: RunContext) -> None:
+    """Run the steps. If one fails, undo those that began and raise its error, or UndoFailed if the undo fails too."""
+    begun: list[Step] = []
+    since = context.clock()
+    try:
+        for step in plan.steps:
+            if context.cancelled.is_set():
+                raise Interrupted(f"{host.name}: interrupted before: {step.title}.")
+            begun.append(step)
+            run_step(host, plan, step, context)
+    except (LockLost, HostUnreachable):
+        raise
+    except RollingError as error:
+        undo(host, plan, begun, context, error, since)
+        raise
+
+
+def finalize(host: Host, plan: Plan, context: RunContext, seconds: float) -> None:
+    """Run the final steps, which Ctrl-C no longer stops; `seconds` is how long the plan's steps took."""
+    reason = plan.record.reason if plan.record else ""
+    for step in plan.finalize:
+        run_step(host, plan, _ended(step, Outcome.GOOD, reason, seconds), context, shielded=True)
+
+
+def _ended(step: Step, outcome: Outcome, reason: str, seconds: float) -> Step:
+    """Set the facts of the history line that exist only now."""
+    return replace(step, script=script(history.ending(outcome, reason, seconds), step.script))
+
+
+def undo(host: Host, plan: Plan, begun: list[Step], context: RunContext, cause: RollingError, since: float) -> None:
+    """Reverse the steps that began, record the failure and free the host.
+
+    Args:
+        begun: the steps to reverse, oldest first.
+        cause: the error that made the undo necessary.
+        since: when the first step began, Unix seconds.
+
+    Raises:
+        UndoFailed: a person has to look at the host.
+    """
+    undone = [step for step in reversed(begun) if step.undo is not None]
+    title = "; ".join(step.undo_title for step in undone) or "nothing to reverse"
+    context.emit(Phase.UNDOING, title, host.name, "undo")
+    began = context.clock()
+    outcome, failure = Outcome.UNDONE, None
+    try:
+        _abort(host, plan, context)
+        if undone:
+            parts = [step.undo for step in undone if step.undo is not None]
+            seconds = sum(step.timeout_seconds for step in undone)
+            _judge_undo(host, plan, Step("undo", title, stage.undo_all(parts), seconds), context)
+    except (RollingError, Cancelled) as error:
+        outcome, failure = Outcome.UNDO_FAILED, error
+    reason = cause.message.splitlines()[0]
+    _record_failure(host, plan, context, outcome, reason, context.clock() - since)
+    if failure is not None:
+        context.emit(Phase.FAILED, "undo", host.name, "undo", context.clock() - began, str(failure))
+        raise UndoFailed(
+            f"{host.name}: {cause.message}\nThe undo failed as well: {failure}",
+            next_step=f"inv status --env {plan.environment} --hosts {host.name}; "
+            f"what ran is in {plan.home}/journal/{context.run_id} on the host",
+        ) from failure
+    context.emit(Phase.UNDONE, title, host.name, "undo", context.clock() - began)
+
+
+def _abort(host: Host, plan: Plan, context: RunContext) -> None:
+    """End the interrupted or dropped stage that may still run on the host."""
+    script = stage.direct(stage.abort(plan.home, context.run_id))
+    answer = _patiently(host, script, 30, context, None, "ending the running stage")
+    if not answer.ok:
+        raise StepFailed(f"{host.name}: the running stage could not be ended.\n{answer.output_tail}")
+
+
+def _judge_undo(host: Host, plan: Plan, step: Step, context: RunContext) -> None:
+    answer = _run_stage(host, plan, step, context, None)
+    _judge(host, step, answer)
+
+
+def _record_failure(host: Host, plan: Plan, context: RunContext, outcome: Outcome, reason: str, seconds: float) -> None:
+    for step in plan.abort:
+        try:
+            _judge_undo(host, plan, _ended(step, outcome, reason[:500], seconds), context)
+        except RollingError as error:
+            context.emit(Phase.NOTE, f"the host's history or lock could not be written: {error}", host.name, step.id)
+
+
+def unlock(host: Host, plan: Plan, context: RunContext) -> None:
+    """Free a host on which nothing has begun. Reports a failure and raises only Cancelled: a lease expires anyway."""
+    try:
+        answer = host.run(stage.direct(lock.release(plan.home, context.run_id)), timeout_seconds=30)
+        if not answer.ok:
+            context.emit(
+                Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {answer.output_tail}", host.name
+            )
+    except Cancelled:
+        raise
+    except Exception as error:  # noqa: BLE001 - the border between one host and the others
+        context.emit(Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {error}", host.name)

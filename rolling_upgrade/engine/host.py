@@ -1,0 +1,123 @@
+"""The Host protocol: run a script on a machine and get its answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol
+
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConnectionDropped
+
+#: Cancels all calls of a thread, in addition to each call's `cancelled`; set by code that works on many hosts at once.
+given_up: ContextVar[Event | None] = ContextVar("given_up", default=None)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The output and exit status of a script."""
+
+    status: int
+    output: str
+    errors: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the script exited with 0."""
+        return self.status == 0
+
+    @property
+    def output_tail(self) -> str:
+        """The last lines of both outputs, for people: at most thirty, each shortened."""
+        return untrusted.tail("\n".join(part for part in (self.output.strip(), self.errors.strip()) if part))
+
+
+class Host(Protocol):
+    """One machine. Everything that happens on it goes through `run`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the host in the inventory."""
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+        """Run the script under `sh` and wait for its end, or until `cancelled` or the thread's `given_up` is set.
+
+        Raises:
+            HostUnreachable: the script was not started.
+            ConnectionDropped: the outcome is unknown, or the answer exceeds the script's `answer_bytes`.
+            Cancelled: the call was cancelled; the script may still be running.
+        """
+
+    def close(self) -> None:
+        """Close the connection; a later `run` opens a new one."""
+
+
+class StreamingHost(Host, Protocol):
+    """A machine whose script output can be read while the script runs."""
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        *,
+        timeout_seconds: float = math.inf,
+        cancelled: Event | None = None,
+    ) -> int:
+        """Run the script under `sh`, pass its output on piece by piece, and return its exit status.
+
+        The script's descriptor 3 stays open until the workstation disconnects: a script that could outlive its reader
+        waits for the end of that file, then ends its children. Raises what `run` raises; an exception of a callback
+        ends the stream.
+        """
+
+
+class Cancelled(Exception):
+    """The run was interrupted while a script was running; its outcome is unknown."""
+
+
+def check_given_up(host: str) -> None:
+    """Raise Cancelled if the work of this thread was cancelled."""
+    flag = given_up.get()
+    if flag is not None and flag.is_set():
+        raise Cancelled(host)
+
+
+@dataclass
+class Limits:
+    """The limits of one call on a host: its deadline, its bytes, and its cancellation."""
+
+    host: str
+    timeout_seconds: float
+    most_bytes: float
+    cancelled: Event | None = None
+
+    def __post_init__(self) -> None:
+        self.begin()
+        self._flags = [flag for flag in (self.cancelled, given_up.get()) if flag is not None]
+        self._bytes = 0
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._deadline = time.monotonic() + self.timeout_seconds
+
+    def check(self) -> None:
+        """Raise Cancelled if the call was cancelled, ConnectionDropped if its deadline has passed."""
+        if any(flag.is_set() for flag in self._flags):
+            raise Cancelled(self.host)
+        if time.monotonic() > self._deadline:
+            raise ConnectionDropped(f"{self.host}: no answer within {self.timeout_seconds:g} s.")
+
+    def count(self, piece: bytes) -> None:
+        """Count received bytes. Raises ConnectionDropped if they exceed the limit."""
+        self._bytes += len(piece)
+        if self._bytes > self.most_bytes:
+            raise ConnectionDropped(
+                f"{self.host}: its answer has more than {untrusted.size(int(self.most_bytes))}; the rest was not read.",
+                next_step=f"log in to {self.host} and look at what it prints; --hosts leaves it out",
+            )

@@ -1,0 +1,165 @@
+"""Taking the locks of hosts, and the text of the errors when another run holds one.
+
+Runs that start together compete for the first host alone, so that one of them gets all its locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rolling_upgrade.engine import lock as locks
+from rolling_upgrade.engine import observation, stage
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Application, HostState, Lock
+from rolling_upgrade.engine.plan import Step
+from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.errors import LockHeld, LockLost, RollingError, StageBusy, StepFailed
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+#: The time limit for taking a lock: the wait for a stage of an earlier run, then one observation.
+LOCK_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A lock that was taken: the observation made under it, and the holder whose lease had expired."""
+
+    output: str
+    output_tail: str
+    former: Lock | None = None
+
+
+def in_turn(
+    members: Sequence[M], take: Callable[[Sequence[M]], Sequence[T | RollingError]], free: Callable[[T], None]
+) -> list[T]:
+    """Take the first member's lock alone, then all the others.
+
+    Raises:
+        RollingError: the first error, once every lock that was taken is free again.
+    """
+    taken: list[T] = []
+    for group in (members[:1], members[1:]):
+        errors = []
+        for result in take(group):
+            if isinstance(result, RollingError):
+                errors.append(result)
+            else:
+                taken.append(result)
+        if errors:
+            for lock in taken:
+                free(lock)
+            raise errors[0]
+    return taken
+
+
+def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Step:
+    """The step that takes a host's lock, waits until no stage runs there, and observes the host.
+
+    The application itself is not probed: no plan depends on how it answers, and a hanging one would delay the run.
+
+    Args:
+        app: the application whose host is locked.
+        lock: the holder, as other runs will see it.
+        lease_seconds: how long the lock lasts unless it is renewed.
+        dead_token: the token of a run known to be dead, whose lease need not expire first.
+    """
+    acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
+    body = stage.direct(acquire, _wait_for_stage(app), observation.observation(app, ask=False))
+    return Step("lock", "take the lock and look again", body, LOCK_SECONDS)
+
+
+def take(host: Host, step: Step, *, environment: str) -> Taken:
+    """Run the step of `acquire_step` on its host.
+
+    Raises:
+        LockHeld: another run holds the lock.
+        StageBusy: the lock was taken, but a stage of an earlier run has not ended.
+        StepFailed: the lock may not have been taken: a full disk, a host without setup.
+    """
+    answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
+    if answer.status == locks.HELD_STATUS:
+        raise held(host.name, locks.parse(answer.output), environment, locks.host_time(answer.output))
+    if answer.status == stage.BUSY_STATUS:
+        raise busy(host.name)
+    if not answer.ok:
+        raise StepFailed(
+            f"{host.name}: the lock could not be taken (status {answer.status}): {answer.output_tail}",
+            next_step=f"inv doctor --env {environment} --hosts {host.name}",
+        )
+    before, _, _ = answer.output.partition("@@")
+    former = locks.parse(before) if before.startswith("takeover") else None
+    return Taken(answer.output, answer.output_tail, former)
+
+
+def is_held(error: RollingError) -> bool:
+    """Whether another run holds the lock, so that this run has none to free."""
+    return isinstance(error, LockHeld) and not isinstance(error, StageBusy | LockLost)
+
+
+def busy(host: str) -> StageBusy:
+    """The error for a stage of an earlier run that has not ended."""
+    return StageBusy(f"{host}: a stage of an earlier run is still running.", next_step="try again in a minute")
+
+
+def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
+    """The error for a lock that another run holds at `now` on the host's clock: holder, purpose, lease, next command."""
+    if lock is None:
+        return LockHeld(f"{host}: another run holds the lock.")
+    age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
+    lease = f"its lease ends in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
+    next_step = f"wait for it (inv lock.status --env {environment} shows it); a dead run's lease ends by itself"
+    if locks.is_manual(lock):
+        next_step = f"ask {lock.owner}; if nobody works there any more: inv lock.release --env {environment} --force"
+    return LockHeld(
+        f"{host}: locked by {who(lock)}, for {age} s so far; {lease}. Nothing was touched.", next_step=next_step
+    )
+
+
+def who(lock: Lock) -> str:
+    """The holder of a lock and its purpose, for people."""
+    how = "by hand" if locks.is_manual(lock) else f"process {lock.pid}"
+    return f"{lock.owner}@{lock.workstation} ({how}): {lock.reason}"
+
+
+def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, dead_token: str = "") -> Script:
+    """Run something short under the lock in one round trip: lock, wait for a stage, body, unlock.
+
+    The script prints the body's output and exits with its status. The output waits for the unlocking, so that a
+    connection that drops meanwhile leaves no lock behind.
+    """
+    text = f"""\
+{locks.acquire(app.home, lock, lease_seconds=seconds + stage.WAIT_SECONDS, dead_token=dead_token)}
+set +e
+said=$(
+exec 2>&1
+{_wait_for_stage(app)} || exit
+timeout -k 5 {seconds:g} sh /dev/fd/3 3<<'END-OF-THE-BODY' </dev/null
+{body.text}
+END-OF-THE-BODY
+)
+status=$?
+set -e
+{locks.release(app.home, lock.token)}
+printf '%s\\n' "$said"
+exit "$status\""""
+    return stage.direct(Script(text, body.secrets))
+
+
+def _wait_for_stage(app: Application) -> str:
+    """Wait for the stage that a dead run left; exits BUSY_STATUS when it does not end."""
+    return f"flock -w {stage.WAIT_SECONDS} -E {stage.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
+
+
+def same(planned: HostState, now: HostState) -> bool:
+    """Whether a plan made from the first observation still holds for the second."""
+    return _basis(planned) == _basis(now)
+
+
+def _basis(state: HostState) -> tuple[object, ...]:
+    containers = sorted((c.name, c.running, c.release, c.spec, c.image.digest) for c in state.containers)
+    releases = [release.id for release in state.releases]
+    return (sorted(state.active), containers, state.live_site_hash, releases, state.fact("maintenance"))

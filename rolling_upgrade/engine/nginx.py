@@ -1,0 +1,59 @@
+"""Nginx commands: the flags that choose a color per request, and the paths of what Nginx reads and writes.
+
+Source: a flag flip reaches the next request within about 10 ms and never closes a connection; a reload closes idle
+keep-alive connections.
+"""
+
+from __future__ import annotations
+
+from rolling_upgrade.engine.model import Application, Color
+from rolling_upgrade.engine.shell import quote
+from rolling_upgrade.engine.site.text import ACME_PORT, HASH_PATH, STATUS_PATH
+
+__all__ = ["ACME_PORT", "HASH_PATH", "STATUS_PATH"]
+
+
+def flag(app: Application, service: str) -> str:
+    """The file whose presence selects green."""
+    return f"{app.home}/live/{service}.green"
+
+
+def flip(app: Application, service: str, color: Color) -> str:
+    """Send visitors to this color from the next request on."""
+    path = quote(flag(app, service))
+    return f": > {path}" if color is Color.GREEN else f"rm -f {path}"
+
+
+def standby_flag(app: Application, service: str) -> str:
+    """The file whose presence lets each color stand in for the other."""
+    return f"{app.home}/live/{service}.standby"
+
+
+def allow_standby(app: Application, service: str) -> str:
+    """Let the other color answer if the active one refuses a connection; only while both are healthy."""
+    return f": > {quote(standby_flag(app, service))}"
+
+
+def end_standby(app: Application, service: str) -> str:
+    """Send requests to the active color alone, before any process could take the other color's port."""
+    return f"rm -f {quote(standby_flag(app, service))}"
+
+
+def maintenance_page(app: Application) -> str:
+    """The file whose presence shows visitors its content with status 503; see engine/maintenance.py."""
+    return f"{app.home}/live/maintenance.html"
+
+
+def site_file(app: str) -> str:
+    """The application's site in the Nginx configuration."""
+    return f"/etc/nginx/conf.d/{app}.conf"
+
+
+def request_log(app: str) -> str:
+    """The access log of the site, in a directory of root; the deploy user may read it."""
+    return f"/var/log/{app}-requests/requests.log"
+
+
+def site_helper(app: str) -> str:
+    """The root-owned program that alone may change the site file. Source: `rolling_upgrade/engine/site/program.py`."""
+    return f"/usr/local/lib/{app}/site"

@@ -1,0 +1,89 @@
+"""Shell text about paths: prove that root alone controls one, refuse links, and locate backups.
+
+The proof walks down from `/` and enters a directory only after its parent has passed. Nobody but root can change a path
+that has passed, so nothing can change between the check and the use. A link is followed only where root alone could
+have created it, and its target must pass as well.
+"""
+
+from __future__ import annotations
+
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.shell import quote, shell_join
+
+#: `rooted PATH`: succeeds where only root can write each directory above PATH, as far as they exist; prints the first
+#: place that fails. An access list that lets somebody write shows as the group's write bit. Source: acl(5).
+ROOTED = r"""rooted() (
+  rest=$1 links=0
+  cd / || exit 1
+  while :; do
+    case $(stat -c '%u %A' .) in
+      '0 d'????-??-?) ;;
+      *)
+        echo "somebody besides root can write $(pwd -P)"
+        exit 1
+        ;;
+    esac
+    while [ "${rest#/}" != "$rest" ]; do rest=${rest#/}; done
+    one=${rest%%/*}
+    if [ -L "./$one" ]; then
+      links=$((links + 1))
+      if [ "$links" -gt 40 ]; then
+        echo "too many links on the way to $1"
+        exit 1
+      fi
+      target=$(readlink "./$one")
+      case $target in /*) cd / ;; esac
+      case $rest in */*) rest=$target/${rest#*/} ;; *) rest=$target ;; esac
+      continue
+    fi
+    case $rest in */*) rest=${rest#*/} ;; *) exit 0 ;; esac
+    if [ ! -e "./$one" ]; then exit 0; fi
+    cd -P "./$one" || exit 1
+  done
+)"""
+
+
+def rooted(*paths: str) -> str:
+    """A self-contained shell condition: root alone can write every directory above each path."""
+    asked = " && ".join(shell_join("rooted", path) for path in paths)
+    return f"{{\n{ROOTED}\n{asked}\n}}"
+
+
+def rooted_or_end(*paths: str) -> str:
+    """Lines that end the script with an explanation if others than root can write a directory above a path."""
+    remedy = (
+        "root touches nothing below it. Next: choose another path, or take the right to write it away (chown, chmod)"
+    )
+    checks = [
+        f'if ! said=$({shell_join("rooted", path)}); then\n  echo "{_plain(path)}: $said; {remedy}"\n  exit 1\nfi'
+        for path in paths
+    ]
+    return "\n".join([ROOTED, *checks])
+
+
+def _plain(path: str) -> str:
+    return "".join(f"\\{one}" if one in '$`"\\' else one for one in path)
+
+
+_PROVE = """\
+if [ "$physical" != "$named" ]; then echo "$named leads to $physical: set the path $physical where that link is your own, else remove the link"; exit 1; fi"""
+
+
+def refuse_link(path: str) -> str:
+    """Fail if the path or a directory on its way is a link. Valid only while nobody changes the path."""
+    return f'named={quote(path)}\nphysical=$(realpath -m -- "$named")\n{_PROVE}'
+
+
+def enter(path: str) -> str:
+    """Change into the directory; fail if a link leads there. Later work on `.` stays in it, even if the path is replaced."""
+    return f'{refuse_link(path)}\ncd -P -- "$named"\nphysical=$(pwd -P)\n{_PROVE}'
+
+
+#: A shell pattern for ids; it separates applications whose names share a prefix.
+_DIGIT = "[0-9]"
+ID_PATTERN = f"{_DIGIT * 8}T{_DIGIT * 6}Z-??????"
+
+
+def backup_directory(app: Application) -> str:
+    """The directory of the application's backups on the host."""
+    return app.database_backups or f"{app.home}/backups"

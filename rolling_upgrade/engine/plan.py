@@ -1,0 +1,127 @@
+"""Plans: everything that a run does on one host, as data that can be shown before it is executed.
+
+A plan is complete. The executor adds nothing to it but the facts that exist only at run time: how long the steps took
+and, for a failure, its outcome and cause. They reach the script as shell variables; see `history.ending`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from rolling_upgrade.engine import history, lock
+from rolling_upgrade.engine.model import Application, Color, HostResult, Image, Outcome, Release
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.transfer import Push
+
+
+class Change(str, Enum):
+    """What a plan does with one service: nothing, start it where nothing serves, or replace what serves."""
+
+    KEEP = "keep"
+    FIRST = "first"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One script on one host, with the script that reverses it and a time limit.
+
+    A step is safe to repeat, and so is its undo. An undo also works when the step stopped half-way. `pushes` are the
+    images that the workstation offers to the host while the step runs.
+    """
+
+    id: str
+    title: str
+    script: Script
+    timeout_seconds: float
+    undo: Script | None = None
+    undo_title: str = ""
+    pushes: tuple[Push, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One service in a plan: from which image and color to which, and what else differs."""
+
+    service: str
+    change: Change
+    wanted: Image
+    color: Color
+    current: Image | None = None
+    current_color: Color | None = None
+    env_changes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run does on one host, in order. A plan without `steps` has nothing to do.
+
+    Attributes:
+        acquire: takes the host's lock and observes the host again under it.
+        prepare: changes nothing that visitors see; every host finishes it before any host goes on.
+        steps: change what visitors get; when one fails, those that began are undone in reverse.
+        finalize: drain what no longer serves, record the release and free the host.
+        abort: records the failure and frees the host, after the undo.
+        record: the history line of a run that succeeds.
+        result: the host's result in the summary of a run that succeeds.
+        home: the application's directory on the host.
+    """
+
+    host: str
+    action: str
+    run_id: str
+    services: tuple[ServicePlan, ...] = ()
+    notes: tuple[str, ...] = ()
+    acquire: tuple[Step, ...] = ()
+    prepare: tuple[Step, ...] = ()
+    steps: tuple[Step, ...] = ()
+    finalize: tuple[Step, ...] = ()
+    abort: tuple[Step, ...] = ()
+    home: str = ""
+    environment: str = ""
+    record: Release | None = None
+    result: HostResult = HostResult.UPGRADED
+
+    @property
+    def empty(self) -> bool:
+        """Whether the host already is in the desired state."""
+        return not self.steps
+
+    @property
+    def longest_seconds(self) -> float:
+        """The most time that the steps may take, undo included."""
+        return 2 * sum(step.timeout_seconds for step in self.steps)
+
+
+#: How long a cleanup may take: many uploaded files, backups, images.
+CLEANUP_SECONDS = 1800
+
+
+def record_success(
+    home: str, release: Release, *, definition: Application | None = None, cleanup: Script = Script("")
+) -> Step:
+    """Record the release as good, free the host, then clean up. A failed or slow cleanup never fails the run.
+
+    Args:
+        home: the application's directory on the host.
+        release: the history line.
+        definition: the application that a later rollback to this release restores.
+        cleanup: deletes what is past its retention.
+    """
+    body = script(
+        history.write(home, release.id, definition) if definition else "",
+        history.append(home, release),
+        lock.release(home, release.id),
+        f"(\n{cleanup.text}\n) || echo 'tidying up did not finish'" if cleanup.text else "",
+    )
+    return Step("record", "record the release and unlock", body, 120 + (CLEANUP_SECONDS if cleanup.text else 0))
+
+
+def record_failure(home: str, release: Release) -> Step:
+    """Record the release as bad and free the host, after its undo."""
+    body = script(
+        history.append(home, replace(release, outcome=Outcome.UNDONE, reason="")), lock.release(home, release.id)
+    )
+    return Step("abandon", "mark the release as bad and unlock", body, 60)

@@ -1,0 +1,179 @@
+"""A resource of a prepared host: its check, the script that creates it, and the remedy that needs a person.
+
+The script runs as root and is idempotent. Root never waits without limit for the deploy user: that user's part of a
+script has a deadline, no input from root, and bounded output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
+
+#: How long the deploy user's part of a check may take, seconds.
+CHECK_SECONDS = 30
+#: How long the deploy user's part of a change may take, seconds; below the deadline of the whole step.
+USER_SECONDS = 300
+SCRIPT_SECONDS = 850
+#: The limits for output of the deploy user that root reads, in seconds and bytes.
+_TOLD_SECONDS = 15
+_TOLD_BYTES = 4096
+_OUTPUT_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of a prepared host. `check` is a shell condition.
+
+    `apply` creates the resource if the shell condition `possible` holds; without `apply`, a person has to create it.
+    """
+
+    id: str
+    title: str
+    check: str
+    apply: Script | None
+    remedy: str = ""
+    possible: str = ""
+
+
+def check(items: tuple[Resource, ...]) -> Script:
+    """Print `ID ok`, `ID drift`, or `ID hand` (a person has to act) for every resource; changes nothing."""
+    parts = []
+    for item in items:
+        lacking = "hand" if item.apply is None else "drift"
+        otherwise = f"echo {quote(item.id)} {lacking}"
+        if item.possible:
+            otherwise = f"if {{\n{item.possible}\n}} >/dev/null 2>&1; then\n  {otherwise}\nelse\n  echo {quote(item.id)} hand\nfi"
+        parts.append(f"if {{\n{item.check}\n}} >/dev/null 2>&1; then\necho {quote(item.id)} ok\nelse\n{otherwise}\nfi")
+    return Script("\n".join(parts) + "\n")
+
+
+def as_root(text: Script, *, user: str, seconds: float = 0) -> Script:
+    """Run the script as root, through `sudo -n` unless the user is root, within `seconds` if given.
+
+    The shell reads the whole text before it starts, so that no child process can read a part of it. For root itself,
+    the connection does this; see ssh/fabric_host.py.
+    """
+    environment = "set -eu\numask 022\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C\nexport PATH LC_ALL\ncd /\n"
+    if user == "root" and not seconds:
+        return Script(environment + text.text, text.secrets)
+    body = f"{environment}main() {{\n{text.text}\n}}\nmain </dev/null\nexit"
+    become = "" if user == "root" else "sudo -n "
+    limit = f"timeout -k 5 {seconds:g} " if seconds else ""
+    # On standard input: one word of a command line is 128 KiB at the most.
+    return Script(f"{become}{limit}sh -s <<'END-OF-ROOT'\n{body}\nEND-OF-ROOT", text.secrets)
+
+
+def kept(text: Script) -> Script:
+    """Run the script with its output in a file, and print the end of that file afterwards.
+
+    A process that the deploy user leaves behind then keeps the file open, not the connection.
+    """
+    return Script(
+        f"""\
+output=$(mktemp)
+exec 8>"$output"
+exec 9<"$output"
+rm -f "$output"
+set +e
+(
+set -eu
+{text.text}
+) >&8 2>&1 8>&- 9<&-
+status=$?
+tail -c {_OUTPUT_BYTES} <&9 | head -c {_OUTPUT_BYTES}
+exit "$status"
+""",
+        text.secrets,
+    )
+
+
+def as_user(user: str, command: str, seconds: int = USER_SECONDS) -> str:
+    """A command line in the deploy user's own session, from a root script, with a deadline.
+
+    Source: timeout(1), runuser(1): timeout kills runuser, which a stopped process of the user would keep waiting.
+    """
+    inner = f"cd && XDG_RUNTIME_DIR=/run/user/$(id -u) && export XDG_RUNTIME_DIR && {command}"
+    return shell_join("timeout", "-k", 5, seconds, "runuser", "-u", user, "--", "sh", "-c", inner)
+
+
+def told_by(user: str, command: str, bytes: int = _TOLD_BYTES) -> str:
+    """A command line that prints the first bytes of a command's output, run as the deploy user from a root script.
+
+    A process that keeps the pipe open does not delay it: the deadline kills the reader as well.
+    """
+    ask = shell_join("runuser", "-u", user, "--", "sh", "-c", f"cd && {command}")
+    return shell_join("timeout", "-s", "KILL", _TOLD_SECONDS, "sh", "-c", f"{ask} 2>/dev/null | head -c {bytes}")
+
+
+def script_as_user(user: str, text: Script) -> Script:
+    """A whole script in the deploy user's own session, from a root script; no secret appears in argv.
+
+    The script comes from an unlinked file: a pipe that is never read would block its writer, which is root.
+    """
+    start = as_user(user, "exec sh -s", SCRIPT_SECONDS)
+    return Script(
+        f"""\
+orders=$(mktemp)
+exec 6>"$orders"
+exec 7<"$orders"
+rm -f "$orders"
+cat >&6 <<'END-OF-USER'
+{text.text}
+END-OF-USER
+exec 6>&-
+{start} <&7 7<&-
+exec 7<&-""",
+        text.secrets,
+    )
+
+
+def file(id: str, title: str, path: str, content: str, mode: str, after: str = "", *, named: bool = False) -> Resource:
+    """A file of root's with exactly this content; with `named`, one of another program may have the place."""
+    test = f"{same(path, content)} && {owned(path, f'root {mode}')}"
+    make = script(shell_join("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, mode=f"0{mode}"), after)
+    return (
+        Resource(id, title, test, make, f"{path} {FOREIGN}", unclaimed(path))
+        if named
+        else Resource(id, title, test, make)
+    )
+
+
+#: The mark in files of this program whose names other programs may use too.
+_MARK = "inv setup\\|rolling-site"
+FOREIGN = "is another program's, or was written by hand: move it away, or choose another APP_NAME"
+
+
+def ours(path: str) -> str:
+    """A shell condition: this program created the file."""
+    return f"grep -qs {quote(_MARK)} {quote(path)}"
+
+
+def unclaimed(path: str) -> str:
+    """A shell condition: the file does not exist, or this program created it."""
+    return f"{{ ! test -e {quote(path)} || {ours(path)}; }}"
+
+
+def same(path: str, content: str) -> str:
+    """A shell condition: the file has exactly this content."""
+    return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {sha256(content.encode(errors="surrogateescape"))}'
+
+
+def owned(path: str, wanted: str) -> str:
+    """A shell condition: the path has this owner and mode, such as `root 755`."""
+    return f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(wanted)}"
+
+
+def is_empty(path: str) -> str:
+    """A shell condition: the path is an empty directory and not a link. It reads at most one entry."""
+    return f'test -n "$(find {quote(path)} -maxdepth 0 -type d -empty)"'
+
+
+def inside(user: str, path: str, condition: str) -> str:
+    """A shell condition on the directory `.`, looked at by the deploy user's rights; by root's where no link leads there.
+
+    The user may have no way into a directory that its containers own.
+    """
+    place = quote(path)
+    by_root = f'( cd -P {place} && test "$(pwd -P)" = {place} && {condition} )'
+    return f"{{ {as_user(user, f'cd -P {place} && {condition}', CHECK_SECONDS)} || {by_root}; }}"

@@ -1,0 +1,240 @@
+"""What a deploy may ask of the host's Nginx (`Site`), what root grants the application (`Rules`), and the check of one
+against the other.
+
+A site names no file, no address and no variable: it chooses among loopback ports that root granted, and describes
+routes. Domains, public listeners, certificates and ports come from the rules, which setup writes as root.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from rolling_upgrade.engine.site.document import Fields, SiteError, read
+
+__all__ = ["HealthPath", "Route", "Rules", "Site", "SiteError", "SiteService", "Tls", "check", "parse_rules"]
+
+#: Paths that belong to this product on every listener of the application.
+OWN_PATHS = "/_rolling"
+
+_NAME = r"[a-z][a-z0-9-]{0,30}"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_URL_PATH = r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
+_FILE = r"(?:/[A-Za-z0-9_.@+=-]+)+"
+#: Ports below it are for what root starts, such as a mail server on the loopback.
+_LOWEST_LOOPBACK_PORT = 1024
+_HIGHEST_PORT, _LARGEST_UPLOAD = 65_535, 2**50
+_MOST_SERVICES, _MOST_ROUTES, _MOST_PORTS = 64, 64, 512
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path prefix that Nginx sends to the service; `stream` turns buffering off and waits up to an hour."""
+
+    prefix: str
+    stream: bool
+
+
+@dataclass(frozen=True)
+class HealthPath:
+    """An exact path that visitors reach even under maintenance, and the service that answers it."""
+
+    path: str
+    service: str
+    stream: bool
+
+
+@dataclass(frozen=True)
+class SiteService:
+    """A service: the loopback port that Nginx answers on for the host itself, and the ports of both colors."""
+
+    name: str
+    port: int
+    blue: int
+    green: int
+    routes: tuple[Route, ...]
+
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """Every loopback port that it needs."""
+        return self.port, self.blue, self.green
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a deploy asks for. `full_chain` names the service whose port reaches all others, or is empty."""
+
+    services: tuple[SiteService, ...]
+    full_chain: str
+    max_upload_bytes: int
+    request_metrics: bool
+    health: tuple[HealthPath, ...]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Every loopback port that it needs."""
+        return tuple(port for service in self.services for port in service.ports)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The files of the certificate; `acme` lets an authority's questions through to certbot."""
+
+    certificate: str
+    key: str
+    chain: str
+    acme: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What root grants an application on a host: its name, its address for visitors, its certificate, its ports."""
+
+    app: str
+    domain: str
+    http_port: int
+    https_port: int
+    tls: Tls | None
+    ports: tuple[int, ...]
+
+    @property
+    def home(self) -> str:
+        """The directory of the application's flags."""
+        return f"/var/lib/{self.app}"
+
+    @property
+    def listeners(self) -> tuple[int, ...]:
+        """The ports that visitors reach."""
+        return (self.http_port, self.https_port) if self.tls else (self.http_port,)
+
+    def lacks(self, wanted: Rules) -> str:
+        """What the wanted rules have that these do not grant, in words; '' when they grant everything."""
+        if self.app != wanted.app:
+            return f"the name {wanted.app}"
+        if self.domain != wanted.domain:
+            return f"the domain {wanted.domain}"
+        if self.listeners != wanted.listeners:
+            return f"the public ports {_listed(wanted.listeners)}"
+        if self.tls != wanted.tls:
+            return f"the certificate {wanted.tls.certificate}" if wanted.tls else "a site without a certificate"
+        missing = sorted(set(wanted.ports) - set(self.ports))
+        return f"the loopback ports {_listed(missing)}" if missing else ""
+
+    def conflict(self, other: Rules) -> str:
+        """What these rules and those of another application on the host both claim, in words; '' for nothing."""
+        if shared := sorted(set(self.ports) & set(other.ports)):
+            return f"the loopback ports {_listed(shared)}"
+        if taken := sorted(set(self.listeners) & set(other.ports) | set(other.listeners) & set(self.ports)):
+            return f"the ports {_listed(taken)}"
+        if self.domain.lower() == other.domain.lower() and set(self.listeners) & set(other.listeners):
+            return f"the domain {self.domain}"
+        return ""
+
+
+def parse_site(data: bytes) -> Site:
+    """Read a site from JSON. Raises SiteError."""
+    fields = read(data)
+    site = _site(fields)
+    fields.done()
+    return site
+
+
+def parse_request(data: bytes) -> tuple[Site, str]:
+    """Read what a deploy hands over: the site, and the hash of the text that its plan showed. Raises SiteError."""
+    fields = read(data)
+    expected = fields.text("hash", r"[0-9a-f]{16}")
+    site = fields.optional("site", _site)
+    fields.done()
+    if site is None:
+        raise SiteError("the document: site is missing")
+    return site, expected
+
+
+def dump_request(site: Site, expected: str) -> str:
+    """What `parse_request` reads."""
+    return _compact({"hash": expected, "site": dataclasses.asdict(site)})
+
+
+def dump(value: Site | Rules) -> str:
+    """A site or rules as one line of JSON, always the same bytes for equal values."""
+    return _compact(dataclasses.asdict(value))
+
+
+def parse_rules(data: bytes) -> Rules:
+    """Read root's rules from JSON. Raises SiteError."""
+    fields = read(data)
+    rules = Rules(
+        app=fields.text("app", _NAME),
+        domain=fields.text("domain", _DOMAIN, longest=253),
+        http_port=fields.number("http_port", 1, _HIGHEST_PORT),
+        https_port=fields.number("https_port", 1, _HIGHEST_PORT),
+        tls=fields.optional("tls", _tls),
+        ports=fields.numbers("ports", _LOWEST_LOOPBACK_PORT, _HIGHEST_PORT, longest=_MOST_PORTS),
+    )
+    fields.done()
+    if any(rules.tls and ".." in path for path in (dataclasses.astuple(rules.tls)[:3] if rules.tls else ())):
+        raise SiteError("tls: a path must not contain ..")
+    return rules
+
+
+def check(site: Site, rules: Rules) -> None:
+    """Refuse a site that takes what the rules do not grant, or that contradicts itself. Raises SiteError."""
+    if foreign := sorted(set(site.ports) - set(rules.ports)):
+        raise SiteError(f"loopback ports {_listed(foreign)} do not belong to {rules.app}; run inv setup first")
+    _distinct("loopback port", site.ports)
+    names = [service.name for service in site.services]
+    _distinct("service name", names)
+    _distinct("route", [route.prefix for service in site.services for route in service.routes])
+    _distinct("health path", [health.path for health in site.health])
+    for name in (*(health.service for health in site.health), *([site.full_chain] if site.full_chain else [])):
+        if name not in names:
+            raise SiteError(f"there is no service {name}")
+    paths = [route.prefix for service in site.services for route in service.routes]
+    for path in (*paths, *(health.path for health in site.health)):
+        if f"{path}/".startswith(f"{OWN_PATHS}/") or ".." in path.split("/"):
+            raise SiteError(f"the path {path} is reserved")
+
+
+def _site(fields: Fields) -> Site:
+    return Site(
+        services=fields.objects("services", _service, least=1, most=_MOST_SERVICES),
+        full_chain=fields.text("full_chain", _NAME, empty=True),
+        max_upload_bytes=fields.number("max_upload_bytes", 0, _LARGEST_UPLOAD),
+        request_metrics=fields.flag("request_metrics"),
+        health=fields.objects("health", _health, most=2 * _MOST_SERVICES),
+    )
+
+
+def _service(fields: Fields) -> SiteService:
+    name = fields.text("name", _NAME)
+    port, blue, green = (fields.number(key, _LOWEST_LOOPBACK_PORT, _HIGHEST_PORT) for key in ("port", "blue", "green"))
+    return SiteService(name, port, blue, green, fields.objects("routes", _route, most=_MOST_ROUTES))
+
+
+def _route(fields: Fields) -> Route:
+    return Route(fields.text("prefix", _URL_PATH), fields.flag("stream"))
+
+
+def _health(fields: Fields) -> HealthPath:
+    return HealthPath(fields.text("path", _URL_PATH), fields.text("service", _NAME), fields.flag("stream"))
+
+
+def _tls(fields: Fields) -> Tls:
+    certificate, key = (fields.text(name, _FILE, longest=4096) for name in ("certificate", "key"))
+    return Tls(certificate, key, fields.text("chain", _FILE, longest=4096, empty=True), fields.flag("acme"))
+
+
+def _distinct(what: str, values: tuple[object, ...] | list[str]) -> None:
+    for value in values:
+        if list(values).count(value) > 1:
+            raise SiteError(f"the {what} {value} occurs twice")
+
+
+def _listed(ports: tuple[int, ...] | list[int]) -> str:
+    return ", ".join(map(str, ports))
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,280 @@
+"""The folder `deploy/authorized_keys/ENV/`: NAME.pub grants access, `revoked/NAME.pub` records a revoked key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from rolling_upgrade.config import validators
+from rolling_upgrade.engine.local_file import read_small, replace_text
+from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.engine.openssh import PublicKey, read_public_key
+from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
+
+#: A public key is at most a few KB: a longer file is something else.
+_MAX_BYTES = 20_000
+#: A name and its key.
+NamedKey = tuple[str, PublicKey]
+
+
+@dataclass(frozen=True)
+class Access:
+    """The granted keys, sorted by name, and the revoked ones."""
+
+    granted: tuple[NamedKey, ...] = ()
+    revoked: tuple[NamedKey, ...] = ()
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The name of each key by its fingerprint."""
+        former = {key.fingerprint: f"{name} (revoked)" for name, key in self.revoked}
+        return former | {key.fingerprint: name for name, key in self.granted}
+
+    @property
+    def revoked_blobs(self) -> frozenset[str]:
+        """The revoked keys, as base64."""
+        return frozenset(key.blob for _, key in self.revoked)
+
+    def key_of(self, name: str) -> PublicKey | None:
+        """The key granted under the name."""
+        return dict(self.granted).get(name)
+
+    def with_granted(self, name: str, key: PublicKey) -> Access:
+        """A copy with one more key."""
+        return Access(_by_name([*self.granted, (name, key)]), self.revoked)
+
+    def with_revoked(self, name: str) -> Access:
+        """A copy with the key of that name revoked."""
+        granted = tuple(row for row in self.granted if row[0] != name)
+        revoked = tuple(row for row in self.granted if row[0] == name)
+        return Access(granted, (*self.revoked, *revoked))
+
+
+class Standing(str, Enum):
+    """How a key on a host compares with the folder."""
+
+    GRANTED = "granted"
+    MISSING = "MISSING"
+    REMOVED = "NOT IN THE FOLDER"
+    REVOKED = "REVOKED"
+    UNMANAGED = "NOT MANAGED"
+    ELSEWHERE = "another block"
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether folder and host differ in this key."""
+        return self not in (Standing.GRANTED, Standing.ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A person or program whose key logs in as the deploy user, or should.
+
+    `block` names the block of another application or environment that contains the key.
+    """
+
+    name: str
+    key: PublicKey
+    standing: Standing
+    file: str
+    block: str = ""
+    options: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file and block, for display."""
+        return f"{self.file} (block of {self.block})" if self.block else self.file
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """The folder after a change, and the function that writes the change; without a title nothing changes."""
+
+    access: Access
+    title: str = ""
+    write: Callable[[], None] = lambda: None
+
+
+def read_access(folder: str) -> Access:
+    """Read the keys of an environment. Raises ConfigError that lists every file that is not one public key.
+
+    A key that is both granted and revoked under one name counts as revoked: its revocation was interrupted.
+    """
+    issues: list[ConfigIssue] = []
+    granted = list(_granted(Path(folder), issues))
+    revoked = list(_revoked(Path(folder) / "revoked", issues))
+    former = {(name, key.blob) for name, key in revoked}
+    granted = [(name, key) for name, key in granted if (name, key.blob) not in former]
+    issues += _duplicates(folder, granted, revoked)
+    if issues:
+        raise ConfigError(
+            "The folder of authorized keys is invalid. No host was contacted.",
+            issues,
+            next_step="correct the files above and run the same command again",
+        )
+    return Access(_by_name(granted), tuple(revoked))
+
+
+def key_names(folder: str) -> Mapping[str, str]:
+    """The name of each key by its fingerprint; unreadable files are skipped."""
+    ignored: list[ConfigIssue] = []
+    path = Path(folder)
+    return Access(tuple(_granted(path, ignored)), tuple(_revoked(path / "revoked", ignored))).names
+
+
+def is_name(name: str) -> bool:
+    """Whether the name is safe as a file name and as a word in authorized_keys."""
+    try:
+        return validators.WORD(name) == name
+    except ValueError:
+        return False
+
+
+def _by_name(rows: list[NamedKey]) -> tuple[NamedKey, ...]:
+    return tuple(sorted(rows, key=lambda row: row[0]))
+
+
+def _granted(folder: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+    for file in _files(folder, issues):
+        yield from _keys(file, [_text(file)], issues)
+
+
+def _revoked(folder: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+    """Read one key per line: a name may have been revoked more than once."""
+    for file in _files(folder, issues):
+        yield from _keys(file, [line for line in _text(file).splitlines() if line.strip()], issues)
+
+
+def _keys(file: Path, lines: list[str], issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+    for line in lines:
+        try:
+            yield file.stem, read_public_key(line)
+        except ValueError as error:
+            issues.append(ConfigIssue(str(file), "", str(error), "one OpenSSH public key"))
+
+
+def _files(folder: Path, issues: list[ConfigIssue]) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.name.startswith(".") or file.name == "README.md" or file.is_dir():
+            continue
+        if file.suffix == ".pub" and is_name(file.stem):
+            yield file
+        else:
+            expected = f"NAME.pub, NAME {validators.WORD.expected}"
+            issues.append(ConfigIssue(str(file), "", "a file with another name", expected))
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_small(file, _MAX_BYTES).decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _duplicates(folder: str, granted: list[NamedKey], revoked: list[NamedKey]) -> Iterator[ConfigIssue]:
+    """Find keys with two names, which would survive a revocation of one name, and revoked keys granted again."""
+    holders: dict[str, str] = {}
+    former = {key.blob: name for name, key in revoked}
+    for name, key in granted:
+        file = f"{folder}/{name}.pub"
+        if key.blob in holders:
+            yield ConfigIssue(file, "", f"the key of {holders[key.blob]}.pub", "a different key for each name")
+        if key.blob in former:
+            yield ConfigIssue(file, "", f"a revoked key (revoked/{former[key.blob]}.pub)", "a new key")
+        holders[key.blob] = name
+
+
+def no_change(environment: Environment) -> KeyChange:
+    """Return the folder as it is. Raises PreflightError when it grants no key."""
+    access = read_access(environment.access_folder)
+    if not access.granted:
+        raise PreflightError(
+            f"{environment.access_folder} holds no key: every host would refuse everybody. Nothing was touched.",
+            next_step=f"inv access.grant --env {environment.name} --name NAME --key FILE",
+        )
+    return KeyChange(access)
+
+
+def grant(environment: Environment, name: str, key: str) -> KeyChange:
+    """Add a key to the folder. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
+    if not is_name(name):
+        raise usage_error(("--name", "an invalid name", "letters, digits and . _ -, such as alice or ci-runner"))
+    public = _read(key)
+    access = read_access(environment.access_folder)
+    current = access.key_of(name)
+    if current is not None and current.blob == public.blob:
+        return KeyChange(access)
+    if current is not None:
+        raise usage_error(
+            ("--name", f"{name}, who has another key", f"another name, or inv access.revoke --name {name}")
+        )
+    holder = access.names.get(public.fingerprint)
+    if holder:
+        expected = "a new key; to grant a revoked key again, first delete its line in revoked/"
+        raise usage_error(("--key", f"the key of {holder}", expected))
+    path = Path(environment.access_folder) / f"{name}.pub"
+    return KeyChange(
+        access.with_granted(name, public),
+        f"Let {name} ({public.fingerprint}) deploy to {environment.name}",
+        lambda: replace_text(path, public.line(public.comment or name) + "\n"),
+    )
+
+
+def revoke(environment: Environment, name: str) -> KeyChange:
+    """Revoke a key of the folder; nothing changes for a key that is already revoked.
+
+    Raises PreflightError for the last key, ConfigError for an unknown name.
+    """
+    folder = Path(environment.access_folder)
+    access = read_access(environment.access_folder)
+    key = access.key_of(name)
+    if key is None:
+        if not any(name == former for former, _ in access.revoked):
+            known = ", ".join(holder for holder, _ in access.granted) or "nobody"
+            raise usage_error(("--name", "a name without a key", f"one of: {known}"))
+        leftover = folder / f"{name}.pub"
+        if not leftover.exists():
+            return no_change(environment)
+        return KeyChange(access, f"Finish the revocation of {name}'s access", leftover.unlink)
+    if len(access.granted) == 1:
+        raise PreflightError(
+            f"{name}'s is the last key of {environment.name}: nobody could deploy any more. Nothing was touched.",
+            next_step=f"grant another one first: inv access.grant --env {environment.name} --name NAME --key FILE",
+        )
+    title = f"Revoke {name}'s access ({key.fingerprint}) to {environment.name}"
+    return KeyChange(access.with_revoked(name), title, lambda: _move(folder, name, key))
+
+
+def _move(folder: Path, name: str, key: PublicKey) -> None:
+    """Record the key as revoked before its grant is deleted: an interruption never leaves access granted."""
+    path = folder / "revoked" / f"{name}.pub"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    replace_text(path, f"{before}{key.line(key.comment)}\n")
+    (folder / f"{name}.pub").unlink()
+
+
+def _read(given: str) -> PublicKey:
+    """Read the key from a file or from the text itself. Raises ConfigError, which never repeats the text."""
+    try:
+        return read_public_key(_key_text(given))
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise usage_error(("--key", reason or "an unreadable file", "a .pub file, or its one line in quotes")) from None
+
+
+def _key_text(given: str) -> str:
+    try:
+        is_file = "\n" not in given and Path(given).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        is_file = False
+    if not is_file:
+        if given.strip() and len(given.split()) == 1:
+            raise ValueError("neither an existing file nor a public key")
+        return given
+    with Path(given).expanduser().open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError("a file that is too long for a public key")
+    return data.decode(errors="replace")

@@ -1,0 +1,162 @@
+"""Compare the keys on a host with the folder of authorized keys, and plan the change that makes them equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rolling_upgrade.engine.model import HostResult, Target
+from rolling_upgrade.engine.plan import Plan, Step
+from rolling_upgrade.engine.resource import as_root, kept
+from rolling_upgrade.features.access import shell
+from rolling_upgrade.features.access.keys import Access, Holder, Standing
+from rolling_upgrade.features.access.shell import Entry, HostAccess
+
+WRITE_SECONDS = 60.0
+STEP = "authorized_keys"
+#: What the report says of keys that a sync leaves in place.
+REVOKED = "REVOKED, but still accepted from a file or block that this project does not manage"
+_KEPT = {Standing.UNMANAGED: "not managed, kept", Standing.REVOKED: REVOKED}
+
+
+@dataclass(frozen=True)
+class DesiredAccess:
+    """The keys that one host should accept; `exclusive` removes every other key outside of blocks."""
+
+    environment: str
+    target: Target
+    access: Access
+    exclusive: bool = False
+
+    @property
+    def block(self) -> str:
+        """The name of this environment's block."""
+        return shell.block_name(self.target.application.name, self.environment)
+
+    def text(self, current: HostAccess) -> str:
+        """The desired content of the managed file."""
+        access = self.access
+        return shell.rendered(
+            current.own.text, self.block, access.granted, access.revoked_blobs, exclusive=self.exclusive
+        )
+
+
+def holders(desired: DesiredAccess, current: HostAccess) -> tuple[Holder, ...]:
+    """Return every key that the host accepts and every granted key that it lacks, the granted ones first."""
+    accepted = [
+        _holder(desired, entry, file.path, managed=file.path == current.path)
+        for file in current.files
+        for entry in shell.entries(file.text)
+    ]
+    in_block = {entry.blob for entry in shell.entries(current.own.text) if entry.block == desired.block}
+    missing = [
+        Holder(name, key, Standing.MISSING, current.path)
+        for name, key in desired.access.granted
+        if key.blob not in in_block
+    ]
+    order = list(Standing)
+    return tuple(sorted((*accepted, *missing), key=lambda holder: (order.index(holder.standing), holder.name)))
+
+
+def _holder(desired: DesiredAccess, entry: Entry, path: str, *, managed: bool) -> Holder:
+    granted = {key.blob: name for name, key in desired.access.granted}
+    former = {key.blob: name for name, key in desired.access.revoked}
+    own = managed and entry.block == desired.block
+    if entry.blob in granted:
+        standing = Standing.GRANTED
+    elif entry.blob in former:
+        standing = Standing.REVOKED
+    elif own:
+        standing = Standing.REMOVED
+    else:
+        standing = Standing.ELSEWHERE if entry.block else Standing.UNMANAGED
+    name = granted.get(entry.blob) or former.get(entry.blob) or entry.key.comment
+    return Holder(name, entry.key, standing, path, "" if own else entry.block, entry.options)
+
+
+def is_wrong(desired: DesiredAccess, current: HostAccess) -> bool:
+    """Whether the content, owner or mode of the managed file differs from the desired one."""
+    user = desired.target.user
+    modes = (current.directory, current.own.state) != (f"{user} 700", f"{user} 600")
+    return modes or current.own.text != desired.text(current)
+
+
+def removed_keys(desired: DesiredAccess, current: HostAccess) -> frozenset[str]:
+    """Return the fingerprints of the keys that the plan removes from the managed file."""
+    before, after = (
+        {entry.key.fingerprint for entry in shell.entries(text)} for text in (current.own.text, desired.text(current))
+    )
+    return frozenset(before - after)
+
+
+def is_read(current: HostAccess) -> bool:
+    """Whether sshd reads the managed file."""
+    return any(file.path == current.path for file in current.files)
+
+
+def plan_access(desired: DesiredAccess, current: HostAccess) -> Plan:
+    """Plan the step that writes the host's file, with a note for each added and removed key."""
+    target = desired.target
+    notes = tuple(_notes(desired, current))
+    if not is_wrong(desired, current):
+        return Plan(target.name, "access", "", notes=notes)
+    script = as_root(kept(shell.write(target.user, current, desired.text(current))), user=target.setup_user)
+    step = Step(STEP, f"write {current.path}, 0600", script, WRITE_SECONDS)
+    return Plan(target.name, "access", "", notes=notes, steps=(step,), result=HostResult.SYNCED)
+
+
+def _notes(desired: DesiredAccess, current: HostAccess) -> Iterator[str]:
+    removed = removed_keys(desired, current)
+    for holder in holders(desired, current):
+        who = f"{holder.name or 'no name'} {holder.key.fingerprint}"
+        outside = holder.file == current.path and not holder.block
+        if holder.standing is Standing.MISSING:
+            yield f"+ {who}"
+        elif holder.key.fingerprint in removed and outside:
+            yield f"- {who} ({holder.standing.value.lower()})"
+        elif holder.standing is Standing.GRANTED and holder.options:
+            yield f"- the options in front of {who}"
+    yield from unsettled(desired, current)
+
+
+def unsettled(desired: DesiredAccess, current: HostAccess) -> tuple[str, ...]:
+    """List the unmanaged and revoked keys that a sync leaves in place, for the operator to act on."""
+    return tuple(
+        f"{_KEPT[holder.standing]}: {holder.name or 'no name'} {holder.key.fingerprint} in {holder.place}"
+        for holder in holders(desired, current)
+        if holder.standing in _KEPT and not _removes(desired, current, holder)
+    )
+
+
+def _removes(desired: DesiredAccess, current: HostAccess, holder: Holder) -> bool:
+    """Whether the sync removes an unmanaged or revoked key."""
+    outside = holder.file == current.path and not holder.block
+    return outside and (desired.exclusive or holder.standing is Standing.REVOKED)
+
+
+def faults(desired: DesiredAccess, current: HostAccess, environment: str) -> tuple[str, ...]:
+    """List further deviations: owners and modes, password login, and logins without a key of the files."""
+    user, problems = desired.target.user, []
+    if not is_read(current):
+        problems.append(
+            f"sshd does not read {current.path}: AuthorizedKeysFile {current.settings.get('authorizedkeysfile')}"
+        )
+    elif current.own.state and (current.directory, current.own.state) != (f"{user} 700", f"{user} 600"):
+        problems.append(
+            f"~/.ssh is {current.directory}, authorized_keys is {current.own.state}; expected {user} 700 and {user} 600"
+        )
+    if current.password_login:
+        problems.append(f"sshd accepts a password for {user}. Next: inv setup --env {environment} disables it")
+    for file in current.files:
+        if lines := shell.unread(file.text):
+            numbers = ", ".join(map(str, lines))
+            problems.append(
+                f"{file.path}: line {numbers} cannot be parsed and may let somebody in. "
+                "Next: check it, or inv access.sync --exclusive"
+            )
+    for key in ("authorizedkeyscommand", "trustedusercakeys"):
+        if current.settings.get(key, "none") != "none":
+            problems.append(
+                f"sshd also accepts logins through {key} ({current.settings[key]}), which is not checked here"
+            )
+    return tuple(problems)

@@ -1,0 +1,277 @@
+"""The access commands: list the keys on every host, grant one, revoke one, and sync the hosts with the folder.
+
+An unreachable host does not stop the others: the summary names it with the command to repeat.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rolling_upgrade import config
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.reporter import Reporter, choose
+from rolling_upgrade.engine import observe, stage
+from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.resource import as_root
+from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
+from rolling_upgrade.features.access import keys, plan, shell
+from rolling_upgrade.features.access.keys import KeyChange, read_access
+from rolling_upgrade.features.access.plan import DesiredAccess
+from rolling_upgrade.features.access.shell import HostAccess
+from rolling_upgrade.features.access.view import AccessReport, access_json, access_lines
+from rolling_upgrade.ssh.connection import offered_keys
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+LOOK_SECONDS = 60.0
+#: Several files of a million bytes each, as base64.
+_ANSWER_BYTES = 8 << 20
+
+
+def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+    """Print the keys that each host accepts. FAILED when folder and hosts differ, or a host is unreachable."""
+    environment = config.load(env, root=root, hosts=hosts)
+    access = read_access(environment.access_folder)
+    with opened(environment, as_setup_user=True) as fleet:
+        found, lost = _look(fleet)
+    told = {
+        name: _compare(current, DesiredAccess(environment.name, fleet.targets[name], access))
+        for name, current in found.items()
+    }
+    names = [name for name, _ in access.granted]
+    errors = {name: str(error) for name, error in lost.items()}
+    if json:
+        print_json(access_json(environment.name, told, errors, granted=names), sys.stdout, environment.secrets)
+    else:
+        print_lines(access_lines(environment.name, told, errors, granted=names), sys.stdout, environment.secrets)
+    return ExitCode.FAILED if lost or any(one.drift for one in told.values()) else ExitCode.DONE
+
+
+def grant(
+    env: str | None,
+    name: str,
+    key: str,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Grant a key on every host. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
+    environment = config.load(env, root=root, hosts=hosts)
+    change = keys.grant(environment, name, key)
+    return _Sync(environment, change, named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+
+
+def revoke(
+    env: str | None,
+    name: str,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Revoke a key on every host. Raises PreflightError for the last key, and for the operator's own without force."""
+    environment = config.load(env, root=root, hosts=hosts)
+    change = keys.revoke(environment, name)
+    return _Sync(environment, change, named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+
+
+def sync(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    exclusive: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Sync every host with the folder. PARTLY_DONE when a host was not synced, or still accepts a revoked key."""
+    environment = config.load(env, root=root, hosts=hosts)
+    change, named = keys.no_change(environment), bool(hosts)
+    return _Sync(environment, change, named=named, exclusive=exclusive, dry_run=dry_run, force=force, json=json).run()
+
+
+def _look(fleet: Fleet) -> tuple[dict[str, HostAccess], dict[str, HostUnreachable]]:
+    results = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, lambda host: _look_at(host, fleet))
+    found = {name: result for name, result in results.items() if isinstance(result, HostAccess)}
+    return found, {name: result for name, result in results.items() if isinstance(result, HostUnreachable)}
+
+
+def _look_at(host: Host, fleet: Fleet) -> HostAccess:
+    target = fleet.targets[host.name]
+    look = as_root(shell.look(target.user), user=target.setup_user, seconds=LOOK_SECONDS - 5)
+    answer = host.run(look.answering(_ANSWER_BYTES), timeout_seconds=LOOK_SECONDS)
+    try:
+        if not answer.ok:
+            raise ValueError(answer.output_tail)
+        return shell.parse(answer.output)
+    except ValueError as error:
+        raise HostUnreachable(
+            f"{host.name}: cannot read the authorized keys of {target.user} as root through {target.setup_user}: {error}",
+            next_step="inv setup prepares a host; setup_user in hosts.yaml must be root or have passwordless sudo",
+        ) from error
+
+
+def _compare(current: HostAccess, desired: DesiredAccess) -> AccessReport:
+    return AccessReport(plan.holders(desired, current), plan.faults(desired, current, desired.environment))
+
+
+class _Sync:
+    """One run: read the hosts, plan, confirm, write the folder and the hosts, verify."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        change: KeyChange,
+        *,
+        named: bool,
+        exclusive: bool = False,
+        dry_run: bool,
+        force: bool,
+        json: bool,
+    ) -> None:
+        self._environment, self._change, self._named = environment, change, named
+        self._exclusive, self._dry_run, self._force, self._json = exclusive, dry_run, force, json
+        self._desired = {
+            target.name: DesiredAccess(environment.name, target, change.access, exclusive=exclusive)
+            for target in environment.targets
+        }
+
+    def run(self) -> ExitCode:
+        """Run the sync. Raises HostUnreachable when no host is reachable, before anything changes."""
+        started_at, environment = time.time(), self._environment
+        with (
+            choose(json=self._json, secrets=environment.secrets) as reporter,
+            opened(environment, as_setup_user=True) as fleet,
+        ):
+            found, lost = _look(fleet)
+            if not found:
+                raise HostUnreachable("\n".join(str(error) for error in lost.values()))
+            self._refuse(found)
+            plans = {name: plan.plan_access(self._desired[name], current) for name, current in found.items()}
+            reporter.plan(list(plans.values()), scripts=self._dry_run)
+            for name, error in lost.items():
+                reporter.event(Event(time.time(), Phase.NOTE, f"unreachable, and left unchanged: {error}", name))
+            if not self._force:
+                self._keep_own(found)
+            if self._dry_run:
+                return ExitCode.REFUSED if lost else ExitCode.DONE
+            self._confirm(plans)
+            self._change.write()
+            rows = observe.on_each(
+                [host for host in fleet.hosts if host.name in plans],
+                environment.rollout.parallel,
+                lambda host: self._apply(host, plans[host.name], fleet, reporter),
+                finish=True,
+            )
+            summary = self._summary({**rows, **lost}, found, time.time() - started_at)
+            reporter.summary(summary)
+            return ExitCode(summary.exit_code)
+
+    def _refuse(self, found: Mapping[str, HostAccess]) -> None:
+        unread = [f"{name}: {current.path}" for name, current in found.items() if not plan.is_read(current)]
+        if unread:
+            raise PreflightError(
+                "sshd does not read the file of the authorized keys; nothing was touched.\n  " + "\n  ".join(unread),
+                next_step="add .ssh/authorized_keys to AuthorizedKeysFile in sshd_config on these hosts",
+            )
+
+    def _keep_own(self, found: Mapping[str, HostAccess]) -> None:
+        """Raise PreflightError when the plan removes a key with which the operator logs in as the deploy user."""
+        removed = {name: plan.removed_keys(self._desired[name], current) for name, current in found.items()}
+        with opened(self._environment) as fleet:
+            hosts = [host for host in fleet.hosts if removed.get(host.name)]
+            own = observe.on_each(hosts, fleet.environment.rollout.parallel, lambda host: _own_keys(host, fleet))
+        for name, fingerprints in own.items():
+            for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
+                who = self._change.access.names.get(fingerprint, "no name")
+                raise PreflightError(
+                    f"{name}: {who} {fingerprint} is the key that you log in with here; without it you could not "
+                    "deploy any more. Nothing was touched.",
+                    next_step="let a colleague run the command, or run it with --force",
+                )
+
+    def _confirm(self, plans: Mapping[str, Plan]) -> None:
+        if not self._change.title and all(host_plan.empty for host_plan in plans.values()):
+            return
+        environment = self._environment
+        what = self._change.title or f"Sync the hosts of {environment.name} with the folder of authorized keys"
+        force = self._force or not environment.rollout.confirm
+        operator.confirm(f"{what}?", force=force, hint="the same command with --force skips the question")
+
+    def _apply(self, host: Host, host_plan: Plan, fleet: Fleet, reporter: Reporter) -> HostSummary:
+        if host_plan.empty:
+            return HostSummary(host.name, HostResult.UNCHANGED, 0)
+        started_at, step = time.time(), host_plan.steps[0]
+        reporter.event(Event(started_at, Phase.STARTED, step.title, host.name, step.id))
+        try:
+            answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
+            if not answer.ok:
+                raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
+            if plan.is_wrong(self._desired[host.name], _look_at(host, fleet)):
+                raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the folder.")
+        except RollingError as error:
+            reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, time.time() - started_at))
+            return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
+        reporter.event(Event(time.time(), Phase.DONE, step.title, host.name, step.id, time.time() - started_at))
+        return HostSummary(host.name, host_plan.result, time.time() - started_at)
+
+    def _summary(
+        self, rows: Mapping[str, HostSummary | HostUnreachable], found: Mapping[str, HostAccess], seconds: float
+    ) -> Summary:
+        by_name = {
+            name: row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
+            for name, row in rows.items()
+        }
+        hosts = tuple(by_name[target.name] for target in self._environment.targets)
+        behind = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
+        kept = [
+            f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(self._desired[name], current)
+        ]
+        revoked = [key for key in kept if plan.REVOKED in key]
+        code = ExitCode.PARTLY_DONE if revoked else exit_code(row.result for row in hosts)
+        message = self._message(behind, revoked, changed=any(row.result is HostResult.SYNCED for row in hosts))
+        warnings = (*self._elsewhere(), *(key for key in kept if key not in revoked))
+        return Summary("access", self._environment.name, "", code, seconds, hosts, message, warnings=tuple(warnings))
+
+    def _message(self, behind: list[str], revoked: list[str], *, changed: bool) -> str:
+        exclusive = " --exclusive" if self._exclusive else ""
+        lines = [*revoked]
+        if revoked:
+            lines.append("Next: revoke it with inv access.revoke in the other environment, or delete it by hand")
+        if behind:
+            names = ",".join(behind)
+            lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")
+            lines.append(f"Next: inv access.sync --env {self._environment.name} --hosts {names}{exclusive}")
+        if not lines:
+            lines.append(
+                "Every host matches the folder." if changed else "Nothing to do: every host matches the folder."
+            )
+        return "\n".join(lines)
+
+    def _elsewhere(self) -> tuple[str, ...]:
+        if not (self._change.title and self._named):
+            return ()
+        return (f"hosts outside of --hosts are not synced. Next: inv access.sync --env {self._environment.name}",)
+
+
+def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
+    """Return the key of this session as the host exposes it, else the keys that this workstation could offer."""
+    target = fleet.targets[host.name]
+    try:
+        answer = host.run(stage.direct(shell.disclosed()), timeout_seconds=LOOK_SECONDS)
+    except RollingError:
+        return offered_keys(target.identity_file)
+    fingerprint = answer.output.strip()
+    return frozenset({fingerprint}) if fingerprint.startswith("SHA256:") else offered_keys(target.identity_file)

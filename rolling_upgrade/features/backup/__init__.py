@@ -1,0 +1,1 @@
+"""Backups of the database, the configuration and uploaded files: take, list, verify, fetch."""

@@ -1,0 +1,53 @@
+"""The tasks `backup`, `backup.verify`, `backup.fetch` and `backups`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+
+_BACKUP = {"backup": "a backup's id; without it the newest of each host"}
+
+
+@task(default=True, help={"fetch": "bring the new backup to this directory here as well"})
+def backup(
+    context: Any, env: str | None = None, hosts: list[str] | None = None, fetch: str = "", json: bool = False
+) -> None:
+    """Back up database, uploads and configuration of each host, while it serves."""
+    from rolling_upgrade.features.backup import workflow
+
+    end_with(lambda: workflow.backup(env, root=root(), hosts=chosen_hosts(context, hosts), fetch=fetch, json=json))
+
+
+@task(help=_BACKUP)
+def verify(
+    context: Any, backup: str = "latest", env: str | None = None, hosts: list[str] | None = None, json: bool = False
+) -> None:
+    """Restore a backup into a scratch place on its host and check it; exits with 1 when it is damaged."""
+    from rolling_upgrade.features.backup import workflow
+
+    end_with(lambda: workflow.verify(env, root=root(), hosts=chosen_hosts(context, hosts), backup=backup, json=json))
+
+
+@task(help=_BACKUP | {"to": "the directory here that receives the archives"})
+def fetch(
+    context: Any,
+    backup: str = "latest",
+    to: str = "",
+    env: str | None = None,
+    hosts: list[str] | None = None,
+    json: bool = False,
+) -> None:
+    """Bring a backup of each host here as one archive, checked against its manifest."""
+    from rolling_upgrade.features.backup import workflow
+
+    chosen = chosen_hosts(context, hosts)
+    end_with(lambda: workflow.fetch(env, root=root(), hosts=chosen, backup=backup, to=to, json=json))
+
+
+@task(help=ONE_OBJECT)
+def backups(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
+    """List the backups of each host: kind, age, size, release, verified or not."""
+    from rolling_upgrade.features.backup import workflow
+
+    end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))

@@ -1,0 +1,195 @@
+"""The backup commands on many hosts in parallel: take, list, verify, fetch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rolling_upgrade import config
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine import observe, preflight, stage
+from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Phase
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
+from rolling_upgrade.features import operation
+from rolling_upgrade.features.backup import manifest, shell, verification
+from rolling_upgrade.features.backup.archive import download
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind
+from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+LOOK_SECONDS = 60.0
+#: The timeout of one backup or verification: data may be large.
+DATA_SECONDS = 6 * 3600.0
+#: The maximum of an answer with the manifests, bytes: enough for thousands of backups.
+_ANSWER_BYTES = 16 << 20
+LATEST = "latest"
+
+R = TypeVar("R")
+
+
+def backup(
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), fetch: str = "", json: bool = False
+) -> ExitCode:
+    """Take a full backup of each host; with `fetch`, download it too."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+        context = operation.begin(environment, reporter)
+        states = fleet.observe()
+        unfit = [
+            finding
+            for name, state in states.items()
+            for finding in preflight.backup(state, fleet.targets[name].application)
+        ]
+        operation.refuse(unfit, "a backup")
+
+        def take(host: Host) -> None:
+            app = fleet.targets[host.name].application
+            _do(host, context, "back up", stage.direct(shell.take(app, context.run_id, BackupKind.MANUAL)))
+
+        def get(host: Host) -> None:
+            found = _find(_look(host, fleet), context.run_id)
+            if found is None:
+                raise StepFailed(f"{host.name}: backup {context.run_id} was taken, but the host does not list it.")
+            app = fleet.targets[host.name].application
+            download(fleet.host(host.name), app, found, Path(fetch), context)
+
+        failed = _each(fleet.hosts, fleet, take, finish=True)
+        taken = [host for host in fleet.hosts if fetch and host.name not in failed]
+        return _exit_code({**failed, **_each(taken, fleet, get)})
+
+
+def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+    """Print the backups of every host. FAILED when a host is unreachable."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
+        found = observe.on_each(fleet.hosts, environment.rollout.parallel, lambda host: _look(host, fleet))
+    listed = {name: one for name, one in found.items() if isinstance(one, HostBackups)}
+    lost = {name: str(one) for name, one in found.items() if isinstance(one, HostUnreachable)}
+    if json:
+        print_json(backup_json(environment.name, listed, lost), sys.stdout, environment.secrets)
+    else:
+        print_lines(backup_lines(listed, lost), sys.stdout, environment.secrets)
+    return ExitCode.FAILED if lost else ExitCode.DONE
+
+
+def verify(
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), backup: str = LATEST, json: bool = False
+) -> ExitCode:
+    """Restore a backup of each host into a scratch directory there and check it. FAILED when one is damaged."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+        context = operation.begin(environment, reporter)
+        found = chosen(every_backup(fleet), backup or LATEST, environment.name)
+
+        def check(host: Host) -> None:
+            backup = found[host.name]
+            if backup.problem:
+                raise StepFailed(f"{host.name}: backup {backup.id} is damaged: {backup.problem}.")
+            app = fleet.targets[host.name].application
+            _do(host, context, f"verify {backup.id}", stage.direct(verification.verify(app, backup)))
+
+        return _exit_code(_each(fleet.hosts, fleet, check, finish=True))
+
+
+def fetch(
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), backup: str = LATEST, to: str = "", json: bool = False
+) -> ExitCode:
+    """Download a backup of each host as one archive, and compare it with its manifest."""
+    if not to:
+        raise ConfigError("--to is missing; nothing was contacted.", next_step="add --to DIRECTORY")
+    environment = config.load(env, root=root, hosts=hosts)
+    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+        context = operation.begin(environment, reporter)
+        found = chosen(every_backup(fleet), backup or LATEST, environment.name)
+
+        def get(host: Host) -> None:
+            app = fleet.targets[host.name].application
+            download(fleet.host(host.name), app, found[host.name], Path(to), context)
+
+        return _exit_code(_each(fleet.hosts, fleet, get))
+
+
+def every_backup(fleet: Fleet) -> dict[str, HostBackups]:
+    """Return the backups of every host. Raises HostUnreachable that names every unreachable host."""
+    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, lambda host: _look(host, fleet))
+    lost = [error for error in found.values() if isinstance(error, HostUnreachable)]
+    if lost:
+        raise HostUnreachable("\n".join(str(error) for error in lost))
+    return {name: result for name, result in found.items() if isinstance(result, HostBackups)}
+
+
+def chosen(found: Mapping[str, HostBackups], id: str, environment: str) -> dict[str, Backup]:
+    """Return each host's backup with the id, or its `latest`. Raises PreflightError that names every host without it."""
+    picked = {name: _find(listed, id) for name, listed in found.items()}
+    lacking = [_lacking(name, found[name], id) for name, backup in picked.items() if backup is None]
+    if lacking:
+        listed = "\n  ".join(lacking)
+        raise PreflightError(
+            f"the backup is not on every host; nothing was touched.\n  {listed}",
+            next_step=f"inv backups --env {environment} lists them; --hosts leaves a host out",
+        )
+    return {name: backup for name, backup in picked.items() if backup is not None}
+
+
+def _lacking(name: str, listed: HostBackups, id: str) -> str:
+    newest = ", ".join(backup.id for backup in reversed(listed.backups[-3:])) or "none"
+    return f"{name}: no backup {id!r}; the newest ones: {newest}"
+
+
+def _find(listed: HostBackups, id: str) -> Backup | None:
+    if id == LATEST:
+        return listed.backups[-1] if listed.backups else None
+    return next((backup for backup in listed.backups if backup.id == id), None)
+
+
+def _look(host: Host, fleet: Fleet) -> HostBackups:
+    app = fleet.targets[host.name].application
+    answer = host.run(manifest.look(app).answering(_ANSWER_BYTES), timeout_seconds=LOOK_SECONDS)
+    try:
+        return HostBackups(*manifest.parse(app, answer.output))
+    except ValueError as error:
+        raise HostUnreachable(f"{host.name}: {error}: {answer.output_tail}") from error
+
+
+def _do(host: Host, context: RunContext, title: str, script: Script) -> None:
+    """Run one long script and report its events. Raises StepFailed."""
+    context.emit(Phase.STARTED, title, host.name, "backup")
+    started_at = context.clock()
+    answer = host.run(script, timeout_seconds=DATA_SECONDS)
+    seconds = context.clock() - started_at
+    if not answer.ok:
+        context.emit(Phase.FAILED, title, host.name, "backup", seconds, answer.output_tail)
+        raise StepFailed(f"{host.name}: {title}: failed (status {answer.status}).\n{answer.output_tail}")
+    context.emit(Phase.DONE, title, host.name, "backup", seconds, answer.output.strip())
+
+
+def _each(
+    hosts: Sequence[Host], fleet: Fleet, do: Callable[[Host], None], *, finish: bool = False
+) -> dict[str, RollingError]:
+    """Call `do` for the hosts in parallel and return the errors by host. `finish`: see `observe.on_each`."""
+
+    def attempt(host: Host) -> RollingError | None:
+        try:
+            do(host)
+        except RollingError as error:
+            return error
+        return None
+
+    results = observe.on_each(hosts, fleet.environment.rollout.parallel, attempt, finish=finish)
+    return {name: error for name, error in results.items() if error is not None}
+
+
+def _exit_code(failed: Mapping[str, RollingError]) -> ExitCode:
+    """Return DONE, or raise the errors as one."""
+    errors = list(failed.values())
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise StepFailed("\n".join(str(error) for error in errors))
+    return ExitCode.DONE

@@ -1,0 +1,1 @@
+"""Build the images of the services on this workstation, and push them."""

@@ -1,0 +1,56 @@
+"""The task `build`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import end_with, isolated, root, task, words_of
+
+_STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
+
+
+@task(
+    iterable=["service"],
+    help={
+        "env": "the environment whose images they are; without it DEPLOY_ENV, or any whose env file is here",
+        "tag": "the tag of the images; without it one made from Git",
+        "build-type": "release or debug; release without it",
+        "push": "push the images once all are built",
+        "platform": "os/arch, or several separated by commas; default: the platform of this machine",
+        "force": "build a work tree that differs from its commit",
+        "service": "only these services, separated by commas; may be given more than once",
+        "dry-run": "show every command, build nothing",
+        "json": "one JSON object on stdout, the progress on stderr",
+    },
+)
+def build(
+    context: Any,  # noqa: ARG001
+    env: str | None = None,
+    tag: str = "",
+    build_type: str = "",
+    push: bool = False,
+    platform: str = "",
+    force: bool = False,
+    service: list[str] | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Build the images of the services from their source, on this workstation."""
+    from rolling_upgrade.features.build import workflow
+
+    end_with(
+        lambda: isolated(workflow.build)(
+            env,
+            root=root(),
+            tag=tag,
+            build_type=build_type,
+            platform=platform,
+            # An empty name (--service "$EMPTY") is no service, and must not mean all.
+            services=words_of(service) or tuple(service or ()),
+            push=push,
+            force=force,
+            dry_run=dry_run,
+            json=json,
+        ),
+        interrupted=_STOPPED,
+    )

@@ -1,0 +1,1 @@
+"""Completion of tasks, environments and hosts at the shell prompt."""

@@ -1,0 +1,1 @@
+"""Check the configuration, and show every effective value."""

@@ -1,0 +1,1 @@
+"""Upgrade the application on its hosts without dropping a request."""

@@ -1,0 +1,69 @@
+"""The desired state of one host in a deploy or a rollback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rolling_upgrade.engine.model import Application, Lock
+from rolling_upgrade.engine.plan import Step
+from rolling_upgrade.engine.transfer import Push
+
+
+@dataclass(frozen=True)
+class DeploySpec:
+    """The desired state of one host: the application with all digests, the site, and the run itself.
+
+    Attributes:
+        lock: the lock that the run takes on the host.
+        dead_token: the token of a run known to be dead, whose lock is taken over.
+        renew: services that get a new container of the same image and configuration.
+        page: the text of the maintenance page, '' for none, None to leave it as it is.
+        target: the release that a rollback goes to.
+        left: the release that a rollback leaves.
+        pushes: images that the workstation serves.
+        notes: further lines of the plan.
+        data: the steps that roll the data back too.
+        observed: the application by which the host is observed under the lock; without it `application`.
+    """
+
+    environment: str
+    application: Application
+    site: str
+    site_hash: str
+    run_id: str
+    time: str
+    owner: str
+    lock: Lock
+    dead_token: str = ""
+    force: bool = False
+    renew: frozenset[str] = frozenset()
+    page: str | None = None
+    action: str = "deploy"
+    target: str = ""
+    left: str = ""
+    workstation: str = ""
+    revision: str = ""
+    reason: str = ""
+    pushes: tuple[Push, ...] = ()
+    notes: tuple[str, ...] = ()
+    data: DataSteps | None = None
+    observed: Application | None = None
+
+
+@dataclass(frozen=True)
+class DataSteps:
+    """The steps that roll the data back with a release. From `before` on, all writers are stopped.
+
+    Attributes:
+        prepare: changes nothing that visitors see.
+        before: precedes the steps of the services.
+        after: follows the steps of the services.
+        tidy: shell text that deletes what was set aside, once all is recorded.
+        note: the line of the plan about the data.
+    """
+
+    prepare: tuple[Step, ...] = ()
+    before: tuple[Step, ...] = ()
+    after: tuple[Step, ...] = ()
+    tidy: str = ""
+    note: str = ""

@@ -1,0 +1,1 @@
+"""Diagnose this machine and every host before a deploy."""

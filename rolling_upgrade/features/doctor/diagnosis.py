@@ -1,0 +1,249 @@
+"""Read the facts of a host in one round trip, and diagnose them: each finding with its remedy.
+
+A finding is REFUSED when the preflight of a deploy refuses it, by the same function. Every other finding is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from rolling_upgrade.engine import observation, preflight, stage, untrusted
+from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
+from rolling_upgrade.engine.nginx import site_helper
+from rolling_upgrade.engine.shell import Script, quote, shell_join
+
+#: The oldest tested versions.
+OLDEST = {"podman": (4, 3), "nginx": (1, 22), "curl": (7, 84)}
+#: The largest tolerable clock offset: a larger one makes records and leases misleading.
+CLOCK_SECONDS = 5.0
+CERTIFICATE_DAYS = 21
+_SETUP = "Run inv setup for this host"
+#: Source: podman(1), rootless mode: a range of 65,536 subordinate ids.
+_IDS = 65_536
+_MARK = "@@doctor"
+
+
+def fact_script(app: Application) -> Script:
+    """Print an observation and further facts; changes nothing."""
+    return stage.direct(observation.observation(app), _facts(app))
+
+
+def _facts(app: Application) -> str:
+    helper = site_helper(app.name)
+    boot = helper.rpartition("/")[0] + "/boot"
+    info = "{{.Store.GraphDriverName}} {{.Host.CgroupsVersion}} {{range .Host.CgroupControllers}}{{.}},{{end}}"
+    return f"""\
+echo {_MARK}
+fact clock "$(date +%s.%N)"
+fact nginx_version "$(nginx -v 2>&1 | sed 's/.*nginx.//')"
+fact curl_version "$(curl --version 2>/dev/null | awk '{{ print $2; exit }}')"
+fact podman_info "$({shell_join("podman", "info", "--format", info)} 2>/dev/null)"
+fact subuid "$(awk -F : -v user="$(id -un)" '$1 == user {{ sum += $3 }} END {{ print sum + 0 }}' /etc/subuid 2>/dev/null)"
+fact subgid "$(awk -F : -v user="$(id -un)" '$1 == user {{ sum += $3 }} END {{ print sum + 0 }}' /etc/subgid 2>/dev/null)"
+fact manager "$(systemctl --user is-system-running 2>/dev/null || :)"
+fact boot_unit "$(systemctl --user is-enabled {quote(app.name + "-boot.service")} 2>/dev/null || :)"
+fact sudo "$(sudo -n -l 2>/dev/null | sed -n 's/^ *(\\([^)]*\\)) *\\(.*\\)/\\2/p' | tr '\\n' ',')"
+fact boot_sum "$(sha256sum < {quote(boot)} 2>/dev/null | cut -d ' ' -f 1)"
+fact synchronised "$(timedatectl show --property=NTPSynchronized --value 2>/dev/null || :)"
+fact reboot "$(if [ -e /run/reboot-required ]; then echo yes; else echo no; fi)"
+fact auth_info "$(if [ -n "${{SSH_USER_AUTH:-}}" ]; then echo yes; else echo no; fi)"
+{_certificate_facts(app)}"""
+
+
+def _certificate_facts(app: Application) -> str:
+    if app.tls is None:
+        return ""
+    path = quote(app.tls.certificate)
+    return f"""\
+if ! command -v openssl >/dev/null 2>&1; then fact certificate "no openssl"
+elif [ ! -r {path} ]; then fact certificate unreadable
+else
+  fact certificate "$(date -d "$(openssl x509 -in {path} -noout -enddate 2>/dev/null | cut -d = -f 2)" +%s 2>/dev/null || echo damaged)"
+  fact certificate_name "$(openssl x509 -in {path} -noout -checkhost {quote(app.domain)} 2>/dev/null || :)"
+fi"""
+
+
+def parse_facts(output: str) -> dict[str, str]:
+    """Parse the facts behind the observation in the output of `fact_script`."""
+    _, _, text = output.partition(f"{_MARK}\n")
+    return {key: value.strip() for key, _, value in (row.partition("=") for row in untrusted.lines(text))}
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """The facts beyond the observation; `before` and `after` bracket `facts['clock']` by this machine's clock."""
+
+    facts: Mapping[str, str]
+    before: float
+    after: float
+    wanted_site: tuple[str, str] = ("", "")
+    boot_sum: str = ""
+
+    def get(self, name: str) -> str:
+        """Return a fact, '' for a missing one."""
+        return self.facts.get(name, "")
+
+
+def diagnose(state: HostState, app: Application, facts: HostFacts) -> tuple[Diagnosis, ...]:
+    """Run every check of one host; the findings that a deploy would refuse come first."""
+    refused = [
+        Diagnosis(state.host, Level.REFUSED, finding.problem, finding.remedy)
+        for finding in preflight.findings(state, app, wanted_site=facts.wanted_site)
+    ]
+    if not refused:
+        refused = [
+            Diagnosis(state.host, Level.OK, "ready for a deploy: tools, directories, rights, ports, names, space")
+        ]
+    checks = (_versions, _storage, _identities, _rights, _programs, _clock, _nginx, _certificate, _upkeep)
+    rest = [Diagnosis(state.host, *row) for check in checks for row in check(state, app, facts)]
+    return (*refused, *rest)
+
+
+Row = tuple[Level, str, str]
+
+
+def _ok(what: str) -> Row:
+    return Level.OK, what, ""
+
+
+def _versions(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
+    found = {
+        "podman": state.fact("podman"),
+        "nginx": facts.get("nginx_version"),
+        "curl": facts.get("curl_version"),
+    }
+    old = [name for name, text in found.items() if text and _version(text) < OLDEST[name]]
+    for name in old:
+        oldest = ".".join(str(part) for part in OLDEST[name])
+        yield (
+            Level.WARNING,
+            f"{name} {found[name]} is older than {oldest}",
+            f"Upgrade {name}: older versions are not tested",
+        )
+    if not old:
+        yield _ok(f"{state.fact('os')}, " + ", ".join(f"{name} {text}" for name, text in found.items() if text))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(untrusted.integer(part, default=0) for part in re.findall(r"[0-9]+", text)[:2])
+
+
+def _storage(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
+    driver, cgroups, controllers = [*facts.get("podman_info").split(" "), "", "", ""][:3]
+    if driver == "vfs":
+        remedy = 'Set driver = "overlay" in ~/.config/containers/storage.conf; changing it means podman system reset'
+        yield Level.WARNING, "Podman stores images with vfs: each container copies its whole image", remedy
+    elif driver:
+        yield _ok(f"Podman stores images with {driver}")
+    limits = {"memory": any(s.memory_bytes for s in app.services), "cpu": any(s.cpus for s in app.services)}
+    missing = [name for name, limited in limits.items() if limited and name not in controllers.split(",")]
+    if driver and cgroups != "v2":
+        yield Level.WARNING, f"cgroup {cgroups}: limits of rootless containers are ignored", "Boot with cgroup v2"
+    elif driver and missing:
+        remedy = "Delegate them: Delegate=cpu memory pids in a drop-in of user@.service"
+        yield Level.WARNING, f"the limits of {' and '.join(missing)} are ignored: not delegated to the user", remedy
+
+
+def _identities(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
+    for kind in ("subuid", "subgid"):
+        if untrusted.integer(facts.get(kind), default=0) < _IDS:
+            remedy = f"usermod --add-{kind}s 100000-165535 USER as root, then podman system migrate as that user"
+            yield Level.WARNING, f"{kind}: {facts.get(kind) or 'no'} ids, {_IDS} needed", remedy
+    if facts.get("manager") not in {"running", "degraded", "starting"}:
+        yield Level.WARNING, "the user's systemd manager does not answer", "systemctl restart user@UID as root"
+
+
+def _rights(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
+    helper = site_helper(app.name)
+    granted = [entry.strip() for entry in facts.get("sudo").replace("NOPASSWD:", "").split(",") if entry.strip()]
+    others = [entry for entry in granted if entry not in {f"{helper} install", f"{helper} restore"}]
+    foreign = [entry for entry in others if not re.fullmatch(r"/usr/local/lib/[^/ ]+/site (install|restore)", entry)]
+    if foreign:
+        remedy = "A deploy needs only the site helper: delete the other rules from /etc/sudoers.d"
+        yield Level.WARNING, f"sudo allows more than the site helper: {', '.join(foreign)}", remedy
+    else:
+        yield _ok("sudo allows only the site helper")
+
+
+def _programs(state: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
+    drifted = [
+        name
+        for name, expected, current in (
+            ("site helper", facts.wanted_site[1], state.fact("helper_sum")),
+            ("boot program", facts.boot_sum, facts.get("boot_sum")),
+        )
+        if expected and expected != current
+    ]
+    if drifted:
+        yield Level.WARNING, f"the host has another version of the {' and the '.join(drifted)}", _SETUP
+    if facts.get("boot_unit") not in {"enabled", "linked"}:
+        yield Level.WARNING, f"{app.name}-boot.service is not enabled: no container would start after a reboot", _SETUP
+    if not drifted and facts.get("boot_unit") in {"enabled", "linked"}:
+        yield _ok("the installed programs match this clone, and the boot unit is enabled")
+
+
+def _clock(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
+    now = untrusted.moment(facts.get("clock"), default=None)
+    if now is None:
+        return
+    off = facts.before - now if now < facts.before else now - facts.after if now > facts.after else 0.0
+    if off > CLOCK_SECONDS:
+        way = "behind" if now < facts.before else "ahead of"
+        yield Level.WARNING, f"its clock is at least {off:.0f} s {way} this machine's", "timedatectl set-ntp true"
+    elif facts.get("synchronised") == "no":
+        yield Level.WARNING, "its clock is right, but not synchronised", "timedatectl set-ntp true"
+    else:
+        yield _ok("its clock is right")
+
+
+def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
+    if state.fact("nginx_active") != "active":
+        return
+    named = state.site.partition("\n")[0].rpartition(" ")[2]
+    if state.site and named != state.live_site_hash:
+        remedy = "As root: nginx -t && systemctl reload nginx; the error log of Nginx names the cause"
+        yield Level.WARNING, "Nginx does not run the installed site", remedy
+    if state.site and named == state.live_site_hash and not state.fact("closed"):
+        yield _ok("Nginx runs the installed site and reaches the flags")
+    if state.fact("maintenance"):
+        yield (
+            Level.WARNING,
+            "the maintenance page is up",
+            f"inv maintenance off --env {app.environment} when it is over",
+        )
+
+
+def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
+    if app.tls is None:
+        return
+    found = facts.get("certificate")
+    ends = untrusted.integer(found, maximum=untrusted.LATEST, default=None)
+    if ends is None:
+        yield (
+            Level.WARNING,
+            f"{app.tls.certificate} could not be read: {found}",
+            "As root: openssl x509 -in that file -noout -text",
+        )
+        return
+    days = (ends - state.now) // 86_400
+    if days < 0:
+        yield Level.WARNING, f"the certificate expired {-days} days ago", "Renew it and reload Nginx"
+    elif days < CERTIFICATE_DAYS:
+        yield Level.WARNING, f"the certificate expires in {days} days", "Renew it and reload Nginx"
+    if "NOT match" in facts.get("certificate_name"):
+        yield Level.WARNING, f"the certificate is not for {app.domain}", "Install one for that name"
+    elif days >= CERTIFICATE_DAYS:
+        yield _ok(f"the certificate is for {app.domain} and expires in {days} days")
+
+
+def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
+    if facts.get("reboot") == "yes":
+        yield Level.WARNING, "it needs a reboot", "Reboot it when convenient: the boot unit starts the active colors"
+    if facts.get("auth_info") == "no":
+        problem = "sshd does not expose the key of a login: the history cannot name it"
+        yield Level.WARNING, problem, f"{_SETUP}: it sets ExposeAuthInfo"
+    if state.lock is not None and state.lock.expires_at > state.now:
+        problem = f"{state.lock.owner} holds the lock: {state.lock.reason}"
+        yield Level.REFUSED, problem, "Wait for its end; until then a deploy exits with 4 (inv lock.status)"

@@ -1,0 +1,1 @@
+"""Run a command or a shell inside the active containers."""

@@ -1,0 +1,34 @@
+"""The tasks `exec` and `shell`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from invoke.exceptions import Exit
+
+from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+
+
+@task(name="exec", help={"service": "in which service's container; without it the first one of services.yaml"})
+def execute(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:
+    """Run the command behind `--` in the active container of each host."""
+    from rolling_upgrade.features.exec import workflow
+
+    command, chosen = _remainder(), chosen_hosts(context, hosts)
+    end_with(lambda: workflow.execute(env, command, root=root(), hosts=chosen, service=service))
+    # `fab` takes what is behind `--` for a command of its own on the host: it does not get there.
+    raise Exit(code=0)
+
+
+@task(help={"hosts": "the host", "service": "in which service's container; without it the first one"})
+def shell(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:
+    """Open a shell in the active container of one host."""
+    from rolling_upgrade.features.exec import workflow
+
+    end_with(lambda: workflow.shell(env, root=root(), hosts=chosen_hosts(context, hosts), service=service))
+
+
+def _remainder() -> tuple[str, ...]:
+    """The words behind `--` as they were typed: invoke's own remainder is joined by blanks, their bounds lost."""
+    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()

@@ -1,0 +1,117 @@
+"""Run a command in the active containers of the hosts, or open a shell in one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event
+
+from rolling_upgrade import config
+from rolling_upgrade.console.host_output import HostOutput
+from rolling_upgrade.engine.host import Cancelled
+from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.engine.parallel import listen
+from rolling_upgrade.errors import (
+    ConfigError,
+    ConnectionDropped,
+    ExitCode,
+    Interrupted,
+    RollingError,
+    usage_error,
+)
+from rolling_upgrade.features.exec import shell as scripts
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+
+def execute(env: str | None, argv: Sequence[str], *, root: Path, hosts: tuple[str, ...] = (), service: str = "") -> int:
+    """Run a command in the active container of each host.
+
+    Returns:
+        The status of the command on a single host; on several, DONE, or FAILED when it failed on one.
+    """
+    if not argv:
+        raise usage_error(("--", "no command", "the command after `--`: inv exec --env ENV -- CMD ARGS"))
+    environment = config.load(env, root=root, hosts=hosts)
+    service = _service(environment, service)
+    with opened(environment) as fleet:
+        names = [host.name for host in fleet.hosts]
+        out = HostOutput(sys.stdout, hosts=names, secrets=environment.secrets)
+        err = HostOutput(sys.stderr, hosts=names, secrets=environment.secrets)
+        ended = Event()
+        commands = [_command(host, fleet, service, argv, out, err, ended) for host in fleet.hosts]
+        results = listen(commands, ended, lambda: out.closed)
+    if len(results) == 1:
+        return _single(results[0])
+    if any(isinstance(result, Cancelled) for result in results):
+        raise Interrupted("interrupted; the command was ended on every host where it was still running.")
+    for name, result in zip(names, results, strict=True):
+        if result != 0:
+            reason = f"exited with {result}" if isinstance(result, int) else str(result)
+            err.feed(name, f"{reason}\n".encode())
+    return ExitCode.DONE if not any(results) else ExitCode.FAILED
+
+
+def _single(result: int | Exception) -> int:
+    if isinstance(result, Cancelled):
+        raise Interrupted("interrupted; the command was ended.")
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _command(
+    host: FabricHost, fleet: Fleet, service: str, argv: Sequence[str], out: HostOutput, err: HostOutput, ended: Event
+) -> Callable[[], int | Exception]:
+    """Return the function that runs the command on one host and returns its status or its error."""
+    script = scripts.execute(fleet.targets[host.name].application, service, argv)
+
+    def run() -> int | Exception:
+        try:
+            return host.stream(
+                script,
+                lambda piece: out.feed(host.name, piece),
+                lambda piece: err.feed(host.name, piece),
+                cancelled=ended,
+            )
+        except (RollingError, Cancelled) as error:
+            return error
+        finally:
+            out.end(host.name)
+            err.end(host.name)
+
+    return run
+
+
+def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: str = "") -> int:
+    """Open a shell in the active container of one host, and return the status of the shell."""
+    environment = config.load(env, root=root, hosts=hosts)
+    service = _service(environment, service)
+    names = [target.name for target in environment.targets]
+    if len(names) != 1:
+        raise usage_error(("--host", f"{len(names)} hosts", f"one of: {', '.join(names)}"))
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(
+            "a shell needs a terminal, but standard input or output is none.",
+            next_step=f"inv exec --env {environment.name} --host {names[0]} -- CMD runs one command",
+        )
+    with opened(environment) as fleet:
+        host = fleet.hosts[0]
+        command = scripts.shell(fleet.targets[host.name].application, service)
+        try:
+            return host.converse(command, sys.stdin.fileno(), sys.stdout.fileno())
+        except ConnectionDropped as error:
+            raise ConnectionDropped(error.message, next_step="run the same command to open another shell") from error
+
+
+def _service(environment: Environment, asked: str) -> str:
+    """Return the chosen service. Raises ConfigError for one that is not on every host."""
+    everywhere = [
+        service.name
+        for service in environment.targets[0].application.services
+        if all(service.name in {s.name for s in target.application.services} for target in environment.targets)
+    ]
+    if asked and asked not in everywhere:
+        raise usage_error(("--service", repr(asked), f"one of: {', '.join(everywhere)}"))
+    return asked or everywhere[0]

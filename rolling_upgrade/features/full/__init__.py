@@ -1,0 +1,1 @@
+"""The whole pipeline: build, test, push, deploy, check, watch."""

@@ -1,0 +1,35 @@
+"""The task `full`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import end_with, isolated, root, task
+
+
+@task(
+    help={
+        "tag": "the tag of the images; without it one made from Git",
+        "suite": "unit, integration, load or all; all without it",
+        "build-type": "release or debug; release without it",
+        "force": "do not ask; build a work tree that differs from its commit",
+        "dry-run": "show the plan of every stage, change nothing",
+    }
+)
+def full(
+    context: Any,  # noqa: ARG001
+    env: str | None = None,
+    tag: str = "",
+    suite: str = "all",
+    build_type: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Build, test, push, deploy, check and watch; stop at the first stage that fails."""
+    from rolling_upgrade.features.full import workflow
+
+    end_with(
+        lambda: isolated(workflow.full)(
+            env, root=root(), tag=tag, suite=suite, build_type=build_type, force=force, dry_run=dry_run
+        )
+    )

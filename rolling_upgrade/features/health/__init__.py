@@ -1,0 +1,1 @@
+"""Check every host once, or repeatedly."""

@@ -1,0 +1,164 @@
+"""`inv health`: check every host in one round trip each, once or repeatedly."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rolling_upgrade import config
+from rolling_upgrade.config import validators
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.text import count, one_line, table, unreachable_lines
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.model import Check, Environment, HealthReport
+from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, usage_error
+from rolling_upgrade.features.health.look import look as look_at
+from rolling_upgrade.features.watchdog import workflow as watchdog
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+#: The report of each host, or why there is none.
+Reports = Mapping[str, HealthReport | HostUnreachable]
+
+
+def health(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    once: bool = False,
+    verbose: bool = False,
+    json: bool = False,
+    interval: str = "",
+    max_failures: str = "",
+    auto_recovery: bool = False,
+) -> ExitCode:
+    """Print the health of every host. FAILED when the last look had a failed check or an unreachable host.
+
+    Without `once` the check repeats on a terminal, and with an interval or a number of failures.
+    """
+    chosen, limit = interval_seconds(interval), _max_failures(max_failures)
+    environment = config.load(env, root=root, hosts=hosts)
+    if auto_recovery and (code := _install_watchdog(environment, root, hosts)):
+        return code
+    repeats = bool(chosen or limit) or (not json and sys.stdout.isatty())
+    pause = chosen or environment.targets[0].application.watch.interval_seconds
+    failures = 0
+    with opened(environment) as fleet:
+        while True:
+            found = look(fleet)
+            _show(found, environment, verbose=verbose, json=json)
+            well = all(map(is_healthy, found.values()))
+            failures = 0 if well else failures + 1
+            code = ExitCode.DONE if well else ExitCode.FAILED
+            if once or not repeats or failures == limit:
+                return code
+            if not json:
+                print_lines(["", f"Next check in {pause:g} s; Ctrl-C ends it.", ""], sys.stdout, environment.secrets)
+            try:
+                time.sleep(pause)
+            except KeyboardInterrupt:
+                return code
+
+
+def interval_seconds(text: str) -> float | None:
+    """Parse the pause between checks; None for no text. Raises ConfigError."""
+    if not text:
+        return None
+    try:
+        return validators.INTERVAL(text)
+    except ValueError as error:
+        raise usage_error(("--interval", repr(text), str(error))) from None
+
+
+def _max_failures(text: str) -> int | None:
+    """Parse the number of consecutive failures that ends the command; None for no text."""
+    if not text:
+        return None
+    try:
+        return validators.integer(1, 1000)(text)
+    except ValueError as error:
+        raise usage_error(("--max-failures", repr(text), str(error))) from None
+
+
+def _install_watchdog(environment: Environment, root: Path, hosts: tuple[str, ...]) -> ExitCode:
+    """Install the watchdog on every host. Raises ConfigError when recovery is disabled."""
+    if not all(target.application.watch.enabled for target in environment.targets):
+        raise ConfigError(
+            "--auto-recovery: AUTO_RECOVERY_ENABLED is false, so the watchdog would recover nothing. "
+            "Nothing was contacted.",
+            next_step=f"AUTO_RECOVERY_ENABLED=true in the env file of {environment.name}, or no --auto-recovery",
+        )
+    return watchdog.install(environment.name, root=root, hosts=hosts)
+
+
+def look(fleet: Fleet) -> Reports:
+    """Return every host's report or error."""
+    return observe.on_each(
+        fleet.hosts,
+        fleet.environment.rollout.parallel,
+        lambda host: look_at(host, fleet.targets[host.name].application),
+    )
+
+
+def _show(reports: Reports, environment: Environment, *, verbose: bool, json: bool) -> None:
+    if json:
+        print_json(health_json(reports, environment.name), sys.stdout, environment.secrets)
+        return
+    print_lines(health_lines(reports, environment.name, verbose=verbose), sys.stdout, environment.secrets)
+
+
+def health_lines(reports: Reports, environment: str, *, verbose: bool = False) -> list[str]:
+    """Return a line for each host, its failed checks, with `verbose` all its checks, and the verdict."""
+    lines: list[str] = []
+    for name, report in reports.items():
+        if isinstance(report, HostUnreachable):
+            lines += unreachable_lines({name: str(report)})
+            continue
+        many = len(report.checks)
+        state = f"{len(report.failed)} of {many} checks FAILED" if report.failed else f"healthy, {count(many, 'check')}"
+        page = f", maintenance page up ({report.state.fact('maintenance')})" if report.state.fact("maintenance") else ""
+        held = f", locked by {report.state.lock.owner}: {report.state.lock.reason}" if report.state.lock else ""
+        lines.append(f"{name}  {state}{page}{held}")
+        shown = [*report.failed, *(check for check in report.checks if check.ok)] if verbose else report.failed
+        lines += [f"  {row}" for row in table([_row(check) for check in shown])]
+    return [*lines, "", _verdict(reports, environment)]
+
+
+def _row(check: Check) -> tuple[str, ...]:
+    took = f"{check.milliseconds} ms" if check.milliseconds else ""
+    return ("ok" if check.ok else "FAILED", check.name, one_line(check.detail), took)
+
+
+def _verdict(reports: Reports, environment: str) -> str:
+    unhealthy = {
+        name: report for name, report in reports.items() if isinstance(report, HostUnreachable) or report.failed
+    }
+    if not unhealthy:
+        return f"{environment}: {count(len(reports), 'host')}, healthy"
+    named = "; ".join(f"{name}: {_names(report)}" for name, report in unhealthy.items())
+    return f"{environment}: {count(len(reports), 'host')}, UNHEALTHY: {named}"
+
+
+def _names(report: HealthReport | HostUnreachable) -> str:
+    if isinstance(report, HostUnreachable):
+        return "unreachable"
+    return ", ".join(check.name for check in report.failed)
+
+
+def is_healthy(result: HealthReport | HostUnreachable) -> bool:
+    """Whether a host was reached and every check passed."""
+    return isinstance(result, HealthReport) and not result.failed
+
+
+def health_json(reports: Reports, environment: str) -> dict[str, Any]:
+    """Return the JSON object of the same, with all checks."""
+    hosts: list[dict[str, Any]] = [
+        {"host": name, "ok": False, "error": str(report)}
+        if isinstance(report, HostUnreachable)
+        else {"host": name, "ok": not report.failed, "checks": report.checks}
+        for name, report in reports.items()
+    ]
+    return {"environment": environment, "hosts": hosts}

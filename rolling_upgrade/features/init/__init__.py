@@ -1,0 +1,1 @@
+"""Write a first configuration for an application."""

@@ -1,0 +1,1 @@
+"""One page about each host for troubleshooting."""

@@ -1,0 +1,25 @@
+"""The task `inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task, words_of
+
+
+@task(
+    iterable=["service"],
+    help=ONE_OBJECT | {"service": "only these services, separated by commas; may be given more than once"},
+)
+def inspect(
+    context: Any,
+    service: list[str] | None = None,
+    env: str | None = None,
+    hosts: list[str] | None = None,
+    json: bool = False,
+) -> None:
+    """Show one page per host: containers, ports, images, resources, health, logs, the last run."""
+    from rolling_upgrade.features.inspect import workflow
+
+    chosen, services = chosen_hosts(context, hosts), words_of(service)
+    end_with(lambda: workflow.inspect(env, root=root(), hosts=chosen, services=services, json=json))

@@ -1,0 +1,57 @@
+"""`inv inspect`: one page about each host for troubleshooting, read in one round trip."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rolling_upgrade import config
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError
+from rolling_upgrade.features.inspect import shell as inspection
+from rolling_upgrade.features.inspect.view import Inspection, inspect_json, inspect_lines
+from rolling_upgrade.features.logs.workflow import chosen_services
+from rolling_upgrade.ssh.fleet import opened
+
+INSPECT_SECONDS = 180.0
+#: The answer holds five lines of each container's log, and lines may be long.
+_ANSWER_BYTES = 8 << 20
+_SITE_HASH = re.compile(r"[0-9a-f]{16,64}")
+
+
+def inspect(
+    environment: str | None, *, root: Path, hosts: tuple[str, ...], services: tuple[str, ...], json: bool
+) -> ExitCode:
+    """Print a page for each host. FAILED when a host is unreachable."""
+    wanted = config.load(environment, root=root, hosts=hosts)
+    names = chosen_services(wanted, services)
+    with opened(wanted) as fleet:
+        results = observe.on_each(
+            fleet.hosts,
+            wanted.rollout.parallel,
+            lambda host: _inspect(host, fleet.targets[host.name].application, names),
+        )
+    inspections = {name: result for name, result in results.items() if isinstance(result, Inspection)}
+    unreachable = {name: str(result) for name, result in results.items() if isinstance(result, HostUnreachable)}
+    if json:
+        print_json(inspect_json(wanted, inspections, unreachable, names), sys.stdout, wanted.secrets)
+    else:
+        print_lines(inspect_lines(wanted, inspections, unreachable, names), sys.stdout, wanted.secrets)
+    return ExitCode.FAILED if unreachable else ExitCode.DONE
+
+
+def _inspect(host: Host, app: Application, services: Sequence[str]) -> Inspection:
+    answer = host.run(inspection.inspect(app, services).answering(_ANSWER_BYTES), timeout_seconds=INSPECT_SECONDS)
+    try:
+        state = observe.read(app, host.name, answer.output, answer.output_tail)
+    except PreflightError as error:
+        raise HostUnreachable(error.message, next_step=error.next_step) from error
+    parts = inspection.parse(answer.output)
+    titled = {title: parts.get(key, ()) for key, title in inspection.TITLES.items()}
+    site_hash = _SITE_HASH.search(state.site.partition("\n")[0])
+    return Inspection(state, titled, site_hash[0] if site_hash else "")

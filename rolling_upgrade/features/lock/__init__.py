@@ -1,0 +1,1 @@
+"""Show, take and free the locks of hosts by hand."""

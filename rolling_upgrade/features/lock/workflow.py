@@ -1,0 +1,263 @@
+"""The lock commands: show the holders, lock hosts manually for work on them, and release locks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rolling_upgrade import config
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
+from rolling_upgrade.engine import lock as locks
+from rolling_upgrade.engine import locking, observe, stage
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Environment, Lock
+from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld, RollingError, usage_error
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+LOOK_SECONDS = 30.0
+LONGEST_LEASE_SECONDS = 7 * 86_400
+_LENGTH = re.compile(r"([0-9]{1,6})(m|h|d)")
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class HostLock:
+    """One host's lock at `now` on its clock, whether a stage runs there, and whether the holder's process is gone."""
+
+    lock: Lock | None
+    now: int
+    stage: bool = False
+    dead: bool = False
+
+    @property
+    def left_seconds(self) -> int:
+        """The rest of the lease; 0 or less when it has expired."""
+        return self.lock.expires_at - self.now if self.lock else 0
+
+
+def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+    """Print who holds each host. FAILED when a host is unreachable."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
+        found, unreachable = _look(fleet)
+    if json:
+        print_json(lock_json(environment.name, found, unreachable), sys.stdout, environment.secrets)
+    else:
+        print_lines(lock_lines(environment.name, found, unreachable), sys.stdout, environment.secrets)
+    return ExitCode.FAILED if unreachable else ExitCode.DONE
+
+
+def acquire(
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), reason: str = "", lease: str = "1h"
+) -> ExitCode:
+    """Lock every chosen host, or none. Raises LockHeld for a live holder."""
+    environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, lease)
+    lock = operator.by_hand(reason)
+    with opened(environment) as fleet:
+        seen = _look_at_all(fleet)
+        former = {name: _replaceable(name, state, environment) for name, state in seen.items()}
+        own = {name for name, state in seen.items() if state.lock and operator.is_own(state.lock)}
+        acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
+        taken = locking.in_turn(fleet.hosts, acquisition.take, acquisition.free)
+    lines = [line for _, line in taken]
+    end = f"Until then, deploys to these hosts exit with 4. Next: inv lock.release --env {environment.name} when done"
+    print_lines([*lines, end], sys.stdout, environment.secrets)
+    return ExitCode.DONE
+
+
+def release(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), force: bool = False) -> ExitCode:
+    """Release the operator's manual locks; with `force` every lock. Raises LockHeld for locks of others."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
+        seen = _look_at_all(fleet)
+        if not force:
+            _refuse_foreign(seen, environment)
+        found = observe.on_each(
+            fleet.hosts,
+            environment.rollout.parallel,
+            lambda host: _free(host, fleet, seen[host.name]),
+            finish=True,
+        )
+    print_lines([line for line in found.values() if isinstance(line, str)], sys.stdout, environment.secrets)
+    errors = [error for error in found.values() if isinstance(error, RollingError)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise LockHeld("\n".join(str(error) for error in errors))
+    return ExitCode.DONE
+
+
+def _lease(reason: str, lease: str) -> int:
+    """Return the lease in seconds. Raises ConfigError for a missing reason or an invalid lease."""
+    issues = []
+    if not reason.strip():
+        issues.append(("--reason", "", "the reason, for others to read"))
+    match = _LENGTH.fullmatch(lease)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= LONGEST_LEASE_SECONDS:
+        issues.append(("--for", repr(lease), "30m, 2h or 1d; at most 7d"))
+    if issues:
+        raise usage_error(*issues)
+    return seconds
+
+
+def _look(fleet: Fleet) -> tuple[dict[str, HostLock], dict[str, str]]:
+    def look(host: Host) -> HostLock:
+        home = fleet.targets[host.name].application.home
+        text = host.run(stage.direct(locks.look(home)), timeout_seconds=LOOK_SECONDS).output
+        lock = locks.parse(text)
+        return HostLock(lock, locks.host_time(text), stage=locks.stage_runs(text), dead=operator.is_dead(lock))
+
+    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
+    seen = {name: state for name, state in found.items() if isinstance(state, HostLock)}
+    return seen, {name: str(error) for name, error in found.items() if isinstance(error, HostUnreachable)}
+
+
+def _look_at_all(fleet: Fleet) -> dict[str, HostLock]:
+    seen, lost = _look(fleet)
+    if lost:
+        raise HostUnreachable("\n".join(lost.values()))
+    return seen
+
+
+def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
+    """Return the token of a lock that may be replaced within its lease: a dead run's, or the operator's own."""
+    lock = state.lock
+    if lock is None or state.left_seconds <= 0:
+        return ""
+    if state.dead or operator.is_own(lock):
+        return lock.token
+    raise locking.held(host, lock, environment.name, state.now)
+
+
+class _Acquisition:
+    """A manual acquisition of the hosts' locks, group by group."""
+
+    def __init__(self, fleet: Fleet, lock: Lock, lease_seconds: int, former: Mapping[str, str], own: set[str]) -> None:
+        self._fleet, self._lock, self._lease, self._former, self._own = fleet, lock, lease_seconds, former, own
+
+    def take(self, hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
+        """Lock the hosts in parallel; each result is the host with a line for the operator, or an error."""
+        rollout = self._fleet.environment.rollout
+        found = observe.on_each(hosts, rollout.parallel, self._take_one, finish=True)
+        return [(host, line) if isinstance(line := found[host.name], str) else line for host in hosts]
+
+    def _take_one(self, host: Host) -> str | RollingError:
+        app = self._fleet.targets[host.name].application
+        try:
+            step = locking.acquire_step(app, self._lock, lease_seconds=self._lease, dead_token=self._former[host.name])
+            taken = locking.take(host, step, environment=self._fleet.environment.name)
+        except RollingError as error:
+            # After any error except another holder's lock, the host may be locked, or become locked.
+            if not locking.is_held(error):
+                with suppress(RollingError):
+                    self._free(host)
+            return error
+        own = taken.former is not None and operator.is_own(taken.former)
+        origin = f", taken over from {locking.who(taken.former)}" if taken.former is not None and not own else ""
+        return f"{host.name}: {'renewed' if own else 'locked'} for {self._lease // 60} minutes{origin}."
+
+    def free(self, taken: tuple[FabricHost, str]) -> None:
+        """Release a lock after another host could not be locked; if that fails, the lease expires."""
+        with suppress(RollingError):
+            self._free(taken[0])
+
+    def _free(self, host: Host) -> None:
+        if host.name in self._own:
+            # The operator held it before: a failed renewal elsewhere keeps it.
+            return
+        home = self._fleet.targets[host.name].application.home
+        host.run(stage.direct(locks.release(home, self._lock.token)), timeout_seconds=LOOK_SECONDS)
+
+
+def _refuse_foreign(seen: Mapping[str, HostLock], environment: Environment) -> None:
+    foreign = {name: state.lock for name, state in seen.items() if state.lock and not operator.is_own(state.lock)}
+    if foreign:
+        listed = "\n  ".join(f"{name}: {locking.who(lock)}" for name, lock in foreign.items())
+        raise LockHeld(
+            f"the lock belongs to somebody else; nothing was released.\n  {listed}.",
+            next_step=f"if you are sure that nobody works on the host: inv lock.release --env {environment.name} --force",
+        )
+
+
+def _free(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
+    if state.lock is None:
+        return f"{host.name}: the lock was free."
+    home = fleet.targets[host.name].application.home
+    answer = host.run(stage.direct(locks.take_away(home, state.lock.token)), timeout_seconds=LOOK_SECONDS)
+    if answer.status == locks.BUSY_STATUS:
+        return LockHeld(
+            f"{host.name}: a stage of {locking.who(state.lock)} is still running; its lock was not released.",
+            next_step="wait until the stage ends, then run the same command again",
+        )
+    if not answer.ok:
+        return LockHeld(f"{host.name}: the lock could not be released: {answer.output_tail}")
+    return f"{host.name}: released; it was held by {locking.who(state.lock)}."
+
+
+def advice(seen: HostLock, environment: str) -> str:
+    """Return what an operator can do about the lock."""
+    lock = seen.lock
+    if lock is None:
+        return "a stage runs without a lock; the next run waits for it"
+    if seen.left_seconds <= 0:
+        return "its lease has expired; the next run takes it over"
+    if seen.dead:
+        return "its process on this machine is gone; the next run from here takes it over"
+    if seen.stage:
+        return "a stage is running; wait for it"
+    if lock.pid <= 0:
+        return f"taken by hand; ask {one_line(lock.owner)}. inv lock.release --env {environment} frees it"
+    return "wait for it; if its run is dead, its lease expires"
+
+
+def _row(name: str, seen: HostLock) -> tuple[str, ...]:
+    lock, stage = seen.lock, "runs" if seen.stage else "-"
+    if lock is None:
+        return (name, "free", "-", "-", "-", stage)
+    how = f"process {lock.pid}" if lock.pid > 0 else "by hand"
+    holder = one_line(f"{lock.owner}@{lock.workstation} ({how})")
+    lease = f"{duration(seen.left_seconds)} left" if seen.left_seconds > 0 else "expired"
+    return (name, holder, one_line(lock.reason), duration(seen.now - lock.acquired_at), lease, stage)
+
+
+def _origin(lock: Lock) -> str:
+    """Return the address and the SSH key that the host saw of the holder."""
+    parts = [f"from {lock.client}" if lock.client else "", f"with the key {lock.key}" if lock.key else ""]
+    origin = " ".join(part for part in parts if part)
+    return one_line(f"the holder came {origin}") if origin else ""
+
+
+def lock_lines(environment: str, locks: Mapping[str, HostLock], unreachable: Mapping[str, str]) -> list[str]:
+    """Return a table of the locks, and for each held lock its origin and advice."""
+    head = ("HOST", "HOLDER", "FOR", "AGE", "LEASE", "STAGE")
+    lines = table([head, *(_row(name, found) for name, found in locks.items())])
+    lines += [f"{name}: {origin}" for name, found in locks.items() if found.lock and (origin := _origin(found.lock))]
+    lines += [f"{name}: {advice(found, environment)}" for name, found in locks.items() if found.lock or found.stage]
+    return [*lines, *unreachable_lines(unreachable)]
+
+
+def lock_json(environment: str, locks: Mapping[str, HostLock], unreachable: Mapping[str, str]) -> dict[str, Any]:
+    """Return the JSON object of the same."""
+    hosts = [_host_json(name, found, environment) for name, found in locks.items()]
+    hosts += [{"host": name, "error": error} for name, error in unreachable.items()]
+    return {"environment": environment, "hosts": hosts}
+
+
+def _host_json(name: str, found: HostLock, environment: str) -> dict[str, Any]:
+    if found.lock is None:
+        return {"host": name, "free": True, "stage": found.stage}
+    fields: dict[str, Any] = to_plain(found.lock)
+    del fields["token"]
+    ages = {"age_seconds": found.now - found.lock.acquired_at, "left_seconds": found.left_seconds}
+    marks = {"stage": found.stage, "dead": found.dead, "advice": advice(found, environment)}
+    return {"host": name, "free": False, **fields, **ages, **marks}

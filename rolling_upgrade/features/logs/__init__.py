@@ -1,0 +1,1 @@
+"""Logs of containers, Nginx and units of many hosts, merged by time."""

@@ -1,0 +1,1 @@
+"""The maintenance page: put it up, take it down."""

@@ -1,0 +1,23 @@
+"""The task `maintenance`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+
+
+@task(positional=["switch"], help={"switch": "on or off", "message": "what the page tells visitors, with on"})
+def maintenance(
+    context: Any,
+    switch: str,
+    env: str | None = None,
+    hosts: list[str] | None = None,
+    message: str = "",
+    force: bool = False,
+) -> None:
+    """Show visitors a maintenance page with 503, or no longer; health paths answer as before."""
+    from rolling_upgrade.features.maintenance import workflow
+
+    chosen = chosen_hosts(context, hosts)
+    end_with(lambda: workflow.maintenance(switch, env, root=root(), hosts=chosen, message=message, force=force))

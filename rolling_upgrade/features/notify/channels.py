@@ -1,0 +1,212 @@
+"""The channels over HTTP: Slack and a JSON webhook.
+
+Requests follow no redirect, which could send a message to another server. Certificates are verified against the
+system's authorities; a proxy is used where the environment variables name one.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.masking import safe
+from rolling_upgrade.engine.model.notice import Notice, Severity
+from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, one_line
+from rolling_upgrade.features.notify.text import Field, Message
+
+#: Limits of Slack, in characters after escaping, some with a margin; and of the fields in one block.
+HEADER, FALLBACK, LEAD, FIELD, VERBATIM, CONTEXT = 150, 1000, 2400, 480, 2400, 300
+MOST_FIELDS = 10
+
+_MARKS = {Severity.INFO: "ℹ️", Severity.WARNING: "⚠️", Severity.CRITICAL: "🚨"}
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def slack_payload(notice: Notice, message: Message) -> dict[str, Any]:
+    """The request body for Slack's incoming webhook."""
+    mark = "✅" if notice.occasion.well else _MARKS[notice.severity]
+    header = {"type": "plain_text", "text": fit(f"{mark} {message.subject}", HEADER), "emoji": True}
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": header}]
+    if message.lead:
+        blocks.append(_section(fit(message.lead, LEAD)))
+    short = [field for field in message.fields if not field.verbatim]
+    if short:
+        blocks.append({"type": "section", "fields": [_field(field) for field in short[:MOST_FIELDS]]})
+    blocks += [_verbatim(field) for field in message.fields if field.verbatim]
+    blocks.append({"type": "context", "elements": [_marked(fit(message.footer, CONTEXT))]})
+    return {"text": fit(f"{mark} {message.brief}", FALLBACK), "blocks": blocks}
+
+
+def fit(text: str, longest: int) -> str:
+    """Escape a text for Slack, and cut it to a number of characters after escaping."""
+    pieces = [_ENTITIES.get(char, char) for char in text]
+    if sum(map(len, pieces)) <= longest:
+        return "".join(pieces)
+    room, kept = longest - 1, []
+    for piece in pieces:
+        room -= len(piece)
+        if room < 0:
+            break
+        kept.append(piece)
+    return f"{''.join(kept)}…"
+
+
+def _marked(text: str) -> dict[str, str]:
+    return {"type": "mrkdwn", "text": text}
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": _marked(text)}
+
+
+def _field(field: Field) -> dict[str, str]:
+    return _marked(f"*{fit(field.label, 60)}*\n{fit(field.value, FIELD - 70)}")
+
+
+def _verbatim(field: Field) -> dict[str, Any]:
+    # Three backticks would end the block.
+    value = fit(field.value.replace("```", "'''"), VERBATIM - 80)
+    return _section(f"*{fit(field.label, 60)}*\n```{value}```")
+
+
+#: The version of the webhook's object; it changes when a key is removed or changes its meaning.
+FORM = 1
+
+
+def webhook_payload(notice: Notice, message: Message, secrets: Sequence[str] = ()) -> dict[str, Any]:
+    """The request body for a webhook, with its secrets masked. `id` identifies the event across retries."""
+    document: dict[str, Any] = {
+        "form": FORM,
+        "id": notice.id,
+        "thread": notice.thread,
+        "event": notice.occasion.value,
+        "severity": notice.severity.value,
+        "application": notice.application,
+        "environment": notice.environment,
+        "at": datetime.fromtimestamp(notice.at, timezone.utc).isoformat(timespec="seconds"),
+        "hosts": list(notice.hosts),
+        "who": notice.who,
+        "target": notice.target,
+        "check": notice.check,
+        "changes": [
+            {"what": one.what, "before": one.before, "after": one.after, "hosts": list(one.hosts)}
+            for one in notice.passages
+        ],
+        "results": {host: result.value for host, result in notice.results},
+        "seconds": round(notice.seconds, 3),
+        "cause": notice.cause,
+        "next_command": notice.next_command,
+        "text": notice.text,
+        "language": message.language,
+        "subject": message.subject,
+        "message": message.plain,
+    }
+    masked: dict[str, Any] = _masked(document, secrets)
+    return masked
+
+
+def _masked(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return safe(value, secrets)
+    if isinstance(value, dict):
+        return {safe(key, secrets): _masked(item, secrets) for key, item in value.items()}
+    return [_masked(item, secrets) for item in value] if isinstance(value, list) else value
+
+
+#: Bytes of an error response that are read.
+READ_BYTES = 4096
+_LONGEST_WAIT_SECONDS = 86_400
+#: Status codes after which a retry may help; so may any 5xx.
+RETRYABLE = frozenset({408, 425, 429})
+
+
+def post(url: str, content: Mapping[str, Any], deadline: Deadline) -> None:
+    """Post JSON once. Raises NotDelivered, or an error of the library while nothing has been sent yet."""
+    request = _request(url, content)
+    try:
+        with _opener(deadline).open(request, timeout=deadline.connecting):
+            return
+    except HTTPError as answer:
+        with answer:
+            raise _refused(answer) from None
+    except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        # Source: urllib.request.AbstractHTTPHandler.do_open wraps errors until the end of sending in URLError.
+        raise NotDelivered("no response after the message was sent: it may have arrived") from error
+
+
+def _request(url: str, content: Mapping[str, Any]) -> Request:
+    parts = urlsplit(url)
+    login, _, place = parts.netloc.rpartition("@")
+    headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "rolling-upgrade"}
+    if login:
+        headers["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+    bare = parts._replace(netloc=place, fragment="").geturl()
+    return Request(bare, json.dumps(content).encode(), headers, method="POST")  # noqa: S310 - config allows http and https only
+
+
+def _refused(answer: HTTPError) -> NotDelivered:
+    if 300 <= answer.code < 400:
+        return NotDelivered(f"HTTP {answer.code}: redirects are not followed")
+    body = ""
+    with suppress(OSError, http.client.HTTPException):
+        body = one_line(answer.read(READ_BYTES))
+    wait = _seconds(answer.headers.get("Retry-After", ""))
+    pause = f"; retry after {wait:g} s" if wait else ""
+    again = answer.code in RETRYABLE or answer.code >= 500
+    return NotDelivered(f"HTTP {answer.code}{pause} {body}".rstrip(), again=again, wait_seconds=wait)
+
+
+def _seconds(text: str) -> float:
+    """The seconds of a Retry-After header; 0 for a date or a malformed value."""
+    return float(untrusted.integer(text.strip(), maximum=_LONGEST_WAIT_SECONDS, default=0))
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request, which makes the redirect an HTTPError."""
+
+
+class _HTTP(HTTPHandler):
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, request: Request) -> http.client.HTTPResponse:
+        return self.do_open(_limited(http.client.HTTPConnection, self._deadline), request)
+
+
+class _HTTPS(HTTPSHandler):
+    def __init__(self, deadline: Deadline) -> None:
+        self._tls = ssl.create_default_context()
+        super().__init__(context=self._tls)
+        self._deadline = deadline
+
+    def https_open(self, request: Request) -> http.client.HTTPResponse:
+        connection = _limited(http.client.HTTPSConnection, self._deadline)
+        return self.do_open(connection, request, context=self._tls)
+
+
+def _limited(kind: type[http.client.HTTPConnection], deadline: Deadline) -> Callable[..., http.client.HTTPConnection]:
+    """A kind of connection that the deadline can cut, and whose timeout is the remaining time."""
+
+    class Limited(kind):  # type: ignore[misc,valid-type]
+        def connect(self) -> None:
+            deadline.register(self)
+            super().connect()
+            self.sock.settimeout(deadline.remaining)
+
+    return Limited
+
+
+def _opener(deadline: Deadline) -> OpenerDirector:
+    return build_opener(_HTTP(deadline), _HTTPS(deadline), _NoRedirect())

@@ -1,0 +1,93 @@
+"""`inv observe`: write the monitoring files of an environment, or install them on its monitoring host, or remove them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
+from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
+from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.features.observe import dashboard, files, monitoring_host
+from rolling_upgrade.features.setup import apply
+from rolling_upgrade.features.setup.apply import Work
+from rolling_upgrade.ssh.fleet import monitor_of, opened
+
+
+def write(env: str | None, *, root: Path, output: str = "") -> ExitCode:
+    """Write all files for an existing Prometheus and Grafana, or none; no host is contacted."""
+    environment = config.load(env, root=root)
+    own = root / "observe"
+    folder = Path(output).expanduser() if output else own / environment.name
+    if folder.exists() and not folder.is_dir():
+        raise usage_error(("--output", repr(output), "a folder, not a file"), nothing="written")
+    texts = dict(files.whole(environment))
+    texts["dashboard.json"] = dashboard.dashboard(environment.targets[0].application, environment.name)
+    new_files = [
+        NewFile(folder / name, text.encode(), PRIVATE if name == "alertmanager.yml" else PUBLIC)
+        for name, text in texts.items()
+    ]
+    ignore = [] if output or os.path.lexists(own / ".gitignore") else [NewFile(own / ".gitignore", IGNORE_ALL, PUBLIC)]
+    replace_all([*ignore, *new_files])
+    print_lines([str(file.path) for file in new_files], sys.stdout, environment.secrets)
+    return ExitCode.DONE
+
+
+def install(env: str | None, *, root: Path, dry_run: bool = False, force: bool = False, json: bool = False) -> ExitCode:
+    """Install the environment on its monitoring host.
+
+    Raises PreflightError where a prerequisite must be fixed by hand.
+    """
+    environment, monitor = _monitored(env, root)
+    name, program = files.name_of(environment), rendering.host_program("observe")
+    items = monitoring_host.items(name, program, files.heads(), files.parts(environment))
+    nothing = "Nothing to do: the monitoring host is up to date."
+    work = Work("observe", HostResult.PREPARED, nothing, {MONITORING_HOST: items})
+    question = f"Install monitoring of {environment.name} on {environment.monitoring.address}?"
+    return _converge(environment, monitor, work, question, dry_run=dry_run, force=force, json=json)
+
+
+def uninstall(
+    env: str | None, *, root: Path, dry_run: bool = False, force: bool = False, json: bool = False
+) -> ExitCode:
+    """Remove the environment from its monitoring host; the programs and the recorded data stay."""
+    environment, monitor = _monitored(env, root)
+    nothing = "Nothing to do: the monitoring host does not watch the environment."
+    items = monitoring_host.removal(files.name_of(environment))
+    work = Work("observe", HostResult.TORN_DOWN, nothing, {MONITORING_HOST: items})
+    question = f"Remove monitoring of {environment.name} from {environment.monitoring.address}?"
+    return _converge(environment, monitor, work, question, dry_run=dry_run, force=force, json=json)
+
+
+def _monitored(env: str | None, root: Path) -> tuple[Environment, Target]:
+    """The environment and its monitoring host. Raises ConfigError for an environment without one."""
+    environment = config.load(env, root=root)
+    monitor = monitor_of(environment)
+    if monitor is None:
+        place = f"environments.{environment.name}.monitoring.address"
+        issue = ConfigIssue("hosts.yaml", place, "", "the address of the host that runs Prometheus")
+        raise ConfigError(f"{environment.name} has no monitoring host. Nothing was contacted.", [issue])
+    return environment, monitor
+
+
+def _converge(
+    environment: Environment, monitor: Target, work: Work, question: str, *, dry_run: bool, force: bool, json: bool
+) -> ExitCode:
+    alone = replace(environment, targets=(monitor,))
+    hint = "--force does it without asking"
+    force = force or not environment.rollout.confirm
+    with (
+        choose(json=json, secrets=environment.secrets) as reporter,
+        opened(alone, as_setup_user=True) as fleet,
+    ):
+        planned = apply.plans(fleet, work)
+        reporter.plan(planned, scripts=dry_run)
+        if dry_run:
+            return ExitCode.DONE
+        return apply.apply(fleet, work, planned, reporter, lambda: operator.confirm(question, force=force, hint=hint))

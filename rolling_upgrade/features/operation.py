@@ -1,0 +1,210 @@
+"""Operations: show the plans of all hosts, confirm, roll out, and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypedDict
+
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.locking import held
+from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Summary
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split
+from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.errors import ExitCode, PreflightError
+from rolling_upgrade.features.notify.run_notifier import RunNotifier
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """The texts of one kind of operation.
+
+    Attributes:
+        action: the name of the operation, such as `deploy`.
+        question: asks for confirmation.
+        hint: the command that needs no confirmation.
+        done: introduces the hosts in the desired state.
+        undone: introduces the hosts that were rolled back to their former state.
+        nothing: the message when no host needs a change.
+        back: gives the command that reverts the changed hosts, '' without one.
+    """
+
+    action: str
+    question: str
+    hint: str
+    done: str
+    undone: str
+    nothing: str
+    back: Callable[[Sequence[HostRun]], str] = lambda _: ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One run over the hosts of an environment.
+
+    Attributes:
+        started_at: when the command started, Unix seconds.
+        on_finish: receives the summary.
+    """
+
+    environment: Environment
+    reporter: Reporter
+    context: RunContext
+    spec: OperationSpec
+    started_at: float
+    force: bool = False
+    dry_run: bool = False
+    on_finish: Callable[[Summary], None] = lambda _: None
+
+    def run(self, host_runs: Sequence[HostRun], replan: Callable[[HostState], Plan]) -> ExitCode:
+        """Show the plans, ask for confirmation, execute them and report.
+
+        Args:
+            host_runs: the hosts with their plans.
+            replan: plans a host again that changed since it was observed.
+
+        Raises:
+            RollingError: before anything was changed.
+        """
+        plans = [host_run.plan for host_run in host_runs]
+        self.reporter.plan(
+            plans, scripts=self.dry_run, batches=split([plan.host for plan in plans], self.environment.rollout.batch)
+        )
+        if self.dry_run:
+            return ExitCode.DONE
+        dead_locks({host_run.name: host_run.state for host_run in host_runs}, self.environment)
+        if any(not plan.empty for plan in plans):
+            force = self.force or not self.environment.rollout.confirm
+            operator.confirm(self.spec.question, force=force, hint=self.spec.hint)
+        notifier = RunNotifier(self.environment, self.context, self.spec.action)
+        outcomes = roll_out(
+            host_runs, lambda _, state: replan(state), self.environment.rollout, self.context, notifier.started
+        )
+        summary = self._summary(outcomes, host_runs, self.context.clock() - self.started_at)
+        summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
+        self.reporter.summary(summary)
+        self.on_finish(summary)
+        return ExitCode(summary.exit_code)
+
+    def _summary(self, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun], seconds: float) -> Summary:
+        code = exit_code((outcome.verdict for outcome in outcomes), interrupted=self.context.cancelled.is_set())
+        changed = {outcome.summary.host for outcome in outcomes if outcome.summary.result in HostResult.changed()}
+        back = self.spec.back([host_run for host_run in host_runs if host_run.name in changed])
+        return Summary(
+            action=self.spec.action,
+            environment=self.environment.name,
+            release=self.context.run_id,
+            exit_code=code,
+            seconds=seconds,
+            hosts=tuple(outcome.summary for outcome in outcomes),
+            message=self._message(code, outcomes),
+            undo_command=back,
+            warnings=self.environment.warnings,
+        )
+
+    def _message(self, code: ExitCode, outcomes: Sequence[HostOutcome]) -> str:
+        def names(*results: HostResult) -> str:
+            return ", ".join(outcome.summary.host for outcome in outcomes if outcome.summary.result in results)
+
+        changed = names(*HostResult.changed())
+        if code is ExitCode.DONE:
+            verb = next((e.summary.result.value for e in outcomes if e.summary.result in HostResult.changed()), "")
+            return f"{changed} {verb}." if changed else self.spec.nothing
+        parts = [
+            f"{label}: {found}."
+            for label, found in (
+                (self.spec.done, names(*HostResult.changed(), HostResult.UNCHANGED)),
+                (self.spec.undone, names(HostResult.UNDONE)),
+                ("Left as it was", names(HostResult.NOT_STARTED)),
+                ("Outcome unknown, the color that serves has passed its gate", names(HostResult.UNKNOWN)),
+                ("The undo failed, a person has to look", names(HostResult.UNDO_FAILED)),
+            )
+            if found
+        ]
+        steps = [
+            outcome.error.next_step for outcome in outcomes if outcome.error is not None and outcome.error.next_step
+        ]
+        next_step = steps[0] if steps else f"inv status --env {self.environment.name}; the same command tries again"
+        return f"{' '.join(parts)} Next: {next_step}"
+
+
+def begin(environment: Environment, reporter: Reporter) -> RunContext:
+    """Start a run with a new id."""
+    return RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event, time.time, time.sleep)
+
+
+def host_runs(
+    hosts: Sequence[Host],
+    applications: Mapping[str, Application],
+    states: Mapping[str, HostState],
+    plan: Callable[[HostState], Plan],
+) -> list[HostRun]:
+    """Plan every host."""
+    return [HostRun(host, applications[host.name], states[host.name], plan(states[host.name])) for host in hosts]
+
+
+def refuse(found: Sequence[Finding], what: str) -> None:
+    """Raise PreflightError with all findings, if there are any."""
+    if found:
+        listed = "\n  ".join(str(finding) for finding in found)
+        raise PreflightError(f"not fit for {what}; nothing was touched.\n  {listed}")
+
+
+def refuse_unfit(
+    found: Sequence[Finding], what: str, states: Mapping[str, HostState], environment: Environment
+) -> None:
+    """Refuse hosts with findings. A live lock is reported first: its run may have caused the findings."""
+    if found:
+        dead_locks(states, environment)
+    refuse(found, what)
+
+
+def dead_token(state: HostState) -> str:
+    """The token of the host's lock when its run, on this machine, is dead; else ''."""
+    return state.lock.token if state.lock is not None and operator.is_dead(state.lock) else ""
+
+
+def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dict[str, str]:
+    """The lock tokens of dead runs by host. Raises LockHeld for a live run, before the operator is asked anything."""
+    dead: dict[str, str] = {}
+    for name, state in states.items():
+        lock = state.lock
+        if lock is None or lock.expires_at <= state.now:
+            continue
+        dead[name] = dead_token(state)
+        if not dead[name]:
+            raise held(name, lock, environment.name, state.now)
+    return dead
+
+
+def hosts_option(changed: Sequence[HostRun], environment: Environment, asked: Sequence[str]) -> str:
+    """The option that selects exactly these hosts; '' when they are all hosts of the environment."""
+    names = sorted(host_run.name for host_run in changed)
+    every = not asked and len(names) == len(environment.targets)
+    return "" if every else f" --hosts {','.join(names)}"
+
+
+class Signature(TypedDict):
+    """The operator, the machine and the commit of the clone, as recorded in the history."""
+
+    owner: str
+    workstation: str
+    revision: str
+
+
+def signature(root: Path) -> Signature:
+    """The signature of this process."""
+    return Signature(owner=operator.name(), workstation=operator.workstation(), revision=operator.revision(root))
+
+
+def applications(environment: Environment) -> dict[str, Application]:
+    """The application of each host, as configured now."""
+    return {target.name: target.application for target in environment.targets}

@@ -1,0 +1,1 @@
+"""Deploy to one environment what another one runs."""

@@ -1,0 +1,1 @@
+"""Delete expired images, backups, containers and journals."""

@@ -1,0 +1,134 @@
+"""`inv prune`: delete expired images, backups, containers and journals under each host's lock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rolling_upgrade import config
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.text import count, file_size, table
+from rolling_upgrade.engine import observe, stage
+from rolling_upgrade.engine import prune as pruning
+from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.host import Answer, Host
+from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
+from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.errors import ExitCode, HostUnreachable, RollingError, StepFailed
+from rolling_upgrade.features import locked_command, operation
+from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+#: The time limit for listing or deleting on a host.
+PRUNE_SECONDS = 600.0
+
+
+#: The expired items of one host and the bytes that its disk gained, or why there are none.
+PruneResult = tuple[tuple[ExpiredItem, ...], int] | RollingError
+
+
+def prune(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Delete expired items, or list them in a dry run. Raises RollingError when no host was changed."""
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
+        states = fleet.observe()
+        listed: dict[str, PruneResult] = observe.on_each(
+            fleet.hosts, environment.rollout.parallel, lambda host: _list(host, fleet, states[host.name])
+        )
+        if dry_run or _nothing(listed):
+            return _report(listed, environment, json=json)
+        dead = operation.dead_locks(states, environment)
+        if not json:
+            print_lines(prune_lines(listed), sys.stdout, environment.secrets)
+        hint = f"inv prune --env {environment.name} --force does not ask"
+        force = force or not environment.rollout.confirm
+        operator.confirm(f"Delete this on {environment.name}?", force=force, hint=hint)
+        answers = locked_command.look_and_do(
+            fleet, lambda state: _body(fleet, state, Mode.TELL), reason="prune", seconds=PRUNE_SECONDS, dead=dead
+        )
+    done: dict[str, PruneResult] = {
+        name: answer if isinstance(answer, RollingError) else _read(name, answer) for name, answer in answers.items()
+    }
+    return _report(done, environment, json=json)
+
+
+def _list(host: Host, fleet: Fleet, state: HostState) -> PruneResult:
+    return _read(host.name, host.run(stage.direct(_body(fleet, state, Mode.LIST)), timeout_seconds=PRUNE_SECONDS))
+
+
+def _body(fleet: Fleet, state: HostState, mode: Mode) -> Script:
+    selection = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout, mode)
+    return script(pruning.free_bytes(), selection, pruning.free_bytes())
+
+
+def _read(name: str, answer: Answer) -> PruneResult:
+    if not answer.ok:
+        return StepFailed(f"{name}: pruning did not finish (status {answer.status}).\n{answer.output_tail}")
+    return pruning.parse(answer.output)
+
+
+def _nothing(results: dict[str, PruneResult]) -> bool:
+    errors = [str(result) for result in results.values() if isinstance(result, RollingError)]
+    if errors:
+        raise HostUnreachable("\n".join(errors))
+    return not any(result[0] for result in results.values() if not isinstance(result, RollingError))
+
+
+def _report(results: dict[str, PruneResult], environment: Environment, *, json: bool) -> ExitCode:
+    if json:
+        print_json(prune_json(results), sys.stdout, environment.secrets)
+    else:
+        print_lines(prune_lines(results), sys.stdout, environment.secrets)
+    return exit_code(result if isinstance(result, RollingError) else None for result in results.values())
+
+
+def prune_lines(results: Mapping[str, PruneResult]) -> list[str]:
+    """Return a table of the expired items of all hosts, then a line for each host."""
+    rows = [
+        (host, item.kind, file_size(item.bytes), item.verdict, item.name)
+        for host, result in results.items()
+        if not isinstance(result, RollingError)
+        for item in result[0]
+    ]
+    lines = table([("HOST", "KIND", "SIZE", "", "NAME"), *rows]) if rows else []
+    return [*lines, *(_host_line(host, result) for host, result in results.items())]
+
+
+def _host_line(host: str, result: PruneResult) -> str:
+    if isinstance(result, RollingError):
+        return str(result)
+    items, freed_bytes = result
+    planned = [item for item in items if item.verdict == "would go"]
+    if planned:
+        most = file_size(sum(item.bytes for item in planned))
+        return f"{host}: {count(len(planned), 'item')} expired, at most {most}"
+    deleted = sum(item.verdict == "gone" for item in items)
+    return (
+        f"{host}: {count(deleted, 'item')} deleted, {file_size(freed_bytes)} freed"
+        if deleted
+        else f"{host}: nothing to delete"
+    )
+
+
+def prune_json(results: Mapping[str, PruneResult]) -> dict[str, Any]:
+    """Return the JSON object of the same."""
+    return {"hosts": [_host_json(host, result) for host, result in results.items()]}
+
+
+def _host_json(host: str, result: PruneResult) -> dict[str, Any]:
+    if isinstance(result, RollingError):
+        return {"host": host, "error": str(result)}
+    items, freed_bytes = result
+    return {"host": host, "freed_bytes": freed_bytes, "things": items}

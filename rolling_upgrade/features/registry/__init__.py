@@ -1,0 +1,1 @@
+"""Log the hosts in at a registry, and out again."""

@@ -1,0 +1,291 @@
+"""The report of one run: its changes and stages on each host, and the runs before it.
+
+`inv report --json` prints a `RunReport` field by field, so its field names are the documented keys.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from rolling_upgrade.console.text import short_digest
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage
+from rolling_upgrade.features.history.workflow import HostHistory
+from rolling_upgrade.features.report.requests import Figures, Requests
+
+#: The number of runs in the chart of durations and outcomes.
+RUNS_SHOWN = 30
+_WORST_FIRST = (Outcome.UNDO_FAILED, Outcome.UNDONE, Outcome.GOOD)
+_VERSION_ACTIONS = frozenset({"deploy", "rollback"})
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of one run: the hosts' histories, its stages by host, and the errors of unreachable hosts."""
+
+    environment: str
+    run: str
+    histories: Mapping[str, HostHistory]
+    stages: Mapping[str, Sequence[Stage]]
+    unreachable: Mapping[str, str]
+    requests: Requests | None = None
+
+
+@dataclass(frozen=True)
+class ServiceVersion:
+    """The image of a service in a run."""
+
+    image: str
+    digest: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class ServiceChange:
+    """The change of one service; `before` is None for the first run of the service on the host."""
+
+    service: str
+    before: ServiceVersion | None
+    after: ServiceVersion
+    color: Color
+    image_changed: bool
+    configuration_changed: bool
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage of a run; `began` is in Unix seconds, `seconds` and `status` are None for a stage that never ended."""
+
+    step: str
+    began: float
+    seconds: float | None
+    status: int | None
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """The run on one host; `whole` is False when a line of the host's history was changed or removed."""
+
+    host: str
+    outcome: Outcome
+    seconds: float
+    reason: str
+    whole: bool
+    changes: tuple[ServiceChange, ...]
+    stages: tuple[StageReport, ...]
+
+
+@dataclass(frozen=True)
+class UnreachableHost:
+    """A host that gave no answer, and why."""
+
+    host: str
+    why: str
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run in the histories, with its worst outcome and its longest duration on any host."""
+
+    id: str
+    time: str
+    action: str
+    outcome: Outcome
+    seconds: float
+    images: str
+
+
+@dataclass(frozen=True)
+class SecondFigures(Figures):
+    """The figures of one second, which starts `at` Unix seconds."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class CutoverFigures(Figures):
+    """The figures around the cutover of one service on one host."""
+
+    host: str
+    step: str
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The figures of a load that ran: of the whole run, of each second, and within two seconds of each cutover."""
+
+    whole: Figures
+    seconds: tuple[SecondFigures, ...]
+    cutovers: tuple[CutoverFigures, ...]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run over an environment; `undo` is the command that goes back, '' when there is none."""
+
+    environment: str
+    run: str
+    action: str
+    outcome: Outcome
+    time: str
+    seconds: float
+    owner: str
+    workstation: str
+    client: str
+    key: str
+    key_of: str
+    revision: str
+    reason: str
+    target: str
+    undo: str
+    hosts: tuple[HostReport, ...]
+    not_in_it: tuple[str, ...]
+    lost: tuple[UnreachableHost, ...]
+    runs: tuple[PastRun, ...]
+    requests: LoadReport | None
+
+
+def newest(histories: Iterable[HostHistory]) -> str:
+    """Return the id of the newest run in any history; '' without one. Ids sort by time."""
+    return max((release.id for history in histories for release in history.releases), default="")
+
+
+def run_report(record: RunRecord) -> RunReport:
+    """Return the report of a run that at least one history holds."""
+    entries = {name: _entry(history, record.run) for name, history in record.histories.items()}
+    found = {name: entry for name, entry in entries.items() if entry is not None}
+    first = min(found.values(), key=lambda entry: entry.time)
+    outcome = _worst(found.values())
+    key_names = next((history.key_names for history in record.histories.values()), {})
+    return RunReport(
+        environment=record.environment,
+        run=record.run,
+        action=first.action,
+        outcome=outcome,
+        time=first.time,
+        seconds=max(entry.seconds for entry in found.values()),
+        owner=first.owner,
+        workstation=first.workstation,
+        client=first.client,
+        key=first.key,
+        key_of=key_names.get(first.key, ""),
+        revision=first.revision,
+        reason=next((entry.reason for entry in found.values() if entry.reason), ""),
+        target=first.target,
+        undo=_undo(first, outcome, record),
+        hosts=tuple(_host(name, entry, record) for name, entry in found.items()),
+        not_in_it=tuple(name for name, entry in entries.items() if entry is None),
+        lost=tuple(UnreachableHost(name, error) for name, error in record.unreachable.items()),
+        runs=_past_runs(record.histories.values()),
+        requests=_load(record),
+    )
+
+
+def _entry(history: HostHistory, run: str) -> Release | None:
+    """Return the last entry of a run: a good run that was undone afterwards counts as undone."""
+    return next((release for release in reversed(history.releases) if release.id == run), None)
+
+
+def _worst(entries: Iterable[Release]) -> Outcome:
+    found = {entry.outcome for entry in entries}
+    return next(outcome for outcome in _WORST_FIRST if outcome in found)
+
+
+def _undo(entry: Release, outcome: Outcome, record: RunRecord) -> str:
+    """Return the command that goes back, if this run is the newest one and ended well."""
+    if outcome is not Outcome.GOOD or record.run != newest(record.histories.values()):
+        return ""
+    if entry.action == "deploy":
+        return f"inv rollback --env {record.environment}"
+    if entry.action == "rollback" and entry.left:
+        return f"inv rollback --env {record.environment} --to {shlex.quote(entry.left)}"
+    return ""
+
+
+def _host(name: str, entry: Release, record: RunRecord) -> HostReport:
+    history = record.histories[name]
+    return HostReport(
+        host=name,
+        outcome=entry.outcome,
+        seconds=entry.seconds,
+        reason=entry.reason,
+        whole=not history.faults,
+        changes=_changes(_before(history, entry), entry),
+        stages=tuple(_stage(stage) for stage in record.stages.get(name, ())),
+    )
+
+
+def _before(history: HostHistory, entry: Release) -> Release | None:
+    """Return the release that was active when the run started."""
+    earlier = history.releases[: history.releases.index(entry)]
+    return next(
+        (
+            release
+            for release in reversed(earlier)
+            if release.good and release.action in _VERSION_ACTIONS and release.id != entry.id
+        ),
+        None,
+    )
+
+
+def _changes(before: Release | None, entry: Release) -> tuple[ServiceChange, ...]:
+    earlier = dict(before.services) if before else {}
+    return tuple(_change(service, earlier.get(service), after) for service, after in entry.services)
+
+
+def _change(service: str, before: ServiceRelease | None, after: ServiceRelease) -> ServiceChange:
+    return ServiceChange(
+        service=service,
+        before=_version(before) if before else None,
+        after=_version(after),
+        color=after.color,
+        image_changed=before is None or before.digest != after.digest,
+        configuration_changed=before is None or before.spec != after.spec,
+    )
+
+
+def _version(release: ServiceRelease) -> ServiceVersion:
+    return ServiceVersion(release.image, release.digest, release.revision)
+
+
+def _stage(stage: Stage) -> StageReport:
+    seconds = None if stage.ended is None else round(max(0.0, stage.ended - stage.began), 3)
+    return StageReport(stage.step, round(stage.began, 3), seconds, stage.status, stage.log)
+
+
+def _past_runs(histories: Iterable[HostHistory]) -> tuple[PastRun, ...]:
+    """Return the newest runs of all hosts, oldest first."""
+    by_id: dict[str, list[Release]] = {}
+    for history in histories:
+        for release in history.releases:
+            by_id.setdefault(release.id, []).append(release)
+    return tuple(_past_run(run, entries) for run, entries in sorted(by_id.items())[-RUNS_SHOWN:])
+
+
+def _past_run(run: str, entries: Sequence[Release]) -> PastRun:
+    images = ", ".join(f"{name} {_tag(service.image)}" for name, service in entries[-1].services)
+    seconds = max(entry.seconds for entry in entries)
+    return PastRun(run, entries[0].time, entries[0].action, _worst(entries), seconds, images)
+
+
+def _tag(image: str) -> str:
+    last = image.rpartition("/")[2]
+    return last.partition("@")[0].partition(":")[2] or short_digest(last.partition("@")[2]) or last
+
+
+def _load(record: RunRecord) -> LoadReport | None:
+    requests = record.requests
+    stages = [(host, stage) for host, found in record.stages.items() for stage in found]
+    if requests is None or not stages:
+        return None
+    start = min(stage.began for _, stage in stages) - 5
+    end = max(stage.ended or stage.began for _, stage in stages) + 5
+    cutovers = [
+        CutoverFigures(**asdict(requests.figures(stage.began - 2, stage.ended + 2)), host=host, step=stage.step)
+        for host, stage in stages
+        if stage.step.endswith(".cutover") and stage.ended is not None
+    ]
+    seconds = [SecondFigures(**asdict(figures), at=at) for at, figures in requests.each_second(start, end)]
+    return LoadReport(requests.figures(start, end), tuple(seconds), tuple(cutovers))

@@ -1,0 +1,109 @@
+"""`inv report`: one run in lines, as JSON, or as one HTML page for a browser, a phone or a printer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console.output import Output, print_lines
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.local_file import replace_text
+from rolling_upgrade.engine.model import Stage
+from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, usage_error
+from rolling_upgrade.features.access.keys import key_names
+from rolling_upgrade.features.history import workflow as history
+from rolling_upgrade.features.history.workflow import HostHistory
+from rolling_upgrade.features.report import shell as commands
+from rolling_upgrade.features.report.data import RunRecord, newest, run_report
+from rolling_upgrade.features.report.page import page
+from rolling_upgrade.features.report.requests import Requests
+from rolling_upgrade.features.report.view import report_lines
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+
+def report(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    release: str = "",
+    last: bool = False,
+    html: str = "",
+    load: str = "",
+    json: bool = False,
+) -> ExitCode:
+    """Report a run. FAILED when a host is unreachable. Raises PreflightError when no history holds the run."""
+    _check(release, html, last=last)
+    environment = config.load(env, root=root, hosts=hosts)
+    requests = _requests(load)
+    names = key_names(environment.access_folder)
+    with opened(environment) as fleet:
+        parallel = environment.rollout.parallel
+        results = observe.on_each(fleet.hosts, parallel, lambda host: history.read(host, fleet, names))
+        histories = {name: result for name, result in results.items() if isinstance(result, HostHistory)}
+        unreachable = {name: str(result) for name, result in results.items() if isinstance(result, HostUnreachable)}
+        run = release or newest(histories.values())
+        _refuse_unknown(run, histories, unreachable, environment.name)
+        reached = [host for host in fleet.hosts if host.name in histories]
+        answers = observe.on_each(reached, parallel, lambda host: _stages(host, fleet, run))
+    unreachable |= {name: str(answer) for name, answer in answers.items() if isinstance(answer, HostUnreachable)}
+    stages = {name: answer for name, answer in answers.items() if not isinstance(answer, HostUnreachable)}
+    record = RunRecord(environment.name, run, histories, stages, unreachable, requests)
+    output = Output(sys.stdout, environment.secrets)
+    # Masked before texts are cut to size: a part of a secret would no longer be recognized.
+    found = output.masked(run_report(record))
+    if html:
+        replace_text(Path(html).expanduser(), rendering.report_page(page(found)))
+        print_lines([f"{html}: {found.action} {run}, {found.outcome.value}"], sys.stderr, environment.secrets)
+    if json:
+        output.write_json(found, indent=2)
+    elif not html:
+        output.show(report_lines(found))
+    return ExitCode.FAILED if unreachable else ExitCode.DONE
+
+
+def _check(release: str, html: str, *, last: bool) -> None:
+    issues = []
+    if last and release:
+        issues.append(("--last", "--release beside it", "one of them"))
+    folder = Path(html).expanduser().parent
+    if html and not folder.is_dir():
+        issues.append(("--html", repr(html), f"a file in a folder that is there, not {folder}"))
+    if html and Path(html).expanduser().is_dir():
+        issues.append(("--html", repr(html), "a file, not a folder"))
+    if issues:
+        raise usage_error(*issues)
+
+
+def _requests(file: str) -> Requests | None:
+    """Read a file of requests. Raises ConfigError for a missing or invalid file."""
+    if not file:
+        return None
+    try:
+        with Path(file).expanduser().open(encoding="utf-8") as lines:
+            return Requests.read(lines)
+    except (OSError, ValueError) as error:
+        raise usage_error(("--load", repr(file), f"a file of requests, a JSON object each ({error})")) from error
+
+
+def _refuse_unknown(
+    run: str, histories: Mapping[str, HostHistory], unreachable: Mapping[str, str], environment: str
+) -> None:
+    if any(release.id == run for history in histories.values() for release in history.releases):
+        return
+    if unreachable and not histories:
+        raise HostUnreachable("\n".join(unreachable.values()))
+    what = f"no host's history has a run {run!r}." if run else "nothing was deployed yet: the histories are empty."
+    raise PreflightError(what, next_step=f"inv history --env {environment} shows the runs and their ids")
+
+
+def _stages(host: Host, fleet: Fleet, run: str) -> tuple[Stage, ...]:
+    script = commands.read(fleet.targets[host.name].application.home, run)
+    answer = host.run(script, timeout_seconds=history.READ_SECONDS)
+    try:
+        return commands.parse(answer.output)
+    except ValueError as error:
+        raise HostUnreachable(f"{host.name}: {error}: {answer.output_tail}") from error

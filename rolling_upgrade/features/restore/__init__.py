@@ -1,0 +1,1 @@
+"""Put a backup back on each host."""

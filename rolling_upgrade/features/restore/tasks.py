@@ -1,0 +1,36 @@
+"""The task `restore`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+
+
+@task(
+    positional=["backup"],
+    long_only=["force"],
+    help={
+        "backup": "a backup's id, as inv backups shows it, or latest",
+        "only": "database or uploads; without it all that the backup holds",
+    },
+)
+def restore(
+    context: Any,
+    backup: str,
+    env: str | None = None,
+    only: str = "",
+    hosts: list[str] | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Put a backup back: stops the application for it, and undoes it where it fails."""
+    from rolling_upgrade.features.restore import workflow
+
+    chosen = chosen_hosts(context, hosts)
+    end_with(
+        lambda: workflow.restore(
+            backup, env, root=root(), hosts=chosen, only=only, force=force, dry_run=dry_run, json=json
+        )
+    )

@@ -1,0 +1,113 @@
+"""Restore: put a backup back on each host, after a check and a backup of the current data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine.maintenance import BY_RUN
+from rolling_upgrade.engine.model import Application, Environment, HostState
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.errors import ConfigError, ExitCode, usage_error
+from rolling_upgrade.features import operation
+from rolling_upgrade.features.backup.manifest import Backup
+from rolling_upgrade.features.backup.workflow import chosen, every_backup
+from rolling_upgrade.features.restore.plan import RestoreSpec, plan_restore, unfit
+from rolling_upgrade.ssh.fleet import opened
+
+#: The text of the maintenance page during a restore.
+_MESSAGE = "Data is being restored. This takes a few minutes."
+PARTS = ("database", "uploads")
+
+
+def restore(
+    backup: str,
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    only: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Put a backup back. Raises RollingError with its exit code when nothing was begun."""
+    started_at = time.time()
+    _refuse_mistakes(backup, only, env)
+    environment = config.load(env, root=root, hosts=hosts)
+    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+        context = operation.begin(environment, reporter)
+        states = fleet.observe()
+        found = chosen(every_backup(fleet), backup, environment.name)
+        signature = operation.signature(root)
+        lock = operator.lock(context.run_id, f"restore of {backup}")
+
+        def plan(state: HostState) -> Plan:
+            app, picked = fleet.targets[state.host].application, found[state.host]
+            database, files = _parts(app, picked, only)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return plan_restore(
+                state,
+                RestoreSpec(
+                    environment.name,
+                    app,
+                    picked,
+                    context.run_id,
+                    now,
+                    lock=lock,
+                    dead_token=operation.dead_token(state),
+                    database=database,
+                    files=files,
+                    page=rendering.maintenance_page(app, _MESSAGE, by=BY_RUN),
+                    **signature,
+                ),
+                environment.rollout,
+            )
+
+        operation.refuse_unfit(_unfit(states, found, environment, only), "a restore", states, environment)
+        host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)
+        op_spec = _operation_spec(environment, backup, only)
+        run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
+        return run.run(host_runs, plan)
+
+
+def _refuse_mistakes(backup: str, only: str, env: str | None) -> None:
+    if only and only not in PARTS:
+        raise usage_error(("--only", repr(only), " or ".join(PARTS)))
+    if not backup:
+        raise ConfigError("Which backup? Nothing was contacted.", next_step=f"inv backups --env {env or 'ENV'}")
+
+
+def _parts(app: Application, backup: Backup, only: str) -> tuple[bool, bool]:
+    """The parts to restore: the named one, else all that both the backup and the application have."""
+    if only:
+        return only == "database", only == "uploads"
+    return bool(backup.database), bool(app.uploads) and backup.uploads is not None
+
+
+def _unfit(
+    states: Mapping[str, HostState], found: Mapping[str, Backup], environment: Environment, only: str
+) -> list[Finding]:
+    apps = {target.name: target.application for target in environment.targets}
+    rows: list[Finding] = []
+    for name, state in states.items():
+        database, files = _parts(apps[name], found[name], only)
+        rows += unfit(state, apps[name], found[name], database=database, files=files)
+    return rows
+
+
+def _operation_spec(environment: Environment, backup: str, only: str) -> operation.OperationSpec:
+    return operation.OperationSpec(
+        action="restore",
+        question=f"Replace the {only or 'data'} of {environment.name} by backup {backup}?",
+        hint=f"inv restore {backup} --env {environment.name} --force restores without asking",
+        done="With the data of the backup",
+        undone="With its former data",
+        nothing="Nothing to do.",
+    )

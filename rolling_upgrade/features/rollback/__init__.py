@@ -1,0 +1,1 @@
+"""Bring each host back to its last good release."""

@@ -1,0 +1,40 @@
+"""The task `rollback`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+
+
+@task(
+    help={
+        "to": "a release's id or an image tag; without it the last good release that does not run",
+        "restore-db": "put the database back as that release left it; visitors get a 503 page meanwhile",
+    }
+)
+def rollback(
+    context: Any,
+    env: str | None = None,
+    to: str = "",
+    restore_db: bool = False,
+    hosts: list[str] | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Go back to the last good release, image and configuration together, without dropping a request."""
+    from rolling_upgrade.features.rollback import workflow
+
+    end_with(
+        lambda: workflow.rollback(
+            env,
+            root=root(),
+            hosts=chosen_hosts(context, hosts),
+            to=to,
+            restore_db=restore_db,
+            force=force,
+            dry_run=dry_run,
+            json=json,
+        )
+    )

@@ -1,0 +1,1 @@
+"""Encrypted env files: encrypt, decrypt, edit, rotate, recipients, check."""

@@ -1,0 +1,145 @@
+"""Find exposed secrets: file modes, plaintext in Git, copies, placeholders, wrong recipients."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rolling_upgrade import config
+from rolling_upgrade.config import checks
+from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
+from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect
+from rolling_upgrade.config.encryption.passwords import PASSWORD_FILE
+from rolling_upgrade.config.files import EnvFile
+from rolling_upgrade.config.locate import expanded
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.engine.git import is_tracked, staged
+from rolling_upgrade.engine.local_file import OWNER_ALONE, PRIVATE, WIDEST, read_small, too_open
+from rolling_upgrade.engine.model import Diagnosis, Level
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.secrets.edit import kept_texts
+from rolling_upgrade.features.secrets.files import bytes_of, differences, finding_lines, shown_path, values_in
+
+
+def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitCode:
+    """Check one environment or all of them. Return FAILED for any finding. `repair` restricts file modes to the owner."""
+    rows: list[Diagnosis] = []
+    names = (environment,) if environment else config.environments(root)
+    every = [locate_secrets(name, root=root) for name in names or (None,)]
+    # A workstation may lack the env files of some environments.
+    checked = [secrets for secrets in every if environment or secrets.path.exists()]
+    for secrets in checked:
+        rows += _environment(secrets, repair)
+    rows = list(dict.fromkeys(rows))
+    checked_names = ", ".join(secrets.environment for secrets in checked) or "no env file on this machine"
+    print_lines(finding_lines(rows, checked_names), sys.stdout)
+    return ExitCode.FAILED if any(row.level is not Level.OK for row in rows) else ExitCode.DONE
+
+
+def _environment(secrets: SecretsFile, repair: bool) -> Iterator[Diagnosis]:
+    data = bytes_of(secrets)
+    encryption = detect(data)
+    tracked = is_tracked(secrets.path)
+    if encryption is None:
+        yield from _plain(secrets, tracked, repair)
+    elif tracked and (held := staged(secrets.path)) and detect(held) is None:
+        remedy = f"git add --force {secrets.name} before the next commit"
+        yield Diagnosis(secrets.name, Level.REFUSED, "Git's index still contains it in plain text", remedy)
+    yield from _copies(secrets)
+    yield from _keys(secrets, encryption, repair)
+    yield from _content(secrets, data, encryption)
+    for override in secrets.overrides:
+        remedy = f"Move it into {secrets.name}: the inventory is not encrypted"
+        yield Diagnosis(secrets.name, Level.WARNING, f"{override} is a secret", remedy)
+
+
+def _plain(secrets: SecretsFile, tracked: bool | None, repair: bool) -> Iterator[Diagnosis]:
+    if tracked is None:
+        what = "plain text, and git cannot tell whether it would be committed"
+        yield Diagnosis(secrets.name, Level.WARNING, what, "Run this check in a directory where git status works")
+    if tracked:
+        remedy = (
+            f"inv secrets.encrypt --env {secrets.environment}, or git rm --cached {secrets.name}; "
+            "committed values stay in the history, so replace the secrets"
+        )
+        yield Diagnosis(secrets.name, Level.REFUSED, "plain text tracked by Git: every task refuses it", remedy)
+    yield from _mode(secrets.path, secrets.name, WIDEST, repair)
+
+
+def _mode(path: Path, shown: str, widest: int, repair: bool) -> Iterator[Diagnosis]:
+    mode = too_open(path, widest)
+    if not mode:
+        return
+    what, remedy = f"mode {mode} lets other users of this machine read it", f"chmod 600 {shown}, or --repair"
+    if repair:
+        try:
+            path.chmod(PRIVATE)
+        except OSError as error:
+            yield Diagnosis(shown, Level.WARNING, f"{what}; changing it failed: {error.strerror}", remedy)
+        else:
+            yield Diagnosis(shown, Level.OK, f"mode changed from {mode} to 0600", "")
+    else:
+        yield Diagnosis(shown, Level.WARNING, what, remedy)
+
+
+def _copies(secrets: SecretsFile) -> Iterator[Diagnosis]:
+    """Find copies that editors and people leave beside an env file; the example is not a copy."""
+    name, folder = secrets.path.name, secrets.path.parent
+    patterns = (f"{name}?*", f".{name}.sw?", f"#{name}#", ".half-*", f"{secrets.path.stem}.*{secrets.path.suffix}")
+    beside = {path for pattern in patterns for path in folder.glob(pattern)} | set(kept_texts(secrets.path))
+    for path in sorted(
+        path for path in beside if path.is_file() and path.suffix != ".example" and path != secrets.path
+    ):
+        try:
+            plain = detect(read_small(path)) is None
+        except OSError:
+            continue
+        if plain:
+            shown = str(Path(secrets.name).with_name(path.name)) if path.parent == folder else str(path)
+            yield Diagnosis(shown, Level.WARNING, f"a copy of {secrets.name} in plain text", f"rm {shown}")
+
+
+def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> Iterator[Diagnosis]:
+    """Check that only the owner can read the key and password files."""
+    if encryption is Encryption.AGE:
+        for path in dict.fromkeys(source.path for source in secrets.sources if source.path):
+            yield from _mode(path, shown_path(path), OWNER_ALONE, repair)
+    named = os.environ.get(PASSWORD_FILE, "")
+    if encryption is Encryption.VAULT and named:
+        path = expanded(named)
+        if not os.access(path, os.X_OK):
+            yield from _mode(path, shown_path(path), WIDEST, repair)
+
+
+def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -> Iterator[Diagnosis]:
+    try:
+        env = values_in(secrets.keyring.decrypt(data), secrets)
+    except EncryptionError as error:
+        yield Diagnosis(secrets.name, Level.WARNING, f"cannot be decrypted: {error.found}", f"Needed: {error.needed}")
+    except ConfigError as error:
+        for issue in error.issues:
+            remedy = f"Expected {issue.expected}"
+            yield Diagnosis(secrets.name, Level.WARNING, f"{issue.path}: {issue.found}", remedy)
+    else:
+        yield from _placeholders(secrets, env)
+    if encryption is not None:
+        yield from _recipients(secrets, data)
+
+
+def _placeholders(secrets: SecretsFile, env: EnvFile) -> Iterator[Diagnosis]:
+    for key, value in env.values.items():
+        if checks.is_placeholder(key, value):
+            what = f"line {env.lines[key]}: {key} is a placeholder"
+            yield Diagnosis(secrets.name, Level.WARNING, what, f"Replace it with {checks.OWN_VALUE}")
+
+
+def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
+    try:
+        found = differences(data, secrets)
+    except EncryptionError:
+        return  # _content reported it
+    for difference in found:
+        remedy = f"Correct {secrets.recipients_name}, then inv secrets.rotate --env {secrets.environment}"
+        yield Diagnosis(secrets.recipients_name, Level.WARNING, difference, remedy)

@@ -1,0 +1,1 @@
+"""Prepare bare hosts, and remove an application from them."""

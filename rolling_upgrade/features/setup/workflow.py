@@ -1,0 +1,138 @@
+"""Setup, its check, and teardown: build each host's resources and apply them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine import history, observe
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Target
+from rolling_upgrade.engine.resource import Resource, as_root
+from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.features.access.keys import read_access
+from rolling_upgrade.features.access.shell import block_name
+from rolling_upgrade.features.rollback import plan as releases
+from rolling_upgrade.features.setup import application, apply
+from rolling_upgrade.features.setup import teardown as removal
+from rolling_upgrade.features.setup.apply import Work
+from rolling_upgrade.features.watchdog import workflow as watchdog
+from rolling_upgrade.ssh.fleet import Fleet, opened
+
+LOOK_SECONDS = 60
+
+
+def setup(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    check: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Prepare the hosts for deploys. With `check` only report: FAILED when something is missing.
+
+    Raises PreflightError for hosts that need manual work first.
+    """
+    environment = config.load(env, root=root, hosts=hosts)
+    hint = f"inv setup --env {environment.name} --force skips the question"
+    force = force or not environment.rollout.confirm
+    question = f"Prepare the hosts of {environment.name}?"
+    with (
+        choose(json=json, secrets=environment.secrets) as reporter,
+        opened(environment, as_setup_user=True) as fleet,
+    ):
+        live = _of_earlier_version(fleet)
+        items = {target.name: _items(environment, target, live.get(target.name)) for target in environment.targets}
+        work = Work("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", items)
+        planned = apply.plans(fleet, work)
+        reporter.plan(planned, scripts=dry_run)
+        if check:
+            return ExitCode.DONE if all(plan.empty for plan in planned) else ExitCode.FAILED
+        if dry_run:
+            return ExitCode.DONE
+        ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
+        return apply.apply(fleet, work, planned, reporter, ask)
+
+
+def teardown(
+    env: str | None,
+    *,
+    root: Path,
+    hosts: tuple[str, ...] = (),
+    data: bool = False,
+    confirmed: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Remove the application from the hosts; `data` removes its data too."""
+    environment = config.load(env, root=root, hosts=hosts)
+    items = {target.name: removal.items(target.application, target.user, data=data) for target in environment.targets}
+    notes = {target.name: (removal.stays(target.application, data=data),) for target in environment.targets}
+    work = Work("teardown", HostResult.TORN_DOWN, "Nothing to do: the application is not on the hosts.", items, notes)
+    with (
+        choose(json=json, secrets=environment.secrets) as reporter,
+        opened(environment, as_setup_user=True) as fleet,
+    ):
+        planned = apply.plans(fleet, work)
+        reporter.plan(planned, scripts=dry_run)
+        if dry_run:
+            return ExitCode.DONE
+        return apply.apply(fleet, work, planned, reporter, lambda: _confirm_name(environment, confirmed, data=data))
+
+
+def _confirm_name(environment: Environment, confirmed: str, *, data: bool) -> None:
+    name = environment.targets[0].application.name
+    kept = "with all its data" if data else "except for its data"
+    hint = f"inv teardown --env {environment.name} --confirm {name}"
+    question = f"This removes {name} from {environment.name}, {kept}. Type its name:"
+    operator.confirm_by_name(question, name, confirmed, hint=hint)
+
+
+def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
+    """Return the running application of each host whose Nginx site predates readable site data."""
+
+    def look(host: Host) -> Application | None:
+        target = fleet.targets[host.name]
+        app, user = target.application, target.setup_user
+        records = as_root(site.history_of_earlier_version(app, target.user), user=user)
+        recorded = history.parse(host.run(records, timeout_seconds=LOOK_SECONDS).output)
+        release = releases.current(HostState(host.name, releases=recorded))
+        if release is None:
+            return None
+        text = as_root(site.definition_of_release(app, target.user, release.id), user=user)
+        answer = host.run(text, timeout_seconds=LOOK_SECONDS)
+        try:
+            live = history.parse_definition(answer.output, app.home)
+        except ValueError:
+            return None
+        named = host.run(as_root(site.ports_of_earlier_version(app), user=user), timeout_seconds=LOOK_SECONDS).output
+        return live if site.stands_in(live, named) else None
+
+    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
+    return {name: live for name, live in found.items() if isinstance(live, Application)}
+
+
+def _items(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
+    app, rules = target.application, environment.preparation
+    installation = watchdog.installation(environment, target) if rules.watchdog else None
+    files = application.Files(
+        helper=rendering.site_program(),
+        live=live,
+        boot=rendering.host_program("boot"),
+        unit=rendering.boot_unit(app),
+        backup_units=rendering.backup_units(app),
+        rotation_units=rendering.rotation_units(app),
+        requests=rendering.host_program("requests"),
+        requests_units=rendering.requests_units(app),
+        watchdog=installation[0] if installation else None,
+        watchdog_version=installation[1] if installation else "",
+        granted=read_access(environment.access_folder),
+        block=block_name(app.name, environment.name),
+    )
+    return application.items(target, rules, files)

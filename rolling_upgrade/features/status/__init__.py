@@ -1,0 +1,1 @@
+"""Show what runs on each host."""

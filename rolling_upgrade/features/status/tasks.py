@@ -1,0 +1,15 @@
+"""The task `status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+
+
+@task(help=ONE_OBJECT)
+def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
+    """Show what runs on each host and whether it is well."""
+    from rolling_upgrade.features.status import workflow
+
+    end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))

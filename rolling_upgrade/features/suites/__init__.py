@@ -1,0 +1,1 @@
+"""Run the application's own test suites."""

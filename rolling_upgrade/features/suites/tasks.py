@@ -1,0 +1,24 @@
+"""The task `test`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rolling_upgrade.console.task import end_with, isolated, root, task
+
+_STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
+
+
+@task(
+    name="test",
+    help={"env": "the environment that is meant; none without it", "suite": "unit, integration, load or all"},
+)
+def run_suites(
+    context: Any,  # noqa: ARG001
+    env: str | None = None,
+    suite: str = "all",
+) -> None:
+    """Run the application's own suites, as services.yaml declares them; exits with 1 when one failed."""
+    from rolling_upgrade.features.suites import workflow
+
+    end_with(lambda: isolated(workflow.run_suites)(env, root=root(), suite=suite), interrupted=_STOPPED)

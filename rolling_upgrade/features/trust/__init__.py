@@ -1,0 +1,1 @@
+"""Record the host keys of an environment."""

@@ -1,0 +1,136 @@
+"""Install, remove and inspect the watchdog on the hosts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.host import Answer, Host
+from rolling_upgrade.engine.model import Environment, Target
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ExitCode, PreflightError, RollingError, StepFailed
+from rolling_upgrade.features.watchdog import shell, state_store
+from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
+from rolling_upgrade.ssh.fleet import opened
+
+SECONDS = 90.0
+
+
+def install(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> ExitCode:
+    """Install the watchdog on every host, or replace another version."""
+    environment = config.load(env, root=root, hosts=hosts)
+    program = rendering.watchdog_program()
+    interval = environment.targets[0].application.watch.interval_seconds
+    results = {
+        "installed": f"the watchdog is installed and observes every {interval:g} s",
+        "replaced": "the watchdog is replaced and runs again",
+        "unchanged": "the watchdog runs already; nothing changed",
+    }
+
+    def script(target: Target) -> Script:
+        return shell.install(target.application, _files(environment, target, program))
+
+    answers = _on_each(environment, script, finish=True)
+    return _report(environment, answers, lambda name, answer: f"{name}: {results.get(answer.output.strip(), '?')}")
+
+
+def _files(environment: Environment, target: Target, program: bytes) -> shell.Files:
+    app = target.application
+    settings = state_store.Settings(
+        app.name,
+        target.name,
+        environment.name,
+        app.watch,
+        environment.rollout,
+        app.thresholds,
+        app.channels,
+        app.metrics_dir,
+        app.request_metrics,
+    )
+    return shell.Files(program, state_store.dump_settings(settings), rendering.watchdog_unit(app))
+
+
+def installation(environment: Environment, target: Target) -> tuple[Script, str]:
+    """The script that installs one host's watchdog as the deploy user, and the version it installs."""
+    files = _files(environment, target, rendering.watchdog_program())
+    return shell.install(target.application, files), files.version
+
+
+def uninstall(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> ExitCode:
+    """Remove the watchdog; a recovery in progress finishes."""
+    environment = config.load(env, root=root, hosts=hosts)
+    results = {"gone": "the watchdog is removed", "nothing": "no watchdog is installed; nothing changed"}
+    answers = _on_each(environment, lambda target: shell.uninstall(target.application), finish=True)
+    return _report(environment, answers, lambda name, answer: f"{name}: {results.get(answer.output.strip(), '?')}")
+
+
+def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+    """Show each host's watchdog. FAILED when one does not run or its host is unreachable."""
+    environment = config.load(env, root=root, hosts=hosts)
+    version = {
+        target.name: _files(environment, target, rendering.watchdog_program()).version for target in environment.targets
+    }
+    answers = _on_each(environment, lambda target: shell.status(target.application))
+    watchdogs = {
+        name: Watchdog.read(answer.output, version[name])
+        for name, answer in answers.items()
+        if isinstance(answer, Answer)
+    }
+    errors = {name: str(error) for name, error in answers.items() if isinstance(error, RollingError)}
+    if json:
+        print_json(watchdog_json(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
+    else:
+        print_lines(watchdog_lines(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
+    return ExitCode.DONE if not errors and all(one.runs for one in watchdogs.values()) else ExitCode.FAILED
+
+
+def logs(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), lines: int = 100) -> ExitCode:
+    """Print the end of each watchdog's log."""
+    environment = config.load(env, root=root, hosts=hosts)
+    answers = _on_each(environment, lambda target: shell.log(target.application, lines))
+    several = len(environment.targets) > 1
+
+    def rows(name: str, answer: Answer) -> str:
+        return "\n".join(f"{name} | {row}" if several else row for row in answer.output.splitlines())
+
+    return _report(environment, answers, rows)
+
+
+def _on_each(
+    environment: Environment, script: Callable[[Target], Script], *, finish: bool = False
+) -> dict[str, Answer | RollingError]:
+    with opened(environment) as fleet:
+
+        def one(host: Host) -> Answer | RollingError:
+            answer = host.run(script(fleet.targets[host.name]), timeout_seconds=SECONDS)
+            return answer if answer.ok else _error(host.name, answer)
+
+        return {**observe.on_each(fleet.hosts, environment.rollout.parallel, one, finish=finish)}
+
+
+def _error(host: str, answer: Answer) -> RollingError:
+    if answer.status == shell.NO_PYTHON_STATUS:
+        return PreflightError(
+            f"{host}: the watchdog needs python3 of at least 3.10; found: {answer.output_tail or 'none'}. "
+            "Nothing was changed.",
+            next_step=f"apt-get install python3 on {host}, then the same command again",
+        )
+    if answer.status == shell.NOT_PREPARED_STATUS:
+        return PreflightError(
+            f"{host}: the application's directory is missing or not writable. Nothing was changed.",
+            next_step=f"inv setup for {host}, then the same command again",
+        )
+    return StepFailed(f"{host}: failed (status {answer.status}).\n{answer.output_tail}")
+
+
+def _report(
+    environment: Environment, found: Mapping[str, Answer | RollingError], line: Callable[[str, Answer], str]
+) -> ExitCode:
+    rows = [line(name, one) if isinstance(one, Answer) else str(one) for name, one in found.items()]
+    print_lines(rows, sys.stdout, environment.secrets)
+    return exit_code(one if isinstance(one, RollingError) else None for one in found.values())

@@ -1,0 +1,1 @@
+"""Hosts over SSH: connections, host keys, terminals, and an image server. Only this package uses Fabric."""
