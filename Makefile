@@ -13,7 +13,7 @@ ARGS ?=
 RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
 # The shell reads the tag, not make: neither runs what is in it.
 TAGGED = $(if $(value TAG),--tag "$$TAG")
-SOURCES := $(wildcard fabfile lab tests benchmarks scripts/job.py tasks.py)
+SOURCES := $(wildcard rolling_upgrade fabfile lab tests benchmarks scripts/job.py tasks.py)
 SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
 
 .PHONY: help
@@ -32,20 +32,22 @@ demo: setup ## upgrade a real application on two real hosts under load, then sur
 
 .PHONY: test
 test: setup ## run all tests, those on lab hosts too
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-here
 test-here: setup ## run the tests that need no lab hosts
 	@$(BIN)/python -m pytest -n 2 --ignore tests/deploy --ignore tests/lab $(ARGS)
 
 .PHONY: check
-check: setup ## check form, types, layers and every shell text, in seconds
+check: setup ## check form, types, layers, every shell text and the documentation site, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	cd lab/app && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache --exclude '^$$' .
 	$(BIN)/shellcheck $(SHELL_FILES)
 	$(BIN)/python -m pytest -q $(wildcard tests/test_layers.py tests/test_generated_scripts.py)
+	@# Not --quiet: it hides the warnings that --strict counts.
+	$(BIN)/mkdocs build --strict
 
 .PHONY: format
 format: setup ## put the sources into form
@@ -96,6 +98,12 @@ lab-up: setup ## bring up the lab: make lab-up HOSTS=2
 lab-down: setup ## take the lab down
 	@$(BIN)/inv lab.down $(ARGS)
 
+.PHONY: dist
+dist: setup ## build the package that pip installs, as dist/*.whl and dist/*.tar.gz, and check it
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
+	@scripts/tool.sh 'twine==6.2.0' twine check --strict dist/*
+
 .PHONY: lock
 lock: ## make requirements.lock anew from requirements.in
 	@scripts/lock.sh
@@ -111,5 +119,5 @@ sbom: ## write sbom.json: every version in requirements.lock with its hashes, as
 
 .PHONY: clean
 clean: ## remove .venv and what tools left behind; the lab stays (make lab-down)
-	rm -rf sbom.json .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist site sbom.json .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

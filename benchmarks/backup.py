@@ -15,14 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import config
-from fabfile.commands import backup, journal
-from fabfile.errors import RollingError
-from fabfile.model import Application, BackupKind
 from lab import laboratory
 from lab.files import locked
 from lab.host import Host
 from lab.laboratory import PROJECT, Lab
+from rolling_upgrade import config
+from rolling_upgrade.engine import stage
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.errors import RollingError
+from rolling_upgrade.features.backup import shell as backup
+from rolling_upgrade.features.backup.manifest import BackupKind
 
 MODES = ("wal", "delete")
 QUIET_SECONDS = 15.0
@@ -88,7 +90,7 @@ def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measured]:
         host.sh(f"python3 /tmp/writer.py fill {app.database} {mode} {megabytes}", user="deploy", timeout=300)
         for number in range(repeat):
             yield _stretch(host, app, mode, megabytes, "nothing", f"sleep {QUIET_SECONDS:g}")
-            script = journal.direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
+            script = stage.direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
             yield _stretch(host, app, mode, megabytes, "a backup", script.text)
 
 

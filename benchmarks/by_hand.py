@@ -6,7 +6,6 @@ journal around them, and the host's own clock times them.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,17 +13,19 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
-from fabfile import config, render
-from fabfile.commands.journal import ENVIRONMENT
-from fabfile.commands.shell import Script, quote
-from fabfile.model import Application, Environment
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.step import Plan
-from fabfile.plans.wanted import Wanted
-from fabfile.remote import observe
-from fabfile.remote.host import Answer
 from lab.host import Host as LabHost
 from lab.laboratory import PROJECT, Lab
+from rolling_upgrade import config, rendering
+from rolling_upgrade.console import operator
+from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Application, Environment
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.deploy.spec import DeploySpec
 
 _DEPLOY_SECONDS = 300.0
 
@@ -66,16 +67,18 @@ def _pinned(host: OnTheHost, app: Application) -> Application:
     return replace(app, services=tuple(services))
 
 
-def _wanted(app: Application, environment: Environment) -> Wanted:
-    now, site = datetime.now(UTC), render.nginx_site(app)
-    return Wanted(
+def _wanted(app: Application, environment: Environment) -> DeploySpec:
+    now, site = datetime.now(UTC), rendering.nginx_site(app)
+    run_id = new_run_id()
+    return DeploySpec(
         environment=environment.name,
         application=app,
         site=site,
-        site_hash=render.site_hash(site),
-        release=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        site_hash=rendering.site_hash(site),
+        run_id=run_id,
         time=now.isoformat(timespec="seconds"),
         owner="benchmark",
+        lock=operator.lock(run_id, "benchmark"),
         force=True,
     )
 
@@ -83,13 +86,13 @@ def _wanted(app: Application, environment: Environment) -> Wanted:
 def _run(host: OnTheHost, plan: Plan) -> float:
     answer = host.run(timed(plan), timeout_seconds=_DEPLOY_SECONDS)
     if not answer.ok:
-        raise SystemExit(f"{host.name}: the deploy by hand ended with {answer.status}:\n{answer.last_words}")
+        raise SystemExit(f"{host.name}: the deploy by hand ended with {answer.status}:\n{answer.output_tail}")
     return float(answer.output.splitlines()[-1])
 
 
 def timed(plan: Plan) -> Script:
     """All steps of the plan in order, each in a shell of its own; the last line tells the seconds they took."""
-    steps = [*plan.prepare, *plan.steps, *plan.finish]
+    steps = [*plan.prepare, *plan.steps, *plan.finalize]
     blocks = [f"sh -c {quote(step.script.text)} </dev/null" for step in steps]
     clock = "date +%s.%N"
     took = 'printf "%s %s\\n" "$began" "$ended" | awk \'{ printf "%.3f\\n", $2 - $1 }\''

@@ -23,10 +23,10 @@ import yaml
 from benchmarks import by_hand
 from benchmarks.distance import SSH_PORT, distance, has_netem, write_inventory
 from benchmarks.figures import Counted, Measured, read_parts, table
-from fabfile.errors import RollingError
 from lab import laboratory
 from lab.files import locked
 from lab.laboratory import PROJECT, Lab
+from rolling_upgrade.errors import RollingError
 
 TAG = "v1"
 _VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && systemctl reload ssh"
@@ -80,11 +80,12 @@ def _say(text: str) -> None:
 
 def prepare(lab: Lab) -> bool:
     """Make every host serve the tag, with its SSH server counting; whether netem is to be had."""
-    services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
+    path = lab.root / "services.yaml"
+    services = yaml.safe_load(path.read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2}
         service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
-    (lab.root / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
+    path.write_text(yaml.safe_dump(services, sort_keys=False))
     write_inventory(lab, {host.name: (host.address, SSH_PORT) for host in lab.hosts})
     for host in lab.hosts:
         host.sh(_VERBOSE)

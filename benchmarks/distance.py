@@ -88,7 +88,6 @@ def write_inventory(lab: Lab, endpoints: Endpoints) -> None:
     inventory = lab.root / "hosts.yaml"
     content = yaml.safe_load(inventory.read_text())
     environment = content["environments"][lab.name]
-    environment["services_file"] = "services.yaml"
     environment["rollout"] |= {"bake_seconds": 1}
     environment["hosts"] = {name: {"address": address, "port": port} for name, (address, port) in endpoints.items()}
     inventory.write_text(yaml.safe_dump(content))

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fabfile import config
-from fabfile.errors import RollingError
 from lab import laboratory
 from lab.files import locked
 from lab.host import Host, wait_for
 from lab.laboratory import PROJECT, Lab
+from rolling_upgrade import config
+from rolling_upgrade.errors import RollingError
 
 DOMAIN = "app.lab.test"
 LONGEST_SECONDS = 240.0
@@ -132,14 +132,16 @@ def _measure(lab: Lab, fault: Fault) -> float:
 
 
 def _calm(host: Host) -> None:
-    """Until the watchdog has found all well for a whole run of looks: what was tried is forgotten."""
+    """Wait until the watchdog has found everything healthy often enough to reset its counters."""
     text = "cat /var/lib/memoryark/watchdog/memory.json"
 
-    def well() -> bool:
-        pulses = json.loads(host.sh(text).stdout)["memory"]["pulses"]
-        return bool(pulses) and all(one["tried"] == one["bad"] == one["crashes"] == 0 for one in pulses)
+    def healthy() -> bool:
+        counters = json.loads(host.sh(text).stdout)["memory"]["counters"]
+        return bool(counters) and all(
+            counter["attempts"] == counter["failures"] == counter["crashes"] == 0 for counter in counters
+        )
 
-    wait_for(well, LONGEST_SECONDS, "a calm watchdog")
+    wait_for(healthy, LONGEST_SECONDS, "a calm watchdog")
 
 
 def _served_again(host: Host) -> float:

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fabfile.errors import ConfigError, PreflightError
 from lab.files import cache_directory, locked
 from lab.machine import LABEL, Machine
+from rolling_upgrade.errors import ConfigError, PreflightError
 
 RELEASES = ("trixie", "bookworm")
 _COMMON = (
     "systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,openssh-server,podman,crun,netavark,aardvark-dns,"
-    "uidmap,nginx-light,sqlite3,curl,jq,sudo,iproute2,nftables,iptables,procps,python3,ca-certificates,cron,rsync,"
-    "skopeo,git,docker-registry,postgresql,libfaketime"
+    "uidmap,nginx-light,sqlite3,curl,jq,sudo,iproute2,nftables,iptables,procps,python3,python3-jinja2,ca-certificates,"
+    "cron,rsync,skopeo,git,docker-registry,postgresql,libfaketime"
 )
 PACKAGES: dict[str, str] = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
 #: A host that nobody has prepared: what a provider hands over.

@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import config
-from fabfile.errors import ConfigError, ExitCode
 from lab import verdict
 from lab.load import Load, LoadDied, Server
 from lab.verdict import BROKEN, NEW, OLD, Command, Phase, Round
+from rolling_upgrade import config
+from rolling_upgrade.errors import ConfigError, ExitCode
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / ".demo"

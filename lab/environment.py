@@ -1,6 +1,6 @@
 """The files that make a lab an environment: keys, inventory, env file, known_hosts. It contacts nothing.
 
-Files are written whole or not at all. The env file is written once and kept, so that a person may edit it.
+Files are written whole or not at all. The env file and the services are written once and kept: a person may edit them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from pathlib import Path
 
 from lab.files import replace_file
 
+#: What runs in a lab: a copy, so that a team's own deploy/services.yaml changes nothing here.
+_SERVICES = Path(__file__).with_name("services.yaml")
+
 _INVENTORY = """\
 # Written by `inv lab.up`; lives as long as the lab.
 environments:
@@ -21,7 +24,7 @@ environments:
     identity_file: id_ed25519
     known_hosts: known_hosts
     env_file: {name}.env
-    services_file: ../../deploy/services.yaml
+    services_file: services.yaml
     rollout:
       batch: "100%"
       parallel: 16
@@ -99,6 +102,9 @@ def write_environment(folder: Path, name: str, hosts: Mapping[str, str], others:
         for host, address in (*hosts.items(), *others.items())
     ]
     replace_file(folder / "known_hosts", "".join(keys))
+    services = folder / "services.yaml"
+    if not services.exists():
+        replace_file(services, _SERVICES.read_text(encoding="utf-8"))
     settings = folder / f"{name}.env"
     if not settings.exists():
         replace_file(settings, _SETTINGS.format(secret=secrets.token_hex(32)), mode=0o600)

@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fabfile.errors import HostUnreachable, StepFailed
 from lab.machine import LABEL, Machine
+from rolling_upgrade.errors import HostUnreachable, StepFailed
 
 _READY_SECONDS = 60.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
-    "root": {"HOME": "/root", "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
+    "root": {"PATH": _PATH, "HOME": "/root", "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
     "deploy": {
+        "PATH": _PATH,
         "HOME": "/home/deploy",
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
@@ -39,6 +41,18 @@ _INIT_ON_V1 = """
 umount --recursive /sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 exec /sbin/init
+"""
+#: What outlives a boot: the host's own changes of its image, and its volumes. Both are removed with the host.
+_DISKS = "{{.GraphDriver.Data.UpperDir}}{{range .Mounts}} {{.Source}}{{end}}"
+_COPY = """
+set -eu
+source=$1 target=$2
+shift 2
+for disk; do
+    test -d "$disk$source"
+    rm -rf "$disk$target"
+    cp -a "$disk$source" "$disk$target"
+done
 """
 _CUT = """
 nft add table inet lab_cut
@@ -62,15 +76,7 @@ class Host:
         self, script: str, user: str = "root", *, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a script on the host, without SSH. Raises StepFailed with its output if `check` and it fails."""
-        environment = _ENVIRONMENT[user]
-        options = [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
-        done = self.machine.inside(
-            self.container,
-            *("exec", "--user", user, "--workdir", environment["HOME"], *options, self.container),
-            *("sh", "-c", script),
-            check=False,
-            timeout=timeout,
-        )
+        done = self.machine.enter(self.container, user, _ENVIRONMENT[user], script, timeout=timeout)
         if check and done.returncode != 0:
             said = (done.stderr + done.stdout).strip()[-2000:]
             raise StepFailed(f"{self.name}: the script ended with {done.returncode}: {said}")
@@ -95,6 +101,29 @@ class Host:
         """Boot a host that is down; returns when it is up."""
         self.machine.inside(self.container, "start", self.container)
         self.wait_until_up()
+
+    def save(self) -> None:
+        """Keep what is on the host's disks for `restore`; it is shut down in order meanwhile. Returns when it is up."""
+        self.machine.podman("stop", "--time", "30", self.container)
+        self._copy_disks("", ".saved")
+        self.start()
+
+    def is_saved(self) -> bool:
+        """Whether `restore` has disks to go back to."""
+        return self.machine.run("test", "-d", f"{self._disks()[0]}.saved", check=False).returncode == 0
+
+    def restore(self) -> None:
+        """Boot the host from the disks that `save` kept, whatever became of them since; returns when it is up."""
+        self.machine.podman("stop", "--time", "0", self.container)
+        self._copy_disks(".saved", "")
+        self.start()
+
+    def _copy_disks(self, source: str, target: str) -> None:
+        """Copy each disk of a host that is down, from the directory with one ending to that with the other."""
+        self.machine.run("sh", "-c", _COPY, "sh", source, target, *self._disks())
+
+    def _disks(self) -> list[str]:
+        return self.machine.podman("inspect", "--format", _DISKS, self.container).stdout.split()
 
     def cut_network(self) -> None:
         """Drop every packet from and to the host, in silence, as a pulled cable does; loopback goes on."""

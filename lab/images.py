@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile.errors import PreflightError
 from lab.base_image import debian_tree
 from lab.files import cache_directory, locked, replace_file
 from lab.host import Host, wait_for
 from lab.machine import Machine
+from rolling_upgrade.errors import PreflightError
 
 APPLICATION = Path(__file__).parent / "app"
 REPOSITORY = "memoryark"

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile.errors import ConfigError
 from lab.base_image import host_image
 from lab.environment import make_keys, public_key, write_environment
 from lab.files import locked
@@ -24,6 +23,7 @@ from lab.host import Host, create, remove
 from lab.images import PORT, Registry, publish
 from lab.machine import LABEL, Machine, find_machine, labelled, raise_limits
 from lab.network import ensure_network, remove_networks
+from rolling_upgrade.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAXIMUM_HOSTS = 32

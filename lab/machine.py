@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile.errors import PreflightError
 from lab.files import cache_directory, replace_file
+from rolling_upgrade.errors import PreflightError
 
 #: Debian packages that a machine needs to carry a lab.
 packages: tuple[str, ...] = tuple((Path(__file__).parent / "packages.txt").read_text().split())
@@ -103,12 +104,34 @@ for group; do
 done
 """
 
+#: Podman takes a quarter of a second for what nsenter does in milliseconds, and tests look at their hosts all the time.
+#: The process stands in the container's groups, as Podman's own would; a stale PID belongs to no container of that id.
+_ENTER = """
+pid=$(cat "$2" 2>/dev/null) && grep -qs "$1" "/proc/$pid/mountinfo" || exit 213
+shift 2
+while IFS=: read -r number names path; do
+    case $names in
+    '') place=/sys/fs/cgroup; [ ! -d /sys/fs/cgroup/unified ] || place=/sys/fs/cgroup/unified ;;
+    *) place=/sys/fs/cgroup/${names#name=} ;;
+    esac
+    { echo $$ >"$place${path%/init.scope}/cgroup.procs" || echo $$ >"$place$path/cgroup.procs" || :; } 2>/dev/null
+done <"/proc/$pid/cgroup"
+umask 022
+exec nsenter --target "$pid" --all "$@"
+"""
+#: The exit code of that text where the container is not there: neither a shell's nor nsenter's.
+_AWAY = 213
+
 _FACTS = """
 [ -f /sys/fs/cgroup/cgroup.controllers ] && echo v2 || echo v1
 [ -f /sys/fs/cgroup/unified/cgroup.controllers ] && echo hybrid || echo plain
 sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status
 ulimit -H -n
 """
+
+
+#: Where each container's first process is found, by its name.
+_places: dict[str, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -152,9 +175,61 @@ class Machine:
             command = ["sh", "-c", _IN_A_GROUP, "sh", _group(container), *command]
         return self.run(*command, check=check, timeout=timeout)
 
+    def enter(
+        self, container: str, user: str, environment: Mapping[str, str], script: str, *, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script in a container that runs. Its exit code is 213 where the container is not up.
+
+        What the script leaves running does not hold up the answer.
+        """
+        ran = self._enter(_places.get(container) or self._place(container), user, environment, script, timeout)
+        if ran.returncode != _AWAY:
+            return ran
+        return self._enter(self._place(container), user, environment, script, timeout)
+
+    def _enter(
+        self, place: tuple[str, str], user: str, environment: Mapping[str, str], script: str, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        limits = [f"--{value}" for value in self.limits if "=" in value]
+        words = [*(("setpriv", "--reuid", user, "--regid", user, "--init-groups") if user != "root" else ())]
+        words += [
+            "env",
+            "-i",
+            f"--chdir={environment['HOME']}",
+            *(f"{name}={value}" for name, value in environment.items()),
+            "sh",
+            "-c",
+            script,
+        ]
+        argv = [*self.sudo, *(("prlimit", *limits) if limits else ()), "sh", "-c", _ENTER, "sh", *place, "--", *words]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            ran = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                timeout=timeout,
+                start_new_session=True,
+                check=False,
+            )
+            said = []
+            for file in (out, errors):
+                file.seek(0)
+                said.append(file.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(argv, ran.returncode, *said)
+
+    def _place(self, container: str) -> tuple[str, str]:
+        """The id of a container and the file with the PID of its first process; known until it is made anew."""
+        shown = self.podman("inspect", "--format", "{{.Id}} {{.PidFile}}", container, check=False).stdout.split()
+        if len(shown) == 2:
+            _places[container] = (shown[0], shown[1])
+        return _places.get(container, ("none", "none"))
+
     def remove(self, *containers: str) -> None:
         """Take containers away, whatever state they are in; one that does not exist is no error."""
         self.podman("rm", "--force", "--time", "0", "--ignore", *containers)
+        for container in containers:
+            _places.pop(container, None)
         if self.hybrid:
             self.run("sh", "-c", _FORGET_GROUPS, "sh", *map(_group, containers))
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from fabfile.errors import PreflightError
 from lab.files import locked
 from lab.machine import LABEL, Machine, labelled
+from rolling_upgrade.errors import PreflightError
 
 SUBNETS = tuple(IPv4Network(f"10.213.{number}.0/24") for number in range(256))
 

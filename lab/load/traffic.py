@@ -45,7 +45,10 @@ class Crew:
 
 @dataclass(frozen=True)
 class Mix:
-    """The load on one server (about 175 requests per second as it stands) and the client's patience."""
+    """The load on one server (about 175 requests per second as it stands) and the client's patience.
+
+    Without `keep_alive` each request has a connection of its own: a reload of Nginx ends idle ones.
+    """
 
     kept: Crew = Crew(8, 15)
     fresh: Crew = Crew(4, 12)
@@ -54,6 +57,7 @@ class Mix:
     streams: int = 1
     timeout_seconds: float = 10.0
     silence_seconds: float = 5.0
+    keep_alive: bool = True
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mix:
@@ -125,7 +129,9 @@ class Traffic:
                     yield self._work(server, kind, pace, job(server, self._client(server, keep=keep)))
 
     def _client(self, server: Server, *, keep: bool) -> Client:
-        return Client(server, self._domain, keep=keep, timeout_seconds=self._mix.timeout_seconds)
+        return Client(
+            server, self._domain, keep=keep and self._mix.keep_alive, timeout_seconds=self._mix.timeout_seconds
+        )
 
     async def _pace(self, crew: Crew, number: int, stopping: asyncio.Event) -> AsyncIterator[float]:
         """When this worker's requests are due, each yielded at its time; workers of a crew take turns."""
