@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fabfile.errors import PreflightError
+from rolling_upgrade.errors import PreflightError
 
 
 def test_error_of_one_line_has_its_next_step_behind_it() -> None:

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fabfile import render
-from fabfile.commands import (
-    access,
-    backup,
-    definition,
-    examination,
-    health,
-    inside,
-    inspection,
-    journal,
-    lock,
-    logs,
-    maintenance,
-    manifest,
-    monitoring,
-    podman,
-    record,
-    registry,
-    setup,
-    signing,
-    state,
-    teardown,
-    transfer,
-    verification,
-    watchdog,
-)
-from fabfile.commands.gone import Mode, free_bytes
-from fabfile.commands.item import Item, as_root, check
-from fabfile.commands.podman import spec_hash
-from fabfile.commands.shell import Script, quote
-from fabfile.model import (
-    Access,
+from rolling_upgrade import rendering
+from rolling_upgrade.engine import history, lock, locking, maintenance, observation, podman, stage, transfer
+from rolling_upgrade.engine.model import (
     Application,
-    Backup,
-    BackupFile,
     Certificate,
     Color,
     Container,
@@ -58,18 +29,39 @@ from fabfile.model import (
     Login,
     Outcome,
     Preparation,
-    Rollout,
+    RolloutPolicy,
     Target,
     Tls,
 )
-from fabfile.model.watch import Act
-from fabfile.plans import closing, opening, restore, retention
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.step import Step
-from fabfile.plans.wanted import Wanted
-from fabfile.render import observe
-from tests.commands.sample import application, backend, frontend, image
-from tests.keys import key as public_key
+from rolling_upgrade.engine.plan import Plan, Step
+from rolling_upgrade.engine.podman import spec_hash
+from rolling_upgrade.engine.prune import Mode, free_bytes
+from rolling_upgrade.engine.resource import Resource, as_root, check
+from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.features.access import shell as access
+from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.backup import manifest, verification
+from rolling_upgrade.features.backup import shell as backup
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile
+from rolling_upgrade.features.deploy import steps
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.doctor import diagnosis
+from rolling_upgrade.features.exec import shell as inside
+from rolling_upgrade.features.health import shell as health
+from rolling_upgrade.features.inspect import shell as inspection
+from rolling_upgrade.features.logs import shell as logs
+from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import monitoring_host
+from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.registry import workflow as registry
+from rolling_upgrade.features.restore import plan as restore
+from rolling_upgrade.features.setup import application as setup
+from rolling_upgrade.features.setup import teardown
+from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog.policy import RecoveryAction
+from tests.support.sample import application, backend, frontend, image
+from tests.support.ssh_keys import key as public_key
 
 #: What ShellCheck warns of and we mean.
 MEANT = {
@@ -126,6 +118,10 @@ def applications() -> dict[str, Application]:
     }
 
 
+def every_step(plan: Plan) -> tuple[Step, ...]:
+    return (*plan.acquire, *plan.prepare, *plan.steps, *plan.finalize, *plan.abort)
+
+
 def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
     yield step.id, step.script
     if step.undo is not None:
@@ -133,75 +129,81 @@ def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
 
 
 def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
-    site = render.nginx_site(app)
-    wanted = Wanted("production", app, site, render.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann")
-    plan = plan_deploy(found, wanted, Rollout())
-    bad = closing.abandon(plan, Outcome.UNDONE, "it's broken", 3)
-    for step in (*plan.prepare, *plan.steps, *plan.finish, bad, opening.lock_step(app, HOLDER, lease_seconds=60)):
+    site = rendering.nginx_site(app)
+    wanted = DeploySpec(
+        "production", app, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", HOLDER
+    )
+    plan = plan_deploy(found, wanted, RolloutPolicy())
+    for step in every_step(plan):
         yield from of_a_step(step)
-    yield "undo-all", journal.undo_all([step.undo for step in plan.steps if step.undo])
+    ended = history.ending(Outcome.UNDONE, "it's broken", 3)
+    yield from (("ended", Script(f"{ended}\n{step.script.text}")) for step in plan.abort)
+    yield "undo-all", stage.undo_all([step.undo for step in plan.steps if step.undo])
 
 
 def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
     """Back to what is kept, and to what has to be run anew from the host's own record."""
-    kept = definition.parse(definition.dump(app), app.home)
-    site = render.nginx_site(kept)
-    wanted = Wanted("production", kept, site, render.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann")
-    plan = plan_deploy(found, replace(wanted, action="rollback", target="r0"), Rollout())
-    for step in (*plan.prepare, *plan.steps, *plan.finish):
+    kept = history.parse_definition(history.dump(app), app.home)
+    site = rendering.nginx_site(kept)
+    wanted = DeploySpec(
+        "production", kept, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", HOLDER
+    )
+    plan = plan_deploy(found, replace(wanted, action="rollback", target="r0"), RolloutPolicy())
+    for step in every_step(plan):
         yield from of_a_step(step)
 
 
 def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     body = Script("echo body")
-    yield "stage", journal.stage(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
-    inner = journal._stage_text(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
+    yield "stage", stage.stage(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
+    inner = stage._stage_text(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
     yield "stage-inner", Script(inner)
-    yield "attach", journal.attach(app.home, "run", "step", seconds=3)
-    yield "abort", journal.direct(journal.abort(app.home, "run"))
-    yield "renew", journal.direct(lock.renew(app.home, "token", lease_seconds=9))
-    yield "lock-look", journal.direct(lock.look(app.home))
-    yield "take-away", journal.direct(lock.take_away(app.home, "token"))
-    yield "release", journal.direct(lock.release(app.home, "token"))
+    yield "attach", stage.attach(app.home, "run", "step", seconds=3)
+    yield "abort", stage.direct(stage.abort(app.home, "run"))
+    yield "renew", stage.direct(lock.renew(app.home, "token", lease_seconds=9))
+    yield "lock-look", stage.direct(lock.look(app.home))
+    yield "take-away", stage.direct(lock.take_away(app.home, "token"))
+    yield "release", stage.direct(lock.release(app.home, "token"))
 
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     images = [service.image for service in app.services]
     for again in (True, False):
-        yield f"pull-signed-{again}", signing.pull_signed(images, "KEY", again=again)
-    yield "observe", state.observe(app)
-    yield "examine", examination.examine(app)
+        yield f"pull-signed-{again}", steps.pull_signed(images, "KEY", again=again)
+    yield "observe", observation.observe(app)
+    yield "examine", diagnosis.fact_script(app)
     pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]
     fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
     yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
     yield "fetch-as-shown", fetch
     yield "look-at-images", transfer.look()
     wanted = Login("registry.test:5000", "it's me", 'pa"ss $word')
-    yield "login", registry.login(wanted, ask_again=False)
-    yield "login-again", registry.login(wanted, ask_again=True)
-    yield "logout", registry.logout(wanted.registry)
-    yield "resolve", journal.direct(podman.resolve([service.image for service in app.services]))
-    yield "reachable", journal.direct(podman.reachable([image(service.name) for service in app.services]))
-    yield "history", journal.direct(record.read(app.home))
-    yield "definition", journal.direct(definition.look(app.home, "r1"))
-    yield "available", journal.direct(definition.available(app))
+    yield "login", registry.login_script(wanted, ask_again=False)
+    yield "login-again", registry.login_script(wanted, ask_again=True)
+    yield "logout", registry.logout_script(wanted.registry)
+    yield "resolve", stage.direct(podman.resolve([service.image for service in app.services]))
+    tags = [replace(service.image, digest="") for service in app.services]
+    yield "resolve-tags", stage.direct(podman.resolve(tags))
+    yield "history", stage.direct(history.read(app.home))
+    yield "definition", stage.direct(history.look(app.home, "r1"))
+    yield "available", stage.direct(history.available(app))
 
 
 def of_upkeep(app: Application) -> Iterator[tuple[str, Script]]:
     for name, body in (
-        ("on", maintenance.prove_on(app, render.maintenance_page(app))),
+        ("on", maintenance.prove_on(app, rendering.maintenance_page(app))),
         ("off", maintenance.prove_off(app)),
     ):
         yield f"maintenance-{name}", body
-        yield f"locked-maintenance-{name}", opening.under_lock(app, HOLDER, body, seconds=9)
+        yield f"locked-maintenance-{name}", locking.under_lock(app, HOLDER, body, seconds=9)
 
 
 def of_logs(app: Application) -> Iterator[tuple[str, Script]]:
     service = app.services[0].name
     for name, wanted in {
-        "plain": logs.Wanted(),
-        "since": logs.Wanted(logs.Since(600), 0, Color.GREEN),
-        "both": logs.Wanted(logs.Since(moment="2026-11-23T07:00:00Z"), both=True),
+        "plain": logs.LogQuery(),
+        "since": logs.LogQuery(logs.Since(600), 0, Color.GREEN),
+        "both": logs.LogQuery(logs.Since(moment="2026-11-23T07:00:00Z"), both=True),
     }.items():
         yield f"logs-{name}", logs.fetch(app, [service, logs.NGINX, logs.UNITS], wanted)
         for source in (service, logs.NGINX, logs.UNITS):
@@ -219,13 +221,21 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
     yield "scheduled", Script(backup.scheduled(app))
     yield "backups", manifest.look(app)
-    yield "verify", journal.direct(verification.verify(app, taken))
-    yield "archive", journal.direct(verification.archive(app, taken))
-    wanted = restore.Wanted(
-        "production", app, taken, "r2", "2026-11-23T00:00:00+00:00", "ann", bool(kind), bool(app.uploads)
+    yield "verify", stage.direct(verification.verify(app, taken))
+    yield "archive", stage.direct(verification.archive(app, taken))
+    wanted = restore.RestoreSpec(
+        "production",
+        app,
+        taken,
+        "r2",
+        "2026-11-23T00:00:00+00:00",
+        "ann",
+        HOLDER,
+        database=bool(kind),
+        files=bool(app.uploads),
     )
-    plan = restore.plan_restore(host_states()["replace"], wanted)
-    for step in (*plan.prepare, *plan.steps, *plan.finish):
+    plan = restore.plan_restore(host_states()["replace"], wanted, RolloutPolicy())
+    for step in every_step(plan):
         yield from ((f"restore-{name}", script) for name, script in of_a_step(step))
 
 
@@ -233,7 +243,7 @@ def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
     green = tuple((service, Color.GREEN) for service in ("backend", "former"))
     old = HostState("web1", active=green, containers=(replace(container("backend", Color.BLUE), running=False),))
     for mode in Mode:
-        yield f"prune-{mode.value}", Script("\n".join((free_bytes(), retention.prune(old, app, Rollout(), mode))))
+        yield f"prune-{mode.value}", Script("\n".join((free_bytes(), retention.prune(old, app, RolloutPolicy(), mode))))
 
 
 def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
@@ -243,15 +253,17 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
     yield "watchdog-uninstall", watchdog.uninstall(app)
     yield "watchdog-status", watchdog.status(app)
     yield "watchdog-log", watchdog.log(app, 100)
-    yield "watchdog-act", watchdog.act(app.home, app.name, Act.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x')
+    yield (
+        "watchdog-act",
+        watchdog.recover(app.home, app.name, RecoveryAction.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x'),
+    )
 
 
 def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
     """Every way in which a host can be prepared, or those that are wanted, and the way back."""
-    units = render.backup_units(app), render.rotation_units(app), "requests", render.requests_units(app)
+    units = rendering.backup_units(app), rendering.rotation_units(app), "requests", rendering.requests_units(app)
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
-    texts = (render.nginx_site(app), "helper", "boot", render.boot_unit(app))
-    files = setup.Files(*texts, *units, dog, "1", KEYS, "shop production")
+    files = setup.Files("helper", "boot", rendering.boot_unit(app), *units, dog, "1", KEYS, "shop production")
     for rules in wanted or EVERY_PREPARATION:
         items = setup.items(Target("web1", "web1", "deploy", app), rules, files)
         wall = rules.firewall.value
@@ -264,24 +276,24 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
 def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:
     """What has a monitoring host watch an environment, and forget it."""
     name = observe.name_of(environment)
-    items = monitoring.items(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
+    items = monitoring_host.items(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
     yield "check", as_root(check(items), user="root")
     yield from of_items(items)
-    yield from ((f"gone-{title}", text) for title, text in of_items(monitoring.gone(name)))
+    yield from ((f"gone-{title}", text) for title, text in of_items(monitoring_host.removal(name)))
 
 
-def of_items(items: tuple[Item, ...]) -> Iterator[tuple[str, Script]]:
+def of_items(items: tuple[Resource, ...]) -> Iterator[tuple[str, Script]]:
     for item in items:
         if item.apply is not None:
             yield item.id.replace(" ", "_").replace("/", "_"), as_root(item.apply, user="root")
 
 
 def of_access(app: Application) -> Iterator[tuple[str, Script]]:
-    found = access.Seen("/home/de ploy", {}, "", ())
+    found = access.HostAccess("/home/de ploy", {}, "", ())
     yield "access-look", as_root(access.look("deploy"), user="root")
     yield "access-look-by-sudo", as_root(access.look("deploy"), user="admin")
     yield "access-write", as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
-    yield "access-disclosed", journal.direct(access.disclosed())
+    yield "access-disclosed", stage.direct(access.disclosed())
 
 
 def generated() -> Iterator[tuple[str, str]]:
@@ -297,8 +309,8 @@ def generated() -> Iterator[tuple[str, str]]:
             yield f"{kind}-{name}", script.text
         for name, script in of_monitoring(Environment("production", (Target("web1", "192.0.2.1", "deploy", app),))):
             yield f"{kind}-monitoring-{name}", script.text
-    for name in ("site", "boot", "requests", "observe"):
-        yield f"installed-{name}", render.host_program(name)
+    for name in ("boot", "requests", "observe"):
+        yield f"installed-{name}", rendering.host_program(name)
 
 
 @pytest.fixture(scope="module")
@@ -320,11 +332,17 @@ def shellcheck() -> str:
 
 def test_generated_scripts_give_shellcheck_nothing_to_say(scripts: list[Path]) -> None:
     command = [shellcheck(), "--shell=sh", "--severity=style", "--format=gcc", f"--exclude={','.join(MEANT)}"]
+    different = list({path.read_bytes(): path for path in scripts}.values())
+    cores = os.cpu_count() or 1
 
-    done = subprocess.run([*command, *scripts], capture_output=True, text=True, timeout=120, check=False)
+    def check(some: list[Path]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *some], capture_output=True, text=True, timeout=900, check=False)
 
-    said = {line.rpartition("/")[2] for line in done.stdout.splitlines()}
-    assert (sorted(said), done.stderr) == ([], "")
+    with ThreadPoolExecutor(cores) as pool:
+        done = list(pool.map(check, (different[start::cores] for start in range(cores))))
+
+    said = {line.rpartition("/")[2] for one in done for line in one.stdout.splitlines()}
+    assert (sorted(said), [one.stderr for one in done if one.stderr]) == ([], [])
 
 
 def test_generated_scripts_every_one_is_what_sh_can_read(scripts: list[Path]) -> None:
@@ -347,5 +365,5 @@ def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
     } <= names
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names
-    assert {"plain-observe", "bare-check-ufw", "plain-sudo_rule-none", "installed-site", "installed-boot"} <= names
+    assert {"plain-observe", "bare-check-ufw", "plain-sudo_rule-none", "installed-boot"} <= names
     assert {"installed-requests", "counted-request_log-none", "counted-node_exporter-ufw"} <= names

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.layer_rules import (
+from rolling_upgrade.zipapps import reachable
+from tests.support.layer_rules import (
+    FEATURE_IMPORTS,
     HEAVY,
-    LONGEST_FILE,
     LONGEST_FUNCTION,
     import_faults,
     imports,
@@ -17,21 +18,44 @@ from tests.layer_rules import (
 )
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "fabfile"
+PACKAGE = ROOT / "rolling_upgrade"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 SIZED = [
     *SOURCES,
     ROOT / "tasks.py",
+    *sorted((ROOT / "fabfile").rglob("*.py")),
     *sorted((ROOT / "lab").rglob("*.py")),
     *sorted((ROOT / "benchmarks").rglob("*.py")),
 ]
+#: What travels to hosts.
+PACKED = frozenset(
+    module_name(path, PACKAGE)
+    for path in reachable(["rolling_upgrade.features.watchdog.__main__", "rolling_upgrade.engine.site.program"])
+)
 
 
 def test_layers_every_import_keeps_the_rules() -> None:
-    faults = [fault for path in SOURCES for fault in import_faults(module_name(path, PACKAGE), path.read_text("utf-8"))]
+    faults = [
+        fault
+        for path in SOURCES
+        for fault in import_faults(module_name(path, PACKAGE), path.read_text("utf-8"), packed=PACKED)
+    ]
 
-    assert SOURCES
+    assert len(PACKED) > 20
     assert faults == []
+
+
+def test_layers_the_list_of_features_names_what_is_imported_and_no_more() -> None:
+    used: dict[str, set[str]] = {}
+    for path in SOURCES:
+        feature = module_name(path, PACKAGE).removeprefix("features.").split(".")[0]
+        for found in imports(path.read_text("utf-8")):
+            if path.is_relative_to(PACKAGE / "features") and found.module.startswith("rolling_upgrade.features."):
+                used.setdefault(feature, set()).add(found.module.split(".")[2])
+
+    assert {feature: tuple(sorted(names - {feature})) for feature, names in used.items() if names - {feature}} == {
+        feature: tuple(sorted(names)) for feature, names in FEATURE_IMPORTS.items() if names
+    }
 
 
 def test_layers_every_file_and_function_is_readable_at_once() -> None:
@@ -49,48 +73,32 @@ def test_layers_tasks_file_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("model", "from fabfile.config import load", "model lies below config"),
-        ("commands.podman", "from fabfile.plans.step import Step", "commands lies below plans"),
-        ("plans.deploy", "def f():\n    from fabfile.remote import observe", "plans lies below remote"),
-        ("remote.rollout", "import fabfile.workflows.deploy", "remote lies below workflows"),
-        ("remote.rollout", "from fabfile import report", "only workflows and tasks speak to report"),
-        ("report.plan", "from fabfile.plans import deploy", "report may not know fabfile.plans.deploy"),
-        (
-            "report.plan",
-            "from fabfile.commands.shell import quote",
-            "report may not know fabfile.commands.shell",
-        ),
-        ("report.plan", "from ..commands import shell", "report may not know fabfile.commands"),
-        ("notify.send", "from fabfile.config import load", "notify may not know fabfile.config"),
-        ("notify.mail", "import jinja2", "jinja2 is not in the standard library"),
-        ("report.plan", "from fabfile.notify import send", "report may not know fabfile.notify"),
-        ("plans.deploy", "import fabfile.notify.text", "only watchdog and workflows and tasks speak to notify"),
-        ("remote.execute", "from fabfile import namespace", "no rule knows the layer of fabfile.namespace"),
-        ("model", "import pydantic", "pydantic is not in the standard library"),
-        ("plans.deploy", "def f():\n    import yaml", "yaml is not in the standard library"),
-        (
-            "remote.local_host",
-            "try:\n    import rich\nexcept ImportError:\n    pass",
-            "rich is not in the standard library",
-        ),
-        ("remote.fabric_host", "import fabric", "fabric belongs inside functions of remote"),
-        (
-            "workflows.deploy",
-            "def f():\n    from paramiko import PKey",
-            "paramiko belongs inside functions of remote",
-        ),
-        ("tasks.main", "import yaml", "yaml is heavy: import it in the function that needs it"),
-        ("tasks.main", "if True:\n    from rich.table import Table", "rich.table is heavy"),
-        ("tasks.main", "class Task:\n    import jinja2", "jinja2 is heavy"),
-        (
-            "",
-            "from fabfile.tasks.main import deploy",
-            "the package imports fabfile.tasks.main before it is asked",
-        ),
+        ("errors", "from rolling_upgrade.config import load", "errors lies below config"),
+        ("engine.podman", "from rolling_upgrade.features.deploy.plan import plan_deploy", "engine lies below features"),
+        ("config.loader", "def f():\n    from rolling_upgrade.ssh import fleet", "config lies below ssh"),
+        ("engine.rollout", "import rolling_upgrade.features.deploy.workflow", "engine lies below features"),
+        ("ssh.fleet", "from rolling_upgrade import console", "ssh and console stand side by side"),
+        ("console.plan", "from ..ssh import fleet", "console and ssh stand side by side"),
+        ("features.deploy.plan", "from rolling_upgrade import config", "it may not know config"),
+        ("features.backup.shell", "from rolling_upgrade.ssh.fleet import Fleet", "it may not know ssh.fleet.Fleet"),
+        ("features.status.workflow", "from rolling_upgrade.features.deploy import plan", "status may not know deploy"),
+        ("engine.executor", "from fabfile import namespace", "fabfile is not in the standard library"),
+        ("engine.lock", "from rolling_upgrade import tasks", "engine lies below tasks"),
+        ("engine.model", "import pydantic", "pydantic is not in the standard library"),
+        ("engine.plan", "def f():\n    import yaml", "yaml is not in the standard library"),
+        ("features.notify.mail", "import jinja2", "jinja2 is not in the standard library"),
+        ("engine.local_host", "try:\n    import rich\nexcept ImportError:\n    pass", "rich is not in the standard"),
+        ("ssh.fabric_host", "import fabric", "fabric belongs inside functions of ssh"),
+        ("features.deploy.workflow", "def f():\n    from paramiko import PKey", "paramiko belongs inside functions of"),
+        ("features.deploy.tasks", "import yaml", "yaml is heavy: import it in the function that needs it"),
+        ("features.deploy.tasks", "if True:\n    from rich.table import Table", "rich.table is heavy"),
+        ("tasks", "class Task:\n    import jinja2", "jinja2 is heavy"),
+        ("", "from rolling_upgrade.tasks import namespace", "before it is asked"),
+        ("unknown", "from rolling_upgrade import errors", "no rule knows the layer of unknown"),
     ],
 )
 def test_import_faults_bad_source_is_found(module: str, source: str, fault: str) -> None:
-    (found,) = import_faults(module, source)
+    (found,) = import_faults(module, source, packed=PACKED)
 
     assert fault in found
 
@@ -98,25 +106,26 @@ def test_import_faults_bad_source_is_found(module: str, source: str, fault: str)
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("plans.deploy", "from fabfile.commands import podman\nfrom fabfile.model import Color\nimport re"),
-        ("remote.fabric_host", "def f():\n    import fabric"),
-        ("remote.fabric_host", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fabric"),
-        ("report.plan", "from fabfile.plans import step\nfrom fabfile.report.text import clean"),
-        ("report.live", "from rich.live import Live"),
-        ("watchdog.loop", "from fabfile.notify import send"),
-        ("notify.send", "from fabfile.model.notice import Notice"),
-        ("tasks.main", "from invoke import task\ndef f():\n    from fabfile.workflows.deploy import deploy"),
-        ("workflows.deploy", "from fabfile.report import choose\nfrom fabfile.remote import observe"),
-        ("", "def __getattr__(name):\n    from fabfile.tasks.namespace import namespace"),
+        ("features.deploy.plan", "from rolling_upgrade.engine import podman\nimport re"),
+        ("features.deploy.plan", "from rolling_upgrade.features.prune import plan"),
+        ("ssh.fabric_host", "def f():\n    import fabric"),
+        ("ssh.fabric_host", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fabric"),
+        (
+            "console.plan",
+            "from rolling_upgrade.engine.plan import Plan\nfrom rolling_upgrade.console import text",
+        ),
+        ("console.live", "from rich.live import Live"),
+        ("features.watchdog.loop", "from rolling_upgrade.features.notify import send"),
+        ("features.deploy.tasks", "from invoke import task\ndef f():\n    import yaml"),
+        (
+            "features.deploy.workflow",
+            "from rolling_upgrade.console import plan\nfrom rolling_upgrade.ssh import fleet",
+        ),
+        ("", "def f():\n    from rolling_upgrade.tasks import namespace"),
     ],
 )
 def test_import_faults_good_source_has_none(module: str, source: str) -> None:
-    assert import_faults(module, source) == []
-
-
-def test_size_faults_long_file_is_found() -> None:
-    assert size_faults("x.py", "a = 1\n" * LONGEST_FILE) == []
-    assert size_faults("x.py", "a = 1\n" * (LONGEST_FILE + 1)) == ["x.py: 321 lines; 320 at most"]
+    assert import_faults(module, source, packed=PACKED) == []
 
 
 def test_size_faults_long_function_is_found() -> None:

@@ -98,9 +98,7 @@ def test_readme_points_to_the_other_one_at_its_top(name: str, other: str) -> Non
     assert f"]({other})" in text(name).splitlines()[2]
 
 
-@pytest.mark.parametrize(
-    "name", [ENGLISH, CHINESE, "docs/architecture.md", "docs/errors.md", "docs/operations.md", "docs/team.md"]
-)
+@pytest.mark.parametrize("name", [ENGLISH, CHINESE, "SECURITY.md", "CHANGELOG.md"])
 def test_page_every_link_leads_somewhere(name: str) -> None:
     missing = []
     for first, second in LINK.findall(prose(name)):

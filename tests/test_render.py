@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile import render
-from fabfile.model import Application, Tls
-from tests.commands.sample import application, backend, frontend, image
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Application, Tls
+from tests.support.sample import application, backend, frontend, image
 
 APP = application()
 WORKER = frontend(name="job-worker", image=image("worker"), stable_port=7002, routes=())
@@ -29,7 +29,7 @@ def directives(text: str, name: str) -> list[str]:
     ],
 )
 def test_nginx_site_braces_close_and_nothing_is_left_of_the_template(app: Application) -> None:
-    site = render.nginx_site(app)
+    site = rendering.nginx_site(app)
 
     assert site.count("{") == site.count("}")
     assert not re.search(r"\{\{|\}\}|\{%|%\}", site)
@@ -37,12 +37,12 @@ def test_nginx_site_braces_close_and_nothing_is_left_of_the_template(app: Applic
 
 
 def test_nginx_site_rendered_twice_is_equal() -> None:
-    assert render.nginx_site(APP) == render.nginx_site(APP)
+    assert rendering.nginx_site(APP) == rendering.nginx_site(APP)
 
 
 def test_nginx_site_first_line_carries_the_hash_that_loopback_answers() -> None:
-    site = render.nginx_site(APP)
-    found = render.site_hash(site)
+    site = rendering.nginx_site(APP)
+    found = rendering.site_hash(site)
 
     assert re.fullmatch(r"[0-9a-f]{16}", found)
     assert directives(site, "return 200") == [f'"{found}"'] * 2
@@ -60,30 +60,68 @@ def test_nginx_site_first_line_carries_the_hash_that_loopback_answers() -> None:
     ],
 )
 def test_site_hash_changes_with_what_the_site_says(changed: Application) -> None:
-    assert render.site_hash(render.nginx_site(changed)) != render.site_hash(render.nginx_site(APP))
+    assert rendering.site_hash(rendering.nginx_site(changed)) != rendering.site_hash(rendering.nginx_site(APP))
 
 
 def test_site_hash_does_not_change_with_an_image_or_a_secret() -> None:
     other = application(backend(image=image("backend", "v9", "sha256:" + "9" * 64), env=(("K", "v"),)), frontend())
 
-    assert render.nginx_site(other) == render.nginx_site(APP)
+    assert rendering.nginx_site(other) == rendering.nginx_site(APP)
 
 
-def test_nginx_site_both_colors_stand_there_each_backed_by_the_other() -> None:
-    site = render.nginx_site(APP)
+def test_nginx_site_visitors_reach_a_color_or_the_service_port_and_never_the_idle_color() -> None:
+    upstreams = {
+        name: re.findall(r"server 127\.0\.0\.1:(\d+)( backup)? max_fails=0;", body)
+        for name, body in re.findall(r"upstream (\S+) \{(.*?)\}", rendering.nginx_site(APP), re.DOTALL)
+    }
 
-    assert re.findall(r"server 127\.0\.0\.1:(\d+)( backup)? max_fails=0;", site) == [
-        ("18080", ""), ("28080", " backup"), ("28080", ""), ("18080", " backup"),
-        ("17001", ""), ("27001", " backup"), ("27001", ""), ("17001", " backup"),
-    ]  # fmt: skip
+    assert upstreams == {
+        "shop_backend_blue": [("18080", ""), ("8080", " backup")],
+        "shop_backend_blue_only": [("18080", "")],
+        "shop_backend_blue_standby": [("18080", ""), ("28080", " backup")],
+        "shop_backend_green": [("28080", ""), ("8080", " backup")],
+        "shop_backend_green_only": [("28080", "")],
+        "shop_backend_green_standby": [("28080", ""), ("18080", " backup")],
+        "shop_frontend_blue": [("17001", ""), ("7001", " backup")],
+        "shop_frontend_blue_only": [("17001", "")],
+        "shop_frontend_blue_standby": [("17001", ""), ("27001", " backup")],
+        "shop_frontend_green": [("27001", ""), ("7001", " backup")],
+        "shop_frontend_green_only": [("27001", "")],
+        "shop_frontend_green_standby": [("27001", ""), ("17001", " backup")],
+    }
+
+
+@pytest.mark.parametrize("tls", [None, Tls("/c", "/k", acme=True)])
+def test_nginx_site_sends_requests_to_its_own_upstreams_alone(tls: Tls | None) -> None:
+    site = rendering.nginx_site(replace(APP, tls=tls))
+    upstreams = set(re.findall(r"upstream (\S+) \{", site))
+    colors = {name: {"blue", "green"} for name in ("$shop_1_color", "$shop_2_color")}
+    targets = {"blue_only", "green_only", "blue_standby", "green_standby"}
+    colors |= {name.replace("_color", "_target"): targets for name in colors}
+
+    reached = directives(site, "proxy_pass")
+    for target in set(reached) - {"http://127.0.0.1:402"}:
+        prefix, _, variable = target.removeprefix("http://").partition("_$shop")
+        assert {f"{prefix}_{value}" for value in colors[f"$shop{variable}"]} <= upstreams, target
+    assert reached.count("http://127.0.0.1:402") == (1 if tls else 0)
+
+
+def test_nginx_site_request_metrics_count_what_visitors_ask_of_a_color_alone() -> None:
+    site = rendering.nginx_site(replace(APP, request_metrics=True))
+    (pattern,) = re.findall(r"map \$proxy_host \$shop_counted \{ default 0; ~(\S+) 1; \}", site)
+    upstreams = re.findall(r"upstream (\S+) \{", site)
+
+    assert {name for name in upstreams if re.search(pattern, name)} == {
+        f"shop_{service}_{color}" for service in ("backend", "frontend") for color in ("blue", "green")
+    }
 
 
 def test_nginx_site_stable_ports_are_on_loopback_alone() -> None:
-    assert directives(render.nginx_site(APP), "listen") == ["127.0.0.1:8080", "127.0.0.1:7001", "80", "[::]:80"]
+    assert directives(rendering.nginx_site(APP), "listen") == ["127.0.0.1:8080", "127.0.0.1:7001", "80", "[::]:80"]
 
 
 def test_nginx_site_with_a_certificate_redirects_plain_requests() -> None:
-    site = render.nginx_site(replace(APP, tls=Tls("/c", "/k", "/chain"), https_port=8443))
+    site = rendering.nginx_site(replace(APP, tls=Tls("/c", "/k", "/chain"), https_port=8443))
 
     assert directives(site, "return 301") == ["https://$host:8443$request_uri"]
     assert directives(site, "ssl_certificate") == ["/c"]
@@ -91,30 +129,48 @@ def test_nginx_site_with_a_certificate_redirects_plain_requests() -> None:
 
 
 def test_nginx_site_usual_tls_port_is_not_named_in_the_redirect() -> None:
-    assert "https://$host$request_uri" in render.nginx_site(replace(APP, tls=Tls("/c", "/k")))
+    assert "https://$host$request_uri" in rendering.nginx_site(replace(APP, tls=Tls("/c", "/k")))
 
 
 def test_nginx_site_flags_are_the_ones_that_a_flip_writes() -> None:
-    from fabfile.commands.nginx import flag
+    from rolling_upgrade.engine.nginx import flag
 
-    site = render.nginx_site(APP)
+    site = rendering.nginx_site(APP)
 
     assert f"if (-f {flag(APP, 'backend')})" in site
     assert f"if (-f {flag(APP, 'frontend')})" in site
 
 
 def test_nginx_site_only_loopback_says_who_answered() -> None:
-    public = render.nginx_site(APP).partition("# What visitors reach.")[2]
+    public = rendering.nginx_site(APP).partition("# The public server.")[2]
 
-    assert "X-Served-By" not in public
+    assert "add_header X-Served-By" not in public
+    assert public.count("proxy_hide_header X-Served-By;") == public.count("proxy_pass ")
     assert "/_rolling/site" not in public
+    assert "location ^~ /_rolling/ { return 404; }" in public
 
 
 def test_nginx_site_variables_of_a_name_with_a_dash_are_whole() -> None:
-    site = render.nginx_site(replace(application(backend(), WORKER, frontend()), name="my-shop"))
+    site = rendering.nginx_site(replace(application(backend(), WORKER, frontend()), name="my-shop"))
 
-    assert "$my_shop_job_worker_color" in site
+    assert "set $my_shop_2_color blue;" in site
     assert not re.search(r"\$[a-z_]+-", site)
+
+
+def test_nginx_site_variables_of_the_longest_names_fit_where_nginx_keeps_them() -> None:
+    """Source: ngx_hash.h: an entry is a pointer, two bytes and the name, aligned, and one more pointer in 64 bytes."""
+    service = replace(backend(), name="s" * 31)
+    site = rendering.nginx_site(replace(application(service, frontend()), name="a" * 31, request_metrics=True))
+
+    assert max(len(name) for name in re.findall(r"\$\{?(\w+)", site)) <= 46
+
+
+def test_nginx_site_no_request_but_a_web_socket_changes_the_protocol() -> None:
+    site = rendering.nginx_site(APP)
+
+    assert "map $http_upgrade $shop_upgrade { default ''; ~*^websocket$ websocket; }" in site
+    assert set(directives(site, "proxy_set_header Upgrade")) == {"$shop_upgrade"}
+    assert set(directives(site, "proxy_set_header Connection")) == {"$shop_connection"}
 
 
 def test_boot_unit_starts_the_installed_program() -> None:
@@ -126,32 +182,33 @@ def test_boot_unit_end_leaves_the_containers_alone() -> None:
 
 
 def directives_of_unit() -> dict[str, str]:
-    return dict(line.split("=", 1) for line in render.boot_unit(APP).splitlines() if "=" in line)
+    return dict(line.split("=", 1) for line in rendering.boot_unit(APP).splitlines() if "=" in line)
 
 
-@pytest.mark.parametrize("name", ["site", "boot", "requests"])
+@pytest.mark.parametrize("name", ["boot", "requests"])
 def test_host_program_is_a_shell_program(name: str) -> None:
-    assert render.host_program(name).startswith("#!/bin/sh\n")
+    assert rendering.host_program(name).startswith("#!/bin/sh\n")
 
 
 def test_maintenance_page_text_of_a_message_is_never_markup() -> None:
-    page = render.maintenance_page(APP, '<script>alert("x")</script> & {{ app }}')
+    page = rendering.maintenance_page(APP, '<script>alert("x")</script> & {{ app }}')
 
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
 
 def test_maintenance_page_loads_nothing_from_elsewhere() -> None:
-    assert not re.search(r"https?:|src=|href=|url\(|@import", render.maintenance_page(APP))
+    assert not re.search(r"https?:|src=|href=|url\(|@import", rendering.maintenance_page(APP))
 
 
 def test_nginx_site_every_public_route_and_no_health_path_gives_way_to_the_page() -> None:
-    public = render.nginx_site(APP).partition("# What visitors reach.")[2]
+    public = rendering.nginx_site(APP).partition("# The public server.")[2]
     blocks = dict(re.findall(r"^    location ((?:= )?\S+) \{\n(.*?)^    \}", public, re.MULTILINE | re.DOTALL))
 
     gives_way = {name for name, body in blocks.items() if "live/maintenance.html) { return 503; }" in body}
-    assert (gives_way, set(blocks) - gives_way) == ({"/api/", "/"}, {"= /api/health", "= /health"})
+    own = {name for name in blocks if name.startswith("= /_rolling/")}
+    assert (gives_way, set(blocks) - gives_way - own) == ({"/api/", "/"}, {"= /api/health", "= /health"})
 
 
 def test_nginx_site_loopback_ports_never_show_the_page() -> None:
-    assert "maintenance" not in render.nginx_site(APP).partition("# What visitors reach.")[0]
+    assert "maintenance" not in rendering.nginx_site(APP).partition("# The public server.")[0]

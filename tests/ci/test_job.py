@@ -42,7 +42,7 @@ def test_job_ends_as_its_task_and_leaves_a_summary(tmp_path: Path) -> None:
 
     done = ran("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
 
-    assert (done.returncode, "There is no environment 'nowhere'" in done.stderr) == (2, True)
+    assert (done.returncode, "Unknown environment 'nowhere'" in done.stderr) == (2, True)
     assert done.stdout == "::error title=inv deploy failed::exit code 2; the job's log says why\n"
     assert page.read_text() == "### inv deploy: failed, exit code 2\n\n"
 
@@ -72,18 +72,23 @@ def test_job_key_is_in_an_agent_for_the_task_alone_and_every_line_of_it_is_hidde
 def test_job_key_that_is_none_ends_before_the_task() -> None:
     done = ran("config.check", DEPLOY_SSH_KEY="no key at all")
 
-    assert (done.returncode, "MISTAKE" in done.stdout) == (1, False)
+    assert (done.returncode, "ERROR    " in done.stdout) == (1, False)
 
 
 #: Whoever begins a job may have it ignore signals, as `nohup` and a shell's `&` do.
 DEAF = ("sh", "-c", 'trap "" INT HUP TERM; exec "$@"', "sh")
-DRIVER = "import sys; from scripts import job; job.INVOKE = ('sh', '-c', sys.argv[1], 'sh'); sys.exit(job.main(['%s']))"
+DRIVER = """
+import pathlib, sys
+from scripts import job
+job.INVOKE, job.ROOT = ('sh', '-c', sys.argv[1], 'sh'), pathlib.Path(sys.argv[2])
+sys.exit(job.main(['%s']))
+"""
 
 
-def started(text: str, task: str, **environment: str) -> subprocess.Popen[str]:
-    """A job whose task is this text for sh."""
+def started(text: str, task: str, root: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+    """A job whose task is this text for sh, in a clone at `root`."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
-    command = [*DEAF, sys.executable, "-c", DRIVER % task, text]
+    command = [*DEAF, sys.executable, "-c", DRIVER % task, text, str(root)]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -116,7 +121,7 @@ def test_job_that_is_cancelled_lets_its_task_undo(number: signal.Signals, agent:
     text = "trap 'echo undone; exit 130' TERM INT HUP; echo begun; while :; do sleep 0.05; done"
     environment = {"DEPLOY_SSH_KEY": new_key(tmp_path)} if agent else {}
 
-    with started(text, "deploy", **environment) as job_process:
+    with started(text, "deploy", ROOT, **environment) as job_process:
         assert job_process.stdout is not None
         try:
             assert job_process.stdout.readline() == "begun\n"
@@ -129,32 +134,101 @@ def test_job_that_is_cancelled_lets_its_task_undo(number: signal.Signals, agent:
     assert (job_process.returncode, "undone" in said) == (130, True)
 
 
-def test_job_of_full_has_the_stages_of_its_report(tmp_path: Path) -> None:
-    stages = [
-        {"stage": "build", "result": "done", "seconds": 4.0, "exit_code": 0, "detail": "r/b:v2"},
-        {"stage": "test", "result": "failed", "seconds": 1.5, "exit_code": 1, "detail": "unit: nothing was pushed"},
-    ]
-    report = {"environment": "staging", "tag": "v2", "outcome": "failed", "deploy": [], "stages": stages}
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    page = tmp_path / "summary.md"
-    text = f"echo 'report: {tmp_path}/report.json'; exit 1"
+REPORT_NAME = "staging-20261124T083000Z-0a1b2c.json"
+STAGES = [
+    {"stage": "build", "result": "done", "seconds": 4.0, "exit_code": 0, "detail": "r/b:v2"},
+    {"stage": "test", "result": "failed", "seconds": 1.5, "exit_code": 1, "detail": "unit: nothing was pushed"},
+]
+REPORT = {"environment": "staging", "tag": "v2", "outcome": "failed", "deploy": [], "stages": STAGES}
 
-    said, _ = started(text, "full", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page)).communicate(timeout=60)
+
+def summary_of_full(root: Path, said: str) -> str:
+    """The summary of a job in whose clone `inv full` says this at its end."""
+    page = root / "summary.md"
+    with started(f"{said}; exit 1", "full", root, JOB_SUMMARY=str(page)) as process:
+        process.communicate(timeout=60)
+    return page.read_text()
+
+
+def report(root: Path, content: str) -> Path:
+    path = root / "reports" / REPORT_NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def test_job_of_full_has_the_stages_of_its_report(tmp_path: Path) -> None:
+    path, page = report(tmp_path, json.dumps(REPORT)), tmp_path / "summary.md"
+    text = f"echo 'report: {path}'; exit 1"
+
+    with started(text, "full", tmp_path, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page)) as process:
+        said, _ = process.communicate(timeout=60)
 
     assert "::error title=inv full failed::test failed: unit: nothing was pushed" in said
     assert page.read_text().startswith("### full v2 on staging: test failed: unit: nothing was pushed\n")
     assert "| test | failed | 1.5 s | unit: nothing was pushed |" in page.read_text()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"stages": [1]}'])
+WITHOUT = "### inv full: failed, exit code 1\n\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"stages": [1]}',
+        "[" * 200_000,
+        json.dumps(REPORT | {"stages": [STAGES[0] | {"seconds": "x"}]}),
+        json.dumps(REPORT | {"stages": [STAGES[0] | {"seconds": float("nan")}]}),
+        json.dumps(REPORT | {"stages": [STAGES[0] | {"seconds": 10**400}]}),
+        json.dumps(REPORT | {"stages": [STAGES[0] | {"detail": ["x"]}]}),
+        json.dumps(REPORT | {"stages": {"a": 1}}),
+        json.dumps(REPORT | {"deploy": [{"host": 1, "cause": None}]}),
+        json.dumps(REPORT | {"tag": 2}),
+        json.dumps(REPORT | {"more": "x" * (1 << 20)}),
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ],
+    ids=lambda content: content[:40],
+)
 def test_job_of_full_whose_report_cannot_be_read_says_how_it_ended(content: str, tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(content)
-    page = tmp_path / "summary.md"
-    text = f"echo 'report: {tmp_path}/report.json'"
+    path = report(tmp_path, content)
 
-    started(text, "full", JOB_SUMMARY=str(page)).communicate(timeout=60)
+    assert summary_of_full(tmp_path, f"echo 'report: {path}'") == WITHOUT
 
-    assert page.read_text() == "### inv full: done\n\n"
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder"])
+def test_job_of_full_reads_no_report_that_is_no_file(kind: str, tmp_path: Path) -> None:
+    path = report(tmp_path, "")
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        (tmp_path / "other").write_text(json.dumps(REPORT))
+        path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "other")
+
+    assert summary_of_full(tmp_path, f"echo 'report: {path}'") == WITHOUT
+
+
+@pytest.mark.parametrize(
+    "place", ["{root}/{name}", "{root}/reports/../{name}", "{root}/reports/other.json", "/dev/zero"]
+)
+def test_job_of_full_reads_no_file_of_another_place_or_name(place: str, tmp_path: Path) -> None:
+    path = place.format(root=tmp_path, name=REPORT_NAME)
+    (tmp_path / "reports").mkdir()
+    if path != "/dev/zero":
+        Path(path).write_text(json.dumps(REPORT))
+
+    assert summary_of_full(tmp_path, f"echo 'report: {path}'") == WITHOUT
+
+
+def test_job_of_full_reads_the_report_that_its_last_line_names_alone(tmp_path: Path) -> None:
+    path = report(tmp_path, json.dumps(REPORT))
+
+    assert summary_of_full(tmp_path, f"echo 'report: {path}'; echo 'unit | the end'") == WITHOUT
 
 
 def test_markdown_is_a_table_whatever_the_texts_are() -> None:
@@ -200,6 +274,8 @@ def test_lines_of_what_a_task_tells(told: dict[str, object], shown: list[str]) -
 
 @pytest.mark.parametrize("tag", ["$(touch made)", "`touch made`", "'; touch made; '", '"; touch made; "'])
 def test_make_reads_nothing_in_a_tag(tag: str, tmp_path: Path) -> None:
+    # The make that runs these tests hands its own variables on, ARGS among them. Source: GNU make, MAKEFLAGS.
+    outside = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "ARGS", "TAG"}}
     for given in ({"TAG": tag}, {}):
         words = [] if given else [f"TAG={tag.replace('$', '$$')}"]
         command = [
@@ -215,11 +291,11 @@ def test_make_reads_nothing_in_a_tag(tag: str, tmp_path: Path) -> None:
         done = subprocess.run(
             command,
             cwd=tmp_path,
-            env={**os.environ, "CI": "", **given},
+            env={**outside, "CI": "", **given},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert "There is no environment 'nowhere'" in done.stderr, done
+        assert "Unknown environment 'nowhere'" in done.stderr, done
         assert not (ROOT / "made").exists()

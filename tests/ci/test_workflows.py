@@ -83,8 +83,35 @@ def test_github_environments_are_entered_one_run_at_a_time_and_no_run_is_cancell
 
 def test_github_secrets_go_to_jobs_of_an_environment_alone() -> None:
     for path in WORKFLOWS:
-        for job in jobs(path).values():
-            assert "environment" in job or "secrets." not in str(job)
+        whole = yaml.safe_load(path.read_text())
+        for job in whole.pop("jobs").values():
+            assert "environment" in job or "secrets" not in str(job)
+        assert "secrets" not in str(whole), f"{path.name}: what stands above the jobs is for all of them"
+
+
+def test_jobs_with_secrets_run_no_code_of_the_application() -> None:
+    """What a pull request or a dependency brings would read the secrets of its job."""
+    own_code = re.compile(r"make \"?(full|build|suites|test)\b")
+    for path in WORKFLOWS:
+        for name, job in jobs(path).items():
+            if "secrets" in str(job) or "environment" in job:
+                offered = yaml.safe_load(path.read_text())[True]["workflow_dispatch"]["inputs"].get("task", {})
+                assert {"full", "build", "test"} & set(offered.get("options", ())) == set(), f"{path.name} {name}"
+                assert not own_code.search(" ".join(step.get("run", "") for step in job["steps"])), (
+                    f"{path.name} {name}"
+                )
+    for name, job in yaml.safe_load(GITLAB.read_text()).items():
+        if isinstance(job, dict) and "environment" in job:
+            assert not own_code.search(" ".join(job["script"])), name
+
+
+def test_github_pull_requests_run_without_secrets() -> None:
+    for path in WORKFLOWS:
+        whole = yaml.safe_load(path.read_text())
+        assert "pull_request_target" not in whole[True]
+        assert "workflow_run" not in whole[True]
+        if "pull_request" in whole[True]:
+            assert "secrets" not in path.read_text()
 
 
 def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:

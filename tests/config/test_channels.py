@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.model import Channels, Hook, Mail, Security, Severity
-from tests.config.project import Project
+from rolling_upgrade.engine.model import Channels, Hook, Mail, Security, Severity
+from rolling_upgrade.errors import ConfigError
+from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"
 MAIL = {"SMTP_HOST": "mail.example.org", "SMTP_FROM": "ark@example.org", "SMTP_TO": "ann@example.org"}
@@ -56,25 +57,25 @@ def test_channels_all_keys_are_read(project: Project) -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "expected"),
     [
-        ({**MAIL, "SMTP_FROM": None}, "SMTP_FROM", "only together with"),
-        ({**MAIL, "SMTP_TO": ""}, "SMTP_TO", "only together with"),
-        ({**MAIL, **LOGIN, "SMTP_USER": None}, "SMTP_USER", "SMTP_PASSWORD makes a login"),
-        ({**MAIL, **LOGIN, "SMTP_PASSWORD": None}, "SMTP_PASSWORD", "SMTP_USER makes a login"),
+        ({**MAIL, "SMTP_FROM": None}, "SMTP_FROM", "because SMTP_HOST is set"),
+        ({**MAIL, "SMTP_TO": ""}, "SMTP_TO", "because SMTP_HOST is set"),
+        ({**MAIL, **LOGIN, "SMTP_USER": None}, "SMTP_USER", "SMTP_PASSWORD is set"),
+        ({**MAIL, **LOGIN, "SMTP_PASSWORD": None}, "SMTP_PASSWORD", "SMTP_USER is set"),
         ({**MAIL, **LOGIN, "SMTP_PASSWORD": "pässword"}, "SMTP_PASSWORD", "ASCII"),
         ({**MAIL, **LOGIN, "SMTP_SECURITY": "none"}, "SMTP_SECURITY", "starttls or tls"),
-        ({**MAIL, "SMTP_PORT": "465"}, "SMTP_SECURITY", "first byte on port 465"),
+        ({**MAIL, "SMTP_PORT": "465"}, "SMTP_SECURITY", "TLS there from the first byte"),
     ],
 )
-def test_channels_mail_that_cannot_work_is_one_mistake(
+def test_channels_mail_that_cannot_work_is_one_error(
     project: Project, changes: dict[str, str | None], key: str, expected: str
 ) -> None:
     project.env(changes)
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.path) == (ENV_FILE, key)
-    assert expected in mistake.expected
-    assert "sesame" not in str(mistake)
+    assert (issue.file, issue.path) == (ENV_FILE, key)
+    assert expected in issue.expected
+    assert "sesame" not in str(issue)
 
 
 def test_channels_mail_without_a_server_is_a_warning(project: Project) -> None:
@@ -84,15 +85,15 @@ def test_channels_mail_without_a_server_is_a_warning(project: Project) -> None:
 
     assert environment.targets[0].application.channels.mail is None
     assert environment.warnings == (
-        "deploy/demo.env: no mail is sent, because SMTP_HOST is empty and other SMTP_ keys are not",
+        "deploy/demo.env: no mail is sent, because SMTP_HOST is empty although other SMTP_ keys are set",
     )
 
 
 @pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "SMTP_TO", "NOTIFY_LANGUAGE", "WEBHOOK_URL"])
-def test_channels_of_one_host_alone_are_a_mistake(project: Project, key: str) -> None:
+def test_channels_of_one_host_alone_are_an_error(project: Project, key: str) -> None:
     project.edit("hosts.yaml", "192.0.2.12", f"192.0.2.12, env: {{{key}: x@example.org}}")
 
-    assert f"one {key} for all hosts" in {mistake.expected for mistake in project.mistakes()}
+    assert f"the same {key} on all hosts" in {issue.expected for issue in project.issues()}
 
 
 def test_channels_secrets_are_in_no_repr_and_known_in_part(project: Project) -> None:
@@ -105,3 +106,25 @@ def test_channels_secrets_are_in_no_repr_and_known_in_part(project: Project) -> 
     assert {SLACK, "q7Zk1m9pX2", "T0123456", "open-sesame", "pass-w0rd"} <= set(environment.secrets)
     assert not {"services", "notifications"} & set(environment.secrets)
     assert not any(secret in repr(environment.targets[0].application.channels) for secret in environment.secrets)
+
+
+@pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "WEBHOOK_URL"])
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example.org/T0/q7Zk1m9pX2", "HTTP://192.0.2.9:8000/hook", "http://127.0.0.1.example.org/"]
+)
+def test_channels_address_without_tls_is_a_warning_and_an_error_when_strict(
+    project: Project, key: str, url: str
+) -> None:
+    project.env({key: url})
+
+    assert [key in warning for warning in project.load().warnings] == [True]
+    with pytest.raises(ConfigError) as raised:
+        project.load(strict=True)
+    assert [(one.path, url in str(one)) for one in raised.value.issues] == [(key, False)]
+
+
+@pytest.mark.parametrize("url", [SLACK, "http://127.0.0.1:8000/x", "http://[::1]/x", "http://localhost/x"])
+def test_channels_address_with_tls_or_on_this_machine_is_neither(project: Project, url: str) -> None:
+    project.env({"SLACK_WEBHOOK": url})
+
+    assert project.load(strict=True).warnings == ()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import config
-from fabfile.config.together import unknown_hosts
-from fabfile.errors import Mistake
-from fabfile.sealing import vault
-from tests.config.project import ENV, Project
+from rolling_upgrade import config
+from rolling_upgrade.config.cross_checks import unknown_hosts
+from rolling_upgrade.config.encryption import vault
+from rolling_upgrade.errors import ConfigIssue
+from tests.support.project import ENV, Project
 
 BOTH = """\
 environments:
@@ -29,46 +29,53 @@ APART = {
 }
 
 
-def clashes(project: Project, changes: dict[str, str], address: str = "192.0.2.11") -> tuple[Mistake, ...]:
+def conflicts(project: Project, changes: dict[str, str], address: str = "192.0.2.11") -> tuple[ConfigIssue, ...]:
     project.write("hosts.yaml", BOTH.replace("ADDRESS", address))
     values = {**ENV, **APART, **changes}
     project.write("deploy/other.env", "\n".join(f"{key}={value}" for key, value in values.items()))
-    return config.clashes([project.load("demo"), project.load("other")])
+    return config.conflicts([project.load("demo"), project.load("other")])
 
 
-def test_clashes_environments_kept_apart_have_none(project: Project) -> None:
-    assert clashes(project, {}) == ()
+def test_conflicts_environments_kept_apart_have_none(project: Project) -> None:
+    assert conflicts(project, {}) == ()
 
 
-def test_clashes_on_different_hosts_have_none(project: Project) -> None:
-    assert clashes(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
+def test_conflicts_on_different_hosts_have_none(project: Project) -> None:
+    assert conflicts(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
         ({"APP_NAME": "memoryark"}, "APP_NAME memoryark in both"),
-        ({"BACKEND_PORT": "8080"}, "port 8080 as backend's stable port and as backend's stable port"),
-        ({"FRONTEND_PORT": "8080"}, "port 8080 as backend's stable port and as frontend's stable port"),
-        ({"BACKEND_PORT": "18080"}, "port 18080 as backend's blue port and as backend's stable port"),
-        ({"NGINX_PORT": "7001"}, "port 7001, public in the one and a service's in the other"),
+        ({"BACKEND_PORT": "8080"}, "port 8080 as backend's service port and as backend's service port"),
+        ({"FRONTEND_PORT": "8080"}, "port 8080 as backend's service port and as frontend's service port"),
+        ({"BACKEND_PORT": "18080"}, "port 18080 as backend's blue port and as backend's service port"),
+        ({"NGINX_PORT": "7001"}, "port 7001, public in one environment and of a service in the other"),
         ({"DOMAIN_NAME": "files.example.org"}, "DOMAIN_NAME files.example.org on one public port"),
         ({"DATABASE_PATH": ENV["DATABASE_PATH"]}, f"{ENV['DATABASE_PATH']} as DATABASE_PATH and as DATABASE_PATH"),
         ({"UPLOADS_BACKUP_PATH": ENV["UPLOADS_PATH"]}, "/srv/memoryark/uploads as UPLOADS_PATH and as UPLOADS_BACKUP"),
+        (
+            {"DATABASE_PATH": "/srv/memoryark/data/o.db"},
+            "/srv/memoryark/data, mounted by memoryark, is or contains /srv/memo",
+        ),
+        ({"UPLOADS_PATH": "/srv/memoryark"}, "/srv/memoryark, mounted by other, is or contains /srv/memoryark/data"),
+        ({"UPLOADS_BACKUP_PATH": "/srv/memoryark/uploads/x"}, "/srv/memoryark/uploads, mounted by memoryark, is or"),
+        ({"UPLOADS_PATH": "/var/lib/memoryark/live"}, "/var/lib/memoryark/live, mounted by other, is inside /var/lib/"),
     ],
 )
-def test_clashes_what_both_claim_is_a_mistake(changes: dict[str, str], found: str, project: Project) -> None:
-    mistakes = clashes(project, changes)
+def test_conflicts_between_environments_are_errors(changes: dict[str, str], found: str, project: Project) -> None:
+    issues = conflicts(project, changes)
 
-    assert any(mistake.found.startswith(found) for mistake in mistakes), mistakes
-    assert mistakes[0].file == "demo and other"
+    assert any(issue.found.startswith(found) for issue in issues), issues
+    assert issues[0].file == "demo and other"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_warnings_env_file_that_its_group_may_read_has_none(project: Project, mode: int) -> None:
     (project.root / "deploy/demo.env").chmod(mode)
 
-    assert not any("its mode is" in warning for warning in config.local_warnings(project.load(), project.root))
+    assert not any("lets other users" in warning for warning in config.local_warnings(project.load(), project.root))
 
 
 def test_warnings_encrypted_env_file_may_be_read_by_all(
@@ -80,12 +87,12 @@ def test_warnings_encrypted_env_file_may_be_read_by_all(
     file.write_bytes(vault.encrypt(file.read_bytes(), b"correct horse"))
     file.chmod(0o644)
 
-    assert not any("its mode is" in warning for warning in config.local_warnings(project.load(), project.root))
+    assert not any("lets other users" in warning for warning in config.local_warnings(project.load(), project.root))
 
 
 def test_warnings_env_file_that_others_can_read(project: Project) -> None:
     (project.root / "deploy/demo.env").chmod(0o644)
-    assert "its mode is 0644" in config.local_warnings(project.load(), project.root)[0]
+    assert "mode 0644" in config.local_warnings(project.load(), project.root)[0]
 
     (project.root / "deploy/demo.env").chmod(0o600)
     assert not any("mode" in warning for warning in config.local_warnings(project.load(), project.root))

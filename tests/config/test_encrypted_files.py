@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.config.findings import Findings
-from fabfile.config.locating import locate
-from tests.workflows.conftest import team
-from tests.workflows.team import Team
+from rolling_upgrade.config.issues import Issues
+from rolling_upgrade.config.locate import locate
+from tests.conftest import team
+from tests.support.team import Team
 
 __all__ = ["team"]
 
@@ -15,10 +15,10 @@ __all__ = ["team"]
 def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
     team.git("add", "--force", "deploy/demo.env")
 
-    (mistake,) = team.project.mistakes()
+    (issue,) = team.project.issues()
 
-    assert mistake.found == "secrets in plain text in a file that Git tracks"
-    assert "inv secrets.encrypt --env demo" in mistake.expected
+    assert issue.found == "plaintext secrets in a file that Git tracks"
+    assert "inv secrets.encrypt --env demo" in issue.expected
     team.git("rm", "--quiet", "--cached", "deploy/demo.env")
     assert team.project.load().name == "demo"
 
@@ -47,7 +47,7 @@ def test_load_plaintext_of_which_git_cannot_tell_is_a_warning(
     else:
         monkeypatch.setenv("PATH", str(team.folder))
 
-    assert any("git cannot tell here" in warning for warning in team.project.load().warnings)
+    assert any("git cannot tell" in warning for warning in team.project.load().warnings)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_load_plaintext_of_which_git_cannot_tell_is_a_warning(
 def test_load_placeholder_in_production_is_refused_with_its_line(team: Team, value: str) -> None:
     team.project.env({"ENVIRONMENT": "production", "JWT_SECRET_KEY": value})
 
-    (mistake,) = team.project.mistakes()
+    (issue,) = team.project.issues()
 
-    assert (mistake.file, mistake.path) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
-    assert value not in str(mistake)
+    assert (issue.file, issue.path) == ("deploy/demo.env", "line 9: JWT_SECRET_KEY")
+    assert value not in str(issue)
 
 
 @pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "DATABASE_URL", "REDIS_URL"])
@@ -83,16 +83,16 @@ def test_load_placeholder_inside_an_address_is_refused_in_production(team: Team,
     }[key]
     team.project.env({"ENVIRONMENT": "production", key: value})
 
-    assert [mistake.path for mistake in team.project.mistakes()] == [f"line 10: {key}"]
+    assert [issue.path for issue in team.project.issues()] == [f"line 10: {key}"]
 
 
 def test_load_placeholder_of_one_host_is_refused_where_it_stands(team: Team) -> None:
     team.project.env({"ENVIRONMENT": "production"})
     team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: changeme}")
 
-    (mistake,) = team.project.mistakes()
+    (issue,) = team.project.issues()
 
-    assert (mistake.file, mistake.path) == ("hosts.yaml", "environments.demo.hosts.web1.env.JWT_SECRET_KEY")
+    assert (issue.file, issue.path) == ("hosts.yaml", "environments.demo.hosts.web1.env.JWT_SECRET_KEY")
 
 
 def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
@@ -106,6 +106,6 @@ def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
 def test_located_files_follow_the_inventory(team: Team) -> None:
     team.project.edit("hosts.yaml", "    hosts:\n", "    recipients_file: people.txt\n    hosts:\n")
 
-    found = locate("demo", team.root, Findings(team.root))
+    found = locate("demo", team.root, Issues(team.root))
 
     assert found.recipients_file == team.root / "people.txt"

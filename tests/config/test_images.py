@@ -6,10 +6,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fabfile.commands import definition
-from fabfile.config.findings import is_secret
-from fabfile.model import Login, Transfer
-from tests.config.project import Project
+from rolling_upgrade.config.issues import is_secret
+from rolling_upgrade.engine import history
+from rolling_upgrade.engine.model import Login, Transfer
+from tests.support.project import Project
 
 LOGIN = {"REGISTRY": "registry.example.org:5000", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"}
 
@@ -27,7 +27,7 @@ def test_load_login_of_the_registry(project: Project) -> None:
 def test_load_login_is_not_kept_with_a_release(project: Project) -> None:
     project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
 
-    kept = definition.dump(project.load().targets[0].application)
+    kept = history.dump(project.load().targets[0].application)
 
     assert "pas$word" not in kept
     assert "robot" not in kept
@@ -38,19 +38,19 @@ def test_load_without_a_registry_has_no_login(project: Project) -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(LOGIN))
-def test_load_half_a_login_is_a_mistake_at_the_missing_key(project: Project, missing: str) -> None:
+def test_load_half_a_login_is_an_error_at_the_missing_key(project: Project, missing: str) -> None:
     project.env({key: "word" for key in LOGIN if key != missing})
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert mistake.path == missing
+    assert issue.path == missing
 
 
 @pytest.mark.parametrize("registry", ["https://registry.example.org", "registry/path", "--help", "a b", "host:port"])
-def test_load_wrong_registry_is_a_mistake(project: Project, registry: str) -> None:
+def test_load_wrong_registry_is_an_error(project: Project, registry: str) -> None:
     project.env({"REGISTRY": f"'{registry}'", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"})
 
-    assert {mistake.path for mistake in project.mistakes()} == {"REGISTRY"}
+    assert {issue.path for issue in project.issues()} == {"REGISTRY"}
 
 
 def test_registry_password_is_a_secret() -> None:
@@ -64,25 +64,25 @@ def test_load_transfer_of_an_environment(project: Project, declared: str, found:
     assert project.load().rollout.transfer is Transfer(found)
 
 
-def test_load_unknown_transfer_is_a_mistake(project: Project) -> None:
+def test_load_unknown_transfer_is_an_error(project: Project) -> None:
     project.edit("hosts.yaml", "    hosts:", "    rollout: {transfer: carry}\n    hosts:")
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.path, mistake.expected) == ("environments.demo.rollout.transfer", "pull or push")
+    assert (issue.path, issue.expected) == ("environments.demo.rollout.transfer", "pull or push")
 
 
 @pytest.mark.parametrize(
     "content", [None, b"", b"\xff", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
 )
-def test_load_signing_key_that_is_none_is_a_mistake(project: Project, content: bytes | None) -> None:
+def test_load_signing_key_that_is_none_is_an_error(project: Project, content: bytes | None) -> None:
     project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
     if content is not None:
         (project.root / "release.pub").write_bytes(content)
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.path, "cosign" in mistake.expected) == ("environments.demo.rollout.signed_by", True)
+    assert (issue.path, "cosign" in issue.expected) == ("environments.demo.rollout.signed_by", True)
 
 
 def test_load_signing_key_is_read(project: Project) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.model import Monitoring
-from tests.config.project import Project
+from rolling_upgrade.engine.model import Monitoring
+from tests.support.project import Project
 
 
 def watched(project: Project, monitoring: str, more: str = "") -> None:
@@ -63,7 +63,7 @@ def test_host_is_scraped_at_its_address_unless_it_has_another(project: Project) 
         ("latency_seconds: 11s", "monitoring.latency_seconds"),
     ],
 )
-def test_monitoring_mistake_is_told_with_its_place(project: Project, monitoring: str, path: str) -> None:
+def test_monitoring_error_is_told_with_its_place(project: Project, monitoring: str, path: str) -> None:
     watched(project, monitoring)
 
     assert project.places() == [("hosts.yaml", f"environments.demo.{path}")]

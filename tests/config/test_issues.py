@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile import config
-from fabfile.errors import ExitCode, Mistake
-from tests.config.project import Project
+from rolling_upgrade import config
+from rolling_upgrade.errors import ConfigIssue, ExitCode
+from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"
 SERVICES = "deploy/services.yaml"
 
 
-def test_load_mistakes_of_all_files_come_at_once(project: Project) -> None:
+def test_load_errors_of_all_files_come_at_once(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "'a b', port: x")
     project.edit(SERVICES, "    alias: frontend", "    allias: frontend")
     project.env({"APP_NAME": None, "BACKEND_IMAGE": "a b", "DOMAIN_NAME": None, "HEALTH_CHECK_TIMEOUT": "soon"})
 
     error = project.refused(hosts=("web9",), tag="-x")
 
-    assert {(mistake.file, mistake.path) for mistake in error.mistakes} == {
+    assert {(issue.file, issue.path) for issue in error.issues} == {
         ("hosts.yaml", "environments.demo.hosts.web2.address"),
         ("hosts.yaml", "environments.demo.hosts.web2.port"),
         (SERVICES, "services[1].allias"),
@@ -31,7 +31,7 @@ def test_load_mistakes_of_all_files_come_at_once(project: Project) -> None:
         ("--tag", ""),
     }
     assert error.exit_code == ExitCode.USAGE
-    assert "has 9 mistakes. Nothing was contacted." in str(error)
+    assert "has 9 errors. Nothing was contacted." in str(error)
 
 
 def test_load_inventory_that_is_not_yaml_still_checks_the_other_files(project: Project) -> None:
@@ -50,55 +50,55 @@ def test_load_services_that_are_not_yaml_still_check_the_env_file(project: Proje
 
 
 @pytest.mark.parametrize("path", [ENV_FILE, SERVICES])
-def test_load_missing_file_is_a_mistake(project: Project, path: str) -> None:
+def test_load_missing_file_is_an_error(project: Project, path: str) -> None:
     (project.root / path).unlink()
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.found) == (path, "no such file")
+    assert (issue.file, issue.found) == (path, "no such file")
 
 
 @pytest.mark.parametrize("path", [ENV_FILE, SERVICES, "hosts.yaml"])
-def test_load_file_that_is_not_text_is_a_mistake(project: Project, path: str) -> None:
+def test_load_file_that_is_not_text_is_an_error(project: Project, path: str) -> None:
     project.write(path, b"\xff\xfe\x00")
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.found) == (path, "bytes that are not UTF-8")
+    assert (issue.file, issue.found) == (path, "bytes that are not UTF-8")
 
 
 @pytest.mark.parametrize("path", [ENV_FILE, SERVICES, "hosts.yaml"])
-def test_load_unreadable_file_is_a_mistake(project: Project, path: str) -> None:
+def test_load_unreadable_file_is_an_error(project: Project, path: str) -> None:
     (project.root / path).unlink()
     (project.root / path).mkdir()
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert mistake.file == path
-    assert "cannot be read" in mistake.found
+    assert issue.file == path
+    assert "unreadable" in issue.found
 
 
-def test_load_secret_in_a_mistake_is_hidden(project: Project) -> None:
+def test_load_secret_in_an_error_is_hidden(project: Project) -> None:
     project.env({"SLACK_WEBHOOK": "T000/B000/hush", "REDIS_URL": "http://:hush@cache"})
     project.edit("hosts.yaml", "192.0.2.12", "192.0.2.12, env: {JWT_SECRET_KEY: [hush]}")
 
     error = project.refused()
 
-    assert len(error.mistakes) == 3
+    assert len(error.issues) == 3
     assert "hush" not in str(error)
-    assert "a hidden value of 14 characters" in str(error)
+    assert "a secret of 14 characters" in str(error)
 
 
 def test_load_unknown_host_lists_the_words_there_are(project: Project) -> None:
-    assert project.mistakes(hosts=("web1", "web9")) == [
-        Mistake("--hosts", "", "'web9'", "hosts, groups or roles of: web1, web2, canary, web")
+    assert project.issues(hosts=("web1", "web9")) == [
+        ConfigIssue("--hosts", "", "'web9'", "a host, group or role: web1, web2, canary, web")
     ]
 
 
-def test_load_unusable_tag_is_a_mistake(project: Project) -> None:
-    (mistake,) = project.mistakes(tag="v1;reboot")
+def test_load_unusable_tag_is_an_error(project: Project) -> None:
+    (issue,) = project.issues(tag="v1;reboot")
 
-    assert (mistake.file, mistake.found) == ("--tag", "'v1;reboot'")
+    assert (issue.file, issue.found) == ("--tag", "'v1;reboot'")
 
 
 def test_load_no_environment_lists_those_there_are(project: Project) -> None:
@@ -114,16 +114,16 @@ def test_load_no_environment_lists_those_there_are(project: Project) -> None:
 def test_load_unknown_environment_names_the_nearest(project: Project) -> None:
     error = project.refused("demoo")
 
-    assert "There is no environment 'demoo' (nearest: demo)." in str(error)
+    assert "Unknown environment 'demoo' (did you mean demo?)." in str(error)
 
 
-def test_load_environment_in_two_files_is_a_mistake(project: Project) -> None:
+def test_load_environment_in_two_files_is_an_error(project: Project) -> None:
     project.write(".lab/demo/hosts.yaml", "environments: {demo: {hosts: {web1: }}}")
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert mistake.file == "hosts.yaml and .lab/demo/hosts.yaml"
-    assert mistake.path == "environments.demo"
+    assert issue.file == "hosts.yaml and .lab/demo/hosts.yaml"
+    assert issue.path == "environments.demo"
 
 
 def test_load_without_any_inventory_says_so(project: Project) -> None:
@@ -133,4 +133,4 @@ def test_load_without_any_inventory_says_so(project: Project) -> None:
 
     assert config.environments(project.root) == ()
     assert "Environments: none." in str(error)
-    assert error.mistakes[0].file == "hosts.yaml"
+    assert error.issues[0].file == "hosts.yaml"

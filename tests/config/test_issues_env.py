@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.errors import ConfigError, Mistake
-from tests.config.project import Project
+from rolling_upgrade.errors import ConfigError, ConfigIssue
+from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"
 SERVICES = "deploy/services.yaml"
 
-ENV_MISTAKES = [
+WRONG_VALUES = [
     ("APP_NAME", None),
     ("APP_NAME", "MemoryArk"),
     ("APP_NAME", "ark;reboot"),
@@ -40,6 +40,7 @@ ENV_MISTAKES = [
     ("MAX_UPLOAD_SIZE", "1XB"),
     ("BACKEND_PORT", "web"),
     ("BACKEND_PORT", "45536"),
+    ("BACKEND_PORT", "1023"),
     ("NGINX_PORT", "0"),
     ("HTTPS_PORT", "70000"),
     ("JWT_SECRET_KEY", None),
@@ -87,20 +88,20 @@ ENV_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value"), ENV_MISTAKES)
-def test_load_wrong_value_is_one_mistake_at_its_key(project: Project, key: str, value: str | None) -> None:
+@pytest.mark.parametrize(("key", "value"), WRONG_VALUES)
+def test_load_wrong_value_is_one_error_at_its_key(project: Project, key: str, value: str | None) -> None:
     project.env({key: value})
 
-    mistakes = project.mistakes()
+    issues = project.issues()
 
-    places = {(mistake.file, mistake.path) for mistake in mistakes}
+    places = {(issue.file, issue.path) for issue in issues}
     missing_version = {(ENV_FILE, "BACKEND_IMAGE"), (ENV_FILE, "FRONTEND_IMAGE")}
     assert places == (missing_version if key == "APP_VERSION" else {(ENV_FILE, key)})
-    assert len(mistakes) == len(places)
-    assert all(mistake.expected and mistake.found for mistake in mistakes)
+    assert len(issues) == len(places)
+    assert all(issue.expected for issue in issues)
 
 
-def test_load_unusable_version_is_a_mistake_where_it_is_the_tag(project: Project) -> None:
+def test_load_unusable_version_is_an_error_where_it_is_the_tag(project: Project) -> None:
     project.env({"APP_VERSION": "2.0.1+build;reboot"})
 
     assert project.places() == [(ENV_FILE, "APP_VERSION")]
@@ -109,30 +110,30 @@ def test_load_unusable_version_is_a_mistake_where_it_is_the_tag(project: Project
 @pytest.mark.parametrize(
     ("line", "place", "found"),
     [
-        ("NGINX_PORT=80\nNGINX_PORT=81", "line 11", "NGINX_PORT a second time"),
+        ("NGINX_PORT=80\nNGINX_PORT=81", "line 11", "a duplicate NGINX_PORT"),
         ("NGINX_PORT", "line 10", "NGINX_PORT without ="),
-        ("\n\n= 3", "line 12", "text that is not a setting"),
+        ("\n\n= 3", "line 12", "a line that is not a setting"),
         ("A-KEY=1", "line 10", "the key 'A-KEY'"),
-        ('LOG_LEVEL="info', "line 10", "text that is not a setting"),
+        ('LOG_LEVEL="info', "line 10", "a line that is not a setting"),
     ],
 )
-def test_load_malformed_line_is_a_mistake_at_its_line(project: Project, line: str, place: str, found: str) -> None:
+def test_load_malformed_line_is_an_error_at_its_line(project: Project, line: str, place: str, found: str) -> None:
     project.env(extra=line)
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.path, mistake.found) == (ENV_FILE, place, found)
+    assert (issue.file, issue.path, issue.found) == (ENV_FILE, place, found)
 
 
 @pytest.mark.parametrize("value", ['"two\\nlines"', '"two\nlines"', '"a\\rb"', '"a\0b"'])
-def test_load_value_for_a_container_in_several_lines_is_a_mistake(project: Project, value: str) -> None:
+def test_load_value_for_a_container_in_several_lines_is_an_error(project: Project, value: str) -> None:
     project.env({"JWT_SECRET_KEY": value})
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.path) == (ENV_FILE, "JWT_SECRET_KEY")
-    assert "one line" in mistake.expected
-    assert "two" not in mistake.found
+    assert (issue.file, issue.path) == (ENV_FILE, "JWT_SECRET_KEY")
+    assert "a single line" in issue.expected
+    assert "two" not in issue.found
 
 
 def test_load_https_without_a_certificate_names_both_keys(project: Project) -> None:
@@ -144,28 +145,28 @@ def test_load_https_without_a_certificate_names_both_keys(project: Project) -> N
 @pytest.mark.parametrize(
     ("changes", "key", "found"),
     [
-        ({"FRONTEND_PORT": "8080"}, "FRONTEND_PORT", "port 8080, which BACKEND_PORT has"),
-        ({"BACKEND_PORT": "80"}, "BACKEND_PORT", "port 80, which NGINX_PORT has"),
-        ({"FRONTEND_PORT": "18080"}, "BACKEND_PORT", "port 18080, which FRONTEND_PORT has"),
+        ({"FRONTEND_PORT": "8080"}, "FRONTEND_PORT", "port 8080, already used by BACKEND_PORT"),
+        ({"BACKEND_PORT": "8088", "NGINX_PORT": "8088"}, "BACKEND_PORT", "port 8088, already used by NGINX_PORT"),
+        ({"FRONTEND_PORT": "18080"}, "BACKEND_PORT", "port 18080, already used by FRONTEND_PORT"),
         (
             {"FRONTEND_PORT": "18081", "BACKEND_PORT": "8081"},
             "BACKEND_PORT",
-            "port 18081, which FRONTEND_PORT has",
+            "port 18081, already used by FRONTEND_PORT",
         ),
-        ({"NGINX_PORT": "28080"}, "BACKEND_PORT", "port 28080, which NGINX_PORT has"),
+        ({"NGINX_PORT": "28080"}, "BACKEND_PORT", "port 28080, already used by NGINX_PORT"),
     ],
 )
-def test_load_two_uses_of_one_port_are_a_mistake(
+def test_load_two_uses_of_one_port_are_an_error(
     project: Project, changes: dict[str, str], key: str, found: str
 ) -> None:
     project.env(changes)
 
-    mistakes = project.mistakes()
+    issues = project.issues()
 
-    assert (ENV_FILE, key, found) in {(mistake.file, mistake.path, mistake.found) for mistake in mistakes}
+    assert (ENV_FILE, key, found) in {(issue.file, issue.path, issue.found) for issue in issues}
 
 
-def test_load_https_port_that_is_taken_is_a_mistake(project: Project) -> None:
+def test_load_https_port_that_is_taken_is_an_error(project: Project) -> None:
     tls = {"PROTOCOL": "https", "SSL_CERT_PATH": "/etc/ssl/a.crt", "SSL_KEY_PATH": "/etc/ssl/a.key"}
     project.env({**tls, "HTTPS_PORT": "80"})
 
@@ -178,11 +179,11 @@ def test_load_https_port_of_a_plain_site_is_free(project: Project) -> None:
     assert project.load().targets[0].application.tls is None
 
 
-def test_load_unknown_key_when_strict_is_a_mistake_with_the_nearest_name(project: Project) -> None:
+def test_load_unknown_key_when_strict_is_an_error_with_the_nearest_name(project: Project) -> None:
     project.env({"BACKND_PORT": "8090"})
 
-    assert project.mistakes(strict=True) == [
-        Mistake(ENV_FILE, "BACKND_PORT", "an unknown key", "a known key; the nearest is BACKEND_PORT")
+    assert project.issues(strict=True) == [
+        ConfigIssue(ENV_FILE, "BACKND_PORT", "an unknown key", "a known key (did you mean BACKEND_PORT?)")
     ]
 
 
@@ -192,19 +193,19 @@ def test_load_service_without_a_port_and_a_default_misses_its_key(project: Proje
     assert project.places() == [(ENV_FILE, "FRONTEND_PORT")]
 
 
-def test_load_long_value_in_a_mistake_is_shortened_and_escaped(project: Project) -> None:
+def test_load_long_value_in_an_error_is_shortened_and_escaped(project: Project) -> None:
     project.env({"DOMAIN_NAME": '"\\x1b[31m' + "a" * 500 + '"'})
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert len(mistake.found) <= 80
-    assert mistake.found.isprintable()
+    assert len(issue.found) <= 80
+    assert issue.found.isprintable()
 
 
-def test_load_mistakes_of_each_host_are_kept_once(project: Project) -> None:
+def test_load_errors_of_each_host_are_kept_once(project: Project) -> None:
     project.env({"BACKEND_PORT": "x"})
 
     error = project.refused()
 
     assert isinstance(error, ConfigError)
-    assert len(error.mistakes) == 1
+    assert len(error.issues) == 1

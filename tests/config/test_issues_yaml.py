@@ -1,16 +1,16 @@
-"""What `load` says of `hosts.yaml` and `deploy/services.yaml`: one mistake at the place that is wrong."""
+"""Errors in `hosts.yaml` and `deploy/services.yaml`: one error at its place."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.config.project import Project
+from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"
 SERVICES = "deploy/services.yaml"
 
-HOSTS_MISTAKES = [
-    ("  demo:\n", "  demo:\n    usr: ark\n", "environments.demo.usr", "nearest is user"),
+WRONG_HOSTS = [
+    ("  demo:\n", "  demo:\n    usr: ark\n", "environments.demo.usr", "did you mean user"),
     ("  demo:\n", "  demo:\n    user: 'a;b'\n", "environments.demo.user", "login name"),
     ("  demo:\n", "  demo:\n    port: ssh\n", "environments.demo.port", "a port"),
     ("  demo:\n", "  demo:\n    jump: '-oProxyCommand=x'\n", "environments.demo.jump", "host"),
@@ -18,10 +18,10 @@ HOSTS_MISTAKES = [
         "  demo:\n",
         "  demo:\n    rollout: {batchs: 1}\n",
         "environments.demo.rollout.batchs",
-        "nearest is batch",
+        "did you mean batch",
     ),
     ("  demo:\n", "  demo:\n    rollout: {batch: 0%}\n", "environments.demo.rollout.batch", "percentage"),
-    ("  demo:\n", "  demo:\n    rollout: fast\n", "environments.demo.rollout", "keys and values"),
+    ("  demo:\n", "  demo:\n    rollout: fast\n", "environments.demo.rollout", "a mapping"),
     (
         "  demo:\n",
         "  demo:\n    rollout: {bake_seconds: long}\n",
@@ -40,11 +40,11 @@ HOSTS_MISTAKES = [
         "address: 192.0.2.12",
         "adress: 192.0.2.12",
         "environments.demo.hosts.web2.adress",
-        "nearest is address",
+        "did you mean address",
     ),
     ("192.0.2.12", "'a b'", "environments.demo.hosts.web2.address", "an IP address"),
     ("192.0.2.12", "-oProxyCommand=x", "environments.demo.hosts.web2.address", "an IP address"),
-    ("192.0.2.12", "192.0.2.11", "environments.demo.hosts.web2", "each host once"),
+    ("192.0.2.12", "192.0.2.11", "environments.demo.hosts.web2", "a different address or port"),
     ("192.0.2.12, roles: [web]", "192.0.2.12, roles: web", "environments.demo.hosts.web2.roles", "a list"),
     (
         "192.0.2.12, roles: [web]",
@@ -52,7 +52,7 @@ HOSTS_MISTAKES = [
         "environments.demo.hosts.web2.roles[0]",
         "a letter",
     ),
-    ("groups: [canary]", "groups: [web2]", "environments.demo.hosts.web1", "another name"),
+    ("groups: [canary]", "groups: [web2]", "environments.demo.hosts.web1", "a different name"),
     ("      web2:", "      'web 2':", "environments.demo.hosts.web 2", "a letter"),
     (
         "192.0.2.12",
@@ -64,7 +64,7 @@ HOSTS_MISTAKES = [
         "192.0.2.12",
         "192.0.2.12, env: {BACKND_PORT: 1}",
         "environments.demo.hosts.web2.env.BACKND_PORT",
-        "nearest is BACKEND_PORT",
+        "did you mean BACKEND_PORT",
     ),
     (
         "192.0.2.12",
@@ -78,7 +78,7 @@ HOSTS_MISTAKES = [
         "environments.demo.hosts.web2.env.LOG_LEVEL",
         "text",
     ),
-    ("environments:\n", "enviroments: {}\nenvironments:\n", "enviroments", "nearest is environments"),
+    ("environments:\n", "enviroments: {}\nenvironments:\n", "enviroments", "did you mean environments"),
     ("environments:\n", "environments:\n  'a b': {hosts: {x: }}\n", "environments.a b", "a letter"),
     ("environments:\n", "environments:\n  empty: {}\n", "environments.empty.hosts", "at least one host"),
     ("      web2:", "      web1:", "line 5", "each key once"),
@@ -88,16 +88,16 @@ HOSTS_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "path", "expected"), HOSTS_MISTAKES)
-def test_load_wrong_inventory_is_one_mistake_at_its_place(
+@pytest.mark.parametrize(("old", "new", "path", "expected"), WRONG_HOSTS)
+def test_load_wrong_inventory_is_one_error_at_its_place(
     project: Project, old: str, new: str, path: str, expected: str
 ) -> None:
     project.edit("hosts.yaml", old, new)
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.path) == ("hosts.yaml", path)
-    assert expected in mistake.expected
+    assert (issue.file, issue.path) == ("hosts.yaml", path)
+    assert expected in str(issue)
 
 
 def test_load_same_address_in_another_letter_case_is_a_duplicate(project: Project) -> None:
@@ -113,55 +113,55 @@ def test_load_same_address_with_another_port_is_another_host(project: Project) -
     assert len(project.load().targets) == 2
 
 
-SERVICES_MISTAKES = [
-    ("    alias: backend ", "    allias: backend ", "services[0].allias", "nearest is alias"),
+WRONG_SERVICES = [
+    ("    alias: backend ", "    allias: backend ", "services[0].allias", "did you mean alias"),
     ("passes: 3, interval_seconds: 1, deadline_seconds: 120", "pases: 3", "services[0].gate.pases", "passes"),
     ("deadline_seconds: 120", "deadline_seconds: 2h", "services[0].gate.deadline_seconds", "a duration"),
     ("name: backend", "name: Back_End", "services[0].name", "a lower-case letter"),
-    ("    image: BACKEND_IMAGE\n", "", "services[0].image", "a value"),
+    ("    image: BACKEND_IMAGE\n", "", "services[0].image", "is required"),
     ("image: BACKEND_IMAGE", "image: 'repo:tag'", "services[0].image", "env key"),
     ("container_port: 8080", "container_port: 80800", "services[0].container_port", "a port"),
-    ("default_port: 8080", "default_port: 50000", "services[0].default_port", "colors"),
+    ("default_port: 8080", "default_port: 50000", "services[0].default_port", "candidates"),
     ("health: /api/health", "health: api", "services[0].health", "a path"),
     ("prefix: /ws,", "prefix: '/ws; }',", "services[0].routes[1].prefix", "a path"),
-    ("prefix: /ws,", "prefix: /api/,", "services[0].routes[1].prefix", "each once"),
-    ("prefix: /}", "prefix: /ws}", "services[1].routes[0].prefix", "each once"),
-    ("stream: true}   #", "strem: true}   #", "services[0].routes[0].strem", "nearest is stream"),
-    ("target: /app/uploads", "target: /app/data", "services[0].mounts[1].target", "each once"),
+    ("prefix: /ws,", "prefix: /api/,", "services[0].routes[1].prefix", "a unique value"),
+    ("prefix: /}", "prefix: /ws}", "services[1].routes[0].prefix", "a unique value"),
+    ("stream: true}   #", "strem: true}   #", "services[0].routes[0].strem", "did you mean stream"),
+    ("target: /app/uploads", "target: /app/data", "services[0].mounts[1].target", "a unique value"),
     ("target: /app/uploads", "target: 'app:rw'", "services[0].mounts[1].target", "absolute path"),
     ("parent: true", "parent: 7", "services[0].mounts[0].parent", "true or false"),
-    ("name: frontend", "name: backend", "services[1].name", "each once"),
-    ("alias: frontend", "alias: backend", "services[1].alias", "each once"),
+    ("name: frontend", "name: backend", "services[1].name", "a unique value"),
+    ("alias: frontend", "alias: backend", "services[1].alias", "a unique value"),
     ("{service: frontend, path", "{service: fronted, path", "full_chain.service", "one of backend, frontend"),
     ("path: /api/health}", "path: health}", "full_chain.path", "a path"),
     ("      - REDIS_URL", "      - 'REDIS URL'", "services[0].env[19]", "env key"),
     ("services:\n", "services: []\nservices_:\n", "services", "at least one"),
-    ("services:\n", "Services:\n", "services", "a value"),
+    ("services:\n", "Services:\n", "services", "is required"),
     ("    alias: backend ", "    alias: backend\n    alias: b ", "line 25", "each key once"),
     ("    alias: backend ", "\talias: backend ", "line 24", "spaces"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "path", "expected"), SERVICES_MISTAKES)
-def test_load_wrong_services_are_a_mistake_at_their_place(
+@pytest.mark.parametrize(("old", "new", "path", "expected"), WRONG_SERVICES)
+def test_load_wrong_services_are_an_error_at_their_place(
     project: Project, old: str, new: str, path: str, expected: str
 ) -> None:
     project.edit(SERVICES, old, new)
 
-    mistakes = project.mistakes()
+    issues = project.issues()
 
-    assert {mistake.file for mistake in mistakes} == {SERVICES}
-    assert any(mistake.path == path and expected in mistake.expected for mistake in mistakes)
+    assert {issue.file for issue in issues} == {SERVICES}
+    assert any(issue.path == path and expected in str(issue) for issue in issues)
 
 
-def test_load_faulty_service_left_out_brings_no_mistakes_of_its_own(project: Project) -> None:
+def test_load_faulty_service_left_out_brings_no_errors_of_its_own(project: Project) -> None:
     project.edit(SERVICES, "name: frontend\n", "name: Front\n")
 
     assert project.places() == [(SERVICES, "services[1].name")]
 
 
 @pytest.mark.parametrize("content", ["", "just text", "- a\n- b", "a: b\n---\nc: d", "[" * 5000, "a: \x07"])
-def test_load_inventory_of_another_shape_is_a_mistake(project: Project, content: str) -> None:
+def test_load_inventory_of_another_shape_is_an_error(project: Project, content: str) -> None:
     project.write("hosts.yaml", content)
 
     assert {file for file, _ in project.places()} == {"hosts.yaml"}

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config.known_hosts import is_known, recorded
-from fabfile.model.known_hosts import rewritten, usable
-from fabfile.model.public_key import PublicKey
+from rolling_upgrade.config.known_hosts import is_known, recorded
+from rolling_upgrade.engine.openssh import PublicKey, rewritten, usable
 
 KEY = "ssh-ed25519 AAAA"
 

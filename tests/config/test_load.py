@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from fabfile.model import Color, Image, Probe, Route, Tls
-from tests.config.project import SHIPPED, Project
+from rolling_upgrade.engine.model import Color, Image, Probe, Route, Tls
+from tests.support.project import ROOT, Project
 
 # The keys, values and order of an env file as the application's own deployment scripts use it.
 MEMORYARK = """\
@@ -132,8 +132,8 @@ def test_load_unknown_key_is_a_warning_with_the_nearest_name(project: Project) -
     project.env({"BACKND_PORT": "8090", "XYZZY": "1"})
 
     assert project.load().warnings == (
-        "deploy/demo.env: nothing uses the key BACKND_PORT; the nearest known key is BACKEND_PORT",
-        "deploy/demo.env: nothing uses the key XYZZY",
+        "deploy/demo.env: BACKND_PORT is unknown and has no effect (did you mean BACKEND_PORT?)",
+        "deploy/demo.env: XYZZY is unknown and has no effect",
     )
 
 
@@ -142,7 +142,7 @@ def test_load_placeholder_in_a_secret_is_a_warning_without_the_value(project: Pr
 
     (warning,) = project.load(strict=True).warnings
 
-    assert "JWT_SECRET_KEY still holds a placeholder" in warning
+    assert "JWT_SECRET_KEY is a placeholder" in warning
     assert "your-super" not in warning
 
 
@@ -177,7 +177,7 @@ def test_load_notification_keys_are_known(project: Project) -> None:
     project.env(
         {
             "SLACK_WEBHOOK": "https://hooks.example.org/services/T/B/x",
-            "WEBHOOK_URL": "http://192.0.2.9:8000/hook",
+            "WEBHOOK_URL": "https://192.0.2.9:8000/hook",
             "SMTP_HOST": "mail.example.org",
             "SMTP_PORT": "465",
             "SMTP_USER": "ark",
@@ -197,12 +197,12 @@ def test_load_database_server_beside_a_file_says_which_of_them_backups_hold(proj
 
     (warning,) = project.load(strict=True).warnings
 
-    assert "backups hold its database, not the file of DATABASE_PATH" in warning
+    assert "so backups contain its database, not the file at DATABASE_PATH" in warning
 
 
 def test_import_of_config_loads_no_heavy_module() -> None:
-    code = "import sys, fabfile.config; print(*{'pydantic', 'yaml', 'dotenv'} & set(sys.modules))"
+    code = "import sys, rolling_upgrade.config; print(*{'pydantic', 'yaml', 'dotenv'} & set(sys.modules))"
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=SHIPPED, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == ""

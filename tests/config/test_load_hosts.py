@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import config
-from fabfile.model import Rollout
-from tests.config.project import Project
+from rolling_upgrade import config
+from rolling_upgrade.engine.model import RolloutPolicy
+from tests.support.project import Project
 
 
 def test_load_rollout_left_out_is_the_models_default(project: Project) -> None:
-    assert project.load().rollout == Rollout()
+    assert project.load().rollout == RolloutPolicy()
 
 
 def test_load_host_override_holds_on_that_host_alone(project: Project) -> None:

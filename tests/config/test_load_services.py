@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.model import Gate, Image, Mount
-from tests.config.project import Project
+from rolling_upgrade.engine.model import Gate, Image, Mount
+from tests.support.project import Project
 
 
 @pytest.mark.parametrize("tag", ["", "v3.0.0"])
@@ -39,19 +39,19 @@ def test_load_tag_of_an_image_comes_from_the_nearest_source(
 
 
 def test_load_database_file_mounts_its_directory(project: Project) -> None:
-    project.env({"DATABASE_PATH": "/srv/ark/other name.db".replace(" ", "-"), "CONFIG_PATH": "/srv/ark/config"})
+    project.env({"DATABASE_PATH": "/srv/ark/data/other.db", "CONFIG_PATH": "/srv/ark/config"})
 
     backend = project.application().services[0]
 
     assert backend.mounts == (
-        Mount("/srv/ark", "/app/data"),
+        Mount("/srv/ark/data", "/app/data"),
         Mount("/srv/memoryark/uploads", "/app/uploads"),
         Mount("/srv/ark/config", "/app/config", read_only=True),
     )
 
 
 def test_load_mounts_keys_reach_the_container_as_paths_inside(project: Project) -> None:
-    project.env({"DATABASE_PATH": "/srv/ark/other.db", "CONFIG_PATH": "/srv/ark/config"})
+    project.env({"DATABASE_PATH": "/srv/ark/data/other.db", "CONFIG_PATH": "/srv/ark/config"})
 
     env = dict(project.application().services[0].env)
 

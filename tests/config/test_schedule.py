@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.config.schedule import on_calendar
-from fabfile.config.server import database_server
-from fabfile.model import DatabaseServer
+from rolling_upgrade.config.resolution import parse_database_url
+from rolling_upgrade.config.schedule import on_calendar
+from rolling_upgrade.engine.model import DatabaseServer
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_on_calendar_means_the_same_moments(cron: str, expected: tuple[str, ...]
     ("cron", "said"),
     [
         ("0 2 * *", "five cron fields"),
-        ("60 2 * * *", "minute: '60' is not from 0 to 59"),
+        ("60 2 * * *", "minute: '60' is not between 0 and 59"),
         ("0 24 * * *", "hour"),
         ("0 0 0 * *", "day of the month"),
-        ("0 0 30 2 *", "day 30 never comes"),
-        ("0 5-1 * * *", "hour: '5-1' names nothing"),
-        ("*/0 * * * *", "names nothing"),
+        ("0 0 30 2 *", "that month has no day 30"),
+        ("0 5-1 * * *", "hour: '5-1' matches nothing"),
+        ("*/0 * * * *", "matches nothing"),
         ("*-5 * * * *", "minute"),
         ("0 0 * mon *", "month: 'mon'"),
         ("@reboot", "five cron fields"),
@@ -64,17 +64,25 @@ def test_on_calendar_what_has_no_meaning_is_refused_with_its_field(cron: str, sa
     ],
 )
 def test_database_server_password_and_address_part(url: str, expected: DatabaseServer) -> None:
-    found = database_server(url)
+    found = parse_database_url(url)
 
     assert found == expected
 
 
 @pytest.mark.parametrize("url", ["", "sqlite:////data/ark.db", "mysql://ark:x@db/ark"])
 def test_database_server_another_kind_is_none(url: str) -> None:
-    assert database_server(url) is None
+    assert parse_database_url(url) is None
 
 
-@pytest.mark.parametrize("url", ["postgresql://ark@db:port/ark", "postgresql://ark:a b@db/ark", "postgresql://[x/ark"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ark@db:port/ark",
+        "postgresql://ark:a b@db/ark",
+        "postgresql://[x/ark",
+        "postgresql://ark:%C2%82@db/ark",
+    ],
+)
 def test_database_server_what_cannot_be_read_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="an address such as"):
-        database_server(url)
+    with pytest.raises(ValueError, match="a URL such as"):
+        parse_database_url(url)

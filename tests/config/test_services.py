@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from fabfile import config
-from fabfile.model import Pipeline, SuiteKind
-from tests.config.project import SHIPPED, Project
+from rolling_upgrade import config
+from rolling_upgrade.engine.model import Pipeline, SuiteKind
+from tests.support.project import MEMORYARK, Project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project as it is shipped."""
+    """A project with the services of the example."""
     return Project(tmp_path)
 
 
@@ -28,12 +28,12 @@ def declare(project: Project, *, build: object = None, **top: Any) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
-def test_shipped_services_build_nothing_and_declare_no_suites(project: Project) -> None:
+def test_example_builds_no_image_and_declares_no_suite(project: Project) -> None:
     assert project.load().pipeline == Pipeline(reports=str(project.root / "reports"))
 
 
-def test_shipped_example_of_builds_and_suites_is_valid_once_it_is_no_comment(project: Project) -> None:
-    text = (SHIPPED / "deploy/services.yaml").read_text()
+def test_example_builds_and_suites_are_valid_once_uncommented(project: Project) -> None:
+    text = (MEMORYARK / "deploy/services.yaml").read_text()
     uncommented = re.sub(r"^( *)# (?=build:|building:|suites:|  - \{kind|  - kind)", r"\1", text, flags=re.MULTILINE)
     assert uncommented != text
     project.write("deploy/services.yaml", uncommented)
@@ -84,14 +84,14 @@ def test_command_is_a_list_of_words_or_a_text_for_sh(project: Project) -> None:
         ({"build": {"context": "x", "args": {"-x": "1"}}}, "services[0].build.args.-x"),
     ],
 )
-def test_mistakes_have_their_place(project: Project, top: dict[str, Any], place: str) -> None:
+def test_errors_have_their_place(project: Project, top: dict[str, Any], place: str) -> None:
     declare(project, **top)
 
     assert project.places() == [("deploy/services.yaml", place)]
 
 
-def test_environments_that_are_filled_in_are_those_with_an_env_file(project: Project) -> None:
-    assert config.filled_in(project.root) == ("demo",)
+def test_environments_with_values_are_those_with_an_env_file(project: Project) -> None:
+    assert config.environments_with_values(project.root) == ("demo",)
 
     (project.root / "deploy/demo.env").unlink()
-    assert config.filled_in(project.root) == ()
+    assert config.environments_with_values(project.root) == ()

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import Thresholds
-from fabfile.model.watch import WatchRules
-from tests.config.project import Project
+from rolling_upgrade.engine.model import Thresholds
+from rolling_upgrade.engine.model.application import WatchRules
+from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"
 
@@ -89,13 +89,13 @@ def test_watching_bounds_are_allowed(key: str, lowest: str, highest: str, projec
         ("FRESH_RELEASE", "8d"),
     ],
 )
-def test_watching_value_out_of_bounds_is_one_mistake_at_its_key(key: str, value: str, project: Project) -> None:
+def test_watching_value_out_of_bounds_is_one_error_at_its_key(key: str, value: str, project: Project) -> None:
     project.env({key: value})
 
-    (mistake,) = project.mistakes()
+    (issue,) = project.issues()
 
-    assert (mistake.file, mistake.path) == (ENV_FILE, key)
-    assert mistake.expected
+    assert (issue.file, issue.path) == (ENV_FILE, key)
+    assert issue.expected
 
 
 def test_watching_of_one_host_may_differ(project: Project) -> None:

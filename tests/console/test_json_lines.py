@@ -1,4 +1,4 @@
-"""The report for programs."""
+"""The JSON objects of a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import io
 import json
 from typing import Any
 
-from fabfile.model import Event, HostResult, HostSummary, Phase, Summary
-from fabfile.report import choose
-from tests.report.builders import NOW, plan
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
+from tests.support.builders import NOW, plan
 
 
 def reported(*secrets: str, **said: Any) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def test_json_every_object_is_a_line_and_the_summary_is_last() -> None:
     assert [item["type"] for item in objects] == ["plan", "plan", "event", "summary"]
 
 
-def test_json_event_has_its_parts() -> None:
+def test_json_event_has_its_fields() -> None:
     (event,) = reported(events=[Event(NOW, Phase.DONE, "Pull", "web1", "pull", 1.23456, "two\nlines")])
 
     assert event == {

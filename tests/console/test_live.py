@@ -1,4 +1,4 @@
-"""The live table, its rows and who gets it."""
+"""The live table, its rows, and the reporter for each stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from fabfile.model import Event, Phase, Summary
-from fabfile.report import choose
-from fabfile.report.board import Board, Mood
-from fabfile.report.json_lines import JsonReporter
-from fabfile.report.live import LiveReporter
-from fabfile.report.output import Output
-from fabfile.report.plain import PlainReporter
-from tests.report.builders import NOW, Terminal, plan
+from rolling_upgrade.console.live import Board, LiveReporter
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.reporter import JsonReporter, PlainReporter, choose
+from rolling_upgrade.console.screen import Health
+from rolling_upgrade.engine.model import Event, Phase, Summary
+from tests.support.builders import NOW, Terminal, plan
 
 SCREEN = {"TERM": "xterm"}
 
@@ -60,7 +58,7 @@ def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), envir
         (SCREEN, False, PlainReporter),
     ],
 )
-def test_choose_fits_the_reader(environ: dict[str, str], terminal: bool, kind: type) -> None:
+def test_choose_fits_the_stream(environ: dict[str, str], terminal: bool, kind: type) -> None:
     stream = Terminal() if terminal else io.StringIO()
 
     assert type(choose(stream=stream, environ=environ)) is kind
@@ -73,7 +71,7 @@ def test_choose_json_wins_on_a_terminal() -> None:
 def test_board_planned_hosts_wait() -> None:
     rows, hidden = board().visible(10)
 
-    assert [(row.host, row.result, row.expected) for row in rows] == [
+    assert [(row.host, row.result, row.planned) for row in rows] == [
         ("web1", "waiting", 4),
         ("web2", "waiting", 4),
     ]
@@ -81,23 +79,23 @@ def test_board_planned_hosts_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "mood", "result", "finished"),
+    ("events", "health", "result", "done"),
     [
-        ([step(Phase.STARTED)], Mood.RUNNING, "running", 0),
-        ([step(Phase.STARTED), step(Phase.DONE)], Mood.RUNNING, "running", 1),
-        ([step(Phase.FAILED)], Mood.BAD, "failed at backend.start", 0),
-        ([step(Phase.FAILED), step(Phase.UNDOING)], Mood.UNDONE, "undoing", 0),
-        ([host(Phase.STARTED)], Mood.RUNNING, "running", 0),
-        ([step(Phase.DONE), host(Phase.DONE)], Mood.GOOD, "done", 1),
-        ([step(Phase.FAILED), host(Phase.UNDONE)], Mood.UNDONE, "undone", 0),
-        ([step(Phase.FAILED), host(Phase.FAILED)], Mood.BAD, "failed", 0),
-        ([step(Phase.STARTED), host(Phase.NOTE)], Mood.RUNNING, "running", 0),
+        ([step(Phase.STARTED)], Health.RUNNING, "running", 0),
+        ([step(Phase.STARTED), step(Phase.DONE)], Health.RUNNING, "running", 1),
+        ([step(Phase.FAILED)], Health.FAILED, "failed at backend.start", 0),
+        ([step(Phase.FAILED), step(Phase.UNDOING)], Health.ATTENTION, "undoing", 0),
+        ([host(Phase.STARTED)], Health.RUNNING, "running", 0),
+        ([step(Phase.DONE), host(Phase.DONE)], Health.HEALTHY, "done", 1),
+        ([step(Phase.FAILED), host(Phase.UNDONE)], Health.ATTENTION, "undone", 0),
+        ([step(Phase.FAILED), host(Phase.FAILED)], Health.FAILED, "failed", 0),
+        ([step(Phase.STARTED), host(Phase.NOTE)], Health.RUNNING, "running", 0),
     ],
 )
-def test_board_events_move_their_host(events: list[Event], mood: Mood, result: str, finished: int) -> None:
+def test_board_events_move_their_host(events: list[Event], health: Health, result: str, done: int) -> None:
     row = board(*events).visible(10)[0][0]
 
-    assert (row.mood, row.result, row.finished) == (mood, result, finished)
+    assert (row.health, row.result, row.done) == (health, result, done)
 
 
 def test_board_running_step_counts_from_its_start() -> None:
@@ -106,7 +104,7 @@ def test_board_running_step_counts_from_its_start() -> None:
     assert row.elapsed(NOW + 8) == 2
 
 
-def test_board_ended_host_shows_its_whole_time() -> None:
+def test_board_ended_host_shows_its_total_time() -> None:
     row = board(step(Phase.STARTED, NOW), host(Phase.DONE, NOW + 30)).visible(10)[0][0]
 
     assert row.elapsed(NOW + 999) == 30
@@ -134,7 +132,7 @@ def test_live_table_shows_every_host_and_ends_with_the_undo_command() -> None:
     assert shown.splitlines()[-1] == "inv deploy --tag v1"
 
 
-def test_live_failure_scrolls_by_with_its_log_masked_and_clean() -> None:
+def test_live_failure_scrolls_past_with_its_log_masked() -> None:
     failed = Event(NOW, Phase.FAILED, "Gate [/red]", "web1", "gate", 3, "token hunter22\x1b]0;evil\x07 [bold]")
 
     shown = screen([step(Phase.STARTED), failed], secrets=("hunter22",))
@@ -151,7 +149,7 @@ def test_live_no_color_draws_without_colors() -> None:
     assert not re.search(r"\x1b\[[\d;]*3\dm", shown)
 
 
-def test_live_colors_are_used_otherwise() -> None:
+def test_live_has_colors_by_default() -> None:
     assert re.search(r"\x1b\[[\d;]*3\dm", screen([step(Phase.FAILED)]))
 
 
@@ -165,7 +163,7 @@ def test_live_warning_before_the_plan_draws_no_table() -> None:
     assert "HOST" not in stream.getvalue()
 
 
-def test_live_cursor_comes_back_when_the_run_breaks_off() -> None:
+def test_live_shows_the_cursor_again_after_an_interrupt() -> None:
     stream = Terminal()
 
     def broken_off() -> None:
@@ -179,7 +177,7 @@ def test_live_cursor_comes_back_when_the_run_breaks_off() -> None:
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
 
 
-def test_live_many_threads_none_waits_for_ever() -> None:
+def test_live_many_threads_do_not_deadlock() -> None:
     stream = Terminal()
     reporter = LiveReporter(Output(stream), environ=SCREEN)
 
@@ -201,12 +199,15 @@ def test_live_many_threads_none_waits_for_ever() -> None:
     assert len(re.findall(r"web7 +step29 .* 30 ", stream.getvalue())) >= 1
 
 
-def test_live_terminal_that_hung_up_ends_no_run() -> None:
+def test_live_terminal_that_hung_up_does_not_end_the_run() -> None:
     leader, follower = os.openpty()
     with os.fdopen(follower, "w") as stream:
-        reporter = choose(stream=stream, environ=SCREEN)
+        output = Output(stream)
+        reporter = LiveReporter(output, environ=SCREEN)
         reporter.event(step(Phase.STARTED))
         os.close(leader)
 
         reporter.event(step(Phase.FAILED))
         reporter.summary(Summary("deploy", "production", "r2", 1, 12.0, ()))
+
+        assert output.closed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.tasks.names import SECOND_NAMES
-from fabfile.tasks.namespace import namespace
+from rolling_upgrade.console.task import SECOND_NAMES
+from rolling_upgrade.tasks import namespace
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,15 +33,19 @@ def test_every_task_with_an_option_has_its_second_name_too() -> None:
 def test_environment_is_env(program: str, words: tuple[str, ...]) -> None:
     done = ran("deploy", *words, program=program)
 
-    assert (done.returncode, "There is no environment 'nowhere'" in done.stderr) == (2, True), done
+    assert (done.returncode, "Unknown environment 'nowhere'" in done.stderr) == (2, True), done
 
 
 @pytest.mark.parametrize(("option", "letter"), [("dry_run", "d"), ("force", "f"), ("env", "e"), ("json", "j")])
 def test_short_option_means_the_same_on_every_task(option: str, letter: str) -> None:
-    # A hand that knows `-d` from a deploy must not delete data with it.
-    tasks = [{one.name: one.names for one in namespace[name].get_arguments()} for name in namespace.task_names]
+    # Out of habit, -d must not delete data in another task, and -f must not where --force deletes or replaces it.
+    tasks = {
+        name: {one.name: one.names for one in namespace[name].get_arguments()}
+        for name in namespace.task_names
+        if (name, option) not in {("prune", "force"), ("restore", "force")}
+    }
 
-    found = [names[option] for names in tasks if option in names]
+    found = [names[option] for names in tasks.values() if option in names]
     assert found
     assert [names for names in found if letter not in names] == []
 
@@ -71,3 +75,38 @@ def test_health_option_without_its_form_is_refused(words: tuple[str, ...]) -> No
     done = ran("health", "--env", "production", *words)
 
     assert (done.returncode, f"command line: {words[0]}: found '{words[1]}'" in done.stderr) == (2, True), done
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "option"),
+    [
+        ("invoke", ("status", "-e", "production", "--dry"), "--dry"),
+        ("invoke", ("-R", "deploy", "-e", "production", "--force"), "--dry"),
+        ("fabric", ("deploy", "-e", "production", "-R", "--force"), "--dry"),
+        ("invoke", ("status", "-e", "production", "--echo"), "--echo"),
+        ("invoke", ("status", "-e", "production", "-w"), "--warn-only"),
+        ("invoke", ("status", "-e", "production", "-T", "5"), "--command-timeout"),
+        ("invoke", ("prune", "-e", "production", "-f", "x.yml"), "--config"),
+        ("fabric", ("-i", "key", "status", "-e", "production"), "--identity"),
+        ("fabric", ("-S", "/dev/null", "status", "-e", "production"), "--ssh-config"),
+        ("fabric", ("-t", "5", "status", "-e", "production"), "--connect-timeout"),
+    ],
+)
+def test_option_of_invoke_or_fabric_that_no_task_acts_on_is_refused(
+    program: str, words: tuple[str, ...], option: str
+) -> None:
+    done = ran(*words, program=program)
+
+    hint = "; use --dry-run" if option == "--dry" else ""
+    told = (
+        f"{option} is an option of Invoke or Fabric, which the tasks here do not act on{hint}. Nothing was contacted."
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip().splitlines()[-1:]) == (2, "", [told]), done
+
+
+def test_dry_of_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOKE_RUN_DRY", "1")
+
+    done = ran("status", "-e", "production")
+
+    assert (done.returncode, "use --dry-run. Nothing was contacted." in done.stderr) == (2, True), done

@@ -1,4 +1,4 @@
-"""Who runs a task, whether a lock's process still lives, and what counts as a person's yes."""
+"""The operator, whether a lock's process is alive, and confirmations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, Interrupted
-from fabfile.model import Lock
-from fabfile.workflows import operator
+from rolling_upgrade.console import operator
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.process_environment import SECRETS
+from rolling_upgrade.errors import ConfigError, Interrupted
+from tests.hostile.repositories import THIEF, Repository
 
 CI = ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
 
@@ -63,6 +66,36 @@ def test_name_of_a_user_without_a_login_is_its_number(monkeypatch: pytest.Monkey
     assert operator.name() == f"uid{os.getuid()}"
 
 
+def test_revision_hands_no_secret_to_a_filter_of_the_clone_and_leaves_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = Repository(tmp_path / "clone", {"file": "one\n"})
+    for name in SECRETS:
+        monkeypatch.setenv(name, f"canary of {name}")
+    clone.change("file", "two\n")
+    clone.filter_with(THIEF)
+
+    assert operator.revision(clone.folder) == f"{clone.git('rev-parse', '--short=12', 'HEAD')}+changes"
+    assert "canary" not in clone.found.read_text()
+    assert clone.daemon_is_gone()
+
+
+def test_revision_is_asked_once_so_that_a_suite_changes_nothing_later(tmp_path: Path) -> None:
+    clone = Repository(tmp_path / "clone", {"file": "one\n"})
+    first = operator.revision(clone.folder)
+
+    clone.change("file", "two\n")
+    clone.filter_with(THIEF)
+
+    assert first
+    assert operator.revision(clone.folder) == first
+    assert not clone.found.exists()
+
+
+def test_revision_of_a_folder_without_git_is_empty(tmp_path: Path) -> None:
+    assert operator.revision(tmp_path) == ""
+
+
 def test_lock_names_this_process() -> None:
     made = operator.lock("r2", "deploy v2")
 
@@ -93,10 +126,14 @@ def test_is_dead_no_lock_is_not() -> None:
 
 
 @pytest.mark.parametrize("answer", ["y\n", "Yes\n", " YES \n"])
-def test_confirm_yes_goes_on(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+def test_confirm_yes_goes_on_after_one_question(
+    answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}n\n"))
 
     operator.confirm("Deploy?", force=False, hint="")
+
+    assert (sys.stdin.readline(), capsys.readouterr().err.count("Deploy?")) == ("n\n", 1)
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "n\n", "yep\n", "no, yes\n"])
@@ -124,7 +161,9 @@ def test_confirm_without_a_terminal_is_refused_with_a_hint(monkeypatch: pytest.M
     assert caught.value.next_step == "use --force"
 
 
-def test_confirm_forced_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+def test_confirm_forced_asks_nobody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
 
     operator.confirm("Deploy?", force=True, hint="")
+
+    assert (sys.stdin.readline(), capsys.readouterr()) == ("n\n", ("", ""))

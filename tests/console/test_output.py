@@ -1,4 +1,4 @@
-"""The stream of a report: no reader, however gone, ends a run."""
+"""The stream of a report: a failed write does not end a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 
-from fabfile.report.output import Output
+from rolling_upgrade.console.output import Output
 
 
-def test_output_closed_pipe_costs_nothing() -> None:
+def test_output_closed_pipe_raises_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
@@ -21,9 +21,9 @@ def test_output_closed_pipe_costs_nothing() -> None:
         output.show(["nor this"])
 
 
-def test_output_reader_that_left_keeps_the_exit_code() -> None:
+def test_output_closed_pipe_keeps_the_exit_code() -> None:
     program = (
-        "import sys, fabfile.report.output as o\n"
+        "import sys, rolling_upgrade.console.output as o\n"
         "out = o.Output(sys.stdout)\n"
         "for _ in range(2000): out.show(['x' * 80])\n"
         "sys.exit(6)"
@@ -39,12 +39,12 @@ def test_output_reader_that_left_keeps_the_exit_code() -> None:
     assert (process.wait(30), complaints) == (6, b"")
 
 
-def test_output_full_disk_costs_nothing() -> None:
+def test_output_full_disk_raises_nothing() -> None:
     with open("/dev/full", "w", buffering=1) as stream:  # noqa: PTH123  # a device, opened as a shell would
         Output(stream).show(["no room"])
 
 
-def test_output_stream_without_our_characters_gets_replacements() -> None:
+def test_output_stream_of_another_encoding_gets_replacements() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
 
@@ -53,7 +53,7 @@ def test_output_stream_without_our_characters_gets_replacements() -> None:
     assert raw.getvalue() == b"v1 ? v2\n"
 
 
-def test_output_closed_stream_costs_nothing() -> None:
+def test_output_closed_stream_raises_nothing() -> None:
     stream = io.StringIO()
     stream.close()
 

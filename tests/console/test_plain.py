@@ -7,11 +7,11 @@ from datetime import timezone
 
 import pytest
 
-from fabfile.model import Event, HostResult, HostSummary, Phase, Summary
-from fabfile.report.output import Output
-from fabfile.report.plain import PlainReporter
-from fabfile.report.summary import ending
-from tests.report.builders import NOW, plan
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.reporter import PlainReporter
+from rolling_upgrade.console.summary import result_line
+from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
+from tests.support.builders import NOW, plan
 
 UNDO = "inv deploy --env production --tag v1.0.0"
 
@@ -45,7 +45,7 @@ def summary(
         (Event(NOW, Phase.NOTE, "lock taken over", "web1"), "lock taken over"),
     ],
 )
-def test_event_any_phase_is_one_line_with_its_time(event: Event, line: str) -> None:
+def test_event_lines_any_phase_is_one_line_with_its_time(event: Event, line: str) -> None:
     plain, stream = reporter()
 
     plain.event(event)
@@ -53,7 +53,7 @@ def test_event_any_phase_is_one_line_with_its_time(event: Event, line: str) -> N
     assert stream.getvalue() == f"03:12:45 web1  {line}\n"
 
 
-def test_event_of_the_whole_run_has_no_host() -> None:
+def test_event_lines_event_of_the_whole_run_has_no_host() -> None:
     plain, stream = reporter()
 
     plain.event(Event(NOW, Phase.NOTE, "two hosts answer"))
@@ -61,7 +61,7 @@ def test_event_of_the_whole_run_has_no_host() -> None:
     assert stream.getvalue() == "03:12:45 -  two hosts answer\n"
 
 
-def test_event_hosts_of_unequal_length_are_aligned() -> None:
+def test_event_lines_hosts_of_unequal_length_are_aligned() -> None:
     plain, stream = reporter()
     plain.plan([plan("web1"), plan("database-1")])
     planned = len(stream.getvalue())
@@ -71,7 +71,7 @@ def test_event_hosts_of_unequal_length_are_aligned() -> None:
     assert stream.getvalue()[planned:] == "03:12:45 web1        hello\n"
 
 
-def test_event_failure_shows_the_log_set_in_without_its_escape_sequences() -> None:
+def test_event_lines_failure_shows_its_log_indented_without_escape_sequences() -> None:
     plain, stream = reporter("hunter22")
 
     plain.event(
@@ -89,7 +89,7 @@ def test_event_failure_shows_the_log_set_in_without_its_escape_sequences() -> No
     assert stream.getvalue().splitlines()[1:] == ["    | boom", "    | token ••••••"]
 
 
-def test_event_title_of_two_lines_stays_one_line() -> None:
+def test_event_lines_title_of_two_lines_is_one_line() -> None:
     plain, stream = reporter()
 
     plain.event(Event(NOW, Phase.NOTE, "first\n03:12:45 web9  forged", "web1"))
@@ -97,7 +97,7 @@ def test_event_title_of_two_lines_stays_one_line() -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_summary_last_line_is_the_undo_command() -> None:
+def test_summary_lines_last_line_is_the_undo_command() -> None:
     plain, stream = reporter()
 
     plain.summary(summary(warnings=("one", "two")))
@@ -105,7 +105,7 @@ def test_summary_last_line_is_the_undo_command() -> None:
     assert stream.getvalue().splitlines()[-1] == UNDO
 
 
-def test_summary_without_undo_command_offers_none() -> None:
+def test_summary_lines_without_undo_command_has_none() -> None:
     plain, stream = reporter()
 
     plain.summary(summary(undo_command=""))
@@ -113,7 +113,7 @@ def test_summary_without_undo_command_offers_none() -> None:
     assert "To go back" not in stream.getvalue()
 
 
-def test_summary_hosts_are_a_table_with_causes_below() -> None:
+def test_summary_lines_hosts_are_a_table_with_causes_below() -> None:
     plain, stream = reporter()
     hosts = (
         HostSummary(
@@ -138,7 +138,7 @@ def test_summary_hosts_are_a_table_with_causes_below() -> None:
     ]
 
 
-def test_summary_message_and_warnings_are_told() -> None:
+def test_summary_lines_have_message_and_warnings() -> None:
     plain, stream = reporter()
 
     plain.summary(summary(warnings=("LOG_LEVL is not known",)))
@@ -150,5 +150,5 @@ def test_summary_message_and_warnings_are_told() -> None:
     ("code", "how"),
     [(0, "done"), (5, "a person is needed"), (6, "run the same command again"), (42, "exit code 42")],
 )
-def test_ending_exit_code_is_put_into_words(code: int, how: str) -> None:
-    assert how in ending(summary(exit_code=code))
+def test_result_line_has_the_exit_code_in_words(code: int, how: str) -> None:
+    assert how in result_line(summary(exit_code=code))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from fabfile.commands.shell import script
-from fabfile.model import Color
-from fabfile.model.masking import MASK
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
-from fabfile.report.plan import count_line, plan_lines
-from tests.report.builders import NEW, OLD, kept, plan, replaced
+from rolling_upgrade.console.plan import count_line, plan_lines
+from rolling_upgrade.engine.masking import MASK
+from rolling_upgrade.engine.model import Color
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
+from rolling_upgrade.engine.shell import script
+from tests.support.builders import NEW, OLD, kept, plan, replaced
 
 
 def shown(*plans: Plan, scripts: bool = False, batches: tuple[tuple[str, ...], ...] = ()) -> str:
     return "\n".join(plan_lines(plans, scripts=scripts, batches=batches))
 
 
-def test_plan_lines_replaced_service_shows_tags_digests_colors_and_why() -> None:
+def test_plan_lines_replaced_service_shows_tags_digests_colors_and_reasons() -> None:
     text = shown(plan())
 
     assert "backend  v1.0.0 (ab12ab12ab12) blue → v2.0.0 (cd34cd34cd34) green" in text
@@ -58,6 +58,14 @@ def test_plan_lines_with_scripts_shows_every_command_and_undo() -> None:
     assert "# only to undo backend.start: Stop backend green" in text
 
 
+def test_plan_lines_with_scripts_shows_what_follows_an_undo() -> None:
+    text = shown(plan(), scripts=True)
+
+    assert "# abandon: Record the failure (after an undo, at most 10.0s)" in text
+    assert "printf failed" in text
+    assert "Record the failure" not in shown(plan())
+
+
 def test_plan_lines_with_scripts_masks_their_secrets() -> None:
     text = shown(plan(secret="hunter22"), scripts=True)
 
@@ -98,13 +106,13 @@ def test_count_line_hosts_unlike_counts_all() -> None:
     assert count_line(plans) == "2 hosts: 1 service to upgrade, 3 unchanged in all"
 
 
-def test_count_line_rollback_says_so() -> None:
+def test_count_line_of_a_rollback() -> None:
     back = Plan("web1", "rollback", "r1", (replaced(),), steps=plan().steps)
 
     assert count_line([back]) == "1 host: 1 service to roll back, 0 unchanged"
 
 
-def test_count_line_first_start_is_no_upgrade() -> None:
+def test_count_line_first_start_is_not_an_upgrade() -> None:
     first = ServicePlan("backend", Change.FIRST, OLD, Color.BLUE)
 
     assert (
@@ -116,7 +124,7 @@ def test_count_line_plans_without_services_counts_hosts() -> None:
     step = Step("user", "Make the user", script("useradd x"), 10)
     plans = [Plan("web1", "setup", "", steps=(step,)), Plan("web2", "setup", "")]
 
-    assert count_line(plans) == "2 hosts: 1 to change, 1 as wanted"
+    assert count_line(plans) == "2 hosts: 1 to change, 1 unchanged"
 
 
 def test_plan_lines_without_release_has_no_trailing_blank() -> None:

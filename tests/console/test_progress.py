@@ -1,4 +1,4 @@
-"""How a transfer's progress is shown: a bar at a terminal, a line now and then in a log, numbers for programs."""
+"""A transfer's progress: a bar on a terminal, lines in a log, numbers in JSON."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from datetime import timezone
 
 import pytest
 
-from fabfile.model import Event, Phase
-from fabfile.report import choose
-from fabfile.report.board import Board, Mood
-from fabfile.report.output import Output
-from fabfile.report.plain import PlainReporter
-from fabfile.report.text import bar, progress
-from tests.report.builders import NOW, Terminal
+from rolling_upgrade.console.live import Board
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.reporter import PlainReporter, choose
+from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.text import bar, progress
+from rolling_upgrade.engine.model import Event, Phase
+from tests.support.builders import NOW, Terminal
 
 
-def going(sent: int, seconds: float, host: str = "web1") -> Event:
+def transfer(sent: int, seconds: float, host: str = "web1") -> Event:
     return Event(NOW + seconds, Phase.PROGRESS, "push", host, "push", seconds, sent=sent, total=65_100_000)
 
 
 @pytest.mark.parametrize(
-    ("sent", "total", "seconds", "said"),
+    ("sent", "total", "seconds", "words"),
     [
         (12_400_000, 65_100_000, 2, "12.4 of 65.1 MB, 19%, 6.2 MB/s"),
         (0, 65_100_000, 0, "0.0 of 65.1 MB, 0%"),
@@ -30,8 +30,8 @@ def going(sent: int, seconds: float, host: str = "web1") -> Event:
         (70_000_000, 65_100_000, 7, "70.0 of 65.1 MB, 100%, 10.0 MB/s"),
     ],
 )
-def test_progress_in_words(sent: int, total: int, seconds: float, said: str) -> None:
-    assert progress(sent, total, seconds) == said
+def test_progress_in_words(sent: int, total: int, seconds: float, words: str) -> None:
+    assert progress(sent, total, seconds) == words
 
 
 @pytest.mark.parametrize(("sent", "full"), [(0, 0), (50, 10), (99, 19), (100, 20), (101, 20)])
@@ -42,20 +42,20 @@ def test_bar_fills_up(sent: int, full: int) -> None:
 def test_board_shows_the_bar_in_the_hosts_row() -> None:
     board = Board()
 
-    board.apply(going(12_400_000, 2))
+    board.apply(transfer(12_400_000, 2))
 
     (row,), _ = board.visible(5)
     assert row.title == "███░░░░░░░░░░░░░░░░░ 12.4 of 65.1 MB, 19%, 6.2 MB/s"
-    assert (row.step, row.mood, row.finished) == ("push", Mood.RUNNING, 0)
+    assert (row.step, row.health, row.done) == ("push", Health.RUNNING, 0)
 
 
-def test_plain_says_it_every_few_seconds_for_each_host() -> None:
+def test_plain_reports_progress_every_few_seconds_for_each_host() -> None:
     stream = io.StringIO()
     plain = PlainReporter(Output(stream, ()), zone=timezone.utc)
 
     for number in range(41):
         for host in ("web1", "web2"):
-            plain.event(going(number * 1_000_000, number / 4, host))
+            plain.event(transfer(number * 1_000_000, number / 4, host))
 
     assert [line.split(maxsplit=1)[1] for line in stream.getvalue().splitlines()] == [
         "web1  push  20.0 of 65.1 MB, 30%, 4.0 MB/s",
@@ -65,20 +65,20 @@ def test_plain_says_it_every_few_seconds_for_each_host() -> None:
     ]
 
 
-def test_json_has_the_bytes() -> None:
+def test_json_progress_has_the_bytes() -> None:
     stream = io.StringIO()
 
-    choose(json=True, stream=stream).event(going(12_400_000, 2))
+    choose(json=True, stream=stream).event(transfer(12_400_000, 2))
 
     event = json.loads(stream.getvalue())
     assert (event["phase"], event["sent"], event["total"]) == ("progress", 12_400_000, 65_100_000)
 
 
-def test_live_scrolls_nothing_by_for_it() -> None:
+def test_live_progress_scrolls_nothing_past() -> None:
     stream = Terminal()
 
     with choose(stream=stream, environ={"TERM": "xterm"}) as live:
-        live.event(going(12_400_000, 2))
-        live.event(going(20_000_000, 3))
+        live.event(transfer(12_400_000, 2))
+        live.event(transfer(20_000_000, 3))
 
     assert stream.getvalue().count("12.4 of 65.1 MB") <= 1

@@ -1,10 +1,10 @@
-"""What may be shown: alignment and words for sizes and times."""
+"""Tables, durations, sizes and bars."""
 
 from __future__ import annotations
 
 import pytest
 
-from fabfile.report.text import duration, fit, one_line, pad, short_digest, sparkline, table, width
+from rolling_upgrade.console.text import duration, file_size, fit, one_line, pad, short_digest, sparkline, table, width
 
 
 def test_table_wide_characters_are_aligned() -> None:
@@ -18,7 +18,7 @@ def test_pad_combining_character_takes_no_column() -> None:
     assert pad("e\u0301", 2) == "e\u0301 "
 
 
-def test_one_line_any_white_space_becomes_one_blank() -> None:
+def test_one_line_any_white_space_becomes_one_space() -> None:
     assert one_line(" a\n\tb  c ") == "a b c"
 
 
@@ -69,5 +69,12 @@ def test_sparkline_draws_the_newest_values(values: tuple[int | None, ...], colum
         ("abc", 0, ""),
     ],
 )
-def test_fit_fills_or_cuts_to_the_columns(text: str, columns: int, expected: str) -> None:
+def test_fit_pads_or_cuts_to_the_columns(text: str, columns: int, expected: str) -> None:
     assert fit(text, columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB"), (2**41, "2.0 TiB")]
+)
+def test_file_size_in_its_largest_unit(count: int, text: str) -> None:
+    assert file_size(count) == text

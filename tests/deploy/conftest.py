@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -21,10 +22,15 @@ import yaml
 from lab import laboratory
 from lab.host import Host, wait_for
 from lab.laboratory import Lab
+from rolling_upgrade.errors import HostUnreachable
+from tests.deploy.forking import Forked, forker
+from tests.deploy.putting_back import State, bring_back, forget_others, keep, look
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
 TASK_SECONDS = 240
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Site:
     """A lab environment and the tasks on it."""
 
     lab: Lab
+    #: Each task is an interpreter of its own, so that /proc shows its own arguments and environment.
+    interpreters: bool = False
 
     @property
     def folder(self) -> Path:
@@ -53,9 +61,7 @@ class Site:
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run a task to its end: exit code and everything it said."""
-        process = self.start(*words)
-        output, _ = process.communicate(timeout=TASK_SECONDS)
-        return process.returncode, output
+        return ended(self.start(*words)) if self.interpreters else task(words[0], "--env", self.lab.name, *words[1:])
 
     def deploy(self, tag: str, *words: str) -> tuple[int, str]:
         """`inv deploy` of a tag."""
@@ -88,6 +94,13 @@ class Site:
             return str(json.loads(connection.getresponse().read())["version"])
         finally:
             connection.close()
+
+    def serves(self, host: Host, version: str) -> bool:
+        """Whether a visitor of the host gets this version."""
+        try:
+            return self.version(host) == version
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
 
     def running(self, host: Host) -> dict[str, bool]:
         """Each container of the host and whether it runs."""
@@ -123,6 +136,40 @@ class Site:
         with self._environment() as entry:
             for name, values in environments.items():
                 entry["hosts"][name] |= values
+
+
+def task(*words: str) -> tuple[int, str]:
+    """Run a task of this project to its end: exit code and everything it said."""
+    return ended(forker().start(words, PROJECT, {**os.environ, "CI": "true"}))
+
+
+def ended(process: subprocess.Popen[str] | Forked) -> tuple[int, str]:
+    """The exit code of a task and everything it said; one that takes too long is killed."""
+    try:
+        output, _ = process.communicate(timeout=TASK_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode is not None
+    return process.returncode, output
+
+
+def add_service(site: Site, name: str, port: int) -> None:
+    """A further service of the frontend's image, v2, on the given service port and under /NAME/."""
+    path = site.folder / "services.yaml"
+    services = yaml.safe_load(path.read_text())
+    added = next(service for service in services["services"] if service["name"] == "frontend") | {
+        "name": name,
+        "image": f"{name.upper()}_IMAGE",
+        "port": f"{name.upper()}_PORT",
+        "default_port": port,
+        "routes": [{"prefix": f"/{name}/"}],
+        "alias": name,
+        "limits": {},
+    }
+    services["services"].append(added)
+    path.write_text(yaml.safe_dump(services, sort_keys=False))
+    site.edit_env(**{f"{name.upper()}_IMAGE": "registry:5000/memoryark/frontend:v2", f"{name.upper()}_PORT": str(port)})
 
 
 def fingerprint(host: Host) -> str:
@@ -183,14 +230,14 @@ def begun(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
 
 
 def make_quick(site: Site) -> None:
-    """The shipped services with short waits: what is proved is the order of things, not patience."""
-    services = yaml.safe_load((PROJECT / "deploy" / "services.yaml").read_text())
+    """Shorten the waits of the lab's services: the tests prove the order of events, not patience."""
+    path = site.folder / "services.yaml"
+    services = yaml.safe_load(path.read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2, "deadline_seconds": 20}
-        service["drain"] = {"deadline_seconds": 2, "stop_seconds": 5}
-    (site.folder / "services.yaml").write_text(yaml.safe_dump(services, sort_keys=False))
-    site.edit_environment(services_file="services.yaml")
-    site.edit_rollout(bake_seconds=1)
+        service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
+    path.write_text(yaml.safe_dump(services, sort_keys=False))
+    site.edit_rollout(bake_seconds=0)
     site.edit_env(HEALTH_CHECK_START_PERIOD="4s", HEALTH_CHECK_RETRIES="3")
 
 
@@ -205,17 +252,28 @@ def lab_of_this_process(worker_id: str) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def prepared(lab_of_this_process: Lab) -> Site:
-    """Fresh hosts, prepared by `inv setup`, running v1; one for all tests of a module, which leave it healthy."""
+    """Hosts as `inv setup` and a deploy of v1 leave fresh ones; a module shares them and keeps them healthy."""
     lab = lab_of_this_process
-    for host in lab.hosts:
-        lab.reset_host(host.name)
+    if known := all(host.is_saved() for host in lab.hosts):
+        on_each(lab.hosts, Host.restore)
+    else:
+        on_each(lab.hosts, lambda host: lab.reset_host(host.name))
     site = Site(laboratory.up(2, name=lab.name))
     make_quick(site)
-    code, output = site.run("setup")
-    assert code == 0, output
-    code, output = site.deploy("v1")
-    assert code == 0, output
+    if not known:
+        for words in (("setup",), ("deploy", "--tag", "v1")):
+            code, output = site.run(*words)
+            assert code == 0, output
+        on_each(lab.hosts, Host.save)
+    wait_until(lambda: all(all(site.running(host).values()) for host in lab.hosts), "every container after the boot")
+    wait_until(lambda: all(site.serves(host, "v1") for host in lab.hosts), "v1 on every host")
     return site
+
+
+def on_each(hosts: Iterable[S], do: Callable[[S], T]) -> list[T]:
+    """Do something on all hosts at once."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(do, hosts))
 
 
 @pytest.fixture
@@ -227,10 +285,30 @@ def site(prepared: Site) -> Iterator[Site]:
 
 @contextmanager
 def put_back(site: Site) -> Iterator[None]:
-    """The site's files and v1 as they were, whatever the test did: tests hold in any order."""
+    """The site's files and v1 as they were, whatever the test did: tests hold in any order.
+
+    Where the hosts cannot be brought back to what they were before the test, a deploy has to mend what it left.
+    """
     files = {path: path.read_bytes() for path in site.folder.iterdir() if path.is_file()}
+    hosts, before = site.lab.hosts, on_each(site.lab.hosts, look)
+    on_each(zip(hosts, before, strict=True), lambda pair: keep(*pair))
     yield
     for path, content in files.items():
         path.write_bytes(content)
+    if all(on_each(zip(hosts, before, strict=True), lambda pair: _as_it_was(site, *pair))):
+        return
     code, output = site.deploy("v1")
     assert code == 0, f"the test left the site in a state that a deploy does not mend:\n{output}"
+    on_each(hosts, forget_others)
+
+
+def _as_it_was(site: Site, host: Host, before: State) -> bool:
+    """Whether a host is what it was before the test, if need be because it was brought back."""
+    if look(host).exact == before.exact:
+        return True
+    if not bring_back(host, before):
+        return False
+    with suppress(HostUnreachable):
+        wait_until(lambda: site.serves(host, "v1"), "v1", 20)
+        return True
+    return False

@@ -53,7 +53,7 @@ def pair(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bo
         (None, "the certificate and its key"),
         ({"matching": False}, "the key of the certificate"),
         ({"name": "other.test"}, "a certificate for app.lab.test"),
-        ({"days": -1}, "a certificate in its time"),
+        ({"days": -1}, "a certificate that has not expired"),
     ],
     ids=["absent", "another key", "another name", "expired"],
 )
@@ -91,6 +91,19 @@ systemd-run --quiet --unit pebble --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_W
 """
 
 
+def test_port_that_others_may_open_gets_no_certificate(bare: Site, host: Host) -> None:
+    prepared(bare)
+    bare.edit_env(**SECURE)
+    change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
+    lowest = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    before = host.sh(f"cat {lowest}; echo 402 >{lowest}").stdout.strip()
+    try:
+        code, output = bare.run("setup")
+    finally:
+        host.sh(f"echo {before} >{lowest}")
+    assert (code, "users may open ports from" in output, "nothing was touched" in output) == (3, True, True), output
+
+
 def issuer(host: Host) -> tuple[str, int]:
     """Who signed the certificate that visitors get, and its serial number."""
     served = x509.load_pem_x509_certificate(ssl.get_server_certificate((host.address, 443)).encode())
@@ -103,7 +116,6 @@ def test_certificate_of_an_authority_is_fetched_and_renewed_until_teardown(bare:
     host.sh(PEBBLE, timeout=300)
     prepared(bare)
     assert bare.deploy("v1")[0] == 0
-    prepared(bare)
     signed, serial = issuer(host)
     assert "Pebble" in signed
     code, output = bare.run("setup")

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from fabfile.errors import ExitCode
-from fabfile.remote.fabric_host import FabricHost
-from fabfile.tasks.ending import ROOT
-from fabfile.workflows import fleet
-from fabfile.workflows.deploy import Request, deploy
+from rolling_upgrade.console.task import root
+from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.features.deploy.workflow import deploy
+from rolling_upgrade.ssh import fleet
+from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.database import ask
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -81,7 +82,7 @@ def test_deploy_takes_one_connection_and_at_most_fifteen_executions(
             used.append(self)
 
     monkeypatch.setattr(fleet, "FabricHost", Counted)
-    assert deploy(Request(site.lab.name, ROOT, tag="v2", force=True, json=True)) is ExitCode.DONE
+    assert deploy(site.lab.name, root=root(), tag="v2", force=True, json=True) is ExitCode.DONE
     assert [host.connections for host in used] == [1, 1]
     assert max(host.executions for host in used) <= 15
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 0
@@ -112,9 +113,8 @@ def test_deploy_backs_up_the_database_before_it_changes_anything(site: Site) -> 
     site.deploy("v2", "--hosts", "web1")
     host = site.lab.hosts[0]
     newest = host.sh("ls -t /home/deploy/backups/database/memoryark-*/database.db | head -n 1").stdout.strip()
-    found = host.sh(f"sqlite3 {newest} 'pragma integrity_check; pragma table_list'").stdout.splitlines()
-    assert found[0] == "ok"
-    assert any("uploads" in row for row in found)
+    assert ask(host, newest, "pragma integrity_check") == [["ok"]]
+    assert ["uploads"] in ask(host, newest, "select name from sqlite_master")
 
 
 def test_status_of_healthy_hosts_exits_zero_and_names_the_release(site: Site) -> None:
@@ -129,7 +129,7 @@ def test_status_with_a_stopped_backend_is_not_zero(site: Site) -> None:
     host.sh(f"podman stop -t 2 {name}", user="deploy")
     code, output = site.run("status")
     assert code == 1
-    assert "NOT WELL: web1" in output
+    assert "UNHEALTHY: web1" in output
 
 
 def test_setup_run_again_changes_nothing_and_says_so(site: Site) -> None:

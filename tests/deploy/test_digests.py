@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,48 @@ def test_rollback_goes_to_the_digest_that_was_good_whatever_its_tag_says_now(sit
     code, output = site.run("rollback", "--force")
 
     assert (code, site.versions(), running(site)) == (0, ["v2", "v2"], {tag}), output
+
+
+@pytest.fixture
+def liar(site: Site) -> Iterator[tuple[str, str]]:
+    """The first host's deploy user finds other images under the registry's name: v2's digests, true and false."""
+    registry, host = site.lab.registry, site.lab.hosts[0]
+    for service, other in (("backend", "v3"), ("frontend", "v2")):
+        copy = "skopeo copy --quiet --src-tls-verify=false --dest-tls-verify=false"
+        source = f"docker://registry:5000/{REPOSITORY}/{service}:{other}"
+        host.sh(f"{copy} {source} docker://registry:5000/elsewhere/{service}:v2", user="deploy")
+    lie = (
+        f'[[registry]]\nprefix = "registry:5000/{REPOSITORY}"\nlocation = "registry:5000/elsewhere"\ninsecure = true\n'
+    )
+    folder = "/home/deploy/.config/containers"
+    host.sh(f"mkdir -p {folder} && printf %s {shlex.quote(lie)} >{folder}/registries.conf", user="deploy")
+    yield registry.digest("backend", "v2"), registry.digest("backend", "v3")
+    host.sh(f"rm {folder}/registries.conf", user="deploy")
+
+
+def test_hosts_that_disagree_about_a_digest_are_named_and_nothing_is_touched(site: Site, liar: tuple[str, str]) -> None:
+    true, false = liar
+    before = [fingerprint(host) for host in site.lab.hosts]
+
+    code, output = site.deploy("v2")
+
+    assert code == 3, output
+    assert f"web1 says {false}, web2 says {true}" in output
+    assert [fingerprint(host) for host in site.lab.hosts] == before
+    images = {f"{name.upper()}_IMAGE": f"registry:5000/{REPOSITORY}/{name}:v2" for name in ("backend", "frontend")}
+    site.edit_env(**images)
+    code, output = site.run("doctor")
+    assert (code, f"web1 says {false}, web2 says {true}" in output) == (3, True), output
+
+
+def test_plan_says_whose_word_the_digests_are(site: Site, liar: tuple[str, str]) -> None:
+    """With one host there is nobody to contradict it: all that is left is to say so."""
+    code, output = site.deploy("v2", "--hosts", "web1", "--dry-run")
+    assert (code, "digests: web1 alone says so; no other host can ask a registry" in output) == (0, True), output
+    site.lab.hosts[0].sh("rm /home/deploy/.config/containers/registries.conf; :", user="deploy")
+    code, output = site.deploy("v2", "--dry-run")
+    assert (code, "digests: web1 and web2 agree" in output) == (0, True), output
+    site.lab.hosts[0].sh("touch /home/deploy/.config/containers/registries.conf", user="deploy")
 
 
 def test_search_itself_two_hosts_with_other_images_are_told_apart(site: Site) -> None:

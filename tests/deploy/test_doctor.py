@@ -29,7 +29,7 @@ def test_doctor_healthy_host_is_fit_and_nothing_is_changed(site: Site) -> None:
 
     assert code == 0, output
     assert findings(output, "refused") == []
-    assert {"fit for a deploy: tools, directories, rights, ports, names, space"} < set(findings(output, "ok"))
+    assert {"ready for a deploy: tools, directories, rights, ports, names, space"} < set(findings(output, "ok"))
     # A lab host has the clock and the cgroups of the machine that it is on.
     assert [row for row in findings(output, "warning") if "synchronised" not in row and "cgroup" not in row] == []
     assert files_and_containers(site.lab.hosts[0]) == before
@@ -53,7 +53,7 @@ def test_doctor_broken_host_is_refused_as_the_next_deploy_is(site: Site) -> None
     ]
     assert all(problem in said for problem in findings(output, "refused"))
     warnings = " ".join(findings(output, "warning"))
-    assert "the site helper differ" in warnings
+    assert "another version of the site helper" in warnings
 
 
 def test_doctor_stopped_nginx_and_missing_tag_are_found(site: Site) -> None:

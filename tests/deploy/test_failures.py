@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import Site, add_service, fingerprint, wait_until
 
 pytestmark = pytest.mark.xdist_group("failures")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("failures")
 )
 def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
     if tag == "crash-later":
-        _bake(site, 8)
+        site.edit_rollout(bake_seconds=8)
     code, output = site.deploy(tag)
     assert (code, site.versions()) == (1, ["v1", "v1"]), output
     assert "Back on the old release: web1, web2" in output
@@ -63,21 +63,41 @@ def test_deploy_with_a_site_text_that_nginx_refuses_puts_the_old_one_back(site: 
     code, output = site.deploy("v2", "--hosts", "web1")
     host.sh("rm /etc/nginx/conf.d/zz-other.conf")
     assert (code, site.version(host)) == (1, "v1"), output
-    assert "Nginx refused the new site text" in output or "could not be brought back" in output
+    assert "Nginx refuses the new site; nothing was changed" in output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
 
 
 def test_deploy_notices_that_nginx_kept_the_old_configuration(site: Site) -> None:
-    """`nginx -t` and the reload both succeed, and the new port cannot be bound."""
+    """`nginx -t` and the reload both succeed, and the port of a new service cannot be bound."""
     host = site.lab.hosts[0]
+    add_service(site, "help", 7002)
+    code, output = site.run("setup", "--hosts", "web1")
+    assert code == 0, output
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
-    host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
-    with site.reshaped(host, NGINX_PORT="8099"):
-        code, output = site.deploy("v2", "--hosts", "web1")
+    host.sh("systemd-run --unit=taken python3 -m http.server 7002 --bind 127.0.0.1")
+    wait_until(lambda: "127.0.0.1:7002 " in host.sh("ss -Hltn").stdout, "a listener on the port")
+    code, output = site.deploy("v2", "--hosts", "web1")
     host.sh("systemctl stop taken")
     assert (code, site.version(host)) == (1, "v1"), output
     assert "Nginx kept the old configuration" in output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
+
+
+def test_setup_notices_that_nginx_kept_the_old_configuration(site: Site) -> None:
+    host = site.lab.hosts[0]
+    before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
+    host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
+    wait_until(lambda: ":8099 " in host.sh("ss -Hltn").stdout, "a listener on the port")
+    path = site.folder / f"{site.lab.name}.env"
+    env = path.read_text()
+    site.edit_env(NGINX_PORT="8099")
+    code, output = site.run("setup", "--hosts", "web1")
+    host.sh("systemctl stop taken")
+    path.write_text(env)
+    assert (code, site.version(host), "Nginx kept the old configuration" in output) == (6, "v1", True), output
+    assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
+    code, output = site.run("setup", "--hosts", "web1")
+    assert code == 0, output
 
 
 def test_deploy_of_a_site_that_root_does_not_know_is_refused(site: Site) -> None:
@@ -86,8 +106,3 @@ def test_deploy_of_a_site_that_root_does_not_know_is_refused(site: Site) -> None
     code, output = site.deploy("v2")
     assert (code, "Run inv setup for this host first" in output) == (3, True), output
     assert [fingerprint(host) for host in site.lab.hosts] == before
-
-
-def _bake(site: Site, seconds: int) -> None:
-    path = site.folder / "hosts.yaml"
-    path.write_text(path.read_text().replace("bake_seconds: 1\n", f"bake_seconds: {seconds}\n"))

@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
-from fabfile.errors import ExitCode
-from fabfile.remote.fabric_host import FabricHost
-from fabfile.tasks.ending import ROOT
-from fabfile.workflows import fleet
-from fabfile.workflows.health import Request, health
 from lab.host import Host
+from rolling_upgrade.console.task import root
+from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.features.health.workflow import health
+from rolling_upgrade.ssh import fleet
+from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, wait_until
 
 pytestmark = pytest.mark.xdist_group("health")
@@ -65,8 +65,8 @@ def test_health_of_well_hosts_says_so_in_a_line_each(site: Site, web1: Host) -> 
 
     assert code == 0, output
     rows = output.splitlines()
-    assert rows[0].startswith("web1  well, ")
-    assert rows[1].startswith("web2  well, ")
+    assert rows[0].startswith("web1  healthy, ")
+    assert rows[1].startswith("web2  healthy, ")
     assert rows[-1] == f"{site.lab.name}: 2 hosts, healthy"
     assert len(rows) == 4
 
@@ -99,7 +99,7 @@ def test_health_takes_one_connection_and_one_execution_a_host(
 
     monkeypatch.setattr(fleet, "FabricHost", Counted)
 
-    assert health(Request(site.lab.name, ROOT, once=True)) is ExitCode.DONE
+    assert health(site.lab.name, root=root(), once=True) is ExitCode.DONE
 
     assert [(host.connections, host.executions) for host in used] == [(1, 1), (1, 1)]
     assert "healthy" in capsys.readouterr().out
@@ -125,8 +125,8 @@ def test_health_container_that_is_stopped_is_named(site: Site, web1: Host) -> No
 
     assert code == 1, output
     assert "backend container" in output
-    assert f"{site.lab.name}: 2 hosts, NOT WELL: web1: backend container, backend http" in output
-    assert "web2  well" in output
+    assert f"{site.lab.name}: 2 hosts, UNHEALTHY: web1: backend container, backend http" in output
+    assert "web2  healthy" in output
     wait_until(partial(is_well, site), "the backend")
 
 
@@ -242,7 +242,7 @@ def test_health_looks_again_and_ends_after_so_many_bad_looks(site: Site, web1: H
 
     code, output = site.run("health", "--interval", "1s", "--max-failures", "2", "--hosts", "web1")
 
-    assert (code, output.count("Again in 1 s"), output.count("NOT WELL")) == (1, 1, 2), output
+    assert (code, output.count("Next check in 1 s"), output.count("UNHEALTHY")) == (1, 1, 2), output
 
 
 def test_health_with_recovery_has_the_watchdog_mend_what_is_wrong(site: Site, web1: Host) -> None:
@@ -250,7 +250,7 @@ def test_health_with_recovery_has_the_watchdog_mend_what_is_wrong(site: Site, we
     web1.sh(f"podman stop {stopped}", user="deploy")
     try:
         code, output = site.run("health", "--auto-recovery", "--once", "--hosts", "web1")
-        assert (code, "web1: watches every" in output) == (1, True), output
+        assert (code, "web1: the watchdog is installed" in output) == (1, True), output
         wait_until(partial(is_well, site), "the recovery")
         assert site.running(web1)[stopped]
     finally:
@@ -285,9 +285,9 @@ def test_health_host_that_is_away_is_named_and_the_other_is_reported(site: Site,
         away.restore_network()
 
     assert code == 1, output
-    assert "web1  well" in output
-    assert "web2  NOT REACHED: web2: cannot reach" in output
-    assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, NOT WELL: web2: not reached")
+    assert "web1  healthy" in output
+    assert "web2  UNREACHABLE: web2: cannot reach" in output
+    assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, UNHEALTHY: web2: unreachable")
 
 
 def test_health_host_whose_answer_makes_no_sense_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
@@ -297,8 +297,8 @@ def test_health_host_whose_answer_makes_no_sense_is_named_and_the_other_is_repor
     finally:
         web1.sh("mv /usr/bin/awk.away /usr/bin/awk")
 
-    assert (code, "web2  well" in output) == (1, True), output
-    assert "web1  NOT REACHED: web1: the observation of web1 was cut short: " in output
+    assert (code, "web2  healthy" in output) == (1, True), output
+    assert "web1  UNREACHABLE: web1: the observation of web1 was cut short: " in output
     assert "awk: not found" in output
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.deploy.conftest import Site
-from tests.notify.mailbox import mailbox
-from tests.notify.receiver import closed_port, receiving, slack
+from tests.support.mailbox import mailbox
+from tests.support.receiver import closed_port, receiving, slack
 
 pytestmark = pytest.mark.xdist_group("messages")
 
@@ -27,7 +27,7 @@ def test_deploys_are_told_as_they_begin_and_end_in_a_thread_each(site: Site) -> 
         bad = site.deploy("never-healthy")
 
     assert (good[0], bad[0]) == (0, 1), good[1] + bad[1]
-    assert "was not told" not in good[1] + bad[1]
+    assert "not delivered" not in good[1] + bad[1]
     told = [request.json for request in hook.requests]
     assert [one["event"] for one in told] == ["deploy started", "deploy done", "deploy started", "deploy undone"]
     assert told[1]["changes"][0] == {"what": "backend", "before": "v1", "after": "v2", "hosts": []}
@@ -47,5 +47,5 @@ def test_deploy_with_dead_channels_ends_as_without_them(site: Site) -> None:
     code, output = site.deploy("v2")
 
     assert (code, site.versions()) == (0, ["v2", "v2"]), output
-    assert "warning: slack was not told: connection refused" in output
+    assert "warning: slack: message not delivered: connection refused" in output
     assert secret not in output

@@ -12,7 +12,7 @@ import pytest
 
 from lab.host import Host
 from tests.deploy.conftest import DOMAIN, Site, wait_until
-from tests.watchdog.prometheus import Metrics, promtool, read
+from tests.support.prometheus import Metrics, promtool, read
 
 pytestmark = pytest.mark.xdist_group("metrics")
 

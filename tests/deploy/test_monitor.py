@@ -134,19 +134,19 @@ def web2(site: Site) -> Iterator[Host]:
 
 def test_monitor_host_that_is_cut_off_comes_back_while_the_other_goes_on(site: Site, web2: Host) -> None:
     with dashboard(site, "--interval", "1s") as seen:
-        seen.until(r"● web1  well .* \d+ ms +\ds$")
-        seen.until(r"● web2  well ")
+        seen.until(r"● web1  healthy .* \d+ ms +\ds$")
+        seen.until(r"● web2  healthy ")
         assert seen.screen.shows(r" +backend (blue|green) v1, \d+ restarts? · frontend (blue|green) v1, ")
 
         web2.cut_network()
-        seen.until(r"\? web2  NOT REACHED since \d\d:\d\d:\d\d ")
+        seen.until(r"\? web2  UNREACHABLE since \d\d:\d\d:\d\d ")
         seen.until(r" +(cannot reach|the connection dropped)")
-        seen.until(r"● web1  well .* ms +[0-3]s$")
-        assert seen.screen.shows(r"\d\d:\d\d:\d\d  web2  \? not reached: ")
+        seen.until(r"● web1  healthy .* ms +[0-3]s$")
+        assert seen.screen.shows(r"\d\d:\d\d:\d\d  web2  \? unreachable: ")
 
         web2.restore_network()
-        seen.until(r"● web2  well ")
-        seen.until(r"\d\d:\d\d:\d\d  web2  ● reached again after ")
+        seen.until(r"● web2  healthy ")
+        seen.until(r"\d\d:\d\d:\d\d  web2  ● reachable again after ")
 
         os.write(seen.leader, b"\x03")
         assert seen.process.wait(timeout=5) == 0
@@ -156,8 +156,8 @@ def test_monitor_host_that_is_cut_off_comes_back_while_the_other_goes_on(site: S
 def test_monitor_starts_while_a_host_is_down_and_ends_by_sigterm(site: Site, web2: Host) -> None:
     web2.cut_network()
     with dashboard(site, "--interval", "1s") as seen:
-        seen.until(r"● web1  well ")
-        seen.until(r"\? web2  NOT REACHED since .* never$")
+        seen.until(r"● web1  healthy ")
+        seen.until(r"\? web2  UNREACHABLE since .* never$")
 
         seen.process.send_signal(signal.SIGTERM)
         assert seen.process.wait(timeout=5) == 0
@@ -167,22 +167,22 @@ def test_monitor_starts_while_a_host_is_down_and_ends_by_sigterm(site: Site, web
 def test_monitor_shows_a_deploy_and_a_crash_as_they_happen(site: Site) -> None:
     host = site.lab.hosts[0]
     with dashboard(site, "--interval", "1s", "--hosts", "web1") as seen:
-        seen.until(r"● web1  well ")
+        seen.until(r"● web1  healthy ")
 
         deploy = site.start("deploy", "--tag", "v2", "--hosts", "web1")
         seen.until(r"▲ web1  locked by ")
         output, _ = deploy.communicate(timeout=240)
         assert deploy.returncode == 0, output
         seen.until(r"[\d:]{8}  web1  ▲ backend: (blue|green) v1 → (blue|green) v2$")
-        seen.until(r"[\d:]{8}  web1  ▲ lock of .* released: ")
-        seen.until(r"● web1  well ")
+        seen.until(r"[\d:]{8}  web1  ▲ .* released the lock: ")
+        seen.until(r"● web1  healthy ")
 
         name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
         host.sh(f"podman stop -t 1 {name}", user="deploy")
         seen.until(r"✗ web1  FAILED: backend container")
         host.sh(f"podman start {name}", user="deploy")
-        seen.until(r"[\d:]{8}  web1  ● backend container is well again$")
-        seen.until(r"● web1  well ")
+        seen.until(r"[\d:]{8}  web1  ● backend container recovered$")
+        seen.until(r"● web1  healthy ")
 
 
 def test_monitor_through_a_pipe_writes_lines_and_ends_by_sigint(site: Site, web2: Host) -> None:
@@ -192,15 +192,15 @@ def test_monitor_through_a_pipe_writes_lines_and_ends_by_sigint(site: Site, web2
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
-        if any(" web1  well " in one for one in said) and any(" web2  NOT REACHED" in one for one in said):
+        if any(" web1  healthy " in one for one in said) and any(" web2  UNREACHABLE" in one for one in said):
             break
 
     code, rest = interrupt(process, signal.SIGINT)
 
     text = "".join(said) + rest
     assert code == 0, text
-    assert re.search(r"^[\d:]{8} web1  well  \d+ ms  backend (blue|green) v1  frontend (blue|green) v1$", text, re.M)
-    assert re.search(r"^[\d:]{8} web2  \? not reached: cannot reach ", text, re.M)
+    assert re.search(r"^[\d:]{8} web1  healthy  \d+ ms  backend (blue|green) v1  frontend (blue|green) v1$", text, re.M)
+    assert re.search(r"^[\d:]{8} web2  \? unreachable: cannot reach ", text, re.M)
     assert "\x1b" not in text
 
 
@@ -214,8 +214,8 @@ def test_monitor_changed_host_key_and_refused_login_are_said_as_what_they_are(si
     site.edit_hosts(web2={"user": "stranger"})
 
     with dashboard(site, "--interval", "1s") as seen:
-        seen.until(r"\? web1  NOT REACHED")
-        seen.until(r" +the host key of .* is not the one on record")
+        seen.until(r"\? web1  UNREACHABLE")
+        seen.until(r" +the host key of .* is not the recorded one")
         seen.until(r" +stranger@\S+ refused the login")
 
 

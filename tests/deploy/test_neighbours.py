@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, add_service, fingerprint
+from tests.support.project import MEMORYARK
 
 pytestmark = pytest.mark.xdist_group("neighbours")
 
@@ -58,21 +59,12 @@ def test_second_application_on_a_host_leaves_the_first_alone(site: Site, neighbo
     host.sh("podman rm -f -t 1 $(podman ps -aq --filter label=rolling.app=notes)", user="deploy")
 
 
-def test_third_service_needs_configuration_alone(site: Site) -> None:
-    path = site.folder / "services.yaml"
-    services = yaml.safe_load(path.read_text())
-    third = next(service for service in services["services"] if service["name"] == "frontend") | {
-        "name": "help",
-        "image": "HELP_IMAGE",
-        "port": "HELP_PORT",
-        "default_port": 7002,
-        "routes": [{"prefix": "/help/"}],
-        "alias": "help",
-        "limits": {},
-    }
-    services["services"].append(third)
-    path.write_text(yaml.safe_dump(services, sort_keys=False))
-    site.edit_env(HELP_IMAGE="registry:5000/memoryark/frontend:v2", HELP_PORT="7002")
+def test_third_service_needs_configuration_and_ports_from_root(site: Site) -> None:
+    add_service(site, "help", 7002)
+    code, output = site.run("deploy", "--hosts", "web1")
+    assert (code, "does not grant memoryark the loopback ports 7002, 17002, 27002" in output) == (3, True), output
+    code, output = site.run("setup", "--hosts", "web1")
+    assert code == 0, output
     code, output = site.run("deploy", "--hosts", "web1")
     assert code == 0, output
     host = site.lab.hosts[0]
@@ -83,10 +75,11 @@ def test_third_service_needs_configuration_alone(site: Site) -> None:
 
 @pytest.fixture
 def newcomer(site: Site, tmp_path: Path) -> Path:
-    """A fresh clone of this project, whose hosts.yaml and services.yaml are the shipped ones."""
-    for name in ("fabfile", "templates", "deploy"):
-        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.env", "__pycache__"))
-    for name in ("tasks.py", "hosts.yaml", ".gitignore"):
+    """A fresh clone of this project, which holds the example configuration."""
+    shutil.copytree(MEMORYARK, tmp_path, dirs_exist_ok=True)
+    for name in ("rolling_upgrade", "fabfile", "templates"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tasks.py", ".gitignore"):
         shutil.copy(PROJECT / name, tmp_path / name)
     shutil.copy(site.folder / "known_hosts", tmp_path / "known_hosts")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@lab.test"]
@@ -123,7 +116,7 @@ def test_init_makes_a_configuration_that_deploys_another_application(site: Site,
         assert old in text
         (newcomer / name).write_text(text.replace(old, new))
     env = ("--env", "production")
-    assert "No mistake, 0 warnings" in task("config.check", *env, "--strict")
+    assert "No errors, 0 warnings" in task("config.check", *env, "--strict")
     keys = newcomer / "deploy/authorized_keys/production"
     keys.mkdir(parents=True, exist_ok=True)
     shutil.copy(site.folder / "id_ed25519.pub", keys / "ann.pub")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import yaml
 from lab import laboratory
 from lab.host import Host
 from lab.laboratory import Lab
-from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, make_quick, wait_until
+from rolling_upgrade.ssh import agent
+from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, make_quick, task, wait_until
 from tests.deploy.guarded import PASSWORD, PORT, USERNAME, guard, unguard
 
 pytestmark = pytest.mark.xdist_group("pipeline")
@@ -53,18 +54,7 @@ class Works:
 
     def run(self, *words: str) -> tuple[int, str]:
         """A task, to its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "CI": "true"},
-            timeout=TASK_SECONDS,
-            check=False,
-        )
-        return done.returncode, done.stdout
+        return task(*words)
 
     def git(self, *words: str) -> str:
         """Git in the source."""
@@ -113,19 +103,21 @@ def both(lab_of_this_process: Lab, tmp_path_factory: pytest.TempPathFactory) -> 
     works = Works(Site(lab), tmp_path_factory.mktemp("source"))
     works.git("init", "--quiet", "--initial-branch", "trunk")
     files = {path: path.read_bytes() for path in lab.root.iterdir() if path.is_file()}
-    make_quick(works.site)
-    trust(works)
-    declare(works)
-    divide(works)
-    for name in (works.staging, works.live):
-        code, output = works.run("setup", "--env", name, "--force")
+    try:
+        make_quick(works.site)
+        trust(works)
+        declare(works)
+        divide(works)
+        for name in (works.staging, works.live):
+            code, output = works.run("setup", "--env", name, "--force")
+            assert code == 0, output
+        works.commit("first")
+        code, output = works.run("full", "--env", works.staging, "--tag", "first")
         assert code == 0, output
-    works.commit("first")
-    code, output = works.run("full", "--env", works.staging, "--tag", "first")
-    assert code == 0, output
-    yield works
-    for path, content in files.items():
-        path.write_bytes(content)
+        yield works
+    finally:
+        for path, content in files.items():
+            path.write_bytes(content)
     shutil.rmtree(lab.root / "reports")
     made = lab.machine.podman("images", "--quiet", "--filter", "label=rolling.build-type").stdout.split()
     bases = [f"{lab.registry.address}/memoryark/{service}:v1" for service in ("backend", "frontend")]
@@ -233,6 +225,88 @@ def test_full_stops_at_the_first_stage_that_fails(
     )  # fmt: skip
 
 
+#: Leaves a daemon that asks every agent it can find, by its socket or in /proc, for the key in its second argument.
+_THIEF = """
+import glob, os, signal, subprocess, sys, time
+kept, wanted = sys.argv[1:]
+if os.fork():
+    while not os.path.exists(kept + ".pid"):
+        time.sleep(0.02)
+    sys.exit()
+os.setsid()
+if os.fork():
+    os._exit(0)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+with open(kept + ".half", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(kept + ".half", kept + ".pid")
+while not os.path.exists(kept + ".stolen"):
+    sockets = set(glob.glob("/tmp/rolling-agent-*/agent") + glob.glob("/tmp/ssh-*/agent.*"))
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as file:
+                words = file.read().split(b"\\0")
+        except OSError:
+            continue
+        sockets |= {word[14:].decode() for word in words if word.startswith(b"SSH_AUTH_SOCK=")}
+    for path in sockets:
+        done = subprocess.run(["ssh-add", "-L"], env={**os.environ, "SSH_AUTH_SOCK": path}, capture_output=True)
+        if wanted.encode() in done.stdout:
+            open(kept + ".stolen", "w").close()
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def deploy_key(both: Works) -> Iterator[str]:
+    """The lab's private key, which hosts.yaml does not name meanwhile."""
+    path = both.site.folder / "hosts.yaml"
+    before = path.read_text()
+    content = yaml.safe_load(before)
+    for entry in content["environments"].values():
+        entry.pop("identity_file", None)
+    path.write_text(yaml.safe_dump(content))
+    yield (both.site.folder / "id_ed25519").read_text()
+    path.write_text(before)
+
+
+def test_daemon_of_a_suite_finds_no_agent_with_the_key_of_its_job(
+    both: Works, deploy_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOY_SSH_KEY", deploy_key)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / "thief.py").write_text(_THIEF)
+    key = subprocess.run(
+        ["ssh-keygen", "-y", "-f", both.site.folder / "id_ed25519"], capture_output=True, text=True, check=True
+    ).stdout.split()[1]
+    attack = [sys.executable, str(tmp_path / "thief.py")]
+    both.commit("stolen", suite=f"exec {shlex.join([*attack, str(tmp_path / 'suite'), key])}")
+
+    command = [sys.executable, "scripts/job.py", "full", "--env", both.staging, "--tag", "stolen", "--force"]
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "CI": "true", "HOME": str(tmp_path)},
+        timeout=TASK_SECONDS,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert both.site.version(both.hosts[0]) == "stolen"
+    assert not Path(f"/proc/{(tmp_path / 'suite.pid').read_text()}").exists()
+    assert not (tmp_path / "suite.stolen").exists()
+
+    # The attack is a real one: left alone, it finds the agent that the deploy has.
+    with agent.with_deploy_key():
+        subprocess.run([*attack, str(tmp_path / "free"), key], stdin=subprocess.DEVNULL, check=True, timeout=60)
+        wait_until((tmp_path / "free.stolen").exists, "the key of an agent beside a free daemon")
+
+
 def test_work_tree_that_differs_is_refused_and_built_when_forced(both: Works) -> None:
     both.commit("clean")
     (both.source / "backend" / "left-over").write_text("x")
@@ -277,6 +351,97 @@ def test_promote_takes_the_digest_that_was_proved_though_the_tag_was_moved(both:
     code, output = both.run("deploy", "--env", both.staging, "--force")
     assert code == 0, output
     staging.sh("systemctl --user start memoryark-watchdog", user="deploy")
+
+
+#: Who has the deploy user's key makes the container, and the history, say another digest than the one that runs.
+_FORGE = """
+import json, pathlib, re, subprocess, sys
+forged, history = sys.argv[1], pathlib.Path("/var/lib/memoryark/releases.jsonl")
+def podman(*words):
+    return subprocess.run(["podman", *words], check=True, capture_output=True, text=True).stdout
+name = podman("ps", "--format", "{{.Names}}", "--filter", "label=rolling.service=backend").split()[0]
+found = json.loads(podman("container", "inspect", name))[0]
+true = found["Config"]["Labels"]["rolling.digest"]
+command = found["Config"]["CreateCommand"]
+command = [f"rolling.digest={forged}" if word.startswith("rolling.digest=") else word for word in command]
+podman("rm", "--force", "--time", "0", name)
+subprocess.run(command, check=True)
+podman("network", "disconnect", "memoryark-network", name)
+podman("network", "connect", "--alias", "backend", "memoryark-network", name)
+*older, last = history.read_text().splitlines()
+last = last.replace(true, forged)
+for tag in sys.argv[2:]:
+    last = re.sub(r'(/backend)(?::[\\w.-]+)?"', lambda match: match[1] + tag + '"', last)
+history.write_text("\\n".join([*older, last]) + "\\n")
+"""
+
+
+@pytest.fixture
+def forged(both: Works) -> Iterator[Callable[..., None]]:
+    """Let the staging host say that it runs a digest, of a tag such as `:v1`; it is itself again afterwards."""
+    staging, _ = both.hosts
+    staging.sh("systemctl --user stop memoryark-watchdog", user="deploy")
+
+    def forge(digest: str, *tag: str) -> None:
+        words = " ".join(shlex.quote(word) for word in (digest, *tag))
+        staging.sh(f"python3 -c {shlex.quote(_FORGE)} {words}", user="deploy")
+        wait_until(lambda: both.run("health", "--env", both.staging)[0] == 0, "the forged host's health")
+
+    yield forge
+    code, output = both.run("deploy", "--env", both.staging, "--force")
+    assert code == 0, output
+    staging.sh("systemctl --user start memoryark-watchdog", user="deploy")
+
+
+def test_promote_of_a_digest_that_a_staging_host_made_up_is_refused(both: Works, forged: Callable[[str], None]) -> None:
+    _, live = both.hosts
+    before = still(live)
+    forged(f"sha256:{'1' * 64}")
+    code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--force")
+    assert (code, f"backend@sha256:{'1' * 64}" in output, still(live)) == (3, True, before), output
+
+
+def test_promote_shows_that_a_staging_host_names_another_image_than_its_registry(
+    both: Works, forged: Callable[[str], None]
+) -> None:
+    _, live = both.hosts
+    registry, before = both.site.lab.registry, still(live)
+    older, tag = registry.digest("backend", "first"), registry.digest("backend", "v1")
+    assert older not in ("", tag)
+    forged(older)
+    code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--dry-run")
+    assert (code, still(live)) == (0, before), output
+    assert f"backend: {both.staging} ran {older}, its tag " in output
+    assert "digests: " in output
+
+
+def test_promote_of_what_only_the_registry_of_production_has_is_refused(
+    both: Works, forged: Callable[[str], None]
+) -> None:
+    """An image that somebody put there by another way than staging."""
+    staging, live = both.hosts
+    address = both.site.lab.registry.address
+    runs = both.digest(staging).removeprefix("sha256:")
+    frontend = staging.sh(_RUNS.replace("backend", "frontend"), user="deploy").stdout.strip()
+    copy = "skopeo copy --quiet --all --src-tls-verify=false --dest-tls-verify=false"
+    staging.sh(
+        f"{copy} docker://{address}/memoryark/frontend@{frontend} docker://{address}/live/frontend:x\n"
+        f"{copy} --format v2s2 docker://{address}/memoryark/backend:v3 docker://{address}/live/backend:x",
+        user="deploy",
+    )
+    ask = f"skopeo inspect --no-tags --tls-verify=false --format '{{{{.Digest}}}}' docker://{address}/live/backend:x"
+    smuggled = staging.sh(ask, user="deploy").stdout.strip()
+    assert smuggled.removeprefix("sha256:") != runs
+    path = both.site.folder / f"{both.live}.env"
+    content, before = path.read_text(), still(live)
+    path.write_text(content.replace(f"{address}/memoryark/", f"{address}/live/"))
+    try:
+        for tag in ((), ("",), (":made-up",)):
+            forged(smuggled, *tag)
+            code, output = both.run("promote", "--from", both.staging, "--to", both.live, "--force")
+            assert (code, f"memoryark/backend@{smuggled}" in output, still(live)) == (3, True, before), output
+    finally:
+        path.write_text(content)
 
 
 def test_push_logs_in_for_itself_and_its_password_is_nowhere(both: Works) -> None:

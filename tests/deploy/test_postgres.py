@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.host import Host
+from rolling_upgrade.engine.shell import shell_join
 from tests.deploy.conftest import Site, fingerprint
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -102,4 +103,43 @@ def test_postgres_damaged_dump_is_refused_before_anything_is_touched(served: Sit
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
     assert (code, "damaged: database.pgdump has" in output) == (1, True), output
     assert sql(host, "select count(*) from item where name = 'kept'") == "1"
+    assert sum(served.running(host).values()) == 2
+
+
+_TAMPER = """\
+import hashlib, json, sys
+name, command = sys.argv[1:]
+found = f"CREATE TABLE public.{name}".encode()
+with open("database.pgdump", "rb") as file:
+    content = file.read()
+assert found in content
+with open("database.pgdump", "wb") as file:
+    file.write(content.replace(found, command.encode().ljust(len(found))))
+with open("manifest.json") as file:
+    manifest = json.load(file)
+for entry in manifest["files"]:
+    if entry["path"] == "database.pgdump":
+        with open("database.pgdump", "rb") as file:
+            entry["sha256"] = hashlib.sha256(file.read()).hexdigest()
+with open("manifest.json", "w") as file:
+    json.dump(manifest, file, indent=2)
+"""
+
+
+def test_postgres_dump_with_a_command_for_psql_runs_none_and_changes_nothing(served: Site) -> None:
+    """A server that is not what it says answers pg_dump with any text, a line that begins a command of psql too."""
+    host = served.lab.hosts[0]
+    name, mark = "placeholder_" + "x" * 50, "/tmp/pwned-by-a-dump"
+    sql(host, f"create table {name} (a int)")
+    id = backup(served)
+    sql(host, f"drop table {name}; insert into item values ('since')")  # noqa: S608 - a name of the test's own
+    place = f"/home/deploy/backups/database/memoryark-{id}"
+    tamper = shell_join("python3", "-I", "-c", _TAMPER, name, f"select 1;\n\\! touch {mark}\n--")
+    host.sh(f"cd {place} && {tamper}", user="deploy")
+
+    code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
+
+    assert (code, "backslash commands are restricted" in output) == (1, True), output
+    assert host.sh(f"ls {mark}", check=False).returncode != 0
+    assert sql(host, "select count(*) from item where name = 'since'") == "1"
     assert sum(served.running(host).values()) == 2

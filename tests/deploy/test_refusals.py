@@ -88,7 +88,7 @@ def test_deploy_with_a_changed_host_key_is_refused(site: Site, tmp_path_factory:
     address = site.lab.hosts[1].address
     rows = [f"{address} {other}" if row.startswith(address) else row for row in known.read_text().splitlines()]
     known.write_text("\n".join(rows) + "\n")
-    assert "refused before login" in refused(site)
+    assert "refused before the login" in refused(site)
 
 
 def test_deploy_with_an_unreachable_host_is_refused(site: Site) -> None:

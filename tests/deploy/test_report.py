@@ -62,4 +62,4 @@ def test_report_with_a_host_that_is_away_tells_the_other(site: Site) -> None:
     finally:
         away.restore_network()
 
-    assert (code, "web2  NOT REACHED" in output, "web1  good" in output) == (1, True, True), output
+    assert (code, "web2  UNREACHABLE" in output, "web1  good" in output) == (1, True, True), output

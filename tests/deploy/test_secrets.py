@@ -10,24 +10,24 @@ import base64
 import secrets
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from fabfile.model import Security
 from lab.host import Host
+from rolling_upgrade.engine.model import Security
 from tests.deploy.canaries import MEANT, NOBODY, Canaries, files_here, files_on, journal_of, sampled
 from tests.deploy.conftest import PROJECT, Site
 from tests.deploy.guarded import PASSWORD as REGISTRY_PASSWORD
 from tests.deploy.test_images import GUARDED, guarded  # noqa: F401 - a fixture
-from tests.notify.certificate import Authority
-from tests.notify.mailbox import PASSWORD as MAIL_PASSWORD
-from tests.notify.mailbox import USER as MAIL_USER
-from tests.notify.mailbox import mailbox
-from tests.notify.receiver import closed_port, receiving, slack
-from tests.sealing.keys import age_key
+from tests.support.certificate import Authority
+from tests.support.encryption_keys import age_key
+from tests.support.mailbox import PASSWORD as MAIL_PASSWORD
+from tests.support.mailbox import USER as MAIL_USER
+from tests.support.mailbox import mailbox
+from tests.support.receiver import closed_port, receiving, slack
 
 pytestmark = pytest.mark.xdist_group("secrets")
 
@@ -35,13 +35,13 @@ pytestmark = pytest.mark.xdist_group("secrets")
 _BROKEN = """\
 import sys
 from pathlib import Path
-from fabfile.plans import preflight
-from fabfile.tasks.ending import end_with
-from fabfile.workflows.deploy import Request, deploy
-def broken(state, app):
-    raise RuntimeError(f"a defect: {app!r} {state!r}")
+from rolling_upgrade.engine import preflight
+from rolling_upgrade.console.task import end_with
+from rolling_upgrade.features.deploy.workflow import deploy
+def broken(state, app, **asked):
+    raise RuntimeError(f"a defect: {app!r} {state!r} {asked!r}")
 preflight.findings = broken
-end_with(lambda: deploy(Request(sys.argv[1], Path.cwd(), tag="v2", force=True)))
+end_with(lambda: deploy(sys.argv[1], root=Path.cwd(), tag="v2", force=True))
 """
 
 
@@ -178,13 +178,14 @@ def _traceback(site: Site) -> str:
 
 
 def test_secrets_are_nowhere_but_where_they_belong(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
-    rest = AtRest.begun(guarded, tmp_path / "age-key")
-    told, host = Told(Canaries(made_up().values | {"AGE_KEY": rest.secret})), guarded.lab.hosts[0]
+    site = replace(guarded, interpreters=True)
+    rest = AtRest.begun(site, tmp_path / "age-key")
+    told, host = Told(Canaries(made_up().values | {"AGE_KEY": rest.secret})), site.lab.hosts[0]
     try:
-        everything(guarded, told, tmp_path, rest)
-        _is_nowhere_else(guarded, told, host)
+        everything(site, told, tmp_path, rest)
+        _is_nowhere_else(site, told, host)
     finally:
-        guarded.run("monitor.uninstall", "--hosts", host.name)
+        site.run("monitor.uninstall", "--hosts", host.name)
 
 
 def _is_nowhere_else(site: Site, told: Told, host: Host) -> None:

@@ -31,7 +31,7 @@ def test_trust_by_fingerprint_makes_hosts_usable(site: Site) -> None:
     code, output = site.run("status")
     assert (code, "inv trust" in output) == (1, True)
     code, output = site.run("trust")
-    assert (code, "no terminal" in output) == (2, True)
+    assert (code, "not a terminal" in output) == (2, True)
     assert not (site.folder / "known_hosts").exists()
 
     words = [word for host in site.lab.hosts for word in ("--fingerprint", fingerprint(key_of(site, host)))]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fabfile.errors import HostUnreachable
 from lab.host import Host
+from rolling_upgrade.errors import HostUnreachable
 from tests.deploy.conftest import Site, wait_until
 
 pytestmark = pytest.mark.xdist_group("watchdog")
@@ -53,14 +53,6 @@ def said(host: Host, text: str, seconds: float = 60) -> None:
         raise AssertionError(log(host)) from error
 
 
-def serves(site: Site, host: Host, version: str) -> bool:
-    """Whether a visitor gets this version."""
-    try:
-        return site.version(host) == version
-    except (OSError, ValueError):
-        return False
-
-
 @pytest.mark.parametrize("how", ["stopped", "hangs"])
 def test_watchdog_container_that_is_down_is_restarted(site: Site, web1: Host, how: str) -> None:
     name = container(site, web1)
@@ -68,7 +60,7 @@ def test_watchdog_container_that_is_down_is_restarted(site: Site, web1: Host, ho
 
     said(web1, "restart backend: done")
 
-    assert serves(site, web1, "v1")
+    assert site.serves(web1, "v1")
     assert container(site, web1) == name
     code, output = site.run("history", "--hosts", "web1", "--json")
     newest = json.loads(output)["hosts"][0]["releases"][-1]
@@ -81,7 +73,7 @@ def test_watchdog_container_that_a_restart_does_not_mend_is_made_anew(site: Site
 
     said(web1, "redeploy backend: done", 90)
 
-    assert serves(site, web1, "v1")
+    assert site.serves(web1, "v1")
 
 
 def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Host) -> None:
@@ -92,13 +84,13 @@ def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Ho
 
     def rolled_back() -> bool:
         """Crash the new release whenever it serves again, and say whether the watchdog had enough."""
-        if serves(site, web1, "v2"):
+        if site.serves(web1, "v2"):
             web1.sh(f'pid={process(name)} && test "$pid" -gt 0 && kill -9 "$pid"', user="deploy", check=False)
         return "roll back backend: done" in log(web1)
 
     wait_until(rolled_back, "the rollback", 90)
 
-    assert serves(site, web1, "v1")
+    assert site.serves(web1, "v1")
     code, output = site.run("rollback", "--hosts", "web1")
     assert (code, "no earlier good release" in output) == (3, True), output
 
@@ -114,7 +106,7 @@ def test_watchdog_fresh_release_that_goes_bad_after_its_gate_is_rolled_back(site
     finally:
         web1.sh(f"rm {ILL}", user="deploy")
 
-    assert serves(site, web1, "v1")
+    assert site.serves(web1, "v1")
     assert "restart" not in log(web1)
 
 
@@ -172,7 +164,7 @@ def test_watchdog_is_replaced_while_it_runs_and_the_same_again_changes_nothing(s
 def test_watchdog_after_a_boot_watches_again(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
     how(web1)
     wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)
-    wait_until(lambda: serves(site, web1, "v1"), "the application after the boot", 90)
+    wait_until(lambda: site.serves(web1, "v1"), "the application after the boot", 90)
 
 
 def test_watchdog_on_a_host_without_python_is_refused_and_nothing_changed(site: Site) -> None:

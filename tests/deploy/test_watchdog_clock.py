@@ -53,7 +53,7 @@ def test_watchdog_whose_clock_jumps_goes_on_recovering(site: Site) -> None:
             recovered(web1, times)
             # Its own words carry the time that it believes in; those of the recovery are of another process.
             assert not log(web1)[-1].startswith(today)
-        assert not any("give up" in line or "could not be looked at" in line for line in log(web1))
+        assert not any("give up" in line or "could not be observed" in line for line in log(web1))
         assert site.version(web1) == "v1"
     finally:
         web1.sh(f"rm -rf {UNIT} {CLOCK}; systemctl --user daemon-reload", user="deploy")

@@ -8,7 +8,7 @@ import pytest
 
 from lab.host import Host
 from tests.deploy.conftest import Site, own_address, wait_until
-from tests.notify.receiver import Receiver, receiving, slack
+from tests.support.receiver import Receiver, receiving, slack
 
 pytestmark = pytest.mark.xdist_group("watchdog-messages")
 
@@ -65,7 +65,7 @@ def test_recovery_is_told_once_and_not_again_within_the_hour(site: Site, web1: H
         wait_until(lambda: web1.sh(f"cat {PLACE}/log").stdout.count(" backend: done") == 2, "another recovery")
 
     assert events(hook) == ["recovery done: backend"]
-    assert "its container was started again" in message["message"]
+    assert "container restarted" in message["message"]
     assert "backend container: " in message["cause"]
     assert (message["who"], message["hosts"], message["severity"]) == ("watchdog", ["web1"], "warning")
     assert message["next_command"] == f"inv history --env {site.lab.name} --hosts web1"
@@ -85,7 +85,7 @@ def test_giving_up_is_a_page_and_its_end_is_told(site: Site, web1: Host) -> None
         told(hook, "recovery given-up: backend", "check resolved: backend")
 
     assert (page["severity"], page["next_command"]) == ("critical", f"inv inspect --env {site.lab.name} --host web1")
-    assert "A person is needed" in page["message"]
+    assert "Manual intervention is required" in page["message"]
 
 
 def test_full_disk_restarts_nothing_and_is_told_even_when_no_file_can_be_written(site: Site, web1: Host) -> None:

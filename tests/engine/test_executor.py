@@ -8,23 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.commands import journal, lock
-from fabfile.commands.shell import Script, script
-from fabfile.commands.transfer import Push
-from fabfile.errors import (
-    ConnectionDropped,
-    HostUnreachable,
-    Interrupted,
-    LockLost,
-    StepFailed,
-    UndoFailed,
-)
-from fabfile.model import Phase
-from fabfile.plans.step import Step
-from fabfile.remote import execute
-from fabfile.remote.host import Answer, Cancelled, Host
-from tests.commands.sample import image
-from tests.remote.scripted import Scene, ScriptedHost, three_steps
+from rolling_upgrade.engine import executor, lock, stage
+from rolling_upgrade.engine.host import Answer, Cancelled, Host
+from rolling_upgrade.engine.model import Phase
+from rolling_upgrade.engine.plan import Step
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.transfer import Push
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, Interrupted, LockLost, StepFailed, UndoFailed
+from tests.support.sample import image
+from tests.support.scripted import Scene, ScriptedHost, three_steps
 
 DROPPED = ConnectionDropped("web1: the connection dropped.")
 AWAY = HostUnreachable("web1: away.")
@@ -38,7 +30,7 @@ def scene() -> Scene:
 
 
 def apply(scene: Scene, host: ScriptedHost) -> None:
-    execute.apply(host, PLAN, scene.run)
+    executor.apply(host, PLAN, scene.context)
 
 
 def test_apply_good_steps_run_in_order_as_stages(scene: Scene) -> None:
@@ -57,7 +49,7 @@ def test_apply_failing_step_is_undone_in_reverse_and_marked_bad(scene: Scene) ->
     undo = host.texts["stage undo"]
     assert scene.of("web1") == UNDONE
     assert undo.index("undo b") < undo.index("undo a")
-    assert '"outcome": "undone"' in host.texts["stage abandon"]
+    assert "run_outcome=undone" in host.texts["stage abandon"]
     assert scene.told(Phase.UNDONE) == ["take b back; take a back"]
 
 
@@ -88,7 +80,7 @@ def test_apply_failing_undo_is_marked_and_asks_for_a_person(scene: Scene) -> Non
     assert "it broke" in caught.value.message
     assert "cannot" in caught.value.message
     assert "inv status --env production --hosts web1" in caught.value.next_step
-    assert '"outcome": "undo-failed"' in host.texts["stage abandon"]
+    assert "run_outcome=undo-failed" in host.texts["stage abandon"]
 
 
 def test_apply_stage_that_cannot_be_ended_is_not_undone_under_its_feet(scene: Scene) -> None:
@@ -143,13 +135,13 @@ def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> Non
 
 
 def test_apply_stage_that_never_began_is_sent_again(scene: Scene) -> None:
-    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(journal.NEVER_BEGAN_STATUS, "")]))
+    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")]))
 
     assert scene.of("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
 
 
 def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
-    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(journal.NEVER_BEGAN_STATUS, "")])
+    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")])
 
     with pytest.raises(ConnectionDropped):
         apply(scene, host)
@@ -160,9 +152,9 @@ def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (journal.BUSY_STATUS, "another stage is still running"),
-        (journal.TIMED_OUT_STATUS, "no end within 10 s"),
-        (journal.DIED_STATUS, "the stage was killed on the host"),
+        (stage.BUSY_STATUS, "another stage is still running"),
+        (stage.TIMED_OUT_STATUS, "no end within 10 s"),
+        (stage.DIED_STATUS, "the stage was killed on the host"),
     ],
 )
 def test_apply_special_status_is_explained(status: int, words: str, scene: Scene) -> None:
@@ -180,7 +172,7 @@ def test_apply_interrupted_during_a_step_is_undone(scene: Scene) -> None:
 
 
 def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> None:
-    host = scene.host(stage_a=[scene.run.cancelled.set])
+    host = scene.host(stage_a=[scene.context.cancelled.set])
 
     with pytest.raises(Interrupted, match="interrupted before: do b"):
         apply(scene, host)
@@ -190,7 +182,7 @@ def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> 
 
 def test_apply_undo_cannot_be_interrupted(scene: Scene) -> None:
     host = scene.host(stage_b=[Cancelled("web1")])
-    scene.run.cancelled.clear()
+    scene.context.cancelled.clear()
 
     with pytest.raises(Interrupted):
         apply(scene, host)
@@ -220,7 +212,7 @@ def test_apply_reason_in_the_history_is_the_first_line(scene: Scene) -> None:
 
 def test_prepare_failing_step_ends_it_and_undoes_nothing_itself(scene: Scene) -> None:
     with pytest.raises(StepFailed):
-        execute.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.run)
+        executor.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.context)
 
     assert scene.of("web1") == ["stage backup"]
 
@@ -236,24 +228,24 @@ def test_prepare_step_with_pushes_runs_while_the_images_are_offered(scene: Scene
     plan = replace(PLAN, prepare=(*PLAN.prepare, Step("push", "push", script("do push"), 10, pushes=(push,))))
     host = scene.host()
 
-    execute.prepare(host, plan, replace(scene.run, offer=offer))
+    executor.prepare(host, plan, replace(scene.context, offer=offer))
 
     assert scene.of("web1") == ["stage backup", "offer push", "stage push", "withdraw push"]
     assert "images_at=here\ndo push" in host.texts["stage push"]
 
 
-def test_finish_records_even_after_an_interrupt(scene: Scene) -> None:
+def test_finalize_records_even_after_an_interrupt(scene: Scene) -> None:
     host = scene.host()
-    scene.run.cancelled.set()
+    scene.context.cancelled.set()
 
-    execute.finish(host, PLAN, scene.run, 12.3)
+    executor.finalize(host, PLAN, scene.context, 12.3)
 
     assert scene.of("web1") == ["stage record"]
-    assert '"seconds": 12.3' in host.texts["stage record"]
+    assert "run_seconds=12.3" in host.texts["stage record"]
 
 
 def test_unlock_host_that_is_away_is_no_error(scene: Scene) -> None:
-    execute.unlock(scene.host(unlock=[AWAY]), PLAN, scene.run)
+    executor.unlock(scene.host(unlock=[AWAY]), PLAN, scene.context)
 
     assert "its lease ends by itself" in scene.told(Phase.NOTE)[0]
 
@@ -262,6 +254,6 @@ def test_run_step_tells_how_long_it_took_and_what_was_said(scene: Scene) -> None
     def work() -> None:
         scene.now += 3
 
-    execute.run_step(scene.host(stage_a=[work]), PLAN, PLAN.steps[0], scene.run)
+    executor.run_step(scene.host(stage_a=[work]), PLAN, PLAN.steps[0], scene.context)
 
     assert (scene.events[-1].phase, scene.events[-1].seconds) == (Phase.DONE, 3)

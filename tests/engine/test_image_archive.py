@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import PreflightError
-from fabfile.model import Image
-from fabfile.remote.image_archive import SavedImage, read
-from tests.remote import saved_images as made
+from rolling_upgrade.engine.image_archive import SavedImage, read
+from rolling_upgrade.engine.model import Image
+from rolling_upgrade.errors import PreflightError
+from tests.support import saved_images as made
 
 IMAGE = Image("registry.test/shop/backend", "v1")
 BASE, TOP = made.layer("base", 3_000_000), made.layer("top")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config import at_rest
-from fabfile.remote import local_command
+from rolling_upgrade.config import encrypted_files
+from rolling_upgrade.engine import local_command, process_environment, untrusted
 
 _OWN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from fabfile.remote import local_command
+from rolling_upgrade.engine import local_command
 local_command.run(["sh", "-c", "echo $$; sleep 60"], lambda line: print(line, flush=True), timeout_seconds=60)
 """
 
@@ -35,7 +35,33 @@ def test_lines_of_both_outputs_are_heard_in_order_and_the_last_are_kept() -> Non
     )
 
     assert heard == ["one", "two", "/usr", "said"]
-    assert (ended.status, ended.ok, ended.last_words) == (3, False, "one\ntwo\n/usr\nsaid")
+    assert (ended.status, ended.ok, ended.output_tail) == (3, False, "one\ntwo\n/usr\nsaid")
+
+
+def test_carriage_return_ends_a_line_so_that_no_part_of_it_goes_without_its_prefix() -> None:
+    heard: list[str] = []
+    hostile = ["printf", "ok\\rreport: x\\r\\r\\nnext\\n\\nlast\\r"]
+
+    local_command.run(hostile, lambda line: heard.append(f"unit | {line}"), timeout_seconds=30)
+
+    assert heard == ["unit | ok", "unit | report: x", "unit | next", "unit | ", "unit | last"]
+
+
+def test_answer_is_all_of_the_standard_output_and_nothing_of_the_errors() -> None:
+    text = "i=0; while [ $i -lt 99 ]; do echo $i; i=$((i+1)); done; echo no >&2"
+
+    ended = local_command.answer(["sh", "-c", text], timeout_seconds=30)
+
+    assert ended.output.split("\n") == [str(number) for number in range(99)]
+    assert ("no" in ended.output, "no" in ended.output_tail.split("\n")) == (False, True)
+
+
+def test_answer_without_an_end_is_bounded() -> None:
+    text = "yes | head -c 9000000"
+
+    ended = local_command.answer(["sh", "-c", text], timeout_seconds=60)
+
+    assert (ended.ok, len(ended.output) <= untrusted.ANSWER_BYTES) == (True, True)
 
 
 def test_time_is_up_and_what_it_began_ends_too(tmp_path: Path) -> None:
@@ -76,15 +102,52 @@ def test_interrupt_ends_the_command() -> None:
     assert is_gone(inner)
 
 
-def test_command_has_this_environment_without_the_keys_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {at_rest.KEY_TEXT, at_rest.KEY_FILE} <= local_command.KEYS
-    for name in (*local_command.KEYS, "OTHER"):
+def test_command_has_what_an_application_may_have_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {encrypted_files.KEY_TEXT, encrypted_files.KEY_FILE, "SSH_AUTH_SOCK"} <= process_environment.SECRETS
+    for name in (*process_environment.SECRETS, "OTHER", "GITHUB_ENV", "https_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
+    said: list[str] = []
 
-    said = local_command.answer(["env"], timeout_seconds=10, env={"MORE": "1"}).last_words.splitlines()
+    local_command.run(["env"], said.append, timeout_seconds=10, env={"MORE": "1"})
 
-    assert {"OTHER=value of OTHER", "MORE=1"} <= set(said)
-    assert [line for line in said if line.partition("=")[0] in local_command.KEYS] == []
+    assert {"https_proxy=value of https_proxy", "LC_TIME=value of LC_TIME", "MORE=1"} <= set(said)
+    assert {line.partition("=")[0] for line in said} <= {*process_environment.for_application(os.environ), "MORE"}
+    assert [line for line in said if line.startswith(("OTHER", "GITHUB_ENV", *process_environment.SECRETS))] == []
+
+
+def test_no_name_that_is_passed_on_is_that_of_a_secret() -> None:
+    environ = dict.fromkeys((*process_environment.SECRETS, "JAVA_HOME"), "x")
+
+    assert process_environment.for_application(environ, environ) == {"JAVA_HOME": "x"}
+
+
+def test_engine_has_its_own_variables_and_an_agent_only_where_it_works_over_ssh() -> None:
+    environ = {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1", "SSH_AUTH_SOCK": "/a", "OTHER": "1"}
+
+    assert process_environment.for_engine(environ) == {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1"}
+    over_ssh = environ | {"DOCKER_HOST": "ssh://x"}
+    assert process_environment.for_engine(over_ssh)["SSH_AUTH_SOCK"] == "/a"
+
+
+@pytest.mark.parametrize("how", ["setsid sh -c '{}' &", "(trap '' TERM HUP; setsid -f sh -c '{}')"])
+def test_daemon_of_a_confined_command_ends_with_it(how: str, tmp_path: Path) -> None:
+    kept = tmp_path / "pid"
+    daemon = how.format(f"echo $$ >{kept}.half; mv {kept}.half {kept}; exec sleep 600")
+    text = f"{daemon}\nuntil [ -s {kept} ]; do sleep 0.02; done"
+
+    ended = local_command.run(["sh", "-c", text], lambda _: None, timeout_seconds=30, confined=True)
+
+    assert (ended.ok, ended.left_running, ended.seconds < local_command.GRACE_SECONDS) == (True, 0, True)
+    assert not Path(f"/proc/{int(kept.read_text())}").exists()
+
+
+def test_processes_that_were_here_before_a_confined_command_stay() -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            assert local_command.run(["true"], lambda _: None, timeout_seconds=30, confined=True).ok
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_answer_of_a_program_that_is_missing_is_a_status() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import lock
-from fabfile.commands.shell import script
-from fabfile.model import Lock
-from tests.commands.running import HOSTILE, sh
+from rolling_upgrade.engine import lock
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.shell import script
+from tests.support.running import HOSTILE, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 THEIRS = Lock("theirs", "bob", "ci", 42, "deploy v1", 0, 0)
@@ -54,6 +54,21 @@ def test_acquire_live_other_holder_is_refused_and_named(home: str) -> None:
     assert done.returncode == lock.HELD_STATUS
     assert (named and named.owner, held(home)) == ("bob", named)
     assert "went on" not in done.stdout
+
+
+def test_acquire_writes_the_target_that_the_next_run_reads(home: str) -> None:
+    take(home, replace(MINE, target="20261123T000000Z-abcdef"))
+
+    found = held(home)
+    assert found is not None
+    assert found.target == "20261123T000000Z-abcdef"
+
+
+def test_parse_lock_file_of_an_earlier_version_has_no_target() -> None:
+    found = lock.parse("token=t\nowner=bob\nworkstation=ci\npid=7\nreason=rollback to A\nexpires_at=9\n")
+
+    assert found is not None
+    assert (found.owner, found.target, found.expires_at) == ("bob", "", 9)
 
 
 def test_acquire_own_lock_again_is_no_takeover(home: str) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from fabfile.errors import LockHeld, RollingError, StepFailed
-from fabfile.model import Lock
-from fabfile.remote import locking
-from fabfile.remote.host import Answer
-from tests.remote.scripted import APP, LOCK, Scene
+from rolling_upgrade.engine import locking, stage
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.errors import LockHeld, RollingError, StageBusy, StepFailed
+from tests.support.sample import LOCK
+from tests.support.scripted import APP, Scene
 
 
 def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
@@ -56,10 +57,19 @@ def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said:
     assert next_step in error.next_step
 
 
+def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
+    host = Scene().member("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
+
+    with pytest.raises(StageBusy) as caught:
+        locking.take(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
+
+    assert not locking.is_held(caught.value)
+
+
 def test_take_that_says_nothing_is_no_lock() -> None:
     """A full disk, or a host that was never set up: the script ends before the lock is written."""
     scene = Scene()
     host = scene.member("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
 
     with pytest.raises(StepFailed, match="the lock could not be taken"):
-        locking.take(host, APP, LOCK, environment="production", lease_seconds=90)
+        locking.take(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")

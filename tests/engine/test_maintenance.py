@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import render
-from fabfile.commands import maintenance, probe
-from fabfile.commands.shell import Script, script
-from fabfile.model import Application, Probe, Route
-from tests.commands.running import HOSTILE, Programs, moved, sh
-from tests.commands.sample import application, backend, frontend
+from rolling_upgrade import rendering
+from rolling_upgrade.engine import maintenance, probe
+from rolling_upgrade.engine.model import Application, Probe, Route
+from rolling_upgrade.engine.shell import Script, script
+from tests.support.running import HOSTILE, Programs, moved, sh
+from tests.support.sample import application, backend, frontend
 
 APP = application()
 
@@ -35,7 +35,7 @@ def ran(text: str | Script, home: Path, programs: Programs) -> tuple[int, str]:
 
 @pytest.mark.parametrize("message", HOSTILE)
 def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, home: Path, programs: Programs) -> None:
-    page = render.maintenance_page(APP, message)
+    page = rendering.maintenance_page(APP, message)
 
     assert ran(maintenance.on(APP, page), home, programs)[0] == 0
 
@@ -45,7 +45,7 @@ def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, hom
 
 @pytest.mark.parametrize("by", [maintenance.BY_HAND, maintenance.BY_SETTING])
 def test_origin_of_a_page_is_who_put_it_up(by: str, home: Path, programs: Programs) -> None:
-    ran(maintenance.on(APP, render.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
+    ran(maintenance.on(APP, rendering.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
 
     assert ran(maintenance.origin(APP), home, programs) == (0, f"{by}\n")
 
@@ -145,7 +145,7 @@ def test_shown_path_is_none_of_the_health_paths() -> None:
 
 
 def test_is_known_site_of_before_does_not_know_the_page() -> None:
-    site = render.nginx_site(APP)
+    site = rendering.nginx_site(APP)
 
     assert maintenance.is_known(APP, site)
     assert not maintenance.is_known(APP, site.replace("maintenance.html", "x"))

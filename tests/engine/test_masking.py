@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabfile.model.masking import MASK, clean, mask, safe
+from rolling_upgrade.engine.masking import MASK, clean, mask, safe
 
 
 @pytest.mark.parametrize(

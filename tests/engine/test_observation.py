@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import lock, record, state
-from fabfile.commands.shell import script
-from fabfile.model import Color, Lock, Tls
-from tests.commands.running import Programs, moved, sh
-from tests.commands.sample import application, image
-from tests.commands.test_record import RELEASE
+from rolling_upgrade.engine import history, lock, observation
+from rolling_upgrade.engine.model import Color, Lock, Tls
+from rolling_upgrade.engine.shell import script
+from tests.engine.test_record import RELEASE
+from tests.support.running import Programs, moved, sh
+from tests.support.sample import application, image
 
 APP = application()
 EMPTY = "".join(
@@ -44,13 +44,12 @@ def row(**changes: str) -> str:
         "digest": image("backend").digest,
         "spec": "0123",
         "port": "8080",
-        "env": "LEVEL:11111111,SECRET_KEY:22222222",
     } | changes
     return "\t".join(values.values())
 
 
 def test_parse_empty_host_has_nothing() -> None:
-    found = state.parse(APP, "web1", EMPTY)
+    found = observation.parse(APP, "web1", EMPTY)
 
     assert (found.host, found.now, found.containers, found.releases, found.lock) == ("web1", 0, (), (), None)
     assert found.active_color("backend") is Color.BLUE
@@ -59,32 +58,31 @@ def test_parse_empty_host_has_nothing() -> None:
 @pytest.mark.parametrize("cut", ["", "Welcome\n", EMPTY.replace("@@end\n", ""), EMPTY[: len(EMPTY) // 2]])
 def test_parse_text_cut_short_is_refused(cut: str) -> None:
     with pytest.raises(ValueError, match="web1 was cut short"):
-        state.parse(APP, "web1", cut)
+        observation.parse(APP, "web1", cut)
 
 
 def test_parse_what_a_login_shell_printed_first_is_skipped() -> None:
-    assert state.parse(APP, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
+    assert observation.parse(APP, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
 
 
 def test_parse_facts_keep_equal_signs_and_lose_spaces_at_the_end() -> None:
-    found = state.parse(APP, "web1", text(facts="now=12\nos=debian 12 \nlast_backup=a=b"))
+    found = observation.parse(APP, "web1", text(facts="now=12\nos=debian 12 \nlast_backup=a=b"))
 
     assert (found.fact("os"), found.fact("last_backup"), found.fact("unknown")) == ("debian 12", "a=b", "")
 
 
 def test_parse_flags_name_the_green_services_alone() -> None:
-    found = state.parse(APP, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
+    found = observation.parse(APP, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
 
     assert found.active == (("backend", Color.GREEN),)
 
 
 def test_parse_container_says_all_that_its_labels_say() -> None:
-    container = state.parse(APP, "web1", text(containers=row())).containers[0]
+    container = observation.parse(APP, "web1", text(containers=row())).containers[0]
 
     assert (container.service, container.color, container.running) == ("backend", Color.GREEN, True)
     assert (container.restarts, container.exit_code, container.release) == (2, 0, "r1")
     assert (container.image, container.spec) == (image("backend"), "0123")
-    assert container.env_fingerprints == (("LEVEL", "11111111"), ("SECRET_KEY", "22222222"))
 
 
 @pytest.mark.parametrize(
@@ -92,13 +90,15 @@ def test_parse_container_says_all_that_its_labels_say() -> None:
     [{"app": "other"}, {"app": ""}, {"app": "<no value>"}],
 )
 def test_parse_container_of_another_application_is_foreign(changes: dict[str, str]) -> None:
-    found = state.parse(APP, "web1", text(containers=row(**changes)))
+    found = observation.parse(APP, "web1", text(containers=row(**changes)))
 
     assert (found.containers, found.foreign) == ((), ("shop-backend-green",))
 
 
 def test_parse_container_row_of_the_wrong_length_is_foreign() -> None:
-    assert state.parse(APP, "web1", text(containers="shop-backend-blue\trunning")).foreign == ("shop-backend-blue",)
+    assert observation.parse(APP, "web1", text(containers="shop-backend-blue\trunning")).foreign == (
+        "shop-backend-blue",
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_parse_container_row_of_the_wrong_length_is_foreign() -> None:
     ],
 )
 def test_parse_listening_ports(rows: str, ports: tuple[int, ...]) -> None:
-    assert state.parse(APP, "web1", text(listening=rows)).listening == ports
+    assert observation.parse(APP, "web1", text(listening=rows)).listening == ports
 
 
 def test_parse_history_and_lock_are_read() -> None:
-    found = state.parse(
+    found = observation.parse(
         APP,
         "web1",
-        text(releases=record.line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
+        text(releases=history.line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
     )
 
     assert found.last_good == RELEASE
@@ -135,13 +135,13 @@ def test_parse_history_and_lock_are_read() -> None:
     ],
 )
 def test_parse_probe_rows(row: str, ok: bool, detail: str) -> None:
-    result = state.parse(APP, "web1", text(probes=row)).probes[0]
+    result = observation.parse(APP, "web1", text(probes=row)).probes[0]
 
     assert (result.ok, result.detail) == (ok, detail)
 
 
 def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
-    assert [(name, url) for name, url, _ in state.probes(APP)] == [
+    assert [(name, url) for name, url, _ in observation.probes(APP)] == [
         ("backend", "http://127.0.0.1:8080/api/health"),
         ("frontend", "http://127.0.0.1:7001/health"),
         ("full chain", "http://127.0.0.1:7001/api/health"),
@@ -152,16 +152,16 @@ def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
 def test_probes_site_with_a_certificate_is_asked_over_tls() -> None:
     secured = application(tls=Tls("/c", "/k"), https_port=8443)
 
-    assert state.probes(secured)[-1][1] == "https://shop.test:8443/"
+    assert observation.probes(secured)[-1][1] == "https://shop.test:8443/"
 
 
 def test_observation_of_a_bare_host_is_whole(programs: Programs) -> None:
     programs.add("podman", "exit 127")
     programs.add("curl", "exit 7")
 
-    done = sh(script(state.observation(APP)), path=programs.path)
+    done = sh(script(observation.observation(APP)), path=programs.path)
 
-    found = state.parse(APP, "web1", done.stdout)
+    found = observation.parse(APP, "web1", done.stdout)
     assert done.returncode == 0
     assert found.now > 0
     assert (found.fact("home"), found.fact("helper"), found.live_site_hash) == ("no", "no", "")
@@ -173,7 +173,7 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     (home / "live").mkdir(parents=True)
     (home / "live" / "backend.green").touch()
     holder = Lock("t", "bob", "ci", 4, "deploy", 0, 0)
-    sh(script(lock.acquire(str(home), holder, lease_seconds=60), record.append(str(home), RELEASE)))
+    sh(script(lock.acquire(str(home), holder, lease_seconds=60), history.append(str(home), RELEASE)))
     listed = tmp_path / "containers"
     listed.write_text(row() + "\n")
     programs.add(
@@ -186,9 +186,9 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     )
     programs.add("ss", "echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:*'")
 
-    done = sh(script(moved(state.observation(APP), APP, home)), path=programs.path)
+    done = sh(script(moved(observation.observation(APP), APP, home)), path=programs.path)
 
-    found = state.parse(APP, "web1", done.stdout)
+    found = observation.parse(APP, "web1", done.stdout)
     assert (found.fact("home"), found.fact("podman"), found.live_site_hash) == ("yes", "5.4.2", "0123456789abcdef")
     assert (found.active, found.listening) == ((("backend", Color.GREEN),), (8080,))
     assert [container.name for container in found.containers] == ["shop-backend-green"]
@@ -199,6 +199,16 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
 def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> None:
     programs.add("curl", "printf '000\\t5.0\\t\\n'; exit 28")
 
-    done = sh(script(state.observation(APP)), path=programs.path)
+    done = sh(script(observation.observation(APP)), path=programs.path)
 
-    assert [probe.detail for probe in state.parse(APP, "web1", done.stdout).probes] == ["no answer"] * 4
+    assert [probe.detail for probe in observation.parse(APP, "web1", done.stdout).probes] == ["no answer"] * 4
+
+
+@pytest.mark.parametrize(("body", "fact"), [('exec /usr/bin/env -i /usr/bin/python3 "$@"', "yes"), ("exit 1", "no")])
+def test_observation_says_whether_python_can_read_sqlite_files(body: str, fact: str, programs: Programs) -> None:
+    programs.add("python3", body)
+
+    done = sh(script(observation.observation(APP)), path=programs.path)
+
+    assert observation.parse(APP, "web1", done.stdout).fact("has_python3") == fact
+    assert programs.calls("python3")[0][:3] == ["python3", "-I", "-c"]

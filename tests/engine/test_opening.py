@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import Color, HostState, Lock, ProbeResult
-from fabfile.plans import opening
-from tests.commands.sample import application, backend
-from tests.plans.states import as_wanted, container, recorded
+from rolling_upgrade.engine import locking
+from rolling_upgrade.engine.model import Color, HostState, Lock, ProbeResult
+from tests.support.sample import application, backend
+from tests.support.states import as_wanted, container, recorded
 
 APP = application()
 SEEN = as_wanted(APP)
@@ -29,7 +29,7 @@ LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
     ],
 )
 def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object]) -> None:
-    assert opening.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+    assert locking.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -45,24 +45,24 @@ def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object
     ],
 )
 def test_same_what_a_plan_stands_on_may_not(changed: dict[str, object]) -> None:
-    assert not opening.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+    assert not locking.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
 def test_same_order_of_flags_says_nothing() -> None:
     one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
 
-    assert opening.same(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
+    assert locking.same(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
 
 
-def test_lock_and_look_takes_the_lock_then_waits_for_a_stage_then_looks() -> None:
-    text = opening.lock_and_look(APP, LOCK, lease_seconds=60).text
+def test_acquire_step_takes_the_lock_then_waits_for_a_stage_then_observes() -> None:
+    text = locking.acquire_step(APP, LOCK, lease_seconds=60).script.text
 
     assert text.index("lock/guard") < text.index("lock/stage") < text.index("@@facts")
 
 
-def test_lock_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
-    assert opening.lock_step(APP, LOCK, lease_seconds=60).timeout_seconds > 120
+def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
+    assert locking.acquire_step(APP, LOCK, lease_seconds=60).timeout_seconds > 120
 
 
 def test_same_a_bare_host_is_itself() -> None:
-    assert opening.same(HostState("web1"), HostState("web1", now=5))
+    assert locking.same(HostState("web1"), HostState("web1", now=5))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.model.public_key import read_public_key
-from tests.keys import ed25519, rsa, wire
+from rolling_upgrade.engine.openssh import read_public_key
+from tests.support.ssh_keys import ed25519, rsa, wire
 
 GOOD = ed25519(1)
 BLOB = GOOD.split()[1]

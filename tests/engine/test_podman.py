@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fabfile.commands import podman
-from fabfile.commands.gone import Mode, gone
-from fabfile.commands.shell import script
-from fabfile.model import Color, Mount, Service
-from tests.commands.running import HOSTILE, Programs, moved, sh
-from tests.commands.sample import application, backend, frontend, image
+from rolling_upgrade.engine import podman
+from rolling_upgrade.engine.model import Color, Confinement, Image, Mount, Service
+from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.shell import script, sha256
+from tests.support.running import HOSTILE, Programs, moved, sh
+from tests.support.sample import application, backend, frontend, image
 
 APP = application()
 
@@ -156,11 +158,18 @@ def test_spec_hash_changes_with_what_makes_a_container(changes: dict[str, object
     assert (podman.spec_hash("shop", backend(**changes)) == podman.spec_hash("shop", backend())) is same
 
 
-def test_env_fingerprints_never_hold_a_value() -> None:
-    prints = podman.env_fingerprints(backend(env=(("B", "hunter2"), ("A", ""))))
+def test_labels_hold_no_hash_of_a_value() -> None:
+    service = backend(env=(("PIN", "1234"),))
+    said = " ".join(podman.labels(APP, service, Color.BLUE, "r1").values())
 
-    assert [key for key, _ in prints] == ["A", "B"]
-    assert all(len(value) == 8 and "hunter2" not in value for _, value in prints)
+    for text in ("1234", "PIN=1234"):
+        assert sha256(text.encode())[:8] not in said
+    assert "PIN" not in said
+
+
+def test_spec_hash_stays_what_it_was() -> None:
+    """Another one replaces every container at the next deploy, and a fast one lets short values be tried."""
+    assert podman.spec_hash("shop", backend()) == "8ad7f4fe8a944bb2"
 
 
 def test_give_alias_joins_the_network_again_under_both_names(programs: Programs) -> None:
@@ -193,12 +202,25 @@ def test_pull_failing_registry_fails_the_script(programs: Programs) -> None:
     assert sh(script(podman.pull([image("backend")]), "echo on"), path=programs.path).returncode == 125
 
 
+def tag(name: str) -> Image:
+    return replace(image(name), digest="")
+
+
+def test_resolve_image_with_a_digest_is_asked_for_by_it(programs: Programs) -> None:
+    programs.add("skopeo", f"echo {image('backend').digest} abc")
+
+    done = sh(script(podman.resolve([image("backend")])), path=programs.path)
+
+    assert done.stdout == f"{image('backend').pinned} {image('backend').digest} abc\n"
+    assert [call[-1] for call in programs.calls("skopeo")] == [f"docker://{image('backend').pinned}"]
+
+
 def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) -> None:
     programs.add(
         "skopeo", 'case "$*" in *backend*) echo sha256:aa ;; *) echo one; echo "manifest unknown" >&2; exit 1 ;; esac'
     )
 
-    done = sh(script(podman.resolve([image("backend"), image("frontend")])), path=programs.path)
+    done = sh(script(podman.resolve([tag("backend"), tag("frontend")])), path=programs.path)
 
     assert done.stdout.splitlines() == [
         "registry.test:5000/shop/backend:v2 sha256:aa",
@@ -210,7 +232,7 @@ def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Progr
     programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
 
     sh(
-        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")),
+        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")),
         path=programs.path,
     )
 
@@ -222,7 +244,7 @@ def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Pro
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a@sha256:two]"')
 
     sh(
-        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
         path=programs.path,
     )
 
@@ -233,7 +255,7 @@ def test_prune_images_image_of_several_names_goes_name_by_name(programs: Program
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a:v2]"')
 
     sh(
-        script(gone(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
         path=programs.path,
     )
 
@@ -245,18 +267,64 @@ def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) 
 
     assert (
         sh(
-            script(gone(Mode.QUIET), podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")),
+            script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")),
             path=programs.path,
         ).returncode
         == 0
     )
 
 
+DIGESTS = {"needed": f"sha256:{'1' * 64}", "old": f"sha256:{'2' * 64}"}
+
+
+def pruned(programs: Programs, hosts: Path) -> list[str]:
+    """The images that go on a host whose applications lie in that directory."""
+    rows = "\\n".join(f"{name} {digest}" for name, digest in DIGESTS.items())
+    programs.add("podman", f'[ "$1" != images ] || printf "{rows}\\n"')
+    own = "/var/lib/shop/releases.jsonl"
+    text = script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], [], own)).text.replace("/var/lib/", f"{hosts}/")
+    done = sh(text, path=programs.path)
+    assert done.returncode == 0, done
+    return [call[2] for call in programs.calls("podman") if call[1] == "rmi"]
+
+
+def history(hosts: Path, app: str, text: str) -> Path:
+    (hosts / app).mkdir(parents=True)
+    file = hosts / app / "releases.jsonl"
+    file.write_text(text)
+    return file
+
+
+def test_prune_images_of_another_applications_history_stay(programs: Programs, tmp_path: Path) -> None:
+    """Its newest lines count however long the file is; the own history keeps nothing by itself."""
+    history(tmp_path / "lib", "shop", f'{{"digests": "{DIGESTS["old"]}"}}\n')
+    history(tmp_path / "lib", "notes", "x" * (8 << 20) + f'\n{{"digests": "{DIGESTS["needed"]}"}}\n')
+
+    assert pruned(programs, tmp_path / "lib") == ["old"]
+
+
+def test_prune_images_ends_whatever_another_application_put_in_its_historys_place(
+    programs: Programs, tmp_path: Path
+) -> None:
+    hosts = tmp_path / "lib"
+    history(hosts, "notes", DIGESTS["needed"])
+    for app, target in (("zero", "/dev/zero"), ("gone", "/nonexistent"), ("own", str(hosts / "notes"))):
+        (hosts / app).mkdir()
+        (hosts / app / "releases.jsonl").symlink_to(target)
+    (hosts / "pipe").mkdir()
+    os.mkfifo(hosts / "pipe" / "releases.jsonl")
+    (hosts / "directory" / "releases.jsonl").mkdir(parents=True)
+    with history(hosts, "huge", "").open("r+b") as file:
+        file.truncate(1 << 40)
+
+    assert pruned(programs, hosts) == ["old"]
+
+
 def test_prune_configs_only_kept_ones_stay(tmp_path: Path) -> None:
     for name in ("a-1", "a-2", "b-1"):
         (tmp_path / "config" / name).mkdir(parents=True)
 
-    sh(script(gone(Mode.QUIET), podman.prune_configs(str(tmp_path), ["a-2", "b-1"])))
+    sh(script(prune_entry(Mode.QUIET), podman.prune_configs(str(tmp_path), ["a-2", "b-1"])))
 
     assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["a-2", "b-1"]
 
@@ -272,6 +340,48 @@ def test_last_logs_missing_container_is_no_error(programs: Programs) -> None:
 def test_resolve_label_of_one_image_says_nothing_of_another(programs: Programs) -> None:
     programs.add("skopeo", 'printf "sha256:aa x\\nregistry.test:5000/shop/frontend:v2 sha256:ee\\nsha256:bb\\n"')
 
-    done = sh(script(podman.resolve([image("backend")])), path=programs.path)
+    done = sh(script(podman.resolve([tag("backend")])), path=programs.path)
 
     assert done.stdout == "registry.test:5000/shop/backend:v2 sha256:aa x\n"
+
+
+def test_run_confinement_is_handed_over(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend())
+
+    assert after(words, "--security-opt") == ["no-new-privileges"]
+    assert after(words, "--cap-drop") == ["AUDIT_WRITE", "FSETID", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"]
+    assert after(words, "--cap-add") == []
+    assert after(words, "--pids-limit") == ["2048"]
+    assert (after(words, "--log-driver"), after(words, "--log-opt")) == (["k8s-file"], ["max-size=52428800b"])
+
+
+def test_run_confinement_of_a_service_is_its_own(programs: Programs, tmp_path: Path) -> None:
+    own = Confinement(("SYS_PTRACE",), ("ALL",), no_new_privileges=False, pids_limit=64, log_driver="journald")
+    words = run(programs, tmp_path / "home", backend(confinement=own))
+
+    assert (after(words, "--cap-drop"), after(words, "--cap-add")) == (["ALL"], ["SYS_PTRACE"])
+    assert (after(words, "--security-opt"), after(words, "--pids-limit")) == ([], ["64"])
+    assert (after(words, "--log-driver"), after(words, "--log-opt")) == (["journald"], [])
+
+
+def test_run_release_that_was_recorded_without_confinement_gets_none(programs: Programs, tmp_path: Path) -> None:
+    words = run(programs, tmp_path / "home", backend(confinement=None))
+
+    options = {"--security-opt", "--cap-drop", "--cap-add", "--pids-limit", "--log-driver", "--log-opt"}
+    assert not options & set(words)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        None,
+        Confinement(cap_add=("NET_ADMIN",)),
+        Confinement(cap_drop=("ALL",)),
+        Confinement(no_new_privileges=False),
+        Confinement(pids_limit=100),
+        Confinement(log_driver="journald"),
+        Confinement(log_max_bytes=1024**2),
+    ],
+)
+def test_spec_hash_says_how_a_container_is_confined(changed: Confinement | None) -> None:
+    assert podman.spec_hash("shop", backend(confinement=changed)) != podman.spec_hash("shop", backend())

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import backup, restore, verification
-from fabfile.commands.shell import script
-from fabfile.model import Application, BackupKind, DatabaseServer, Verdict
-from tests.commands.running import Programs, moved, sh
-from tests.commands.sample import application
-from tests.commands.test_backup import ID, listed
+from rolling_upgrade.engine.model import Application, DatabaseServer
+from rolling_upgrade.engine.shell import quote, script
+from rolling_upgrade.features.backup import shell as backup
+from rolling_upgrade.features.backup import verification
+from rolling_upgrade.features.backup.manifest import BackupKind, Verdict
+from rolling_upgrade.features.restore import shell as restore
+from tests.features.backup.test_shell import ID, listed
+from tests.support.running import Programs, moved, sh
+from tests.support.sample import application
 
 ADDRESS = "postgresql://ark@db.test:5433/ark?sslmode=require"
 PASSWORD = "p:w\\x'$HOME"
+#: What pg_restore says of itself since it can keep a dump from running commands.
+HELP = "case $* in --help) echo ' --restrict-key=KEY'; exit ;; esac"
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def app(tmp_path: Path, programs: Programs) -> Application:
     programs.add("podman", 'case $1 in unshare) shift; exec "$@" ;; ps) ;; esac')
     programs.add("psql", "echo 12")
     programs.add("pg_dump", 'cat "$PGPASSFILE" >"$here/seen"; echo dump >database.pgdump')
-    programs.add("pg_restore")
+    programs.add("pg_restore", HELP)
     base = application(database="", database_backups=f"{tmp_path}/backups")
     return replace(base, database_server=DatabaseServer(ADDRESS, PASSWORD))
 
@@ -115,14 +120,13 @@ def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
     take(app, programs, tmp_path)
     taken = listed(app)[ID]
     programs.add("psql", f"case $* in *-c*) echo hstore ;; *) cat >{tmp_path}/said; echo restored ;; esac")
-    programs.add(
-        "pg_restore", 'case $* in *--list*) echo "3; 3079 1 EXTENSION - hstore"; echo kept ;; *) echo SQL ;; esac'
-    )
+    listing = 'case $* in *--list*) echo "3; 3079 1 EXTENSION - hstore"; echo kept ;; *) echo SQL ;; esac'
+    programs.add("pg_restore", f"{HELP}\n{listing}")
 
     def run(text: str) -> list[list[str]]:
         before = len(programs.calls("pg_restore"))
         assert sh(script(moved(text, app, tmp_path / "home")), path=programs.path).returncode == 0
-        return [call for call in programs.calls("pg_restore")[before:] if "--list" not in call]
+        return [call for call in programs.calls("pg_restore")[before:] if not {"--list", "--help"} & set(call)]
 
     assert run(restore.take_database_back(app, taken, "r2")) == []
     (put,) = run(restore.put_database(app, taken, "r2"))
@@ -140,7 +144,7 @@ def test_restore_dump_that_breaks_off_is_never_taken_for_done(
     """The server is told nothing more then, and so commits nothing: psql itself ends well."""
     take(app, programs, tmp_path)
     programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
-    programs.add("pg_restore", "case $* in *--list*) echo kept ;; *) echo SQL; exit 1 ;; esac")
+    programs.add("pg_restore", f"{HELP}\ncase $* in *--list*) echo kept ;; *) echo SQL; exit 1 ;; esac")
 
     text = moved(restore.put_database(app, listed(app)[ID], "r2"), app, tmp_path / "home")
     done = sh(script(text), path=programs.path)
@@ -148,3 +152,33 @@ def test_restore_dump_that_breaks_off_is_never_taken_for_done(
     assert (done.returncode, "nothing is changed" in done.stdout) == (1, True), done.stderr
     assert "restored" not in (tmp_path / "said").read_text()
     assert not (tmp_path / "home/journal/r2/postgres.restored").exists()
+
+
+def test_restore_with_programs_that_would_run_commands_of_a_dump_is_refused(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    """pg_restore before August 2025 knows no key, and psql then takes a line `\\!` of a dump for a command."""
+    take(app, programs, tmp_path)
+    programs.add(
+        "pg_restore", "case $* in *--restrict-key*) exit 1 ;; *--list*) echo kept ;; *) echo '\\! pwned' ;; esac"
+    )
+    programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
+    taken = listed(app)[ID]
+
+    for text in (restore.put_database(app, taken, "r2"), verification.check(app, taken, database=True, files=False)):
+        done = sh(moved(script(text), app, tmp_path / "home"), path=programs.path)
+        assert (done.returncode, "could run commands on this host" in done.stdout) == (1, True), done
+
+    assert not (tmp_path / "said").exists()
+
+
+@pytest.mark.parametrize("answer", ["x[$(touch pwned)]", "12; touch pwned", "", "1e9"])
+def test_take_size_that_is_no_number_is_refused(
+    answer: str, app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    programs.add("psql", f"echo {quote(answer)}")
+
+    code, said = take(app, programs, tmp_path)
+
+    assert (code, "the size of the database is not a number" in said, listed(app)) == (1, True, {}), said
+    assert not programs.calls("pg_dump")

@@ -6,18 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import Application, Color, HostState
-from fabfile.plans import preflight
-from tests.commands.sample import application, backend, frontend
-from tests.plans.states import SITE_HASH, as_wanted, container
+from rolling_upgrade.engine import preflight
+from rolling_upgrade.engine.model import Application, Color, HostState
+from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.engine.site.schema import dump
+from tests.support.sample import application, backend, frontend
+from tests.support.states import SITE_HASH, as_wanted, container
 
 APP = application()
 FACTS = {
-    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "pgrep", "sqlite3", "skopeo")},
+    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", "skopeo")},
     "home": "yes",
     "helper": "yes",
     "linger": "yes",
-    "site_rules": "yes",
+    "helper_sum": "h",
+    "site_rules": dump(site.rules(APP)),
     "nginx_active": "active",
     "closed": "",
     "free_kib": "50000000",
@@ -26,6 +29,11 @@ FACTS = {
     "backup_free_kib": "50000000",
     "database_kib": "1000",
 }
+
+
+def granted(**changes: object) -> str:
+    """Rules of a host that differ from those that the application wants."""
+    return dump(replace(site.rules(APP), **changes))  # type: ignore[arg-type]
 
 
 def state(**facts: str) -> HostState:
@@ -40,6 +48,26 @@ def test_findings_fit_host_has_none() -> None:
     assert problems(state()) == []
 
 
+@pytest.mark.parametrize(
+    ("wanted_site", "found"),
+    [
+        (("another", "h"), []),
+        ((SITE_HASH, "another"), []),
+        (("another", "another"), ["the Nginx site helper and its template are those of another version"]),
+    ],
+)
+def test_findings_helper_of_another_version_is_refused_where_the_site_changes(
+    wanted_site: tuple[str, str], found: list[str]
+) -> None:
+    assert [one.problem for one in preflight.findings(state(), APP, wanted_site=wanted_site)] == found
+
+
+def test_findings_ports_that_the_application_left_may_stay_granted() -> None:
+    more = granted(ports=(*site.rules(APP).ports, 9000))
+
+    assert problems(state(site_rules=more)) == []
+
+
 def test_findings_host_without_a_request_log_is_told_where_one_is_wanted() -> None:
     counted = replace(APP, request_metrics=True)
     problem = "the host is not prepared for the request log"
@@ -52,10 +80,17 @@ def test_findings_host_without_a_request_log_is_told_where_one_is_wanted() -> No
     ("facts", "problem"),
     [
         ({"has_podman": "no", "has_curl": "no"}, "podman, curl missing"),
-        ({"has_sqlite3": "no"}, "sqlite3 missing"),
+        ({"has_python3": "no"}, "python3 (3.10 or newer, with its sqlite3 module) missing"),
         ({"home": "no"}, "the application's directory is missing or not writable"),
         ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
-        ({"site_rules": "no"}, "the host knows the site under another name, other ports or another certificate"),
+        ({"site_rules": ""}, "the host does not grant shop anything in a form that this version understands"),
+        ({"site_rules": granted(domain="other.test")}, "the host does not grant shop the domain shop.test"),
+        ({"site_rules": granted(http_port=81)}, "the host does not grant shop the public ports 80"),
+        ({"site_rules": granted(app="notes")}, "the host does not grant shop the name shop"),
+        (
+            {"site_rules": granted(ports=(7001, 17001, 27001))},
+            "the host does not grant shop the loopback ports 8080, 18080, 28080",
+        ),
         ({"linger": "no"}, "linger is off: rootless containers would die after logout"),
         ({"nginx_active": "failed"}, "Nginx is failed"),
         (
@@ -79,7 +114,7 @@ def test_findings_file_system_that_counts_no_inodes_is_fit(inodes: str) -> None:
 
 
 def test_findings_application_without_a_database_needs_no_sqlite() -> None:
-    assert problems(state(has_sqlite3="no"), application(database="")) == []
+    assert problems(state(has_python3="no"), application(database="")) == []
 
 
 def test_findings_everything_wrong_is_told_at_once_with_remedies() -> None:

@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from fabfile.commands import probe
-from fabfile.commands.shell import script
-from fabfile.model import Color, Gate, Probe, Tls
-from tests.commands.running import Programs, sh
-from tests.commands.sample import application, backend
+from rolling_upgrade.engine import probe
+from rolling_upgrade.engine.model import Color, Gate, Probe, Tls
+from rolling_upgrade.engine.shell import script
+from tests.support.running import Programs, sh
+from tests.support.sample import application, backend
 
 APP = application()
 GATE = Gate("/api/health", passes=3, interval_seconds=1, start_period_seconds=5, retries=3, deadline_seconds=20)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import record
-from fabfile.commands.shell import script
-from fabfile.model import Color, Outcome, Release, ServiceRelease
-from tests.commands.running import HOSTILE, sh
+from rolling_upgrade.engine import history as record
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease
+from rolling_upgrade.engine.shell import script
+from tests.support.running import HOSTILE, sh
 
 RELEASE = Release(
     "20261123T000000Z-abcdef",
@@ -57,6 +57,23 @@ def test_append_hostile_reason_and_owner_arrive_and_run_nothing(value: str, tmp_
 
     assert history(tmp_path) == (wanted,)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("reason", ["it broke", *HOSTILE])
+def test_append_after_an_ending_records_its_outcome_reason_and_seconds(reason: str, tmp_path: Path) -> None:
+    ending = record.ending(Outcome.UNDO_FAILED, reason, 61.25)
+
+    sh(script(ending, record.append(str(tmp_path), RELEASE)), cwd=tmp_path)
+
+    assert history(tmp_path) == (replace(RELEASE, outcome=Outcome.UNDO_FAILED, reason=reason, seconds=61.2),)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_append_line_is_what_line_gives_before_the_host_adds_its_part(tmp_path: Path) -> None:
+    sh(script(record.append(str(tmp_path), RELEASE)))
+
+    written = Path(record.history_file(str(tmp_path))).read_text("utf-8")
+    assert written.startswith(record.line(RELEASE)[:-1] + ", ")
 
 
 def test_append_where_the_history_cannot_be_written_fails(tmp_path: Path) -> None:
@@ -160,6 +177,22 @@ def test_append_after_a_line_that_was_cut_begins_a_new_one(tmp_path: Path) -> No
 
     assert [release.id for release in record.parse("\n".join(lines))] == ["r1", "r3"]
     assert faults(lines, head) == [2]
+
+
+@pytest.mark.parametrize("name", ["id", "target", "left"])
+@pytest.mark.parametrize(
+    "value",
+    [*(value for value in HOSTILE if value), "x; touch pwned", "$(id)", "a b", "-x", "--force", "a\n", "x" * 129],
+)
+def test_id_that_is_more_than_one_word_for_a_shell_decides_nothing(name: str, value: str) -> None:
+    changed = {
+        "id": replace(RELEASE, id=value),
+        "target": replace(RELEASE, target=value),
+        "left": replace(RELEASE, left=value),
+    }
+    lines = [record.line(changed[name]), record.line(replace(RELEASE, id="an-earlier.form_1"))]
+
+    assert [release.id for release in record.parse("\n".join(lines))] == ["an-earlier.form_1"]
 
 
 def test_append_names_the_key_and_the_address_of_the_locks_holder(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from fabfile.commands import journal, lock
-from fabfile.errors import (
+from rolling_upgrade.engine import lock, stage
+from rolling_upgrade.engine import rollout as rolling
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import HostResult, HostState, Phase
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out
+from rolling_upgrade.errors import (
     ConnectionDropped,
     HostUnreachable,
     Interrupted,
@@ -18,13 +23,8 @@ from fabfile.errors import (
     RollingError,
     StepFailed,
 )
-from fabfile.model import HostResult, HostState, Phase
-from fabfile.plans.step import Plan
-from fabfile.remote import rollout as rolling
-from fabfile.remote.host import Answer
-from fabfile.remote.rollout import Ending, Member, roll_out
-from tests.commands.test_state import EMPTY, text
-from tests.remote.scripted import LOCK, Scene, never, nothing, rollout, three_steps
+from tests.engine.test_observation import EMPTY, text
+from tests.support.scripted import Scene, never, nothing, rollout, three_steps
 
 FAILS = [Answer(1, "it broke")]
 HELD = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
@@ -36,18 +36,18 @@ def scene() -> Scene:
     return Scene()
 
 
-def go(scene: Scene, *members: Member, batch: str = "100%", dead: Mapping[str, str] | None = None) -> list[Ending]:
-    return roll_out(members, LOCK, dead or {}, never, rollout(batch), scene.run)
+def go(scene: Scene, *members: HostRun, batch: str = "100%") -> list[HostOutcome]:
+    return roll_out(members, never, rollout(batch), scene.context)
 
 
-def results(endings: Iterable[Ending]) -> dict[str, HostResult]:
-    return {ending.summary.host: ending.summary.result for ending in endings}
+def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
+    return {outcome.summary.host: outcome.summary.result for outcome in outcomes}
 
 
 def test_roll_out_good_hosts_are_all_upgraded(scene: Scene) -> None:
-    endings = go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
+    outcomes = go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
 
-    assert set(results(endings).values()) == {HostResult.UPGRADED}
+    assert set(results(outcomes).values()) == {HostResult.UPGRADED}
     assert scene.of("web2") == ["lock", "stage backup", *STEPS, "stage record"]
 
 
@@ -84,8 +84,8 @@ def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, sce
 
 
 def test_roll_out_stage_of_a_former_run_still_running_is_a_held_lock(scene: Scene) -> None:
-    with pytest.raises(LockHeld, match="a stage of a former run is still running"):
-        go(scene, scene.member("web1", lock=[Answer(journal.BUSY_STATUS, "")]))
+    with pytest.raises(LockHeld, match="a stage of an earlier run is still running"):
+        go(scene, scene.member("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
 
 
 def test_roll_out_takeover_is_said(scene: Scene) -> None:
@@ -97,17 +97,17 @@ def test_roll_out_takeover_is_said(scene: Scene) -> None:
 
 
 def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
-    members = [scene.member("web1"), scene.member("web2")]
+    members = [scene.member("web1"), scene.member("web2", plan=three_steps("web2", dead_token="dead-token"))]
 
-    go(scene, *members, dead={"web2": "dead-token"})
+    go(scene, *members)
 
     assert ["dead-token" in member.host.texts["lock"] for member in members] == [False, True]  # type: ignore[attr-defined]
 
 
 def test_roll_out_host_as_wanted_is_not_even_locked(scene: Scene) -> None:
-    endings = go(scene, scene.member("web1", plan=nothing("web1")), scene.member("web2"))
+    outcomes = go(scene, scene.member("web1", plan=nothing("web1")), scene.member("web2"))
 
-    assert results(endings) == {"web1": HostResult.UNCHANGED, "web2": HostResult.UPGRADED}
+    assert results(outcomes) == {"web1": HostResult.UNCHANGED, "web2": HostResult.UPGRADED}
     assert scene.of("web1") == []
 
 
@@ -115,27 +115,27 @@ def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None
     changed = Answer(0, text(active="backend.green"))
     seen: list[HostState] = []
 
-    def replan(member: Member, state: HostState) -> Plan:
+    def replan(member: HostRun, state: HostState) -> Plan:
         seen.append(state)
         return three_steps(member.name)
 
-    endings = roll_out([scene.member("web1", lock=[changed])], LOCK, {}, replan, rollout(), scene.run)
+    outcomes = roll_out([scene.member("web1", lock=[changed])], replan, rollout(), scene.context)
 
-    assert ([name for name, _ in seen[0].active], results(endings)) == (["backend"], {"web1": HostResult.UPGRADED})
+    assert ([name for name, _ in seen[0].active], results(outcomes)) == (["backend"], {"web1": HostResult.UPGRADED})
 
 
 def test_roll_out_host_that_became_as_wanted_is_freed_and_unchanged(scene: Scene) -> None:
     member = scene.member("web1", lock=[Answer(0, text(active="backend.green"))])
 
-    endings = roll_out([member], LOCK, {}, lambda one, _: nothing(one.name), rollout(), scene.run)
+    outcomes = roll_out([member], lambda one, _: nothing(one.name), rollout(), scene.context)
 
-    assert (results(endings), scene.of("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
+    assert (results(outcomes), scene.of("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
 
 
 def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene) -> None:
-    endings = go(scene, scene.member("web1"), scene.member("web2", stage_backup=FAILS), scene.member("web3"))
+    outcomes = go(scene, scene.member("web1"), scene.member("web2", stage_backup=FAILS), scene.member("web3"))
 
-    assert results(endings) == {
+    assert results(outcomes) == {
         "web1": HostResult.NOT_STARTED,
         "web2": HostResult.UNDONE,
         "web3": HostResult.NOT_STARTED,
@@ -154,9 +154,9 @@ def test_roll_out_nobody_goes_on_before_everybody_is_prepared(scene: Scene) -> N
 def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) -> None:
     members = [scene.member("web1"), scene.member("web2", stage_b=FAILS), scene.member("web3")]
 
-    endings = go(scene, *members, batch="1")
+    outcomes = go(scene, *members, batch="1")
 
-    assert results(endings) == {
+    assert results(outcomes) == {
         "web1": HostResult.UPGRADED,
         "web2": HostResult.UNDONE,
         "web3": HostResult.NOT_STARTED,
@@ -166,9 +166,9 @@ def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) 
 
 
 def test_roll_out_hosts_of_one_batch_do_not_stop_each_other(scene: Scene) -> None:
-    endings = go(scene, scene.member("web1", stage_a=FAILS), scene.member("web2"))
+    outcomes = go(scene, scene.member("web1", stage_a=FAILS), scene.member("web2"))
 
-    assert results(endings) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
+    assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
 
 
 def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
@@ -184,10 +184,10 @@ def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
 def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) -> None:
     members = [scene.member("web1"), scene.member("web2", renew=[HostUnreachable("web2: away.")])]
 
-    endings = go(scene, *members, batch="1")
+    outcomes = go(scene, *members, batch="1")
 
     assert "its lock could not be renewed: web2: away." in scene.told(Phase.NOTE)
-    assert results(endings)["web2"] is HostResult.UPGRADED
+    assert results(outcomes)["web2"] is HostResult.UPGRADED
 
 
 @pytest.mark.parametrize(
@@ -206,32 +206,32 @@ def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) ->
 def test_roll_out_ending_says_where_the_host_stands(
     replies: dict[str, Any], result: HostResult, error: type[Exception], scene: Scene
 ) -> None:
-    (ending,) = go(scene, scene.member("web1", **replies))
+    (outcome,) = go(scene, scene.member("web1", **replies))
 
-    assert ending.summary.result is result
-    assert isinstance(ending.error, error)
-    assert ending.summary.cause == ending.error.message
+    assert outcome.summary.result is result
+    assert isinstance(outcome.error, error)
+    assert outcome.summary.cause == outcome.error.message
 
 
 def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_undone(scene: Scene) -> None:
-    (ending,) = go(scene, scene.member("web1", stage_record=[Answer(1, "disk full")]))
+    (outcome,) = go(scene, scene.member("web1", stage_record=[Answer(1, "disk full")]))
 
-    assert ending.summary.result is HostResult.UNKNOWN
-    assert "disk full" in ending.summary.cause
+    assert outcome.summary.result is HostResult.UNKNOWN
+    assert "disk full" in outcome.summary.cause
 
 
 def test_roll_out_interrupted_while_locking_frees_everyone(scene: Scene) -> None:
     with pytest.raises(Interrupted, match="before anything was changed"):
-        go(scene, scene.member("web1", lock=[scene.run.cancelled.set]), scene.member("web2"))
+        go(scene, scene.member("web1", lock=[scene.context.cancelled.set]), scene.member("web2"))
 
     assert scene.log == ["web1 lock", "web1 unlock"]
 
 
 def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(scene: Scene) -> None:
-    endings = go(scene, scene.member("web1", stage_a=[scene.run.cancelled.set]), scene.member("web2"), batch="1")
+    outcomes = go(scene, scene.member("web1", stage_a=[scene.context.cancelled.set]), scene.member("web2"), batch="1")
 
-    assert results(endings) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
-    assert isinstance(endings[0].error, Interrupted)
+    assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
+    assert isinstance(outcomes[0].error, Interrupted)
 
 
 def test_roll_out_cut_short_observation_frees_the_lock_of_others(scene: Scene) -> None:
@@ -254,31 +254,47 @@ def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
 
     monkeypatch.setattr(rolling, "wait", wait)
 
-    rolling.wait_patiently([Future()], scene.run)
+    rolling.wait_patiently([Future()], scene.context)
 
-    assert scene.run.cancelled.is_set()
+    assert scene.context.cancelled.is_set()
     assert [title.partition(":")[0] for title in scene.told(Phase.NOTE)] == ["stopping", "already stopping"]
 
 
-def test_roll_out_error_that_nobody_foresaw_is_one_hosts_end_and_not_the_others(scene: Scene) -> None:
+def test_roll_out_unexpected_error_is_one_hosts_end_and_not_the_others(scene: Scene) -> None:
     members = [scene.member("web1", stage_b=[ZeroDivisionError("a defect")]), scene.member("web2")]
 
-    endings = go(scene, *members)
+    outcomes = go(scene, *members)
 
-    assert results(endings) == {"web1": HostResult.UNKNOWN, "web2": HostResult.UPGRADED}
-    assert "did not foresee" in next(ending.summary.cause for ending in endings if ending.error)
+    assert results(outcomes) == {"web1": HostResult.UNKNOWN, "web2": HostResult.UPGRADED}
+    assert "unexpected error" in next(outcome.summary.cause for outcome in outcomes if outcome.error)
 
 
-def test_roll_out_error_that_nobody_foresaw_while_preparing_leaves_everyone_as_before(scene: Scene) -> None:
+def test_roll_out_unexpected_error_while_preparing_leaves_everyone_as_before(scene: Scene) -> None:
     members = [scene.member("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.member("web2")]
 
     assert results(go(scene, *members)) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
     assert scene.of("web2")[-1] == "unlock"
 
 
-def test_roll_out_error_that_nobody_foresaw_while_locking_frees_the_others(scene: Scene) -> None:
+def test_roll_out_unexpected_error_while_locking_frees_the_others(scene: Scene) -> None:
     members = [scene.member("web1"), scene.member("web2", lock=[ZeroDivisionError("a defect")])]
 
-    with pytest.raises(RollingError, match="did not foresee"):
+    with pytest.raises(RollingError, match="unexpected error"):
         go(scene, *members)
     assert scene.of("web1")[-1] == "unlock"
+
+
+def test_roll_out_unexpected_error_while_a_lock_is_freed_is_a_note(scene: Scene) -> None:
+    members = [
+        scene.member("web1", stage_backup=[ZeroDivisionError("a defect")]),
+        scene.member("web2", unlock=[ZeroDivisionError("another")]),
+        scene.member("web3"),
+    ]
+
+    assert results(go(scene, *members)) == {
+        "web1": HostResult.UNDONE,
+        "web2": HostResult.NOT_STARTED,
+        "web3": HostResult.NOT_STARTED,
+    }
+    assert scene.of("web3")[-1] == "unlock"
+    assert any("could not be freed" in title for title in scene.told(Phase.NOTE))

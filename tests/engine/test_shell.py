@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabfile.commands import shell
-from fabfile.commands.shell import Script
-from fabfile.model.masking import MASK
-from tests.commands.running import HOSTILE, sh
+from rolling_upgrade.engine import shell
+from rolling_upgrade.engine.masking import MASK
+from rolling_upgrade.engine.shell import Script
+from tests.support.running import HOSTILE, sh
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=80)
 
@@ -26,14 +26,14 @@ def test_quote_hostile_value_arrives_byte_for_byte(value: str, tmp_path: Path) -
 
 @settings(max_examples=30)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=8))
-def test_words_any_texts_stay_as_many_words(values: list[str]) -> None:
-    done = sh(f"printf '%s\\0' {shell.words(*values)}")
+def test_shell_join_any_texts_stay_as_many_words(values: list[str]) -> None:
+    done = sh(f"printf '%s\\0' {shell.shell_join(*values)}")
 
     assert done.stdout.split("\0")[:-1] == values
 
 
-def test_words_numbers_are_words_too() -> None:
-    assert sh(shell.words("echo", 3, 1.5)).stdout == "3 1.5\n"
+def test_shell_join_numbers_are_words_too() -> None:
+    assert sh(shell.shell_join("echo", 3, 1.5)).stdout == "3 1.5\n"
 
 
 def test_quote_nul_byte_is_refused() -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import journal, lock
-from fabfile.commands.gone import Mode, gone
-from fabfile.commands.shell import Script, script
-from fabfile.model import Lock
-from fabfile.remote.host import Answer
-from fabfile.remote.local_host import LocalHost
-from tests.commands.running import HOSTILE, Signal, sh
+from rolling_upgrade.engine import lock
+from rolling_upgrade.engine import stage as journal
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.shell import Script, script
+from tests.support.running import HOSTILE, Signal, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 
@@ -78,7 +79,7 @@ def test_stage_failing_command_in_the_body_stops_it(home: Path) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_stage_hostile_text_in_the_body_stays_text(value: str, home: Path, tmp_path: Path) -> None:
-    from fabfile.commands.shell import quote
+    from rolling_upgrade.engine.shell import quote
 
     answer = run(stage(home, f"printf %s {quote(value)}"))
 
@@ -291,7 +292,7 @@ def test_prune_old_journals_go_and_the_newest_stay(home: Path) -> None:
         (home / "journal" / f"2026110{day}T000000Z-aa").mkdir(parents=True)
         (home / "journal" / f"2026110{day}T000000Z-aa" / "step.log").touch()
 
-    sh(script(gone(Mode.QUIET), journal.prune(str(home), keep=2)))
+    sh(script(prune_entry(Mode.QUIET), journal.prune(str(home), keep=2)))
 
     assert sorted(path.name[:8] for path in (home / "journal").iterdir()) == ["20261104", "20261105"]
 
@@ -301,7 +302,7 @@ def _waiting(began: Signal, may_end: Signal) -> str:
 
 
 def _quoted(path: Path) -> str:
-    from fabfile.commands.shell import quote
+    from rolling_upgrade.engine.shell import quote
 
     return quote(str(path))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from fabfile.commands import transfer
-from fabfile.commands.shell import Script
-from fabfile.commands.transfer import Push
-from fabfile.model import Image
-from tests.commands.running import Programs, sh
-from tests.commands.sample import DIGEST, image
+from rolling_upgrade.engine import transfer
+from rolling_upgrade.engine.model import Image
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.transfer import Push
+from tests.support.running import Programs, sh
+from tests.support.sample import DIGEST, image
 
 ID = "sha256:" + "e" * 64
 PASSWORD = "a-word' of $the run"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.remote.sshd import Sshd
+from tests.support.sshd import Sshd
 
 
 @pytest.fixture(scope="session")

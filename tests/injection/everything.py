@@ -9,21 +9,23 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from email import policy
 from email.parser import BytesParser
+from functools import cached_property
 
 import yaml
 
-from fabfile import render
-from fabfile.commands import registry, watchdog
-from fabfile.commands.form import typed
-from fabfile.errors import ConfigError
-from fabfile.model import Application, Environment
-from fabfile.notify import mail, text
-from fabfile.render import observe
-from fabfile.watchdog import keeping
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Application, Environment
+from rolling_upgrade.engine.serialization import from_plain
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.notify import mail, text
+from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.registry import workflow as registry
+from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog import state_store
 from tests import test_generated_scripts as generated
 from tests.injection.shell import Ran, Shell
 from tests.injection.texts import Directive, directives
-from tests.notify.notices import notice
+from tests.support.notices import notice
 
 _PARTS = (
     generated.of_a_stage,
@@ -53,20 +55,20 @@ def scripts(environment: Environment) -> Iterator[str]:
     for part in _PARTS:
         yield from (script.text for _, script in part(app))
     yield from (script.text for _, script in generated.of_setup(app, (environment.preparation,)))
-    files = watchdog.Files(b"PK", _settings(environment), render.watchdog_unit(app))
+    files = watchdog.Files(b"PK", _settings(environment), rendering.watchdog_unit(app))
     yield watchdog.install(app, files).text
     with suppress(ConfigError):
         yield from (script.text for _, script in generated.of_monitoring(environment))
     if app.login:
-        yield registry.login(app.login, ask_again=True).text
-        yield registry.logout(app.login.registry).text
+        yield registry.login_script(app.login, ask_again=True).text
+        yield registry.logout_script(app.login.registry).text
 
 
 def _settings(environment: Environment) -> str:
     target = environment.targets[0]
     app = target.application
-    return keeping.dump(
-        keeping.Settings(
+    return state_store.dump_settings(
+        state_store.Settings(
             app.name,
             target.name,
             environment.name,
@@ -89,6 +91,11 @@ class Outcome:
     ran: Ran
     site: list[Directive]
     units: tuple[str, ...]
+
+    @cached_property
+    def _settings(self) -> tuple[object, ...]:
+        """Every value of the watchdog's settings."""
+        return tuple(_values(json.loads(self.file("watchdog/settings.json"))))
 
     def file(self, end: str) -> bytes:
         """The one file whose path ends so."""
@@ -117,14 +124,15 @@ class Outcome:
                 wanted = [f"OnCalendar={one}" for one in self.app.backup_calendar]
                 return wanted == [row for row in self.units[2].split("\n") if row.startswith("OnCalendar=")]
             case "watchdog":
-                return value in _values(json.loads(self.file("watchdog/settings.json"))) and self._channels_are_whole()
+                return value in self._settings and self._channels_are_whole
             case "watchdog metrics":
                 directory = "" if value.casefold() == "none" else value.rstrip("/")
                 return bool(json.loads(self.file("watchdog/settings.json"))["metrics_dir"] == directory)
             case "mail":
-                return self._mail_is_whole()
+                return self._mail_is_whole
         return place in {"list", "nowhere"}
 
+    @cached_property
     def _channels_are_whole(self) -> bool:
         """Whether the programs on the hosts read what was configured."""
         return self._watchdog_reads_them() and self._alertmanager_reads_them()
@@ -150,17 +158,18 @@ class Outcome:
         )
 
     def _watchdog_reads_them(self) -> bool:
-        found: keeping.Settings = typed(keeping.Settings, json.loads(self.file("watchdog/settings.json")))
+        found: state_store.Settings = from_plain(state_store.Settings, json.loads(self.file("watchdog/settings.json")))
         return found.channels == self.app.channels
 
+    @cached_property
     def _mail_is_whole(self) -> bool:
         """Whether a mail's reader sees the configured sender and recipients, and no header more than ours."""
         wanted = self.app.channels.mail
         if wanted is None:
             return True
         message = notice(text="x")
-        told = text.compose(message, "en", render.notice_template)
-        raw = mail.message(message, told, wanted, render.notice_template).as_bytes()
+        told = text.compose(message, "en", rendering.notice_template)
+        raw = mail.build_email(message, told, wanted, rendering.notice_template).as_bytes()
         read = BytesParser(policy=policy.default).parsebytes(raw)
         known = {"From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted"}
         known |= {"List-Id", "MIME-Version", "Content-Type"}
@@ -196,6 +205,6 @@ def carried_out(environment: Environment, shell: Shell, *, status: int = 0) -> O
         environment,
         app,
         shell.run(scripts(environment), status=status),
-        directives(render.nginx_site(app)),
-        (render.boot_unit(app), *render.backup_units(app), render.watchdog_unit(app)),
+        directives(rendering.nginx_site(app)),
+        (rendering.boot_unit(app), *rendering.backup_units(app), rendering.watchdog_unit(app)),
     )

@@ -13,13 +13,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
-from fabfile import config
-from fabfile.config.building import Build, Building, Suite
-from fabfile.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, Rollout, Setup
-from fabfile.config.services import Drain, FullChain, Gate, Limits, Mount, Route, Service, Services
-from fabfile.config.settings import Settings
-from fabfile.errors import ConfigError
-from fabfile.model import Environment
+from rolling_upgrade import config
+from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, Rollout, Setup
+from rolling_upgrade.config.services import (
+    Build,
+    Building,
+    Drain,
+    FullChain,
+    Gate,
+    Limits,
+    Mount,
+    Route,
+    Service,
+    Services,
+    Suite,
+)
+from rolling_upgrade.config.settings import Settings
+from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.errors import ConfigError
 
 #: Good values of every setting: a new one needs its own here, and in ARRIVES where it stays a text.
 SEEDS: dict[str, tuple[str, ...]] = {
@@ -183,6 +194,12 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.alias": ("backend", "api"),
     "Service.env": ("OWN_TEXT",),
     "Service.required": ("JWT_SECRET_KEY",),
+    "Service.cap_add": ("SYS_PTRACE", "cap_ipc_lock"),
+    "Service.cap_drop": ("NET_RAW", "ALL"),
+    "Service.no_new_privileges": ("true",),
+    "Service.pids_limit": ("2048",),
+    "Service.log_driver": ("k8s-file", "journald"),
+    "Service.log_max_size": ("50MB", "1MB"),
     "Build.context": ("app", "it's an app"),
     "Build.file": ("Containerfile", "deep/Own file"),
     "Build.target": ("runtime", "a.b_c-d"),
@@ -195,12 +212,14 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Building.cache": ("true",),
     "Building.squash": ("false",),
     "Building.scan": ("trivy image",),
+    "Building.pass_env": ("TRIVY_CACHE_DIR",),
     "Suite.kind": ("unit", "load"),
     "Suite.command": ("make test", "echo 'a' && $(b)"),
     "Suite.name": ("fast-ones", "slow.1"),
     "Suite.folder": (".", "it's here"),
     "Suite.timeout_seconds": ("30m",),
     "Suite.env": ("it's a value",),
+    "Suite.pass_env": ("JAVA_HOME", "_x1"),
     "Services.reports": ("reports", "my 'reports'"),
     "FullChain.service": ("backend",),
     "FullChain.path": ("/api/health",),
@@ -323,17 +342,17 @@ class Project:
 
     def _put_right(self, error: ConfigError) -> None:
         before = (dict(self.env), dict(self.fields))
-        for mistake in error.mistakes:
-            word = mistake.path.rpartition(".")[2].partition("[")[0]
-            if mistake.path in self.env:
-                self.env[mistake.path] = BASE[mistake.path]
+        for issue in error.issues:
+            word = issue.path.rpartition(".")[2].partition("[")[0]
+            if issue.path in self.env:
+                self.env[issue.path] = BASE[issue.path]
             for name in self.fields:
                 own = name.rpartition(".")[2]
-                if own == word or f".{own}" in mistake.path or own in mistake.path.replace("[", ".").split("."):
+                if own == word or f".{own}" in issue.path or own in issue.path.replace("[", ".").split("."):
                     self.fields[name] = FIELDS[name][0]
         if (self.env, self.fields) == before:
             self.fields = {name: seeds[0] for name, seeds in FIELDS.items()}
-            self.env = dict(BASE) if self.env != BASE and not error.mistakes else self.env
+            self.env = dict(BASE) if self.env != BASE and not error.issues else self.env
             if (self.env, self.fields) == before:
                 self.env = dict(BASE)
 
@@ -344,6 +363,7 @@ class Project:
         service = self._of("Service")
         listed = [key for key in _CONTAINER if key != "JWT_SECRET_KEY"]
         service |= {"env": [service["env"], *listed], "required": [service["required"]], "gate": self._of("Gate")}
+        service |= {name: [service[name]] for name in ("cap_add", "cap_drop")}
         paths = [
             {"source": "DATABASE_PATH", "target": "/app/data", "parent": "true"},
             {"source": "UPLOADS_PATH", "target": "/app/uploads"},
@@ -353,8 +373,10 @@ class Project:
         service["mounts"] = [self._of("Mount"), *paths]
         build, suite = self._of("Build"), self._of("Suite")
         service["build"] = build | {"args": {"OWN_ARG": build["args"]}}
-        content = {"full_chain": self._of("FullChain"), "services": [service], "building": self._of("Building")}
-        suites = [suite | {"env": {"OWN_TEXT": suite["env"]}}]
+        own = self._of("Building")
+        own["pass_env"] = [own["pass_env"]]
+        content = {"full_chain": self._of("FullChain"), "services": [service], "building": own}
+        suites = [suite | {"env": {"OWN_TEXT": suite["env"]}, "pass_env": [suite["pass_env"]]}]
         return content | {"suites": suites, "reports": self.fields["Services.reports"]}
 
     def _hosts(self) -> dict[str, Any]:

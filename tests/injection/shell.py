@@ -20,16 +20,16 @@ from tests.injection.hostile import PWNED
 
 #: What a host has; none of them runs. Those that only change a text (awk, sed, grep …) are the machine's own.
 _PROGRAMS = """
-    podman nginx curl skopeo sqlite3 systemctl loginctl sudo rsync tar pg_dump pg_restore psql openssl flock setsid
+    podman nginx curl skopeo python3 systemctl loginctl sudo rsync tar pg_dump pg_restore psql openssl flock setsid
     pkill pgrep ss df du find rm chown cp ln rmdir runuser visudo sshd journalctl nice useradd usermod groupadd
     userdel install touch getent xargs systemd_run apt_get dpkg dpkg_query ufw nft sysctl certbot logrotate ssh_keygen
-    setfacl nproc id uname mktemp sync tee crontab timedatectl hostname
+    setfacl nproc id uname sync tee crontab timedatectl hostname
 """
 _FOLDERS = """
     home run var/lib usr/local/lib etc/systemd/user etc/systemd/system etc/nginx/conf.d etc/sudoers.d
     etc/ssh/sshd_config.d etc/sysctl.d etc/logrotate.d etc/apt/apt.conf.d etc/prometheus/rolling
 """
-_DASHED = ("systemd-run", "apt-get", "dpkg-query", "ssh-keygen")
+_DASHED = re.compile(r"(?<![\w/.-])(?:systemd-run|apt-get|dpkg-query|ssh-keygen)(?![\w-])")
 _OWN = re.compile(r"(?<![\w.@+=-])/(?=(?:etc|run|var/lib|usr/local/lib)/)")
 #: What a shell says that read a value as its own text.
 _MISREAD = re.compile(
@@ -103,8 +103,7 @@ class Shell:
     def _moved(self, text: str) -> str:
         """The text with the host's own directories elsewhere, and names that a function of `sh` can have."""
         text = _OWN.sub(f"{self.root}/", text)
-        for name in _DASHED:
-            text = re.sub(rf"(?<![\w/.-]){name}(?![\w-])", name.replace("-", "_"), text)
+        text = _DASHED.sub(lambda name: name[0].replace("-", "_"), text)
         if text.startswith("exec sh -c "):
             return shlex.split(text)[3]
         return text
@@ -112,11 +111,14 @@ class Shell:
     def _prologue(self, status: int) -> str:
         note = f'note() {{ printf \'%s\\0\' "$#" "$@" >> {shlex.quote(str(self.root / "calls"))}; }}'
         stand_ins = [f'{name}() {{ note {name} "$@"; return {status}; }}' for name in (*_PROGRAMS.split(), PWNED)]
+        stand_ins.append(f'pg_restore() {{ note pg_restore "$@"; echo --restrict-key; return {status}; }}')
         clock = 'date() { note date "$@"; case "$*" in *%s*) echo 1000 ;; *) echo 2026-11-23T00:00:00Z ;; esac; }'
         password = f'case "$*" in *--password-stdin*) cat > {shlex.quote(str(self.root / "password"))} ;; esac'
         timeout = f'timeout() {{ note timeout "$@"; {password}; return {status}; }}'
+        made = shlex.quote(str(self.root / "made"))
+        mktemp = f'mktemp() {{ note mktemp "$@"; : > {made}; echo {made}; return {status}; }}'
         # Whatever waits for something has waited enough.
-        return "\n".join((note, *stand_ins, clock, timeout, "sleep() { exit 9; }"))
+        return "\n".join((note, *stand_ins, clock, timeout, mktemp, "sleep() { exit 9; }"))
 
 
 @contextmanager

@@ -11,29 +11,36 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabfile import render
-from fabfile.commands import definition, inside, journal, lock, logs, maintenance, manifest, record, registry, watchdog
-from fabfile.commands.shell import Script, quote, words, write_file
-from fabfile.config import forms
-from fabfile.errors import ConfigError
-from fabfile.model import Environment, Lock, Login, Outcome, Release, Target
-from fabfile.model.watch import Act
-from fabfile.plans.batches import size
-from fabfile.remote.local_host import LocalHost
-from fabfile.tasks.namespace import namespace
-from fabfile.workflows import build_order, locks, messages, restore, suites
-from fabfile.workflows import logs as reading
-from fabfile.workflows import maintenance as page
-from fabfile.workflows import registry as logins
-from tests.commands.sample import application
+from rolling_upgrade import rendering
+from rolling_upgrade.config import validators
+from rolling_upgrade.engine import history, lock, maintenance, stage
+from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.model import Environment, Lock, Login, Outcome, Release, Target
+from rolling_upgrade.engine.rollout import size
+from rolling_upgrade.engine.shell import Script, quote, shell_join, write_file
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.backup import manifest
+from rolling_upgrade.features.build import spec
+from rolling_upgrade.features.exec import shell as inside
+from rolling_upgrade.features.lock import workflow as locks
+from rolling_upgrade.features.logs import shell as logs
+from rolling_upgrade.features.logs import workflow as reading
+from rolling_upgrade.features.maintenance import workflow as page
+from rolling_upgrade.features.notify import workflow as messages
+from rolling_upgrade.features.registry import workflow as logins
+from rolling_upgrade.features.restore import workflow as restore
+from rolling_upgrade.features.suites import workflow as suites
+from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog.policy import RecoveryAction
+from rolling_upgrade.tasks import namespace
 from tests.injection.hostile import anything, argument, cases
 from tests.injection.shell import shell
+from tests.support.sample import application
 
 APP = application()
 BATCH, EXAMPLES = 20, 12
@@ -42,16 +49,16 @@ HOLDER = Lock("20261123T020000Z-abcdef", "ann", "laptop", 41, "", 0, 0)
 #: How each option of the tasks is proved: by the name of a test below, or because it never leaves this machine.
 OPTIONS = {
     "env": "names an environment of a file here",
-    "host": "names hosts of a file here; of a new one: tests/workflows/test_starting.py",
+    "host": "names hosts of a file here; of a new one: tests/features/init/test_workflow.py",
     "hosts": "names hosts of a file here",
-    "service": "names a service of a file here; of a new one: tests/workflows/test_starting.py",
-    "app": "has the form of APP_NAME; tests/workflows/test_starting.py",
-    "domain": "has the form of DOMAIN_NAME; tests/workflows/test_starting.py",
-    "user": "has the form of user in hosts.yaml; tests/workflows/test_starting.py",
+    "service": "names a service of a file here; of a new one: tests/features/init/test_workflow.py",
+    "app": "has the form of APP_NAME; tests/features/init/test_workflow.py",
+    "domain": "has the form of DOMAIN_NAME; tests/features/init/test_workflow.py",
+    "user": "has the form of user in hosts.yaml; tests/features/init/test_workflow.py",
     "certificate": "one of a list",
-    "email": "has the form of acme_email in hosts.yaml; tests/workflows/test_starting.py",
-    "health": "has the form of health in services.yaml; tests/workflows/test_starting.py",
-    "route": "has the form of prefix in services.yaml; tests/workflows/test_starting.py",
+    "email": "has the form of acme_email in hosts.yaml; tests/features/init/test_workflow.py",
+    "health": "has the form of health in services.yaml; tests/features/init/test_workflow.py",
+    "route": "has the form of prefix in services.yaml; tests/features/init/test_workflow.py",
     "directory": "is a path here",
     "name": "names a lab here",
     "release": "names a release of Debian here, or a run in the hosts' histories",
@@ -65,7 +72,7 @@ OPTIONS = {
     "image": "is a path here",
     "shell": "one of a list",
     "names": "one of a list",
-    "max_failures": "is a number here; tests/tasks/test_names.py",
+    "max_failures": "is a number here; tests/console/test_names.py",
     "html": "is a path here",
     "output": "is a path here",
     "load": "is a path here",
@@ -79,15 +86,14 @@ OPTIONS = {
     "confirm": "is compared here",
     "fingerprint": "is compared here",
     "replace": "names hosts of a file here",
-    "add": "is a path here, or a public key; tests/sealing",
+    "add": "is a path here, or a public key; tests/config/encryption/test_recipients.py",
     "remove": "names a line of a file here",
     "comment": "is text of a file here",
-    "key": "is a path here, or a public key; tests/model/test_public_key.py",
+    "key": "is a path here, or a public key; tests/engine/test_openssh.py",
     "new_password_file": "is a path here",
     "resume": "is a path here",
     "form": "one of a list",
     "lines": "test_words_with_a_form",
-    "tail": "test_words_with_a_form",
     "since": "test_words_with_a_form",
     "interval": "test_words_with_a_form",
     "for_": "test_words_with_a_form",
@@ -116,7 +122,7 @@ def test_exec_words_arrive_as_they_are(values: list[str]) -> None:
 @given(values=_many)
 @cases(EXAMPLES)
 def test_bytes_that_are_no_text_reach_a_host_as_they_are(values: list[str]) -> None:
-    answer = LocalHost().run(Script(f"printf '%s\\0' {words(*values)} | od -An -v -tx1"), timeout_seconds=30)
+    answer = LocalHost().run(Script(f"printf '%s\\0' {shell_join(*values)} | od -An -v -tx1"), timeout_seconds=30)
 
     assert bytes.fromhex(answer.output) == b"".join(f"{one}\0".encode(errors="surrogateescape") for one in values)
 
@@ -124,13 +130,12 @@ def test_bytes_that_are_no_text_reach_a_host_as_they_are(values: list[str]) -> N
 @given(values=_many)
 @cases(EXAMPLES)
 def test_reason_is_told_and_gives_no_other_field_of_the_lock(values: list[str]) -> None:
+    taken = [replace(HOLDER, reason=reason, owner=reason[:8] or "ann") for reason in values]
     with shell() as place:
-        home = place.root / "var/lib/shop"
+        texts = [lock.acquire(f"/var/lib/shop/{number}", one, lease_seconds=60) for number, one in enumerate(taken)]
+        assert place.run(texts).taken_in == []
         for number, reason in enumerate(values):
-            taken = replace(HOLDER, reason=reason, owner=reason[:8] or "ann")
-            text = lock.acquire(f"/var/lib/shop/{number}", taken, lease_seconds=60)
-            assert place.run([text]).taken_in == []
-            found = lock.parse((home / str(number) / "lock/held").read_text("utf-8"))
+            found = lock.parse((place.root / f"var/lib/shop/{number}/lock/held").read_text("utf-8"))
             assert found is not None
             assert (found.token, found.pid, found.expires_at) == (HOLDER.token, 41, 1060)
             assert found.reason == lock._UNPRINTABLE.sub("?", reason)
@@ -141,25 +146,25 @@ def test_reason_is_told_and_gives_no_other_field_of_the_lock(values: list[str]) 
 def test_reason_stands_in_the_history_as_it_is(values: list[str]) -> None:
     for reason in values:
         release = Release("r1", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, (), reason=reason, owner=reason)
-        row = record.line(release)
+        row = history.line(release)
         assert row.isascii()
         assert "\n" not in row
-        assert record.parse(row) == (release,)
+        assert history.parse(row) == (release,)
     with shell() as place:
-        ran = place.run([record.append(APP.home, replace(release, reason=one)) for one in values])
+        ran = place.run([history.append(APP.home, replace(release, reason=one)) for one in values])
     assert ran.taken_in == []
 
 
 @given(values=_many)
 @cases(EXAMPLES)
 def test_message_of_the_page_is_text_and_arrives_whole(values: list[str]) -> None:
-    pages = [render.maintenance_page(APP, value) for value in values]
+    pages = [rendering.maintenance_page(APP, value) for value in values]
     with shell() as place:
         ran = place.run([write_file(f"{APP.home}/{n}.html", one).text for n, one in enumerate(pages)])
         proved = place.run([maintenance.prove_on(APP, one).text for one in pages])
 
     assert (ran.taken_in, proved.taken_in) == ([], [])
-    usual = _tags(render.maintenance_page(APP, "x"))
+    usual = _tags(rendering.maintenance_page(APP, "x"))
     assert all(_tags(one) == usual for one in pages)
 
 
@@ -176,7 +181,9 @@ def test_login_names_are_refused_or_no_options(registry_name: str, username: str
     except ConfigError:
         return
     with shell() as place:
-        ran = place.run([registry.login(replace(wanted, password=password.replace("\0", "")), ask_again=True).text])
+        ran = place.run(
+            [logins.login_script(replace(wanted, password=password.replace("\0", "")), ask_again=True).text]
+        )
 
     assert ran.taken_in == []
     asked = next(call for call in ran.calls if call[0] == b"timeout")
@@ -199,11 +206,11 @@ def test_words_with_a_form_are_refused_or_have_it(text: str) -> None:
 
 
 def _since(text: str) -> str:
-    return str(reading._wanted(reading.Request("demo", Path(), since=text)).since) if text else "0"
+    return str(reading._query(since=text).since) if text else "0"
 
 
 def _lines(text: str) -> int:
-    return reading._wanted(reading.Request("demo", Path(), lines=text)).lines
+    return reading._query(lines=text).lines
 
 
 def _batch(text: str) -> str:
@@ -212,17 +219,17 @@ def _batch(text: str) -> str:
 
 
 def _platforms(text: str) -> str:
-    return ",".join(build_order._words(build_order.Request("demo", Path(), platform=text))[1])
+    return ",".join(spec._options("", text)[1])
 
 
 _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
-    (forms.TAG, r"[A-Za-z0-9_][A-Za-z0-9_.-]*"),
-    (forms.INTERVAL, r"[0-9.]+"),
+    (validators.TAG, r"[A-Za-z0-9_][A-Za-z0-9_.-]*"),
+    (validators.INTERVAL, r"[0-9.]+"),
     (_platforms, r"[a-z0-9_/,]+"),
     (_batch, r"[0-9]+%?"),
     (_since, r"0|Since\(ago_seconds=([0-9]+|None), moment='[0-9TZ:-]*'\)"),
     (_lines, r"[0-9]+"),
-    (lambda text: locks._lease(locks.Request("demo", Path(), reason="x", lease=text)), r"[0-9]+"),
+    (lambda text: locks._lease("x", text), r"[0-9]+"),
 )
 
 
@@ -233,7 +240,7 @@ def test_grep_is_refused_or_a_pattern_that_stays_here(text: str) -> None:
         found = reading._pattern(text)
         assert found is not None
         assert found.pattern == text
-    assert "grep" not in {one.name for one in dataclasses.fields(logs.Wanted)}
+    assert "grep" not in {one.name for one in dataclasses.fields(logs.LogQuery)}
 
 
 @given(text=anything.filter(lambda text: bool(text) and not text.isalpha()))
@@ -241,12 +248,12 @@ def test_grep_is_refused_or_a_pattern_that_stays_here(text: str) -> None:
 def test_words_of_a_list_are_refused_with_their_option(text: str) -> None:
     """None of the hostile words is one of a list."""
     requests: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("--severity", lambda: messages._check(messages.Request("demo", Path(), "x", text))),
-        ("on or off", lambda: page._check(page.Request("demo", Path(), text))),
-        ("--color", lambda: reading._wanted(reading.Request("demo", Path(), color=text))),
-        ("--build-type", lambda: build_order._words(build_order.Request("demo", Path(), build_type=text))),
+        ("--severity", lambda: messages._check("x", text)),
+        ("on or off", lambda: page._check(text, "")),
+        ("--color", lambda: reading._query(color=text)),
+        ("--build-type", lambda: spec._options(text, "")),
         ("--suite", lambda: suites.check_kind(text)),
-        ("--only", lambda: restore._refuse_mistakes(restore.Request("demo", Path(), "b", text))),
+        ("--only", lambda: restore._refuse_mistakes("b", text, "demo")),
     )
     for option, check in requests:
         with pytest.raises(ConfigError, match=option):
@@ -257,9 +264,11 @@ def test_words_of_a_list_are_refused_with_their_option(text: str) -> None:
 @cases(EXAMPLES)
 def test_ids_that_a_host_names_are_quoted_wherever_they_stand(values: list[str]) -> None:
     """A release's id comes from the host's own history: it has no form there, so each use has to quote it."""
-    parts = [definition.look(APP.home, value.replace("/", "")) for value in values]
-    parts += [watchdog.act(APP.home, APP.name, Act.RESTART, "backend", 1, value).text for value in values]
-    parts += [journal.abort(APP.home, value.replace("/", "")) for value in values]
+    parts = [history.look(APP.home, value.replace("/", "")) for value in values]
+    parts += [
+        watchdog.recover(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values
+    ]
+    parts += [stage.abort(APP.home, value.replace("/", "")) for value in values]
     with shell() as place:
         assert place.run(parts).taken_in == []
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabfile import config
-from fabfile.commands import building
-from fabfile.config.settings import KEYS
-from fabfile.errors import ConfigError
-from fabfile.model import BuildType
+from rolling_upgrade import config
+from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.engine.model import BuildType
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.build import shell as building
 from tests.injection.everything import Outcome, carried_out
 from tests.injection.hostile import cases, near
 from tests.injection.project import (
@@ -55,18 +55,22 @@ def outcome(project: Project, status: int) -> Outcome:
     with shell() as place:
         found = carried_out(environment, place, status=status)
     assert found.ran.taken_in == []
-    assert {one.name for one in found.site} <= _allowed(found.app.name)
+    assert {one.name for one in found.site} <= _directives(found.app.name)
     assert [keys(unit) for unit in found.units][0::3] == [keys(unit) for unit in _usual().units][0::3]
     return found
 
 
-def _allowed(app: str) -> set[str]:
-    helper = (Path(__file__).parents[2] / "templates/host/site.sh").read_text()
-    (listed,) = re.findall(r"^allowed='([^']*)'", helper, re.MULTILINE)
-    inside = {"error_page", "recursive_error_pages", "internal", "root", "disable_symlinks", "try_files", "", app}
-    inside |= {"log_format", "stub_status", "allow", "deny", "~*^text/event-stream"}
-    inside |= {f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)$"}
-    return {*listed.split(), *inside}
+def _directives(app: str) -> set[str]:
+    """The words that may begin a directive, whatever the values are: the template's, and those of its maps."""
+    template = (Path(__file__).parents[2] / "templates/nginx/site.conf.j2").read_text()
+    words = set(re.findall(r"(?:^|[{;])\s*([a-z_]+)(?=[ ;])", template, re.MULTILINE))
+    return words | {
+        "",
+        app,
+        "~*^text/event-stream",
+        "~*^websocket$",
+        f"~^{app.replace('-', '_')}_[a-z0-9-]+_(blue|green)$",
+    }
 
 
 @lru_cache
@@ -84,7 +88,8 @@ def test_settings_are_refused_or_arrive_as_they_are(values: dict[str, str], stat
         found = outcome(project, status)
 
     if status == 0:
-        lost = [(key, project.env[key]) for key, place in ARRIVES.items() if not found.where(place, project.env[key])]
+        given = {key: place for key, place in ARRIVES.items() if project.env[key]}
+        lost = [(key, project.env[key]) for key, place in given.items() if not found.where(place, project.env[key])]
         assert lost == []
         rule = found.file(f"etc/sudoers.d/{found.app.name}").decode()
         assert all(row.startswith("deploy ALL=(root) NOPASSWD: /usr/local/lib/") for row in rules(rule))
@@ -156,7 +161,7 @@ def test_text_that_is_no_unicode_is_refused_with_its_place(tmp_path: Path, writt
     hosts = project.root / "hosts.yaml"
     hosts.write_text(hosts.read_text().replace("WRITTEN", f'"{written}"'))
 
-    with pytest.raises(ConfigError, match=r"hosts\.yaml: line \d+: found a character that is none"):
+    with pytest.raises(ConfigError, match=r"hosts\.yaml: line \d+: found a lone surrogate"):
         config.load("demo", root=project.root)
 
 

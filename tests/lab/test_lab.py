@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import lab
-from fabfile.config import load
-from fabfile.errors import ConfigError, PreflightError
 from lab import laboratory as laboratories
 from lab import machine as machines
 from lab.images import TAGS
 from lab.machine import NAMESPACE, PROGRAMS, labelled
 from lab.network import SUBNETS, free_subnet
+from rolling_upgrade.config import load
+from rolling_upgrade.errors import ConfigError, PreflightError
 
 ExtraLab = Callable[..., lab.Lab]
 
@@ -134,6 +134,16 @@ def test_reset_host_is_fresh_and_keeps_its_key(fresh_host: lab.Host, laboratory:
         over_ssh(laboratory, fresh_host, "ls /home/deploy/a /var/lib/[b] /var/lib/containers/c 2>/dev/null || true")
         == ""
     )
+
+
+def test_restored_host_has_the_disks_that_were_saved(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
+    fresh_host.sh("echo kept | tee /home/deploy/a /var/lib/b /var/lib/containers/c; rm /etc/motd")
+    fresh_host.save()
+    fresh_host.sh("echo changed >/home/deploy/a; rm /var/lib/b /var/lib/containers/c; touch /etc/motd /etc/more; sync")
+    fresh_host.restore()
+    look = "cat a /var/lib/b /var/lib/containers/c; ls /etc/motd /etc/more 2>/dev/null || true"
+    assert over_ssh(laboratory, fresh_host, look) == "kept\nkept\nkept\n"
+    assert laboratory.reset_host(fresh_host.name).is_saved() is False
 
 
 def test_cut_network_makes_the_host_silent_until_restored(fresh_host: lab.Host, laboratory: lab.Lab) -> None:

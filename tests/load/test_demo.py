@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.report.requests import Requests
 from lab import demo
 from lab.demo import DemoFailed, Options, Stage, conclusion, one_round, read_options
 from lab.load import Kind, Load, LoadDied, LoadResult, Progress, Record, Server
 from lab.verdict import Round
+from rolling_upgrade.features.report.requests import Requests
 
 OPTIONS = Options("lab", 2, 1, 8.0, down=False)
 SERVERS = (Server("web1", "10.0.0.1"),)
@@ -154,7 +154,7 @@ def test_write_summary_makes_a_file_with_the_promised_figures(tmp_path: Path, mo
     measured = {"upgrade_seconds", "undo_seconds", "p99_ms_steady", "p99_ms_upgrade"}
     assert promised | measured <= figures.keys()
     with (tmp_path / ".demo" / "requests.jsonl").open() as lines:
-        assert len(Requests.read(lines).asked) == sum(record.kind.prompt for record in done.load.records) > 0
+        assert len(Requests.read(lines).requests) == sum(record.kind.prompt for record in done.load.records) > 0
 
 
 @pytest.mark.parametrize("arguments", [["--runs", "0"], ["--hosts", "0"], ["--keep", "--down"], ["--what"]])

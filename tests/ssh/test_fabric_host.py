@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands.shell import Script
-from fabfile.errors import ConnectionDropped, HostUnreachable, RollingError
-from fabfile.remote.connecting import load_key, offered_keys
-from tests.commands.running import Signal
-from tests.remote.sshd import Sshd, free_port
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingError
+from rolling_upgrade.ssh.connection import load_key, offered_keys
+from tests.support.running import Signal
+from tests.support.sshd import Sshd, free_port
 
 ECHO = Script("echo here")
 
@@ -61,7 +61,7 @@ def test_run_unknown_host_key_is_refused_before_login(sshd: Sshd) -> None:
 def test_run_changed_host_key_is_refused_before_login(sshd: Sshd) -> None:
     error = refusal(sshd.host(known=sshd.known(key="stranger")))
 
-    assert "is not the one on record; refused before login" in error.message
+    assert "is not the recorded one; refused before the login" in error.message
     assert "known_hosts.stranger" in error.next_step
 
 
@@ -235,7 +235,7 @@ def test_run_changed_key_on_the_way_is_refused_before_login(changed: str, own: S
     error = refusal(sshd.host(known=hop, jump=f"{getpass.getuser()}@127.0.0.1:{own.port}"))
 
     port = own.port if changed == "hop" else sshd.port
-    assert f"127.0.0.1:{port} is not the one on record; refused before login" in error.message
+    assert f"127.0.0.1:{port} is not the recorded one; refused before the login" in error.message
     if changed == "hop":
         assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
 

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands.shell import Script
-from fabfile.errors import PreflightError
-from fabfile.model import Image
-from fabfile.remote.fabric_host import FabricHost
-from fabfile.remote.image_archive import read
-from fabfile.remote.image_layer import Layer, Piece
-from fabfile.remote.image_server import Offer
-from tests.remote import saved_images as made
-from tests.remote.sshd import Sshd
+from rolling_upgrade.engine.image_archive import Layer, Piece, read
+from rolling_upgrade.engine.model import Image
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import PreflightError
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from rolling_upgrade.ssh.image_server import MAX_CONNECTIONS, Offer
+from tests.support import saved_images as made
+from tests.support.sshd import Sshd
 
 BASE, TOP = made.layer("base", 300_000), made.layer("top")
 
@@ -65,7 +64,7 @@ def fetch(host: FabricHost, offer: Offer, path: str, login: str = "right") -> li
     body = FETCH.format(path=path, login=login)
     with host.offer(offer) as prologue:
         answer = host.run(Script(f"{prologue.text}\n{body}"), timeout_seconds=60)
-    assert answer.ok, answer.last_words
+    assert answer.ok, answer.output_tail
     return answer.output.split()
 
 
@@ -128,7 +127,7 @@ def test_offer_server_that_forbids_forwarding_is_refused_with_a_way_out(tmp_path
         keys = server.directory / "authorized_keys"
         keys.write_text(f"no-port-forwarding {keys.read_text()}")
         host = server.host()
-        with pytest.raises(PreflightError, match="lets no port be forwarded") as refused, host.offer(_nothing()):
+        with pytest.raises(PreflightError, match="refuses to forward a port") as refused, host.offer(_nothing()):
             pass
         assert "AllowTcpForwarding" in refused.value.next_step
         host.close()
@@ -196,3 +195,55 @@ def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Pat
 
     assert sent == [b"1", b"0", b"2"]
     assert offer.sent == 3
+
+
+MANY = """
+python3 - "$images_at" <<'END'
+import socket, sys
+host, port = sys.argv[1].split(":")
+held = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]
+refused = 0
+for one in held:
+    one.settimeout(2)
+    try:
+        refused += one.recv(1) == b""
+    except TimeoutError:
+        pass
+print(refused)
+END
+"""
+
+
+def test_offer_connections_beyond_the_bound_are_closed_and_the_next_ones_are_answered(
+    host: FabricHost, offer: Offer
+) -> None:
+    with host.offer(offer) as prologue:
+        refused = host.run(Script(f"{prologue.text}\n{MANY}"), timeout_seconds=120)
+        again = host.run(
+            Script(f"{prologue.text}\n{FETCH.format(path='image/blobs/none', login='right')}"), timeout_seconds=60
+        )
+
+    assert int(refused.output) == 60 - MAX_CONNECTIONS, refused
+    assert again.output.startswith("404 "), again
+
+
+def test_offer_request_line_and_headers_without_end_are_refused(host: FabricHost, offer: Offer) -> None:
+    text = """
+python3 - "$images_at" <<'END'
+import socket, sys
+host, port = sys.argv[1].split(":")
+starts = [
+    b"GET /" + b"x" * 70_000,
+    b"GET / HTTP/1.1\\r\\n" + b"X-A: b\\r\\n" * 200,
+    b"GET / HTTP/1.1\\r\\nX: " + b"y" * 70_000,
+]
+for start in starts:
+    one = socket.create_connection((host, int(port)), timeout=20)
+    one.sendall(start + b"\\r\\n\\r\\n")
+    print(one.recv(100).split()[1].decode())
+END
+"""
+    with host.offer(offer) as prologue:
+        answer = host.run(Script(f"{prologue.text}\n{text}"), timeout_seconds=60)
+
+    assert answer.output.split() == ["414", "431", "431"], answer

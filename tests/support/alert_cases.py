@@ -1,6 +1,6 @@
-"""For every alert a case in which it fires and one, close to it, in which it stays quiet, for `promtool test rules`.
+"""For every alert a case in which it fires, and a similar one in which it does not, for `promtool test rules`.
 
-Samples come a minute apart. The expected texts are whole, so that their templates are proved as well.
+Samples are a minute apart. The expected summaries are complete, which tests their templates too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DURATION = "rolling_http_request_duration_seconds_bucket"
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured, and, where an alert is expected `at` minutes, its summary and the labels beside its own."""
+    """Series, and the alert expected `at` so many minutes: its summary and its labels; no summary for no alert."""
 
     alert: str
     series: Mapping[str, str]
@@ -31,7 +31,7 @@ class Case:
 
     @property
     def fires(self) -> bool:
-        """Whether it is one in which the alert fires."""
+        """Whether the alert fires."""
         return bool(self.summary)
 
 
@@ -46,7 +46,7 @@ def _group(case: Case) -> dict[str, Any]:
         "exp_labels": {**own, **case.labels},
         "exp_annotations": {
             "summary": case.summary,
-            "runbook_url": f"docs/operations.md#{case.alert.lower()}",
+            "runbook_url": f"docs/runbook.md#{case.alert.lower()}",
         },
     }
     return {
@@ -89,7 +89,7 @@ CASES: tuple[Case, ...] = (
         "SiteDown",
         {f'probe_success{{{OWN},job="shop-site"}}': "0x5"},
         2,
-        "The site does not answer on web1, asked as a visitor",
+        "The public site does not answer on web1",
         "critical",
         _of_host(job="shop-site"),
     ),
@@ -103,7 +103,7 @@ CASES: tuple[Case, ...] = (
             _DEPLOYED: "0x5",
         },
         3,
-        "The site does not answer on web1, asked as a visitor",
+        "The public site does not answer on web1",
         "critical",
         _of_host(job="shop-site"),
     ),
@@ -113,7 +113,7 @@ CASES: tuple[Case, ...] = (
         "CheckFailing",
         {f'rolling_check_ok{{{OWN},check="database",subject=""}}': "0x20"},
         12,
-        "On web1 the check database  fails",
+        "The check database is failing on web1",
         "warning",
         _of_host(check="database"),
     ),
@@ -121,7 +121,7 @@ CASES: tuple[Case, ...] = (
         "CheckFailing",
         {f"rolling_look_ok{{{OWN}}}": "0x20", _DEPLOYED: "0x20"},
         12,
-        "web1 cannot be looked at",
+        "The watchdog cannot observe web1",
         "warning",
     ),
     Case("CheckFailing", {f"rolling_look_ok{{{OWN}}}": "0x20"}, 12),
@@ -135,7 +135,7 @@ CASES: tuple[Case, ...] = (
             f'rolling_http_requests_total{{{REQUESTS},code="2xx"}}': "0+60x20",
         },
         12,
-        "Of backend on web1 one answer in twenty takes longer than 2.05s",
+        "The 95th percentile latency of backend on web1 is 2.05s",
         "warning",
         _of_host(service="backend"),
     ),
@@ -156,7 +156,7 @@ CASES: tuple[Case, ...] = (
             f'rolling_http_requests_total{{{REQUESTS},code="5xx"}}': "0+10x20",
         },
         9,
-        "10.0 % of the answers of backend on web1 are server errors",
+        "10.0 % of the responses of backend on web1 are server errors",
         "critical",
         _of_host(service="backend"),
     ),
@@ -188,7 +188,7 @@ CASES: tuple[Case, ...] = (
             f"node_filesystem_size_bytes{{{DISK}}}": "1000x400",
         },
         395,
-        "At the pace of the last six hours / on web1 is full within a day",
+        "At the rate of the last six hours, / on web1 will be full within a day",
         "warning",
         _of_host(**_JOB, mountpoint="/", fstype="ext4"),
     ),
@@ -229,7 +229,7 @@ CASES: tuple[Case, ...] = (
             f'probe_ssl_earliest_cert_expiry{{{OWN},job="shop-site"}}': "9999999x20",
         },
         12,
-        "The certificate of web1 is good for 13.0 more days",
+        "The certificate of web1 expires in 13.0 days",
         "warning",
     ),
     Case("CertificateExpires", {f"rolling_certificate_expiry_timestamp_seconds{{{OWN}}}": "1300000x20"}, 12),
@@ -246,7 +246,7 @@ CASES: tuple[Case, ...] = (
         "RecoveryFailed",
         {f'rolling_recoveries_failed_total{{{OWN},act="restart"}}': "0x5 1x5"},
         8,
-        "The watchdog of web1 tried restart, and it failed",
+        "The recovery restart failed on web1",
         "warning",
         _of_host(act="restart"),
     ),
@@ -255,7 +255,7 @@ CASES: tuple[Case, ...] = (
         "RecoveryGivenUp",
         {f"rolling_watchdog_given_up{{{OWN}}}": "1x3"},
         1,
-        "The watchdog of web1 has given up: a person is needed",
+        "The watchdog of web1 gave up recovery; manual intervention is required",
         "critical",
     ),
     Case("RecoveryGivenUp", {f"rolling_watchdog_given_up{{{OWN}}}": "1 0x3"}, 2),
@@ -263,14 +263,14 @@ CASES: tuple[Case, ...] = (
         "BackupStale",
         {f"rolling_backup_last_good_timestamp_seconds{{{OWN}}}": "0x1700"},
         1600,
-        "There is no good backup on web1 younger than 26 hours",
+        "web1 has no good backup from the last 26 hours",
         "warning",
     ),
     Case(
         "BackupStale",
         {f"rolling_look_ok{{{OWN}}}": "1x30", _DEPLOYED: "0x30"},
         20,
-        "There is no good backup on web1 younger than 26 hours",
+        "web1 has no good backup from the last 26 hours",
         "warning",
     ),
     Case("BackupStale", {f"rolling_look_ok{{{OWN}}}": "0x30"}, 20),
@@ -310,7 +310,7 @@ CASES: tuple[Case, ...] = (
         "MaintenanceLong",
         {f"rolling_maintenance{{{OWN}}}": "1x250"},
         242,
-        "Visitors of web1 still get the maintenance page",
+        "The maintenance page is still on at web1",
         "warning",
     ),
     Case("MaintenanceLong", {f"rolling_maintenance{{{OWN}}}": "1x200 0x50"}, 242),
@@ -321,7 +321,7 @@ CASES: tuple[Case, ...] = (
             f"rolling_deploy_last_timestamp_seconds{{{OWN}}}": "0x5",
         },
         1,
-        "The last deploy or rollback on web1 did not end well",
+        "The last deploy or rollback on web1 failed",
         "warning",
     ),
     Case(
@@ -339,14 +339,14 @@ CASES: tuple[Case, ...] = (
             f"rolling_watchdog_interval_seconds{{{OWN}}}": "30x10",
         },
         8,
-        "The watchdog of web1 has not looked for a while, or was never there",
+        "The watchdog of web1 has stopped, or was never installed",
         "critical",
     ),
     Case(
         "WatchdogSilent",
         {f"up{{{UP}}}": "1x10"},
         3,
-        "The watchdog of web1 has not looked for a while, or was never there",
+        "The watchdog of web1 has stopped, or was never installed",
         "critical",
         _of_host(**_JOB),
     ),
@@ -363,7 +363,7 @@ CASES: tuple[Case, ...] = (
         "ExporterErrors",
         {f"node_textfile_scrape_error{{{NODE}}}": "1x15"},
         12,
-        "Figures of web1 are missing or wrong: an exporter cannot read them",
+        "Metrics of web1 are missing or wrong: an exporter reports errors",
         "warning",
         _of_host(**_JOB),
     ),
@@ -376,7 +376,7 @@ CASES: tuple[Case, ...] = (
         "NotificationsFailing",
         {'alertmanager_notifications_failed_total{integration="slack",reason="other"}': "0+1x20"},
         12,
-        "Alertmanager cannot deliver by slack",
+        "Alertmanager cannot deliver notifications by slack",
         "critical",
         {"integration": "slack"},
     ),

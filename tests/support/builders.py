@@ -1,11 +1,10 @@
-"""Plans, states and streams that the tests of the report share."""
+"""Sample plans, states and streams for tests of reports."""
 
 from __future__ import annotations
 
 import io
 
-from fabfile.commands.shell import Script, script
-from fabfile.model import (
+from rolling_upgrade.engine.model import (
     Application,
     Color,
     Container,
@@ -16,14 +15,15 @@ from fabfile.model import (
     Service,
     Target,
 )
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
+from rolling_upgrade.engine.shell import Script, script
 
 OLD = Image("registry.lab/app/backend", "v1.0.0", "sha256:" + "ab12" * 16)
 NEW = Image("registry.lab/app/backend", "v2.0.0", "sha256:" + "cd34" * 16)
 
 
 class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
+    """A text stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -48,10 +48,11 @@ def plan(host: str = "web1", *services: ServicePlan, secret: str = "") -> Plan:
         "r2",
         services or (replaced(),),
         ("the Nginx text changes",),
-        lock=(Step("lock", "Take the lock", script("mkdir lock"), 10),),
+        acquire=(Step("lock", "Take the lock", script("mkdir lock"), 10),),
         prepare=(Step("backup", "Back up the database", script("sqlite3 x"), 60),),
         steps=(step,),
-        finish=(Step("record", "Record the release", script("printf done"), 10),),
+        finalize=(Step("record", "Record the release", script("printf done"), 10),),
+        abort=(Step("abandon", "Record the failure", script("printf failed"), 10),),
     )
 
 

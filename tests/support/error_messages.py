@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabfile import errors
-from fabfile.sealing.forms import SealError
+from rolling_upgrade import errors
+from rolling_upgrade.config.encryption.formats import EncryptionError
 
-ROOT = Path(__file__).parent.parent
-SOURCES = ROOT / "fabfile"
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "rolling_upgrade"
 VARIES = "…"
 
 #: Every class whose instances end a task.
 ERRORS = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
-ERRORS |= {SealError.__name__, "NoTerminal"}
+ERRORS |= {EncryptionError.__name__, "NoTerminal", "Refused"}
 #: Calls beside errors whose text a person reads as a reason: the position of that text among the arguments.
 REASONS = {"Finding": 1, "Diagnosis": 2}
 #: Files and a function that give findings as tuples (the remedy comes last); functions that give them as bare texts.
-TUPLES = frozenset({"plans/preflight.py", "plans/diagnosis.py"})
+TUPLES = frozenset({"engine/preflight.py", "features/doctor/diagnosis.py"})
 UNFIT = "unfit"
 BARE = frozenset({"refusals", "_elsewhere"})
 #: What a shell text says before it fails: the last words of a step.
@@ -105,9 +105,9 @@ def messages() -> list[Message]:
         tree = ast.parse(path.read_text("utf-8"))
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
-                for line, text in (*raised(file, function), *last_words(function)):
+                for line, text in (*raised(file, function), *output_tail(function)):
                     if words(text) >= 6 and " " in text:
-                        found.setdefault(text, Message(f"fabfile/{file}:{line}", text))
+                        found.setdefault(text, Message(f"rolling_upgrade/{file}:{line}", text))
     return list(found.values())
 
 
@@ -117,7 +117,7 @@ def raised(file: str, function: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, template(node).partition("\n")[0].strip()
 
 
-def last_words(function: ast.AST) -> Iterator[tuple[int, str]]:
+def output_tail(function: ast.AST) -> Iterator[tuple[int, str]]:
     """What the shell texts of a function say before they fail; a shell variable varies too."""
     for node in ast.walk(function):
         if isinstance(node, (ast.Constant, ast.JoinedStr)):

@@ -7,48 +7,52 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-#: From the bottom up: a layer imports itself and those below it.
+#: From the bottom up: a layer imports itself and those below it. Layers in one row do not import each other.
 ORDER = (
-    "errors",
-    "model",
-    "sealing",
-    "config",
-    "commands",
-    "render",
-    "plans",
-    "remote",
-    "watchdog",
-    "workflows",
-    "tasks",
+    ("errors",),
+    ("engine",),
+    ("config",),
+    ("zipapps",),
+    ("rendering",),
+    ("ssh", "console"),
+    ("features",),
+    ("tasks",),
+    ("cli",),
 )
 
-#: Layers beside the order: what each may import.
-BESIDE = {
-    "report": ("errors", "model", "config", "plans.step", "report"),
-    "notify": ("errors", "model", "notify"),
+#: Which features each feature imports.
+FEATURE_IMPORTS = {
+    "backup": ("operation",),
+    "deploy": ("backup", "maintenance", "operation", "prune", "registry", "rollback"),
+    "doctor": ("deploy",),
+    "full": ("build", "deploy", "health", "suites", "watchdog"),
+    "health": ("watchdog",),
+    "history": ("access", "rollback"),
+    "inspect": ("logs", "status"),
+    "locked_command": (),
+    "maintenance": ("locked_command", "operation"),
+    "monitor": ("health",),
+    "observe": ("setup",),
+    "operation": ("notify",),
+    "promote": ("build", "deploy", "health"),
+    "prune": ("backup", "locked_command", "operation", "rollback"),
+    "report": ("access", "history"),
+    "restore": ("backup", "maintenance", "operation"),
+    "rollback": ("backup", "deploy", "maintenance", "operation", "restore"),
+    "setup": ("access", "backup", "observe", "deploy", "rollback", "watchdog"),
+    "suites": ("build",),
+    "watchdog": ("deploy", "health", "notify", "prune", "rollback"),
 }
 
-#: Who speaks to them.
-SPEAKERS = {
-    "report": ("workflows", "tasks"),
-    "notify": ("watchdog", "workflows", "tasks"),
-}
+#: Modules of a feature that decide and word things: they reach neither hosts nor people.
+PURE = ("plan", "shell")
+#: What those may import below the features.
+PURE_IMPORTS = ("errors", "engine")
 
-#: What runs on hosts too, or has to stay as light: the standard library alone.
-STANDARD_LIBRARY_ONLY = (
-    "errors",
-    "model",
-    "commands",
-    "plans",
-    "notify",
-    "watchdog",
-    "remote.execute",
-    "remote.host",
-    "remote.local_host",
-    "remote.locking",
-    "remote.observe",
-    "remote.rollout",
-)
+#: What hosts run too, or has to stay as light: the standard library alone. To it belongs what the watchdog packs.
+STANDARD_LIBRARY_ONLY = ("errors", "engine", "zipapps")
+#: What `inv setup` installs on hosts for a module that runs there.
+ON_HOSTS = {"engine.site.text": "jinja2"}
 
 #: Packages whose import costs a person at the prompt noticeable time.
 HEAVY = frozenset(
@@ -56,7 +60,6 @@ HEAVY = frozenset(
         "cryptography",
         "dotenv",
         "fabric",
-        "grafana_foundation_sdk",
         "jinja2",
         "paramiko",
         "pydantic",
@@ -67,13 +70,13 @@ HEAVY = frozenset(
 )
 
 #: What `inv --list` imports: heavy packages only inside functions there.
-STARTS_FAST = ("", "tasks", "errors", "model", "sealing")
+STARTS_FAST = ("", "cli", "tasks", "errors", "engine", "config.encryption", "console.task")
 
-#: Packages that speak SSH: in `remote` alone, and there inside functions.
+#: Packages that speak SSH: in `ssh` alone, and there inside functions.
 SSH = frozenset({"fabric", "paramiko"})
 
-LONGEST_FILE = 320
 LONGEST_FUNCTION = 50
+PACKAGE = "rolling_upgrade"
 
 
 class Import:
@@ -90,21 +93,25 @@ class Import:
         return self.module.split(".")[0]
 
 
-def import_faults(module: str, source: str) -> list[str]:
-    """What is wrong with the imports of `module`, named as `commands.podman` ('' is the package itself)."""
+def import_faults(module: str, source: str, *, packed: frozenset[str] = frozenset()) -> list[str]:
+    """What is wrong with the imports of `module`, named as `engine.podman` ('' is the package itself).
+
+    `packed` are the modules that travel to hosts in a zipapp.
+    """
     faults: list[str] = []
-    for found in imports(source, package=f"fabfile.{module}".rstrip(".")):
-        fault = _own_fault(module, found) if found.package == "fabfile" else _foreign_fault(module, found)
+    for found in imports(source, package=f"{PACKAGE}.{module}".rstrip(".")):
+        if found.package == PACKAGE:
+            fault = _own_fault(module, found)
+        else:
+            fault = _foreign_fault(module, found, light=module in packed)
         if fault:
-            faults.append(f"fabfile.{module}".rstrip(".") + f" line {found.line}: {fault}")
+            faults.append(f"{PACKAGE}.{module}".rstrip(".") + f" line {found.line}: {fault}")
     return faults
 
 
 def size_faults(name: str, source: str) -> list[str]:
-    """Whether a file or a function in it is longer than a person reads at once."""
+    """Whether a function of a file is longer than a person reads at once."""
     faults = []
-    if (length := len(source.splitlines())) > LONGEST_FILE:
-        faults.append(f"{name}: {length} lines; {LONGEST_FILE} at most")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -140,10 +147,8 @@ def _from_import(node: ast.ImportFrom, package: str, *, eager: bool) -> Iterator
     base = node.module or ""
     if node.level:
         base = ".".join([*package.split(".")[: -node.level], *([base] if base else [])])
-    if base == "fabfile":
-        yield from (Import(f"fabfile.{alias.name}", node.lineno, eager=eager) for alias in node.names)
-    elif base in ("fabfile.plans", "fabfile.remote"):
-        # These packages have rules for single modules: `from fabfile.plans import step` means plans.step.
+    if base == PACKAGE or base.startswith(f"{PACKAGE}."):
+        # `from rolling_upgrade.engine import podman` means the module.
         yield from (Import(f"{base}.{alias.name}", node.lineno, eager=eager) for alias in node.names)
     else:
         yield Import(base, node.lineno, eager=eager)
@@ -165,28 +170,45 @@ def _within(module: str, names: tuple[str, ...]) -> bool:
 
 
 def _own_fault(module: str, found: Import) -> str:
-    layer, target = module.split(".")[0], found.module.removeprefix("fabfile").removeprefix(".")
-    wanted = target.split(".")[0]
+    target = found.module.removeprefix(PACKAGE).removeprefix(".")
+    layer, wanted = module.split(".")[0], target.split(".")[0]
     if not layer:
         return f"the package imports {found.module} before it is asked" if found.eager and wanted else ""
-    if layer in BESIDE:
-        return "" if _within(target, BESIDE[layer]) else f"{layer} may not know {found.module}"
-    if wanted in BESIDE:
-        return "" if layer in SPEAKERS[wanted] else f"only {' and '.join(SPEAKERS[wanted])} speak to {wanted}"
     if not wanted:
         return "the root package is not for its own layers"
-    if layer not in ORDER or wanted not in ORDER:
-        return f"no rule knows the layer of {module if layer not in ORDER else found.module}"
-    return "" if ORDER.index(wanted) <= ORDER.index(layer) else f"{layer} lies below {wanted}"
+    if wanted == "__version__":
+        return ""
+    ranks = {name: rank for rank, row in enumerate(ORDER) for name in row}
+    if layer not in ranks or wanted not in ranks:
+        return f"no rule knows the layer of {module if layer not in ranks else found.module}"
+    if ranks[wanted] > ranks[layer]:
+        return f"{layer} lies below {wanted}"
+    if ranks[wanted] == ranks[layer] and wanted != layer:
+        return f"{layer} and {wanted} stand side by side"
+    return _feature_fault(module, target) if layer == "features" else ""
 
 
-def _foreign_fault(module: str, found: Import) -> str:
+def _feature_fault(module: str, target: str) -> str:
+    """What is wrong with an import in a feature."""
+    _, feature, *rest = [*module.split("."), "", ""]
+    if not target.startswith("features."):
+        pure = rest[0] in PURE and not _within(target, PURE_IMPORTS)
+        return f"{module} decides and words things: it may not know {target}" if pure else ""
+    wanted = target.split(".")[1]
+    allowed = wanted == feature or wanted in FEATURE_IMPORTS.get(feature, ())
+    return "" if allowed else f"{feature} may not know {wanted}: FEATURE_IMPORTS does not list it"
+
+
+def _foreign_fault(module: str, found: Import, *, light: bool) -> str:
     if found.package in sys.stdlib_module_names:
         return ""
-    if _within(module, STANDARD_LIBRARY_ONLY):
+    if ON_HOSTS.get(module) == found.package and not found.eager:
+        return ""
+    if light or _within(module, STANDARD_LIBRARY_ONLY):
         return f"{found.module} is not in the standard library"
-    if found.package in SSH and not (_within(module, ("remote",)) and not found.eager):
-        return f"{found.module} belongs inside functions of remote"
-    if found.package in HEAVY and found.eager and _within(module, STARTS_FAST):
+    if found.package in SSH and not (_within(module, ("ssh",)) and not found.eager):
+        return f"{found.module} belongs inside functions of ssh"
+    fast = _within(module, STARTS_FAST) or (module.startswith("features.") and module.endswith(".tasks"))
+    if found.package in HEAVY and found.eager and fast:
         return f"{found.module} is heavy: import it in the function that needs it"
     return ""

@@ -12,7 +12,7 @@ import mailparser
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 
-from fabfile.model import Mail, Security
+from rolling_upgrade.engine.model import Mail, Security
 
 USER, PASSWORD = "ark", "c0rrect-h0rse&battery"
 

@@ -1,12 +1,24 @@
-"""A watched environment for tests, and its files in a folder as Prometheus and its companions find them."""
+"""A watched environment for tests: its files as its programs find them, and the queries of its dashboard."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from fabfile.model import Channels, Environment, Hook, Mail, Monitoring, Severity, Target, Tls
-from fabfile.render import observe
-from tests.commands.sample import application
+from rolling_upgrade.engine.model import (
+    Application,
+    Channels,
+    Environment,
+    Hook,
+    Mail,
+    Monitoring,
+    Severity,
+    Target,
+    Tls,
+)
+from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe.dashboard import dashboard
+from tests.support.sample import application
 
 SLACK = Hook("https://hooks.test/services/T1/B2/q7Zk1m9pX2vB8nW4", Severity.WARNING)
 MAIL = Mail(
@@ -15,10 +27,14 @@ MAIL = Mail(
 CHANNELS = Channels(SLACK, MAIL, Hook("https://hook.test/x"))
 
 
+#: Values for the variables of Grafana, as Prometheus reads them.
+_VARIABLES = {"$host": ".+", "$__rate_interval": "5m", "$__range": "5m"}
+
+
 def environment(
     *, channels: Channels = CHANNELS, tls: bool = True, name: str = "production", **monitoring: object
 ) -> Environment:
-    """Two hosts, one of them reached by another address."""
+    """Return an environment with two hosts, one with a separate metrics address."""
     app = application(auto_backup=True, channels=channels, tls=Tls("/srv/tls/c.pem", "/srv/tls/k.pem") if tls else None)
     hosts = (
         Target("web1", "192.0.2.1", "deploy", app),
@@ -29,7 +45,17 @@ def environment(
 
 
 def written(folder: Path, wanted: Environment) -> Path:
-    """Every file of it in a folder."""
+    """Write all monitoring files to a folder."""
     for name, text in observe.whole(wanted).items():
         (folder / name).write_text(text)
     return folder
+
+
+def expressions(app: Application, environment: str) -> tuple[str, ...]:
+    """Every PromQL expression of the dashboard, panels first, without variables of Grafana."""
+    document = json.loads(dashboard(app, environment))
+    found = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
+    found += [annotation["expr"] for annotation in document["annotations"]["list"]]
+    for name, value in _VARIABLES.items():
+        found = [expression.replace(name, value) for expression in found]
+    return tuple(dict.fromkeys(found))

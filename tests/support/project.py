@@ -1,4 +1,4 @@
-"""A small project on disk that loads, and ways to spoil one thing in it."""
+"""A small valid project on disk, and helpers that change one thing in it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import config
-from fabfile.errors import ConfigError, Mistake
-from fabfile.model import Application, Environment
+from rolling_upgrade import config
+from rolling_upgrade.engine.model import Application, Environment
+from rolling_upgrade.errors import ConfigError, ConfigIssue
 
-SHIPPED = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+#: A copy of the shipped example, which tests use because a team replaces the shipped one.
+MEMORYARK = ROOT / "tests/fixtures/memoryark"
 
 ENV = {
     "APP_NAME": "memoryark",
@@ -41,7 +43,7 @@ class Project:
         self.root = root
         (root / "deploy").mkdir()
         self.write("hosts.yaml", HOSTS)
-        self.write("deploy/services.yaml", (SHIPPED / "deploy/services.yaml").read_text())
+        self.write("deploy/services.yaml", (MEMORYARK / "deploy/services.yaml").read_text())
         self.env()
 
     def write(self, path: str, content: str | bytes) -> Path:
@@ -52,13 +54,13 @@ class Project:
         return target
 
     def env(self, changes: Mapping[str, str | None] | None = None, *, extra: str = "") -> None:
-        """Write the env file with changed values; None takes a key out."""
+        """Write the env file with changed values; None removes a key."""
         values = {**ENV, **(changes or {})}
         lines = [f"{key}={value}" for key, value in values.items() if value is not None]
         self.write("deploy/demo.env", "\n".join([*lines, extra]))
 
     def edit(self, path: str, old: str, new: str) -> None:
-        """Replace a text that stands in a file of the project."""
+        """Replace a text in a file of the project."""
         text = (self.root / path).read_text()
         assert old in text
         self.write(path, text.replace(old, new))
@@ -75,7 +77,7 @@ class Project:
         return config.load(environment, root=self.root, hosts=hosts, tag=tag, strict=strict)
 
     def application(self, *, tag: str = "") -> Application:
-        """The application of the first host."""
+        """Load the application of the first host."""
         return self.load(tag=tag).targets[0].application
 
     def refused(
@@ -86,15 +88,15 @@ class Project:
         tag: str = "",
         strict: bool = False,
     ) -> ConfigError:
-        """The error with which loading ends."""
+        """Return the error of a failed load."""
         with pytest.raises(ConfigError) as caught:
             self.load(environment, hosts=hosts, tag=tag, strict=strict)
         return caught.value
 
-    def mistakes(self, *, hosts: tuple[str, ...] = (), tag: str = "", strict: bool = False) -> list[Mistake]:
-        """The mistakes with which loading ends."""
-        return list(self.refused(hosts=hosts, tag=tag, strict=strict).mistakes)
+    def issues(self, *, hosts: tuple[str, ...] = (), tag: str = "", strict: bool = False) -> list[ConfigIssue]:
+        """Return the issues of a failed load."""
+        return list(self.refused(hosts=hosts, tag=tag, strict=strict).issues)
 
     def places(self) -> list[tuple[str, str]]:
-        """File and path of each mistake."""
-        return [(mistake.file, mistake.path) for mistake in self.mistakes()]
+        """Return the file and path of each issue."""
+        return [(issue.file, issue.path) for issue in self.issues()]

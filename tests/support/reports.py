@@ -1,9 +1,9 @@
-"""What a look at a host found, for the tests of the dashboard: one service and the checks that matter."""
+"""Health reports for the tests of the dashboard: one service and a few checks."""
 
 from __future__ import annotations
 
-from fabfile.model import Check, Color, Container, HealthReport, HostState, Image, Kind, Lock
-from tests.report.builders import NOW
+from rolling_upgrade.engine.model import Check, Color, Container, HealthReport, HostState, Image, Kind, Lock
+from tests.support.builders import NOW
 
 CHAIN = "full chain"
 
@@ -23,7 +23,7 @@ def report(
     lease_seconds: int = 60,
     page: str = "",
 ) -> HealthReport:
-    """A healthy host, but for what is said otherwise; `lock` is the reason of one, `page` who put the page up."""
+    """Return a healthy host's report with changes; `lock` is a lock's reason, `page` who put the page up."""
     state = HostState(
         "web1",
         NOW,

@@ -1,14 +1,15 @@
-"""Runs to report: a good one, one that was undone, and one whose every text is hostile."""
+"""Records of runs to report: a good one, an undone one, and one whose every text is hostile."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from fabfile.model import Color, Outcome, Release, ServiceRelease, Stage
-from fabfile.report.history import Told
-from fabfile.report.passage import Passage, told_of
-from fabfile.report.requests import Asked, Requests
+from rolling_upgrade.engine.history import Fault
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage
+from rolling_upgrade.features.history.workflow import HostHistory
+from rolling_upgrade.features.report.data import RunRecord, RunReport, run_report
+from rolling_upgrade.features.report.requests import Requests, TimedRequest
 
 AT = 1_795_500_000.0
 
@@ -44,30 +45,32 @@ STAGES = (
     Stage("backend.cutover", AT + 3.0, AT + 4.0, 0),
 )
 FAILED = (Stage("backup", AT, AT + 0.4, 0), Stage("backend.start", AT + 0.5, AT + 9.0, 1, ("it said", "503")))
-LOAD = Requests(tuple(Asked(AT + number / 50, 5.0 + number % 40, number not in (160, 161)) for number in range(300)))
+LOAD = Requests(
+    tuple(TimedRequest(AT + number / 50, 5.0 + number % 40, number not in (160, 161)) for number in range(300))
+)
 HOSTILE = "<script>alert(1)</script>]]>\"' & \u202e {{ 7 * 7 }} " + "x" * 300
 
 
-def passage(run: Release = SECOND, **changes: Any) -> Passage:
-    """A run on web1 with two before it; a third came later where it is BAD."""
+def record(run: Release = SECOND, **changes: Any) -> RunRecord:
+    """Return the record of a run on web1; the history of BAD has two earlier runs."""
     releases = (FIRST, SECOND, BAD) if run is BAD else (FIRST, SECOND)
     stages = FAILED if run is BAD else STAGES
     fields: dict[str, Any] = {
         "environment": "production",
         "run": run.id,
-        "told": {"web1": Told(releases, names={"SHA256:xyz": "ann-laptop"})},
+        "histories": {"web1": HostHistory(releases, key_names={"SHA256:xyz": "ann-laptop"})},
         "stages": {"web1": stages},
-        "lost": {},
+        "unreachable": {},
     }
-    return Passage(**fields | changes)
+    return RunRecord(**fields | changes)
 
 
-def hostile() -> dict[str, Any]:
-    """A report in which every text that comes from elsewhere is hostile."""
+def hostile() -> RunReport:
+    """Return a report whose every text from a host is hostile."""
     run = replace(
         BAD, reason=HOSTILE, owner=HOSTILE, workstation=HOSTILE, revision=HOSTILE, key=HOSTILE, target=HOSTILE
     )
     run = replace(run, services=((HOSTILE, service(HOSTILE, "d")),))
     stages = (Stage(HOSTILE, AT, AT + 1, 1, (HOSTILE, HOSTILE)), Stage("open", AT + 1))
-    told = {HOSTILE: Told((FIRST, run), faults=((1, "x"),))}
-    return told_of(Passage(HOSTILE, run.id, told, {HOSTILE: stages}, {HOSTILE: HOSTILE}, LOAD))
+    histories = {HOSTILE: HostHistory((FIRST, run), faults=(Fault(1, "x"),))}
+    return run_report(RunRecord(HOSTILE, run.id, histories, {HOSTILE: stages}, {HOSTILE: HOSTILE}, LOAD))

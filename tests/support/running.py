@@ -1,4 +1,4 @@
-"""How the tests of shell text run it: a real `sh`, stand-ins for programs on PATH, a clock that they share."""
+"""Run shell text with a real `sh`, stub programs on PATH and a fake clock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from fabfile.commands.shell import Script
-from fabfile.model import Application
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.shell import Script
 
-#: Values that break text whenever something is not quoted.
+#: Values that break shell text with missing quotes.
 HOSTILE = (
     "",
     " leading and  double spaces ",
@@ -27,7 +27,7 @@ HOSTILE = (
 
 
 def sh(text: str | Script, *, path: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the text under `sh`, given on standard input; half a minute at the most."""
+    """Run the text with `sh` from standard input, with a timeout of 30 seconds."""
     body = text.text if isinstance(text, Script) else text
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "LC_ALL": "C"}
     done = subprocess.run(
@@ -39,13 +39,13 @@ def sh(text: str | Script, *, path: str = "", cwd: Path | None = None) -> subpro
 
 
 def moved(text: str | Script, app: Application, home: Path) -> str:
-    """The text with the application's directory elsewhere: a test writes nothing under /var/lib."""
+    """Move the application's directory in a text, so that tests do not write under /var/lib."""
     body = text.text if isinstance(text, Script) else text
     return body.replace(app.home, str(home))
 
 
 class Programs:
-    """A directory of small programs that come first on PATH; each call's words are kept."""
+    """A directory of stub programs at the front of PATH, which records their calls."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -58,7 +58,7 @@ class Programs:
         return f"{self.directory}:{os.environ['PATH']}"
 
     def add(self, name: str, body: str = ":") -> None:
-        """A program that notes its words and runs the body, in which `$here` is a directory for its notes."""
+        """Add a program that records its arguments and runs the body, in which `$here` is a scratch directory."""
         program = self.directory / name
         notes = shlex.quote(str(self.directory.parent))
         program.write_text(
@@ -68,7 +68,7 @@ class Programs:
         program.chmod(0o755)
 
     def sequence(self, name: str, lines: list[str]) -> str:
-        """A body that prints the next of the lines at each call, and the last one from then on."""
+        """Return a body that prints the next line at each call, and then repeats the last one."""
         (self.directory.parent / f"{name}.lines").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         return (
             f'n=$(cat "$here/{name}.count" 2>/dev/null || echo 0); n=$((n + 1)); echo "$n" >"$here/{name}.count"\n'
@@ -77,7 +77,7 @@ class Programs:
         )
 
     def clock(self, now: int = 1_000_000) -> None:
-        """A `date +%s` and a `sleep` with a time of their own: sleeping takes none and moves the clock."""
+        """Add a `date +%s` and a `sleep` with a fake clock: sleeping advances it at once."""
         (self.directory.parent / "clock").write_text(f"{now}\n", "ascii")
         self.add("date", "awk '{ print int($1) }' \"$here/clock\"")
         self.add(
@@ -87,14 +87,14 @@ class Programs:
         )
 
     def calls(self, name: str = "") -> list[list[str]]:
-        """The words of every call so far, the program's name first."""
+        """Return the arguments of every call so far, the name of the program first."""
         rows = self._calls.read_bytes().decode().split("\1")[:-1]
         found = [row.split("\0")[:-1] for row in rows]
         return [call for call in found if not name or call[0] == name]
 
 
 class Signal:
-    """A named pipe on which a script and a test wait for each other."""
+    """A named pipe that synchronises a script and a test."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -102,7 +102,7 @@ class Signal:
         self._file = os.open(path, os.O_RDWR)
 
     def wait(self) -> str:
-        """What the script wrote, once it has; half a minute at the most."""
+        """Wait up to 30 seconds for the script to write, and return its text."""
         ready, _, _ = select.select([self._file], [], [], 30)
         assert ready, f"nothing arrived on {self.path.name}"
         return os.read(self._file, 4096).decode()

@@ -1,10 +1,24 @@
-"""The application that the tests of commands, plans and remote work with."""
+"""A sample application for tests of commands and plans."""
 
 from __future__ import annotations
 
-from fabfile.model import Application, Drain, Gate, Image, Mount, Probe, Route, Service
+from rolling_upgrade.engine.model import (
+    Application,
+    Confinement,
+    Drain,
+    Gate,
+    Image,
+    Lock,
+    Mount,
+    Probe,
+    Route,
+    Service,
+)
 
 DIGEST = {"backend": "sha256:" + "a" * 64, "frontend": "sha256:" + "b" * 64, "worker": "sha256:" + "c" * 64}
+
+#: The lock that a run asks for; the host's clock fills in its times.
+LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
 
 
 def image(name: str, tag: str = "v2", digest: str = "") -> Image:
@@ -25,6 +39,7 @@ def backend(**changes: object) -> Service:
         "env": (("SECRET_KEY", "s3cret'x"), ("LEVEL", "info")),
         "memory_bytes": 512 * 1024**2,
         "cpus": 1.5,
+        "confinement": Confinement(),
     }
     return Service(**(values | changes))  # type: ignore[arg-type]
 

@@ -8,18 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fabfile.commands import state
-from fabfile.commands.shell import Script, script
-from fabfile.model import Color, Event, HostState, Image, Lock, Outcome, Phase, Release, Rollout
-from fabfile.plans.step import Change, Plan, ServicePlan, Step
-from fabfile.remote.execute import Run
-from fabfile.remote.host import Answer
-from fabfile.remote.rollout import Member
-from tests.commands.sample import application
-from tests.commands.test_state import EMPTY
+from rolling_upgrade.engine import locking
+from rolling_upgrade.engine import observation as state
+from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Color, Event, HostState, Image, Outcome, Phase, Release, RolloutPolicy
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
+from rolling_upgrade.engine.rollout import HostRun
+from rolling_upgrade.engine.shell import Script, script
+from tests.engine.test_observation import EMPTY
+from tests.support.sample import LOCK, application
 
 APP = application()
-LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
 
 #: What a host says to one script: an answer, an error, or something to do first.
 Reply = Answer | Exception | Callable[[], None]
@@ -85,7 +85,7 @@ class Scene:
     now: float = 1000.0
 
     def __post_init__(self) -> None:
-        self.run = Run("r2", 60, self.events.append, lambda: self.now, self._sleep)
+        self.context = RunContext("r2", 60, self.events.append, lambda: self.now, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -94,9 +94,9 @@ class Scene:
         """A host; `stage_a` gives the replies to the stages of step a."""
         return ScriptedHost(name, {kind.replace("_", " "): given for kind, given in replies.items()}, self.log)
 
-    def member(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> Member:
+    def member(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> HostRun:
         host = self.host(name, **replies)
-        return Member(host, APP, state.parse(APP, name, EMPTY), plan or three_steps(name))
+        return HostRun(host, APP, state.parse(APP, name, EMPTY), plan or three_steps(name))
 
     def told(self, phase: Phase) -> list[str]:
         """The titles of the events of one phase."""
@@ -107,19 +107,22 @@ class Scene:
         return [entry.partition(" ")[2] for entry in self.log if entry.startswith(f"{name} ")]
 
 
-def three_steps(host: str = "web1") -> Plan:
+def three_steps(host: str = "web1", *, dead_token: str = "") -> Plan:
     """A backup, then a and b that can be undone, then c that cannot."""
     record = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, ())
     return Plan(
         host=host,
         action="deploy",
-        release="r2",
+        run_id="r2",
+        acquire=(locking.acquire_step(APP, LOCK, lease_seconds=60, dead_token=dead_token),),
         prepare=(Step("backup", "back up", script("do backup"), 10),),
         steps=(
             Step("a", "do a", script("do a"), 10, script("undo a"), "take a back"),
             Step("b", "do b", script("do b"), 10, script("undo b"), "take b back"),
             Step("c", "do c", script("do c"), 10),
         ),
+        finalize=(record_success("/var/lib/shop", record),),
+        abort=(record_failure("/var/lib/shop", record),),
         home="/var/lib/shop",
         environment="production",
         record=record,
@@ -130,12 +133,12 @@ def nothing(host: str) -> Plan:
     return Plan(host, "deploy", "r2", home="/var/lib/shop", environment="production")
 
 
-def never(member: Member, state: HostState) -> Plan:
+def never(member: HostRun, state: HostState) -> Plan:
     raise AssertionError(f"{member.name} was planned again")
 
 
-def rollout(batch: str = "100%") -> Rollout:
-    return Rollout(batch=batch, lease_seconds=60)
+def rollout(batch: str = "100%") -> RolloutPolicy:
+    return RolloutPolicy(batch=batch, lease_seconds=60)
 
 
 OLD = Image("registry.test:5000/shop/backend", "v1", "sha256:" + "1" * 64)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from fabfile.commands import health, verdict
-from fabfile.model import Application, Check, Gate, HealthReport, Thresholds
-from tests.commands.running import Programs, moved, sh
-from tests.commands.sample import application, backend, frontend
-from tests.commands.serving import free_ports, serve
-from tests.commands.test_state import row
+from rolling_upgrade.engine.model import Application, Check, Gate, HealthReport, Thresholds
+from rolling_upgrade.features.health import shell as health
+from rolling_upgrade.features.health import verdict
+from tests.engine.test_observation import row
+from tests.support.running import Programs, moved, sh
+from tests.support.sample import application, backend, frontend
+from tests.support.serving import free_ports, serve
 
 #: Whatever the disks, the memory and the clock of the machine are: well.
 EASY = Thresholds(free_percent=0, memory_percent=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from fabfile.model.public_key import PublicKey, read_public_key
+from rolling_upgrade.engine.openssh import PublicKey, read_public_key
 
 
 def wire(*fields: bytes) -> str:

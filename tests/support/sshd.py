@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from fabfile.model import Target
-from fabfile.remote.fabric_host import FabricHost
-from tests.commands.sample import application
+from rolling_upgrade.engine.model import Target
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from tests.support.sample import application
 
 #: The server's folder of privilege separation. Source: sshd(8).
 _RUN = Path("/run/sshd")
@@ -45,8 +45,10 @@ class Sshd:
     log: list[str] = field(default_factory=list)
 
     @classmethod
-    def start(cls, directory: Path, port: int = 0) -> Sshd:
-        """Start it and wait until it listens. Raises AssertionError when the machine has no OpenSSH server."""
+    def start(cls, directory: Path, port: int = 0, *, answer: str = "") -> Sshd:
+        """Start it and wait until it listens; `answer` is a program that answers in the place of every command.
+
+        Raises AssertionError when the machine has no OpenSSH server."""
         program = shutil.which("sshd", path=f"/usr/sbin:/sbin:{os.environ['PATH']}")
         assert program, "sshd is missing: make setup installs the Debian package openssh-server"
         _RUN.mkdir(mode=0o755, exist_ok=True)
@@ -56,7 +58,7 @@ class Sshd:
             if not (directory / name).exists():
                 keygen(directory / name)
         shutil.copy(directory / "user.pub", directory / "authorized_keys")
-        (directory / "config").write_text(_config(directory, port))
+        (directory / "config").write_text(_config(directory, port) + (f"ForceCommand {answer}\n" if answer else ""))
         process = subprocess.Popen(
             [program, "-D", "-e", "-f", directory / "config"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )

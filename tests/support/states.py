@@ -1,11 +1,11 @@
-"""States of a host and plans made from them, shared by the tests of the planners."""
+"""Sample host states, and plans made from them, for tests of the planners."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fabfile.commands.podman import env_fingerprints, spec_hash
-from fabfile.model import (
+from rolling_upgrade.engine import env_changes as environment
+from rolling_upgrade.engine.model import (
     Application,
     Color,
     Container,
@@ -13,21 +13,22 @@ from fabfile.model import (
     Image,
     Outcome,
     Release,
-    Rollout,
+    RolloutPolicy,
     Service,
     ServiceRelease,
 )
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.step import Plan, ServicePlan
-from fabfile.plans.wanted import Wanted
-from tests.commands.sample import application
+from rolling_upgrade.engine.plan import Plan, ServicePlan
+from rolling_upgrade.engine.podman import spec_hash
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.deploy.spec import DeploySpec
+from tests.support.sample import LOCK, application
 
 SITE_HASH = "0123456789abcdef"
 OLD = "sha256:" + "0" * 64
 
 
 def container(service: Service, color: Color = Color.BLUE, **changes: object) -> Container:
-    """The service's container as a deploy of exactly this service leaves it."""
+    """Return the container that a deploy of this service leaves."""
     values: dict[str, object] = {
         "name": f"shop-{service.name}-{color.value}",
         "service": service.name,
@@ -37,19 +38,26 @@ def container(service: Service, color: Color = Color.BLUE, **changes: object) ->
         "image": service.image,
         "release": "r1",
         "spec": spec_hash("shop", service),
-        "env_fingerprints": env_fingerprints(service),
     }
     return Container(**(values | changes))  # type: ignore[arg-type]
 
 
+def environments(app: Application) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """Return the stored environments that a host reports for this application."""
+    return tuple(
+        (f"{service.name}-{spec_hash(app.name, service)}", tuple(environment.marks(service).items()))
+        for service in app.services
+    )
+
+
 def outdated(service: Service, color: Color = Color.BLUE, **changes: object) -> Container:
-    """The service's container of an earlier release: another image, all else equal."""
+    """Return the container of an earlier release, which differs only in its image."""
     old = Image(service.image.repository, "v1", OLD)
     return container(service, color, **({"image": old} | changes))
 
 
 def recorded(app: Application, color: Color = Color.BLUE) -> Release:
-    """The history line of a good deploy of this application."""
+    """Return the history entry of a successful deploy of this application."""
     services = tuple(
         (
             service.name,
@@ -61,40 +69,42 @@ def recorded(app: Application, color: Color = Color.BLUE) -> Release:
 
 
 def as_wanted(app: Application) -> HostState:
-    """A host on which nothing is left to do."""
+    """Return the state of an up-to-date host."""
     return HostState(
         "web1",
         containers=tuple(container(service) for service in app.services),
         live_site_hash=SITE_HASH,
         releases=(recorded(app),),
+        environments=environments(app),
     )
 
 
 def upgradable(app: Application) -> HostState:
-    """A host on which every service runs an earlier image."""
+    """Return the state of a host on which every service runs an earlier image."""
     return replace(as_wanted(app), containers=tuple(outdated(service) for service in app.services))
 
 
-def wanted(app: Application, *, force: bool = False) -> Wanted:
-    return Wanted(
+def wanted(app: Application, *, force: bool = False) -> DeploySpec:
+    return DeploySpec(
         environment="production",
         application=app,
         site=f"# rolling-site: {SITE_HASH}\n",
         site_hash=SITE_HASH,
-        release="r2",
+        run_id="r2",
         time="2026-11-23T00:00:00+00:00",
         owner="ann",
+        lock=LOCK,
         force=force,
     )
 
 
 def plan(state: HostState, app: Application | None = None, *, force: bool = False, bake: float = 10) -> Plan:
-    return plan_deploy(state, wanted(app or application(), force=force), Rollout(bake_seconds=bake))
+    return plan_deploy(state, wanted(app or application(), force=force), RolloutPolicy(bake_seconds=bake))
 
 
 def ids(found: Plan) -> list[str]:
-    """The ids of the steps and of the drain that follows them, without those of prepare and the record."""
-    return [step.id for step in (*found.steps, *found.finish[:-1])]
+    """Return the ids of the steps and of the drain, without preparation and record."""
+    return [step.id for step in (*found.steps, *found.finalize[:-1])]
 
 
 def choice(found: Plan, service: str) -> ServicePlan:
@@ -102,12 +112,12 @@ def choice(found: Plan, service: str) -> ServicePlan:
 
 
 def text(found: Plan, step: str) -> str:
-    """The script of one step."""
-    return next(one.script.text for one in (*found.steps, *found.finish) if one.id == step)
+    """Return the script of a step."""
+    return next(one.script.text for one in (*found.steps, *found.finalize) if one.id == step)
 
 
 def undo(found: Plan, step: str) -> str:
-    """The undo of one step."""
+    """Return the undo script of a step."""
     script = next(one.undo for one in found.steps if one.id == step)
     assert script is not None
     return script.text

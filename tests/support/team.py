@@ -1,4 +1,4 @@
-"""A project whose env file a team encrypts: ann, bob and CI, with ann's key on this machine."""
+"""A project of a team whose env file can be encrypted for ann, bob and CI; ann's key is on this machine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fabfile.sealing.recipients import Recipient
-from tests.config.project import SHIPPED, Project
-from tests.sealing.keys import age_key, public, ssh_key
+from rolling_upgrade.config.encryption.recipients import Recipient
+from tests.support.encryption_keys import age_key, public, ssh_key
+from tests.support.project import ROOT, Project
 
 SECRET = "correct-horse-battery"
+#: Runs a task of this clone in the project that it is started in, as `inv` would.
+PROGRAM = (
+    "import sys; from fabfile import namespace; from invoke import Program; Program(namespace=namespace).run(sys.argv)"
+)
+IMPORTS = {"PYTHONPATH": str(ROOT)}
 
 
 class Team:
-    """The project, and the keys of its people."""
+    """The project and the keys of the team."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +54,7 @@ class Team:
         self.project.write("deploy/recipients/demo.txt", "# team\n" + "".join(f"{one.line}\n" for one in recipients))
 
     def git(self, *words: str) -> str:
-        """Run git in the project, which becomes a repository with the first call."""
+        """Run git in the project; the first call creates the repository."""
         if not (self.root / ".git").exists():
             subprocess.run(["git", "init", "-q", str(self.root)], check=True, timeout=30)
         settings = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
@@ -57,37 +62,31 @@ class Team:
         return subprocess.run(command, check=True, timeout=30, capture_output=True, text=True).stdout
 
     def files(self) -> set[str]:
-        """Every file of the project but those of Git."""
+        """Return the files of the project, without Git's."""
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return {str(path) for path in found if path.parts[0] != ".git"}
 
     def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
-        """Begin a task on this project in a process of its own, without a terminal."""
+        """Start a task in another process without a terminal."""
         return subprocess.Popen(
-            [sys.executable, "-c", self._program(), *words],
-            cwd=SHIPPED,
-            env={**os.environ, **environ},
+            [sys.executable, "-c", PROGRAM, *words],
+            cwd=self.root,
+            env={**os.environ, **IMPORTS, **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def _program(self) -> str:
-        return (
-            "import sys; from pathlib import Path; from fabfile.tasks import secrets; "
-            f"secrets.ROOT = Path({str(self.root)!r}); from fabfile import namespace; "
-            "from invoke import Program; Program(namespace=namespace).run(sys.argv)"
-        )
-
     def typed(self, answer: str, *words: str) -> tuple[int, str, str]:
-        """Run a task with a person at a terminal who gives every question this answer: exit code, output, terminal."""
+        """Run a task on a terminal and give every prompt this answer. Return exit code, output and terminal text."""
         ours, theirs = pty.openpty()
         out = self.folder / "stdout"
         with out.open("wb") as stdout:
             process = subprocess.Popen(
-                [sys.executable, "-c", self._program(), *words],
-                cwd=SHIPPED,
+                [sys.executable, "-c", PROGRAM, *words],
+                cwd=self.root,
+                env={**os.environ, **IMPORTS},
                 stdin=theirs,
                 stdout=stdout,
                 stderr=theirs,
@@ -95,7 +94,7 @@ class Team:
             )
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # what Linux says when the other end is closed
+        with contextlib.suppress(OSError):  # Linux reports EIO when the other end is closed
             while piece := os.read(ours, 4096):
                 shown += piece
                 if shown.endswith(b": "):
@@ -104,7 +103,7 @@ class Team:
         return process.wait(30), out.read_text(), shown.decode()
 
     def inv(self, *words: str, **environ: str) -> tuple[int, str, str]:
-        """Run a task to its end: exit code, standard output, standard error."""
+        """Run a task. Return exit code, standard output and standard error."""
         process = self.start(*words, **environ)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err

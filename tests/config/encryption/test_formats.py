@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.sealing.forms import Form, recognise
+from rolling_upgrade.config.encryption.formats import Encryption, detect
 
 
 @pytest.mark.parametrize(
     ("data", "form"),
     [
-        (b"age-encryption.org/v1\n-> X25519 a\n", Form.AGE),
-        (b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n", Form.AGE),
-        (b"\xef\xbb\xbf\r\n-----BEGIN AGE ENCRYPTED FILE-----\r\n", Form.AGE),
-        (b"$ANSIBLE_VAULT;1.1;AES256\n3132\n", Form.VAULT),
-        (b"$ANSIBLE_VAULT;1.2;AES256;production\n3132\n", Form.VAULT),
-        (b"-----BEGIN PGP MESSAGE-----\n\nhQ\n", Form.GPG),
-        (b"\x85\x01\x0c\x03\x91\x9b\x6b\xe6", Form.GPG),
-        (b"\x8c\x0d\x04\x09\x03\x02\x94\x67", Form.GPG),
-        (b"\xc1\xc0\x4c\x03\x91\x9b\x6b\xe6", Form.GPG),
-        (b"\xc3\x0d\x04\x09\x03\x02\x94\x67", Form.GPG),
+        (b"age-encryption.org/v1\n-> X25519 a\n", Encryption.AGE),
+        (b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n", Encryption.AGE),
+        (b"\xef\xbb\xbf\r\n-----BEGIN AGE ENCRYPTED FILE-----\r\n", Encryption.AGE),
+        (b"$ANSIBLE_VAULT;1.1;AES256\n3132\n", Encryption.VAULT),
+        (b"$ANSIBLE_VAULT;1.2;AES256;production\n3132\n", Encryption.VAULT),
+        (b"-----BEGIN PGP MESSAGE-----\n\nhQ\n", Encryption.GPG),
+        (b"\x85\x01\x0c\x03\x91\x9b\x6b\xe6", Encryption.GPG),
+        (b"\x8c\x0d\x04\x09\x03\x02\x94\x67", Encryption.GPG),
+        (b"\xc1\xc0\x4c\x03\x91\x9b\x6b\xe6", Encryption.GPG),
+        (b"\xc3\x0d\x04\x09\x03\x02\x94\x67", Encryption.GPG),
     ],
 )
-def test_recognise_encrypted_file_is_known_by_its_header(data: bytes, form: Form) -> None:
-    assert recognise(data) is form
+def test_detect_encrypted_file_is_known_by_its_header(data: bytes, form: Encryption) -> None:
+    assert detect(data) is form
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_recognise_encrypted_file_is_known_by_its_header(data: bytes, form: Form
         b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n",
     ],
 )
-def test_recognise_any_other_file_has_no_form(data: bytes) -> None:
-    assert recognise(data) is None
+def test_detect_any_other_file_has_no_form(data: bytes) -> None:
+    assert detect(data) is None

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.sealing import gpg
-from fabfile.sealing.forms import Form, SealError, is_armored, recognise
-from tests.sealing.keys import TEXT
-from tests.sealing.pgp import Pgp
+from rolling_upgrade.config.encryption import gpg
+from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect, is_armored
+from tests.support.encryption_keys import TEXT
+from tests.support.pgp import Pgp
 
 
 @pytest.mark.parametrize("armored", [True, False])
 def test_encrypt_text_comes_back(pgp: Pgp, armored: bool) -> None:
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=armored)
 
-    assert (recognise(written), is_armored(written)) == (Form.GPG, armored)
+    assert (detect(written), is_armored(written)) == (Encryption.GPG, armored)
     assert gpg.decrypt(written) == TEXT
 
 
@@ -37,7 +37,7 @@ def test_decrypt_file_for_another_names_the_key(pgp: Pgp) -> None:
     stranger = pgp.stranger("Bob <bob@example.org>")
     written = gpg.encrypt(TEXT, [stranger], armored=True)
 
-    with pytest.raises(SealError) as caught:
+    with pytest.raises(EncryptionError) as caught:
         gpg.decrypt(written)
 
     assert gpg.recipients(written)[0] in caught.value.found
@@ -49,7 +49,7 @@ def test_decrypt_file_that_is_cut_off_is_refused(pgp: Pgp, length: int) -> None:
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=False)
     assert len(written) > length
 
-    with pytest.raises(SealError):
+    with pytest.raises(EncryptionError):
         gpg.decrypt(written[:length])
 
 
@@ -57,12 +57,12 @@ def test_decrypt_changed_byte_is_refused(pgp: Pgp) -> None:
     written = bytearray(gpg.encrypt(TEXT, pgp.fingerprints(), armored=False))
     written[-10] ^= 1
 
-    with pytest.raises(SealError):
+    with pytest.raises(EncryptionError):
         gpg.decrypt(bytes(written))
 
 
 def test_encrypt_for_a_key_that_the_keyring_has_not_is_refused(pgp: Pgp) -> None:
-    with pytest.raises(SealError, match="does not encrypt") as caught:
+    with pytest.raises(EncryptionError, match="cannot encrypt") as caught:
         gpg.encrypt(TEXT, ["A" * 40], armored=True)
 
     assert "gpg --import" in caught.value.needed
@@ -83,7 +83,7 @@ def test_decrypt_key_with_a_passphrase_is_asked_for_by_the_agent(pgp: Pgp, tmp_p
     assert gpg.decrypt(gpg.encrypt(TEXT, [locked], armored=True)) == TEXT
     pinentry.write_text("#!/bin/sh\necho OK\nwhile read -r line; do echo 'ERR 83886179 canceled'; done\n")
     subprocess.run(["gpgconf", "--homedir", str(pgp.home), "--kill", "all"], check=True, timeout=30)
-    with pytest.raises(SealError):
+    with pytest.raises(EncryptionError):
         gpg.decrypt(gpg.encrypt(TEXT, [locked], armored=True))
 
 
@@ -93,5 +93,5 @@ def test_decrypt_without_the_program_says_what_to_install(
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=True)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(SealError, match="no program gpg here"):
+    with pytest.raises(EncryptionError, match="gpg is not installed"):
         gpg.decrypt(written)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyrage import x25519
 
-from fabfile.sealing import age, vault
-from fabfile.sealing.forms import SealError
-from fabfile.sealing.identities import KeySource
-from fabfile.sealing.keyring import Keyring
-from fabfile.sealing.passwords import never
-from fabfile.sealing.recipients import Recipient
-from tests.sealing.keys import TEXT
+from rolling_upgrade.config.encryption import age, vault
+from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption.identities import KeySource
+from rolling_upgrade.config.encryption.keyring import Keyring
+from rolling_upgrade.config.encryption.passwords import no_prompt
+from rolling_upgrade.config.encryption.recipients import Recipient
+from tests.support.encryption_keys import TEXT
 
 
 @cache
@@ -25,7 +25,7 @@ def identity() -> x25519.Identity:
 
 def keys() -> Keyring:
     source = KeySource("ROLLING_AGE_KEY", text=str(identity()).encode())
-    return Keyring([source], (), {}, never).with_password(b"correct horse")
+    return Keyring([source], (), {}, no_prompt).with_password(b"correct horse")
 
 
 def written(text: bytes, form: str) -> bytes:
@@ -42,7 +42,7 @@ FORMS = st.sampled_from(["vault", "armored", "binary"])
 @settings(max_examples=200)
 @given(st.binary(max_size=2000), FORMS)
 def test_open_any_text_comes_back_byte_for_byte(text: bytes, form: str) -> None:
-    assert keys().open(written(text, form)) == text
+    assert keys().decrypt(written(text, form)) == text
 
 
 @settings(max_examples=500)
@@ -53,5 +53,5 @@ def test_open_any_damage_is_refused_or_harmless(form: str, at: int, gone: int, n
     damaged = whole[:at] + new + whole[at + gone :]
 
     # Harmless is what puts in or takes out blanks, or cuts nothing but the last line end.
-    with suppress(SealError):
-        assert keys().open(damaged) == TEXT
+    with suppress(EncryptionError):
+        assert keys().decrypt(damaged) == TEXT

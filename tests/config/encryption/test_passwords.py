@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.sealing import passwords
-from fabfile.sealing.forms import NoTerminal, SealError
-from tests.sealing.keys import Asked
+from rolling_upgrade.config.encryption import passwords
+from rolling_upgrade.config.encryption.formats import EncryptionError, NoTerminal
+from tests.support.encryption_keys import Asked
 
 
 def password_file(path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
@@ -22,33 +22,33 @@ def password_file(path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
 def test_vault_password_is_what_the_file_holds(tmp_path: Path) -> None:
     environ = password_file(tmp_path / "pass", " correct horse \n")
 
-    assert passwords.vault_password(environ, passwords.never) == b"correct horse"
+    assert passwords.vault_password(environ, passwords.no_prompt) == b"correct horse"
 
 
 def test_vault_password_is_what_a_program_prints(tmp_path: Path) -> None:
     environ = password_file(tmp_path / "pass", "#!/bin/sh\nprintf 'correct horse \\n'\n", 0o700)
 
-    assert passwords.vault_password(environ, passwords.never) == b"correct horse "
+    assert passwords.vault_password(environ, passwords.no_prompt) == b"correct horse "
 
 
 def test_vault_password_program_that_fails_is_named(tmp_path: Path) -> None:
     environ = password_file(tmp_path / "pass", "#!/bin/sh\necho no\nexit 3\n", 0o700)
 
-    with pytest.raises(SealError, match="exit code 3"):
-        passwords.vault_password(environ, passwords.never)
+    with pytest.raises(EncryptionError, match="exit code 3"):
+        passwords.vault_password(environ, passwords.no_prompt)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n"])
 def test_vault_password_empty_file_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SealError, match="without a password"):
-        passwords.vault_password(password_file(tmp_path / "pass", text), passwords.never)
+    with pytest.raises(EncryptionError, match="without a password"):
+        passwords.vault_password(password_file(tmp_path / "pass", text), passwords.no_prompt)
 
 
 def test_vault_password_missing_file_is_named(tmp_path: Path) -> None:
     environ = {passwords.PASSWORD_FILE: str(tmp_path / "gone")}
 
-    with pytest.raises(SealError, match="No such file"):
-        passwords.vault_password(environ, passwords.never)
+    with pytest.raises(EncryptionError, match="No such file"):
+        passwords.vault_password(environ, passwords.no_prompt)
 
 
 def test_vault_password_is_asked_for_where_no_file_is_named() -> None:
@@ -58,7 +58,7 @@ def test_vault_password_is_asked_for_where_no_file_is_named() -> None:
 
 @pytest.mark.parametrize("answers", [("one", "other"), ("", "")])
 def test_vault_password_new_one_is_typed_twice(answers: tuple[str, str]) -> None:
-    with pytest.raises(SealError, match="two entries that differ"):
+    with pytest.raises(EncryptionError, match="two different entries"):
         passwords.vault_password({}, Asked(*answers), new=True)
 
 
@@ -66,7 +66,7 @@ def test_ask_without_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdin", io.StringIO("typed\n"))
 
     with pytest.raises(NoTerminal, match="no terminal"):
-        passwords.ask("Password")
+        passwords.prompt_hidden("Password")
     with pytest.raises(NoTerminal) as caught:
-        passwords.vault_password({}, passwords.ask)
+        passwords.vault_password({}, passwords.prompt_hidden)
     assert passwords.PASSWORD_FILE in caught.value.needed

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.sealing.forms import Form
-from fabfile.sealing.recipients import Recipient, added, read, recipient, removed
-from tests.sealing.keys import age_key, public, ssh_key
+from rolling_upgrade.config.encryption.formats import Encryption
+from rolling_upgrade.config.encryption.recipients import Recipient, add_line, parse, parse_line, remove_line
+from tests.support.encryption_keys import age_key, public, ssh_key
 
 
 def test_read_keys_come_with_whose_they_are(tmp_path: Path) -> None:
     ann, ci = public(ssh_key(tmp_path / "ann", "ann@laptop")), age_key(tmp_path / "ci")
     text = f"# the team\n\n{ann.line}\n  {ci.key}  # CI of the project\ngpg {'ab' * 20} Carl\n"
 
-    listed, faults = read(text)
+    listed, faults = parse(text)
 
     assert faults == ()
     assert [one.title for one in listed] == ["ann@laptop", "CI of the project", "Carl"]
-    assert [one.form for one in listed] == [Form.AGE, Form.AGE, Form.GPG]
+    assert [one.encryption for one in listed] == [Encryption.AGE, Encryption.AGE, Encryption.GPG]
     assert listed[2].key == f"gpg {'AB' * 20}"
 
 
@@ -34,22 +34,22 @@ def test_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("hello", "no public key"),
-        ("ssh-ed25519", "no public key"),
-        ("ssh-ed25519 not-base64!", "no public key"),
-        ("ssh-ed25519 ÄÄÄÄ", "no public key"),
-        ("ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQAB", "no public key"),
-        ("ecdsa-sha2-nistp256 AAAA", "age cannot encrypt for"),
-        ("sk-ssh-ed25519@openssh.com AAAA", "age cannot encrypt for"),
+        ("hello", "not a public key"),
+        ("ssh-ed25519", "not a public key"),
+        ("ssh-ed25519 not-base64!", "not a public key"),
+        ("ssh-ed25519 ÄÄÄÄ", "not a public key"),
+        ("ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQAB", "not a public key"),
+        ("ecdsa-sha2-nistp256 AAAA", "age does not support"),
+        ("sk-ssh-ed25519@openssh.com AAAA", "age does not support"),
         ("AGE-SECRET-KEY-1ABC", "a private key"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
-        ("age1short", "no public key"),
-        ("gpg ABCD1234", "no public key"),
-        ("gpg ann@example.org", "no public key"),
+        ("age1short", "not a public key"),
+        ("gpg ABCD1234", "not a public key"),
+        ("gpg ann@example.org", "not a public key"),
     ],
 )
 def test_read_line_at_fault_is_named(line: str, fault: str) -> None:
-    (listed, ((number, said),)) = read(f"# comment\n{line}\n")
+    (listed, ((number, said),)) = parse(f"# comment\n{line}\n")
 
     assert listed == ()
     assert number == 2
@@ -59,22 +59,22 @@ def test_read_line_at_fault_is_named(line: str, fault: str) -> None:
 def test_read_same_key_twice_is_named(tmp_path: Path) -> None:
     ann = public(ssh_key(tmp_path / "ann", "ann"))
 
-    _, ((number, fault),) = read(f"{ann.key} ann\n{ann.key} bob\n")
+    _, ((number, fault),) = parse(f"{ann.key} ann\n{ann.key} bob\n")
 
-    assert (number, fault) == (2, "the key of ann a second time")
+    assert (number, fault) == (2, "a duplicate of the key of ann")
 
 
 def test_added_and_removed_keep_every_other_byte(tmp_path: Path) -> None:
     ann, bob = public(ssh_key(tmp_path / "ann", "ann")), public(ssh_key(tmp_path / "bob", "bob"))
     text = f"# the team\r\n\n{ann.line}"
 
-    longer = added(text, bob)
+    longer = add_line(text, bob)
 
     assert longer == f"{text}\n{bob.line}\n"
-    assert removed(longer, bob) == f"{text}\n"
-    assert removed(f"{bob.line}\n{text}", bob) == text
+    assert remove_line(longer, bob) == f"{text}\n"
+    assert remove_line(f"{bob.line}\n{text}", bob) == text
 
 
 def test_recipient_without_a_comment_is_called_by_its_fingerprint() -> None:
-    assert recipient("age1" + "q" * 58) == Recipient("age1" + "q" * 58)
+    assert parse_line("age1" + "q" * 58) == Recipient("age1" + "q" * 58)
     assert Recipient("age1" + "q" * 58).title == "age1" + "q" * 58

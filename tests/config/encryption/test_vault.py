@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.sealing import vault
-from fabfile.sealing.forms import SealError
-from tests.sealing.keys import TEXT
+from rolling_upgrade.config.encryption import vault
+from rolling_upgrade.config.encryption.formats import EncryptionError
+from tests.support.encryption_keys import TEXT
 
 PASSWORD = b"correct horse"
 
@@ -60,7 +60,7 @@ def test_encrypt_same_text_is_never_the_same_file() -> None:
 
 
 def test_decrypt_wrong_password_is_refused() -> None:
-    with pytest.raises(SealError, match="this password does not open"):
+    with pytest.raises(EncryptionError, match="the password does not decrypt"):
         vault.decrypt(PLAIN.encode(), b"another")
 
 
@@ -69,17 +69,17 @@ def test_decrypt_one_changed_digit_is_refused() -> None:
     digit = "0" if lines[-1][9] != "0" else "1"
     changed = "\n".join([*lines[:-1], f"{lines[-1][:9]}{digit}{lines[-1][10:]}"])
 
-    with pytest.raises(SealError):
+    with pytest.raises(EncryptionError):
         vault.decrypt(changed.encode(), PASSWORD)
 
 
 @pytest.mark.parametrize("length", [0, 30, 100, 200, len(PLAIN) - 90, len(PLAIN) - 3])
 def test_decrypt_file_that_is_cut_off_is_refused(length: int) -> None:
-    with pytest.raises(SealError):
+    with pytest.raises(EncryptionError):
         vault.decrypt(PLAIN.encode()[:length], PASSWORD)
 
 
 @pytest.mark.parametrize("header", ["$ANSIBLE_VAULT;1.0;AES", "$ANSIBLE_VAULT;2.0;AES256", "$ANSIBLE_VAULT;"])
 def test_decrypt_another_version_is_refused(header: str) -> None:
-    with pytest.raises(SealError, match="another version"):
+    with pytest.raises(EncryptionError, match="an unsupported version"):
         vault.decrypt(PLAIN.replace("$ANSIBLE_VAULT;1.1;AES256", header).encode(), PASSWORD)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config.access import is_name, key_names, read_access
-from fabfile.errors import ConfigError
-from tests.keys import ed25519, key, rsa
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.access.keys import is_name, key_names, read_access
+from tests.support.ssh_keys import ed25519, key, rsa
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.config.access import read_access
-from fabfile.errors import ConfigError, PreflightError
-from fabfile.model import Environment
-from fabfile.workflows import granting
-from tests.keys import ed25519, key, rsa
+from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.errors import ConfigError, PreflightError
+from rolling_upgrade.features.access import keys
+from rolling_upgrade.features.access.keys import read_access
+from tests.support.ssh_keys import ed25519, key, rsa
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def names(environment: Environment) -> list[str]:
 
 
 def grant(environment: Environment, name: str, text: str) -> None:
-    granting.granted(environment, name, text).write()
+    keys.grant(environment, name, text).write()
 
 
 def test_granted_key_is_written_when_asked(environment: Environment) -> None:
-    change = granting.granted(environment, "bob", ed25519(2))
+    change = keys.grant(environment, "bob", ed25519(2))
     assert names(environment) == ["alice"]
 
     change.write()
@@ -48,13 +48,13 @@ def test_granted_key_of_a_file_keeps_its_comment(environment: Environment, tmp_p
 
 
 def test_granted_again_changes_nothing(environment: Environment) -> None:
-    assert granting.granted(environment, "alice", ed25519(1)).title == ""
+    assert keys.grant(environment, "alice", ed25519(1)).title == ""
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "a\nb", "revoked/eve", "-n", "a b", "\x1b[31m"])
 def test_granted_hostile_name_is_refused(name: str, environment: Environment) -> None:
     with pytest.raises(ConfigError, match="--name"):
-        granting.granted(environment, name, ed25519(2))
+        keys.grant(environment, name, ed25519(2))
 
     assert sorted(path.name for path in Path(environment.access_folder).parent.rglob("*.pub")) == ["alice.pub"]
 
@@ -63,21 +63,21 @@ def test_granted_hostile_name_is_refused(name: str, environment: Environment) ->
     ("text", "said"),
     [
         ("", "there is no key"),
-        ("/nowhere/key.pub", "neither a file that is there"),
+        ("/nowhere/key.pub", "neither an existing file"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n", "PRIVATE key"),
         (f"{ed25519(2)}\n{ed25519(3)}", "more than one line"),
         (f'command="x" {ed25519(2)}', "options"),
         (rsa(2048), "2048 bits"),
         (f"{ed25519(2)} a\x1b[2J", "control characters"),
         (ed25519(1), "the key of alice"),
-        ("hunter22", "neither a file"),
-        ("x" * 100_000, "neither a file"),
-        ("a\0b", "neither a file"),
+        ("hunter22", "neither an existing file"),
+        ("x" * 100_000, "neither an existing file"),
+        ("a\0b", "neither an existing file"),
     ],
 )
 def test_granted_text_that_is_no_key_is_refused(text: str, said: str, environment: Environment) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        granting.granted(environment, "bob", text)
+        keys.grant(environment, "bob", text)
 
     assert "hunter22" not in str(caught.value)
 
@@ -86,52 +86,52 @@ def test_granted_private_key_file_is_refused_unseen(environment: Environment, tm
     (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n")
 
     with pytest.raises(ConfigError, match="PRIVATE") as caught:
-        granting.granted(environment, "bob", str(tmp_path / "id"))
+        keys.grant(environment, "bob", str(tmp_path / "id"))
 
     assert "hunter22" not in str(caught.value)
 
 
 def test_granted_name_with_another_key_is_refused(environment: Environment) -> None:
     with pytest.raises(ConfigError, match="has another key"):
-        granting.granted(environment, "alice", ed25519(2))
+        keys.grant(environment, "alice", ed25519(2))
 
 
 def test_revoked_key_is_remembered_and_not_granted_again(environment: Environment) -> None:
     grant(environment, "bob", ed25519(2))
 
-    granting.revoked(environment, "bob").write()
+    keys.revoke(environment, "bob").write()
 
     assert names(environment) == ["alice"]
     assert read_access(environment.access_folder).names[key(2).fingerprint] == "bob (revoked)"
     with pytest.raises(ConfigError, match=r"the key of bob \(revoked\)"):
-        granting.granted(environment, "bob", ed25519(2))
+        keys.grant(environment, "bob", ed25519(2))
 
 
 def test_revoked_twice_under_one_name_remembers_both(environment: Environment) -> None:
     for number in (2, 3):
         grant(environment, "bob", ed25519(number))
-        granting.revoked(environment, "bob").write()
+        keys.revoke(environment, "bob").write()
 
     assert len(read_access(environment.access_folder).revoked) == 2
 
 
 def test_revoked_repeated_goes_on_where_it_was(environment: Environment) -> None:
     grant(environment, "bob", ed25519(2))
-    granting.revoked(environment, "bob").write()
+    keys.revoke(environment, "bob").write()
 
-    assert granting.revoked(environment, "bob").title == ""
+    assert keys.revoke(environment, "bob").title == ""
 
 
 def test_revoked_last_key_is_refused(environment: Environment) -> None:
     with pytest.raises(PreflightError, match="last key"):
-        granting.revoked(environment, "alice")
+        keys.revoke(environment, "alice")
 
 
 def test_revoked_unknown_name_lists_the_known(environment: Environment) -> None:
     with pytest.raises(ConfigError, match="one of: alice"):
-        granting.revoked(environment, "../alice")
+        keys.revoke(environment, "../alice")
 
 
 def test_unchanged_empty_folder_is_refused() -> None:
     with pytest.raises(PreflightError, match="holds no key"):
-        granting.unchanged(Environment("production", (), access_folder="/nowhere"))
+        keys.no_change(Environment("production", (), access_folder="/nowhere"))

@@ -7,45 +7,46 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.commands.access import KeyFile, Seen, parse
-from fabfile.model import Access, Standing, Target
-from fabfile.plans import access as planning
-from fabfile.plans.access import Wanted
-from tests.commands.sample import application
-from tests.keys import ed25519, key
+from rolling_upgrade.engine.model import Target
+from rolling_upgrade.features.access import plan as planning
+from rolling_upgrade.features.access.keys import Access, Standing
+from rolling_upgrade.features.access.plan import DesiredAccess
+from rolling_upgrade.features.access.shell import HostAccess, KeyFile, parse
+from tests.support.sample import application
+from tests.support.ssh_keys import ed25519, key
 
 FILE = "/home/deploy/.ssh/authorized_keys"
 OFF = {"passwordauthentication": "no", "kbdinteractiveauthentication": "no"}
 TARGET = Target("web1", "192.0.2.11", "deploy", application())
 ACCESS = Access((("alice", key(1)), ("bob", key(2))), (("eve", key(3)),))
-WANTED = Wanted("production", TARGET, ACCESS)
+DESIRED = DesiredAccess("production", TARGET, ACCESS)
 
 
-def seen(text: str, *more: KeyFile, directory: str = "deploy 700", state: str = "deploy 600") -> Seen:
-    return Seen("/home/deploy", OFF, directory, (KeyFile(FILE, state, text), *more))
+def seen(text: str, *more: KeyFile, directory: str = "deploy 700", state: str = "deploy 600") -> HostAccess:
+    return HostAccess("/home/deploy", OFF, directory, (KeyFile(FILE, state, text), *more))
 
 
-GOOD = WANTED.text(seen(""))
+GOOD = DESIRED.text(seen(""))
 
 
-def standings(found: Seen, wanted: Wanted = WANTED) -> list[tuple[str, Standing]]:
+def standings(found: HostAccess, wanted: DesiredAccess = DESIRED) -> list[tuple[str, Standing]]:
     return [(holder.name, holder.standing) for holder in planning.holders(wanted, found)]
 
 
 def test_plan_host_that_is_as_wanted_is_empty() -> None:
-    assert planning.plan_access(WANTED, seen(GOOD)).empty
+    assert planning.plan_access(DESIRED, seen(GOOD)).empty
     assert standings(seen(GOOD)) == [("alice", Standing.GRANTED), ("bob", Standing.GRANTED)]
 
 
 def test_plan_fresh_host_gets_everybody() -> None:
-    plan = planning.plan_access(WANTED, Seen("/home/deploy", OFF, "", (KeyFile(FILE),)))
+    plan = planning.plan_access(DESIRED, HostAccess("/home/deploy", OFF, "", (KeyFile(FILE),)))
 
     assert [note[:7] for note in plan.notes] == ["+ alice", "+ bob S"]
     assert "runuser -u deploy" in plan.steps[0].script.text
 
 
 def test_plan_by_a_setup_user_goes_through_sudo() -> None:
-    wanted = replace(WANTED, target=replace(TARGET, setup_user="admin"))
+    wanted = replace(DESIRED, target=replace(TARGET, setup_user="admin"))
 
     assert planning.plan_access(wanted, seen("")).steps[0].script.text.startswith("sudo -n sh -s <<")
 
@@ -54,14 +55,14 @@ def test_plan_by_a_setup_user_goes_through_sudo() -> None:
 def test_plan_wrong_owner_or_mode_is_mended(directory: str, state: str) -> None:
     found = seen(GOOD, directory=directory, state=state)
 
-    assert not planning.plan_access(WANTED, found).empty
-    assert planning.faults(WANTED, found, "production")[0].startswith("~/.ssh is")
+    assert not planning.plan_access(DESIRED, found).empty
+    assert planning.faults(DESIRED, found, "production")[0].startswith("~/.ssh is")
 
 
 def test_plan_key_taken_out_of_the_folder_goes() -> None:
-    wanted = replace(WANTED, access=replace(ACCESS, granted=ACCESS.granted[:1]))
+    wanted = replace(DESIRED, access=replace(ACCESS, granted=ACCESS.granted[:1]))
 
-    assert planning.lost(wanted, seen(GOOD)) == {key(2).fingerprint}
+    assert planning.removed_keys(wanted, seen(GOOD)) == {key(2).fingerprint}
     assert f"- bob {key(2).fingerprint} (not in the folder)" in planning.plan_access(wanted, seen(GOOD)).notes
     assert ("bob", Standing.REMOVED) in standings(seen(GOOD), wanted)
 
@@ -69,19 +70,19 @@ def test_plan_key_taken_out_of_the_folder_goes() -> None:
 def test_plan_foreign_key_is_kept_and_told() -> None:
     found = seen(f"{ed25519(9)} carol\n{GOOD}")
 
-    assert planning.plan_access(WANTED, found).empty
-    assert planning.unsettled(WANTED, found) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
+    assert planning.plan_access(DESIRED, found).empty
+    assert planning.unsettled(DESIRED, found) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
 
 
 def test_plan_exclusive_takes_the_foreign_key_away() -> None:
-    wanted, found = replace(WANTED, exclusive=True), seen(f"{ed25519(9)} carol\n{GOOD}")
+    wanted, found = replace(DESIRED, exclusive=True), seen(f"{ed25519(9)} carol\n{GOOD}")
 
     assert planning.plan_access(wanted, found).notes == (f"- carol {key(9).fingerprint} (not managed)",)
     assert planning.unsettled(wanted, found) == ()
 
 
 def test_plan_revoked_key_outside_of_the_block_goes() -> None:
-    plan = planning.plan_access(WANTED, seen(f"{ed25519(3)} x\n{GOOD}"))
+    plan = planning.plan_access(DESIRED, seen(f"{ed25519(3)} x\n{GOOD}"))
 
     assert plan.notes == (f"- eve {key(3).fingerprint} (revoked)",)
 
@@ -90,7 +91,7 @@ def test_unsettled_revoked_key_in_what_is_not_ours_is_told() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(3)} eve\n# END inv access: shop staging\n"
     found = seen(other + GOOD, KeyFile("/etc/ssh/keys", "root 644", f"{ed25519(3)} eve\n"))
 
-    said = planning.unsettled(WANTED, found)
+    said = planning.unsettled(DESIRED, found)
 
     assert [line.rpartition(" in ")[2] for line in said] == [f"{FILE} (block of shop staging)", "/etc/ssh/keys"]
     assert all(planning.REVOKED in line for line in said)
@@ -106,13 +107,13 @@ def test_holders_key_of_another_environment_on_the_host_is_no_drift() -> None:
 def test_holders_second_file_with_a_similar_name_is_another_file() -> None:
     found = seen(GOOD, KeyFile(f"{FILE}2", "deploy 600", f"{ed25519(9)} carol\n"))
 
-    assert planning.unsettled(replace(WANTED, exclusive=True), found) != ()
+    assert planning.unsettled(replace(DESIRED, exclusive=True), found) != ()
 
 
 def test_faults_password_login_and_other_ways_in_are_named() -> None:
     settings = {"passwordauthentication": "yes", "kbdinteractiveauthentication": "no", "trustedusercakeys": "/etc/ca"}
 
-    said = planning.faults(WANTED, replace(seen(GOOD), settings=settings), "production")
+    said = planning.faults(DESIRED, replace(seen(GOOD), settings=settings), "production")
 
     assert ["password" in said[0], "/etc/ca" in said[1]] == [True, True]
 
@@ -125,5 +126,5 @@ def test_parse_answer_is_read_back() -> None:
     )
 
     assert parse(output).own == KeyFile(FILE, "deploy 600", GOOD)
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         parse(output.removesuffix("end\n"))

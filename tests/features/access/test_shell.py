@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands.authorized_keys import entries, rendered, unread
-from tests.keys import ed25519, key
+from rolling_upgrade.features.access.shell import entries, rendered, unread
+from tests.support.ssh_keys import ed25519, key
 
 ALICE, BOB = ("alice", key(1)), ("bob", key(2))
 BLOCK = "shop production"

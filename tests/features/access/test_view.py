@@ -1,14 +1,15 @@
-"""Who can log in, as people and programs read it."""
+"""The keys that can log in, in lines and as JSON."""
 
 from __future__ import annotations
 
 import io
 import json
 
-from fabfile.model import Environment, Holder, Standing
-from fabfile.model.public_key import PublicKey
-from fabfile.report.access import Told, render_access
-from tests.keys import key
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.engine.openssh import PublicKey
+from rolling_upgrade.features.access.keys import Holder, Standing
+from rolling_upgrade.features.access.view import AccessReport, access_json, access_lines
+from tests.support.ssh_keys import key
 
 FILE = "/home/deploy/.ssh/authorized_keys"
 ALICE = Holder("alice", key(1), Standing.GRANTED, FILE)
@@ -17,21 +18,24 @@ HOSTILE = Holder("a\x1b[2Jb\u202ec", PublicKey(key(2).type, key(2).blob), Standi
 
 def shown(*holders: Holder, faults: tuple[str, ...] = (), json: bool = False) -> str:
     out = io.StringIO()
-    told = {"web1": Told(holders, faults)}
-    render_access(Environment("production", ()), told, {"web2": "no\nroute"}, granted=["alice"], json=json, out=out)
+    hosts, unreachable = {"web1": AccessReport(holders, faults)}, {"web2": "no\nroute"}
+    if json:
+        print_json(access_json("production", hosts, unreachable, granted=["alice"]), out)
+    else:
+        print_lines(access_lines("production", hosts, unreachable, granted=["alice"]), out)
     return out.getvalue()
 
 
-def test_access_host_as_wanted_says_so_and_lost_hosts_are_named() -> None:
+def test_access_lines_host_as_the_folder_says_and_unreachable_host() -> None:
     text = shown(ALICE)
 
     assert "web1  as the folder says" in text
     assert f"alice  {key(1).fingerprint}  ssh-ed25519  granted  {FILE}" in text
-    assert "web2  NOT REACHED: no route" in text
+    assert "web2  UNREACHABLE: no route" in text
     assert "Next:" not in text
 
 
-def test_access_drift_and_faults_are_told_with_what_to_do_and_nothing_obeys_a_terminal() -> None:
+def test_access_lines_drift_and_faults_have_the_next_command_and_no_control_characters() -> None:
     text = shown(ALICE, HOSTILE, faults=("sshd lets deploy in with a password",))
 
     assert "web1  DIFFERS" in text
@@ -42,7 +46,7 @@ def test_access_drift_and_faults_are_told_with_what_to_do_and_nothing_obeys_a_te
 
 
 def test_access_json_is_one_object() -> None:
-    told = json.loads(shown(ALICE, HOSTILE, json=True))
+    access = json.loads(shown(ALICE, HOSTILE, json=True))
 
-    assert [key["standing"] for key in told["hosts"][0]["keys"]] == ["granted", "not managed"]
-    assert (told["granted"], told["hosts"][0]["drift"], told["hosts"][1]["host"]) == (["alice"], True, "web2")
+    assert [key["standing"] for key in access["hosts"][0]["keys"]] == ["granted", "not managed"]
+    assert (access["granted"], access["hosts"][0]["drift"], access["hosts"][1]["host"]) == (["alice"], True, "web2")

@@ -13,14 +13,14 @@ from threading import Event
 
 import pytest
 
-from fabfile.commands import manifest
-from fabfile.commands.shell import Script
-from fabfile.errors import ConnectionDropped, StepFailed
-from fabfile.model import Backup
-from fabfile.remote.execute import Run
-from fabfile.remote.host import Answer
-from fabfile.workflows.download import download
-from tests.commands.sample import application
+from rolling_upgrade.engine.executor import RunContext
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConnectionDropped, StepFailed
+from rolling_upgrade.features.backup import manifest
+from rolling_upgrade.features.backup.archive import DOWNLOAD_SECONDS, download
+from rolling_upgrade.features.backup.manifest import Backup
+from tests.support.sample import application
 
 APP, ID = application(), "20261123T020000Z-abcdef"
 NAMES = ("a", "sub dir/it's", "line\nbreak", "back\\slash")
@@ -46,7 +46,7 @@ class Sender:
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
     ) -> int:
-        assert (ID in script.text, timeout_seconds, cancelled) == (True, math.inf, None)
+        assert (ID in script.text, timeout_seconds, cancelled) == (True, DOWNLOAD_SECONDS, None)
         for at in range(0, len(self._content), 1000):
             on_output(self._content[at : at + 1000])
         if self._error:
@@ -106,7 +106,7 @@ def archive(**changed: bytes) -> tuple[bytes, Backup]:
 
 
 def bring(sender: Sender, backup: Backup, directory: Path) -> Path:
-    run = Run("r1", 60, lambda _: None, lambda: 0.0, lambda _: None)
+    run = RunContext("r1", 60, lambda _: None, lambda: 0.0, lambda _: None)
     return download(sender, APP, backup, directory, run)
 
 
@@ -122,7 +122,7 @@ def test_download_whole_backup_arrives_for_the_owner_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"database.db": b"e" * 5000}, "another SHA-256"),
+        ({"database.db": b"e" * 5000}, "a different SHA-256"),
         ({"rows": b""}, "missing"),
         ({"files/a": b"changed"}, "1 uploaded files differ"),
         ({"files/a": b""}, "1 uploaded files differ"),

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import backup, manifest
-from fabfile.commands.shell import quote
-from fabfile.model import Application, Backup, BackupKind, Service
-from tests.commands.running import Programs, moved, sh
-from tests.commands.sample import application
+from rolling_upgrade.engine.model import Application, Service
+from rolling_upgrade.engine.shell import quote
+from rolling_upgrade.features.backup import manifest
+from rolling_upgrade.features.backup import shell as backup
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind
+from tests.support.running import Programs, moved, sh
+from tests.support.sample import application
 
 ID = "20261123T020000Z-abcdef"
 LATER = "20261124T020000Z-abcdef"
@@ -173,25 +175,28 @@ def test_take_damaged_database_fails_and_leaves_nothing(app: Application, progra
 
 def test_take_copy_that_fails_its_check_is_refused(app: Application, programs: Programs) -> None:
     fill(app.database)
-    programs.add(
-        "sqlite3", 'case "$*" in *integrity_check*) echo "row 3 missing"; exit 0 ;; esac; exec /usr/bin/sqlite3 "$@"'
-    )
+    with closing(sqlite3.connect(app.database)) as database:
+        database.execute("insert into item (n) values (5000)")
+        database.execute("pragma writable_schema=on")
+        database.execute("update sqlite_master set sql = replace(sql, 'key, text', 'key, text not null')")
+        database.commit()
 
     done = back_up(app, programs)
 
-    assert (done.returncode, "the database is damaged: row 3 missing" in done.stdout) == (1, True)
+    assert (done.returncode, "the database is damaged: NULL value in item.text" in done.stdout) == (1, True)
     assert list(Path(app.database_backups).iterdir()) == []
 
 
 def test_take_without_room_fails_before_anything_is_copied(app: Application, programs: Programs) -> None:
     fill(app.database)
     programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
+    programs.add("python3")
 
     done = back_up(app, programs)
 
     assert (done.returncode, "no room for a backup" in done.stdout) == (1, True)
     assert list(Path(app.database_backups).iterdir()) == []
-    assert not any("vacuum" in word for call in programs.calls("sqlite3") for word in call)
+    assert programs.calls("python3") == []
 
 
 def test_take_uploads_need_room_only_where_they_are_new(app: Application, programs: Programs) -> None:
@@ -405,7 +410,7 @@ def test_prune_without_a_directory_is_no_error(app: Application) -> None:
 
 
 def test_scheduled_program_holds_no_secret(app: Application) -> None:
-    from fabfile.model import DatabaseServer
+    from rolling_upgrade.engine.model import DatabaseServer
 
     secret = replace(app, database_server=DatabaseServer("postgresql://ark@db/ark", "open-sesame"))
     keys: tuple[Service, ...] = secret.services

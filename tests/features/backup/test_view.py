@@ -1,14 +1,13 @@
-"""The list of backups, for people and programs."""
+"""The list of backups, in lines and as JSON."""
 
 from __future__ import annotations
 
 import io
 import json
 
-import pytest
-
-from fabfile.model import Backup, BackupFile, BackupKind, Environment, Verdict
-from fabfile.report.backups import Listed, render_backups, size
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, Verdict
+from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
 
 NOW = 1_795_399_200
 IMAGES = (("backend", "r.test/backend:v2@sha256:aa"), ("frontend", "r.test/frontend:v2@sha256:bb"))
@@ -30,41 +29,32 @@ BAD = Backup("20261123T010000Z-abcdef", problem="its manifest is missing or no J
 
 def rendered(*backups: Backup, as_json: bool = False) -> str:
     out = io.StringIO()
-    render_backups(
-        Environment("production", ()),
-        {"web1": Listed(NOW, backups)},
-        {"web2": "web2: cannot reach it."},
-        json=as_json,
-        out=out,
-    )
+    hosts, unreachable = {"web1": HostBackups(NOW, backups)}, {"web2": "web2: cannot reach it."}
+    if as_json:
+        print_json(backup_json("production", hosts, unreachable), out)
+    else:
+        print_lines(backup_lines(hosts, unreachable), out)
     return out.getvalue()
 
 
-def test_render_backups_row_says_what_an_operator_chooses_by() -> None:
+def test_backup_lines_row_has_what_an_operator_chooses_by() -> None:
     row = next(line for line in rendered(GOOD).splitlines() if GOOD.id in line)
 
     for part in ("scheduled", "1.5 MiB", "3 (2.0 KiB)", "v2 (r7)", "good, 1m 00s ago"):
         assert part in row
 
 
-def test_render_backups_unusable_one_and_lost_host_are_said() -> None:
+def test_backup_lines_unusable_backup_and_unreachable_host() -> None:
     text = rendered(BAD)
 
     assert "UNUSABLE" in text
     assert "its manifest is missing" in text
-    assert "web2  NOT REACHED" in text
+    assert "web2  UNREACHABLE" in text
 
 
-def test_render_backups_json_holds_every_backup_and_lost_host() -> None:
+def test_backup_json_holds_every_backup_and_unreachable_host() -> None:
     hosts = json.loads(rendered(BAD, GOOD, as_json=True))["hosts"]
 
     assert [one["id"] for one in hosts[0]["backups"]] == [BAD.id, GOOD.id]
     assert (hosts[0]["backups"][1]["verified"], hosts[0]["backups"][0]["problem"]) == ("good", BAD.problem)
     assert hosts[1]["unreachable"].startswith("web2")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB"), (2**41, "2.0 TiB")]
-)
-def test_size_is_told_in_its_largest_unit(count: int, text: str) -> None:
-    assert size(count) == text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fabfile.commands import building
-from fabfile.commands.building import Engine
-from fabfile.model import Build, BuildType, Login
+from rolling_upgrade.engine.model import Build, BuildType, Login
+from rolling_upgrade.features.build import shell as building
+from rolling_upgrade.features.build.shell import Engine
 
 PODMAN, DOCKER = Engine(("sudo", "/usr/bin/podman")), Engine(("docker",))
 WANTED = Build(

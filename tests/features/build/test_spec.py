@@ -6,16 +6,17 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from fabfile.errors import ConfigError, PreflightError
-from fabfile.model import BuildType, Source
-from fabfile.remote import source
-from fabfile.workflows import build_order, building
-from fabfile.workflows.build_order import Request, made_tag, order
-from tests.config.project import ENV, HOSTS, Project
+from rolling_upgrade.engine.model import BuildType, Source
+from rolling_upgrade.errors import ConfigError, PreflightError
+from rolling_upgrade.features.build import source, spec
+from rolling_upgrade.features.build import workflow as building
+from rolling_upgrade.features.build.spec import BuildPlan, made_tag, plan_build
+from tests.support.project import ENV, HOSTS, Project
 
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 
@@ -52,15 +53,15 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def asked(project: Project, **values: object) -> Request:
-    return Request("demo", project.root, **values)  # type: ignore[arg-type]
+def ordered(project: Project, **asked: Any) -> BuildPlan:
+    return plan_build("demo", root=project.root, **asked)
 
 
 def test_order_has_reference_labels_and_build_type(project: Project) -> None:
     folder = project.root.parent / "app"
     git(folder, "remote", "add", "origin", "https://ann:s3cret@git.test/ark.git")
 
-    found = order(asked(project, tag="v2.0.1", build_type="debug", platform="linux/arm64"))
+    found = ordered(project, tag="v2.0.1", build_type="debug", platform="linux/arm64")
 
     assert found.references == {"backend": "registry.example.org/memoryark/backend:v2.0.1"}
     argv = found.command(found.builds[0])
@@ -76,9 +77,9 @@ def test_order_of_a_tree_that_differs_is_refused_unless_forced(project: Project)
     (project.root.parent / "app/new.txt").write_text("x")
 
     with pytest.raises(PreflightError, match=r"backend: .*new\.txt"):
-        order(asked(project))
+        ordered(project)
 
-    found = order(asked(project, force=True))
+    found = ordered(project, force=True)
     assert found.tag.endswith("-dirty")
     assert any(word.endswith("+changes") for word in found.command(found.builds[0]))
 
@@ -86,23 +87,23 @@ def test_order_of_a_tree_that_differs_is_refused_unless_forced(project: Project)
 def test_build_of_a_tree_that_differs_says_so(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     (project.root.parent / "app/new.txt").write_text("x")
 
-    building.build(asked(project, tag="v2", force=True, dry_run=True))
+    building.build("demo", root=project.root, tag="v2", force=True, dry_run=True)
 
     assert re.search(
-        r"^warning: backend: .* differs .*new\.txt; built as it is$", capsys.readouterr().out, re.MULTILINE
+        r"^warning: backend: .* differs .*new\.txt; built with these changes$", capsys.readouterr().out, re.MULTILINE
     )
 
 
 def test_order_with_words_that_have_no_form_names_each(project: Project) -> None:
     with pytest.raises(ConfigError) as caught:
-        order(asked(project, build_type="fast", platform="linux/amd64,--rm"))
+        ordered(project, build_type="fast", platform="linux/amd64,--rm")
 
-    assert [mistake.path for mistake in caught.value.mistakes] == ["--build-type", "--platform"]
+    assert [issue.path for issue in caught.value.issues] == ["--build-type", "--platform"]
 
 
 def test_order_of_a_service_that_is_not_built_is_refused(project: Project) -> None:
     with pytest.raises(ConfigError, match=r"--service: found 'frontend'; expected .*backend"):
-        order(asked(project, services=("frontend",)))
+        ordered(project, services=("frontend",))
 
 
 def test_order_without_a_build_section_says_what_to_write(project: Project) -> None:
@@ -111,7 +112,7 @@ def test_order_without_a_build_section_says_what_to_write(project: Project) -> N
     (project.root / "deploy/services.yaml").write_text(yaml.safe_dump(content))
 
     with pytest.raises(ConfigError, match="`build:` section"):
-        order(asked(project))
+        ordered(project)
 
 
 @pytest.mark.parametrize(
@@ -121,16 +122,16 @@ def test_order_of_what_is_not_there_is_refused(project: Project, build: dict[str
     declare(project, build=build)
 
     with pytest.raises(ConfigError) as caught:
-        order(asked(project))
+        ordered(project)
 
-    assert [mistake.path for mistake in caught.value.mistakes] == [f"services.backend.build.{place}"]
+    assert [issue.path for issue in caught.value.issues] == [f"services.backend.build.{place}"]
 
 
 def test_order_without_an_engine_is_refused(project: Project) -> None:
     declare(project, building={"engine": "/nowhere/podman"})
 
     with pytest.raises(PreflightError, match="/nowhere/podman is not on this workstation"):
-        order(asked(project))
+        ordered(project)
 
 
 def docker(project: Project, text: str) -> Path:
@@ -145,14 +146,14 @@ def test_order_of_an_engine_that_does_not_answer_is_refused_before_anything(proj
     docker(project, "echo Cannot connect to the Docker daemon >&2; exit 1")
 
     with pytest.raises(PreflightError, match=r"docker gives no answer \(status 1\): nothing was built\.\nCannot"):
-        order(asked(project))
+        ordered(project)
 
-    assert order(asked(project, dry_run=True)).engine.docker
+    assert ordered(project, dry_run=True).engine.docker
 
 
 def test_order_of_docker_names_a_containerfile(project: Project) -> None:
     docker(project, "exit 0")
-    found = order(asked(project))
+    found = ordered(project)
     argv = found.command(found.builds[0])
 
     assert argv[argv.index("--file") + 1] == str(project.root.parent / "app/Containerfile")
@@ -163,20 +164,20 @@ def test_order_of_docker_cannot_squash_nor_keep_a_list(project: Project) -> None
     declare(project, building={"engine": str(path), "squash": True})
 
     with pytest.raises(ConfigError) as caught:
-        order(asked(project, platform="linux/amd64,linux/arm64"))
+        ordered(project, platform="linux/amd64,linux/arm64")
 
-    assert [mistake.path for mistake in caught.value.mistakes] == ["services.backend.build.squash", "--platform"]
+    assert [issue.path for issue in caught.value.issues] == ["services.backend.build.squash", "--platform"]
 
 
 def test_environment_without_a_name_is_the_one_whose_env_file_is_here(project: Project) -> None:
-    assert build_order.chosen(None, project.root, "").name == "demo"
+    assert spec.chosen(None, project.root, "").name == "demo"
 
 
 def test_environment_without_a_name_is_that_of_the_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPLOY_ENV", "nowhere")
 
     with pytest.raises(ConfigError, match="'nowhere'"):
-        build_order.chosen(None, project.root, "")
+        spec.chosen(None, project.root, "")
 
 
 def two(project: Project, **values: str) -> None:
@@ -188,14 +189,14 @@ def two(project: Project, **values: str) -> None:
 def test_environments_that_agree_need_no_name_and_production_is_not_presumed(project: Project) -> None:
     two(project)
 
-    assert build_order.chosen(None, project.root, "").name == "demo"
+    assert spec.chosen(None, project.root, "").name == "demo"
 
 
 def test_environments_that_differ_need_a_name(project: Project) -> None:
     two(project, BACKEND_IMAGE="other.example.org/backend")
 
     with pytest.raises(ConfigError, match=r"demo, production differ.*\n?.*--env"):
-        build_order.chosen(None, project.root, "")
+        spec.chosen(None, project.root, "")
 
 
 def test_tag_is_version_and_hash_with_the_time_outside_of_production(project: Project) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.project import MEMORYARK, ROOT
+
 #: What bash does at the prompt, and what it would offer.
 _PRESS_TAB = """
 source "$1"
@@ -22,15 +23,17 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 def completion(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "invoke", "completion", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=MEMORYARK, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     path = tmp_path / "inv.bash"
     path.write_text(completion("--shell", "bash").stdout)
-    (tmp_path / "inv").write_text(f'#!/bin/sh\nexec {sys.executable} -m invoke "$@"\n')
-    (tmp_path / "inv").chmod(0o755)
+    script = "from rolling_upgrade.cli import main; main()"
+    for name, program in (("inv", "-m invoke"), ("rolling-upgrade", f"-c '{script}'")):
+        (tmp_path / name).write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {program} "$@"\n')
+        (tmp_path / name).chmod(0o755)
     return path
 
 
@@ -38,7 +41,7 @@ def offered(script: Path, *words: str) -> set[str]:
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", _PRESS_TAB, "bash", str(script), *words],
-        cwd=ROOT,
+        cwd=MEMORYARK,
         env=environment,
         capture_output=True,
         text=True,
@@ -59,6 +62,9 @@ def test_bash_offers_environments_after_to_of_a_promotion_alone(script: Path) ->
     [
         (("inv", "rollb"), {"rollback"}),
         (("inv", "monitor.i"), {"monitor.install"}),
+        (("rolling-upgrade", "rollb"), {"rollback"}),
+        (("rolling-upgrade", "deploy", "--dry"), {"--dry-run"}),
+        (("rolling-upgrade", "deploy", "--env", ""), {"production", "staging"}),
         (("inv", "ini"), {"init"}),
         (("inv", "init", "--d"), {"--directory", "--domain"}),
         (("inv", "deploy", "--dry"), {"--dry-run"}),
@@ -93,7 +99,7 @@ def test_fish_offers_environments(script: Path) -> None:
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}", "HOME": str(script.parent)}
     done = subprocess.run(
         ["fish", "--no-config", "-c", asked],
-        cwd=ROOT,
+        cwd=MEMORYARK,
         env=environment,
         capture_output=True,
         text=True,

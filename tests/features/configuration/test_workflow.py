@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.workflows.configuration import check, show
-from tests.config.project import ENV, Project
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.configuration.workflow import check, show
+from tests.support.project import ENV, Project
 
 SECRETS = {
     "JWT_SECRET_KEY": "hunter22",
@@ -41,10 +41,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def test_check_good_configuration_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(None, root=project.root) is ExitCode.DONE
-    assert capsys.readouterr().out == ("demo: 2 hosts, 2 services\nNo mistake, 0 warnings; nothing was contacted.\n")
+    assert capsys.readouterr().out == ("demo: 2 hosts, 2 services\nNo errors, 0 warnings; nothing was contacted.\n")
 
 
-def test_check_lists_every_mistake_of_every_environment(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_lists_every_error_of_every_environment(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     hosts = (project.root / "hosts.yaml").read_text()
     project.write("hosts.yaml", hosts + "  other:\n    hosts: {box: {address: 192.0.2.30}}\n")
     project.env({"BACKEND_PORT": "no", "DOMAIN_NAME": None})
@@ -52,7 +52,7 @@ def test_check_lists_every_mistake_of_every_environment(project: Project, capsys
     assert check(None, root=project.root) is ExitCode.USAGE
 
     out = capsys.readouterr().out
-    assert all(text in out for text in ("BACKEND_PORT", "DOMAIN_NAME", "deploy/other.env", "3 mistakes"))
+    assert all(text in out for text in ("BACKEND_PORT", "DOMAIN_NAME", "deploy/other.env", "3 errors"))
 
 
 def test_check_one_environment_is_compared_with_its_neighbours(
@@ -66,7 +66,7 @@ def test_check_one_environment_is_compared_with_its_neighbours(
     assert "APP_NAME memoryark in both" in capsys.readouterr().out
 
 
-def test_check_unknown_key_is_a_mistake_when_strict(project: Project) -> None:
+def test_check_unknown_key_is_an_error_when_strict(project: Project) -> None:
     project.env(extra="BACKEND_PROT=1\n")
 
     assert check("demo", root=project.root) is ExitCode.DONE
@@ -74,7 +74,7 @@ def test_check_unknown_key_is_a_mistake_when_strict(project: Project) -> None:
 
 
 def test_check_unknown_environment_is_refused(project: Project) -> None:
-    with pytest.raises(ConfigError, match="There is no environment 'demmo'"):
+    with pytest.raises(ConfigError, match="Unknown environment 'demmo'"):
         check("demmo", root=project.root)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import PreflightError
-from fabfile.model import Image
-from fabfile.remote import image_archive, image_store
-from tests.commands.running import Programs
-from tests.remote import saved_images as made
+from rolling_upgrade.engine import image_archive
+from rolling_upgrade.engine.model import Image
+from rolling_upgrade.errors import PreflightError
+from rolling_upgrade.features.deploy import push
+from tests.support import saved_images as made
+from tests.support.running import Programs
 
 IMAGE = Image("registry.test/shop/backend", "v1")
 
@@ -42,20 +43,20 @@ def test_save_real_podman_gives_the_image_with_its_id(
     layers = [made.layer("base", 100_000), made.layer("top")]
     config = made.configuration(layers)
     (tmp_path / "oci.tar").write_bytes(made.tar(made.oci_files({IMAGE.reference: (layers, config)})))
-    loaded = image_store._run("podman", "load", "--quiet", "--input", str(tmp_path / "oci.tar"), seconds=60)
+    loaded = push._run("podman", "load", "--quiet", "--input", str(tmp_path / "oci.tar"), seconds=60)
     assert loaded.returncode == 0, loaded.stderr
 
-    saved = image_archive.read(image_store.save("backend", IMAGE, tmp_path), IMAGE, tmp_path, "amd64")
+    saved = image_archive.read(push.save("backend", IMAGE, tmp_path), IMAGE, tmp_path, "amd64")
 
     assert saved.id == made.digest(config)
     assert [layer.digest for layer in saved.layers] == [made.digest(layer) for layer in layers]
-    image_store._run("podman", "rmi", "--all", "--force", seconds=60)
+    push._run("podman", "rmi", "--all", "--force", seconds=60)
 
 
 def test_save_image_that_only_docker_has_comes_from_docker(tmp_path: Path, programs: Programs) -> None:
     programs.add("docker", '[ "$1" = image ] || echo saved >"$3"')
 
-    assert image_store.save("backend", IMAGE, tmp_path).read_text() == "saved\n"
+    assert push.save("backend", IMAGE, tmp_path).read_text() == "saved\n"
     assert [call[1:] for call in programs.calls("docker")][1] == [
         "save", "--output", str(tmp_path / "backend.tar"), IMAGE.reference,
     ]  # fmt: skip
@@ -63,7 +64,7 @@ def test_save_image_that_only_docker_has_comes_from_docker(tmp_path: Path, progr
 
 def test_save_image_that_nobody_has_is_refused_with_each_reason(tmp_path: Path, programs: Programs) -> None:
     with pytest.raises(PreflightError, match=r"podman: no such image; docker: no such image") as refused:
-        image_store.save("backend", IMAGE, tmp_path)
+        push.save("backend", IMAGE, tmp_path)
     assert "--image backend=FILE" in refused.value.next_step
 
 
@@ -71,11 +72,11 @@ def test_save_that_fails_is_refused_with_its_reason(tmp_path: Path, programs: Pr
     programs.add("podman", '[ "$1" = image ] || { echo disk full >&2; exit 1; }')
 
     with pytest.raises(PreflightError, match="podman save: disk full"):
-        image_store.save("backend", IMAGE, tmp_path)
+        push.save("backend", IMAGE, tmp_path)
 
 
 def test_save_without_any_tool_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(PreflightError, match="neither podman nor docker is installed"):
-        image_store.save("backend", IMAGE, tmp_path)
+        push.save("backend", IMAGE, tmp_path)

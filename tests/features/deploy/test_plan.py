@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import Color, HostState, Image, Outcome
-from fabfile.plans.step import Change
-from tests.commands.sample import application, backend, frontend, image
-from tests.plans.states import (
+from rolling_upgrade.engine.model import Color, HostState, Image, Outcome
+from rolling_upgrade.engine.plan import Change
+from tests.support.sample import application, backend, frontend, image
+from tests.support.states import (
     as_wanted,
     choice,
     container,
@@ -62,7 +62,7 @@ def test_plan_green_host_goes_to_blue() -> None:
 def test_plan_host_as_wanted_is_empty() -> None:
     found = plan(as_wanted(APP))
 
-    assert (found.empty, found.prepare, found.finish) == (True, (), ())
+    assert (found.empty, found.prepare, found.finalize) == (True, (), ())
     assert {one.change for one in found.services} == {Change.KEEP}
 
 
@@ -299,7 +299,7 @@ def test_plan_record_says_what_will_run() -> None:
 
 
 def test_plan_finish_records_then_unlocks_then_tidies() -> None:
-    words = plan(UP).finish[-1].script.text
+    words = plan(UP).finalize[-1].script.text
 
     assert words.index("releases.jsonl") < words.index("lock/held" if "lock/held" in words else "rm -f held")
     assert words.index("rm -f held") < words.index("podman images")
@@ -311,7 +311,7 @@ def test_plan_tidy_keeps_the_image_that_ran_before() -> None:
         recorded(app), services=tuple((n, replace(r, digest="sha256:before")) for n, r in recorded(app).services)
     )
 
-    words = plan(replace(UP, releases=(before,))).tidy.text
+    words = plan(replace(UP, releases=(before,))).finalize[-1].script.text
 
     assert "sha256:before" in words
     assert image("backend").digest in words
@@ -321,7 +321,7 @@ def test_plan_tidy_keeps_the_image_that_serves_though_a_bad_release_came_after()
     good = recorded(APP)
     bad = replace(good, id="r1b", outcome=Outcome.UNDONE, services=())
 
-    words = plan(replace(UP, releases=(good, bad, bad, bad, bad))).tidy.text
+    words = plan(replace(UP, releases=(good, bad, bad, bad, bad))).finalize[-1].script.text
 
     assert dict(good.services)["backend"].digest in words
 
@@ -347,3 +347,38 @@ def test_plan_new_site_text_shows_the_lines_that_change() -> None:
 
     assert "Nginx - client_max_body_size 1;" in found.notes
     assert not any("rolling-site" in note for note in found.notes)
+
+
+STANDBY = "/var/lib/shop/live/backend.standby"
+
+
+def test_plan_colors_stand_in_for_each_other_from_the_cutover_to_the_drain() -> None:
+    found = plan(UP)
+    cutover, drain = text(found, "backend.cutover"), text(found, "drain")
+
+    assert 0 < cutover.index(f": > {STANDBY}") < cutover.index(": > /var/lib/shop/live/backend.green")
+    assert drain.index(f"rm -f {STANDBY}") < drain.index("podman stop --ignore --time 4 shop-backend-blue")
+
+
+def test_plan_idle_port_is_never_reached_before_its_color_has_passed_its_gate() -> None:
+    start = text(plan(UP), "backend.start")
+
+    assert start.index(f"rm -f {STANDBY}") < start.index("podman rm --force --ignore shop-backend-green")
+    assert f": > {STANDBY}" not in start
+
+
+def test_plan_undo_ends_the_standby_before_it_stops_the_candidate() -> None:
+    back = undo(plan(UP), "backend.start")
+
+    assert back.index(f"rm -f {STANDBY}") < back.index("podman stop")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        HostState("web1"),
+        with_containers(replace(outdated(backend()), running=False, status="exited"), outdated(frontend())),
+    ],
+)
+def test_plan_nothing_stands_in_where_nothing_served_before(state: HostState) -> None:
+    assert f": > {STANDBY}" not in "".join(step.script.text for step in plan(state).steps)

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile import render
-from fabfile.commands.transfer import Push
-from fabfile.model import HostState, Rollout
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.push import push
-from fabfile.plans.wanted import Wanted
-from tests.commands.sample import application, image
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import HostState, RolloutPolicy
+from rolling_upgrade.engine.transfer import Push
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import push
+from tests.support.sample import LOCK, application, image
 
 ID = "sha256:" + "e" * 64
 
@@ -21,10 +21,12 @@ def pushes(**lacking: int) -> tuple[Push, ...]:
     return tuple(Push(name, image(name), ID, 7, number, number * 6_200_000) for name, number in lacking.items())
 
 
-def wanted(*found: Push, action: str = "deploy") -> Wanted:
+def wanted(*found: Push, action: str = "deploy") -> DeploySpec:
     app = application()
-    site = render.nginx_site(app)
-    plain = Wanted("production", app, site, render.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann")
+    site = rendering.nginx_site(app)
+    plain = DeploySpec(
+        "production", app, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", LOCK
+    )
     return replace(plain, action=action, pushes=found)
 
 
@@ -41,7 +43,7 @@ def test_push_step_keeps_its_files_in_the_runs_journal() -> None:
 def test_plan_with_pushed_images_pulls_none() -> None:
     found = pushes(backend=2, frontend=0)
 
-    plan = plan_deploy(HostState("web1"), wanted(*found), Rollout())
+    plan = plan_deploy(HostState("web1"), wanted(*found), RolloutPolicy())
 
     assert [step.id for step in plan.prepare][-1] == "push"
     assert plan.prepare[-1].pushes == found
@@ -50,7 +52,7 @@ def test_plan_with_pushed_images_pulls_none() -> None:
 
 @pytest.mark.parametrize("action", ["deploy", "rollback"])
 def test_plan_without_pushed_images_pulls_them(action: str) -> None:
-    plan = plan_deploy(HostState("web1"), wanted(action=action), Rollout())
+    plan = plan_deploy(HostState("web1"), wanted(action=action), RolloutPolicy())
 
     assert [step.id for step in plan.prepare][-1] == "pull"
     assert plan.prepare[-1].pushes == ()

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, PreflightError
-from fabfile.model import Application, Environment, Image, Target
-from fabfile.remote.image_archive import SavedImage
-from fabfile.remote.image_layer import Layer, Piece
-from fabfile.workflows import pushing
-from fabfile.workflows.fleet import Fleet
-from fabfile.workflows.pushing import Pushing
-from tests.commands.sample import application, backend, frontend
+from rolling_upgrade.engine.image_archive import Layer, Piece, SavedImage
+from rolling_upgrade.engine.model import Application, Environment, Image, Target
+from rolling_upgrade.errors import ConfigError, PreflightError
+from rolling_upgrade.features.deploy import push as pushing
+from rolling_upgrade.features.deploy.push import Pushing
+from rolling_upgrade.ssh.fleet import Fleet
+from tests.support.sample import application, backend, frontend
 
 
 def layer(name: str, size: int, path: Path = Path("/nowhere")) -> Layer:

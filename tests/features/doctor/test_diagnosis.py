@@ -7,19 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import Diagnosis, HostState, Level, Lock, Tls
-from fabfile.plans import preflight
-from fabfile.plans.diagnosis import Asked, diagnose
-from tests.commands.sample import application
-from tests.plans.states import as_wanted
+from rolling_upgrade.engine import preflight
+from rolling_upgrade.engine.model import Diagnosis, HostState, Level, Lock, Tls
+from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.engine.site.schema import dump
+from rolling_upgrade.features.doctor.diagnosis import HostFacts, diagnose
+from tests.support.sample import application
+from tests.support.states import SITE_HASH, as_wanted
 
 APP = replace(application(), tls=Tls("/etc/c", "/etc/k"))
 NOW = 1_800_000_000
 FIT = {
-    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "sqlite3", "pgrep")},
+    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "skopeo", "python3", "pgrep")},
     "home": "yes",
     "helper": "yes",
-    "site_rules": "yes",
+    "site_rules": dump(site.rules(APP)),
+    "helper_sum": "h",
     "linger": "yes",
     "nginx_active": "active",
     "closed": "",
@@ -40,7 +43,6 @@ WELL = {
     "manager": "running",
     "boot_unit": "enabled",
     "sudo": "NOPASSWD: /usr/local/lib/shop/site install, /usr/local/lib/shop/site restore,",
-    "helper_sum": "h",
     "boot_sum": "b",
     "synchronised": "yes",
     "reboot": "no",
@@ -60,7 +62,7 @@ def found(
     asked: Mapping[str, str] | None = None, look: HostState | None = None, before: float = NOW, after: float = NOW + 1
 ) -> list[Diagnosis]:
     facts = {**WELL, **(asked or {})}
-    rows = diagnose(look or state(), APP, Asked(facts, before, after, "h", "b"))
+    rows = diagnose(look or state(), APP, HostFacts(facts, before, after, (SITE_HASH, "h"), "b"))
     return [row for row in rows if row.level is not Level.OK]
 
 
@@ -79,15 +81,14 @@ def test_diagnose_healthy_host_has_nothing_to_do() -> None:
         ({"subgid": ""}, "subgid: no ids"),
         ({"manager": "offline"}, "the user's systemd manager does not answer"),
         ({"sudo": WELL["sudo"] + "NOPASSWD: ALL,"}, "sudo allows more than the site helper: ALL"),
-        ({"helper_sum": "other"}, "the site helper differ"),
         ({"boot_unit": "disabled"}, "shop-boot.service is not enabled"),
-        ({"synchronised": "no"}, "its clock is right and is not synchronised"),
+        ({"synchronised": "no"}, "its clock is right, but not synchronised"),
         ({"certificate": str(NOW - 86_400 * 3)}, "the certificate expired 3 days ago"),
-        ({"certificate": str(NOW + 86_400 * 5)}, "the certificate ends in 5 days"),
-        ({"certificate": "unreadable"}, "/etc/c could not be looked at: unreadable"),
+        ({"certificate": str(NOW + 86_400 * 5)}, "the certificate expires in 5 days"),
+        ({"certificate": "unreadable"}, "/etc/c could not be read: unreadable"),
         ({"certificate_name": "Hostname shop.test does NOT match certificate"}, "the certificate is not for shop.test"),
-        ({"reboot": "yes"}, "it waits for a reboot"),
-        ({"auth_info": "no"}, "sshd does not tell which key logged in"),
+        ({"reboot": "yes"}, "it needs a reboot"),
+        ({"auth_info": "no"}, "sshd does not expose the key of a login"),
     ],
 )
 def test_diagnose_one_thing_wrong_is_one_warning_with_a_remedy(asked: dict[str, str], problem: str) -> None:
@@ -96,6 +97,12 @@ def test_diagnose_one_thing_wrong_is_one_warning_with_a_remedy(asked: dict[str, 
     assert [row.level for row in rows] == [Level.WARNING]
     assert rows[0].what.startswith(problem)
     assert rows[0].remedy
+
+
+def test_diagnose_helper_of_another_version_is_told() -> None:
+    (row,) = found(look=state({"helper_sum": "other"}))
+
+    assert (row.level, row.what) == (Level.WARNING, "the host has another version of the site helper")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_diagnose_clock_counts_only_beyond_the_round_trip(before: float, after: 
 def test_diagnose_site_that_nginx_does_not_run_is_told() -> None:
     stale = replace(state(), site="# rolling-site: ffffffffffffffff\n")
 
-    assert "does not run the site that is installed" in found(look=stale)[0].what
+    assert "does not run the installed site" in found(look=stale)[0].what
 
 
 def test_diagnose_page_and_lock_are_told() -> None:
@@ -141,7 +148,7 @@ def test_diagnose_page_and_lock_are_told() -> None:
     ],
 )
 def test_diagnose_refuses_exactly_what_a_deploy_refuses(look: HostState) -> None:
-    refused = [row.what for row in diagnose(look, APP, Asked(WELL, NOW, NOW + 1)) if row.level is Level.REFUSED]
+    refused = [row.what for row in diagnose(look, APP, HostFacts(WELL, NOW, NOW + 1)) if row.level is Level.REFUSED]
 
     assert refused
     assert refused == [finding.problem for finding in preflight.findings(look, APP)]

@@ -7,9 +7,9 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from fabfile.commands import inside
-from tests.commands.running import Programs
-from tests.commands.sample import application
+from rolling_upgrade.features.exec import shell as inside
+from tests.support.running import Programs
+from tests.support.sample import application
 
 
 def test_execute_let_go_before_podman_has_begun_the_command_ends_it_all_the_same(

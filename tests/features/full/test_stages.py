@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ExitCode, LockHeld
-from fabfile.model import Environment, Pipeline
-from fabfile.report.pipeline import stage_lines
-from fabfile.workflows.stages import Done, Stages, stage_objects, write_report
+from rolling_upgrade.engine.model import Environment, Pipeline
+from rolling_upgrade.errors import ExitCode, LockHeld
+from rolling_upgrade.features.build.view import stage_lines
+from rolling_upgrade.features.full.stages import Done, Stages, stage_objects, write_report
 
 
 def stages() -> tuple[Stages, list[str], list[str]]:
@@ -71,5 +71,14 @@ def test_report_is_whole_and_holds_no_secret(tmp_path: Path) -> None:
     text = Path(path).read_text()
     assert "correct-horse" not in text
     assert json.loads(text)["stages"][0]["result"] == "done"
-    assert [one.name for one in (tmp_path / "reports").iterdir()] == [Path(path).name]
+    assert {one.name for one in (tmp_path / "reports").iterdir()} == {".gitignore", Path(path).name}
     assert Path(path).name.startswith("demo-19700101T000000Z-")
+
+
+def test_git_ignores_a_folder_of_reports_that_is_new_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in ("new", "own"):
+        write_report(Environment("demo", (), pipeline=Pipeline(reports=str(tmp_path / name))), 0, {})
+
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
+    assert not (tmp_path / "own" / ".gitignore").exists()

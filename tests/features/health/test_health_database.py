@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.model import DatabaseServer
-from tests.commands.site import Site, check, failed
+from rolling_upgrade.engine.model import DatabaseServer
+from tests.support.site import Site, check, failed
 
 
 def damage(path: str) -> None:
@@ -91,7 +91,7 @@ def test_check_database_that_stays_locked_is_told(site: Site) -> None:
 
 
 def test_check_database_that_never_answers_is_given_up(site: Site) -> None:
-    site.programs.add("sqlite3", "exec sleep 30")
+    site.programs.add("python3", "exec sleep 30")
     (site.home / "lock/integrity").write_text("ok \n")
 
     report = site.look(seconds=0.2)

@@ -11,14 +11,14 @@ from threading import Event, Thread
 
 import pytest
 
-from fabfile.commands.shell import Script
-from fabfile.errors import HostUnreachable, RollingError
-from fabfile.model import HealthReport
-from fabfile.remote.host import Answer, Host
-from fabfile.remote.local_host import LocalHost
-from fabfile.remote.looking import LONGEST_PAUSE_SECONDS, Watch, look, pause_seconds
-from tests.commands.sample import application
-from tests.remote.sshd import Sshd, free_port
+from rolling_upgrade.engine.host import Answer, Host
+from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.model import HealthReport
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import HostUnreachable, RollingError
+from rolling_upgrade.features.health.look import MAX_PAUSE_SECONDS, Watch, look, pause_seconds
+from tests.support.sample import application
+from tests.support.sshd import Sshd, free_port
 
 Found = HealthReport | RollingError
 
@@ -107,12 +107,12 @@ def test_watch_host_that_is_down_at_the_start_is_told_and_found_later(tmp_path: 
 
 def test_watch_changed_host_key_is_told_as_what_it_is(sshd: Sshd) -> None:
     with watched(sshd.host(known=sshd.known(key="stranger"))) as found:
-        assert "is not the one on record; refused before login" in str(next_of(found, HostUnreachable))
+        assert "is not the recorded one; refused before the login" in str(next_of(found, HostUnreachable))
 
 
-def test_watch_error_that_nobody_foresaw_is_this_host_s_alone() -> None:
+def test_watch_unexpected_error_is_this_host_s_alone() -> None:
     with watched(Strange()) as found:
-        assert "did not foresee: ZeroDivisionError" in str(next_of(found, RollingError))
+        assert "unexpected error: ZeroDivisionError" in str(next_of(found, RollingError))
 
 
 def test_watch_ends_at_once_while_a_look_is_under_way() -> None:
@@ -130,7 +130,7 @@ def test_watch_ends_at_once_while_a_look_is_under_way() -> None:
 
 @pytest.mark.parametrize(
     ("failures", "expected"),
-    [(0, 10.0), (1, 1.0), (2, 2.0), (3, 4.0), (5, 16.0), (6, LONGEST_PAUSE_SECONDS), (10**6, LONGEST_PAUSE_SECONDS)],
+    [(0, 10.0), (1, 1.0), (2, 2.0), (3, 4.0), (5, 16.0), (6, MAX_PAUSE_SECONDS), (10**6, MAX_PAUSE_SECONDS)],
 )
 def test_pause_grows_with_failures_up_to_a_limit(failures: int, expected: float) -> None:
     assert pause_seconds(failures, 10.0) == expected

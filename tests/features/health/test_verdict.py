@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.commands import verdict
-from fabfile.model import Application, Check, DatabaseServer, HealthReport, Kind, Thresholds, Tls
-from tests.commands.sample import application
-from tests.commands.test_state import row
+from rolling_upgrade.engine.model import Application, Check, DatabaseServer, HealthReport, Kind, Thresholds, Tls
+from rolling_upgrade.features.health import verdict
+from tests.engine.test_observation import row
+from tests.support.sample import application
 
 NOW = 1_795_403_565
 DAY = 86_400

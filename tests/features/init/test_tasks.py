@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import config
+from rolling_upgrade import config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 60
-FILES = {"hosts.yaml", "deploy/services.yaml", "deploy/production.env"}
+FILES = {"hosts.yaml", "deploy/services.yaml", "deploy/production.env", "tasks.py", "deploy/.gitignore"}
 
 
 class Person:
@@ -171,7 +171,7 @@ def test_init_asks_only_what_no_option_says(tmp_path: Path) -> None:
     person.answer("Certificate:", "self-signed")
     person.answer("[y/N]", "y")
 
-    assert (person.end(), person.written) == (0, {"hosts.yaml", "deploy/services.yaml", "deploy/yes.env"})
+    assert (person.end(), person.written) == (0, FILES - {"deploy/production.env"} | {"deploy/yes.env"})
     assert person.said.count("]:") == 2
 
 
@@ -247,7 +247,9 @@ def test_init_without_a_terminal_lists_the_options_and_ends_with_2(tmp_path: Pat
     )
 
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert [option for option in ("--app", "--domain", "--service", "--host") if f"{option}: found" in done.stderr] == [
+    assert [
+        option for option in ("--app", "--domain", "--service", "--host") if f"{option} is required" in done.stderr
+    ] == [
         "--domain",
         "--service",
         "--host",

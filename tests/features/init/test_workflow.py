@@ -7,25 +7,28 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabfile import config, render
-from fabfile.config.settings import KEYS
-from fabfile.config.starting import SERVICE, env_keys
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.workflows import configuration, replacing
-from fabfile.workflows.starting import Request, init
+from rolling_upgrade import config, rendering
+from rolling_upgrade.config.settings import KEYS
+from rolling_upgrade.engine import local_file
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.configuration import workflow as configuration
+from rolling_upgrade.features.init.answers import SERVICE, env_keys
+from rolling_upgrade.features.init.workflow import init
+from tests.support.project import MEMORYARK, ROOT
 
-ROOT = Path(__file__).parents[2]
 VALUES = {"app": "shop", "domain": "shop.example.org"}
 SERVICES = ("api=reg.example.org/shop/api:v1:8000", "web=localhost:5000/shop/web:8080")
 FILES = ("hosts.yaml", "deploy/services.yaml", "deploy/production.env")
+#: The files of a repository that has the installed package.
+NEW = ("tasks.py", "deploy/.gitignore")
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +36,9 @@ def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
 
 
-def request(folder: Path, **changes: object) -> Request:
-    whole = Request(ROOT, str(folder), VALUES, SERVICES, ("web1=192.0.2.11", "web2=2001:db8::1"))
-    return replace(whole, **changes)  # type: ignore[arg-type]
+def init_in(folder: Path, **changes: Any) -> ExitCode:
+    asked = {"values": VALUES, "services": SERVICES, "hosts": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
+    return init(root=ROOT, **{"directory": str(folder), **asked})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -43,11 +46,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def places(error: ConfigError) -> list[str]:
-    return [mistake.path for mistake in error.mistakes]
+    return [issue.path for issue in error.issues]
 
 
 def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert init(request(tmp_path)) == ExitCode.DONE
+    assert init_in(tmp_path) == ExitCode.DONE
 
     found = config.load("production", root=tmp_path, strict=True)
     app = found.targets[0].application
@@ -61,7 +64,7 @@ def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureF
         ("web1", "192.0.2.11", "deploy"),
         ("web2", "2001:db8::1", "deploy"),
     ]
-    assert set(files(tmp_path)) == set(FILES)
+    assert set(files(tmp_path)) == {*FILES, *NEW}
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in FILES]
     assert modes == [0o644, 0o644, 0o600]
     assert configuration.check("production", root=tmp_path, strict=True) == ExitCode.DONE
@@ -71,7 +74,7 @@ def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
-    init(request(tmp_path))
+    init_in(tmp_path)
     lines = (tmp_path / FILES[2]).read_text().splitlines()
 
     bare = [
@@ -94,7 +97,7 @@ def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FILES[:2])
 def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> None:
     """What stands as `# key: value` is right where it stands."""
-    init(request(tmp_path))
+    init_in(tmp_path)
     path = tmp_path / name
     names = "firewall security_updates watchdog setup confirm env_file services_file jump groups port env mounts"
     wanted = (*(f"{key}:" for key in [*names.split(), "required", "build"]), "- {source")
@@ -114,7 +117,7 @@ def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("certificate", ["self-signed", "acme", "files"])
 def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str) -> None:
     email = {"email": "o'hara+#1@example.org"} if certificate == "acme" else {}
-    init(request(tmp_path, values={**VALUES, "certificate": certificate, **email}))
+    init_in(tmp_path, values={**VALUES, "certificate": certificate, **email})
 
     found = config.load("production", root=tmp_path, strict=True)
     assert found.preparation.certificate.value == certificate
@@ -125,7 +128,7 @@ def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str)
 @pytest.mark.parametrize("name", ["yes", "no", "null", "On", "e1", "true", "y", "None", "NaN"])
 def test_init_words_that_yaml_reads_otherwise_stay_words(tmp_path: Path, name: str) -> None:
     hosts = (f"{name}=on", "1e3=0x10", "0o17=1.5", "12=::1", "2026-01-01=none")
-    init(request(tmp_path, values={**VALUES, "env": name}, hosts=hosts))
+    init_in(tmp_path, values={**VALUES, "env": name}, hosts=hosts)
 
     content = yaml.safe_load((tmp_path / "hosts.yaml").read_text())
     assert list(content["environments"]) == [name]
@@ -135,7 +138,7 @@ def test_init_words_that_yaml_reads_otherwise_stay_words(tmp_path: Path, name: s
 
 
 def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
-    init(request(tmp_path, health=("api=/up",), routes=("api=/,/ws", "web=none")))
+    init_in(tmp_path, health=("api=/up",), routes=("api=/,/ws", "web=none"))
 
     api, web = config.load("production", root=tmp_path, strict=True).targets[0].application.services
     assert (api.gate.path, web.gate.path) == ("/up", "/health")
@@ -144,7 +147,7 @@ def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nginx", "https", "smtp", "app", "notify", "service"])
 def test_init_service_named_like_a_setting_gets_keys_of_its_own(tmp_path: Path, name: str) -> None:
-    init(request(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81")))
+    init_in(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81"))
 
     services = config.load("production", root=tmp_path, strict=True).targets[0].application.services
     assert [one.image.reference for one in services] == ["r.test/x:v1", "r.test/y:latest"]
@@ -155,7 +158,7 @@ def test_init_service_named_like_a_setting_gets_keys_of_its_own(tmp_path: Path, 
 
 def test_init_without_answers_lists_every_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        init(Request(ROOT, str(tmp_path)))
+        init(root=ROOT, directory=str(tmp_path))
 
     assert caught.value.exit_code == ExitCode.USAGE
     assert places(caught.value) == ["--app", "--domain", "--service", "--host"]
@@ -194,7 +197,7 @@ def test_init_bad_answers_are_refused_with_their_option(
     tmp_path: Path, changes: dict[str, object], places_of: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        init(request(tmp_path, **changes))
+        init_in(tmp_path, **changes)
 
     assert sorted(places(caught.value)) == sorted(places_of)
     assert files(tmp_path) == {}
@@ -202,7 +205,7 @@ def test_init_bad_answers_are_refused_with_their_option(
 
 def test_init_image_that_looks_like_a_placeholder_is_refused_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="do not make a configuration"):
-        init(request(tmp_path, services=("token=example/x:v1:80",)))
+        init_in(tmp_path, services=("token=example/x:v1:80",))
 
     assert files(tmp_path) == {}
 
@@ -213,16 +216,16 @@ def test_init_leaves_what_is_there_unless_forced(tmp_path: Path, name: str, caps
     (tmp_path / name).write_text("mine")
     (tmp_path / name).chmod(0o640)
     with pytest.raises(ConfigError, match=f"has {name} already"):
-        init(request(tmp_path))
+        init_in(tmp_path)
     assert files(tmp_path) == {name: b"mine"}
 
-    assert init(request(tmp_path, force=True)) == ExitCode.DONE
+    assert init_in(tmp_path, force=True) == ExitCode.DONE
     stem, _, ending = name.rpartition(".")
     old = tmp_path / f"{stem}.bak.{ending}"
     assert (old.read_bytes(), stat.S_IMODE(old.stat().st_mode)) == (b"mine", 0o640)
     assert f"Kept: {old}" in capsys.readouterr().out
 
-    assert init(request(tmp_path, force=True)) == ExitCode.DONE
+    assert init_in(tmp_path, force=True) == ExitCode.DONE
     assert old.read_bytes() == b"mine"
     assert (tmp_path / f"{stem}.bak2.{ending}").is_file()
     config.load("production", root=tmp_path, strict=True)
@@ -231,8 +234,8 @@ def test_init_leaves_what_is_there_unless_forced(tmp_path: Path, name: str, caps
 def test_init_kept_env_file_is_ignored_by_git(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     shutil.copy(ROOT / ".gitignore", tmp_path)
-    init(request(tmp_path))
-    init(request(tmp_path, force=True))
+    init_in(tmp_path)
+    init_in(tmp_path, force=True)
 
     listed = subprocess.run(
         ["git", "status", "--porcelain", "-uall"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -240,12 +243,59 @@ def test_init_kept_env_file_is_ignored_by_git(tmp_path: Path) -> None:
     assert ".env" not in listed.stdout
 
 
+def test_init_leaves_the_tasks_of_a_team_and_ignores_the_env_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tasks.py").write_text("# ours\n")
+
+    assert init_in(tmp_path) == ExitCode.DONE
+
+    assert set(files(tmp_path)) == {*FILES, *NEW}
+    assert (tmp_path / "tasks.py").read_text() == "# ours\n"
+    said = capsys.readouterr().out
+    assert "  rolling-upgrade deploy --env production --dry-run " in said
+    assert "  inv " not in said
+
+
+def test_init_leaves_the_gitignore_of_a_team(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy/.gitignore").write_text("*.env\n")
+
+    assert init_in(tmp_path) == ExitCode.DONE
+
+    assert set(files(tmp_path)) == {*FILES, *NEW}
+    assert (tmp_path / "deploy/.gitignore").read_text() == "*.env\n"
+    assert "  inv deploy --env production --dry-run " in capsys.readouterr().out
+
+
+def test_init_in_a_clone_of_this_project_writes_the_configuration_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rolling_upgrade").mkdir()
+    (tmp_path / "rolling_upgrade/__init__.py").touch()
+
+    assert init_in(tmp_path) == ExitCode.DONE
+
+    assert set(files(tmp_path)) == {*FILES, "rolling_upgrade/__init__.py"}
+    assert "  inv deploy --env production --dry-run " in capsys.readouterr().out
+
+
+def test_init_in_a_new_repository_ignores_the_env_file(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    init_in(tmp_path)
+    init_in(tmp_path, force=True)
+
+    listed = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "tasks.py" in listed.stdout
+    assert ".env" not in listed.stdout
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The files as a fresh clone has them, in Git."""
-    for name in FILES[:2]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    """A fresh clone, whose Git tracks the example configuration."""
+    shutil.copytree(MEMORYARK, tmp_path, dirs_exist_ok=True)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@example.org"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "as shipped"]):
         subprocess.run([*git, *words], check=True)
@@ -255,7 +305,7 @@ def clone(tmp_path: Path) -> Path:
 def test_init_in_a_fresh_clone_replaces_the_example_and_says_so(
     clone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert init(request(clone)) == ExitCode.DONE
+    assert init_in(clone) == ExitCode.DONE
 
     assert f"--- {clone}/hosts.yaml (replaces the example; Git has it)" in capsys.readouterr().out
     assert config.environments(clone) == ("production",)
@@ -269,7 +319,7 @@ def test_init_in_a_clone_leaves_an_edited_file(clone: Path, name: str) -> None:
     before = files(clone)
 
     with pytest.raises(ConfigError, match=name):
-        init(request(clone))
+        init_in(clone)
 
     assert files(clone) == before
 
@@ -281,7 +331,7 @@ def test_init_in_a_clone_leaves_a_committed_inventory_with_real_hosts(clone: Pat
     before = files(clone)
 
     with pytest.raises(ConfigError, match=r"has hosts\.yaml, deploy/services\.yaml already"):
-        init(request(clone))
+        init_in(clone)
 
     assert files(clone) == before
 
@@ -292,7 +342,7 @@ def test_init_forced_leaves_an_env_file_that_git_tracks(clone: Path) -> None:
     before = files(clone)
 
     with pytest.raises(ConfigError, match="is tracked by Git"):
-        init(request(clone, force=True))
+        init_in(clone, force=True)
 
     assert files(clone) == before
 
@@ -301,7 +351,7 @@ def test_init_forced_leaves_an_env_file_that_git_tracks(clone: Path) -> None:
 def test_init_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
 
-    init(replace(request(tmp_path), folder=name))
+    init_in(tmp_path, directory=name)
 
     config.load("production", root=tmp_path / name, strict=True)
 
@@ -311,7 +361,7 @@ def test_init_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(ConfigError):
-        init(replace(request(tmp_path), folder=name))
+        init_in(tmp_path, directory=name)
 
     assert files(tmp_path) == {}
 
@@ -321,7 +371,7 @@ def test_init_name_of_a_lab_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lab/x/hosts.yaml").write_text("environments: {lab: {hosts: {web1: }}}\n")
 
     with pytest.raises(ConfigError, match="a lab here has this one"):
-        init(request(tmp_path, values={**VALUES, "env": "lab"}))
+        init_in(tmp_path, values={**VALUES, "env": "lab"})
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -332,7 +382,7 @@ def test_init_write_that_fails_leaves_everything_as_it_was(
     (tmp_path / "deploy").mkdir()
     for name in FILES[:2]:
         (tmp_path / name).write_text(f"mine: {name}")
-    before, real, calls = files(tmp_path), replacing._sync, []
+    before, real, calls = files(tmp_path), local_file._sync, []
 
     def sync(folder: Path) -> None:
         calls.append(folder)
@@ -340,9 +390,9 @@ def test_init_write_that_fails_leaves_everything_as_it_was(
             raise error
         real(folder)
 
-    monkeypatch.setattr(replacing, "_sync", sync)
+    monkeypatch.setattr(local_file, "_sync", sync)
     with pytest.raises(ConfigError if isinstance(error, OSError) else KeyboardInterrupt):
-        init(request(tmp_path, force=True))
+        init_in(tmp_path, force=True)
 
     assert files(tmp_path) == before
 
@@ -351,7 +401,7 @@ def test_init_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     with pytest.raises(ConfigError, match="None of them was"):
-        init(request(tmp_path / "file"))
+        init_in(tmp_path / "file")
 
 
 def test_init_link_stays_a_link(tmp_path: Path) -> None:
@@ -359,7 +409,7 @@ def test_init_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere/hosts.yaml").write_text("mine")
     (tmp_path / "hosts.yaml").symlink_to("elsewhere/hosts.yaml")
 
-    init(request(tmp_path, force=True))
+    init_in(tmp_path, force=True)
 
     assert (tmp_path / "hosts.yaml").is_symlink()
     assert (tmp_path / "elsewhere/hosts.bak.yaml").read_text() == "mine"
@@ -417,7 +467,7 @@ def test_init_answers_arrive_literally_or_are_refused(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:
-            init(Request(ROOT, place, values, services, hosts, (), routes))
+            init(root=ROOT, directory=place, values=values, services=services, hosts=hosts, routes=routes)
         except ConfigError as error:
             str(error).encode()
             assert files(folder) == {}
@@ -441,10 +491,10 @@ def test_init_answers_arrive_literally_or_are_refused(
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | _text.filter(lambda text: text.isprintable()))
 @settings(max_examples=200, deadline=None)
 def test_yaml_text_is_read_back_as_it_is(text: str) -> None:
-    assert yaml.safe_load(f"{{a: {render.yaml_text(text)}}}") == {"a": text}
+    assert yaml.safe_load(f"{{a: {rendering.yaml_text(text)}}}") == {"a": text}
 
 
 def test_service_example_of_the_help_is_good(tmp_path: Path) -> None:
-    init(request(tmp_path, services=(SERVICE.rpartition(" ")[2],)))
+    init_in(tmp_path, services=(SERVICE.rpartition(" ")[2],))
 
     assert (tmp_path / FILES[0]).exists()

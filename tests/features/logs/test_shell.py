@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.commands import logs
-from fabfile.commands.logs import Since
-from fabfile.model.logs import LogLine
+from rolling_upgrade.features.logs import shell as logs
+from rolling_upgrade.features.logs.shell import LogLine, Since
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import HostState, Rollout
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.step import Plan
-from tests.commands.sample import application
-from tests.plans.states import as_wanted, ids, undo, upgradable, wanted
+from rolling_upgrade.engine.model import HostState, RolloutPolicy
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from tests.support.sample import application
+from tests.support.states import as_wanted, ids, undo, upgradable, wanted
 
 APP = application()
 PAGE = "<html>"
@@ -18,7 +18,7 @@ PAGE = "<html>"
 
 def deploy(state: HostState, page: str | None, up: str = "") -> Plan:
     return plan_deploy(
-        replace(state, facts=(("maintenance", up),)), replace(wanted(APP), page=page), Rollout(bake_seconds=1)
+        replace(state, facts=(("maintenance", up),)), replace(wanted(APP), page=page), RolloutPolicy(bake_seconds=1)
     )
 
 

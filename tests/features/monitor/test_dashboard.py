@@ -1,4 +1,4 @@
-"""What changed between two looks, and where every host stands."""
+"""The events between two checks, and the status of every host."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.errors import HostUnreachable, RollingError
-from fabfile.model import Check, Color, Container, HealthReport, Image, Kind, Lock
-from fabfile.report.dashboard import (
-    HAPPENINGS,
-    LATENCIES,
+from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.text import clock_time
+from rolling_upgrade.engine.model import Check, Color, Container, HealthReport, Image, Kind, Lock
+from rolling_upgrade.errors import HostUnreachable, RollingError
+from rolling_upgrade.features.monitor.dashboard import (
+    KEPT_EVENTS,
+    KEPT_LATENCIES,
     Dashboard,
-    Mood,
-    Watched,
+    MonitoredHost,
     changes,
-    looked,
-    standing,
+    host_status,
+    update,
 )
-from fabfile.report.text import clock_time
-from tests.report.builders import NOW
-from tests.report.reports import CHAIN, report
+from tests.support.builders import NOW
+from tests.support.reports import CHAIN, report
 
 BUSY = "locked by ann: a; maintenance page up (b)"
 REFUSED = HostUnreachable("web1: cannot reach\ndeploy@10.0.0.1:22 (timed out).", next_step="check")
 
 
-def told(before: HealthReport | None, after: HealthReport) -> list[str]:
-    return [what for _, what in changes(before, after)]
+def titles_of_changes(before: HealthReport | None, after: HealthReport) -> list[str]:
+    return [title for _, title in changes(before, after)]
 
 
 def board(*found: HealthReport | RollingError) -> Dashboard:
-    """web1 after these looks, one every ten seconds, and web2, which was never looked at."""
-    made = Dashboard("production", (Watched("web1", 10), Watched("web2", 10)))
+    """Return web1 after these results, one every ten seconds, and web2, which was never checked."""
+    made = Dashboard("production", (MonitoredHost("web1", 10), MonitoredHost("web2", 10)))
     for number, one in enumerate(found):
-        made, _ = looked(made, "web1", one, NOW + 10 * number)
+        made, _ = update(made, "web1", one, NOW + 10 * number)
     return made
 
 
-def whats(made: Dashboard) -> list[str]:
-    return [one.what for one in made.happenings]
+def titles(made: Dashboard) -> list[str]:
+    return [event.title for event in made.events]
 
 
 @pytest.mark.parametrize(
@@ -50,114 +50,119 @@ def whats(made: Dashboard) -> list[str]:
         (None, report(chain="502"), ["full chain FAILED: HTTP 502"]),
         (report(), report(chain="502"), ["full chain FAILED: HTTP 502"]),
         (report(chain="502"), report(chain="504"), []),
-        (report(chain="502"), report(), ["full chain is well again"]),
+        (report(chain="502"), report(), ["full chain recovered"]),
         (report(), report(color=Color.GREEN), ["backend: blue v1 → green v1"]),
         (report(), report(color=Color.GREEN, tag="v2"), ["backend: blue v1 → green v2"]),
         (report(), report(tag="v2", release="r2"), ["backend: blue v1 → blue v2"]),
         (report(), report(release="r2"), ["backend: release r1 → r2, blue v1"]),
         (report(), report(restarts=1), ["backend crashed and was restarted: 1 restart"]),
         (report(restarts=2), report(), []),
-        (report(), report(started_at="later"), ["backend was started again"]),
+        (report(), report(started_at="later"), ["backend was restarted"]),
         (report(), report(running=False, started_at="later"), ["backend container FAILED: it is down"]),
         (report(), report(lock="deploy v2"), ["locked by ann: deploy v2"]),
-        (report(lock="deploy v2"), report(), ["lock of ann released: deploy v2"]),
-        (report(lock="a"), report(lock="b"), ["lock of ann released: a", "locked by ann: b"]),
+        (report(lock="deploy v2"), report(), ["ann released the lock: deploy v2"]),
+        (report(lock="a"), report(lock="b"), ["ann released the lock: a", "locked by ann: b"]),
         (report(lock="a", lease_seconds=-1), report(), []),
         (report(), report(page="ann"), ["maintenance page up (ann)"]),
         (report(page="ann"), report(), ["maintenance page down"]),
         (report(), report(lock="x\ny\x1b[2J"), ["locked by ann: x y\x1b[2J"]),
     ],
 )
-def test_changes_from_one_look_to_the_next(
+def test_changes_from_one_report_to_the_next(
     before: HealthReport | None, after: HealthReport, expected: list[str]
 ) -> None:
-    assert told(before, after) == expected
+    assert titles_of_changes(before, after) == expected
 
 
-def test_changes_of_a_container_that_is_gone_and_comes_back() -> None:
+def test_changes_of_a_container_that_disappears_and_returns() -> None:
     gone = report(container=False)
 
-    assert told(report(), gone) == [
+    assert titles_of_changes(report(), gone) == [
         "backend: blue v1 → blue without a container",
         "backend container FAILED: it is down",
     ]
-    assert told(gone, report()) == ["backend: blue without a container → blue v1", "backend container is well again"]
+    assert titles_of_changes(gone, report()) == [
+        "backend: blue without a container → blue v1",
+        "backend container recovered",
+    ]
 
 
-def test_changes_check_that_failed_and_is_asked_no_more_is_closed() -> None:
+def test_changes_failed_check_that_no_longer_exists_is_closed() -> None:
     full = replace(report(), checks=(*report().checks, Check(Kind.DISK, "disk /data", False, "2 %")))
 
-    assert told(full, report()) == ["disk /data is no longer checked"]
+    assert titles_of_changes(full, report()) == ["disk /data is no longer checked"]
 
 
-def test_changes_image_without_a_tag_is_named_by_its_digest() -> None:
+def test_changes_untagged_image_is_named_by_its_digest() -> None:
     state = report().state
     untagged = replace(state.containers[0], image=Image("registry.lab/backend", "", "sha256:" + "ab12" * 16))
 
     after = replace(report(), state=replace(state, containers=(untagged,)))
 
-    assert told(report(), after) == ["backend: blue v1 → blue ab12ab12ab12"]
+    assert titles_of_changes(report(), after) == ["backend: blue v1 → blue ab12ab12ab12"]
 
 
-def test_looked_lost_host_says_so_once_and_since_when_and_comes_back() -> None:
+def test_update_unreachable_host_has_one_event_and_returns() -> None:
     lost = board(report(), REFUSED, HostUnreachable("web1: refused the login."))
-    back, fresh = looked(lost, "web1", report(), NOW + 95)
+    back, fresh = update(lost, "web1", report(), NOW + 95)
 
     one = lost.host("web1")
-    assert (one.lost_at, one.why, one.report) == (NOW + 10, "refused the login.", report())
-    assert whats(lost) == ["not reached: cannot reach deploy@10.0.0.1:22 (timed out)."]
-    assert [(happened.what, happened.mood) for happened in fresh] == [("reached again after 1m 25s", Mood.GOOD)]
-    assert standing(back.host("web1"), NOW + 95) == (Mood.GOOD, "well")
+    assert (one.unreachable_since, one.error, one.report) == (NOW + 10, "refused the login.", report())
+    assert titles(lost) == ["unreachable: cannot reach deploy@10.0.0.1:22 (timed out)."]
+    assert [(happened.title, happened.health) for happened in fresh] == [
+        ("reachable again after 1m 25s", Health.HEALTHY)
+    ]
+    assert host_status(back.host("web1"), NOW + 95) == (Health.HEALTHY, "healthy")
 
 
-def test_looked_what_changed_while_a_host_was_lost_is_told_when_it_is_back() -> None:
+def test_update_changes_while_a_host_was_unreachable_are_events_on_its_return() -> None:
     made = board(report(), REFUSED, report(color=Color.GREEN, tag="v2"))
 
-    assert whats(made)[1:] == ["reached again after 10.0s", "backend: blue v1 → green v2"]
+    assert titles(made)[1:] == ["reachable again after 10.0s", "backend: blue v1 → green v2"]
 
 
-def test_looked_latencies_have_a_gap_where_no_good_answer_came() -> None:
+def test_update_latencies_have_a_gap_without_a_good_answer() -> None:
     made = board(report(), REFUSED, report(chain="502"), report(milliseconds=20))
 
     assert made.host("web1").latencies == (7, None, None, 20)
     assert made.host("web2").latencies == ()
 
 
-def test_looked_latency_without_a_chain_is_a_visitor_s() -> None:
+def test_update_latency_without_a_full_chain_is_the_site_s() -> None:
     chainless = replace(report(), checks=tuple(check for check in report().checks if check.name != CHAIN))
 
     assert board(chainless).host("web1").latencies == (3,)
 
 
-def test_looked_keeps_the_newest_alone() -> None:
-    made = board(*[report(), report(chain="502")] * HAPPENINGS)
+def test_update_keeps_only_the_newest() -> None:
+    made = board(*[report(), report(chain="502")] * KEPT_EVENTS)
 
-    assert len(made.happenings) == HAPPENINGS
-    assert made.happenings[-1].at == NOW + 10 * (2 * HAPPENINGS - 1)
-    assert len(made.host("web1").latencies) == LATENCIES
+    assert len(made.events) == KEPT_EVENTS
+    assert made.events[-1].at == NOW + 10 * (2 * KEPT_EVENTS - 1)
+    assert len(made.host("web1").latencies) == KEPT_LATENCIES
 
 
 @pytest.mark.parametrize(
     ("found", "after_seconds", "expected"),
     [
-        ([], 0, (Mood.WAITING, "connecting")),
-        ([report()], 5, (Mood.GOOD, "well")),
-        ([report()], 36, (Mood.LOST, "NO ANSWER for 36.0s")),
-        ([REFUSED], 5, (Mood.LOST, f"NOT REACHED since {clock_time(NOW)}")),
-        ([report(chain="502")], 5, (Mood.BAD, "FAILED: full chain")),
-        ([report(lock="deploy v2")], 5, (Mood.BUSY, "locked by ann: deploy v2")),
-        ([report(lock="deploy v2", lease_seconds=-1)], 5, (Mood.GOOD, "well")),
-        ([report(page="ann")], 5, (Mood.BUSY, "maintenance page up (ann)")),
-        ([report(chain="502", lock="a", page="b")], 5, (Mood.BAD, f"FAILED: full chain; {BUSY}")),
+        ([], 0, (Health.WAITING, "connecting")),
+        ([report()], 5, (Health.HEALTHY, "healthy")),
+        ([report()], 36, (Health.UNREACHABLE, "NO ANSWER for 36.0s")),
+        ([REFUSED], 5, (Health.UNREACHABLE, f"UNREACHABLE since {clock_time(NOW)}")),
+        ([report(chain="502")], 5, (Health.FAILED, "FAILED: full chain")),
+        ([report(lock="deploy v2")], 5, (Health.ATTENTION, "locked by ann: deploy v2")),
+        ([report(lock="deploy v2", lease_seconds=-1)], 5, (Health.HEALTHY, "healthy")),
+        ([report(page="ann")], 5, (Health.ATTENTION, "maintenance page up (ann)")),
+        ([report(chain="502", lock="a", page="b")], 5, (Health.FAILED, f"FAILED: full chain; {BUSY}")),
     ],
 )
-def test_standing_of_a_host(
-    found: list[HealthReport | RollingError], after_seconds: float, expected: tuple[Mood, str]
+def test_host_status_of_each_state(
+    found: list[HealthReport | RollingError], after_seconds: float, expected: tuple[Health, str]
 ) -> None:
-    assert standing(board(*found).host("web1"), NOW + after_seconds) == expected
+    assert host_status(board(*found).host("web1"), NOW + after_seconds) == expected
 
 
-def test_report_of_these_tests_has_the_shape_of_a_real_one() -> None:
+def test_report_builder_has_the_shape_of_a_real_report() -> None:
     state = report(lock="x").state
 
     assert isinstance(state.lock, Lock)

@@ -1,4 +1,4 @@
-"""Who gets which form of the dashboard, what is sent to a terminal, and that the terminal is given back."""
+"""The form of the dashboard for each stream, the bytes for a terminal, and the restored terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import termios
 
 import pytest
 
-from fabfile.report.dashboard import Dashboard, Watched, looked
-from fabfile.report.screen import display
-from tests.report.builders import NOW, Terminal
-from tests.report.reports import report
+from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
+from rolling_upgrade.features.monitor.display import display
+from tests.support.builders import NOW, Terminal
+from tests.support.reports import report
 
 SCREEN = {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-EMPTY = Dashboard("production", (Watched("web1", 10), Watched("web2", 10)))
-SEEN, FRESH = looked(EMPTY, "web1", report(chain="502"), NOW)
+EMPTY = Dashboard("production", (MonitoredHost("web1", 10), MonitoredHost("web2", 10)))
+SEEN, EVENTS = update(EMPTY, "web1", report(chain="502"), NOW)
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-def test_display_terminal_is_given_back_when_the_dashboard_breaks_off() -> None:
+def test_display_restores_the_terminal_after_an_interrupt() -> None:
     stream = Terminal()
 
     def broken_off() -> None:
@@ -45,7 +45,7 @@ def test_display_terminal_is_given_back_when_the_dashboard_breaks_off() -> None:
     assert stream.getvalue().endswith("\x1b[?25h\x1b[?1049l")
 
 
-def test_display_sends_again_only_what_changed() -> None:
+def test_display_sends_only_changes() -> None:
     stream, clock = Terminal(), Clock()
     with display(stream, environ=SCREEN, clock=clock) as shown:
         shown.tick(SEEN)
@@ -62,11 +62,11 @@ def test_display_sends_again_only_what_changed() -> None:
     assert len(again) < 100
 
 
-def test_display_draws_all_anew_when_asked_and_now_and_then() -> None:
+def test_display_redraws_on_request_and_periodically() -> None:
     stream, clock = Terminal(), Clock()
     with display(stream, environ=SCREEN, clock=clock) as shown:
         shown.tick(EMPTY)
-        shown.tick(EMPTY, anew=True)
+        shown.tick(EMPTY, redraw=True)
         clock.now += 31
         shown.tick(EMPTY)
 
@@ -74,7 +74,7 @@ def test_display_draws_all_anew_when_asked_and_now_and_then() -> None:
     assert stream.getvalue().count("STATUS") == 3
 
 
-def test_display_lines_that_are_gone_are_cleared() -> None:
+def test_display_clears_removed_lines() -> None:
     stream, clock = Terminal(), Clock()
     with display(stream, environ=SCREEN, clock=clock) as shown:
         shown.tick(SEEN)
@@ -88,7 +88,7 @@ def test_display_lines_that_are_gone_are_cleared() -> None:
 @pytest.mark.parametrize(
     ("environ", "colored"), [(SCREEN, True), ({**SCREEN, "NO_COLOR": "1"}, False)], ids=["colors", "no colors"]
 )
-def test_display_colors_unless_told_not_to(environ: dict[str, str], colored: bool) -> None:
+def test_display_has_colors_unless_no_color_is_set(environ: dict[str, str], colored: bool) -> None:
     stream = Terminal()
     with display(stream, environ=environ, clock=Clock()) as shown:
         shown.tick(SEEN)
@@ -102,10 +102,10 @@ def test_display_colors_unless_told_not_to(environ: dict[str, str], colored: boo
     [(io.StringIO(), SCREEN), (Terminal(), {"TERM": "dumb"}), (Terminal(), {**SCREEN, "CI": "true"})],
     ids=["a pipe", "a dumb terminal", "CI"],
 )
-def test_display_without_a_terminal_writes_lines_alone(stream: io.StringIO, environ: dict[str, str]) -> None:
+def test_display_without_a_terminal_writes_only_lines(stream: io.StringIO, environ: dict[str, str]) -> None:
     with display(stream, ("hunter22",), environ, Clock()) as shown:
         shown.tick(SEEN)
-        shown.look(SEEN, "web1", FRESH)
+        shown.show_check(SEEN, "web1", EVENTS)
 
     lines = stream.getvalue().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == [
@@ -115,7 +115,7 @@ def test_display_without_a_terminal_writes_lines_alone(stream: io.StringIO, envi
     assert "\x1b" not in stream.getvalue()
 
 
-def test_display_real_terminal_has_no_echo_meanwhile_and_is_as_it_was_afterwards() -> None:
+def test_display_real_terminal_has_no_echo_and_is_restored() -> None:
     leader, follower = os.openpty()
     try:
         with os.fdopen(os.dup(follower), "w") as stream:
@@ -134,9 +134,9 @@ def test_display_real_terminal_has_no_echo_meanwhile_and_is_as_it_was_afterwards
         os.close(follower)
 
 
-def test_display_terminal_that_hung_up_is_gone_and_raises_nothing() -> None:
+def test_display_is_closed_after_the_terminal_hung_up() -> None:
     leader, follower = os.openpty()
     with os.fdopen(follower, "w") as stream, display(stream, environ=SCREEN) as shown:
         os.close(leader)
         shown.tick(SEEN)
-        assert shown.gone
+        assert shown.closed

@@ -1,4 +1,4 @@
-"""The dashboard on screens of different sizes, and as lines without a terminal."""
+"""The lines of the dashboard for screens of different sizes, and without a screen."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from functools import partial
 
 import pytest
 
-from fabfile.errors import HostUnreachable, RollingError
-from fabfile.model import Color, HealthReport
-from fabfile.model.masking import safe
-from fabfile.report.dashboard import Dashboard, Watched, looked
-from fabfile.report.dashboard_lines import View, look_lines, screen
-from fabfile.report.text import width
-from tests.report.builders import NOW
-from tests.report.reports import report
+from rolling_upgrade.console.text import width
+from rolling_upgrade.engine.masking import safe
+from rolling_upgrade.engine.model import Color, HealthReport
+from rolling_upgrade.errors import HostUnreachable, RollingError
+from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
+from rolling_upgrade.features.monitor.view import View, check_lines, screen_lines
+from tests.support.builders import NOW
+from tests.support.reports import report
 
 LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
 
 
 def board(**found: HealthReport | RollingError) -> Dashboard:
-    made = Dashboard("production", tuple(Watched(name, 10) for name in found))
+    made = Dashboard("production", tuple(MonitoredHost(name, 10) for name in found))
     for name, one in found.items():
-        made, _ = looked(made, name, one, NOW)
+        made, _ = update(made, name, one, NOW)
     return made
 
 
@@ -31,19 +31,19 @@ def view(columns: int = 80, rows: int = 24, *secrets: str, now: float = NOW + 4)
 
 
 def drawn(made: Dashboard, seen: View) -> list[str]:
-    return ["".join(text for text, _ in line).rstrip() for line in screen(made, seen)]
+    return ["".join(text for text, _ in line).rstrip() for line in screen_lines(made, seen)]
 
 
-def test_screen_of_80_columns_shows_all_there_is_to_know() -> None:
+def test_screen_lines_of_80_columns_show_everything() -> None:
     made = board(web1=report(), web2=LOST, web3=report(chain="502", restarts=2, lock="deploy v2"))
 
     assert drawn(made, view()) == [
-        "production: 3 hosts, 2 NOT WELL                         03:12:49  Ctrl-C ends it",
+        "production: 3 hosts, 2 UNHEALTHY                          03:12:49  Ctrl-C quits",
         "",
         "  HOST  STATUS                               LATENCY                 NOW    SEEN",
-        "● web1  well                                 ▁                      7 ms      4s",
+        "● web1  healthy                              ▁                      7 ms      4s",
         "        backend blue v1, 0 restarts",
-        "? web2  NOT REACHED since 03:12:45           ×                         -   never",
+        "? web2  UNREACHABLE since 03:12:45           ×                         -   never",
         "        cannot reach deploy@10.0.0.2:22 (timed out).",
         "✗ web3  FAILED: full chain; locked by ann:…  ×                         -      4s",
         "        backend blue v1, 2 restarts",
@@ -51,15 +51,15 @@ def test_screen_of_80_columns_shows_all_there_is_to_know() -> None:
         "        full chain: HTTP 502",
         "",
         "EVENTS",
-        "03:12:45  web2  ? not reached: cannot reach deploy@10.0.0.2:22 (timed out).",
+        "03:12:45  web2  ? unreachable: cannot reach deploy@10.0.0.2:22 (timed out).",
         "03:12:45  web3  ✗ full chain FAILED: HTTP 502",
     ]
 
 
-def test_screen_of_160_columns_gives_the_room_to_status_and_latency() -> None:
+def test_screen_lines_of_160_columns_give_the_room_to_status_and_latency() -> None:
     made = board(web1=report())
     for number in range(100):
-        made, _ = looked(made, "web1", report(milliseconds=number), NOW)
+        made, _ = update(made, "web1", report(milliseconds=number), NOW)
 
     row = drawn(made, view(160))[3]
 
@@ -70,7 +70,7 @@ def test_screen_of_160_columns_gives_the_room_to_status_and_latency() -> None:
 
 @pytest.mark.parametrize("columns", [1, 20, 40, 60, 80, 81, 120, 160, 300])
 @pytest.mark.parametrize("rows", [1, 3, 6, 10, 24, 60])
-def test_screen_of_any_size_is_never_left(columns: int, rows: int) -> None:
+def test_screen_lines_fit_any_size(columns: int, rows: int) -> None:
     busy = report(lock="deploy " + "long " * 40, chain="502")
     made = board(**{f"web{number}": busy if number % 3 else LOST for number in range(12)})
 
@@ -88,7 +88,7 @@ def test_screen_of_any_size_is_never_left(columns: int, rows: int) -> None:
         (9, ["✗ web1", "● web2", "● web3"]),
     ],
 )
-def test_screen_that_is_short_lets_details_of_the_well_go_first(rows: int, expected: list[str]) -> None:
+def test_screen_lines_of_a_short_screen_lose_details_of_healthy_hosts_first(rows: int, expected: list[str]) -> None:
     made = board(web1=report(chain="502"), web2=report(), web3=report())
 
     lines = drawn(made, view(80, rows))
@@ -97,7 +97,7 @@ def test_screen_that_is_short_lets_details_of_the_well_go_first(rows: int, expec
     assert [line[8:13] if line[0] == " " else line[:6] for line in hosts] == expected
 
 
-def test_screen_too_short_for_all_hosts_shows_those_that_are_not_well() -> None:
+def test_screen_lines_without_room_for_all_hosts_show_the_unhealthy_ones() -> None:
     hosts: dict[str, HealthReport | RollingError] = {f"web{number}": report() for number in range(1, 9)}
 
     lines = drawn(board(**hosts | {"web7": report(chain="502"), "web8": LOST}), view(80, 9))
@@ -106,7 +106,7 @@ def test_screen_too_short_for_all_hosts_shows_those_that_are_not_well() -> None:
     assert lines[-1] == "  … and 5 more hosts"
 
 
-def test_screen_wide_characters_do_not_shift_columns() -> None:
+def test_screen_lines_wide_characters_do_not_shift_columns() -> None:
     made = board(網頁一=report(), web2=report())
 
     widths = {width(line) for line in drawn(made, view())[3::2][:2]}
@@ -114,7 +114,7 @@ def test_screen_wide_characters_do_not_shift_columns() -> None:
     assert widths == {80}
 
 
-def test_screen_texts_of_hosts_are_harmless_and_masked() -> None:
+def test_screen_lines_mask_secrets_and_remove_control_characters() -> None:
     made = board(web1=report(lock="[red]x[/red] hunter22\x1b[2J\x1b]0;title\x07\nnext"))
 
     text = "\n".join(drawn(made, view(160, 24, "hunter22")))
@@ -124,30 +124,30 @@ def test_screen_texts_of_hosts_are_harmless_and_masked() -> None:
     assert "hunter22" not in text
 
 
-def test_screen_first_looks_are_waited_for() -> None:
-    lines = drawn(Dashboard("production", (Watched("web1", 10),)), view())
+def test_screen_lines_host_without_a_report_is_connecting() -> None:
+    lines = drawn(Dashboard("production", (MonitoredHost("web1", 10),)), view())
 
-    assert lines[0].startswith("production: 1 host, looking ")
+    assert lines[0].startswith("production: 1 host, connecting ")
     assert lines[3].startswith("… web1  connecting ")
     assert lines[3].endswith(" -   never")
 
 
-def test_look_lines_without_a_terminal_are_one_a_look_and_one_a_change() -> None:
+def test_check_lines_are_one_for_the_host_and_one_for_each_event() -> None:
     before = board(web1=report())
-    after, fresh = looked(before, "web1", report(color=Color.GREEN, tag="v2", chain="502"), NOW + 1)
-    lost, loss = looked(after, "web1", HostUnreachable("web1: cannot reach it."), NOW + 2)
-    again, none = looked(lost, "web1", HostUnreachable("web1: refused the login."), NOW + 3)
+    after, fresh = update(before, "web1", report(color=Color.GREEN, tag="v2", chain="502"), NOW + 1)
+    lost, loss = update(after, "web1", HostUnreachable("web1: cannot reach it."), NOW + 2)
+    again, none = update(lost, "web1", HostUnreachable("web1: refused the login."), NOW + 3)
 
-    assert look_lines(before.host("web1"), (), view(now=NOW)) == ["03:12:45 web1  well  7 ms  backend blue v1"]
-    assert look_lines(after.host("web1"), fresh, view(now=NOW + 1)) == [
+    assert check_lines(before.host("web1"), (), view(now=NOW)) == ["03:12:45 web1  healthy  7 ms  backend blue v1"]
+    assert check_lines(after.host("web1"), fresh, view(now=NOW + 1)) == [
         "03:12:46 web1  ▲ backend: blue v1 → green v2",
         "03:12:46 web1  ✗ full chain FAILED: HTTP 502",
         "03:12:46 web1  FAILED: full chain  backend green v2",
     ]
-    assert look_lines(lost.host("web1"), loss, view(now=NOW + 2)) == [
-        "03:12:47 web1  ? not reached: cannot reach it.",
-        "03:12:47 web1  NOT REACHED since 03:12:47 (cannot reach it.)",
+    assert check_lines(lost.host("web1"), loss, view(now=NOW + 2)) == [
+        "03:12:47 web1  ? unreachable: cannot reach it.",
+        "03:12:47 web1  UNREACHABLE since 03:12:47 (cannot reach it.)",
     ]
-    assert look_lines(again.host("web1"), none, view(now=NOW + 3)) == [
-        "03:12:48 web1  NOT REACHED since 03:12:47 (refused the login.)"
+    assert check_lines(again.host("web1"), none, view(now=NOW + 3)) == [
+        "03:12:48 web1  UNREACHABLE since 03:12:47 (refused the login.)"
     ]

@@ -1,4 +1,4 @@
-"""The loop of the dashboard: what comes in is shown at once, and every way to end it ends it."""
+"""The loop of the dashboard: results are shown at once, and every way to end it works."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from threading import Event, Thread
 
 import pytest
 
-from fabfile.commands.shell import Script
-from fabfile.errors import ConfigError, HostUnreachable
-from fabfile.remote.host import Answer
-from fabfile.remote.looking import Watch
-from fabfile.report.dashboard import Dashboard, Watched
-from fabfile.report.output import Output
-from fabfile.report.screen import PlainDisplay
-from fabfile.workflows.monitor import Inbox, News, Request, Told, monitor, show, watching
-from tests.commands.sample import application
-from tests.report.builders import NOW
-from tests.report.reports import report
+from rolling_upgrade.console.output import Output
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConfigError, HostUnreachable
+from rolling_upgrade.features.health.look import Watch
+from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost
+from rolling_upgrade.features.monitor.display import PlainDisplay
+from rolling_upgrade.features.monitor.workflow import CheckResult, Command, Inbox, monitor, running, show
+from tests.support.builders import NOW
+from tests.support.reports import report
+from tests.support.sample import application
 
-BOARD = Dashboard("production", (Watched("web1", 10), Watched("web2", 10)))
+BOARD = Dashboard("production", (MonitoredHost("web1", 10), MonitoredHost("web2", 10)))
 
 
 class Blocked:
@@ -39,7 +39,7 @@ class Blocked:
         """Nothing to let go of."""
 
 
-def shown(*told: News | Told, stream: io.StringIO | None = None) -> list[str]:
+def shown(*told: CheckResult | Command, stream: io.StringIO | None = None) -> list[str]:
     """What was written for all that was told, without the time."""
     inbox: Inbox = SimpleQueue()
     for one in told:
@@ -49,48 +49,48 @@ def shown(*told: News | Told, stream: io.StringIO | None = None) -> list[str]:
     return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
 
 
-def test_show_every_look_until_the_end_is_told() -> None:
-    news: list[News | Told] = [
-        News("web2", HostUnreachable("web2: cannot reach it."), NOW),
-        Told.REDRAW,
-        News("web1", report(), NOW),
-        Told.END,
-        News("web1", report(chain="502"), NOW),
+def test_show_every_check_until_the_command_to_end() -> None:
+    news: list[CheckResult | Command] = [
+        CheckResult("web2", HostUnreachable("web2: cannot reach it."), NOW),
+        Command.REDRAW,
+        CheckResult("web1", report(), NOW),
+        Command.END,
+        CheckResult("web1", report(chain="502"), NOW),
     ]
 
     lines = shown(*news)
 
-    assert lines[0] == "web2  ? not reached: cannot reach it."
-    assert lines[-1] == "web1  well  7 ms  backend blue v1"
+    assert lines[0] == "web2  ? unreachable: cannot reach it."
+    assert lines[-1] == "web1  healthy  7 ms  backend blue v1"
     assert len(lines) == 3
 
 
-def test_show_ends_when_nobody_reads_any_more() -> None:
+def test_show_ends_with_a_closed_pipe() -> None:
     class Closed(io.StringIO):
         def write(self, _text: str) -> int:
             raise BrokenPipeError
 
-    shown(News("web1", report(), NOW), stream=Closed())
+    shown(CheckResult("web1", report(), NOW), stream=Closed())
 
 
-def test_show_is_ended_by_a_word_that_comes_while_it_waits() -> None:
+def test_show_ends_while_it_waits() -> None:
     inbox: Inbox = SimpleQueue()
     thread = Thread(target=show, args=(BOARD, inbox, PlainDisplay(Output(io.StringIO()), time.time)), daemon=True)
     thread.start()
 
-    inbox.put(Told.END)
+    inbox.put(Command.END)
     thread.join(20)
 
     assert not thread.is_alive()
 
 
-def test_watching_one_host_that_hangs_delays_neither_the_others_nor_the_end() -> None:
+def test_running_hanging_host_delays_neither_the_others_nor_the_end() -> None:
     hanging, inbox, ended = Blocked("web1"), SimpleQueue[str](), Event()
     refusing = Blocked("web2")
     refusing.free.set()
     watches = [Watch(host, application(), 10, ended, lambda name, _: inbox.put(name)) for host in (hanging, refusing)]
 
-    with watching(watches):
+    with running(watches):
         assert inbox.get(timeout=20) == "web2"
         ending = time.monotonic()
     took = time.monotonic() - ending
@@ -100,8 +100,8 @@ def test_watching_one_host_that_hangs_delays_neither_the_others_nor_the_end() ->
 
 
 @pytest.mark.parametrize("interval", ["soon", "0", "0.5", "900ms", "-1", "2d", "10 s", "nan", "1e3"])
-def test_monitor_wrong_interval_is_a_mistake_that_names_the_option(interval: str, tmp_path: Path) -> None:
+def test_monitor_invalid_interval_is_an_error_that_names_the_option(interval: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--interval") as caught:
-        monitor(Request("production", tmp_path, interval=interval))
+        monitor("production", root=tmp_path, interval=interval)
 
     assert repr(interval) in str(caught.value)

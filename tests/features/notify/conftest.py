@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notify.certificate import Authority
+from tests.support.certificate import Authority
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a run changes, as people are told it."""
+"""The changes of a run, as messages show them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.model import HostResult, Image, Outcome, Release
-from fabfile.plans.passages import passages
-from tests.remote.scripted import NEW, OLD, replacing, three_steps
+from rolling_upgrade.engine.model import HostResult, Image, Outcome, Release
+from rolling_upgrade.features.notify.changes import version_changes
+from tests.support.scripted import NEW, OLD, replacing, three_steps
 
 
-def test_passages_hosts_that_change_alike_stand_together() -> None:
+def test_version_changes_group_hosts_with_the_same_change() -> None:
     other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
-    found = list(passages([replacing("web1"), replacing("web2"), replacing("web3", other)]))
+    found = list(version_changes([replacing("web1"), replacing("web2"), replacing("web3", other)]))
 
     assert [(one.before, one.after, one.hosts) for one in found] == [
         ("v1", "v2", ("web1", "web2")),
@@ -31,16 +31,18 @@ def test_passages_hosts_that_change_alike_stand_together() -> None:
         (replace(OLD, tag=""), NEW, ("1" * 12, "v2")),
     ],
 )
-def test_passages_images_are_told_apart(before: Image | None, after: Image, ways: tuple[str, str]) -> None:
-    (found,) = passages([replacing("web1", before, after)])
+def test_version_changes_show_the_parts_of_images_that_differ(
+    before: Image | None, after: Image, ways: tuple[str, str]
+) -> None:
+    (found,) = version_changes([replacing("web1", before, after)])
 
     assert (found.before, found.after) == ways
 
 
-def test_passages_of_a_restore_name_the_backup() -> None:
+def test_version_changes_of_a_restore_name_the_backup() -> None:
     record = Release("r2", "", "restore", Outcome.GOOD, (), target="20261122T020000Z-ab12cd")
     plan = replace(three_steps(), result=HostResult.RESTORED, record=record)
 
-    (found,) = passages([plan])
+    (found,) = version_changes([plan])
 
     assert (found.what, found.after) == ("data", "20261122T020000Z-ab12cd")

@@ -9,20 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabfile import render
-from fabfile.model import Channels, Hook, Notice, Occasion, Passage, Severity
-from fabfile.notify.send import send
-from fabfile.notify.slack import fit, payload
-from fabfile.notify.text import compose
-from tests.notify.notices import notice
-from tests.notify.receiver import Received, receiving, slack
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, Severity, VersionChange
+from rolling_upgrade.features.notify.channels import fit
+from rolling_upgrade.features.notify.channels import slack_payload as payload
+from rolling_upgrade.features.notify.send import send
+from rolling_upgrade.features.notify.text import compose
+from tests.support.notices import notice
+from tests.support.receiver import Received, receiving, slack
 
 NASTY = st.text(alphabet=st.sampled_from("&<>`*_~|\\\"'\n\t $!@#é部署🚨\u202ex"), max_size=400)
 
 
 def judged(what: Notice, language: str = "en") -> str:
     """What Slack would say against the message."""
-    body = payload(what, compose(what, language, render.notice_template))
+    body = payload(what, compose(what, language, rendering.notice_template))
     return slack(Received("/", {"Content-Type": "application/json"}, json.dumps(body).encode()))
 
 
@@ -46,7 +47,7 @@ def test_payload_of_any_notice_keeps_the_limits(
     what = notice(
         occasion,
         hosts=tuple(hosts),
-        passages=tuple(Passage(*one, hosts=tuple(hosts)) for one in passages),
+        passages=tuple(VersionChange(*one, hosts=tuple(hosts)) for one in passages),
         cause=long,
         text=long,
         who=long,
@@ -69,7 +70,7 @@ def test_fit_never_exceeds_and_never_cuts_an_entity(text: str, longest: int) -> 
 
 def test_payload_mention_of_everybody_is_only_text() -> None:
     what = notice(Occasion.MESSAGE, text="<!channel> & <http://evil.example|click>")
-    body = payload(what, compose(what, "en", render.notice_template))
+    body = payload(what, compose(what, "en", rendering.notice_template))
 
     assert body["blocks"][1]["text"]["text"] == "&lt;!channel&gt; &amp; &lt;http://evil.example|click&gt;"
 
@@ -82,7 +83,7 @@ def test_payload_backticks_do_not_end_what_is_verbatim() -> None:
 
 
 def _sections(what: Notice) -> list[str]:
-    blocks: list[dict[str, Any]] = payload(what, compose(what, "en", render.notice_template))["blocks"]
+    blocks: list[dict[str, Any]] = payload(what, compose(what, "en", rendering.notice_template))["blocks"]
     return [block["text"]["text"] for block in blocks if block["type"] == "section" and "text" in block]
 
 
@@ -99,7 +100,7 @@ def _sections(what: Notice) -> list[str]:
 )
 def test_payload_header_shows_how_much_it_matters(occasion: Occasion, level: Severity | None, mark: str) -> None:
     what = notice(occasion, level=level)
-    body = payload(what, compose(what, "en", render.notice_template))
+    body = payload(what, compose(what, "en", rendering.notice_template))
 
     assert body["blocks"][0]["text"]["text"].startswith(f"{mark} [memoryark production] ")
     assert body["text"].startswith(f"{mark} [memoryark production] ")
@@ -107,7 +108,7 @@ def test_payload_header_shows_how_much_it_matters(occasion: Occasion, level: Sev
 
 def test_send_to_a_receiver_that_judges_as_slack_arrives() -> None:
     with receiving(judge=slack) as receiver:
-        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=render.notice_template)
+        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=rendering.notice_template)
 
     assert delivery.ok
     (request,) = receiver.requests

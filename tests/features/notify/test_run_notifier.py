@@ -1,4 +1,4 @@
-"""What people are told of a run: real receivers, hosts of few words, and the same loop that a deploy runs."""
+"""The messages of a run: real receivers, scripted hosts, and the operation that a deploy runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import Any
 
 import pytest
 
-from fabfile.commands import lock
-from fabfile.errors import ExitCode, HostUnreachable, LockHeld
-from fabfile.model import Channels, Environment, Hook, Severity, Target
-from fabfile.plans.step import Plan
-from fabfile.remote.host import Answer
-from fabfile.remote.rollout import Member
-from fabfile.report import choose
-from fabfile.workflows.rolling import Roll, Story
-from tests.commands.sample import application
-from tests.notify.receiver import Receiver, closed_port, receiving, silent
-from tests.remote.scripted import Scene, nothing, replacing
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.engine import lock
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.rollout import HostRun
+from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld
+from rolling_upgrade.features.operation import Operation, OperationSpec
+from tests.support.receiver import Receiver, closed_port, receiving, silent
+from tests.support.sample import application
+from tests.support.scripted import Scene, nothing, replacing
 
-STORY = Story(
+SPEC = OperationSpec(
     action="deploy",
-    reason="deploy v2",
     question="?",
     hint="",
     done="On the new release",
@@ -55,13 +54,15 @@ def environment(channels: Channels, *hosts: str) -> Environment:
 
 
 def rolled(
-    scene: Scene, channels: Channels, *members: Member, story: Story = STORY, dry_run: bool = False
+    scene: Scene, channels: Channels, *members: HostRun, spec: OperationSpec = SPEC, dry_run: bool = False
 ) -> tuple[ExitCode, dict[str, Any]]:
     """Run the loop; its exit code and its summary."""
     stream = io.StringIO()
     here = environment(channels, *(member.name for member in members))
     with choose(json=True, stream=stream, secrets=SECRETS) as reporter:
-        code = Roll(here, reporter, scene.run, story, scene.now, force=True, dry_run=dry_run).over(members, never_plan)
+        code = Operation(here, reporter, scene.context, spec, scene.now, force=True, dry_run=dry_run).run(
+            members, never_plan
+        )
     objects = [json.loads(line) for line in stream.getvalue().splitlines()]
     return code, objects[-1]
 
@@ -70,7 +71,7 @@ def never_plan(state: object) -> Plan:
     raise AssertionError("a host was planned again")
 
 
-def member(scene: Scene, host: str, **replies: Any) -> Member:
+def member(scene: Scene, host: str, **replies: Any) -> HostRun:
     return scene.member(host, plan=replacing(host), **replies)
 
 
@@ -83,7 +84,7 @@ def last(receiver: Receiver) -> dict[str, Any]:
     return dict(found)
 
 
-def test_roll_good_deploy_tells_that_it_began_and_that_it_is_done(scene: Scene, receiver: Receiver) -> None:
+def test_run_successful_deploy_sends_started_and_done(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url()))
 
     code, summary = rolled(scene, channels, member(scene, "web1"), member(scene, "web2"))
@@ -98,7 +99,7 @@ def test_roll_good_deploy_tells_that_it_began_and_that_it_is_done(scene: Scene, 
     assert found["results"] == {}
 
 
-def test_roll_failed_deploy_tells_the_cause_without_secrets(scene: Scene, receiver: Receiver) -> None:
+def test_run_failed_deploy_sends_the_cause_without_secrets(scene: Scene, receiver: Receiver) -> None:
     code, _ = rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", stage_b=FAILS))
 
     assert code is ExitCode.FAILED
@@ -110,7 +111,7 @@ def test_roll_failed_deploy_tells_the_cause_without_secrets(scene: Scene, receiv
     assert found["next_command"] == "inv status --env production"
 
 
-def test_roll_undo_that_failed_is_critical(scene: Scene, receiver: Receiver) -> None:
+def test_run_failed_undo_is_critical(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url(), Severity.CRITICAL))
 
     code, _ = rolled(scene, channels, member(scene, "web1", stage_b=FAILS, stage_undo=FAILS))
@@ -119,7 +120,7 @@ def test_roll_undo_that_failed_is_critical(scene: Scene, receiver: Receiver) -> 
     assert events(receiver) == ["deploy failed"]
 
 
-def test_roll_of_which_a_part_is_done_says_where_each_host_stands(scene: Scene, receiver: Receiver) -> None:
+def test_run_incomplete_deploy_sends_the_result_of_each_host(scene: Scene, receiver: Receiver) -> None:
     code, _ = rolled(
         scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), member(scene, "web2", stage_b=FAILS)
     )
@@ -129,7 +130,7 @@ def test_roll_of_which_a_part_is_done_says_where_each_host_stands(scene: Scene, 
     assert last(receiver)["results"] == {"web1": "upgraded", "web2": "undone"}
 
 
-def test_roll_that_finds_the_lock_held_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+def test_run_that_finds_the_lock_held_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     held = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
 
     with pytest.raises(LockHeld):
@@ -138,14 +139,14 @@ def test_roll_that_finds_the_lock_held_tells_nobody(scene: Scene, receiver: Rece
     assert receiver.requests == []
 
 
-def test_roll_that_cannot_reach_a_host_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+def test_run_that_cannot_reach_a_host_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     with pytest.raises(HostUnreachable):
         rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", lock=[HostUnreachable("away")]))
 
     assert receiver.requests == []
 
 
-def test_roll_with_nothing_to_do_or_dry_tells_nobody(scene: Scene, receiver: Receiver) -> None:
+def test_run_without_changes_or_dry_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url()))
 
     rolled(scene, channels, scene.member("web1", plan=nothing("web1")))
@@ -154,7 +155,7 @@ def test_roll_with_nothing_to_do_or_dry_tells_nobody(scene: Scene, receiver: Rec
     assert receiver.requests == []
 
 
-def test_roll_hosts_that_need_nothing_are_not_named(scene: Scene, receiver: Receiver) -> None:
+def test_run_does_not_name_unchanged_hosts(scene: Scene, receiver: Receiver) -> None:
     members = [scene.member("web1", plan=nothing("web1")), member(scene, "web2")]
 
     rolled(scene, Channels(webhook=Hook(receiver.url())), *members)
@@ -162,7 +163,7 @@ def test_roll_hosts_that_need_nothing_are_not_named(scene: Scene, receiver: Rece
     assert last(receiver)["hosts"] == ["web2"]
 
 
-def test_roll_channel_that_fails_is_one_warning_and_no_other_end(scene: Scene) -> None:
+def test_run_failing_channel_is_one_warning(scene: Scene) -> None:
     port = closed_port()
 
     code, summary = rolled(
@@ -170,15 +171,15 @@ def test_roll_channel_that_fails_is_one_warning_and_no_other_end(scene: Scene) -
     )
 
     assert code is ExitCode.DONE
-    assert summary["warnings"] == ["slack was not told: connection refused"]
+    assert summary["warnings"] == ["slack: message not delivered: connection refused"]
     assert "s3cret" not in json.dumps(summary)
 
 
-def test_roll_channel_that_hangs_adds_less_than_ten_seconds(scene: Scene) -> None:
+def test_run_hanging_channel_adds_less_than_ten_seconds(scene: Scene) -> None:
     with silent() as port:
-        began = time.monotonic()
+        started_at = time.monotonic()
         code, summary = rolled(scene, Channels(slack=Hook(f"http://127.0.0.1:{port}/x")), member(scene, "web1"))
-        took = time.monotonic() - began
+        took = time.monotonic() - started_at
 
     assert code is ExitCode.DONE
     assert took < 10
@@ -186,7 +187,7 @@ def test_roll_channel_that_hangs_adds_less_than_ten_seconds(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("action", ["rollback", "restore"])
-def test_roll_of_another_kind_tells_its_own_words(action: str, scene: Scene, receiver: Receiver) -> None:
-    rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), story=replace(STORY, action=action))
+def test_run_of_another_kind_sends_its_own_occasions(action: str, scene: Scene, receiver: Receiver) -> None:
+    rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), spec=replace(SPEC, action=action))
 
     assert events(receiver) == [f"{action} done", f"{action} started"]

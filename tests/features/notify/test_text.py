@@ -1,4 +1,4 @@
-"""A notice in words: every occasion in every language, secrets masked, long lists cut."""
+"""Rendered messages: every occasion in every language, masked secrets, long lists."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabfile import render
-from fabfile.config import forms
-from fabfile.model import HostResult, Notice, Occasion, Passage
-from fabfile.notify.text import LONGEST_LINE, LONGEST_TEXT, Told, compose, duration
-from tests.notify.notices import notice
+from rolling_upgrade import rendering
+from rolling_upgrade.config import validators
+from rolling_upgrade.engine.model import HostResult, Notice, Occasion, VersionChange
+from rolling_upgrade.features.notify.text import LONGEST_LINE, LONGEST_TEXT, Message, compose, duration
+from tests.support.notices import notice
 
 LANGUAGES = ("en", "zh-TW")
-FOLDER = render.TEMPLATES / "notify"
+FOLDER = rendering.TEMPLATES / "notify"
 
 
-def told(what: Notice, language: str = "en", secrets: tuple[str, ...] = ()) -> Told:
-    return compose(what, language, render.notice_template, secrets)
+def composed(what: Notice, language: str = "en", secrets: tuple[str, ...] = ()) -> Message:
+    return compose(what, language, rendering.notice_template, secrets)
 
 
 def placeholders(path: Path) -> set[str]:
@@ -32,9 +32,9 @@ def keys(path: Path) -> list[str]:
     return [row.partition(" = ")[0] for row in path.read_text("utf-8").splitlines()]
 
 
-def test_languages_are_those_that_the_setting_takes() -> None:
+def test_languages_are_those_of_the_setting() -> None:
     assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(LANGUAGES)
-    assert [forms.LANGUAGE(language) for language in LANGUAGES] == list(LANGUAGES)
+    assert [validators.LANGUAGE(language) for language in LANGUAGES] == list(LANGUAGES)
 
 
 def test_languages_have_the_same_templates_with_the_same_placeholders() -> None:
@@ -48,20 +48,20 @@ def test_languages_have_the_same_templates_with_the_same_placeholders() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_words_know_every_result_of_a_host(language: str) -> None:
+def test_words_have_every_result_of_a_host(language: str) -> None:
     assert {result.name.lower() for result in HostResult} <= set(keys(FOLDER / language / "words.txt"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("path", sorted((FOLDER / "en").glob("*.txt")), ids=lambda path: path.stem)
-def test_template_is_one_of_string_template(language: str, path: Path) -> None:
+def test_template_is_valid(language: str, path: Path) -> None:
     assert Template((FOLDER / language / path.name).read_text("utf-8")).is_valid()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("occasion", list(Occasion))
-def test_compose_every_occasion_has_words(occasion: Occasion, language: str) -> None:
-    found = told(notice(occasion), language)
+def test_compose_every_occasion(occasion: Occasion, language: str) -> None:
+    found = composed(notice(occasion), language)
 
     assert found.subject.startswith("[memoryark production] ")
     assert found.lead
@@ -70,18 +70,18 @@ def test_compose_every_occasion_has_words(occasion: Occasion, language: str) -> 
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_compose_occasions_are_told_apart_by_their_subject(language: str) -> None:
-    subjects = {told(notice(occasion), language).subject for occasion in Occasion}
+def test_compose_occasions_have_different_subjects(language: str) -> None:
+    subjects = {composed(notice(occasion), language).subject for occasion in Occasion}
 
     assert len(subjects) == len(Occasion)
 
 
-def test_compose_undone_deploy_says_all_that_a_person_asks() -> None:
-    assert told(notice()).plain == (
-        "[memoryark production] Deploy of v2 failed and is undone\n\n"
-        "It failed after 3 min 12 s. What was done is undone; all is as before on web1, web2.\n\n"
+def test_compose_undone_deploy_has_every_fact() -> None:
+    assert composed(notice()).plain == (
+        "[memoryark production] Deploy of v2 failed and was undone\n\n"
+        "It failed after 3 min 12 s. All changes on web1, web2 were undone.\n\n"
         "Hosts: web1, web2\nBy: ann\nCheck: backend\nChanges:\n  backend v1 → v2\n  frontend → v2 (web2)\n"
-        "Where each host stands:\n  web1: upgraded\n  web2: undone\nRelease: 20261123T044253Z-6c2844\n"
+        "Results:\n  web1: upgraded\n  web2: undone\nRelease: 20261123T044253Z-6c2844\n"
         "Duration: 3 min 12 s\n"
         "Cause:\n  web2: backend: start green: failed (status 1).\n    last: HTTP 502 <html>&\n"
         "Next: inv status --env production\n\n"
@@ -89,38 +89,40 @@ def test_compose_undone_deploy_says_all_that_a_person_asks() -> None:
     )
 
 
-def test_compose_done_deploy_names_the_way_back() -> None:
-    found = told(notice(Occasion.DEPLOY_DONE, cause="", next_command="inv rollback --env production"))
+def test_compose_successful_deploy_has_the_command_that_undoes_it() -> None:
+    found = composed(notice(Occasion.DEPLOY_DONE, cause="", next_command="inv rollback --env production"))
 
-    assert "To go back: inv rollback --env production" in found.plain
+    assert "To undo: inv rollback --env production" in found.plain
     assert "Cause" not in found.plain
 
 
-def test_compose_secrets_are_masked_wherever_they_stand() -> None:
+def test_compose_masks_secrets_in_every_fact() -> None:
     secret = "open-sesame"
     words = dict.fromkeys(("who", "target", "check", "cause", "next_command", "text"), f"a {secret} b")
-    hostile = notice(Occasion.MESSAGE, **words, hosts=(secret,), passages=(Passage(secret, secret, secret, (secret,)),))
+    hostile = notice(
+        Occasion.MESSAGE, **words, hosts=(secret,), passages=(VersionChange(secret, secret, secret, (secret,)),)
+    )
 
-    assert secret not in told(hostile, secrets=(secret,)).plain
-    assert "••••••" in told(hostile, secrets=(secret,)).plain
+    assert secret not in composed(hostile, secrets=(secret,)).plain
+    assert "••••••" in composed(hostile, secrets=(secret,)).plain
 
 
-def test_compose_secret_at_the_end_of_what_is_shown_is_not_cut_in_two() -> None:
+def test_compose_masks_a_secret_before_it_cuts() -> None:
     secret = "s3cret-" + "x" * 40
     cause = "y" * (LONGEST_TEXT - 20) + secret
 
-    assert "s3cret" not in told(notice(cause=cause), secrets=(secret,)).plain
+    assert "s3cret" not in composed(notice(cause=cause), secrets=(secret,)).plain
 
 
 def test_compose_many_hosts_are_counted() -> None:
-    found = told(notice(hosts=tuple(f"web{number}" for number in range(1, 61))))
+    found = composed(notice(hosts=tuple(f"web{number}" for number in range(1, 61))))
 
     assert "web10 and 50 more" in found.plain.replace(", and", " and")
     assert "web11" not in found.plain
 
 
 def test_compose_subject_is_one_line_of_bounded_length() -> None:
-    found = told(notice(target="v2\r\nBcc: eve@example.org\n" + "x" * 5000, who="a\u2028b"))
+    found = composed(notice(target="v2\r\nBcc: eve@example.org\n" + "x" * 5000, who="a\u2028b"))
 
     assert "\n" not in found.subject
     assert "\r" not in found.subject
@@ -128,20 +130,20 @@ def test_compose_subject_is_one_line_of_bounded_length() -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_compose_any_text_is_told(who: str, target: str, cause: str) -> None:
-    found = told(notice(who=who, target=target, cause=cause))
+def test_compose_accepts_any_text(who: str, target: str, cause: str) -> None:
+    found = composed(notice(who=who, target=target, cause=cause))
 
     assert "\n" not in found.subject
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", found.plain)
 
 
-def test_compose_placeholder_in_a_value_stays_as_it_is() -> None:
-    assert "$who ${cause} $$" in told(notice(Occasion.MESSAGE, text="$who ${cause} $$")).plain
+def test_compose_leaves_placeholders_in_values() -> None:
+    assert "$who ${cause} $$" in composed(notice(Occasion.MESSAGE, text="$who ${cause} $$")).plain
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(-1, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (192.4, "3 min 12 s"), (18_420, "5 h 7 min"), (270_000, "3 d 3 h")],
 )
-def test_duration_takes_two_units(seconds: float, shown: str) -> None:
+def test_duration_has_two_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

@@ -1,4 +1,4 @@
-"""`inv notify` and `inv notify.test`: what arrives, what is said, and the exit code; real receivers."""
+"""`inv notify` and `inv notify.test` against real receivers: messages, output and exit codes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.model import Security
-from fabfile.workflows.messages import Request, notify, try_out
-from tests.config.project import Project
-from tests.notify.mailbox import Mailbox, mailbox
-from tests.notify.receiver import closed_port, receiving, slack
+from rolling_upgrade.engine.model import Security
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.notify.workflow import notify, try_out
+from tests.support.mailbox import Mailbox, mailbox
+from tests.support.project import Project
+from tests.support.receiver import closed_port, receiving, slack
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def mail(box: Mailbox) -> dict[str, str]:
     }
 
 
-def test_notify_sends_a_persons_words_to_every_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notify_sends_a_message_to_every_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with mailbox() as box, receiving(judge=slack) as chat, receiving() as hook:
         project.env({**mail(box), "SLACK_WEBHOOK": chat.url(), "WEBHOOK_URL": hook.url("/hook")})
 
-        code = notify(Request("demo", project.root, "Maintenance at <ten>.", "warning"))
+        code = notify("demo", root=project.root, message="Maintenance at <ten>.", severity="warning")
 
     assert code is ExitCode.DONE
-    assert capsys.readouterr().out.count(" told (") == 3
+    assert capsys.readouterr().out.count(" sent (") == 3
     assert "Maintenance at &lt;ten&gt;." in chat.requests[0].json["text"]
     assert hook.requests[0].json["severity"] == "warning"
     assert box.mails[0].subject == "[memoryark demo] Message from ann"
@@ -56,20 +56,20 @@ def test_notify_in_the_other_language(project: Project) -> None:
     with receiving(judge=slack) as chat:
         project.env({"SLACK_WEBHOOK": chat.url(), "NOTIFY_LANGUAGE": "zh-TW"})
 
-        assert notify(Request("demo", project.root, "十點維護")) is ExitCode.DONE
+        assert notify("demo", root=project.root, message="十點維護") is ExitCode.DONE
 
     assert "ann 的訊息" in chat.requests[0].json["text"]
 
 
-def test_notify_channel_that_takes_more_severe_ones_alone_is_said(
+def test_notify_reports_a_channel_that_accepts_only_higher_severities(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with receiving() as hook:
         project.env({"WEBHOOK_URL": hook.url(), "NOTIFY_WEBHOOK": "critical"})
 
-        assert notify(Request("demo", project.root, "hello")) is ExitCode.FAILED
+        assert notify("demo", root=project.root, message="hello") is ExitCode.FAILED
 
-    assert "webhook  not told: it takes critical and above (NOTIFY_WEBHOOK)" in capsys.readouterr().out
+    assert "webhook  skipped: it accepts critical and above (NOTIFY_WEBHOOK)" in capsys.readouterr().out
     assert hook.requests == []
 
 
@@ -82,14 +82,14 @@ def test_notify_channel_that_takes_more_severe_ones_alone_is_said(
         ("x", "loud", "--severity"),
     ],
 )
-def test_notify_unusable_words_are_refused(message: str, severity: str, option: str, project: Project) -> None:
+def test_notify_rejects_invalid_options(message: str, severity: str, option: str, project: Project) -> None:
     with pytest.raises(ConfigError) as refused:
-        notify(Request("demo", project.root, message, severity))
+        notify("demo", root=project.root, message=message, severity=severity)
 
-    assert [mistake.path for mistake in refused.value.mistakes] == [option]
+    assert [issue.path for issue in refused.value.issues] == [option]
 
 
-def test_try_out_says_how_each_channel_fared(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_try_out_reports_each_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with mailbox() as box, receiving((403, {}, "invalid_token")) as chat:
         project.env(
             {
@@ -101,26 +101,26 @@ def test_try_out_says_how_each_channel_fared(project: Project, capsys: pytest.Ca
             }
         )
 
-        assert try_out(Request("demo", project.root)) is ExitCode.FAILED
+        assert try_out("demo", root=project.root) is ExitCode.FAILED
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("slack    NOT TOLD: HTTP 403 invalid_token (")
-    assert lines[1].startswith("mail     told (")
+    assert lines[0].startswith("slack    NOT SENT: HTTP 403 invalid_token (")
+    assert lines[1].startswith("mail     sent (")
     assert lines[2] == "webhook  off (NOTIFY_WEBHOOK)"
     assert lines[3] == "Next: correct the env file, then inv notify.test --env demo"
 
 
 @pytest.mark.parametrize("changes", [{}, {"WEBHOOK_URL": "http://127.0.0.1:9/x", "NOTIFY_WEBHOOK": "off"}])
-def test_try_out_without_a_channel_is_refused(changes: dict[str, str], project: Project) -> None:
+def test_try_out_without_a_channel_is_an_error(changes: dict[str, str], project: Project) -> None:
     project.env(changes)
 
     with pytest.raises(ConfigError, match="no channel is configured, or all are off") as refused:
-        try_out(Request("demo", project.root))
+        try_out("demo", root=project.root)
 
     assert refused.value.exit_code is ExitCode.USAGE
 
 
-def test_notify_task_gives_no_secret_away_whatever_fails(project: Project) -> None:
+def test_notify_task_prints_no_secret_when_channels_fail(project: Project) -> None:
     """The whole process: standard output, standard error, and a secret path and password on ports that are closed."""
     folder = PROJECT / ".lab" / f"notify-{os.getpid()}"
     words = {
@@ -158,5 +158,5 @@ def test_notify_task_gives_no_secret_away_whatever_fails(project: Project) -> No
 
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
-    assert said.count("NOT TOLD: connection refused") == 3
+    assert said.count("NOT SENT: connection refused") == 3
     assert not any(secret in said for secret in ("hUsHhUsH1234", "T00000009", "pass-w0rd-9", "open-sesame-7"))

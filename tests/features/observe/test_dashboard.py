@@ -1,4 +1,4 @@
-"""The Grafana dashboard: a whole document by Grafana's own SDK, its panels in their places, and what they ask for."""
+"""The Grafana dashboard: its panels, their places, and their queries."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 
-from fabfile.model import Application, Channels, Tls
-from fabfile.model.watch import WatchRules
-from fabfile.render import dashboard_words
-from fabfile.render.dashboard import dashboard, expressions, optional_expressions
-from fabfile.render.dashboard_panels import marks, rows
-from fabfile.render.dashboard_shapes import Series, quoted
-from fabfile.render.dashboard_words import Words
-from fabfile.watchdog import measures
-from tests.commands.sample import application
+from rolling_upgrade.engine.model import Application, Channels
+from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.features.observe.dashboard import dashboard
+from rolling_upgrade.features.watchdog import exposition
+from rolling_upgrade.rendering import TEMPLATES
+from tests.support.observed import expressions
+from tests.support.sample import application
 
 APP = application(request_metrics=True)
 CHINESE = replace(APP, channels=Channels(language="zh-TW"))
@@ -28,7 +26,7 @@ QUIET = replace(APP, request_metrics=False)
 EVERY = pytest.mark.parametrize("app", [APP, CHINESE, QUIET], ids=["english", "chinese", "without request metrics"])
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
-#: What the exporters of a monitored host and of its site give, of all that they have.
+#: The series of node-exporter and blackbox-exporter that the dashboard uses.
 EXPORTED = {
     "node_cpu_seconds_total",
     "node_filesystem_avail_bytes",
@@ -66,26 +64,11 @@ def cells(place: dict[str, int]) -> Iterator[tuple[int, int]]:
     yield from itertools.product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"]))
 
 
-@EVERY
-def test_dashboard_read_and_written_by_the_sdk_is_the_same(app: Application) -> None:
-    from grafana_foundation_sdk.cog.encoder import JSONEncoder
-    from grafana_foundation_sdk.cog.plugins import register_default_plugins
-    from grafana_foundation_sdk.models.dashboard import Dashboard
-
-    register_default_plugins()
-    known = document(app)
-    for mark in known["annotations"]["list"]:
-        for foreign in ("titleFormat", "textFormat", "useValueForTime"):
-            del mark[foreign]
-
-    assert json.loads(JSONEncoder().encode(Dashboard.from_json(document(app)))) == known
-
-
 def test_dashboard_made_twice_is_equal() -> None:
     assert dashboard(APP, "production") == dashboard(APP, "production")
 
 
-def test_dashboard_uid_is_of_the_application_and_the_environment() -> None:
+def test_dashboard_uid_depends_on_application_and_environment() -> None:
     known = document()["uid"]
     others = {document(APP, "staging")["uid"], document(replace(APP, name="store"))["uid"]}
 
@@ -94,7 +77,7 @@ def test_dashboard_uid_is_of_the_application_and_the_environment() -> None:
     assert document(replace(CHINESE, domain="other.test"))["uid"] == known
 
 
-def test_dashboard_opens_on_the_last_hours_and_follows_them() -> None:
+def test_dashboard_shows_the_last_hours_and_refreshes() -> None:
     found = document()
 
     assert found["time"] == {"from": "now-6h", "to": "now"}
@@ -103,7 +86,7 @@ def test_dashboard_opens_on_the_last_hours_and_follows_them() -> None:
     assert not found.get("links")
 
 
-def test_dashboard_variables_are_the_source_and_the_hosts_of_its_targets() -> None:
+def test_dashboard_variables_are_the_data_source_and_the_hosts() -> None:
     source, host = document()["templating"]["list"]
 
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
@@ -113,7 +96,7 @@ def test_dashboard_variables_are_the_source_and_the_hosts_of_its_targets() -> No
 
 
 @EVERY
-def test_dashboard_every_panel_says_what_it_shows_and_in_which_unit(app: Application) -> None:
+def test_dashboard_every_panel_has_title_description_unit_and_thresholds(app: Application) -> None:
     for one in panels(app):
         assert one["title"], one
         assert one["description"], one["title"]
@@ -122,7 +105,7 @@ def test_dashboard_every_panel_says_what_it_shows_and_in_which_unit(app: Applica
 
 
 @EVERY
-def test_dashboard_everything_asks_the_chosen_source(app: Application) -> None:
+def test_dashboard_every_query_uses_the_chosen_data_source(app: Application) -> None:
     asking = [*panels(app), *document(app)["annotations"]["list"]]
     targets = [target for one in panels(app) for target in one["targets"]]
 
@@ -131,7 +114,7 @@ def test_dashboard_everything_asks_the_chosen_source(app: Application) -> None:
 
 
 @EVERY
-def test_dashboard_panels_fill_their_lines_and_never_overlap(app: Application) -> None:
+def test_dashboard_panels_fill_their_lines_without_overlap(app: Application) -> None:
     places = [one["gridPos"] for one in document(app)["panels"]]
     taken = [cell for place in places for cell in cells(place)]
 
@@ -152,15 +135,15 @@ def test_dashboard_numbers_and_letters_are_unique(app: Application) -> None:
 
 
 @EVERY
-def test_dashboard_every_graph_and_figure_names_its_series(app: Application) -> None:
+def test_dashboard_every_query_of_a_graph_has_a_legend(app: Application) -> None:
     for one in panels(app):
         if one["type"] != "table":
             assert all("{{" in target["legendFormat"] for target in one["targets"]), one["title"]
 
 
 @EVERY
-def test_expressions_name_only_series_that_somebody_gives(app: Application) -> None:
-    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(measures)))
+def test_expressions_select_only_exported_series(app: Application) -> None:
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(exposition)))
     parts = {name + part for name in families for part in ("", "_bucket", "_sum", "_count")}
     used = {name for one in expressions(app, "production") for name in re.findall(r"(\w+)\{", one)}
 
@@ -168,8 +151,8 @@ def test_expressions_name_only_series_that_somebody_gives(app: Application) -> N
     assert used <= parts | EXPORTED
 
 
-def test_expressions_of_the_watchdogs_families_leave_few_out() -> None:
-    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(measures)))
+def test_expressions_cover_the_series_of_the_watchdog() -> None:
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(exposition)))
     text = "\n".join(expressions(APP, "production"))
 
     assert {name for name in families if name not in text} == {
@@ -182,7 +165,7 @@ def test_expressions_of_the_watchdogs_families_leave_few_out() -> None:
     }
 
 
-def test_expressions_ask_for_this_application_and_environment_alone() -> None:
+def test_expressions_select_one_application_and_environment() -> None:
     for one in expressions(APP, "staging"):
         for name, inner in re.findall(r"(\w+)\{([^}]*)\}", one):
             job = "shop-site" if name.startswith("probe_") else "shop"
@@ -191,11 +174,11 @@ def test_expressions_ask_for_this_application_and_environment_alone() -> None:
 
 
 @EVERY
-def test_expressions_have_no_variable_of_grafana_left(app: Application) -> None:
+def test_expressions_have_no_variable_of_grafana(app: Application) -> None:
     assert not [one for one in expressions(app, "production") if "$" in one]
 
 
-def test_expressions_are_those_of_panels_and_annotations_each_once() -> None:
+def test_expressions_are_those_of_panels_and_annotations() -> None:
     found = document()
     written = {target["expr"] for one in panels() for target in one["targets"]}
     written |= {mark["expr"] for mark in found["annotations"]["list"]}
@@ -203,26 +186,7 @@ def test_expressions_are_those_of_panels_and_annotations_each_once() -> None:
     assert len(expressions(APP, "production")) == len(set(expressions(APP, "production"))) == len(written)
 
 
-def test_optional_expressions_are_backup_lock_failure_and_certificate() -> None:
-    optional = optional_expressions(APP, "production")
-
-    assert set(optional) < set(expressions(APP, "production"))
-    assert [re.findall(r"(?:rolling|probe)_\w+", one)[0] for one in optional] == [
-        "rolling_lock_info",
-        "rolling_backup_last_good_timestamp_seconds",
-        "rolling_certificate_expiry_timestamp_seconds",
-        "probe_ssl_earliest_cert_expiry",
-        "rolling_deploy_last_timestamp_seconds",
-    ]
-
-
-def test_optional_expressions_with_tls_leave_the_certificate_out() -> None:
-    optional = optional_expressions(replace(APP, tls=Tls("/c", "/k")), "production")
-
-    assert not [one for one in optional if "cert" in one]
-
-
-def test_expressions_without_request_metrics_need_none() -> None:
+def test_expressions_without_request_metrics_select_none() -> None:
     text = "\n".join(expressions(QUIET, "production"))
 
     assert "rolling_http_" not in text
@@ -230,28 +194,13 @@ def test_expressions_without_request_metrics_need_none() -> None:
     assert "rolling_check_seconds" in panel("Response time", QUIET)["targets"][0]["expr"]
 
 
-@pytest.mark.parametrize(
-    "value, said",
-    [
-        ("shop", '"shop"'),
-        ('a"b', r'"a\"b"'),
-        ("a\\", r'"a\\"'),
-        ("a\nb", r'"a\nb"'),
-        ('"} or up{x="', r'"\"} or up{x=\""'),
-    ],
-)
-def test_quoted_value_is_one_text_of_promql(value: str, said: str) -> None:
-    assert quoted(value) == said
-    assert Series(value, "production").up() == f'up{{job={said},environment="production"}}'
-
-
-def test_dashboard_in_english_is_titled_by_application_and_environment() -> None:
+def test_dashboard_title_names_application_and_environment() -> None:
     assert document()["title"] == "shop · production"
     assert panel("Service health")["type"] == "stat"
     assert panel("Response time")["type"] == "timeseries"
 
 
-def test_dashboard_in_chinese_has_the_titles_of_the_requirements() -> None:
+def test_dashboard_in_chinese_has_chinese_titles() -> None:
     found = document(replace(CHINESE, name="memoryark"))
 
     assert found["title"] == "memoryark production 監控"
@@ -260,25 +209,25 @@ def test_dashboard_in_chinese_has_the_titles_of_the_requirements() -> None:
     assert "響應時間" in {one["title"] for one in panels(replace(CHINESE, request_metrics=False))}
 
 
-def test_dashboard_in_both_languages_asks_the_same() -> None:
+def test_dashboard_in_both_languages_has_the_same_queries() -> None:
     assert expressions(CHINESE, "production") == expressions(APP, "production")
     assert not {one["title"] for one in panels()} & {one["title"] for one in panels(CHINESE)}
 
 
-def test_words_of_the_dashboard_are_all_needed_and_in_both_languages() -> None:
-    asked = [row for app in (APP, QUIET) for row in rows(app, "production", Words("en"))]
-    tables = (dashboard_words.ROWS, dashboard_words.PANELS, dashboard_words.ANNOTATIONS, dashboard_words.TEXTS)
+def test_translation_has_every_text_of_the_template_and_no_other() -> None:
+    folder = TEMPLATES / "observe"
+    template = (folder / "dashboard.json.j2").read_text(encoding="utf-8")
+    translation = json.loads((folder / "dashboard.zh-TW.json").read_text(encoding="utf-8"))
+    texts = set(re.findall(r'_\("([^"]+)"\)', template))
+    texts |= set(itertools.chain.from_iterable(re.findall(r'states\("(\w+)", "\w+", "(\w+)"', template)))
 
-    assert set(dashboard_words.ROWS) == {row.key for row in asked}
-    assert set(dashboard_words.PANELS) == {one.key for row in asked for one in row.panels}
-    assert set(dashboard_words.ANNOTATIONS) == {mark.key for mark in marks(APP, "production")}
-    for words in itertools.chain.from_iterable(table.values() for table in tables):
-        english, chinese = (json.dumps(one, ensure_ascii=False) for one in words)
+    assert texts == set(translation)
+    for english, chinese in translation.items():
         assert english.isascii() or "·" in english, english
-        assert re.search("[\u4e00-\u9fff]", chinese), chinese
+        assert re.search("[\u4e00-\u9fff\uff1a]", chinese), chinese
 
 
-def test_annotations_say_what_happened_where_and_how_it_ended() -> None:
+def test_annotations_show_action_host_and_result() -> None:
     done, failed, recovery = document()["annotations"]["list"]
 
     assert (done["textFormat"], done["useValueForTime"]) == ("{{action}} on {{host}}: done", True)
@@ -291,7 +240,7 @@ def test_annotations_say_what_happened_where_and_how_it_ended() -> None:
 def test_thresholds_are_those_of_inv_health_and_of_the_watchdog() -> None:
     slow = replace(APP, watch=WatchRules(interval_seconds=60), thresholds=replace(APP.thresholds, free_percent=25))
 
-    assert steps("Watchdog's last look", slow) == [(None, "green"), (180, "yellow"), (600, "red")]
+    assert steps("Last observation", slow) == [(None, "green"), (180, "yellow"), (600, "red")]
     assert steps("Disk free", slow) == [(None, "red"), (0.25, "green")]
     assert steps("Memory", slow) == [(None, "green"), (0.9, "red")]
     assert steps("Newest backup", slow) == [(None, "green"), (26 * 3600, "red")]

@@ -1,4 +1,4 @@
-"""The files of Prometheus and its companions: whose values stand where; every alert is proved and explained."""
+"""The files of Prometheus and its companions: values, limits, and a test case and a runbook section for every alert."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from typing import Any
 import pytest
 import yaml
 
-from fabfile.errors import ConfigError
-from fabfile.model import Certificate, Channels, Environment, Hook, Kind, Mail, Preparation, Security, Severity
-from fabfile.render import observe
-from fabfile.watchdog.requests import BOUNDS
-from tests.render.alert_cases import CASES
-from tests.render.observed import CHANNELS, MAIL, SLACK, environment
+from rolling_upgrade.engine.model import (
+    Certificate,
+    Channels,
+    Environment,
+    Hook,
+    Kind,
+    Mail,
+    Preparation,
+    Security,
+    Severity,
+)
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.watchdog.request_log import BOUNDS
+from tests.support.alert_cases import CASES
+from tests.support.observed import CHANNELS, MAIL, SLACK, environment
 
-RUNBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+#: The parts of each section of the runbook.
+RUNBOOK_PARTS = ("Meaning.", "Check.", "Fix.", "Resolved when")
+RUNBOOK = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text("utf-8")
 
 
 def read(wanted: Environment, name: str) -> Any:
@@ -33,7 +45,7 @@ def jobs(wanted: Environment) -> dict[str, Any]:
     return {job["job_name"]: job for job in read(wanted, "prometheus.yml")["scrape_configs"]}
 
 
-def test_targets_are_the_hosts_of_the_inventory_as_the_monitoring_host_reaches_them() -> None:
+def test_targets_have_the_addresses_that_the_monitoring_host_uses() -> None:
     job = jobs(environment())["shop.production"]
 
     assert [row["targets"] for row in job["static_configs"]] == [["192.0.2.1:9100"], ["[2001:db8::2]:9100"]]
@@ -53,14 +65,14 @@ def test_targets_are_the_hosts_of_the_inventory_as_the_monitoring_host_reaches_t
         (False, ["http://192.0.2.1:80/api/health", "http://[2001:db8::2]:80/api/health"]),
     ],
 )
-def test_site_is_asked_by_the_full_chains_health_path_on_each_host(tls: bool, urls: list[str]) -> None:
+def test_site_probe_uses_the_health_path_of_the_full_chain(tls: bool, urls: list[str]) -> None:
     job = jobs(environment(tls=tls))["shop.production site"]
 
     assert [row["targets"][0] for row in job["static_configs"]] == urls
 
 
 @pytest.mark.parametrize(("certificate", "skipped"), [(Certificate.ACME, False), (Certificate.SELF_SIGNED, True)])
-def test_site_certificate_is_verified_unless_it_signs_itself(certificate: Certificate, skipped: bool) -> None:
+def test_site_certificate_is_verified_unless_it_is_self_signed(certificate: Certificate, skipped: bool) -> None:
     wanted = replace(environment(), preparation=Preparation(certificate=certificate))
 
     module = read(wanted, "blackbox.yml")["modules"]["shop.production"]["http"]
@@ -69,14 +81,14 @@ def test_site_certificate_is_verified_unless_it_signs_itself(certificate: Certif
     assert module["headers"] == {"Host": "shop.test"}
 
 
-def test_service_down_is_what_the_name_of_the_application_promises() -> None:
+def test_service_down_starts_with_the_target_of_the_application() -> None:
     down = next(rule for rule in rules(environment()) if rule["alert"] == "ServiceDown")
 
     assert down["expr"].startswith('up{job="shop",environment="production"} == 0\n')
     assert (down["for"], down["labels"]["severity"]) == ("1m", "critical")
 
 
-def test_alerts_speak_the_language_of_the_messages() -> None:
+def test_alerts_are_in_the_language_of_the_messages() -> None:
     chinese = rules(environment(channels=replace(CHANNELS, language="zh-TW")))
 
     assert chinese[0]["annotations"]["summary"].startswith("shop 服務離線")
@@ -95,7 +107,7 @@ def test_alert_limits_are_those_of_the_settings() -> None:
     assert found["DiskLow"]["expr"].endswith("< 10")
 
 
-def test_alert_of_backups_is_there_where_backups_are_scheduled() -> None:
+def test_alert_of_backups_exists_only_with_scheduled_backups() -> None:
     wanted = environment()
     hosts = tuple(
         replace(target, application=replace(target.application, auto_backup=False)) for target in wanted.targets
@@ -107,7 +119,7 @@ def test_alert_of_backups_is_there_where_backups_are_scheduled() -> None:
 
 
 @pytest.mark.parametrize("without", [0, 1])
-def test_alert_of_backups_is_of_those_hosts_alone_that_schedule_them(without: int) -> None:
+def test_alert_of_backups_covers_only_hosts_with_scheduled_backups(without: int) -> None:
     wanted = environment()
     hosts = list(wanted.targets)
     hosts[without] = replace(hosts[without], application=replace(hosts[without].application, auto_backup=False))
@@ -118,8 +130,8 @@ def test_alert_of_backups_is_of_those_hosts_alone_that_schedule_them(without: in
     assert re.findall(r'host=~"([^"]*)"', stale["expr"]) == [name, name]
 
 
-def test_alert_of_latency_can_fire_at_the_highest_limit_that_there_is() -> None:
-    """A quantile beyond the highest bound is that bound: nothing is ever greater."""
+def test_alert_of_latency_can_fire_at_the_highest_limit() -> None:
+    """A quantile above the highest bound equals that bound."""
     found = {rule["alert"]: rule for rule in rules(environment(latency_seconds=BOUNDS[-1]))}
 
     assert ">= 10\n" in found["HighLatency"]["expr"]
@@ -131,19 +143,19 @@ def test_alert_each_has_a_firing_and_a_quiet_case() -> None:
         assert fires == {True, False}, rule["alert"]
 
 
-def test_alert_each_has_its_section_in_the_runbook_and_links_to_it() -> None:
-    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", RUNBOOK.partition("\n## Alerts\n")[2], re.M | re.S))
+def test_alert_each_links_to_its_section_in_the_runbook() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
     wanted = environment(runbook="https://git.test/ops.md")
 
     for rule in rules(wanted):
         name = rule["alert"]
         assert rule["annotations"]["runbook_url"] == f"https://git.test/ops.md#{name.lower()}"
-        assert [part for part in ("Means", "Look", "Do", "Over when") if f"**{part}.**" not in sections[name]] == []
+        assert [part for part in RUNBOOK_PARTS if f"**{part}**" not in sections[name]] == []
         assert rule["labels"]["severity"].capitalize() in sections[name], name
-    assert set(sections) >= {rule["alert"] for rule in rules(wanted)}
+    assert set(sections) == {rule["alert"] for rule in rules(wanted)}
 
 
-def test_alert_rules_of_two_environments_never_meet() -> None:
+def test_alert_rules_select_only_their_environment() -> None:
     for one in rules(environment()):
         series = re.findall(r"(?:rolling|node|probe|up)\w*\{([^}]*)\}", one["expr"])
         assert all('environment="production"' in labels for labels in series), one
@@ -157,20 +169,20 @@ def test_alert_rules_of_two_environments_never_meet() -> None:
         (Severity.CRITICAL, ("critical",)),
     ],
 )
-def test_routes_go_by_the_lowest_severity_of_each_channel(lowest: Severity, severities: tuple[str, ...]) -> None:
+def test_routes_follow_the_lowest_severity_of_each_channel(lowest: Severity, severities: tuple[str, ...]) -> None:
     app = environment(channels=Channels(Hook(SLACK.url, lowest), replace(MAIL, lowest=None))).targets[0].application
 
     assert observe.routes(app) == [("slack", severities)]
 
 
-def test_routes_of_no_channel_leave_a_file_that_is_whole() -> None:
+def test_routes_without_a_channel_make_a_complete_file() -> None:
     found = read(environment(channels=Channels()), "alertmanager.yml")
 
     assert found["route"] == {"receiver": "nobody", "routes": None}
     assert found["receivers"] == [{"name": "nobody"}]
 
 
-def test_what_has_an_alert_of_its_own_is_silenced_in_the_other_by_a_check_that_there_is() -> None:
+def test_inhibit_rules_silence_existing_checks_that_have_alerts_of_their_own() -> None:
     found = read(environment(), "alertmanager.yml")["inhibit_rules"]
     known = {rule["alert"] for rule in rules(environment())}
 
@@ -183,7 +195,7 @@ def test_what_has_an_alert_of_its_own_is_silenced_in_the_other_by_a_check_that_t
     assert checks == {kind.value for kind in (Kind.DISK, Kind.MEMORY, Kind.CERTIFICATE, Kind.BACKUP)}
 
 
-def test_receivers_hold_the_channels_byte_for_byte() -> None:
+def test_receivers_keep_every_byte_of_the_channels() -> None:
     mail = Mail("2001:db8::25", 'A "B" {{C}} <a@b.c>', ("ann@b.c",), port=25, user="u'$", password='p"\\{{x}}')
     found = read(environment(channels=Channels(SLACK, mail)), "alertmanager.yml")["receivers"]
 
@@ -195,10 +207,10 @@ def test_receivers_hold_the_channels_byte_for_byte() -> None:
     assert sent["require_tls"] is True
 
 
-def test_receivers_of_a_mail_server_that_alertmanager_cannot_speak_to_are_refused() -> None:
+def test_receivers_reject_a_mail_server_that_alertmanager_cannot_use() -> None:
     mail = replace(MAIL, security=Security.TLS, port=2465)
 
-    with pytest.raises(ConfigError, match="port 465 alone"):
+    with pytest.raises(ConfigError, match="port 465 only"):
         observe.parts(environment(channels=Channels(mail=mail)))
     assert observe.parts(environment(channels=Channels(mail=replace(mail, port=465))))
     assert observe.parts(environment(channels=Channels(mail=replace(mail, lowest=None))))

@@ -1,4 +1,4 @@
-"""The items of a monitoring host: what their checks find, with stand-ins for systemd and ss."""
+"""The checks of a monitoring host's items, with stand-ins for systemd and ss."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import monitoring
-from fabfile.commands.item import Item
-from fabfile.render import observe
-from tests.commands.running import Programs, sh
-from tests.render.observed import environment
+from rolling_upgrade.engine.resource import Resource
+from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import monitoring_host
+from tests.support.observed import environment
+from tests.support.running import Programs, sh
 
 UNITS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 LOOPBACK = "\n".join(f"LISTEN 0 4096 127.0.0.1:{port} 0.0.0.0:*" for port in (9090, 9093, 9115))
@@ -37,7 +37,7 @@ class Host:
         moved = condition.replace("/etc/", f"{self._root}/")
         return sh(f"{{\n{moved}\n}} >/dev/null 2>&1", path=self._programs.path).returncode == 0
 
-    def make(self, item: Item) -> None:
+    def make(self, item: Resource) -> None:
         assert item.apply is not None
         done = sh(item.apply.text.replace("/etc/", f"{self._root}/"), path=self._programs.path)
         assert done.returncode == 0, done.stderr
@@ -49,13 +49,13 @@ def host(tmp_path: Path, programs: Programs) -> Host:
 
 
 @pytest.fixture
-def loopback() -> Item:
-    items = monitoring.items("shop.production", "", observe.heads(), observe.parts(environment()))
+def loopback() -> Resource:
+    items = monitoring_host.items("shop.production", "", observe.heads(), observe.parts(environment()))
     return next(item for item in items if item.id == "loopback")
 
 
-def test_monitoring_programs_are_on_loopback_once_they_are_made_so(host: Host, loopback: Item) -> None:
-    """A comment of Debian's that shows the flag is not in the way."""
+def test_monitoring_programs_listen_on_loopback_after_the_item_was_applied(host: Host, loopback: Resource) -> None:
+    """A comment with the flag in Debian's defaults does not matter."""
     assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, True)
 
     host.make(loopback)
@@ -64,7 +64,7 @@ def test_monitoring_programs_are_on_loopback_once_they_are_made_so(host: Host, l
 
 
 @pytest.mark.parametrize("row", ["LISTEN 0 4096 *:9093 *:*", "LISTEN 0 4096 [::]:9094 [::]:*"])
-def test_monitoring_program_that_was_not_restarted_is_found(host: Host, loopback: Item, row: str) -> None:
+def test_monitoring_check_finds_a_program_that_was_not_restarted(host: Host, loopback: Resource, row: str) -> None:
     host.make(loopback)
     host.listens(f"{LOOPBACK}\n{row}")
 
@@ -72,17 +72,17 @@ def test_monitoring_program_that_was_not_restarted_is_found(host: Host, loopback
 
 
 @pytest.mark.parametrize("state", ["is-active", "is-enabled"])
-def test_monitoring_one_program_that_is_off_is_found_beside_others_that_are_on(
-    host: Host, loopback: Item, programs: Programs, state: str
+def test_monitoring_check_finds_one_stopped_program(
+    host: Host, loopback: Resource, programs: Programs, state: str
 ) -> None:
-    """Source: systemctl(1): of several units they are content with one."""
+    """Source: systemctl(1): for several units, the command succeeds if one of them is on."""
     host.make(loopback)
     programs.add("systemctl", f'case "$*" in "{state} --quiet prometheus-alertmanager") exit 3 ;; esac')
 
     assert not host.holds(loopback.check)
 
 
-def test_monitoring_listen_address_in_the_defaults_is_for_a_person(host: Host, loopback: Item) -> None:
+def test_monitoring_listen_address_in_the_defaults_must_be_removed_by_hand(host: Host, loopback: Resource) -> None:
     host.make(loopback)
     host.lay("default/prometheus", 'ARGS="--web.listen-address=0.0.0.0:9090"\n')
 
@@ -90,8 +90,8 @@ def test_monitoring_listen_address_in_the_defaults_is_for_a_person(host: Host, l
 
 
 @pytest.mark.parametrize("place", ["", ".staged/", ".aside/was/"])
-def test_monitoring_environment_is_gone_only_where_nothing_of_it_is_left(host: Host, place: str) -> None:
-    (item,) = monitoring.gone("shop.production")
+def test_monitoring_environment_is_removed_only_without_leftovers(host: Host, place: str) -> None:
+    (item,) = monitoring_host.removal("shop.production")
     assert host.holds(item.check)
 
     host.lay(f"prometheus/rolling/{place}shop.production/receivers.yml", "a secret")

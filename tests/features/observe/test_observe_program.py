@@ -1,4 +1,4 @@
-"""The program on a monitoring host, run as a copy whose Prometheus and companions are stand-ins."""
+"""The program on a monitoring host, as a copy with stand-ins for Prometheus and its companions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import render
-from fabfile.render import observe
-from tests.commands.running import Programs
+from rolling_upgrade import rendering
+from rolling_upgrade.features.observe import files as observe
+from tests.support.running import Programs
 
 FILES = ("prometheus.yml", "alertmanager.yml", "blackbox.yml")
 #: Everything of the run, as when the machine loses its power.
@@ -39,7 +39,7 @@ class Monitor:
             self.lay(self.etc / name, f"# Debian's {name}\n")
         for name, text in observe.heads().items():
             self.lay(self.parts / name, text)
-        text = render.host_program("observe").replace("etc=/etc/prometheus", f"etc={self.etc}")
+        text = rendering.host_program("observe").replace("etc=/etc/prometheus", f"etc={self.etc}")
         text = text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}")
         self.program = directory / "observe"
         self.program.write_text(text.replace("wait_seconds=60", "wait_seconds=1"), "utf-8")
@@ -88,7 +88,7 @@ def monitor(tmp_path: Path, programs: Programs) -> Monitor:
     return Monitor(tmp_path, programs)
 
 
-def test_observe_program_takes_two_environments_and_forgets_one(monitor: Monitor) -> None:
+def test_observe_program_installs_two_environments_and_removes_one(monitor: Monitor) -> None:
     assert [monitor.install(name).returncode for name in ("shop.production", "shop.staging")] == [0, 0]
     assert (monitor.checks(), monitor.left()) == (True, {"shop.production", "shop.staging"})
 
@@ -99,18 +99,18 @@ def test_observe_program_takes_two_environments_and_forgets_one(monitor: Monitor
     assert ("shop.production" in texts, "shop.staging" in texts) == (True, False)
 
 
-def test_observe_program_puts_the_files_back_as_they_were(monitor: Monitor, programs: Programs) -> None:
+def test_observe_program_restores_the_previous_files(monitor: Monitor, programs: Programs) -> None:
     """Debian's own are open to everyone and not of the programs' group: with 0640 none of them could read its file."""
     before = monitor.files()
     programs.add("systemctl")
 
     done = monitor.install("shop.production")
 
-    assert (done.returncode, "the files before are put back" in done.stdout) == (1, True)
+    assert (done.returncode, "the previous files are restored" in done.stdout) == (1, True)
     assert (monitor.files(), monitor.left()) == (before, set())
 
 
-def test_observe_program_puts_nothing_back_where_nothing_was(monitor: Monitor, programs: Programs) -> None:
+def test_observe_program_restores_missing_files_as_missing(monitor: Monitor, programs: Programs) -> None:
     (monitor.etc / "blackbox.yml").unlink()
     before = monitor.files()
     programs.add("systemctl")
@@ -128,7 +128,7 @@ def test_observe_program_puts_nothing_back_where_nothing_was(monitor: Monitor, p
         ("mv", "*/etc/alertmanager.yml"),
     ],
 )
-def test_observe_program_notices_a_command_that_fails(
+def test_observe_program_fails_when_a_command_fails(
     monitor: Monitor, programs: Programs, name: str, wrong: str
 ) -> None:
     """A full disk, say: half a file is never taken into use."""
@@ -148,7 +148,7 @@ exec /bin/{name if name != "chgrp" else "true"} "$@" """,
 
 
 @pytest.mark.parametrize("killing", ["valid", "mv", "reload"])
-def test_observe_program_killed_anywhere_is_found_out_and_mended(
+def test_observe_program_killed_anywhere_is_detected_and_repaired(
     monitor: Monitor, programs: Programs, killing: str
 ) -> None:
     monitor.install("shop.production")
@@ -168,8 +168,8 @@ def test_observe_program_killed_anywhere_is_found_out_and_mended(
     assert (monitor.checks(), monitor.left()) == (True, {"shop.production"})
 
 
-def test_observe_program_killed_while_it_forgets_one_has_it_back(monitor: Monitor, programs: Programs) -> None:
-    """Otherwise nobody could tell that the programs still go by it."""
+def test_observe_program_killed_during_a_removal_restores_the_environment(monitor: Monitor, programs: Programs) -> None:
+    """Otherwise the programs would keep using its parts unnoticed."""
     monitor.install("shop.production")
     monitor.install("shop.staging")
     programs.add("promtool", KILL)
@@ -181,7 +181,7 @@ def test_observe_program_killed_while_it_forgets_one_has_it_back(monitor: Monito
     assert (monitor.checks(), monitor.left()) == (True, {"shop.production", "shop.staging"})
 
 
-def test_observe_program_forgets_what_was_only_laid_down(monitor: Monitor) -> None:
+def test_observe_program_removes_staged_parts(monitor: Monitor) -> None:
     monitor.install("shop.production")
     monitor.stage("shop.staging")
 
@@ -189,7 +189,7 @@ def test_observe_program_forgets_what_was_only_laid_down(monitor: Monitor) -> No
     assert list((monitor.parts / ".staged").iterdir()) == []
 
 
-def test_observe_program_finds_a_program_that_has_not_read_its_file(monitor: Monitor, tmp_path: Path) -> None:
+def test_observe_program_detects_a_program_that_has_not_read_its_file(monitor: Monitor, tmp_path: Path) -> None:
     monitor.install("shop.production")
     assert monitor.checks()
     (tmp_path / "9093.read").write_text("1000\n")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError
-from fabfile.model import (
+from rolling_upgrade.engine.model import (
     Color,
     Container,
     Environment,
@@ -16,13 +15,14 @@ from fabfile.model import (
     Image,
     Outcome,
     Release,
-    Rollout,
+    RolloutPolicy,
     ServiceRelease,
     Target,
     Transfer,
 )
-from fabfile.workflows.promote import Request, _differences, _given, good_images, promote
-from tests.commands.sample import application
+from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.features.promote.workflow import _differences, _given, good_images, promote
+from tests.support.sample import application
 
 GOOD, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
@@ -69,7 +69,7 @@ def test_hosts_that_differ_are_told() -> None:
 
 
 def environment(name: str, transfer: Transfer = Transfer.PULL) -> Environment:
-    return Environment(name, (Target("web1", "192.0.2.1", "deploy", application()),), Rollout(transfer=transfer))
+    return Environment(name, (Target("web1", "192.0.2.1", "deploy", application()),), RolloutPolicy(transfer=transfer))
 
 
 def proven() -> dict[str, Image]:
@@ -93,7 +93,7 @@ def test_given_images_of_other_services_or_for_a_push_are_refused() -> None:
 @pytest.mark.parametrize(("source", "target"), [("", "production"), ("staging", ""), ("staging", "staging")])
 def test_environments_have_to_be_two(source: str, target: str) -> None:
     with pytest.raises(ConfigError, match="--from, --to"):
-        promote(Request(source, target, Path()))
+        promote(source, target, root=Path())
 
 
 def test_colors_that_do_not_serve_do_not_count() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fabfile.commands.gone import Mode
-from fabfile.commands.podman import spec_hash
-from fabfile.model import Color, Container, HostState, Outcome, Release, Rollout, ServiceRelease
-from fabfile.plans import retention
-from tests.commands.running import Programs, sh
-from tests.commands.sample import application, backend, frontend, image
-from tests.plans.states import as_wanted, container, recorded
+from rolling_upgrade.engine.model import Color, Container, HostState, Outcome, Release, RolloutPolicy, ServiceRelease
+from rolling_upgrade.engine.podman import spec_hash
+from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.features.prune import plan as retention
+from tests.support.running import Programs, sh
+from tests.support.sample import application, backend, frontend, image
+from tests.support.states import as_wanted, container, recorded
 
 APP = application()
 OLD = "sha256:" + "0" * 64
@@ -38,7 +38,7 @@ def state(*containers: Container, releases: tuple[Release, ...] = (), **changes:
 
 
 def spent(found: HostState) -> list[str]:
-    return [one.name for one in retention.spent(found, APP, Rollout(retain_releases=2))]
+    return [one.name for one in retention.spent(found, APP, RolloutPolicy(retain_releases=2))]
 
 
 def test_spent_container_of_the_previous_good_release_stays() -> None:
@@ -83,7 +83,7 @@ def test_spent_running_container_stays_whatever_it_is() -> None:
 def test_prune_flag_of_a_removed_service_goes_and_that_of_a_served_one_stays() -> None:
     found = state(active=(("former", Color.GREEN), ("backend", Color.GREEN)))
 
-    text = retention.prune(found, APP, Rollout(), Mode.LIST)
+    text = retention.prune(found, APP, RolloutPolicy(), Mode.LIST)
 
     assert "live/former.green" in text
     assert "live/backend.green" not in text
@@ -98,7 +98,7 @@ def images(programs: Programs, mode: Mode, found: HostState, used: str = "") -> 
         f"case \"$1 $2\" in 'images '*) case \"$*\" in */backend) printf '{listed}' ;; esac ;; "
         f"'image inspect') echo 5000 ;; 'ps '*) echo '{used}' ;; esac",
     )
-    return sh(retention.prune(found, APP, Rollout(), mode), path=programs.path).stdout
+    return sh(retention.prune(found, APP, RolloutPolicy(), mode), path=programs.path).stdout
 
 
 def test_prune_images_of_the_current_and_the_previous_release_stay(programs: Programs) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import registry
-from fabfile.model import Login
-from tests.commands.running import HOSTILE, Programs, sh
+from rolling_upgrade.engine.model import Login
+from rolling_upgrade.features.registry import workflow as registry
+from tests.support.running import HOSTILE, Programs, sh
 
 LOGIN = Login("registry.test:5000", "robot", "pa'ss $word")
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run(programs: Programs, login: Login = LOGIN, *, ask_again: bool = False) -> tuple[int, str]:
-    text = registry.login(login, ask_again=ask_again).text.replace("PATH=/", "OTHER=/")
+    text = registry.login_script(login, ask_again=ask_again).text.replace("PATH=/", "OTHER=/")
     done = sh(text, path=programs.path)
     return done.returncode, done.stdout
 
@@ -62,7 +62,7 @@ def test_login_password_arrives_on_standard_input_and_nowhere_else(
 
 
 def test_login_password_is_a_secret_of_the_script() -> None:
-    script = registry.login(LOGIN, ask_again=False)
+    script = registry.login_script(LOGIN, ask_again=False)
 
     assert "pass" not in script.masked.replace("--password-stdin", "")
     assert base64.b64encode(b"robot:pa'ss $word").decode() not in script.masked
@@ -102,7 +102,7 @@ def test_login_refused_says_why_and_leaves_no_file(programs: Programs, home: Pat
 
 
 def test_logout_without_a_login_is_no_error(programs: Programs, home: Path) -> None:
-    text = registry.logout("registry.test:5000").text.replace("PATH=/", "OTHER=/")
+    text = registry.logout_script("registry.test:5000").text.replace("PATH=/", "OTHER=/")
 
     assert sh(text, path=programs.path).returncode == 0
     assert programs.calls("podman") == []
@@ -110,7 +110,7 @@ def test_logout_without_a_login_is_no_error(programs: Programs, home: Path) -> N
 
 def test_logout_ends_the_login(programs: Programs, home: Path) -> None:
     path = stored(home)
-    text = registry.logout("registry.test:5000").text.replace("PATH=/", "OTHER=/")
+    text = registry.logout_script("registry.test:5000").text.replace("PATH=/", "OTHER=/")
 
     assert sh(text, path=programs.path).returncode == 0
     assert programs.calls("podman") == [["podman", "logout", "registry.test:5000", "--authfile", str(path)]]

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: quiet, whole in itself, readable by everybody at every size."""
+"""The report's page in a real browser: self-contained, and readable at every size."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import render
-from fabfile.report.page import page
-from fabfile.report.passage import told_of
-from tests.report.browser import Browser, browser
-from tests.report.passages import BAD, LOAD, SECOND, hostile, passage
+from rolling_upgrade import rendering
+from rolling_upgrade.features.report.data import run_report
+from rolling_upgrade.features.report.page import page
+from tests.support.browser import Browser, browser
+from tests.support.run_reports import BAD, LOAD, SECOND, hostile, record
 
 CASES = {
-    "good": lambda: told_of(passage(SECOND, requests=LOAD)),
-    "undone": lambda: told_of(passage(BAD, lost={"web2": "timed out"})),
+    "good": lambda: run_report(record(SECOND, requests=LOAD)),
+    "undone": lambda: run_report(record(BAD, unreachable={"web2": "timed out"})),
     "hostile": hostile,
 }
-#: Every text that is seen, with the contrast of its color to what lies behind it, and every drawing with one and a half
-#: times its own: texts need 4.5, drawings 3. Source: WCAG 2.2, relative luminance.
+#: Every visible text with its contrast to the background, and every drawing with 1.5 times its contrast: texts need
+#: 4.5, drawings 3. Source: WCAG 2.2, relative luminance.
 CONTRASTS = """
 (() => {
   const channels = text => text.match(/[\\d.]+/g).map(Number);
@@ -66,11 +66,11 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(params=CASES)
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(render.report_page(page(CASES[request.param]())), encoding="utf-8")
+    path.write_text(rendering.report_page(page(CASES[request.param]())), encoding="utf-8")
     return path
 
 
-def test_page_loads_nothing_and_the_browser_has_nothing_to_say(chromium: Browser, file: Path) -> None:
+def test_page_loads_nothing_and_logs_nothing(chromium: Browser, file: Path) -> None:
     chromium.events.clear()
     chromium.open(file)
     chromium.value("1")
@@ -97,19 +97,17 @@ def test_page_fits_and_every_text_is_readable(chromium: Browser, file: Path, wid
 
 
 @pytest.mark.parametrize("width", [360, 1600])
-def test_page_has_its_timeline_and_what_its_drawings_mean_at_every_width(
-    chromium: Browser, file: Path, width: int
-) -> None:
+def test_page_has_its_timeline_and_legends_at_every_width(chromium: Browser, file: Path, width: int) -> None:
     chromium.open(file, width=width)
 
     bars = "[...document.querySelectorAll('.bar')].map(e => e.getBoundingClientRect().width)"
     assert chromium.value(bars)
     assert min(chromium.value(bars)) > 0
     drawings = chromium.value("document.querySelectorAll('svg').length")
-    assert chromium.value("document.body.innerText").count(" at the most; red: ") == drawings
+    assert chromium.value("document.body.innerText").count(". Red: ") == drawings
 
 
-def test_page_structure_tells_a_screen_reader_everything(chromium: Browser, file: Path) -> None:
+def test_page_structure_serves_a_screen_reader(chromium: Browser, file: Path) -> None:
     chromium.open(file)
 
     levels = chromium.value("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => +e.tagName[1])")
@@ -127,7 +125,7 @@ def test_page_structure_tells_a_screen_reader_everything(chromium: Browser, file
     )
 
 
-def test_page_is_printed_on_pages(chromium: Browser, file: Path) -> None:
+def test_page_can_be_printed(chromium: Browser, file: Path) -> None:
     chromium.open(file, dark=True)
 
     printed = chromium.pdf()
@@ -136,9 +134,9 @@ def test_page_is_printed_on_pages(chromium: Browser, file: Path) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 1
 
 
-def test_page_shows_hostile_texts_as_they_are(chromium: Browser, tmp_path: Path) -> None:
+def test_page_shows_hostile_texts_as_text(chromium: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text(render.report_page(page(hostile())), encoding="utf-8")
+    path.write_text(rendering.report_page(page(hostile())), encoding="utf-8")
     chromium.open(path)
 
     assert chromium.value("document.scripts.length") == 0

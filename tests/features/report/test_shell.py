@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import passage
-from tests.commands.running import HOSTILE, sh
+from rolling_upgrade.features.report import shell as passage
+from tests.support.running import HOSTILE, sh
 
 RUN = "20261124T080000Z-abcdef"
 
@@ -27,7 +27,7 @@ def read(home: Path) -> tuple[object, ...]:
     return passage.parse(sh(passage.read(str(home), RUN)).stdout)
 
 
-def test_read_stages_come_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+def test_read_stages_are_in_the_order_of_their_starts(tmp_path: Path) -> None:
     stage(tmp_path, "pull", 102.5, 103.75, 0, "pulled\n")
     stage(tmp_path, "backup", 100.25, 101.5)
     stage(tmp_path, "backend.start", 104.0, 110.0, 1, "one\n two\n\nthree")

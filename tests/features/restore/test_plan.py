@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile import render
-from fabfile.model import Backup, BackupFile, Color, HostResult, HostState, Mount, Verdict
-from fabfile.plans.restore import Wanted, plan_restore, unfit
-from fabfile.plans.step import Plan
-from tests.commands.sample import application, backend, frontend
-from tests.plans.states import as_wanted
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Color, HostResult, HostState, Mount, RolloutPolicy
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, Verdict
+from rolling_upgrade.features.restore.plan import RestoreSpec, plan_restore, unfit
+from tests.support.sample import LOCK, application, backend, frontend
+from tests.support.states import as_wanted
 
 APP = replace(application(), uploads="/srv/shop/uploads")
 FILES = tuple(BackupFile(name, 9, "a" * 64) for name in ("database.db", "rows", "uploads.sums"))
@@ -20,10 +21,21 @@ FIT = replace(as_wanted(APP), facts=(("home", "yes"), ("has_rsync", "yes"), ("ha
 
 
 def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -> Plan:
-    seen = replace(state, site=render.nginx_site(APP))
-    page = render.maintenance_page(APP)
-    wanted = Wanted("production", APP, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", database, files, page=page)
-    return plan_restore(seen, wanted)
+    seen = replace(state, site=rendering.nginx_site(APP))
+    page = rendering.maintenance_page(APP)
+    wanted = RestoreSpec(
+        "production",
+        APP,
+        BACKUP,
+        "r2",
+        "2026-11-24T00:00:00+00:00",
+        "ann",
+        LOCK,
+        database=database,
+        files=files,
+        page=page,
+    )
+    return plan_restore(seen, wanted, RolloutPolicy())
 
 
 def ids(plan: Plan) -> list[str]:
@@ -70,9 +82,11 @@ def test_plan_restore_service_without_data_has_to_answer_however_often_it_was_re
 
 def test_plan_restore_mounts_beside_the_data_are_no_data() -> None:
     app = replace(APP, services=(backend(mounts=(Mount("/srv/shop/config", "/app/config", True),)), frontend()))
-    wanted = Wanted("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", True, True, page="")
+    wanted = RestoreSpec("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", LOCK, page="")
 
-    found = plan_restore(replace(as_wanted(app), facts=FIT.facts, site=render.nginx_site(app)), wanted)
+    found = plan_restore(
+        replace(as_wanted(app), facts=FIT.facts, site=rendering.nginx_site(app)), wanted, RolloutPolicy()
+    )
 
     assert [step.id for step in found.steps if step.id.endswith(".start") and step.undo] == []
 
@@ -115,7 +129,7 @@ def test_plan_restore_record_names_the_backup_and_what_runs() -> None:
     assert found.record is not None
     assert (found.record.action, found.record.target, found.result) == ("restore", BACKUP.id, HostResult.RESTORED)
     assert [name for name, _ in found.record.services] == ["backend", "frontend"]
-    assert ".before-" in found.tidy.text
+    assert ".before-" in found.finalize[-1].script.text
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import restore, verification
-from fabfile.commands.backup import uploads_place
-from fabfile.commands.shell import Script, script
-from fabfile.model import Application, Backup, Verdict
-from tests.commands.running import Programs, moved, sh
-from tests.commands.test_backup import ID, app, back_up, files, fill, listed, place, rows
+from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.features.backup import verification
+from rolling_upgrade.features.backup.manifest import Backup, Verdict
+from rolling_upgrade.features.backup.shell import uploads_place
+from rolling_upgrade.features.restore import shell as restore
+from tests.features.backup.test_shell import ID, app, back_up, files, fill, listed, place, rows
+from tests.support.running import Programs, moved, sh
 
 __all__ = ["app"]
 
 RELEASE = "20261124T000000Z-aaaaaa"
-Run = Callable[[str | Script], subprocess.CompletedProcess[str]]
+RunContext = Callable[[str | Script], subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(app: Application, programs: Programs) -> Run:
+def run(app: Application, programs: Programs) -> RunContext:
     home = Path(app.database_backups).parent / "home"
     return lambda text: sh(moved(script(text), app, home), path=programs.path)
 
@@ -42,7 +44,9 @@ def taken(app: Application, programs: Programs) -> Backup:
     return listed(app)[ID]
 
 
-def test_verify_whole_backup_is_marked_good_and_leaves_no_scratch(app: Application, taken: Backup, run: Run) -> None:
+def test_verify_whole_backup_is_marked_good_and_leaves_no_scratch(
+    app: Application, taken: Backup, run: RunContext
+) -> None:
     done = run(verification.verify(app, taken))
 
     assert (done.returncode, "2000 rows, 2 uploaded files" in done.stdout) == (0, True), done
@@ -57,7 +61,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["database.db", "rows", "uploads.sums"])
-def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, taken: Backup, run: Run) -> None:
+def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, taken: Backup, run: RunContext) -> None:
     flip(place(app) / name)
 
     done = run(verification.verify(app, taken))
@@ -67,7 +71,7 @@ def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, t
 
 
 @pytest.mark.parametrize("damage", ["one", "sub dir/t\nwo", "gone", "more"])
-def test_verify_uploads_that_differ_are_found(damage: str, app: Application, taken: Backup, run: Run) -> None:
+def test_verify_uploads_that_differ_are_found(damage: str, app: Application, taken: Backup, run: RunContext) -> None:
     if damage == "gone":
         (files(app) / "one").unlink()
     else:
@@ -79,7 +83,7 @@ def test_verify_uploads_that_differ_are_found(damage: str, app: Application, tak
 def test_verify_rows_that_are_missing_are_found_in_a_database_that_is_whole(
     app: Application,
     taken: Backup,
-    run: Run,
+    run: RunContext,
 ) -> None:
     with closing(sqlite3.connect(place(app) / "database.db")) as database:
         database.execute("delete from item where n < 5")
@@ -99,7 +103,7 @@ def test_verify_rows_that_are_missing_are_found_in_a_database_that_is_whole(
 def test_check_without_room_fails_and_blames_no_backup(
     app: Application,
     taken: Backup,
-    run: Run,
+    run: RunContext,
     programs: Programs,
 ) -> None:
     programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
@@ -129,7 +133,7 @@ def uploaded(app: Application) -> dict[str, str]:
 def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
     app: Application,
     taken: Backup,
-    run: Run,
+    run: RunContext,
 ) -> None:
     change(app)
     Path(app.database).chmod(0o640)
@@ -142,7 +146,7 @@ def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
-def test_take_database_back_brings_rows_and_journal_back(app: Application, taken: Backup, run: Run) -> None:
+def test_take_database_back_brings_rows_and_journal_back(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     run(restore.put_database(app, taken, RELEASE))
 
@@ -157,7 +161,7 @@ def test_take_database_back_after_a_step_that_stopped_half_way(
     linked: list[str],
     app: Application,
     taken: Backup,
-    run: Run,
+    run: RunContext,
 ) -> None:
     change(app)
     aside = Path(app.database).parent / f".before-{RELEASE}"
@@ -170,7 +174,7 @@ def test_take_database_back_after_a_step_that_stopped_half_way(
     assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2001)), done
 
 
-def test_put_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: Run) -> None:
+def test_put_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
 
     for _ in range(2):
@@ -183,7 +187,7 @@ def test_put_database_repeated_keeps_the_former_one(app: Application, taken: Bac
 def test_put_database_while_a_container_has_it_is_refused(
     app: Application,
     taken: Backup,
-    run: Run,
+    run: RunContext,
     programs: Programs,
     tmp_path: Path,
 ) -> None:
@@ -195,10 +199,10 @@ def test_put_database_while_a_container_has_it_is_refused(
 
     done = run(restore.put_database(mounted, taken, RELEASE))
 
-    assert (done.returncode, "still running with the data" in done.stdout) == (1, True), done
+    assert (done.returncode, "containers that mount the data still run" in done.stdout) == (1, True), done
 
 
-def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, taken: Backup, run: Run) -> None:
+def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
 
     done = run(restore.put_uploads(app, taken, RELEASE))
@@ -208,7 +212,7 @@ def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, tak
     assert (files(app) / "one").read_text() == "1"
 
 
-def test_put_uploads_shares_no_file_with_the_backup(app: Application, taken: Backup, run: Run) -> None:
+def test_put_uploads_shares_no_file_with_the_backup(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     run(restore.put_uploads(app, taken, RELEASE))
 
@@ -218,7 +222,7 @@ def test_put_uploads_shares_no_file_with_the_backup(app: Application, taken: Bac
     assert Path(uploads_place(app, ID), "files/one").read_text() == "1"
 
 
-def test_take_uploads_back_brings_every_file_back(app: Application, taken: Backup, run: Run) -> None:
+def test_take_uploads_back_brings_every_file_back(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     before = uploaded(app)
     run(restore.put_uploads(app, taken, RELEASE))

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.commands import maintenance
-from fabfile.commands.nginx import maintenance_page
-from fabfile.model import Backup, BackupFile, BackupKind, HostState, Outcome, Rollout
-from fabfile.plans import data_back
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.preflight import Finding
-from fabfile.plans.step import Plan
-from tests.commands.sample import application
-from tests.plans.states import ids, undo, upgradable, wanted
-from tests.plans.test_rollback import back, digest, host, release
+from rolling_upgrade.engine import maintenance
+from rolling_upgrade.engine.model import HostState, Outcome, RolloutPolicy
+from rolling_upgrade.engine.nginx import maintenance_page
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.rollback import data as data_back
+from tests.features.rollback.test_plan import back, digest, host, release
+from tests.support.sample import application
+from tests.support.states import ids, undo, upgradable, wanted
 
 APP = application()
 
@@ -89,7 +90,7 @@ def test_choose_without_that_backup_is_refused_and_takes_no_other() -> None:
     found = data_back.choose(state, state.releases[0], backups("A", "C"))
 
     assert isinstance(found, Finding)
-    assert "the backup of B is not there" in found.problem
+    assert "the backup of B is missing" in found.problem
 
 
 def test_unfitting_database_that_moved_is_refused() -> None:
@@ -102,7 +103,9 @@ def test_unfitting_database_that_moved_is_refused() -> None:
 
 def going_back(state: HostState) -> Plan:
     data = data_back.steps(state, APP, backups("B")[0], "r2", "<html>")
-    return plan_deploy(state, replace(wanted(APP, force=True), action="rollback", target="r0", data=data), Rollout())
+    return plan_deploy(
+        state, replace(wanted(APP, force=True), action="rollback", target="r0", data=data), RolloutPolicy()
+    )
 
 
 def with_page(up: str = "") -> HostState:
@@ -144,4 +147,4 @@ def test_plan_with_data_says_what_becomes_of_it_and_forgets_what_was_set_aside()
     found = going_back(with_page())
 
     assert any("that of now is kept as backup r2" in note for note in found.notes)
-    assert ".before-" in found.tidy.text
+    assert ".before-" in found.finalize[-1].script.text

@@ -6,14 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from fabfile.commands.podman import spec_hash
-from fabfile.model import Color, Container, HostState, Image, Lock, Outcome, Release, Rollout, ServiceRelease
-from fabfile.plans import rollback
-from fabfile.plans.deploy import plan_deploy
-from fabfile.plans.preflight import Finding
-from fabfile.plans.step import Plan
-from tests.commands.sample import application, backend, image
-from tests.plans.states import container, ids, outdated, text, upgradable, wanted
+from rolling_upgrade.engine.model import (
+    Color,
+    Container,
+    HostState,
+    Image,
+    Lock,
+    Outcome,
+    Release,
+    RolloutPolicy,
+    ServiceRelease,
+)
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.podman import spec_hash
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.rollback import plan as rollback
+from tests.support.sample import application, backend, image
+from tests.support.states import container, ids, outdated, text, upgradable, wanted
 
 
 def digest(tag: str) -> str:
@@ -93,12 +103,28 @@ def test_choose_without_an_earlier_good_release_is_refused(state: HostState) -> 
     assert chosen(state) == "there is no earlier good release to go back to"
 
 
-@pytest.mark.parametrize("targets", [{"web1": "A"}, {"web1": "A", "web2": "A"}, {"web1": "A", "web2": "B"}])
-def test_choose_after_a_rollback_that_died_goes_on_to_its_target(targets: dict[str, str]) -> None:
-    """Half of it is done, so what runs is no release; the newest good one would be the one that was to be left."""
-    dead = Lock("t", "ann", "laptop", 1, rollback.reason(targets), 0, 0)
+def test_choose_after_a_rollback_that_died_resumes_to_its_target() -> None:
+    """Half of it is done: no release runs, and the newest good one is the one that was being left."""
+    dead = Lock("t", "ann", "laptop", 1, "rollback to A", 0, 0, target="A")
 
     assert chosen(host(release("A", "v1"), release("B", "v2"), runs="half", lock=dead)) == "A"
+
+
+def test_choose_reads_no_target_out_of_the_reason_of_a_lock() -> None:
+    dead = Lock("t", "ann", "laptop", 1, "rollback to A", 0, 0)
+
+    assert chosen(host(release("A", "v1"), release("B", "v2"), runs="half", lock=dead)) == "B"
+
+
+@pytest.mark.parametrize(
+    ("targets", "reason"),
+    [
+        ({"web1": "A", "web2": "A"}, "rollback to A"),
+        ({"web1": "A", "web2": "B"}, "rollback to web1=A web2=B"),
+    ],
+)
+def test_reason_names_one_target_or_each_hosts_own(targets: dict[str, str], reason: str) -> None:
+    assert rollback.reason(targets) == reason
 
 
 @pytest.mark.parametrize(("named", "expected"), [("A", "A"), ("v1", "A2"), ("v2", "B"), ("C", "C"), ("v3", "C")])
@@ -149,7 +175,16 @@ def test_unavailable_silence_counts_as_gone() -> None:
 
 def going_back(state: HostState) -> Plan:
     app = application()
-    return plan_deploy(state, replace(wanted(app), action="rollback", target="r0", left="r1"), Rollout())
+    return plan_deploy(state, replace(wanted(app), action="rollback", target="r0", left="r1"), RolloutPolicy())
+
+
+def test_plan_rollback_observes_the_host_by_the_application_that_runs_there() -> None:
+    earlier, today = application(database="/old/shop.db"), application(database="/srv/new/shop.db")
+    spec = replace(wanted(earlier), action="rollback", target="r0", left="r1", observed=today)
+
+    (step,) = plan_deploy(host(release("r0", "v1"), release("r1", "v2"), runs="v2"), spec, RolloutPolicy()).acquire
+
+    assert ("/srv/new/shop.db" in step.script.text, "/old/shop.db" in step.script.text) == (True, False)
 
 
 def test_plan_rollback_with_kept_containers_starts_them_and_prepares_nothing() -> None:
@@ -197,14 +232,14 @@ def test_plan_deploy_never_takes_a_kept_container() -> None:
     kept = container(backend(), Color.GREEN, running=False, status="exited")
     state = replace(upgradable(application()), containers=(outdated(backend()), kept))
 
-    found = plan_deploy(state, wanted(application()), Rollout())
+    found = plan_deploy(state, wanted(application()), RolloutPolicy())
 
     assert "podman run" in text(found, "backend.start")
 
 
 def test_content_of_a_deploy_is_what_its_history_line_says() -> None:
     app = application()
-    found = plan_deploy(upgradable(app), wanted(app), Rollout())
+    found = plan_deploy(upgradable(app), wanted(app), RolloutPolicy())
 
     assert found.record is not None
     assert found.record.content == frozenset(
@@ -213,7 +248,7 @@ def test_content_of_a_deploy_is_what_its_history_line_says() -> None:
 
 
 def test_current_of_a_rollback_that_died_after_its_cutover_is_what_it_left() -> None:
-    dead = Lock("t", "ann", "laptop", 1, rollback.reason({"web1": "A"}), 0, 0)
+    dead = Lock("t", "ann", "laptop", 1, "rollback to A", 0, 0, target="A")
     history = (release("A", "v1"), release("B", "v2"))
 
     found = rollback.current(host(*history, runs="v1", lock=dead))

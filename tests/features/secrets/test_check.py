@@ -1,4 +1,4 @@
-"""Looking for secrets that lie open, and repairing modes."""
+"""Find exposed secrets and repair file modes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.workflows.secret_check import check
-from fabfile.workflows.secret_edit import edit
-from fabfile.workflows.secrets import Request, encrypt
-from tests.workflows.team import SECRET, Team
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.secrets.check import check
+from rolling_upgrade.features.secrets.edit import edit
+from rolling_upgrade.features.secrets.workflow import encrypt
+from tests.support.team import SECRET, Team
 
 
 def looked(
@@ -26,11 +26,11 @@ def looked(
 def test_check_good_files_have_no_finding(
     team: Team, capsys: pytest.CaptureFixture[str], environment: str | None
 ) -> None:
-    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no secret lies open\n")
+    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
     team.listing(team.ann, team.ci)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
-    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no secret lies open\n")
+    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o700])
@@ -47,19 +47,19 @@ def test_check_open_modes_are_found_and_repaired(team: Team, capsys: pytest.Capt
     code, said = looked(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert f"its mode is {mode:04o}" in said
+    assert f"mode {mode:04o} lets other users" in said
     assert "chmod 600 deploy/demo.env, or --repair" in said
     assert team.mode == f"{mode:04o}"
     code, said = looked(team, capsys, repair=True)
     assert (code, team.mode) == (ExitCode.DONE, "0600")
-    assert f"its mode was {mode:04o} and is 0600 now" in said
+    assert f"mode changed from {mode:04o} to 0600" in said
 
 
 def test_check_encrypted_file_may_be_read_by_all_and_its_key_may_not(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.listing(team.ann)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
     team.env_file.chmod(0o644)
     team.own_key.chmod(0o640)
@@ -67,7 +67,7 @@ def test_check_encrypted_file_may_be_read_by_all_and_its_key_may_not(
     code, said = looked(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert said.startswith("~/.ssh/id_ed25519\n  FOUND    its mode is 0640")
+    assert said.startswith("~/.ssh/id_ed25519\n  FOUND    mode 0640")
     assert looked(team, capsys, repair=True)[0] is ExitCode.DONE
     assert team.own_key.stat().st_mode & 0o777 == 0o600
     assert team.mode == "0644"
@@ -79,11 +79,11 @@ def test_check_password_file_that_others_read_is_found(
     password = team.folder / "password"
     password.write_text("correct horse")
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(password))
-    encrypt(Request("demo", team.root, form="ansible-vault"))
+    encrypt("demo", root=team.root, form="ansible-vault")
     capsys.readouterr()
     password.chmod(0o644)
 
-    assert f"{password}\n  FOUND    its mode is 0644" in looked(team, capsys)[1]
+    assert f"{password}\n  FOUND    mode 0644" in looked(team, capsys)[1]
 
 
 def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,18 +92,18 @@ def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixt
     code, said = looked(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "plain text that Git tracks" in said
+    assert "plain text tracked by Git" in said
     assert "inv secrets.encrypt --env demo" in said
 
 
 def test_check_plaintext_that_is_left_in_the_index_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann)
     team.git("add", "--force", "deploy/demo.env")
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
 
     code, said = looked(team, capsys)
-    assert (code, "Git's index still holds it in plain text" in said) == (ExitCode.FAILED, True)
+    assert (code, "Git's index still contains it in plain text" in said) == (ExitCode.FAILED, True)
     team.git("add", "--force", "deploy/demo.env")
     assert "index" not in looked(team, capsys)[1]
 
@@ -112,17 +112,17 @@ def test_check_where_git_cannot_tell_says_so(team: Team, capsys: pytest.CaptureF
     team.git("add", "--force", "deploy/demo.env")
     (team.root / ".git" / "index").write_bytes(b"junk")
 
-    assert "git cannot tell here" in looked(team, capsys)[1]
+    assert "git cannot tell" in looked(team, capsys)[1]
 
 
 def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.env({"JWT_SECRET_KEY": "changeme"})
     team.env_file.chmod(0o600)
-    expected = "line 9: JWT_SECRET_KEY holds a placeholder"
+    expected = "line 9: JWT_SECRET_KEY is a placeholder"
 
     assert expected in looked(team, capsys)[1]
     team.listing(team.ann)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
     code, said = looked(team, capsys)
     assert code is ExitCode.FAILED
@@ -132,7 +132,7 @@ def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, caps
 
 def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann, team.bob)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     team.listing(team.ann, team.ci)
     capsys.readouterr()
 
@@ -140,25 +140,25 @@ def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.Captu
 
     assert code is ExitCode.FAILED
     assert f"hash {team.bob.tag}, which is not listed" in said
-    assert "the file is for 0 age keys, and 1 are listed" in said
+    assert "the file is encrypted for 0 age keys, but 1 are listed" in said
     assert "inv secrets.rotate --env demo" in said
 
 
 def test_check_file_that_no_key_opens_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.bob)
-    encrypt(Request("demo", team.root, force=True))
+    encrypt("demo", root=team.root, force=True)
     capsys.readouterr()
 
     code, said = looked(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "it cannot be read here: an age file for bob@desk" in said
+    assert "cannot be decrypted: an age file encrypted for bob@desk" in said
 
 
 @pytest.mark.parametrize("keep", [30, 300])
 def test_check_damaged_file_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str], keep: int) -> None:
     team.listing(team.ann)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
     team.env_file.write_bytes(team.env_file.read_bytes()[: 20 + keep])
 
@@ -169,7 +169,7 @@ def test_check_line_that_is_no_setting_is_a_finding(team: Team, capsys: pytest.C
     team.project.env(extra="hello world\n")
     team.env_file.chmod(0o600)
 
-    assert "line 10: text that is not a setting" in looked(team, capsys)[1]
+    assert "line 10: a line that is not a setting" in looked(team, capsys)[1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_check_text_that_an_edit_kept_is_found(
     team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team.listing(team.ann)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     editor = team.folder / "editor"
     editor.write_text('#!/bin/sh\necho nonsense >>"$1"\n')
     editor.chmod(0o700)
@@ -222,10 +222,10 @@ def test_check_environment_without_a_file_here_is_left_out_unless_named(
 ) -> None:
     team.project.edit("hosts.yaml", "environments:\n", "environments:\n  other:\n    hosts: {box: {}}\n")
 
-    assert looked(team, capsys, None) == (ExitCode.DONE, "demo: no secret lies open\n")
-    with pytest.raises(ConfigError, match=r"deploy/other\.env cannot be read"):
+    assert looked(team, capsys, None) == (ExitCode.DONE, "demo: no exposed secrets\n")
+    with pytest.raises(ConfigError, match=r"Cannot read deploy/other\.env"):
         check("other", root=team.root)
-    with pytest.raises(ConfigError, match="There is no environment 'nowhere'"):
+    with pytest.raises(ConfigError, match="Unknown environment 'nowhere'"):
         check("nowhere", root=team.root)
 
 
@@ -242,4 +242,4 @@ def test_check_file_that_cannot_be_repaired_stays_a_finding(
     code, said = looked(team, capsys, repair=True)
 
     assert code is ExitCode.FAILED
-    assert "cannot be repaired: Operation not permitted" in said
+    assert "changing it failed: Operation not permitted" in said

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.sealing.forms import Form, recognise
-from fabfile.workflows.secret_edit import edit
-from fabfile.workflows.secrets import Request, encrypt
-from tests.sealing.pgp import Pgp
-from tests.workflows.team import SECRET, Team
+from rolling_upgrade.config.encryption.formats import Encryption, detect
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.secrets.edit import edit
+from rolling_upgrade.features.secrets.workflow import encrypt
+from tests.support.pgp import Pgp
+from tests.support.team import SECRET, Team
 
 Editor = Callable[[str], Path]
 
@@ -40,7 +40,7 @@ def editor(team: Team, monkeypatch: pytest.MonkeyPatch) -> Editor:
 def sealed(team: Team) -> Team:
     """The project with an env file encrypted by age."""
     team.listing(team.ann, team.ci)
-    encrypt(Request("demo", team.root))
+    encrypt("demo", root=team.root)
     return team
 
 
@@ -66,7 +66,7 @@ def test_edit_changes_the_text_and_leaves_nothing(sealed: Team, editor: Editor) 
 
     assert edit("demo", root=sealed.root) is ExitCode.DONE
 
-    assert recognise(sealed.env_file.read_bytes()) is Form.AGE
+    assert detect(sealed.env_file.read_bytes()) is Encryption.AGE
     assert sealed.mode == "0600"
     assert sealed.project.application().services[0].image.tag == "3.0.0"
     (file_mode, file), (folder_mode, folder) = seen(sealed)
@@ -82,11 +82,11 @@ def test_edit_of_nothing_writes_nothing(sealed: Team, editor: Editor, capsys: py
     assert edit("demo", root=sealed.root) is ExitCode.DONE
 
     assert sealed.env_file.read_bytes() == before
-    assert "Nothing changed" in capsys.readouterr().err
+    assert "No changes" in capsys.readouterr().err
 
 
 def test_edit_vault_keeps_its_label_and_password(team: Team, editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fabfile.sealing import vault
+    from rolling_upgrade.config.encryption import vault
 
     (team.folder / "pass").write_text("correct horse")
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(team.folder / "pass"))
@@ -100,7 +100,7 @@ def test_edit_vault_keeps_its_label_and_password(team: Team, editor: Editor, mon
 
 
 def test_edit_gpg_is_for_the_same_keys_without_a_list(team: Team, pgp: Pgp, editor: Editor) -> None:
-    from fabfile.sealing import gpg
+    from rolling_upgrade.config.encryption import gpg
 
     stranger = pgp.stranger("Bob <bob@example.org>")
     written = gpg.encrypt(team.env_file.read_bytes(), [pgp.fingerprints()[0], stranger], armored=False)
@@ -165,7 +165,7 @@ def test_edit_editor_that_fails_keeps_what_was_typed(sealed: Team, editor: Edito
 def test_edit_editor_that_fails_before_anything_was_typed_keeps_nothing(sealed: Team, editor: Editor) -> None:
     editor("exit 1")
 
-    assert "ended with exit code 1" in str(refused(sealed))
+    assert "failed with exit code 1" in str(refused(sealed))
     assert not Path(seen(sealed)[1][1]).exists()
 
 
@@ -174,10 +174,10 @@ def test_edit_file_that_somebody_changed_meanwhile_keeps_both(sealed: Team, edit
 
     error = refused(sealed)
 
-    assert "changed by somebody else" in str(error)
+    assert "Another process changed" in str(error)
     text, now = kept(error), sealed.env_file.read_bytes()
     editor("true")
-    assert "would take that back" in str(refused(sealed, str(text)))
+    assert "would revert that change" in str(refused(sealed, str(text)))
     assert (sealed.env_file.read_bytes(), "LOG_LEVEL=debug" in text.read_text()) == (now, True)
     text.unlink()
 
@@ -199,7 +199,7 @@ def test_edit_text_without_a_setting_is_refused(sealed: Team, editor: Editor) ->
 
     error = refused(sealed)
 
-    assert "has no setting" in str(error)
+    assert "contains no setting" in str(error)
     assert sealed.env_file.read_bytes() == before
     kept(error).unlink()
 
@@ -263,7 +263,7 @@ def test_edit_changed_list_is_not_made_true_on_the_way(sealed: Team, editor: Edi
 
     error = refused(sealed)
 
-    assert "bob@desk is listed, and the file is not for that key" in str(error)
+    assert "bob@desk is listed, but the file is not encrypted for that key" in str(error)
     assert "inv secrets.rotate" in error.next_step
     assert not (sealed.folder / "seen").exists()
 
@@ -283,12 +283,12 @@ def test_edit_missing_text_to_resume_is_refused(sealed: Team, editor: Editor) ->
 def test_edit_without_memory_to_write_to_warns(
     sealed: Team, editor: Editor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fabfile.workflows import secret_edit
+    from rolling_upgrade.features.secrets import edit as secret_edit
 
     monkeypatch.setattr(secret_edit, "_IN_MEMORY", ())
     editor("true")
 
     edit("demo", root=sealed.root)
 
-    assert "the text lies on disk" in capsys.readouterr().err
+    assert "the plaintext is on disk" in capsys.readouterr().err
     assert not Path(seen(sealed)[1][1]).exists()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.workflows.recipients import Request, recipients
-from fabfile.workflows.secrets import Request as Asked
-from fabfile.workflows.secrets import encrypt, rotate
-from tests.sealing.keys import age_key
-from tests.workflows.team import Team
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.secrets.recipients import recipients
+from rolling_upgrade.features.secrets.workflow import encrypt, rotate
+from tests.support.encryption_keys import age_key
+from tests.support.team import Team
 
 
 def change(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), comment: str = "") -> ExitCode:
-    return recipients(Request("demo", team.root, add, remove, comment))
+    return recipients("demo", root=team.root, add=add, remove=remove, comment=comment)
 
 
 def refused(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), comment: str = "") -> str:
@@ -26,7 +25,7 @@ def refused(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = 
 
 def test_recipients_of_a_new_environment_are_nobody(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     assert change(team) is ExitCode.DONE
-    assert capsys.readouterr().out == "deploy/recipients/demo.txt: nobody\ndeploy/demo.env is not encrypted.\n"
+    assert capsys.readouterr().out == "deploy/recipients/demo.txt: no keys\ndeploy/demo.env is not encrypted.\n"
 
 
 def test_recipients_are_added_by_file_and_by_key_once(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,14 +61,14 @@ def test_recipients_removed_one_can_read_until_the_file_is_rotated(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.listing(team.ann, team.bob)
-    encrypt(Asked("demo", team.root))
+    encrypt("demo", root=team.root)
 
     change(team, remove=("bob@desk",))
 
     shown = capsys.readouterr()
     assert f"SSH key with the hash {team.bob.tag}, which is not listed" in shown.out
     assert "Next: inv secrets.rotate --env demo" in shown.err
-    rotate(Asked("demo", team.root))
+    rotate("demo", root=team.root)
     capsys.readouterr()
     change(team)
     assert "not listed" not in capsys.readouterr().out
@@ -80,32 +79,32 @@ def test_recipients_age_key_changed_for_another_is_told_until_the_file_is_rotate
 ) -> None:
     other = age_key(team.folder / "other.txt", "other")
     team.listing(team.ann, team.ci)
-    encrypt(Asked("demo", team.root))
+    encrypt("demo", root=team.root)
     capsys.readouterr()
 
     change(team, remove=("CI",), add=(other.key,))
 
     shown = capsys.readouterr()
-    assert "the list was changed since the file was encrypted" in shown.out
+    assert "the list changed after the file was encrypted" in shown.out
     assert "Next: inv secrets.rotate --env demo" in shown.err
-    rotate(Asked("demo", team.root))
+    rotate("demo", root=team.root)
     capsys.readouterr()
     change(team)
     shown = capsys.readouterr()
-    assert ("was changed" in shown.out, "rotate" in shown.err) == (False, False)
+    assert ("list changed" in shown.out, "rotate" in shown.err) == (False, False)
 
 
 def test_recipients_last_one_stays(team: Team) -> None:
     team.listing(team.ann)
 
-    assert "is the last one" in refused(team, remove=("ann@laptop",))
+    assert "is the only recipient" in refused(team, remove=("ann@laptop",))
 
 
 @pytest.mark.parametrize("word", ["carl", "", "SHA256:nothing"])
 def test_recipients_unknown_one_cannot_be_removed(team: Team, word: str) -> None:
     team.listing(team.ann, team.bob)
 
-    assert "of: ann@laptop, bob@desk" in refused(team, remove=(word,))
+    assert "fingerprint: ann@laptop, bob@desk" in refused(team, remove=(word,))
 
 
 def test_recipients_two_of_one_name_are_not_guessed(team: Team) -> None:
@@ -118,20 +117,20 @@ def test_recipients_two_of_one_name_are_not_guessed(team: Team) -> None:
     ("word", "said"),
     [
         ("", "no key"),
-        ("hello", "no public key"),
-        ("/nothing/there.pub", "no public key"),
+        ("hello", "not a public key"),
+        ("/nothing/there.pub", "not a public key"),
         ("AGE-SECRET-KEY-1ABC", "a private key"),
         ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA ann", "cannot use"),
-        ("ecdsa-sha2-nistp256 AAAA", "age cannot encrypt for"),
+        ("ecdsa-sha2-nistp256 AAAA", "age does not support"),
         ("age1" + "q" * 58, "cannot use"),
-        ("gpg ABCD", "no public key"),
+        ("gpg ABCD", "not a public key"),
     ],
 )
 def test_recipients_what_is_no_public_key_is_refused(team: Team, word: str, said: str) -> None:
     assert said in refused(team, add=(word,))
 
 
-def test_recipients_private_key_by_mistake_is_refused_without_showing_it(team: Team) -> None:
+def test_recipients_private_key_is_refused_and_not_shown(team: Team) -> None:
     said = refused(team, add=(str(team.own_key),))
 
     assert "a private key" in said
@@ -139,5 +138,5 @@ def test_recipients_private_key_by_mistake_is_refused_without_showing_it(team: T
 
 
 def test_recipients_comment_needs_one_key_and_one_line(team: Team) -> None:
-    assert "needs one --add" in refused(team, comment="ann")
-    assert "one line" in refused(team, add=(team.ann.key,), comment="ann\nage1")
+    assert "requires exactly one --add" in refused(team, comment="ann")
+    assert "single line" in refused(team, add=(team.ann.key,), comment="ann\nage1")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import config
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.sealing.forms import Form, recognise
-from fabfile.workflows.secrets import Request, decrypt, encrypt, rotate
-from tests.sealing.pgp import Pgp
-from tests.workflows.team import SECRET, Team
+from rolling_upgrade import config
+from rolling_upgrade.config.encryption.formats import Encryption, detect
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.secrets.workflow import decrypt, encrypt, rotate
+from tests.support.pgp import Pgp
+from tests.support.team import SECRET, Team
 
 FORMS = ["age", "ansible-vault", "gpg"]
 
@@ -28,14 +28,10 @@ def password_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def request(team: Team, **asked: object) -> Request:
-    return Request("demo", team.root, **asked)  # type: ignore[arg-type]
-
-
-def refused(work: object, asked: Request) -> str:
+def refused(work: object, team: Team, env: str = "demo", **asked: object) -> str:
     assert callable(work)
     with pytest.raises(ConfigError) as caught:
-        work(asked)
+        work(env, root=team.root, **asked)
     assert SECRET not in str(caught.value)
     return str(caught.value)
 
@@ -45,7 +41,7 @@ def encrypted(team: Team, form: str, pgp: Pgp | None = None) -> bytes:
     before = team.env_file.read_bytes()
     key = f"gpg {pgp.fingerprints()[0]} Ann\n" if pgp else ""
     team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\n{team.ci.line}\n{key}")
-    assert encrypt(request(team, form=form)) is ExitCode.DONE
+    assert encrypt("demo", root=team.root, form=form) is ExitCode.DONE
     return before
 
 
@@ -55,12 +51,12 @@ def test_encrypt_every_task_reads_the_file_as_it_is(
 ) -> None:
     before = encrypted(team, form, pgp)
 
-    assert recognise(team.env_file.read_bytes()) is Form(form)
+    assert detect(team.env_file.read_bytes()) is Encryption(form)
     assert SECRET.encode() not in team.env_file.read_bytes()
     assert team.mode == "0600"
     assert SECRET in team.project.load().secrets
     assert config.explain("demo", root=team.root).environment.name == "demo"
-    assert decrypt(request(team)) is ExitCode.DONE
+    assert decrypt("demo", root=team.root) is ExitCode.DONE
     out, err = capfdbinary.readouterr()
     assert out == before
     assert SECRET.encode() not in err
@@ -68,15 +64,15 @@ def test_encrypt_every_task_reads_the_file_as_it_is(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_load_mistake_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, password_file: Path, form: str) -> None:
+def test_load_error_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, password_file: Path, form: str) -> None:
     team.project.env(extra="BACKEND_PORT=no\nSMTP_PORT=25\n\nSMTP_PORT=26\n")
     encrypted_text = team.env_file.read_text().replace("SMTP_PORT=26\n", "")
     team.env_file.write_text(encrypted_text)
     encrypted(team, form, pgp)
 
-    (mistake,) = team.project.mistakes()
+    (issue,) = team.project.issues()
 
-    assert (mistake.file, mistake.path, mistake.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
+    assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
     source = [
         one.source
         for one in config.explain("demo", root=_without_mistake(team)).keys[0][1]
@@ -100,7 +96,7 @@ def test_load_file_that_is_cut_off_is_refused_with_its_name(team: Team) -> None:
 
     assert error.exit_code is ExitCode.USAGE
     assert "deploy/demo.env: found an age file" in str(error)
-    assert "cut off" in str(error)
+    assert "truncated" in str(error)
 
 
 def test_load_without_a_key_names_the_recipients_and_what_to_do(team: Team) -> None:
@@ -118,7 +114,7 @@ def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -
     encrypted(team, "ansible-vault")
     password_file.write_text("another\n")
 
-    assert "this password does not open" in str(team.project.refused())
+    assert "the password does not decrypt" in str(team.project.refused())
 
 
 @pytest.mark.parametrize("where", ["text", "file", "age_identity", "identity_file"])
@@ -146,47 +142,47 @@ def test_load_of_neighbours_asks_nobody(team: Team, monkeypatch: pytest.MonkeyPa
 def test_encrypt_twice_is_refused(team: Team) -> None:
     encrypted(team, "age")
 
-    assert "encrypted already, by age" in refused(encrypt, request(team))
-    assert "encrypted already, by age" in refused(encrypt, request(team, form="age"))
+    assert "already encrypted by age" in refused(encrypt, team)
+    assert "already encrypted by age" in refused(encrypt, team, form="age")
 
 
 def test_encrypt_goes_from_one_form_to_another(team: Team, password_file: Path) -> None:
     before = encrypted(team, "age")
 
-    assert encrypt(request(team, form="ansible-vault")) is ExitCode.DONE
+    assert encrypt("demo", root=team.root, form="ansible-vault") is ExitCode.DONE
 
-    assert recognise(team.env_file.read_bytes()) is Form.VAULT
-    assert decrypt(request(team, in_place=True)) is ExitCode.DONE
+    assert detect(team.env_file.read_bytes()) is Encryption.VAULT
+    assert decrypt("demo", root=team.root, in_place=True) is ExitCode.DONE
     assert team.env_file.read_bytes() == before
 
 
 def test_encrypt_for_nobody_is_refused(team: Team) -> None:
     before = team.env_file.read_bytes()
 
-    assert "inv secrets.recipients --env demo --add" in refused(encrypt, request(team))
+    assert "inv secrets.recipients --env demo --add" in refused(encrypt, team)
     assert team.env_file.read_bytes() == before
 
 
 def test_encrypt_unknown_form_is_refused(team: Team) -> None:
-    assert "one of age, ansible-vault, gpg" in refused(encrypt, request(team, form="pgp"))
+    assert "one of age, ansible-vault, gpg" in refused(encrypt, team, form="pgp")
 
 
 def test_encrypt_what_is_no_env_file_is_refused(team: Team) -> None:
     team.listing(team.ann)
     team.project.env(extra=f"{SECRET} without a key\n")
 
-    assert "line 10" in refused(encrypt, request(team))
+    assert "line 10" in refused(encrypt, team)
 
 
 def test_encrypt_for_others_alone_is_refused_unless_forced(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     before = team.env_file.read_bytes()
     team.listing(team.bob)
 
-    assert "cannot be opened here" in refused(encrypt, request(team))
+    assert "no key on this machine decrypts" in refused(encrypt, team)
     assert team.env_file.read_bytes() == before
-    assert encrypt(request(team, force=True)) is ExitCode.DONE
-    assert "not proved" in capsys.readouterr().err
-    assert recognise(team.env_file.read_bytes()) is Form.AGE
+    assert encrypt("demo", root=team.root, force=True) is ExitCode.DONE
+    assert "not verified" in capsys.readouterr().err
+    assert detect(team.env_file.read_bytes()) is Encryption.AGE
 
 
 def test_encrypt_unwritable_folder_leaves_the_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +194,7 @@ def test_encrypt_unwritable_folder_leaves_the_file(team: Team, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
 
-    assert "cannot be written (No space left on device)" in refused(encrypt, request(team))
+    assert "cannot be written (No space left on device)" in refused(encrypt, team)
     assert team.env_file.read_bytes() == before
     assert not list((team.root / "deploy").glob(".half-*"))
 
@@ -208,19 +204,19 @@ def test_encrypt_link_stays_a_link(team: Team) -> None:
     elsewhere = team.env_file.rename(team.folder / "values.env")
     team.env_file.symlink_to(elsewhere)
 
-    encrypt(request(team))
+    encrypt("demo", root=team.root)
 
     assert team.env_file.is_symlink()
-    assert recognise(elsewhere.read_bytes()) is Form.AGE
+    assert detect(elsewhere.read_bytes()) is Encryption.AGE
 
 
 def test_encrypt_tracked_plaintext_says_which_values_to_change(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann)
     team.git("add", "--force", "deploy/demo.env")
 
-    assert encrypt(request(team)) is ExitCode.DONE
+    assert encrypt("demo", root=team.root) is ExitCode.DONE
 
-    assert "new values:\n  JWT_SECRET_KEY\n" in capsys.readouterr().err
+    assert "Replace these secrets:\n  JWT_SECRET_KEY\n" in capsys.readouterr().err
     assert team.project.load().name == "demo"
 
 
@@ -234,9 +230,9 @@ def test_decrypt_on_a_terminal_needs_force(team: Team, monkeypatch: pytest.Monke
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", Terminal(shown))
 
-    assert "| less" in refused(decrypt, request(team))
+    assert "| less" in refused(decrypt, team)
     assert shown.getvalue() == b""
-    assert decrypt(request(team, force=True)) is ExitCode.DONE
+    assert decrypt("demo", root=team.root, force=True) is ExitCode.DONE
     assert SECRET.encode() in shown.getvalue()
 
 
@@ -244,41 +240,41 @@ def test_decrypt_in_place_of_a_tracked_file_is_refused(team: Team) -> None:
     encrypted(team, "age")
     team.git("add", "--force", "deploy/demo.env")
 
-    assert "the next commit would hold the plain text" in refused(decrypt, request(team, in_place=True))
-    assert recognise(team.env_file.read_bytes()) is Form.AGE
+    assert "the next commit could contain the plain text" in refused(decrypt, team, in_place=True)
+    assert detect(team.env_file.read_bytes()) is Encryption.AGE
 
 
 @pytest.mark.parametrize("work", [decrypt, rotate])
 def test_plain_file_is_refused_where_an_encrypted_one_is_needed(team: Team, work: object) -> None:
-    assert "is not encrypted" in refused(work, request(team))
+    assert "is not encrypted" in refused(work, team)
 
 
 @pytest.mark.parametrize("work", [encrypt, decrypt, rotate])
 def test_missing_file_and_unknown_environment_are_refused(team: Team, work: object) -> None:
     team.env_file.unlink()
 
-    assert "cannot be read: No such file" in refused(work, request(team))
-    assert "There is no environment" in refused(work, Request("nowhere", team.root))
+    assert "Cannot read deploy/demo.env: No such file" in refused(work, team)
+    assert "Unknown environment" in refused(work, team, "nowhere")
 
 
 def test_rotate_after_removing_somebody_says_what_they_still_know(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.listing(team.ann, team.bob)
-    encrypt(request(team))
+    encrypt("demo", root=team.root)
     team.listing(team.ann, team.ci)
     capsys.readouterr()
 
-    assert rotate(request(team)) is ExitCode.DONE
+    assert rotate("demo", root=team.root) is ExitCode.DONE
 
     said = capsys.readouterr().err
     assert "now:    ann@laptop, an age key" in said
-    assert "still knows these values" in said
+    assert "still know these values" in said
     assert said.endswith("  JWT_SECRET_KEY\n")
     assert SECRET not in said
     team.own_key.unlink()
     team.own_key.write_bytes((team.folder / "bob").read_bytes())
-    assert "no key of theirs here" in refused(decrypt, request(team))
+    assert "no matching private key" in refused(decrypt, team)
 
 
 def test_rotate_damaged_recipients_file_is_refused(team: Team) -> None:
@@ -286,7 +282,7 @@ def test_rotate_damaged_recipients_file_is_refused(team: Team) -> None:
     before = team.env_file.read_bytes()
     team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\nhello\n")
 
-    assert "deploy/recipients/demo.txt: line 2" in refused(rotate, request(team))
+    assert "deploy/recipients/demo.txt: line 2" in refused(rotate, team)
     assert team.env_file.read_bytes() == before
 
 
@@ -295,10 +291,10 @@ def test_rotate_vault_gets_its_new_password(team: Team, password_file: Path) -> 
     new = team.folder / "new-password"
     new.write_text("battery staple\n")
 
-    assert "--new-password-file" in refused(rotate, request(team))
-    assert "the new password is the old one" in refused(rotate, request(team, new_password_file=str(password_file)))
-    assert rotate(request(team, new_password_file=str(new))) is ExitCode.DONE
-    assert "this password does not open" in refused(decrypt, request(team))
+    assert "--new-password-file" in refused(rotate, team)
+    assert "The new password is the old one" in refused(rotate, team, new_password_file=str(password_file))
+    assert rotate("demo", root=team.root, new_password_file=str(new)) is ExitCode.DONE
+    assert "the password does not decrypt" in refused(decrypt, team)
     password_file.write_bytes(new.read_bytes())
     assert team.project.load().name == "demo"
 
@@ -310,8 +306,8 @@ def test_rotate_gpg_is_for_those_listed_now(team: Team, pgp: Pgp, capsys: pytest
         file.write(f"gpg {stranger} Bob\n")
     capsys.readouterr()
 
-    assert rotate(request(team)) is ExitCode.DONE
+    assert rotate("demo", root=team.root) is ExitCode.DONE
 
     said = capsys.readouterr().err
     assert "now:    Ann, Bob" in said
-    assert "Bob is listed, and the file is not for that key" in said
+    assert "Bob is listed, but the file is not encrypted for that key" in said

@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import pytest
 
-from fabfile.commands.item import Item, check
-from fabfile.commands.shell import Script
-from fabfile.plans import setup
-from fabfile.plans.step import Plan
-from tests.commands.running import sh
+from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.resource import Resource, check
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.features.setup import plan as setup
+from tests.support.running import sh
 
 ITEMS = (
-    Item("packages", "the programs", "false", None, "install them"),
-    Item("directory /var/lib/shop", "the directory", "test -d /", Script("mkdir it")),
-    Item("linger", "linger", "true", Script("enable it")),
-    Item("site", "the site", "echo noise; echo more >&2; false", Script("install it")),
+    Resource("packages", "the programs", "false", None, "install them"),
+    Resource("directory /var/lib/shop", "the directory", "test -d /", Script("mkdir it")),
+    Resource("linger", "linger", "true", Script("enable it")),
+    Resource("site", "the site", "echo noise; echo more >&2; false", Script("install it")),
 )
 
 
@@ -65,7 +65,7 @@ def test_plan_setup_item_that_cannot_be_made_is_no_step_but_a_finding() -> None:
 
 @pytest.mark.parametrize(("tool", "verdict"), [("sh", True), ("no-such-program", False)])
 def test_lacking_item_that_takes_a_program_is_a_persons_where_it_is_missing(tool: str, verdict: bool) -> None:
-    item = Item(
+    item = Resource(
         "packages", "the programs", "false", Script("install"), "by hand", possible=f"command -v {tool} >/dev/null"
     )
 

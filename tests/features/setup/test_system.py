@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import certificate, firewall, system
-from fabfile.commands.item import Item, check
-from fabfile.commands.shell import Script
-from fabfile.model import Certificate, Firewall, Preparation, Tls
-from tests.commands.running import Programs, sh
-from tests.commands.sample import application
+from rolling_upgrade.engine.model import Certificate, Firewall, Preparation, Tls
+from rolling_upgrade.engine.paths import ROOTED
+from rolling_upgrade.engine.resource import Resource, check
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.features.setup import certificate, firewall, system
+from tests.support.running import Programs, sh
+from tests.support.sample import application
 
 APP = application()
 LIMITS = Preparation(sysctl=(("fs.file-max", "100000"), ("vm.swappiness", "10")))
@@ -31,7 +32,7 @@ def on(text: str | Script, etc: Path) -> str:
     return (text.text if isinstance(text, Script) else text).replace("/etc/", f"{etc}/")
 
 
-def holds(item: Item, etc: Path, programs: Programs) -> bool:
+def holds(item: Resource, etc: Path, programs: Programs) -> bool:
     done = sh(on(check((item,)), etc), path=programs.path)
     assert done.stdout.startswith(f"{item.id} "), done.stderr
     return done.stdout.endswith(" ok\n")
@@ -106,20 +107,103 @@ def test_user_root_needs_neither_user_nor_ids() -> None:
     assert system.user("root") == ()
 
 
-@pytest.mark.parametrize("wall", [Firewall.NFTABLES, Firewall.UFW])
-def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Programs, etc: Path) -> None:
-    programs.add("sshd", "printf 'port 2022\\nport 22\\nusepam yes\\n'")
-    programs.add(
-        "ss", "echo 'LISTEN 0 128 [::]:2200 [::]:* users:((\"sshd\",pid=1,fd=3))'; echo 'LISTEN 0 1 0.0.0.0:25 *'"
-    )
+class Processes:
+    """A directory in the place of /proc; a process holds a socket by its inode number."""
+
+    def __init__(self, directory: Path, sshd: Path) -> None:
+        self.directory, self.sshd = directory, sshd
+        self._rows: list[str] = []
+        (directory / "self" / "net").mkdir(parents=True)
+        self._link(directory / "self" / "ns" / "pid", "pid:[1]")
+        self.listens()
+
+    def listens(self, state: str = "0A", **ports: int) -> None:
+        """Note sockets, each under the inode number in its name."""
+        for name, port in ports.items():
+            inode = name.removeprefix("inode_")
+            self._rows.append(f"   0: 00000000:{port:04X} 00000000:0000 {state} 0:0 00:0 0 1000 0 {inode} 1 0")
+        (self.directory / "self" / "net" / "tcp").write_text("\n".join(["  sl  local_address", *self._rows]) + "\n")
+
+    def add(self, pid: int, inode: int, program: str = "", ids: str = "0\t0\t0\t0", name: str = "sshd") -> None:
+        own = self.directory / str(pid)
+        self._link(own / "exe", program or str(self.sshd))
+        self._link(own / "fd" / "3", f"socket:[{inode}]")
+        self._link(own / "ns" / "pid", "pid:[1]")
+        (own / "status").write_text(f"Name:\t{name}\nUid:\t{ids}\nGid:\t0\t0\t0\t0\n")
+
+    def elsewhere(self, pid: int) -> None:
+        """Put a process into another namespace."""
+        (self.directory / str(pid) / "ns" / "pid").unlink()
+        self._link(self.directory / str(pid) / "ns" / "pid", "pid:[2]")
+
+    def _link(self, place: Path, target: str) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+
+
+@pytest.fixture
+def processes(tmp_path: Path, programs: Programs) -> Processes:
+    programs.add("sshd", "printf 'port 2022\\nport 22\\nlistenaddress [::]:2023\\nusepam yes\\n'")
     programs.add("systemctl", 'case "$*" in *ssh.socket*) echo "[::]:2222 (Stream)" ;; esac')
     programs.add("mkdir")
-    text = firewall._find_ports(APP, 10022)
+    return Processes(tmp_path / "proc", programs.directory / "sshd")
 
-    done = sh(f'{text}\nprintf "%s\\n" "$ports"', path=programs.path)
 
-    assert done.stdout.split() == ["22", "80", "2022", "2200", "2222", "10022"]
+def opened(programs: Programs, processes: Processes) -> list[str]:
+    text = firewall._find_ports(APP, 10022).replace("/proc/", f"{processes.directory}/")
+    done = sh(f'set -eu\n{text}\nprintf "%s\\n" "$ports"', path=programs.path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+GIVEN = ["22", "80", "2022", "2023", "2222", "10022"]
+
+
+@pytest.mark.parametrize("wall", [Firewall.NFTABLES, Firewall.UFW])
+def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Programs, processes: Processes) -> None:
+    processes.listens(inode_71=2200, inode_72=2201, inode_73=25)
+    processes.add(900, 71)
+    processes.add(901, 72, program=f"{processes.sshd} (deleted)", name="Uid:\t7")
+
+    assert opened(programs, processes) == sorted([*GIVEN, "2200", "2201"], key=int)
     assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, Preparation(wall), 10022))
+
+
+@pytest.mark.parametrize(
+    ("program", "ids", "name"),
+    [
+        ("/home/deploy/sshd", "1000\t1000\t1000\t1000", "sshd"),
+        ("", "1000\t1000\t1000\t1000", "sshd"),
+        ("", "1000\t0\t0\t0", "sshd"),
+        ("/usr/bin/python3", "0\t0\t0\t0", "sshd"),
+        ("/usr/bin/python3", "1000\t1000\t1000\t1000", 'sshd",pid=900'),
+        ("", "1000\t1000\t1000\t1000", "Uid:\t0\t0\t0\t0"),
+        ("/home/deploy/usr/sbin/sshd", "0\t0\t0\t0", "sshd"),
+    ],
+    ids=["own program", "the system's", "set-user-id", "only a name", "a pid in its name", "ids in its name", "a path"],
+)
+@pytest.mark.parametrize("port", [443, 8022])
+def test_firewall_opens_no_port_of_what_only_looks_like_sshd(
+    port: int, program: str, ids: str, name: str, programs: Programs, processes: Processes
+) -> None:
+    processes.listens(inode_71=2200, inode_72=port)
+    processes.add(900, 71)
+    processes.add(4000, 72, program, ids, name)
+
+    assert opened(programs, processes) == sorted([*GIVEN, "2200"], key=int)
+
+
+def test_firewall_opens_no_port_of_an_sshd_in_a_container_nor_one_that_nobody_listens_on(
+    programs: Programs, processes: Processes
+) -> None:
+    processes.listens(inode_71=2200, inode_72=8022)
+    processes.listens("01", inode_73=50022)
+    processes.add(900, 71)
+    processes.add(901, 73)
+    processes.add(4000, 72)
+    processes.elsewhere(4000)
+
+    assert opened(programs, processes) == sorted([*GIVEN, "2200"], key=int)
 
 
 @pytest.mark.parametrize(
@@ -144,20 +228,28 @@ def test_firewall_opens_the_port_of_metrics_to_the_monitoring_host_alone(address
     assert "9100" not in without.apply.text + without.check + without.title
 
 
+def anywhere(text: str) -> str:
+    """The text, content with any directory."""
+    assert ROOTED in text
+    return text.replace(ROOTED, "rooted() { :; }")
+
+
 def test_certificate_of_plain_http_is_nobodys_business() -> None:
     assert certificate.before_site(APP, Preparation(certificate=Certificate.SELF_SIGNED)) == ()
 
 
 def test_certificate_made_here_fits_lasts_and_is_left_alone_the_second_time(tmp_path: Path, programs: Programs) -> None:
+    """Where only root can write is proved by tests/engine/test_rooted.py; this directory is the test's."""
     programs.add("systemctl", "exit 3")
     app = replace(APP, tls=Tls(f"{tmp_path}/a.crt", f"{tmp_path}/private/a.key", f"{tmp_path}/chain.crt"))
-    (item,) = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))
-    assert item.apply is not None
+    made = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))[-1]
+    assert made.apply is not None
+    item = replace(made, check=anywhere(made.check))
     assert not holds(item, tmp_path, programs)
 
-    done = sh(item.apply.text, path=programs.path)
+    done = sh(anywhere(made.apply.text), path=programs.path)
 
     assert (done.returncode, holds(item, tmp_path, programs)) == (0, True), done.stderr
     assert ((tmp_path / "private/a.key").stat().st_mode & 0o777) == 0o600
     named = certificate.before_site(replace(app, domain="other.test"), Preparation(certificate=Certificate.SELF_SIGNED))
-    assert not holds(named[0], tmp_path, programs)
+    assert not holds(replace(named[-1], check=anywhere(named[-1].check)), tmp_path, programs)

@@ -1,4 +1,4 @@
-"""The state of an environment in words and as JSON."""
+"""The state of an environment in lines and as JSON."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from fabfile.model import Color, HostState, Lock, Outcome, Release
-from fabfile.report import problems, render_status
-from fabfile.report.status import uptime_seconds
-from tests.report.builders import NOW, Terminal, container, environment, state
+from rolling_upgrade.console.output import print_json
+from rolling_upgrade.engine.model import Color, HostState, Lock, Outcome, Release
+from rolling_upgrade.features.status.workflow import print_status, problems, status_json, status_lines, uptime_seconds
+from tests.support.builders import NOW, Terminal, container, environment, state
 
 
 def shown(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> str:
     out = io.StringIO()
-    render_status(environment("web1", "web2"), states, json=False, out=out, unreachable=unreachable, environ={})
+    print_status(status_lines(environment("web1", "web2"), states, unreachable or {}), out, (), {})
     return out.getvalue()
 
 
 def as_json(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> Any:
     out = io.StringIO()
-    render_status(environment("web1", "web2"), states, json=True, out=out, unreachable=unreachable, environ={})
+    print_json(status_json(environment("web1", "web2"), states, unreachable or {}), out)
     return json.loads(out.getvalue())
 
 
@@ -40,25 +40,25 @@ def test_status_healthy_host_shows_each_service() -> None:
     assert text.splitlines()[-1] == "production: 1 host, healthy"
 
 
-def test_status_host_that_was_not_asked_is_not_mentioned() -> None:
+def test_status_unobserved_host_is_not_mentioned() -> None:
     assert "web2" not in shown({"web1": state()})
 
 
-def test_status_unreachable_host_makes_it_not_well() -> None:
+def test_status_unreachable_host_makes_the_environment_unhealthy() -> None:
     text = shown({"web1": state()}, unreachable={"web2": "timed out after 10 s"})
 
-    assert "web2  NOT REACHED: timed out after 10 s" in text
-    assert text.splitlines()[-1] == "production: 2 hosts, NOT WELL: web2"
+    assert "web2  UNREACHABLE: timed out after 10 s" in text
+    assert text.splitlines()[-1] == "production: 2 hosts, UNHEALTHY: web2"
 
 
-def test_status_failed_probe_is_told() -> None:
+def test_status_failed_probe_is_a_problem() -> None:
     text = shown({"web1": state(ok=False)})
 
-    assert "web1 (10.0.0.1)  NOT WELL" in text
+    assert "web1 (10.0.0.1)  UNHEALTHY" in text
     assert "  ! http://127.0.0.1:8080/api/health: 502" in text
 
 
-def test_status_backup_release_and_lock_are_told() -> None:
+def test_status_shows_backup_release_and_lock() -> None:
     release = Release("r1", "2026-11-23T03:00:00Z", "deploy", Outcome.UNDONE, (), owner="ann")
     good = replace(release, id="r0", outcome=Outcome.GOOD)
     lock = Lock("t", "bob", "laptop", 1, "deploy v2", NOW - 5, NOW + 100)
@@ -77,7 +77,7 @@ def test_status_expired_lock_says_so() -> None:
     assert "expired 1m 00s ago" in shown({"web1": replace(state(), lock=lock)})
 
 
-def test_status_maintenance_is_plain_and_not_unwell() -> None:
+def test_status_maintenance_is_shown_and_healthy() -> None:
     up = replace(state(), facts=(("maintenance", "setting"),))
 
     assert "MAINTENANCE: visitors get a page with 503; put up by MAINTENANCE_MODE" in shown({"web1": up})
@@ -97,7 +97,7 @@ def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
     out = io.StringIO()
     dirty = replace(state(), lock=Lock("t", "ann\x1b[2J", "hunter22", 1, "x", NOW, NOW + 1))
 
-    render_status(environment("web1", secrets=("hunter22",)), {"web1": dirty}, json=False, out=out, environ={})
+    print_status(status_lines(environment("web1"), {"web1": dirty}, {}), out, ("hunter22",), {})
 
     assert "\x1b" not in out.getvalue()
     assert "held by ann on •••••• (x)" in out.getvalue()
@@ -107,12 +107,12 @@ def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
     ("environ", "colored"),
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
-def test_status_colors_only_where_they_are_wanted(environ: dict[str, str], colored: bool) -> None:
+def test_status_colors_only_on_a_terminal_that_allows_them(environ: dict[str, str], colored: bool) -> None:
     out = Terminal()
 
-    render_status(environment("web1"), {"web1": state(ok=False)}, json=False, out=out, environ=environ)
+    print_status(status_lines(environment("web1"), {"web1": state(ok=False)}, {}), out, (), environ)
 
-    assert ("\x1b[31mNOT WELL\x1b[0m" in out.getvalue()) is colored
+    assert ("\x1b[31mUNHEALTHY\x1b[0m" in out.getvalue()) is colored
 
 
 def test_status_json_healthy_host() -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.errors import ConfigError, ExitCode
-from fabfile.model import Suite, SuiteKind
-from fabfile.workflows import suites
-from fabfile.workflows.suites import Request
-from tests.config.project import Project
+from rolling_upgrade.engine.model import Suite, SuiteKind
+from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.suites import workflow as suites
+from tests.support.project import Project
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ suites:
 def test_all_suites_run_whatever_fails_and_the_table_says_so(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert suites.test(Request("demo", project.root)) is ExitCode.FAILED
+    assert suites.run_suites("demo", root=project.root) is ExitCode.FAILED
 
     said = capsys.readouterr().out
     assert [line for line in said.splitlines() if " | " in line] == [
@@ -45,14 +44,14 @@ def test_all_suites_run_whatever_fails_and_the_table_says_so(
 
 
 def test_one_kind_runs_alone_and_needs_no_environment(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert suites.test(Request(None, project.root, "load")) is ExitCode.DONE
+    assert suites.run_suites(None, root=project.root, suite="load") is ExitCode.DONE
     assert "load | pressed" in capsys.readouterr().out
 
 
 def test_load_is_skipped_for_production_and_said_so(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.env({"ENVIRONMENT": "production"})
 
-    assert suites.test(Request("demo", project.root, "load")) is ExitCode.DONE
+    assert suites.run_suites("demo", root=project.root, suite="load") is ExitCode.DONE
 
     said = capsys.readouterr().out
     assert "load: skipped, production is not put under load" in said
@@ -62,19 +61,19 @@ def test_load_is_skipped_for_production_and_said_so(project: Project, capsys: py
 @pytest.mark.parametrize("kind", ["", "units", "unit and load"])
 def test_kind_that_there_is_not_is_refused(project: Project, kind: str) -> None:
     with pytest.raises(ConfigError, match="--suite"):
-        suites.test(Request(None, project.root, kind))
+        suites.run_suites(None, root=project.root, suite=kind)
 
 
 def test_no_suite_of_a_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="no suites of the kind load"):
-        suites.wanted((Suite(SuiteKind.UNIT, ("true",), "/"),), "load")
+        suites.select((Suite(SuiteKind.UNIT, ("true",), "/"),), "load")
     with pytest.raises(ConfigError, match="declares no suites"):
-        suites.wanted((), "all")
+        suites.select((), "all")
 
 
 def test_folder_that_is_missing_is_refused_before_any_runs() -> None:
     with pytest.raises(ConfigError, match="no such folder"):
-        suites.wanted((Suite(SuiteKind.UNIT, ("true",), "/nowhere"),), "all")
+        suites.select((Suite(SuiteKind.UNIT, ("true",), "/nowhere"),), "all")
 
 
 def test_suite_that_takes_too_long_is_ended_and_one_that_is_missing_has_failed() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fabfile.errors import ConfigError, ExitCode, PreflightError
-from fabfile.workflows.trust import Request, trust
-from tests.config.project import Project
-from tests.remote.sshd import Sshd, free_port
+from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError
+from rolling_upgrade.features.trust.workflow import trust
+from tests.support.project import Project
+from tests.support.sshd import Sshd, free_port
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ class Site:
         self.hosts(web1={"port": self.inner.port, "jump": f"{getpass.getuser()}@127.0.0.1:{self.bastion.port}"})
 
     def trust(self, *, force: bool = False, **options: tuple[str, ...]) -> ExitCode:
-        return trust(Request("demo", self.project.root, force=force, **options))
+        return trust("demo", root=self.project.root, force=force, **options)
 
     def record(self, server: Sshd, key: str = "host") -> str:
         kind, blob, *_ = (server.directory / f"{key}.pub").read_text().split()
@@ -78,7 +78,7 @@ def fingerprint(server: Sshd, key: str = "host") -> str:
 def test_trust_unknown_hosts_without_a_terminal_is_refused_and_writes_nothing(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="no terminal"):
+    with pytest.raises(ConfigError, match="not a terminal"):
         site.trust()
 
     assert fingerprint(site.inner) in capsys.readouterr().out
@@ -138,8 +138,8 @@ def test_trust_changed_key_is_replaced_for_the_host_that_is_named(site: Site) ->
     site.known.write_text(site.record(site.inner, "stranger") + site.record(site.bastion))
 
     with pytest.raises(PreflightError, match="web1"):
-        site.trust(force=True, replace=("web2",))
-    assert site.trust(force=True, replace=("web1",)) == ExitCode.DONE
+        site.trust(force=True, changed=("web2",))
+    assert site.trust(force=True, changed=("web1",)) == ExitCode.DONE
 
     assert site.known.read_text() == site.record(site.bastion) + site.record(site.inner)
 
@@ -150,20 +150,20 @@ def test_trust_changed_key_that_another_file_holds_is_left_to_a_person(site: Sit
     users.write_text(site.record(site.inner, "stranger"))
 
     with pytest.raises(PreflightError, match=r"ssh-keygen -f .*/home/.ssh/known_hosts -R"):
-        site.trust(force=True, replace=("web1",))
+        site.trust(force=True, changed=("web1",))
 
 
 def test_trust_revoked_key_is_refused_whatever_is_said(site: Site) -> None:
     site.known.write_text(f"@revoked * {site.record(site.inner).partition(' ')[2]}")
 
     with pytest.raises(PreflightError, match="@revoked"):
-        site.trust(force=True, replace=("web1",), fingerprints=(fingerprint(site.inner),))
+        site.trust(force=True, changed=("web1",), fingerprints=(fingerprint(site.inner),))
 
 
 def test_trust_jump_host_is_never_logged_in_to_before_its_key_is_on_record(site: Site) -> None:
     site.behind()
 
-    with pytest.raises(ConfigError, match="no terminal"):
+    with pytest.raises(ConfigError, match="not a terminal"):
         site.trust()
 
     assert not [line for line in site.bastion.ended() if "authenticating" in line or "Accepted" in line]
@@ -184,7 +184,7 @@ def test_trust_changed_jump_host_is_refused_and_replaced_by_its_own_name(site: S
 
     with pytest.raises(PreflightError, match=f"--replace {name}"):
         site.trust(force=True)
-    assert site.trust(force=True, replace=(name,)) == ExitCode.DONE
+    assert site.trust(force=True, changed=(name,)) == ExitCode.DONE
 
 
 def test_trust_changed_host_behind_a_jump_host_is_refused(site: Site) -> None:
@@ -216,7 +216,7 @@ def test_trust_option_that_names_nothing_is_a_mistake(site: Site) -> None:
     with pytest.raises(ConfigError, match="43 characters"):
         site.trust(fingerprints=("SHA256:short",))
     with pytest.raises(ConfigError, match="one of: web1, web2"):
-        site.trust(replace=("web3",))
+        site.trust(changed=("web3",))
 
 
 def test_trust_setting_of_the_environment_names_the_file(site: Site) -> None:

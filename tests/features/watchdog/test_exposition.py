@@ -1,11 +1,11 @@
-"""The text for Prometheus: its form, its escapes, and what never gets into it."""
+"""The text format for Prometheus: escapes, masking, and malformed input."""
 
 from __future__ import annotations
 
 import pytest
 
-from fabfile.watchdog.exposition import Family, counter, exposition, gauge, sample
-from tests.watchdog.prometheus import read
+from rolling_upgrade.features.watchdog.exposition import Family, counter, exposition, gauge, sample
+from tests.support.prometheus import read
 
 COMMON = {"app": "shop", "environment": "production"}
 
@@ -21,7 +21,7 @@ def test_exposition_has_help_and_type_once_and_every_label() -> None:
     ]
 
 
-def test_exposition_family_without_a_sample_is_left_out_and_a_series_stands_once() -> None:
+def test_exposition_leaves_out_empty_families_and_repeated_series() -> None:
     text = exposition([gauge("nothing", "x"), counter("a_total", "x", sample(1, b="c"), sample(2, b="c"))], COMMON)
 
     assert read(text).samples == {("a_total", frozenset({**COMMON, "b": "c"}.items())): 1.0}
@@ -42,7 +42,7 @@ def test_exposition_family_without_a_sample_is_left_out_and_a_series_stands_once
         "\\n",
     ],
 )
-def test_exposition_label_of_any_text_is_one_line_and_is_read_again(value: str) -> None:
+def test_exposition_label_of_any_text_is_one_line_that_parses(value: str) -> None:
     text = exposition([gauge("a", "x", sample(1, reason=value))], {})
 
     assert len(text.splitlines()) == 3
@@ -61,10 +61,10 @@ def test_exposition_masks_secrets_in_labels() -> None:
 @pytest.mark.parametrize(
     ("value", "written"), [(1_795_403_565, "1795403565"), (0.1, "0.1"), (float("inf"), "+Inf"), (True, "1")]
 )
-def test_exposition_numbers_are_whole_where_they_are(value: float, written: str) -> None:
+def test_exposition_writes_whole_numbers_without_a_fraction(value: float, written: str) -> None:
     assert exposition([gauge("a", "x", sample(value))], {}).endswith(f"a{{}} {written}\n")
 
 
-def test_exposition_name_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="is no name"):
+def test_exposition_of_an_invalid_metric_name_raises() -> None:
+    with pytest.raises(ValueError, match="is not a metric name"):
         exposition([Family("a b", "gauge", "x", (sample(1),))], {})

@@ -1,7 +1,8 @@
-"""What a look leaves for Prometheus: every series of the contract, whole, and never at the watchdog's cost."""
+"""The metrics file: every documented series, written atomically, and never at the watchdog's cost."""
 
 from __future__ import annotations
 
+import json
 import os
 import socketserver
 import threading
@@ -12,16 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.model import Channels, Check, Color, HealthReport, Hook, Kind, Lock, Outcome, Release, Rollout
-from fabfile.model.watch import Act, Memory, Pulse, WatchRules
-from fabfile.watchdog import metering
-from fabfile.watchdog.keeping import Settings
-from fabfile.watchdog.measures import named, restarted
-from fabfile.watchdog.metering import Metering, ask_nginx, leave, newest_backup
-from tests.commands.sample import application, backend
-from tests.notify.receiver import closed_port
-from tests.watchdog.prometheus import Metrics, promtool, read
-from tests.watchdog.test_seeing import NAMES, NOW, STATE, report
+from rolling_upgrade.engine.model import (
+    Channels,
+    Check,
+    Color,
+    HealthReport,
+    Hook,
+    Kind,
+    Lock,
+    Outcome,
+    Release,
+    RolloutPolicy,
+)
+from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.features.watchdog import metrics
+from rolling_upgrade.features.watchdog.exposition import add_restarts, check_labels
+from rolling_upgrade.features.watchdog.metrics import MetricsWriter, newest_backup, nginx_status, write_public
+from rolling_upgrade.features.watchdog.policy import FailureCounter, RecoveryAction, RecoveryState
+from rolling_upgrade.features.watchdog.state_store import Settings
+from tests.features.watchdog.test_classify import NAMES, NOW, STATE, report
+from tests.support.prometheus import Metrics, promtool, read
+from tests.support.receiver import closed_port
+from tests.support.sample import application, backend
 
 APP = replace(application(), request_metrics=True)
 MADE = Release("r2", "2026-11-24T10:00:00+00:00", "deploy", Outcome.GOOD, (), seconds=41.5)
@@ -34,37 +47,39 @@ SECRET = "https://hooks.example.org/services/T1/B2/q7Zk1m9pX2vB8nW4"
 
 
 class Host:
-    """A home, a directory of metrics and a request log; the text of the last look is read by `metrics`."""
+    """A home, a directory of metrics and a request log; `metrics` reads the file that was written last."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home, self.place, self.log = root / "home", root / "metrics", root / "requests.log"
         (self.home / "watchdog").mkdir(parents=True)
         self.place.mkdir()
         self.log.touch()
-        monkeypatch.setattr(metering, "request_log", lambda _: str(self.log))
-        monkeypatch.setattr(metering, "ask_nginx", lambda _: (True, metering._figures(STATUS)))
+        monkeypatch.setattr(metrics, "request_log", lambda _: str(self.log))
+        monkeypatch.setattr(metrics, "nginx_status", lambda _: (True, metrics._parse_stub_status(STATUS)))
         channels = Channels(slack=Hook(SECRET))
         self.settings = Settings(
-            "shop", "web1", "production", WatchRules(), Rollout(), channels=channels, metrics_dir=str(self.place),
+            "shop", "web1", "production", WatchRules(), RolloutPolicy(), channels=channels, metrics_dir=str(self.place),
             request_metrics=True,
         )  # fmt: skip
-        self.metering = self.started()
+        self.writer = self.started()
 
-    def started(self) -> Metering:
-        """The metering of a watchdog that was just started."""
-        return Metering(self.home, self.settings, lambda: float(NOW))
+    def started(self) -> MetricsWriter:
+        """The writer of a watchdog that has just started."""
+        return MetricsWriter(self.home, self.settings, lambda: float(NOW))
 
     @property
     def file(self) -> Path:
         return self.place / "rolling-shop.prom"
 
-    def look(self, found: HealthReport | None = None, memory: Memory | None = None, **changes: object) -> Metrics:
-        """One look, and what it left."""
-        self.metering.looked(
+    def write(
+        self, found: HealthReport | None = None, state: RecoveryState | None = None, **changes: object
+    ) -> Metrics:
+        """Write the metrics of one observation, and read them."""
+        self.writer.write(
             replace(APP, **changes),  # type: ignore[arg-type]
             found or report(),
             (replace(MADE, id="r1"), MADE, replace(MADE, action="recovery", outcome=Outcome.UNDONE)),
-            memory or Memory(),
+            state or RecoveryState(),
         )
         return self.metrics()
 
@@ -79,8 +94,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(tmp_path, monkeypatch)
 
 
-def test_metering_every_check_has_a_series_of_its_own(host: Host) -> None:
-    found = host.look(report("disk /", "backend nginx", unanswered=("backend http",)))
+def test_metrics_have_a_series_for_each_check(host: Host) -> None:
+    found = host.write(report("disk /", "backend nginx", unanswered=("backend http",)))
 
     labels = {(one["check"], one["subject"]) for one in found.labels("rolling_check_ok")}
     assert labels == {
@@ -96,16 +111,16 @@ def test_metering_every_check_has_a_series_of_its_own(host: Host) -> None:
     assert {("chain", ""), ("site", ""), ("nginx", "backend")} <= timed
 
 
-def test_named_of_a_service_with_a_hyphen() -> None:
-    assert named(Check(Kind.HTTP, "my-api http", True, "", "my-api")) == ("http", "my-api")
+def test_check_labels_of_a_service_with_a_hyphen() -> None:
+    assert check_labels(Check(Kind.HTTP, "my-api http", True, "", "my-api")) == ("http", "my-api")
 
 
-def test_metering_host_lock_page_certificate_and_release(host: Host) -> None:
+def test_metrics_of_lock_maintenance_page_certificate_and_release(host: Host) -> None:
     state = replace(STATE, lock=LOCK, facts=(("maintenance", "hand"),), active=(("backend", Color.GREEN),))
     green = replace(STATE.containers[0], color=Color.GREEN, release="r3")
     state = replace(state, containers=(*STATE.containers, green))
 
-    found = host.look(replace(report(state=state), certificate_ends=NOW + 5))
+    found = host.write(replace(report(state=state), certificate_ends=NOW + 5))
 
     assert found.value("rolling_certificate_expiry_timestamp_seconds") == NOW + 5
     assert found.value("rolling_lock_held", app="shop", environment="production") == 1
@@ -116,15 +131,15 @@ def test_metering_host_lock_page_certificate_and_release(host: Host) -> None:
     assert found.value("rolling_release_info", service="frontend", color="blue", digest="sha256:aa") == 1
 
 
-def test_metering_lock_that_is_free_or_past_its_lease_is_not_held(host: Host) -> None:
+def test_metrics_lock_that_is_free_or_expired_is_not_held(host: Host) -> None:
     for lock in (None, replace(LOCK, expires_at=NOW)):
-        found = host.look(report(state=replace(STATE, lock=lock)))
+        found = host.write(report(state=replace(STATE, lock=lock)))
         assert found.value("rolling_lock_held") == 0
         assert found.names().isdisjoint({"rolling_lock_info", "rolling_lock_since_timestamp_seconds"})
 
 
-def test_metering_watchdog_deploy_and_nginx(host: Host) -> None:
-    found = host.look(memory=Memory((Pulse("backend", bad=2),), given_up=True))
+def test_metrics_of_watchdog_deploy_and_nginx(host: Host) -> None:
+    found = host.write(state=RecoveryState((FailureCounter("backend", failures=2),), given_up=True))
 
     assert found.value("rolling_watchdog_heartbeat_timestamp_seconds") == NOW
     assert found.value("rolling_watchdog_interval_seconds") == 30
@@ -138,11 +153,11 @@ def test_metering_watchdog_deploy_and_nginx(host: Host) -> None:
     assert (found.value("rolling_nginx_accepted_total"), found.value("rolling_nginx_requests_total")) == (16, 70)
 
 
-def test_metering_counts_requests_as_a_cumulative_histogram(host: Host) -> None:
-    host.look()
+def test_metrics_of_requests_are_a_cumulative_histogram(host: Host) -> None:
+    host.write()
     host.log.write_text("shop_backend_blue/200/0.003\n" * 3 + "shop_backend_blue/500/0.300\n")
 
-    found = host.look()
+    found = host.write()
 
     blue = {"service": "backend", "color": "blue"}
     assert found.value("rolling_http_requests_total", **blue, code="2xx") == 3
@@ -155,16 +170,16 @@ def test_metering_counts_requests_as_a_cumulative_histogram(host: Host) -> None:
     assert found.kinds[name] == "histogram"
 
 
-def test_metering_counters_go_on_after_a_restart_of_the_watchdog(host: Host) -> None:
-    host.look()
+def test_metrics_counters_survive_a_restart_of_the_watchdog(host: Host) -> None:
+    host.write()
     host.log.write_text("shop_backend_blue/200/0.003\n")
-    host.metering.recovered(Act.ROLL_BACK, failed=True)
-    host.metering.recovered(Act.RESTART, failed=False)
+    host.writer.recovered(RecoveryAction.ROLL_BACK, failed=True)
+    host.writer.recovered(RecoveryAction.RESTART, failed=False)
     crashed = replace(STATE, containers=(replace(STATE.containers[0], restarts=2), STATE.containers[1]))
-    host.look(report(state=crashed))
+    host.write(report(state=crashed))
 
-    host.metering = host.started()
-    found = host.look(report(state=crashed))
+    host.writer = host.started()
+    found = host.write(report(state=crashed))
 
     assert found.value("rolling_http_requests_total", service="backend", color="blue", code="2xx") == 1
     assert found.value("rolling_recoveries_total", act="roll_back") == 1
@@ -174,40 +189,72 @@ def test_metering_counters_go_on_after_a_restart_of_the_watchdog(host: Host) -> 
     assert found.value("rolling_service_restarts_total", service="backend") == 2
 
 
-def test_restarted_counts_only_what_came_since() -> None:
+def test_metrics_counters_of_an_earlier_version_are_read(host: Host) -> None:
+    earlier = {
+        "counted": {
+            "position": {"inode": 0, "offset": 0},
+            "series": [
+                {
+                    "service": "backend",
+                    "color": "blue",
+                    "codes": [0, 7, 0, 0, 0],
+                    "classes": [7] + [0] * 11,
+                    "seconds": 1,
+                }
+            ],
+            "errors": 2,
+        },
+        "restarts": [["backend", 3]],
+        "seen": [[f"{STATE.containers[0].name} r2", 0]],
+        "recoveries": [["roll back", 4]],
+        "failed": [["roll back", 1]],
+        "errors": 1,
+    }
+    (host.home / "watchdog/metrics.json").write_text(json.dumps(earlier))
+    host.writer = host.started()
+
+    found = host.write()
+
+    assert found.value("rolling_http_requests_total", service="backend", color="blue", code="2xx") == 7
+    assert found.value("rolling_service_restarts_total", service="backend") == 3
+    assert found.value("rolling_recoveries_total", act="roll_back") == 4
+    assert found.value("rolling_metrics_errors_total") == 3
+
+
+def test_add_restarts_adds_those_since_the_previous_observation() -> None:
     one = STATE.containers[0]
     with_restarts = [replace(STATE, containers=(replace(one, restarts=count),)) for count in (5, 7, 1)]
     key = f"{one.name} {one.release}"
 
-    assert restarted({}, {}, with_restarts[0]) == {"backend": 0}
-    assert restarted({"backend": 3}, {key: 5}, with_restarts[1]) == {"backend": 5}
-    assert restarted({"backend": 3}, {"another": 5}, with_restarts[2]) == {"backend": 4}
-    assert restarted({"backend": 3}, {key: 5}, with_restarts[2]) == {"backend": 4}
+    assert add_restarts({}, {}, with_restarts[0]) == {"backend": 0}
+    assert add_restarts({"backend": 3}, {key: 5}, with_restarts[1]) == {"backend": 5}
+    assert add_restarts({"backend": 3}, {"another": 5}, with_restarts[2]) == {"backend": 4}
+    assert add_restarts({"backend": 3}, {key: 5}, with_restarts[2]) == {"backend": 4}
 
 
-def test_metering_host_that_cannot_be_looked_at_still_has_a_heartbeat(host: Host) -> None:
-    host.metering.looked(APP, None, (MADE,), Memory())
+def test_metrics_of_a_host_that_could_not_be_observed_have_a_heartbeat(host: Host) -> None:
+    host.writer.write(APP, None, (MADE,), RecoveryState())
     found = host.metrics()
     assert (found.value("rolling_look_ok"), found.value("rolling_watchdog_heartbeat_timestamp_seconds")) == (0, NOW)
     assert "rolling_check_ok" not in found.names()
 
-    host.metering.looked(None, None, (), Memory())
+    host.writer.write(None, None, (), RecoveryState())
     assert host.metrics().value("rolling_look_ok") == 0
 
 
-def test_metering_without_the_request_log_has_nothing_of_it(host: Host) -> None:
+def test_metrics_without_the_request_log_have_no_requests(host: Host) -> None:
     host.settings = replace(host.settings, request_metrics=False)
-    host.metering = host.started()
+    host.writer = host.started()
 
-    found = host.look()
+    found = host.write()
 
     assert not any("nginx_" in name or "http_request" in name for name in found.names())
 
 
-def test_metering_text_is_open_to_all_and_holds_no_secret(host: Host) -> None:
+def test_metrics_file_is_readable_by_all_and_holds_no_secret(host: Host) -> None:
     before = os.umask(0o077)
     try:
-        host.look(report(state=replace(STATE, lock=replace(LOCK, reason=f"try {SECRET} again"))))
+        host.write(report(state=replace(STATE, lock=replace(LOCK, reason=f"try {SECRET} again"))))
     finally:
         os.umask(before)
 
@@ -217,42 +264,44 @@ def test_metering_text_is_open_to_all_and_holds_no_secret(host: Host) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "/nonexistent/metrics"])
-def test_metering_writes_nothing_where_there_is_no_place(place: str, host: Host) -> None:
+def test_metrics_are_not_written_without_a_directory(place: str, host: Host) -> None:
     host.settings = replace(host.settings, metrics_dir=place)
 
-    host.started().looked(APP, report(), (MADE,), Memory())
+    host.started().write(APP, report(), (MADE,), RecoveryState())
 
     assert list(host.place.iterdir()) == []
 
 
-def test_metering_what_fails_is_counted_and_stops_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.look()
+def test_metrics_errors_are_counted_and_stop_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write()
     host.log.unlink()
     host.log.mkdir()
-    host.look()
-    monkeypatch.setattr(metering, "leave", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    host.look()
+    host.write()
+    monkeypatch.setattr(
+        metrics, "write_public", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    host.write()
     monkeypatch.undo()
-    monkeypatch.setattr(metering, "request_log", lambda _: str(host.log))
-    monkeypatch.setattr(metering, "ask_nginx", lambda _: (False, None))
+    monkeypatch.setattr(metrics, "request_log", lambda _: str(host.log))
+    monkeypatch.setattr(metrics, "nginx_status", lambda _: (False, None))
 
-    found = host.look()
+    found = host.write()
 
     assert found.value("rolling_metrics_errors_total") == 4
     assert found.value("rolling_nginx_up") == 0
 
 
-def test_leave_follows_no_link_that_another_put_there(tmp_path: Path) -> None:
+def test_write_public_follows_no_link_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "a.new").symlink_to(tmp_path / "precious")
     (tmp_path / "a.prom").symlink_to(tmp_path / "precious")
 
-    leave(tmp_path / "a.prom", "text\n")
+    write_public(tmp_path / "a.prom", "text\n")
 
     assert ((tmp_path / "precious").read_text(), (tmp_path / "a.prom").read_text()) == ("mine", "text\n")
 
 
-def test_newest_backup_is_the_newest_that_is_whole_and_not_damaged(tmp_path: Path) -> None:
+def test_newest_backup_is_the_newest_complete_one_that_is_not_damaged(tmp_path: Path) -> None:
     app = replace(APP, database_backups=str(tmp_path))
     assert newest_backup(app) is None
     for day, verdict in ((1, ""), (2, "good 5"), (3, "damaged 6 rows"), (4, None)):
@@ -269,7 +318,7 @@ def test_newest_backup_is_the_newest_that_is_whole_and_not_damaged(tmp_path: Pat
 
 @contextmanager
 def answering(text: str) -> Iterator[int]:
-    """A server on loopback that says this to whoever asks; its port."""
+    """A server on loopback that answers every request with a text; its port."""
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -282,9 +331,9 @@ def answering(text: str) -> Iterator[int]:
         server.shutdown()
 
 
-def test_ask_nginx_reads_its_figures_and_forgives_a_site_without_them() -> None:
+def test_nginx_status_is_none_for_a_site_without_a_status_page() -> None:
     for text, expected in ((STATUS, True), ("HTTP/1.1 200 OK\r\n\r\n<html>", False)):
         with answering(text) as port:
-            answered, figures = ask_nginx(application(backend(stable_port=port), full_chain=None))
-            assert (answered, figures is not None) == (True, expected)
-    assert ask_nginx(application(backend(stable_port=closed_port()), full_chain=None)) == (False, None)
+            answered, found = nginx_status(application(backend(stable_port=port), full_chain=None))
+            assert (answered, found is not None) == (True, expected)
+    assert nginx_status(application(backend(stable_port=closed_port()), full_chain=None)) == (False, None)

@@ -1,4 +1,4 @@
-"""Messages from a host: kept until a channel has them, sent by the packed program under a bare Python."""
+"""The outbox: messages stay stored until a channel accepts them; the packed program sends them under a bare Python."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fabfile import render
-from fabfile.model import Channels, Hook, Notice, Occasion, Rollout, Severity
-from fabfile.model.watch import WatchRules
-from fabfile.watchdog import keeping, outbox
-from tests.notify.receiver import closed_port, receiving, slack
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, RolloutPolicy, Severity
+from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.features.watchdog import outbox, state_store
+from tests.support.receiver import closed_port, receiving, slack
 
 
 @pytest.fixture
@@ -28,69 +28,69 @@ def alert(text: str = "disk", at: float | None = None) -> Notice:
     return Notice(Occasion.CHECK_FAILING, "memoryark", "production", text, when, hosts=("web1",), check=text)
 
 
-def told(home: Path, channels: Channels, *notices: Notice) -> subprocess.CompletedProcess[str]:
-    """Keep the notices, and run the process that sends, with nothing installed."""
-    settings = keeping.Settings("memoryark", "web1", "production", WatchRules(), Rollout(), channels=channels)
-    (home / "watchdog/settings.json").write_text(keeping.dump(settings), "utf-8")
-    (home / "watchdog/watchdog.pyz").write_bytes(render.watchdog_program())
+def sent(home: Path, channels: Channels, *notices: Notice) -> subprocess.CompletedProcess[str]:
+    """Store the notices, and run the sending process without any installed package."""
+    settings = state_store.Settings("memoryark", "web1", "production", WatchRules(), RolloutPolicy(), channels=channels)
+    (home / "watchdog/settings.json").write_text(state_store.dump_settings(settings), "utf-8")
+    (home / "watchdog/watchdog.pyz").write_bytes(rendering.watchdog_program())
     for notice in notices:
         outbox.put(home, notice, channels)
     command = [sys.executable, "-I", "-S", str(home / "watchdog/watchdog.pyz"), "tell", str(home)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_tell_sends_what_is_kept_in_order_and_keeps_it_no_longer(home: Path) -> None:
+def test_tell_sends_the_stored_messages_in_order_and_deletes_them(home: Path) -> None:
     with receiving(judge=slack) as chat, receiving() as hook:
         channels = Channels(slack=Hook(chat.url()), webhook=Hook(hook.url("/hook")), language="zh-TW")
-        done = told(home, channels, alert("disk"), alert("backend"))
+        done = sent(home, channels, alert("disk"), alert("backend"))
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [request.json["check"] for request in hook.requests] == ["disk", "backend"]
     assert "異常：web1 的 disk" in chat.requests[0].json["blocks"][0]["text"]["text"]
     assert outbox.waiting(home) == []
-    assert "message 'disk check failing': slack told" in done.stdout
+    assert "message 'disk check failing': slack sent" in done.stdout
     assert chat.url() not in done.stdout
 
 
-def test_tell_keeps_what_no_channel_took_and_sends_it_the_next_time(home: Path) -> None:
-    dead = told(home, Channels(webhook=Hook(f"http://127.0.0.1:{closed_port()}/q7Zk1m9pX2vB8nW4sL6t")), alert())
+def test_tell_keeps_a_message_that_no_channel_accepted_for_the_next_time(home: Path) -> None:
+    dead = sent(home, Channels(webhook=Hook(f"http://127.0.0.1:{closed_port()}/q7Zk1m9pX2vB8nW4sL6t")), alert())
     assert (dead.returncode, len(outbox.waiting(home))) == (1, 1)
-    assert "webhook NOT TOLD: connection refused" in dead.stdout
+    assert "webhook NOT SENT: connection refused" in dead.stdout
     assert "q7Zk1m9pX2vB8nW4sL6t" not in dead.stdout + dead.stderr
 
     with receiving() as hook:
-        done = told(home, Channels(webhook=Hook(hook.url())))
+        done = sent(home, Channels(webhook=Hook(hook.url())))
 
     assert (done.returncode, len(hook.requests), outbox.waiting(home)) == (0, 1, [])
 
 
-def test_tell_drops_what_no_channel_took_for_a_day(home: Path) -> None:
+def test_tell_drops_a_message_that_no_channel_accepted_for_a_day(home: Path) -> None:
     channels = Channels(webhook=Hook(f"http://127.0.0.1:{closed_port()}/"))
 
-    done = told(home, channels, alert(at=time.time() - outbox.LONGEST_SECONDS - 1))
+    done = sent(home, channels, alert(at=time.time() - outbox.EXPIRY_SECONDS - 1))
 
     assert (done.returncode, outbox.waiting(home)) == (0, [])
-    assert "is dropped: no channel took it for too long" in done.stdout
+    assert "is dropped: no channel accepted it in time" in done.stdout
 
 
-def test_tell_damaged_message_is_dropped_and_the_next_one_sent(home: Path) -> None:
+def test_tell_drops_a_malformed_message_and_sends_the_next(home: Path) -> None:
     (home / "watchdog/outbox").mkdir()
     (home / "watchdog/outbox/0.json").write_text('{"occasion": "dance"}', "utf-8")
     with receiving() as hook:
-        done = told(home, Channels(webhook=Hook(hook.url())), alert())
+        done = sent(home, Channels(webhook=Hook(hook.url())), alert())
 
     assert (done.returncode, len(hook.requests)) == (0, 1)
     assert "is dropped: the file is damaged" in done.stdout
 
 
-def test_put_where_no_channel_takes_it_keeps_nothing(home: Path) -> None:
+def test_put_stores_nothing_that_no_channel_accepts(home: Path) -> None:
     outbox.put(home, alert(), Channels(webhook=Hook("http://127.0.0.1:9/", lowest=None)))
     outbox.put(home, Notice(Occasion.TEST, "a", "e", "t", 0.0), Channels(webhook=Hook("http://h/", Severity.WARNING)))
 
     assert outbox.waiting(home) == []
 
 
-def test_put_on_a_disk_that_takes_no_file_keeps_it_in_memory(
+def test_put_on_a_full_disk_stores_the_message_in_memory(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "watchdog/outbox").write_text("in the way", "utf-8")
@@ -98,22 +98,22 @@ def test_put_on_a_disk_that_takes_no_file_keeps_it_in_memory(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
 
     with receiving() as hook:
-        done = told(home, Channels(webhook=Hook(hook.url())), alert())
+        done = sent(home, Channels(webhook=Hook(hook.url())), alert())
 
     assert (done.returncode, len(hook.requests), outbox.waiting(home)) == (0, 1, [])
 
 
-def test_put_keeps_a_bounded_number_and_drops_the_oldest(home: Path) -> None:
+def test_put_beyond_the_capacity_drops_the_oldest(home: Path) -> None:
     channels = Channels(webhook=Hook("http://127.0.0.1:9/"))
-    for number in range(outbox.MOST + 3):
+    for number in range(outbox.CAPACITY + 3):
         outbox.put(home, alert(f"check {number}"), channels)
 
     found = outbox.waiting(home)
-    assert len(found) == outbox.MOST
+    assert len(found) == outbox.CAPACITY
     assert "check 3" in found[0].read_text("utf-8")
 
 
-def test_first_lately_says_so_once_within_the_time(home: Path) -> None:
-    assert [outbox.first_lately(home, "backend", 3600) for _ in range(2)] == [True, False]
-    assert outbox.first_lately(home, "frontend", 3600)
-    assert outbox.first_lately(home, "backend", 0)
+def test_once_per_interval_is_true_once(home: Path) -> None:
+    assert [outbox.once_per_interval(home, "backend", 3600) for _ in range(2)] == [True, False]
+    assert outbox.once_per_interval(home, "frontend", 3600)
+    assert outbox.once_per_interval(home, "backend", 0)

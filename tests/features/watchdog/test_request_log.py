@@ -1,4 +1,4 @@
-"""The request log: every line counted once, whatever happens to the file meanwhile."""
+"""The request log: every line is counted once, across rotations and truncation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.model import Color
-from fabfile.watchdog import requests
-from fabfile.watchdog.requests import BOUNDS, Counted, Position, Series, add, read_on
-from tests.commands.sample import application, backend
+from rolling_upgrade.engine.model import Color
+from rolling_upgrade.features.watchdog import request_log
+from rolling_upgrade.features.watchdog.request_log import BOUNDS, Position, RequestCounts, Series, add, read_new
+from tests.support.sample import application, backend
 
 APP = application()
 LINE = "shop_backend_blue/200/0.012\n"
@@ -18,12 +18,12 @@ LATER = 4_000_000_000.0
 
 
 class Log:
-    """A log that Nginx writes, and what was counted of it; `now` long after each write unless a test says otherwise."""
+    """A log that Nginx writes, and its counts; `now` is long after each write unless a test says otherwise."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "requests.log"
-        self.counted = Counted()
-        self.look()
+        self.counts = RequestCounts()
+        self.read()
 
     def write(self, text: str, number: int = 0) -> None:
         with self.file(number).open("a") as file:
@@ -38,10 +38,10 @@ class Log:
                 self.file(number).replace(self.file(number + 1))
         self.path.touch()
 
-    def look(self, now: float = LATER) -> int:
-        """Read on; how many requests were counted so far."""
-        self.counted = read_on(self.counted, APP, self.path, now)
-        return sum(sum(one.codes) for one in self.counted.series)
+    def read(self, now: float = LATER) -> int:
+        """Read the new lines; the number of requests counted so far."""
+        self.counts = read_new(self.counts, APP, self.path, now)
+        return sum(sum(one.codes) for one in self.counts.series)
 
 
 @pytest.fixture
@@ -49,98 +49,98 @@ def log(tmp_path: Path) -> Log:
     return Log(tmp_path)
 
 
-def test_requests_of_a_log_that_came_later_are_counted_from_its_first_line(log: Log) -> None:
+def test_requests_of_a_log_created_later_are_counted_from_its_first_line(log: Log) -> None:
     log.write(LINE * 3)
 
-    assert (log.look(), log.look()) == (3, 3)
+    assert (log.read(), log.read()) == (3, 3)
 
 
-def test_requests_before_the_first_look_are_not_counted(tmp_path: Path) -> None:
+def test_requests_before_the_first_reading_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "requests.log").write_text(LINE * 5)
     log = Log(tmp_path)
 
     log.write(LINE)
 
-    assert log.look() == 1
+    assert log.read() == 1
 
 
-def test_requests_line_without_its_end_waits_for_it(log: Log) -> None:
+def test_requests_incomplete_line_waits_for_its_end(log: Log) -> None:
     log.write(LINE + LINE[:9])
-    assert log.look() == 1
+    assert log.read() == 1
     log.write(LINE[9:])
-    assert (log.look(), log.counted.errors) == (2, 0)
+    assert (log.read(), log.counts.errors) == (2, 0)
 
 
-def test_requests_of_a_rotated_log_are_read_to_their_end_first(log: Log) -> None:
+def test_requests_of_a_rotated_log_are_read_to_its_end_first(log: Log) -> None:
     log.write(LINE)
-    log.look()
-    log.write(LINE)
-    log.rotate()
+    log.read()
     log.write(LINE)
     log.rotate()
     log.write(LINE)
+    log.rotate()
+    log.write(LINE)
 
-    assert (log.look(), log.counted.errors) == (4, 0)
+    assert (log.read(), log.counts.errors) == (4, 0)
 
 
-def test_requests_that_a_worker_writes_into_the_renamed_log_are_counted(log: Log) -> None:
-    """A worker opens the new log a moment after it is there, and writes what it holds before."""
+def test_requests_that_a_worker_flushes_into_the_renamed_log_are_counted(log: Log) -> None:
+    """A worker flushes its buffer a moment after the rotation, before it opens the new log."""
     log.write(LINE)
     log.rotate()
     log.write(LINE)
     just = log.file(1).stat().st_mtime + 0.5
-    assert log.look(just) == 1
+    assert log.read(just) == 1
     log.write(LINE, 1)
 
-    assert log.look() == 3
+    assert log.read() == 3
 
 
-def test_requests_of_a_log_that_was_rotated_away_are_lost_and_said(log: Log) -> None:
+def test_requests_of_a_log_that_was_rotated_away_are_lost_and_counted_as_an_error(log: Log) -> None:
     log.write(LINE)
-    log.look()
+    log.read()
     with ExitStack() as held:
         for _ in range(6):
             # While a file is open nowhere, the next one may get its inode.
             held.enter_context(log.path.open())
             log.rotate()
             log.write(LINE)
-        assert (log.look(), log.counted.errors) == (1 + 5, 1)
+        assert (log.read(), log.counts.errors) == (1 + 5, 1)
 
 
-def test_requests_of_a_log_that_was_cut_are_read_from_its_start(log: Log) -> None:
+def test_requests_of_a_truncated_log_are_read_from_its_start(log: Log) -> None:
     log.write(LINE * 4)
-    log.look()
+    log.read()
     log.path.write_text(LINE)
 
-    assert log.look() == 5
+    assert log.read() == 5
 
 
-def test_requests_reading_is_bounded_and_goes_on(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BYTES_A_LOOK", 100)
+def test_requests_reading_is_bounded_and_continues(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "BYTES_PER_OBSERVATION", 100)
     log.write(LINE * 10)
 
-    assert (log.look(), log.look(), log.look(), log.look()) == (3, 6, 9, 10)
+    assert (log.read(), log.read(), log.read(), log.read()) == (3, 6, 9, 10)
 
 
-def test_requests_what_is_no_line_is_counted_as_an_error_and_ends(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BYTES_A_LOOK", 1000)
-    monkeypatch.setattr(requests, "_BLOCK", 100)
+def test_requests_malformed_data_is_counted_as_an_error_and_skipped(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "BYTES_PER_OBSERVATION", 1000)
+    monkeypatch.setattr(request_log, "_BLOCK", 100)
     log.write("\0" * 5000)
     for _ in range(5):
-        log.look()
+        log.read()
     log.write(f"\nwhat is this\n{LINE}")
 
-    assert (log.look(), log.counted.errors) == (1, 5 + 1 + 1)
+    assert (log.read(), log.counts.errors) == (1, 5 + 1 + 1)
 
 
-def test_requests_unreadable_log_is_the_callers_to_know(log: Log) -> None:
+def test_requests_of_an_unreadable_log_raise(log: Log) -> None:
     log.path.mkdir()
 
     with pytest.raises(OSError, match="directory"):
-        log.look()
+        log.read()
 
 
-def test_add_puts_each_line_into_its_class() -> None:
+def test_add_counts_each_line_in_its_bucket() -> None:
     lines = {
         b"shop_backend_green/200/0.005": 2,
         b"shop_backend_green/304/0.006": 1,
@@ -166,7 +166,7 @@ def test_add_puts_each_line_into_its_class() -> None:
     assert len(green.classes) == len(BOUNDS) + 1
 
 
-def test_add_tells_applications_whose_names_begin_alike_apart() -> None:
+def test_add_distinguishes_applications_with_a_common_prefix() -> None:
     app = application(backend(name="b"), name="shop-a", full_chain=None)
 
     found, errors = add((), app, {b"shop_a_b_blue/200/0.1": 1, b"shop_a-b_blue/200/0.1": 5})
@@ -174,9 +174,9 @@ def test_add_tells_applications_whose_names_begin_alike_apart() -> None:
     assert (sum(sum(one.codes) for one in found), errors) == (1, 0)
 
 
-def test_position_survives_being_kept(tmp_path: Path) -> None:
+def test_position_is_the_end_of_the_last_complete_line(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.write(LINE)
-    log.look()
+    log.read()
 
-    assert log.counted.position == Position(log.path.stat().st_ino, len(LINE))
+    assert log.counts.position == Position(log.path.stat().st_ino, len(LINE))

@@ -1,4 +1,4 @@
-"""The watchdog put in place and taken away under a real `sh`, with a stand-in for systemd."""
+"""Installing, inspecting and removing the watchdog under a real `sh`, with a stand-in for systemd."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fabfile.commands import watchdog
-from fabfile.commands.shell import Script
-from fabfile.commands.watchdog import Files
-from fabfile.model.watch import Act
-from fabfile.report.watchdogs import Watchdog
-from tests.commands.running import HOSTILE, Programs, moved, sh
-from tests.commands.sample import application
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog.policy import RecoveryAction
+from rolling_upgrade.features.watchdog.shell import Files
+from rolling_upgrade.features.watchdog.view import Watchdog
+from tests.support.running import HOSTILE, Programs, moved, sh
+from tests.support.sample import application
 
 APP = application()
 FILES = Files(b"PK\x03\x04\0program\xff", '{"password": "it\'s $HOME hunter2"}\n', "[Service]\nExecStart=/bin/true\n")
-#: A systemd whose unit touches its sign of life when it starts, as the watchdog does.
+#: A systemd whose unit touches the file `alive` when it starts, as the watchdog does.
 SYSTEMD = """\
 case "$*" in
   *restart*) touch "$here/home/watchdog/alive" ;;
@@ -46,7 +46,7 @@ class Machine:
         return self.run(watchdog.install(APP, files))
 
     def started(self) -> int:
-        """How often the unit was started."""
+        """The number of times the unit was started."""
         return sum("restart" in call for call in self.programs.calls("systemctl"))
 
 
@@ -57,7 +57,7 @@ def machine(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch)
     return found
 
 
-def test_install_puts_everything_in_place_for_its_user_alone(machine: Machine) -> None:
+def test_install_writes_files_for_its_user_only(machine: Machine) -> None:
     done = machine.install()
 
     assert (done.returncode, done.stdout) == (0, "installed\n"), done
@@ -79,7 +79,7 @@ def test_install_shows_no_secret() -> None:
     assert not {secret, "hunter2"} & set(re.split(r"\s|'", script.masked))
 
 
-def test_install_of_the_same_again_changes_nothing_and_of_another_replaces_it(machine: Machine) -> None:
+def test_install_of_the_same_version_changes_nothing_and_another_version_replaces_it(machine: Machine) -> None:
     machine.install()
 
     again = machine.install()
@@ -89,14 +89,14 @@ def test_install_of_the_same_again_changes_nothing_and_of_another_replaces_it(ma
     assert (machine.place / "settings.json").read_text() == "{}\n"
 
 
-def test_install_of_the_same_where_it_does_not_run_starts_it(machine: Machine) -> None:
+def test_install_of_the_same_version_starts_a_stopped_watchdog(machine: Machine) -> None:
     machine.install()
     (machine.place / "alive").unlink()
 
     assert (machine.install().returncode, machine.started()) == (0, 2)
 
 
-def test_install_that_does_not_come_up_fails_with_the_last_words_and_is_tried_again(machine: Machine) -> None:
+def test_install_that_does_not_start_fails_with_the_end_of_the_log_and_can_be_repeated(machine: Machine) -> None:
     machine.programs.add("sleep")
     machine.programs.add("systemctl", 'case "$*" in *is-active*) exit 3 ;; esac')
     machine.place.mkdir()
@@ -116,7 +116,7 @@ def test_install_that_does_not_come_up_fails_with_the_last_words_and_is_tried_ag
         ("echo 'python3: not found' >&2; exit 127", "python3: not found\n"),
     ],
 )
-def test_install_without_a_python_that_can_run_it_changes_nothing(python: str, said: str, machine: Machine) -> None:
+def test_install_without_a_recent_python_changes_nothing(python: str, said: str, machine: Machine) -> None:
     machine.programs.add("python3", python)
 
     done = machine.install()
@@ -134,7 +134,7 @@ def test_install_on_a_host_that_is_not_prepared_changes_nothing(machine: Machine
     assert not machine.home.exists()
 
 
-def test_uninstall_leaves_nothing_and_does_nothing_the_second_time(machine: Machine) -> None:
+def test_uninstall_removes_everything_and_does_nothing_the_second_time(machine: Machine) -> None:
     machine.install()
     (machine.home / "releases.jsonl").touch()
 
@@ -145,7 +145,7 @@ def test_uninstall_leaves_nothing_and_does_nothing_the_second_time(machine: Mach
     assert [path for path in machine.user.rglob("*") if not path.is_dir()] == []
 
 
-def test_status_tells_what_is_there_and_what_is_not(machine: Machine) -> None:
+def test_status_before_and_after_an_installation(machine: Machine) -> None:
     none = Watchdog.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
     machine.install()
     (machine.place / "log").write_text("first\nlast = words\n")
@@ -158,7 +158,7 @@ def test_status_tells_what_is_there_and_what_is_not(machine: Machine) -> None:
     assert (found.recoveries, found.given_up, found.last) == (1, True, "last = words")
 
 
-def test_log_prints_its_end_or_says_that_there_is_none(machine: Machine) -> None:
+def test_log_prints_its_end_or_says_that_no_watchdog_has_run(machine: Machine) -> None:
     none = machine.run(watchdog.log(APP, 2)).stdout
     machine.place.mkdir()
     (machine.place / "log").write_text("one\ntwo\nthree\n")
@@ -167,10 +167,10 @@ def test_log_prints_its_end_or_says_that_there_is_none(machine: Machine) -> None
 
 
 @pytest.mark.parametrize("reason", HOSTILE)
-def test_act_gives_every_word_as_it_is_and_the_end_of_the_recovery(reason: str, machine: Machine) -> None:
+def test_recover_passes_every_argument_unchanged_and_returns_the_exit_status(reason: str, machine: Machine) -> None:
     machine.programs.add("systemd-run", "exit 4")
 
-    done = machine.run(watchdog.act(str(machine.home), "shop", Act.ROLL_BACK, "backend", 42.4, reason))
+    done = machine.run(watchdog.recover(str(machine.home), "shop", RecoveryAction.ROLL_BACK, "backend", 42.4, reason))
 
     (words,) = machine.programs.calls("systemd-run")
     assert done.returncode == 4

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
-from fabfile.report.watchdogs import Watchdog, watchdog_lines, watchdog_objects
+from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
 
 ANSWER = """\
 installed=yes
@@ -65,14 +64,14 @@ def rows(**changes: object) -> list[str]:
     return watchdog_lines({"web1": replace(WATCHDOG, **changes)}, {}, "production")  # type: ignore[arg-type]
 
 
-def test_lines_watchdog_that_runs_is_one_line() -> None:
+def test_watchdog_lines_running_watchdog_has_one_line() -> None:
     lines = rows()
 
     assert len(lines) == 2
-    assert lines[0].split()[:3] == ["HOST", "WATCHDOG", "LOOKED"]
+    assert lines[0].split()[:3] == ["HOST", "WATCHDOG", "LAST"]
     assert [cell.strip() for cell in lines[1].split("  ") if cell] == [
         "web1",
-        "runs",
+        "running",
         "3.0s ago",
         "2",
         "2",
@@ -84,12 +83,12 @@ def test_lines_watchdog_that_runs_is_one_line() -> None:
     ("changes", "state", "next_step"),
     [
         ({"installed": False, "runs": False}, "not installed", "inv monitor.install --env production --hosts web1"),
-        ({"runs": False}, "DOES NOT RUN", "inv monitor.install --env production --hosts web1"),
-        ({"current": False}, "runs", "inv monitor.install --env production"),
+        ({"runs": False}, "NOT RUNNING", "inv monitor.install --env production --hosts web1"),
+        ({"current": False}, "running", "inv monitor.install --env production"),
         ({"given_up": True}, "gave up", "inv inspect --env production --host web1"),
     ],
 )
-def test_lines_watchdog_that_needs_a_person_has_the_next_command(
+def test_watchdog_lines_failed_watchdog_has_the_next_command(
     changes: dict[str, object], state: str, next_step: str
 ) -> None:
     lines = rows(**changes)
@@ -100,12 +99,12 @@ def test_lines_watchdog_that_needs_a_person_has_the_next_command(
     assert lines[2].endswith(next_step)
 
 
-def test_lines_host_that_was_not_reached_is_named() -> None:
-    assert watchdog_lines({}, {"web2": "timed out"}, "production")[-1] == "web2: NOT REACHED: timed out"
+def test_watchdog_lines_unreachable_host_has_its_error() -> None:
+    assert watchdog_lines({}, {"web2": "timed out"}, "production")[-1] == "web2  UNREACHABLE: timed out"
 
 
-def test_objects_have_every_host() -> None:
-    found = json.loads(json.dumps(watchdog_objects({"web1": WATCHDOG}, {"web2": "timed out"})))
+def test_watchdog_json_has_every_host() -> None:
+    found = watchdog_json({"web1": WATCHDOG}, {"web2": "timed out"}, "production")["hosts"]
 
     assert (found[0]["host"], found[0]["runs"], found[0]["memory_bytes"]) == ("web1", True, 15_360_000)
     assert found[1] == {"host": "web2", "error": "timed out"}

@@ -1,0 +1,96 @@
+"""What a pull request may name as a file of the configuration: it is refused at once, whatever it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade import config
+from tests.support.project import ROOT, Project
+
+#: An hour would be too long as well: a check that hangs or fills the memory ends here.
+SECONDS = 30
+KINDS = ("a device", "a pipe", "a directory", "a large file", "a link to a device")
+SAID = {
+    "a device": "it is no regular file",
+    "a pipe": "it is no regular file",
+    "a directory": "Is a directory",
+    "a large file": "it has more than 1 MiB",
+    "a link to a device": "it is no regular file",
+}
+#: Which setting of the inventory names the file.
+SETTINGS = {
+    "env_file": "    env_file: {path}",
+    "services_file": "    services_file: {path}",
+    "recipients_file": "    recipients_file: {path}",
+    "signed_by": "    rollout: {{signed_by: {path}}}",
+}
+
+
+def made(kind: str, folder: Path) -> Path:
+    path = folder / "x"
+    if kind == "a device":
+        return Path("/dev/zero")
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a directory":
+        path.mkdir()
+    elif kind == "a large file":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        path.symlink_to("/dev/zero")
+    return path
+
+
+def check(root: Path) -> str:
+    """What is refused of the configuration, in a process that may take 2 GiB of memory and a few seconds."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "from pathlib import Path\nfrom rolling_upgrade import config\nfrom rolling_upgrade.errors import ConfigError\n"
+        "from rolling_upgrade.features.access.keys import read_access\n"
+        "from rolling_upgrade.config.encrypted_files import locate_secrets\n"
+        "root = Path(sys.argv[1])\n"
+        "calls = (lambda: config.load('demo', root=root), lambda: locate_secrets('demo', root=root),\n"
+        "         lambda: read_access(str(root / 'deploy/authorized_keys/demo')))\n"
+        "for call in calls:\n"
+        "    try: call()\n"
+        "    except ConfigError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_load_file_of_another_kind_is_an_error_at_once(setting: str, kind: str, project: Project) -> None:
+    path = made(kind, project.root)
+    project.edit("hosts.yaml", "  demo:\n", f"  demo:\n{SETTINGS[setting].format(path=path)}\n")
+
+    said = check(project.root)
+
+    assert SAID[kind] in said
+    assert "Nothing was c" in said
+
+
+@pytest.mark.parametrize("name", ["hosts.yaml", "deploy/services.yaml", "deploy/authorized_keys/demo/ann.pub"])
+def test_pipe_in_the_place_of_a_file_is_an_error_at_once(name: str, project: Project) -> None:
+    path = project.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+    assert path.name in check(project.root)
+
+
+def test_load_file_as_large_as_it_may_be_is_read(project: Project) -> None:
+    path = project.root / "deploy/demo.env"
+    text = path.read_bytes()
+    path.write_bytes(text + b"\n#" + b"x" * ((1 << 20) - len(text) - 2))
+
+    assert config.load("demo", root=project.root).name == "demo"

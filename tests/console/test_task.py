@@ -1,0 +1,60 @@
+"""What tasks share: the folder of the configuration, and the hosts that are meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rolling_upgrade.console.task import chosen_hosts, root, root_or_here, words_of
+from rolling_upgrade.errors import ConfigError, ExitCode
+
+
+def test_root_is_the_nearest_folder_with_hosts_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "outer" / "inner"
+    (inner / "deploy").mkdir(parents=True)
+    for folder in (tmp_path / "outer", inner):
+        (folder / "hosts.yaml").touch()
+    monkeypatch.chdir(inner / "deploy")
+
+    assert root() == root_or_here() == inner
+
+
+def test_root_without_hosts_yaml_is_refused_with_the_command_that_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert root_or_here() == tmp_path
+    with pytest.raises(ConfigError, match="rolling-upgrade init") as caught:
+        root()
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (None, ()),
+        ([], ()),
+        (["web1"], ("web1",)),
+        ([" web1, web2 ,"], ("web1", "web2")),
+        (["web1", "web2, web3"], ("web1", "web2", "web3")),
+        # An empty variable of a script must not mean every host: such a word is refused.
+        ([""], ("",)),
+        ([" "], (" ",)),
+        ([","], (",",)),
+        (["", "web1"], ("web1",)),
+    ],
+)
+def test_chosen_hosts_of_an_empty_option_are_not_all_hosts(given: list[str] | None, found: tuple[str, ...]) -> None:
+    assert chosen_hosts(SimpleNamespace(), given) == found
+
+
+def test_chosen_hosts_without_an_option_are_those_of_fab() -> None:
+    assert chosen_hosts(SimpleNamespace(original_host="web1"), None) == ("web1",)
+    assert chosen_hosts(SimpleNamespace(original_host="web1"), ["web2"]) == ("web2",)
+
+
+def test_words_of_no_option_are_none() -> None:
+    assert words_of(None) == ()

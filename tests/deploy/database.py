@@ -1,0 +1,22 @@
+"""A host's SQLite files, asked with the host's own Python, never with a text for a command line tool."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lab.host import Host
+from rolling_upgrade.engine.shell import shell_join
+
+_PROGRAM = """\
+import json, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=10)
+print(json.dumps(database.execute(sys.argv[2]).fetchall()))
+database.commit()
+"""
+
+
+def ask(host: Host, path: str, statement: str) -> list[list[Any]]:
+    """Run one statement as the root of the deploy user's containers; its rows."""
+    command = shell_join("podman", "unshare", "python3", "-I", "-c", _PROGRAM, path, statement)
+    return list(json.loads(host.sh(command, user="deploy").stdout))

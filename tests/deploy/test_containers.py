@@ -1,0 +1,169 @@
+"""What a container may do on a real host: no rights beyond the documented ones, and a log that stays bounded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from lab.host import Host
+from tests.deploy.conftest import Site, wait_until
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+#: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE as the kernel shows them.
+LEFT = 0x5EB
+NET_RAW = 1 << 13
+MEGABYTE = 1024**2
+
+
+def serving(host: Host, service: str = "backend") -> str:
+    """The container of a service that runs."""
+    ask = f"podman ps --format '{{{{.Names}}}}' --filter label=rolling.service={service}"
+    return host.sh(ask, user="deploy").stdout.split()[0]
+
+
+def status(host: Host, service: str = "backend") -> dict[str, str]:
+    """What the kernel says of the container's first process."""
+    pid = host.sh(f"podman inspect --format '{{{{.State.Pid}}}}' {serving(host, service)}", user="deploy").stdout
+    rows = host.sh(f"cat /proc/{pid.strip()}/status").stdout.splitlines()
+    return {key: value.strip() for key, _, value in (row.partition(":") for row in rows)}
+
+
+def edit_services(site: Site, service: str, **values: object) -> None:
+    """Change one service in services.yaml."""
+    path = site.folder / "services.yaml"
+    content = yaml.safe_load(path.read_text())
+    next(one for one in content["services"] if one["name"] == service).update(values)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def effective_user(host: Host) -> str:
+    """The user that a set-user-ID program of root becomes when another user of the container starts it."""
+    name = serving(host)
+    make = "import os, shutil; shutil.copy('/usr/bin/python3', '/srv/become'); os.chmod('/srv/become', 0o4755)"
+    host.sh(f'podman exec {name} python3 -c "{make}"', user="deploy")
+    ask = f"podman exec --user 1000 {name} /srv/become -c 'import os; print(os.geteuid())'"
+    return host.sh(ask, user="deploy").stdout.strip()
+
+
+@pytest.mark.parametrize("service", ["backend", "frontend"])
+def test_container_has_the_documented_capabilities_and_gains_none(site: Site, service: str) -> None:
+    for host in site.lab.hosts:
+        found = status(host, service)
+        assert {int(found[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")} == {LEFT}, found
+        assert (int(found["CapInh"], 16), int(found["CapAmb"], 16), found["NoNewPrivs"]) == (0, 0, "1")
+
+
+def test_set_user_id_program_gains_nothing(site: Site) -> None:
+    assert effective_user(site.lab.hosts[0]) == "1000"
+
+
+def test_container_gets_what_its_service_declares(site: Site) -> None:
+    host = site.lab.hosts[0]
+    edit_services(site, "backend", cap_add=["NET_RAW"], cap_drop=["ALL"], no_new_privileges=False, pids_limit=300)
+    code, output = site.deploy("v1", "--hosts", host.name)
+
+    found = status(host)
+    assert (code, int(found["CapEff"], 16), found["NoNewPrivs"]) == (0, NET_RAW, "0"), output
+    assert "another configuration" in output
+    assert int(status(host, "frontend")["CapEff"], 16) == LEFT
+
+
+def test_processes_in_a_container_are_bounded(site: Site) -> None:
+    """Rootless on cgroup v1 Podman cannot hold the limit, and says so; there the flag is all that can be asked for."""
+    host = site.lab.hosts[0]
+    name = serving(host)
+    version = host.sh("podman info --format '{{.Host.CgroupsVersion}}'", user="deploy").stdout.strip()
+    command = json.loads(
+        host.sh(f"podman inspect --format '{{{{json .Config.CreateCommand}}}}' {name}", user="deploy").stdout
+    )
+    assert command[command.index("--pids-limit") + 1] == "2048"
+    if version == "v2":
+        bomb = "import threading, time\nfor n in range(4000): threading.Thread(target=time.sleep, args=(5,)).start()"
+        done = host.sh(f'podman exec {name} python3 -c "{bomb}"', user="deploy", check=False)
+        assert (done.returncode, "can't start new thread" in done.stderr) == (1, True)
+        assert site.versions() == ["v1", "v1"]
+
+
+@pytest.fixture
+def loud(site: Site) -> Iterator[subprocess.Popen[str]]:
+    """A backend whose log may hold one megabyte, and which prints without end."""
+    host = site.lab.hosts[0]
+    edit_services(site, "backend", log_max_size="1MB")
+    code, output = site.deploy("v1", "--hosts", host.name)
+    assert code == 0, output
+    # A line a time, as a program prints it, some eight megabytes a second.
+    text = (
+        "import itertools\nout = open('/proc/1/fd/1', 'w', buffering=1)\n"
+        "for n in itertools.count(): out.write(f'endless {n} ' + 'x' * 900 + chr(10))"
+    )
+    host.sh(f'podman exec --detach {serving(host)} python3 -c "{text}"', user="deploy")
+    with site.start("logs", "--host", host.name, "--service", "backend", "--follow", "--lines", "1") as following:
+        yield following
+        following.terminate()
+        following.communicate(timeout=30)
+    host.sh(f"podman kill {serving(host)}", user="deploy", check=False)
+
+
+def test_endless_output_stays_within_the_log_and_logs_go_on(site: Site, loud: subprocess.Popen[str]) -> None:
+    host = site.lab.hosts[0]
+    path = host.sh(
+        f"podman inspect --format '{{{{.HostConfig.LogConfig.Path}}}}' {serving(host)}", user="deploy"
+    ).stdout.strip()
+    sizes, turns = [], 0
+
+    def began_anew_often() -> bool:
+        nonlocal turns
+        measured = host.sh(f"cat {path.rpartition('/')[0]}/*.log* | wc -c; du -sb {path.rpartition('/')[0]} | cut -f 1")
+        sizes.append(max(int(row) for row in measured.stdout.split()))
+        turns += len(sizes) > 1 and sizes[-1] < sizes[-2]
+        return turns >= 5
+
+    wait_until(began_anew_often, "a log that began anew five times", 180)
+    assert max(sizes) < 2 * MEGABYTE, sizes
+
+    for words in (("--lines", "5"), ("--since", "1m", "--lines", "5")):
+        # Right after a rotation the log holds fewer lines than were asked for.
+        def five_lines(words: tuple[str, ...] = words) -> bool:
+            code, output = site.run("logs", "--host", host.name, "--service", "backend", *words)
+            assert code == 0, output
+            assert output.count("endless") <= 5, output[-3000:]
+            return output.count("endless") == 5
+
+        wait_until(five_lines, f"five lines of logs {' '.join(words)}", 60)
+
+    seen: set[int] = set()
+
+    def goes_on() -> bool:
+        assert loud.stdout is not None
+        row = loud.stdout.readline()
+        if "endless" in row:
+            seen.add(int(row.partition("endless ")[2].split()[0]))
+        return bool(seen) and max(seen) - min(seen) > 3000
+
+    wait_until(goes_on, "lines behind three megabytes of log", 180)
+
+
+def test_rollback_to_a_release_that_was_recorded_before_containers_were_confined(site: Site) -> None:
+    """It runs as it ran: with Podman's own defaults."""
+    host = site.lab.hosts[0]
+    assert site.deploy("v2", "--hosts", host.name)[0] == 0
+    strip = (
+        "import json, pathlib\n"
+        "for path in pathlib.Path('/var/lib/memoryark/config').glob('*.json'):\n"
+        "    content = json.loads(path.read_text())\n"
+        "    for service in content['services']: service.pop('confinement', None)\n"
+        "    path.write_text(json.dumps(content))\n"
+    )
+    host.sh(f'python3 -c "{strip}"', user="deploy")
+    host.sh("podman rm $(podman ps -aq --filter status=exited)", user="deploy")
+
+    code, output = site.run("rollback", "--hosts", host.name)
+
+    assert (code, site.version(host), status(host)["NoNewPrivs"]) == (0, "v1", "0"), output
+    code, output = site.deploy("v1", "--hosts", host.name, "--force")
+    assert (code, site.version(host), status(host)["NoNewPrivs"]) == (0, "v1", "1"), output

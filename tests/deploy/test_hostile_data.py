@@ -1,0 +1,96 @@
+"""Data that the container poisons while it serves: no command of it runs on the host, and no backup fails for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.host import Host
+from tests.deploy.conftest import Site
+
+pytestmark = pytest.mark.xdist_group("hostile-data")
+
+_FILES = Path(__file__).resolve().parent.parent / "support/hostile_databases.py"
+_DATABASE = "/app/data/memoryark.db"
+_MARK = "/tmp/pwned-by-a-table"
+
+
+def inside(host: Host, program: str) -> str:
+    """Run Python in the backend's container, as the application itself would."""
+    find = "podman ps -q --filter label=rolling.service=backend | head -n 1"
+    text = f"podman exec -i $({find}) python3 - <<'END-OF-THE-ATTACK'\n{program}\nEND-OF-THE-ATTACK"
+    return host.sh(text, user="deploy").stdout
+
+
+def poison(host: Host) -> None:
+    """Names that end a quote and begin a command, an endless view, a pipe and a link among the uploaded files."""
+    attack = f"""\
+{_FILES.read_text().replace("touch pwned", f"touch {_MARK}")}
+with closing(sqlite3.connect({_DATABASE!r}, timeout=10)) as database:
+    for make in (cut_quote, SCHEMAS["an endless view"], SCHEMAS["a view loads a program"], table_named(NAMES[1])):
+        make(database)
+        database.commit()
+os.mkfifo("/app/uploads/pipe")
+os.symlink("/etc/passwd", "/app/uploads/link")
+Path("/app/uploads/-rf --help\\n$(touch {_MARK.rpartition("/")[2]})").write_text("x")
+"""
+    inside(host, attack.replace("import shutil\n", "import os\nimport shutil\n"))
+
+
+@pytest.fixture
+def web1(site: Site) -> Iterator[Host]:
+    host = site.lab.hosts[0]
+    yield host
+    host.sh("cd /home/deploy/data; if [ -e memoryark.db.away ]; then mv -fT memoryark.db.away memoryark.db; fi")
+
+
+def assert_nothing_ran(host: Host) -> None:
+    assert host.sh("find / -xdev -name 'pwned-by-*' -not -path '*/overlay/*'").stdout == ""
+
+
+def newest(site: Site) -> dict[str, object]:
+    code, output = site.run("backups", "--hosts", "web1", "--json")
+    assert code == 0, output
+    return dict(json.loads(output)["hosts"][0]["backups"][-1])
+
+
+def test_poisoned_database_is_backed_up_verified_deployed_and_restored_and_runs_nothing(site: Site, web1: Host) -> None:
+    poison(web1)
+
+    for words in (("backup",), ("backup.verify",), ("health",), ("deploy", "--tag", "v2")):
+        code, output = site.run(*words, "--hosts", "web1")
+        assert code == 0, output
+        assert "\x1b" not in output
+        assert_nothing_ran(web1)
+
+    assert (newest(site)["kind"], site.version(web1)) == ("deploy", "v2")
+    code, output = site.run("backup", "--hosts", "web1")
+    assert code == 0, output
+    code, output = site.run("restore", str(newest(site)["id"]), "--hosts", "web1")
+    assert code == 0, output
+    assert "an endless view" not in output
+    assert inside(web1, "import os; print(os.path.islink('/app/uploads/link'))").strip() == "True"
+    assert_nothing_ran(web1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["os.mkfifo(path)", "os.symlink('/app/data/memoryark.db.away', path)", "os.mkdir(path)"]
+)
+def test_database_replaced_by_something_else_stops_a_backup_and_a_deploy_at_once(
+    kind: str, site: Site, web1: Host
+) -> None:
+    """What a link leads to is another file of the deploy user, and a pipe would hold the backup up for ever."""
+    program = f"import os; path = {_DATABASE!r}; os.rename(path, path + '.away'); {kind}"
+    inside(web1, program)
+    before = newest(site)["id"]
+
+    outputs = [site.run("backup", "--hosts", "web1"), site.deploy("v2", "--hosts", "web1")]
+    report = site.run("health", "--hosts", "web1")[1]
+    inside(web1, f"import os, stat; path = {_DATABASE!r}; (os.rmdir if os.path.isdir(path) else os.unlink)(path)")
+
+    for code, output in outputs:
+        assert (code, "the database cannot be read" in output) == (1, True), output
+    assert ("the database cannot be read" in report, newest(site)["id"], site.version(web1)) == (True, before, "v1")

@@ -1,0 +1,318 @@
+"""The Nginx site attacked: by the deploy user, by another application, by any local user; and hosts brought over."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import shlex
+import shutil
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.host import Host
+from lab.load import Load, Mix, Server
+from tests.deploy.conftest import DOMAIN, Site, wait_until
+
+HELPER = "/usr/local/lib/memoryark/site"
+CONF = "/etc/nginx/conf.d/memoryark.conf"
+FORMER = Path(__file__).with_name("former_site.conf")
+#: What root's files are, the site's own left out.
+ROOTS = (
+    "find /etc /usr/local /var/spool/cron /run/rolling-site-* -xdev -type f ! -path /etc/nginx/conf.d/memoryark.conf"
+    " 2>/dev/null | sort | xargs -d '\\n' sha256sum"
+)
+
+
+def live(host: Host) -> dict[str, Any]:
+    """What the site in place asks of Nginx."""
+    row = host.sh(f"sed -n 's/^# rolling-data: //p' {CONF}").stdout
+    return dict(json.loads(row))
+
+
+def request(host: Host, **changes: object) -> bytes:
+    """The request that a deploy would make for the site in place, with changes."""
+    digest = host.sh(f"sed -n 's/^# rolling-site: //p' {CONF}").stdout.strip()
+    return json.dumps({"hash": digest, "site": live(host) | changes}).encode()
+
+
+def upload(host: Host, path: str, data: bytes) -> None:
+    """Write a file that anyone may read, in pieces that fit a command line."""
+    host.sh(f": > {path}")
+    for start in range(0, len(data), 60_000):
+        piece = base64.b64encode(data[start : start + 60_000]).decode()
+        host.sh(f"printf %s {piece} | base64 -d >> {path}")
+
+
+def hand_over(host: Host, data: bytes, command: str = "install") -> tuple[int, str]:
+    """Give the helper some bytes as the deploy user does: exit code and message."""
+    upload(host, "/tmp/request", data)
+    done = host.sh(f"sudo -n {HELPER} {command} < /tmp/request", user="deploy", check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def hostile(host: Host) -> list[bytes]:
+    """Documents and texts that would have Nginx read, write or reach what is not the application's."""
+    sudoers = (
+        "# rolling-site: 0123456789abcdef\n# rolling-port: 8080\n\0\n"
+        "log_format format 'deploy ALL=(ALL) NOPASSWD: ALL';\naccess_log /etc/sudoers.d/x format;\nserver { }\n"
+    )
+    site = live(host)
+    first = site["services"][0]
+    texts = (
+        "/x { access_log /etc/sudoers.d/x; }",
+        "/x\0",
+        "/a;include /etc/shadow",
+        "/$arg_h",
+        "/a\n''",
+        "/{{ rules.app }}",
+        "/_rolling/site",
+        "~ .*",
+    )
+    bad_routes = [request(host, services=[first | {"routes": [{"prefix": text, "stream": False}]}]) for text in texts]
+    names = ("a;b", "a\0b", "a b", "a\n", "../x", "a" * 40)
+    bad_names = [request(host, services=[first | {"name": name}], full_chain="") for name in names]
+    ports = (22, 80, 402, 9999, 0, -1, 65536, "8080", 8080.5)
+    bad_ports = [request(host, services=[first | {"blue": port}], full_chain="", health=[]) for port in ports]
+    return [
+        sudoers.encode(),
+        Path(FORMER).read_bytes(),
+        b"",
+        b"\0" * 1000,
+        b"[" * 200_000,
+        b"x" * 300_000,
+        request(host)[:-1],
+        request(host) + request(host),
+        request(host, include="/etc/shadow"),
+        request(host, max_upload_bytes="1;}"),
+        request(host, max_upload_bytes=10**30),
+        json.dumps({"site": site}).encode(),
+        json.dumps({"hash": "0123456789abcdef", "site": site | {"max_upload_bytes": 1}}).encode(),
+        *bad_routes,
+        *bad_names,
+        *bad_ports,
+    ]
+
+
+def test_hostile_requests_of_the_deploy_user_change_nothing_of_roots(site: Site) -> None:
+    host = site.lab.hosts[0]
+    before, text = host.sh(ROOTS).stdout, host.sh(f"cat {CONF}").stdout
+    for data in hostile(host):
+        code, said = hand_over(host, data)
+        assert (code, "Traceback" in said) == (3, False), (data[:200], said)
+        assert len(said) < 10_000
+    for data in (b"", b"\0", b"x" * 300_000, b"0123456789abcdef\n/etc/shadow"):
+        assert hand_over(host, data, "restore")[0] == 3
+    for command in ("rules", "check-rules", "refresh", "check", "install install", "-I", "--in-scope install"):
+        assert "password is required" in hand_over(host, b"{}", command)[1]
+    assert host.sh(ROOTS).stdout == before
+    assert (host.sh(f"cat {CONF}").stdout, site.version(host)) == (text, "v1")
+
+
+def test_signals_to_ones_own_sudo_leave_a_site_that_nginx_takes(site: Site) -> None:
+    """Each attempt is cut off at another moment, by each signal that the caller may send, SIGKILL of sudo included."""
+    host = site.lab.hosts[0]
+    wanted = tuple(replace_limit(site, number) for number in (11, 12))
+    try:
+        for number, name in enumerate(("TERM", "HUP", "INT", "QUIT", "KILL", "TERM", "KILL", "HUP", "TERM", "KILL")):
+            upload(host, "/tmp/request", wanted[number % 2](host))
+            attempt = f"""
+                setsid sudo -n {HELPER} install < /tmp/request >/dev/null 2>&1 &
+                sleep 0.{number * 7:02d}
+                pkill -{name} -u root -f '^sudo -n {HELPER}' 2>/dev/null || kill -{name} -- -$! 2>/dev/null || :
+                wait
+            """
+            host.sh(textwrap.dedent(attempt), user="deploy", check=False)
+            assert host.sh("nginx -t", check=False).returncode == 0
+        assert site.version(host) == "v1"
+        code, said = hand_over(host, wanted[0](host))
+        assert code == 0, said
+        left = host.sh("ls -A /usr/local/lib/memoryark /etc/nginx/conf.d; ls -d /run/rolling-site-* 2>/dev/null || :")
+        assert not {name for name in left.stdout.split() if name.startswith((".", "/run/"))}, left.stdout
+    finally:
+        site.deploy("v1")
+
+
+def test_change_runs_outside_of_the_callers_cgroup(site: Site) -> None:
+    """The caller owns the group that its session is in, and could freeze or kill all that is there."""
+    host = site.lab.hosts[0]
+    look = f"""
+        (sleep 5 | sudo -n {HELPER} install) >/dev/null 2>&1 &
+        until found=$(pgrep -u root -f '^/usr/bin/python3 -I {HELPER} --in-scope install'); do sleep 0.05; done
+        sed -n 's/^[0-9]*:\\(name=systemd\\)*://p' "/proc/$found/cgroup" | head -n 1
+        wait
+    """
+    group = host.sh(textwrap.dedent(look), user="deploy").stdout.strip()
+    assert group.startswith("/system.slice/run-"), group
+    assert group.endswith(".scope"), group
+
+
+def test_longest_names_make_a_site_that_nginx_takes(site: Site) -> None:
+    from rolling_upgrade import config, rendering
+
+    host = site.lab.hosts[0]
+    app = config.load(site.lab.name, root=Path.cwd(), hosts=("web1",)).targets[0].application
+    first, *others = app.services
+    longest = replace(app, name="a" * 31, services=(replace(first, name="s" * 31), *others), full_chain=None)
+    path, log = "/etc/nginx/conf.d/longest.conf", f"/var/log/{longest.name}-requests"
+    upload(host, path, rendering.nginx_site(longest).encode())
+    try:
+        done = host.sh(f"mkdir {log}; nginx -t", check=False)
+    finally:
+        host.sh(f"rm -r {path} {log}")
+    assert done.returncode == 0, done.stderr
+
+
+def replace_limit(site: Site, megabytes: int) -> Any:
+    """A valid request for the site with another upload limit, as a deploy of that configuration makes it."""
+    from rolling_upgrade import config, rendering
+    from rolling_upgrade.engine.site import client as commands
+    from rolling_upgrade.engine.site.schema import dump_request
+
+    target = config.load(site.lab.name, root=Path.cwd(), hosts=("web1",)).targets[0]
+    app = replace(target.application, max_upload_bytes=megabytes * 1024**2)
+    text = dump_request(commands.site(app), rendering.site_hash(rendering.nginx_site(app)))
+    return lambda host: text.encode()
+
+
+def serve_as(host: Host, user: str, ports: list[int]) -> None:
+    """Have a local user answer on loopback ports, whatever is asked, until its processes are ended."""
+    program = f"""
+        import socket, threading
+        def serve(port):
+            server = socket.create_server(("127.0.0.1", port))
+            while True:
+                peer = server.accept()[0]
+                data = peer.recv(65536)
+                open("/tmp/stolen", "ab").write(data)
+                peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 7\\r\\nConnection: close\\r\\n\\r\\nmallory")
+                peer.close()
+        for port in {ports}:
+            threading.Thread(target=serve, args=(port,)).start()
+    """
+    host.sh(f"id -u {user} >/dev/null 2>&1 || useradd {user}")
+    start = f"setsid python3 -c {shlex.quote(textwrap.dedent(program))} >/dev/null 2>&1 </dev/null &"
+    host.sh(f"rm -f /tmp/stolen; runuser -u {user} -- sh -c {shlex.quote(start)}")
+    listening = lambda: all(f"127.0.0.1:{port} " in host.sh("ss -Hltn").stdout for port in ports)  # noqa: E731
+    wait_until(listening, "the listeners of another user")
+
+
+def ask(host: Host, path: str) -> tuple[int, bytes]:
+    """What a visitor with a session cookie gets."""
+    connection = http.client.HTTPConnection(host.address, 80, timeout=20)
+    try:
+        connection.request("GET", path, headers={"Host": DOMAIN, "Cookie": "session=visitor-secret"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_local_user_on_the_idle_ports_gets_no_visitor_when_the_active_color_dies(site: Site) -> None:
+    host = site.lab.hosts[0]
+    running = [name for name, runs in site.running(host).items() if runs]
+    idle = {"blue": {"backend": 28080, "frontend": 27001}, "green": {"backend": 18080, "frontend": 17001}}
+    ports = [idle[name.rsplit("-", 1)[1]][name.split("-")[1]] for name in running]
+    serve_as(host, "mallory", ports)
+    try:
+        assert b"mallory" in host.sh(f"curl -s http://127.0.0.1:{ports[0]}/").stdout.encode()
+        host.sh("rm -f /tmp/stolen")
+        host.sh(f"podman kill {' '.join(running)}; podman stop -t 0 {' '.join(running)}", user="deploy", check=False)
+        for path in ("/", "/api/version", "/api/health", "/health"):
+            status, body = ask(host, path)
+            assert (status, b"mallory" in body) == (502, False), path
+        for port in (8080, 7001):
+            assert "mallory" not in host.sh(f"curl -s http://127.0.0.1:{port}/").stdout
+        assert host.sh("test -e /tmp/stolen", check=False).returncode != 0
+    finally:
+        host.sh("pkill -u mallory; rm -f /tmp/stolen", check=False)
+        host.sh(f"podman start {' '.join(running)}", user="deploy")
+        wait_until(lambda: ask(host, "/api/version")[0] == 200, "the application")
+
+
+@pytest.fixture
+def second(site: Site) -> Iterator[Site]:
+    """Another application with a deploy user of its own on the first host, prepared by its own setup."""
+    name = f"{site.lab.name}-notes"
+    folder = site.folder.with_name(name)
+    shutil.copytree(site.folder, folder, dirs_exist_ok=True)
+    hosts = yaml.safe_load((folder / "hosts.yaml").read_text())
+    environment = hosts["environments"].pop(site.lab.name)
+    environment |= {"env_file": f"{name}.env", "user": "notes"}
+    for entry in environment["hosts"].values():
+        entry.pop("user", None)
+    environment["hosts"].pop("web2")
+    (folder / "hosts.yaml").write_text(yaml.safe_dump({"environments": {name: environment}}))
+    (folder / f"{site.lab.name}.env").rename(folder / f"{name}.env")
+    other = Site(replace(site.lab, name=name, root=folder))
+    other.edit_env(
+        APP_NAME="notes",
+        DOMAIN_NAME="notes.lab.test",
+        BACKEND_PORT="8090",
+        FRONTEND_PORT="7011",
+        DATABASE_PATH="/home/notes/data/notes.db",
+        DATABASE_BACKUP_PATH="/home/notes/backups",
+        UPLOADS_PATH="/home/notes/uploads",
+    )
+    yield other
+    other.run("teardown", "--data", "--confirm", "notes")
+    shutil.rmtree(folder)
+
+
+def test_second_application_gets_nothing_that_the_first_has(site: Site, second: Site) -> None:
+    host = site.lab.hosts[0]
+    for values, claimed in (
+        ({"BACKEND_PORT": "8080"}, "8080"),
+        ({"BACKEND_PORT": "18080"}, "18080"),
+        ({"DOMAIN_NAME": DOMAIN}, f"the domain {DOMAIN}"),
+    ):
+        before = (second.folder / f"{second.lab.name}.env").read_text()
+        second.edit_env(**values)
+        code, output = second.run("setup")
+        assert (code != 0, claimed in output, "memoryark" in output) == (True, True, True), output
+        (second.folder / f"{second.lab.name}.env").write_text(before)
+        assert site.versions() == ["v1", "v1"]
+    code, output = second.run("setup")
+    assert code == 0, output
+    helper = HELPER.replace("memoryark", "notes")
+    upload(host, "/tmp/request", request(host))
+    taken = host.sh(f"runuser -u notes -- sudo -n {helper} install < /tmp/request", check=False)
+    assert (taken.returncode, "do not belong to notes" in taken.stdout) == (3, True)
+    assert "password is required" in host.sh(f"runuser -u notes -- sudo -n {HELPER} install", check=False).stderr
+    assert site.run("status")[0] == 0
+    assert site.versions() == ["v1", "v1"]
+
+
+def test_host_of_the_former_version_is_brought_over_under_load(site: Site) -> None:
+    """Its visitors notice nothing, but that a reload ends idle connections, as any reload does: each is fresh here."""
+    host = site.lab.hosts[0]
+    upload(host, CONF, FORMER.read_bytes())
+    host.sh(
+        f"""
+        printf '#!/bin/sh\\n# rolling-site\\nexit 2\\n' > {HELPER}
+        rm -f /usr/local/lib/memoryark/rules.json /usr/local/lib/memoryark/site.previous
+        echo 'listen 80' > /usr/local/lib/memoryark/rules
+        nginx -t && systemctl reload nginx
+        """
+    )
+    code, output = site.deploy("v2", "--hosts", host.name)
+    assert (code, "run inv setup" in output.lower()) == (3, True), output
+    load = Load((Server(host.name, host.address, 80),), DOMAIN, Mix(keep_alive=False)).start()
+    wait_until(lambda: load.progress.requests > 100, "the load")
+    code, output = site.run("setup", "--hosts", host.name)
+    assert code == 0, output
+    deployed = site.deploy("v2", "--hosts", host.name)
+    result = load.stop()
+    assert deployed[0] == 0, deployed[1]
+    assert ([str(record) for record in result.failures], result.lost) == ([], ())
+    assert len(result.records) > 500
+    assert live(host)["services"][0]["name"] == "backend"
+    assert {"rules.json", "site.previous"} < {*host.sh("ls /usr/local/lib/memoryark").stdout.split()} - {"rules"}
+    code, output = site.run("setup.check", "--hosts", host.name)
+    assert code == 0, output

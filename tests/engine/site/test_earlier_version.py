@@ -1,0 +1,60 @@
+"""A host whose site is of an earlier version: what root grants there, although the deploy user says what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine.nginx import site_file
+from rolling_upgrade.engine.site import client as commands
+from tests.support.running import sh
+from tests.support.sample import application, backend, frontend
+
+FORMER = Path(__file__).parents[2] / "deploy/former_site.conf"
+APP = application(backend(), frontend())
+
+
+def named(text: str, tmp_path: Path) -> str:
+    """The ports that the script finds in a site of that text."""
+    file = tmp_path / "site.conf"
+    file.write_text(text)
+    done = sh(commands.ports_of_earlier_version(APP).text.replace(site_file(APP.name), str(file)))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_ports_of_the_former_site_are_those_of_its_listeners_and_upstreams(tmp_path: Path) -> None:
+    found = named(FORMER.read_text(), tmp_path)
+
+    assert found.split() == ["17001", "18080", "27001", "28080", "7001", "8080"]
+    assert commands.stands_in(APP, found)
+
+
+@pytest.mark.parametrize("port", [25, 5432, 9100])
+def test_release_file_of_the_deploy_user_adds_no_port(port: int, tmp_path: Path) -> None:
+    forged = application(backend(), frontend(), frontend(name="more", stable_port=port, routes=()))
+
+    assert not commands.stands_in(forged, named(FORMER.read_text(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "    # server 127.0.0.1:5432;\n",
+        "    listen 5432;\n",
+        "    server 192.0.2.1:5432;\n",
+        "    proxy_pass http://127.0.0.1:5432;\n",
+        "    server 127.0.0.1:25 max_fails=0;\n",
+        "    server 127.0.0.1:54321x;\n",
+    ],
+)
+def test_other_numbers_of_a_site_are_no_ports_of_it(text: str, tmp_path: Path) -> None:
+    assert named(text, tmp_path) == ""
+
+
+def test_former_site_that_is_not_there_names_no_port(tmp_path: Path) -> None:
+    text = commands.ports_of_earlier_version(APP).text.replace(site_file(APP.name), str(tmp_path / "none"))
+
+    assert sh(text).stdout == ""

@@ -1,0 +1,546 @@
+"""The site program as the host runs it, beside an Nginx that answers the hash of what it last loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.model import Application, Tls
+from rolling_upgrade.engine.site import client as commands
+from rolling_upgrade.engine.site.schema import dump, dump_request
+from rolling_upgrade.engine.site.text import text_hash, text_site
+from tests.support.running import Programs, Signal
+from tests.support.sample import application, backend, frontend
+from tests.support.serving import free_ports
+from tests.support.site_sample import rules_document
+
+_RUN = """
+import sys
+from pathlib import Path
+from rolling_upgrade.engine.site import program as site, system
+site.LIVE_SECONDS, system.READ_SECONDS = 1.0, 2.0
+program, root, template = map(Path, sys.argv[1:4])
+sys.exit(site.main(sys.argv[4:], template.read_text(), site.Places(program, root)))
+"""
+
+
+class Nginx(http.server.BaseHTTPRequestHandler):
+    """Answers what the stand-in for `systemctl reload` noted last."""
+
+    loaded: Path
+
+    def do_GET(self) -> None:
+        body = self.loaded.read_bytes() if self.loaded.exists() else b""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Host:
+    """A host's directories, the program in them, and stand-ins for what it starts."""
+
+    def __init__(self, root: Path, programs: Programs, port: int) -> None:
+        self.root, self.programs = root, programs
+        self.app = application(backend(stable_port=port), frontend())
+        self.program = root / "usr/local/lib/shop/site"
+        self.site = root / "etc/nginx/conf.d/shop.conf"
+        for place in (self.program.parent, self.site.parent, root / "run", root / "proc/net", root / "var/log/nginx"):
+            place.mkdir(parents=True)
+        (root / "proc/net/tcp").symlink_to("/proc/net/tcp")
+        self.template = Path(rendering.TEMPLATES / "nginx/site.conf.j2")
+        programs.add("nginx")
+        # The last two words are the private copy of conf.d and conf.d itself.
+        programs.add("unshare", 'for word; do copy=$last last=$word; done; export copy; exec nginx -t "$copy"')
+        self.systemctl()
+
+    def systemctl(self, reload: str = "") -> None:
+        """What a reload does: by default Nginx loads the site that is in place."""
+        load = f"sed -n '1s/.* //p' {self.site} | tr -d '\\n' >\"$here/loaded\""
+        self.programs.add("systemctl", f'case "$1" in reload) {reload or load} ;; esac')
+
+    def start(self, *words: str, limit: str = "", output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Begin a command of the program; `limit` is a shell's, such as `ulimit -n 3`."""
+        python = [sys.executable, "-c", _RUN, str(self.program), str(self.root), str(self.template), *words]
+        command = ["sh", "-c", f'{limit}\nexec "$@"', "sh", *python] if limit else python
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PATH": self.programs.path, "PYTHONPATH": str(Path.cwd())},
+        )
+
+    def run(self, *words: str, text: str = "", limit: str = "") -> tuple[int, str]:
+        """Run a command of the program: exit code and message."""
+        process = self.start(*words, limit=limit)
+        said, _ = process.communicate(text, timeout=60)
+        return process.returncode, said
+
+    def grant(self, app: Application | None = None) -> tuple[int, str]:
+        return self.run("rules", text=dump(commands.rules(app or self.app)))
+
+    def text(self, app: Application | None = None) -> str:
+        return rendering.nginx_site(app or self.app)
+
+    def install(self, app: Application | None = None, hash: str = "") -> tuple[int, str]:
+        wanted = app or self.app
+        return self.run("install", text=dump_request(commands.site(wanted), hash or text_hash(self.text(wanted))))
+
+    def files(self) -> set[str]:
+        """Everything that a command left, by its place."""
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path / "bin")
+
+
+@pytest.fixture
+def host(tmp_path: Path, programs: Programs) -> Iterator[Host]:
+    handler = type("Loaded", (Nginx,), {"loaded": tmp_path / "loaded"})
+    port = free_ports(10_000, 20_000)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Host(tmp_path / "host", programs, port)
+        server.shutdown()
+
+
+SHOP_FILES = {"usr/local/lib/shop/rules.json", "usr/local/lib/shop/site.previous", "run/rolling-site.lock"}
+
+
+def other(host: Host, **changes: object) -> Application:
+    """The same application with another upload limit."""
+    return replace(host.app, max_upload_bytes=7, **changes)  # type: ignore[arg-type]
+
+
+def test_first_site_is_installed_and_proved_live(host: Host) -> None:
+    assert host.grant() == (0, "the rules are in place\n")
+
+    assert host.install() == (0, "the site is live\n")
+    assert host.site.read_text() == host.text()
+    assert host.site.stat().st_mode & 0o777 == 0o644
+    assert host.files() - {"proc/net/tcp"} == SHOP_FILES | {"etc/nginx/conf.d/shop.conf"}
+
+
+def test_same_site_again_reloads_nothing(host: Host, programs: Programs) -> None:
+    host.grant()
+    host.install()
+
+    assert host.install() == (0, "the site is unchanged\n")
+    assert [call[1] for call in programs.calls("systemctl")] == ["is-active", "reload"]
+
+
+def test_site_without_rules_is_refused(host: Host, programs: Programs) -> None:
+    code, said = host.install()
+
+    assert (code, "run inv setup" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
+
+
+def test_text_other_than_the_plan_showed_is_refused(host: Host, programs: Programs) -> None:
+    host.grant()
+
+    code, said = host.install(hash="f" * 16)
+
+    assert (code, "another text" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
+
+
+def test_port_of_another_application_is_refused(host: Host, programs: Programs) -> None:
+    host.grant()
+    grown = replace(host.app, services=(*host.app.services, frontend(name="spy", stable_port=8090, routes=())))
+
+    code, said = host.install(grown)
+
+    assert (code, "do not belong to shop" in said, programs.calls()) == (3, True, [])
+
+
+def test_site_that_nginx_refuses_changes_nothing_in_place(host: Host, programs: Programs) -> None:
+    host.grant()
+    host.install()
+    programs.add(
+        "nginx", 'if grep -q "client_max_body_size 7;" "$copy/shop.conf"; then echo refused by nginx; exit 1; fi'
+    )
+    before, reloads = host.files(), len(programs.calls("systemctl"))
+
+    code, said = host.install(other(host))
+
+    assert (code, "refused by nginx" in said, host.site.read_text()) == (3, True, host.text())
+    assert (host.files(), len(programs.calls("systemctl"))) == (before, reloads)
+
+
+@pytest.mark.parametrize("reload", [":", "exit 1"])
+def test_reload_that_keeps_the_old_configuration_puts_the_old_site_back(host: Host, reload: str) -> None:
+    host.grant()
+    host.install()
+    log = host.root / "var/log/nginx/error.log"
+    log.write_text("[error] 1#1: other.conf secret request\n[emerg] 1#1: still could not bind()\n")
+    host.systemctl(reload)
+
+    code, said = host.install(other(host))
+
+    assert (code, host.site.read_text()) == (4, host.text())
+    assert ("still could not bind()" in said, "secret request" in said) == (True, False)
+
+
+def test_first_site_that_never_gets_live_is_removed_again(host: Host) -> None:
+    host.grant()
+    host.systemctl(":")
+
+    assert host.install()[0] == 4
+    assert not host.site.exists()
+
+
+def test_old_site_that_cannot_come_back_is_told(host: Host, programs: Programs) -> None:
+    host.grant()
+    host.install()
+    host.systemctl('rm -f "$here/loaded"; printf 0 >"$here/loaded"')
+    programs.add("nginx", '[ -n "${copy:-}" ]')
+
+    code, said = host.install(other(host))
+
+    assert (code, "could not be brought back" in said) == (5, True)
+
+
+def test_restore_brings_the_former_site_back(host: Host) -> None:
+    host.grant()
+    host.install()
+    host.install(other(host))
+
+    assert host.run("restore", text=text_hash(host.text(other(host)))) == (0, "the former site is in place\n")
+    assert host.site.read_text() == host.text()
+
+
+def test_restore_of_a_site_that_is_not_in_place_changes_nothing(host: Host) -> None:
+    host.grant()
+    host.install()
+    host.install(other(host))
+
+    assert host.run("restore", text=text_hash(host.text()))[0] == 0
+    assert host.site.read_text() == host.text(other(host))
+
+
+def test_restore_keeps_to_the_rules_of_now(host: Host) -> None:
+    """What root took back from the application since, no undo brings back."""
+    host.grant()
+    host.install()
+    host.install(other(host))
+    host.grant(replace(host.app, domain="new.test"))
+
+    assert host.run("restore", text=text_hash(host.site.read_text()))[0] == 0
+    assert ("server_name new.test;" in host.site.read_text(), text_site(host.site.read_text())) == (
+        True,
+        commands.site(host.app),
+    )
+
+
+def test_restore_of_a_text_that_was_changed_by_hand_is_checked_like_any_other(host: Host) -> None:
+    host.grant()
+    host.install()
+    host.install(other(host))
+    previous = host.program.with_name("site.previous")
+    previous.write_text(previous.read_text().replace('"blue":17001', '"blue":19001'))
+
+    code, said = host.run("restore", text=text_hash(host.site.read_text()))
+
+    assert (code, "19001" in said, host.site.read_text()) == (5, True, host.text(other(host)))
+
+
+@pytest.mark.parametrize("text", ["", "x", "f" * 15, "f" * 17, "../../../etc/pwd", "F" * 16, "f" * 70_000, "\0" * 16])
+def test_restore_takes_a_hash_and_nothing_else(host: Host, text: str) -> None:
+    host.grant()
+
+    assert host.run("restore", text=text)[0] == 3
+
+
+@pytest.mark.parametrize("words", [(), ("remove",), ("install", "x"), ("restore", "--force"), ("--help",)])
+def test_any_other_words_are_refused(host: Host, words: tuple[str, ...]) -> None:
+    code, said = host.run(*words)
+
+    assert (code, said.startswith("usage:")) == (2, True)
+
+
+def test_input_without_an_end_is_refused_by_its_size(host: Host) -> None:
+    with host.start("install") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(1000):
+                process.stdin.write("x" * 65_536)
+        assert "larger than" in process.stdout.read()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+    assert process.returncode == 3
+
+
+def test_input_that_never_ends_is_given_up(host: Host) -> None:
+    with host.start("install") as process:
+        assert process.stdout is not None
+        assert "did not end within" in process.stdout.read()
+
+    assert process.returncode == 3
+
+
+#: What a terminal, a timer of the caller's or sudo itself can send; a fault of the program is none of these.
+SENT = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM TSTP TTIN TTOU XCPU XFSZ VTALRM PROF IO"
+
+
+@pytest.mark.parametrize("number", [signal.Signals[f"SIG{name}"] for name in SENT.split()])
+def test_signal_to_the_program_does_not_stop_a_change_half_way(
+    host: Host, programs: Programs, tmp_path: Path, number: int
+) -> None:
+    host.grant()
+    reached, go_on = Signal(tmp_path / "reached"), Signal(tmp_path / "go-on")
+    load = f"sed -n '1s/.* //p' {host.site} | tr -d '\\n' >\"$here/loaded\""
+    host.systemctl(f"echo now >{reached.path}; read word <{go_on.path}; {load}")
+    with host.start("install") as process:
+        assert process.stdin is not None
+        process.stdin.write(dump_request(commands.site(host.app), text_hash(host.text())))
+        process.stdin.close()
+        reached.wait()
+        process.send_signal(number)
+        go_on.give()
+
+    assert process.returncode == 0
+    assert host.site.read_text() == host.text()
+    reached.close()
+    go_on.close()
+
+
+def test_ignored_end_of_children_hides_no_refusal_of_nginx(host: Host, programs: Programs) -> None:
+    """A parent that ignores SIGCHLD learns nothing of how its commands ended, and hands that on to its sudo."""
+    host.grant()
+    host.install()
+    programs.add("nginx", 'echo "[emerg] unknown directive"; exit 1')
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    text = dump_request(commands.site(other(host)), text_hash(host.text(other(host))))
+
+    code, said = host.run("install", text=text, limit=f"exec {sys.executable} -c '{ignoring}' \"$@\"")
+
+    assert (code, "unknown directive" in said) == (3, True), said
+    assert host.site.read_text() == host.text()
+
+
+def test_defect_after_the_change_puts_the_former_site_back(host: Host) -> None:
+    """The table of sockets is what the program reads next, and it cannot be read."""
+    host.grant()
+    host.install()
+    table = host.root / "proc/net/tcp"
+    table.unlink()
+    table.mkdir()
+
+    code, said = host.install(other(host))
+
+    assert (code, "its text is in place" in said, "Traceback" in said) == (5, True, False), said
+    assert host.site.read_text() == host.text()
+
+
+def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
+    """Every user can open sockets: the table has no largest size, and may be read while it changes."""
+    host.grant()
+    table = host.root / "proc/net/tcp"
+    real = Path("/proc/net/tcp").read_text()
+    table.unlink()
+    row = f"   1: 0100007F:1F90 0100007F:{{:04X}} 06 {'0' * 100} 1000\n"
+    rows = [row.format(number % 65_536) for number in range(40_000)]
+    table.write_text("".join(["header\n", *rows, "cut\n", *real.splitlines(keepends=True)[1:]]))
+
+    assert host.install() == (0, "the site is live\n")
+
+
+def test_answer_that_nobody_reads_keeps_no_other_change_away(host: Host) -> None:
+    """The caller hands over a pipe that is full: the program waits to say its word, and has given the lock back."""
+    host.grant()
+    full, end = os.pipe()
+    os.set_blocking(end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(end, b"x" * 65_536)
+    os.set_blocking(end, True)
+    stuck = host.start("check-rules", output=end)
+    assert stuck.stdin is not None
+    stuck.stdin.write(dump(commands.rules(host.app)))
+    stuck.stdin.close()
+
+    assert host.install() == (0, "the site is live\n")
+    assert stuck.poll() is None
+    os.close(end)
+    os.close(full)
+    stuck.wait(timeout=30)
+
+
+def test_kill_leaves_a_site_that_was_tested_and_the_next_command_clears_up(
+    host: Host, programs: Programs, tmp_path: Path
+) -> None:
+    """SIGKILL and a power cut: Nginx could start with what is in place at every moment."""
+    host.grant()
+    host.install()
+    reached = Signal(tmp_path / "reached")
+    programs.add("nginx", f"exec >/dev/null 2>&1; echo now >{reached.path}; exec sleep 60")
+    with host.start("install") as process:
+        assert process.stdin is not None
+        process.stdin.write(dump_request(commands.site(other(host)), text_hash(host.text(other(host)))))
+        process.stdin.close()
+        reached.wait()
+        process.kill()
+    assert host.site.read_text() == host.text()
+    programs.add("nginx")
+
+    assert host.install(other(host))[0] == 0
+    assert {name for name in host.files() if "conf.d" in name} == {"etc/nginx/conf.d/shop.conf"}
+    reached.close()
+
+
+@pytest.mark.parametrize("limit", ["ulimit -f 0", "ulimit -n 8", "ulimit -t 1", "umask 777"])
+def test_limits_of_the_caller_never_leave_half_a_change(host: Host, limit: str) -> None:
+    host.grant()
+    host.install()
+
+    code, _ = host.run(
+        "install", text=dump_request(commands.site(other(host)), text_hash(host.text(other(host)))), limit=limit
+    )
+
+    assert host.site.read_text() == host.text(host.app if code else other(host))
+    assert host.site.stat().st_mode & 0o777 == 0o644
+
+
+def test_answer_of_another_users_process_is_no_proof(host: Host) -> None:
+    """Whoever took the port before Nginx did would answer any hash."""
+    host.grant()
+    table = host.root / "proc/net/tcp"
+    row = f"0: 0100007F:{host.app.services[0].stable_port:04X} 00000000:0000 0A 0:0 0:0 0 4242 0 1"
+    table.unlink()
+    table.write_text(f"  sl local rem st\n   {row}\n")
+
+    assert host.install()[0] == 4
+    assert not host.site.exists()
+
+
+def neighbour(host: Host, **changes: object) -> Path:
+    """Rules of another application on the host."""
+    place = host.program.parent.parent / "notes" / "rules.json"
+    place.parent.mkdir(exist_ok=True)
+    document = rules_document() | {"app": "notes", "domain": "notes.test", "http_port": 8081, "ports": [18090]}
+    place.write_text(json.dumps(document | changes))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("changes", "claimed"),
+    [
+        ({"ports": [17001]}, "17001"),
+        ({"ports": [7001, 9000]}, "7001"),
+        ({"http_port": 27001}, "27001"),
+        ({"domain": "shop.test", "http_port": 80}, "the domain shop.test"),
+        ({"domain": "SHOP.test", "http_port": 80}, "the domain shop.test"),
+    ],
+)
+def test_rules_that_another_application_has_are_refused(host: Host, changes: dict[str, object], claimed: str) -> None:
+    neighbour(host, **changes)
+
+    code, said = host.grant()
+
+    assert (code, claimed in said, "granted to notes" in said) == (3, True, True)
+    assert not host.program.with_name("rules.json").exists()
+
+
+def test_listener_that_is_another_applications_loopback_port_is_refused(host: Host) -> None:
+    neighbour(host, ports=[8081])
+
+    code, said = host.grant(replace(host.app, http_port=8081))
+
+    assert (code, "8081" in said, "granted to notes" in said) == (3, True, True)
+
+
+def test_rules_beside_an_application_with_others_are_granted(host: Host) -> None:
+    neighbour(host)
+
+    assert host.grant()[0] == 0
+
+
+def test_rules_beside_rules_that_cannot_be_read_are_refused(host: Host) -> None:
+    neighbour(host, app="a/b")
+
+    assert host.grant()[0] == 3
+
+
+def test_rules_of_another_name_are_refused(host: Host) -> None:
+    code, said = host.grant(replace(host.app, name="notes"))
+
+    assert (code, "not of shop" in said) == (3, True)
+
+
+def test_rules_keep_the_ports_of_the_site_in_place_until_a_deploy_replaces_it(host: Host) -> None:
+    host.grant()
+    host.install()
+    smaller = replace(host.app, services=host.app.services[:1], full_chain=None)
+
+    assert host.grant(smaller)[0] == 0
+    assert host.run("check-rules", text=dump(commands.rules(smaller)))[0] == 0
+    assert host.install(other(host))[0] == 0
+    assert host.install(smaller)[0] == 0
+    assert host.run("check-rules", text=dump(commands.rules(smaller)))[0] == 3
+    assert host.grant(smaller)[0] == 0
+    assert host.install()[0] == 3
+
+
+def test_refresh_makes_the_site_anew_from_its_own_data(host: Host) -> None:
+    host.grant()
+    host.install(other(host))
+    moved = replace(host.app, domain="new.test")
+    host.grant(moved)
+    assert host.run("check")[0] == 3
+
+    assert host.run("refresh", text=dump(commands.site(host.app))) == (0, "the site is live\n")
+    assert host.site.read_text() == host.text(other(host, domain="new.test"))
+    assert host.run("check") == (0, "the site is live\n")
+
+
+@pytest.mark.parametrize("old", ["", "# rolling-site: 0123456789abcdef\n# rolling-port: 8080\nserver { }\n"])
+def test_refresh_takes_the_given_site_where_there_is_none_of_this_version(host: Host, old: str) -> None:
+    host.grant()
+    if old:
+        host.site.write_text(old)
+
+    assert host.run("refresh", text=dump(commands.site(host.app)))[0] == 0
+    assert host.site.read_text() == host.text()
+
+
+def test_certificate_is_the_one_that_root_named(host: Host) -> None:
+    app = replace(host.app, tls=Tls("/etc/ssl/certs/a.pem", "/etc/ssl/private/a.pem", acme=True))
+    host.grant(app)
+
+    assert host.install(app)[0] == 0
+    assert host.install(replace(app, tls=Tls("/etc/ssl/certs/a.pem", "/var/lib/shop/live/x")))[0] == 3
+    assert "ssl_certificate_key /etc/ssl/private/a.pem;" in host.site.read_text()
+
+
+def test_program_is_one_file_that_python_runs_by_itself(tmp_path: Path) -> None:
+    place = tmp_path / "shop" / "site"
+    place.parent.mkdir()
+    place.write_bytes(rendering.site_program().encode(errors="surrogateescape"))
+    hostile = {"PYTHONPATH": "/nonexistent", "PYTHONINSPECT": "1", "PYTHONSTARTUP": "/nonexistent", "PATH": "/bin"}
+
+    command = [sys.executable, "-I", str(place), "--in-scope"]
+    done = subprocess.run(command, env=hostile, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout.startswith("usage: site"), done.stderr) == (2, True, "")
+    assert rendering.site_program() == rendering.site_program()

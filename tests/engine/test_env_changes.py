@@ -1,0 +1,68 @@
+"""Which keys of an environment changed: the host's program, run on real files, and what it says to a stranger."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine import env_changes
+from tests.support.running import sh
+from tests.support.sample import backend
+
+SPEC = "0123456789abcdef"
+
+
+def kept(home: Path, content: bytes, name: str = f"backend-{SPEC}") -> None:
+    place = home / "config" / name
+    place.mkdir(parents=True)
+    (place / "env").write_bytes(content)
+
+
+def seen(home: Path) -> dict[str, dict[str, str]]:
+    done = sh(env_changes.look(str(home)))
+    assert done.returncode == 0, done
+    return {name: dict(marks) for name, marks in env_changes.parse(done.stdout.splitlines())}
+
+
+def test_marks_of_a_host_are_those_of_the_same_values(tmp_path: Path) -> None:
+    kept(tmp_path, b"LEVEL=info\nPIN=1234\nTEXT=a=b 'c' \xc3\xbc\n")
+    service = backend(env=(("LEVEL", "info"), ("PIN", "1235"), ("TEXT", "a=b 'c' ü")))
+
+    host, here = seen(tmp_path)[f"backend-{SPEC}"], env_changes.marks(service)
+
+    assert host.keys() == here.keys()
+    assert {key for key in host if host[key] != here[key]} == {"PIN"}
+
+
+def test_marks_mean_nothing_to_another_process(tmp_path: Path) -> None:
+    service = backend(env=(("PIN", "1234"),))
+    text = "from rolling_upgrade.engine import env_changes as e; from tests.support.sample import backend as b; "
+    text += "print(e.marks(b(env=(('PIN', '1234'),)))['PIN'])"
+
+    other = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
+
+    assert other.stdout.strip() not in ("", env_changes.marks(service)["PIN"])
+
+
+def test_look_at_a_host_without_files_or_python_says_nothing(tmp_path: Path) -> None:
+    assert seen(tmp_path) == {}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").symlink_to("/bin/sh")
+    assert sh(env_changes.look(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
+
+
+def test_look_at_strange_files_says_what_it_can(tmp_path: Path) -> None:
+    kept(tmp_path, b"", f"backend-{SPEC}")
+    kept(tmp_path, b"no equal sign\n\xff\n", "other-1234")
+
+    assert seen(tmp_path) == {f"backend-{SPEC}": {}}
+
+
+@pytest.mark.parametrize(
+    "row", ["", "backend-0123 A:1", "backend-0123 A:" + "g" * 16, "../x-0123 A:" + "0" * 16, "²-0123"]
+)
+def test_parse_other_lines_are_passed_over(row: str) -> None:
+    assert env_changes.parse([row]) == ()

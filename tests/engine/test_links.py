@@ -1,0 +1,142 @@
+"""A link in the place of a directory that a container has: nothing is read, written or started behind it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine import podman
+from rolling_upgrade.engine.model import Application, Color, Mount
+from rolling_upgrade.engine.shell import script
+from rolling_upgrade.features.backup.manifest import BackupKind
+from rolling_upgrade.features.restore import shell as restore
+from tests.features.backup.test_shell import ID, LATER, app, back_up, fill, listed, place
+from tests.features.restore.test_shell import RELEASE, RunContext, run
+from tests.support.running import Programs, moved, sh
+from tests.support.sample import application, backend
+
+__all__ = ["app", "run"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """What the container is after: the home directory of the deploy user."""
+    home = tmp_path / "victim"
+    home.mkdir()
+    (home / ".bashrc").write_text("mine")
+    (home / "secret").write_text("secret")
+    return home
+
+
+def swap(path: str, target: Path) -> None:
+    """Do as a container that may write the directory above."""
+    shutil.rmtree(path)
+    Path(path).symlink_to(target)
+
+
+@pytest.fixture
+def uploading(app: Application, programs: Programs) -> Application:
+    """An application with a backup of uploads that would overwrite a profile."""
+    Path(app.uploads).mkdir()
+    Path(app.uploads, ".bashrc").write_text("theirs")
+    app = replace(app, database="")
+    assert back_up(app, programs).returncode == 0
+    return app
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_restore_of_uploads_that_lead_elsewhere_is_refused(
+    above: bool, uploading: Application, run: RunContext, home: Path
+) -> None:
+    app, backup = uploading, listed(uploading)[ID]
+    if above:
+        app = replace(app, uploads=f"{app.uploads}/inner")
+        home.rename(home.parent / "inner")
+        home = home.parent / "inner"
+        swap(str(Path(app.uploads).parent), home.parent)
+    else:
+        swap(app.uploads, home)
+
+    for text in (restore.put_uploads(app, backup, RELEASE), restore.take_uploads_back(app, RELEASE)):
+        done = run(text)
+        assert (done.returncode, f"{app.uploads} leads to {home}: " in done.stdout) == (1, True), done
+
+    assert {path.name: path.read_text() for path in home.iterdir()} == {".bashrc": "mine", "secret": "secret"}
+
+
+@pytest.mark.parametrize("target", ["victim", "nothing"])
+def test_backup_of_uploads_that_lead_elsewhere_is_refused(
+    target: str, uploading: Application, programs: Programs, home: Path
+) -> None:
+    swap(uploading.uploads, home.parent / target)
+
+    done = back_up(uploading, programs, LATER)
+
+    assert (done.returncode, f"{uploading.uploads} leads to {home.parent / target}: " in done.stdout) == (1, True), done
+    assert not place(uploading, LATER).exists()
+
+
+def test_backup_of_uploads_swapped_while_they_are_copied_copies_what_was_there(
+    uploading: Application, programs: Programs, home: Path
+) -> None:
+    """The container swaps the directory between the proof and the copy."""
+    real = shutil.which("rsync")
+    swap_it = f'mv "$here/up loads" "$here/away"; ln -s "$here/{home.name}" "$here/up loads"'
+    programs.add("rsync", f'case " $* " in *" --dry-run "*) ;; *) {swap_it} ;; esac; exec {real} "$@"')
+
+    done = back_up(uploading, programs, LATER)
+
+    assert (done.returncode, Path(uploading.uploads).is_symlink()) == (0, True), done
+    copied = Path(f"{uploading.uploads_backups}/shop-{LATER}.uploads/files")
+    assert [(path.name, path.read_text()) for path in copied.iterdir()] == [(".bashrc", "theirs")]
+
+
+@pytest.mark.parametrize("kind", [BackupKind.MANUAL, BackupKind.DEPLOY])
+def test_database_directory_that_leads_elsewhere_is_refused(
+    kind: BackupKind, app: Application, programs: Programs, run: RunContext, home: Path
+) -> None:
+    fill(app.database, 10)
+    assert back_up(app, programs).returncode == 0
+    backup = listed(app)[ID]
+    fill(str(home / "shop.db"), 20)
+    swap(str(Path(app.database).parent), home)
+    before = sorted(path.name for path in home.iterdir())
+
+    done = [
+        back_up(app, programs, LATER, kind),
+        run(restore.put_database(app, backup, RELEASE)),
+        run(restore.take_database_back(app, backup, RELEASE)),
+    ]
+
+    assert [(one.returncode, f"leads to {home}: " in one.stdout) for one in done] == [(1, True)] * 3, done
+    assert sorted(path.name for path in home.iterdir()) == before
+
+
+def test_forgetting_what_was_set_aside_deletes_nothing_behind_a_link(
+    uploading: Application, run: RunContext, home: Path
+) -> None:
+    (home / f".before-{RELEASE}").mkdir()
+    swap(uploading.uploads, home)
+
+    assert run(restore.forget_former(uploading)).returncode == 0
+    assert (home / f".before-{RELEASE}").exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_candidate_whose_mount_is_a_link_is_not_started(
+    read_only: bool, programs: Programs, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "up").symlink_to(home)
+    programs.add("podman")
+    for source in ("up", "up/below"):
+        service = backend(mounts=(Mount(f"{tmp_path}/{source}", "/up", read_only),))
+        app = application(service)
+        for text in (podman.run(app, service, Color.GREEN, "r2"), podman.revive(app, service, Color.GREEN)):
+            done = sh(moved(script(text), app, tmp_path), path=programs.path)
+            told = f"{tmp_path}/{source} leads to {home}{source[2:]}: set the path {home}{source[2:]} where"
+            assert (done.returncode, told in done.stdout) == (1, True), done
+
+    assert not [call for call in programs.calls() if call[1] in {"run", "start", "rm"}]

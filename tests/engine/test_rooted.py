@@ -1,0 +1,130 @@
+"""The walk by which root finds out whether a path is its alone, on directories and links as others leave them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine.paths import ROOTED, rooted, rooted_or_end
+from rolling_upgrade.engine.shell import Script, quote
+from tests.support.running import sh
+
+HERE = os.getuid()
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A directory in the place of `/`, its owner in the place of root."""
+    place = tmp_path / "top"
+    (place / "etc/ssl").mkdir(parents=True)
+    (place / "home/deploy").mkdir(parents=True)
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755)
+    return place
+
+
+def walk(path: str, top: Path) -> tuple[int, str]:
+    """Status and words of the walk to a path below `top`."""
+    text = ROOTED.replace("cd / ", f"cd {quote(str(top))} ").replace("'0 d'", f"'{HERE} d'")
+    assert text.count(str(top)) == 2
+    done = sh(f"{text}\nrooted {quote(path)}")
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def passes(path: str, top: Path) -> bool:
+    status, said = walk(path, top)
+    assert (status == 0) == (said == ""), said
+    return status == 0
+
+
+@pytest.mark.parametrize("path", ["/etc/ssl/a.crt", "//etc//ssl/./a.crt", "/etc/ssl/new/deep/a.crt", "/a.crt", "/etc"])
+def test_rooted_holds_where_only_root_writes_or_nothing_is_yet(path: str, top: Path) -> None:
+    assert passes(path, top)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777, 0o2775, 0o722])
+@pytest.mark.parametrize("where", ["", "etc", "etc/ssl"])
+def test_rooted_fails_where_another_may_write_any_directory_on_the_way(where: str, mode: int, top: Path) -> None:
+    (top / where).chmod(mode)
+
+    status, said = walk("/etc/ssl/a.crt", top)
+
+    assert (status, said) == (1, f"somebody besides root can write {top / where}\n")
+
+
+def test_rooted_counts_what_stands_above_alone(top: Path) -> None:
+    (top / "etc/ssl").chmod(0o777)
+
+    assert passes("/etc/ssl", top)
+    assert not passes("/etc/ssl/.", top)
+
+
+@pytest.mark.skipif(HERE != 0, reason="only root gives a directory away")
+def test_rooted_fails_below_a_directory_of_another_user_whatever_its_mode(top: Path) -> None:
+    os.chown(top / "home/deploy", 65534, -1)
+    (top / "home/deploy").chmod(0o500)
+
+    assert not passes("/home/deploy/tls/a.crt", top)
+    assert passes("/home/deploy", top)
+
+
+def link(place: str, target: str) -> Callable[[Path], None]:
+    return lambda top: (top / place).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("made", "holds"),
+    [
+        (link("etc/tls", "ssl"), True),
+        (link("etc/tls", "/etc/ssl"), True),
+        (link("etc/tls", "../etc/./ssl/"), True),
+        (link("etc/tls", "/home/deploy"), False),
+        (link("etc/tls", "../home/deploy"), False),
+        (link("etc/tls", "nowhere/yet"), True),
+        (link("etc/tls", "tls"), False),
+        (link("etc/tls", "/etc/tls/tls"), False),
+    ],
+    ids=["relative", "absolute", "dots", "absolute to another", "relative to another", "dangling", "loop", "growing"],
+)
+def test_rooted_follows_links_of_root_to_where_they_lead(made: Callable[[Path], None], holds: bool, top: Path) -> None:
+    (top / "home/deploy").chmod(0o777)
+    made(top)
+
+    assert passes("/etc/tls/a.crt", top) is holds
+
+
+def test_rooted_follows_a_last_link_as_certbot_makes_it(top: Path) -> None:
+    (top / "etc/live").mkdir()
+    (top / "etc/archive").mkdir()
+    (top / "etc/live/a.crt").symlink_to("../archive/a1.crt")
+    assert passes("/etc/live/a.crt", top)
+
+    (top / "etc/archive").chmod(0o777)
+    assert not passes("/etc/live/a.crt", top)
+
+
+def test_rooted_never_opens_what_lies_on_the_way(top: Path) -> None:
+    os.mkfifo(top / "etc/pipe")
+    done = sh(
+        ROOTED.replace("cd / ", f"cd {quote(str(top))} ").replace("'0 d'", f"'{HERE} d'") + "\nrooted /etc/pipe/a"
+    )
+    assert done.returncode != 0
+    assert passes("/etc/pipe", top)
+
+
+def test_rooted_or_end_names_the_path_the_place_and_what_next() -> None:
+    done = sh(Script(rooted_or_end("/dev/shm/$(touch pwned)`/a.key") + "\necho on"))
+
+    assert done.returncode == 1
+    assert done.stdout == (
+        "/dev/shm/$(touch pwned)`/a.key: somebody besides root can write /dev/shm; root touches nothing below it. "
+        "Next: choose another path, or take the right to write it away (chown, chmod)\n"
+    )
+
+
+def test_rooted_is_a_condition_that_needs_every_path() -> None:
+    assert sh(f"if {rooted('/no-such', '/dev/shm/a')}; then echo yes; fi").stdout.startswith("somebody besides root")

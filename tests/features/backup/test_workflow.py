@@ -1,0 +1,91 @@
+"""The backup commands on two hosts with a real SQLite database: take, list, verify, fetch."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine import preflight
+from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, StepFailed
+from rolling_upgrade.features.backup.workflow import backup, fetch, show, verify
+from tests.support.local_fleet import Machines
+from tests.support.project import Project
+from tests.support.running import Programs
+
+PODMAN = 'case $1 in unshare) shift; exec "$@" ;; esac'
+
+
+@pytest.fixture
+def hosts(project: Project, machines: Machines, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """Two hosts with a database and one uploaded file; the preflight of a backup is tested elsewhere."""
+    programs.add("podman", PODMAN)
+    monkeypatch.setattr(preflight, "backup", lambda *_: ())
+    for host in ("web1", "web2"):
+        data = machines.root(host) / "srv/memoryark/data"
+        data.mkdir(parents=True)
+        (data.parent / "uploads").mkdir()
+        (data.parent / "uploads/picture").write_text("bytes")
+        (machines.root(host) / "var/lib/memoryark/lock").mkdir(parents=True)
+        with closing(sqlite3.connect(data / "memoryark.db")) as database:
+            database.execute("create table item (n)")
+            database.execute("insert into item values (1)")
+            database.commit()
+    return machines
+
+
+def places(machines: Machines, host: str) -> list[Path]:
+    return sorted(path.parent for path in machines.root(host).rglob("memoryark-*/manifest.json"))
+
+
+def test_backup_is_taken_listed_and_verified_on_every_host(
+    project: Project, hosts: Machines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert backup("demo", root=project.root) is ExitCode.DONE
+    (place,) = places(hosts, "web1")
+    assert [path.name for path in places(hosts, "web2")] == [place.name]
+
+    capsys.readouterr()
+    assert show("demo", root=project.root) is ExitCode.DONE
+    assert capsys.readouterr().out.count(place.name.removeprefix("memoryark-")) == 2
+
+    assert verify("demo", root=project.root) is ExitCode.DONE
+    assert (place / "verified").read_text().startswith("good ")
+
+
+def test_verify_of_a_damaged_backup_names_its_host_and_judges_the_other_one(project: Project, hosts: Machines) -> None:
+    assert backup("demo", root=project.root) is ExitCode.DONE
+    (damaged,), (good,) = places(hosts, "web1"), places(hosts, "web2")
+    (damaged / "database.db").write_bytes(b"damaged")
+
+    with pytest.raises(StepFailed, match=r"web1: verify .*: failed"):
+        verify("demo", root=project.root)
+
+    assert (damaged / "verified").read_text().startswith("damaged ")
+    assert (good / "verified").read_text().startswith("good ")
+
+
+def test_fetch_writes_one_archive_for_each_host(project: Project, hosts: Machines, tmp_path: Path) -> None:
+    assert backup("demo", root=project.root) is ExitCode.DONE
+
+    assert fetch("demo", root=project.root, to=str(tmp_path / "here")) is ExitCode.DONE
+
+    name = places(hosts, "web1")[0].name
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [f"{name}.web1.tar", f"{name}.web2.tar"]
+
+
+def test_backup_that_does_not_exist_is_refused(project: Project, hosts: Machines, tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match="web1: no backup 'latest'"):
+        verify("demo", root=project.root)
+    with pytest.raises(ConfigError, match="--to DIRECTORY"):
+        fetch("demo", root=project.root)
+
+
+def test_unreachable_host_fails_the_list_and_refuses_a_verification(project: Project, hosts: Machines) -> None:
+    hosts.unreachable.add("web2")
+
+    assert show("demo", root=project.root) is ExitCode.FAILED
+    with pytest.raises(HostUnreachable, match="web2"):
+        verify("demo", root=project.root)

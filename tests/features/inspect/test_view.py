@@ -1,0 +1,18 @@
+"""The JSON of an inspection: each port with its expected and its actual state in the same words."""
+
+from __future__ import annotations
+
+from rolling_upgrade.engine import observation
+from rolling_upgrade.features.inspect.view import Inspection, inspect_json
+from tests.engine.test_observation import APP, row, text
+from tests.support.builders import environment
+
+
+def test_inspect_json_ports_have_expected_and_found_in_the_same_words() -> None:
+    target = environment("web1")
+    state = observation.parse(APP, "web1", text(containers=row()))
+
+    (page,) = inspect_json(target, {"web1": Inspection(state, {}, "")}, {}, ["backend"])["hosts"]
+
+    assert {port["expected"] for port in page["ports"]} <= {"listening", "free"}
+    assert {port["found"] for port in page["ports"]} == {"free"}

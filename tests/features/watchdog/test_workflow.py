@@ -1,0 +1,132 @@
+"""`inv monitor.install`, `uninstall`, `status` and `logs` against stand-ins for hosts: output and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Environment, Target
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ExitCode, HostUnreachable
+from rolling_upgrade.features.watchdog import shell, workflow
+from tests.support.sample import application
+
+ENVIRONMENT = Environment(
+    "production", tuple(Target(name, f"{name}.test", "deploy", application()) for name in ("web1", "web2"))
+)
+ROOT = Path("/nowhere")
+#: Replaces the hosts by answers, one for each host.
+Hosts = Callable[..., None]
+
+
+class Host:
+    """A host that gives one answer to every script."""
+
+    def __init__(self, name: str, answer: Answer | HostUnreachable) -> None:
+        self.name, self._answer = name, answer
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+        if isinstance(self._answer, HostUnreachable):
+            raise self._answer
+        return self._answer
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    monkeypatch.setattr(workflow, "config", SimpleNamespace(load=lambda *_, **__: ENVIRONMENT))
+
+    def answer(**answers: Answer | HostUnreachable) -> None:
+        monkeypatch.setattr(workflow, "opened", lambda _: fleet(answers))
+
+    return answer
+
+
+@contextmanager
+def fleet(answers: Mapping[str, Answer | HostUnreachable]) -> Iterator[SimpleNamespace]:
+    targets = {target.name: target for target in ENVIRONMENT.targets}
+    yield SimpleNamespace(hosts=[Host(name, answer) for name, answer in answers.items()], targets=targets)
+
+
+def test_install_reports_each_host(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts(web1=Answer(0, "installed\n"), web2=Answer(0, "unchanged\n"))
+
+    assert workflow.install("production", root=ROOT) is ExitCode.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "web1: the watchdog is installed and observes every 30 s",
+        "web2: the watchdog runs already; nothing changed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "line"),
+    [
+        (
+            {"web1": Answer(shell.NO_PYTHON_STATUS, "Python 3.9.2\n")},
+            ExitCode.REFUSED,
+            "web1: the watchdog needs python3 of at least 3.10; found: Python 3.9.2. Nothing was changed.",
+        ),
+        (
+            {"web1": Answer(shell.NOT_PREPARED_STATUS, "")},
+            ExitCode.REFUSED,
+            "web1: the application's directory is missing or not writable. Nothing was changed.",
+        ),
+        ({"web1": Answer(1, "no space left\n")}, ExitCode.FAILED, "web1: failed (status 1).\nno space left"),
+        (
+            {"web1": Answer(0, "replaced\n"), "web2": HostUnreachable("web2: cannot reach it.")},
+            ExitCode.PARTLY_DONE,
+            "web1: the watchdog is replaced and runs again\nweb2: cannot reach it.",
+        ),
+    ],
+)
+def test_install_that_fails_says_why(
+    answers: Mapping[str, Answer | HostUnreachable],
+    code: ExitCode,
+    line: str,
+    hosts: Hosts,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hosts(**answers)
+
+    assert workflow.install("production", root=ROOT) is code
+    assert line in capsys.readouterr().out
+
+
+def test_uninstall_reports_each_host(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts(web1=Answer(0, "gone\n"), web2=Answer(0, "nothing\n"))
+
+    assert workflow.uninstall("production", root=ROOT) is ExitCode.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "web1: the watchdog is removed",
+        "web2: no watchdog is installed; nothing changed",
+    ]
+
+
+def test_status_as_json_fails_for_a_watchdog_that_does_not_run(
+    hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts(web1=Answer(0, "installed=yes\nActiveState=active\n"), web2=Answer(0, "installed=yes\nActiveState=failed\n"))
+
+    assert workflow.status("production", root=ROOT, json=True) is ExitCode.FAILED
+    found = json.loads(capsys.readouterr().out)
+    assert (found["environment"], [host["runs"] for host in found["hosts"]]) == ("production", [True, False])
+
+
+def test_status_names_a_host_that_was_not_reached(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts(web1=Answer(0, "installed=yes\nActiveState=active\n"), web2=HostUnreachable("cannot reach it."))
+
+    assert workflow.status("production", root=ROOT) is ExitCode.FAILED
+    assert capsys.readouterr().out.splitlines()[-1] == "web2  UNREACHABLE: cannot reach it."
+
+
+def test_logs_of_several_hosts_name_the_host_on_each_line(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts(web1=Answer(0, "one\ntwo\n"), web2=Answer(0, "three\n"))
+
+    assert workflow.logs("production", root=ROOT) is ExitCode.DONE
+    assert capsys.readouterr().out.splitlines() == ["web1 | one", "web1 | two", "web2 | three"]

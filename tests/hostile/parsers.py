@@ -1,0 +1,270 @@
+"""Every function that reads what a host, a registry or a file of a host says, with a good answer and what follows.
+
+`show` is what the project does with the value afterwards: whatever a parser lets through has to be shown without an
+error as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.engine import history, lock, observation, podman, preflight, prune, transfer, untrusted
+from rolling_upgrade.engine.locking import held
+from rolling_upgrade.engine.masking import clean
+from rolling_upgrade.engine.model import HealthReport, HostState, Release, Stage, Target
+from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.features.access import plan as access_plans
+from rolling_upgrade.features.access import shell as access
+from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.backup import manifest
+from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
+from rolling_upgrade.features.build import shell as building
+from rolling_upgrade.features.doctor import diagnosis
+from rolling_upgrade.features.health import verdict
+from rolling_upgrade.features.health.workflow import health_json, health_lines
+from rolling_upgrade.features.history.workflow import HostHistory, history_json, history_lines
+from rolling_upgrade.features.inspect import shell as inspection
+from rolling_upgrade.features.inspect.view import Inspection, inspect_json, inspect_lines
+from rolling_upgrade.features.logs import shell as logs
+from rolling_upgrade.features.logs.workflow import LogWriter
+from rolling_upgrade.features.notify import deduplication
+from rolling_upgrade.features.prune.workflow import prune_json, prune_lines
+from rolling_upgrade.features.report import shell as journal
+from rolling_upgrade.features.report.data import RunRecord, run_report
+from rolling_upgrade.features.report.page import page
+from rolling_upgrade.features.report.requests import Requests
+from rolling_upgrade.features.report.view import report_lines
+from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.setup import plan as setup
+from rolling_upgrade.features.status.workflow import status_json, status_lines
+from rolling_upgrade.features.watchdog import state_store
+from rolling_upgrade.features.watchdog.policy import RecoveryState
+from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
+from rolling_upgrade.rendering import report_page
+from tests.engine import test_observation
+from tests.engine.test_record import RELEASE
+from tests.features.health import test_verdict
+from tests.support.builders import environment
+from tests.support.sample import application
+
+HOME = application().home
+APP = application(auto_backup=True)
+ENVIRONMENT = environment("web1")
+TARGET = Target("web1", "10.0.0.1", "deploy", APP)
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti ann"
+LINE = history.line(RELEASE)[:-1] + ', "key": "", "client": "", "previous": ""}'
+HELD = (
+    "token=r1\nowner=ann\nworkstation=laptop\npid=12\nreason=a deploy\nacquired_at=1795403500\nexpires_at=1795403700\n"
+)
+CHECKSUM = "0" * 64
+ID = "20261123T020000Z-abcdef"
+MANIFEST = json.dumps(
+    {
+        "format": 1, "id": ID, "kind": "manual", "app": "shop", "time": "2026-11-23T02:00:00Z", "release": "r1",
+        "services": {"backend": "shop/backend:v1"}, "database": "sqlite", "journal_mode": "wal", "rows": 3,
+        "uploads": 2, "uploads_bytes": 90,
+        "files": [{"path": name, "bytes": 9, "sha256": CHECKSUM} for name in ("database.db", "rows", "uploads.sums")],
+    }
+)  # fmt: skip
+STATE = test_observation.text(
+    facts="now=1795403565\nfree_kib=900\ntotal_kib=1000\nfree_inodes=7\nlast_backup=1795400000 shop-1\npodman=4.3.1",
+    containers=test_observation.row(),
+    active="backend.green",
+    listening="127.0.0.1:8080",
+    releases=LINE,
+    lock=HELD.rstrip(),
+    probes="backend\thttp://127.0.0.1:8080/\t200\t0.012\t127.0.0.1:1",
+)
+EXAMINED = (
+    "@@doctor\nclock=1795403565.123\nnginx_version=1.22.1\ncurl_version=7.88\npodman_info=overlay v2 memory,cpu,\n"
+    "subuid=65536\nsubgid=65536\ncertificate=1799999999\nsudo=x\n"
+)
+WATCHDOG = (
+    "installed=yes\nversion=v1\nuptime=900\nActiveState=active\nNRestarts=1\nActiveEnterTimestampMonotonic=4000000\n"
+    "memory_kb=20000\nticks=12\nticks_a_second=100\nalive=3\n"
+    'memory={"memory": {"recoveries": [1], "given_up": false}}\n'
+)
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One parser: how it is called, an answer that it reads, and what is done with what it gives."""
+
+    call: Callable[[str], Any]
+    good: str
+    show: Callable[[Any], object] = repr
+
+
+def _printed(lines: Sequence[str], content: object) -> None:
+    """Print a view in both forms, as a task does."""
+    print_lines(lines, io.StringIO(), ENVIRONMENT.secrets)
+    print_json(content, io.StringIO(), ENVIRONMENT.secrets)
+
+
+def _state(found: HostState) -> None:
+    pages = {"web1": Inspection(found, {"host": ("a",)}, "")}
+    _printed(status_lines(ENVIRONMENT, {"web1": found}, {}), status_json(ENVIRONMENT, {"web1": found}, {}))
+    _printed(inspect_lines(ENVIRONMENT, pages, {}, ["backend"]), inspect_json(ENVIRONMENT, pages, {}, ["backend"]))
+    preflight.findings(found, APP)
+    preflight.backup(found, APP)
+
+
+def _health(found: HealthReport) -> None:
+    lines, content = health_lines({"web1": found}, "production", verbose=True), health_json({"web1": found}, "x")
+    _printed(lines, content)
+    for line in (*lines, json.dumps(to_plain(content))):
+        clean(line).encode()
+    _state(found.state)
+
+
+def _examined(found: dict[str, str]) -> None:
+    look = observation.parse(APP, "web1", STATE)
+    diagnosis.diagnose(look, replace(APP, tls=None), diagnosis.HostFacts(found, 0.0, 1.0))
+
+
+def _history(found: Sequence[Release]) -> None:
+    histories = {"web1": HostHistory(tuple(found))}
+    _printed(history_lines(histories, {}, limit=0, verify=True), history_json("production", histories, {}, limit=0))
+    rollback.bad(found)
+
+
+def _stages(found: Sequence[Stage]) -> None:
+    histories = {"web1": HostHistory((RELEASE,))}
+    report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": found}, {}))
+    _printed(report_lines(report), report)
+    assert "<script" not in report_page(page(report))
+
+
+def _backups(found: tuple[int, Any]) -> None:
+    hosts = {"web1": HostBackups(*found)}
+    _printed(backup_lines(hosts, {}), backup_json("production", hosts, {}))
+
+
+def _access(seen: access.HostAccess) -> None:
+    wanted = access_plans.DesiredAccess("production", TARGET, Access((), ()))
+    access_plans.holders(wanted, seen)
+    access_plans.faults(wanted, seen, "production")
+    wanted.text(seen)
+
+
+def _lock(found: Any) -> None:
+    str(held("web1", found, "production", 1))
+
+
+def _log(found: Any) -> None:
+    for as_json in (False, True):
+        LogWriter(io.StringIO(), io.StringIO(), hosts=["web1"], json=as_json, environ={}).line(found)
+
+
+def _watchdog(found: Watchdog) -> None:
+    _printed(watchdog_lines({"web1": found}, {}, "production"), watchdog_json({"web1": found}, {}, "production"))
+
+
+def _pruned(found: Any) -> None:
+    _printed(prune_lines({"web1": found}), prune_json({"web1": found}))
+
+
+def _seen() -> str:
+    content = base64.b64encode(f"{KEY}\n".encode()).decode()
+    path = f"{HOME}/.ssh/authorized_keys"
+    head = f"home={HOME}\nsetting passwordauthentication no\ndirectory=d 700\n"
+    return f"{head}file={path}\nstate=d 600\ncontent={content}\nend\n"
+
+
+def _recalled(text: str) -> RecoveryState:
+    """The watchdog's own file, as it is read at its start."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as home:
+        (Path(home) / "watchdog").mkdir()
+        (Path(home) / "watchdog" / "memory.json").write_text(text, "utf-8", errors="surrogatepass")
+        return state_store.load_state(Path(home))
+
+
+def _requests(text: str) -> Requests:
+    return Requests.read(text.split("\n"))
+
+
+PARSERS: dict[str, Parser] = {
+    "features.access.shell.parse": Parser(access.parse, _seen(), _access),
+    "features.access.shell.entries": Parser(access.entries, f"{KEY}\n"),
+    "features.access.shell.unread": Parser(access.unread, f"{KEY}\n"),
+    "features.build.shell.platforms_of": Parser(
+        building.platforms_of, '{"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}'
+    ),
+    "features.build.shell.pushed_digest": Parser(building.pushed_digest, f"latest: digest: sha256:{CHECKSUM} size: 9"),
+    "engine.history.parse_definition": Parser(
+        lambda text: history.parse_definition(text, HOME), history.dump(APP), to_plain
+    ),
+    "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, EXAMINED, _examined),
+    "engine.prune.parse": Parser(prune.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
+    "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
+    "engine.lock.host_time": Parser(lock.host_time, "now=12\n"),
+    "engine.lock.parse": Parser(lock.parse, HELD, _lock),
+    "engine.lock.stage_runs": Parser(lock.stage_runs, "stage=yes\n"),
+    "features.logs.shell.parse": Parser(
+        lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
+    ),
+    "features.backup.manifest.parse": Parser(
+        lambda text: manifest.parse(APP, text),
+        f"@@now\n1795403565\n@@backup shop-{ID}\n{MANIFEST}\n\n@@verdict\ngood 1795403000 x\n@@end\n",
+        _backups,
+    ),
+    "features.backup.manifest.read": Parser(
+        lambda text: manifest.read("shop", ID, text), MANIFEST, lambda one: _backups((1, (one,)))
+    ),
+    "features.report.shell.parse": Parser(
+        journal.parse, "@@stage 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _stages
+    ),
+    "engine.podman.registry_answer": Parser(
+        podman.registry_answer,
+        f'{{"Digest": "sha256:{CHECKSUM}", "Labels": {{"org.opencontainers.image.revision": "1234abc"}}}}',
+    ),
+    "engine.history.parse": Parser(history.parse, LINE + "\n", _history),
+    "engine.history.split": Parser(history.split, f"{LINE}\n@@head\n{CHECKSUM}\n"),
+    "engine.history.verify": Parser(lambda text: history.verify(text, CHECKSUM), LINE + "\n"),
+    "engine.observation.parse": Parser(lambda text: observation.parse(APP, "web1", text), STATE, _state),
+    "engine.observation.sections": Parser(observation.sections, STATE),
+    "engine.transfer.parse": Parser(transfer.parse, f"x86_64\nsha256:{CHECKSUM}\n"),
+    "features.health.verdict.parse": Parser(
+        lambda text: verdict.parse(test_verdict.APP, "web1", text, 1_795_403_565.0), test_verdict.text(), _health
+    ),
+    "engine.untrusted.json_object": Parser(untrusted.json_object, '{"a": [1, 2.5, "x"]}', json.dumps),
+    "engine.untrusted.json_value": Parser(untrusted.json_value, "[1, 2.5, null]", json.dumps),
+    "engine.untrusted.lines": Parser(untrusted.lines, "a\nb\n"),
+    "engine.untrusted.rows": Parser(untrusted.rows, "a\nb\n"),
+    "features.notify.deduplication.load": Parser(
+        deduplication.load,
+        '[{"alert": {"host": "web1", "check": "disk", "cause": "", "next_command": "", "level": "warning", '
+        '"given_up": false}, "thread": "t", "since": 1.5, "told_at": 2, "seen_at": 3, "times": 1, "open": true}]',
+        deduplication.dump,
+    ),
+    "features.rollback.plan.unavailable": Parser(
+        lambda text: rollback.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
+    ),
+    "features.setup.plan.lacking": Parser(setup.lacking, "user ok\npackages drift\n"),
+    "features.report.requests.Requests.read": Parser(
+        _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda one: one.figures(0, 2e9)
+    ),
+    "features.watchdog.view.Watchdog.read": Parser(lambda text: Watchdog.read(text, "v1"), WATCHDOG, _watchdog),
+    "features.watchdog.state_store.recall": Parser(_recalled, '{"boot": "b", "memory": {}}'),
+}
+
+#: Functions with such a parameter that read no answer of a host.
+NOT_OF_A_HOST = {
+    "engine.observe.read": "engine.observation.parse reads it, which is in the table",
+    "engine.openssh.read_public_key": "a key's file of this workstation, or what ssh-keyscan's reader checked",
+    "engine.openssh.records": "a known_hosts file of this workstation",
+    "features.init.answers.read_routes": "what the operator typed",
+    "features.rollback.data.steps": "a line that was read",
+    "features.logs.shell.since": "what the operator typed",
+    "features.logs.shell.after": "a line that was read",
+    "engine.maintenance.is_known": "the site text that this program rendered",
+}

@@ -1,0 +1,218 @@
+"""Hosts that send without end, too slowly, or before the keys are exchanged: what it costs, and for how long."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine.host import Cancelled, StreamingHost
+from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
+from rolling_upgrade.ssh.host_keys import Route, scan
+from tests.hostile.hosts import MOST_KIB, Task, attacker, greeting, project, wait_until
+from tests.support.sshd import Sshd
+
+OUTPUT, ERRORS = Script("cat /dev/zero"), Script("cat /dev/zero >&2")
+DRIP = Script("while :; do printf x; sleep 0.05; done")
+FLOODS = {"output": "cat /dev/zero", "errors": "cat /dev/zero >&2", "lines": "yes '@@facts'", "many lines": "yes ''"}
+STATUS = ("from rolling_upgrade.features.status.workflow import status", "status('demo', root=Path({root!r}))")
+
+
+@pytest.fixture
+def near(sshd: Sshd) -> Iterator[StreamingHost]:
+    host = sshd.host()
+    yield host
+    host.close()
+
+
+@pytest.mark.parametrize("script", [OUTPUT, ERRORS], ids=["output", "errors"])
+@pytest.mark.parametrize("kind", ["ssh", "local"])
+def test_run_answer_without_end_stops_at_its_bound(kind: str, script: Script, near: StreamingHost) -> None:
+    host = near if kind == "ssh" else LocalHost("web1")
+    began = time.monotonic()
+
+    with pytest.raises(ConnectionDropped, match="web1: its answer has more than 2 MiB; the rest was not read"):
+        host.run(script, timeout_seconds=60)
+
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
+@pytest.mark.parametrize("kind", ["ssh", "local"])
+def test_run_deadline_holds_while_something_comes(kind: str, script: Script, near: StreamingHost) -> None:
+    host = near if kind == "ssh" else LocalHost("web1")
+    host.run(Script(":"), timeout_seconds=20)
+    began = time.monotonic()
+
+    with pytest.raises(ConnectionDropped, match=r"no answer within 0\.3 s"):
+        host.run(script.answering(1 << 40), timeout_seconds=0.3)
+
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
+def test_stream_given_up_ends_at_once_while_something_comes(script: Script, near: StreamingHost) -> None:
+    ended, at = threading.Event(), [math.inf]
+
+    def take(_: bytes) -> None:
+        if not ended.is_set():
+            at[0] = time.monotonic()
+            ended.set()
+
+    with pytest.raises(Cancelled):
+        near.stream(script, take, take, cancelled=ended)
+
+    assert time.monotonic() - at[0] < 2
+
+
+@pytest.mark.parametrize(
+    ("content", "pause", "said"),
+    [
+        (b"x" * 65_536, 0, "more than 65536 bytes before its version"),
+        (b"x" * 60 + b"\n", 0, "web1: "),
+        (b"x", 0.01, "web1: "),
+        (b"SSH-2.0-x\r\n\xff\xff\xff\xfc" + b"x" * 65_536, 0, "a packet of "),
+    ],
+    ids=["no line end", "lines", "drip", "a packet of 4 GiB"],
+)
+def test_connection_that_is_none_is_refused_in_time(content: bytes, pause: float, said: str, sshd: Sshd) -> None:
+    began = time.monotonic()
+    with greeting(content, pause) as port:
+        known = sshd.known(f"[127.0.0.1]:{port}")
+        host = sshd.host(known=known, port=port)
+        host._connect_seconds = 2.0
+        with pytest.raises(HostUnreachable, match=said):
+            host.run(Script(":"), timeout_seconds=20)
+        with pytest.raises(HostUnreachable, match=said):
+            scan(Route(replace(sshd.target(), port=port), (known,), 2.0, 0))
+
+    assert time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_status_host_that_floods_is_told_and_the_other_is_shown(flood: str, sshd: Sshd, tmp_path: Path) -> None:
+    evil = attacker(tmp_path / "evil", FLOODS[flood])
+    try:
+        root = project(tmp_path / "project", evil=evil, good=sshd)
+        ended = Task(STATUS[0], STATUS[1].format(root=str(root))).end(60)
+    finally:
+        evil.stop()
+
+    assert ended.code == 1, ended
+    assert "evil: its answer has more than 2 MiB; the rest was not read" in ended.output
+    assert "good (127.0.0.1)" in ended.output
+    assert "Traceback" not in ended.output + ended.errors
+    assert 0 < ended.peak_kib < MOST_KIB
+
+
+SENSELESS = {
+    "a superscript digit": "now=²",
+    "5,000 digits": "now=$(printf %05000d 9)",
+    "no sections": "",
+}
+
+
+@pytest.mark.parametrize("answer", SENSELESS)
+def test_status_host_that_makes_no_sense_is_told_and_the_other_is_shown(
+    answer: str, sshd: Sshd, tmp_path: Path
+) -> None:
+    parts = "active containers listening releases lock site probes end"
+    text = f'echo @@facts; echo "{SENSELESS[answer]}"; for part in {parts}; do echo "@@$part"; done'
+    evil = attacker(tmp_path / "evil", text if SENSELESS[answer] else "echo hello")
+    try:
+        root = project(tmp_path / "project", evil=evil, good=sshd)
+        ended = Task(STATUS[0], STATUS[1].format(root=str(root))).end(60)
+    finally:
+        evil.stop()
+
+    assert ended.code == 1, ended
+    assert "evil  UNREACHABLE: evil: " in ended.output
+    assert "good (127.0.0.1)" in ended.output
+    assert "Traceback" not in ended.output + ended.errors
+
+
+@pytest.mark.parametrize("flood", ["drip", "silence", "errors that drip"])
+def test_status_interrupted_ends_at_once_whatever_the_host_does(flood: str, sshd: Sshd, tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    attack = {
+        "drip": "while :; do printf x; sleep 0.05; done",
+        "silence": "sleep 600",
+        "errors that drip": "while :; do printf x >&2; sleep 0.01; done",
+    }
+    evil = attacker(tmp_path / "evil", f": > {began}\n{attack[flood]}")
+    try:
+        root = project(tmp_path / "project", evil=evil, good=sshd)
+        task = Task(STATUS[0], STATUS[1].format(root=str(root)))
+        wait_until(began.exists, "the attack", 60)
+        task.interrupt()
+        ended = task.end(10)
+    finally:
+        evil.stop()
+
+    assert (ended.code, "interrupted" in ended.errors) == (130, True), ended
+    assert ended.seconds < 4
+
+
+EXEC = (
+    "from rolling_upgrade.features.exec.workflow import execute",
+    "execute('demo', ('x',), root=Path({root!r}))",
+)
+
+
+def test_exec_line_without_end_costs_no_memory_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    evil = attacker(tmp_path / "evil", "exec cat /dev/zero")
+    try:
+        root = project(tmp_path / "project", evil=evil)
+        task = Task(EXEC[0], EXEC[1].format(root=str(root)))
+        with task.process:
+            assert task.process.stdout is not None
+            assert task.process.stderr is not None
+            bytes_of = task.process.stdout.buffer  # type: ignore[attr-defined]
+            read = 0
+            while read < 30_000_000:
+                read += len(bytes_of.read(65_536))
+            task.interrupt()
+            began = time.monotonic()
+            while bytes_of.read(65_536):
+                pass
+            said = task.process.stderr.read()
+    finally:
+        evil.stop()
+
+    assert (task.process.returncode, time.monotonic() - began < 10) == (130, True), said
+    assert 0 < int(said.rpartition("peak ")[2]) < MOST_KIB
+
+
+def test_changing_hosts_first_ctrl_c_lets_what_runs_end_and_the_second_does_not(tmp_path: Path) -> None:
+    began, go = tmp_path / "began", tmp_path / "go"
+    imports = (
+        "from threading import Event\nfrom rolling_upgrade.engine.parallel import at_once\n"
+        "import time\n"
+        "def job():\n"
+        f"    Path({str(began)!r}).touch()\n"
+        f"    while not Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+        "    print('done', flush=True)\n"
+    )
+    for presses in (1, 2):
+        began.unlink(missing_ok=True)
+        go.unlink(missing_ok=True)
+        task = Task(imports, "at_once([job], 1, Event(), finish=True)")
+        wait_until(began.exists, "the job")
+        task.interrupt()
+        if presses == 1:
+            with pytest.raises(Exception, match="timed out"):
+                task.process.wait(1.0)
+            go.touch()
+        else:
+            with pytest.raises(Exception, match="timed out"):
+                task.process.wait(1.0)
+            task.interrupt()
+        ended = task.end(10)
+        assert (ended.code, ended.output) == (130, "done\n" if presses == 1 else ""), ended

@@ -1,0 +1,226 @@
+"""Every parser of an outside text returns a value or raises Malformed, in bounded time, whatever the text is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rolling_upgrade.engine import observation as state
+from rolling_upgrade.engine.model import RolloutPolicy
+from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.untrusted import Malformed
+from rolling_upgrade.features.prune import plan as retention
+from tests.engine.test_observation import APP, row, text
+from tests.hostile.parsers import NOT_OF_A_HOST, PARSERS
+
+PACKAGE = Path(__file__).parents[2] / "rolling_upgrade"
+#: The one further error that a parser documents: a file that the operator named has a line that is no request.
+#: Modules whose functions make words for people, and read none of a host.
+TOLD_TO_PEOPLE = ("tasks", "workflow", "view")
+DOCUMENTED = {"features.report.requests.Requests.read": (ValueError,)}
+#: Where such a call reads no answer: the operator's words, the kernel's, a line whose form bounds its digits.
+OWN_WORDS: dict[str, tuple[str, ...]] = {
+    "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)"),
+    "engine/untrusted.py": ("return int(text)", "value = float(text) if len", "value = json.loads(text, parse_int="),
+    "engine/site/document.py": ("value = json.loads(text, object_pairs_hook=",),
+    "features/lock/workflow.py": ("seconds = int(match[1])",),
+    "features/observe/dashboard.py": ("document = json.loads(",),
+    "features/logs/shell.py": ("return Since(int(match[1])",),
+    "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
+    "engine/processes.py": ("while layer := ", "above = "),
+    "features/watchdog/__main__.py": ("return recover(Path(words[1])",),
+    "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
+}
+#: No answer here is longer than 10 MB: this is the processor time that reading it may take, in seconds.
+LONGEST_SECONDS = 20.0
+
+SMALL = {
+    "empty": "",
+    "a blank": " ",
+    "superscript two": "²",
+    "digits of another script": "٣٤",
+    "full-width digits": "４２",
+    "a fraction character": "½",
+    "5,000 digits": "9" * 5000,
+    "negative": "-1",
+    "minus": "-",
+    "plus": "+1",
+    "under score": "1_000",
+    "a point alone": ".",
+    "two points": "1.2.3",
+    "NaN": "NaN",
+    "nan": "nan",
+    "Infinity": "Infinity",
+    "-inf": "-inf",
+    "a huge exponent": "1e999",
+    "a tiny exponent": "1e-999",
+    "a large float": "9" * 300 + ".0",
+    "hexadecimal": "0x1f",
+    "NUL": "\0",
+    "a lone surrogate": "\ud800",
+    "half a character in JSON": '"\\ud800"',
+    "CR": "a\rb\r",
+    "colors": "\x1b[31mred\x1b[0m",
+    "a title for the terminal": "\x1b]0;owned\x07",
+    "C1 controls": "\x9b31m\x85",
+    "the other direction": "\u202eabc\u2066",
+    "line separators": "a\u2028b\u2029c\vd\fe",
+    "tabs": "\t" * 40,
+    "line feeds": "\n" * 100,
+    "the end of a section": "\n@@end\n",
+    "a section twice": "\n@@facts\nnow=1\n@@facts\n@@containers\n",
+    "a verdict without a backup": "@@verdict\ngood 1\n@@end",
+    "a stage of one column": "@@stage 1\n@@end",
+    "null": "null",
+    "true": "true",
+    "an empty object": "{}",
+    "an empty list": "[]",
+    "a text": '"x"',
+    "an object of objects": '{"memory": {"recoveries": 3}, "services": [], "manifests": 1}',
+    "a quote": '"',
+    "a backslash": "\\",
+    "mark-up": "<script>alert(1)</script>",
+    "a path": "../../etc/passwd",
+}
+NESTED = "[" * 200_000
+LARGE = {
+    "nested lists": NESTED,
+    "nested objects": '{"a":' * 100_000,
+    "nested lists in a field": f'{{"services": {NESTED}, "memory": {NESTED}}}',
+    "a line of 10 MB": "x" * 10_000_000,
+    "10 MB of line feeds": "\n" * 10_000_000,
+    "10 MB of carriage returns": "\r" * 10_000_000,
+    "a string without an end": '"' + '\\"' * 500_000,
+    "a million digits": "7" * 1_000_000,
+    "many sections": "@@facts\n" * 200_000,
+    "many columns": "\t" * 1_000_000,
+}
+
+
+def outcome(name: str, text: str) -> None:
+    """Read a text. Fails for any other error than the documented one, and where what was read cannot be shown."""
+    parser = PARSERS[name]
+    began, said = time.thread_time(), ""
+    try:
+        parser.show(parser.call(text))
+    except Malformed as error:
+        said = str(error)
+    except DOCUMENTED.get(name, ()) as error:
+        said = str(error)
+    assert time.thread_time() - began < LONGEST_SECONDS
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_parser_good_answer_is_read_and_shown(name: str) -> None:
+    parser = PARSERS[name]
+
+    parser.show(parser.call(parser.good))
+
+
+@pytest.mark.parametrize("value", SMALL)
+@pytest.mark.parametrize("name", PARSERS)
+def test_parser_hostile_word_anywhere_is_malformed_or_harmless(name: str, value: str) -> None:
+    good, word = PARSERS[name].good, SMALL[value]
+    outcome(name, word)
+    outcome(name, good + word)
+    for part in list(re.finditer(r"[A-Za-z0-9_.:-]+", good))[:150]:
+        outcome(name, good[: part.start()] + word + good[part.end() :])
+
+
+@pytest.mark.parametrize("value", LARGE)
+@pytest.mark.parametrize("name", PARSERS)
+def test_parser_large_answer_is_malformed_or_harmless(name: str, value: str) -> None:
+    outcome(name, LARGE[value])
+    outcome(name, PARSERS[name].good + LARGE[value])
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_parser_answer_without_a_line_or_with_one_twice_is_malformed_or_harmless(name: str) -> None:
+    rows = PARSERS[name].good.split("\n")
+    for at in range(len(rows)):
+        outcome(name, "\n".join(rows[:at] + rows[at + 1 :]))
+        outcome(name, "\n".join(rows[: at + 1] + rows[at:]))
+        outcome(name, "\n".join(rows[:at]))
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_parser_any_text_is_malformed_or_harmless(name: str, data: st.DataObject) -> None:
+    good = PARSERS[name].good
+    texts = st.text(st.characters(codec=None), max_size=200) | st.binary(max_size=200).map(
+        lambda data: data.decode(errors="replace")
+    )
+    word = data.draw(texts | st.sampled_from([*SMALL.values()]))
+    start = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(start, min(len(good), start + 60)))
+
+    outcome(name, data.draw(st.sampled_from([word, good[:start] + word + good[end:]])))
+
+
+def readers(path: Path) -> set[str]:
+    """The public functions of a file that take a text of a host and give something else than a text."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            names = {one.arg for one in node.args.args if one.annotation and ast.unparse(one.annotation) == "str"}
+            result = ast.unparse(node.returns) if node.returns else ""
+            if names & {"text", "output", "said", "line", "answer"} and result not in {"str", "Script", "None", "Any"}:
+                found.add(f"{module}.{node.name}")
+    return found
+
+
+def test_every_reader_of_an_answer_is_in_the_table() -> None:
+    paths = [*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("features/*/*.py")]
+    names = {name for path in paths if path.stem not in TOLD_TO_PEOPLE for name in readers(path)}
+
+    assert names >= {"engine.lock.parse", "features.health.verdict.parse"}
+    expected = names - NOT_OF_A_HOST.keys()
+    assert expected - PARSERS.keys() == set()
+
+
+def test_nothing_but_the_bounded_readers_turns_a_host_s_text_into_a_number_or_a_document() -> None:
+    """`int`, `float`, `json.loads`, `isdigit` on a text: in the modules that read answers there is none."""
+    bare = re.compile(r"json\.loads?\(|\.isdigit\(|\.isdecimal\(|\.isnumeric\(|(?<![\w.])(?:int|float)\(\w*(?:text|\[)")
+    paths = [path for folder in ("engine", "features", "console", "ssh") for path in (PACKAGE / folder).rglob("*.py")]
+    found = {
+        (str(path.relative_to(PACKAGE)), row.strip())
+        for path in paths
+        for row in path.read_text("utf-8").splitlines()
+        if bare.search(row)
+    }
+
+    assert {place for place, row in found if not row.startswith(OWN_WORDS.get(place, ()))} == set()
+
+
+def observation(containers: int, flags: int) -> str:
+    """What a host with so many containers says, half of them another application's."""
+    rows = [
+        row(name=f"shop-{at}", running="false", app=APP.name if at % 2 else "other", release=f"r{at}", spec=f"{at}")
+        for at in range(containers)
+    ]
+    return text(containers="\n".join(rows), active="\n".join(f"service{at}.green" for at in range(flags)))
+
+
+def test_observation_of_many_containers_is_refused_and_not_compared_row_by_row() -> None:
+    with pytest.raises(Malformed, match="web1 has more than 1000 rows of containers"):
+        state.parse(APP, "web1", observation(48_000, 0))
+    with pytest.raises(Malformed, match="web1 has more than 1000 rows of active"):
+        state.parse(APP, "web1", observation(0, 48_000))
+
+
+def test_observation_of_as_many_containers_as_may_be_is_planned_on_in_time() -> None:
+    began = time.thread_time()
+    found = state.parse(APP, "web1", observation(1000, 1000))
+    planned = retention.prune(found, APP, RolloutPolicy(), Mode.QUIET)
+
+    assert (len(found.containers), len(found.foreign), "shop-999" in planned) == (500, 500, True)
+    assert time.thread_time() - began < LONGEST_SECONDS / 4

@@ -1,0 +1,80 @@
+"""Streams of a host on their way to the operator: lines without an end, labels without number, secrets at the seam."""
+
+from __future__ import annotations
+
+import io
+from threading import Event
+
+import pytest
+
+from rolling_upgrade.console.host_output import HostOutput
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.untrusted import LINE_BYTES
+from rolling_upgrade.features.logs.follow import LogSource, _Follower
+from rolling_upgrade.features.logs.shell import LogLine, LogQuery
+from tests.support.sample import application
+from tests.support.scripted import ScriptedHost
+
+SECRET = "correct horse 'battery' staple"
+
+
+def output(out: io.TextIOWrapper, *hosts: str) -> HostOutput:
+    return HostOutput(out, hosts=hosts, secrets=(SECRET,))
+
+
+@pytest.mark.parametrize("hosts", [("web1",), ("web1", "web2")])
+def test_host_output_of_a_line_without_end_is_written_in_parts_and_hides_secrets_at_every_seam(
+    hosts: tuple[str, ...],
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    said, held = output(out, *hosts), 0
+    data = (SECRET.encode() + b"x" * 7) * (5 * LINE_BYTES // (len(SECRET) + 7))
+    for at in range(0, len(data), 65_521):
+        said.feed("web1", data[at : at + 65_521])
+        held = max(held, len(said._partial["web1"]))
+    said.end("web1")
+    out.flush()
+
+    text = out.buffer.getvalue().decode()
+    assert held <= LINE_BYTES + 2 * 65_521
+    assert "battery" not in text
+    assert text.count("x" * 7) >= data.count(b"x" * 7) - 20
+
+
+def test_host_output_of_a_line_without_end_to_a_pipe_is_unchanged() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    said, data = output(out, "web1"), bytes(range(256)).replace(b"\n", b"") * 20_000
+    for at in range(0, len(data), 65_536):
+        said.feed("web1", data[at : at + 65_536])
+    said.end("web1")
+
+    assert out.buffer.getvalue() == data
+
+
+def test_follow_line_without_end_is_told_in_parts_and_not_kept() -> None:
+    lines: list[LogLine] = []
+    reading = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    follower = _Follower(reading, LogQuery(), lines.append, Event())
+    for _ in range(100):
+        follower._take(b"x" * 65_536)
+        assert len(follower._buffer) <= LINE_BYTES + 65_536
+
+    assert len(lines) >= 5
+
+
+def test_follow_labels_without_number_are_not_kept() -> None:
+    reading = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    follower = _Follower(reading, LogQuery(), lambda _: None, Event())
+    for number in range(1000):
+        follower._take(f"backend\tlabel{number}\t2026-11-23T03:00:00.123456789Z x\n".encode())
+        follower._take_errors(b"y" * 10_000)
+
+    assert len(follower._latest) <= 16
+    assert len(follower._errors) <= 65_536
+
+
+def test_last_words_are_a_few_short_lines() -> None:
+    said = Answer(1, "x" * 2_000_000, "\n".join("y" * 5000 for _ in range(300))).output_tail
+
+    assert len(said) <= 31_000
+    assert len(said.splitlines()) <= 30

@@ -1,0 +1,98 @@
+"""Hosts without SSH for tests of workflows: a function answers each script, or a local `sh` runs it in a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Target
+from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.errors import HostUnreachable
+from rolling_upgrade.ssh import fleet
+from tests.support.running import Programs
+
+#: Gets the name of a host and the text of a script.
+Respond = Callable[[str, str], Answer]
+
+
+class LocalHost:
+    """A host that passes each script to a function."""
+
+    def __init__(self, name: str, respond: Respond) -> None:
+        self.name, self._respond = name, respond
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+        return self._respond(self.name, script.text)
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        **_: object,
+    ) -> int:
+        answer = self._respond(self.name, script.text)
+        on_output(answer.output.encode(errors="surrogateescape"))
+        on_errors(answer.errors.encode(errors="surrogateescape"))
+        return answer.status
+
+    def close(self) -> None:
+        """Hold no connection."""
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, respond: Respond) -> None:
+    """Replace the SSH connections of every fleet by a function."""
+
+    def connect(target: Target, **_: object) -> LocalHost:
+        return LocalHost(target.name, respond)
+
+    monkeypatch.setattr(fleet, "FabricHost", connect)
+
+
+class Machines:
+    """Runs scripts of hosts in a local `sh`, each host with its own root directory and the test's programs on PATH."""
+
+    def __init__(self, root: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root, self._programs = root, programs
+        self.unreachable: set[str] = set()
+        answer_with(monkeypatch, self._run)
+
+    def root(self, host: str) -> Path:
+        """The directory that stands for `/` on the host."""
+        path = self._root / host
+        for name in ("home", "var/lib", "srv"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _run(self, host: str, text: str) -> Answer:
+        if host in self.unreachable:
+            raise HostUnreachable(f"{host}: cannot reach 192.0.2.1.", next_step="check the network")
+        root = self.root(host)
+        for directory in ("/var/lib/", "/srv/"):
+            text = text.replace(directory, f"{root}{directory}")
+        text = text.replace("PATH=/usr/local/sbin:", f"PATH={self._programs.directory}:/usr/local/sbin:")
+        environment = {"PATH": self._programs.path, "HOME": str(root / "home"), "HOST": host, "LC_ALL": "C"}
+        # As over SSH, descriptor 3 stays open until the script ends.
+        held, holder = os.pipe()
+        program = f"main() {{\n{text}\n}}\nmain 3</dev/fd/{held} </dev/null; exit\n".encode()
+        try:
+            done = subprocess.run(
+                ["sh", "-s"],
+                input=program,
+                capture_output=True,
+                env=environment,
+                pass_fds=(held,),
+                timeout=60,
+                check=False,
+            )
+        finally:
+            os.close(held)
+            os.close(holder)
+        output = done.stdout.decode(errors="surrogateescape")
+        return Answer(done.returncode, output, done.stderr.decode(errors="replace"))

@@ -1,0 +1,160 @@
+"""The console script: overview, help, version, and what it says to a mistaken command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade import __version__, cli
+from rolling_upgrade.tasks import GROUPS
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Ended:
+    """One call of the script: its exit code, and the texts that it wrote."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["rolling-upgrade", *words])
+        try:
+            cli.main()
+            self.code: object = 0
+        except SystemExit as error:
+            self.code = error.code or 0
+        self.out, self.errors = capsys.readouterr()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> Ended:
+    return Ended(monkeypatch, capsys, *words)
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("--list",)])
+def test_overview_shows_the_tasks_by_purpose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    ended = run(monkeypatch, capsys, *words)
+
+    assert ended.code == 0
+    assert [row[:-1] for row in ended.out.splitlines() if row.endswith(":") and row[0] != " "] == list(GROUPS)
+    assert [row.split()[0] for row in ended.out.splitlines() if row.startswith("  ") and row[2] != " "] == [
+        name for names in GROUPS.values() for name in names
+    ]
+
+
+def test_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = run(monkeypatch, capsys, "--version")
+
+    assert (ended.code, ended.out) == (0, f"rolling-upgrade {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (("deploy", "--help"), "deploy [options]"),
+        (("deploy", "-h"), "deploy [options]"),
+        (("deploy", "--env", "production", "-h"), "deploy [options]"),
+        (("--help", "deploy"), "deploy [options]"),
+        (("restore", "--help"), "restore BACKUP [options]"),
+        (("maintenance", "-h"), "maintenance SWITCH [options]"),
+        (("setup", "-h"), "setup [options]"),
+        (("setup.check", "-h"), "setup.check [options]"),
+        (("exec", "--help", "--", "ls"), "exec [options]"),
+    ],
+)
+def test_help_of_a_task_shows_its_usage_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], usage: str
+) -> None:
+    ended = run(monkeypatch, capsys, *words)
+
+    assert ended.code == 0
+    assert ended.out.startswith(f"Usage: rolling-upgrade {usage}\n")
+    assert "--environment" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("depoy",), "there is no task 'depoy'; did you mean: deploy. "),
+        (("lock",), "did you mean: lock.status, lock.acquire, lock.release. "),
+        (("deploy", "production"), "did you mean: rolling-upgrade deploy --env production. "),
+        (("deploy", "--env", "production", "staging"), "there is no task 'staging'. "),
+        (("deploy", "--evn", "production"), "deploy has no option --evn; did you mean: --env. "),
+        (("--verson",), "rolling-upgrade has no option --verson; did you mean: --version. "),
+        (("deploy", "--env"), "--env needs a value. "),
+        (("deploy", "--tag"), "--tag needs a value. "),
+        (("maintenance", "--env", "production"), "'switch'. "),
+        (("--help", "depoy"), "did you mean: deploy. "),
+        (("status",), "no directory above it has one"),
+    ],
+)
+def test_mistake_ends_with_2_and_names_the_nearest_word_and_the_next_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    ended = run(monkeypatch, capsys, *words)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.errors
+    assert "Nothing was contacted.\nNext: " in ended.errors
+    assert "rolling-upgrade" in ended.errors
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("deploy", "-e", "production", "--dry", "--force"), "deploy has no option --dry; use --dry-run. "),
+        (("deploy", "-e", "production", "-R", "--force"), "deploy has no option -R; use --dry-run. "),
+        (("--dry", "deploy", "-e", "production"), "deploy has no option --dry; use --dry-run. "),
+        (("status", "-e", "production", "-R"), "status has no option -R. "),
+        (("status", "-e", "production", "-d"), "status has no option -d. "),
+        (("deploy", "-e", "production", "-w"), "deploy has no option -w. "),
+        (("deploy", "-e", "production", "--echo"), "deploy has no option --echo. "),
+        (("deploy", "-e", "production", "-p"), "deploy has no option -p. "),
+        (("deploy", "-e", "production", "-pw"), "deploy has no option --pty. "),
+        (("deploy", "-e", "production", "--hide=both"), "deploy has no option --hide. "),
+        (("deploy", "-e", "production", "-T", "5"), "deploy has no option -T. "),
+        (("deploy", "-e", "production", "--list-format", "json"), "deploy has no option --list-format. "),
+        (("deploy", "-e", "production", "--print-completion-script", "bash"), "no option --print-completion-script. "),
+        (("deploy", "-e", "production", "--", "--dry-run"), "deploy takes nothing behind --. "),
+    ],
+)
+def test_option_of_invoke_is_refused_and_never_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    ended = run(monkeypatch, capsys, *words)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert said + "Nothing was contacted.\nNext: rolling-upgrade " in ended.errors
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_behind_a_task_runs_no_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    ended = run(monkeypatch, capsys, "deploy", "-e", "production", option, "--force")
+
+    assert (ended.code, ended.out) == (0, f"rolling-upgrade {__version__}\n")
+
+
+@pytest.mark.parametrize("words", [("--list", "--list-format", "json"), ("-l", "-F", "json")])
+def test_list_in_the_format_of_invoke_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    ended = run(monkeypatch, capsys, *words)
+
+    assert (ended.code, ended.out[:1]) == (0, "{")
+
+
+def test_text_of_invoke_that_is_unknown_is_shown_as_it_is() -> None:
+    assert str(cli.explained("Something else!", None)).startswith("Something else. Nothing was contacted.")
+
+
+@pytest.mark.parametrize("words", [("completion",), ("completion", "--names", "environments"), ("init", "--help")])
+def test_task_that_needs_no_configuration_runs_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert run(monkeypatch, capsys, *words).code == 0

@@ -1,0 +1,94 @@
+"""The options of all tasks: one name, one help and one letter for one meaning."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from invoke.parser.argument import Argument
+
+from rolling_upgrade.console.task import LETTERS, OPTIONS, SECOND_NAMES
+from rolling_upgrade.tasks import GROUPS, namespace
+
+NAMES = sorted(namespace.task_names)
+#: Options whose use without a question deletes or replaces data.
+DELETING = {("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")}
+#: The feature of a task whose name is another one's.
+FEATURES = {
+    "backups": "backup",
+    "config": "configuration",
+    "shell": "exec",
+    "teardown": "setup",
+    "test": "suites",
+    "monitor.install": "watchdog",
+    "monitor.uninstall": "watchdog",
+    "monitor.status": "watchdog",
+    "monitor.logs": "watchdog",
+}
+
+
+def options(name: str) -> dict[str, Argument]:
+    return {argument.names[0]: argument for argument in namespace[name].get_arguments()}
+
+
+def shown(name: str) -> str:
+    """The name of a task without that of its group, where it is the group's default."""
+    group, _, task = name.partition(".")
+    return group if task == group else name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_task_is_in_the_folder_of_its_feature(name: str) -> None:
+    name = shown(name)
+    feature = FEATURES.get(name) or FEATURES.get(name.partition(".")[0]) or name.partition(".")[0]
+
+    path = Path(inspect.getfile(namespace[name].body))
+
+    assert (path.parent.name, path.name) == (feature, "tasks.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_option_each_has_help_its_second_name_and_its_letter_alone(name: str) -> None:
+    for option, argument in options(name).items():
+        letters = {one for one in argument.names if len(one) == 1}
+        assert argument.help or argument.positional, option
+        assert letters <= {LETTERS.get(option)}, option
+        assert SECOND_NAMES.get(option, option) in argument.names, option
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_option_hosts_may_be_repeated_and_is_called_host_as_well(name: str) -> None:
+    hosts = options(name).get("hosts")
+
+    assert hosts is None or (hosts.kind is list and "host" in hosts.names)
+
+
+@pytest.mark.parametrize(("name", "option"), sorted(DELETING))
+def test_option_that_deletes_data_has_no_letter(name: str, option: str) -> None:
+    assert [one for one in options(name)[option].names if len(one) == 1] == []
+
+
+def test_help_of_a_task_is_the_same_when_it_is_read_again() -> None:
+    first, second = options("teardown"), options("teardown")
+
+    assert first["data"].help == second["data"].help == "delete its data and backups as well"
+
+
+def test_letter_each_means_one_option_in_a_task() -> None:
+    for name in NAMES:
+        letters = [one for argument in options(name).values() for one in argument.names if len(one) == 1]
+        assert len(letters) == len(set(letters)), name
+
+
+def test_help_each_shared_text_is_of_an_option() -> None:
+    used = {option for name in NAMES for option in options(name)}
+
+    assert set(OPTIONS) | set(LETTERS) | set(SECOND_NAMES) <= used
+
+
+def test_groups_hold_every_task_once() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+
+    assert sorted(grouped) == sorted(map(shown, NAMES))
+    assert len(next(iter(GROUPS.values()))) == 6
