@@ -11,10 +11,11 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rolling_upgrade.config.known_hosts import recorded
 from rolling_upgrade.engine.model import Target
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 DEAD_PEER_MS = 5000
 #: The maximum of a packet of the peer, and of the text before its version, bytes.
 MAX_PACKET, MAX_GREETING = 256 << 10, 64 << 10
+#: The pauses between attempts, seconds: together more than the 15 for which sshd refuses an address at least.
+#: Source: sshd_config(5), MaxStartups and PerSourcePenalties.
+PAUSES = (1.0, 2.0, 4.0, 8.0, 8.0)
+T = TypeVar("T")
 # Errors are raised; paramiko would also log them with tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -135,7 +140,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
     where = f"{connection.user}@{connection.host}:{connection.port}"
     files = " or ".join(known_hosts) or "known_hosts"
     try:
-        connection.open()
+        retried(connection.open)
     except BadHostKeyException as error:
         raise HostUnreachable(
             f"{name}: the host key of {where} is not the recorded one; refused before the login.",
@@ -147,6 +152,11 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
             next_step="check the user, the key and ssh-add -l",
         ) from error
     except SSHException as error:
+        if _closed(error):
+            raise HostUnreachable(
+                f"{name}: {where} closed {len(PAUSES) + 1} connections before its greeting.",
+                next_step="its sshd is busy or refuses this address for a while: wait a minute, or read its log",
+            ) from error
         next_step = (
             "inv trust shows its key and, once you have verified it, records it in a known_hosts file"
             if "not found in known_hosts" in str(error)
@@ -158,6 +168,28 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
             f"{name}: cannot reach {where} ({error}).",
             next_step="check address, port and network, or leave it out with --hosts",
         ) from error
+
+
+def retried(attempt: Callable[[], T]) -> T:
+    """Call `attempt`, and again after each pause while the server closes the connection before its greeting.
+
+    A busy server does that, and one that refuses an address for a while because of earlier connections without login.
+    """
+    from paramiko import SSHException
+
+    for pause in PAUSES:
+        try:
+            return attempt()
+        except SSHException as error:
+            if not _closed(error):
+                raise
+        time.sleep(pause)
+    return attempt()
+
+
+def _closed(error: Exception) -> bool:
+    """Whether the server closed the connection before its greeting. Paramiko keeps the cause as the context alone."""
+    return "banner" in str(error) and isinstance(error.__context__, EOFError | ConnectionError)
 
 
 def hops(connection: Connection) -> list[Connection]:

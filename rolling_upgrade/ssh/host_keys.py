@@ -17,7 +17,7 @@ from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.parallel import at_once
 from rolling_upgrade.errors import HostUnreachable
-from rolling_upgrade.ssh.connection import Connector, bounded, close
+from rolling_upgrade.ssh.connection import Connector, bounded, close, retried
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -83,16 +83,22 @@ def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey 
     from paramiko import SSHException, Transport
     from paramiko.ssh_exception import IncompatiblePeer
 
-    transport = None
-    try:
+    def attempt() -> PublicKey:
         transport = Transport(_socket(hop, route))
-        bounded(transport, route.connect_seconds)
-        transport.banner_timeout = route.connect_seconds
-        options = transport.get_security_options()
-        options.key_types = tuple(name for name in options.key_types if name in kind)
-        transport.start_client(timeout=route.connect_seconds)
-        key = transport.get_remote_server_key()
-        return PublicKey(key.get_name(), key.get_base64())
+        try:
+            bounded(transport, route.connect_seconds)
+            transport.banner_timeout = route.connect_seconds
+            options = transport.get_security_options()
+            options.key_types = tuple(name for name in options.key_types if name in kind)
+            transport.start_client(timeout=route.connect_seconds)
+            key = transport.get_remote_server_key()
+            return PublicKey(key.get_name(), key.get_base64())
+        finally:
+            with contextlib.suppress(SSHException, OSError, EOFError):
+                transport.close()
+
+    try:
+        return retried(attempt)
     except IncompatiblePeer:
         return None
     except (SSHException, OSError, EOFError) as error:
@@ -100,10 +106,6 @@ def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey 
             f"{route.target.name}: cannot read the host key of {hop.host}:{hop.port} ({error}).",
             next_step="check address, port and network, or leave it out with --hosts",
         ) from error
-    finally:
-        if transport is not None:
-            with contextlib.suppress(SSHException, OSError, EOFError):
-                transport.close()
 
 
 def _socket(hop: Connection, route: Route) -> Any:

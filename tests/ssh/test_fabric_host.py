@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import select
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingError
+from rolling_upgrade.ssh import connection
 from rolling_upgrade.ssh.connection import load_key, offered_keys
 from tests.support.running import Signal
 from tests.support.sshd import Sshd, free_port
@@ -46,6 +51,55 @@ def refusal(host: object) -> HostUnreachable:
     with pytest.raises(HostUnreachable) as caught:
         host.run(ECHO, timeout_seconds=20)  # type: ignore[attr-defined]
     return caught.value
+
+
+@contextmanager
+def busy(server: Sshd, refusals: int) -> Iterator[int]:
+    """Yield a port that closes so many connections before a greeting, and then leads to the server."""
+    left = refusals
+    sessions: list[subprocess.Popen[bytes]] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            nonlocal left
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = listening.accept()
+                    with peer:
+                        if left == 0:
+                            daemon = ["/usr/sbin/sshd", "-i", "-f", str(server.directory / "config")]
+                            files = {"stdin": peer.fileno(), "stdout": peer.fileno(), "stderr": subprocess.DEVNULL}
+                            sessions.append(subprocess.Popen(daemon, **files))
+                        left = max(0, left - 1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1]
+        for session in sessions:
+            session.wait(20)
+
+
+@pytest.mark.parametrize(("refusals", "known"), [(0, 1), (2, 1), (2, 0)])
+def test_run_server_that_closes_connections_before_its_greeting_is_tried_again(
+    own: Sshd, monkeypatch: pytest.MonkeyPatch, refusals: int, known: int
+) -> None:
+    monkeypatch.setattr(connection, "PAUSES", (0.01, 0.02, 0.04))
+    with busy(own, refusals) as port:
+        host = own.host(own.known(f"[127.0.0.1]:{port}") if known else "", port=port)
+        if known:
+            assert host.run(ECHO, timeout_seconds=20).output == "here\n"
+        else:
+            assert "no verified connection" in refusal(host).message
+        host.close()
+
+
+def test_run_server_that_never_greets_is_named_after_the_last_attempt(
+    own: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PAUSES", (0.01, 0.02))
+    with busy(own, 3) as port:
+        error = refusal(own.host(own.known(f"[127.0.0.1]:{port}"), port=port))
+
+    assert "closed 3 connections before its greeting" in error.message
 
 
 def test_run_unknown_host_key_is_refused_before_login(sshd: Sshd) -> None:
@@ -241,8 +295,6 @@ def test_run_changed_key_on_the_way_is_refused_before_login(changed: str, own: S
 
 
 def test_fingerprint_is_the_host_keys_own(sshd: Sshd) -> None:
-    import subprocess
-
     host = sshd.host()
     listed = subprocess.run(
         ["ssh-keygen", "-l", "-f", sshd.directory / "host.pub"], capture_output=True, text=True, check=True
