@@ -20,36 +20,41 @@ def at_once(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, fin
     Ctrl-C starts no further job, sets `ended` for the running ones, and returns to the caller after at most
     PARTING_SECONDS. With `finish`, the first Ctrl-C waits for the running jobs and the second one abandons them.
     """
-    futures = start(jobs, parallel, ended)
-    interrupted = False
-    while any(not future.done() for future in futures):
+    futures: list[Future[T]] = [Future() for _ in jobs]
+    try:
+        _start(futures, jobs, parallel, ended)
+        _wait(futures)
+    except KeyboardInterrupt:
+        for future in futures:
+            future.cancel()
         try:
-            wait(futures, timeout=LOOK_SECONDS)
-        except KeyboardInterrupt:
-            for future in futures:
-                future.cancel()
-            if interrupted or not finish:
-                part(futures, ended)
+            if not finish:
                 raise
-            interrupted = True
-    if interrupted:
-        raise KeyboardInterrupt
+            _wait(futures)
+        except KeyboardInterrupt:
+            _part(futures, ended)
+            raise
+        raise
     return [future.result() for future in futures]
 
 
-def start(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event) -> list[Future[T]]:
-    """Start the jobs in daemon threads; none starts once `ended` is set."""
-    futures: list[Future[T]] = [Future() for _ in jobs]
+def _start(futures: list[Future[T]], jobs: Sequence[Callable[[], T]], parallel: int, ended: Event) -> None:
+    """Start the jobs of the futures in daemon threads; none starts once `ended` is set."""
     waiting: SimpleQueue[tuple[Future[T], Callable[[], T]]] = SimpleQueue()
     for pair in zip(futures, jobs, strict=True):
         waiting.put(pair)
     for _ in range(min(max(1, parallel), len(jobs))):
         Thread(target=_work, args=(waiting, ended), daemon=True).start()
-    return futures
 
 
-def part(futures: Sequence[Future[T]], ended: Event) -> None:
-    """Cancel the jobs and wait a moment for them to end."""
+def _wait(futures: Sequence[Future[T]], gone: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the jobs have ended or `gone` says that nobody needs them; Ctrl-C interrupts the wait."""
+    while any(not future.done() for future in futures) and not gone():
+        wait(futures, timeout=LOOK_SECONDS)
+
+
+def _part(futures: Sequence[Future[T]], ended: Event) -> None:
+    """Set `ended`, and give the running jobs a moment to end."""
     ended.set()
     wait([future for future in futures if future.running()], timeout=PARTING_SECONDS)
 
@@ -76,14 +81,14 @@ def listen(jobs: Sequence[Callable[[], T]], ended: Event, gone: Callable[[], boo
     `ended`, which stops the jobs, is set by Ctrl-C, when `gone` reports that nobody reads the output, and at the end. A
     job that ignores it because its host does not answer is abandoned, and KeyboardInterrupt is raised.
     """
-    futures = start(jobs, len(jobs), ended)
+    futures: list[Future[T]] = [Future() for _ in jobs]
     try:
-        while any(not future.done() for future in futures) and not gone():
-            wait(futures, timeout=LOOK_SECONDS)
+        _start(futures, jobs, len(jobs), ended)
+        _wait(futures, gone)
     except KeyboardInterrupt:
         pass
     finally:
-        part(futures, ended)
+        _part(futures, ended)
     if any(not future.done() for future in futures):
         raise KeyboardInterrupt
     return [future.result() for future in futures]
