@@ -159,7 +159,7 @@ def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
         found.append((f"{problem} while it serves", f"Keep the port, or stop it first: podman stop {active.name}"))
     for color in Color:
         port, container = service.port(color), state.container(service.name, color)
-        if port in state.listening and (container is None or not container.running):
+        if port in state.listening and not (container is not None and (container.running or container.stopping)):
             found.append(
                 (
                     f"{service.name}: port {port} of {color.value} is taken by something else",

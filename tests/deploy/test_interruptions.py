@@ -32,6 +32,21 @@ def test_deploy_killed_at_any_step_is_finished_by_the_same_command(site: Site, s
     assert sum(site.running(host).values()) == 2
 
 
+def test_deploy_while_a_container_is_being_stopped_takes_its_port(site: Site) -> None:
+    """A deploy that died in its drain leaves a `podman stop` behind: the color's port is ours, and soon free."""
+    host = site.lab.hosts[0]
+    assert site.deploy("v2", "--hosts", "web1")[0] == 0
+    (name,) = (name for name, runs in site.running(host).items() if not runs and "frontend" in name)
+    host.sh(f"podman start {name} && podman kill --signal STOP {name}", user="deploy")
+    host.sh(f"podman stop --time 8 {name} >/dev/null 2>&1 </dev/null &", user="deploy")
+    status = f"podman container inspect --format '{{{{.State.Status}}}}' {name}"
+    wait_until(lambda: host.sh(status, user="deploy").stdout.strip() == "stopping", "the stop")
+
+    code, output = site.deploy("v1", "--hosts", "web1")
+
+    assert (code, site.version(host)) == (0, "v1"), output
+
+
 def test_deploy_whose_connection_drops_goes_on(site: Site) -> None:
     host = site.lab.hosts[0]
     process = begun(site, "backend.start", "deploy", "--tag", "v2")

@@ -151,6 +151,14 @@ def test_findings_port_of_our_stopped_color_taken_by_another_is_told() -> None:
     assert problems(found) == ["backend: port 28080 of green is taken by something else"]
 
 
+@pytest.mark.parametrize("status", ["stopping", "stopped"])
+def test_findings_port_of_our_color_that_is_being_stopped_is_fine(status: str) -> None:
+    stopping = container(backend(), Color.GREEN, running=False, status=status)
+    found = replace(state(), containers=(container(backend()), stopping, container(frontend())), listening=(28080,))
+
+    assert problems(found) == []
+
+
 def test_findings_stable_port_taken_while_no_site_is_live_is_told() -> None:
     found = replace(state(), live_site_hash="", listening=(8080,))
 

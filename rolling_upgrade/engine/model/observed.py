@@ -37,6 +37,15 @@ class Container:
     spec: str = ""
     stable_port: int = 0
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it ends, and still holds its port.
+
+        Source: Podman, libpod/define/containerstate.go: "stopping" until the process ends, "stopped" until its network
+        is released, "exited" after that.
+        """
+        return self.status in {"stopping", "stopped"}
+
 
 @dataclass(frozen=True)
 class Lock:
