@@ -237,7 +237,7 @@ CASES: tuple[Case, ...] = (
         "ServiceRestarts",
         {f'rolling_service_restarts_total{{{OWN},service="backend"}}': "0+1x15"},
         15,
-        "backend on web1 crashed 15 times in a quarter of an hour",
+        "backend on web1 crashed 15 times in 15 minutes",
         "warning",
         _of_host(service="backend"),
     ),
