@@ -68,8 +68,10 @@ def busy(server: Sshd, refusals: int) -> Iterator[int]:
                     with peer:
                         if left == 0:
                             daemon = ["/usr/sbin/sshd", "-i", "-f", str(server.directory / "config")]
-                            files = {"stdin": peer.fileno(), "stdout": peer.fileno(), "stderr": subprocess.DEVNULL}
-                            sessions.append(subprocess.Popen(daemon, **files))
+                            both = peer.fileno()
+                            sessions.append(
+                                subprocess.Popen(daemon, stdin=both, stdout=both, stderr=subprocess.DEVNULL)
+                            )
                         left = max(0, left - 1)
 
         threading.Thread(target=serve, daemon=True).start()
