@@ -39,7 +39,7 @@ FEATURE_IMPORTS = {
     "report": ("access", "history"),
     "restore": ("backup", "maintenance", "operation"),
     "rollback": ("backup", "deploy", "maintenance", "operation", "restore"),
-    "setup": ("access", "backup", "observe", "deploy", "rollback", "watchdog"),
+    "setup": ("access", "backup", "deploy", "rollback", "watchdog"),
     "suites": ("build",),
     "watchdog": ("deploy", "health", "notify", "prune", "rollback"),
 }

@@ -31,8 +31,7 @@ from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.engine.stage import ENVIRONMENT
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup.shell import scheduled
-from rolling_upgrade.features.observe import metrics
-from rolling_upgrade.features.setup import certificate, firewall, system
+from rolling_upgrade.features.setup import certificate, firewall, metrics, system
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
 from rolling_upgrade.engine.resource import CHECK_SECONDS, Resource, as_user, inside, is_empty, ours, script_as_user
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.deploy.steps import LOOKASIDE
-from rolling_upgrade.features.observe import metrics
-from rolling_upgrade.features.setup import firewall
+from rolling_upgrade.features.setup import firewall, metrics
 from rolling_upgrade.features.setup.application import data_directories, remove_timer
 from rolling_upgrade.features.watchdog import shell as watchdog
 
