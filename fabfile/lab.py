@@ -7,18 +7,18 @@ from typing import Any
 from rolling_upgrade.console.task import end_with, task
 from rolling_upgrade.errors import ExitCode
 
-_NAME = "the lab's name, which is its environment's name too"
+_NAME = "name of the lab and of its environment"
 
 
 @task(
     help={
-        "hosts": "how many hosts",
-        "release": "Debian 13 (trixie) or 12 (bookworm); with -bare a host with sshd alone",
+        "hosts": "number of hosts",
+        "release": "trixie (Debian 13) or bookworm (Debian 12); with -bare, a host with nothing but sshd",
         "name": _NAME,
     }
 )
 def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab") -> None:  # noqa: ARG001
-    """Bring up real Debian hosts and a registry on this machine; safe to run again."""
+    """Start real Debian hosts and a registry on this machine; safe to repeat."""
     from lab import laboratory
 
     def work() -> ExitCode:
@@ -30,7 +30,7 @@ def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab")
 
 @task(help={"name": _NAME})
 def down(context: Any, name: str = "lab") -> None:  # noqa: ARG001
-    """Take a lab away: its hosts, registry, network and files."""
+    """Remove a lab: its hosts, registry, network and files."""
     from lab import laboratory
 
     def work() -> ExitCode:
@@ -53,7 +53,7 @@ def status(context: Any) -> None:  # noqa: ARG001
     end_with(work)
 
 
-@task(help={"host": "the host to log in to, as the deploy user", "name": _NAME}, positional=["host"])
+@task(help={"host": "host to log in to, as the deploy user", "name": _NAME}, positional=["host"])
 def shell(context: Any, host: str = "web1", name: str = "lab") -> None:  # noqa: ARG001
     """Open a shell on a lab host."""
     from lab import laboratory

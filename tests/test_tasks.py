@@ -72,7 +72,7 @@ def test_option_that_deletes_data_has_no_letter(name: str, option: str) -> None:
 def test_help_of_a_task_is_the_same_when_it_is_read_again() -> None:
     first, second = options("teardown"), options("teardown")
 
-    assert first["data"].help == second["data"].help == "delete its data and backups as well"
+    assert first["data"].help == second["data"].help == "also delete data and backups"
 
 
 def test_letter_each_means_one_option_in_a_task() -> None:

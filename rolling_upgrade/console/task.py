@@ -26,14 +26,14 @@ P = ParamSpec("P")
 
 #: The help of each option that means the same in every task. A task's own help for it wins.
 OPTIONS = {
-    "env": "the environment in hosts.yaml to act on (there is no default)",
-    "hosts": "only these hosts, groups or roles, separated by commas; may be given more than once",
-    "dry-run": "show the plan with every command, change nothing",
-    "force": "do not ask",
-    "json": "one JSON object per line on stdout",
+    "env": "environment in hosts.yaml; there is no default",
+    "hosts": "only these hosts, groups or roles, separated by commas; may be repeated",
+    "dry-run": "show the plan with every command; change nothing",
+    "force": "skip the confirmation",
+    "json": "print one JSON object per line on stdout",
 }
 #: The help of --json in a task that prints one object for all hosts.
-ONE_OBJECT = {"json": "one JSON object on stdout"}
+ONE_OBJECT = {"json": "print one JSON object on stdout"}
 
 #: The second name of an option, and its one letter. No letter may delete data.
 SECOND_NAMES = {"env": "environment", "hosts": "host", "lines": "tail", "suite": "test-suite"}

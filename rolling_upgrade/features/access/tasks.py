@@ -6,13 +6,13 @@ from typing import Any
 
 from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
 
-_CHANGES = {"dry-run": "show what would change with every command, change nothing"}
-_FORCE = {"force": "do not ask; take away even the key that you log in with yourself"}
+_CHANGES = {"dry-run": "show the changes with every command; change nothing"}
+_FORCE = {"force": "skip the confirmation; remove even the key that you log in with"}
 
 
 @task(name="list", help=ONE_OBJECT)
 def show(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """Show who can log in to each host; exits with 1 where that is not what the folder says."""
+    """Show who can log in to each host; exits with 1 if that differs from deploy/authorized_keys."""
     from rolling_upgrade.features.access import workflow
 
     end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
@@ -21,8 +21,8 @@ def show(context: Any, env: str | None = None, hosts: list[str] | None = None, j
 @task(
     help=_CHANGES
     | {
-        "name": "whose key it is: the name of its file, and in the history",
-        "key": "a .pub file, or its one line in quotes",
+        "name": "owner of the key: the name of its file, and in the history",
+        "key": "a .pub file, or its line in quotes",
     }
 )
 def grant(
@@ -35,14 +35,14 @@ def grant(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Let a public key deploy: into deploy/authorized_keys/ENV/NAME.pub, and onto every host."""
+    """Grant a public key access to every host; adds it to deploy/authorized_keys/ENV."""
     from rolling_upgrade.features.access import workflow
 
     chosen = chosen_hosts(context, hosts)
     end_with(lambda: workflow.grant(env, name, key, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
 
 
-@task(help=_CHANGES | _FORCE | {"name": "whose key goes"})
+@task(help=_CHANGES | _FORCE | {"name": "owner of the key"})
 def revoke(
     context: Any,
     env: str | None = None,
@@ -52,16 +52,14 @@ def revoke(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Take a key away from every host, and remember it as revoked; never the last one."""
+    """Revoke a key on every host and record it as revoked; never removes the last key."""
     from rolling_upgrade.features.access import workflow
 
     chosen = chosen_hosts(context, hosts)
     end_with(lambda: workflow.revoke(env, name, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
 
 
-@task(
-    help=_CHANGES | _FORCE | {"exclusive": "also take away keys that the folder does not know, outside of every block"}
-)
+@task(help=_CHANGES | _FORCE | {"exclusive": "also remove keys outside every block that the directory does not list"})
 def sync(
     context: Any,
     env: str | None = None,
@@ -71,7 +69,7 @@ def sync(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Make every host let in exactly whom the folder names."""
+    """Make the access keys on every host match deploy/authorized_keys."""
     from rolling_upgrade.features.access import workflow
 
     end_with(

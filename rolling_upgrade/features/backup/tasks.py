@@ -6,14 +6,14 @@ from typing import Any
 
 from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
 
-_BACKUP = {"backup": "a backup's id; without it the newest of each host"}
+_BACKUP = {"backup": "id of the backup; default: the newest of each host"}
 
 
-@task(default=True, help={"fetch": "bring the new backup to this directory here as well"})
+@task(default=True, help={"fetch": "also download the new backup to this local directory"})
 def backup(
     context: Any, env: str | None = None, hosts: list[str] | None = None, fetch: str = "", json: bool = False
 ) -> None:
-    """Back up database, uploads and configuration of each host, while it serves."""
+    """Back up the database, uploads and configuration of each host while it serves."""
     from rolling_upgrade.features.backup import workflow
 
     end_with(lambda: workflow.backup(env, root=root(), hosts=chosen_hosts(context, hosts), fetch=fetch, json=json))
@@ -23,13 +23,13 @@ def backup(
 def verify(
     context: Any, backup: str = "latest", env: str | None = None, hosts: list[str] | None = None, json: bool = False
 ) -> None:
-    """Restore a backup into a scratch place on its host and check it; exits with 1 when it is damaged."""
+    """Restore a backup into a scratch directory on its host and check it; exits with 1 if it is damaged."""
     from rolling_upgrade.features.backup import workflow
 
     end_with(lambda: workflow.verify(env, root=root(), hosts=chosen_hosts(context, hosts), backup=backup, json=json))
 
 
-@task(help=_BACKUP | {"to": "the directory here that receives the archives"})
+@task(help=_BACKUP | {"to": "local directory for the archives"})
 def fetch(
     context: Any,
     backup: str = "latest",
@@ -38,7 +38,7 @@ def fetch(
     hosts: list[str] | None = None,
     json: bool = False,
 ) -> None:
-    """Bring a backup of each host here as one archive, checked against its manifest."""
+    """Download a backup of each host as one archive, checked against its manifest."""
     from rolling_upgrade.features.backup import workflow
 
     chosen = chosen_hosts(context, hosts)

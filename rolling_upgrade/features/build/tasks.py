@@ -12,15 +12,15 @@ _STOPPED = "what ran here was ended; no host was contacted. Next: the same comma
 @task(
     iterable=["service"],
     help={
-        "env": "the environment whose images they are; without it DEPLOY_ENV, or any whose env file is here",
-        "tag": "the tag of the images; without it one made from Git",
-        "build-type": "release or debug; release without it",
-        "push": "push the images once all are built",
-        "platform": "os/arch, or several separated by commas; default: the platform of this machine",
+        "env": "environment that names the images; default: DEPLOY_ENV, or any whose env file is here",
+        "tag": "tag of the images; default: derived from Git",
+        "build-type": "release or debug; default: release",
+        "push": "push the images when all are built",
+        "platform": "os/arch, or several separated by commas; default: this machine's platform",
         "force": "build a work tree that differs from its commit",
-        "service": "only these services, separated by commas; may be given more than once",
-        "dry-run": "show every command, build nothing",
-        "json": "one JSON object on stdout, the progress on stderr",
+        "service": "only these services, separated by commas; may be repeated",
+        "dry-run": "show every command; build nothing",
+        "json": "print one JSON object on stdout, progress on stderr",
     },
 )
 def build(
@@ -35,7 +35,7 @@ def build(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Build the images of the services from their source, on this workstation."""
+    """Build the images of the services from source on this workstation."""
     from rolling_upgrade.features.build import workflow
 
     end_with(

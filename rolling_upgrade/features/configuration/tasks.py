@@ -9,22 +9,22 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 
 @task(
     help={
-        "env": "only this environment; without it all of them",
-        "strict": "an unknown key in an env file is a mistake",
+        "env": "only this environment; default: all",
+        "strict": "treat unknown keys in an env file as errors",
     }
 )
 def check(context: Any, env: str | None = None, strict: bool = False) -> None:  # noqa: ARG001
-    """Find every mistake in the configuration; contacts nothing, exits with 2 when there is one."""
+    """Report every error in the configuration; contacts no host, exits with 2 if there is one."""
     from rolling_upgrade.features.configuration import workflow
 
     end_with(lambda: workflow.check(env, root=root(), strict=strict))
 
 
-@task(help=ONE_OBJECT | {"tag": "as a deploy of this image tag would have it"})
+@task(help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"})
 def show(
     context: Any, env: str | None = None, hosts: list[str] | None = None, tag: str = "", json: bool = False
 ) -> None:
-    """Show every effective value and where it came from, secrets masked; contacts nothing."""
+    """Show every effective value and its source, secrets masked; contacts no host."""
     from rolling_upgrade.features.configuration import workflow
 
     end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), tag=tag, json=json))

@@ -10,12 +10,12 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 @task(
     iterable=["image"],
     help={
-        "tag": "the image tag to deploy; without it the tag in the env file, or APP_VERSION",
-        "batch": "how many hosts at once: N or P%; without it as hosts.yaml says",
-        "force": "do not ask; deploy again even where nothing changed",
-        "strict": "an unknown key in the env file is an error",
-        "transfer": "pull from the registry, or push from here what a host lacks; without it as hosts.yaml says",
-        "image": "with --transfer push: SERVICE=PATH, an image archive or OCI layout; may be given more than once",
+        "tag": "image tag to deploy; default: the tag in the env file, or APP_VERSION",
+        "batch": "hosts upgraded at the same time: N or P%; default: rollout.batch in hosts.yaml",
+        "force": "skip the confirmation; create new containers even where nothing changed",
+        "strict": "treat unknown keys in the env file as errors",
+        "transfer": "pull from the registry, or push missing layers from here; default: rollout.transfer in hosts.yaml",
+        "image": "with --transfer push: SERVICE=PATH, an image archive or OCI layout; may be repeated",
     },
 )
 def deploy(

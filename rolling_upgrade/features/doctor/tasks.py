@@ -9,7 +9,7 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 
 @task(help=ONE_OBJECT)
 def doctor(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """Look for what is not well here and on the hosts; exits with 3 when a deploy would be refused."""
+    """Find problems on this workstation and the hosts; exits with 3 if a deploy would be refused."""
     from rolling_upgrade.features.doctor import workflow
 
     end_with(lambda: workflow.doctor(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))

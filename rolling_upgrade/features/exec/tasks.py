@@ -10,9 +10,9 @@ from invoke.exceptions import Exit
 from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 
-@task(name="exec", help={"service": "in which service's container; without it the first one of services.yaml"})
+@task(name="exec", help={"service": "service to run it in; default: the first in services.yaml"})
 def execute(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:
-    """Run the command behind `--` in the active container of each host."""
+    """Run the command after `--` in the active container of each host."""
     from rolling_upgrade.features.exec import workflow
 
     command, chosen = _remainder(), chosen_hosts(context, hosts)
@@ -21,7 +21,7 @@ def execute(context: Any, env: str | None = None, service: str = "", hosts: list
     raise Exit(code=0)
 
 
-@task(help={"hosts": "the host", "service": "in which service's container; without it the first one"})
+@task(help={"hosts": "the host", "service": "service to open the shell in; default: the first in services.yaml"})
 def shell(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:
     """Open a shell in the active container of one host."""
     from rolling_upgrade.features.exec import workflow

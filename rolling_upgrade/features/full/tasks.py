@@ -9,11 +9,11 @@ from rolling_upgrade.console.task import end_with, isolated, root, task
 
 @task(
     help={
-        "tag": "the tag of the images; without it one made from Git",
-        "suite": "unit, integration, load or all; all without it",
-        "build-type": "release or debug; release without it",
-        "force": "do not ask; build a work tree that differs from its commit",
-        "dry-run": "show the plan of every stage, change nothing",
+        "tag": "tag of the images; default: derived from Git",
+        "suite": "unit, integration, load or all; default: all",
+        "build-type": "release or debug; default: release",
+        "force": "skip the confirmation; build a work tree that differs from its commit",
+        "dry-run": "show the plan of every stage; change nothing",
     }
 )
 def full(
@@ -25,7 +25,7 @@ def full(
     force: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Build, test, push, deploy, check and watch; stop at the first stage that fails."""
+    """Build, test, push, deploy, check and monitor; stops at the first stage that fails."""
     from rolling_upgrade.features.full import workflow
 
     end_with(

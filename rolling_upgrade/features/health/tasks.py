@@ -9,12 +9,12 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 @task(
     help={
-        "once": "look once; otherwise again every HEALTH_CHECK_INTERVAL, where there is a terminal",
-        "interval": "look again after so long, without a terminal too: 10s, 1m",
-        "max-failures": "end with 1 after so many bad looks in a row; without it, only Ctrl-C ends",
-        "auto-recovery": "make sure that the watchdog runs on the hosts first: it recovers what stays bad",
-        "verbose": "every check with its answer and time, not only what is wrong",
-        "json": "one JSON object on stdout, once",
+        "once": "check once; default on a terminal: repeat every HEALTH_CHECK_INTERVAL",
+        "interval": "repeat at this interval, even without a terminal: 10s, 1m",
+        "max-failures": "exit with 1 after this many failed rounds in a row; default: run until Ctrl-C",
+        "auto-recovery": "first make sure that the watchdog runs on the hosts, to recover failing services",
+        "verbose": "show every check with its answer and time, not only failures",
+        "json": "print one JSON object on stdout, once",
     }
 )
 def health(

@@ -9,8 +9,8 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 @task(
     help={
-        "limit": "how many of the newest entries of each host to show; 0 shows all",
-        "verify": "check that no line was changed or removed; exits with 1 when one was",
+        "limit": "number of newest entries of each host; default: 20; 0: all",
+        "verify": "check that no line was changed or removed; exits with 1 if one was",
     }
 )
 def history(
@@ -21,7 +21,7 @@ def history(
     verify: bool = False,
     json: bool = False,
 ) -> None:
-    """Show what was done on each host, when, by whom and how it ended."""
+    """Show the runs on each host: action, time, operator and result."""
     from rolling_upgrade.features.history import workflow
 
     chosen = chosen_hosts(context, hosts)

@@ -10,19 +10,19 @@ from rolling_upgrade.console.task import end_with, root_or_here, task
 @task(
     iterable=["service", "host", "health", "route"],
     help={
-        "app": "name of the application: of its containers, directories and networks",
+        "app": "name of the application, its containers, directories and networks",
         "domain": "domain of the site",
-        "service": "NAME=IMAGE:PORT, PORT being that in the container; once for each service, in upgrade order",
-        "host": "NAME=ADDRESS; once for each host",
-        "user": "login name on the hosts, owns the containers (default: deploy)",
-        "env": "name of the environment (default: production)",
-        "certificate": "none (http, the default), self-signed, acme or files",
-        "email": "with --certificate acme: whom the authority writes",
-        "health": "NAME=PATH that answers 2xx when the service is well (default: /health)",
-        "route": "NAME=PATH[,PATH…] of the site that go to a service, or none (default: / for the last, /NAME/)",
-        "directory": "where the files go (default: the folder of hosts.yaml, else the current one)",
-        "yes": "ask nothing: defaults for what no option says",
-        "force": "replace files that are there; the old ones are kept beside them as .bak",
+        "service": "NAME=IMAGE:PORT with the port inside the container; once per service, in upgrade order",
+        "host": "NAME=ADDRESS; once per host",
+        "user": "login name on the hosts, owner of the containers; default: deploy",
+        "env": "name of the environment; default: production",
+        "certificate": "none (http), self-signed, acme or files; default: none",
+        "email": "with --certificate acme: contact address for the certificate authority",
+        "health": "NAME=PATH that answers 2xx when the service is healthy; default: /health",
+        "route": "NAME=PATH[,PATH…] routed to the service, or NAME=none; default: / for the last service, else /NAME/",
+        "directory": "directory for the files; default: the one with hosts.yaml, else the current one",
+        "yes": "ask nothing; use defaults for missing options",
+        "force": "replace existing files; the old ones are kept as .bak",
     },
 )
 def init(
@@ -41,7 +41,7 @@ def init(
     yes: bool = False,
     force: bool = False,
 ) -> None:
-    """Write hosts.yaml, services.yaml and an env file for your own application; asks what no option says."""
+    """Write hosts.yaml, services.yaml and an env file for your application; asks for missing options."""
     from rolling_upgrade.features.init import workflow
 
     given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}

@@ -9,7 +9,7 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 
 @task(
     iterable=["service"],
-    help=ONE_OBJECT | {"service": "only these services, separated by commas; may be given more than once"},
+    help=ONE_OBJECT | {"service": "only these services, separated by commas; may be repeated"},
 )
 def inspect(
     context: Any,

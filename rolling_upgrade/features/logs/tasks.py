@@ -10,14 +10,14 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task, wor
 @task(
     iterable=["service"],
     help={
-        "service": "only these services, separated by commas; may be given more than once; also nginx, and "
-        "units for the application's systemd units",
-        "since": "90s, 10m, 2h, 1d or a time such as 2026-11-23T07:00:00",
-        "lines": "how many lines of each log at the most; 100 without --since, 0 for all",
-        "follow": "go on as lines come, from color to color, until Ctrl-C (exit 0)",
-        "grep": "only lines in which this regular expression is found",
-        "color": "blue or green instead of the color that serves",
-        "all-colors": "both colors, a failed candidate that was kept too",
+        "service": "only these services, separated by commas; may be repeated; also nginx, and units for the "
+        "application's systemd units",
+        "since": "only newer lines: 90s, 10m, 2h, 1d, or a time such as 2026-11-23T07:00:00",
+        "lines": "maximum number of lines of each log; default: 100 without --since; 0: all",
+        "follow": "follow the logs across colors and deploys until Ctrl-C (exit code 0)",
+        "grep": "only lines that match this regular expression",
+        "color": "blue or green; default: the active color",
+        "all-colors": "both colors, including a failed candidate that was kept",
     },
 )
 def logs(
@@ -33,7 +33,7 @@ def logs(
     all_colors: bool = False,
     json: bool = False,
 ) -> None:
-    """Show what the services of all hosts log, merged by time, or follow it."""
+    """Show the logs of the services on all hosts, merged by time, or follow them."""
     from rolling_upgrade.features.logs import workflow
 
     end_with(

@@ -7,7 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 
-@task(positional=["switch"], help={"switch": "on or off", "message": "what the page tells visitors, with on"})
+@task(positional=["switch"], help={"switch": "on or off", "message": "with on: text of the page"})
 def maintenance(
     context: Any,
     switch: str,
@@ -16,7 +16,7 @@ def maintenance(
     message: str = "",
     force: bool = False,
 ) -> None:
-    """Show visitors a maintenance page with 503, or no longer; health paths answer as before."""
+    """Turn the maintenance page (503) for visitors on or off; health paths answer as before."""
     from rolling_upgrade.features.maintenance import workflow
 
     chosen = chosen_hosts(context, hosts)

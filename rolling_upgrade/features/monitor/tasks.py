@@ -7,9 +7,12 @@ from typing import Any
 from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 
-@task(default=True, help={"interval": "pause between two looks, such as 10s; HEALTH_CHECK_INTERVAL without it"})
+@task(
+    default=True,
+    help={"interval": "interval between two rounds of checks, such as 10s; default: HEALTH_CHECK_INTERVAL"},
+)
 def monitor(context: Any, env: str | None = None, hosts: list[str] | None = None, interval: str = "") -> None:
-    """Watch all hosts live: health, latency, restarts, what happened; until Ctrl-C."""
+    """Watch all hosts live until Ctrl-C: health, latency, restarts and events."""
     from rolling_upgrade.features.monitor import workflow
 
     end_with(lambda: workflow.monitor(env, root=root(), hosts=chosen_hosts(context, hosts), interval=interval))

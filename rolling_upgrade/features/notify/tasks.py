@@ -7,9 +7,9 @@ from typing import Any
 from rolling_upgrade.console.task import end_with, root, task
 
 
-@task(default=True, help={"message": "what to say", "severity": "info, warning or critical; info without it"})
+@task(default=True, help={"message": "text of the message", "severity": "info, warning or critical; default: info"})
 def notify(context: Any, env: str | None = None, message: str = "", severity: str = "info") -> None:  # noqa: ARG001
-    """Send a message of your own over every channel that takes its severity."""
+    """Send a message over every channel that accepts its severity."""
     from rolling_upgrade.features.notify import workflow
 
     end_with(lambda: workflow.notify(env, root=root(), message=message, severity=severity))
@@ -17,7 +17,7 @@ def notify(context: Any, env: str | None = None, message: str = "", severity: st
 
 @task(name="test")
 def try_out(context: Any, env: str | None = None) -> None:  # noqa: ARG001
-    """Send a test message over every configured channel and say how each fared; exits with 1 when one failed."""
+    """Send a test message over every configured channel and show each result; exits with 1 if one failed."""
     from rolling_upgrade.features.notify import workflow
 
     end_with(lambda: workflow.try_out(env, root=root()))

@@ -6,12 +6,12 @@ from typing import Any
 
 from rolling_upgrade.console.task import end_with, root, task
 
-_CHANGES = {"dry-run": "show every command, change nothing"}
+_CHANGES = {"dry-run": "show every command; change nothing"}
 
 
-@task(name="render", help={"output": "the folder to write them to; without it observe/ENVIRONMENT"})
+@task(name="render", help={"output": "output directory; default: observe/ENVIRONMENT"})
 def write(context: Any, env: str | None = None, output: str = "") -> None:  # noqa: ARG001
-    """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a dashboard for Grafana."""
+    """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a Grafana dashboard."""
     from rolling_upgrade.features.observe import workflow
 
     end_with(lambda: workflow.write(env, root=root(), output=output))
@@ -25,7 +25,7 @@ def install(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Have the monitoring host of hosts.yaml watch an environment: Prometheus, Alertmanager, probes of the site."""
+    """Monitor an environment from the monitoring host in hosts.yaml: Prometheus, Alertmanager, probes of the site."""
     from rolling_upgrade.features.observe import workflow
 
     end_with(lambda: workflow.install(env, root=root(), dry_run=dry_run, force=force, json=json))
@@ -39,7 +39,7 @@ def uninstall(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Have the monitoring host forget an environment; the programs stay."""
+    """Remove an environment from the monitoring host; the programs stay."""
     from rolling_upgrade.features.observe import workflow
 
     end_with(lambda: workflow.uninstall(env, root=root(), dry_run=dry_run, force=force, json=json))

@@ -9,9 +9,9 @@ from rolling_upgrade.console.task import end_with, root, task
 
 @task(
     help={
-        "from": "the environment whose release is good",
-        "to": "the environment that gets the very same images",
-        "force": "do not ask; deploy again even where nothing changed",
+        "from": "environment that proved the release",
+        "to": "environment that gets the same images",
+        "force": "skip the confirmation; create new containers even where nothing changed",
     }
 )
 def promote(
@@ -22,7 +22,7 @@ def promote(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Deploy to one environment the digests that another one has proved good, whatever its tags say now."""
+    """Deploy the digests that one environment has proved to another; tags may have moved since."""
     from rolling_upgrade.features.promote import workflow
 
     end_with(lambda: workflow.promote(from_, to, root=root(), force=force, dry_run=dry_run, json=json))

@@ -7,7 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
 
 
-@task(long_only=["force"], help=ONE_OBJECT | {"dry-run": "list what would go, change nothing"})
+@task(long_only=["force"], help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"})
 def prune(
     context: Any,
     env: str | None = None,
@@ -16,7 +16,7 @@ def prune(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Delete what is past its retention: images, containers, configurations, backups, journals."""
+    """Delete images, containers, configurations, backups and journals past their retention."""
     from rolling_upgrade.features.prune import workflow
 
     chosen = chosen_hosts(context, hosts)

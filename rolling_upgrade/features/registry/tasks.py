@@ -6,14 +6,14 @@ from typing import Any
 
 from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
-_REGISTRY = {"registry": "the registry; without it REGISTRY in the env file"}
+_REGISTRY = {"registry": "registry; default: REGISTRY in the env file"}
 
 
-@task(help=_REGISTRY | {"username": "the login name; without it REGISTRY_USERNAME in the env file"})
+@task(help=_REGISTRY | {"username": "login name; default: REGISTRY_USERNAME in the env file"})
 def login(
     context: Any, env: str | None = None, registry: str = "", username: str = "", hosts: list[str] | None = None
 ) -> None:
-    """Log the hosts in at a registry; the password comes from the env file, standard input or the terminal."""
+    """Log the hosts in to a registry; the password comes from the env file, standard input or the terminal."""
     from rolling_upgrade.features.registry import workflow
 
     chosen = chosen_hosts(context, hosts)
@@ -22,7 +22,7 @@ def login(
 
 @task(help=_REGISTRY)
 def logout(context: Any, env: str | None = None, registry: str = "", hosts: list[str] | None = None) -> None:
-    """Forget the hosts' login at a registry."""
+    """Log the hosts out of a registry."""
     from rolling_upgrade.features.registry import workflow
 
     end_with(lambda: workflow.logout(env, root=root(), hosts=chosen_hosts(context, hosts), registry_name=registry))

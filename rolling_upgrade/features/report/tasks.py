@@ -10,10 +10,10 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 @task(
     help=ONE_OBJECT
     | {
-        "last": "the last run; the same as without --release",
-        "release": "the run with this id, as inv history shows it",
-        "html": "write one page for a browser into this file, complete in itself",
-        "load": "a file of requests that were sent meanwhile, such as .demo/requests.jsonl",
+        "last": "report the last run, which is the default",
+        "release": "id of the run, as inv history shows it",
+        "html": "write a self-contained HTML page to this file",
+        "load": "file with the requests sent during the run, such as .demo/requests.jsonl",
     }
 )
 def report(
@@ -26,7 +26,7 @@ def report(
     load: str = "",
     json: bool = False,
 ) -> None:
-    """Tell how a run passed on each host: what it changed, every step with its time, and the runs before it."""
+    """Report a run: the changes on each host, every step with its time, and earlier runs."""
     from rolling_upgrade.features.report import workflow
 
     end_with(

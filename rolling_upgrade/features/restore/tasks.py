@@ -11,8 +11,8 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
     positional=["backup"],
     long_only=["force"],
     help={
-        "backup": "a backup's id, as inv backups shows it, or latest",
-        "only": "database or uploads; without it all that the backup holds",
+        "backup": "id of the backup, as inv backups shows it, or latest",
+        "only": "database or uploads; default: everything in the backup",
     },
 )
 def restore(
@@ -25,7 +25,7 @@ def restore(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Put a backup back: stops the application for it, and undoes it where it fails."""
+    """Restore a backup; stops the application meanwhile, and undoes the restore if it fails."""
     from rolling_upgrade.features.restore import workflow
 
     chosen = chosen_hosts(context, hosts)

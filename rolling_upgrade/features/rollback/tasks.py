@@ -9,8 +9,8 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 @task(
     help={
-        "to": "a release's id or an image tag; without it the last good release that does not run",
-        "restore-db": "put the database back as that release left it; visitors get a 503 page meanwhile",
+        "to": "run id or image tag of the release; default: the last good one that is not running",
+        "restore-db": "also restore the database as that release left it; visitors get a 503 page meanwhile",
     }
 )
 def rollback(
@@ -23,7 +23,7 @@ def rollback(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Go back to the last good release, image and configuration together, without dropping a request."""
+    """Roll back to the last good release, image and configuration, without dropping a request."""
     from rolling_upgrade.features.rollback import workflow
 
     end_with(

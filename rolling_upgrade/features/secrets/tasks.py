@@ -6,10 +6,10 @@ from typing import Any
 
 from rolling_upgrade.console.task import ON_FILES, end_with, root, task
 
-_FORCE = {"force": "even if no key on this machine opens what is written"}
+_FORCE = {"force": "even if no key on this machine opens the result"}
 
 
-@task(help=_FORCE | {"form": "age, ansible-vault or gpg; age without it; also from one form to another"})
+@task(help=_FORCE | {"form": "age, ansible-vault or gpg; also converts an encrypted file; default: age"})
 def encrypt(context: Any, env: str | None = None, force: bool = False, form: str = "") -> None:  # noqa: ARG001
     """Encrypt the env file in place, for the keys in the recipients file."""
     from rolling_upgrade.features.secrets import workflow
@@ -17,30 +17,30 @@ def encrypt(context: Any, env: str | None = None, force: bool = False, form: str
     end_with(lambda: workflow.encrypt(env, root=root(), form=form, force=force), interrupted=ON_FILES)
 
 
-@task(help={"in-place": "put it in the place of the encrypted file", "force": "on a terminal too"})
+@task(help={"in-place": "replace the encrypted file", "force": "print even to a terminal"})
 def decrypt(context: Any, env: str | None = None, in_place: bool = False, force: bool = False) -> None:  # noqa: ARG001
-    """Print the env file in plain text, for a pipe or a file of your own."""
+    """Print the env file in plaintext, for a pipe or a file."""
     from rolling_upgrade.features.secrets import workflow
 
     end_with(lambda: workflow.decrypt(env, root=root(), in_place=in_place, force=force), interrupted=ON_FILES)
 
 
-@task(help={"resume": "go on with a text that an earlier edit kept"})
+@task(help={"resume": "file with the text that an earlier edit kept"})
 def edit(context: Any, env: str | None = None, resume: str = "") -> None:  # noqa: ARG001
-    """Change the encrypted env file in $VISUAL or $EDITOR; same form, same recipients."""
+    """Edit the encrypted env file in $VISUAL or $EDITOR; keeps its form and recipients."""
     from rolling_upgrade.features.secrets import edit as workflow
 
     end_with(lambda: workflow.edit(env, root=root(), resume=resume), interrupted=ON_FILES)
 
 
-@task(help=_FORCE | {"new-password-file": "for ansible-vault: the new password, or a program that prints it"})
+@task(help=_FORCE | {"new-password-file": "for ansible-vault: file with the new password, or a program that prints it"})
 def rotate(
     context: Any,  # noqa: ARG001
     env: str | None = None,
     new_password_file: str = "",
     force: bool = False,
 ) -> None:
-    """Encrypt the env file anew for the keys in the recipients file; says which values to change."""
+    """Encrypt the env file again for the keys in the recipients file; lists the values to change."""
     from rolling_upgrade.features.secrets import workflow
 
     end_with(
@@ -52,9 +52,9 @@ def rotate(
 @task(
     iterable=["add", "remove"],
     help={
-        "add": "a public key, or a file with one; may be given more than once",
-        "remove": "a listed key by its comment or fingerprint; may be given more than once",
-        "comment": "with --add: whose key it is",
+        "add": "public key, or a file with one; may be repeated",
+        "remove": "comment or fingerprint of a listed key; may be repeated",
+        "comment": "with --add: owner of the key",
     },
 )
 def recipients(
@@ -64,7 +64,7 @@ def recipients(
     remove: list[str] | None = None,
     comment: str = "",
 ) -> None:
-    """List whose keys open the env file, or add and remove some; secrets.rotate makes it so."""
+    """List the recipients of the env file, or add and remove some; secrets.rotate applies the change."""
     from rolling_upgrade.features.secrets import recipients as workflow
 
     end_with(
@@ -77,12 +77,12 @@ def recipients(
 
 @task(
     help={
-        "env": "only this environment; without it all of them",
-        "repair": "take the rights of others from files that they can read",
+        "env": "only this environment; default: all",
+        "repair": "set the mode of files that others can read to 0600",
     }
 )
 def check(context: Any, env: str | None = None, repair: bool = False) -> None:  # noqa: ARG001
-    """Find exposed secrets: modes, tracked plain text, placeholders, wrong recipients; exits with 1."""
+    """Find exposed secrets: modes, tracked plaintext, placeholders, wrong recipients; exits with 1 if there are any."""
     from rolling_upgrade.features.secrets import check as workflow
 
     end_with(lambda: workflow.check(env, root=root(), repair=repair), interrupted=ON_FILES)

@@ -7,7 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 
 
-@task(default=True, help={"dry-run": "show what is missing with every command, change nothing"})
+@task(default=True, help={"dry-run": "show what is missing, with every command; change nothing"})
 def setup(
     context: Any,
     env: str | None = None,
@@ -16,7 +16,7 @@ def setup(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Prepare hosts for deploys, from a bare Debian or Ubuntu on; does what is missing, and a second time nothing."""
+    """Prepare hosts for deploys, from a bare Debian or Ubuntu; changes only what is missing."""
     from rolling_upgrade.features.setup import workflow
 
     chosen = chosen_hosts(context, hosts)
@@ -25,7 +25,7 @@ def setup(
 
 @task
 def check(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """Show what of a prepared host is missing or was changed, change nothing; exits with 1 when anything is."""
+    """Show what is missing or changed on prepared hosts; exits with 1 if anything is."""
     from rolling_upgrade.features.setup import workflow
 
     end_with(lambda: workflow.setup(env, root=root(), hosts=chosen_hosts(context, hosts), check=True, json=json))
@@ -33,9 +33,9 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
 
 @task(
     help={
-        "data": "delete its data and backups as well",
-        "confirm": "the application's name, where there is no terminal to type it on",
-        "dry-run": "show what would go with every command, change nothing",
+        "data": "also delete data and backups",
+        "confirm": "name of the application, if there is no terminal to type it on",
+        "dry-run": "show every removal with its command; change nothing",
     }
 )
 def teardown(
@@ -47,7 +47,7 @@ def teardown(
     confirm: str = "",
     json: bool = False,
 ) -> None:
-    """Take the application off its hosts, all that setup and deploys made; packages, users and data stay."""
+    """Remove the application from its hosts; packages, users and data stay."""
     from rolling_upgrade.features.setup import workflow
 
     end_with(

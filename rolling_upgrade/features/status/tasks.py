@@ -9,7 +9,7 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 
 @task(help=ONE_OBJECT)
 def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """Show what runs on each host and whether it is well."""
+    """Show what runs on each host and whether it is healthy."""
     from rolling_upgrade.features.status import workflow
 
     end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))

@@ -11,14 +11,17 @@ _STOPPED = "what ran here was ended; no host was contacted. Next: the same comma
 
 @task(
     name="test",
-    help={"env": "the environment that is meant; none without it", "suite": "unit, integration, load or all"},
+    help={
+        "env": "environment passed to the suites; default: DEPLOY_ENV, if set",
+        "suite": "unit, integration, load or all; default: all",
+    },
 )
 def run_suites(
     context: Any,  # noqa: ARG001
     env: str | None = None,
     suite: str = "all",
 ) -> None:
-    """Run the application's own suites, as services.yaml declares them; exits with 1 when one failed."""
+    """Run the application's test suites that services.yaml declares; exits with 1 if one failed."""
     from rolling_upgrade.features.suites import workflow
 
     end_with(lambda: isolated(workflow.run_suites)(env, root=root(), suite=suite), interrupted=_STOPPED)

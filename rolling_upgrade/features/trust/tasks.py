@@ -10,9 +10,9 @@ from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
 @task(
     iterable=["fingerprint", "replace"],
     help={
-        "fingerprint": "accept this key alone, without a question: SHA256:…; may be given more than once",
-        "replace": "a host whose changed key you have verified; may be given more than once",
-        "force": "do not ask: record what hosts offer, unverified; never a changed key",
+        "fingerprint": "accept exactly this key without asking: SHA256:…; may be repeated",
+        "replace": "host whose changed key you have verified; may be repeated",
+        "force": "skip the confirmation: record offered keys unverified; never a changed key",
     },
 )
 def trust(
@@ -23,7 +23,7 @@ def trust(
     fingerprint: list[str] | None = None,
     replace: list[str] | None = None,
 ) -> None:
-    """Show the host keys and, once confirmed, record new ones in known_hosts; a changed one is refused."""
+    """Show the host keys and record new ones in known_hosts once confirmed; refuses changed keys."""
     from rolling_upgrade.features.trust import workflow
 
     end_with(

@@ -9,7 +9,7 @@ from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, roo
 
 @task
 def install(context: Any, env: str | None = None, hosts: list[str] | None = None) -> None:
-    """Put the watchdog on the hosts: it recovers the application while nobody looks."""
+    """Install the watchdog on the hosts; it recovers the application without an operator."""
     from rolling_upgrade.features.watchdog import workflow
 
     end_with(lambda: workflow.install(env, root=root(), hosts=chosen_hosts(context, hosts)))
@@ -17,7 +17,7 @@ def install(context: Any, env: str | None = None, hosts: list[str] | None = None
 
 @task
 def uninstall(context: Any, env: str | None = None, hosts: list[str] | None = None) -> None:
-    """Take the watchdog away from the hosts."""
+    """Remove the watchdog from the hosts."""
     from rolling_upgrade.features.watchdog import workflow
 
     end_with(lambda: workflow.uninstall(env, root=root(), hosts=chosen_hosts(context, hosts)))
@@ -25,15 +25,15 @@ def uninstall(context: Any, env: str | None = None, hosts: list[str] | None = No
 
 @task(help=ONE_OBJECT)
 def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """Show each host's watchdog: whether it runs, when it looked last, what it recovered."""
+    """Show each host's watchdog: running or not, last check, recoveries."""
     from rolling_upgrade.features.watchdog import workflow
 
     end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
 
 
-@task(help={"lines": "how many lines of each host"})
+@task(help={"lines": "number of lines of each host; default: 100"})
 def logs(context: Any, env: str | None = None, hosts: list[str] | None = None, lines: int = 100) -> None:
-    """Show what the watchdogs saw and did."""
+    """Show the observations and actions of the watchdogs."""
     from rolling_upgrade.features.watchdog import workflow
 
     end_with(lambda: workflow.logs(env, root=root(), hosts=chosen_hosts(context, hosts), lines=lines))
