@@ -41,7 +41,7 @@ from rolling_upgrade.features.report.data import RunRecord, run_report
 from rolling_upgrade.features.report.page import page
 from rolling_upgrade.features.report.requests import Requests
 from rolling_upgrade.features.report.view import report_lines
-from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import plan as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import state_store
@@ -132,7 +132,7 @@ def _examined(found: dict[str, str]) -> None:
 def _history(found: Sequence[Release]) -> None:
     histories = {"web1": HostHistory(tuple(found))}
     _printed(history_lines(histories, {}, limit=0, verify=True), history_json("production", histories, {}, limit=0))
-    rollback.bad(found)
+    selection.bad(found)
 
 
 def _stages(found: Sequence[Stage]) -> None:
@@ -246,8 +246,8 @@ PARSERS: dict[str, Parser] = {
         '"given_up": false}, "thread": "t", "since": 1.5, "told_at": 2, "seen_at": 3, "times": 1, "open": true}]',
         deduplication.dump,
     ),
-    "features.rollback.plan.unavailable": Parser(
-        lambda text: rollback.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
+    "features.rollback.selection.unavailable": Parser(
+        lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
     ),
     "features.setup.plan.lacking": Parser(setup.lacking, "user ok\npackages drift\n"),
     "features.report.requests.Requests.read": Parser(

@@ -45,7 +45,7 @@ FEATURE_IMPORTS = {
 }
 
 #: Modules of a feature that decide and word things: they reach neither hosts nor people.
-PURE = ("plan", "shell")
+PURE = ("plan", "selection", "shell")
 #: What those may import below the features.
 PURE_IMPORTS = ("errors", "engine")
 

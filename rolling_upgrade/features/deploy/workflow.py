@@ -28,7 +28,7 @@ from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.push import Pushing, prepared
 from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.registry.workflow import log_in
-from rolling_upgrade.features.rollback.plan import candidates
+from rolling_upgrade.features.rollback.selection import candidates
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 

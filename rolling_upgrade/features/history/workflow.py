@@ -19,7 +19,7 @@ from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.untrusted import LARGE_ANSWER_BYTES, Malformed
 from rolling_upgrade.errors import ExitCode, HostUnreachable
 from rolling_upgrade.features.access.keys import key_names
-from rolling_upgrade.features.rollback.plan import bad
+from rolling_upgrade.features.rollback.selection import bad
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 READ_SECONDS = 60.0

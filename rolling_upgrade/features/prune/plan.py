@@ -13,7 +13,7 @@ from rolling_upgrade.engine.model import Application, Container, HostState, Imag
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.features.backup import shell as backup
-from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.rollback import selection
 
 #: The number of runs whose journals are kept.
 KEPT_JOURNALS = 20
@@ -33,9 +33,9 @@ def kept(state: HostState, app: Application, rollout: RolloutPolicy, release: st
     good = [one for one in state.releases if one.action == "deploy" and one.good]
     wanted = {one.id: one for one in good[-rollout.retain_releases :]}
     now = frozenset((service.name, service.image.digest, spec_hash(app.name, service)) for service in app.services)
-    for content in (now, rollback.running(state)):
-        wanted |= {one.id: one for one in rollback.candidates(state.releases, content)[:1]}
-    if (current := rollback.current(state)) is not None:
+    for content in (now, selection.running(state)):
+        wanted |= {one.id: one for one in selection.candidates(state.releases, content)[:1]}
+    if (current := selection.current(state)) is not None:
         wanted[current.id] = current
     runs = [(name, run) for one in wanted.values() for name, run in one.services]
     return Kept(

@@ -27,7 +27,7 @@ from rolling_upgrade.features.backup.workflow import every_backup
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.rollback import data as data_back
-from rolling_upgrade.features.rollback import plan as selection
+from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 LOOK_SECONDS = 120.0

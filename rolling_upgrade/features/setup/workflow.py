@@ -15,7 +15,7 @@ from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.access.keys import read_access
 from rolling_upgrade.features.access.shell import block_name
-from rolling_upgrade.features.rollback import plan as releases
+from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import application, apply
 from rolling_upgrade.features.setup import teardown as removal
 from rolling_upgrade.features.setup.apply import Work
@@ -102,7 +102,7 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
         app, user = target.application, target.setup_user
         records = as_root(site.history_of_earlier_version(app, target.user), user=user)
         recorded = history.parse(host.run(records, timeout_seconds=LOOK_SECONDS).output)
-        release = releases.current(HostState(host.name, releases=recorded))
+        release = selection.current(HostState(host.name, releases=recorded))
         if release is None:
             return None
         text = as_root(site.definition_of_release(app, target.user, release.id), user=user)

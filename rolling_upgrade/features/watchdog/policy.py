@@ -13,7 +13,7 @@ from enum import Enum
 
 from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Lock, Release
 from rolling_upgrade.engine.model.application import WatchRules
-from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.rollback import selection
 
 #: Pause between two prunes of a host that is short of disk or memory, seconds.
 PRUNE_AGAIN_SECONDS = 3600.0
@@ -171,7 +171,7 @@ def classify(
         lock_holder=f"{lock.owner}: {lock.reason}" if lock else "",
         release=newest.id if newest else "",
         fresh=created is not None and 0 <= report.state.now - created < rules.fresh_seconds,
-        can_roll_back=bool(rollback.candidates(releases, rollback.running(replace(report.state, releases=releases)))),
+        can_roll_back=bool(selection.candidates(releases, selection.running(replace(report.state, releases=releases)))),
     )
 
 

@@ -36,7 +36,7 @@ from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.prune import plan as retention
-from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store
 from rolling_upgrade.features.watchdog.plan import plan_restart
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
@@ -113,7 +113,7 @@ def _notify(
 
 def _rollback_target(home: Path, state: HostState) -> tuple[Release, Application]:
     """The release to roll back to, and its application. Raises PreflightError where there is none."""
-    chosen = rollback.choose(state)
+    chosen = selection.choose(state)
     if isinstance(chosen, Finding):
         raise PreflightError(str(chosen))
     app = state_store.definition(home, chosen.id)
@@ -152,7 +152,7 @@ def _earlier_release(
     reason: str,
 ) -> DeploySpec:
     """An earlier release. The Nginx site stays: it has both colors of every service."""
-    left = rollback.current(state)
+    left = selection.current(state)
     spec = _same_release(app, state, settings, context, lock, "", reason)
     return replace(spec, action="rollback", renew=frozenset(), target=target.id, left=left.id if left else "")
 

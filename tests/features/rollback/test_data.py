@@ -14,7 +14,7 @@ from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.rollback import data as data_back
-from tests.features.rollback.test_plan import back, digest, host, release
+from tests.features.rollback.test_selection import back, digest, host, release
 from tests.support.sample import application
 from tests.support.states import ids, undo, upgradable, wanted
 

@@ -21,7 +21,7 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.rollback import plan as rollback
+from rolling_upgrade.features.rollback import selection
 from tests.support.sample import application, backend, image
 from tests.support.states import container, ids, outdated, text, upgradable, wanted
 
@@ -48,7 +48,7 @@ def host(*releases: Release, runs: str, lock: Lock | None = None) -> HostState:
 
 
 def chosen(state: HostState, named: str = "") -> str:
-    found = rollback.choose(state, named)
+    found = selection.choose(state, named)
     return found.id if isinstance(found, Release) else found.problem
 
 
@@ -124,7 +124,7 @@ def test_choose_reads_no_target_out_of_the_reason_of_a_lock() -> None:
     ],
 )
 def test_reason_names_one_target_or_each_hosts_own(targets: dict[str, str], reason: str) -> None:
-    assert rollback.reason(targets) == reason
+    assert selection.reason(targets) == reason
 
 
 @pytest.mark.parametrize(("named", "expected"), [("A", "A"), ("v1", "A2"), ("v2", "B"), ("C", "C"), ("v3", "C")])
@@ -143,7 +143,7 @@ def test_choose_named_release_or_tag_is_taken(named: str, expected: str) -> None
 def test_choose_named_release_that_was_undone_is_refused_and_says_why() -> None:
     state = host(release("A", "v1"), release("B", "v2", outcome=Outcome.UNDONE), runs="v1")
 
-    found = rollback.choose(state, "v2")
+    found = selection.choose(state, "v2")
 
     assert isinstance(found, Finding)
     assert "never passed its gate" in found.problem
@@ -151,7 +151,7 @@ def test_choose_named_release_that_was_undone_is_refused_and_says_why() -> None:
 
 
 def test_choose_unknown_name_lists_the_good_ones() -> None:
-    found = rollback.choose(host(release("A", "v1"), runs="v1"), "v9")
+    found = selection.choose(host(release("A", "v1"), runs="v1"), "v9")
 
     assert isinstance(found, Finding)
     assert "no release 'v9'" in found.problem
@@ -159,7 +159,7 @@ def test_choose_unknown_name_lists_the_good_ones() -> None:
 
 
 def test_unavailable_image_and_environment_are_each_a_finding() -> None:
-    found = rollback.unavailable(
+    found = selection.unavailable(
         "web1",
         release("A", "v1"),
         application(),
@@ -170,7 +170,7 @@ def test_unavailable_image_and_environment_are_each_a_finding() -> None:
 
 
 def test_unavailable_silence_counts_as_gone() -> None:
-    assert len(rollback.unavailable("web1", release("A", "v1"), application(), "")) == 4
+    assert len(selection.unavailable("web1", release("A", "v1"), application(), "")) == 4
 
 
 def going_back(state: HostState) -> Plan:
@@ -251,7 +251,7 @@ def test_current_of_a_rollback_that_died_after_its_cutover_is_what_it_left() -> 
     dead = Lock("t", "ann", "laptop", 1, "rollback to A", 0, 0, target="A")
     history = (release("A", "v1"), release("B", "v2"))
 
-    found = rollback.current(host(*history, runs="v1", lock=dead))
-    again = rollback.current(host(*history, release("C", "v3"), back("R", "v2", "B", "C"), runs="v1", lock=dead))
+    found = selection.current(host(*history, runs="v1", lock=dead))
+    again = selection.current(host(*history, release("C", "v3"), back("R", "v2", "B", "C"), runs="v1", lock=dead))
 
     assert [one and one.id for one in (found, again)] == ["B", "B"]
