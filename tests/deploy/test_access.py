@@ -84,7 +84,7 @@ class Team:
         return host.sh(f"cat {FILE} 2>/dev/null || :").stdout
 
 
-def test_grant_lets_in_everywhere_and_revoke_takes_it_away(team: Team) -> None:
+def test_grant_allows_login_on_every_host_and_revoke_removes_it(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
 
@@ -102,7 +102,7 @@ def test_grant_lets_in_everywhere_and_revoke_takes_it_away(team: Team) -> None:
     assert team.fingerprint("alice") not in team.run("access.list")
 
 
-def test_grant_dry_run_touches_neither_folder_nor_hosts(team: Team) -> None:
+def test_grant_dry_run_changes_neither_the_directory_nor_the_hosts(team: Team) -> None:
     output = team.grant("alice", "--dry-run")
 
     assert team.fingerprint("alice") in output
@@ -121,7 +121,7 @@ def test_grant_of_a_private_key_is_refused_and_not_shown(team: Team) -> None:
     assert not any(line in output for line in private.splitlines()[1:-1])
 
 
-def test_list_drift_is_named_and_exits_with_1(team: Team) -> None:
+def test_list_with_drift_names_it_and_exits_with_1(team: Team) -> None:
     team.grant_lab()
     stranger = team.public("stranger").read_text().strip()
     team.hosts[0].sh(f"echo '{stranger}' >> {FILE}; sed -i '/ lab$/d' {FILE}")
@@ -150,7 +150,7 @@ def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
     assert "# by hand" in team.keys(team.hosts[0])
 
 
-def test_revoke_unreachable_host_is_named_with_the_command_that_ends_it(team: Team) -> None:
+def test_revoke_unreachable_host_is_reported_with_the_command_to_finish(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
     gone = team.hosts[1]
@@ -168,7 +168,7 @@ def test_revoke_unreachable_host_is_named_with_the_command_that_ends_it(team: Te
     assert not team.gets_in("alice", gone)
 
 
-def test_revoke_last_key_is_refused_before_anything_is_touched(team: Team) -> None:
+def test_revoke_last_key_is_refused_before_any_change(team: Team) -> None:
     team.grant_lab()
     before = [team.keys(host) for host in team.hosts]
 
@@ -178,7 +178,7 @@ def test_revoke_last_key_is_refused_before_anything_is_touched(team: Team) -> No
     assert (team.site.folder / "deploy/authorized_keys" / team.site.lab.name / "lab.pub").exists()
 
 
-def test_revoke_own_key_needs_force_and_a_key_from_elsewhere_is_not_hidden(team: Team) -> None:
+def test_revoke_own_key_needs_force_and_reports_keys_in_other_files(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
     before = [team.keys(host) for host in team.hosts]
@@ -220,7 +220,7 @@ def test_sync_two_environments_on_one_host_keep_a_block_each(team: Team) -> None
         shutil.rmtree(folder)
 
 
-def test_sync_link_of_the_deploy_user_leads_nowhere_as_root(team: Team) -> None:
+def test_sync_does_not_follow_links_of_the_deploy_user(team: Team) -> None:
     host = team.hosts[0]
     host.sh(
         "mkdir -p .ssh; ln -sf /etc/ssh/sshd_config .ssh/authorized_keys.new; ln -sf /etc/shadow .ssh/authorized_keys",
@@ -235,7 +235,7 @@ def test_sync_link_of_the_deploy_user_leads_nowhere_as_root(team: Team) -> None:
     assert code in (0, 6)
 
 
-def test_sync_directory_of_roots_becomes_the_deploy_users(team: Team) -> None:
+def test_sync_gives_a_directory_owned_by_root_to_the_deploy_user(team: Team) -> None:
     host = team.hosts[0]
     host.sh(f"mkdir -p /home/deploy/.ssh; echo '# by hand' > {FILE}; chown -R root: /home/deploy/.ssh")
 
@@ -246,7 +246,7 @@ def test_sync_directory_of_roots_becomes_the_deploy_users(team: Team) -> None:
     assert team.keys(host).startswith("# by hand\n")
 
 
-def test_password_login_is_off_for_the_deploy_user_whatever_the_host_allows(team: Team) -> None:
+def test_password_login_of_the_deploy_user_is_off_even_where_sshd_allows_it(team: Team) -> None:
     team.public("nobody")
     host = team.hosts[0]
     host.sh(
@@ -265,7 +265,7 @@ def test_password_login_is_off_for_the_deploy_user_whatever_the_host_allows(team
         host.sh("rm -f /etc/ssh/sshd_config.d/00-test.conf && systemctl reload ssh")
 
 
-def test_history_names_whose_key_acted(team: Team) -> None:
+def test_history_names_the_owner_of_the_key(team: Team) -> None:
     team.grant_lab()
     code, output = team.site.deploy("v2")
     assert code == 0, output

@@ -78,7 +78,7 @@ def change_database(host: Host, id: str, sql: str) -> None:
     host.sh(f"printf %s {quote(json.dumps(manifest))} > {path}/manifest.json", user="deploy")
 
 
-def test_restore_brings_rows_and_files_back_and_keeps_what_was_there_in_a_backup(site: Site, web1: Host) -> None:
+def test_restore_brings_rows_and_files_back_and_backs_up_the_previous_data(site: Site, web1: Host) -> None:
     early = upload(web1)
     id = taken(site)
     late = upload(web1)
@@ -93,7 +93,7 @@ def test_restore_brings_rows_and_files_back_and_keeps_what_was_there_in_a_backup
     assert_nothing_left(web1)
 
 
-def test_restore_onto_an_application_that_does_not_come_up_brings_the_former_data_back(site: Site, web1: Host) -> None:
+def test_restore_failed_start_restores_the_previous_data(site: Site, web1: Host) -> None:
     """The backup is whole, and what it holds is none of the application's: its health check fails."""
     id = taken(site)
     kept = upload(web1)
@@ -108,7 +108,7 @@ def test_restore_onto_an_application_that_does_not_come_up_brings_the_former_dat
 
 
 @pytest.mark.parametrize("step", ["stop", "database", "backend.start"])
-def test_restore_killed_at_any_step_is_finished_by_the_same_command(site: Site, web1: Host, step: str) -> None:
+def test_restore_killed_at_any_step_is_completed_by_the_same_command(site: Site, web1: Host, step: str) -> None:
     early = upload(web1)
     id = taken(site)
     late = upload(web1)
@@ -120,7 +120,7 @@ def test_restore_killed_at_any_step_is_finished_by_the_same_command(site: Site, 
     assert_nothing_left(web1)
 
 
-def test_restore_cut_by_a_power_cut_is_finished_by_the_same_command(site: Site, web1: Host) -> None:
+def test_restore_after_a_power_cut_is_completed_by_the_same_command(site: Site, web1: Host) -> None:
     early = upload(web1)
     id = taken(site)
     late = upload(web1)
@@ -142,7 +142,7 @@ def assert_nothing_left(host: Host) -> None:
     assert host.sh("podman ps -q | wc -l", user="deploy").stdout.strip() == "2"
 
 
-def test_restore_of_a_damaged_backup_stops_before_anything_is_touched(site: Site, web1: Host) -> None:
+def test_restore_damaged_backup_is_refused_before_any_change(site: Site, web1: Host) -> None:
     upload(web1)
     id = taken(site)
     file = web1.sh(f"ls -d {_UPLOADS.replace('uploads', 'backups/uploads')}/memoryark-{id}.uploads/files/* | head -n 1")
@@ -157,7 +157,7 @@ def test_restore_of_a_damaged_backup_stops_before_anything_is_touched(site: Site
     assert (code, "was found damaged" in output) == (3, True), output
 
 
-def test_restore_of_a_backup_whose_manifest_does_not_match_is_refused(site: Site, web1: Host) -> None:
+def test_restore_backup_with_a_wrong_manifest_is_refused(site: Site, web1: Host) -> None:
     id = taken(site)
     web1.sh(f"sed -i 's/memoryark/another/' {_BACKUPS}{id}/manifest.json", user="deploy")
 
@@ -166,7 +166,7 @@ def test_restore_of_a_backup_whose_manifest_does_not_match_is_refused(site: Site
     assert (code, "its manifest belongs to another" in output) == (3, True), output
 
 
-def test_restore_of_an_unknown_backup_names_those_that_are_there(site: Site, web1: Host) -> None:
+def test_restore_unknown_backup_lists_the_existing_ones(site: Site, web1: Host) -> None:
     id = taken(site)
 
     code, output = restore(site, "20200101T000000Z-000000")
@@ -174,7 +174,7 @@ def test_restore_of_an_unknown_backup_names_those_that_are_there(site: Site, web
     assert (code, id in output, site.version(web1)) == (3, True, "v1"), output
 
 
-def test_restore_with_a_foreign_container_on_the_data_is_undone(site: Site, web1: Host) -> None:
+def test_restore_while_a_foreign_container_uses_the_data_is_undone(site: Site, web1: Host) -> None:
     id = taken(site)
     image = web1.sh("podman images -q | head -n 1", user="deploy").stdout.strip()
     run = "podman run --detach --name intruder --volume /home/deploy/data:/data --entrypoint python3"
@@ -186,7 +186,7 @@ def test_restore_with_a_foreign_container_on_the_data_is_undone(site: Site, web1
         web1.sh("podman rm --force --time 0 intruder", user="deploy")
 
 
-def test_backup_fetched_arrives_for_the_owner_alone(site: Site, web1: Host, tmp_path: Path) -> None:
+def test_backup_fetched_is_readable_only_by_its_owner(site: Site, web1: Host, tmp_path: Path) -> None:
     upload(web1, os.urandom(3_000_000))
 
     id = taken(site, "--fetch", str(tmp_path / "here"))
@@ -197,7 +197,7 @@ def test_backup_fetched_arrives_for_the_owner_alone(site: Site, web1: Host, tmp_
     assert archive.stat().st_size > 3_000_000
 
 
-def test_backup_onto_a_full_disk_says_so_before_it_begins(site: Site, web1: Host) -> None:
+def test_backup_onto_a_full_disk_is_refused_before_it_starts(site: Site, web1: Host) -> None:
     web1.sh("mount -t tmpfs -o size=1m,mode=0777 tmpfs /home/deploy/backups/database")
     try:
         code, output = site.run("backup", "--hosts", "web1")
@@ -206,7 +206,7 @@ def test_backup_onto_a_full_disk_says_so_before_it_begins(site: Site, web1: Host
     assert (code, "no room for a backup" in output) == (1, True), output
 
 
-def test_setup_installs_the_timer_and_takes_it_away(site: Site, web1: Host) -> None:
+def test_setup_installs_and_removes_the_backup_timer(site: Site, web1: Host) -> None:
     before = len(listed(site))
     site.edit_env(AUTO_BACKUP_ENABLED="true", BACKUP_SCHEDULE='"* * * * *"')
     assert site.run("setup", "--hosts", "web1")[0] == 0

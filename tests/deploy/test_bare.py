@@ -36,7 +36,7 @@ def bare(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Site]:
     yield from bare_host(request.param, f"{request.param}-{worker_id}")
 
 
-def test_bare_host_is_cut_off_in_the_middle_of_setup_and_ready_after_the_same_command(bare: Site, host: Host) -> None:
+def test_bare_host_power_cut_during_setup_is_resumed_by_the_same_command(bare: Site, host: Host) -> None:
     bare.lab.reset_host(host.name)
     bare.edit_env(PROTOCOL="http")
     change(bare)
@@ -64,7 +64,7 @@ def test_bare_host_is_cut_off_in_the_middle_of_setup_and_ready_after_the_same_co
     assert code == 0, output
 
 
-def test_bare_host_deploy_user_may_run_two_command_lines_as_root_and_no_other(bare: Site, host: Host) -> None:
+def test_bare_host_deploy_user_may_run_only_two_command_lines_as_root(bare: Site, host: Host) -> None:
     prepared(bare)
     helper = "/usr/local/lib/memoryark/site"
     # Only into a pipe does sudo write long lines.
@@ -93,7 +93,7 @@ def test_bare_host_deploy_user_may_run_two_command_lines_as_root_and_no_other(ba
 
 
 @one_release
-def test_bare_host_takes_no_password_of_the_deploy_user(bare: Site, host: Host) -> None:
+def test_bare_host_rejects_passwords_of_the_deploy_user(bare: Site, host: Host) -> None:
     prepared(bare)
     said = host.sh("sshd -T -C user=deploy,host=x,addr=192.0.2.1").stdout
     assert {"passwordauthentication no", "kbdinteractiveauthentication no", "exposeauthinfo yes"} <= {
@@ -102,7 +102,7 @@ def test_bare_host_takes_no_password_of_the_deploy_user(bare: Site, host: Host) 
 
 
 @one_release
-def test_bare_host_with_every_setting_is_closed_but_for_ssh_and_the_site(bare: Site, host: Host) -> None:
+def test_bare_host_with_every_setting_opens_only_ssh_and_the_site(bare: Site, host: Host) -> None:
     change(bare, **EVERYTHING)
     bare.edit_env(AUTO_BACKUP_ENABLED="true", **SECURE)
     code, output = bare.run("setup")
@@ -139,7 +139,7 @@ def test_bare_host_with_every_setting_is_closed_but_for_ssh_and_the_site(bare: S
 
 
 @one_release
-def test_bare_host_rotates_its_logs_whoever_wrote_them(bare: Site, host: Host) -> None:
+def test_bare_host_rotates_logs_of_every_writer(bare: Site, host: Host) -> None:
     change(bare, rotate_logs_days=14)
     prepared(bare)
     host.sh("podman unshare sh -c 'seq 1000 > logs/app.log; chown 33:33 logs/app.log'", user="deploy")
@@ -151,7 +151,7 @@ def test_bare_host_rotates_its_logs_whoever_wrote_them(bare: Site, host: Host) -
 
 
 @one_release
-def test_bare_host_of_another_distribution_is_refused_with_what_to_prepare(bare: Site, host: Host) -> None:
+def test_bare_host_of_another_distribution_is_refused_with_a_list_to_prepare(bare: Site, host: Host) -> None:
     prepared(bare)
     host.sh("mv /usr/bin/apt-get /usr/bin/jq /root/")
     try:
@@ -175,7 +175,7 @@ def test_bare_host_directory_of_another_program_is_left_alone(bare: Site, host: 
     assert host.sh("stat -c '%U %a' /var/lib/apt; ls -la /var/lib/apt").stdout == before
 
 
-def test_bare_host_teardown_asks_by_name_and_leaves_the_data(bare: Site, host: Host) -> None:
+def test_bare_host_teardown_requires_the_name_and_keeps_the_data(bare: Site, host: Host) -> None:
     change(bare, **EVERYTHING)
     bare.edit_env(AUTO_BACKUP_ENABLED="true", **SECURE)
     prepared(bare)
@@ -200,7 +200,7 @@ def test_bare_host_teardown_asks_by_name_and_leaves_the_data(bare: Site, host: H
 
 
 @one_release
-def test_bare_host_is_prepared_through_a_user_with_sudo_and_guarded_by_ufw(bare: Site, host: Host) -> None:
+def test_bare_host_setup_through_a_sudo_user_configures_ufw(bare: Site, host: Host) -> None:
     bare.lab.reset_host(host.name)
     bare.edit_env(PROTOCOL="http")
     change(bare, firewall="ufw", watchdog=True, node_exporter=True, monitoring_host="192.0.2.9")

@@ -57,7 +57,7 @@ def pair(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bo
     ],
     ids=["absent", "another key", "another name", "expired"],
 )
-def test_certificate_that_cannot_be_is_refused(
+def test_certificate_without_its_requirements_is_refused(
     bare: Site, host: Host, broken: dict[str, Any] | None, said: str
 ) -> None:
     prepared(bare)
@@ -91,7 +91,7 @@ systemd-run --quiet --unit pebble --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_W
 """
 
 
-def test_port_that_others_may_open_gets_no_certificate(bare: Site, host: Host) -> None:
+def test_certificate_over_an_unprivileged_port_is_refused(bare: Site, host: Host) -> None:
     prepared(bare)
     bare.edit_env(**SECURE)
     change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
@@ -110,7 +110,7 @@ def issuer(host: Host) -> tuple[str, int]:
     return served.issuer.rfc4514_string(), served.serial_number
 
 
-def test_certificate_of_an_authority_is_fetched_and_renewed_until_teardown(bare: Site, host: Host) -> None:
+def test_certificate_of_an_authority_is_issued_and_renewed_until_teardown(bare: Site, host: Host) -> None:
     bare.edit_env(**SECURE)
     change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
     host.sh(PEBBLE, timeout=300)

@@ -62,7 +62,7 @@ def test_set_user_id_program_gains_nothing(site: Site) -> None:
     assert effective_user(site.lab.hosts[0]) == "1000"
 
 
-def test_container_gets_what_its_service_declares(site: Site) -> None:
+def test_container_gets_the_limits_and_mounts_of_its_service(site: Site) -> None:
     host = site.lab.hosts[0]
     edit_services(site, "backend", cap_add=["NET_RAW"], cap_drop=["ALL"], no_new_privileges=False, pids_limit=300)
     code, output = site.deploy("v1", "--hosts", host.name)
@@ -109,7 +109,7 @@ def loud(site: Site) -> Iterator[subprocess.Popen[str]]:
     host.sh(f"podman kill {serving(host)}", user="deploy", check=False)
 
 
-def test_endless_output_stays_within_the_log_and_logs_go_on(site: Site, loud: subprocess.Popen[str]) -> None:
+def test_endless_output_stays_within_the_log_limit(site: Site, loud: subprocess.Popen[str]) -> None:
     host = site.lab.hosts[0]
     path = host.sh(
         f"podman inspect --format '{{{{.HostConfig.LogConfig.Path}}}}' {serving(host)}", user="deploy"
@@ -148,7 +148,7 @@ def test_endless_output_stays_within_the_log_and_logs_go_on(site: Site, loud: su
     wait_until(goes_on, "lines behind three megabytes of log", 180)
 
 
-def test_rollback_to_a_release_that_was_recorded_before_containers_were_confined(site: Site) -> None:
+def test_rollback_to_a_release_recorded_without_confinement(site: Site) -> None:
     """It runs as it ran: with Podman's own defaults."""
     host = site.lab.hosts[0]
     assert site.deploy("v2", "--hosts", host.name)[0] == 0

@@ -41,7 +41,7 @@ def test_debian12_host_is_upgraded_and_survives_a_bad_release(old: Site) -> None
     assert (old.deploy("exits-at-once")[0], old.versions()) == (1, ["v2"])
 
 
-def test_debian12_rollback_takes_the_kept_container_that_once_crashed_and_one_made_anew(old: Site) -> None:
+def test_debian12_rollback_uses_a_kept_container_that_crashed_and_a_new_one(old: Site) -> None:
     host = old.lab.hosts[0]
     assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
     code, output = old.run("rollback")
@@ -85,7 +85,7 @@ def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) 
     assert {*old.lab.hosts[0].sh(inside, user="deploy").stdout.split()} == ids
 
 
-def test_debian12_host_watches_itself_from_outside(old: Site) -> None:
+def test_debian12_host_is_monitored_by_prometheus(old: Site) -> None:
     """Prometheus 2.42, Alertmanager 0.25 and blackbox-exporter 0.23, beside the application that they watch."""
     host = old.lab.hosts[0]
     old.edit_environment(

@@ -30,7 +30,7 @@ def test_deploy_keeps_the_old_color_stopped(site: Site) -> None:
         assert sorted(states.values()) == [False, False, True, True], states
 
 
-def test_deploy_of_what_runs_says_nothing_to_do(site: Site) -> None:
+def test_deploy_of_the_running_release_has_nothing_to_do(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
     code, output = site.deploy("v1")
     assert code == 0
@@ -38,7 +38,7 @@ def test_deploy_of_what_runs_says_nothing_to_do(site: Site) -> None:
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
-def test_deploy_forced_replaces_what_runs(site: Site) -> None:
+def test_deploy_forced_replaces_the_running_containers(site: Site) -> None:
     before = [site.running(host) for host in site.lab.hosts]
     code, output = site.deploy("v1", "--force")
     assert code == 0, output
@@ -71,7 +71,7 @@ def test_deploy_dry_run_shows_every_command_and_changes_nothing(site: Site) -> N
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
-def test_deploy_takes_one_connection_and_at_most_fifteen_executions(
+def test_deploy_uses_one_connection_and_at_most_fifteen_executions(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     used: list[FabricHost] = []
@@ -88,7 +88,7 @@ def test_deploy_takes_one_connection_and_at_most_fifteen_executions(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 0
 
 
-def test_deploy_json_gives_an_object_a_line_and_the_summary_last(site: Site) -> None:
+def test_deploy_json_prints_one_object_per_line_and_the_summary_last(site: Site) -> None:
     code, output = site.deploy("v2", "--json")
     rows = [json.loads(line) for line in output.splitlines()]
     assert code == 0
@@ -96,13 +96,13 @@ def test_deploy_json_gives_an_object_a_line_and_the_summary_last(site: Site) -> 
     assert {row["host"] for row in rows[-1]["hosts"]} == {"web1", "web2"}
 
 
-def test_deploy_of_slow_starter_waits_for_it(site: Site) -> None:
+def test_deploy_waits_for_a_slow_start(site: Site) -> None:
     site.edit_env(HEALTH_CHECK_START_PERIOD="20s")
     code, output = site.deploy("slow-start", "--hosts", "web1")
     assert (code, site.version(site.lab.hosts[0])) == (0, "slow-start"), output
 
 
-def test_deploy_to_one_host_leaves_the_other_alone(site: Site) -> None:
+def test_deploy_to_one_host_leaves_the_other_unchanged(site: Site) -> None:
     other = fingerprint(site.lab.hosts[1])
     code, output = site.deploy("v2", "--hosts", "web1")
     assert (code, site.versions()) == (0, ["v2", "v1"]), output
@@ -123,7 +123,7 @@ def test_status_of_healthy_hosts_exits_zero_and_names_the_release(site: Site) ->
     assert '"v1"' in output
 
 
-def test_status_with_a_stopped_backend_is_not_zero(site: Site) -> None:
+def test_status_with_a_stopped_backend_exits_non_zero(site: Site) -> None:
     host = site.lab.hosts[0]
     name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
     host.sh(f"podman stop -t 2 {name}", user="deploy")
@@ -132,7 +132,7 @@ def test_status_with_a_stopped_backend_is_not_zero(site: Site) -> None:
     assert "UNHEALTHY: web1" in output
 
 
-def test_setup_run_again_changes_nothing_and_says_so(site: Site) -> None:
+def test_setup_second_run_reports_no_change(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
     code, output = site.run("setup")
     assert code == 0

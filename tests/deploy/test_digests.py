@@ -87,7 +87,7 @@ def running(site: Site) -> set[str]:
     return {line for host in site.lab.hosts for line in host.sh(ask, user="deploy").stdout.split()}
 
 
-def test_tag_that_is_moved_after_the_plan_was_shown_does_not_change_what_runs(site: Site, tag: str) -> None:
+def test_tag_moved_after_the_plan_does_not_change_the_deployed_digest(site: Site, tag: str) -> None:
     registry = site.lab.registry
     with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
         assert f"v2 ({tag.removeprefix('sha256:')[:12]})" in said[0]
@@ -98,7 +98,7 @@ def test_tag_that_is_moved_after_the_plan_was_shown_does_not_change_what_runs(si
     assert (code, site.versions(), running(site)) == (0, ["v2", "v2"], {tag}), said[0] + output
 
 
-def test_image_that_is_replaced_and_deleted_after_the_plan_was_shown_is_refused(site: Site, tag: str) -> None:
+def test_image_replaced_and_deleted_after_the_plan_is_refused(site: Site, tag: str) -> None:
     registry, before = site.lab.registry, running(site)
     containers = [site.running(host) for host in site.lab.hosts]
     with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
@@ -112,7 +112,7 @@ def test_image_that_is_replaced_and_deleted_after_the_plan_was_shown_is_refused(
     assert [site.running(host) for host in site.lab.hosts] == containers
 
 
-def test_rollback_goes_to_the_digest_that_was_good_whatever_its_tag_says_now(site: Site, tag: str) -> None:
+def test_rollback_uses_the_recorded_digest_even_after_its_tag_moved(site: Site, tag: str) -> None:
     registry = site.lab.registry
     assert site.deploy("v2")[0] == 0
     assert site.deploy("v3")[0] == 0
@@ -140,7 +140,7 @@ def liar(site: Site) -> Iterator[tuple[str, str]]:
     host.sh(f"rm {folder}/registries.conf", user="deploy")
 
 
-def test_hosts_that_disagree_about_a_digest_are_named_and_nothing_is_touched(site: Site, liar: tuple[str, str]) -> None:
+def test_hosts_that_disagree_about_a_digest_are_reported_without_changes(site: Site, liar: tuple[str, str]) -> None:
     true, false = liar
     before = [fingerprint(host) for host in site.lab.hosts]
 
@@ -155,7 +155,7 @@ def test_hosts_that_disagree_about_a_digest_are_named_and_nothing_is_touched(sit
     assert (code, f"web1 says {false}, web2 says {true}" in output) == (3, True), output
 
 
-def test_plan_says_whose_word_the_digests_are(site: Site, liar: tuple[str, str]) -> None:
+def test_plan_names_the_source_of_the_digests(site: Site, liar: tuple[str, str]) -> None:
     """With one host there is nobody to contradict it: all that is left is to say so."""
     code, output = site.deploy("v2", "--hosts", "web1", "--dry-run")
     assert (code, "digests: web1 alone says so; no other host can ask a registry" in output) == (0, True), output
@@ -165,7 +165,7 @@ def test_plan_says_whose_word_the_digests_are(site: Site, liar: tuple[str, str])
     site.lab.hosts[0].sh("touch /home/deploy/.config/containers/registries.conf", user="deploy")
 
 
-def test_search_itself_two_hosts_with_other_images_are_told_apart(site: Site) -> None:
+def test_digest_comparison_detects_two_hosts_with_different_images(site: Site) -> None:
     assert len(running(site)) == 1
     assert site.deploy("v3", "--hosts", "web1")[0] == 0
     assert len(running(site)) == 2

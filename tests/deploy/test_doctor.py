@@ -22,7 +22,7 @@ def findings(output: str, level: str, host: str = "web1") -> list[str]:
     return [row["what"] for row in rows if row["level"] == level and row["host"] == host]
 
 
-def test_doctor_healthy_host_is_fit_and_nothing_is_changed(site: Site) -> None:
+def test_doctor_healthy_host_passes_and_is_unchanged(site: Site) -> None:
     before = files_and_containers(site.lab.hosts[0])
 
     code, output = site.run("doctor", "--json")
@@ -35,7 +35,7 @@ def test_doctor_healthy_host_is_fit_and_nothing_is_changed(site: Site) -> None:
     assert files_and_containers(site.lab.hosts[0]) == before
 
 
-def test_doctor_broken_host_is_refused_as_the_next_deploy_is(site: Site) -> None:
+def test_doctor_broken_host_fails_as_the_next_deploy_does(site: Site) -> None:
     host = site.lab.hosts[0]
     host.sh("echo '# mine' >> /usr/local/lib/memoryark/site")
     host.sh("chmod 750 /var/lib/memoryark/live; chmod 644 /usr/local/lib/memoryark/site")
@@ -56,7 +56,7 @@ def test_doctor_broken_host_is_refused_as_the_next_deploy_is(site: Site) -> None
     assert "another version of the site helper" in warnings
 
 
-def test_doctor_stopped_nginx_and_missing_tag_are_found(site: Site) -> None:
+def test_doctor_stopped_nginx_and_missing_tag_are_reported(site: Site) -> None:
     host = site.lab.hosts[0]
     site.edit_env(BACKEND_IMAGE="registry:5000/memoryark/backend:no-such-tag")
     host.sh("systemctl stop nginx")

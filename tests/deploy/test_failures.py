@@ -45,7 +45,7 @@ def test_deploy_in_batches_stops_at_the_first_bad_batch(site: Site) -> None:
     assert "Back on the old release: web2" in output
 
 
-def test_deploy_in_batches_leaves_later_hosts_as_they_were(site: Site) -> None:
+def test_deploy_in_batches_leaves_later_hosts_unchanged(site: Site) -> None:
     site.edit_hosts(web1={"env": {"BACKEND_IMAGE": "registry:5000/memoryark/backend:never-healthy"}})
     site.edit_env(
         BACKEND_IMAGE="registry:5000/memoryark/backend:v2", FRONTEND_IMAGE="registry:5000/memoryark/frontend:v2"
@@ -55,7 +55,7 @@ def test_deploy_in_batches_leaves_later_hosts_as_they_were(site: Site) -> None:
     assert "Left as it was: web2" in output
 
 
-def test_deploy_with_a_site_text_that_nginx_refuses_puts_the_old_one_back(site: Site) -> None:
+def test_deploy_site_rejected_by_nginx_restores_the_previous_one(site: Site) -> None:
     host = site.lab.hosts[0]
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
     host.sh("echo 'nonsense on;' > /etc/nginx/conf.d/zz-other.conf")
@@ -67,7 +67,7 @@ def test_deploy_with_a_site_text_that_nginx_refuses_puts_the_old_one_back(site: 
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
 
 
-def test_deploy_notices_that_nginx_kept_the_old_configuration(site: Site) -> None:
+def test_deploy_detects_that_nginx_kept_the_old_configuration(site: Site) -> None:
     """`nginx -t` and the reload both succeed, and the port of a new service cannot be bound."""
     host = site.lab.hosts[0]
     add_service(site, "help", 7002)
@@ -83,7 +83,7 @@ def test_deploy_notices_that_nginx_kept_the_old_configuration(site: Site) -> Non
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
 
 
-def test_setup_notices_that_nginx_kept_the_old_configuration(site: Site) -> None:
+def test_setup_detects_that_nginx_kept_the_old_configuration(site: Site) -> None:
     host = site.lab.hosts[0]
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
     host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
@@ -100,7 +100,7 @@ def test_setup_notices_that_nginx_kept_the_old_configuration(site: Site) -> None
     assert code == 0, output
 
 
-def test_deploy_of_a_site_that_root_does_not_know_is_refused(site: Site) -> None:
+def test_deploy_site_outside_the_rules_of_root_is_refused(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
     site.edit_env(DOMAIN_NAME="other.lab.test")
     code, output = site.deploy("v2")

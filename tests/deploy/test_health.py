@@ -60,7 +60,7 @@ def mounted(host: Host, place: str, options: str) -> Iterator[None]:
         host.sh(f"umount {place}")
 
 
-def test_health_of_well_hosts_says_so_in_a_line_each(site: Site, web1: Host) -> None:
+def test_health_of_healthy_hosts_prints_one_line_each(site: Site, web1: Host) -> None:
     code, output = site.run("health", "--once")
 
     assert code == 0, output
@@ -87,7 +87,7 @@ def test_health_verbose_shows_every_check_with_its_answer_and_time(site: Site, w
         assert row.endswith(" ms")
 
 
-def test_health_takes_one_connection_and_one_execution_a_host(
+def test_health_uses_one_connection_and_one_execution_per_host(
     site: Site, web1: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     used: list[FabricHost] = []
@@ -105,7 +105,7 @@ def test_health_takes_one_connection_and_one_execution_a_host(
     assert "healthy" in capsys.readouterr().out
 
 
-def test_health_json_gives_every_check_for_programs(site: Site, web1: Host) -> None:
+def test_health_json_lists_every_check(site: Site, web1: Host) -> None:
     code, output = site.run("health", "--json")
 
     content = json.loads(output)
@@ -115,7 +115,7 @@ def test_health_json_gives_every_check_for_programs(site: Site, web1: Host) -> N
     assert (chain["kind"], chain["ok"], chain["answered"]) == ("http", True, True)
 
 
-def test_health_container_that_is_stopped_is_named(site: Site, web1: Host) -> None:
+def test_health_stopped_container_is_reported(site: Site, web1: Host) -> None:
     name = container(site, web1)
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
     try:
@@ -130,7 +130,7 @@ def test_health_container_that_is_stopped_is_named(site: Site, web1: Host) -> No
     wait_until(partial(is_well, site), "the backend")
 
 
-def test_health_backend_that_hangs_is_told_and_the_others_answer(site: Site, web1: Host) -> None:
+def test_health_hanging_backend_is_reported_and_other_checks_pass(site: Site, web1: Host) -> None:
     pid = f"$(podman inspect --format '{{{{.State.Pid}}}}' {container(site, web1)})"
     web1.sh(f"kill -STOP {pid}", user="deploy")
     try:
@@ -142,7 +142,7 @@ def test_health_backend_that_hangs_is_told_and_the_others_answer(site: Site, web
     wait_until(partial(is_well, site), "the backend")
 
 
-def test_health_stopped_nginx_is_no_fault_of_the_services(site: Site, web1: Host) -> None:
+def test_health_stopped_nginx_does_not_fail_the_checks_of_the_services(site: Site, web1: Host) -> None:
     web1.sh("systemctl stop nginx")
     try:
         found = failed(site)
@@ -153,7 +153,7 @@ def test_health_stopped_nginx_is_no_fault_of_the_services(site: Site, web1: Host
     wait_until(partial(is_well, site), "Nginx")
 
 
-def test_health_database_that_is_garbage_is_told_until_it_is_back(site: Site, web1: Host) -> None:
+def test_health_corrupt_database_is_reported_until_it_is_restored(site: Site, web1: Host) -> None:
     web1.sh(f"rm -f {LOCK}/integrity; mv {DATABASE} {DATABASE}.away; head -c 65536 /dev/urandom > {DATABASE}")
     web1.sh(f"chown --reference={DATABASE}.away {DATABASE}; chmod --reference={DATABASE}.away {DATABASE}")
     try:
@@ -165,7 +165,7 @@ def test_health_database_that_is_garbage_is_told_until_it_is_back(site: Site, we
     wait_until(partial(is_well, site), "the database")
 
 
-def test_health_missing_database_is_not_well_and_is_not_made(site: Site, web1: Host) -> None:
+def test_health_missing_database_is_reported_and_not_created(site: Site, web1: Host) -> None:
     site.edit_env(DATABASE_PATH="/home/deploy/data/none.db")
 
     assert {"database"} <= failed(site)
@@ -173,7 +173,7 @@ def test_health_missing_database_is_not_well_and_is_not_made(site: Site, web1: H
     assert web1.sh("ls /home/deploy/data/none.db || :").stdout == ""
 
 
-def test_health_full_disk_is_told_by_its_mount(site: Site, web1: Host) -> None:
+def test_health_full_disk_is_reported_by_its_mount(site: Site, web1: Host) -> None:
     site.edit_env(MIN_FREE_PERCENT="10")
     with mounted(web1, BACKUPS, "size=1m"):
         web1.sh(f"head -c 1000000 /dev/zero > {BACKUPS}/full")
@@ -182,7 +182,7 @@ def test_health_full_disk_is_told_by_its_mount(site: Site, web1: Host) -> None:
     assert f"disk {BACKUPS}" in found
 
 
-def test_health_used_up_inodes_are_told_by_their_mount(site: Site, web1: Host) -> None:
+def test_health_exhausted_inodes_are_reported_by_their_mount(site: Site, web1: Host) -> None:
     site.edit_env(MIN_FREE_PERCENT="10")
     with mounted(web1, BACKUPS, "size=4m,nr_inodes=20"):
         web1.sh(f"cd {BACKUPS} && touch $(seq 18)")
@@ -192,7 +192,7 @@ def test_health_used_up_inodes_are_told_by_their_mount(site: Site, web1: Host) -
     assert f"disk {BACKUPS}" not in found
 
 
-def test_health_host_that_cannot_write_a_byte_still_tells_everything(site: Site, web1: Host) -> None:
+def test_health_host_without_disk_space_still_reports_every_check(site: Site, web1: Host) -> None:
     with mounted(web1, LOCK, "size=64k,mode=0700"):
         web1.sh(f"head -c 1m /dev/zero > {LOCK}/full || :")
         found = failed(site)
@@ -200,13 +200,13 @@ def test_health_host_that_cannot_write_a_byte_still_tells_everything(site: Site,
     assert found == set()
 
 
-def test_health_memory_above_the_limit_is_told(site: Site, web1: Host) -> None:
+def test_health_memory_above_the_limit_is_reported(site: Site, web1: Host) -> None:
     site.edit_env(MAX_MEMORY_PERCENT="0")
 
     assert failed(site) == {"memory"}
 
 
-def test_health_backups_are_judged_where_they_are_scheduled(site: Site, web1: Host) -> None:
+def test_health_checks_the_age_of_scheduled_backups(site: Site, web1: Host) -> None:
     site.edit_env(AUTO_BACKUP_ENABLED="true", DATABASE_BACKUP_PATH=f"{BACKUPS}/new")
     web1.sh(f"mkdir {BACKUPS}/new", user="deploy")
     try:
@@ -221,7 +221,7 @@ def test_health_backups_are_judged_where_they_are_scheduled(site: Site, web1: Ho
     assert (none, fresh, old) == ({"backup"}, set(), {"backup"})
 
 
-def test_health_certificate_is_judged_as_visitors_get_it(site: Site, web1: Host) -> None:
+def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host) -> None:
     paths = {"SSL_CERT_PATH": "/etc/ssl/short.crt", "SSL_KEY_PATH": "/etc/ssl/short.key"}
     web1.sh(
         "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=app.lab.test"
@@ -237,7 +237,7 @@ def test_health_certificate_is_judged_as_visitors_get_it(site: Site, web1: Host)
         assert failed(site) == set()
 
 
-def test_health_looks_again_and_ends_after_so_many_bad_looks(site: Site, web1: Host) -> None:
+def test_health_stops_after_max_failures(site: Site, web1: Host) -> None:
     web1.sh(f"podman stop {container(site, web1)}", user="deploy")
 
     code, output = site.run("health", "--interval", "1s", "--max-failures", "2", "--hosts", "web1")
@@ -245,7 +245,7 @@ def test_health_looks_again_and_ends_after_so_many_bad_looks(site: Site, web1: H
     assert (code, output.count("Next check in 1 s"), output.count("UNHEALTHY")) == (1, 1, 2), output
 
 
-def test_health_with_recovery_has_the_watchdog_mend_what_is_wrong(site: Site, web1: Host) -> None:
+def test_health_auto_recovery_lets_the_watchdog_restart_a_stopped_container(site: Site, web1: Host) -> None:
     stopped = container(site, web1)
     web1.sh(f"podman stop {stopped}", user="deploy")
     try:
@@ -257,7 +257,7 @@ def test_health_with_recovery_has_the_watchdog_mend_what_is_wrong(site: Site, we
         assert site.run("monitor.uninstall", "--hosts", "web1")[0] == 0
 
 
-def test_health_with_recovery_that_is_switched_off_is_refused(site: Site, web1: Host) -> None:
+def test_health_auto_recovery_is_refused_where_recovery_is_disabled(site: Site, web1: Host) -> None:
     site.edit_env(AUTO_RECOVERY_ENABLED="false")
 
     code, output = site.run("health", "--auto-recovery", "--once", "--hosts", "web1")
@@ -265,7 +265,7 @@ def test_health_with_recovery_that_is_switched_off_is_refused(site: Site, web1: 
     assert (code, "AUTO_RECOVERY_ENABLED is false" in output) == (2, True), output
 
 
-def test_health_maintenance_page_is_no_fault_and_is_said(site: Site, web1: Host) -> None:
+def test_health_maintenance_page_is_shown_and_not_a_failure(site: Site, web1: Host) -> None:
     assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
     try:
         code, output = site.run("health", "--once", "--hosts", "web1")
@@ -276,7 +276,7 @@ def test_health_maintenance_page_is_no_fault_and_is_said(site: Site, web1: Host)
     assert "maintenance page up" in output
 
 
-def test_health_host_that_is_away_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
+def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
     away = site.lab.hosts[1]
     away.cut_network()
     try:
@@ -290,7 +290,7 @@ def test_health_host_that_is_away_is_named_and_the_other_is_reported(site: Site,
     assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, UNHEALTHY: web2: unreachable")
 
 
-def test_health_host_whose_answer_makes_no_sense_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
+def test_health_malformed_answer_is_reported_and_the_other_host_is_checked(site: Site, web1: Host) -> None:
     web1.sh("mv /usr/bin/awk /usr/bin/awk.away")
     try:
         code, output = site.run("health", "--once")
@@ -302,7 +302,7 @@ def test_health_host_whose_answer_makes_no_sense_is_named_and_the_other_is_repor
     assert "awk: not found" in output
 
 
-def test_health_of_a_host_that_is_in_no_inventory_is_a_mistake(site: Site) -> None:
+def test_health_unknown_host_exits_with_2(site: Site) -> None:
     code, output = site.run("health", "--once", "--hosts", "nope")
 
     assert (code, "nope" in output) == (2, True), output

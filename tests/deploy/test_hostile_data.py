@@ -57,7 +57,7 @@ def newest(site: Site) -> dict[str, object]:
     return dict(json.loads(output)["hosts"][0]["backups"][-1])
 
 
-def test_poisoned_database_is_backed_up_verified_deployed_and_restored_and_runs_nothing(site: Site, web1: Host) -> None:
+def test_poisoned_database_is_backed_up_and_restored_without_running_its_code(site: Site, web1: Host) -> None:
     poison(web1)
 
     for words in (("backup",), ("backup.verify",), ("health",), ("deploy", "--tag", "v2")):
@@ -79,7 +79,7 @@ def test_poisoned_database_is_backed_up_verified_deployed_and_restored_and_runs_
 @pytest.mark.parametrize(
     "kind", ["os.mkfifo(path)", "os.symlink('/app/data/memoryark.db.away', path)", "os.mkdir(path)"]
 )
-def test_database_replaced_by_something_else_stops_a_backup_and_a_deploy_at_once(
+def test_database_replaced_by_a_link_pipe_or_directory_fails_backup_and_deploy(
     kind: str, site: Site, web1: Host
 ) -> None:
     """What a link leads to is another file of the deploy user, and a pipe would hold the backup up for ever."""

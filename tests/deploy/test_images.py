@@ -131,7 +131,7 @@ def ids(host: Host) -> set[str]:
     return {f"sha256:{line}" for line in listed.stdout.split()}
 
 
-def test_push_without_a_registry_sends_what_a_host_lacks_and_the_id_is_the_same(site: Site, tmp_path: Path) -> None:
+def test_push_without_a_registry_sends_missing_layers_and_keeps_the_id(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {"extra": noise(3 * MEGABYTE, 1)})
     site.lab.registry.stop()
     try:
@@ -152,7 +152,7 @@ def test_push_without_a_registry_sends_what_a_host_lacks_and_the_id_is_the_same(
         assert "images" not in host.sh("ls /var/lib/memoryark/journal/*").stdout.split()
 
 
-def test_push_connection_drops_and_the_next_run_sends_only_what_is_left(site: Site, tmp_path: Path) -> None:
+def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_path: Path) -> None:
     first, second = noise(4 * MEGABYTE, 2), noise(80 * MEGABYTE, 3)
     built = build(site, tmp_path, "v2", {"first": first, "second": second})
     host = site.lab.host("web1")
@@ -178,7 +178,7 @@ def test_push_connection_drops_and_the_next_run_sends_only_what_is_left(site: Si
     assert site.version(host) == "v2"
 
 
-def test_push_wrong_input_is_refused_and_nothing_touched(site: Site, tmp_path: Path) -> None:
+def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {"extra": noise(MEGABYTE, 4)})
     before = [fingerprint(host) for host in site.lab.hosts]
     largest = max((built.backend / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
@@ -201,7 +201,7 @@ def test_push_wrong_input_is_refused_and_nothing_touched(site: Site, tmp_path: P
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
-def test_push_host_that_forbids_forwarding_is_refused_and_nothing_touched(site: Site, tmp_path: Path) -> None:
+def test_push_host_that_forbids_forwarding_is_refused_without_changes(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {})
     host = site.lab.host("web2")
     rule = "/etc/ssh/sshd_config.d/00-no-forwarding.conf"
@@ -241,7 +241,7 @@ def typed(site: Site, line: str, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_login_wrong_password_is_refused_and_nothing_touched(guarded: Site) -> None:
+def test_login_wrong_password_is_refused_without_changes(guarded: Site) -> None:
     before = [fingerprint(host) for host in guarded.lab.hosts]
     guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=f"not-{PASSWORD}")
 
@@ -254,7 +254,7 @@ def test_login_wrong_password_is_refused_and_nothing_touched(guarded: Site) -> N
     assert [fingerprint(host) for host in guarded.lab.hosts] == before
 
 
-def test_login_of_the_env_file_is_made_by_the_deploy_and_its_password_is_nowhere_else(guarded: Site) -> None:
+def test_login_of_the_env_file_is_used_by_the_deploy_and_its_password_stays_in_one_file(guarded: Site) -> None:
     guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=PASSWORD)
 
     code, output = guarded.deploy("v2")
@@ -270,7 +270,7 @@ def test_login_of_the_env_file_is_made_by_the_deploy_and_its_password_is_nowhere
         assert host.sh(f"journalctl --no-pager | grep -cF -e {PASSWORD} -e {encoded} || :").stdout.strip() == "0"
 
 
-def test_login_typed_in_and_logout(guarded: Site) -> None:
+def test_login_with_a_typed_password_and_logout(guarded: Site) -> None:
     words = ("--registry", GUARDED, "--username", "robot")
 
     code, output = typed(guarded, f"{PASSWORD}\n", "registry.login", *words)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.xdist_group("interruptions")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_deploy_interrupted_while_it_waits_is_undone(site: Site, number: int) -> None:
+def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -> None:
     process = begun(site, "backend.start", "deploy", "--tag", "never-healthy")
     code, output = interrupt(process, number)
     host = site.lab.hosts[0]
@@ -22,7 +22,7 @@ def test_deploy_interrupted_while_it_waits_is_undone(site: Site, number: int) ->
 
 
 @pytest.mark.parametrize("step", ["backup", "backend.start", "backend.cutover", "frontend.start", "verify", "drain"])
-def test_deploy_killed_at_any_step_is_finished_by_the_same_command(site: Site, step: str) -> None:
+def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:
     host = site.lab.hosts[0]
     process = begun(site, step, "deploy", "--tag", "v2")
     kill(process)
@@ -32,7 +32,7 @@ def test_deploy_killed_at_any_step_is_finished_by_the_same_command(site: Site, s
     assert sum(site.running(host).values()) == 2
 
 
-def test_deploy_while_a_container_is_being_stopped_takes_its_port(site: Site) -> None:
+def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> None:
     """A deploy that died in its drain leaves a `podman stop` behind: the color's port is ours, and soon free."""
     host = site.lab.hosts[0]
     assert site.deploy("v2", "--hosts", "web1")[0] == 0
@@ -47,7 +47,7 @@ def test_deploy_while_a_container_is_being_stopped_takes_its_port(site: Site) ->
     assert (code, site.version(host)) == (0, "v1"), output
 
 
-def test_deploy_whose_connection_drops_goes_on(site: Site) -> None:
+def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
     host = site.lab.hosts[0]
     process = begun(site, "backend.start", "deploy", "--tag", "v2")
     host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
@@ -57,7 +57,7 @@ def test_deploy_whose_connection_drops_goes_on(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", ["reboot", "power_cut"])
-def test_host_after_a_boot_serves_exactly_the_live_colors(site: Site, how: str) -> None:
+def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) -> None:
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")
     before = {name for name, runs in site.running(host).items() if runs}
@@ -67,7 +67,7 @@ def test_host_after_a_boot_serves_exactly_the_live_colors(site: Site, how: str) 
     assert site.version(host) == "v2"
 
 
-def test_deploy_cut_by_a_power_cut_is_finished_by_the_same_command(site: Site) -> None:
+def test_deploy_after_a_power_cut_is_completed_by_the_same_command(site: Site) -> None:
     host = site.lab.hosts[0]
     process = begun(site, "frontend.start", "deploy", "--tag", "v2")
     host.kill()

@@ -49,7 +49,7 @@ def many_logins(site: Site) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_logins")
-def test_deploys_started_at_once_one_wins_and_the_others_touch_nothing(site: Site) -> None:
+def test_deploys_started_at_once_only_one_takes_the_lock(site: Site) -> None:
     history = "wc -l < /var/lib/memoryark/releases.jsonl"
     before = [int(host.sh(history).stdout) for host in site.lab.hosts]
     bake(site, seconds=25)
@@ -63,7 +63,7 @@ def test_deploys_started_at_once_one_wins_and_the_others_touch_nothing(site: Sit
     assert [held(host) for host in site.lab.hosts] == ["", ""]
 
 
-def test_deploy_paused_while_another_took_over_is_refused_at_its_next_step(site: Site) -> None:
+def test_deploy_resumed_after_a_takeover_is_refused_at_its_next_step(site: Site) -> None:
     host = site.lab.hosts[0]
     paused = site.start("deploy", "--tag", "v2", "--hosts", "web1")
     try:
@@ -84,7 +84,7 @@ def test_deploy_paused_while_another_took_over_is_refused_at_its_next_step(site:
     assert site.version(host) == "v3"
 
 
-def test_lock_by_hand_keeps_deploys_away_until_it_is_freed(site: Site) -> None:
+def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site) -> None:
     code, output = site.run("lock.acquire", "--reason", "new disk", "--for", "30m")
     assert code == 0, output
     code, output = site.deploy("v2")
@@ -98,7 +98,7 @@ def test_lock_by_hand_keeps_deploys_away_until_it_is_freed(site: Site) -> None:
     assert [held(host) for host in site.lab.hosts] == ["", ""]
 
 
-def test_lock_acquire_beside_another_takes_none_and_release_needs_force(site: Site) -> None:
+def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Site) -> None:
     second = site.lab.hosts[1]
     lines = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade", "expires_at=9999999999")
     second.sh(f"printf '%s\\n' {' '.join(lines)} > {HELD}", user="deploy")
@@ -124,6 +124,6 @@ def test_lock_acquire_beside_another_takes_none_and_release_needs_force(site: Si
 @pytest.mark.parametrize(
     "words", [(), ("--reason", " "), ("--reason", "x", "--for", "soon"), ("--reason", "x", "--for", "8d")]
 )
-def test_lock_acquire_of_no_sense_is_a_mistake(words: tuple[str, ...], site: Site) -> None:
+def test_lock_acquire_with_invalid_options_exits_with_2(words: tuple[str, ...], site: Site) -> None:
     code, output = site.run("lock.acquire", *words)
     assert (code, "nothing was contacted" in output) == (2, True), output

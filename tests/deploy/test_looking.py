@@ -39,7 +39,7 @@ def task(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_logs_of_all_hosts_come_by_time_behind_their_host(site: Site) -> None:
+def test_logs_of_all_hosts_are_sorted_by_time(site: Site) -> None:
     done = task(site, "logs", "--json", "--grep", "starts$")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
@@ -49,12 +49,14 @@ def test_logs_of_all_hosts_come_by_time_behind_their_host(site: Site) -> None:
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
 
 
-def test_logs_that_cannot_be_read_say_how_they_could(site: Site) -> None:
+def test_logs_without_permission_name_the_command_that_grants_it(site: Site) -> None:
     code, output = site.run("logs", "--service", "nginx", "--host", "web1")
     assert (code, "usermod --append --groups adm deploy" in output) == (1, True), output
 
 
-def test_logs_followed_go_on_over_a_cutover_and_a_drop_and_leave_nothing(site: Site, tmp_path: Path) -> None:
+def test_logs_follow_survives_a_cutover_and_a_dropped_connection_and_leaves_no_process(
+    site: Site, tmp_path: Path
+) -> None:
     host, path = site.lab.hosts[0], tmp_path / "followed"
     command = [sys.executable, "-m", "invoke", "logs", "--env", site.lab.name, "--host", "web1", "--follow"]
     with path.open("wb") as file:
@@ -78,7 +80,7 @@ def test_logs_followed_go_on_over_a_cutover_and_a_drop_and_leave_nothing(site: S
     wait_until(lambda: not left_behind(host), "the end of all that followed")
 
 
-def test_exec_words_arrive_byte_for_byte_and_the_command_s_own_code_comes_back(site: Site) -> None:
+def test_exec_passes_arguments_byte_for_byte_and_returns_the_exit_code(site: Site) -> None:
     done = task(site, "exec", "--host", "web1", "--", *ECHO, *HOSTILE, "--", "--env")
     assert (done.returncode, json.loads(done.stdout)) == (0, [*HOSTILE, "--", "--env"]), done.stderr
     failing = task(
@@ -93,7 +95,7 @@ def test_exec_on_several_hosts_prefixes_lines_and_hides_secrets(site: Site) -> N
     assert done.stderr.count("exited with 1") == 2
 
 
-def test_exec_interrupted_ends_the_command_in_the_container(site: Site) -> None:
+def test_exec_interrupted_stops_the_command_in_the_container(site: Site) -> None:
     host = site.lab.hosts[0]
     words = ("exec", "--host", "web1", "--", "python3", "-c", "import time; time.sleep(600)")
     process = site.start(*words)
@@ -103,7 +105,7 @@ def test_exec_interrupted_ends_the_command_in_the_container(site: Site) -> None:
     wait_until(lambda: not left_behind(host), "the end of the command")
 
 
-def test_shell_on_a_terminal_is_the_container_s_and_knows_the_size(site: Site) -> None:
+def test_shell_on_a_terminal_runs_in_the_container_and_has_its_size(site: Site) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(PROJECT)
@@ -166,5 +168,5 @@ def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> Non
         ("inspect", "--service", "nope"),
     ],
 )
-def test_looking_with_wrong_words_is_a_mistake(words: tuple[str, ...], site: Site) -> None:
+def test_logs_exec_shell_inspect_with_invalid_options_exit_with_2(words: tuple[str, ...], site: Site) -> None:
     assert task(site, *words).returncode == 2

@@ -56,7 +56,7 @@ def visitors(host: Host) -> Iterator[Counter[tuple[int, str | None]]]:
             thread.join()
 
 
-def test_maintenance_switched_under_load_gives_nothing_but_200_and_503_with_retry_after(site: Site) -> None:
+def test_maintenance_switched_under_load_gives_only_200_and_503_with_retry_after(site: Site) -> None:
     host = site.lab.hosts[0]
     with visitors(host) as seen:
         code, output = site.run("maintenance", "on", "--message", "Back at <nine>", "--hosts", "web1")
@@ -81,7 +81,7 @@ for round in $(seq 3000); do echo page > page.new; mv page.new maintenance.html;
 """
 
 
-def test_maintenance_page_that_goes_while_nginx_opens_it_is_a_503_too(site: Site) -> None:
+def test_maintenance_page_removed_while_nginx_opens_it_is_a_503(site: Site) -> None:
     host = site.lab.hosts[0]
     with visitors(host) as seen:
         host.sh(_FLICKER, user="deploy")
@@ -89,7 +89,7 @@ def test_maintenance_page_that_goes_while_nginx_opens_it_is_a_503_too(site: Site
     assert set(seen) == {(200, None), (503, "120")}
 
 
-def test_maintenance_put_up_by_hand_stays_through_a_deploy(site: Site) -> None:
+def test_maintenance_page_of_an_operator_stays_through_a_deploy(site: Site) -> None:
     assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
 
     code, output = site.deploy("v2", "--hosts", "web1")
@@ -99,7 +99,7 @@ def test_maintenance_put_up_by_hand_stays_through_a_deploy(site: Site) -> None:
     assert site.versions() == ["v2", "v1"]
 
 
-def test_maintenance_mode_goes_with_the_setting(site: Site) -> None:
+def test_maintenance_mode_follows_the_setting(site: Site) -> None:
     site.edit_env(MAINTENANCE_MODE="true")
     code, output = site.deploy("v1", "--hosts", "web1")
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
@@ -112,7 +112,7 @@ def test_maintenance_mode_goes_with_the_setting(site: Site) -> None:
 
 
 @pytest.mark.parametrize("words", [("offf",), ("off", "--message", "x"), ("on", "--message", "x" * 501)])
-def test_maintenance_wrong_words_are_refused(words: tuple[str, ...], site: Site) -> None:
+def test_maintenance_invalid_options_are_refused(words: tuple[str, ...], site: Site) -> None:
     code, output = site.run("maintenance", *words)
 
     assert (code, "nothing was contacted" in output) == (2, True)
@@ -139,7 +139,7 @@ def test_maintenance_link_in_place_of_the_page_shows_no_other_file(site: Site) -
     assert (answer[0], "root:" in answer[2]) == (503, False)
 
 
-def test_maintenance_site_of_before_is_refused_with_what_to_do(site: Site) -> None:
+def test_maintenance_on_an_earlier_site_is_refused_with_the_next_command(site: Site) -> None:
     host = site.lab.hosts[0]
     host.sh("sed -i s/maintenance.html/other.html/ /etc/nginx/conf.d/memoryark.conf")
 

@@ -11,7 +11,7 @@ from tests.support.receiver import closed_port, receiving, slack
 pytestmark = pytest.mark.xdist_group("messages")
 
 
-def test_deploys_are_told_as_they_begin_and_end_in_a_thread_each(site: Site) -> None:
+def test_deploys_are_announced_at_start_and_end_in_one_thread_each(site: Site) -> None:
     with mailbox() as box, receiving(judge=slack) as chat, receiving() as hook:
         site.edit_env(
             SLACK_WEBHOOK=chat.url(),
@@ -40,7 +40,7 @@ def test_deploys_are_told_as_they_begin_and_end_in_a_thread_each(site: Site) -> 
     assert (ids[1][1], ids[3][1]) == (ids[0][0], ids[2][0])
 
 
-def test_deploy_with_dead_channels_ends_as_without_them(site: Site) -> None:
+def test_deploy_with_unreachable_channels_still_succeeds(site: Site) -> None:
     secret = "hUsHhUsH1234567890"
     site.edit_env(SLACK_WEBHOOK=f"http://127.0.0.1:{closed_port()}/services/{secret}")
 

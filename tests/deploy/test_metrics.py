@@ -86,7 +86,7 @@ def counted(found: Metrics, color: str, code: str) -> float:
     return found.value("rolling_http_requests_total", service="backend", color=color, code=code)
 
 
-def test_metrics_setup_is_convergent_and_the_text_is_whole(metered: Site, web1: Host) -> None:
+def test_metrics_setup_is_idempotent_and_the_text_is_complete(metered: Site, web1: Host) -> None:
     assert "Nothing to do" in prepare(metered, node_exporter=True, watchdog=True)
 
     found = shows(web1, lambda seen: seen.value("rolling_look_ok") == 1, "a look")
@@ -127,7 +127,7 @@ def test_metrics_every_request_is_counted_across_rotations(metered: Site, web1: 
     assert found.value("rolling_metrics_errors_total") == 0
 
 
-def test_metrics_a_deploy_shows_its_lock_its_color_and_its_end(metered: Site, web1: Host) -> None:
+def test_metrics_of_a_deploy_show_its_lock_color_and_result(metered: Site, web1: Host) -> None:
     before = scrape(web1)
     assert metered.run("lock.acquire", "--hosts", "web1", "--reason", 'looking "myself"')[0] == 0
     held = shows(web1, lambda seen: seen.value("rolling_lock_held") == 1, "the lock")
@@ -148,7 +148,7 @@ def test_metrics_a_deploy_shows_its_lock_its_color_and_its_end(metered: Site, we
     shows(web1, lambda seen: counted(seen, "green", "2xx") == green + 25, "the requests to green")
 
 
-def test_metrics_tell_of_a_backup_the_maintenance_page_and_a_recovery(metered: Site, web1: Host) -> None:
+def test_metrics_show_a_backup_the_maintenance_page_and_a_recovery(metered: Site, web1: Host) -> None:
     name = "rolling_backup_last_good_timestamp_seconds"
     before = scrape(web1)
     assert metered.run("backup", "--hosts", "web1")[0] == 0
@@ -165,7 +165,7 @@ def test_metrics_tell_of_a_backup_the_maintenance_page_and_a_recovery(metered: S
     shows(web1, lambda seen: seen.value("rolling_check_ok", check="container", subject="backend") == 1, "its end")
 
 
-def test_metrics_port_is_open_to_the_monitoring_host_alone(metered: Site, web1: Host) -> None:
+def test_metrics_port_is_open_only_to_the_monitoring_host(metered: Site, web1: Host) -> None:
     with socket.create_connection((web1.address, 22), timeout=5) as connection:
         own = connection.getsockname()[0]
     prepare(metered, node_exporter=True, watchdog=True, firewall="nftables", monitoring_host="192.0.2.9")
@@ -179,7 +179,7 @@ def test_metrics_port_is_open_to_the_monitoring_host_alone(metered: Site, web1: 
     prepare(metered, node_exporter=True, watchdog=True)
 
 
-def test_metrics_of_a_watchdog_that_is_down_stand_still_and_go_with_it(metered: Site, web1: Host) -> None:
+def test_metrics_of_a_stopped_watchdog_stay_unchanged_and_are_removed_with_it(metered: Site, web1: Host) -> None:
     before = scrape(web1).value(HEARTBEAT)
     shows(web1, lambda seen: seen.value(HEARTBEAT) > before, "a heartbeat")
 

@@ -132,7 +132,7 @@ def web2(site: Site) -> Iterator[Host]:
     host.restore_network()
 
 
-def test_monitor_host_that_is_cut_off_comes_back_while_the_other_goes_on(site: Site, web2: Host) -> None:
+def test_monitor_host_without_network_reconnects_while_the_other_is_shown(site: Site, web2: Host) -> None:
     with dashboard(site, "--interval", "1s") as seen:
         seen.until(r"● web1  healthy .* \d+ ms +\ds$")
         seen.until(r"● web2  healthy ")
@@ -153,7 +153,7 @@ def test_monitor_host_that_is_cut_off_comes_back_while_the_other_goes_on(site: S
         wait_until(lambda: seen.restored, "the terminal as it was")
 
 
-def test_monitor_starts_while_a_host_is_down_and_ends_by_sigterm(site: Site, web2: Host) -> None:
+def test_monitor_starts_while_a_host_is_down_and_stops_on_sigterm(site: Site, web2: Host) -> None:
     web2.cut_network()
     with dashboard(site, "--interval", "1s") as seen:
         seen.until(r"● web1  healthy ")
@@ -185,7 +185,7 @@ def test_monitor_shows_a_deploy_and_a_crash_as_they_happen(site: Site) -> None:
         seen.until(r"● web1  healthy ")
 
 
-def test_monitor_through_a_pipe_writes_lines_and_ends_by_sigint(site: Site, web2: Host) -> None:
+def test_monitor_through_a_pipe_writes_lines_and_stops_on_sigint(site: Site, web2: Host) -> None:
     web2.cut_network()
     process = site.start("monitor", "--interval", "1s")
     said: list[str] = []
@@ -204,7 +204,7 @@ def test_monitor_through_a_pipe_writes_lines_and_ends_by_sigint(site: Site, web2
     assert "\x1b" not in text
 
 
-def test_monitor_changed_host_key_and_refused_login_are_said_as_what_they_are(site: Site) -> None:
+def test_monitor_distinguishes_a_changed_host_key_from_a_refused_login(site: Site) -> None:
     known = site.folder / "known_hosts"
     lines = known.read_text().splitlines()
     first, second = (next(line for line in lines if host.address in line) for host in site.lab.hosts[:2])
@@ -219,7 +219,7 @@ def test_monitor_changed_host_key_and_refused_login_are_said_as_what_they_are(si
         seen.until(r" +stranger@\S+ refused the login")
 
 
-def test_monitor_wrong_words_are_mistakes(site: Site) -> None:
+def test_monitor_invalid_options_exit_with_2(site: Site) -> None:
     code, output = site.run("monitor", "--interval", "soon")
     assert (code, "--interval" in output) == (2, True), output
     code, output = site.run("monitor", "--hosts", "nope")

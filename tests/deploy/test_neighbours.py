@@ -46,7 +46,7 @@ def neighbour(site: Site) -> Iterator[Site]:
     shutil.rmtree(folder)
 
 
-def test_second_application_on_a_host_leaves_the_first_alone(site: Site, neighbour: Site) -> None:
+def test_second_application_on_a_host_leaves_the_first_unchanged(site: Site, neighbour: Site) -> None:
     host = site.lab.hosts[0]
     before = {row for row in fingerprint(host).splitlines() if "memoryark" in row}
     for words in (("setup",), ("deploy", "--tag", "v2")):
@@ -59,7 +59,7 @@ def test_second_application_on_a_host_leaves_the_first_alone(site: Site, neighbo
     host.sh("podman rm -f -t 1 $(podman ps -aq --filter label=rolling.app=notes)", user="deploy")
 
 
-def test_third_service_needs_configuration_and_ports_from_root(site: Site) -> None:
+def test_third_service_needs_setup_for_its_port(site: Site) -> None:
     add_service(site, "help", 7002)
     code, output = site.run("deploy", "--hosts", "web1")
     assert (code, "does not grant memoryark the loopback ports 7002, 17002, 27002" in output) == (3, True), output
@@ -88,7 +88,7 @@ def newcomer(site: Site, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_init_makes_a_configuration_that_deploys_another_application(site: Site, newcomer: Path) -> None:
+def test_init_configuration_deploys_another_application(site: Site, newcomer: Path) -> None:
     host = site.lab.hosts[0]
 
     def task(*words: str) -> str:

@@ -113,7 +113,7 @@ def visit(host: Host, times: int) -> None:
         connection.close()
 
 
-def test_observe_every_target_is_up_and_nothing_listens_to_the_outside(watched: Watched) -> None:
+def test_observe_every_target_is_up_and_listens_only_on_loopback(watched: Watched) -> None:
     jobs = {"memoryark", "memoryark-site", "prometheus", "alertmanager", "blackbox-exporter", "monitoring-host"}
 
     def up() -> set[str]:
@@ -131,7 +131,7 @@ def test_observe_every_target_is_up_and_nothing_listens_to_the_outside(watched: 
     }
 
 
-def test_observe_install_a_second_time_finds_nothing_to_do(watched: Watched) -> None:
+def test_observe_second_install_changes_nothing(watched: Watched) -> None:
     code, output = watched.site.run("observe.install")
 
     assert (code, "Nothing to do" in output) == (0, True), output
@@ -150,7 +150,7 @@ def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> No
     assert "another0secret9of8the7chat" not in watched.monitor.sh(f"cat {ETC}/alertmanager.yml").stdout
 
 
-def test_observe_every_alert_fires_and_stays_quiet_by_the_monitoring_hosts_own_promtool(watched: Watched) -> None:
+def test_observe_every_alert_passes_its_rule_tests_in_promtool(watched: Watched) -> None:
     texts = {**files_of(environment()), "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False)}
     texts["dashboard.yml"] = as_rules(environment().targets[0].application)
     folder = "/tmp/alerts"
@@ -179,7 +179,7 @@ def as_rules(app: Application) -> str:
     return yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, sort_keys=False)
 
 
-def test_observe_every_expression_of_the_dashboard_gives_something(watched: Watched) -> None:
+def test_observe_every_expression_of_the_dashboard_returns_data(watched: Watched) -> None:
     """Those too that are empty as long as nothing failed, nobody holds the lock and there is no backup."""
     site, name = watched.site, watched.site.lab.name
     app = config.load(name, root=PROJECT).targets[0].application
@@ -203,7 +203,7 @@ def test_observe_every_expression_of_the_dashboard_gives_something(watched: Watc
     assert site.deploy("v1", "--force")[0] == 0
 
 
-def test_observe_a_stopped_backend_is_paged_and_its_end_is_told(watched: Watched) -> None:
+def test_observe_stopped_backend_is_paged_and_its_end_is_reported(watched: Watched) -> None:
     """By Slack and by mail, in the words of the alert, with the link to its section."""
     backend = next(one for one, runs in watched.site.running(watched.host).items() if runs and "backend" in one)
     watched.host.sh(f"podman stop -t 1 {backend}", user="deploy")
@@ -233,7 +233,7 @@ def mailed(box: Mailbox, words: str) -> list[str]:
     return [str(mail.body) for mail in box.mails if mail.subject.startswith(words)]
 
 
-def test_observe_a_file_that_a_program_refuses_changes_nothing(watched: Watched) -> None:
+def test_observe_file_rejected_by_a_program_changes_nothing(watched: Watched) -> None:
     before = watched.monitor.sh(f"cat {ETC}/*.yml {ETC}/rolling/*/*.yml | sha256sum").stdout
     place = f"{ETC}/rolling/.staged/{watched.name}"
     watched.monitor.sh(f"mkdir -p {place} && cp {ETC}/rolling/{watched.name}/*.yml {place}/")
@@ -247,7 +247,7 @@ def test_observe_a_file_that_a_program_refuses_changes_nothing(watched: Watched)
     assert watched.monitor.sh("/usr/local/lib/rolling-observe/observe check", check=False).returncode == 0
 
 
-def test_observe_a_program_that_keeps_its_old_file_is_found_out(watched: Watched) -> None:
+def test_observe_program_that_keeps_its_old_file_is_detected(watched: Watched) -> None:
     """Another one on the port, say: the reload says that all is well. The files before are put back."""
     before = watched.monitor.sh(f"cat {ETC}/*.yml | sha256sum").stdout
     program = "/usr/local/lib/rolling-observe/observe"
@@ -267,7 +267,7 @@ def test_observe_a_program_that_keeps_its_old_file_is_found_out(watched: Watched
     assert (code, "Nothing to do" in output) == (0, True), output
 
 
-def test_observe_a_configuration_written_by_hand_is_left_alone(watched: Watched) -> None:
+def test_observe_configuration_written_by_hand_is_left_alone(watched: Watched) -> None:
     watched.monitor.sh(f"cp -p {ETC}/prometheus.yml /tmp/kept && sed -i '1s/.*/# ours/' {ETC}/prometheus.yml")
     before = watched.monitor.sh(f"sha256sum {ETC}/prometheus.yml").stdout
     try:
@@ -281,7 +281,7 @@ def test_observe_a_configuration_written_by_hand_is_left_alone(watched: Watched)
     assert after == before
 
 
-def test_observe_uninstall_forgets_the_environment_and_no_more(watched: Watched) -> None:
+def test_observe_uninstall_removes_only_the_environment(watched: Watched) -> None:
     code, output = watched.site.run("observe.uninstall")
     assert code == 0, output
 

@@ -165,7 +165,7 @@ def divide(works: Works) -> None:
     (folder / f"{works.live}.env").chmod(0o600)
 
 
-def test_full_goes_from_a_commit_to_a_watched_release_and_reports_it(both: Works) -> None:
+def test_full_builds_tests_deploys_and_watches_a_commit(both: Works) -> None:
     revision = both.commit("second")
     host, _ = both.hosts
 
@@ -271,7 +271,7 @@ def deploy_key(both: Works) -> Iterator[str]:
     path.write_text(before)
 
 
-def test_daemon_of_a_suite_finds_no_agent_with_the_key_of_its_job(
+def test_daemon_of_a_test_suite_cannot_reach_the_agent_of_its_job(
     both: Works, deploy_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEPLOY_SSH_KEY", deploy_key)
@@ -307,7 +307,7 @@ def test_daemon_of_a_suite_finds_no_agent_with_the_key_of_its_job(
         wait_until((tmp_path / "free.stolen").exists, "the key of an agent beside a free daemon")
 
 
-def test_work_tree_that_differs_is_refused_and_built_when_forced(both: Works) -> None:
+def test_full_dirty_work_tree_is_refused_and_built_when_forced(both: Works) -> None:
     both.commit("clean")
     (both.source / "backend" / "left-over").write_text("x")
     try:
@@ -323,7 +323,7 @@ def test_work_tree_that_differs_is_refused_and_built_when_forced(both: Works) ->
     assert content["images"][0]["bytes_before"] > 0
 
 
-def test_promote_takes_the_digest_that_was_proved_though_the_tag_was_moved(both: Works) -> None:
+def test_promote_deploys_the_tested_digest_even_after_the_tag_moved(both: Works) -> None:
     staging, live = both.hosts
     both.commit("proved")
     code, output = both.run("full", "--env", both.staging, "--tag", "release")
@@ -393,7 +393,7 @@ def forged(both: Works) -> Iterator[Callable[..., None]]:
     staging.sh("systemctl --user start memoryark-watchdog", user="deploy")
 
 
-def test_promote_of_a_digest_that_a_staging_host_made_up_is_refused(both: Works, forged: Callable[[str], None]) -> None:
+def test_promote_digest_invented_by_a_staging_host_is_refused(both: Works, forged: Callable[[str], None]) -> None:
     _, live = both.hosts
     before = still(live)
     forged(f"sha256:{'1' * 64}")
@@ -401,9 +401,7 @@ def test_promote_of_a_digest_that_a_staging_host_made_up_is_refused(both: Works,
     assert (code, f"backend@sha256:{'1' * 64}" in output, still(live)) == (3, True, before), output
 
 
-def test_promote_shows_that_a_staging_host_names_another_image_than_its_registry(
-    both: Works, forged: Callable[[str], None]
-) -> None:
+def test_promote_staging_digest_unlike_its_registry_is_reported(both: Works, forged: Callable[[str], None]) -> None:
     _, live = both.hosts
     registry, before = both.site.lab.registry, still(live)
     older, tag = registry.digest("backend", "first"), registry.digest("backend", "v1")
@@ -415,9 +413,7 @@ def test_promote_shows_that_a_staging_host_names_another_image_than_its_registry
     assert "digests: " in output
 
 
-def test_promote_of_what_only_the_registry_of_production_has_is_refused(
-    both: Works, forged: Callable[[str], None]
-) -> None:
+def test_promote_image_only_in_the_production_registry_is_refused(both: Works, forged: Callable[[str], None]) -> None:
     """An image that somebody put there by another way than staging."""
     staging, live = both.hosts
     address = both.site.lab.registry.address
@@ -444,7 +440,7 @@ def test_promote_of_what_only_the_registry_of_production_has_is_refused(
         path.write_text(content)
 
 
-def test_push_logs_in_for_itself_and_its_password_is_nowhere(both: Works) -> None:
+def test_push_logs_in_and_leaves_no_password_behind(both: Works) -> None:
     registry = both.site.lab.registry
     guarded = f"{registry.host.address}:{PORT}"
     path = both.site.folder / f"{both.staging}.env"
@@ -470,7 +466,7 @@ def test_push_logs_in_for_itself_and_its_password_is_nowhere(both: Works) -> Non
     assert not list(Path(tempfile.gettempdir()).glob("rolling-login-*"))
 
 
-def test_load_suite_is_left_out_for_production(both: Works) -> None:
+def test_load_suite_is_skipped_for_production(both: Works) -> None:
     code, output = both.run("test", "--suite", "all", "--env", both.live)
     assert (code, "production is not put under load" in output, "a load\n" in output) == (0, True, False), output
     code, output = both.run("test", "--test-suite", "load", "--env", both.staging)

@@ -53,7 +53,7 @@ def backup(site: Site) -> str:
     return str(newest["id"])
 
 
-def test_postgres_backup_is_rehearsed_and_restored(served: Site) -> None:
+def test_postgres_backup_is_verified_and_restored(served: Site) -> None:
     host = served.lab.hosts[0]
     rows = sql(host, "select count(*) from item")
     id = backup(served)
@@ -72,7 +72,7 @@ def test_postgres_backup_is_rehearsed_and_restored(served: Site) -> None:
     assert said.stdout == ""
 
 
-def test_postgres_role_without_createdb_leaves_a_verification_at_reading(served: Site) -> None:
+def test_postgres_verification_without_createdb_only_reads_the_dump(served: Site) -> None:
     host = served.lab.hosts[0]
     backup(served)
     sql(host, "alter role shop nocreatedb", "postgres")
@@ -81,7 +81,7 @@ def test_postgres_role_without_createdb_leaves_a_verification_at_reading(served:
     assert (code, "not restored: permission denied to create database" in output) == (0, True), output
 
 
-def test_postgres_wrong_password_is_refused_and_touches_nothing(served: Site) -> None:
+def test_postgres_wrong_password_is_refused_without_changes(served: Site) -> None:
     host = served.lab.hosts[0]
     rows = sql(host, "select count(*) from item")
     id = backup(served)
@@ -95,7 +95,7 @@ def test_postgres_wrong_password_is_refused_and_touches_nothing(served: Site) ->
     assert backup(served) > id
 
 
-def test_postgres_damaged_dump_is_refused_before_anything_is_touched(served: Site) -> None:
+def test_postgres_damaged_dump_is_refused_before_any_change(served: Site) -> None:
     host = served.lab.hosts[0]
     id = backup(served)
     sql(host, "insert into item values ('kept')")
@@ -126,7 +126,7 @@ with open("manifest.json", "w") as file:
 """
 
 
-def test_postgres_dump_with_a_command_for_psql_runs_none_and_changes_nothing(served: Site) -> None:
+def test_postgres_dump_with_a_psql_command_is_refused_and_runs_nothing(served: Site) -> None:
     """A server that is not what it says answers pg_dump with any text, a line that begins a command of psql too."""
     host = served.lab.hosts[0]
     name, mark = "placeholder_" + "x" * 50, "/tmp/pwned-by-a-dump"

@@ -21,7 +21,7 @@ podman create --name stranger --pull=never "$image" >/dev/null
 """
 
 
-def test_prune_lists_then_deletes_and_a_rollback_still_works(site: Site) -> None:
+def test_prune_lists_then_deletes_and_rollback_still_works(site: Site) -> None:
     host = site.lab.hosts[0]
     assert site.deploy("v2", "--hosts", "web1")[0] == 0
     host.sh(PLANT, user="deploy")

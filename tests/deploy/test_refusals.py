@@ -59,7 +59,7 @@ def test_deploy_with_a_candidate_port_taken_is_refused(site: Site) -> None:
         host.sh("systemctl stop taken")
 
 
-def test_deploy_with_a_foreign_container_of_a_wanted_name_is_refused(site: Site) -> None:
+def test_deploy_with_a_foreign_container_of_a_needed_name_is_refused(site: Site) -> None:
     host = site.lab.hosts[0]
     names = site.running(host)
     idle = next(
@@ -103,7 +103,7 @@ def test_deploy_with_an_unreachable_host_is_refused(site: Site) -> None:
     assert site.versions() == ["v1", "v1"]
 
 
-def test_deploy_on_a_host_that_another_run_holds_exits_four(site: Site) -> None:
+def test_deploy_on_a_locked_host_exits_with_4(site: Site) -> None:
     host = site.lab.hosts[1]
     host.sh(f"printf '{_HELD}expires_at=9999999999\\n' > /var/lib/memoryark/lock/held", user="deploy")
     try:
@@ -112,14 +112,14 @@ def test_deploy_on_a_host_that_another_run_holds_exits_four(site: Site) -> None:
         host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
 
 
-def test_deploy_takes_over_an_expired_lease_and_says_so(site: Site) -> None:
+def test_deploy_takes_over_an_expired_lease_and_reports_it(site: Site) -> None:
     site.lab.hosts[0].sh(f"printf '{_HELD}expires_at=2\\n' > /var/lib/memoryark/lock/held", user="deploy")
     code, output = site.deploy("v2", "--hosts", "web1")
     assert code == 0, output
     assert "took over the lock of eve@elsewhere" in output
 
 
-def test_deploy_that_needs_a_yes_and_has_no_terminal_exits_two(site: Site) -> None:
+def test_deploy_that_needs_confirmation_without_a_terminal_exits_with_2(site: Site) -> None:
     path = site.folder / "hosts.yaml"
     path.write_text(path.read_text().replace("confirm: false", "confirm: true"))
     assert "--force" in refused(site, code=2)

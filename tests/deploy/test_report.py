@@ -11,7 +11,7 @@ from tests.deploy.conftest import Site
 pytestmark = pytest.mark.xdist_group("looking")
 
 
-def test_report_of_a_good_and_an_undone_run(site: Site) -> None:
+def test_report_of_a_successful_and_an_undone_run(site: Site) -> None:
     assert site.deploy("v2")[0] == 0
     assert site.deploy("v3-broken")[0] == 1
     page = site.folder / "report.html"
@@ -48,13 +48,13 @@ def test_report_of_a_good_and_an_undone_run(site: Site) -> None:
         (("--load", "hosts.yaml"), 2, "a file of requests"),
     ],
 )
-def test_report_that_cannot_be_says_why(site: Site, words: tuple[str, ...], code: int, said: str) -> None:
+def test_report_of_an_invalid_run_gives_the_reason(site: Site, words: tuple[str, ...], code: int, said: str) -> None:
     found, output = site.run("report", *words)
 
     assert (found, said in output) == (code, True), output
 
 
-def test_report_with_a_host_that_is_away_tells_the_other(site: Site) -> None:
+def test_report_with_an_unreachable_host_shows_the_other(site: Site) -> None:
     away = site.lab.hosts[1]
     away.cut_network()
     try:

@@ -29,7 +29,7 @@ def upgraded(site: Site, tag: str = "v2") -> None:
     assert (code, site.versions()) == (0, [tag, tag]), output
 
 
-def test_rollback_under_load_loses_nothing(site: Site) -> None:
+def test_rollback_under_load_loses_no_request(site: Site) -> None:
     upgraded(site)
     servers = tuple(Server(host.name, host.address, 80) for host in site.lab.hosts)
     load = Load(servers, DOMAIN).start()
@@ -42,7 +42,7 @@ def test_rollback_under_load_loses_nothing(site: Site) -> None:
     assert "start the kept" in output
 
 
-def test_rollback_leaves_the_site_under_its_name_of_today(site: Site) -> None:
+def test_rollback_keeps_the_current_domain(site: Site) -> None:
     host, domain = site.lab.hosts[0], "new.lab.test"
     with site.reshaped(host, DOMAIN_NAME=domain):
         assert site.deploy("v2", "--hosts", host.name)[0] == 0
@@ -50,7 +50,7 @@ def test_rollback_leaves_the_site_under_its_name_of_today(site: Site) -> None:
         assert (code, site.version(host, domain)) == (0, "v1"), output
 
 
-def test_rollback_passes_over_bad_releases_and_those_it_left(site: Site) -> None:
+def test_rollback_skips_bad_releases_and_those_it_left(site: Site) -> None:
     """v1, v2 left by a rollback, v3-broken undone, v3: the way back from v3 is v1, and its own way back is v3."""
     upgraded(site)
     assert site.run("rollback")[0] == 0
@@ -64,7 +64,7 @@ def test_rollback_passes_over_bad_releases_and_those_it_left(site: Site) -> None
     assert (code, site.versions()) == (0, ["v3", "v3"]), output
 
 
-def test_rollback_without_the_kept_container_and_image_brings_the_old_secrets_back(site: Site) -> None:
+def test_rollback_without_the_kept_container_restores_image_and_secrets(site: Site) -> None:
     host = site.lab.hosts[0]
     before = secret(host)
     site.edit_env(JWT_SECRET_KEY="another-secret-of-the-new-release")
@@ -79,7 +79,7 @@ def test_rollback_without_the_kept_container_and_image_brings_the_old_secrets_ba
     assert before not in output
 
 
-def test_rollback_is_refused_before_anything_is_touched_where_the_release_is_gone(site: Site) -> None:
+def test_rollback_to_a_pruned_release_is_refused_before_any_change(site: Site) -> None:
     upgraded(site)
     host = site.lab.hosts[0]
     host.sh("podman rm $(podman ps -aq --filter status=exited); podman image prune --all --force", user="deploy")
@@ -93,7 +93,7 @@ def test_rollback_is_refused_before_anything_is_touched_where_the_release_is_gon
     assert before == after
 
 
-def test_rollback_to_what_cannot_be_is_refused_and_touches_nothing(site: Site) -> None:
+def test_rollback_to_an_invalid_release_is_refused_without_changes(site: Site) -> None:
     assert site.deploy("never-healthy", "--hosts", "web1")[0] == 1
     before = fingerprint(site.lab.hosts[0])
     for to, code, said in (
@@ -115,7 +115,7 @@ def test_rollback_dry_run_shows_every_command_and_changes_nothing(site: Site) ->
     assert site.versions() == ["v2", "v2"]
 
 
-def test_rollback_killed_half_way_is_finished_by_the_same_command(site: Site) -> None:
+def test_rollback_killed_half_way_is_completed_by_the_same_command(site: Site) -> None:
     """Half of it is done: what is there is no release, and the newest good one is the one that was to be left."""
     host = site.lab.hosts[0]
     upgraded(site)
@@ -126,7 +126,7 @@ def test_rollback_killed_half_way_is_finished_by_the_same_command(site: Site) ->
     assert sum(site.running(host).values()) == 2
 
 
-def test_history_tells_what_was_done_and_finds_a_line_that_was_changed(site: Site) -> None:
+def test_history_lists_runs_and_detects_a_changed_line(site: Site) -> None:
     host = site.lab.hosts[0]
     code, output = site.run("history", "--verify")
     assert (code, "verified: no line" in output) == (0, True), output
@@ -155,7 +155,7 @@ def write(host: Host, word: str) -> None:
     ask(host, _DATABASE, "insert into uploads values ('WORD', '', 0, '', 0)".replace("WORD", word))
 
 
-def test_rollback_with_the_database_takes_it_back_and_keeps_what_was_written_since(site: Site) -> None:
+def test_rollback_with_the_database_restores_it_and_backs_up_later_writes(site: Site) -> None:
     host = site.lab.hosts[0]
     write(host, "of-v1")
     code, output = site.deploy("v2", "--hosts", "web1")
@@ -169,7 +169,7 @@ def test_rollback_with_the_database_takes_it_back_and_keeps_what_was_written_sin
     assert {"of-v1", "of-v2"} <= rows(host)
 
 
-def test_rollback_with_the_database_that_fails_brings_back_what_was(site: Site) -> None:
+def test_rollback_with_the_database_that_fails_is_undone(site: Site) -> None:
     """The kept release cannot start any more: its candidate fails its gate."""
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")

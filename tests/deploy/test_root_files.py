@@ -30,7 +30,7 @@ def roots(host: Host) -> set[str]:
     return set(host.sh("ps -U root -o args=").stdout.splitlines())
 
 
-def test_certificate_below_another_users_directory_is_refused_and_leads_root_nowhere(bare: Site, host: Host) -> None:
+def test_certificate_below_another_users_directory_is_refused_and_no_link_is_followed(bare: Site, host: Host) -> None:
     """The configuration is refused for what it shows, the host by setup for what only it shows; no victim changes."""
     host.sh("echo victim > /etc/victim.conf; mkdir -p /srv/tls; chown deploy: /srv/tls")
     for name in ("cert.pem", "key.pem"):
@@ -52,7 +52,7 @@ def test_certificate_below_another_users_directory_is_refused_and_leads_root_now
         prepared(bare)
 
 
-def test_hook_of_a_renewal_follows_no_link_of_another_user(bare: Site, host: Host) -> None:
+def test_renewal_hook_follows_no_link_of_another_user(bare: Site, host: Host) -> None:
     """The certificate's directory was root's when setup made the hook, and is the deploy user's by the next renewal."""
     from dataclasses import replace
 
@@ -84,7 +84,9 @@ def test_hook_of_a_renewal_follows_no_link_of_another_user(bare: Site, host: Hos
 
 
 @pytest.mark.parametrize("kind", ["mkfifo", "ln -s /dev/zero", "ln -s /dev/tty"])
-def test_check_neither_hangs_nor_leaves_a_process_at_what_is_no_file(bare: Site, host: Host, kind: str) -> None:
+def test_check_of_a_path_that_is_not_a_file_neither_hangs_nor_leaves_a_process(
+    bare: Site, host: Host, kind: str
+) -> None:
     change(bare, watchdog="true")
     prepared(bare)
     before = roots(host)
@@ -102,7 +104,7 @@ def test_check_neither_hangs_nor_leaves_a_process_at_what_is_no_file(bare: Site,
         prepared(bare)
 
 
-def test_setup_does_not_read_a_pipe_in_the_place_of_what_it_makes(bare: Site, host: Host) -> None:
+def test_setup_does_not_read_a_pipe_in_place_of_its_files(bare: Site, host: Host) -> None:
     """The deploy user's units, keys and directories: each is a pipe or leads to root's own file."""
     host.sh("echo victim > /etc/victim.conf")
     host.sh(

@@ -37,7 +37,7 @@ def host(rootful: Site) -> Host:
     return rootful.lab.hosts[0]
 
 
-def test_rootful_host_is_upgraded_undone_rolled_back_and_rebooted(rootful: Site, host: Host) -> None:
+def test_rootful_host_upgrades_undoes_rolls_back_and_reboots(rootful: Site, host: Host) -> None:
     assert host.sh("podman info --format '{{.Host.Security.Rootless}}'").stdout.strip() == "false"
     assert host.sh("ps -u deploy -o args=", check=False).stdout == ""
     code, output = rootful.deploy("v2")
@@ -63,14 +63,14 @@ def test_rootful_host_is_backed_up_verified_and_restored(rootful: Site, host: Ho
     assert host.sh("ls -A /srv/ark/data /srv/ark/uploads | grep -c before", check=False).stdout.strip() == "0"
 
 
-def test_rootful_host_recovers_by_itself(rootful: Site, host: Host) -> None:
+def test_rootful_host_is_recovered_by_its_watchdog(rootful: Site, host: Host) -> None:
     assert rootful.deploy("v1")[0] == 0
     assert rootful.run("monitor.status")[0] == 0
     host.sh("podman stop -t 1 $(podman ps --format '{{.Names}}' | grep backend)")
     wait_until(lambda: rootful.run("status")[0] == 0, "the watchdog's recovery", 120)
 
 
-def test_rootful_host_is_well_by_its_own_checks(rootful: Site) -> None:
+def test_rootful_host_passes_its_checks(rootful: Site) -> None:
     code, output = rootful.run("health", "--once")
     assert code == 0, output
     code, output = rootful.run("doctor")

@@ -177,7 +177,7 @@ def _traceback(site: Site) -> str:
     return done.stdout + done.stderr
 
 
-def test_secrets_are_nowhere_but_where_they_belong(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
+def test_secrets_are_only_in_their_expected_places(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
     site = replace(guarded, interpreters=True)
     rest = AtRest.begun(site, tmp_path / "age-key")
     told, host = Told(Canaries(made_up().values | {"AGE_KEY": rest.secret})), site.lab.hosts[0]
@@ -203,7 +203,7 @@ def _is_nowhere_else(site: Site, told: Told, host: Host) -> None:
     assert files_here([site.folder], told.canaries) == []
 
 
-def test_planted_canaries_are_found_by_each_of_the_searches(site: Site, tmp_path: Path) -> None:
+def test_planted_canaries_are_found_by_each_search(site: Site, tmp_path: Path) -> None:
     canaries, host = made_up(), site.lab.hosts[0]
     jwt, plain = canaries.values["JWT_SECRET_KEY"], canaries.values["DATABASE_URL"]
 

@@ -54,7 +54,7 @@ def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
     assert (code, signed.versions()) == (0, ["v1", "v1"]), output
 
 
-def test_image_on_the_host_is_asked_for_its_signature_as_well(site: Site, signed: Site) -> None:
+def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Site) -> None:
     for host in signed.lab.hosts:
         for service in ("backend", "frontend"):
             digest = signed.lab.registry.digest(service, "slow-start")
@@ -72,7 +72,7 @@ def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "private"])
-def test_key_that_is_none_is_a_mistake(signed: Site, content: str | None) -> None:
+def test_signature_key_file_without_a_key_exits_with_2(signed: Site, content: str | None) -> None:
     path = signed.folder / KEY
     path.unlink()
     if content is not None:

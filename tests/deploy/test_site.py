@@ -100,7 +100,7 @@ def hostile(host: Host) -> list[bytes]:
     ]
 
 
-def test_hostile_requests_of_the_deploy_user_change_nothing_of_roots(site: Site) -> None:
+def test_hostile_requests_of_the_deploy_user_change_no_file_of_root(site: Site) -> None:
     host = site.lab.hosts[0]
     before, text = host.sh(ROOTS).stdout, host.sh(f"cat {CONF}").stdout
     for data in hostile(host):
@@ -115,7 +115,7 @@ def test_hostile_requests_of_the_deploy_user_change_nothing_of_roots(site: Site)
     assert (host.sh(f"cat {CONF}").stdout, site.version(host)) == (text, "v1")
 
 
-def test_signals_to_ones_own_sudo_leave_a_site_that_nginx_takes(site: Site) -> None:
+def test_signals_to_the_callers_sudo_leave_a_valid_site(site: Site) -> None:
     """Each attempt is cut off at another moment, by each signal that the caller may send, SIGKILL of sudo included."""
     host = site.lab.hosts[0]
     wanted = tuple(replace_limit(site, number) for number in (11, 12))
@@ -139,7 +139,7 @@ def test_signals_to_ones_own_sudo_leave_a_site_that_nginx_takes(site: Site) -> N
         site.deploy("v1")
 
 
-def test_change_runs_outside_of_the_callers_cgroup(site: Site) -> None:
+def test_site_change_runs_outside_the_callers_cgroup(site: Site) -> None:
     """The caller owns the group that its session is in, and could freeze or kill all that is there."""
     host = site.lab.hosts[0]
     look = f"""
@@ -153,7 +153,7 @@ def test_change_runs_outside_of_the_callers_cgroup(site: Site) -> None:
     assert group.endswith(".scope"), group
 
 
-def test_longest_names_make_a_site_that_nginx_takes(site: Site) -> None:
+def test_site_with_the_longest_names_is_valid(site: Site) -> None:
     from rolling_upgrade import config, rendering
 
     host = site.lab.hosts[0]
@@ -214,7 +214,7 @@ def ask(host: Host, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def test_local_user_on_the_idle_ports_gets_no_visitor_when_the_active_color_dies(site: Site) -> None:
+def test_local_user_on_the_idle_ports_gets_no_requests_when_the_active_color_dies(site: Site) -> None:
     host = site.lab.hosts[0]
     running = [name for name, runs in site.running(host).items() if runs]
     idle = {"blue": {"backend": 28080, "frontend": 27001}, "green": {"backend": 18080, "frontend": 17001}}
@@ -265,7 +265,7 @@ def second(site: Site) -> Iterator[Site]:
     shutil.rmtree(folder)
 
 
-def test_second_application_gets_nothing_that_the_first_has(site: Site, second: Site) -> None:
+def test_second_application_cannot_claim_names_or_ports_of_the_first(site: Site, second: Site) -> None:
     host = site.lab.hosts[0]
     for values, claimed in (
         ({"BACKEND_PORT": "8080"}, "8080"),
@@ -289,7 +289,7 @@ def test_second_application_gets_nothing_that_the_first_has(site: Site, second: 
     assert site.versions() == ["v1", "v1"]
 
 
-def test_host_of_the_former_version_is_brought_over_under_load(site: Site) -> None:
+def test_host_of_an_earlier_version_is_migrated_under_load(site: Site) -> None:
     """Its visitors notice nothing, but that a reload ends idle connections, as any reload does: each is fresh here."""
     host = site.lab.hosts[0]
     upload(host, CONF, FORMER.read_bytes())

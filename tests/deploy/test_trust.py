@@ -44,7 +44,7 @@ def test_trust_by_fingerprint_makes_hosts_usable(site: Site) -> None:
     assert (code, "Nothing to do" in output) == (0, True)
 
 
-def test_trust_changed_key_is_refused_by_every_task_until_it_is_replaced(site: Site) -> None:
+def test_trust_changed_host_key_is_refused_by_every_task_until_it_is_replaced(site: Site) -> None:
     first, second = site.lab.hosts
     known = site.folder / "known_hosts"
     changed = record(site, first).replace(record(site, first).split()[2], record(site, second).split()[2])
@@ -64,7 +64,7 @@ def test_trust_changed_key_is_refused_by_every_task_until_it_is_replaced(site: S
     assert known.read_text() == record(site, second) + record(site, first)
 
 
-def test_trust_host_behind_another_one(site: Site) -> None:
+def test_trust_host_behind_a_jump_host(site: Site) -> None:
     first, second = site.lab.hosts
     site.edit_hosts(web2={"jump": f"deploy@{first.address}"})
     (site.folder / "known_hosts").unlink()

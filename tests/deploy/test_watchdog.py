@@ -54,7 +54,7 @@ def said(host: Host, text: str, seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("how", ["stopped", "hangs"])
-def test_watchdog_container_that_is_down_is_restarted(site: Site, web1: Host, how: str) -> None:
+def test_watchdog_stopped_container_is_restarted(site: Site, web1: Host, how: str) -> None:
     name = container(site, web1)
     web1.sh(f"podman stop -t 1 {name}" if how == "stopped" else f"kill -STOP {process(name)}", user="deploy")
 
@@ -67,7 +67,7 @@ def test_watchdog_container_that_is_down_is_restarted(site: Site, web1: Host, ho
     assert (code, newest["action"], newest["owner"], newest["outcome"]) == (0, "recovery", "watchdog", "good")
 
 
-def test_watchdog_container_that_a_restart_does_not_mend_is_made_anew(site: Site, web1: Host) -> None:
+def test_watchdog_container_unhealthy_after_a_restart_is_replaced(site: Site, web1: Host) -> None:
     """A missing container cannot be restarted: the second recovery starts the same release in a new one."""
     web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
 
@@ -76,7 +76,7 @@ def test_watchdog_container_that_a_restart_does_not_mend_is_made_anew(site: Site
     assert site.serves(web1, "v1")
 
 
-def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Host) -> None:
+def test_watchdog_new_release_that_crashes_is_rolled_back(site: Site, web1: Host) -> None:
     site.edit_env(FRESH_RELEASE="10m", HEALTH_CHECK_INTERVAL="5s")
     assert site.run("monitor.install", "--hosts", "web1")[0] == 0
     assert site.deploy("v2", "--hosts", "web1")[0] == 0
@@ -95,7 +95,7 @@ def test_watchdog_fresh_release_that_crashes_is_rolled_back(site: Site, web1: Ho
     assert (code, "no earlier good release" in output) == (3, True), output
 
 
-def test_watchdog_fresh_release_that_goes_bad_after_its_gate_is_rolled_back(site: Site, web1: Host) -> None:
+def test_watchdog_new_release_unhealthy_after_its_gate_is_rolled_back(site: Site, web1: Host) -> None:
     """It answers that it is ill: a restart would not help, and the release before it is still good."""
     site.edit_env(FRESH_RELEASE="10m")
     assert site.run("monitor.install", "--hosts", "web1")[0] == 0
@@ -110,7 +110,7 @@ def test_watchdog_fresh_release_that_goes_bad_after_its_gate_is_rolled_back(site
     assert "restart" not in log(web1)
 
 
-def test_watchdog_gives_up_after_its_limit_and_begins_again_when_all_is_well(site: Site, web1: Host) -> None:
+def test_watchdog_gives_up_at_its_limit_and_resets_when_all_is_healthy(site: Site, web1: Host) -> None:
     site.edit_env(RECOVERY_LIMIT="1")
     assert site.run("monitor.install", "--hosts", "web1")[0] == 0
     web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
@@ -125,7 +125,7 @@ def test_watchdog_gives_up_after_its_limit_and_begins_again_when_all_is_well(sit
     wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "hope")
 
 
-def test_watchdog_waits_while_a_person_holds_the_lock(site: Site, web1: Host) -> None:
+def test_watchdog_waits_while_an_operator_holds_the_lock(site: Site, web1: Host) -> None:
     assert site.run("lock.acquire", "--hosts", "web1", "--reason", "looking myself")[0] == 0
     name = container(site, web1)
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
@@ -137,7 +137,7 @@ def test_watchdog_waits_while_a_person_holds_the_lock(site: Site, web1: Host) ->
     said(web1, "restart backend: done")
 
 
-def test_watchdog_that_is_killed_comes_back_and_a_second_one_refuses_to_run(site: Site, web1: Host) -> None:
+def test_watchdog_killed_is_restarted_and_a_second_one_refuses_to_run(site: Site, web1: Host) -> None:
     pid = "systemctl --user show -P MainPID memoryark-watchdog"
     before = web1.sh(pid, user="deploy").stdout
     web1.sh(f"kill -9 $({pid})", user="deploy")
@@ -151,7 +151,7 @@ def test_watchdog_that_is_killed_comes_back_and_a_second_one_refuses_to_run(site
     assert second.endswith("4\n")
 
 
-def test_watchdog_is_replaced_while_it_runs_and_the_same_again_changes_nothing(site: Site, web1: Host) -> None:
+def test_watchdog_is_replaced_while_it_runs_and_a_second_install_changes_nothing(site: Site, web1: Host) -> None:
     code, output = site.run("monitor.install", "--hosts", "web1")
     assert (code, "nothing changed" in output) == (0, True), output
     site.edit_env(HEALTH_CHECK_INTERVAL="2s")
@@ -161,13 +161,13 @@ def test_watchdog_is_replaced_while_it_runs_and_the_same_again_changes_nothing(s
 
 
 @pytest.mark.parametrize("how", [Host.reboot, Host.power_cut])
-def test_watchdog_after_a_boot_watches_again(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
+def test_watchdog_runs_again_after_a_boot(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
     how(web1)
     wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)
     wait_until(lambda: site.serves(web1, "v1"), "the application after the boot", 90)
 
 
-def test_watchdog_on_a_host_without_python_is_refused_and_nothing_changed(site: Site) -> None:
+def test_watchdog_install_without_python_is_refused_without_changes(site: Site) -> None:
     host = site.lab.hosts[1]
     host.sh("mv /usr/bin/python3 /usr/bin/python3.away")
     try:

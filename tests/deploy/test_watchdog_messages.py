@@ -54,7 +54,7 @@ def kill(site: Site, host: Host) -> None:
     host.sh(f"podman stop -t 0 {name}", user="deploy")
 
 
-def test_recovery_is_told_once_and_not_again_within_the_hour(site: Site, web1: Host) -> None:
+def test_recovery_is_reported_once_per_hour(site: Site, web1: Host) -> None:
     address = own_address(web1)
     with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
         install(site, chat, hook)
@@ -73,7 +73,7 @@ def test_recovery_is_told_once_and_not_again_within_the_hour(site: Site, web1: H
     assert chat.url() not in web1.sh(f"cat {PLACE}/log").stdout
 
 
-def test_giving_up_is_a_page_and_its_end_is_told(site: Site, web1: Host) -> None:
+def test_giving_up_is_paged_and_its_end_is_reported(site: Site, web1: Host) -> None:
     address = own_address(web1)
     with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
         install(site, chat, hook, RECOVERY_LIMIT="1")
@@ -88,7 +88,7 @@ def test_giving_up_is_a_page_and_its_end_is_told(site: Site, web1: Host) -> None
     assert "Manual intervention is required" in page["message"]
 
 
-def test_full_disk_restarts_nothing_and_is_told_even_when_no_file_can_be_written(site: Site, web1: Host) -> None:
+def test_full_disk_restarts_nothing_and_is_reported_without_writing_files(site: Site, web1: Host) -> None:
     """The watchdog's own files are on the full disk too: it goes on watching from memory."""
     address = own_address(web1)
     with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:

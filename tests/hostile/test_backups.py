@@ -67,7 +67,7 @@ def attacked(tmp_path: Path, bytes: int, then: str) -> Task:
     return task
 
 
-def test_fetch_host_that_sends_without_end_is_stopped_and_nothing_stays(tmp_path: Path) -> None:
+def test_fetch_endless_download_is_stopped_and_removed(tmp_path: Path) -> None:
     task = attacked(tmp_path, 5000, "exec cat /dev/zero")
     try:
         ended = task.end(60)
@@ -80,7 +80,7 @@ def test_fetch_host_that_sends_without_end_is_stopped_and_nothing_stays(tmp_path
     assert ended.peak_kib < MOST_KIB
 
 
-def test_fetch_backup_that_claims_more_than_there_is_room_for_is_not_begun(tmp_path: Path) -> None:
+def test_fetch_backup_larger_than_the_free_space_is_not_started(tmp_path: Path) -> None:
     task = attacked(tmp_path, 1 << 50, "exec cat /dev/zero")
     try:
         ended = task.end(60)
@@ -95,7 +95,7 @@ def test_fetch_backup_that_claims_more_than_there_is_room_for_is_not_begun(tmp_p
 @pytest.mark.parametrize(
     "then", ["exec cat /dev/zero", "while head -c 1000 /dev/zero; do sleep 0.05; done"], ids=["flood", "drip"]
 )
-def test_fetch_interrupted_ends_at_once_and_nothing_stays(then: str, tmp_path: Path) -> None:
+def test_fetch_interrupted_ends_at_once_and_removes_its_files(then: str, tmp_path: Path) -> None:
     task = attacked(tmp_path, 2 << 30, then)
     here = tmp_path / "here"
     try:
@@ -200,7 +200,7 @@ def archived(path: Path, *members: Callable[[tarfile.TarFile], None]) -> Backup:
     return manifest.read("shop", ID, described(listed=len(sums())))
 
 
-def test_faults_whole_archive_has_none(tmp_path: Path) -> None:
+def test_faults_complete_archive_has_none(tmp_path: Path) -> None:
     backup = archived(tmp_path / "x", *WHOLE)
 
     assert first_fault(tmp_path / "x", APP, backup) == ""
@@ -208,7 +208,7 @@ def test_faults_whole_archive_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_faults_archive_with_something_else_in_it_has_one(attack: str, tmp_path: Path) -> None:
+def test_faults_archive_with_an_unexpected_member_has_one(attack: str, tmp_path: Path) -> None:
     backup = archived(tmp_path / "x", *WHOLE, *ATTACKS[attack])
 
     assert first_fault(tmp_path / "x", APP, backup) != ""
@@ -227,7 +227,7 @@ def listing(path: Path, count: int, name: Callable[[int], str], *, there: bool) 
     return manifest.read("shop", ID, text)
 
 
-def test_faults_long_names_take_no_more_memory_than_short_ones(tmp_path: Path) -> None:
+def test_faults_long_names_use_no_more_memory_than_short_ones(tmp_path: Path) -> None:
     backup = listing(tmp_path / "x", 1500, lambda at: f"{at}/{'y/' * 4000}z", there=True)
     tracemalloc.start()
     try:
@@ -241,7 +241,7 @@ def test_faults_long_names_take_no_more_memory_than_short_ones(tmp_path: Path) -
     assert peak < 6_000_000
 
 
-def test_faults_files_that_are_listed_and_missing_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+def test_faults_listed_files_that_are_missing_are_counted(tmp_path: Path) -> None:
     backup = listing(tmp_path / "x", 300, lambda at: f"f{at:03}", there=False)
 
     assert first_fault(tmp_path / "x", APP, backup) == "300 uploaded files differ, the first is ./f000"

@@ -34,7 +34,7 @@ def near(sshd: Sshd) -> Iterator[StreamingHost]:
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS], ids=["output", "errors"])
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_run_answer_without_end_stops_at_its_bound(kind: str, script: Script, near: StreamingHost) -> None:
+def test_run_endless_answer_stops_at_its_bound(kind: str, script: Script, near: StreamingHost) -> None:
     host = near if kind == "ssh" else LocalHost("web1")
     began = time.monotonic()
 
@@ -46,7 +46,7 @@ def test_run_answer_without_end_stops_at_its_bound(kind: str, script: Script, ne
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_run_deadline_holds_while_something_comes(kind: str, script: Script, near: StreamingHost) -> None:
+def test_run_deadline_holds_while_output_arrives(kind: str, script: Script, near: StreamingHost) -> None:
     host = near if kind == "ssh" else LocalHost("web1")
     host.run(Script(":"), timeout_seconds=20)
     began = time.monotonic()
@@ -58,7 +58,7 @@ def test_run_deadline_holds_while_something_comes(kind: str, script: Script, nea
 
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
-def test_stream_given_up_ends_at_once_while_something_comes(script: Script, near: StreamingHost) -> None:
+def test_stream_cancelled_ends_at_once_while_output_arrives(script: Script, near: StreamingHost) -> None:
     ended, at = threading.Event(), [math.inf]
 
     def take(_: bytes) -> None:
@@ -82,7 +82,9 @@ def test_stream_given_up_ends_at_once_while_something_comes(script: Script, near
     ],
     ids=["no line end", "lines", "drip", "a packet of 4 GiB"],
 )
-def test_connection_that_is_none_is_refused_in_time(content: bytes, pause: float, said: str, sshd: Sshd) -> None:
+def test_connection_to_a_server_that_is_not_ssh_is_refused_in_time(
+    content: bytes, pause: float, said: str, sshd: Sshd
+) -> None:
     began = time.monotonic()
     with greeting(content, pause) as port:
         known = sshd.known(f"[127.0.0.1]:{port}")
@@ -97,7 +99,7 @@ def test_connection_that_is_none_is_refused_in_time(content: bytes, pause: float
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_status_host_that_floods_is_told_and_the_other_is_shown(flood: str, sshd: Sshd, tmp_path: Path) -> None:
+def test_status_flooding_host_is_reported_and_the_other_is_shown(flood: str, sshd: Sshd, tmp_path: Path) -> None:
     evil = attacker(tmp_path / "evil", FLOODS[flood])
     try:
         root = project(tmp_path / "project", evil=evil, good=sshd)
@@ -120,7 +122,7 @@ SENSELESS = {
 
 
 @pytest.mark.parametrize("answer", SENSELESS)
-def test_status_host_that_makes_no_sense_is_told_and_the_other_is_shown(
+def test_status_malformed_answer_is_reported_and_the_other_host_is_shown(
     answer: str, sshd: Sshd, tmp_path: Path
 ) -> None:
     parts = "active containers listening releases lock site probes end"
@@ -139,7 +141,7 @@ def test_status_host_that_makes_no_sense_is_told_and_the_other_is_shown(
 
 
 @pytest.mark.parametrize("flood", ["drip", "silence", "errors that drip"])
-def test_status_interrupted_ends_at_once_whatever_the_host_does(flood: str, sshd: Sshd, tmp_path: Path) -> None:
+def test_status_interrupted_ends_at_once_while_a_host_floods(flood: str, sshd: Sshd, tmp_path: Path) -> None:
     began = tmp_path / "began"
     attack = {
         "drip": "while :; do printf x; sleep 0.05; done",
@@ -166,7 +168,7 @@ EXEC = (
 )
 
 
-def test_exec_line_without_end_costs_no_memory_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_exec_endless_line_uses_no_memory_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     evil = attacker(tmp_path / "evil", "exec cat /dev/zero")
     try:
         root = project(tmp_path / "project", evil=evil)
@@ -190,7 +192,7 @@ def test_exec_line_without_end_costs_no_memory_and_ctrl_c_ends_it(tmp_path: Path
     assert 0 < int(said.rpartition("peak ")[2]) < MOST_KIB
 
 
-def test_changing_hosts_first_ctrl_c_lets_what_runs_end_and_the_second_does_not(tmp_path: Path) -> None:
+def test_change_first_ctrl_c_waits_for_running_hosts_and_the_second_does_not(tmp_path: Path) -> None:
     began, go = tmp_path / "began", tmp_path / "go"
     imports = (
         "from threading import Event\nfrom rolling_upgrade.engine.parallel import at_once\n"

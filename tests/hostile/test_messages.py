@@ -18,7 +18,7 @@ CLASSES = sorted(name for name, one in vars(errors).items() if isinstance(one, t
 
 
 @pytest.mark.parametrize("name", [*CLASSES, "ValueError"])
-def test_error_that_ends_a_task_reaches_the_terminal_as_words_alone(name: str) -> None:
+def test_error_of_a_task_prints_no_control_characters(name: str) -> None:
     imports = (
         f"from rolling_upgrade.errors import *\nimport rolling_upgrade.errors\ndef fail(): raise {name}({HOSTILE!r})"
     )
@@ -32,11 +32,11 @@ def test_error_that_ends_a_task_reaches_the_terminal_as_words_alone(name: str) -
     assert [found for found in FORBIDDEN if found in said] == []
 
 
-def test_last_words_are_words_alone() -> None:
+def test_output_tail_has_no_control_characters() -> None:
     assert [found for found in FORBIDDEN if found in tail(HOSTILE)] == []
 
 
-def test_error_that_quotes_a_host_and_a_secret_shows_neither(tmp_path: Path) -> None:
+def test_error_that_quotes_a_host_masks_control_characters_and_secrets(tmp_path: Path) -> None:
     evil = attacker(tmp_path / "evil", "")
     try:
         root = project(tmp_path / "project", evil=evil)

@@ -118,7 +118,7 @@ def outcome(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_parser_good_answer_is_read_and_shown(name: str) -> None:
+def test_parser_valid_answer_is_read_and_shown(name: str) -> None:
     parser = PARSERS[name]
 
     parser.show(parser.call(parser.good))
@@ -142,7 +142,7 @@ def test_parser_large_answer_is_malformed_or_harmless(name: str, value: str) -> 
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_parser_answer_without_a_line_or_with_one_twice_is_malformed_or_harmless(name: str) -> None:
+def test_parser_missing_or_repeated_line_is_malformed_or_harmless(name: str) -> None:
     rows = PARSERS[name].good.split("\n")
     for at in range(len(rows)):
         outcome(name, "\n".join(rows[:at] + rows[at + 1 :]))
@@ -178,7 +178,7 @@ def readers(path: Path) -> set[str]:
     return found
 
 
-def test_every_reader_of_an_answer_is_in_the_table() -> None:
+def test_every_parser_of_an_answer_is_in_the_table() -> None:
     paths = [*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("features/*/*.py")]
     names = {name for path in paths if path.stem not in TOLD_TO_PEOPLE for name in readers(path)}
 
@@ -187,7 +187,7 @@ def test_every_reader_of_an_answer_is_in_the_table() -> None:
     assert expected - PARSERS.keys() == set()
 
 
-def test_nothing_but_the_bounded_readers_turns_a_host_s_text_into_a_number_or_a_document() -> None:
+def test_only_bounded_readers_parse_numbers_and_documents_of_hosts() -> None:
     """`int`, `float`, `json.loads`, `isdigit` on a text: in the modules that read answers there is none."""
     bare = re.compile(r"json\.loads?\(|\.isdigit\(|\.isdecimal\(|\.isnumeric\(|(?<![\w.])(?:int|float)\(\w*(?:text|\[)")
     paths = [path for folder in ("engine", "features", "console", "ssh") for path in (PACKAGE / folder).rglob("*.py")]
@@ -210,14 +210,14 @@ def observation(containers: int, flags: int) -> str:
     return text(containers="\n".join(rows), active="\n".join(f"service{at}.green" for at in range(flags)))
 
 
-def test_observation_of_many_containers_is_refused_and_not_compared_row_by_row() -> None:
+def test_observation_of_too_many_containers_is_refused() -> None:
     with pytest.raises(Malformed, match="web1 has more than 1000 rows of containers"):
         state.parse(APP, "web1", observation(48_000, 0))
     with pytest.raises(Malformed, match="web1 has more than 1000 rows of active"):
         state.parse(APP, "web1", observation(0, 48_000))
 
 
-def test_observation_of_as_many_containers_as_may_be_is_planned_on_in_time() -> None:
+def test_observation_of_the_largest_number_of_containers_is_planned_in_time() -> None:
     began = time.thread_time()
     found = state.parse(APP, "web1", observation(1000, 1000))
     planned = retention.prune(found, APP, RolloutPolicy(), Mode.QUIET)

@@ -113,7 +113,7 @@ def client(sshd: Sshd, port: int, name: str = "evil", **changes: object) -> Fabr
 
 
 @pytest.mark.parametrize("stalls", ["keys", "keys and data", "exec"])
-def test_on_each_host_that_stalls_is_told_and_the_other_answers(stalls: str, sshd: Sshd) -> None:
+def test_on_each_stalled_host_is_reported_and_the_other_answers(stalls: str, sshd: Sshd) -> None:
     began = time.monotonic()
     with stalling(sshd, stalls) as port:
         hosts = [sshd.host(known=sshd.known(f"[127.0.0.1]:{sshd.port}")), client(sshd, port)]
@@ -124,7 +124,7 @@ def test_on_each_host_that_stalls_is_told_and_the_other_answers(stalls: str, ssh
     assert time.monotonic() - began < LONGEST
 
 
-def test_run_given_up_while_keys_are_exchanged_is_cancelled(sshd: Sshd) -> None:
+def test_run_cancelled_during_the_key_exchange_ends_at_once(sshd: Sshd) -> None:
     began, cancelled = threading.Event(), threading.Event()
     with stalling(sshd, "keys", began) as port:
         host = client(sshd, port)
@@ -138,7 +138,7 @@ def test_run_given_up_while_keys_are_exchanged_is_cancelled(sshd: Sshd) -> None:
             host.run(Script("sleep 9"), timeout_seconds=60, cancelled=cancelled)
 
 
-def test_offer_host_that_never_answers_about_the_port_is_refused_in_time(sshd: Sshd) -> None:
+def test_offer_host_that_never_answers_the_port_request_is_refused_in_time(sshd: Sshd) -> None:
     began = time.monotonic()
     with stalling(sshd, "forward") as port:
         host = client(sshd, port)
@@ -148,7 +148,7 @@ def test_offer_host_that_never_answers_about_the_port_is_refused_in_time(sshd: S
     assert time.monotonic() - began < LONGEST
 
 
-def test_offer_host_that_never_takes_the_port_back_is_left_in_time(sshd: Sshd) -> None:
+def test_offer_host_that_never_closes_the_port_is_left_in_time(sshd: Sshd) -> None:
     began = time.monotonic()
     with stalling(sshd, "the end of the forwarding") as port:
         host = client(sshd, port)
@@ -170,7 +170,7 @@ def test_connection_through_a_hop_that_never_answers_ends_in_time(sshd: Sshd) ->
 
 
 @pytest.mark.parametrize("content", [b"x" * 65_536, b""], ids=["a flood", "silence"])
-def test_hop_of_ssh_config_is_bounded_as_the_host_is(
+def test_jump_host_of_ssh_config_has_the_same_bounds_as_the_host(
     content: bytes, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -189,7 +189,7 @@ def test_hop_of_ssh_config_is_bounded_as_the_host_is(
     assert time.monotonic() - began < LONGEST
 
 
-def test_on_each_unexpected_error_is_that_hosts_alone() -> None:
+def test_on_each_unexpected_error_belongs_to_one_host() -> None:
     hosts = [ScriptedHost(name, {}, []) for name in ("web1", "web2")]
 
     def do(host: Host) -> str:
@@ -202,7 +202,7 @@ def test_on_each_unexpected_error_is_that_hosts_alone() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Cancelled])
-def test_on_each_what_ends_a_run_is_no_error_of_a_host(error: type[BaseException]) -> None:
+def test_on_each_interruption_is_not_an_error_of_a_host(error: type[BaseException]) -> None:
     def do(_: Host) -> None:
         raise error("x")
 

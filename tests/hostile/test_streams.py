@@ -23,7 +23,7 @@ def output(out: io.TextIOWrapper, *hosts: str) -> HostOutput:
 
 
 @pytest.mark.parametrize("hosts", [("web1",), ("web1", "web2")])
-def test_host_output_of_a_line_without_end_is_written_in_parts_and_hides_secrets_at_every_seam(
+def test_host_output_endless_line_is_written_in_parts_with_secrets_masked(
     hosts: tuple[str, ...],
 ) -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")
@@ -41,7 +41,7 @@ def test_host_output_of_a_line_without_end_is_written_in_parts_and_hides_secrets
     assert text.count("x" * 7) >= data.count(b"x" * 7) - 20
 
 
-def test_host_output_of_a_line_without_end_to_a_pipe_is_unchanged() -> None:
+def test_host_output_endless_line_to_a_pipe_is_unchanged() -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")
     said, data = output(out, "web1"), bytes(range(256)).replace(b"\n", b"") * 20_000
     for at in range(0, len(data), 65_536):
@@ -51,7 +51,7 @@ def test_host_output_of_a_line_without_end_to_a_pipe_is_unchanged() -> None:
     assert out.buffer.getvalue() == data
 
 
-def test_follow_line_without_end_is_told_in_parts_and_not_kept() -> None:
+def test_follow_endless_line_is_printed_in_parts_and_not_kept() -> None:
     lines: list[LogLine] = []
     reading = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
     follower = _Follower(reading, LogQuery(), lines.append, Event())
@@ -73,7 +73,7 @@ def test_follow_labels_without_number_are_not_kept() -> None:
     assert len(follower._errors) <= 65_536
 
 
-def test_last_words_are_a_few_short_lines() -> None:
+def test_output_tail_is_a_few_short_lines() -> None:
     said = Answer(1, "x" * 2_000_000, "\n".join("y" * 5000 for _ in range(300))).output_tail
 
     assert len(said) <= 31_000
