@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("--list",)])
-def test_overview_shows_the_tasks_by_purpose(
+def test_overview_groups_the_tasks_by_purpose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
@@ -46,7 +46,7 @@ def test_overview_shows_the_tasks_by_purpose(
     ]
 
 
-def test_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_matches_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ended = run(monkeypatch, capsys, "--version")
 
     assert (ended.code, ended.out) == (0, f"rolling-upgrade {__version__}\n")
@@ -92,7 +92,7 @@ def test_help_of_a_task_shows_its_usage_and_options(
         (("status",), "no directory above it has one"),
     ],
 )
-def test_mistake_ends_with_2_and_names_the_nearest_word_and_the_next_command(
+def test_usage_error_exits_with_2_and_suggests_the_nearest_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
@@ -122,7 +122,7 @@ def test_mistake_ends_with_2_and_names_the_nearest_word_and_the_next_command(
         (("deploy", "-e", "production", "--", "--dry-run"), "deploy takes nothing behind --. "),
     ],
 )
-def test_option_of_invoke_is_refused_and_never_ignored(
+def test_option_of_invoke_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
@@ -132,7 +132,7 @@ def test_option_of_invoke_is_refused_and_never_ignored(
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
-def test_version_behind_a_task_runs_no_task(
+def test_version_after_a_task_runs_no_task(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     ended = run(monkeypatch, capsys, "deploy", "-e", "production", option, "--force")
@@ -141,7 +141,7 @@ def test_version_behind_a_task_runs_no_task(
 
 
 @pytest.mark.parametrize("words", [("--list", "--list-format", "json"), ("-l", "-F", "json")])
-def test_list_in_the_format_of_invoke_is_printed(
+def test_list_format_of_invoke_is_supported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
@@ -149,7 +149,7 @@ def test_list_in_the_format_of_invoke_is_printed(
     assert (ended.code, ended.out[:1]) == (0, "{")
 
 
-def test_text_of_invoke_that_is_unknown_is_shown_as_it_is() -> None:
+def test_unknown_message_of_invoke_is_shown_unchanged() -> None:
     assert str(cli.explained("Something else!", None)).startswith("Something else. Nothing was contacted.")
 
 

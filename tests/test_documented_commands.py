@@ -59,7 +59,7 @@ def test_page_shows_existing_commands(page: str) -> None:
     assert told == [], "\n".join(told)
 
 
-def test_commands_are_found_and_checked() -> None:
+def test_documented_commands_are_found_and_checked() -> None:
     assert len(commands("guides/deploy.md")) > 5
     assert faults("deploy --env production --dry-run") == []
     assert faults("deploy --enviroment production") == ["deploy --enviroment production: deploy has no --enviroment"]

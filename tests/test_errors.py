@@ -5,7 +5,7 @@ from __future__ import annotations
 from rolling_upgrade.errors import PreflightError
 
 
-def test_error_of_one_line_has_its_next_step_behind_it() -> None:
+def test_error_of_one_line_is_followed_by_its_next_step() -> None:
     assert str(PreflightError("it is full.", next_step="make room")) == "it is full. Next: make room"
 
 

@@ -25,7 +25,7 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def test_error_each_has_its_section() -> None:
+def test_every_error_has_its_section() -> None:
     known = set(documented())
     missing = [message for message in messages() if message.text not in known]
 
@@ -36,34 +36,34 @@ def test_error_each_has_its_section() -> None:
     )
 
 
-def test_error_each_that_is_listed_can_be_said() -> None:
+def test_every_listed_error_exists() -> None:
     said = {line.strip() for text in texts() for line in text.splitlines()} | {one.text for one in messages()}
     stale = [line for line in documented() if line not in said]
 
     assert not stale, "docs/errors.md lists texts that nothing says any more:\n  " + "\n  ".join(stale)
 
 
-def test_error_each_is_listed_once() -> None:
+def test_every_error_is_listed_once() -> None:
     lines = documented()
 
     assert sorted(line for line in set(lines) if lines.count(line) > 1) == []
 
 
 @pytest.mark.parametrize("title", SECTIONS)
-def test_section_says_what_to_do_and_when_it_is_over(title: str) -> None:
+def test_section_names_the_fix_and_how_to_verify_it(title: str) -> None:
     text = SECTIONS[title]
 
     assert [part for part in PARTS if f"**{part}**" not in text] == []
     assert "```text" in text or title == "A health check fails"
 
 
-def test_contents_lead_to_every_section() -> None:
+def test_contents_link_to_every_section() -> None:
     contents = PAGE.partition("\n## ")[0]
 
     assert [title for title in SECTIONS if f"(#{anchor(title)})" not in contents] == []
 
 
-def test_health_check_each_kind_has_its_row() -> None:
+def test_every_kind_of_health_check_has_its_row() -> None:
     rows = re.findall(r"^\| (`.*?) \|", SECTIONS["A health check fails"], re.MULTILINE)
 
     assert [kind.value for kind in Kind if not any(f"`{kind.value}`" in row for row in rows)] == []

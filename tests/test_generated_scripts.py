@@ -330,7 +330,7 @@ def shellcheck() -> str:
     return beside
 
 
-def test_generated_scripts_give_shellcheck_nothing_to_say(scripts: list[Path]) -> None:
+def test_generated_scripts_pass_shellcheck(scripts: list[Path]) -> None:
     command = [shellcheck(), "--shell=sh", "--severity=style", "--format=gcc", f"--exclude={','.join(MEANT)}"]
     different = list({path.read_bytes(): path for path in scripts}.values())
     cores = os.cpu_count() or 1
@@ -345,7 +345,7 @@ def test_generated_scripts_give_shellcheck_nothing_to_say(scripts: list[Path]) -
     assert (sorted(said), [one.stderr for one in done if one.stderr]) == ([], [])
 
 
-def test_generated_scripts_every_one_is_what_sh_can_read(scripts: list[Path]) -> None:
+def test_generated_scripts_parse_with_sh(scripts: list[Path]) -> None:
     lines = "\n".join(f"sh -n {quote(str(path))} || echo {quote(path.name)}" for path in scripts)
 
     done = subprocess.run(["sh", "-s"], input=lines, capture_output=True, text=True, timeout=60, check=False)
@@ -353,7 +353,7 @@ def test_generated_scripts_every_one_is_what_sh_can_read(scripts: list[Path]) ->
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_generated_scripts_are_all_there(scripts: list[Path]) -> None:
+def test_generated_scripts_are_complete(scripts: list[Path]) -> None:
     names = {path.stem for path in scripts}
 
     assert {

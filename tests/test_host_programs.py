@@ -35,7 +35,7 @@ class RequestLog:
         return {path.name: path.read_text() for path in self.log.parent.iterdir()}
 
 
-def test_request_log_that_is_short_or_not_there_stays(tmp_path: Path, programs: Programs) -> None:
+def test_request_log_short_or_absent_is_not_rotated(tmp_path: Path, programs: Programs) -> None:
     log = RequestLog(tmp_path, programs)
     assert (log.run(), log.left()) == (0, {})
     log.log.write_text("short")
@@ -43,7 +43,7 @@ def test_request_log_that_is_short_or_not_there_stays(tmp_path: Path, programs: 
     assert (log.run(), log.left(), programs.calls("nginx")) == (0, {"requests.log": "short"}, [])
 
 
-def test_request_log_that_is_long_is_renamed_and_four_are_kept(tmp_path: Path, programs: Programs) -> None:
+def test_request_log_that_is_long_is_rotated_and_four_are_kept(tmp_path: Path, programs: Programs) -> None:
     log = RequestLog(tmp_path, programs)
     for number in range(6):
         log.log.write_text(f"{number} is long enough")
@@ -107,13 +107,13 @@ def test_boot_starts_exactly_the_colors_that_the_flags_name(boot: Boot) -> None:
     assert boot.told("stop") == ["shop-a-green", "shop-b-blue"]
 
 
-def test_boot_ends_the_standby_of_a_run_that_lost_its_power(boot: Boot) -> None:
+def test_boot_stops_the_standby_of_an_interrupted_run(boot: Boot) -> None:
     (boot.flags / "a.standby").touch()
 
     assert (boot.run().returncode, list(boot.flags.iterdir())) == (0, [])
 
 
-def test_boot_container_of_a_release_that_was_undone_stays_down(boot: Boot) -> None:
+def test_boot_container_of_an_undone_release_stays_stopped(boot: Boot) -> None:
     """A first deploy that failed: its container stands in the color that no flag names."""
     undone = replace(Release("r1", "t", "deploy", Outcome.UNDONE, ()), reason="its gate")
     (boot.flags.parent / "releases.jsonl").write_text(history.line(undone) + "\n")
@@ -122,7 +122,7 @@ def test_boot_container_of_a_release_that_was_undone_stays_down(boot: Boot) -> N
     assert boot.told("start") == []
 
 
-def test_boot_network_that_comes_up_later_is_waited_for(boot: Boot) -> None:
+def test_boot_waits_for_the_network(boot: Boot) -> None:
     boot.podman('n=$(cat "$here/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$here/n"; [ "$n" -ge 3 ]')
 
     assert boot.run().returncode == 0

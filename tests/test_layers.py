@@ -34,7 +34,7 @@ PACKED = frozenset(
 )
 
 
-def test_layers_every_import_keeps_the_rules() -> None:
+def test_layers_every_import_is_allowed() -> None:
     faults = [
         fault
         for path in SOURCES
@@ -45,7 +45,7 @@ def test_layers_every_import_keeps_the_rules() -> None:
     assert faults == []
 
 
-def test_layers_the_list_of_features_names_what_is_imported_and_no_more() -> None:
+def test_layers_feature_imports_match_the_list() -> None:
     used: dict[str, set[str]] = {}
     for path in SOURCES:
         feature = module_name(path, PACKAGE).removeprefix("features.").split(".")[0]
@@ -58,7 +58,7 @@ def test_layers_the_list_of_features_names_what_is_imported_and_no_more() -> Non
     }
 
 
-def test_layers_every_file_and_function_is_readable_at_once() -> None:
+def test_layers_every_file_and_function_is_within_the_limits() -> None:
     faults = [fault for path in SIZED for fault in size_faults(str(path.relative_to(ROOT)), path.read_text("utf-8"))]
 
     assert faults == []
@@ -97,7 +97,7 @@ def test_layers_tasks_file_imports_nothing_heavy() -> None:
         ("unknown", "from rolling_upgrade import errors", "no rule knows the layer of unknown"),
     ],
 )
-def test_import_faults_bad_source_is_found(module: str, source: str, fault: str) -> None:
+def test_import_faults_forbidden_import_is_found(module: str, source: str, fault: str) -> None:
     (found,) = import_faults(module, source, packed=PACKED)
 
     assert fault in found
@@ -124,7 +124,7 @@ def test_import_faults_bad_source_is_found(module: str, source: str, fault: str)
         ("", "def f():\n    from rolling_upgrade.tasks import namespace"),
     ],
 )
-def test_import_faults_good_source_has_none(module: str, source: str) -> None:
+def test_import_faults_allowed_source_has_none(module: str, source: str) -> None:
     assert import_faults(module, source, packed=PACKED) == []
 
 

@@ -88,7 +88,7 @@ def test_templates_are_inside_an_installed_package_and_beside_it_in_the_clone(in
     assert templates(ROOT / "rolling_upgrade") == ROOT / "templates"
 
 
-def test_wheel_runs_by_itself(installed: Path, tmp_path: Path) -> None:
+def test_wheel_runs_outside_the_clone(installed: Path, tmp_path: Path) -> None:
     assert run(installed, tmp_path, "--version").stdout == f"rolling-upgrade {__version__}\n"
     assert "\n  deploy " in run(installed, tmp_path, "--list").stdout
 

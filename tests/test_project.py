@@ -34,24 +34,24 @@ def test_lock_every_package_has_a_version_and_hashes() -> None:
     assert all(re.search(r"\n    --hash=sha256:[0-9a-f]{64}", block) for block in blocks)
 
 
-def test_lock_names_no_index_and_no_place() -> None:
+def test_lock_names_no_index_and_no_url() -> None:
     assert re.findall(r"://|--index|--extra|--find|--trusted|file:|^/", LOCK, re.MULTILINE) == []
 
 
-def test_lock_holds_what_is_wanted() -> None:
+def test_lock_contains_the_declared_dependencies() -> None:
     versions = locked()
 
     assert [name for name, one in wanted().items() if versions[name] not in one.specifier] == []
 
 
-def test_project_depends_on_what_the_lock_is_made_from() -> None:
+def test_project_dependencies_match_the_input_of_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = requirements(project["dependencies"])
 
     assert {name: str(one) for name, one in declared.items()} == {name: str(wanted()[name]) for name in declared}
 
 
-def test_makefile_every_command_is_phony_and_explained() -> None:
+def test_makefile_every_target_is_phony_and_documented() -> None:
     commands = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
     explained = set(re.findall(r"^([a-z][a-z-]*):.* ## \S", MAKEFILE, re.MULTILINE))
     phony = set(" ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split())
@@ -59,7 +59,7 @@ def test_makefile_every_command_is_phony_and_explained() -> None:
     assert commands == explained == phony
 
 
-def test_ci_run_uses_make_alone() -> None:
+def test_ci_runs_only_make() -> None:
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
 

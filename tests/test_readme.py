@@ -71,7 +71,7 @@ def differences(what: str, english: list[str], chinese: list[str]) -> str:
 @pytest.mark.parametrize(
     "what, of", [("table row", rows), ("code block", commands), ("heading", levels), ("link", links)]
 )
-def test_readmes_have_the_same(what: str, of: Callable[[str], list[str]]) -> None:
+def test_readmes_have_the_same_structure(what: str, of: Callable[[str], list[str]]) -> None:
     told = differences(what, of(ENGLISH), of(CHINESE))
 
     assert not told, told
@@ -94,12 +94,12 @@ def test_readmes_name_the_same_settings() -> None:
 
 
 @pytest.mark.parametrize("name, other", [(ENGLISH, CHINESE), (CHINESE, ENGLISH)])
-def test_readme_points_to_the_other_one_at_its_top(name: str, other: str) -> None:
+def test_readme_links_to_the_other_language_at_its_top(name: str, other: str) -> None:
     assert f"]({other})" in text(name).splitlines()[2]
 
 
 @pytest.mark.parametrize("name", [ENGLISH, CHINESE, "SECURITY.md", "CHANGELOG.md"])
-def test_page_every_link_leads_somewhere(name: str) -> None:
+def test_page_every_link_has_a_target(name: str) -> None:
     missing = []
     for first, second in LINK.findall(prose(name)):
         target, _, anchor = (first or second).partition("#")
@@ -120,7 +120,7 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_differences_says_which_row_is_missing_where() -> None:
+def test_differences_names_the_missing_row_and_its_page() -> None:
     assert differences("table row", ["inv a", "inv b"], ["inv a"]) == (
         "README.zh-TW.md lacks this table row of README.md:\n    inv b"
     )

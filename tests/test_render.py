@@ -28,7 +28,7 @@ def directives(text: str, name: str) -> list[str]:
         replace(APP, full_chain=None),
     ],
 )
-def test_nginx_site_braces_close_and_nothing_is_left_of_the_template(app: Application) -> None:
+def test_nginx_site_braces_close_and_no_template_syntax_remains(app: Application) -> None:
     site = rendering.nginx_site(app)
 
     assert site.count("{") == site.count("}")
@@ -59,7 +59,7 @@ def test_nginx_site_first_line_carries_the_hash_that_loopback_answers() -> None:
         application(backend(), WORKER, frontend()),
     ],
 )
-def test_site_hash_changes_with_what_the_site_says(changed: Application) -> None:
+def test_site_hash_changes_with_the_site(changed: Application) -> None:
     assert rendering.site_hash(rendering.nginx_site(changed)) != rendering.site_hash(rendering.nginx_site(APP))
 
 
@@ -69,7 +69,7 @@ def test_site_hash_does_not_change_with_an_image_or_a_secret() -> None:
     assert rendering.nginx_site(other) == rendering.nginx_site(APP)
 
 
-def test_nginx_site_visitors_reach_a_color_or_the_service_port_and_never_the_idle_color() -> None:
+def test_nginx_site_routes_visitors_never_to_the_idle_color() -> None:
     upstreams = {
         name: re.findall(r"server 127\.0\.0\.1:(\d+)( backup)? max_fails=0;", body)
         for name, body in re.findall(r"upstream (\S+) \{(.*?)\}", rendering.nginx_site(APP), re.DOTALL)
@@ -92,7 +92,7 @@ def test_nginx_site_visitors_reach_a_color_or_the_service_port_and_never_the_idl
 
 
 @pytest.mark.parametrize("tls", [None, Tls("/c", "/k", acme=True)])
-def test_nginx_site_sends_requests_to_its_own_upstreams_alone(tls: Tls | None) -> None:
+def test_nginx_site_sends_requests_only_to_its_own_upstreams(tls: Tls | None) -> None:
     site = rendering.nginx_site(replace(APP, tls=tls))
     upstreams = set(re.findall(r"upstream (\S+) \{", site))
     colors = {name: {"blue", "green"} for name in ("$shop_1_color", "$shop_2_color")}
@@ -106,7 +106,7 @@ def test_nginx_site_sends_requests_to_its_own_upstreams_alone(tls: Tls | None) -
     assert reached.count("http://127.0.0.1:402") == (1 if tls else 0)
 
 
-def test_nginx_site_request_metrics_count_what_visitors_ask_of_a_color_alone() -> None:
+def test_nginx_site_request_metrics_count_only_visitors_of_a_color() -> None:
     site = rendering.nginx_site(replace(APP, request_metrics=True))
     (pattern,) = re.findall(r"map \$proxy_host \$shop_counted \{ default 0; ~(\S+) 1; \}", site)
     upstreams = re.findall(r"upstream (\S+) \{", site)
@@ -116,7 +116,7 @@ def test_nginx_site_request_metrics_count_what_visitors_ask_of_a_color_alone() -
     }
 
 
-def test_nginx_site_stable_ports_are_on_loopback_alone() -> None:
+def test_nginx_site_service_ports_listen_only_on_loopback() -> None:
     assert directives(rendering.nginx_site(APP), "listen") == ["127.0.0.1:8080", "127.0.0.1:7001", "80", "[::]:80"]
 
 
@@ -128,11 +128,11 @@ def test_nginx_site_with_a_certificate_redirects_plain_requests() -> None:
     assert directives(site, "ssl_trusted_certificate") == ["/chain"]
 
 
-def test_nginx_site_usual_tls_port_is_not_named_in_the_redirect() -> None:
+def test_nginx_site_redirect_omits_the_default_tls_port() -> None:
     assert "https://$host$request_uri" in rendering.nginx_site(replace(APP, tls=Tls("/c", "/k")))
 
 
-def test_nginx_site_flags_are_the_ones_that_a_flip_writes() -> None:
+def test_nginx_site_reads_the_flags_that_a_flip_writes() -> None:
     from rolling_upgrade.engine.nginx import flag
 
     site = rendering.nginx_site(APP)
@@ -141,7 +141,7 @@ def test_nginx_site_flags_are_the_ones_that_a_flip_writes() -> None:
     assert f"if (-f {flag(APP, 'frontend')})" in site
 
 
-def test_nginx_site_only_loopback_says_who_answered() -> None:
+def test_nginx_site_names_the_color_only_on_loopback() -> None:
     public = rendering.nginx_site(APP).partition("# The public server.")[2]
 
     assert "add_header X-Served-By" not in public
@@ -150,14 +150,14 @@ def test_nginx_site_only_loopback_says_who_answered() -> None:
     assert "location ^~ /_rolling/ { return 404; }" in public
 
 
-def test_nginx_site_variables_of_a_name_with_a_dash_are_whole() -> None:
+def test_nginx_site_variables_of_a_name_with_a_dash_are_valid() -> None:
     site = rendering.nginx_site(replace(application(backend(), WORKER, frontend()), name="my-shop"))
 
     assert "set $my_shop_2_color blue;" in site
     assert not re.search(r"\$[a-z_]+-", site)
 
 
-def test_nginx_site_variables_of_the_longest_names_fit_where_nginx_keeps_them() -> None:
+def test_nginx_site_variables_of_the_longest_names_fit_the_hash_buckets() -> None:
     """Source: ngx_hash.h: an entry is a pointer, two bytes and the name, aligned, and one more pointer in 64 bytes."""
     service = replace(backend(), name="s" * 31)
     site = rendering.nginx_site(replace(application(service, frontend()), name="a" * 31, request_metrics=True))
@@ -165,7 +165,7 @@ def test_nginx_site_variables_of_the_longest_names_fit_where_nginx_keeps_them() 
     assert max(len(name) for name in re.findall(r"\$\{?(\w+)", site)) <= 46
 
 
-def test_nginx_site_no_request_but_a_web_socket_changes_the_protocol() -> None:
+def test_nginx_site_only_a_web_socket_upgrades_the_protocol() -> None:
     site = rendering.nginx_site(APP)
 
     assert "map $http_upgrade $shop_upgrade { default ''; ~*^websocket$ websocket; }" in site
@@ -177,7 +177,7 @@ def test_boot_unit_starts_the_installed_program() -> None:
     assert directives_of_unit()["ExecStart"] == "/usr/local/lib/shop/boot"
 
 
-def test_boot_unit_end_leaves_the_containers_alone() -> None:
+def test_boot_unit_stop_leaves_the_containers_running() -> None:
     assert directives_of_unit()["KillMode"] == "process"
 
 
@@ -186,22 +186,22 @@ def directives_of_unit() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["boot", "requests"])
-def test_host_program_is_a_shell_program(name: str) -> None:
+def test_host_program_starts_with_a_shell_shebang(name: str) -> None:
     assert rendering.host_program(name).startswith("#!/bin/sh\n")
 
 
-def test_maintenance_page_text_of_a_message_is_never_markup() -> None:
+def test_maintenance_page_escapes_its_message() -> None:
     page = rendering.maintenance_page(APP, '<script>alert("x")</script> & {{ app }}')
 
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_maintenance_page_loads_nothing_from_elsewhere() -> None:
+def test_maintenance_page_loads_no_external_resource() -> None:
     assert not re.search(r"https?:|src=|href=|url\(|@import", rendering.maintenance_page(APP))
 
 
-def test_nginx_site_every_public_route_and_no_health_path_gives_way_to_the_page() -> None:
+def test_nginx_site_page_replaces_public_routes_but_no_health_path() -> None:
     public = rendering.nginx_site(APP).partition("# The public server.")[2]
     blocks = dict(re.findall(r"^    location ((?:= )?\S+) \{\n(.*?)^    \}", public, re.MULTILINE | re.DOTALL))
 

@@ -26,7 +26,7 @@ def test_promise_names_a_test_that_attacks_it(promise: str, attacks: str) -> Non
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
-def test_named_test_is_there(path: str, name: str) -> None:
+def test_named_test_exists(path: str, name: str) -> None:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 

@@ -89,11 +89,11 @@ def test_setup_second_run_changes_nothing(ready: Machine) -> None:
     assert (ready.clone / ".venv" / "pyvenv.cfg").stat().st_mtime_ns == before
 
 
-def test_setup_installed_packages_are_not_asked_for(ready: Machine) -> None:
+def test_setup_installed_packages_are_not_installed_again(ready: Machine) -> None:
     assert ready.log() == ""
 
 
-def test_setup_changed_lock_makes_the_environment_anew(ready: Machine) -> None:
+def test_setup_changed_lock_recreates_the_environment(ready: Machine) -> None:
     (ready.clone / ".venv" / "stale").write_text("")
     (ready.clone / "requirements.lock").write_text("# changed\n")
 
@@ -103,7 +103,7 @@ def test_setup_changed_lock_makes_the_environment_anew(ready: Machine) -> None:
     assert not (ready.clone / ".venv" / "stale").exists()
 
 
-def test_setup_broken_off_environment_was_made_anew(ready: Machine) -> None:
+def test_setup_incomplete_environment_is_recreated(ready: Machine) -> None:
     assert (ready.clone / ".venv" / "bin" / "pip").exists()
 
 
@@ -119,7 +119,7 @@ def test_setup_missing_package_is_installed(ready: Machine) -> None:
     assert [line.split()[-1] for line in asked] == ["update", "mmdebstrap"]
 
 
-def test_setup_without_root_names_the_command_and_goes_on(ready: Machine) -> None:
+def test_setup_without_root_names_the_command_and_continues(ready: Machine) -> None:
     ready.has("dpkg-query", "echo podman installed")
     ready.has("id", "echo 1000")
     ready.has("sudo", "exit 1")
@@ -148,7 +148,7 @@ def test_setup_with_sudo_uses_it(ready: Machine) -> None:
     assert [line.split()[-1] for line in asked] == ["-n", "env", "update", "env", "mmdebstrap"]
 
 
-def test_setup_failing_apt_says_so_and_goes_on(ready: Machine) -> None:
+def test_setup_failing_apt_is_reported_and_setup_continues(ready: Machine) -> None:
     ready.has("dpkg-query", "echo podman installed")
     ready.has("apt-get", "echo no network >&2; exit 100")
 
@@ -160,7 +160,7 @@ def test_setup_failing_apt_says_so_and_goes_on(ready: Machine) -> None:
     assert "going on without them: deploying works, the lab (make demo, make test) will not." in done.stdout
 
 
-def test_setup_without_a_python_says_what_to_install(machine: Machine) -> None:
+def test_setup_without_a_python_names_the_package_to_install(machine: Machine) -> None:
     done = machine.setup(PYTHON="/nowhere/python3")
 
     assert done.returncode == 1
@@ -168,7 +168,7 @@ def test_setup_without_a_python_says_what_to_install(machine: Machine) -> None:
     assert machine.log().splitlines()[-1].endswith("python3-venv")
 
 
-def test_setup_old_python_is_passed_over(ready: Machine) -> None:
+def test_setup_old_python_is_skipped(ready: Machine) -> None:
     ready.has("old-python", "exit 1")
 
     done = ready.setup(PYTHON="old-python python3")

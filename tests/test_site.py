@@ -28,7 +28,7 @@ def test_navigation_names_every_page() -> None:
     assert named == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
 
 
-def test_exit_codes_each_has_its_row() -> None:
+def test_every_exit_code_has_its_row() -> None:
     text = (DOCS / "reference/exit-codes.md").read_text("utf-8")
 
     assert re.findall(r"^\| (\d+) \|", text, re.MULTILINE) == [str(code.value) for code in ExitCode]

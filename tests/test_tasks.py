@@ -39,7 +39,7 @@ def shown(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_task_is_in_the_folder_of_its_feature(name: str) -> None:
+def test_task_is_in_the_directory_of_its_feature(name: str) -> None:
     name = shown(name)
     feature = FEATURES.get(name) or FEATURES.get(name.partition(".")[0]) or name.partition(".")[0]
 
@@ -49,7 +49,7 @@ def test_task_is_in_the_folder_of_its_feature(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_option_each_has_help_its_second_name_and_its_letter_alone(name: str) -> None:
+def test_every_option_has_help_and_no_conflicting_name(name: str) -> None:
     for option, argument in options(name).items():
         letters = {one for one in argument.names if len(one) == 1}
         assert argument.help or argument.positional, option
@@ -58,36 +58,36 @@ def test_option_each_has_help_its_second_name_and_its_letter_alone(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_option_hosts_may_be_repeated_and_is_called_host_as_well(name: str) -> None:
+def test_option_hosts_is_repeatable_and_has_the_alias_host(name: str) -> None:
     hosts = options(name).get("hosts")
 
     assert hosts is None or (hosts.kind is list and "host" in hosts.names)
 
 
 @pytest.mark.parametrize(("name", "option"), sorted(DELETING))
-def test_option_that_deletes_data_has_no_letter(name: str, option: str) -> None:
+def test_option_that_deletes_data_has_no_short_form(name: str, option: str) -> None:
     assert [one for one in options(name)[option].names if len(one) == 1] == []
 
 
-def test_help_of_a_task_is_the_same_when_it_is_read_again() -> None:
+def test_help_of_a_task_is_stable() -> None:
     first, second = options("teardown"), options("teardown")
 
     assert first["data"].help == second["data"].help == "also delete data and backups"
 
 
-def test_letter_each_means_one_option_in_a_task() -> None:
+def test_short_options_are_unique_in_a_task() -> None:
     for name in NAMES:
         letters = [one for argument in options(name).values() for one in argument.names if len(one) == 1]
         assert len(letters) == len(set(letters)), name
 
 
-def test_help_each_shared_text_is_of_an_option() -> None:
+def test_every_shared_help_text_belongs_to_an_option() -> None:
     used = {option for name in NAMES for option in options(name)}
 
     assert set(OPTIONS) | set(LETTERS) | set(SECOND_NAMES) <= used
 
 
-def test_groups_hold_every_task_once() -> None:
+def test_groups_contain_every_task_once() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
 
     assert sorted(grouped) == sorted(map(shown, NAMES))

@@ -21,13 +21,13 @@ EVENTS = [
 ]
 
 
-def test_read_parts_whole_run_gives_each_part_its_seconds() -> None:
+def test_read_parts_complete_run_gives_each_part_its_seconds() -> None:
     parts = read_parts(EVENTS, 100.0, 108.0, by_hand=5.0)
     assert (parts.to_plan, parts.lock) == (1.0, 0.5)
     assert (parts.in_steps, parts.to_exit) == (1.0, 0.5)
 
 
-def test_read_parts_whole_run_shares_and_hand_add_up_to_the_wall_time() -> None:
+def test_read_parts_complete_run_parts_add_up_to_the_wall_time() -> None:
     measured = Measured(1, 0, 5.0, read_parts(EVENTS, 100.0, 108.0, by_hand=5.0), Counted(1, 12))
     assert measured.parts.share == pytest.approx(3.0)
     assert measured.wall == pytest.approx(8.0)

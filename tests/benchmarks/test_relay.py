@@ -36,7 +36,7 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def test_relay_many_pieces_pass_unchanged_and_in_order(echo: tuple[str, int]) -> None:
+def test_relay_many_chunks_pass_unchanged_and_in_order(echo: tuple[str, int]) -> None:
     sent = b"".join(number.to_bytes(4, "big") * 16 for number in range(20_000))
     got: list[bytes] = []
     with Relay({"web1": echo}, 0.01) as relay, socket.create_connection(("127.0.0.1", relay.ports["web1"])) as client:
@@ -71,7 +71,7 @@ def test_relay_new_connection_costs_a_round_trip_more(echo: tuple[str, int]) -> 
     assert waited >= 2 * RTT
 
 
-def test_relay_two_targets_get_ports_of_their_own() -> None:
+def test_relay_two_targets_get_separate_ports() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         targets = {"web1": one.getsockname(), "web2": two.getsockname()}
         with Relay(targets, 0) as relay:
@@ -92,7 +92,7 @@ def test_relay_target_that_refuses_ends_the_connection() -> None:
         assert client.recv(1) == b""
 
 
-def test_relay_left_while_a_connection_is_open_ends_it(echo: tuple[str, int]) -> None:
+def test_relay_closed_with_an_open_connection_ends_it(echo: tuple[str, int]) -> None:
     with Relay({"web1": echo}, 0) as relay:
         client = socket.create_connection(("127.0.0.1", relay.ports["web1"]))
         client.sendall(b"ping")

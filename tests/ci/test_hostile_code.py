@@ -123,7 +123,9 @@ def stolen(clone: Path, sock: str, key: str) -> tuple[dict[str, Any], str]:
     return json.loads((clone.parent / "found").read_text()), done.stdout
 
 
-def test_suite_finds_no_key_of_its_job_and_leaves_no_daemon(clone: Path, tmp_path: Path, operators_agent: str) -> None:
+def test_suite_cannot_read_keys_of_its_job_and_leaves_no_daemon(
+    clone: Path, tmp_path: Path, operators_agent: str
+) -> None:
     found, log = stolen(clone, operators_agent, new_key(tmp_path))
 
     assert found["ancestors"] >= 2, "the suite sees the processes of its job"
@@ -135,7 +137,9 @@ def test_suite_finds_no_key_of_its_job_and_leaves_no_daemon(clone: Path, tmp_pat
     assert "Build and test in a job without secrets" in log
 
 
-def test_agent_of_the_deploy_key_lives_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_of_the_deploy_key_exists_only_inside_its_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DEPLOY_SSH_KEY", new_key(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
@@ -148,14 +152,14 @@ def test_agent_of_the_deploy_key_lives_as_long_as_it_is_needed(tmp_path: Path, m
     assert ("SSH_AUTH_SOCK" in os.environ, Path(sock).exists()) == (False, False)
 
 
-def test_deploy_key_that_is_none_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_deploy_key_is_refused_before_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPLOY_SSH_KEY", "no key at all")
 
     with pytest.raises(PreflightError, match="rejects the private key in DEPLOY_SSH_KEY"):
         agent.check_deploy_key()
 
 
-def test_suite_forges_no_line_of_its_task(tmp_path: Path) -> None:
+def test_suite_output_cannot_forge_a_line_of_the_task(tmp_path: Path) -> None:
     """What a suite prints passes to the job as `inv full` passes it on: no part of it is a line of the task's own."""
     path = report(tmp_path, json.dumps(REPORT))
     task = (
@@ -196,7 +200,7 @@ HOSTILE_LINES = (
 
 
 @pytest.mark.parametrize("line", HOSTILE_LINES, ids=repr)
-def test_line_of_a_task_is_no_command_of_the_ci_system(line: str) -> None:
+def test_task_output_cannot_issue_ci_commands(line: str) -> None:
     shown = job.harmless(line)
 
     assert not shown.replace("\x1b[31m", "").lstrip().startswith("::")
@@ -204,12 +208,12 @@ def test_line_of_a_task_is_no_command_of_the_ci_system(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["a :: b", "c++ std::string", "# [x]", "web1 pull done 1.2s", "\x1b[32mgreen\x1b[0m"])
-def test_line_that_is_no_command_stays_as_it_is(line: str) -> None:
+def test_task_output_without_ci_commands_is_unchanged(line: str) -> None:
     assert job.harmless(line) == line
 
 
 @pytest.mark.parametrize("task", ["status", "full", "deploy"])
-def test_message_of_many_lines_is_no_command_of_the_ci_system(task: str) -> None:
+def test_multi_line_message_cannot_issue_ci_commands(task: str) -> None:
     text = r"printf 'fine\n::stop-commands::x\r::error::y\n##[error]z\n'; printf '::warning::w\n' >&2"
     event = {"type": "event", "phase": "failed", "host": "web1", "step": "s", "title": "t", "seconds": 0}
     told = json.dumps(event | {"detail": "a\n::stop-commands::x", "title": "t\n::error::x\r::error::y"})
@@ -220,7 +224,7 @@ def test_message_of_many_lines_is_no_command_of_the_ci_system(task: str) -> None
     assert [line for line in said.splitlines() if line.lstrip().startswith(("::", "##["))] == []
 
 
-def test_middle_of_a_long_line_never_stands_at_the_start_of_one() -> None:
+def test_long_line_is_not_split_by_concurrent_output() -> None:
     """Where both outputs are one, what is said aside would end a line in the middle of another."""
     aside = "while :; do echo aside >&2; done & aside=$!"
     line = "printf x; head -c 200000 /dev/zero | tr '\\0' ':'; echo"

@@ -37,7 +37,7 @@ def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_job_ends_as_its_task_and_leaves_a_summary(tmp_path: Path) -> None:
+def test_job_exits_with_the_code_of_its_task_and_writes_a_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
 
     done = ran("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
@@ -47,7 +47,7 @@ def test_job_ends_as_its_task_and_leaves_a_summary(tmp_path: Path) -> None:
     assert page.read_text() == "### inv deploy: failed, exit code 2\n\n"
 
 
-def test_job_without_a_task_says_how() -> None:
+def test_job_without_a_task_prints_usage() -> None:
     assert (ran().returncode, "usage" in ran().stderr) == (2, True)
 
 
@@ -59,7 +59,7 @@ def test_job_outside_of_github_has_no_annotation(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, "failed" in page.read_text()) == (2, "", True)
 
 
-def test_job_key_is_in_an_agent_for_the_task_alone_and_every_line_of_it_is_hidden(tmp_path: Path) -> None:
+def test_job_key_is_loaded_into_an_agent_and_every_line_is_masked(tmp_path: Path) -> None:
     key = new_key(tmp_path)
 
     done = ran("config.check", DEPLOY_SSH_KEY=key, GITHUB_ACTIONS="true")
@@ -69,7 +69,7 @@ def test_job_key_is_in_an_agent_for_the_task_alone_and_every_line_of_it_is_hidde
     assert "Error loading key" not in done.stderr
 
 
-def test_job_key_that_is_none_ends_before_the_task() -> None:
+def test_job_invalid_key_fails_before_the_task() -> None:
     done = ran("config.check", DEPLOY_SSH_KEY="no key at all")
 
     assert (done.returncode, "ERROR    " in done.stdout) == (1, False)
@@ -117,7 +117,7 @@ def test_job_key_may_be_one_line_of_base64(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("agent", [False, True])
-def test_job_that_is_cancelled_lets_its_task_undo(number: signal.Signals, agent: bool, tmp_path: Path) -> None:
+def test_job_cancelled_lets_its_task_undo(number: signal.Signals, agent: bool, tmp_path: Path) -> None:
     text = "trap 'echo undone; exit 130' TERM INT HUP; echo begun; while :; do sleep 0.05; done"
     environment = {"DEPLOY_SSH_KEY": new_key(tmp_path)} if agent else {}
 
@@ -157,7 +157,7 @@ def report(root: Path, content: str) -> Path:
     return path
 
 
-def test_job_of_full_has_the_stages_of_its_report(tmp_path: Path) -> None:
+def test_job_of_full_summarizes_the_stages_of_its_report(tmp_path: Path) -> None:
     path, page = report(tmp_path, json.dumps(REPORT)), tmp_path / "summary.md"
     text = f"echo 'report: {path}'; exit 1"
 
@@ -192,14 +192,14 @@ WITHOUT = "### inv full: failed, exit code 1\n\n"
     ],
     ids=lambda content: content[:40],
 )
-def test_job_of_full_whose_report_cannot_be_read_says_how_it_ended(content: str, tmp_path: Path) -> None:
+def test_job_of_full_with_an_invalid_report_summarizes_the_exit_code(content: str, tmp_path: Path) -> None:
     path = report(tmp_path, content)
 
     assert summary_of_full(tmp_path, f"echo 'report: {path}'") == WITHOUT
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder"])
-def test_job_of_full_reads_no_report_that_is_no_file(kind: str, tmp_path: Path) -> None:
+def test_job_of_full_ignores_a_report_that_is_not_a_regular_file(kind: str, tmp_path: Path) -> None:
     path = report(tmp_path, "")
     path.unlink()
     if kind == "pipe":
@@ -216,7 +216,7 @@ def test_job_of_full_reads_no_report_that_is_no_file(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     "place", ["{root}/{name}", "{root}/reports/../{name}", "{root}/reports/other.json", "/dev/zero"]
 )
-def test_job_of_full_reads_no_file_of_another_place_or_name(place: str, tmp_path: Path) -> None:
+def test_job_of_full_ignores_reports_in_other_paths(place: str, tmp_path: Path) -> None:
     path = place.format(root=tmp_path, name=REPORT_NAME)
     (tmp_path / "reports").mkdir()
     if path != "/dev/zero":
@@ -225,13 +225,13 @@ def test_job_of_full_reads_no_file_of_another_place_or_name(place: str, tmp_path
     assert summary_of_full(tmp_path, f"echo 'report: {path}'") == WITHOUT
 
 
-def test_job_of_full_reads_the_report_that_its_last_line_names_alone(tmp_path: Path) -> None:
+def test_job_of_full_reads_only_the_report_named_in_its_last_line(tmp_path: Path) -> None:
     path = report(tmp_path, json.dumps(REPORT))
 
     assert summary_of_full(tmp_path, f"echo 'report: {path}'; echo 'unit | the end'") == WITHOUT
 
 
-def test_markdown_is_a_table_whatever_the_texts_are() -> None:
+def test_markdown_escapes_texts_in_its_table() -> None:
     text = job.markdown(SUMMARY)
 
     assert text.startswith("### deploy on production: web1 upgraded.\n")
@@ -239,7 +239,7 @@ def test_markdown_is_a_table_whatever_the_texts_are() -> None:
     assert text.endswith("To go back: `inv rollback --env production`\n")
 
 
-def test_annotation_is_one_line_whatever_the_texts_are() -> None:
+def test_annotation_escapes_texts_into_one_line() -> None:
     assert job.annotation("a: b, c", "100 %\nnext::error::x") == "::error title=a%3A b%2C c::100 %25%0Anext::error::x"
 
 
@@ -268,12 +268,12 @@ def test_annotation_is_one_line_whatever_the_texts_are() -> None:
         ({"type": "other"}, []),
     ],
 )
-def test_lines_of_what_a_task_tells(told: dict[str, object], shown: list[str]) -> None:
+def test_lines_of_json_output(told: dict[str, object], shown: list[str]) -> None:
     assert list(job.lines(told)) == shown
 
 
 @pytest.mark.parametrize("tag", ["$(touch made)", "`touch made`", "'; touch made; '", '"; touch made; "'])
-def test_make_reads_nothing_in_a_tag(tag: str, tmp_path: Path) -> None:
+def test_make_does_not_evaluate_a_tag(tag: str, tmp_path: Path) -> None:
     # The make that runs these tests hands its own variables on, ARGS among them. Source: GNU make, MAKEFLAGS.
     outside = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "ARGS", "TAG"}}
     for given in ({"TAG": tag}, {}):

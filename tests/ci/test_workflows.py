@@ -43,37 +43,37 @@ def schema(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_github_workflow_is_as_its_schema_wants_it(path: Path) -> None:
+def test_github_workflow_matches_its_schema(path: Path) -> None:
     done = schema("--builtin-schema", "vendor.github-workflows", str(path))
 
     assert done.returncode == 0, done.stdout
 
 
-def test_gitlab_file_is_as_its_schema_wants_it() -> None:
+def test_gitlab_file_matches_its_schema() -> None:
     done = schema("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", str(GITLAB))
 
     assert done.returncode == 0, done.stdout
 
 
-def test_github_jobs_are_bounded_and_may_only_read() -> None:
+def test_github_jobs_have_a_timeout_and_read_only_permissions() -> None:
     for path in WORKFLOWS:
         assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
         assert all(0 < job["timeout-minutes"] <= LONGEST for job in jobs(path).values())
 
 
-def test_github_actions_are_pinned_by_their_commit() -> None:
+def test_github_actions_are_pinned_to_a_commit() -> None:
     used = [step["uses"] for _, step in steps() if "uses" in step]
 
     assert used
     assert [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", one)] == []
 
 
-def test_github_expressions_stand_in_no_shell_text() -> None:
+def test_github_scripts_contain_no_expression() -> None:
     # What a person types into an input would be read by the shell.
     assert [(where, step["run"]) for where, step in steps() if "${{" in step.get("run", "")] == []
 
 
-def test_github_environments_are_entered_one_run_at_a_time_and_no_run_is_cancelled() -> None:
+def test_github_environments_run_one_job_at_a_time_without_cancelling() -> None:
     for path in WORKFLOWS:
         whole = yaml.safe_load(path.read_text())
         for job in whole["jobs"].values():
@@ -81,7 +81,7 @@ def test_github_environments_are_entered_one_run_at_a_time_and_no_run_is_cancell
                 assert job.get("concurrency", whole.get("concurrency"))["cancel-in-progress"] is False
 
 
-def test_github_secrets_go_to_jobs_of_an_environment_alone() -> None:
+def test_github_secrets_go_only_to_jobs_of_an_environment() -> None:
     for path in WORKFLOWS:
         whole = yaml.safe_load(path.read_text())
         for job in whole.pop("jobs").values():
@@ -114,7 +114,7 @@ def test_github_pull_requests_run_without_secrets() -> None:
             assert "secrets" not in path.read_text()
 
 
-def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:
+def test_github_tasks_that_change_hosts_replace_their_shell() -> None:
     # A run that is cancelled signals the shell of a step alone: the task would be killed before it has undone anything.
     found = [line.strip() for _, step in steps() for line in step.get("run", "").splitlines() if "make" in line]
     changing = [line for line in found if re.search(r"make \"?(\$TASK|deploy|promote)", line)]
@@ -123,7 +123,7 @@ def test_github_tasks_that_change_hosts_take_the_place_of_their_shell() -> None:
     assert [line for line in changing if not line.startswith("exec make ")] == []
 
 
-def test_github_jobs_that_change_hosts_leave_the_page_of_the_run() -> None:
+def test_github_jobs_that_change_hosts_upload_the_report() -> None:
     for path in WORKFLOWS:
         for name, job in jobs(path).items():
             if "environment" in job:
@@ -132,7 +132,7 @@ def test_github_jobs_that_change_hosts_leave_the_page_of_the_run() -> None:
                 assert ("report-" in runs, len(kept)) == (True, 1), f"{path.name} {name}"
 
 
-def test_commands_of_the_workflows_are_targets_of_make() -> None:
+def test_workflows_run_only_make_targets() -> None:
     # What CI does, a person can do with the same words.
     lines = [line.strip() for text in scripts() for line in text.splitlines()]
     own = re.compile(r"(exec |\w+=\w+ )?make |case |apt-get ")
@@ -140,7 +140,7 @@ def test_commands_of_the_workflows_are_targets_of_make() -> None:
     assert [line for line in lines if line and not own.match(line)] == []
 
 
-def test_targets_that_the_workflows_call_are_there() -> None:
+def test_make_targets_of_the_workflows_exist() -> None:
     targets = set(re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = {word.split("-")[0] for text in scripts() for word in re.findall(r"\bmake \"?([$\w-]+)", text)}
 
@@ -148,7 +148,7 @@ def test_targets_that_the_workflows_call_are_there() -> None:
     assert [word for word in called if not {word, f"{word}-%"} & targets and not word.startswith("$")] == []
 
 
-def test_tasks_that_the_deploy_workflow_offers_have_a_target() -> None:
+def test_tasks_of_the_deploy_workflow_have_a_target() -> None:
     whole = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
     options = whole[True]["workflow_dispatch"]["inputs"]["task"]["options"]
     makefile = (ROOT / "Makefile").read_text()
@@ -157,7 +157,7 @@ def test_tasks_that_the_deploy_workflow_offers_have_a_target() -> None:
 
 
 @pytest.mark.parametrize("text", scripts())
-def test_shell_texts_give_shellcheck_nothing_to_say(text: str, tmp_path: Path) -> None:
+def test_workflow_scripts_pass_shellcheck(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.sh"
     path.write_text(f'#!/usr/bin/env bash\nset -e\n: "${{TASK=}} ${{ENVIRONMENT=}}"\n{text}\n')
 

@@ -62,8 +62,8 @@ OPTIONS = {
     "directory": "is a path here",
     "name": "names a lab here",
     "release": "names a release of Debian here, or a run in the hosts' histories",
-    "tag": "test_words_with_a_form",
-    "batch": "test_words_with_a_form",
+    "tag": "test_formatted_values_are_refused_or_match_their_format",
+    "batch": "test_formatted_values_are_refused_or_match_their_format",
     "transfer": "one of a list",
     "color": "one of a list",
     "severity": "one of a list",
@@ -79,7 +79,7 @@ OPTIONS = {
     "fetch": "is a path here",
     "from_": "names an environment of a file here",
     "build_type": "one of a list",
-    "platform": "test_words_with_a_form",
+    "platform": "test_formatted_values_are_refused_or_match_their_format",
     "suite": "one of a list",
     "to": "names an environment of a file here, a release that the host has, or is a path here",
     "backup": "names a backup that the host has",
@@ -93,15 +93,15 @@ OPTIONS = {
     "new_password_file": "is a path here",
     "resume": "is a path here",
     "form": "one of a list",
-    "lines": "test_words_with_a_form",
-    "since": "test_words_with_a_form",
-    "interval": "test_words_with_a_form",
-    "for_": "test_words_with_a_form",
-    "registry": "test_login",
-    "username": "test_login",
-    "grep": "test_grep",
-    "reason": "test_reason",
-    "message": "test_message",
+    "lines": "test_formatted_values_are_refused_or_match_their_format",
+    "since": "test_formatted_values_are_refused_or_match_their_format",
+    "interval": "test_formatted_values_are_refused_or_match_their_format",
+    "for_": "test_formatted_values_are_refused_or_match_their_format",
+    "registry": "test_login_names_are_refused_or_passed_as_arguments",
+    "username": "test_login_names_are_refused_or_passed_as_arguments",
+    "grep": "test_grep_is_refused_or_stays_a_local_pattern",
+    "reason": "test_reason_is_stored_and_sets_no_other_field_of_the_lock",
+    "message": "test_message_of_the_page_is_escaped_and_arrives_complete",
 }
 
 _many = st.lists(argument, min_size=BATCH, max_size=BATCH)
@@ -109,7 +109,7 @@ _many = st.lists(argument, min_size=BATCH, max_size=BATCH)
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_exec_words_arrive_as_they_are(values: list[str]) -> None:
+def test_exec_arguments_arrive_unchanged(values: list[str]) -> None:
     runs = 'podman() { note podman "$@"; echo true; }\n'
     with shell() as place:
         ran = place.run([runs + inside.execute(APP, "backend", values).text])
@@ -121,7 +121,7 @@ def test_exec_words_arrive_as_they_are(values: list[str]) -> None:
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_bytes_that_are_no_text_reach_a_host_as_they_are(values: list[str]) -> None:
+def test_arguments_that_are_not_utf8_arrive_unchanged(values: list[str]) -> None:
     answer = LocalHost().run(Script(f"printf '%s\\0' {shell_join(*values)} | od -An -v -tx1"), timeout_seconds=30)
 
     assert bytes.fromhex(answer.output) == b"".join(f"{one}\0".encode(errors="surrogateescape") for one in values)
@@ -129,7 +129,7 @@ def test_bytes_that_are_no_text_reach_a_host_as_they_are(values: list[str]) -> N
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_reason_is_told_and_gives_no_other_field_of_the_lock(values: list[str]) -> None:
+def test_reason_is_stored_and_sets_no_other_field_of_the_lock(values: list[str]) -> None:
     taken = [replace(HOLDER, reason=reason, owner=reason[:8] or "ann") for reason in values]
     with shell() as place:
         texts = [lock.acquire(f"/var/lib/shop/{number}", one, lease_seconds=60) for number, one in enumerate(taken)]
@@ -143,7 +143,7 @@ def test_reason_is_told_and_gives_no_other_field_of_the_lock(values: list[str]) 
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_reason_stands_in_the_history_as_it_is(values: list[str]) -> None:
+def test_reason_is_recorded_unchanged_in_the_history(values: list[str]) -> None:
     for reason in values:
         release = Release("r1", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, (), reason=reason, owner=reason)
         row = history.line(release)
@@ -157,7 +157,7 @@ def test_reason_stands_in_the_history_as_it_is(values: list[str]) -> None:
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_message_of_the_page_is_text_and_arrives_whole(values: list[str]) -> None:
+def test_message_of_the_page_is_escaped_and_arrives_complete(values: list[str]) -> None:
     pages = [rendering.maintenance_page(APP, value) for value in values]
     with shell() as place:
         ran = place.run([write_file(f"{APP.home}/{n}.html", one).text for n, one in enumerate(pages)])
@@ -174,7 +174,7 @@ def _tags(text: str) -> list[str]:
 
 @given(registry_name=anything, username=anything, password=anything)
 @cases(150)
-def test_login_names_are_refused_or_no_options(registry_name: str, username: str, password: str) -> None:
+def test_login_names_are_refused_or_passed_as_arguments(registry_name: str, username: str, password: str) -> None:
     known = Environment("demo", (Target("web1", "192.0.2.1", "deploy", APP),))
     try:
         wanted = logins._named(known, registry_name, username)
@@ -195,7 +195,7 @@ def test_login_names_are_refused_or_no_options(registry_name: str, username: str
 
 @given(text=anything.filter(bool))
 @cases(300)
-def test_words_with_a_form_are_refused_or_have_it(text: str) -> None:
+def test_formatted_values_are_refused_or_match_their_format(text: str) -> None:
     """A tag, a batch, a time, a number of lines: what the checks let pass has nothing to quote."""
     for check, form in _FORMS:
         try:
@@ -235,7 +235,7 @@ _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
 
 @given(text=anything.filter(bool))
 @cases(150)
-def test_grep_is_refused_or_a_pattern_that_stays_here(text: str) -> None:
+def test_grep_is_refused_or_stays_a_local_pattern(text: str) -> None:
     with contextlib.suppress(ConfigError):
         found = reading._pattern(text)
         assert found is not None
@@ -245,7 +245,7 @@ def test_grep_is_refused_or_a_pattern_that_stays_here(text: str) -> None:
 
 @given(text=anything.filter(lambda text: bool(text) and not text.isalpha()))
 @cases(150)
-def test_words_of_a_list_are_refused_with_their_option(text: str) -> None:
+def test_choices_are_refused_with_their_option(text: str) -> None:
     """None of the hostile words is one of a list."""
     requests: tuple[tuple[str, Callable[[], object]], ...] = (
         ("--severity", lambda: messages._check("x", text)),
@@ -262,7 +262,7 @@ def test_words_of_a_list_are_refused_with_their_option(text: str) -> None:
 
 @given(values=_many)
 @cases(EXAMPLES)
-def test_ids_that_a_host_names_are_quoted_wherever_they_stand(values: list[str]) -> None:
+def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> None:
     """A release's id comes from the host's own history: it has no form there, so each use has to quote it."""
     parts = [history.look(APP.home, value.replace("/", "")) for value in values]
     parts += [
@@ -275,7 +275,7 @@ def test_ids_that_a_host_names_are_quoted_wherever_they_stand(values: list[str])
 
 @given(text=anything.filter(bool))
 @cases(150)
-def test_backup_ids_of_a_host_have_their_form_or_are_left_out(text: str) -> None:
+def test_backup_ids_of_a_host_match_their_format_or_are_skipped(text: str) -> None:
     said = f"@@now\n1000\n@@backup {APP.name}-{text}\n{{}}\n@@verdict\n\n@@end\n"
     try:
         _, found = manifest.parse(APP, said)
@@ -289,11 +289,11 @@ def test_quote_of_a_null_byte_is_refused() -> None:
         quote("a\0b")
 
 
-def test_login_has_its_secret_in_no_word() -> None:
+def test_login_repr_has_no_password() -> None:
     assert "pass" not in repr(Login("r", "u", "pass"))
 
 
-def test_every_option_of_every_task_is_among_the_cases() -> None:
+def test_every_option_of_every_task_is_covered() -> None:
     tasks = [namespace[name] for name in namespace.task_names]
     found = {one.name for task in tasks for one in task.get_arguments() if one.kind in (str, list)}
 

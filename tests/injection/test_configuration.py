@@ -81,7 +81,7 @@ def _usual() -> Outcome:
 
 @given(values=spoiled(SEEDS | SERVICE_SEEDS), status=_status)
 @cases(SETTING_EXAMPLES)
-def test_settings_are_refused_or_arrive_as_they_are(values: dict[str, str], status: int) -> None:
+def test_settings_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         project = Project(Path(root) / "project")
         project.env |= values
@@ -97,7 +97,7 @@ def test_settings_are_refused_or_arrive_as_they_are(values: dict[str, str], stat
 
 @given(values=spoiled(FIELDS), status=_status)
 @cases(FIELD_EXAMPLES)
-def test_fields_are_refused_or_arrive_as_they_are(values: dict[str, str], status: int) -> None:
+def test_fields_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         project = Project(Path(root) / "project")
         project.fields |= values
@@ -143,7 +143,7 @@ def _arrives_at_the_engine(found: Outcome, fields: dict[str, Any]) -> None:
     assert suite.folder.startswith("/")
 
 
-def test_planted_injections_are_found(tmp_path: Path) -> None:
+def test_planted_injections_are_detected(tmp_path: Path) -> None:
     """The search itself: a value that is not quoted, in each of the ways in which one could be taken in."""
     for text in ("podman run $(pwned)", "podman run a; pwned", "> pwned.conf", "podman run ${a b}", "unknown-program"):
         with shell() as place:
@@ -154,7 +154,7 @@ def test_planted_injections_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", [r"\ud800", r"a\udcffb"])
-def test_text_that_is_no_unicode_is_refused_with_its_place(tmp_path: Path, written: str) -> None:
+def test_lone_surrogate_is_refused_with_its_line(tmp_path: Path, written: str) -> None:
     project = Project(tmp_path / "project")
     project.fields["Host.env"] = "WRITTEN"
     project.write()
@@ -165,15 +165,15 @@ def test_text_that_is_no_unicode_is_refused_with_its_place(tmp_path: Path, writt
         config.load("demo", root=project.root)
 
 
-def test_every_setting_is_among_the_cases() -> None:
+def test_every_setting_is_covered() -> None:
     assert set(SEEDS) == set(KEYS)
     assert set(ARRIVES) == text_settings()
 
 
-def test_every_field_is_among_the_cases() -> None:
+def test_every_field_is_covered() -> None:
     assert set(FIELDS) == set(fields_of_the_models())
 
 
-def test_cases_are_as_many_as_claimed() -> None:
+def test_number_of_cases_matches_the_documentation() -> None:
     count = SETTING_EXAMPLES * (len(SEEDS) + len(SERVICE_SEEDS)) + FIELD_EXAMPLES * len(FIELDS)
     assert count >= 10_000

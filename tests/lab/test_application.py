@@ -88,7 +88,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         running.process.communicate(timeout=20)
 
 
-def test_upload_acknowledged_is_in_file_and_row_for_the_other_color_too(start: Start, tmp_path: Path) -> None:
+def test_acknowledged_upload_is_stored_and_visible_to_the_other_color(start: Start, tmp_path: Path) -> None:
     blue, green = start(), start()
     status, answer = blue.ask("/api/uploads", body=b"hello")
     stored = json.loads(answer)
@@ -158,7 +158,7 @@ def test_drain_answers_an_idle_connection_once_more_and_closes_it(start: Start) 
     assert backend.process.wait(timeout=20) == 0
 
 
-def test_drain_says_goodbye_to_a_stream(start: Start) -> None:
+def test_drain_sends_goodbye_to_a_stream(start: Start) -> None:
     backend = start()
     connection = backend.connect()
     connection.request("GET", "/api/stream")
@@ -178,7 +178,7 @@ def test_frontend_shows_its_version_and_drains(start: Start) -> None:
     assert frontend.end() == 0
 
 
-def test_health_without_a_readable_database_is_bad(start: Start, tmp_path: Path) -> None:
+def test_health_without_a_readable_database_fails(start: Start, tmp_path: Path) -> None:
     backend = start()
     assert backend.ask("/api/health")[0] == 200
     for part in (tmp_path / "data").iterdir():
@@ -198,7 +198,7 @@ def test_fault_flapping_alternates(start: Start) -> None:
     assert [backend.ask("/api/health")[0] for _ in range(4)] == [200, 503, 200, 503]
 
 
-def test_fault_exits_at_once_ends_with_one(start: Start) -> None:
+def test_fault_exits_at_once_exits_with_1(start: Start) -> None:
     assert start(fault="exits-at-once", listening=False).process.wait(timeout=20) == 1
 
 

@@ -67,24 +67,24 @@ def test_up_writes_an_environment_that_loads_without_a_warning(laboratory: lab.L
     assert environment.warnings == ()
 
 
-def test_host_lets_both_users_in_by_key_alone(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
+def test_host_accepts_both_users_only_by_key(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
     assert over_ssh(laboratory, fresh_host, "id -un") == "deploy\n"
     assert over_ssh(laboratory, fresh_host, "id -un", user="root") == "root\n"
     assert "passwordauthentication no" in fresh_host.sh("sshd -T").stdout
 
 
-def test_host_starts_without_what_setup_gives(fresh_host: lab.Host) -> None:
+def test_host_starts_without_files_of_setup(fresh_host: lab.Host) -> None:
     assert fresh_host.sh("sudo -n true", user="deploy", check=False).returncode != 0
     assert fresh_host.sh("ls /var/lib/systemd/linger 2>/dev/null; ls /home/deploy", check=False).stdout == ""
 
 
-def test_host_is_a_machine_whose_boot_ended_well(fresh_host: lab.Host) -> None:
+def test_host_boots_without_failed_units(fresh_host: lab.Host) -> None:
     assert fresh_host.sh("systemctl list-units --failed --plain --no-legend").stdout == ""
     assert fresh_host.sh("systemctl is-system-running").stdout == "running\n"
     assert fresh_host.sh("systemctl is-active nginx ssh").stdout == "active\nactive\n"
 
 
-def test_host_keeps_its_control_groups_to_itself(fresh_lab: lab.Lab) -> None:
+def test_host_has_its_own_control_groups(fresh_lab: lab.Lab) -> None:
     first, second = fresh_lab.hosts
     find = "find /sys/fs/cgroup -name only-here.service"
     first.sh("systemd-run --quiet --unit only-here sleep 60")
@@ -112,7 +112,7 @@ def test_registry_has_every_tag_of_both_services(laboratory: lab.Lab) -> None:
     assert len(set(digests.values())) == len(digests)
 
 
-def test_registry_stopped_and_started_answers_again(laboratory: lab.Lab) -> None:
+def test_registry_restarted_answers(laboratory: lab.Lab) -> None:
     laboratory.registry.stop()
     with pytest.raises(OSError, match="refused"):
         laboratory.registry.digest("backend", "v1")
@@ -121,13 +121,13 @@ def test_registry_stopped_and_started_answers_again(laboratory: lab.Lab) -> None
 
 
 @pytest.mark.parametrize("event", ["reboot", "power_cut"])
-def test_host_after_a_boot_keeps_its_files_and_its_key(fresh_host: lab.Host, laboratory: lab.Lab, event: str) -> None:
+def test_host_after_a_boot_keeps_its_files_and_key(fresh_host: lab.Host, laboratory: lab.Lab, event: str) -> None:
     fresh_host.sh("echo kept >/home/deploy/a; echo kept >/var/lib/b; echo lost >/run/c; sync")
     getattr(fresh_host, event)()
     assert over_ssh(laboratory, fresh_host, "cat a /var/lib/b; ls /run/c 2>&1 || true").startswith("kept\nkept\nls: ")
 
 
-def test_reset_host_is_fresh_and_keeps_its_key(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
+def test_reset_host_is_empty_and_keeps_its_key(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
     fresh_host.sh("touch /home/deploy/a /var/lib/b /var/lib/containers/c")
     laboratory.reset_host(fresh_host.name)
     assert (
@@ -136,7 +136,7 @@ def test_reset_host_is_fresh_and_keeps_its_key(fresh_host: lab.Host, laboratory:
     )
 
 
-def test_restored_host_has_the_disks_that_were_saved(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
+def test_restored_host_has_its_saved_disks(fresh_host: lab.Host, laboratory: lab.Lab) -> None:
     fresh_host.sh("echo kept | tee /home/deploy/a /var/lib/b /var/lib/containers/c; rm /etc/motd")
     fresh_host.save()
     fresh_host.sh("echo changed >/home/deploy/a; rm /var/lib/b /var/lib/containers/c; touch /etc/motd /etc/more; sync")
@@ -154,7 +154,7 @@ def test_cut_network_makes_the_host_silent_until_restored(fresh_host: lab.Host, 
     assert over_ssh(laboratory, fresh_host, "echo back") == "back\n"
 
 
-def test_up_after_a_crash_repairs_what_is_broken(extra_lab: ExtraLab) -> None:
+def test_up_after_a_crash_repairs_the_lab(extra_lab: ExtraLab) -> None:
     crashed = extra_lab(2)
     one, two = crashed.hosts
     one.sh("echo kept >/home/deploy/a; sync")
@@ -173,7 +173,7 @@ def test_up_with_fewer_hosts_removes_the_rest(extra_lab: ExtraLab) -> None:
     assert [line.host for line in lab.status() if line.lab == smaller.name] == ["web1", "registry"]
 
 
-def test_up_beside_another_lab_shares_nothing_with_it(laboratory: lab.Lab, extra_lab: ExtraLab) -> None:
+def test_up_beside_another_lab_shares_nothing(laboratory: lab.Lab, extra_lab: ExtraLab) -> None:
     other = extra_lab(1)
     nets = {IPv4Network(f"{each.hosts[0].address}/24", strict=False) for each in (laboratory, other)}
     assert len(nets) == 2
@@ -211,7 +211,7 @@ def test_shell_command_logs_in_to_the_host(laboratory: lab.Lab, lab_name: str) -
     assert done.stdout == "web2\ndeploy\n"
 
 
-def test_shell_command_for_an_unknown_host_lists_those_there_are(laboratory: lab.Lab, lab_name: str) -> None:
+def test_shell_command_for_an_unknown_host_lists_the_known_ones(laboratory: lab.Lab, lab_name: str) -> None:
     with pytest.raises(ConfigError, match=f"{lab_name}/web1"):
         laboratories.shell_command(lab_name, "web9")
     assert laboratory.hosts
@@ -221,12 +221,12 @@ def test_shell_command_for_an_unknown_host_lists_those_there_are(laboratory: lab
     "arguments",
     [(0, "trixie", "ok"), (33, "trixie", "ok"), (1, "sid", "ok"), (1, "trixie", "Not ok"), (1, "trixie", "a/b")],
 )
-def test_up_with_a_wrong_argument_is_refused_as_usage(arguments: tuple[int, str, str]) -> None:
+def test_up_with_an_invalid_argument_exits_with_2(arguments: tuple[int, str, str]) -> None:
     with pytest.raises(ConfigError):
         lab.up(*arguments)
 
 
-def test_up_where_programs_are_missing_lists_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_with_missing_programs_lists_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "_SEARCH", "/nonexistent")
     with pytest.raises(PreflightError) as refused:
         lab.up(1, "trixie", "never")
@@ -235,14 +235,14 @@ def test_up_where_programs_are_missing_lists_all_of_them(monkeypatch: pytest.Mon
     assert int(refused.value.exit_code) == 3
 
 
-def test_up_without_root_or_sudo_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_without_root_or_sudo_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(PreflightError, match="root, or sudo"):
         lab.up(1, "trixie", "never")
 
 
-def test_missing_programs_are_packages_that_setup_installs() -> None:
+def test_missing_programs_are_installed_by_setup() -> None:
     assert set(PROGRAMS) <= set(lab.packages)
 
 
@@ -263,12 +263,12 @@ def test_free_subnet_is_the_first_that_overlaps_nothing() -> None:
     assert free_subnet([SUBNETS[0], IPv4Network("10.213.2.128/25")]) == SUBNETS[1]
 
 
-def test_free_subnet_with_none_left_says_so() -> None:
+def test_free_subnet_with_none_left_is_an_error() -> None:
     with pytest.raises(PreflightError, match="No free subnet"):
         free_subnet([IPv4Network("10.0.0.0/8")])
 
 
-def test_limits_with_the_capability_are_podmans_own() -> None:
+def test_limits_with_the_capability_are_the_defaults_of_podman() -> None:
     assert machines.limits("000001ffffffffff", "1048576") == ()
 
 

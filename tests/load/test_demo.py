@@ -85,7 +85,7 @@ def play(endings: dict[str, int] | None = None) -> tuple[Round, Hosts, list[str]
     return one_round(OPTIONS, stage_with(hosts, said), SERVERS, FakeLoad(hosts)), hosts, said
 
 
-def test_round_as_told_upgrades_then_tries_the_broken_version() -> None:
+def test_round_upgrades_then_deploys_the_broken_version() -> None:
     done, hosts, _ = play()
 
     assert hosts.ran == ["deploy --env lab --force --tag v2", "deploy --env lab --force --tag v3-broken"]
@@ -98,7 +98,7 @@ def test_round_phases_follow_each_other_without_a_gap() -> None:
     assert [phase.end for phase in done.phases[:-1]] == [phase.start for phase in done.phases[1:]]
 
 
-def test_round_failed_upgrade_stops_the_load_and_leaves_the_broken_version_out() -> None:
+def test_round_failed_upgrade_stops_the_load_and_skips_the_broken_version() -> None:
     done, hosts, _ = play({"v2": 1})
     text, exit_code = conclusion(OPTIONS, [done])
 
@@ -107,7 +107,7 @@ def test_round_failed_upgrade_stops_the_load_and_leaves_the_broken_version_out()
     assert "`inv deploy --env lab --force --tag v2` ended with exit code 1 instead of 0" in text
 
 
-def test_round_broken_version_that_stays_is_told() -> None:
+def test_round_broken_version_that_stays_is_reported() -> None:
     done, _, _ = play({"v3-broken": 0})
     text, exit_code = conclusion(OPTIONS, [done])
 
@@ -129,7 +129,7 @@ def test_round_load_that_dies_stops_the_demo() -> None:
         one_round(OPTIONS, stage_with(hosts, []), SERVERS, FakeLoad(hosts, dies=True))
 
 
-def test_show_lab_that_does_not_come_up_says_which_command_failed() -> None:
+def test_show_names_the_command_that_failed_to_start_the_lab() -> None:
     hosts = Hosts(Clock(), {"lab.up": 3})
 
     with pytest.raises(DemoFailed, match=r"`inv lab.up --hosts 2 --name lab` ended with exit code 3"):
@@ -137,12 +137,12 @@ def test_show_lab_that_does_not_come_up_says_which_command_failed() -> None:
     assert hosts.ran == ["lab.up --hosts 2 --name lab"]
 
 
-def test_hosts_of_unknown_lab_says_so() -> None:
+def test_hosts_of_unknown_lab_is_an_error() -> None:
     with pytest.raises(DemoFailed, match="cannot be read"):
         demo.hosts_of("no-such-lab")
 
 
-def test_write_summary_makes_a_file_with_the_promised_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_summary_writes_the_documented_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / ".demo")
     monkeypatch.setattr(demo, "SUMMARY", tmp_path / ".demo" / "summary.json")
     done, _, _ = play()
@@ -158,7 +158,7 @@ def test_write_summary_makes_a_file_with_the_promised_figures(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("arguments", [["--runs", "0"], ["--hosts", "0"], ["--keep", "--down"], ["--what"]])
-def test_options_that_make_no_sense_exit_2(arguments: list[str]) -> None:
+def test_invalid_options_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_options(arguments)
     assert ended.value.code == 2

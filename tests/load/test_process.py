@@ -72,7 +72,7 @@ def running() -> Iterator[Running]:
         yield running
 
 
-def test_load_good_server_reports_every_kind_and_no_failure(running: Running) -> None:
+def test_load_healthy_server_reports_every_kind_and_no_failure(running: Running) -> None:
     load = Load([Server("web1", "127.0.0.1", running.port)], "app.test").start()
     running.wait_until_loaded()
     result = load.stop()
@@ -83,12 +83,12 @@ def test_load_good_server_reports_every_kind_and_no_failure(running: Running) ->
     assert result.writes_acknowledged == result.kinds()[Kind.UPLOAD]
 
 
-def test_load_stopped_without_start_says_so() -> None:
+def test_load_stopped_without_start_is_an_error() -> None:
     with pytest.raises(LoadDied, match="not started"):
         Load([], "app.test").stop()
 
 
-def test_load_that_was_killed_raises_instead_of_giving_a_result(running: Running) -> None:
+def test_load_killed_raises_instead_of_returning_a_result(running: Running) -> None:
     load = Load([Server("web1", "127.0.0.1", running.port)], "app.test").start()
     running.wait_until_loaded()
     load.abandon()
@@ -97,7 +97,7 @@ def test_load_that_was_killed_raises_instead_of_giving_a_result(running: Running
         load.stop()
 
 
-def test_command_good_server_exits_0_and_prints_the_figures(running: Running) -> None:
+def test_command_healthy_server_exits_with_0_and_prints_the_figures(running: Running) -> None:
     done = command(f"http://127.0.0.1:{running.port}")
 
     assert done.returncode == 0, done.stdout
@@ -105,7 +105,7 @@ def test_command_good_server_exits_0_and_prints_the_figures(running: Running) ->
     assert "backend v1" in done.stdout
 
 
-def test_command_bad_answer_exits_1_and_prints_its_cause() -> None:
+def test_command_bad_answer_exits_with_1_and_prints_its_cause() -> None:
     async def fail(exchange: Exchange) -> None:
         exchange.answer(b"", "502 Bad Gateway")
 
@@ -117,12 +117,12 @@ def test_command_bad_answer_exits_1_and_prints_its_cause() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://10.0.0.1", "10.0.0.1", "http://", "http://a:x", "http://a/path"])
-def test_server_at_other_than_a_plain_address_is_refused(url: str) -> None:
+def test_server_at_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         server_at(url)
 
 
-def test_server_at_address_without_port_means_port_80() -> None:
+def test_server_at_an_address_without_port_uses_port_80() -> None:
     assert server_at("http://10.0.0.1") == Server("10.0.0.1", "10.0.0.1", 80)
 
 

@@ -69,7 +69,7 @@ def test_sightings_after_a_moment_leave_out_requests_due_before_it() -> None:
     assert [sighting.version for sighting in result.sightings(2.0)] == ["v2"]
 
 
-def test_result_through_json_is_the_same() -> None:
+def test_result_survives_a_json_round_trip() -> None:
     result = result_of(read(1.0, version="v1"), Record(2.0, 1.0, Kind.UPLOAD, "web2", cause=Cause.RESET, detail="x"))
 
     assert LoadResult.from_json(json.loads(json.dumps(result.as_json()))) == result

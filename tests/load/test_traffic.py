@@ -144,7 +144,7 @@ def test_fresh_connection_cut_counts_one_failure(fault: Fault, cause: Cause) -> 
     assert result.causes == {cause.value: 1}
 
 
-def test_reader_after_a_failure_goes_on_with_its_next_request() -> None:
+def test_reader_after_a_failure_continues_with_its_next_request() -> None:
     result = run_with(KEPT, "/", reset, at=1, enough=3)
 
     assert next(record for record in result.records if record.due > result.failures[0].due).cause is None
@@ -189,7 +189,7 @@ def test_upload_wrong_receipt_is_a_failure_and_not_acknowledged(fault: Fault) ->
 
 
 @pytest.mark.parametrize("fault,cause", [(lose, Cause.WRONG_STATUS), (damage, Cause.WRONG_CONTENT)])
-def test_upload_acknowledged_but_not_kept_counts_as_lost(fault: Fault, cause: Cause) -> None:
+def test_upload_acknowledged_but_not_stored_counts_as_lost(fault: Fault, cause: Cause) -> None:
     result = run_with(UPLOADS, "/api/uploads", fault)
 
     assert (result.writes_acknowledged, result.writes_lost) == (4, 1)

@@ -34,7 +34,7 @@ def round_of(*more: Record, records: list[Record] | None = None) -> Round:
     return Round((WEB1, WEB2), PHASES, PHASES[0], UPGRADE, UNDO, LoadResult(4.0, 50.0, seen, 7, ()))
 
 
-def test_problems_round_as_told_has_none() -> None:
+def test_problems_successful_round_has_none() -> None:
     assert problems(round_of()) == []
 
 
@@ -73,13 +73,13 @@ def replace_version(record: Record) -> Record:
     return record._replace(version="v1")
 
 
-def test_problems_broken_version_that_deployed_well_is_named() -> None:
+def test_problems_broken_version_that_deployed_is_named() -> None:
     done = replace(round_of(), undo=replace(UNDO, exit_code=0))
 
     assert problems(done) == ["`inv deploy --tag v3-broken` ended with exit code 0 instead of 1"]
 
 
-def test_problems_failed_upgrade_is_named_with_what_was_left_out() -> None:
+def test_problems_failed_upgrade_is_named_with_the_skipped_steps() -> None:
     done = replace(round_of(), upgrade=replace(UPGRADE, exit_code=1), undo=None)
 
     assert problems(done) == [
@@ -132,7 +132,7 @@ def test_table_names_hosts_where_they_differ() -> None:
     assert "web2 backend v2 → v1" in row
 
 
-def test_summary_of_one_round_has_the_promised_figures() -> None:
+def test_summary_of_one_round_has_the_documented_figures() -> None:
     figures = summary([round_of()])
 
     assert {key: figures[key] for key in ("requests", "failed", "writes_acknowledged", "writes_lost")} == {
