@@ -34,7 +34,7 @@ def under_locks(
         return _one(host, fleet, lock, bodies[host.name], seconds, dead.get(host.name, ""))
 
     hosts = [host for host in fleet.hosts if host.name in bodies]
-    return {**observe.on_each(hosts, fleet.environment.rollout.parallel, one, finish=True)}
+    return {**fleet.on_each(one, hosts=hosts, finish=True)}
 
 
 def look_and_do(
@@ -56,7 +56,7 @@ def look_and_do(
             return error
         return _one(host, fleet, lock, body, seconds, "")
 
-    return {**observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, one, finish=True)}
+    return {**fleet.on_each(one, finish=True)}
 
 
 def _one(host: Host, fleet: Fleet, lock: Lock, body: Script, seconds: float, dead: str) -> Answer | RollingError:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rolling_upgrade.engine import observe
+from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostState, Target
+from rolling_upgrade.errors import HostUnreachable
 from rolling_upgrade.ssh.fabric_host import FabricHost
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,29 @@ class Fleet:
     def observe(self) -> dict[str, HostState]:
         """Observe every host. Raises HostUnreachable that names every unreachable host."""
         return observe.observe_all(self.hosts, self.targets, self.environment.rollout.parallel)
+
+    def on_each(
+        self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None, finish: bool = False
+    ) -> dict[str, T | HostUnreachable]:
+        """Call `do` for every host, or only for `hosts`, in parallel; see `observe.on_each`."""
+        return observe.on_each(
+            self.hosts if hosts is None else hosts, self.environment.rollout.parallel, do, finish=finish
+        )
+
+    def on_reachable(
+        self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None
+    ) -> tuple[dict[str, T], dict[str, str]]:
+        """Like `on_each`; return the results, and the error text of each unreachable host."""
+        results = self.on_each(do, hosts=hosts)
+        found = {name: result for name, result in results.items() if not isinstance(result, HostUnreachable)}
+        return found, {name: str(error) for name, error in results.items() if isinstance(error, HostUnreachable)}
+
+    def on_all(self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None) -> dict[str, T]:
+        """Like `on_each`. Raises one HostUnreachable that names every unreachable host."""
+        found, unreachable = self.on_reachable(do, hosts=hosts)
+        if unreachable:
+            raise HostUnreachable("\n".join(unreachable.values()))
+        return found
 
 
 @contextmanager

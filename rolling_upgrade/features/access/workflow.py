@@ -14,7 +14,7 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.reporter import Reporter, choose
-from rolling_upgrade.engine import observe, stage
+from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
@@ -39,18 +39,19 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     environment = config.load(env, root=root, hosts=hosts)
     access = read_access(environment.access_folder)
     with opened(environment, as_setup_user=True) as fleet:
-        found, lost = _look(fleet)
-    told = {
+        found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
+    reports = {
         name: _compare(current, DesiredAccess(environment.name, fleet.targets[name], access))
         for name, current in found.items()
     }
     names = [name for name, _ in access.granted]
-    errors = {name: str(error) for name, error in lost.items()}
     if json:
-        print_json(access_json(environment.name, told, errors, granted=names), sys.stdout, environment.secrets)
+        print_json(access_json(environment.name, reports, unreachable, granted=names), sys.stdout, environment.secrets)
     else:
-        print_lines(access_lines(environment.name, told, errors, granted=names), sys.stdout, environment.secrets)
-    return ExitCode.FAILED if lost or any(one.drift for one in told.values()) else ExitCode.DONE
+        print_lines(
+            access_lines(environment.name, reports, unreachable, granted=names), sys.stdout, environment.secrets
+        )
+    return ExitCode.FAILED if unreachable or any(report.drift for report in reports.values()) else ExitCode.DONE
 
 
 def grant(
@@ -102,13 +103,7 @@ def sync(
     return _Sync(environment, change, named=named, exclusive=exclusive, dry_run=dry_run, force=force, json=json).run()
 
 
-def _look(fleet: Fleet) -> tuple[dict[str, HostAccess], dict[str, HostUnreachable]]:
-    results = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, lambda host: _look_at(host, fleet))
-    found = {name: result for name, result in results.items() if isinstance(result, HostAccess)}
-    return found, {name: result for name, result in results.items() if isinstance(result, HostUnreachable)}
-
-
-def _look_at(host: Host, fleet: Fleet) -> HostAccess:
+def _read_host(host: Host, fleet: Fleet) -> HostAccess:
     target = fleet.targets[host.name]
     look = as_root(shell.look(target.user), user=target.setup_user, seconds=LOOK_SECONDS - 5)
     answer = host.run(look.answering(_ANSWER_BYTES), timeout_seconds=LOOK_SECONDS)
@@ -155,27 +150,26 @@ class _Sync:
             choose(json=self._json, secrets=environment.secrets) as reporter,
             opened(environment, as_setup_user=True) as fleet,
         ):
-            found, lost = _look(fleet)
+            found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
             if not found:
-                raise HostUnreachable("\n".join(str(error) for error in lost.values()))
+                raise HostUnreachable("\n".join(unreachable.values()))
             self._refuse(found)
             plans = {name: plan.plan_access(self._desired[name], current) for name, current in found.items()}
             reporter.plan(list(plans.values()), scripts=self._dry_run)
-            for name, error in lost.items():
+            for name, error in unreachable.items():
                 reporter.event(Event(time.time(), Phase.NOTE, f"unreachable, and left unchanged: {error}", name))
             if not self._force:
                 self._keep_own(found)
             if self._dry_run:
-                return ExitCode.REFUSED if lost else ExitCode.DONE
+                return ExitCode.REFUSED if unreachable else ExitCode.DONE
             self._confirm(plans)
             self._change.write()
-            rows = observe.on_each(
-                [host for host in fleet.hosts if host.name in plans],
-                environment.rollout.parallel,
+            rows = fleet.on_each(
                 lambda host: self._apply(host, plans[host.name], fleet, reporter),
+                hosts=[host for host in fleet.hosts if host.name in plans],
                 finish=True,
             )
-            summary = self._summary({**rows, **lost}, found, time.time() - started_at)
+            summary = self._summary({**rows, **unreachable}, found, time.time() - started_at)
             reporter.summary(summary)
             return ExitCode(summary.exit_code)
 
@@ -192,7 +186,7 @@ class _Sync:
         removed = {name: plan.removed_keys(self._desired[name], current) for name, current in found.items()}
         with opened(self._environment) as fleet:
             hosts = [host for host in fleet.hosts if removed.get(host.name)]
-            own = observe.on_each(hosts, fleet.environment.rollout.parallel, lambda host: _own_keys(host, fleet))
+            own = fleet.on_each(lambda host: _own_keys(host, fleet), hosts=hosts)
         for name, fingerprints in own.items():
             for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
                 who = self._change.access.names.get(fingerprint, "no name")
@@ -219,7 +213,7 @@ class _Sync:
             answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
             if not answer.ok:
                 raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
-            if plan.is_wrong(self._desired[host.name], _look_at(host, fleet)):
+            if plan.is_wrong(self._desired[host.name], _read_host(host, fleet)):
                 raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the folder.")
         except RollingError as error:
             reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, time.time() - started_at))
@@ -228,7 +222,7 @@ class _Sync:
         return HostSummary(host.name, host_plan.result, time.time() - started_at)
 
     def _summary(
-        self, rows: Mapping[str, HostSummary | HostUnreachable], found: Mapping[str, HostAccess], seconds: float
+        self, rows: Mapping[str, HostSummary | HostUnreachable | str], found: Mapping[str, HostAccess], seconds: float
     ) -> Summary:
         by_name = {
             name: row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))

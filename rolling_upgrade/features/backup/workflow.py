@@ -10,7 +10,7 @@ from typing import TypeVar
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import observe, preflight, stage
+from rolling_upgrade.engine import preflight, stage
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Phase
@@ -68,9 +68,7 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     """Print the backups of every host. FAILED when a host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        found = observe.on_each(fleet.hosts, environment.rollout.parallel, lambda host: _look(host, fleet))
-    listed = {name: one for name, one in found.items() if isinstance(one, HostBackups)}
-    lost = {name: str(one) for name, one in found.items() if isinstance(one, HostUnreachable)}
+        listed, lost = fleet.on_reachable(lambda host: _look(host, fleet))
     if json:
         print_json(backup_json(environment.name, listed, lost), sys.stdout, environment.secrets)
     else:
@@ -117,11 +115,7 @@ def fetch(
 
 def every_backup(fleet: Fleet) -> dict[str, HostBackups]:
     """Return the backups of every host. Raises HostUnreachable that names every unreachable host."""
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, lambda host: _look(host, fleet))
-    lost = [error for error in found.values() if isinstance(error, HostUnreachable)]
-    if lost:
-        raise HostUnreachable("\n".join(str(error) for error in lost))
-    return {name: result for name, result in found.items() if isinstance(result, HostBackups)}
+    return fleet.on_all(lambda host: _look(host, fleet))
 
 
 def chosen(found: Mapping[str, HostBackups], id: str, environment: str) -> dict[str, Backup]:
@@ -181,7 +175,7 @@ def _each(
             return error
         return None
 
-    results = observe.on_each(hosts, fleet.environment.rollout.parallel, attempt, finish=finish)
+    results = fleet.on_each(attempt, hosts=hosts, finish=finish)
     return {name: error for name, error in results.items() if error is not None}
 
 

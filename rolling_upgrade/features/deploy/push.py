@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolling_upgrade.engine import image_archive, observe, process_environment, transfer
+from rolling_upgrade.engine import image_archive, process_environment, transfer
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
@@ -23,7 +23,7 @@ from rolling_upgrade.engine.model import Event, Image, Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.engine.transfer import Push
-from rolling_upgrade.errors import ConfigError, ConfigIssue, HostUnreachable, PreflightError, usage_error
+from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet
 from rolling_upgrade.ssh.image_server import Offer
@@ -162,11 +162,7 @@ def _look(fleet: Fleet) -> dict[str, tuple[str, frozenset[str]]]:
             raise PreflightError(f"{host.name}: its images cannot be listed.\n{answer.output_tail}")
         return transfer.parse(answer.output)
 
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
-    lost = [look for look in found.values() if isinstance(look, HostUnreachable)]
-    if lost:
-        raise HostUnreachable("\n".join(str(error) for error in lost))
-    return {name: look for name, look in found.items() if not isinstance(look, HostUnreachable)}
+    return fleet.on_all(look)
 
 
 def _one_architecture(found: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ def doctor(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), 
     """Print every diagnosis. REFUSED when a deploy would be refused or a host is unreachable."""
     loaded = config.load(environment, root=root, hosts=hosts)
     with opened(loaded) as fleet:
-        reports = observe.on_each(fleet.hosts, loaded.rollout.parallel, lambda host: _examine(host, fleet))
+        reports = fleet.on_each(lambda host: _examine(host, fleet))
         rows = [*workstation.diagnose(loaded, root)]
         for name, report in reports.items():
             rows += _unreachable(name, report) if isinstance(report, HostUnreachable) else report[1]
@@ -75,7 +75,7 @@ def _registries(fleet: Fleet, states: Mapping[str, HostState]) -> list[Diagnosis
         level = Level.WARNING if can_ask_here() else Level.REFUSED
         rows.append(Diagnosis(next(iter(states)), level, what, "Install skopeo on a host"))
     answers: dict[str, dict[str, Image]] = {}
-    found = observe.on_each(capable, fleet.environment.rollout.parallel, lambda host: _registry(host, fleet, answers))
+    found = fleet.on_each(lambda host: _registry(host, fleet, answers), hosts=capable)
     ordered = {host.name: answers[host.name] for host in capable if host.name in answers}
     remedy = "Compare their registries.conf, in /etc/containers and in ~/.config/containers of the deploy user"
     rows += [

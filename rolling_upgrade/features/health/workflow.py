@@ -12,7 +12,6 @@ from rolling_upgrade import config
 from rolling_upgrade.config import validators
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, one_line, table, unreachable_lines
-from rolling_upgrade.engine import observe
 from rolling_upgrade.engine.model import Check, Environment, HealthReport
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, usage_error
 from rolling_upgrade.features.health.look import look as look_at
@@ -96,11 +95,7 @@ def _install_watchdog(environment: Environment, root: Path, hosts: tuple[str, ..
 
 def look(fleet: Fleet) -> Reports:
     """Return every host's report or error."""
-    return observe.on_each(
-        fleet.hosts,
-        fleet.environment.rollout.parallel,
-        lambda host: look_at(host, fleet.targets[host.name].application),
-    )
+    return fleet.on_each(lambda host: look_at(host, fleet.targets[host.name].application))
 
 
 def _show(reports: Reports, environment: Environment, *, verbose: bool, json: bool) -> None:

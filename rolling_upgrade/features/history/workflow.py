@@ -12,7 +12,7 @@ from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, duration, one_line, short_digest, table, unreachable_lines
 from rolling_upgrade.engine import history as chain
-from rolling_upgrade.engine import observe, stage
+from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Release
 from rolling_upgrade.engine.serialization import to_plain
@@ -47,9 +47,7 @@ def history(
     wanted = config.load(environment, root=root, hosts=hosts)
     names = key_names(wanted.access_folder)
     with opened(wanted) as fleet:
-        results = observe.on_each(fleet.hosts, wanted.rollout.parallel, lambda host: read(host, fleet, names))
-    histories = {name: result for name, result in results.items() if isinstance(result, HostHistory)}
-    unreachable = {name: str(result) for name, result in results.items() if isinstance(result, HostUnreachable)}
+        histories, unreachable = fleet.on_reachable(lambda host: read(host, fleet, names))
     if json:
         print_json(history_json(wanted.name, histories, unreachable, limit=limit), sys.stdout, wanted.secrets)
     else:

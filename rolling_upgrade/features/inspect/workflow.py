@@ -31,13 +31,9 @@ def inspect(
     wanted = config.load(environment, root=root, hosts=hosts)
     names = chosen_services(wanted, services)
     with opened(wanted) as fleet:
-        results = observe.on_each(
-            fleet.hosts,
-            wanted.rollout.parallel,
-            lambda host: _inspect(host, fleet.targets[host.name].application, names),
+        inspections, unreachable = fleet.on_reachable(
+            lambda host: _inspect(host, fleet.targets[host.name].application, names)
         )
-    inspections = {name: result for name, result in results.items() if isinstance(result, Inspection)}
-    unreachable = {name: str(result) for name, result in results.items() if isinstance(result, HostUnreachable)}
     if json:
         print_json(inspect_json(wanted, inspections, unreachable, names), sys.stdout, wanted.secrets)
     else:

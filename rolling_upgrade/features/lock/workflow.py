@@ -15,15 +15,15 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, observe, stage
+from rolling_upgrade.engine import locking, stage
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Lock
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld, RollingError, usage_error
+from rolling_upgrade.errors import ExitCode, LockHeld, RollingError, usage_error
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
-LOOK_SECONDS = 30.0
+LOCK_SECONDS = 30.0
 LONGEST_LEASE_SECONDS = 7 * 86_400
 _LENGTH = re.compile(r"([0-9]{1,6})(m|h|d)")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -48,7 +48,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     """Print who holds each host. FAILED when a host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        found, unreachable = _look(fleet)
+        found, unreachable = fleet.on_reachable(lambda host: _read_lock(host, fleet))
     if json:
         print_json(lock_json(environment.name, found, unreachable), sys.stdout, environment.secrets)
     else:
@@ -63,7 +63,7 @@ def acquire(
     environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, lease)
     lock = operator.by_hand(reason)
     with opened(environment) as fleet:
-        seen = _look_at_all(fleet)
+        seen = fleet.on_all(lambda host: _read_lock(host, fleet))
         former = {name: _replaceable(name, state, environment) for name, state in seen.items()}
         own = {name for name, state in seen.items() if state.lock and operator.is_own(state.lock)}
         acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
@@ -78,15 +78,10 @@ def release(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), force: 
     """Release the operator's manual locks; with `force` every lock. Raises LockHeld for locks of others."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        seen = _look_at_all(fleet)
+        seen = fleet.on_all(lambda host: _read_lock(host, fleet))
         if not force:
             _refuse_foreign(seen, environment)
-        found = observe.on_each(
-            fleet.hosts,
-            environment.rollout.parallel,
-            lambda host: _free(host, fleet, seen[host.name]),
-            finish=True,
-        )
+        found = fleet.on_each(lambda host: _free(host, fleet, seen[host.name]), finish=True)
     print_lines([line for line in found.values() if isinstance(line, str)], sys.stdout, environment.secrets)
     errors = [error for error in found.values() if isinstance(error, RollingError)]
     if len(errors) == 1:
@@ -110,23 +105,11 @@ def _lease(reason: str, lease: str) -> int:
     return seconds
 
 
-def _look(fleet: Fleet) -> tuple[dict[str, HostLock], dict[str, str]]:
-    def look(host: Host) -> HostLock:
-        home = fleet.targets[host.name].application.home
-        text = host.run(stage.direct(locks.look(home)), timeout_seconds=LOOK_SECONDS).output
-        lock = locks.parse(text)
-        return HostLock(lock, locks.host_time(text), stage=locks.stage_runs(text), dead=operator.is_dead(lock))
-
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
-    seen = {name: state for name, state in found.items() if isinstance(state, HostLock)}
-    return seen, {name: str(error) for name, error in found.items() if isinstance(error, HostUnreachable)}
-
-
-def _look_at_all(fleet: Fleet) -> dict[str, HostLock]:
-    seen, lost = _look(fleet)
-    if lost:
-        raise HostUnreachable("\n".join(lost.values()))
-    return seen
+def _read_lock(host: Host, fleet: Fleet) -> HostLock:
+    home = fleet.targets[host.name].application.home
+    text = host.run(stage.direct(locks.look(home)), timeout_seconds=LOCK_SECONDS).output
+    lock = locks.parse(text)
+    return HostLock(lock, locks.host_time(text), stage=locks.stage_runs(text), dead=operator.is_dead(lock))
 
 
 def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
@@ -147,8 +130,7 @@ class _Acquisition:
 
     def take(self, hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
         """Lock the hosts in parallel; each result is the host with a line for the operator, or an error."""
-        rollout = self._fleet.environment.rollout
-        found = observe.on_each(hosts, rollout.parallel, self._take_one, finish=True)
+        found = self._fleet.on_each(self._take_one, hosts=hosts, finish=True)
         return [(host, line) if isinstance(line := found[host.name], str) else line for host in hosts]
 
     def _take_one(self, host: Host) -> str | RollingError:
@@ -176,7 +158,7 @@ class _Acquisition:
             # The operator held it before: a failed renewal elsewhere keeps it.
             return
         home = self._fleet.targets[host.name].application.home
-        host.run(stage.direct(locks.release(home, self._lock.token)), timeout_seconds=LOOK_SECONDS)
+        host.run(stage.direct(locks.release(home, self._lock.token)), timeout_seconds=LOCK_SECONDS)
 
 
 def _refuse_foreign(seen: Mapping[str, HostLock], environment: Environment) -> None:
@@ -193,7 +175,7 @@ def _free(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     if state.lock is None:
         return f"{host.name}: the lock was free."
     home = fleet.targets[host.name].application.home
-    answer = host.run(stage.direct(locks.take_away(home, state.lock.token)), timeout_seconds=LOOK_SECONDS)
+    answer = host.run(stage.direct(locks.take_away(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
     if answer.status == locks.BUSY_STATUS:
         return LockHeld(
             f"{host.name}: a stage of {locking.who(state.lock)} is still running; its lock was not released.",

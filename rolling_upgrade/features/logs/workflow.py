@@ -15,7 +15,7 @@ from typing import TextIO
 from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors
 from rolling_upgrade.console.text import one_line, pad, width
-from rolling_upgrade.engine import observe, untrusted
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Application, Color, Environment
 from rolling_upgrade.engine.untrusted import LARGE_ANSWER_BYTES
@@ -131,7 +131,7 @@ def _fetch(fleet: Fleet, sources: Sequence[str], query: LogQuery, writer: LogWri
         rows = untrusted.rows(answer.output, MAX_LOG_LINES)
         return answer, [shell.parse(host.name, row) for row in rows if row]
 
-    results = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, read)
+    results = fleet.on_each(read)
     lines: list[LogLine] = []
     for name, result in results.items():
         if isinstance(result, HostUnreachable):

@@ -11,8 +11,8 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, file_size, table
-from rolling_upgrade.engine import observe, stage
 from rolling_upgrade.engine import prune as pruning
+from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
@@ -44,9 +44,7 @@ def prune(
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         states = fleet.observe()
-        listed: dict[str, PruneResult] = observe.on_each(
-            fleet.hosts, environment.rollout.parallel, lambda host: _list(host, fleet, states[host.name])
-        )
+        listed: dict[str, PruneResult] = fleet.on_each(lambda host: _list(host, fleet, states[host.name]))
         if dry_run or _nothing(listed):
             return _report(listed, environment, json=json)
         dead = operation.dead_locks(states, environment)

@@ -17,13 +17,13 @@ from pathlib import Path
 from rolling_upgrade import config
 from rolling_upgrade.config import validators
 from rolling_upgrade.console.output import Output
-from rolling_upgrade.engine import masking, observe
+from rolling_upgrade.engine import masking
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Environment, Login
 from rolling_upgrade.engine.shell import Script, quote, shell_join
 from rolling_upgrade.engine.stage import direct
-from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, usage_error
+from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 _FILE = '"$HOME/.config/containers/auth.json"'
@@ -59,7 +59,7 @@ def logout(environment: str | None, *, root: Path, hosts: tuple[str, ...], regis
         return "" if answer.ok else answer.output_tail
 
     with opened(loaded) as fleet:
-        found = observe.on_each(fleet.hosts, loaded.rollout.parallel, leave)
+        found = fleet.on_each(leave)
     _show(loaded, [f"{host}: {problem or f'no login to {name}'}" for host, problem in found.items()])
     return ExitCode.FAILED if any(found.values()) else ExitCode.DONE
 
@@ -73,11 +73,7 @@ def log_in(fleet: Fleet, logins: Mapping[str, Login], *, ask_again: bool = False
         return "" if answer.ok else f"{host.name}: {login.registry} refused {login.username}: {answer.output_tail}"
 
     hosts = [host for host in fleet.hosts if host.name in logins]
-    found = observe.on_each(hosts, fleet.environment.rollout.parallel, attempt)
-    lost = [str(error) for error in found.values() if isinstance(error, HostUnreachable)]
-    if lost:
-        raise HostUnreachable("\n".join(lost))
-    refused = [str(refusal) for refusal in found.values() if refusal]
+    refused = [refusal for refusal in fleet.on_all(attempt, hosts=hosts).values() if refusal]
     if refused:
         secrets = (*fleet.environment.secrets, *(login.password for login in logins.values()))
         listed = safe("\n  ".join(refused), secrets)

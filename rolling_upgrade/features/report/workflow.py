@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import Output, print_lines
-from rolling_upgrade.engine import observe
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.local_file import replace_text
 from rolling_upgrade.engine.model import Stage
@@ -41,16 +40,12 @@ def report(
     requests = _requests(load)
     names = key_names(environment.access_folder)
     with opened(environment) as fleet:
-        parallel = environment.rollout.parallel
-        results = observe.on_each(fleet.hosts, parallel, lambda host: history.read(host, fleet, names))
-        histories = {name: result for name, result in results.items() if isinstance(result, HostHistory)}
-        unreachable = {name: str(result) for name, result in results.items() if isinstance(result, HostUnreachable)}
+        histories, unreachable = fleet.on_reachable(lambda host: history.read(host, fleet, names))
         run = release or newest(histories.values())
         _refuse_unknown(run, histories, unreachable, environment.name)
         reached = [host for host in fleet.hosts if host.name in histories]
-        answers = observe.on_each(reached, parallel, lambda host: _stages(host, fleet, run))
-    unreachable |= {name: str(answer) for name, answer in answers.items() if isinstance(answer, HostUnreachable)}
-    stages = {name: answer for name, answer in answers.items() if not isinstance(answer, HostUnreachable)}
+        stages, lost = fleet.on_reachable(lambda host: _stages(host, fleet, run), hosts=reached)
+    unreachable |= lost
     record = RunRecord(environment.name, run, histories, stages, unreachable, requests)
     output = Output(sys.stdout, environment.secrets)
     # Masked before texts are cut to size: a part of a secret would no longer be recognized.

@@ -12,7 +12,7 @@ from pathlib import Path
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import history, observe, preflight, stage
+from rolling_upgrade.engine import history, preflight, stage
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
@@ -91,7 +91,7 @@ def _returns(fleet: Fleet, states: dict[str, HostState], named: str) -> dict[str
         today = fleet.targets[host.name].application
         return _look(host, today, states[host.name], targets[host.name])
 
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
+    found = fleet.on_each(look)
     lost = [error for error in found.values() if isinstance(error, PreflightError)]
     if lost:
         raise type(lost[0])("\n".join(str(error) for error in lost))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rolling_upgrade.console.reporter import Reporter
-from rolling_upgrade.engine import observe
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock import HELD_STATUS
@@ -40,13 +39,7 @@ class Work:
 
 def plans(fleet: Fleet, work: Work) -> list[Plan]:
     """Check every host and plan its missing resources. Raises PreflightError for resources that need manual work."""
-    found = observe.on_each(
-        fleet.hosts, fleet.environment.rollout.parallel, lambda host: _lacking(host, work.items[host.name], fleet)
-    )
-    lost = [row for row in found.values() if isinstance(row, HostUnreachable)]
-    if lost:
-        raise HostUnreachable("\n".join(str(error) for error in lost))
-    lacking = {name: row for name, row in found.items() if isinstance(row, dict)}
+    lacking = fleet.on_all(lambda host: _lacking(host, work.items[host.name], fleet))
     held = [name for name, ids in lacking.items() if ids.get(LOCK) is False]
     if held:
         raise LockHeld(
@@ -79,12 +72,7 @@ def apply(
     if any(not plan.empty for plan in planned):
         confirm()
     by_name = {plan.host: plan for plan in planned}
-    rows = observe.on_each(
-        fleet.hosts,
-        fleet.environment.rollout.parallel,
-        lambda host: _apply(host, by_name[host.name], fleet, work, reporter),
-        finish=True,
-    )
+    rows = fleet.on_each(lambda host: _apply(host, by_name[host.name], fleet, work, reporter), finish=True)
     summary = _summary(fleet.environment.name, work, list(rows.items()), time.time() - started_at)
     reporter.summary(summary)
     return ExitCode(summary.exit_code)

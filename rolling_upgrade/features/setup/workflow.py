@@ -7,7 +7,7 @@ from pathlib import Path
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import history, observe
+from rolling_upgrade.engine import history
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Target
 from rolling_upgrade.engine.resource import Resource, as_root
@@ -114,8 +114,8 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
         named = host.run(as_root(site.ports_of_earlier_version(app), user=user), timeout_seconds=LOOK_SECONDS).output
         return live if site.stands_in(live, named) else None
 
-    found = observe.on_each(fleet.hosts, fleet.environment.rollout.parallel, look)
-    return {name: live for name, live in found.items() if isinstance(live, Application)}
+    found, _ = fleet.on_reachable(look)
+    return {name: live for name, live in found.items() if live is not None}
 
 
 def _items(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:

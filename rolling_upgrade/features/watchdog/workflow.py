@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.engine import observe
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, Target
@@ -110,7 +109,7 @@ def _on_each(
             answer = host.run(script(fleet.targets[host.name]), timeout_seconds=SECONDS)
             return answer if answer.ok else _error(host.name, answer)
 
-        return {**observe.on_each(fleet.hosts, environment.rollout.parallel, one, finish=finish)}
+        return {**fleet.on_each(one, finish=finish)}
 
 
 def _error(host: str, answer: Answer) -> RollingError:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from rolling_upgrade.engine.model import Environment, Target
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ExitCode, HostUnreachable
 from rolling_upgrade.features.watchdog import shell, workflow
+from rolling_upgrade.ssh.fleet import Fleet
 from tests.support.sample import application
 
 ENVIRONMENT = Environment(
@@ -49,9 +51,8 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 
 @contextmanager
-def fleet(answers: Mapping[str, Answer | HostUnreachable]) -> Iterator[SimpleNamespace]:
-    targets = {target.name: target for target in ENVIRONMENT.targets}
-    yield SimpleNamespace(hosts=[Host(name, answer) for name, answer in answers.items()], targets=targets)
+def fleet(answers: Mapping[str, Answer | HostUnreachable]) -> Iterator[Fleet]:
+    yield Fleet(ENVIRONMENT, cast(Any, [Host(name, answer) for name, answer in answers.items()]))
 
 
 def test_install_reports_each_host(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
