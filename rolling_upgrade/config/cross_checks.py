@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rolling_upgrade.config.encryption.formats import detect
 from rolling_upgrade.config.issues import Issues
-from rolling_upgrade.config.known_hosts import is_known
 from rolling_upgrade.config.locate import expanded, locate
 from rolling_upgrade.config.mounts import contains, home_of
 from rolling_upgrade.engine import model
+from rolling_upgrade.engine.known_hosts import read_records, usable
 from rolling_upgrade.engine.local_file import read_small, too_open
 from rolling_upgrade.errors import ConfigIssue
 
@@ -116,7 +116,8 @@ def unknown_hosts(environment: model.Environment) -> tuple[str, ...]:
         f"{target.name}: no known_hosts file has a key for {target.address}; "
         f"inv trust --env {environment.name} --hosts {target.name} shows and records it"
         for target in environment.targets
-        if target.address not in aliases and not is_known(target.address, target.port, environment.known_hosts)
+        if target.address not in aliases
+        and not usable(read_records(target.address, target.port, environment.known_hosts))
     )
 
 

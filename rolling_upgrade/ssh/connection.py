@@ -17,9 +17,9 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rolling_upgrade.config.known_hosts import recorded
+from rolling_upgrade.engine.known_hosts import SSH_PORT, host_name, read_records, usable
 from rolling_upgrade.engine.model import Target
-from rolling_upgrade.engine.openssh import SSH_PORT, host_name, read_public_key, usable
+from rolling_upgrade.engine.openssh import read_public_key
 from rolling_upgrade.errors import HostUnreachable
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _expect(hop: Connection, files: tuple[str, ...]) -> None:
 
     port = int(hop.port)
     name, keys = host_name(hop.host, port), hop.client.get_host_keys()
-    for record in usable(recorded(hop.host, port, files)):
+    for record in usable(read_records(hop.host, port, files)):
         with contextlib.suppress(UnknownKeyType, SSHException, ValueError):
             key = PKey.from_type_string(record.key.type, base64.b64decode(record.key.blob))
             keys.add(name, key.get_name(), key)

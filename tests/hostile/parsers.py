@@ -261,7 +261,6 @@ PARSERS: dict[str, Parser] = {
 NOT_OF_A_HOST = {
     "engine.observe.read": "engine.observation.parse reads it, which is in the table",
     "engine.openssh.read_public_key": "a key's file of this workstation, or what ssh-keyscan's reader checked",
-    "engine.openssh.records": "a known_hosts file of this workstation",
     "features.init.answers.read_routes": "what the operator typed",
     "features.rollback.data.steps": "a line that was read",
     "features.logs.shell.since": "what the operator typed",

@@ -13,14 +13,14 @@ from enum import Enum
 from pathlib import Path
 
 from rolling_upgrade import config
-from rolling_upgrade.config.known_hosts import recorded
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import unreachable_lines
 from rolling_upgrade.engine.exit_code import exit_code
+from rolling_upgrade.engine.known_hosts import Record, host_name, read_records, rewritten, usable
 from rolling_upgrade.engine.local_file import replace_text
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment
-from rolling_upgrade.engine.openssh import PublicKey, Record, host_name, rewritten, usable
+from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import monitor_of
 from rolling_upgrade.ssh.host_keys import Route, places, scan_all
@@ -137,7 +137,7 @@ class _Trust:
         """Scan the machines and record their keys; return the unreachable ones. Raises PreflightError."""
         found = scan_all(routes, self._environment.rollout.parallel)
         scanned = [
-            compare(self._name(place), *place, keys, recorded(*place, self._files))
+            compare(self._name(place), *place, keys, read_records(*place, self._files))
             for place, keys in found.items()
             if not isinstance(keys, HostUnreachable)
         ]

@@ -1,4 +1,4 @@
-"""Which lines of a known_hosts file name a host."""
+"""Records of known_hosts files: which name a host, which are accepted, and how they are rewritten."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config.known_hosts import is_known, recorded
-from rolling_upgrade.engine.openssh import PublicKey, rewritten, usable
+from rolling_upgrade.engine.known_hosts import read_records, rewritten, usable
+from rolling_upgrade.engine.openssh import PublicKey
 
 KEY = "ssh-ed25519 AAAA"
 
@@ -42,25 +42,29 @@ def hashed(name: str) -> str:
         ("", "192.0.2.1", 22, False),
     ],
 )
-def test_is_known_line_names_the_host(line: str, address: str, port: int, known: bool, tmp_path: Path) -> None:
+def test_usable_line_that_names_the_host_is_found(
+    line: str, address: str, port: int, known: bool, tmp_path: Path
+) -> None:
     (tmp_path / "known_hosts").write_text(f"other.test {KEY}\n{line}\n")
 
-    assert is_known(address, port, [str(tmp_path / "missing"), str(tmp_path / "known_hosts")]) is known
+    records = read_records(address, port, [str(tmp_path / "missing"), str(tmp_path / "known_hosts")])
+
+    assert bool(usable(records)) is known
 
 
-def test_usable_first_key_of_each_kind_counts(tmp_path: Path) -> None:
+def test_usable_returns_the_first_key_of_each_type(tmp_path: Path) -> None:
     for name, text in (("own", "web ssh-ed25519 BBBB\n"), ("users", "web ssh-ed25519 CCCC\nweb ssh-rsa DDDD\n")):
         (tmp_path / name).write_text(text)
 
-    found = usable(recorded("web", 22, [str(tmp_path / "own"), str(tmp_path / "users")]))
+    found = usable(read_records("web", 22, [str(tmp_path / "own"), str(tmp_path / "users")]))
 
     assert [record.key.blob for record in found] == ["BBBB", "DDDD"]
 
 
-def test_usable_revoked_key_is_none_wherever_it_stands(tmp_path: Path) -> None:
+def test_usable_omits_a_key_that_any_line_revokes(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("web ssh-ed25519 BBBB\n@revoked * ssh-ed25519 BBBB\nweb ssh-rsa DDDD\n")
 
-    records = recorded("web", 22, [str(tmp_path / "own")])
+    records = read_records("web", 22, [str(tmp_path / "own")])
 
     assert [(record.number, record.revoked) for record in records] == [(1, False), (2, True), (3, False)]
     assert [record.key.blob for record in usable(records)] == ["DDDD"]
@@ -81,17 +85,17 @@ def test_usable_revoked_key_is_none_wherever_it_stands(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_rewritten_line_loses_the_name_alone(line: str, left: str) -> None:
+def test_rewritten_line_loses_only_the_name(line: str, left: str) -> None:
     text = rewritten(f"{line}\n", ["web"], [("web", PublicKey("ssh-rsa", "EEEE"))])
 
     kept = line if line == KEY else left
     assert text.replace("\n", "|").strip("|") == f"{kept}|web ssh-rsa EEEE".strip("|")
 
 
-def test_rewritten_name_that_a_wildcard_names_is_left_to_a_person() -> None:
+def test_rewritten_line_with_a_matching_wildcard_is_an_error() -> None:
     with pytest.raises(ValueError, match="line 2 names it by a wildcard"):
         rewritten(f"# mine\n*.test {KEY}\n", ["a.test"], [])
 
 
-def test_rewritten_file_without_a_line_end_stays_whole() -> None:
+def test_rewritten_file_without_a_final_newline_keeps_its_last_line() -> None:
     assert rewritten(f"db {KEY}", ["web"], [("web", PublicKey("a", "b"))]) == f"db {KEY}\nweb a b\n"
