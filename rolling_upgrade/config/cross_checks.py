@@ -47,11 +47,11 @@ def _between(mine: model.Application, theirs: model.Application) -> Iterator[tup
     for port, use in _ports(mine):
         if port in taken:
             yield f"port {port} as {use} and as {taken[port]}", "different ports"
-    for port in sorted({port for port, _ in _ports(mine)} & set(_public(theirs))):
+    for port in sorted({port for port, _ in _ports(mine)} & set(theirs.public_ports)):
         yield f"port {port}, public in one environment and of a service in the other", "different ports"
-    for port in sorted({port for port, _ in _ports(theirs)} & set(_public(mine))):
+    for port in sorted({port for port, _ in _ports(theirs)} & set(mine.public_ports)):
         yield f"port {port}, public in one environment and of a service in the other", "different ports"
-    if mine.domain == theirs.domain and set(_public(mine)) & set(_public(theirs)):
+    if mine.domain == theirs.domain and set(mine.public_ports) & set(theirs.public_ports):
         yield f"DOMAIN_NAME {mine.domain} on one public port", "different domains or ports"
     claimed = dict(_paths(theirs))
     for path, use in _paths(mine):
@@ -64,10 +64,6 @@ def _ports(app: model.Application) -> Iterator[tuple[int, str]]:
         yield service.stable_port, f"{service.name}'s service port"
         for color in model.Color:
             yield service.port(color), f"{service.name}'s {color.value} port"
-
-
-def _public(app: model.Application) -> tuple[int, ...]:
-    return (app.http_port, app.https_port) if app.tls else (app.http_port,)
 
 
 def _paths(app: model.Application) -> Iterator[tuple[str, str]]:

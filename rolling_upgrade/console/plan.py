@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rolling_upgrade.console.text import count, duration, indent, one_line, short_digest, table
-from rolling_upgrade.engine.model import Color, Image
+from rolling_upgrade.console.text import count, duration, indent, one_line, table
+from rolling_upgrade.engine.model import Color, Image, short_digest
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
 
 

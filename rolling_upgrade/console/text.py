@@ -63,20 +63,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def short_digest(digest: str) -> str:
-    """Return the first twelve digits of a digest, as Podman shows it."""
-    return digest.removeprefix("sha256:")[:12]
-
-
-def file_size(number: float) -> str:
-    """Return a number of bytes in its largest unit: `512 B`, `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
-
-
 def clock_time(at: float, zone: tzinfo | None = None) -> str:
     """Return the time of day of a moment in Unix seconds, in the local zone by default."""
     return datetime.fromtimestamp(at, zone).strftime("%H:%M:%S")

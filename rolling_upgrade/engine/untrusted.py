@@ -152,10 +152,9 @@ def columns(row: Sequence[str], count: int) -> Sequence[str]:
 
 
 def size(count: int) -> str:
-    """A number of bytes for people: `64 KiB`, `2 MiB`."""
-    unit, shift = next(
-        ((name, by) for name, by in (("GiB", 30), ("MiB", 20), ("KiB", 10)) if count >> by), ("bytes", 0)
-    )
+    """Return a number of bytes in its largest unit: `64 KiB`, `2 MiB`."""
+    units = (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10))
+    unit, shift = next(((name, by) for name, by in units if count >> by), ("bytes", 0))
     return f"{count / (1 << shift):.4g} {unit}"
 
 

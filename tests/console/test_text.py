@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolling_upgrade.console.text import duration, file_size, fit, one_line, pad, short_digest, sparkline, table, width
+from rolling_upgrade.console.text import duration, fit, one_line, pad, sparkline, table, width
 
 
 def test_table_wide_characters_are_aligned() -> None:
@@ -37,10 +37,6 @@ def test_duration_two_largest_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_short_digest_twelve_digits() -> None:
-    assert short_digest("sha256:" + "ab12" * 16) == "ab12ab12ab12"
-
-
 @pytest.mark.parametrize(
     ("values", "columns", "expected"),
     [
@@ -71,10 +67,3 @@ def test_sparkline_draws_the_newest_values(values: tuple[int | None, ...], colum
 )
 def test_fit_pads_or_cuts_to_the_columns(text: str, columns: int, expected: str) -> None:
     assert fit(text, columns) == expected
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB"), (2**41, "2.0 TiB")]
-)
-def test_file_size_in_its_largest_unit(count: int, text: str) -> None:
-    assert file_size(count) == text

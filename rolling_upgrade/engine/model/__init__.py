@@ -37,6 +37,7 @@ from rolling_upgrade.engine.model.application import (
     Thresholds,
     Tls,
     Transfer,
+    short_digest,
 )
 from rolling_upgrade.engine.model.notice import (
     Channels,
@@ -134,4 +135,5 @@ __all__ = [
     "Tls",
     "Transfer",
     "VersionChange",
+    "short_digest",
 ]

@@ -293,6 +293,11 @@ class Image:
         return replace(self, digest=digest)
 
 
+def short_digest(digest: str) -> str:
+    """Return the first twelve digits of a digest, as Podman shows it."""
+    return digest.removeprefix("sha256:")[:12]
+
+
 @dataclass(frozen=True)
 class Mount:
     """A host directory inside a container."""
@@ -457,6 +462,11 @@ class Application:
             if service.name == name:
                 return service
         raise KeyError(name)
+
+    @property
+    def public_ports(self) -> tuple[int, ...]:
+        """The ports on which Nginx serves the site."""
+        return (self.http_port, self.https_port) if self.tls else (self.http_port,)
 
     @property
     def log_directories(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from rolling_upgrade.console.text import duration, file_size, one_line, table, unreachable_lines
+from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
+from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.features.backup.manifest import Backup, Verdict
 
 
@@ -38,7 +39,7 @@ def _host_lines(name: str, listed: HostBackups) -> Iterator[str]:
 def _row(backup: Backup, now: int) -> tuple[str, ...]:
     if backup.problem:
         return ("", backup.id, "UNUSABLE", _age(backup, now), one_line(backup.problem))
-    files = "none" if backup.uploads is None else f"{backup.uploads} ({file_size(backup.uploads_bytes)})"
+    files = "none" if backup.uploads is None else f"{backup.uploads} ({size(backup.uploads_bytes)})"
     tags = dict.fromkeys(image.partition("@")[0].rpartition(":")[2] for _, image in backup.services)
     release = f"{', '.join(tags)} ({backup.release})" if tags else "-"
     return (
@@ -46,7 +47,7 @@ def _row(backup: Backup, now: int) -> tuple[str, ...]:
         backup.id,
         backup.kind.value,
         _age(backup, now),
-        file_size(backup.bytes),
+        size(backup.bytes),
         files,
         one_line(release),
         _verified(backup, now),

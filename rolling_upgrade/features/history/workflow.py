@@ -10,11 +10,11 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.console.text import count, duration, one_line, short_digest, table, unreachable_lines
+from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import history as chain
 from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.model import Release
+from rolling_upgrade.engine.model import Release, short_digest
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.untrusted import LARGE_ANSWER_BYTES, Malformed
 from rolling_upgrade.errors import ExitCode, HostUnreachable

@@ -66,8 +66,7 @@ def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str
     yield "settings", _each(names, _settings())
     yield "processes", _each(names, 'podman top "$name" hpid user pcpu etime args 2>/dev/null || echo "not running"')
     yield "images", _images([service.image.repository for service in chosen])
-    public = [app.http_port, *([app.https_port] if app.tls else [])]
-    ours = " or ".join(f"sport = :{port}" for port in (*ports, *public))
+    ours = " or ".join(f"sport = :{port}" for port in (*ports, *app.public_ports))
     yield "listeners", f"{shell_join('ss', '-Hltnp', f'( {ours} )')} | awk '{{ print $4, $6 }}'"
     yield "connections", _connections(ports)
     yield (

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rolling_upgrade.console.text import duration, one_line, short_digest, table, unreachable_lines
-from rolling_upgrade.engine.model import Color, Container, Environment, HostState, Service, Target
+from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
+from rolling_upgrade.engine.model import Color, Container, Environment, HostState, Service, Target, short_digest
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.features.status.workflow import problems, uptime_seconds
 

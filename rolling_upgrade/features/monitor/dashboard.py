@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from rolling_upgrade.console.screen import Health
-from rolling_upgrade.console.text import clock_time, count, duration, one_line, short_digest
-from rolling_upgrade.engine.model import Color, Container, HealthReport, HostState, Kind, Lock
+from rolling_upgrade.console.text import clock_time, count, duration, one_line
+from rolling_upgrade.engine.model import Color, Container, HealthReport, HostState, Kind, Lock, short_digest
 from rolling_upgrade.errors import RollingError
 
 #: The number of latencies per host, and of events of all hosts, that the dashboard keeps.

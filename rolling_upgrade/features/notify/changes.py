@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rolling_upgrade.engine.model import HostResult, Image, VersionChange
+from rolling_upgrade.engine.model import HostResult, Image, VersionChange, short_digest
 from rolling_upgrade.engine.plan import Change, Plan
 
 
@@ -33,12 +33,7 @@ def _versions(before: Image | None, after: Image) -> tuple[str, str]:
     if before.repository != after.repository:
         return before.reference, after.reference
     if before.tag != after.tag:
-        return before.tag or short(before), after.tag or short(after)
+        return before.tag or short_digest(before.digest), after.tag or short_digest(after.digest)
     if before.digest == after.digest:
-        return after.tag or short(after), after.tag or short(after)
-    return f"{before.tag} {short(before)}".strip(), f"{after.tag} {short(after)}".strip()
-
-
-def short(image: Image) -> str:
-    """The first 12 digits of an image's digest."""
-    return image.digest.removeprefix("sha256:")[:12]
+        return after.tag or short_digest(after.digest), after.tag or short_digest(after.digest)
+    return f"{before.tag} {short_digest(before.digest)}".strip(), f"{after.tag} {short_digest(after.digest)}".strip()

@@ -11,11 +11,11 @@ from dataclasses import replace
 from rolling_upgrade import rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine.executor import RunContext
-from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary
+from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary, short_digest
 from rolling_upgrade.engine.plan import Change, Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import ExitCode
-from rolling_upgrade.features.notify.changes import short, version_changes
+from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.send import Sending, begin
 
@@ -105,7 +105,7 @@ def _target(plans: Sequence[Plan]) -> str:
     """The tags of the changed services, or the restored backup; '' when no service changes."""
     restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
     wanted = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
-    return ", ".join(dict.fromkeys(restored or [image.tag or short(image) for image in wanted]))
+    return ", ".join(dict.fromkeys(restored or [image.tag or short_digest(image.digest) for image in wanted]))
 
 
 def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.console.text import count, file_size, table
+from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine import prune as pruning
 from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.exit_code import exit_code
@@ -18,6 +18,7 @@ from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.errors import ExitCode, HostUnreachable, RollingError, StepFailed
 from rolling_upgrade.features import locked_command, operation
 from rolling_upgrade.features.prune import plan as retention
@@ -95,7 +96,7 @@ def _report(results: dict[str, PruneResult], environment: Environment, *, json: 
 def prune_lines(results: Mapping[str, PruneResult]) -> list[str]:
     """Return a table of the expired items of all hosts, then a line for each host."""
     rows = [
-        (host, item.kind, file_size(item.bytes), item.verdict, item.name)
+        (host, item.kind, size(item.bytes), item.verdict, item.name)
         for host, result in results.items()
         if not isinstance(result, RollingError)
         for item in result[0]
@@ -110,11 +111,11 @@ def _host_line(host: str, result: PruneResult) -> str:
     items, freed_bytes = result
     planned = [item for item in items if item.verdict == "would go"]
     if planned:
-        most = file_size(sum(item.bytes for item in planned))
+        most = size(sum(item.bytes for item in planned))
         return f"{host}: {count(len(planned), 'item')} expired, at most {most}"
     deleted = sum(item.verdict == "gone" for item in items)
     return (
-        f"{host}: {count(deleted, 'item')} deleted, {file_size(freed_bytes)} freed"
+        f"{host}: {count(deleted, 'item')} deleted, {size(freed_bytes)} freed"
         if deleted
         else f"{host}: nothing to delete"
     )

@@ -9,8 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from rolling_upgrade.console.text import short_digest
-from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage
+from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage, short_digest
 from rolling_upgrade.features.history.workflow import HostHistory
 from rolling_upgrade.features.report.requests import Figures, Requests
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rolling_upgrade.console.text import count, duration, one_line, short_digest, table, unreachable_lines
-from rolling_upgrade.engine.model import Outcome
+from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
+from rolling_upgrade.engine.model import Outcome, short_digest
 from rolling_upgrade.features.report.data import HostReport, RunReport, ServiceChange, ServiceVersion, StageReport
 from rolling_upgrade.features.report.requests import Figures
 

@@ -111,19 +111,14 @@ def own_file(app: Application) -> str:
     return f"{_PORTS}/{app.name}.nft"
 
 
-def site_ports(app: Application) -> tuple[int, ...]:
-    """Return the public ports of the site."""
-    return (app.http_port, app.https_port) if app.tls else (app.http_port,)
-
-
 def _title(app: Application, ssh_port: int, name: str, monitor: str) -> str:
-    ports = dict.fromkeys((ssh_port, *site_ports(app)))
+    ports = dict.fromkeys((ssh_port, *app.public_ports))
     also = f", and {METRICS_PORT} for {monitor}" if monitor else ""
     return f"{name}: closed except for {', '.join(map(str, ports))} and the ports of sshd{also}"
 
 
 def _find_ports(app: Application, ssh_port: int) -> str:
-    return _PORTS_OF_HOST.strip().replace("GIVEN", " ".join(map(str, (ssh_port, *site_ports(app)))))
+    return _PORTS_OF_HOST.strip().replace("GIVEN", " ".join(map(str, (ssh_port, *app.public_ports))))
 
 
 def _nftables(app: Application, ssh_port: int, monitor: str) -> Resource:

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors, print_json
-from rolling_upgrade.console.text import count, duration, one_line, short_digest, table, unreachable_lines
+from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import observe, untrusted
-from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target
+from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target, short_digest
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.ssh.fleet import opened
 

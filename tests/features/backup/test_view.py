@@ -40,7 +40,7 @@ def rendered(*backups: Backup, as_json: bool = False) -> str:
 def test_backup_lines_row_has_what_an_operator_chooses_by() -> None:
     row = next(line for line in rendered(GOOD).splitlines() if GOOD.id in line)
 
-    for part in ("scheduled", "1.5 MiB", "3 (2.0 KiB)", "v2 (r7)", "good, 1m 00s ago"):
+    for part in ("scheduled", "1.5 MiB", "3 (2 KiB)", "v2 (r7)", "good, 1m 00s ago"):
         assert part in row
 
 
