@@ -81,7 +81,7 @@ def test_compose_undone_deploy_has_every_fact() -> None:
         "[memoryark production] Deploy of v2 failed and was undone\n\n"
         "It failed after 3 min 12 s. All changes on web1, web2 were undone.\n\n"
         "Hosts: web1, web2\nBy: ann\nCheck: backend\nChanges:\n  backend v1 → v2\n  frontend → v2 (web2)\n"
-        "Results:\n  web1: upgraded\n  web2: undone\nRelease: 20261123T044253Z-6c2844\n"
+        "Results:\n  web1: upgraded\n  web2: undone\nRun: 20261123T044253Z-6c2844\n"
         "Duration: 3 min 12 s\n"
         "Cause:\n  web2: backend: start green: failed (status 1).\n    last: HTTP 502 <html>&\n"
         "Next: inv status --env production\n\n"

@@ -205,8 +205,8 @@ def test_dashboard_in_chinese_has_chinese_titles() -> None:
 
     assert found["title"] == "memoryark production 監控"
     assert panel("服務健康狀態", CHINESE)["type"] == "stat"
-    assert panel("響應時間", CHINESE)["type"] == "timeseries"
-    assert "響應時間" in {one["title"] for one in panels(replace(CHINESE, request_metrics=False))}
+    assert panel("服務回應時間", CHINESE)["type"] == "timeseries"
+    assert "服務回應時間" in {one["title"] for one in panels(replace(CHINESE, request_metrics=False))}
 
 
 def test_dashboard_in_both_languages_has_the_same_queries() -> None:
