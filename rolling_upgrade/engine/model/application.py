@@ -164,48 +164,6 @@ class Source:
     dirty: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Built:
-    """An image that was built here: its size and its predecessor's size in bytes (0: none or unknown), and its digest
-    once it was pushed.
-    """
-
-    service: str
-    reference: str
-    seconds: float
-    id: str = ""
-    bytes: int = 0
-    before: int = 0
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """The result of one suite: `passed`, `failed`, `timed out` or `skipped`, and the reason."""
-
-    suite: Suite
-    result: str
-    seconds: float = 0.0
-    detail: str = ""
-
-    @property
-    def well(self) -> bool:
-        """Whether the suite did not fail."""
-        return self.result in {"passed", "skipped"}
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """The result of one stage of the pipeline; `began` is in Unix seconds, 0 if it did not run."""
-
-    name: str
-    result: str
-    began: float = 0.0
-    seconds: float = 0.0
-    exit_code: int = 0
-    detail: str = ""
-
-
 class Color(str, Enum):
     """One of the two slots in which a service's container can run."""
 

@@ -1,6 +1,6 @@
-"""The command lines that build, inspect and push images on the workstation, for Podman and for Docker.
+"""The Podman and Docker command lines that build, inspect and push images on the workstation.
 
-None contains a password: it goes to the standard input of `login`, which writes a file of this run only.
+A password travels only on the standard input of `login`, which writes it to a file that the run deletes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from rolling_upgrade.engine.model import Build, BuildType, Login
 
 #: Labels of an image. Source: the OCI image specification, annotations.md, pre-defined annotation keys.
 _OCI = "org.opencontainers.image"
-_OWN_WORD = re.compile(r"\$\{?IMAGE\b")
+_IMAGE_VARIABLE = re.compile(r"\$\{?IMAGE\b")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The container engine, Podman or Docker.
+    """Podman or Docker on this workstation.
 
     `pass_env` names the variables of this shell that the engine and the scan hook receive.
     """
 
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     pass_env: tuple[str, ...] = ()
 
     @property
-    def docker(self) -> bool:
+    def is_docker(self) -> bool:
         """Whether the engine is Docker."""
-        return "docker" in {PurePath(word).name for word in self.words}
+        return "docker" in {PurePath(word).name for word in self.command}
 
-    def argv(self, *more: str) -> tuple[str, ...]:
+    def argv(self, *arguments: str) -> tuple[str, ...]:
         """Return a command line of the engine."""
-        return (*self.words, *more)
+        return (*self.command, *arguments)
 
 
 def labels(
@@ -76,14 +76,14 @@ def build(
     )
 
 
-def telling_id(argv: Sequence[str], path: str) -> tuple[str, ...]:
-    """Let the build write the image id to a file: an engine that is stopped may exit with 0."""
+def with_id_file(argv: Sequence[str], path: str) -> tuple[str, ...]:
+    """Add the option that writes the image id to a file: an interrupted engine may exit with 0."""
     return (*argv[:-1], "--iidfile", path, argv[-1])
 
 
 def version(engine: Engine) -> tuple[str, ...]:
-    """Print the version of Podman, or of Docker's daemon, which may not be running."""
-    return engine.argv("version", *(["--format", "{{.Server.Version}}"] if engine.docker else []))
+    """Print the version of Podman, or of Docker's daemon, which may be stopped."""
+    return engine.argv("version", *(["--format", "{{.Server.Version}}"] if engine.is_docker else []))
 
 
 def newest(engine: Engine, repository: str) -> tuple[str, ...]:
@@ -92,16 +92,16 @@ def newest(engine: Engine, repository: str) -> tuple[str, ...]:
 
 
 def size(engine: Engine, image: str) -> tuple[str, ...]:
-    """Print the id and size, bytes, of a local image."""
+    """Print the id of a local image and its size in bytes."""
     return engine.argv("image", "inspect", "--format", "{{.Id}} {{.Size}}", image)
 
 
-def forget_list(engine: Engine, reference: str) -> tuple[str, ...]:
-    """Delete a manifest list: a build adds to an existing one."""
+def remove_list(engine: Engine, reference: str) -> tuple[str, ...]:
+    """Delete a manifest list: a build would add to it."""
     return engine.argv("manifest", "rm", reference)
 
 
-def list_platforms(engine: Engine, reference: str) -> tuple[str, ...]:
+def inspect_list(engine: Engine, reference: str) -> tuple[str, ...]:
     """Print a manifest list as JSON."""
     return engine.argv("manifest", "inspect", reference)
 
@@ -115,34 +115,34 @@ def platforms_of(text: str) -> set[str]:
         return set()
 
 
-def login(engine: Engine, login: Login, folder: str) -> tuple[str, ...]:
-    """Log in to the registry, with the password on standard input, into a file of the folder."""
-    ask = ("login", "--username", login.username, "--password-stdin")
-    if engine.docker:
-        return engine.argv("--config", folder, *ask, login.registry)
-    return engine.argv(*ask, "--authfile", f"{folder}/auth.json", login.registry)
+def login(engine: Engine, login: Login, directory: str) -> tuple[str, ...]:
+    """Log in to the registry, with the password on standard input, and store the login in the directory."""
+    arguments = ("login", "--username", login.username, "--password-stdin")
+    if engine.is_docker:
+        return engine.argv("--config", directory, *arguments, login.registry)
+    return engine.argv(*arguments, "--authfile", f"{directory}/auth.json", login.registry)
 
 
-def push(engine: Engine, reference: str, folder: str, *, many: bool, logged_in: bool) -> tuple[str, ...]:
-    """Push the image; Podman writes the digest to `digest` in the folder, Docker prints it in its last lines."""
-    if engine.docker:
-        return engine.argv(*(["--config", folder] if logged_in else []), "push", reference)
-    auth = ["--authfile", f"{folder}/auth.json"] if logged_in else []
-    kept = ["--digestfile", f"{folder}/digest"]
+def push(engine: Engine, reference: str, directory: str, *, many: bool, logged_in: bool) -> tuple[str, ...]:
+    """Push the image. Podman writes the digest to `digest` in the directory, Docker prints it in its last lines."""
+    if engine.is_docker:
+        return engine.argv(*(["--config", directory] if logged_in else []), "push", reference)
+    auth = ["--authfile", f"{directory}/auth.json"] if logged_in else []
+    digest_file = ["--digestfile", f"{directory}/digest"]
     if many:
-        return engine.argv("manifest", "push", "--all", *auth, *kept, reference, f"docker://{reference}")
-    return engine.argv("push", *auth, *kept, reference)
+        return engine.argv("manifest", "push", "--all", *auth, *digest_file, reference, f"docker://{reference}")
+    return engine.argv("push", *auth, *digest_file, reference)
 
 
 def pushed_digest(output: str) -> str:
     """Return the last digest in the output of `docker push`; '' for none."""
-    found = re.findall(r"digest: (sha256:[0-9a-f]{64})", output)
-    return found[-1] if found else ""
+    digests = re.findall(r"digest: (sha256:[0-9a-f]{64})", output)
+    return digests[-1] if digests else ""
 
 
 def scan(command: Sequence[str], image: str) -> tuple[str, ...]:
-    """Return the scan command with the reference as its last argument; a shell text that uses $IMAGE gets none."""
+    """Return the scan command with the reference as its last argument, unless its shell text uses $IMAGE."""
     if tuple(command[:2]) == ("sh", "-c") and len(command) == 3:
         text = command[2]
-        return tuple(command) if _OWN_WORD.search(text) else ("sh", "-c", f'{text} "$@"', "sh", image)
+        return tuple(command) if _IMAGE_VARIABLE.search(text) else ("sh", "-c", f'{text} "$@"', "sh", image)
     return (*command, image)

@@ -12,29 +12,29 @@ from rolling_upgrade.errors import PreflightError
 
 _SECONDS = 60.0
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
-#: The error of Git outside of a repository; other errors are reported.
+#: The error of Git outside a repository. The operator sees every other error.
 _NO_REPOSITORY = "not a git repository"
 
 
-def look(folder: str) -> Source:
+def read(directory: str) -> Source:
     """Return the state of the work tree; an empty Source without Git or a commit. Raises PreflightError."""
-    top = _git(folder, "rev-parse", "--show-toplevel")
+    top = _git(directory, "rev-parse", "--show-toplevel")
     if not top.ok:
         if top.status == 127 or _NO_REPOSITORY in top.output_tail:
             return Source()
-        raise PreflightError(f"{folder}: git refused to read it: {top.output_tail}. Nothing was built.")
-    revision = _git(folder, "rev-parse", "--verify", "HEAD")
+        raise PreflightError(f"{directory}: git refused to read it: {top.output_tail}. Nothing was built.")
+    revision = _git(directory, "rev-parse", "--verify", "HEAD")
     if not revision.ok:
         return Source()
-    tag = _git(folder, "describe", "--tags", "--match", "v[0-9]*", "--abbrev=0")
-    origin = _git(folder, "config", "--get", "remote.origin.url")
-    branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD").output
-    # Untracked files get into an image too; ignored files are not meant to.
-    dirty = _git(folder, "status", "--porcelain", "--untracked-files=normal")
+    tag = _git(directory, "describe", "--tags", "--match", "v[0-9]*", "--abbrev=0")
+    origin = _git(directory, "config", "--get", "remote.origin.url")
+    branch = _git(directory, "rev-parse", "--abbrev-ref", "HEAD").output
+    # Untracked files get into an image too; Git ignores the files that must not.
+    dirty = _git(directory, "status", "--porcelain", "--untracked-files=normal")
     if not dirty.ok:
         raise PreflightError(
-            f"{folder}: git status failed: {dirty.output_tail}. Nothing was built.",
-            next_step=f"fix the cause until git -C {shlex.quote(folder)} status succeeds",
+            f"{directory}: git status failed: {dirty.output_tail}. Nothing was built.",
+            next_step=f"fix the cause until git -C {shlex.quote(directory)} status succeeds",
         )
     return Source(
         root=top.output,
@@ -46,7 +46,7 @@ def look(folder: str) -> Source:
     )
 
 
-def _git(folder: str, *words: str) -> local_command.Ended:
+def _git(directory: str, *words: str) -> local_command.Ended:
     # Confined: Git runs the filters of its configuration when it compares files.
-    argv, base = git.question(folder, *words), git.environment(os.environ)
+    argv, base = git.question(directory, *words), git.environment(os.environ)
     return local_command.answer(argv, timeout_seconds=_SECONDS, base=base, confined=True)

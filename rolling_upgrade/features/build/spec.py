@@ -1,4 +1,4 @@
-"""Plan a build: services, references and labels. Every problem is found before anything is built."""
+"""Plan a build: services, references and labels. The plan finds every problem before a build starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usa
 from rolling_upgrade.features.build import builder, shell, source
 from rolling_upgrade.features.build.shell import Engine
 
-#: A placeholder for the tag while only the repositories of the images matter.
+#: The placeholder for the tag while only the repositories of the images matter.
 _NO_TAG = "unbuilt"
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
 _DEFAULT_FILES = ("Containerfile", "Dockerfile")
@@ -25,7 +25,7 @@ _SHOWN_FILES = 5
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The images to build: `references` and `sources` by service, `login` for a push."""
+    """The images to build. `references` and `sources` are by service; `login` is for a push."""
 
     environment: Environment
     engine: Engine
@@ -45,12 +45,12 @@ class BuildPlan:
 
     def command(self, build: Build) -> tuple[str, ...]:
         """Return the command line that builds one service."""
-        found = self.sources[build.service]
+        tree = self.sources[build.service]
         labels = shell.labels(
-            revision=f"{found.revision}+changes" if found.dirty else found.revision,
-            version=found.version if found.version and found.version in self.tag else self.tag,
+            revision=f"{tree.revision}+changes" if tree.dirty else tree.revision,
+            version=tree.version if tree.version and tree.version in self.tag else self.tag,
             created=self.created,
-            source=found.origin,
+            source=tree.origin,
             tag=self.tag,
             build_type=self.build_type,
         )
@@ -71,21 +71,21 @@ def plan_build(
 ) -> BuildPlan:
     """Plan the build. Raises ConfigError or PreflightError before anything is built."""
     kind, platforms = _options(build_type, platform)
-    environment = chosen(env, root, tag)
+    environment = load_environment(env, root, tag)
     builds = _builds(environment, services)
-    found = builder.find(environment.pipeline.engine, environment.pipeline.pass_env)
-    _check(builds, found, platforms)
+    engine = builder.find_engine(environment.pipeline.engine, environment.pipeline.pass_env)
+    _check(builds, engine, platforms)
     if not dry_run:
-        builder.check(found)
-    sources = {build.service: source.look(build.context) for build in builds}
+        builder.check_engine(engine)
+    sources = {build.service: source.read(build.context) for build in builds}
     if not force:
         _refuse_dirty(sources)
     now = datetime.now(UTC)
-    tag = tag or made_tag(sources, production=is_production(environment), now=now)
+    tag = tag or tag_from_git(sources, production=is_production(environment), now=now)
     return BuildPlan(
         environment=environment,
-        engine=found,
-        builds=tuple(_with_file(build, found) for build in builds),
+        engine=engine,
+        builds=tuple(_with_file(build, engine) for build in builds),
         references={build.service: f"{_repository(environment, build.service)}:{tag}" for build in builds},
         sources=sources,
         tag=tag,
@@ -101,23 +101,23 @@ def is_production(environment: Environment) -> bool:
     return "production" in {environment.name, *(target.application.environment for target in environment.targets)}
 
 
-def chosen(name: str | None, root: Path, tag: str) -> Environment:
-    """Load the named environment, the one of DEPLOY_ENV, or any with a local env file. Raises ConfigError.
+def load_environment(name: str | None, root: Path, tag: str) -> Environment:
+    """Load the named environment, the one in DEPLOY_ENV, or one with a local env file. Raises ConfigError.
 
-    Several environments with env files must agree on everything that affects a build.
+    If several environments have an env file, their settings for builds must be equal.
     """
     name = name or os.environ.get("DEPLOY_ENV") or None
     names = (name,) if name else config.environments_with_values(root)
     if not names:
         return config.load(None, root=root)
-    found = [config.load(name, root=root, tag=tag or _NO_TAG) for name in names]
-    if len({_build_settings(environment) for environment in found}) > 1:
+    environments = [config.load(name, root=root, tag=tag or _NO_TAG) for name in names]
+    if len({_build_settings(environment) for environment in environments}) > 1:
         raise ConfigError(
             f"No environment was named, and {', '.join(names)} differ in their images, builds or registry login. "
             "Nothing was built.",
             next_step="name one with --env, or with DEPLOY_ENV in this shell",
         )
-    return min(found, key=is_production)
+    return min(environments, key=is_production)
 
 
 def _build_settings(environment: Environment) -> tuple[object, ...]:
@@ -129,18 +129,18 @@ def _build_settings(environment: Environment) -> tuple[object, ...]:
     return environment.pipeline, frozenset(images), environment.targets[0].application.login
 
 
-def made_tag(sources: Mapping[str, Source], *, production: bool, now: datetime) -> str:
-    """Build a tag from Git: version and short hash, outside of production with the UTC time. Raises ConfigError."""
-    revisions = {found.revision for found in sources.values()}
+def tag_from_git(sources: Mapping[str, Source], *, production: bool, now: datetime) -> str:
+    """Make a tag from version and short hash, outside production also from the UTC time. Raises ConfigError."""
+    revisions = {tree.revision for tree in sources.values()}
     if "" in revisions or len(revisions) > 1:
-        listed = ", ".join(f"{service} {found.revision[:12] or 'no commit'}" for service, found in sources.items())
+        listed = ", ".join(f"{service} {tree.revision[:12] or 'no commit'}" for service, tree in sources.items())
         raise ConfigError(
             f"Git gives no tag: the contexts are not at one commit ({listed}). Nothing was built.",
             next_step="pass one: --tag v2.0.1",
         )
-    found = next(iter(sources.values()))
-    version = re.sub(r"[^A-Za-z0-9_.-]", "-", found.version or "0.0.0")[:80]
-    parts = [version, *([] if production else [f"{now:%Y%m%dT%H%M%SZ}"]), found.revision[:_HASH_DIGITS]]
+    first = next(iter(sources.values()))
+    version = re.sub(r"[^A-Za-z0-9_.-]", "-", first.version or "0.0.0")[:80]
+    parts = [version, *([] if production else [f"{now:%Y%m%dT%H%M%SZ}"]), first.revision[:_HASH_DIGITS]]
     return "-".join([*parts, *(["dirty"] if any(tree.dirty for tree in sources.values()) else [])])
 
 
@@ -178,40 +178,38 @@ def _builds(environment: Environment, services: Sequence[str]) -> tuple[Build, .
     return tuple(build for name, build in known.items() if not services or name in services)
 
 
-def _check(builds: Sequence[Build], found: Engine, platforms: Sequence[str]) -> None:
-    """Check the contexts, the files and the abilities of the engine. Raises ConfigError."""
+def _check(builds: Sequence[Build], engine: Engine, platforms: Sequence[str]) -> None:
+    """Check that the contexts and files exist and that the engine can build them. Raises ConfigError."""
     issues = []
     for build in builds:
-        place, files = f"services.{build.service}.build", [build.file] if build.file else []
-        defaults = [str(Path(build.context) / name) for name in _DEFAULT_FILES]
+        key = f"services.{build.service}.build"
+        files = [build.file] if build.file else [str(Path(build.context) / name) for name in _DEFAULT_FILES]
         if not Path(build.context).is_dir():
-            issues.append(
-                ConfigIssue("services.yaml", f"{place}.context", f"{build.context}: no such folder", "a folder")
-            )
-        elif not any(Path(file).is_file() for file in files or defaults):
-            missing = " and ".join(files or defaults)
-            issues.append(ConfigIssue("services.yaml", f"{place}.file", f"no {missing}", "a Containerfile"))
-        if build.squash and found.docker:
-            issues.append(ConfigIssue("services.yaml", f"{place}.squash", "true, with Docker", "Podman, or false"))
-    if len(platforms) > 1 and found.docker:
+            problem = f"{build.context}: no such directory"
+            issues.append(ConfigIssue("services.yaml", f"{key}.context", problem, "a directory"))
+        elif not any(Path(file).is_file() for file in files):
+            issues.append(ConfigIssue("services.yaml", f"{key}.file", f"no {' and '.join(files)}", "a Containerfile"))
+        if build.squash and engine.is_docker:
+            issues.append(ConfigIssue("services.yaml", f"{key}.squash", "true, with Docker", "Podman, or false"))
+    if len(platforms) > 1 and engine.is_docker:
         expected = "one platform with Docker, which stores manifest lists only in a registry; or Podman"
         issues.append(ConfigIssue("command line", "--platform", repr(",".join(platforms)), expected))
     if issues:
         raise ConfigError("The images cannot be built; nothing was started.", issues)
 
 
-def _with_file(build: Build, found: Engine) -> Build:
+def _with_file(build: Build, engine: Engine) -> Build:
     """Name the Containerfile for Docker, which looks only for a Dockerfile by default."""
     file = Path(build.context) / _DEFAULT_FILES[0]
-    return replace(build, file=str(file)) if found.docker and not build.file and file.is_file() else build
+    return replace(build, file=str(file)) if engine.is_docker and not build.file and file.is_file() else build
 
 
 def differences(sources: Mapping[str, Source]) -> list[str]:
     """Return one line per service whose work tree differs from its commit."""
     return [
-        f"{service}: {found.root} differs from its commit: {_listed(found.dirty)}"
-        for service, found in sources.items()
-        if found.dirty
+        f"{service}: {tree.root} differs from its commit: {_listed(tree.dirty)}"
+        for service, tree in sources.items()
+        if tree.dirty
     ]
 
 
@@ -231,9 +229,9 @@ def _listed(rows: Sequence[str]) -> str:
 
 def _repository(environment: Environment, service: str) -> str:
     """Return the repository of a service's image. Raises ConfigError when the hosts differ."""
-    found = {target.application.service(service).image.repository for target in environment.targets}
-    if len(found) > 1:
+    repositories = {target.application.service(service).image.repository for target in environment.targets}
+    if len(repositories) > 1:
         raise ConfigError(
-            f"{service}: its hosts name different images ({', '.join(sorted(found))}). Nothing was built."
+            f"{service}: its hosts name different images ({', '.join(sorted(repositories))}). Nothing was built."
         )
-    return found.pop()
+    return repositories.pop()

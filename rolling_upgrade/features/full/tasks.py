@@ -13,7 +13,7 @@ from rolling_upgrade.console.task import end_with, isolated, root, task
         "suite": "unit, integration, load or all; default: all",
         "build-type": "release or debug; default: release",
         "force": "skip the confirmation; build a work tree that differs from its commit",
-        "dry-run": "show the plan of every stage; change nothing",
+        "dry-run": "show the plan of every phase; change nothing",
     }
 )
 def full(
@@ -25,7 +25,7 @@ def full(
     force: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Build, test, push, deploy, check and monitor; stops at the first stage that fails."""
+    """Build, test, push, deploy, check and monitor; stops at the first phase that fails."""
     from rolling_upgrade.features.full import workflow
 
     end_with(

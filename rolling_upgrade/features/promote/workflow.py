@@ -1,4 +1,4 @@
-"""Promote: deploy the exact digests that run well in one environment to another, whatever its tags say now."""
+"""Promote: deploy the exact digests that run well in one environment to another, whatever its tags log now."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def promote(
     tag = tags.pop() if len(tags) == 1 else ""
     target = config.load(target_name, root=root, tag=tag)
     given = _given(source, target, proven)
-    say = printer(target, aside=json)
+    log = printer(target, to_stderr=json)
     for service, image in given.items():
-        say(f"{service}: {image.reference} is {image.digest} on every host of {source.name}")
+        log(f"{service}: {image.reference} is {image.digest} on every host of {source.name}")
     return deploy.deploy(
         target_name,
         root=root,

@@ -1,4 +1,4 @@
-"""The engine at work with a build that is not trusted: what it starts ends with it, what was here before stays."""
+"""Builds of untrusted code: processes of the build end with it, processes of the engine stay."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ esac
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    found = Programs(tmp_path / "bin")
-    found.add("podman", DAEMON + PODMAN)
-    monkeypatch.setenv("PATH", found.path)
-    return found
+    programs = Programs(tmp_path / "bin")
+    programs.add("podman", DAEMON + PODMAN)
+    monkeypatch.setenv("PATH", programs.path)
+    return programs
 
 
 def pid(tmp_path: Path, name: str) -> int:
     return int((tmp_path / name).read_text())
 
 
-def built(say: list[str]) -> object:
-    found = builder.find(("podman",))
+def build() -> object:
+    engine = builder.find_engine(("podman",))
     argv = ("podman", "build", "--tag", REFERENCE, ".")
-    return builder.build(found, "backend", REFERENCE, argv, say.append, platforms=())
+    return builder.build(engine, "backend", REFERENCE, argv, lambda _: None, platforms=())
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_daemon_of_a_build_ends_with_it(
+def test_daemon_started_by_a_build_ends_with_it(
     fails: bool, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGISTRY_PASSWORD", "canary")
@@ -61,9 +61,9 @@ def test_daemon_of_a_build_ends_with_it(
     if fails:
         (tmp_path / "fail").touch()
         with pytest.raises(StepFailed, match="status 3"):
-            built([])
+            build()
     else:
-        built([])
+        build()
 
     assert not Path(f"/proc/{pid(tmp_path, 'build')}").exists()
     environment = (tmp_path / "environment").read_text()
@@ -71,16 +71,16 @@ def test_daemon_of_a_build_ends_with_it(
     assert {f"XDG_RUNTIME_DIR={tmp_path}", f"HOME={os.environ['HOME']}"} <= set(environment.splitlines())
 
 
-def test_process_that_the_engine_keeps_for_itself_outlives_a_build(tmp_path: Path, programs: Programs) -> None:
-    """Rootless Podman's first command leaves a process that holds its user namespace: the check comes before."""
-    builder.check(builder.find(("podman",)))
+def test_background_process_of_the_engine_outlives_a_build(tmp_path: Path, programs: Programs) -> None:
+    """The first command of rootless Podman, here check_engine, leaves a process that holds its user namespace."""
+    builder.check_engine(builder.find_engine(("podman",)))
     try:
-        built([])
+        build()
         assert Path(f"/proc/{pid(tmp_path, 'pause')}").exists()
     finally:
         os.kill(pid(tmp_path, "pause"), signal.SIGKILL)
 
 
-def test_size_is_of_the_newest_image_whatever_else_is_said(programs: Programs) -> None:
-    assert builder.newest_size(builder.find(("podman",)), "registry.test/shop/backend") == 1000
+def test_newest_size_with_warnings_and_many_images_reads_the_newest(programs: Programs) -> None:
+    assert builder.newest_size(builder.find_engine(("podman",)), "registry.test/shop/backend") == 1000
     assert [call[-1] for call in programs.calls("podman")] == ["registry.test/shop/backend", "newest"]

@@ -1,4 +1,4 @@
-"""The command lines of an engine: what Podman and Docker are told, and what neither is."""
+"""The command lines for Podman and Docker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rolling_upgrade.features.build import shell as building
 from rolling_upgrade.features.build.shell import Engine
 
 PODMAN, DOCKER = Engine(("sudo", "/usr/bin/podman")), Engine(("docker",))
-WANTED = Build(
+BUILD = Build(
     "backend", "/src/back end", file="/src/back end/Own", target="run", debug_target="debug", args=(("A", "x y"),)
 )
 REFERENCE = "registry.test:5000/shop/backend:v2"
@@ -17,8 +17,8 @@ def pairs(argv: tuple[str, ...], option: str) -> list[str]:
     return [argv[at + 1] for at, word in enumerate(argv) if word == option]
 
 
-def test_build_is_one_command_with_every_word_its_own() -> None:
-    argv = building.build(PODMAN, WANTED, REFERENCE, {"a": "b c"}, BuildType.RELEASE)
+def test_build_passes_each_value_as_its_own_argument() -> None:
+    argv = building.build(PODMAN, BUILD, REFERENCE, {"a": "b c"}, BuildType.RELEASE)
 
     assert argv[:3] == ("sudo", "/usr/bin/podman", "build")
     assert argv[-1] == "/src/back end"
@@ -30,8 +30,8 @@ def test_build_is_one_command_with_every_word_its_own() -> None:
     assert not {"--squash", "--no-cache", "--platform", "--manifest"} & set(argv)
 
 
-def test_build_of_debug_has_its_own_target_and_says_so() -> None:
-    argv = building.build(DOCKER, WANTED, REFERENCE, {}, BuildType.DEBUG)
+def test_debug_build_has_debug_target_and_build_arg() -> None:
+    argv = building.build(DOCKER, BUILD, REFERENCE, {}, BuildType.DEBUG)
 
     assert pairs(argv, "--target") == ["debug"]
     assert pairs(argv, "--build-arg")[0] == "BUILD_TYPE=debug"
@@ -39,9 +39,9 @@ def test_build_of_debug_has_its_own_target_and_says_so() -> None:
     assert "--progress" not in argv
 
 
-def test_build_without_cache_squashed_for_several_platforms_is_a_list() -> None:
-    wanted = Build("backend", "/src", cache=False, squash=True)
-    argv = building.build(PODMAN, wanted, REFERENCE, {}, BuildType.RELEASE, ("linux/amd64", "linux/arm64"))
+def test_build_for_several_platforms_creates_a_manifest_list() -> None:
+    build = Build("backend", "/src", cache=False, squash=True)
+    argv = building.build(PODMAN, build, REFERENCE, {}, BuildType.RELEASE, ("linux/amd64", "linux/arm64"))
 
     assert pairs(argv, "--manifest") == [REFERENCE]
     assert pairs(argv, "--platform") == ["linux/amd64,linux/arm64"]
@@ -49,7 +49,7 @@ def test_build_without_cache_squashed_for_several_platforms_is_a_list() -> None:
     assert "--tag" not in argv
 
 
-def test_platforms_of_a_list_are_those_that_it_names() -> None:
+def test_platforms_of_manifest_list_are_parsed() -> None:
     entry = '{"platform": {"os": "linux", "architecture": "%s"}}'
 
     assert building.platforms_of(f'{{"manifests": [{entry % "amd64"}, {entry % "arm64"}]}}') == {
@@ -59,12 +59,12 @@ def test_platforms_of_a_list_are_those_that_it_names() -> None:
     assert building.platforms_of("Error: no such list") == set()
 
 
-def test_labels_without_a_value_are_left_out() -> None:
-    found = building.labels(
+def test_labels_omit_empty_values() -> None:
+    labels = building.labels(
         revision="abc", version="", created="now", source="", tag="v2", build_type=BuildType.RELEASE
     )
 
-    assert found == {
+    assert labels == {
         "org.opencontainers.image.revision": "abc",
         "org.opencontainers.image.created": "now",
         "org.opencontainers.image.ref.name": "v2",
@@ -72,7 +72,7 @@ def test_labels_without_a_value_are_left_out() -> None:
     }
 
 
-def test_login_has_the_password_in_no_word() -> None:
+def test_login_has_no_password_in_its_arguments() -> None:
     for engine in (PODMAN, DOCKER):
         argv = building.login(engine, Login("registry.test", "robot", "pass word"), "/tmp/x")
 
@@ -80,7 +80,7 @@ def test_login_has_the_password_in_no_word() -> None:
         assert not [word for word in argv if "pass word" in word]
 
 
-def test_push_of_a_list_pushes_all_of_it_and_keeps_the_digest() -> None:
+def test_push_of_manifest_list_pushes_all_and_writes_the_digest() -> None:
     argv = building.push(PODMAN, REFERENCE, "/f", many=True, logged_in=True)
 
     assert argv[2:5] == ("manifest", "push", "--all")
@@ -90,14 +90,14 @@ def test_push_of_a_list_pushes_all_of_it_and_keeps_the_digest() -> None:
     assert "--authfile" not in building.push(PODMAN, REFERENCE, "/f", many=False, logged_in=False)
 
 
-def test_pushed_digest_is_the_one_that_docker_said_last() -> None:
+def test_pushed_digest_is_the_last_one_in_the_output() -> None:
     digest = f"sha256:{'a' * 64}"
 
     assert building.pushed_digest(f"latest: digest: {digest} size: 528\n") == digest
     assert building.pushed_digest("denied") == ""
 
 
-def test_scan_has_the_image_behind_it_unless_its_text_says_it() -> None:
+def test_scan_appends_the_image_unless_its_text_uses_it() -> None:
     assert building.scan(("trivy", "image"), "r:1") == ("trivy", "image", "r:1")
     assert building.scan(("sh", "-c", "trivy image"), "r:1") == ("sh", "-c", 'trivy image "$@"', "sh", "r:1")
     assert building.scan(("sh", "-c", 'trivy "$IMAGE"'), "r:1") == ("sh", "-c", 'trivy "$IMAGE"')

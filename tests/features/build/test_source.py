@@ -1,4 +1,4 @@
-"""A look at a work tree that a pull request has written: no program of it runs with a secret, and none is left."""
+"""Reading an untrusted work tree: none of its programs runs with a secret or stays running."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     return Repository(tmp_path / "app", FILES)
 
 
-def test_repository_that_was_committed_as_files_runs_nothing(app: Repository) -> None:
+def test_repository_committed_as_files_runs_no_program(app: Repository) -> None:
     context = app.folder / "backend"
     app.hide_repository("backend", THIEF)
     app.change("backend/main.py", "one\n")
 
     with pytest.raises(PreflightError, match=r"safe\.bareRepository"):
-        source.look(str(context))
+        source.read(str(context))
 
     assert not app.found.exists()
-    # The very same folder runs its filter where git is asked without that switch.
+    # Without that setting, Git runs the filter of the same directory.
     subprocess.run(["git", "status", "--porcelain"], cwd=context, capture_output=True, check=True, timeout=60)
     assert "canary" in app.found.read_text()
     subprocess.run(["kill", Path(f"{app.folder}.daemon").read_text().strip()], check=True, timeout=60)
 
 
-def test_repository_that_was_committed_as_files_says_nothing_of_an_env_file(app: Repository) -> None:
+def test_is_tracked_in_repository_committed_as_files_is_unknown(app: Repository) -> None:
     app.hide_repository("backend", THIEF)
     app.change("backend/main.py", "one\n")
 
@@ -49,23 +49,23 @@ def test_filter_of_the_work_tree_gets_no_secret_and_leaves_no_daemon(app: Reposi
     app.change("backend/main.py", "two\n")
     app.filter_with(THIEF)
 
-    assert source.look(str(app.folder / "backend")).dirty == (" M backend/main.py",)
+    assert source.read(str(app.folder / "backend")).dirty == (" M backend/main.py",)
 
     assert "canary" not in app.found.read_text()
     assert app.daemon_is_gone()
 
 
-def test_work_tree_whose_changes_cannot_be_told_is_not_taken_for_clean(app: Repository) -> None:
+def test_work_tree_with_failing_git_status_is_refused(app: Repository) -> None:
     app.filter_with("exit 1")
     app.git("config", "filter.x.required", "true")
     app.change("backend/main.py", "two\n")
 
     with pytest.raises(PreflightError, match="git status failed"):
-        source.look(str(app.folder / "backend"))
+        source.read(str(app.folder / "backend"))
 
 
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "core.hooksPath", "core.sshCommand", "core.pager"])
-def test_program_that_the_work_tree_names_does_not_run(app: Repository, setting: str) -> None:
+def test_program_in_git_configuration_does_not_run(app: Repository, setting: str) -> None:
     hooks = app.folder / ".git/own"
     hooks.mkdir()
     program = hooks / "post-index-change"
@@ -74,13 +74,13 @@ def test_program_that_the_work_tree_names_does_not_run(app: Repository, setting:
     app.git("config", setting, str(hooks if setting == "core.hooksPath" else program))
     app.change("backend/main.py", "one\n")
 
-    assert source.look(str(app.folder / "backend")).dirty == ()
+    assert source.read(str(app.folder / "backend")).dirty == ()
     assert git.is_tracked(app.folder / "backend/main.py") is True
     assert git.staged(app.folder / "backend/main.py") == b"one\n"
     assert not app.found.exists()
 
 
-def test_object_that_is_missing_is_not_fetched_by_a_program(app: Repository) -> None:
+def test_missing_object_is_not_fetched_by_a_program(app: Repository) -> None:
     blob = app.git("rev-parse", "HEAD:backend/main.py")
     (app.folder / ".git/objects" / blob[:2] / blob[2:]).unlink()
     for name, value in {

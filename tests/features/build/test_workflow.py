@@ -1,4 +1,4 @@
-"""`inv build` from the command to the engine: what runs, what is printed, and what stops a push."""
+"""`inv build` with a stand-in for Podman: commands, output, and failures that prevent a push."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def _section(context: Path) -> str:
     return f"    image: BACKEND_IMAGE\n    build: {{context: {context}}}\n"
 
 
-def test_build_and_push_give_reference_and_digest(
+def test_build_and_push_print_reference_and_digest(
     source: Project, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build("demo", root=source.root, tag="v9", push=True, json=True) is ExitCode.DONE
 
-    found = json.loads(capsys.readouterr().out)
-    (image,) = found["images"]
-    assert (found["tag"], image["image"]) == ("v9", "registry.example.org/memoryark/backend:v9")
+    result = json.loads(capsys.readouterr().out)
+    (image,) = result["images"]
+    assert (result["tag"], image["image"]) == ("v9", "registry.example.org/memoryark/backend:v9")
     assert image["digest"] == "sha256:cd"
     assert [call[1] for call in programs.calls("podman") if call[1] in {"build", "push"}] == ["build", "push"]
 

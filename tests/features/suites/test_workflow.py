@@ -1,4 +1,4 @@
-"""The application's own suites: which run, in which order, with what, and how they end; real commands."""
+"""The application's own test suites, run as real commands: selection, order, environment and results."""
 
 from __future__ import annotations
 
@@ -28,63 +28,72 @@ suites:
     return project
 
 
-def test_all_suites_run_whatever_fails_and_the_table_says_so(
+def test_run_suites_after_a_failure_continues_and_reports_it(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert suites.run_suites("demo", root=project.root) is ExitCode.FAILED
 
-    said = capsys.readouterr().out
-    assert [line for line in said.splitlines() if " | " in line] == [
+    output = capsys.readouterr().out
+    assert [line for line in output.splitlines() if " | " in line] == [
         "load | pressed",
         "unit | one in staging",
         "slow | bad",
     ]
-    assert "slow   integration  failed" in said
-    assert "slow: status 4" in said
+    assert "slow   integration  failed" in output
+    assert "slow: status 4" in output
 
 
-def test_one_kind_runs_alone_and_needs_no_environment(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_suites_of_one_kind_needs_no_environment(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert suites.run_suites(None, root=project.root, suite="load") is ExitCode.DONE
     assert "load | pressed" in capsys.readouterr().out
 
 
-def test_load_is_skipped_for_production_and_said_so(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_suite_in_production_is_skipped_and_reported(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.env({"ENVIRONMENT": "production"})
 
     assert suites.run_suites("demo", root=project.root, suite="load") is ExitCode.DONE
 
-    said = capsys.readouterr().out
-    assert "load: skipped, production is not put under load" in said
-    assert "pressed" not in said
+    output = capsys.readouterr().out
+    assert "load: skipped, production is not put under load" in output
+    assert "pressed" not in output
 
 
 @pytest.mark.parametrize("kind", ["", "units", "unit and load"])
-def test_kind_that_there_is_not_is_refused(project: Project, kind: str) -> None:
+def test_run_suites_with_unknown_kind_is_refused(project: Project, kind: str) -> None:
     with pytest.raises(ConfigError, match="--suite"):
         suites.run_suites(None, root=project.root, suite=kind)
 
 
-def test_no_suite_of_a_kind_is_refused() -> None:
+def test_select_without_a_matching_suite_is_refused() -> None:
     with pytest.raises(ConfigError, match="no suites of the kind load"):
         suites.select((Suite(SuiteKind.UNIT, ("true",), "/"),), "load")
     with pytest.raises(ConfigError, match="declares no suites"):
         suites.select((), "all")
 
 
-def test_folder_that_is_missing_is_refused_before_any_runs() -> None:
-    with pytest.raises(ConfigError, match="no such folder"):
+def test_select_with_missing_directory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no such directory"):
         suites.select((Suite(SuiteKind.UNIT, ("true",), "/nowhere"),), "all")
 
 
-def test_suite_that_takes_too_long_is_ended_and_one_that_is_missing_has_failed() -> None:
-    heard: list[str] = []
-    asked = (
+def test_suite_past_its_timeout_is_stopped_and_missing_command_fails() -> None:
+    selected = (
         Suite(SuiteKind.UNIT, ("sleep", "60"), "/", timeout_seconds=0.2),
         Suite(SuiteKind.UNIT, ("/nowhere/at-all",), "/"),
     )
 
-    ran = suites.run(asked, heard.append, production=False, env={})
+    results = suites.run(selected, lambda _: None, production=False, env={})
 
-    assert [one.result for one in ran] == ["timed out", "failed"]
-    assert [one.well for one in ran] == [False, False]
-    assert "at-all" in ran[1].detail
+    assert [result.result for result in results] == ["timed out", "failed"]
+    assert [result.ok for result in results] == [False, False]
+    assert "at-all" in results[1].detail
+
+
+@pytest.mark.parametrize(
+    ("production", "load"),
+    [(False, "load: k6 run 'a b' in /app"), (True, "load: would be skipped: production is not put under load")],
+)
+def test_suite_plan_lines_in_production_skip_load_suites(production: bool, load: str) -> None:
+    selected = (Suite(SuiteKind.UNIT, ("make", "test"), "/app"), Suite(SuiteKind.LOAD, ("k6", "run", "a b"), "/app"))
+
+    assert suites.suite_plan_lines(selected, production=production) == ["unit: make test in /app", load]
