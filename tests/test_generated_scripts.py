@@ -265,12 +265,12 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
     files = setup.Files("helper", "boot", rendering.boot_unit(app), *units, dog, "1", KEYS, "shop production")
     for rules in wanted or EVERY_PREPARATION:
-        items = setup.items(Target("web1", "web1", "deploy", app), rules, files)
+        items = setup.resources(Target("web1", "web1", "deploy", app), rules, files)
         wall = rules.firewall.value
         yield f"check-{wall}", as_root(check(items), user="root")
         yield f"check-by-sudo-{wall}", as_root(check(items), user="admin")
         yield from ((f"{name}-{wall}", text) for name, text in of_items(items))
-    yield from ((f"teardown-{name}", text) for name, text in of_items(teardown.items(app, "deploy", data=True)))
+    yield from ((f"teardown-{name}", text) for name, text in of_items(teardown.resources(app, "deploy", data=True)))
 
 
 def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:

@@ -42,7 +42,7 @@ from rolling_upgrade.features.report.page import page
 from rolling_upgrade.features.report.requests import Requests
 from rolling_upgrade.features.report.view import report_lines
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.features.setup import plan as setup
+from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
@@ -249,7 +249,7 @@ PARSERS: dict[str, Parser] = {
     "features.rollback.selection.unavailable": Parser(
         lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
     ),
-    "features.setup.plan.lacking": Parser(setup.lacking, "user ok\npackages drift\n"),
+    "features.setup.apply.parse_check": Parser(setup.parse_check, "user ok\npackages drift\n"),
     "features.report.requests.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda one: one.figures(0, 2e9)
     ),

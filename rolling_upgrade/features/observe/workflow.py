@@ -15,8 +15,7 @@ from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFi
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
 from rolling_upgrade.features.observe import dashboard, files, monitoring_host
-from rolling_upgrade.features.setup import apply
-from rolling_upgrade.features.setup.apply import Work
+from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.ssh.fleet import monitor_of, opened
 
 
@@ -48,9 +47,9 @@ def install(env: str | None, *, root: Path, dry_run: bool = False, force: bool =
     name, program = files.name_of(environment), rendering.host_program("observe")
     items = monitoring_host.items(name, program, files.heads(), files.parts(environment))
     nothing = "Nothing to do: the monitoring host is up to date."
-    work = Work("observe", HostResult.PREPARED, nothing, {MONITORING_HOST: items})
+    spec = ApplySpec("observe", HostResult.PREPARED, nothing, {MONITORING_HOST: items})
     question = f"Install monitoring of {environment.name} on {environment.monitoring.address}?"
-    return _converge(environment, monitor, work, question, dry_run=dry_run, force=force, json=json)
+    return _apply(environment, monitor, spec, question, dry_run=dry_run, force=force, json=json)
 
 
 def uninstall(
@@ -60,9 +59,9 @@ def uninstall(
     environment, monitor = _monitored(env, root)
     nothing = "Nothing to do: the monitoring host does not watch the environment."
     items = monitoring_host.removal(files.name_of(environment))
-    work = Work("observe", HostResult.TORN_DOWN, nothing, {MONITORING_HOST: items})
+    spec = ApplySpec("observe", HostResult.TORN_DOWN, nothing, {MONITORING_HOST: items})
     question = f"Remove monitoring of {environment.name} from {environment.monitoring.address}?"
-    return _converge(environment, monitor, work, question, dry_run=dry_run, force=force, json=json)
+    return _apply(environment, monitor, spec, question, dry_run=dry_run, force=force, json=json)
 
 
 def _monitored(env: str | None, root: Path) -> tuple[Environment, Target]:
@@ -76,8 +75,8 @@ def _monitored(env: str | None, root: Path) -> tuple[Environment, Target]:
     return environment, monitor
 
 
-def _converge(
-    environment: Environment, monitor: Target, work: Work, question: str, *, dry_run: bool, force: bool, json: bool
+def _apply(
+    environment: Environment, monitor: Target, spec: ApplySpec, question: str, *, dry_run: bool, force: bool, json: bool
 ) -> ExitCode:
     alone = replace(environment, targets=(monitor,))
     hint = "--force does it without asking"
@@ -86,8 +85,5 @@ def _converge(
         choose(json=json, secrets=environment.secrets) as reporter,
         opened(alone, as_setup_user=True) as fleet,
     ):
-        planned = apply.plans(fleet, work)
-        reporter.plan(planned, scripts=dry_run)
-        if dry_run:
-            return ExitCode.DONE
-        return apply.apply(fleet, work, planned, reporter, lambda: operator.confirm(question, force=force, hint=hint))
+        ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
+        return apply_resources(fleet, spec, reporter, ask, dry_run=dry_run)

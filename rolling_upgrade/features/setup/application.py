@@ -56,7 +56,7 @@ class Files:
     live: Application | None = None
 
 
-def items(target: Target, rules: Preparation, files: Files) -> tuple[Resource, ...]:
+def resources(target: Target, rules: Preparation, files: Files) -> tuple[Resource, ...]:
     """Return everything that a host needs before its first deploy, in the order of creation."""
     app, user = target.application, target.user
     return (
@@ -82,7 +82,7 @@ def items(target: Target, rules: Preparation, files: Files) -> tuple[Resource, .
         *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
         *system.kernel(app, rules),
         *system.security_updates(rules),
-        *firewall.items(app, rules, target.port),
+        *firewall.resources(app, rules, target.port),
         # The certificate authority connects to port 80, so the firewall comes first.
         *certificate.after_site(app, rules),
     )

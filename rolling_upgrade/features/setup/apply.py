@@ -10,79 +10,91 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.resource import Resource, as_root, check
+from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.engine.resource import Resource, as_root, check, kept
 from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld, PreflightError, RollingError, StepFailed
-from rolling_upgrade.features.setup import plan as planning
 from rolling_upgrade.features.setup.teardown import LOCK
 from rolling_upgrade.ssh.fleet import Fleet
 
 CHECK_SECONDS = 120.0
-#: Source: timeout(1): what it stopped, and what it had to kill.
-_ENDED_BY_TIMEOUT = (124, 137)
+#: Packages may come from a slow mirror.
+APPLY_SECONDS = 900
+#: The exit statuses of a command that timeout(1) stopped or killed.
+_TIMED_OUT = (124, 137)
 
 
 @dataclass(frozen=True)
-class Work:
-    """The change to the hosts: its name, its result, the message for no change, and each host's resources and notes."""
+class ApplySpec:
+    """A change to hosts: its name, the result for a changed host, and the resources and notes of each host.
+
+    `unchanged` is the message of a run that changed no host.
+    """
 
     action: str
     result: HostResult
-    nothing: str
-    items: Mapping[str, tuple[Resource, ...]]
+    unchanged: str
+    resources: Mapping[str, tuple[Resource, ...]]
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def plans(fleet: Fleet, work: Work) -> list[Plan]:
-    """Check every host and plan its missing resources. Raises PreflightError for resources that need manual work."""
-    lacking = fleet.on_all(lambda host: _lacking(host, work.items[host.name], fleet))
-    held = [name for name, ids in lacking.items() if ids.get(LOCK) is False]
-    if held:
-        raise LockHeld(
-            f"another run holds the lock of {', '.join(held)}; nothing was touched",
-            next_step="inv lock.status shows its holder; wait until it ends",
-        )
-    refusals = [finding for name, ids in lacking.items() for finding in planning.findings(name, work.items[name], ids)]
-    if refusals:
-        listed = "\n  ".join(str(finding) for finding in refusals)
-        raise PreflightError(f"the hosts need manual work first; nothing was touched.\n  {listed}")
-    users = {name: target.setup_user for name, target in fleet.targets.items()}
-    return [
-        planning.plan_items(
-            name,
-            work.items[name],
-            ids,
-            action=work.action,
-            setup_user=users[name],
-            notes=work.notes.get(name, ()),
-        )
-        for name, ids in lacking.items()
-    ]
-
-
-def apply(
-    fleet: Fleet, work: Work, planned: Sequence[Plan], reporter: Reporter, confirm: Callable[[], None]
+def apply_resources(
+    fleet: Fleet,
+    spec: ApplySpec,
+    reporter: Reporter,
+    confirm: Callable[[], None],
+    *,
+    check_only: bool = False,
+    dry_run: bool = False,
 ) -> ExitCode:
-    """Confirm, carry out the plans on all hosts in parallel, and print the summary."""
+    """Check every host, show the plans, confirm, and apply the missing resources on all hosts in parallel.
+
+    With `check_only`, return FAILED when a resource is missing; with `dry_run`, also show the scripts. Both change
+    nothing. Raises PreflightError for resources that need manual work.
+    """
+    plans = _plans(fleet, spec)
+    reporter.plan(list(plans.values()), scripts=dry_run)
+    complete = all(plan.empty for plan in plans.values())
+    if check_only:
+        return ExitCode.DONE if complete else ExitCode.FAILED
+    if dry_run:
+        return ExitCode.DONE
     started_at = time.time()
-    if any(not plan.empty for plan in planned):
+    if not complete:
         confirm()
-    by_name = {plan.host: plan for plan in planned}
-    rows = fleet.on_each(lambda host: _apply(host, by_name[host.name], fleet, work, reporter), finish=True)
-    summary = _summary(fleet.environment.name, work, list(rows.items()), time.time() - started_at)
+    rows = fleet.on_each(lambda host: _apply(host, plans[host.name], fleet, spec, reporter), finish=True)
+    summary = _summary(fleet.environment.name, spec, rows, time.time() - started_at)
     reporter.summary(summary)
     return ExitCode(summary.exit_code)
 
 
-def _lacking(host: Host, items: Sequence[Resource], fleet: Fleet) -> dict[str, bool]:
+def _plans(fleet: Fleet, spec: ApplySpec) -> dict[str, Plan]:
+    """Check every host and plan its missing resources. Raises PreflightError for resources that need manual work."""
+    missing = fleet.on_all(lambda host: _check(host, spec, fleet))
+    locked = [name for name, resources in missing.items() if resources.get(LOCK) is False]
+    if locked:
+        raise LockHeld(
+            f"another run holds the lock of {', '.join(locked)}; nothing was touched",
+            next_step="inv lock.status shows its holder; wait until it ends",
+        )
+    refusals = [str(finding) for name in missing for finding in findings(name, spec.resources[name], missing[name])]
+    if refusals:
+        listed = "\n  ".join(refusals)
+        raise PreflightError(f"the hosts need manual work first; nothing was touched.\n  {listed}")
+    return {name: plan_host(fleet.targets[name].setup_user, name, spec, missing[name]) for name in missing}
+
+
+def _check(host: Host, spec: ApplySpec, fleet: Fleet) -> dict[str, bool]:
+    """Return the ids of the missing resources, and whether a script can create each. Raises HostUnreachable."""
     user = fleet.targets[host.name].setup_user
-    script = as_root(check(tuple(items)), user=user, seconds=CHECK_SECONDS - 10)
+    script = as_root(check(spec.resources[host.name]), user=user, seconds=CHECK_SECONDS - 10)
     answer = host.run(script, timeout_seconds=CHECK_SECONDS)
-    if answer.status in _ENDED_BY_TIMEOUT:
+    if answer.status in _TIMED_OUT:
         raise HostUnreachable(
             f"{host.name}: the check of the host did not end within {CHECK_SECONDS - 10:g} s and was stopped",
             next_step=f"on the host, find what blocks root or {fleet.targets[host.name].user} (ps), then run it again",
@@ -90,7 +102,7 @@ def _lacking(host: Host, items: Sequence[Resource], fleet: Fleet) -> dict[str, b
     try:
         if not answer.ok:
             raise ValueError(answer.output_tail)
-        return planning.lacking(answer.output)
+        return parse_check(answer.output)
     except ValueError as error:
         raise HostUnreachable(
             f"{host.name}: cannot check the host as root through {user}: {error}",
@@ -98,25 +110,59 @@ def _lacking(host: Host, items: Sequence[Resource], fleet: Fleet) -> dict[str, b
         ) from error
 
 
-def _apply(host: Host, plan: Plan, fleet: Fleet, work: Work, reporter: Reporter) -> HostSummary:
+def parse_check(output: str) -> dict[str, bool]:
+    """Parse the output of `resource.check`: the ids of the missing resources, and whether a script can create each.
+
+    Raises Malformed for any other output.
+    """
+    missing = {}
+    for line in untrusted.lines(output):
+        id, _, state = line.rpartition(" ")
+        if state not in {"ok", "drift", "hand"}:
+            raise untrusted.Malformed(f"unexpected answer to a check: {untrusted.line(line)!r}")
+        if state != "ok":
+            missing[id] = state == "drift"
+    return missing
+
+
+def findings(host: str, resources: Sequence[Resource], missing: Mapping[str, bool]) -> tuple[Finding, ...]:
+    """Return the missing resources that need manual work."""
+    return tuple(
+        Finding(host, f"{resource.title}: missing", resource.remedy)
+        for resource in resources
+        if missing.get(resource.id) is False
+    )
+
+
+def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str, bool]) -> Plan:
+    """Plan a step for each missing resource that a script can create."""
+    steps = tuple(
+        Step(resource.id, resource.title, as_root(kept(resource.apply), user=setup_user), APPLY_SECONDS)
+        for resource in spec.resources[host]
+        if missing.get(resource.id) and resource.apply is not None
+    )
+    return Plan(host, spec.action, "", steps=steps, notes=spec.notes.get(host, ()) if steps else ())
+
+
+def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Reporter) -> HostSummary:
     if plan.empty:
         return HostSummary(host.name, HostResult.UNCHANGED, 0)
     started_at = time.time()
     try:
         for step in plan.steps:
             _run(host, step, reporter)
-        left = _lacking(host, work.items[host.name], fleet)
-        if left:
-            raise StepFailed(_still(host.name, work, left))
+        missing = _check(host, spec, fleet)
+        if missing:
+            rows = [
+                f"{resource.title}. {resource.remedy}".rstrip(". ")
+                for resource in spec.resources[host.name]
+                if resource.id in missing
+            ]
+            raise StepFailed(f"{host.name}: still missing after {spec.action}:\n  " + "\n  ".join(rows))
     except RollingError as error:
         return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
-    reporter.event(Event(time.time(), Phase.DONE, work.result.value, host.name))
-    return HostSummary(host.name, work.result, time.time() - started_at)
-
-
-def _still(host: str, work: Work, left: Mapping[str, bool]) -> str:
-    rows = [f"{item.title}. {item.remedy}".rstrip(". ") for item in work.items[host] if item.id in left]
-    return f"{host}: still missing after {work.action}:\n  " + "\n  ".join(rows)
+    reporter.event(Event(time.time(), Phase.DONE, spec.result.value, host.name))
+    return HostSummary(host.name, spec.result, time.time() - started_at)
 
 
 def _run(host: Host, step: Step, reporter: Reporter) -> None:
@@ -132,17 +178,18 @@ def _run(host: Host, step: Step, reporter: Reporter) -> None:
 
 
 def _summary(
-    environment: str, work: Work, rows: list[tuple[str, HostSummary | HostUnreachable]], seconds: float
+    environment: str, spec: ApplySpec, rows: Mapping[str, HostSummary | HostUnreachable], seconds: float
 ) -> Summary:
     hosts = tuple(
         row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
-        for name, row in rows
+        for name, row in rows.items()
     )
-    failed = [row for row in hosts if row.result is HostResult.UNKNOWN]
-    changed = [row for row in hosts if row.result is work.result]
-    message = f"{len(changed)} {work.result.value}." if changed else work.nothing
+    failed = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
+    changed = [row for row in hosts if row.result is spec.result]
+    message = f"{len(changed)} {spec.result.value}." if changed else spec.unchanged
     if failed:
-        names = ", ".join(row.host for row in failed)
-        message = f"{names}: {work.action} failed. Next: fix the cause and run the same command again; it resumes"
+        message = (
+            f"{', '.join(failed)}: {spec.action} failed. Next: fix the cause and run the same command again; it resumes"
+        )
     code = exit_code(row.result for row in hosts)
-    return Summary(work.action, environment, "", code, seconds, hosts, message)
+    return Summary(spec.action, environment, "", code, seconds, hosts, message)

@@ -96,7 +96,7 @@ ports=$({
 """
 
 
-def items(app: Application, rules: Preparation, ssh_port: int) -> tuple[Resource, ...]:
+def resources(app: Application, rules: Preparation, ssh_port: int) -> tuple[Resource, ...]:
     """Return the configured firewall; without one, setup removes its nftables rules and leaves ufw alone."""
     monitor = rules.monitoring_host if rules.node_exporter else ""
     if rules.firewall is Firewall.NFTABLES:

@@ -24,7 +24,7 @@ LOCK = "lock"
 _TOKEN = f"{MANUAL}teardown"
 
 
-def items(app: Application, user: str, *, data: bool) -> tuple[Resource, ...]:
+def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...]:
     """Return what a teardown removes, in this order; each check tests for its absence."""
     programs = site_helper(app.name).rpartition("/")[0]
     unit = f"/etc/systemd/user/{app.name}-boot.service"
@@ -45,8 +45,8 @@ def items(app: Application, user: str, *, data: bool) -> tuple[Resource, ...]:
     )
 
 
-def stays(app: Application, *, data: bool) -> str:
-    """Describe what stays on the host."""
+def kept_note(app: Application, *, data: bool) -> str:
+    """Describe the parts that stay on the host."""
     kept = "" if data else f", and its data: {', '.join(data_directories(app))}"
     also = "Podman's storage.conf, automatic updates"
     return f"the packages, the deploy user with its keys and lingering session, the certificate, {also} stay{kept}"

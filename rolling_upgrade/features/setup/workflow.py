@@ -16,13 +16,13 @@ from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.access.keys import read_access
 from rolling_upgrade.features.access.shell import block_name
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.features.setup import application, apply
+from rolling_upgrade.features.setup import application
 from rolling_upgrade.features.setup import teardown as removal
-from rolling_upgrade.features.setup.apply import Work
+from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
-LOOK_SECONDS = 60
+READ_SECONDS = 60
 
 
 def setup(
@@ -35,7 +35,7 @@ def setup(
     force: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Prepare the hosts for deploys. With `check` only report: FAILED when something is missing.
+    """Prepare the hosts for deploys. With `check`, only report: FAILED when something is missing.
 
     Raises PreflightError for hosts that need manual work first.
     """
@@ -48,16 +48,12 @@ def setup(
         opened(environment, as_setup_user=True) as fleet,
     ):
         live = _of_earlier_version(fleet)
-        items = {target.name: _items(environment, target, live.get(target.name)) for target in environment.targets}
-        work = Work("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", items)
-        planned = apply.plans(fleet, work)
-        reporter.plan(planned, scripts=dry_run)
-        if check:
-            return ExitCode.DONE if all(plan.empty for plan in planned) else ExitCode.FAILED
-        if dry_run:
-            return ExitCode.DONE
+        resources = {
+            target.name: _resources(environment, target, live.get(target.name)) for target in environment.targets
+        }
+        spec = ApplySpec("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", resources)
         ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
-        return apply.apply(fleet, work, planned, reporter, ask)
+        return apply_resources(fleet, spec, reporter, ask, check_only=check, dry_run=dry_run)
 
 
 def teardown(
@@ -72,18 +68,17 @@ def teardown(
 ) -> ExitCode:
     """Remove the application from the hosts; `data` removes its data too."""
     environment = config.load(env, root=root, hosts=hosts)
-    items = {target.name: removal.items(target.application, target.user, data=data) for target in environment.targets}
-    notes = {target.name: (removal.stays(target.application, data=data),) for target in environment.targets}
-    work = Work("teardown", HostResult.TORN_DOWN, "Nothing to do: the application is not on the hosts.", items, notes)
+    targets = environment.targets
+    resources = {target.name: removal.resources(target.application, target.user, data=data) for target in targets}
+    notes = {target.name: (removal.kept_note(target.application, data=data),) for target in targets}
+    unchanged = "Nothing to do: the application is not on the hosts."
+    spec = ApplySpec("teardown", HostResult.TORN_DOWN, unchanged, resources, notes)
     with (
         choose(json=json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
-        planned = apply.plans(fleet, work)
-        reporter.plan(planned, scripts=dry_run)
-        if dry_run:
-            return ExitCode.DONE
-        return apply.apply(fleet, work, planned, reporter, lambda: _confirm_name(environment, confirmed, data=data))
+        ask = lambda: _confirm_name(environment, confirmed, data=data)  # noqa: E731
+        return apply_resources(fleet, spec, reporter, ask, dry_run=dry_run)
 
 
 def _confirm_name(environment: Environment, confirmed: str, *, data: bool) -> None:
@@ -97,28 +92,28 @@ def _confirm_name(environment: Environment, confirmed: str, *, data: bool) -> No
 def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
     """Return the running application of each host whose Nginx site predates readable site data."""
 
-    def look(host: Host) -> Application | None:
+    def read(host: Host) -> Application | None:
         target = fleet.targets[host.name]
         app, user = target.application, target.setup_user
         records = as_root(site.history_of_earlier_version(app, target.user), user=user)
-        recorded = history.parse(host.run(records, timeout_seconds=LOOK_SECONDS).output)
+        recorded = history.parse(host.run(records, timeout_seconds=READ_SECONDS).output)
         release = selection.current(HostState(host.name, releases=recorded))
         if release is None:
             return None
         text = as_root(site.definition_of_release(app, target.user, release.id), user=user)
-        answer = host.run(text, timeout_seconds=LOOK_SECONDS)
+        answer = host.run(text, timeout_seconds=READ_SECONDS)
         try:
             live = history.parse_definition(answer.output, app.home)
         except ValueError:
             return None
-        named = host.run(as_root(site.ports_of_earlier_version(app), user=user), timeout_seconds=LOOK_SECONDS).output
+        named = host.run(as_root(site.ports_of_earlier_version(app), user=user), timeout_seconds=READ_SECONDS).output
         return live if site.stands_in(live, named) else None
 
-    found, _ = fleet.on_reachable(look)
+    found, _ = fleet.on_reachable(read)
     return {name: live for name, live in found.items() if live is not None}
 
 
-def _items(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
+def _resources(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
     app, rules = target.application, environment.preparation
     installation = watchdog.installation(environment, target) if rules.watchdog else None
     files = application.Files(
@@ -135,4 +130,4 @@ def _items(environment: Environment, target: Target, live: Application | None) -
         granted=read_access(environment.access_folder),
         block=block_name(app.name, environment.name),
     )
-    return application.items(target, rules, files)
+    return application.resources(target, rules, files)

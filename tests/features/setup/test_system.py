@@ -166,7 +166,7 @@ def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Progr
     processes.add(901, 72, program=f"{processes.sshd} (deleted)", name="Uid:\t7")
 
     assert opened(programs, processes) == sorted([*GIVEN, "2200", "2201"], key=int)
-    assert all(not re.search(r"\b25\b", item.title) for item in firewall.items(APP, Preparation(wall), 10022))
+    assert all(not re.search(r"\b25\b", item.title) for item in firewall.resources(APP, Preparation(wall), 10022))
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_firewall_opens_no_port_of_an_sshd_in_a_container_nor_one_that_nobody_li
 )
 def test_firewall_opens_the_port_of_metrics_to_the_monitoring_host_alone(address: str, rule: str) -> None:
     wanted = Preparation(Firewall.NFTABLES, node_exporter=True, monitoring_host=address)
-    (item,) = firewall.items(APP, wanted, 22)
-    _, ufw = firewall.items(APP, replace(wanted, firewall=Firewall.UFW), 22)
-    (without,) = firewall.items(APP, replace(wanted, node_exporter=False), 22)
+    (item,) = firewall.resources(APP, wanted, 22)
+    _, ufw = firewall.resources(APP, replace(wanted, firewall=Firewall.UFW), 22)
+    (without,) = firewall.resources(APP, replace(wanted, node_exporter=False), 22)
     assert item.apply is not None
     assert ufw.apply is not None
     assert without.apply is not None
