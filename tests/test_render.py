@@ -12,7 +12,7 @@ from rolling_upgrade.engine.model import Application, Tls
 from tests.support.sample import application, backend, frontend, image
 
 APP = application()
-WORKER = frontend(name="job-worker", image=image("worker"), stable_port=7002, routes=())
+WORKER = frontend(name="job-worker", image=image("worker"), service_port=7002, routes=())
 
 
 def directives(text: str, name: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_nginx_site_first_line_carries_the_hash_that_loopback_answers() -> None:
         replace(APP, domain="other.test"),
         replace(APP, max_upload_bytes=1),
         replace(APP, tls=Tls("/c", "/k")),
-        application(backend(), frontend(stable_port=7009)),
+        application(backend(), frontend(service_port=7009)),
         application(backend(), WORKER, frontend()),
     ],
 )

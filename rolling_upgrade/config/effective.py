@@ -126,7 +126,7 @@ def _derived(target: model.Target) -> Iterator[Effective]:
 def _service(app: model.Application, service: model.Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
-    yield "service port", str(service.stable_port)
+    yield "service port", str(service.service_port)
     for color in model.Color:
         yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
     yield (

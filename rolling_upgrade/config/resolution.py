@@ -139,7 +139,7 @@ def resolve(values: Values, declared: Services | None, tag: str) -> model.Applic
 def _resolve_service(declared: Service, values: Values, settings: Settings | None, tag: str) -> model.Service | None:
     """Build one service with the values of its keys, None when it has errors."""
     image = _image(declared.image, values, tag)
-    port = _stable_port(declared, values)
+    port = _service_port(declared, values)
     mounts = tuple(_mounts(declared, values))
     memory = values.read(declared.limits.memory, validators.MEMORY)
     cpus = values.read(declared.limits.cpus, validators.CPUS)
@@ -150,7 +150,7 @@ def _resolve_service(declared: Service, values: Values, settings: Settings | Non
         name=declared.name,
         image=image,
         container_port=declared.container_port,
-        stable_port=port,
+        service_port=port,
         gate=_gate(declared, settings),
         drain=model.Drain(declared.drain.deadline_seconds, declared.drain.stop_seconds),
         routes=tuple(model.Route(route.prefix, route.stream) for route in declared.routes),
@@ -192,7 +192,7 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
     return image.with_tag(version) if version else None
 
 
-def _stable_port(declared: Service, values: Values) -> int | None:
+def _service_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
         if declared.default_port is None and values.services_whole:
             values.add(declared.port, expected=validators.STABLE_PORT.expected)
@@ -294,7 +294,7 @@ def _check_ports(
     keys = {service.name: service.port for service in declared.services}
     taken = {settings.nginx_port: "NGINX_PORT"}
     uses = [("HTTPS_PORT", "HTTPS_PORT", settings.https_port)] if tls else []
-    uses += [(keys[service.name], keys[service.name], service.stable_port) for service in services]
+    uses += [(keys[service.name], keys[service.name], service.service_port) for service in services]
     for service in services:
         key = keys[service.name]
         uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]

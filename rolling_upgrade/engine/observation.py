@@ -72,7 +72,7 @@ def _facts(app: Application) -> str:
     home, helper = quote(app.home), quote(site_helper(app.name))
     database = quote(app.database or "/nonexistent")
     backups = quote(backup_directory(app))
-    url = quote(f"http://127.0.0.1:{app.services[0].stable_port}{HASH_PATH}")
+    url = quote(f"http://127.0.0.1:{app.services[0].service_port}{HASH_PATH}")
     return f"""\
 {section("facts")}
 {FACT}
@@ -135,10 +135,10 @@ def containers(app: Application) -> str:
 def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
     """The name, URL and extra curl options of each check that says whether the application is well."""
     found: list[tuple[str, str, tuple[str, ...]]] = [
-        (service.name, f"http://127.0.0.1:{service.stable_port}{service.gate.path}", ()) for service in app.services
+        (service.name, f"http://127.0.0.1:{service.service_port}{service.gate.path}", ()) for service in app.services
     ]
     if app.full_chain:
-        port = app.service(app.full_chain.service).stable_port
+        port = app.service(app.full_chain.service).service_port
         found.append(("full chain", f"http://127.0.0.1:{port}{app.full_chain.path}", ()))
     return [*found, ("public", *visitor(app))]
 
@@ -228,7 +228,7 @@ def _container(row: list[str]) -> Container | None:
         image_id=fields["image_id"],
         release=fields["release"],
         spec=fields["spec"],
-        stable_port=_port(fields["port"]),
+        service_port=_port(fields["port"]),
     )
 
 

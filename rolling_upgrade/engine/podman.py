@@ -56,7 +56,7 @@ def spec_hash(app: str, service: Service) -> str:
     spec = {
         "network": network_name(app),
         "alias": service.alias,
-        "port": [service.container_port, service.stable_port],
+        "port": [service.container_port, service.service_port],
         "mounts": [[mount.source, mount.target, mount.read_only] for mount in service.mounts],
         "env": sorted(service.env),
         "memory": service.memory_bytes,
@@ -93,7 +93,7 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
         "image": service.image.reference,
         "digest": service.image.digest,
         "spec": spec_hash(app.name, service),
-        "port": str(service.stable_port),
+        "port": str(service.service_port),
     }
 
 

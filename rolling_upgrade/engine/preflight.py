@@ -146,16 +146,16 @@ def _names(state: HostState, app: Application) -> list[tuple[str, str]]:
 
 def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
     found = []
-    if not state.live_site_hash and service.stable_port in state.listening:
+    if not state.live_site_hash and service.service_port in state.listening:
         found.append(
             (
-                f"{service.name}: port {service.stable_port} is taken, and not by this application's Nginx site",
-                f"See who listens: ss -tlnp | grep :{service.stable_port}",
+                f"{service.name}: port {service.service_port} is taken, and not by this application's Nginx site",
+                f"See who listens: ss -tlnp | grep :{service.service_port}",
             )
         )
     active = state.container(service.name, state.active_color(service.name))
-    if active is not None and active.running and active.stable_port not in {0, service.stable_port}:
-        problem = f"{service.name}: its stable port would change from {active.stable_port} to {service.stable_port}"
+    if active is not None and active.running and active.service_port not in {0, service.service_port}:
+        problem = f"{service.name}: its service port would change from {active.service_port} to {service.service_port}"
         found.append((f"{problem} while it serves", f"Keep the port, or stop it first: podman stop {active.name}"))
     for color in Color:
         port, container = service.port(color), state.container(service.name, color)

@@ -57,7 +57,7 @@ done"""
 
 def through_nginx(service: Service, color: Color) -> str:
     """A shell condition: a request to the service port is answered 2xx by exactly this color."""
-    url = f"http://127.0.0.1:{service.stable_port}{service.gate.path}"
+    url = f"http://127.0.0.1:{service.service_port}{service.gate.path}"
     form = f"%{{http_code}} %header{{{SERVED_BY}}}"
     curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
     return f"""\
@@ -85,7 +85,7 @@ esac"""
 def answered(app: Application, probe: Probe) -> str:
     """A shell condition: a request to a service's port is answered 2xx by any color."""
     service = app.service(probe.service)
-    url = f"http://127.0.0.1:{service.stable_port}{probe.path}"
+    url = f"http://127.0.0.1:{service.service_port}{probe.path}"
     curl = shell_join(
         "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url
     )
@@ -93,7 +93,7 @@ def answered(app: Application, probe: Probe) -> str:
 code=$({curl}) || :
 case "$code" in
   2??) true ;;
-  *) why="{probe.path} through {probe.service}'s port {service.stable_port}: HTTP $code"; false ;;
+  *) why="{probe.path} through {probe.service}'s port {service.service_port}: HTTP $code"; false ;;
 esac"""
 
 

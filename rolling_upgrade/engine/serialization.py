@@ -1,4 +1,8 @@
-"""Dataclasses to JSON and back, for files on hosts. Standard library only."""
+"""Convert dataclasses to JSON types and back.
+
+A field's metadata may name its `key` in JSON, so that files on hosts and `--json` output outlive a rename in the code.
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ def to_plain(value: Any, *, secrets: bool = False) -> Any:
     """Convert a dataclass to JSON types. Without `secrets`, fields hidden from repr() are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: to_plain(getattr(value, field.name), secrets=secrets)
+            _key(field): to_plain(getattr(value, field.name), secrets=secrets)
             for field in dataclasses.fields(value)
             if field.repr or secrets
         }
@@ -32,19 +36,20 @@ def from_plain(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) in {types.UnionType, typing.Union}:
         if value is None:
             return None
-        return from_plain(next(one for one in typing.get_args(kind) if one is not types.NoneType), value)
+        return from_plain(next(option for option in typing.get_args(kind) if option is not types.NoneType), value)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError(f"{untrusted.line(repr(value))} is not a list")
-        inner = typing.get_args(kind)
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return tuple(from_plain(inner[0], item) for item in value)
-        return tuple(from_plain(one, item) for one, item in zip(inner, value, strict=True))
+        kinds = typing.get_args(kind)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            return tuple(from_plain(kinds[0], item) for item in value)
+        return tuple(from_plain(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{untrusted.line(repr(value))} is not an object")
         hints = typing.get_type_hints(kind)
-        return kind(**{name: from_plain(hints[name], item) for name, item in value.items() if name in hints})  # type: ignore[operator]
+        fields = [(field.name, _key(field)) for field in dataclasses.fields(kind)]
+        return kind(**{name: from_plain(hints[name], value[key]) for name, key in fields if key in value})  # type: ignore[operator]
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
     if kind is float and isinstance(value, int):
@@ -52,3 +57,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and not isinstance(value, kind):
         raise TypeError(f"{untrusted.line(repr(value))} is not {kind.__name__}")
     return value
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name))

@@ -88,7 +88,7 @@ def test_example_environments_fit_on_one_host(clone: Path) -> None:
         app = config.load(name, root=clone).targets[0].application
         ports += [app.http_port, app.https_port]
         for service in app.services:
-            ports += [service.stable_port, service.stable_port + 10_000, service.stable_port + 20_000]
+            ports += [service.service_port, service.service_port + 10_000, service.service_port + 20_000]
 
     assert len(ports) == len(set(ports))
 

@@ -90,9 +90,9 @@ def test_load_memoryark_file_unchanged_fills_the_application(project: Project) -
     )
     assert backend.image == Image("memoryark/backend", "2.0.1")
     assert (backend.memory_bytes, backend.cpus, backend.restart_policy) == (1024**3, 1.0, "unless-stopped")
-    assert (backend.stable_port, backend.port(Color.GREEN)) == (8080, 28080)
+    assert (backend.service_port, backend.port(Color.GREEN)) == (8080, 28080)
     assert backend.routes == (Route("/api/", stream=True), Route("/ws", stream=True))
-    assert (frontend.name, frontend.stable_port, frontend.alias) == ("frontend", 7001, "frontend")
+    assert (frontend.name, frontend.service_port, frontend.alias) == ("frontend", 7001, "frontend")
     assert frontend.routes == (Route("/"),)
 
 
@@ -117,7 +117,7 @@ def test_load_few_keys_uses_the_defaults(project: Project) -> None:
     assert app.tls is None
     assert (app.http_port, app.https_port, app.max_upload_bytes) == (80, 443, 100 * 1024**2)
     assert (app.maintenance, app.backup_retention_days, app.log_directories) == (False, 30, ())
-    assert [service.stable_port for service in app.services] == [8080, 7001]
+    assert [service.service_port for service in app.services] == [8080, 7001]
     assert [service.memory_bytes for service in app.services] == [None, None]
     assert app.services[0].restart_policy == "on-failure"
 
@@ -125,7 +125,7 @@ def test_load_few_keys_uses_the_defaults(project: Project) -> None:
 def test_load_empty_value_counts_as_not_set(project: Project) -> None:
     project.env({"SMTP_PORT": "", "REDIS_URL": "", "BACKEND_PORT": "", "CONFIG_PATH": "", "SLACK_WEBHOOK": ""})
 
-    assert project.application().services[0].stable_port == 8080
+    assert project.application().services[0].service_port == 8080
 
 
 def test_load_unknown_key_is_a_warning_with_the_nearest_name(project: Project) -> None:

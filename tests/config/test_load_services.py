@@ -130,7 +130,7 @@ def test_load_third_service_needs_no_code(project: Project) -> None:
 
     service = environment.targets[0].application.service("worker")
     assert environment.warnings == ()
-    assert (service.image, service.stable_port) == (Image("repo/worker", "v7"), 9100)
+    assert (service.image, service.service_port) == (Image("repo/worker", "v7"), 9100)
     assert (service.gate.interval_seconds, service.gate.path, service.alias) == (0.5, "/ready", "worker")
     assert service.mounts == (Mount("/srv/spool", "/spool"),)
     assert (service.env, service.memory_bytes) == ((("WORKER_TOKEN", "hush-hush"),), 64 * 1024**2)

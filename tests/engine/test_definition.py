@@ -125,3 +125,10 @@ def test_parse_definition_that_knew_no_confinement_gives_a_release_without() -> 
 
     assert [service.confinement for service in found.services] == [None, None]
     assert spec_hash("shop", found.service("backend")) == spec_hash("shop", backend())
+
+
+def test_dump_service_port_has_the_key_of_definitions_that_hosts_already_store() -> None:
+    content = json.loads(history.dump(application()))
+
+    assert content["services"][0]["stable_port"] == 8080
+    assert "service_port" not in content["services"][0]

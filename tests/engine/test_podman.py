@@ -151,7 +151,7 @@ def test_run_missing_network_is_created(programs: Programs, tmp_path: Path) -> N
         ({"cpus": 2.0}, False),
         ({"restart_policy": "no"}, False),
         ({"alias": ""}, False),
-        ({"stable_port": 8081}, False),
+        ({"service_port": 8081}, False),
     ],
 )
 def test_spec_hash_changes_with_what_makes_a_container(changes: dict[str, object], same: bool) -> None:

@@ -159,18 +159,18 @@ def test_findings_port_of_our_color_that_is_being_stopped_is_fine(status: str) -
     assert problems(found) == []
 
 
-def test_findings_stable_port_taken_while_no_site_is_live_is_told() -> None:
+def test_findings_service_port_taken_while_no_site_is_live_is_told() -> None:
     found = replace(state(), live_site_hash="", listening=(8080,))
 
     assert problems(found) == ["backend: port 8080 is taken, and not by this application's Nginx site"]
 
 
-def test_findings_stable_port_of_the_live_site_is_fine() -> None:
+def test_findings_service_port_of_the_live_site_is_fine() -> None:
     assert problems(replace(state(), live_site_hash=SITE_HASH, listening=(8080, 7001))) == []
 
 
-def test_preflight_stable_port_that_changes_while_it_serves_is_refused() -> None:
-    moved = replace(state().containers[0], stable_port=9999, running=True, color=Color.BLUE)
+def test_preflight_service_port_that_changes_while_it_serves_is_refused() -> None:
+    moved = replace(state().containers[0], service_port=9999, running=True, color=Color.BLUE)
     found = problems(replace(state(), containers=(moved,), active=()))
 
-    assert any("its stable port would change from 9999 to" in problem for problem in found)
+    assert any("its service port would change from 9999 to" in problem for problem in found)

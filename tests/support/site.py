@@ -31,8 +31,8 @@ class Site:
         (self.home / "live").mkdir()
         port = free_ports(1, 2, 3, 10_000, 10_001, 20_000, 20_001)
         self.app = application(
-            backend(stable_port=port, gate=Gate("/api/health", timeout_seconds=TIMEOUT)),
-            frontend(stable_port=port + 1, gate=Gate("/health", timeout_seconds=TIMEOUT)),
+            backend(service_port=port, gate=Gate("/api/health", timeout_seconds=TIMEOUT)),
+            frontend(service_port=port + 1, gate=Gate("/health", timeout_seconds=TIMEOUT)),
             database=f"{root}/the data's/shop.db",
             http_port=port + 2,
             https_port=port + 3,
@@ -53,8 +53,13 @@ class Site:
     def ports(self) -> dict[str, int]:
         """Every address that is asked."""
         one, two = self.app.services
-        own = {f"{service.name} http": service.stable_port + 10_000 for service in (one, two)}
-        return {**own, "backend nginx": one.stable_port, "frontend nginx": two.stable_port, "site": self.app.http_port}
+        own = {f"{service.name} http": service.service_port + 10_000 for service in (one, two)}
+        return {
+            **own,
+            "backend nginx": one.service_port,
+            "frontend nginx": two.service_port,
+            "site": self.app.http_port,
+        }
 
     @contextmanager
     def served(self, *without: str) -> Iterator[None]:

@@ -176,7 +176,7 @@ class Color(str, Enum):
         return Color.GREEN if self is Color.BLUE else Color.BLUE
 
 
-#: What a color adds to a service's stable port to get its own loopback port.
+#: What a color adds to a service's service port to get its candidate port.
 PORT_OFFSET = {Color.BLUE: 10_000, Color.GREEN: 20_000}
 
 
@@ -319,7 +319,7 @@ class Service:
     name: str
     image: Image
     container_port: int
-    stable_port: int
+    service_port: int = field(metadata={"key": "stable_port"})
     gate: Gate = Gate()
     drain: Drain = Drain()
     routes: tuple[Route, ...] = ()
@@ -334,7 +334,7 @@ class Service:
 
     def port(self, color: Color) -> int:
         """The loopback port on which this color is published."""
-        return self.stable_port + PORT_OFFSET[color]
+        return self.service_port + PORT_OFFSET[color]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Container:
     image_id: str = ""
     release: str = ""
     spec: str = ""
-    stable_port: int = 0
+    service_port: int = field(default=0, metadata={"key": "stable_port"})
 
     @property
     def stopping(self) -> bool:

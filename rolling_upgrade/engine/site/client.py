@@ -17,7 +17,7 @@ def site(app: Application) -> Site:
         services=tuple(
             SiteService(
                 name=service.name,
-                port=service.stable_port,
+                port=service.service_port,
                 blue=service.port(Color.BLUE),
                 green=service.port(Color.GREEN),
                 routes=tuple(Route(route.prefix, route.stream) for route in service.routes),

@@ -75,13 +75,13 @@ def _requests(app: Application) -> str:
         seconds,
         *options,
     ]
-    urls = [own_url(service.stable_port, service.gate.path) for service in app.services]
+    urls = [own_url(service.service_port, service.gate.path) for service in app.services]
     if app.full_chain:
-        urls.append(own_url(app.service(app.full_chain.service).stable_port, app.full_chain.path))
+        urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
     requests = " ".join(shell_join("-o", "/dev/null", target) for target in (*urls, url))
     colors = []
     for number, service in enumerate(app.services):
-        green, blue = (own_url(service.stable_port + PORT_OFFSET[color], "") for color in (Color.GREEN, Color.BLUE))
+        green, blue = (own_url(service.service_port + PORT_OFFSET[color], "") for color in (Color.GREEN, Color.BLUE))
         colors.append(
             f"if [ -e {quote(flag(app, service.name))} ]; then at_{number}={green}; else at_{number}={blue}; fi"
         )

@@ -52,10 +52,10 @@ def _requests(app: Application, seen: HostState, rows: list[list[str]]) -> Itera
         color = seen.active_color(service.name)
         yield _answer(f"{service.name} http", own_url(service.port(color), service.gate.path), answers, service.name)
     for service in app.services:
-        yield _answer(f"{service.name} nginx", own_url(service.stable_port, service.gate.path), answers, service.name)
+        yield _answer(f"{service.name} nginx", own_url(service.service_port, service.gate.path), answers, service.name)
     if app.full_chain:
         first = app.service(app.full_chain.service)
-        yield _answer("full chain", own_url(first.stable_port, app.full_chain.path), answers, first.name)
+        yield _answer("full chain", own_url(first.service_port, app.full_chain.path), answers, first.name)
     yield _answer("site", visitor(app)[0], answers, "", page=bool(seen.fact("maintenance")))
 
 

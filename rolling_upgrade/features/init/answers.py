@@ -20,7 +20,7 @@ from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.errors import ConfigIssue
 
-#: The first stable port; each further service has the next one.
+#: The first service port; each further service has the next one.
 FIRST_PORT = 8080
 HEALTH = "/health"
 _EXAMPLE_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
@@ -259,7 +259,7 @@ class StartingService:
     health: str
     routes: tuple[str, ...]
     key: str
-    stable_port: int
+    service_port: int
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 def _parts(app: Application, services: Sequence[str]) -> Iterator[tuple[str, str]]:
     chosen = [service for service in app.services if service.name in services]
     names = [container_name(app.name, service.name, color) for service in chosen for color in Color]
-    ports = [port for service in chosen for port in (service.stable_port, *(service.port(color) for color in Color))]
+    ports = [port for service in chosen for port in (service.service_port, *(service.port(color) for color in Color))]
     yield "resources", _resources(names)
     yield "settings", _each(names, _settings())
     yield "processes", _each(names, 'podman top "$name" hpid user pcpu etime args 2>/dev/null || echo "not running"')

@@ -116,7 +116,7 @@ def _ports(target: Target, services: Sequence[Service], state: HostState) -> Ite
         return Port(number, of, words[expected], words[number in state.listening])
 
     for service in services:
-        yield port(service.stable_port, f"{service.name} stable, nginx", expected=True)
+        yield port(service.service_port, f"{service.name} stable, nginx", expected=True)
         for color in Color:
             container = state.container(service.name, color)
             running = container is not None and container.running

@@ -167,12 +167,12 @@ class Watchdog:
 def unanswered(app: Application) -> str:
     """The first service that does not answer through Nginx, '' when all do. Takes a few milliseconds."""
     for service in app.services:
-        if not _answers(service.stable_port, service.gate.path, service.gate.timeout_seconds):
+        if not _answers(service.service_port, service.gate.path, service.gate.timeout_seconds):
             return service.name
     if app.full_chain is None:
         return ""
     first = app.service(app.full_chain.service)
-    return "" if _answers(first.stable_port, app.full_chain.path, first.gate.timeout_seconds) else first.name
+    return "" if _answers(first.service_port, app.full_chain.path, first.gate.timeout_seconds) else first.name
 
 
 def _answers(port: int, path: str, seconds: float) -> bool:

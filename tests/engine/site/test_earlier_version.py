@@ -33,7 +33,7 @@ def test_ports_of_the_former_site_are_those_of_its_listeners_and_upstreams(tmp_p
 
 @pytest.mark.parametrize("port", [25, 5432, 9100])
 def test_release_file_of_the_deploy_user_adds_no_port(port: int, tmp_path: Path) -> None:
-    forged = application(backend(), frontend(), frontend(name="more", stable_port=port, routes=()))
+    forged = application(backend(), frontend(), frontend(name="more", service_port=port, routes=()))
 
     assert not commands.stands_in(forged, named(FORMER.read_text(), tmp_path))
 

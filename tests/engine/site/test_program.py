@@ -56,7 +56,7 @@ class Host:
 
     def __init__(self, root: Path, programs: Programs, port: int) -> None:
         self.root, self.programs = root, programs
-        self.app = application(backend(stable_port=port), frontend())
+        self.app = application(backend(service_port=port), frontend())
         self.program = root / "usr/local/lib/shop/site"
         self.site = root / "etc/nginx/conf.d/shop.conf"
         for place in (self.program.parent, self.site.parent, root / "run", root / "proc/net", root / "var/log/nginx"):
@@ -163,7 +163,7 @@ def test_text_other_than_the_plan_showed_is_refused(host: Host, programs: Progra
 
 def test_port_of_another_application_is_refused(host: Host, programs: Programs) -> None:
     host.grant()
-    grown = replace(host.app, services=(*host.app.services, frontend(name="spy", stable_port=8090, routes=())))
+    grown = replace(host.app, services=(*host.app.services, frontend(name="spy", service_port=8090, routes=())))
 
     code, said = host.install(grown)
 
@@ -426,7 +426,7 @@ def test_answer_of_another_users_process_is_no_proof(host: Host) -> None:
     """Whoever took the port before Nginx did would answer any hash."""
     host.grant()
     table = host.root / "proc/net/tcp"
-    row = f"0: 0100007F:{host.app.services[0].stable_port:04X} 00000000:0000 0A 0:0 0:0 0 4242 0 1"
+    row = f"0: 0100007F:{host.app.services[0].service_port:04X} 00000000:0000 0A 0:0 0:0 0 4242 0 1"
     table.unlink()
     table.write_text(f"  sl local rem st\n   {row}\n")
 

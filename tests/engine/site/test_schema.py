@@ -291,7 +291,7 @@ def test_rules_of_another_form_are_refused_too(place: tuple[object, ...], text: 
 
 
 def test_rules_of_a_host_of_an_earlier_version_keep_the_ports_of_what_it_runs() -> None:
-    live = application(backend(), frontend(), frontend(name="left", stable_port=7003, routes=()))
+    live = application(backend(), frontend(), frontend(name="left", service_port=7003, routes=()))
 
     assert set(commands.rules(APP, live).ports) - set(RULES.ports) == {7003, 17003, 27003}
     assert RULES.lacks(commands.rules(APP, live)) == "the loopback ports 7003, 17003, 27003"

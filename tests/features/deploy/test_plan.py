@@ -176,7 +176,7 @@ def test_plan_new_site_comes_before_a_replacing_cutover() -> None:
 
 
 def test_plan_third_service_is_one_more_start_and_cutover() -> None:
-    worker = frontend(name="worker", image=image("worker"), stable_port=7002, alias="", routes=())
+    worker = frontend(name="worker", image=image("worker"), service_port=7002, alias="", routes=())
     three = application(backend(), worker, frontend())
 
     found = plan(replace(UP, live_site_hash="another"), three)

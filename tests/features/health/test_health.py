@@ -40,7 +40,7 @@ def test_check_changes_nothing_but_the_date_of_the_integrity_check(site: Site) -
 def test_check_green_flag_has_the_green_port_asked(site: Site) -> None:
     (site.home / "live/backend.green").touch()
     site.programs.add("podman", "")
-    with site.served("backend http"), serve(site.app.services[0].stable_port + 20_000):
+    with site.served("backend http"), serve(site.app.services[0].service_port + 20_000):
         report = site.look()
 
     assert failed(report) == {"backend container", "frontend container"}

@@ -55,7 +55,7 @@ def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureF
     found = config.load("production", root=tmp_path, strict=True)
     app = found.targets[0].application
     assert (app.name, app.domain, app.environment, app.tls) == ("shop", "shop.example.org", "production", None)
-    assert [(one.name, one.image.reference, one.container_port, one.stable_port) for one in app.services] == [
+    assert [(one.name, one.image.reference, one.container_port, one.service_port) for one in app.services] == [
         ("api", "reg.example.org/shop/api:v1", 8000, 8080),
         ("web", "localhost:5000/shop/web:latest", 8080, 8081),
     ]

@@ -14,7 +14,7 @@ from tests.support.states import as_wanted, container, recorded
 
 APP = application()
 OLD = "sha256:" + "0" * 64
-FORMER = frontend(name="former", image=image("worker"), stable_port=7009, routes=())
+FORMER = frontend(name="former", image=image("worker"), service_port=7009, routes=())
 
 
 def release(id: str, digest: str, outcome: Outcome = Outcome.GOOD) -> Release:

@@ -122,7 +122,7 @@ def test_wait_ends_at_a_failed_quick_request_only_while_all_services_are_healthy
 ) -> None:
     clock = Clock()
     watchdog = loop.Watchdog(tmp_path, SETTINGS, clock, clock.sleep)
-    watchdog._app, watchdog._healthy = application(backend(stable_port=closed_port()), full_chain=None), healthy
+    watchdog._app, watchdog._healthy = application(backend(service_port=closed_port()), full_chain=None), healthy
 
     watchdog.wait(30.0)
 

@@ -334,6 +334,6 @@ def answering(text: str) -> Iterator[int]:
 def test_nginx_status_is_none_for_a_site_without_a_status_page() -> None:
     for text, expected in ((STATUS, True), ("HTTP/1.1 200 OK\r\n\r\n<html>", False)):
         with answering(text) as port:
-            answered, found = nginx_status(application(backend(stable_port=port), full_chain=None))
+            answered, found = nginx_status(application(backend(service_port=port), full_chain=None))
             assert (answered, found is not None) == (True, expected)
-    assert nginx_status(application(backend(stable_port=closed_port()), full_chain=None)) == (False, None)
+    assert nginx_status(application(backend(service_port=closed_port()), full_chain=None)) == (False, None)
