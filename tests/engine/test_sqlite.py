@@ -112,7 +112,7 @@ def test_hostile_schema_is_looked_at_and_leaves_the_check_well(name: str, site: 
     Path(site.app.database).unlink()
     hostile.write(site.app.database, hostile.SCHEMAS[name])
 
-    report = site.look()
+    report = site.check()
 
     assert {"database", "integrity"} & failed(report) == set(), check(report, "integrity")
     assert_nothing_ran(tmp_path)
@@ -172,7 +172,7 @@ def test_file_of_another_kind_is_refused_at_once(
             place_beside.symlink_to(secret if kind == "link" else tmp_path / "nothing")
 
     done = back_up(app, programs)
-    report = site.look()
+    report = site.check()
 
     assert (done.returncode, "the database cannot be read" in done.stdout) == (1, True), done
     assert list(Path(app.database_backups).iterdir()) == []
@@ -237,7 +237,7 @@ def test_journal_that_names_a_file_does_not_delete_it(
     elif action == "restore":
         assert run(restore.put_database(app, taken, RELEASE)).returncode == 0
     else:
-        assert not check(site.look(), "database").ok
+        assert not check(site.check(), "database").ok
 
     assert victim.read_text() == "ssh-ed25519 AAAA"
 

@@ -1,4 +1,4 @@
-"""A site on loopback for the tests of the look at a host: real servers and data, containers by a stand-in."""
+"""A site on loopback for the tests of the health check: real servers and data, containers from a fake Podman."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.running import Programs, moved, sh
 from tests.support.sample import application, backend, frontend
 from tests.support.serving import free_ports, serve
 
-#: Whatever the disks, the memory and the clock of the machine are: well.
+#: Thresholds that the disks and the memory of any machine meet.
 EASY = Thresholds(free_percent=0, memory_percent=100)
 TIMEOUT = 2.0
 
 
 class Site:
-    """An application whose data is real and whose containers are what a stand-in says."""
+    """An application with real data; a fake Podman reports its containers."""
 
     def __init__(self, root: Path, programs: Programs) -> None:
         self.root, self.home, self.programs = root, root / "home", programs
@@ -45,25 +45,25 @@ class Site:
             database.commit()
 
     def runs(self, *services: str) -> None:
-        """The containers that Podman knows."""
+        """Make Podman report these running containers."""
         rows = [row(name=f"shop-{name}-blue", service=name, color="blue") for name in services]
-        (self.root / "rows").write_text("".join(f"{one}\n" for one in rows))
+        (self.root / "rows").write_text("".join(f"{line}\n" for line in rows))
         self.programs.add("podman", 'case $1 in ps) echo 1 ;; container) cat "$here/rows" ;; unshare) exit 9 ;; esac')
 
     def ports(self) -> dict[str, int]:
-        """Every address that is asked."""
-        one, two = self.app.services
-        own = {f"{service.name} http": service.service_port + 10_000 for service in (one, two)}
+        """The port of each checked address."""
+        first, second = self.app.services
+        own = {f"{service.name} http": service.service_port + 10_000 for service in (first, second)}
         return {
             **own,
-            "backend nginx": one.service_port,
-            "frontend nginx": two.service_port,
+            "backend nginx": first.service_port,
+            "frontend nginx": second.service_port,
             "site": self.app.http_port,
         }
 
     @contextmanager
     def served(self, *without: str) -> Iterator[None]:
-        """A good server at each of the addresses but these."""
+        """Serve a good answer at each address except `without`."""
         with ExitStack() as stack:
             for name, port in self.ports().items():
                 if name not in without:
@@ -71,15 +71,15 @@ class Site:
             yield
 
     def output(self, app: Application | None = None, *, seconds: float = 5) -> str:
-        """What the look prints; what is not HTTP gets so many seconds."""
+        """Run the health script and return its output; `seconds` is the timeout of each check except HTTP."""
         text = moved(health.check(app or self.app), self.app, self.home)
         text = text.replace("PATH=/usr/local/sbin", f"PATH={self.programs.directory}:/usr/local/sbin")
         done = sh(text.replace("timeout 5 ", f"timeout {seconds} "))
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
-    def look(self, app: Application | None = None, *, seconds: float = 5) -> HealthReport:
-        """What the look means."""
+    def check(self, app: Application | None = None, *, seconds: float = 5) -> HealthReport:
+        """Run the health script and parse its output."""
         return verdict.parse(app or self.app, "web1", self.output(app, seconds=seconds), time.time())
 
 
@@ -88,5 +88,4 @@ def failed(report: HealthReport) -> set[str]:
 
 
 def check(report: HealthReport, name: str) -> Check:
-    (found,) = [one for one in report.checks if one.name == name]
-    return found
+    return next(check for check in report.checks if check.name == name)

@@ -1,1 +1,1 @@
-"""Check every host once, or repeatedly."""
+"""Check the health of every host, once or repeatedly."""

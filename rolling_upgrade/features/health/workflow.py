@@ -14,7 +14,7 @@ from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, one_line, table, unreachable_lines
 from rolling_upgrade.engine.model import Check, Environment, HealthReport
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, usage_error
-from rolling_upgrade.features.health.look import look as look_at
+from rolling_upgrade.features.health.check import check_host
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -34,7 +34,7 @@ def health(
     max_failures: str = "",
     auto_recovery: bool = False,
 ) -> ExitCode:
-    """Print the health of every host. FAILED when the last look had a failed check or an unreachable host.
+    """Print the health of every host. FAILED when a check failed or a host was unreachable at the last attempt.
 
     Without `once` the check repeats on a terminal, and with an interval or a number of failures.
     """
@@ -47,11 +47,11 @@ def health(
     failures = 0
     with opened(environment) as fleet:
         while True:
-            found = look(fleet)
-            _show(found, environment, verbose=verbose, json=json)
-            well = all(map(is_healthy, found.values()))
-            failures = 0 if well else failures + 1
-            code = ExitCode.DONE if well else ExitCode.FAILED
+            reports = check_hosts(fleet)
+            _show(reports, environment, verbose=verbose, json=json)
+            healthy = all(map(is_healthy, reports.values()))
+            failures = 0 if healthy else failures + 1
+            code = ExitCode.DONE if healthy else ExitCode.FAILED
             if once or not repeats or failures == limit:
                 return code
             if not json:
@@ -93,9 +93,9 @@ def _install_watchdog(environment: Environment, root: Path, hosts: tuple[str, ..
     return watchdog.install(environment.name, root=root, hosts=hosts)
 
 
-def look(fleet: Fleet) -> Reports:
-    """Return every host's report or error."""
-    return fleet.on_each(lambda host: look_at(host, fleet.targets[host.name].application))
+def check_hosts(fleet: Fleet) -> Reports:
+    """Check every host once; return its report or error."""
+    return fleet.on_each(lambda host: check_host(host, fleet.targets[host.name].application))
 
 
 def _show(reports: Reports, environment: Environment, *, verbose: bool, json: bool) -> None:

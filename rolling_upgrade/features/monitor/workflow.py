@@ -16,7 +16,7 @@ from threading import Event, Thread
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import HealthReport
 from rolling_upgrade.errors import ExitCode, RollingError
-from rolling_upgrade.features.health.look import Watch
+from rolling_upgrade.features.health.check import Watch
 from rolling_upgrade.features.health.workflow import interval_seconds
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
 from rolling_upgrade.features.monitor.display import Display, display

@@ -11,7 +11,7 @@ from rolling_upgrade.engine.model import Environment, HostState, Image, Transfer
 from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError, usage_error
 from rolling_upgrade.features.build.workflow import printer
 from rolling_upgrade.features.deploy import workflow as deploy
-from rolling_upgrade.features.health.workflow import is_healthy, look
+from rolling_upgrade.features.health.workflow import check_hosts, is_healthy
 from rolling_upgrade.ssh.fleet import opened
 
 
@@ -48,7 +48,7 @@ def _proven(source: Environment) -> dict[str, Image]:
     """The images by service that all hosts run, from their last good release. Raises PreflightError."""
     with opened(source) as fleet:
         states = fleet.observe()
-        found = look(fleet)
+        found = check_hosts(fleet)
     names = [service.name for service in source.targets[0].application.services]
     faults, images = [], {}
     for name, state in states.items():

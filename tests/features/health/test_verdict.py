@@ -1,4 +1,4 @@
-"""What an answer about a host's health means, as tables: each check well and not well, and text of every kind."""
+"""The verdict of each check, healthy and not, and parsing of hostile text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Application, Check, DatabaseServer, HealthReport, Kind, Thresholds, Tls
+from rolling_upgrade.engine.model import Application, DatabaseServer, HealthReport, Kind, Thresholds, Tls
 from rolling_upgrade.features.health import verdict
 from tests.engine.test_observation import row
 from tests.support.sample import application
+from tests.support.site import check, failed
 
 NOW = 1_795_403_565
 DAY = 86_400
@@ -22,7 +23,7 @@ URLS = {
     "full chain": "http://127.0.0.1:7001/api/health",
     "site": "https://shop.test:443/",
 }
-WELL = {
+HEALTHY = {
     **{name: f"http\t{url}\t200\t0.012\t127.0.0.1:1" for name, url in URLS.items()},
     "disk /": "disk\t/\t50\t50",
     "inodes /": "inodes\t/\t50\t50",
@@ -43,9 +44,9 @@ def text(
     active: str = "",
     lock: str = "",
 ) -> str:
-    """The answer of a well host with these rows instead; '' leaves one out."""
-    rows = [one for one in (WELL | (changes or {})).values() if one]
-    known = [one for one in (BLUE | (containers or {})).values() if one]
+    """The output on a healthy host, with some rows replaced; '' leaves a row out."""
+    rows = [line for line in (HEALTHY | (changes or {})).values() if line]
+    known = [line for line in (BLUE | (containers or {})).values() if line]
     facts = f"now={NOW}\nlast_backup={NOW - 3600} shop-1\nmaintenance=\n{facts}".rstrip()
     parts = {"facts": facts, "active": active, "containers": "\n".join(known), "lock": lock}
     parts |= dict.fromkeys(("listening", "releases", "probes"), "") | {"checks": "\n".join(rows), "end": ""}
@@ -56,29 +57,20 @@ def report(answer: str, app: Application = APP, now: float = NOW) -> HealthRepor
     return verdict.parse(app, "web1", answer, now)
 
 
-def failed(found: HealthReport) -> set[str]:
-    return {check.name for check in found.failed}
-
-
-def check(found: HealthReport, name: str) -> Check:
-    (one,) = [one for one in found.checks if one.name == name]
-    return one
-
-
-def test_parse_well_host_has_every_check_once_and_none_fails() -> None:
+def test_parse_healthy_host_passes_every_check() -> None:
     found = report(text())
 
-    names = [one.name for one in found.checks]
+    names = [check.name for check in found.checks]
     assert failed(found) == set()
-    assert sorted(names) == sorted([*WELL, "backend container", "frontend container", "backup"])
-    assert {one.kind for one in found.checks} == set(Kind)
+    assert sorted(names) == sorted([*HEALTHY, "backend container", "frontend container", "backup"])
+    assert {check.kind for check in found.checks} == set(Kind)
 
 
-def test_parse_check_says_what_was_asked_and_how_long_it_took() -> None:
-    one = check(report(text()), "backend nginx")
+def test_parse_http_check_has_its_url_and_response_time() -> None:
+    nginx = check(report(text()), "backend nginx")
 
-    assert one.detail == "HTTP 200 from 127.0.0.1:1, http://127.0.0.1:8080/api/health"
-    assert (one.service, one.milliseconds, one.answered) == ("backend", 12, True)
+    assert nginx.detail == "HTTP 200 from 127.0.0.1:1, http://127.0.0.1:8080/api/health"
+    assert (nginx.service, nginx.milliseconds, nginx.answered) == ("backend", 12, True)
 
 
 @pytest.mark.parametrize(
@@ -91,21 +83,21 @@ def test_parse_check_says_what_was_asked_and_how_long_it_took() -> None:
         (row(color="blue", running="false", status="paused"), "blue is paused, exit code 0"),
     ],
 )
-def test_parse_container_that_does_not_run_is_told(container: str, detail: str) -> None:
+def test_parse_container_that_does_not_run_fails(container: str, detail: str) -> None:
     found = report(text(containers={"backend": container}))
 
     assert failed(found) == {"backend container"}
     assert check(found, "backend container").detail == detail
 
 
-def test_parse_restarts_are_told_and_no_fault_by_themselves() -> None:
-    one = check(report(text(containers={"backend": row(color="blue", restarts="7")})), "backend container")
+def test_parse_container_with_restarts_is_healthy() -> None:
+    container = check(report(text(containers={"backend": row(color="blue", restarts="7")})), "backend container")
 
-    assert (one.ok, one.detail) == (True, "blue v2 runs, 7 restarts")
+    assert (container.ok, container.detail) == (True, "blue v2 runs, 7 restarts")
 
 
-def test_parse_green_flag_makes_green_the_one_that_counts() -> None:
-    green = text({"backend http": WELL["backend http"].replace("18080", "28080")}, active="backend.green")
+def test_parse_with_the_green_flag_checks_green() -> None:
+    green = text({"backend http": HEALTHY["backend http"].replace("18080", "28080")}, active="backend.green")
 
     assert failed(report(green)) == {"backend container"}
     assert failed(report(text(active="backend.green"))) == {"backend container", "backend http"}
@@ -123,7 +115,7 @@ def test_parse_green_flag_makes_green_the_one_that_counts() -> None:
         ("", "HTTP ", True),
     ],
 )
-def test_parse_service_that_does_not_answer_2xx_is_not_well(name: str, code: str, detail: str, answered: bool) -> None:
+def test_parse_service_that_does_not_answer_2xx_fails(name: str, code: str, detail: str, answered: bool) -> None:
     found = report(text({name: f"http\t{URLS[name]}\t{code}\t0.1\t"}, facts="maintenance=operator"))
 
     assert failed(found) == {name}
@@ -131,14 +123,14 @@ def test_parse_service_that_does_not_answer_2xx_is_not_well(name: str, code: str
     assert check(found, name).answered is answered
 
 
-def test_parse_request_without_a_row_is_no_answer() -> None:
-    one = check(report(text({"backend http": ""})), "backend http")
+def test_parse_request_without_a_row_fails_without_an_answer() -> None:
+    http = check(report(text({"backend http": ""})), "backend http")
 
-    assert (one.ok, one.answered, one.milliseconds) == (False, False, 0)
+    assert (http.ok, http.answered, http.milliseconds) == (False, False, 0)
 
 
 @pytest.mark.parametrize(
-    ("code", "page", "well"),
+    ("code", "page", "healthy"),
     [
         ("200", "", True),
         ("301", "", True),
@@ -151,12 +143,12 @@ def test_parse_request_without_a_row_is_no_answer() -> None:
         ("000", "operator", False),
     ],
 )
-def test_parse_visitor_gets_anything_but_a_server_error_or_the_maintenance_page(
-    code: str, page: str, well: bool
+def test_parse_site_fails_on_a_server_error_other_than_the_maintenance_page(
+    code: str, page: str, healthy: bool
 ) -> None:
     found = report(text({"site": f"http\t{URLS['site']}\t{code}\t0.1\t"}, facts=f"maintenance={page}"))
 
-    assert failed(found) == (set() if well else {"site"})
+    assert failed(found) == (set() if healthy else {"site"})
 
 
 @pytest.mark.parametrize(
@@ -196,12 +188,12 @@ def test_parse_visitor_gets_anything_but_a_server_error_or_the_maintenance_page(
         ("clock", "", set()),
     ],
 )
-def test_parse_limit_is_kept_and_beyond_it_is_told(name: str, rows: str, bad: set[str]) -> None:
+def test_parse_check_fails_only_beyond_its_limit(name: str, rows: str, bad: set[str]) -> None:
     assert failed(report(text({name: rows}))) == bad
 
 
 @pytest.mark.parametrize(
-    ("said", "detail"),
+    ("fact", "detail"),
     [
         ("", "there is none"),
         ("soon shop-1", "there is none"),
@@ -209,14 +201,14 @@ def test_parse_limit_is_kept_and_beyond_it_is_told(name: str, rows: str, bad: se
         (f"{NOW - 27 * 3600} shop-1", "shop-1: 27.0 h old, allowed 26 h"),
     ],
 )
-def test_parse_backup_is_judged_by_its_age_where_one_is_scheduled(said: str, detail: str) -> None:
-    answer = text(facts=f"last_backup={said}")
+def test_parse_backup_fails_by_age_if_backups_are_scheduled(fact: str, detail: str) -> None:
+    answer = text(facts=f"last_backup={fact}")
 
-    assert [one.detail for one in report(answer).failed] == ([detail] if detail else [])
+    assert [check.detail for check in report(answer).failed] == ([detail] if detail else [])
     assert failed(report(answer, replace(APP, auto_backup=False))) == set()
 
 
-def test_parse_thresholds_are_the_host_s() -> None:
+def test_parse_applies_the_thresholds_of_the_host() -> None:
     strict = Thresholds(60, 40, 31, 0.1, 60)
 
     found = report(text({"clock": f"clock\t{NOW + 2}"}), replace(APP, thresholds=strict))
@@ -224,11 +216,11 @@ def test_parse_thresholds_are_the_host_s() -> None:
     assert failed(found) == {"disk /", "inodes /", "memory", "certificate", "clock", "backup"}
 
 
-def test_parse_without_another_clock_judges_none() -> None:
-    assert "clock" not in {one.name for one in verdict.parse(APP, "web1", text()).checks}
+def test_parse_without_another_clock_has_no_clock_check() -> None:
+    assert "clock" not in {check.name for check in verdict.parse(APP, "web1", text()).checks}
 
 
-def test_parse_lock_and_maintenance_page_come_along() -> None:
+def test_parse_includes_lock_and_maintenance_page() -> None:
     held = f"token=t\nowner=ann\nreason=deploy v2\nexpires_at={NOW + 9}"
 
     state = report(text(facts="maintenance=setting", lock=held)).state
@@ -238,7 +230,7 @@ def test_parse_lock_and_maintenance_page_come_along() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, len(text()) // 2, len(text()) - 3])
-def test_parse_text_cut_short_is_refused(cut: int) -> None:
+def test_parse_truncated_text_raises(cut: int) -> None:
     with pytest.raises(ValueError, match="web1"):
         report(text()[:cut])
 
@@ -246,12 +238,12 @@ def test_parse_text_cut_short_is_refused(cut: int) -> None:
 HOSTILE = ("\x1b[2J\x07", "x" * 100_000, "a\tb\tc\td\te\tf", "@@end", "%s%n", "繁體\u202e", "-1", "1e9", "0x10", "NaN")
 
 
-@pytest.mark.parametrize("name", WELL)
-@pytest.mark.parametrize("said", HOSTILE)
-def test_parse_hostile_value_is_a_check_that_fails_or_none_and_never_hides_another(name: str, said: str) -> None:
-    kind, *first = WELL[name].split("\t")
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("value", HOSTILE)
+def test_parse_hostile_value_affects_only_its_own_check(name: str, value: str) -> None:
+    kind, *first = HEALTHY[name].split("\t")
     kept = first[:1] if kind in {"http", "disk", "inodes"} else []
-    hostile = "\t".join([kind, *kept, *[said] * (len(first) - len(kept))])
+    hostile = "\t".join([kind, *kept, *[value] * (len(first) - len(kept))])
 
     try:
         found = report(text({name: hostile}))
@@ -260,10 +252,10 @@ def test_parse_hostile_value_is_a_check_that_fails_or_none_and_never_hides_anoth
         return
 
     assert failed(found) <= {name, "disk"}
-    assert {one.name for one in found.checks} >= WELL.keys() - {name}
+    assert {check.name for check in found.checks} >= HEALTHY.keys() - {name}
 
 
-def test_parse_database_server_is_judged_as_a_file_is() -> None:
+def test_parse_database_server_that_refuses_fails() -> None:
     served = replace(APP, database="", database_server=DatabaseServer("postgresql://ark@db.test/ark"))
 
     found = report(text({"database": "database\tpsql: error: connection refused ", "integrity": ""}), served)

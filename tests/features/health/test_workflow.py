@@ -1,25 +1,33 @@
-"""The health of hosts in lines and as JSON: failed checks, and with `verbose` all of them."""
+"""`inv health` on two hosts, and its output as lines and as JSON."""
 
 from __future__ import annotations
 
 import io
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.model import Check, HealthReport, Kind, Lock
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.errors import HostUnreachable
-from rolling_upgrade.features.health.workflow import Reports, health_json, health_lines
+from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable
+from rolling_upgrade.features.health.workflow import Reports, health, health_json, health_lines
 from tests.support.builders import NOW, state
+from tests.support.local_fleet import Machines
+from tests.support.project import Project
+from tests.support.running import Programs
 
 GOOD = Check(Kind.CONTAINER, "backend container", True, "blue v1 runs, 0 restarts", "backend")
 HTTP = Check(Kind.HTTP, "backend http", True, "HTTP 200, http://127.0.0.1:18080/api/health", "backend", 12)
 DISK = Check(Kind.DISK, "disk /", False, "3 % of disk free on /, wanted 10 %")
-SILENT = replace(HTTP, ok=False, detail="no answer", milliseconds=5004, answered=False)
+UNANSWERED = replace(HTTP, ok=False, detail="no answer", milliseconds=5004, answered=False)
 HEALTHY = HealthReport(state(), (GOOD, HTTP))
-FAILING = HealthReport(state("web2"), (GOOD, SILENT, DISK))
+FAILING = HealthReport(state("web2"), (GOOD, UNANSWERED, DISK))
 LOST = HostUnreachable("web3: cannot reach 192.0.2.3\nport 22.", next_step="check the network")
+#: Every request is answered with 200.
+CURL = 'for word; do case $word in http*) printf "http\\t%s\\t200\\t0.012\\t\\n" "$word" ;; esac; done'
 
 
 def lines(reports: Reports, *, verbose: bool = False) -> list[str]:
@@ -78,13 +86,13 @@ def test_health_lines_hostile_text_stays_on_its_line_without_control_characters(
 
 
 def test_health_json_has_every_check_and_every_host() -> None:
-    found = json.loads(
+    hosts = json.loads(
         json.dumps(to_plain(health_json({"web1": HEALTHY, "web2": FAILING, "web3": LOST}, "production")))
     )["hosts"]
 
-    assert [(one["host"], one["ok"]) for one in found] == [("web1", True), ("web2", False), ("web3", False)]
-    assert [check["ok"] for check in found[1]["checks"]] == [True, False, False]
-    assert found[1]["checks"][1] == {
+    assert [(host["host"], host["ok"]) for host in hosts] == [("web1", True), ("web2", False), ("web3", False)]
+    assert [check["ok"] for check in hosts[1]["checks"]] == [True, False, False]
+    assert hosts[1]["checks"][1] == {
         "kind": "http",
         "name": "backend http",
         "ok": False,
@@ -93,4 +101,35 @@ def test_health_json_has_every_check_and_every_host() -> None:
         "milliseconds": 5004,
         "answered": False,
     }
-    assert found[2]["error"] == str(LOST)
+    assert hosts[2]["error"] == str(LOST)
+
+
+def test_health_json_names_the_failed_checks_of_each_host(
+    project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("podman")
+    programs.add("curl", CURL)
+
+    assert health("demo", root=project.root, json=True) is ExitCode.FAILED
+
+    hosts = json.loads(capsys.readouterr().out)["hosts"]
+    assert [host["host"] for host in hosts] == ["web1", "web2"]
+    failed = {check["name"] for check in hosts[0]["checks"] if not check["ok"]}
+    assert {"backend container", "frontend container"} <= failed
+    assert not {"backend http", "frontend http"} & failed
+
+
+def test_health_ends_after_max_failures(
+    project: Project, machines: Machines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines.unreachable |= {"web1", "web2"}
+
+    assert health("demo", root=project.root, interval="1s", max_failures="2") is ExitCode.FAILED
+
+    assert capsys.readouterr().out.count("web2  UNREACHABLE") == 2
+
+
+@pytest.mark.parametrize("options", [{"interval": "soon"}, {"max_failures": "0"}])
+def test_health_with_an_invalid_option_contacts_no_host(project: Project, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="command line"):
+        health("demo", root=project.root, **options)

@@ -14,7 +14,7 @@ from rolling_upgrade.console.output import Output
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, HostUnreachable
-from rolling_upgrade.features.health.look import Watch
+from rolling_upgrade.features.health.check import Watch
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost
 from rolling_upgrade.features.monitor.display import PlainDisplay
 from rolling_upgrade.features.monitor.workflow import CheckResult, Command, Inbox, monitor, running, show

@@ -1,4 +1,4 @@
-"""Check the health of a host once, or repeatedly until stopped."""
+"""Check the health of one host, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health import verdict
 
 #: The timeout of one check: the daily integrity check of the database takes longest.
-LOOK_SECONDS = 180.0
+CHECK_SECONDS = 180.0
 #: The longest pause before an unreachable host is tried again.
 MAX_PAUSE_SECONDS = 30.0
 
 
-def look(host: Host, app: Application, *, cancelled: Event | None = None) -> HealthReport:
+def check_host(host: Host, app: Application, *, cancelled: Event | None = None) -> HealthReport:
     """Run every check of one host in one round trip. Raises HostUnreachable, also for a malformed answer."""
-    answer = host.run(health.check(app), timeout_seconds=LOOK_SECONDS, cancelled=cancelled)
+    answer = host.run(health.check(app), timeout_seconds=CHECK_SECONDS, cancelled=cancelled)
     try:
         return verdict.parse(app, host.name, answer.output, time.time())
     except Malformed as error:
@@ -33,9 +33,9 @@ def look(host: Host, app: Application, *, cancelled: Event | None = None) -> Hea
 
 @dataclass(frozen=True)
 class Watch:
-    """Repeated checks of one host, `interval_seconds` after each answer, until `ended` is set.
+    """Checks one host repeatedly, `interval_seconds` after each answer, until `ended` is set.
 
-    `tell` receives the name of the host with each report or error.
+    `on_result` receives the host's name with each report or error.
     """
 
     host: Host
@@ -45,26 +45,26 @@ class Watch:
     on_result: Callable[[str, HealthReport | RollingError], None]
 
     def run(self) -> None:
-        """Check until the end; the pauses before an unreachable host is tried again grow up to half a minute."""
+        """Check until `ended` is set; the pauses before an unreachable host is tried again grow to MAX_PAUSE_SECONDS."""
         failures = 0
         while not self.ended.is_set():
             try:
-                result = self._look()
+                result = self._check()
             except Cancelled:
                 return
             self.on_result(self.host.name, result)
             failures = failures + 1 if isinstance(result, RollingError) else 0
             self.ended.wait(pause_seconds(failures, self.interval_seconds))
 
-    def _look(self) -> HealthReport | RollingError:
+    def _check(self) -> HealthReport | RollingError:
         try:
-            return look(self.host, self.application, cancelled=self.ended)
+            return check_host(self.host, self.application, cancelled=self.ended)
         except Cancelled:
             raise
         except RollingError as error:
             return error
         except Exception as error:  # noqa: BLE001 - one host must not stop the others
-            return unexpected(self.host.name, error, RollingError, next_step="it is observed again")
+            return unexpected(self.host.name, error, RollingError, next_step="the host is checked again")
 
 
 def pause_seconds(failures: int, interval_seconds: float) -> float:

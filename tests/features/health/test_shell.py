@@ -1,4 +1,4 @@
-"""The look at a host's health, run for real: servers that answer and hang, file systems, certificates."""
+"""The health script, run for real: servers that answer or hang, file systems, certificates."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from tests.support.serving import certificate, hang, serve
 from tests.support.site import EASY, TIMEOUT, Site, check, failed
 
 
-def test_check_well_host_has_every_check_and_none_fails(site: Site) -> None:
+def test_check_healthy_host_passes_every_check(site: Site) -> None:
     with site.served():
-        report = site.look()
+        report = site.check()
 
     assert failed(report) == set()
-    names = [one.name for one in report.checks if not one.name.startswith(("disk ", "inodes "))]
+    names = [check.name for check in report.checks if not check.name.startswith(("disk ", "inodes "))]
     assert names == [
         *("backend container", "frontend container", "backend http", "frontend http"),
         *("backend nginx", "frontend nginx", "full chain", "site", "memory", "database", "integrity", "clock"),
     ]
-    assert any(one.name.startswith("disk /") for one in report.checks)
+    assert any(check.name.startswith("disk /") for check in report.checks)
     assert "from 127.0.0.1:1" in check(report, "backend nginx").detail
 
 
-def test_check_changes_nothing_but_the_date_of_the_integrity_check(site: Site) -> None:
+def test_check_writes_only_the_result_of_the_integrity_check(site: Site) -> None:
     with site.served():
-        site.look()
+        site.check()
 
     assert [path.name for path in site.home.rglob("*")].count("integrity") == 1
     assert sorted(path.name for path in site.home.rglob("*")) == ["integrity", "live", "lock"]
     assert [path.name for path in (site.root / "the data's").iterdir()] == ["shop.db"]
 
 
-def test_check_green_flag_has_the_green_port_asked(site: Site) -> None:
+def test_check_with_the_green_flag_requests_the_green_port(site: Site) -> None:
     (site.home / "live/backend.green").touch()
     site.programs.add("podman", "")
     with site.served("backend http"), serve(site.app.services[0].service_port + 20_000):
-        report = site.look()
+        report = site.check()
 
     assert failed(report) == {"backend container", "frontend container"}
     assert check(report, "backend container").detail == "no green container"
 
 
-def test_check_server_that_hangs_holds_up_nobody_beyond_its_deadline(site: Site) -> None:
+def test_check_hanging_server_delays_other_checks_no_longer_than_its_timeout(site: Site) -> None:
     with site.served("backend http"), hang(site.ports()["backend http"]):
-        began = time.monotonic()
-        report = site.look()
+        started_at = time.monotonic()
+        report = site.check()
 
     assert failed(report) == {"backend http"}
-    assert time.monotonic() - began < TIMEOUT + 30  # it would hang for ever
+    assert time.monotonic() - started_at < TIMEOUT + 30
     assert (check(report, "backend http").answered, check(report, "backend nginx").answered) == (False, True)
     assert check(report, "backend http").detail.startswith("no answer")
 
 
-def test_check_look_that_takes_long_is_no_fault_of_the_clock(site: Site) -> None:
+def test_check_that_takes_long_does_not_fail_the_clock_check(site: Site) -> None:
     strict = replace(site.app, thresholds=replace(EASY, clock_seconds=0.1))
     with site.served("backend http"), hang(site.ports()["backend http"]):
-        report = site.look(strict)
+        report = site.check(strict)
 
     assert failed(report) == {"backend http"}
 
 
-def test_check_nobody_at_home_is_every_request_unanswered(site: Site) -> None:
-    report = site.look()
+def test_check_without_servers_fails_every_request(site: Site) -> None:
+    report = site.check()
 
     assert failed(report) == {*site.ports(), "full chain"}
     assert not any(check(report, name).answered for name in site.ports())
@@ -76,47 +76,49 @@ def test_check_nobody_at_home_is_every_request_unanswered(site: Site) -> None:
 def test_check_server_error_and_maintenance_page(site: Site) -> None:
     port = site.ports()["site"]
     with site.served("site"), serve(port, 503):
-        without = site.look()
+        without_page = site.check()
         (site.home / "live/maintenance.html").write_text('<html>\n<body data-x="" data-by="operator">')
-        page = site.look()
+        with_page = site.check()
 
-    assert failed(without) == {"site"}
-    assert failed(page) == set()
-    assert page.state.fact("maintenance") == "operator"
+    assert failed(without_page) == {"site"}
+    assert failed(with_page) == set()
+    assert with_page.state.fact("maintenance") == "operator"
 
 
-def test_check_podman_that_fails_costs_the_containers_alone(site: Site) -> None:
+def test_check_with_a_failing_podman_fails_only_the_containers(site: Site) -> None:
     site.programs.add("podman", "echo broken >&2; exit 125")
     with site.served():
-        report = site.look()
+        report = site.check()
 
     assert failed(report) == {"backend container", "frontend container"}
 
 
-def test_check_disk_that_hangs_is_told_and_the_others_answer(site: Site) -> None:
+def test_check_with_a_hanging_df_fails_only_the_disk_check(site: Site) -> None:
     site.programs.add("df", "exec sleep 30")
     with site.served():
-        report = site.look(seconds=1)
+        report = site.check(seconds=1)
 
     assert failed(report) == {"disk"}
 
 
 @pytest.mark.parametrize(("days", "fails"), [(5, True), (30, False)])
-def test_check_certificate_is_the_one_that_visitors_get(days: int, fails: bool, site: Site, tmp_path: Path) -> None:
+def test_check_certificate_that_nginx_serves_must_not_expire_soon(
+    days: int, fails: bool, site: Site, tmp_path: Path
+) -> None:
     secured = replace(site.app, tls=Tls("/nonexistent", "/nonexistent"))
     with site.served("site"), serve(site.app.https_port, tls=certificate(tmp_path, days)):
-        report = site.look(secured)
+        report = site.check(secured)
 
     assert (failed(report), check(report, "site").ok) == ({"certificate"} if fails else set(), True)
     assert check(report, "certificate").detail.startswith(f"{days} days left")
 
 
-@pytest.mark.parametrize("how", ["nobody", "hangs", "plain"])
-def test_check_certificate_that_nobody_shows_is_told(how: str, site: Site) -> None:
+@pytest.mark.parametrize("how", ["closed", "hangs", "plain"])
+def test_check_without_a_served_certificate_says_so(how: str, site: Site) -> None:
     secured, port = replace(site.app, tls=Tls("/nonexistent", "/nonexistent")), site.app.https_port
     with ExitStack() as stack:
-        if how != "nobody":
+        if how != "closed":
             stack.enter_context(hang(port) if how == "hangs" else serve(port))
-        report = site.look(secured, seconds=0.5)
+        report = site.check(secured, seconds=0.5)
 
     assert check(report, "certificate").detail == "Nginx serves none"
