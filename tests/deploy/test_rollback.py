@@ -24,9 +24,9 @@ def secret(host: Host) -> str:
     return next(row.partition("=")[2] for row in rows if row.startswith("JWT_SECRET_KEY="))
 
 
-def upgraded(site: Site, tag: str = "v2") -> None:
-    code, output = site.deploy(tag)
-    assert (code, site.versions()) == (0, [tag, tag]), output
+def upgraded(site: Site, tag: str = "v2", *words: str) -> None:
+    code, output = site.deploy(tag, *words)
+    assert (code, site.version(site.lab.hosts[0])) == (0, tag), output
 
 
 def test_rollback_under_load_loses_no_request(site: Site) -> None:
@@ -52,16 +52,18 @@ def test_rollback_keeps_the_current_domain(site: Site) -> None:
 
 def test_rollback_skips_bad_releases_and_those_it_left(site: Site) -> None:
     """v1, v2 left by a rollback, v3-broken undone, v3: the way back from v3 is v1, and its own way back is v3."""
-    upgraded(site)
-    assert site.run("rollback")[0] == 0
-    assert site.deploy("v3-broken")[0] == 1
-    upgraded(site, "v3")
-    code, output = site.run("rollback")
-    assert (code, site.versions()) == (0, ["v1", "v1"]), output
-    left = output.rstrip().splitlines()[-1]
-    assert left.startswith(f"inv rollback --env {site.lab.name} --to ")
-    code, output = site.run("rollback", "--to", left.split()[-1])
-    assert (code, site.versions()) == (0, ["v3", "v3"]), output
+    host, alone = site.lab.hosts[0], ("--hosts", "web1")
+    upgraded(site, "v2", *alone)
+    assert site.run("rollback", *alone)[0] == 0
+    assert site.deploy("v3-broken", *alone)[0] == 1
+    upgraded(site, "v3", *alone)
+    code, output = site.run("rollback", *alone)
+    assert (code, site.version(host)) == (0, "v1"), output
+    undo = output.rstrip().splitlines()[-1].split()
+    assert undo[:4] == ["inv", "rollback", "--env", site.lab.name]
+    assert (undo[4], undo[6:]) == ("--to", [*alone])
+    code, output = site.run("rollback", *undo[4:])
+    assert (code, site.version(host)) == (0, "v3"), output
 
 
 def test_rollback_without_the_kept_container_restores_image_and_secrets(site: Site) -> None:
@@ -80,12 +82,12 @@ def test_rollback_without_the_kept_container_restores_image_and_secrets(site: Si
 
 
 def test_rollback_to_a_pruned_release_is_refused_before_any_change(site: Site) -> None:
-    upgraded(site)
+    upgraded(site, "v2", "--hosts", "web1")
     host = site.lab.hosts[0]
     host.sh("podman rm $(podman ps -aq --filter status=exited); podman image prune --all --force", user="deploy")
     site.lab.registry.stop()
     before = [fingerprint(one) for one in site.lab.hosts]
-    code, output = site.run("rollback")
+    code, output = site.run("rollback", "--hosts", "web1")
     after = [fingerprint(one) for one in site.lab.hosts]
     site.lab.registry.start()
     assert code == 3, output
@@ -107,18 +109,18 @@ def test_rollback_to_an_invalid_release_is_refused_without_changes(site: Site) -
 
 
 def test_rollback_dry_run_shows_every_command_and_changes_nothing(site: Site) -> None:
-    upgraded(site)
+    upgraded(site, "v2", "--hosts", "web1")
     before = fingerprint(site.lab.hosts[0])
-    code, output = site.run("rollback", "--dry-run")
+    code, output = site.run("rollback", "--hosts", "web1", "--dry-run")
     assert (code, "podman start memoryark-backend-" in output) == (0, True), output
     assert fingerprint(site.lab.hosts[0]) == before
-    assert site.versions() == ["v2", "v2"]
+    assert site.versions() == ["v2", "v1"]
 
 
 def test_rollback_killed_half_way_is_completed_by_the_same_command(site: Site) -> None:
     """Half of it is done: what is there is no release, and the newest good one is the one that was to be left."""
     host = site.lab.hosts[0]
-    upgraded(site)
+    upgraded(site, "v2", "--hosts", "web1")
     kill(begun(site, "frontend.start", "rollback"))
     assert site.version(host) == "v1"
     code, output = site.run("rollback", "--hosts", "web1")

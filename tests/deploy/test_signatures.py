@@ -37,30 +37,31 @@ def signed(site: Site) -> Iterator[Site]:
 
 
 def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
-    code, output = signed.deploy("v2")
-    assert (code, signed.versions()) == (0, ["v2", "v2"]), output
+    alone = ("--hosts", "web1")
+    code, output = signed.deploy("v2", *alone)
+    assert (code, signed.versions()) == (0, ["v2", "v1"]), output
 
     before = [signed.running(host) for host in signed.lab.hosts]
     for tag, said in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
-        code, output = signed.deploy(tag)
-        assert (code, said in output, signed.versions()) == (1, True, ["v2", "v2"]), output
+        code, output = signed.deploy(tag, *alone)
+        assert (code, said in output, signed.versions()) == (1, True, ["v2", "v1"]), output
     assert [signed.running(host) for host in signed.lab.hosts] == before
 
     signed.lab.registry.stop()
     try:
-        code, output = signed.run("rollback", "--force")
+        code, output = signed.run("rollback", "--force", *alone)
     finally:
         signed.lab.registry.start()
     assert (code, signed.versions()) == (0, ["v1", "v1"]), output
 
 
 def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Site) -> None:
-    for host in signed.lab.hosts:
-        for service in ("backend", "frontend"):
-            digest = signed.lab.registry.digest(service, "slow-start")
-            host.sh(f"podman pull --quiet registry:5000/{REPOSITORY}/{service}@{digest}", user="deploy")
+    for service in ("backend", "frontend"):
+        digest = signed.lab.registry.digest(service, "slow-start")
+        pull = f"podman pull --quiet registry:5000/{REPOSITORY}/{service}@{digest}"
+        signed.lab.hosts[0].sh(pull, user="deploy")
 
-    code, output = signed.deploy("slow-start")
+    code, output = signed.deploy("slow-start", "--hosts", "web1")
 
     assert (code, "no signature exists" in output, site.versions()) == (1, True, ["v1", "v1"]), output
 
