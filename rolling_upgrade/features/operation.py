@@ -25,16 +25,16 @@ from rolling_upgrade.features.notify.run_notifier import RunNotifier
 
 @dataclass(frozen=True)
 class OperationSpec:
-    """The texts of one kind of operation.
+    """The texts of an operation.
 
     Attributes:
         action: the name of the operation, such as `deploy`.
         question: asks for confirmation.
-        hint: the command that needs no confirmation.
+        hint: the command that skips the confirmation.
         done: introduces the hosts in the desired state.
-        undone: introduces the hosts that were rolled back to their former state.
+        undone: introduces the hosts whose changes the run undid.
         nothing: the message when no host needs a change.
-        back: gives the command that reverts the changed hosts, '' without one.
+        undo_command: returns the command that reverts the changed hosts, '' without one.
     """
 
     action: str
@@ -43,7 +43,7 @@ class OperationSpec:
     done: str
     undone: str
     nothing: str
-    back: Callable[[Sequence[HostRun]], str] = lambda _: ""
+    undo_command: Callable[[Sequence[HostRun]], str] = lambda _: ""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Operation:
 
         Args:
             host_runs: the hosts with their plans.
-            replan: plans a host again that changed since it was observed.
+            replan: plans a host again that has changed since its observation.
 
         Raises:
-            RollingError: before anything was changed.
+            RollingError: no host was changed.
         """
         plans = [host_run.plan for host_run in host_runs]
         self.reporter.plan(
@@ -97,7 +97,6 @@ class Operation:
     def _summary(self, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun], seconds: float) -> Summary:
         code = exit_code((outcome.verdict for outcome in outcomes), interrupted=self.context.cancelled.is_set())
         changed = {outcome.summary.host for outcome in outcomes if outcome.summary.result in HostResult.changed()}
-        back = self.spec.back([host_run for host_run in host_runs if host_run.name in changed])
         return Summary(
             action=self.spec.action,
             environment=self.environment.name,
@@ -106,7 +105,7 @@ class Operation:
             seconds=seconds,
             hosts=tuple(outcome.summary for outcome in outcomes),
             message=self._message(code, outcomes),
-            undo_command=back,
+            undo_command=self.spec.undo_command([run for run in host_runs if run.name in changed]),
             warnings=self.environment.warnings,
         )
 
@@ -116,28 +115,28 @@ class Operation:
 
         changed = names(*HostResult.changed())
         if code is ExitCode.DONE:
-            verb = next((e.summary.result.value for e in outcomes if e.summary.result in HostResult.changed()), "")
-            return f"{changed} {verb}." if changed else self.spec.nothing
+            results = [outcome.summary.result for outcome in outcomes if outcome.summary.result in HostResult.changed()]
+            return f"{changed} {results[0].value}." if results else self.spec.nothing
         parts = [
-            f"{label}: {found}."
-            for label, found in (
+            f"{label}: {hosts}."
+            for label, hosts in (
                 (self.spec.done, names(*HostResult.changed(), HostResult.UNCHANGED)),
                 (self.spec.undone, names(HostResult.UNDONE)),
                 ("Left as it was", names(HostResult.NOT_STARTED)),
                 ("Outcome unknown, the color that serves has passed its gate", names(HostResult.UNKNOWN)),
-                ("The undo failed, a person has to look", names(HostResult.UNDO_FAILED)),
+                ("The undo failed, an operator has to check the host", names(HostResult.UNDO_FAILED)),
             )
-            if found
+            if hosts
         ]
         steps = [
             outcome.error.next_step for outcome in outcomes if outcome.error is not None and outcome.error.next_step
         ]
-        next_step = steps[0] if steps else f"inv status --env {self.environment.name}; the same command tries again"
+        next_step = steps[0] if steps else f"inv status --env {self.environment.name}; then run the same command again"
         return f"{' '.join(parts)} Next: {next_step}"
 
 
-def begin(environment: Environment, reporter: Reporter) -> RunContext:
-    """Start a run with a new id."""
+def new_context(environment: Environment, reporter: Reporter) -> RunContext:
+    """Return the context of a new run."""
     return RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event, time.time, time.sleep)
 
 
@@ -147,53 +146,57 @@ def host_runs(
     states: Mapping[str, HostState],
     plan: Callable[[HostState], Plan],
 ) -> list[HostRun]:
-    """Plan every host."""
+    """Return every host with its plan."""
     return [HostRun(host, applications[host.name], states[host.name], plan(states[host.name])) for host in hosts]
 
 
-def refuse(found: Sequence[Finding], what: str) -> None:
+def refuse(findings: Sequence[Finding], action: str) -> None:
     """Raise PreflightError with all findings, if there are any."""
-    if found:
-        listed = "\n  ".join(str(finding) for finding in found)
-        raise PreflightError(f"not fit for {what}; nothing was touched.\n  {listed}")
+    if findings:
+        listed = "\n  ".join(str(finding) for finding in findings)
+        raise PreflightError(f"not fit for {action}; nothing was touched.\n  {listed}")
 
 
 def refuse_unfit(
-    found: Sequence[Finding], what: str, states: Mapping[str, HostState], environment: Environment
+    findings: Sequence[Finding], action: str, states: Mapping[str, HostState], environment: Environment
 ) -> None:
-    """Refuse hosts with findings. A live lock is reported first: its run may have caused the findings."""
-    if found:
+    """Refuse hosts with findings. Report a live lock first: its run may have caused the findings."""
+    if findings:
         dead_locks(states, environment)
-    refuse(found, what)
+    refuse(findings, action)
 
 
 def dead_token(state: HostState) -> str:
-    """The token of the host's lock when its run, on this machine, is dead; else ''."""
+    """Return the token of the host's lock if its run was on this machine and is dead, else ''."""
     return state.lock.token if state.lock is not None and operator.is_dead(state.lock) else ""
 
 
 def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dict[str, str]:
-    """The lock tokens of dead runs by host. Raises LockHeld for a live run, before the operator is asked anything."""
+    """Return the lock tokens of dead runs by host. Raises LockHeld for a live run."""
     dead: dict[str, str] = {}
     for name, state in states.items():
         lock = state.lock
         if lock is None or lock.expires_at <= state.now:
             continue
-        dead[name] = dead_token(state)
-        if not dead[name]:
+        token = dead_token(state)
+        if not token:
             raise held(name, lock, environment.name, state.now)
+        dead[name] = token
     return dead
 
 
-def hosts_option(changed: Sequence[HostRun], environment: Environment, asked: Sequence[str]) -> str:
-    """The option that selects exactly these hosts; '' when they are all hosts of the environment."""
+def hosts_option(changed: Sequence[HostRun], environment: Environment, selected: Sequence[str]) -> str:
+    """Return the option that selects the changed hosts; '' for all hosts of the environment.
+
+    `selected` are the hosts that the operator named, which `environment` is limited to.
+    """
     names = sorted(host_run.name for host_run in changed)
-    every = not asked and len(names) == len(environment.targets)
-    return "" if every else f" --hosts {','.join(names)}"
+    is_all = not selected and len(names) == len(environment.targets)
+    return "" if is_all else f" --hosts {','.join(names)}"
 
 
 class Signature(TypedDict):
-    """The operator, the machine and the commit of the clone, as recorded in the history."""
+    """Who runs what from where, for the history: operator, machine, commit of the clone."""
 
     owner: str
     workstation: str
@@ -201,10 +204,10 @@ class Signature(TypedDict):
 
 
 def signature(root: Path) -> Signature:
-    """The signature of this process."""
+    """Return the signature of this process."""
     return Signature(owner=operator.name(), workstation=operator.workstation(), revision=operator.revision(root))
 
 
 def applications(environment: Environment) -> dict[str, Application]:
-    """The application of each host, as configured now."""
+    """Return the application of each host as the configuration defines it."""
     return {target.name: target.application for target in environment.targets}

@@ -39,7 +39,7 @@ def backup(
     """Take a full backup of each host; with `fetch`, download it too."""
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.begin(environment, reporter)
+        context = operation.new_context(environment, reporter)
         states = fleet.observe()
         unfit = [
             finding
@@ -82,7 +82,7 @@ def verify(
     """Restore a backup of each host into a scratch directory there and check it. FAILED when one is damaged."""
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.begin(environment, reporter)
+        context = operation.new_context(environment, reporter)
         found = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def check(host: Host) -> None:
@@ -103,7 +103,7 @@ def fetch(
         raise ConfigError("--to is missing; nothing was contacted.", next_step="add --to DIRECTORY")
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.begin(environment, reporter)
+        context = operation.new_context(environment, reporter)
         found = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def get(host: Host) -> None:

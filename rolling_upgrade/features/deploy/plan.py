@@ -79,7 +79,7 @@ def _data_note(spec: DeploySpec) -> tuple[str, ...]:
 def _tidy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
     app = spec.application
     past = retention.tidy(state, app, retention.kept(state, app, rollout, spec.run_id))
-    return "\n".join((past, spec.data.tidy)) if spec.data else past
+    return "\n".join((past, spec.data.cleanup)) if spec.data else past
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:

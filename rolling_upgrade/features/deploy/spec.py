@@ -58,12 +58,12 @@ class DataSteps:
         prepare: changes nothing that visitors see.
         before: precedes the steps of the services.
         after: follows the steps of the services.
-        tidy: shell text that deletes what was set aside, once all is recorded.
+        cleanup: shell text that deletes what was set aside, once all is recorded.
         note: the line of the plan about the data.
     """
 
     prepare: tuple[Step, ...] = ()
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
-    tidy: str = ""
+    cleanup: str = ""
     note: str = ""

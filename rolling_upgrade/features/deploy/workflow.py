@@ -68,7 +68,7 @@ def deploy(
     environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
     environment = _with_rollout(_with_images(environment, given), batch, transfer, images)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.begin(environment, reporter)
+        context = operation.new_context(environment, reporter)
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
@@ -230,11 +230,11 @@ def _operation_spec(environment: Environment, asked: Sequence[str]) -> operation
         done="On the new release",
         undone="Back on the old release",
         nothing="Nothing to do: every host already is as wanted.",
-        back=lambda changed: _back(changed, environment, asked),
+        undo_command=lambda changed: _undo_command(changed, environment, asked),
     )
 
 
-def _back(changed: Sequence[HostRun], environment: Environment, asked: Sequence[str]) -> str:
+def _undo_command(changed: Sequence[HostRun], environment: Environment, asked: Sequence[str]) -> str:
     """The command that rolls these hosts back, if each has a release to go back to."""
     for host_run in changed:
         new = host_run.plan.record.content if host_run.plan.record else frozenset()

@@ -41,7 +41,7 @@ def maintenance(
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
         reason = f"maintenance {switch}"
-        answers = locked_command.under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
+        answers = locked_command.run_under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
     return _report(switch, environment, answers)
 
 

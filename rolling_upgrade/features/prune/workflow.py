@@ -54,7 +54,7 @@ def prune(
         hint = f"inv prune --env {environment.name} --force does not ask"
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete this on {environment.name}?", force=force, hint=hint)
-        answers = locked_command.look_and_do(
+        answers = locked_command.observe_and_run(
             fleet, lambda state: _body(fleet, state, Mode.TELL), reason="prune", seconds=PRUNE_SECONDS, dead=dead
         )
     done: dict[str, PruneResult] = {

@@ -42,7 +42,7 @@ def restore(
     _refuse_mistakes(backup, only, env)
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.begin(environment, reporter)
+        context = operation.new_context(environment, reporter)
         states = fleet.observe()
         found = chosen(every_backup(fleet), backup, environment.name)
         signature = operation.signature(root)

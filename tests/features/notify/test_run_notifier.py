@@ -30,7 +30,7 @@ SPEC = OperationSpec(
     done="On the new release",
     undone="Back on the old release",
     nothing="Nothing to do.",
-    back=lambda changed: "inv rollback --env production" if changed else "",
+    undo_command=lambda changed: "inv rollback --env production" if changed else "",
 )
 FAILS = [Answer(1, "it broke\nlast log line with s3cret-token")]
 SECRETS = ("s3cret-token",)

@@ -1,4 +1,4 @@
-"""The way back of the data: which backup holds it, and what stands around the release's own steps."""
+"""A rollback with data: the choice of the backup, and the steps around the steps of the release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.rollback import data as data_back
+from rolling_upgrade.features.rollback import data
 from tests.features.rollback.test_selection import back, digest, host, release
 from tests.support.sample import application
 from tests.support.states import ids, undo, upgradable, wanted
@@ -31,120 +31,121 @@ def backups(*names: str) -> tuple[Backup, ...]:
     [
         (host(release("A", "v1"), release("B", "v2"), runs="v2"), "B"),
         (host(release("A", "v1"), release("B", "v2", outcome=Outcome.UNDONE), release("C", "v3"), runs="v3"), "C"),
-        # A served again after the rollback: its data is what C's backup holds, not B's.
+        # A served again after the rollback: C's backup has its data, B's does not.
         (host(release("A", "v1"), release("B", "v2"), back("B5", "v1", "A", "B"), release("C", "v3"), runs="v3"), "C"),
-        # The same content deployed again is the same release to the data.
+        # A deploy of the same content does not end the release for the data.
         (host(release("A", "v1"), release("A2", "v1"), release("C", "v3"), runs="v3"), "C"),
         (host(release("A", "v1"), release("B", "v2"), release("C", "v3"), runs="v3"), "B"),
     ],
 )
-def test_choose_takes_the_backup_of_the_run_that_ended_the_release(state: HostState, expected: str) -> None:
-    found = data_back.choose(state, state.releases[0], backups("A", "B", "C"))
+def test_choose_returns_the_backup_of_the_run_that_replaced_the_release(state: HostState, expected: str) -> None:
+    choice = data.choose(state, state.releases[0], backups("A", "B", "C"))
 
-    assert isinstance(found, Backup)
-    assert found.id == expected
+    assert isinstance(choice, Backup)
+    assert choice.id == expected
 
 
 def ran(id: str, tag: str, kind: BackupKind = BackupKind.DEPLOY) -> Backup:
-    """A backup that was taken while the backend was of this tag."""
+    """A backup that was taken while the backend ran this tag."""
     return replace(backups(id)[0], kind=kind, services=(("backend", f"r.test/b:{tag}@{digest(tag)}"),))
 
 
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
-        # B was killed after its cutover, C repeated it: C's backup has what v2 had written already.
+        # B was killed after its cutover, C repeated it: C's backup contains data that v2 wrote.
         ((ran("B", "v1"), ran("C", "v2")), "B"),
         # Killed before its cutover: v1 served on until C.
         ((ran("B", "v1"), ran("C", "v1")), "C"),
         # Killed twice.
         ((ran("A9", "v1"), ran("B", "v2"), ran("C", "v2")), "A9"),
-        # One by hand in between is older than the end of v1, and never meant.
+        # A manual backup in between is older than the end of v1.
         ((ran("A9", "v1", BackupKind.MANUAL), ran("C", "v2")), ""),
-        # One of v1's time before last.
+        # A backup from an earlier time of v1.
         ((ran("0", "v1"), ran("C", "v2")), ""),
-        # What ended it is missing: v1 may have served after B.
+        # The backup of the run that replaced v1 is missing: v1 may have served after B.
         ((ran("B", "v1"),), ""),
     ],
 )
-def test_choose_goes_by_what_ran_where_a_killed_run_was_repeated(listed: tuple[Backup, ...], expected: str) -> None:
+def test_choose_after_a_repeated_killed_run_compares_the_running_images(
+    listed: tuple[Backup, ...], expected: str
+) -> None:
     state = host(release("A", "v1"), release("C", "v2"), runs="v2")
 
-    found = data_back.choose(state, state.releases[0], listed)
+    choice = data.choose(state, state.releases[0], listed)
 
-    assert (found.id if isinstance(found, Backup) else "") == expected
+    assert (choice.id if isinstance(choice, Backup) else "") == expected
 
 
-def test_choose_killed_run_that_was_not_repeated_has_the_data() -> None:
+def test_choose_after_an_unrepeated_killed_run_returns_its_backup() -> None:
     state = host(release("A", "v1"), runs="v2")
 
-    found = data_back.choose(state, state.releases[0], (ran("B", "v1"),))
+    choice = data.choose(state, state.releases[0], (ran("B", "v1"),))
 
-    assert isinstance(found, Backup)
-    assert found.id == "B"
+    assert isinstance(choice, Backup)
+    assert choice.id == "B"
 
 
-def test_choose_without_that_backup_is_refused_and_takes_no_other() -> None:
+def test_choose_without_the_right_backup_is_refused() -> None:
     state = host(release("A", "v1"), release("B", "v2"), release("C", "v3"), runs="v3")
 
-    found = data_back.choose(state, state.releases[0], backups("A", "C"))
+    choice = data.choose(state, state.releases[0], backups("A", "C"))
 
-    assert isinstance(found, Finding)
-    assert "the backup of B is missing" in found.problem
+    assert isinstance(choice, Finding)
+    assert "the backup of B is missing" in choice.problem
 
 
-def test_unfitting_database_that_moved_is_refused() -> None:
+def test_unfit_with_moved_database_is_refused() -> None:
     state = HostState("web1", facts=(("home", "yes"),))
-    kept = replace(APP, database="/elsewhere/shop.db")
+    earlier = replace(APP, database="/elsewhere/shop.db")
 
-    assert "/elsewhere/shop.db" in data_back.unfitting(state, APP, kept, backups("B")[0])[0].problem
-    assert data_back.unfitting(state, APP, APP, backups("B")[0]) == ()
+    assert "/elsewhere/shop.db" in data.unfit(state, APP, earlier, backups("B")[0])[0].problem
+    assert data.unfit(state, APP, APP, backups("B")[0]) == ()
 
 
-def going_back(state: HostState) -> Plan:
-    data = data_back.steps(state, APP, backups("B")[0], "r2", "<html>")
-    return plan_deploy(
-        state, replace(wanted(APP, force=True), action="rollback", target="r0", data=data), RolloutPolicy()
-    )
+def plan_rollback(state: HostState) -> Plan:
+    steps = data.steps(state, APP, backups("B")[0], "r2", "<html>")
+    spec = replace(wanted(APP, force=True), action="rollback", target="r0", data=steps)
+    return plan_deploy(state, spec, RolloutPolicy())
 
 
 def with_page(up: str = "") -> HostState:
-    """A host whose site knows the page; `up` is who put one up."""
+    """A host whose site knows the page; `up` says who put up its current page, '' for none."""
     return replace(upgradable(APP), site=f"if (-f {maintenance_page(APP)})", facts=(("maintenance", up),))
 
 
-def test_plan_with_data_stops_the_writers_before_it_saves_and_replaces_anything() -> None:
-    found = going_back(with_page())
+def test_plan_with_data_stops_the_writers_before_backup_and_restore() -> None:
+    plan = plan_rollback(with_page())
 
-    assert found.prepare[0].id == "check"
-    assert ids(found)[:5] == ["maintenance.on", "stop", "backup", "database", "backend.start"]
-    assert ids(found)[-2:] == ["maintenance.off", "drain"]
+    assert plan.prepare[0].id == "check"
+    assert ids(plan)[:5] == ["maintenance.on", "stop", "backup", "database", "backend.start"]
+    assert ids(plan)[-2:] == ["maintenance.off", "drain"]
 
 
-def test_plan_with_data_flips_back_without_proof_since_nothing_answers_then() -> None:
-    """The former color starts again only when the former data is back: an undo goes in reverse."""
-    text = undo(going_back(with_page()), "backend.cutover")
+def test_undo_of_cutover_with_data_flips_without_a_check() -> None:
+    """An undo goes in reverse: the former color starts only after the former data is back."""
+    text = undo(plan_rollback(with_page()), "backend.cutover")
 
     assert "podman start" not in text
     assert "live/backend.green" in text
 
 
-def test_plan_with_data_replaces_every_service_since_all_writers_were_stopped() -> None:
-    kept = {step.id for step in going_back(with_page()).steps}
+def test_plan_with_data_replaces_every_service() -> None:
+    steps = {step.id for step in plan_rollback(with_page()).steps}
 
-    assert {"backend.start", "frontend.start"} <= kept
+    assert {"backend.start", "frontend.start"} <= steps
 
 
 @pytest.mark.parametrize(
     ("up", "shown"),
     [("", True), (maintenance.BY_RUN, True), (maintenance.BY_HAND, False), (maintenance.BY_SETTING, False)],
 )
-def test_plan_with_data_leaves_a_page_that_is_not_a_runs(up: str, shown: bool) -> None:
-    assert ("maintenance.off" in ids(going_back(with_page(up)))) is shown
+def test_plan_with_data_removes_only_the_page_of_a_run(up: str, shown: bool) -> None:
+    assert ("maintenance.off" in ids(plan_rollback(with_page(up)))) is shown
 
 
-def test_plan_with_data_says_what_becomes_of_it_and_forgets_what_was_set_aside() -> None:
-    found = going_back(with_page())
+def test_plan_with_data_notes_the_backups_and_deletes_the_former_data_at_the_end() -> None:
+    plan = plan_rollback(with_page())
 
-    assert any("that of now is kept as backup r2" in note for note in found.notes)
-    assert ".before-" in found.finalize[-1].script.text
+    assert any("backup r2 keeps the current one" in note for note in plan.notes)
+    assert ".before-" in plan.finalize[-1].script.text

@@ -1,4 +1,4 @@
-"""The command that a rollback names for the way back, where a host's history holds a text for a shell."""
+"""The undo command of a rollback when a host's history contains shell text."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ import pytest
 from rolling_upgrade.engine.model import Color, Environment, Outcome, Release, ServiceRelease, Target
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.features.rollback import workflow as rollback
-from rolling_upgrade.features.rollback.workflow import Return
+from rolling_upgrade.features.rollback.workflow import RollbackTarget
 from tests.support.sample import application
 
 
-def left(number: int, tag: str) -> Release:
+def release(number: int, tag: str) -> Release:
     run = ServiceRelease(f"r/backend:{tag}", f"sha256:{number}", Color.BLUE)
     return Release(f"r{number}", "t", "deploy", Outcome.GOOD, (("backend", run),))
 
 
 @pytest.mark.parametrize("tag", ["v1; touch pwned", "$(touch pwned)", "`id`", "a b", "'", "v1\nid", "-x", "--force"])
-def test_tag_of_a_history_is_one_word_of_the_command_and_no_option(tag: str) -> None:
+def test_undo_command_quotes_a_tag_of_the_history(tag: str) -> None:
     app = application()
     environment = Environment("demo", tuple(Target(name, name, "deploy", app) for name in ("web1", "web2")))
-    returns = {name: Return(left(9, "v0"), left(number, tag), app) for number, name in enumerate(("web1", "web2"))}
-    members = [cast(HostRun, SimpleNamespace(name=name)) for name in returns]
+    targets = {
+        name: RollbackTarget(release(9, "v0"), release(number, tag), app)
+        for number, name in enumerate(("web1", "web2"))
+    }
+    host_runs = [cast(HostRun, SimpleNamespace(name=name)) for name in targets]
 
-    command = rollback._operation_spec(environment, returns, (), "r3").back(members)
+    command = rollback._operation_spec(environment, targets, (), "r3").undo_command(host_runs)
 
     expected = [] if tag.startswith("-") else ["inv", "rollback", "--env", "demo", "--to", tag]
     assert shlex.split(command) == expected
