@@ -17,13 +17,14 @@ from lab.host import Host as LabHost
 from lab.laboratory import PROJECT, Lab
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.engine import observe
+from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Environment
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script, quote
 from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
 
@@ -58,11 +59,11 @@ def deploy(lab: Lab, names: Sequence[str], tag: str) -> float:
 def _plan(host: OnTheHost, environment: Environment) -> Plan:
     app = {target.name: target for target in environment.targets}[host.name].application
     wanted = _wanted(_pinned(host, app), environment)
-    return plan_deploy(observe.observe(host, app), wanted, environment.rollout)
+    return plan_deploy(observation.observe(host, app), wanted, environment.rollout)
 
 
 def _pinned(host: OnTheHost, app: Application) -> Application:
-    digests = observe.resolve(host, [service.image for service in app.services])
+    digests = resolve_on_host(host, [service.image for service in app.services])
     services = [replace(service, image=digests[service.image.reference]) for service in app.services]
     return replace(app, services=tuple(services))
 

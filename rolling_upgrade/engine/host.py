@@ -12,7 +12,7 @@ from typing import Protocol
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import ConnectionDropped
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 
 #: Cancels all calls of a thread, in addition to each call's `cancelled`; set by code that works on many hosts at once.
 given_up: ContextVar[Event | None] = ContextVar("given_up", default=None)
@@ -88,6 +88,13 @@ def check_given_up(host: str) -> None:
         raise Cancelled(host)
 
 
+def malformed_answer(host: str, problem: str) -> HostUnreachable:
+    """The error for a host whose answer cannot be read."""
+    return HostUnreachable(
+        f"{host}: {problem}", next_step=f"log in to {host} and check what it prints; --hosts leaves it out"
+    )
+
+
 @dataclass
 class Limits:
     """The limits of one call on a host: its deadline, its bytes, and its cancellation."""
@@ -119,5 +126,5 @@ class Limits:
         if self._bytes > self.most_bytes:
             raise ConnectionDropped(
                 f"{self.host}: its answer has more than {untrusted.size(int(self.most_bytes))}; the rest was not read.",
-                next_step=f"log in to {self.host} and look at what it prints; --hosts leaves it out",
+                next_step=f"log in to {self.host} and check what it prints; --hosts leaves it out",
             )

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from rolling_upgrade.engine import lock as locks
 from rolling_upgrade.engine import observation, stage
-from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Application, HostState, Lock
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script, quote
-from rolling_upgrade.errors import LockHeld, LockLost, RollingError, StageBusy, StepFailed
+from rolling_upgrade.engine.untrusted import Malformed
+from rolling_upgrade.errors import LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -26,11 +27,19 @@ LOCK_SECONDS = 240
 
 @dataclass(frozen=True)
 class Taken:
-    """A lock that was taken: the observation made under it, and the holder whose lease had expired."""
+    """A lock that was taken: the answer with the observation made under it, and the holder whose lease had expired."""
 
-    output: str
-    output_tail: str
+    answer: Answer
     former: Lock | None = None
+
+    def state(self, app: Application, host: str) -> HostState:
+        """The observed state of the host. Raises PreflightError if the observation is incomplete."""
+        try:
+            return observation.parse(app, host, self.answer.output)
+        except Malformed as error:
+            raise PreflightError(
+                f"{host}: {error}: {self.answer.output_tail}", next_step=f"log in to {host} and check what it prints"
+            ) from error
 
 
 def in_turn(
@@ -68,7 +77,7 @@ def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_tok
         dead_token: the token of a run known to be dead, whose lease need not expire first.
     """
     acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
-    body = stage.direct(acquire, _wait_for_stage(app), observation.observation(app, ask=False))
+    body = stage.direct(acquire, _wait_for_stage(app), observation.shell_text(app, probe=False))
     return Step("lock", "take the lock and look again", body, LOCK_SECONDS)
 
 
@@ -92,7 +101,7 @@ def take(host: Host, step: Step, *, environment: str) -> Taken:
         )
     before, _, _ = answer.output.partition("@@")
     former = locks.parse(before) if before.startswith("takeover") else None
-    return Taken(answer.output, answer.output_tail, former)
+    return Taken(answer, former)
 
 
 def is_held(error: RollingError) -> bool:

@@ -1,19 +1,21 @@
-"""Observe a host: the script that prints its whole state in one round trip, and the parser of its output."""
+"""Observe a host in one round trip: the script that prints its state, and the parser of the output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from rolling_upgrade.engine import env_changes, history, lock, maintenance, sqlite, stage, untrusted
+from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult
 from rolling_upgrade.engine.nginx import HASH_PATH, request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
 from rolling_upgrade.engine.probe import SERVED_BY, visitor
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
 from rolling_upgrade.engine.untrusted import Malformed
 
+OBSERVE_SECONDS = 60.0
 SECTION = "@@"
 #: A shell function that prints `NAME=VALUE`, the value in one line.
 FACT = """fact() { printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }"""
@@ -31,13 +33,22 @@ _COUNTED = ("facts", "active", "containers", "probes")
 _LONGEST_ANSWER_SECONDS = 86_400
 
 
-def observe(app: Application, *, ask: bool = True) -> Script:
-    """Print facts, flags, containers, ports, history, lock, live site, and, with `ask`, probes; changes nothing."""
-    return stage.direct(observation(app, ask=ask))
+def observe(host: Host, app: Application, *, probe: bool = True) -> HostState:
+    """Observe one host. Raises HostUnreachable, also for an incomplete answer."""
+    answer = host.run(stage.direct(shell_text(app, probe=probe)), timeout_seconds=OBSERVE_SECONDS)
+    return from_answer(app, host.name, answer)
 
 
-def observation(app: Application, *, ask: bool = True) -> str:
-    """The text of `observe` for another script."""
+def from_answer(app: Application, host: str, answer: Answer) -> HostState:
+    """The state in the answer of a script that contains `shell_text`. Raises HostUnreachable if it is incomplete."""
+    try:
+        return parse(app, host, answer.output)
+    except Malformed as error:
+        raise malformed_answer(host, f"{error}: {answer.output_tail}") from error
+
+
+def shell_text(app: Application, *, probe: bool = True) -> str:
+    """Print facts, flags, containers, ports, history, lock, live site, and, with `probe`, the application's answers."""
     return "\n".join(
         (
             _facts(app),
@@ -56,7 +67,7 @@ def observation(app: Application, *, ask: bool = True) -> str:
             section("environments"),
             env_changes.look(app.home),
             section("probes"),
-            *(_probe(name, url, options) for name, url, options in probes(app) if ask),
+            *(_probe(name, url, options) for name, url, options in probes(app) if probe),
             section("end"),
             "",
         )
@@ -64,7 +75,7 @@ def observation(app: Application, *, ask: bool = True) -> str:
 
 
 def section(name: str) -> str:
-    """The line that begins a part of the answer."""
+    """The line that begins a section of the answer."""
     return f"echo {SECTION}{name}"
 
 
@@ -110,17 +121,17 @@ fact site "$(curl -fs --max-time 10 {url} || :)\""""
 
 
 def last_backup(app: Application) -> str:
-    """Tell the fact of the newest backup: when it was whole, Unix seconds, and its name."""
+    """Print the fact `last_backup`: when the newest backup was complete, in Unix seconds, and its name."""
     return f"""\
 last=''
-for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
-  if [ -f "$place/manifest.json" ]; then last=$place; fi
+for backup in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
+  if [ -f "$backup/manifest.json" ]; then last=$backup; fi
 done
 fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)\""""
 
 
 def containers(app: Application) -> str:
-    """Print every container of this application, a line of fields each."""
+    """Print one line of fields for each container of this application."""
     label = '{{{{index .Config.Labels "{}"}}}}'
     columns = [
         "{{.Name}}", "{{.State.Status}}", "{{.State.Running}}", "{{.State.StartedAt}}", "{{.RestartCount}}",
@@ -133,7 +144,7 @@ def containers(app: Application) -> str:
 
 
 def probes(app: Application) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The name, URL and extra curl options of each check that says whether the application is well."""
+    """The name, URL and extra curl options of each request that shows whether the application is healthy."""
     found: list[tuple[str, str, tuple[str, ...]]] = [
         (service.name, f"http://127.0.0.1:{service.service_port}{service.gate.path}", ()) for service in app.services
     ]
@@ -150,7 +161,7 @@ def _probe(name: str, url: str, options: tuple[str, ...]) -> str:
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """The lines of each part of an answer, by its name. Raises Malformed for too many."""
+    """The lines of each section of an answer, by its name. Raises Malformed for too many."""
     found: dict[str, list[str]] = {}
     current = ""
     for line in untrusted.lines(text):
@@ -163,7 +174,7 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def parse(app: Application, host: str, text: str) -> HostState:
-    """Parse the output of `observe`; containers of other applications count as foreign.
+    """Parse the output of `shell_text`; containers of other applications count as foreign.
 
     Raises Malformed if the text is incomplete or comes from another program.
     """

@@ -1,24 +1,58 @@
-"""Run jobs in threads that never block an operator who presses Ctrl-C. Standard library only."""
+"""Run jobs in threads, on many hosts too; the threads never block an operator who presses Ctrl-C."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TypeVar
 
+from rolling_upgrade.engine.host import Cancelled, Host, given_up, malformed_answer
+from rolling_upgrade.engine.untrusted import Malformed
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingError, unexpected
+
 #: The polling interval of a wait, and the time that abandoned jobs get to end.
-LOOK_SECONDS, PARTING_SECONDS = 0.2, 1.5
+POLL_SECONDS, ABANDON_SECONDS = 0.2, 1.5
 
 T = TypeVar("T")
 
 
-def at_once(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, finish: bool = False) -> list[T]:
+def on_each(
+    hosts: Sequence[Host], parallel: int, do: Callable[[Host], T], *, finish: bool = False
+) -> dict[str, T | HostUnreachable]:
+    """Call `do` for every host, at most `parallel` at a time.
+
+    The result of an unreachable host, and of one with a malformed answer, is its error. Ctrl-C cancels the calls. With
+    `finish`, for calls that change hosts, the first Ctrl-C waits for the running calls.
+    """
+    ended = Event()
+
+    def call(host: Host) -> T | HostUnreachable:
+        given_up.set(ended)
+        try:
+            return do(host)
+        except HostUnreachable as error:
+            return error
+        except ConnectionDropped as error:
+            return HostUnreachable(error.message, next_step=error.next_step)
+        except Malformed as error:
+            return malformed_answer(host.name, f"its answer is malformed: {error}")
+        except (Cancelled, RollingError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
+            return unexpected(host.name, error, HostUnreachable, next_step=f"--hosts leaves {host.name} out")
+
+    results = run_jobs([partial(call, host) for host in hosts], parallel, ended, finish=finish)
+    return dict(zip((host.name for host in hosts), results, strict=True))
+
+
+def run_jobs(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, finish: bool = False) -> list[T]:
     """Run the jobs, at most `parallel` at a time, and return their results in order. Errors are raised at the end.
 
     Ctrl-C starts no further job, sets `ended` for the running ones, and returns to the caller after at most
-    PARTING_SECONDS. With `finish`, the first Ctrl-C waits for the running jobs and the second one abandons them.
+    ABANDON_SECONDS. With `finish`, the first Ctrl-C waits for the running jobs and the second one abandons them.
     """
     futures: list[Future[T]] = [Future() for _ in jobs]
     try:
@@ -32,7 +66,7 @@ def at_once(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, fin
                 raise
             _wait(futures)
         except KeyboardInterrupt:
-            _part(futures, ended)
+            _end(futures, ended)
             raise
         raise
     return [future.result() for future in futures]
@@ -47,16 +81,16 @@ def _start(futures: list[Future[T]], jobs: Sequence[Callable[[], T]], parallel: 
         Thread(target=_work, args=(waiting, ended), daemon=True).start()
 
 
-def _wait(futures: Sequence[Future[T]], gone: Callable[[], bool] = lambda: False) -> None:
-    """Wait until the jobs have ended or `gone` says that nobody needs them; Ctrl-C interrupts the wait."""
-    while any(not future.done() for future in futures) and not gone():
-        wait(futures, timeout=LOOK_SECONDS)
+def _wait(futures: Sequence[Future[T]], reader_left: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the jobs have ended or `reader_left` returns True; Ctrl-C interrupts the wait."""
+    while any(not future.done() for future in futures) and not reader_left():
+        wait(futures, timeout=POLL_SECONDS)
 
 
-def _part(futures: Sequence[Future[T]], ended: Event) -> None:
+def _end(futures: Sequence[Future[T]], ended: Event) -> None:
     """Set `ended`, and give the running jobs a moment to end."""
     ended.set()
-    wait([future for future in futures if future.running()], timeout=PARTING_SECONDS)
+    wait([future for future in futures if future.running()], timeout=ABANDON_SECONDS)
 
 
 def _work(waiting: SimpleQueue[tuple[Future[T], Callable[[], T]]], ended: Event) -> None:
@@ -75,20 +109,22 @@ def _work(waiting: SimpleQueue[tuple[Future[T], Callable[[], T]]], ended: Event)
             future.set_exception(error)
 
 
-def listen(jobs: Sequence[Callable[[], T]], ended: Event, gone: Callable[[], bool] = lambda: False) -> list[T]:
+def run_streams(
+    jobs: Sequence[Callable[[], T]], ended: Event, reader_left: Callable[[], bool] = lambda: False
+) -> list[T]:
     """Run all jobs at once and return their results in order. Errors are raised when all have ended.
 
-    `ended`, which stops the jobs, is set by Ctrl-C, when `gone` reports that nobody reads the output, and at the end. A
-    job that ignores it because its host does not answer is abandoned, and KeyboardInterrupt is raised.
+    `ended`, which stops the jobs, is set by Ctrl-C, once `reader_left` returns True, and at the end. A job that ignores
+    it because its host does not answer is abandoned, and KeyboardInterrupt is raised.
     """
     futures: list[Future[T]] = [Future() for _ in jobs]
     try:
         _start(futures, jobs, len(jobs), ended)
-        _wait(futures, gone)
+        _wait(futures, reader_left)
     except KeyboardInterrupt:
         pass
     finally:
-        _part(futures, ended)
+        _end(futures, ended)
     if any(not future.done() for future in futures):
         raise KeyboardInterrupt
     return [future.result() for future in futures]

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rolling_upgrade.engine import executor, locking, observe, stage
+from rolling_upgrade.engine import executor, locking, stage
 from rolling_upgrade.engine import lock as locks
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
@@ -122,7 +122,7 @@ class _Rolling:
         if taken.former is not None:
             title = f"took over the lock of {locking.who(taken.former)}: its run is dead or its lease is over"
             self._context.emit(Phase.NOTE, title, host_run.name)
-        now = observe.read(host_run.application, host_run.name, taken.output, taken.output_tail)
+        now = taken.state(host_run.application, host_run.name)
         if locking.same(host_run.state, now):
             return host_run
         self._context.emit(Phase.NOTE, "the host changed since it was looked at: planned again", host_run.name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, observe, stage
+from rolling_upgrade.engine import locking, stage
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import HostState, Lock
 from rolling_upgrade.engine.run_id import new_run_id
@@ -49,7 +49,7 @@ def observe_and_run(
         step = locking.acquire_step(app, lock, lease_seconds=lease, dead_token=token)
         try:
             acquired = locking.take(host, step, environment=fleet.environment.name)
-            script = script_for(observe.read(app, host.name, acquired.output, acquired.output_tail))
+            script = script_for(acquired.state(app, host.name))
         except RollingError as error:
             if not isinstance(error, HostUnreachable) and not locking.is_held(error):
                 host.run(stage.direct(locks.release(app.home, lock.token)), timeout_seconds=30)

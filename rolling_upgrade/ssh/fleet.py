@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rolling_upgrade.engine import observe
+from rolling_upgrade.engine import observation, parallel
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostState, Target
 from rolling_upgrade.errors import HostUnreachable
@@ -34,13 +34,17 @@ class Fleet:
 
     def observe(self) -> dict[str, HostState]:
         """Observe every host. Raises HostUnreachable that names every unreachable host."""
-        return observe.observe_all(self.hosts, self.targets, self.environment.rollout.parallel)
+        return self.on_all(self.observe_one)
+
+    def observe_one(self, host: Host) -> HostState:
+        """Observe one of the hosts. Raises HostUnreachable."""
+        return observation.observe(host, self.targets[host.name].application)
 
     def on_each(
         self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None, finish: bool = False
     ) -> dict[str, T | HostUnreachable]:
-        """Call `do` for every host, or only for `hosts`, in parallel; see `observe.on_each`."""
-        return observe.on_each(
+        """Call `do` for every host, or only for `hosts`, in parallel; see `parallel.on_each`."""
+        return parallel.on_each(
             self.hosts if hosts is None else hosts, self.environment.rollout.parallel, do, finish=finish
         )
 

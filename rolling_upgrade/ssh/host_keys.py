@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import PublicKey
-from rolling_upgrade.engine.parallel import at_once
+from rolling_upgrade.engine.parallel import run_jobs
 from rolling_upgrade.errors import HostUnreachable
 from rolling_upgrade.ssh.connection import Connector, bounded, close, retried
 
@@ -57,7 +57,7 @@ def scan_all(
         except HostUnreachable as error:
             return error
 
-    results = at_once([partial(attempt, route) for route in routes.values()], parallel, Event())
+    results = run_jobs([partial(attempt, route) for route in routes.values()], parallel, Event())
     return dict(zip(routes, results, strict=True))
 
 

@@ -159,7 +159,7 @@ def test_observation_of_a_bare_host_is_whole(programs: Programs) -> None:
     programs.add("podman", "exit 127")
     programs.add("curl", "exit 7")
 
-    done = sh(script(observation.observation(APP)), path=programs.path)
+    done = sh(script(observation.shell_text(APP)), path=programs.path)
 
     found = observation.parse(APP, "web1", done.stdout)
     assert done.returncode == 0
@@ -186,7 +186,7 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     )
     programs.add("ss", "echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:*'")
 
-    done = sh(script(moved(observation.observation(APP), APP, home)), path=programs.path)
+    done = sh(script(moved(observation.shell_text(APP), APP, home)), path=programs.path)
 
     found = observation.parse(APP, "web1", done.stdout)
     assert (found.fact("home"), found.fact("podman"), found.live_site_hash) == ("yes", "5.4.2", "0123456789abcdef")
@@ -199,7 +199,7 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
 def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> None:
     programs.add("curl", "printf '000\\t5.0\\t\\n'; exit 28")
 
-    done = sh(script(observation.observation(APP)), path=programs.path)
+    done = sh(script(observation.shell_text(APP)), path=programs.path)
 
     assert [probe.detail for probe in observation.parse(APP, "web1", done.stdout).probes] == ["no answer"] * 4
 
@@ -208,7 +208,7 @@ def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> N
 def test_observation_says_whether_python_can_read_sqlite_files(body: str, fact: str, programs: Programs) -> None:
     programs.add("python3", body)
 
-    done = sh(script(observation.observation(APP)), path=programs.path)
+    done = sh(script(observation.shell_text(APP)), path=programs.path)
 
     assert observation.parse(APP, "web1", done.stdout).fact("has_python3") == fact
     assert programs.calls("python3")[0][:3] == ["python3", "-I", "-c"]

@@ -21,7 +21,7 @@ class Interrupted(Thread):
 
 
 @pytest.mark.parametrize("finish", [True, False])
-def test_at_once_ctrl_c_while_jobs_start_lets_them_finish_or_ends_them(
+def test_run_jobs_ctrl_c_while_jobs_start_lets_them_finish_or_ends_them(
     monkeypatch: pytest.MonkeyPatch, finish: bool
 ) -> None:
     begun, ended, done = Event(), Event(), []
@@ -33,7 +33,7 @@ def test_at_once_ctrl_c_while_jobs_start_lets_them_finish_or_ends_them(
         done.append("told to end" if ended.wait(0.5) else "finished")
 
     with pytest.raises(KeyboardInterrupt):
-        parallel.at_once([job, job], 2, ended, finish=finish)
+        parallel.run_jobs([job, job], 2, ended, finish=finish)
 
     assert done == ["finished" if finish else "told to end"]
     assert ended.is_set() is not finish

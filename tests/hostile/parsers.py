@@ -259,7 +259,6 @@ PARSERS: dict[str, Parser] = {
 
 #: Functions with such a parameter that read no answer of a host.
 NOT_OF_A_HOST = {
-    "engine.observe.read": "engine.observation.parse reads it, which is in the table",
     "engine.openssh.read_public_key": "a key's file of this workstation, or what ssh-keyscan's reader checked",
     "features.init.answers.read_routes": "what the operator typed",
     "features.rollback.data.steps": "a line that was read",

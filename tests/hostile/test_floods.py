@@ -195,7 +195,7 @@ def test_exec_endless_line_uses_no_memory_and_ctrl_c_ends_it(tmp_path: Path) -> 
 def test_change_first_ctrl_c_waits_for_running_hosts_and_the_second_does_not(tmp_path: Path) -> None:
     began, go = tmp_path / "began", tmp_path / "go"
     imports = (
-        "from threading import Event\nfrom rolling_upgrade.engine.parallel import at_once\n"
+        "from threading import Event\nfrom rolling_upgrade.engine.parallel import run_jobs\n"
         "import time\n"
         "def job():\n"
         f"    Path({str(began)!r}).touch()\n"
@@ -205,7 +205,7 @@ def test_change_first_ctrl_c_waits_for_running_hosts_and_the_second_does_not(tmp
     for presses in (1, 2):
         began.unlink(missing_ok=True)
         go.unlink(missing_ok=True)
-        task = Task(imports, "at_once([job], 1, Event(), finish=True)")
+        task = Task(imports, "run_jobs([job], 1, Event(), finish=True)")
         wait_until(began.exists, "the job")
         task.interrupt()
         if presses == 1:

@@ -13,7 +13,7 @@ import paramiko
 import pytest
 from paramiko.common import MSG_KEXINIT
 
-from rolling_upgrade.engine import observe
+from rolling_upgrade.engine import parallel
 from rolling_upgrade.engine.host import Answer, Cancelled, Host
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import HostUnreachable, PreflightError
@@ -117,7 +117,7 @@ def test_on_each_stalled_host_is_reported_and_the_other_answers(stalls: str, ssh
     began = time.monotonic()
     with stalling(sshd, stalls) as port:
         hosts = [sshd.host(known=sshd.known(f"[127.0.0.1]:{sshd.port}")), client(sshd, port)]
-        found = observe.on_each(hosts, 2, lambda host: host.run(Script("echo fine"), timeout_seconds=6))
+        found = parallel.on_each(hosts, 2, lambda host: host.run(Script("echo fine"), timeout_seconds=6))
 
     assert found["web1"] == Answer(0, "fine\n")
     assert isinstance(found["evil"], HostUnreachable)
@@ -195,7 +195,7 @@ def test_on_each_unexpected_error_belongs_to_one_host() -> None:
     def do(host: Host) -> str:
         return str(1 // (host.name == "web1"))
 
-    found = observe.on_each(hosts, 2, do)
+    found = parallel.on_each(hosts, 2, do)
 
     assert found["web1"] == "1"
     assert "unexpected error: ZeroDivisionError" in str(found["web2"])
@@ -207,4 +207,4 @@ def test_on_each_interruption_is_not_an_error_of_a_host(error: type[BaseExceptio
         raise error("x")
 
     with pytest.raises(error):
-        observe.on_each([ScriptedHost("web1", {}, [])], 1, do)
+        parallel.on_each([ScriptedHost("web1", {}, [])], 1, do)

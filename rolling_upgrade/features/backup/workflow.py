@@ -166,7 +166,7 @@ def _do(host: Host, context: RunContext, title: str, script: Script) -> None:
 def _each(
     hosts: Sequence[Host], fleet: Fleet, do: Callable[[Host], None], *, finish: bool = False
 ) -> dict[str, RollingError]:
-    """Call `do` for the hosts in parallel and return the errors by host. `finish`: see `observe.on_each`."""
+    """Call `do` for the hosts in parallel and return the errors by host. `finish`: see `parallel.on_each`."""
 
     def attempt(host: Host) -> RollingError | None:
         try:

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import local_command, observe, podman
+from rolling_upgrade.engine import local_command, parallel, podman, stage
+from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import HostState, Image
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import HostUnreachable, PreflightError
@@ -20,6 +21,8 @@ from rolling_upgrade.ssh.fleet import Fleet
 
 #: The time limit for a registry that may be unreachable from here.
 LOCAL_SECONDS = 10.0
+#: The time limit for a host that asks its registries.
+HOST_SECONDS = 120.0
 #: A registry's definite no, which no host's answer outweighs. Source: OCI distribution specification, error codes.
 _UNKNOWN = re.compile(r"manifest unknown|MANIFEST_UNKNOWN|NAME_UNKNOWN|repository name not known")
 
@@ -80,7 +83,7 @@ def _ask_here(image: Image) -> Image | None:
         return None
     if not ended.ok or image.digest not in {"", digest}:
         return None
-    return observe.resolved(image, digest, revision)
+    return _with_digest(image, digest, revision)
 
 
 def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image]) -> Resolved:
@@ -91,7 +94,7 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
             next_step="apt-get install skopeo here or on a host, or name images by digest",
         )
     witnesses = able[:WITNESSES]
-    answers = observe.on_each(witnesses, len(witnesses), lambda host: observe.resolve(host, images))
+    answers = parallel.on_each(witnesses, len(witnesses), lambda host: resolve_on_host(host, images))
     said = {}
     for name, answer in answers.items():
         if isinstance(answer, HostUnreachable):
@@ -99,6 +102,34 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
         said[name] = answer
     refuse_disagreement(said)
     return Resolved(dict(next(iter(said.values()))), (witnessed(list(said), len(able)),))
+
+
+def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
+    """Resolve the digest of each image on one host; the result is keyed by `Image.exact`. Raises PreflightError."""
+    answer = host.run(stage.direct(podman.resolve(images)), timeout_seconds=HOST_SECONDS)
+    lines = answer.output.splitlines()
+    failures = [line.removeprefix("! ") for line in lines if line.startswith("! ")]
+    rows = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}
+    found = {image.exact: _with_digest(image, *rows[image.exact]) for image in images if image.exact in rows}
+    failures += [
+        f"{image.exact}: the answer is {found[image.exact].digest}"
+        for image in images
+        if image.digest and image.exact in found and found[image.exact].digest != image.digest
+    ]
+    missing = [image.exact for image in images if image.exact not in found]
+    if failures or missing or not answer.ok:
+        said = "\n  ".join(failures) or answer.output_tail or ", ".join(missing)
+        raise PreflightError(
+            f"{host.name}: an image could not be resolved to a digest; nothing was touched.\n  {said}",
+            next_step="check the tag, the registry and the login: skopeo inspect docker://IMAGE on the host; where "
+            "another registry has the digest: skopeo copy --all docker://FROM@DIGEST docker://TO:TAG",
+        )
+    return found
+
+
+def _with_digest(image: Image, digest: str, revision: str = "", *_: str) -> Image:
+    """The image with the digest and revision from its registry."""
+    return replace(image, digest=digest, revision="" if revision.startswith("<") else revision)
 
 
 def refuse_disagreement(said: Answers) -> None:

@@ -27,7 +27,7 @@ _MARK = "@@doctor"
 
 def fact_script(app: Application) -> Script:
     """Print an observation and further facts; changes nothing."""
-    return stage.direct(observation.observation(app), _facts(app))
+    return stage.direct(observation.shell_text(app), _facts(app))
 
 
 def _facts(app: Application) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, one_line
-from rolling_upgrade.engine import observe
+from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Diagnosis, HostState, Image, Level, Transfer
 from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError
-from rolling_upgrade.features.deploy.digests import WITNESSES, can_ask_here, disagreements
+from rolling_upgrade.features.deploy.digests import WITNESSES, can_ask_here, disagreements, resolve_on_host
 from rolling_upgrade.features.doctor import workstation
 from rolling_upgrade.features.doctor.diagnosis import HostFacts, diagnose, fact_script, parse_facts
 from rolling_upgrade.ssh.fleet import Fleet, opened
@@ -46,12 +46,9 @@ def doctor(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), 
 def _examine(host: Host, fleet: Fleet) -> HostReport:
     app = fleet.targets[host.name].application
     before = time.time()
-    answer = host.run(fact_script(app), timeout_seconds=observe.OBSERVE_SECONDS)
+    answer = host.run(fact_script(app), timeout_seconds=observation.OBSERVE_SECONDS)
     after = time.time()
-    try:
-        state = observe.read(app, host.name, answer.output, answer.output_tail)
-    except PreflightError as error:
-        raise HostUnreachable(error.message, next_step=error.next_step) from error
+    state = observation.from_answer(app, host.name, answer)
     site, boot = rendering.wanted_site(app), hashlib.sha256(rendering.host_program("boot").encode()).hexdigest()
     return state, diagnose(state, app, HostFacts(parse_facts(answer.output), before, after, site, boot))
 
@@ -109,7 +106,7 @@ def _registry(host: Host, fleet: Fleet, answers: dict[str, dict[str, Image]]) ->
     if not images:
         return []
     try:
-        answers[host.name] = observe.resolve(host, images)
+        answers[host.name] = resolve_on_host(host, images)
     except PreflightError as error:
         return [line.strip() for line in error.message.splitlines()[1:]] or [error.message]
     return []

@@ -11,7 +11,7 @@ from rolling_upgrade import config
 from rolling_upgrade.console.host_output import HostOutput
 from rolling_upgrade.engine.host import Cancelled
 from rolling_upgrade.engine.model import Environment
-from rolling_upgrade.engine.parallel import listen
+from rolling_upgrade.engine.parallel import run_streams
 from rolling_upgrade.errors import (
     ConfigError,
     ConnectionDropped,
@@ -41,7 +41,7 @@ def execute(env: str | None, argv: Sequence[str], *, root: Path, hosts: tuple[st
         err = HostOutput(sys.stderr, hosts=names, secrets=environment.secrets)
         ended = Event()
         commands = [_command(host, fleet, service, argv, out, err, ended) for host in fleet.hosts]
-        results = listen(commands, ended, lambda: out.closed)
+        results = run_streams(commands, ended, lambda: out.closed)
     if len(results) == 1:
         return _single(results[0])
     if any(isinstance(result, Cancelled) for result in results):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.engine import observe
+from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError
+from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.inspect.view import Inspection, inspect_json, inspect_lines
 from rolling_upgrade.features.logs.workflow import chosen_services
@@ -43,10 +43,7 @@ def inspect(
 
 def _inspect(host: Host, app: Application, services: Sequence[str]) -> Inspection:
     answer = host.run(inspection.inspect(app, services).answering(_ANSWER_BYTES), timeout_seconds=INSPECT_SECONDS)
-    try:
-        state = observe.read(app, host.name, answer.output, answer.output_tail)
-    except PreflightError as error:
-        raise HostUnreachable(error.message, next_step=error.next_step) from error
+    state = observation.from_answer(app, host.name, answer)
     parts = inspection.parse(answer.output)
     titled = {title: parts.get(key, ()) for key, title in inspection.TITLES.items()}
     site_hash = _SITE_HASH.search(state.site.partition("\n")[0])

@@ -8,7 +8,7 @@ from threading import Event
 
 from rolling_upgrade.engine.host import Cancelled, StreamingHost
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.engine.parallel import listen
+from rolling_upgrade.engine.parallel import run_streams
 from rolling_upgrade.engine.untrusted import LINE_BYTES
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.features.logs import shell
@@ -41,7 +41,7 @@ def follow(
     """
     ended = Event()
     followers = [_Follower(source, query, on_line, ended) for source in sources]
-    return all(listen([follower.run for follower in followers], ended, gone))
+    return all(run_streams([follower.run for follower in followers], ended, gone))
 
 
 class _Follower:
@@ -58,7 +58,7 @@ class _Follower:
         """Follow until all followers end. Returns False when the source cannot be followed."""
         while not self._ended.is_set():
             try:
-                return self._listen()
+                return self._run_streams()
             except Cancelled:
                 return True
             except HostUnreachable as error:
@@ -70,7 +70,7 @@ class _Follower:
             self._ended.wait(PAUSE_SECONDS)
         return True
 
-    def _listen(self) -> bool:
+    def _run_streams(self) -> bool:
         host, app, name = self._source.host, self._source.application, self._source.name
         script = shell.follow(app, name, self._query)
         status = host.stream(script, self._take, self._take_errors, cancelled=self._ended)

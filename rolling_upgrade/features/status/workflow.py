@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors, print_json
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
-from rolling_upgrade.engine import observe, untrusted
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target, short_digest
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.ssh.fleet import opened
@@ -23,9 +23,7 @@ def status(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), 
     """Print the state of the hosts. FAILED when something is unhealthy or a host cannot be reached."""
     wanted = config.load(environment, root=root, hosts=hosts)
     with opened(wanted) as fleet:
-        observed = observe.observe_reachable(fleet.hosts, fleet.targets, wanted.rollout.parallel)
-    states = {name: state for name, state in observed.items() if isinstance(state, HostState)}
-    unreachable = {name: str(error) for name, error in observed.items() if not isinstance(error, HostState)}
+        states, unreachable = fleet.on_reachable(fleet.observe_one)
     if json:
         print_json(status_json(wanted, states, unreachable), sys.stdout, wanted.secrets)
     else:

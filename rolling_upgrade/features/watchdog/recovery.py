@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, observe, stage
+from rolling_upgrade.engine import locking, observation, stage
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
@@ -58,7 +58,7 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     if app is None:
         raise PreflightError(f"{settings.host}: there is no release to recover.", next_step="inv deploy")
     host = LocalHost(settings.host)
-    state = observe.observe(host, app, ask=False)
+    state = observation.observe(host, app, probe=False)
     if action is RecoveryAction.PRUNE:
         return _prune(host, app, state, settings)
     target = _rollback_target(home, state) if action is RecoveryAction.ROLL_BACK else None
