@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -10,33 +10,30 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.engine import model
 
-_Word = Annotated[str, BeforeValidator(validators.WORD)]
-_Port = Annotated[int, BeforeValidator(validators.PORT)]
-_User = Annotated[str, BeforeValidator(validators.USER)]
-_Jump = Annotated[str, BeforeValidator(validators.JUMP)]
-_LocalFile = Annotated[str, BeforeValidator(validators.LOCAL_FILE)]
-_Seconds = Annotated[float, BeforeValidator(validators.duration(0, 86_400))]
-_Lease = Annotated[float, BeforeValidator(validators.duration(30, 3600))]
-_Long = Annotated[float, BeforeValidator(validators.duration(60, 2_592_000))]
-_Timeout = Annotated[float, BeforeValidator(validators.duration(1, 300))]
+_Word = Annotated[str, validators.WORD]
+_Port = Annotated[int, validators.PORT]
+_User = Annotated[str, validators.USER]
+_Jump = Annotated[str, validators.JUMP]
+_LocalFile = Annotated[str, validators.LOCAL_FILE]
+_Seconds = Annotated[float, validators.duration(0, 86_400)]
+_Lease = Annotated[float, validators.duration(30, 3600)]
+_Long = Annotated[float, validators.duration(60, 2_592_000)]
+_EnvValue = Annotated[str, validators.Validator("text (quote it if YAML would read another type)", str)]
+_Timeout = Annotated[float, validators.duration(1, 300)]
 
 
 def _empty_mapping(value: object) -> object:
     return {} if value == "" else value
 
 
-def _text(value: Any) -> str:
-    return validators.Validator("text (quote it if YAML would read another type)", str)(value)
-
-
 class Rollout(Strict):
     """How a run proceeds over the hosts of an environment."""
 
-    batch: Annotated[str, BeforeValidator(validators.BATCH)] = Field(
+    batch: Annotated[str, validators.BATCH] = Field(
         default=model.RolloutPolicy.batch,
         description="Hosts upgraded at the same time: a number or a percentage.",
     )
-    parallel: Annotated[int, BeforeValidator(validators.integer(1, 256))] = Field(
+    parallel: Annotated[int, validators.integer(1, 256)] = Field(
         default=model.RolloutPolicy.parallel, description="Maximum number of concurrent connections."
     )
     bake_seconds: _Seconds = Field(
@@ -46,17 +43,17 @@ class Rollout(Strict):
     lease_seconds: _Lease = Field(
         default=model.RolloutPolicy.lease_seconds, description="Time after which an unrenewed lock of a host expires."
     )
-    retain_releases: Annotated[int, BeforeValidator(validators.integer(2, 100))] = Field(
+    retain_releases: Annotated[int, validators.integer(2, 100)] = Field(
         default=model.RolloutPolicy.retain_releases, description="Number of releases whose images are kept on the host."
     )
     connect_timeout_seconds: _Timeout = Field(
         default=model.RolloutPolicy.connect_timeout_seconds, description="Maximum time to open a connection."
     )
-    confirm: Annotated[bool, BeforeValidator(validators.BOOLEAN)] | None = Field(
+    confirm: Annotated[bool, validators.BOOLEAN] | None = Field(
         default=None,
         description="Require confirmation before changes. Default: true when ENVIRONMENT is production.",
     )
-    transfer: Annotated[model.Transfer, BeforeValidator(validators.one_of("pull", "push"))] = Field(
+    transfer: Annotated[model.Transfer, validators.one_of("pull", "push")] = Field(
         default=model.RolloutPolicy.transfer,
         description="How hosts get images: `pull` from a registry, or `push` from the workstation.",
     )
@@ -69,43 +66,41 @@ class Rollout(Strict):
 class Setup(Strict):
     """Optional parts of `inv setup`, all disabled by default."""
 
-    firewall: Annotated[model.Firewall, BeforeValidator(validators.one_of("none", "nftables", "ufw"))] = Field(
+    firewall: Annotated[model.Firewall, validators.one_of("none", "nftables", "ufw")] = Field(
         default=model.Preparation.firewall,
         description="Program that closes all ports except those of SSH and of the site.",
     )
-    certificate: Annotated[model.Certificate, BeforeValidator(validators.one_of("files", "self-signed", "acme"))] = (
-        Field(
-            default=model.Preparation.certificate,
-            description="Source of the certificate at SSL_CERT_PATH: your own file, self-signed, or certbot.",
-        )
+    certificate: Annotated[model.Certificate, validators.one_of("files", "self-signed", "acme")] = Field(
+        default=model.Preparation.certificate,
+        description="Source of the certificate at SSL_CERT_PATH: your own file, self-signed, or certbot.",
     )
-    acme_email: Annotated[str, BeforeValidator(validators.EMAIL)] = Field(
+    acme_email: Annotated[str, validators.EMAIL] = Field(
         default=model.Preparation.acme_email,
         description="Contact address for the certificate authority. Required for `acme`.",
     )
-    acme_server: Annotated[str, BeforeValidator(validators.HTTPS_URL)] = Field(
+    acme_server: Annotated[str, validators.HTTPS_URL] = Field(
         default=model.Preparation.acme_server,
         description="Directory URL of the certificate authority. Default: Let's Encrypt.",
     )
     sysctl: dict[
-        Annotated[str, BeforeValidator(validators.SYSCTL_NAME)],
-        Annotated[str, BeforeValidator(validators.SYSCTL_VALUE)],
+        Annotated[str, validators.SYSCTL_NAME],
+        Annotated[str, validators.SYSCTL_VALUE],
     ] = Field(default={}, description="Kernel settings. file-max and somaxconn are raised, never lowered.")
-    security_updates: Annotated[bool, BeforeValidator(validators.BOOLEAN)] = Field(
+    security_updates: Annotated[bool, validators.BOOLEAN] = Field(
         default=model.Preparation.security_updates, description="Install security updates unattended."
     )
-    rotate_logs_days: Annotated[int, BeforeValidator(validators.integer(0, 3650))] = Field(
+    rotate_logs_days: Annotated[int, validators.integer(0, 3650)] = Field(
         default=model.Preparation.rotate_logs_days,
         description="Days for which LOG_FILE, ACCESS_LOG and ERROR_LOG are kept, one file per day. 0: no rotation.",
     )
-    watchdog: Annotated[bool, BeforeValidator(validators.BOOLEAN)] = Field(
+    watchdog: Annotated[bool, validators.BOOLEAN] = Field(
         default=model.Preparation.watchdog, description="Install the watchdog, like `inv monitor.install`."
     )
-    node_exporter: Annotated[bool, BeforeValidator(validators.BOOLEAN)] = Field(
+    node_exporter: Annotated[bool, validators.BOOLEAN] = Field(
         default=model.Preparation.node_exporter,
         description="Install Debian's prometheus-node-exporter and let the watchdog write to METRICS_DIR.",
     )
-    monitoring_host: Annotated[str, BeforeValidator(validators.IP_ADDRESS)] = Field(
+    monitoring_host: Annotated[str, validators.IP_ADDRESS] = Field(
         default=model.Preparation.monitoring_host,
         description="IP address that may reach node-exporter's port (9100) through `firewall`.",
     )
@@ -114,18 +109,18 @@ class Setup(Strict):
 class Monitoring(Strict):
     """The host that monitors an environment from outside (`inv observe.install`), and its alerts."""
 
-    address: Annotated[str, BeforeValidator(validators.ADDRESS)] = Field(
+    address: Annotated[str, validators.ADDRESS] = Field(
         default=model.Monitoring.address,
         description="IP address, host name or ssh_config alias. Required for `inv observe.install`.",
     )
     user: _User = Field(default=model.Monitoring.user, description="Login name: root, or a user with sudo.")
     port: _Port = Field(default=model.Monitoring.port, description="SSH port.")
     jump: _Jump = Field(default=model.Monitoring.jump, description="Jump host: [user@]host[:port].")
-    latency_seconds: Annotated[float, BeforeValidator(validators.duration(0.001, 10))] = Field(
+    latency_seconds: Annotated[float, validators.duration(0.001, 10)] = Field(
         default=model.Monitoring.latency_seconds,
         description="Alert threshold for the 95th percentile of response times.",
     )
-    error_percent: Annotated[float, BeforeValidator(validators.number(0.01, 100))] = Field(
+    error_percent: Annotated[float, validators.number(0.01, 100)] = Field(
         default=model.Monitoring.error_percent,
         description="Alert threshold for the share of 5xx responses of a service, in percent.",
     )
@@ -140,7 +135,7 @@ class Monitoring(Strict):
         default=model.Monitoring.maintenance_seconds,
         description="Time after which an enabled maintenance page raises an alert.",
     )
-    runbook: Annotated[str, BeforeValidator(validators.WEB_URL)] = Field(
+    runbook: Annotated[str, validators.WEB_URL] = Field(
         default=model.Monitoring.runbook,
         description="URL under which your team reads docs/runbook.md; alerts link to their sections there.",
     )
@@ -149,7 +144,7 @@ class Monitoring(Strict):
 class Host(Strict):
     """One host of an environment."""
 
-    address: Annotated[str, BeforeValidator(validators.ADDRESS)] = Field(
+    address: Annotated[str, validators.ADDRESS] = Field(
         default="", description="IP address, host name or ssh_config alias. Default: the name of the host."
     )
     port: _Port | None = Field(default=None, description="SSH port. Default: the port of the environment.")
@@ -157,12 +152,10 @@ class Host(Strict):
     roles: tuple[_Word, ...] = Field(default=(), description="Roles of the host, for `--hosts`.")
     groups: tuple[_Word, ...] = Field(default=(), description="Groups of the host, for `--hosts`.")
     jump: _Jump = Field(default="", description="Jump host, or `none`. Default: the jump host of the environment.")
-    metrics_address: Annotated[str, BeforeValidator(validators.SERVER)] = Field(
+    metrics_address: Annotated[str, validators.SERVER] = Field(
         default="", description="Address for the monitoring host. Default: `address`."
     )
-    env: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
-        default={}, description="Overrides of env keys on this host."
-    )
+    env: dict[str, _EnvValue] = Field(default={}, description="Overrides of env keys on this host.")
 
 
 class EnvironmentEntry(Strict):
@@ -201,6 +194,6 @@ class Inventory(Strict):
     """The whole file."""
 
     environments: dict[
-        Annotated[str, BeforeValidator(validators.ENVIRONMENT_NAME)],
+        Annotated[str, validators.ENVIRONMENT_NAME],
         Annotated[EnvironmentEntry, BeforeValidator(_empty_mapping)],
     ] = Field(description="The environments, by name.")

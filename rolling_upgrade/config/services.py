@@ -16,18 +16,18 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
 from rolling_upgrade.engine import model, process_environment
 
-_File = Annotated[str, BeforeValidator(validators.LOCAL_FILE)]
-_Word = Annotated[str, BeforeValidator(validators.WORD)]
-_Text = Annotated[str, BeforeValidator(validators.TEXT)]
-_Name = Annotated[str, BeforeValidator(validators.SERVICE_NAME)]
-_Key = Annotated[str, BeforeValidator(validators.ENV_KEY)]
-_UrlPath = Annotated[str, BeforeValidator(validators.URL_PATH)]
-_Boolean = Annotated[bool, BeforeValidator(validators.BOOLEAN)]
-_Capability = Annotated[str, BeforeValidator(validators.CAPABILITY)]
-_Dropped = Annotated[str, BeforeValidator(validators.DROPPED_CAPABILITY)]
-_Interval = Annotated[float, BeforeValidator(validators.duration(0.1, 60))]
-_Deadline = Annotated[float, BeforeValidator(validators.duration(1, 900))]
-_Wait = Annotated[float, BeforeValidator(validators.duration(0, 3600))]
+_File = Annotated[str, validators.LOCAL_FILE]
+_Word = Annotated[str, validators.WORD]
+_Text = Annotated[str, validators.TEXT]
+_Name = Annotated[str, validators.SERVICE_NAME]
+_Key = Annotated[str, validators.ENV_KEY]
+_UrlPath = Annotated[str, validators.URL_PATH]
+_Boolean = Annotated[bool, validators.BOOLEAN]
+_Capability = Annotated[str, validators.CAPABILITY]
+_Dropped = Annotated[str, validators.DROPPED_CAPABILITY]
+_Interval = Annotated[float, validators.duration(0.1, 60)]
+_Deadline = Annotated[float, validators.duration(1, 900)]
+_Wait = Annotated[float, validators.duration(0, 3600)]
 
 COMMAND = "a command: a list of arguments, or a text for sh"
 ENGINE = "podman, docker, or a command that ends in one of them, such as `sudo podman`"
@@ -60,14 +60,14 @@ def _engine(value: object) -> tuple[str, ...]:
     return words
 
 
-_Passable = Annotated[str, BeforeValidator(validators.Validator(PASSABLE, _passable))]
+_Passable = Annotated[str, validators.Validator(PASSABLE, _passable)]
 _Command = Annotated[tuple[str, ...], BeforeValidator(_command)]
 
 
 class Gate(Strict):
     """The health gate: conditions under which a new container is healthy."""
 
-    passes: Annotated[int, BeforeValidator(validators.integer(1, 100))] = Field(
+    passes: Annotated[int, validators.integer(1, 100)] = Field(
         default=model.Gate.passes, description="Consecutive successful probes that pass the gate."
     )
     interval_seconds: _Interval = Field(default=model.Gate.interval_seconds, description="Interval between two probes.")
@@ -97,7 +97,7 @@ class Mount(Strict):
     """A directory of the host, mounted into the container."""
 
     source: _Key = Field(description="Env key with the path on the host.")
-    target: Annotated[str, BeforeValidator(validators.HOST_PATH)] = Field(description="Path inside the container.")
+    target: Annotated[str, validators.HOST_PATH] = Field(description="Path inside the container.")
     parent: _Boolean = Field(default=False, description="The key names a file; mount its directory.")
     read_only: _Boolean = Field(default=False, description="Mount read-only.")
     optional: _Boolean = Field(default=False, description="Omit the mount when the key is not set.")
@@ -151,15 +151,13 @@ class Building(Strict):
 class Suite(Strict):
     """One of the application's test suites, run by `inv test`."""
 
-    kind: Annotated[model.SuiteKind, BeforeValidator(validators.one_of(*(kind.value for kind in model.SuiteKind)))] = (
-        Field(description="Kind of the suite. `load` is skipped for production.")
+    kind: Annotated[model.SuiteKind, validators.one_of(*(kind.value for kind in model.SuiteKind))] = Field(
+        description="Kind of the suite. `load` is skipped for production."
     )
     command: _Command = Field(description="Command: a list of arguments, or a text for sh.")
-    name: Annotated[str, BeforeValidator(validators.WORD)] = Field(
-        default="", description="Name of the suite. Default: its kind."
-    )
+    name: Annotated[str, validators.WORD] = Field(default="", description="Name of the suite. Default: its kind.")
     folder: _File = Field(default=".", description="Working directory, relative to hosts.yaml.")
-    timeout_seconds: Annotated[float, BeforeValidator(validators.duration(1, 86_400))] = Field(
+    timeout_seconds: Annotated[float, validators.duration(1, 86_400)] = Field(
         default=1800.0, description="Timeout of the suite."
     )
     env: dict[_Key, _Text] = Field(default={}, description="Environment variables for the command.")
@@ -174,11 +172,11 @@ class Service(Strict):
 
     name: _Name = Field(description="Name of the service, part of the names of containers, flags and upstreams.")
     image: _Key = Field(description="Env key with the image.")
-    container_port: Annotated[int, BeforeValidator(validators.PORT)] = Field(
+    container_port: Annotated[int, validators.PORT] = Field(
         description="Port on which the process in the container listens."
     )
     port: _Key = Field(description="Env key with the service port on the host's loopback.")
-    default_port: Annotated[int, BeforeValidator(validators.STABLE_PORT)] | None = Field(
+    default_port: Annotated[int, validators.STABLE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
     )
     health: _UrlPath = Field(
@@ -188,7 +186,7 @@ class Service(Strict):
     drain: Drain = Field(default=Drain(), description="Draining and stopping of the old container.")
     routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx routes to the service.")
     mounts: tuple[Mount, ...] = Field(default=(), description="Mounted directories of the host.")
-    alias: Annotated[str, BeforeValidator(validators.SERVICE_NAME)] = Field(
+    alias: Annotated[str, validators.SERVICE_NAME] = Field(
         default="", description="Network alias for other containers. Default: the name of the service."
     )
     env: tuple[_Key, ...] = Field(default=(), description="Env keys passed to the container when they are set.")
@@ -203,14 +201,14 @@ class Service(Strict):
         default=model.Confinement.no_new_privileges,
         description="Prevent programs in the container from gaining privileges, such as by set-user-ID (sudo, su).",
     )
-    pids_limit: Annotated[int, BeforeValidator(validators.PIDS_LIMIT)] = Field(
+    pids_limit: Annotated[int, validators.PIDS_LIMIT] = Field(
         default=model.Confinement.pids_limit, description="Maximum number of processes and threads."
     )
-    log_driver: Annotated[str, BeforeValidator(validators.LOG_DRIVER)] = Field(
+    log_driver: Annotated[str, validators.LOG_DRIVER] = Field(
         default=model.Confinement.log_driver,
         description="Log driver of the container: a file, or the host's journal.",
     )
-    log_max_size: Annotated[int, BeforeValidator(validators.LOG_SIZE)] = Field(
+    log_max_size: Annotated[int, validators.LOG_SIZE] = Field(
         default=model.Confinement.log_max_bytes,
         description="Maximum size of the log file before Podman truncates it. The journal has limits of its own.",
     )
@@ -248,7 +246,7 @@ class Services(Strict):
     suites: tuple[Suite, ...] = Field(
         default=(), description="Test suites of the application, in the order in which they run."
     )
-    reports: Annotated[str, BeforeValidator(validators.LOCAL_FILE)] = Field(
+    reports: Annotated[str, validators.LOCAL_FILE] = Field(
         default="reports",
         description="Folder for the reports of `inv full`, relative to hosts.yaml. The CI job summarises `reports`.",
     )

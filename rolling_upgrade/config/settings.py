@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from rolling_upgrade.config import validators
 
-_Text = Annotated[str, BeforeValidator(validators.TEXT)]
-_Boolean = Annotated[bool, BeforeValidator(validators.BOOLEAN)]
-_Port = Annotated[int, BeforeValidator(validators.PORT)]
-_HostPath = Annotated[str, BeforeValidator(validators.HOST_PATH)]
-_FilePath = Annotated[str, BeforeValidator(validators.FILE_PATH)]
-_WebUrl = Annotated[str, BeforeValidator(validators.WEB_URL)]
-_Email = Annotated[str, BeforeValidator(validators.EMAIL)]
-_Lowest = Annotated[str, BeforeValidator(validators.SEVERITY)]
-_Percent = Annotated[float, BeforeValidator(validators.number(0, 100))]
-_Count = Annotated[int, BeforeValidator(validators.integer(1, 100_000))]
+_Text = Annotated[str, validators.TEXT]
+_Boolean = Annotated[bool, validators.BOOLEAN]
+_Port = Annotated[int, validators.PORT]
+_HostPath = Annotated[str, validators.HOST_PATH]
+_FilePath = Annotated[str, validators.FILE_PATH]
+_WebUrl = Annotated[str, validators.WEB_URL]
+_Email = Annotated[str, validators.EMAIL]
+_Lowest = Annotated[str, validators.SEVERITY]
+_Percent = Annotated[float, validators.number(0, 100)]
+_Count = Annotated[int, validators.integer(1, 100_000)]
 
 
 def _upper(name: str) -> str:
@@ -33,17 +33,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(alias_generator=_upper, extra="ignore", frozen=True)
 
     # Application
-    app_name: Annotated[str, BeforeValidator(validators.APP_NAME)] = Field(
+    app_name: Annotated[str, validators.APP_NAME] = Field(
         description="Name of the application. Containers, networks and directories are named after it."
     )
     app_version: str = Field(default="", description="Default tag for images without a tag. `--tag` overrides it.")
-    environment: Annotated[str, BeforeValidator(validators.ENVIRONMENT_NAME)] = Field(
+    environment: Annotated[str, validators.ENVIRONMENT_NAME] = Field(
         description="Name of the environment. `production` requires confirmation before changes."
     )
 
     # Public address
-    domain_name: Annotated[str, BeforeValidator(validators.DOMAIN)] = Field(description="Domain of the site.")
-    protocol: Annotated[str, BeforeValidator(validators.one_of("http", "https"))] = Field(
+    domain_name: Annotated[str, validators.DOMAIN] = Field(description="Domain of the site.")
+    protocol: Annotated[str, validators.one_of("http", "https")] = Field(
         default="http", description="Protocol of the site. `https` requires SSL_CERT_PATH and SSL_KEY_PATH."
     )
     nginx_port: _Port = Field(default=80, description="Public HTTP port.")
@@ -56,14 +56,14 @@ class Settings(BaseModel):
     )
 
     # Registry with a login
-    registry: Annotated[str, BeforeValidator(validators.REGISTRY)] = Field(
+    registry: Annotated[str, validators.REGISTRY] = Field(
         default="", description="Registry with a login. Hosts that are not logged in log in before a deploy."
     )
     registry_username: _Text = Field(default="", description="User name at the registry.")
     registry_password: _Text = Field(default="", description="Password or token for the registry. Secret.")
 
     # Data on the host
-    database_path: Annotated[str, BeforeValidator(validators.FILE_IN_DIRECTORY)] = Field(
+    database_path: Annotated[str, validators.FILE_IN_DIRECTORY] = Field(
         default="",
         description="SQLite database file. Its directory is mounted, because SQLite keeps journals beside the file.",
     )
@@ -71,7 +71,7 @@ class Settings(BaseModel):
     uploads_path: _HostPath = Field(default="", description="Directory of uploaded files.")
     uploads_backup_path: _HostPath = Field(default="", description="Directory for backups of uploaded files.")
     config_path: _HostPath = Field(default="", description="Directory of the application's configuration files.")
-    max_upload_size: Annotated[int, BeforeValidator(validators.SIZE)] = Field(
+    max_upload_size: Annotated[int, validators.SIZE] = Field(
         default=100 * 1024**2, description="Largest request body that Nginx accepts."
     )
     database_url: str = Field(
@@ -87,15 +87,15 @@ class Settings(BaseModel):
     )
     max_concurrent_uploads: _Count = Field(default=10, description="Passed to services: maximum concurrent uploads.")
     max_concurrent_exports: _Count = Field(default=5, description="Passed to services: maximum concurrent exports.")
-    worker_processes: Annotated[str, BeforeValidator(validators.WORKERS)] = Field(
+    worker_processes: Annotated[str, validators.WORKERS] = Field(
         default="auto", description="Passed to services: number of worker processes."
     )
     worker_connections: _Count = Field(default=1024, description="Passed to services: maximum connections per worker.")
     enable_cache: _Boolean = Field(default=False, description="Passed to services: whether caching is enabled.")
-    cache_ttl: Annotated[float, BeforeValidator(validators.duration(0, 31_536_000))] = Field(
+    cache_ttl: Annotated[float, validators.duration(0, 31_536_000)] = Field(
         default=3600.0, description="Passed to services: lifetime of cache entries."
     )
-    redis_url: Annotated[str, BeforeValidator(validators.REDIS_URL)] = Field(
+    redis_url: Annotated[str, validators.REDIS_URL] = Field(
         default="", description="Passed to services: URL of the cache. Secret when it contains a password."
     )
     enable_metrics: _Boolean = Field(
@@ -110,7 +110,7 @@ class Settings(BaseModel):
     )
 
     # Logs
-    log_level: Annotated[str, BeforeValidator(validators.LOG_LEVEL)] = Field(
+    log_level: Annotated[str, validators.LOG_LEVEL] = Field(
         default="info", description="Passed to services: log level."
     )
     log_file: _FilePath = Field(default="", description="Application log on the host.")
@@ -118,50 +118,50 @@ class Settings(BaseModel):
     error_log: _FilePath = Field(default="", description="Error log on the host.")
 
     # Health and restarts
-    health_check_interval: Annotated[float, BeforeValidator(validators.INTERVAL)] = Field(
+    health_check_interval: Annotated[float, validators.INTERVAL] = Field(
         default=30.0, description="Interval between two checks of a running service."
     )
-    health_check_timeout: Annotated[float, BeforeValidator(validators.duration(0.1, 300))] = Field(
+    health_check_timeout: Annotated[float, validators.duration(0.1, 300)] = Field(
         default=5.0, description="Maximum time for one response."
     )
-    health_check_start_period: Annotated[float, BeforeValidator(validators.duration(0, 600))] = Field(
+    health_check_start_period: Annotated[float, validators.duration(0, 600)] = Field(
         default=60.0, description="Time after the start of a container in which failed checks do not count."
     )
-    health_check_retries: Annotated[int, BeforeValidator(validators.integer(1, 100))] = Field(
+    health_check_retries: Annotated[int, validators.integer(1, 100)] = Field(
         default=3, description="Consecutive failures after which a service is unhealthy."
     )
-    restart_policy: Annotated[str, BeforeValidator(validators.RESTART_POLICY)] = Field(
+    restart_policy: Annotated[str, validators.RESTART_POLICY] = Field(
         default="on-failure", description="Podman's restart policy for crashed containers."
     )
 
     # Health thresholds and the watchdog
     min_free_percent: _Percent = Field(default=10.0, description="Minimum free disk space and inodes, in percent.")
     max_memory_percent: _Percent = Field(default=90.0, description="Maximum memory in use, in percent.")
-    min_certificate_days: Annotated[float, BeforeValidator(validators.number(0, 3650))] = Field(
+    min_certificate_days: Annotated[float, validators.number(0, 3650)] = Field(
         default=14.0, description="Minimum remaining validity of the certificate, in days."
     )
-    max_clock_offset: Annotated[float, BeforeValidator(validators.duration(0.1, 86_400))] = Field(
+    max_clock_offset: Annotated[float, validators.duration(0.1, 86_400)] = Field(
         default=5.0, description="Maximum offset between a host's clock and this machine's."
     )
-    max_backup_age: Annotated[float, BeforeValidator(validators.duration(60, 31_536_000))] = Field(
+    max_backup_age: Annotated[float, validators.duration(60, 31_536_000)] = Field(
         default=93_600.0, description="Maximum age of the last backup, when backups are scheduled."
     )
     auto_recovery_enabled: _Boolean = Field(
         default=True,
         description="The watchdog restarts and recreates containers and rolls back. When false, it only notifies.",
     )
-    recovery_limit: Annotated[int, BeforeValidator(validators.integer(1, 100))] = Field(
+    recovery_limit: Annotated[int, validators.integer(1, 100)] = Field(
         default=3, description="Maximum recoveries within RECOVERY_WINDOW; then the watchdog gives up."
     )
-    recovery_window: Annotated[float, BeforeValidator(validators.duration(60, 86_400))] = Field(
+    recovery_window: Annotated[float, validators.duration(60, 86_400)] = Field(
         default=600.0, description="Period in which recoveries are counted."
     )
-    fresh_release: Annotated[float, BeforeValidator(validators.duration(0, 604_800))] = Field(
+    fresh_release: Annotated[float, validators.duration(0, 604_800)] = Field(
         default=600.0, description="Age up to which the watchdog rolls a release back when a restart did not help."
     )
 
     # Monitoring
-    metrics_dir: Annotated[str, BeforeValidator(validators.PATH_OR_NONE)] = Field(
+    metrics_dir: Annotated[str, validators.PATH_OR_NONE] = Field(
         default="/var/lib/prometheus/node-exporter",
         description="Directory of node-exporter's textfile collector for the watchdog's metrics. `none` disables them.",
     )
@@ -170,50 +170,46 @@ class Settings(BaseModel):
     )
 
     # Backups
-    backup_retention_days: Annotated[int, BeforeValidator(validators.integer(1, 3650))] = Field(
+    backup_retention_days: Annotated[int, validators.integer(1, 3650)] = Field(
         default=30, description="Retention of backups in days."
     )
     auto_backup_enabled: _Boolean = Field(
         default=False, description="Schedule backups with a timer that setup installs."
     )
-    backup_schedule: Annotated[str, BeforeValidator(validators.SCHEDULE)] = Field(
+    backup_schedule: Annotated[str, validators.SCHEDULE] = Field(
         default="0 2 * * *", description="Schedule of the backups in the host's time zone."
     )
 
     # Notifications
     slack_webhook: _WebUrl = Field(default="", description="Incoming webhook URL of a Slack channel. Secret.")
     webhook_url: _WebUrl = Field(default="", description="URL that receives messages as JSON. Secret.")
-    smtp_host: Annotated[str, BeforeValidator(validators.SERVER)] = Field(
+    smtp_host: Annotated[str, validators.SERVER] = Field(
         default="", description="Mail server. Mail also requires SMTP_FROM and SMTP_TO."
     )
     smtp_port: _Port = Field(default=587, description="Port of the mail server.")
     smtp_user: _Text = Field(default="", description="User name at the mail server.")
     smtp_password: _Text = Field(default="", description="Password at the mail server. Secret.")
-    smtp_from: Annotated[str, BeforeValidator(validators.SENDER)] = Field(default="", description="Sender address.")
-    smtp_to: Annotated[str, BeforeValidator(validators.RECIPIENTS)] = Field(
-        default="", description="Recipient addresses."
-    )
-    smtp_security: Annotated[str, BeforeValidator(validators.one_of("starttls", "tls", "none"))] = Field(
+    smtp_from: Annotated[str, validators.SENDER] = Field(default="", description="Sender address.")
+    smtp_to: Annotated[str, validators.RECIPIENTS] = Field(default="", description="Recipient addresses.")
+    smtp_security: Annotated[str, validators.one_of("starttls", "tls", "none")] = Field(
         default="starttls", description="Encryption of the connection to the mail server."
     )
-    notify_language: Annotated[str, BeforeValidator(validators.LANGUAGE)] = Field(
-        default="en", description="Language of the messages."
-    )
+    notify_language: Annotated[str, validators.LANGUAGE] = Field(default="en", description="Language of the messages.")
     notify_slack: _Lowest = Field(default="info", description="Lowest severity that is sent to Slack.")
     notify_mail: _Lowest = Field(default="info", description="Lowest severity that is sent by mail.")
     notify_webhook: _Lowest = Field(default="info", description="Lowest severity that is sent to WEBHOOK_URL.")
-    notify_repeat: Annotated[float, BeforeValidator(validators.duration(60, 2_592_000))] = Field(
+    notify_repeat: Annotated[float, validators.duration(60, 2_592_000)] = Field(
         default=21_600.0, description="Interval after which an ongoing alert is sent again."
     )
 
     # Accepted for compatibility: Nginx runs on the host, not in a container
-    nginx_image: Annotated[object, BeforeValidator(validators.IMAGE)] = Field(
+    nginx_image: Annotated[object, validators.IMAGE] = Field(
         default="", description="No effect: Nginx runs on the host."
     )
-    nginx_memory_limit: Annotated[int, BeforeValidator(validators.MEMORY)] = Field(
+    nginx_memory_limit: Annotated[int, validators.MEMORY] = Field(
         default=0, description="No effect: Nginx runs on the host."
     )
-    nginx_cpu_limit: Annotated[float, BeforeValidator(validators.CPUS)] = Field(
+    nginx_cpu_limit: Annotated[float, validators.CPUS] = Field(
         default=0.0, description="No effect: Nginx runs on the host."
     )
 

@@ -10,11 +10,15 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from rolling_upgrade.config import schedule
 from rolling_upgrade.engine.model import PORT_OFFSET, Image
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 T = TypeVar("T")
 
@@ -23,7 +27,10 @@ NONE = "none"
 
 
 class Validator(Generic[T]):
-    """A callable that parses a text; its ValueError carries the phrase `expected`."""
+    """A callable that parses a text; its ValueError carries the phrase `expected`.
+
+    In the annotation of a pydantic field (`Annotated[int, PORT]`) it parses the value before pydantic validates it.
+    """
 
     def __init__(self, expected: str, parse: Callable[[str], T | None]) -> None:
         self.expected = expected
@@ -35,13 +42,17 @@ class Validator(Generic[T]):
             raise ValueError(self.expected)
         return value
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        return no_info_before_validator_function(self, handler(source))
+
 
 def validator_of(annotation: object, metadata: Iterable[object]) -> Validator[Any] | None:
     """Return the validator of a model field, also of an optional one."""
     for part in metadata:
-        validator = getattr(part, "func", None)
-        if isinstance(validator, Validator):
-            return validator
+        if isinstance(part, Validator):
+            return part
     inner = [argument for argument in get_args(annotation) if get_origin(argument) is Annotated]
     return validator_of(None, inner[0].__metadata__) if inner and get_origin(annotation) in (Union, UnionType) else None
 
