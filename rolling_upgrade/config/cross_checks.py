@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from rolling_upgrade.config.encryption.formats import detect
+from rolling_upgrade.config.encryption import detect
 from rolling_upgrade.config.issues import Issues
 from rolling_upgrade.config.locate import expanded, locate
 from rolling_upgrade.config.mounts import contains, home_of
@@ -91,7 +91,7 @@ def _mounted(mine: model.Target, theirs: model.Target) -> Iterator[tuple[str, st
             yield f"{source}, mounted by {mine.application.name}, is inside {app.home}", "separate directories"
 
 
-def warnings(environment: model.Environment, root: Path) -> tuple[str, ...]:
+def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...]:
     """Warn about files of this machine: a readable env file, or a host without a known key."""
     return (*_readable_secrets(environment.name, root), *unknown_hosts(environment))
 

@@ -35,7 +35,7 @@ class Explained:
     derived: tuple[tuple[str, tuple[Effective, ...]], ...]
 
 
-def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str], tag: str) -> Explained:
+def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
     """Read the files and collect the effective values. Raises ConfigError with every error."""
     issues = Issues(root.resolve())
     found = locate(environment, root.resolve(), issues)

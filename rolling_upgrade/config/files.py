@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
 from rolling_upgrade.config.encryption.keyring import Keyring
 from rolling_upgrade.config.issues import Issues
 from rolling_upgrade.engine.local_file import MOST_BYTES, read_small

@@ -26,7 +26,7 @@ def _empty_mapping(value: object) -> object:
     return {} if value == "" else value
 
 
-class Rollout(Strict):
+class RolloutPolicy(Strict):
     """How a run proceeds over the hosts of an environment."""
 
     batch: Annotated[str, validators.BATCH] = Field(
@@ -182,7 +182,7 @@ class EnvironmentEntry(Strict):
     )
     port: _Port = Field(default=model.Target.port, description="SSH port.")
     jump: _Jump = Field(default="", description="Jump host for all hosts: [user@]host[:port].")
-    rollout: Rollout = Field(default=Rollout(), description="How a run proceeds over the hosts.")
+    rollout: RolloutPolicy = Field(default=RolloutPolicy(), description="How a run proceeds over the hosts.")
     setup: Setup = Field(default=Setup(), description="Optional parts of `inv setup`.")
     monitoring: Monitoring = Field(default=Monitoring(), description="Monitoring from outside.")
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(

@@ -53,13 +53,13 @@ def list_environments(root: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for file in _inventories(root) for name in _names(file, quiet)))
 
 
-def list_of_labs(root: Path) -> tuple[str, ...]:
+def list_lab_environments(root: Path) -> tuple[str, ...]:
     """Return the names of the environments of labs."""
     quiet = Issues(root)
     return tuple(name for file in sorted(root.glob(".lab/*/hosts.yaml")) for name in _names(file, quiet))
 
 
-def list_with_values(root: Path) -> tuple[str, ...]:
+def list_environments_with_values(root: Path) -> tuple[str, ...]:
     """Return the environments whose env file exists; labs count only when `hosts.yaml` has none."""
     quiet = Issues(root)
     for files in ([root / "hosts.yaml"], sorted(root.glob(".lab/*/hosts.yaml"))):

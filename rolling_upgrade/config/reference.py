@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.files import read_yaml
-from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, Rollout, Setup
+from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.issues import Issues, validate
 from rolling_upgrade.config.resolution import LONGEST_GATE_SECONDS
 from rolling_upgrade.config.services import (
@@ -107,7 +107,7 @@ def page(services: Path) -> str:
     parts = [_INTRODUCTION, _ENV_FILE, _table(Settings), _SERVICE_KEYS, _service_keys(services), _INVENTORY]
     parts += _sections(
         ("environments.NAME", EnvironmentEntry),
-        ("rollout", Rollout),
+        ("rollout", RolloutPolicy),
         ("setup", Setup),
         ("monitoring", Monitoring),
         ("hosts.NAME", Host),

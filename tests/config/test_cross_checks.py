@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade import config
-from rolling_upgrade.config.cross_checks import unknown_hosts
+from rolling_upgrade.config.cross_checks import conflicts, local_warnings, unknown_hosts
 from rolling_upgrade.config.encryption import vault
 from rolling_upgrade.errors import ConfigIssue
 from tests.support.project import ENV, Project
@@ -29,19 +28,19 @@ APART = {
 }
 
 
-def conflicts(project: Project, changes: dict[str, str], address: str = "192.0.2.11") -> tuple[ConfigIssue, ...]:
+def conflicts_with(project: Project, changes: dict[str, str], address: str = "192.0.2.11") -> tuple[ConfigIssue, ...]:
     project.write("hosts.yaml", BOTH.replace("ADDRESS", address))
     values = {**ENV, **APART, **changes}
     project.write("deploy/other.env", "\n".join(f"{key}={value}" for key, value in values.items()))
-    return config.conflicts([project.load("demo"), project.load("other")])
+    return conflicts([project.load("demo"), project.load("other")])
 
 
 def test_conflicts_environments_kept_apart_have_none(project: Project) -> None:
-    assert conflicts(project, {}) == ()
+    assert conflicts_with(project, {}) == ()
 
 
 def test_conflicts_on_different_hosts_have_none(project: Project) -> None:
-    assert conflicts(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
+    assert conflicts_with(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def test_conflicts_on_different_hosts_have_none(project: Project) -> None:
     ],
 )
 def test_conflicts_between_environments_are_errors(changes: dict[str, str], found: str, project: Project) -> None:
-    issues = conflicts(project, changes)
+    issues = conflicts_with(project, changes)
 
     assert any(issue.found.startswith(found) for issue in issues), issues
     assert issues[0].file == "demo and other"
@@ -75,7 +74,7 @@ def test_conflicts_between_environments_are_errors(changes: dict[str, str], foun
 def test_warnings_env_file_that_its_group_may_read_has_none(project: Project, mode: int) -> None:
     (project.root / "deploy/demo.env").chmod(mode)
 
-    assert not any("lets other users" in warning for warning in config.local_warnings(project.load(), project.root))
+    assert not any("lets other users" in warning for warning in local_warnings(project.load(), project.root))
 
 
 def test_warnings_encrypted_env_file_may_be_read_by_all(
@@ -87,15 +86,15 @@ def test_warnings_encrypted_env_file_may_be_read_by_all(
     file.write_bytes(vault.encrypt(file.read_bytes(), b"correct horse"))
     file.chmod(0o644)
 
-    assert not any("lets other users" in warning for warning in config.local_warnings(project.load(), project.root))
+    assert not any("lets other users" in warning for warning in local_warnings(project.load(), project.root))
 
 
 def test_warnings_env_file_that_others_can_read(project: Project) -> None:
     (project.root / "deploy/demo.env").chmod(0o644)
-    assert "mode 0644" in config.local_warnings(project.load(), project.root)[0]
+    assert "mode 0644" in local_warnings(project.load(), project.root)[0]
 
     (project.root / "deploy/demo.env").chmod(0o600)
-    assert not any("mode" in warning for warning in config.local_warnings(project.load(), project.root))
+    assert not any("mode" in warning for warning in local_warnings(project.load(), project.root))
 
 
 def test_unknown_hosts_are_named_with_the_line_that_adds_them(project: Project) -> None:

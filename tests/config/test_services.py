@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rolling_upgrade import config
+from rolling_upgrade.config.loader import load_suites
+from rolling_upgrade.config.locate import list_environments_with_values
 from rolling_upgrade.engine.model import Pipeline, SuiteKind
 from tests.support.project import MEMORYARK, Project
 
@@ -63,7 +64,7 @@ def test_command_is_a_list_of_words_or_a_text_for_sh(project: Project) -> None:
 
     assert unit.command == ("sh", "-c", "make test")
     assert (load.command, load.kind, load.folder) == (("make", "load"), SuiteKind.LOAD, str(project.root))
-    assert config.suites(project.root) == (unit, load)
+    assert load_suites(project.root) == (unit, load)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_errors_have_their_place(project: Project, top: dict[str, Any], place: s
 
 
 def test_environments_with_values_are_those_with_an_env_file(project: Project) -> None:
-    assert config.environments_with_values(project.root) == ("demo",)
+    assert list_environments_with_values(project.root) == ("demo",)
 
     (project.root / "deploy/demo.env").unlink()
-    assert config.environments_with_values(project.root) == ()
+    assert list_environments_with_values(project.root) == ()

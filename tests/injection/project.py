@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel
 
 from rolling_upgrade import config
-from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, Rollout, Setup
+from rolling_upgrade.config.inventory import EnvironmentEntry, Host, Inventory, Monitoring, RolloutPolicy, Setup
 from rolling_upgrade.config.services import (
     Build,
     Building,
@@ -223,15 +223,15 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Services.reports": ("reports", "my 'reports'"),
     "FullChain.service": ("backend",),
     "FullChain.path": ("/api/health",),
-    "Rollout.batch": ("100%", "2"),
-    "Rollout.parallel": ("16",),
-    "Rollout.bake_seconds": ("10",),
-    "Rollout.lease_seconds": ("120",),
-    "Rollout.retain_releases": ("3",),
-    "Rollout.connect_timeout_seconds": ("10",),
-    "Rollout.confirm": ("false",),
-    "Rollout.transfer": ("pull", "push"),
-    "Rollout.signed_by": ("release.pub",),
+    "RolloutPolicy.batch": ("100%", "2"),
+    "RolloutPolicy.parallel": ("16",),
+    "RolloutPolicy.bake_seconds": ("10",),
+    "RolloutPolicy.lease_seconds": ("120",),
+    "RolloutPolicy.retain_releases": ("3",),
+    "RolloutPolicy.connect_timeout_seconds": ("10",),
+    "RolloutPolicy.confirm": ("false",),
+    "RolloutPolicy.transfer": ("pull", "push"),
+    "RolloutPolicy.signed_by": ("release.pub",),
     "Setup.firewall": ("nftables", "ufw", "none"),
     "Setup.certificate": ("files", "acme", "self-signed"),
     "Setup.acme_email": ("ann@lab.test", "o'ann+a@lab.test"),
@@ -274,7 +274,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 
 MODELS: tuple[type[BaseModel], ...] = (
     Gate, Drain, Route, Mount, Limits, Build, Service, FullChain, Building, Suite, Services,
-    Rollout, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
+    RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
 #: The plain settings of a project whose own env keys are all in the container.
@@ -384,7 +384,7 @@ class Project:
         host |= {"roles": [host["roles"]], "groups": [host["groups"]], "env": {"OWN_TEXT": host["env"]}}
         setup = self._of("Setup")
         setup["sysctl"] = {"vm.swappiness": setup["sysctl"], "net.core.somaxconn": "1024"}
-        entry = self._of("EnvironmentEntry") | {"rollout": self._of("Rollout"), "setup": setup}
+        entry = self._of("EnvironmentEntry") | {"rollout": self._of("RolloutPolicy"), "setup": setup}
         entry["monitoring"] = self._of("Monitoring")
         entry["hosts"] = {"web1": host}
         return {"environments": {"demo": entry}}

@@ -107,7 +107,9 @@ def test_fields_are_refused_or_arrive_unchanged(values: dict[str, str], status: 
     assert (service.name, service.alias) == (fields["Service.name"], fields["Service.alias"] or service.name)
     names = {name: fields[name] for name in FIELDS if name.partition(".")[0] in {"Mount", "Limits", "Service"}}
     names |= {name: fields[name] for name in ("Host.user", "Host.roles", "Host.groups", "Host.jump", "Host.address")}
-    names |= {name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "Rollout.batch")}
+    names |= {
+        name: fields[name] for name in ("Route.prefix", "FullChain.path", "FullChain.service", "RolloutPolicy.batch")
+    }
     names |= {name: fields[name] for name in ("EnvironmentEntry.user", "EnvironmentEntry.setup_user")}
     assert [
         (name, value)

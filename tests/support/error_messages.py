@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rolling_upgrade import errors
-from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption import EncryptionError
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "rolling_upgrade"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rolling_upgrade.config.encryption.formats import AGE_BINARY, EncryptionError, is_armored, trimmed
+from rolling_upgrade.config.encryption import AGE_BINARY, EncryptionError, is_armored, trimmed
 from rolling_upgrade.config.encryption.recipients import Recipient
 
 #: pyrage's message when no identity matches; its other messages are about the file.

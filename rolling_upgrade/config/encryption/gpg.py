@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption import EncryptionError
 
 #: The agent may ask for a passphrase: a person needs time to type it.
 _SECONDS = 300.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rolling_upgrade.config.encryption import EncryptionError
 from rolling_upgrade.config.encryption.age import Stanza
-from rolling_upgrade.config.encryption.formats import EncryptionError
 from rolling_upgrade.config.encryption.passwords import Prompt
 from rolling_upgrade.config.encryption.recipients import ssh_tag
 from rolling_upgrade.engine.local_file import read_small

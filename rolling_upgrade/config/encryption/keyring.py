@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rolling_upgrade.config.encryption import age, gpg, identities, vault
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, NoTerminal, detect
+from rolling_upgrade.config.encryption import (
+    Encryption,
+    EncryptionError,
+    NoTerminal,
+    age,
+    detect,
+    gpg,
+    identities,
+    vault,
+)
 from rolling_upgrade.config.encryption.identities import Identities, KeySource
 from rolling_upgrade.config.encryption.passwords import Prompt, vault_password
 from rolling_upgrade.config.encryption.recipients import Recipient

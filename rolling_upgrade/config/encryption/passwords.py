@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rolling_upgrade.config.encryption.formats import EncryptionError, NoTerminal
+from rolling_upgrade.config.encryption import EncryptionError, NoTerminal
 
 PASSWORD_FILE = "ANSIBLE_VAULT_PASSWORD_FILE"  # noqa: S105  (the name of a variable)
 _PROGRAM_SECONDS = 60.0

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rolling_upgrade.config.encryption.formats import Encryption
+from rolling_upgrade.config.encryption import Encryption
 
 _AGE = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")

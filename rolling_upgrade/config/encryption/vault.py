@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from rolling_upgrade.config.encryption.formats import EncryptionError, trimmed
+from rolling_upgrade.config.encryption import EncryptionError, trimmed
 
 _ROUNDS = 10_000
 _SALT_BYTES = 32

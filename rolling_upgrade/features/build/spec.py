@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rolling_upgrade import config
+from rolling_upgrade.config.locate import list_environments_with_values
 from rolling_upgrade.engine.model import Build, BuildType, Environment, Login, Source
 from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
 from rolling_upgrade.features.build import builder, shell, source
@@ -107,7 +108,7 @@ def load_environment(name: str | None, root: Path, tag: str) -> Environment:
     If several environments have an env file, their settings for builds must be equal.
     """
     name = name or os.environ.get("DEPLOY_ENV") or None
-    names = (name,) if name else config.environments_with_values(root)
+    names = (name,) if name else list_environments_with_values(root)
     if not names:
         return config.load(None, root=root)
     environments = [config.load(name, root=root, tag=tag or _NO_TAG) for name in names]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.config.effective import Effective, Explained
+from rolling_upgrade.config.cross_checks import conflicts, local_warnings
+from rolling_upgrade.config.effective import Effective, Explained, explain_environment
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.model import Environment
@@ -30,9 +31,9 @@ def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitC
             issues |= dict.fromkeys(error.issues)
             continue
         loaded.append(found)
-        warnings |= dict.fromkeys((*found.warnings, *config.local_warnings(found, root)))
+        warnings |= dict.fromkeys((*found.warnings, *local_warnings(found, root)))
         _render(found)
-    issues |= dict.fromkeys(config.conflicts(_with_neighbours(loaded, environment, root)))
+    issues |= dict.fromkeys(conflicts(_with_neighbours(loaded, environment, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
     print_lines(check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
@@ -49,7 +50,7 @@ def _with_neighbours(loaded: list[Environment], environment: str | None, root: P
                 others.append(config.load(name, root=root, prompt=False))
             except ConfigError:
                 continue
-    return [*loaded, *(other for other in others if config.conflicts([*loaded, other]))]
+    return [*loaded, *(other for other in others if conflicts([*loaded, other]))]
 
 
 def _render(environment: Environment) -> None:
@@ -64,7 +65,7 @@ def show(
     environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str = "", json: bool = False
 ) -> ExitCode:
     """Print every effective value and its source, secrets masked."""
-    explained = config.explain(environment, root=root, hosts=hosts, tag=tag)
+    explained = explain_environment(environment, root=root, hosts=hosts, tag=tag)
     secrets = explained.environment.secrets
     if json:
         print_json(show_json(explained), sys.stdout, secrets)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rolling_upgrade import config
+from rolling_upgrade.config.cross_checks import local_warnings
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine.local_file import OWNER_ALONE, too_open
 from rolling_upgrade.engine.model import Diagnosis, Environment, Level
@@ -31,7 +31,7 @@ _NEEDED = (
 
 def diagnose(environment: Environment, root: Path) -> tuple[Diagnosis, ...]:
     """Run every check of this machine."""
-    warnings = config.local_warnings(environment, root)
+    warnings = local_warnings(environment, root)
     rows = [Diagnosis(HERE, Level.WARNING, what, "") for what in (*environment.warnings, *warnings)]
     if not rows:
         rows = [Diagnosis(HERE, Level.OK, "the configuration is valid, and every host key is recorded")]

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.config.issues import shown
-from rolling_upgrade.config.locate import list_of_labs
+from rolling_upgrade.config.locate import list_lab_environments
 from rolling_upgrade.console.operator import confirm
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.git import is_tracked
@@ -161,7 +161,7 @@ def _program(folder: Path) -> str:
 
 def _prove(starting: Starting, files: Sequence[NewFile], folder: Path) -> None:
     """Load what would be written, strictly and from a place of its own. Raises ConfigError with every mistake."""
-    if starting.environment in list_of_labs(folder):
+    if starting.environment in list_lab_environments(folder):
         raise usage_error(("--env", starting.environment, "another name; a lab here has this one"), nothing="written")
     with tempfile.TemporaryDirectory() as place:
         for one in files:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rolling_upgrade import config
 from rolling_upgrade.config import checks
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
 from rolling_upgrade.config.encryption.passwords import PASSWORD_FILE
 from rolling_upgrade.config.files import EnvFile
 from rolling_upgrade.config.locate import expanded

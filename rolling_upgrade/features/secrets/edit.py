@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption.formats import Encryption
+from rolling_upgrade.config.encryption import Encryption
 from rolling_upgrade.config.loader import issues_with
 from rolling_upgrade.engine.local_file import PRIVATE
 from rolling_upgrade.errors import ConfigError, ExitCode, RollingError

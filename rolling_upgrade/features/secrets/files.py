@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile
-from rolling_upgrade.config.encryption import age, gpg, vault
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect, is_armored
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, age, detect, gpg, is_armored, vault
 from rolling_upgrade.config.encryption.recipients import Recipient, is_mark_current, with_mark
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env
 from rolling_upgrade.config.issues import Issues

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption import age
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, age, detect
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, add_line, parse, remove_line
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines

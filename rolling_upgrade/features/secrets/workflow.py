@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption import passwords
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, NoTerminal, detect
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, detect, passwords
 from rolling_upgrade.config.issues import secret_keys
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.engine.git import is_tracked

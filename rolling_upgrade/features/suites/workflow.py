@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolling_upgrade import config
+from rolling_upgrade.config.loader import load_suites
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.text import indent, table
 from rolling_upgrade.engine import local_command, process_environment
@@ -46,7 +46,7 @@ def run_suites(env: str | None, *, root: Path, suite: str = ALL) -> ExitCode:
         suites, production = environment.pipeline.suites, spec.is_production(environment)
         variables = {"ENVIRONMENT": environment.targets[0].application.environment}
     else:
-        suites, production, variables, output = config.suites(root), False, {}, Output(sys.stdout)
+        suites, production, variables, output = load_suites(root), False, {}, Output(sys.stdout)
     results = run(select(suites, suite), lambda line: output.show([line]), production=production, env=variables)
     output.show(suite_lines(results))
     return ExitCode.DONE if all(result.ok for result in results) else ExitCode.FAILED

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from pyrage import passphrase
 
-from rolling_upgrade.config.encryption import age
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, NoTerminal, detect
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect
 from rolling_upgrade.config.encryption.identities import KeySource
 from rolling_upgrade.config.encryption.keyring import Keyring
 from rolling_upgrade.config.encryption.passwords import no_prompt

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config.encryption import gpg
-from rolling_upgrade.config.encryption.formats import Encryption, EncryptionError, detect, is_armored
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect, gpg, is_armored
 from tests.support.encryption_keys import TEXT
 from tests.support.pgp import Pgp
 

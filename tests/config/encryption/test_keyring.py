@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyrage import x25519
 
-from rolling_upgrade.config.encryption import age, vault
-from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption import EncryptionError, age, vault
 from rolling_upgrade.config.encryption.identities import KeySource
 from rolling_upgrade.config.encryption.keyring import Keyring
 from rolling_upgrade.config.encryption.passwords import no_prompt

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config.encryption import passwords
-from rolling_upgrade.config.encryption.formats import EncryptionError, NoTerminal
+from rolling_upgrade.config.encryption import EncryptionError, NoTerminal, passwords
 from tests.support.encryption_keys import Asked
 
 

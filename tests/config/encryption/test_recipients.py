@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config.encryption.formats import Encryption
+from rolling_upgrade.config.encryption import Encryption
 from rolling_upgrade.config.encryption.recipients import Recipient, add_line, parse, parse_line, remove_line
 from tests.support.encryption_keys import age_key, public, ssh_key
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolling_upgrade.config.encryption import vault
-from rolling_upgrade.config.encryption.formats import EncryptionError
+from rolling_upgrade.config.encryption import EncryptionError, vault
 from tests.support.encryption_keys import TEXT
 
 PASSWORD = b"correct horse"

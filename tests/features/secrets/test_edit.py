@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config.encryption.formats import Encryption, detect
+from rolling_upgrade.config.encryption import Encryption, detect
 from rolling_upgrade.errors import ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import edit
 from rolling_upgrade.features.secrets.workflow import encrypt

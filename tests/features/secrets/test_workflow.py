@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import config
-from rolling_upgrade.config.encryption.formats import Encryption, detect
+from rolling_upgrade.config.effective import explain_environment
+from rolling_upgrade.config.encryption import Encryption, detect
 from rolling_upgrade.errors import ConfigError, ExitCode
 from rolling_upgrade.features.secrets.workflow import decrypt, encrypt, rotate
 from tests.support.pgp import Pgp
@@ -55,7 +56,7 @@ def test_encrypt_every_task_reads_the_file_as_it_is(
     assert SECRET.encode() not in team.env_file.read_bytes()
     assert team.mode == "0600"
     assert SECRET in team.project.load().secrets
-    assert config.explain("demo", root=team.root).environment.name == "demo"
+    assert explain_environment("demo", root=team.root).environment.name == "demo"
     assert decrypt("demo", root=team.root) is ExitCode.DONE
     out, err = capfdbinary.readouterr()
     assert out == before
@@ -75,7 +76,7 @@ def test_load_error_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, pass
     assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
     source = [
         one.source
-        for one in config.explain("demo", root=_without_mistake(team)).keys[0][1]
+        for one in explain_environment("demo", root=_without_mistake(team)).keys[0][1]
         if one.name == "JWT_SECRET_KEY"
     ]
     assert source == ["deploy/demo.env line 9"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolling_upgrade.config.encryption.formats import Encryption, detect
+from rolling_upgrade.config.encryption import Encryption, detect
 
 
 @pytest.mark.parametrize(
