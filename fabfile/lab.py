@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, task
+from rolling_upgrade.console.task import exit_with, task
 from rolling_upgrade.errors import ExitCode
 
 _NAME = "name of the lab and of its environment"
@@ -25,7 +25,7 @@ def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab")
         laboratory.up(hosts, release, name, say=print)
         return ExitCode.DONE
 
-    end_with(work)
+    exit_with(work)
 
 
 @task(help={"name": _NAME})
@@ -37,7 +37,7 @@ def down(context: Any, name: str = "lab") -> None:  # noqa: ARG001
         laboratory.down(name, say=print)
         return ExitCode.DONE
 
-    end_with(work)
+    exit_with(work)
 
 
 @task
@@ -50,7 +50,7 @@ def status(context: Any) -> None:  # noqa: ARG001
             print(f"{line.lab:<12} {line.host:<10} {line.role:<9} {line.address:<15} {line.state}")
         return ExitCode.DONE
 
-    end_with(work)
+    exit_with(work)
 
 
 @task(help={"host": "host to log in to, as the deploy user", "name": _NAME}, positional=["host"])
@@ -61,4 +61,4 @@ def shell(context: Any, host: str = "web1", name: str = "lab") -> None:  # noqa:
     def work() -> ExitCode:
         return ExitCode.FAILED if laboratory.open_shell(name, host) else ExitCode.DONE
 
-    end_with(work)
+    exit_with(work)

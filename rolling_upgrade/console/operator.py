@@ -42,7 +42,7 @@ def workstation() -> str:
 
 @cache
 def revision(root: Path) -> str:
-    """Return the commit of the clone in `root`, with `+changes` when files differ from it, or '' without Git.
+    """Return the commit of the clone in `root`, with `+changes` for uncommitted changes; empty without Git.
 
     The result is cached, so that code of the application, such as a test suite, cannot change it later. Git runs
     confined, because the clone's configuration may name filters that Git executes.
@@ -64,19 +64,19 @@ def lock(run_id: str, reason: str, *, target: str = "") -> Lock:
     return Lock(run_id, name(), workstation(), os.getpid(), reason, 0, 0, target=target)
 
 
-def by_hand(reason: str) -> Lock:
-    """Return the lock that an operator takes by hand; it has no process, so it never counts as dead."""
+def manual_lock(reason: str) -> Lock:
+    """Return the lock for `lock.acquire`; it has no process, so it never counts as dead."""
     return Lock(f"{MANUAL}{new_run_id()}", name(), workstation(), 0, reason, 0, 0)
 
 
 def is_own(held: Lock) -> bool:
-    """Whether this operator took the lock by hand on this machine, even before its last boot."""
+    """Return whether this operator acquired the lock by `lock.acquire` on this machine, even before a reboot."""
     machine = socket.gethostname()
     return is_manual(held) and held.owner == name() and f"{held.workstation}-".startswith(f"{machine}-")
 
 
 def is_dead(held: Lock | None) -> bool:
-    """Whether a lock belongs to a process of this machine that no longer runs."""
+    """Return whether a lock belongs to a process of this machine that no longer runs."""
     if held is None or held.workstation != workstation() or held.pid <= 0:
         return False
     try:
@@ -89,19 +89,19 @@ def is_dead(held: Lock | None) -> bool:
 
 
 def confirm(question: str, *, force: bool, hint: str) -> None:
-    """Ask yes or no on the terminal. Raises ConfigError without a terminal, Interrupted for any answer but yes."""
-    if not force and _answer(f"{question} [y/N]", hint).lower() not in {"y", "yes"}:
+    """Prompt for yes or no. Raises ConfigError without a terminal, Interrupted for any other answer than yes."""
+    if not force and _prompt(f"{question} [y/N]", hint).lower() not in {"y", "yes"}:
         raise Interrupted("not confirmed; nothing was touched.")
 
 
 def confirm_by_name(question: str, name: str, typed: str, *, hint: str) -> None:
-    """Ask for a name on the terminal, unless `typed` has it: a yes is too easy for this. Raises as `confirm` does."""
-    answer = typed or _answer(question, hint)
+    """Prompt for a name unless `typed` has it, before data is deleted. Raises as `confirm` does."""
+    answer = typed or _prompt(question, hint)
     if answer != name:
         raise Interrupted(f"{answer!r} is not {name!r}; nothing was touched.")
 
 
-def _answer(question: str, hint: str) -> str:
+def _prompt(question: str, hint: str) -> str:
     if not sys.stdin.isatty():
         raise ConfigError("confirmation required, but stdin is not a terminal.", next_step=hint)
     print(safe(question, kept()), end=" ", file=sys.stderr, flush=True)

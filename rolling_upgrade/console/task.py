@@ -1,4 +1,4 @@
-"""What tasks share: options, and how a task ends: exit code, error on stderr, interrupts. It runs no workflow."""
+"""The options that tasks share, and the end of a task: exit code, error on stderr, interrupts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-#: The help of each option that means the same in every task. A task's own help for it wins.
+#: The help of options with the same meaning in every task. The help in a task overrides it.
 OPTIONS = {
     "env": "environment in hosts.yaml; there is no default",
     "hosts": "only these hosts, groups or roles, separated by commas; may be repeated",
@@ -35,7 +35,7 @@ OPTIONS = {
 #: The help of --json in a task that prints one object for all hosts.
 ONE_OBJECT = {"json": "print one JSON object on stdout"}
 
-#: The second name of an option, and its one letter. No letter may delete data.
+#: The second name and the letter of an option. An option that deletes data has no letter.
 SECOND_NAMES = {"env": "environment", "hosts": "host", "lines": "tail", "suite": "test-suite"}
 LETTERS = {"env": "e", "dry-run": "d", "follow": "f", "force": "f", "json": "j"}
 
@@ -48,52 +48,53 @@ _CONNECT_OPTIONS = {
     "passphrase": "prompt-for-passphrase",
 }
 
-#: The variable that names the open file with secrets: a JSON object of names and values.
+#: The variable with the file descriptor of a JSON object with secret variables.
 SECRETS_FD = "ROLLING_SECRETS_FD"
 
-#: How an interrupted task ends, where it acts on hosts and where it acts on files of this machine alone.
-ON_HOSTS = "what a host had begun was let end. Next: inv status, or the same command again"
-ON_FILES = "no file was changed; a text that was being edited is gone. Next: the same command again"
+#: The message of an interrupted task: one that acts on hosts, and one that acts only on local files.
+ON_HOSTS = "changes that had started on a host were finished. Next: inv status, or the same command again"
+ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command again"
 
 
-def end_with(work: Callable[[], int], *, interrupted: str = ON_HOSTS) -> None:
-    """Do the work; leave through invoke's Exit with its code, the error's text on stderr.
+def exit_with(work: Callable[[], int], *, interrupted: str = ON_HOSTS) -> None:
+    """Do the work. Print its error to stderr and raise Invoke's Exit with the exit code.
 
-    SIGTERM counts as Ctrl-C, so that a cancelled CI job undoes what it began; so does SIGINT where a shell ignores it.
+    SIGTERM and SIGHUP act as Ctrl-C, so that a cancelled CI job undoes its changes. SIGINT is handled even if the shell
+    started this process with SIGINT ignored.
     """
-    take_secrets()
+    load_secrets()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         code = work()
     except RollingError as error:
-        _say(str(error))
+        _print_error(str(error))
         raise Exit(code=int(error.exit_code)) from None
     except KeyboardInterrupt:
-        _say(f"interrupted; {interrupted}")
+        _print_error(f"interrupted; {interrupted}")
         raise Exit(code=int(ExitCode.INTERRUPTED)) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exit(code=int(ExitCode.FAILED)) from None
     except Exit:
         raise
-    except Exception:  # noqa: BLE001 - Python would print what is in it as it is
-        _say(traceback.format_exc())
+    except Exception:  # noqa: BLE001 - Python would print its text unmasked
+        _print_error(traceback.format_exc())
         raise Exit(code=int(ExitCode.FAILED)) from None
     if code:
         raise Exit(code=int(code))
 
 
-def _say(text: str) -> None:
-    """Write to stderr, with the secrets of every configuration that was read masked: a host may have written it."""
+def _print_error(text: str) -> None:
+    """Print a text to stderr with all known secrets masked: it may contain output of a host."""
     from rolling_upgrade.console.output import print_lines
     from rolling_upgrade.engine import masking
 
     print_lines([text.rstrip("\n")], sys.stderr, masking.kept())
 
 
-def take_secrets() -> None:
-    """Take over the secrets that `scripts/job.py` holds: they are in no environment that /proc shows."""
+def load_secrets() -> None:
+    """Read the secrets that `scripts/job.py` passes in an open file, so that /proc shows none of them."""
     named = os.environ.pop(SECRETS_FD, "")
     if named.isdecimal():
         from rolling_upgrade.engine import masking
@@ -105,11 +106,7 @@ def take_secrets() -> None:
 
 
 def root() -> Path:
-    """Return the directory that the configuration is read from: the nearest one upwards that holds hosts.yaml.
-
-    Raises:
-        ConfigError: No directory from the current one upwards holds it.
-    """
+    """Return the nearest directory with hosts.yaml, from the current one upwards. Raises ConfigError without one."""
     here = Path.cwd()
     found = root_or_here()
     if (found / "hosts.yaml").exists():
@@ -121,29 +118,29 @@ def root() -> Path:
 
 
 def root_or_here() -> Path:
-    """Return the directory that `root` returns, or the current one where there is no configuration yet."""
+    """Return the nearest directory with hosts.yaml, or the current directory without one."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "hosts.yaml").exists()), here)
+    return next((path for path in (here, *here.parents) if (path / "hosts.yaml").exists()), here)
 
 
-def chosen_hosts(context: Any, hosts: Sequence[str] | None) -> tuple[str, ...]:
-    """Hosts named by `--hosts a,b`, or the one host that `fab -H` gave this call.
+def selected_hosts(context: Any, hosts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the hosts of `--hosts a,b`, or the host of this call by `fab -H`.
 
-    An option that names none (`--hosts "$EMPTY"`) is kept as a word that no inventory knows: it must not mean all.
+    An empty option (`--hosts "$EMPTY"`) is returned as it is, so that it selects an unknown host and not all hosts.
     """
     if hosts:
-        return words_of(hosts) or tuple(hosts)
+        return split_words(hosts) or tuple(hosts)
     single = getattr(context, "original_host", None) or getattr(context, "host", None)
     return (single,) if isinstance(single, str) else ()
 
 
-def words_of(given: Sequence[str] | None) -> tuple[str, ...]:
-    """What an option that may repeat and takes commas was given, one after the other."""
+def split_words(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Split the values of a repeatable option at commas."""
     return tuple(word.strip() for value in given or () for word in value.split(",") if word.strip())
 
 
 def isolated(run: Callable[P, int]) -> Callable[P, int]:
-    """Return the workflow, after closing this process to the application's own code, which runs as the same user."""
+    """Deny other processes of this user, such as test suites, access to this process; return the workflow."""
     from rolling_upgrade.engine import processes
 
     processes.close_to_others()
@@ -151,10 +148,10 @@ def isolated(run: Callable[P, int]) -> Callable[P, int]:
 
 
 class NamedTask(Task):  # type: ignore[type-arg]
-    """A task whose shared options have the same help, second name and letter as in every other task.
+    """A task whose shared options have the same help and names in every task.
 
     Args:
-        long_only: Options without a letter in this task, because they delete data here.
+        long_only: Options without a letter in this task, because they delete data.
     """
 
     def __init__(self, body: Callable[..., None], *, long_only: Sequence[str] = (), **settings: Any) -> None:
@@ -163,7 +160,7 @@ class NamedTask(Task):  # type: ignore[type-arg]
         self._long_only = tuple(long_only)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task. Raises Exit for options of Invoke and Fabric that it would ignore."""
+        """Run the task. Raises Exit for options of Invoke and Fabric that have no effect here."""
         if given := _ignored(args[0].config):
             problem = f"{given} is an option of Invoke or Fabric, which the tasks here do not act on"
             hint = "; use --dry-run" if given == "--dry" else ""
@@ -171,10 +168,10 @@ class NamedTask(Task):  # type: ignore[type-arg]
         return super().__call__(*args, **kwargs)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return the options of the task's signature, each under all its names."""
+        """Return the options of the task, each with all its names."""
         texts = dict(self.help)
         found = super().get_arguments(ignore_unknown_help)
-        self.help = texts  # Invoke takes each text out as it uses it
+        self.help = texts  # Invoke removes each text when it uses it
         for argument in found:
             name = argument.names[0]
             letter = None if name in self._long_only else LETTERS.get(name)
@@ -184,7 +181,7 @@ class NamedTask(Task):  # type: ignore[type-arg]
 
 
 def _ignored(config: Any) -> str:
-    """The first option of Invoke or Fabric that the command line, or for --dry any configuration, sets in vain.
+    """Return the first option of Invoke or Fabric on the command line; --dry also counts in their configuration files.
 
     Source: Invoke 2.2, Program.update_config, and Fabric 3.2, Fab.update_config: the options become overrides.
     """

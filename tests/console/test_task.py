@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rolling_upgrade.console.task import chosen_hosts, root, root_or_here, words_of
+from rolling_upgrade.console.task import root, root_or_here, selected_hosts, split_words
 from rolling_upgrade.errors import ConfigError, ExitCode
 
 
@@ -48,13 +48,13 @@ def test_root_without_hosts_yaml_is_refused_with_the_command_that_writes_it(
     ],
 )
 def test_chosen_hosts_of_an_empty_option_are_not_all_hosts(given: list[str] | None, found: tuple[str, ...]) -> None:
-    assert chosen_hosts(SimpleNamespace(), given) == found
+    assert selected_hosts(SimpleNamespace(), given) == found
 
 
 def test_chosen_hosts_without_an_option_are_those_of_fab() -> None:
-    assert chosen_hosts(SimpleNamespace(original_host="web1"), None) == ("web1",)
-    assert chosen_hosts(SimpleNamespace(original_host="web1"), ["web2"]) == ("web2",)
+    assert selected_hosts(SimpleNamespace(original_host="web1"), None) == ("web1",)
+    assert selected_hosts(SimpleNamespace(original_host="web1"), ["web2"]) == ("web2",)
 
 
 def test_words_of_no_option_are_none() -> None:
-    assert words_of(None) == ()
+    assert split_words(None) == ()

@@ -36,12 +36,12 @@ _BROKEN = """\
 import sys
 from pathlib import Path
 from rolling_upgrade.engine import preflight
-from rolling_upgrade.console.task import end_with
+from rolling_upgrade.console.task import exit_with
 from rolling_upgrade.features.deploy.workflow import deploy
 def broken(state, app, **asked):
     raise RuntimeError(f"a defect: {app!r} {state!r} {asked!r}")
 preflight.findings = broken
-end_with(lambda: deploy(sys.argv[1], root=Path.cwd(), tag="v2", force=True))
+exit_with(lambda: deploy(sys.argv[1], root=Path.cwd(), tag="v2", force=True))
 """
 
 

@@ -28,7 +28,7 @@ _DRIVER = """\
 import atexit, sys
 from pathlib import Path
 from invoke.exceptions import Exit
-from rolling_upgrade.console.task import end_with
+from rolling_upgrade.console.task import exit_with
 
 def peak():
     row = next(row for row in open("/proc/self/status") if row.startswith("VmHWM"))
@@ -38,7 +38,7 @@ atexit.register(peak)
 {imports}
 print("ready", file=sys.stderr, flush=True)
 try:
-    end_with(lambda: {call})
+    exit_with(lambda: {call})
 except Exit as error:
     sys.exit(error.code)
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 _CHANGES = {"dry-run": "show the changes with every command; change nothing"}
 _FORCE = {"force": "skip the confirmation; remove even the key that you log in with"}
@@ -15,7 +15,7 @@ def show(context: Any, env: str | None = None, hosts: list[str] | None = None, j
     """Show who can log in to each host; exits with 1 if that differs from deploy/authorized_keys."""
     from rolling_upgrade.features.access import workflow
 
-    end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.show(env, root=root(), hosts=selected_hosts(context, hosts), json=json))
 
 
 @task(
@@ -38,8 +38,10 @@ def grant(
     """Grant a public key access to every host; adds it to deploy/authorized_keys/ENV."""
     from rolling_upgrade.features.access import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.grant(env, name, key, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(
+        lambda: workflow.grant(env, name, key, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json)
+    )
 
 
 @task(help=_CHANGES | _FORCE | {"name": "owner of the key"})
@@ -55,8 +57,8 @@ def revoke(
     """Revoke a key on every host and record it as revoked; never removes the last key."""
     from rolling_upgrade.features.access import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.revoke(env, name, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.revoke(env, name, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
 
 
 @task(help=_CHANGES | _FORCE | {"exclusive": "also remove keys outside every block that the directory does not list"})
@@ -72,11 +74,11 @@ def sync(
     """Make the access keys on every host match deploy/authorized_keys."""
     from rolling_upgrade.features.access import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.sync(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             exclusive=exclusive,
             dry_run=dry_run,
             force=force,

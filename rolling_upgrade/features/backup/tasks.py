@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 _BACKUP = {"backup": "id of the backup; default: the newest of each host"}
 
@@ -16,7 +16,7 @@ def backup(
     """Back up the database, uploads and configuration of each host while it serves."""
     from rolling_upgrade.features.backup import workflow
 
-    end_with(lambda: workflow.backup(env, root=root(), hosts=chosen_hosts(context, hosts), fetch=fetch, json=json))
+    exit_with(lambda: workflow.backup(env, root=root(), hosts=selected_hosts(context, hosts), fetch=fetch, json=json))
 
 
 @task(help=_BACKUP)
@@ -26,7 +26,7 @@ def verify(
     """Restore a backup into a scratch directory on its host and check it; exits with 1 if it is damaged."""
     from rolling_upgrade.features.backup import workflow
 
-    end_with(lambda: workflow.verify(env, root=root(), hosts=chosen_hosts(context, hosts), backup=backup, json=json))
+    exit_with(lambda: workflow.verify(env, root=root(), hosts=selected_hosts(context, hosts), backup=backup, json=json))
 
 
 @task(help=_BACKUP | {"to": "local directory for the archives"})
@@ -41,8 +41,8 @@ def fetch(
     """Download a backup of each host as one archive, checked against its manifest."""
     from rolling_upgrade.features.backup import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.fetch(env, root=root(), hosts=chosen, backup=backup, to=to, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.fetch(env, root=root(), hosts=chosen, backup=backup, to=to, json=json))
 
 
 @task(help=ONE_OBJECT)
@@ -50,4 +50,4 @@ def backups(context: Any, env: str | None = None, hosts: list[str] | None = None
     """List the backups of each host: kind, age, size, release, verified or not."""
     from rolling_upgrade.features.backup import workflow
 
-    end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.show(env, root=root(), hosts=selected_hosts(context, hosts), json=json))

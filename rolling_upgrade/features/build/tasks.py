@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, isolated, root, task, words_of
+from rolling_upgrade.console.task import exit_with, isolated, root, split_words, task
 
 _STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
 
@@ -38,7 +38,7 @@ def build(
     """Build the images of the services from source on this workstation."""
     from rolling_upgrade.features.build import workflow
 
-    end_with(
+    exit_with(
         lambda: isolated(workflow.build)(
             env,
             root=root(),
@@ -46,7 +46,7 @@ def build(
             build_type=build_type,
             platform=platform,
             # An empty name (--service "$EMPTY") is no service, and must not mean all.
-            services=words_of(service) or tuple(service or ()),
+            services=split_words(service) or tuple(service or ()),
             push=push,
             force=force,
             dry_run=dry_run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ON_FILES, end_with, root_or_here, task
+from rolling_upgrade.console.task import ON_FILES, exit_with, root_or_here, task
 
 
 @task(help={"shell": "bash, zsh or fish; default: bash", "names": "environments or hosts: print their names instead"})
@@ -12,4 +12,4 @@ def completion(context: Any, shell: str = "bash", names: str = "") -> None:  # n
     """Print a shell script that completes tasks, options, environments and hosts."""
     from rolling_upgrade.features.completion import workflow
 
-    end_with(lambda: workflow.completion(shell, names, root=root_or_here()), interrupted=ON_FILES)
+    exit_with(lambda: workflow.completion(shell, names, root=root_or_here()), interrupted=ON_FILES)

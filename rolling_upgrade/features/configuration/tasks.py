@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(
@@ -17,7 +17,7 @@ def check(context: Any, env: str | None = None, strict: bool = False) -> None:  
     """Report every error in the configuration; contacts no host, exits with 2 if there is one."""
     from rolling_upgrade.features.configuration import workflow
 
-    end_with(lambda: workflow.check(env, root=root(), strict=strict))
+    exit_with(lambda: workflow.check(env, root=root(), strict=strict))
 
 
 @task(help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"})
@@ -27,4 +27,4 @@ def show(
     """Show every effective value and its source, secrets masked; contacts no host."""
     from rolling_upgrade.features.configuration import workflow
 
-    end_with(lambda: workflow.show(env, root=root(), hosts=chosen_hosts(context, hosts), tag=tag, json=json))
+    exit_with(lambda: workflow.show(env, root=root(), hosts=selected_hosts(context, hosts), tag=tag, json=json))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -34,11 +34,11 @@ def deploy(
     """Upgrade the application on its hosts without dropping a request."""
     from rolling_upgrade.features.deploy import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.deploy(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             tag=tag,
             batch=batch,
             transfer=transfer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(help=ONE_OBJECT)
@@ -12,4 +12,4 @@ def doctor(context: Any, env: str | None = None, hosts: list[str] | None = None,
     """Find problems on this workstation and the hosts; exits with 3 if a deploy would be refused."""
     from rolling_upgrade.features.doctor import workflow
 
-    end_with(lambda: workflow.doctor(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.doctor(env, root=root(), hosts=selected_hosts(context, hosts), json=json))

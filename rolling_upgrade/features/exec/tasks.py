@@ -7,7 +7,7 @@ from typing import Any
 
 from invoke.exceptions import Exit
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(name="exec", help={"service": "service to run it in; default: the first in services.yaml"})
@@ -15,8 +15,8 @@ def execute(context: Any, env: str | None = None, service: str = "", hosts: list
     """Run the command after `--` in the active container of each host."""
     from rolling_upgrade.features.exec import workflow
 
-    command, chosen = _remainder(), chosen_hosts(context, hosts)
-    end_with(lambda: workflow.execute(env, command, root=root(), hosts=chosen, service=service))
+    command, chosen = _remainder(), selected_hosts(context, hosts)
+    exit_with(lambda: workflow.execute(env, command, root=root(), hosts=chosen, service=service))
     # `fab` takes what is behind `--` for a command of its own on the host: it does not get there.
     raise Exit(code=0)
 
@@ -26,7 +26,7 @@ def shell(context: Any, env: str | None = None, service: str = "", hosts: list[s
     """Open a shell in the active container of one host."""
     from rolling_upgrade.features.exec import workflow
 
-    end_with(lambda: workflow.shell(env, root=root(), hosts=chosen_hosts(context, hosts), service=service))
+    exit_with(lambda: workflow.shell(env, root=root(), hosts=selected_hosts(context, hosts), service=service))
 
 
 def _remainder() -> tuple[str, ...]:

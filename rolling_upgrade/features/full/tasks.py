@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, isolated, root, task
+from rolling_upgrade.console.task import exit_with, isolated, root, task
 
 
 @task(
@@ -28,7 +28,7 @@ def full(
     """Build, test, push, deploy, check and monitor; stops at the first phase that fails."""
     from rolling_upgrade.features.full import workflow
 
-    end_with(
+    exit_with(
         lambda: isolated(workflow.full)(
             env, root=root(), tag=tag, suite=suite, build_type=build_type, force=force, dry_run=dry_run
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -31,11 +31,11 @@ def health(
     """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
     from rolling_upgrade.features.health import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.health(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             once=once,
             verbose=verbose,
             json=json,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -24,5 +24,5 @@ def history(
     """Show the runs on each host: action, time, operator and result."""
     from rolling_upgrade.features.history import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.history(env, root=root(), hosts=chosen, limit=limit, verify=verify, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.history(env, root=root(), hosts=chosen, limit=limit, verify=verify, json=json))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, root_or_here, task
+from rolling_upgrade.console.task import exit_with, root_or_here, task
 
 
 @task(
@@ -45,7 +45,7 @@ def init(
     from rolling_upgrade.features.init import workflow
 
     given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
-    end_with(
+    exit_with(
         lambda: workflow.init(
             root=root_or_here(),
             directory=directory,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task, words_of
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, split_words, task
 
 
 @task(
@@ -21,5 +21,5 @@ def inspect(
     """Show one page per host: containers, ports, images, resources, health, logs, the last run."""
     from rolling_upgrade.features.inspect import workflow
 
-    chosen, services = chosen_hosts(context, hosts), words_of(service)
-    end_with(lambda: workflow.inspect(env, root=root(), hosts=chosen, services=services, json=json))
+    chosen, services = selected_hosts(context, hosts), split_words(service)
+    exit_with(lambda: workflow.inspect(env, root=root(), hosts=chosen, services=services, json=json))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(help=ONE_OBJECT)
@@ -12,7 +12,7 @@ def status(context: Any, env: str | None = None, hosts: list[str] | None = None,
     """Show each host's lock: holder, reason, start and lease."""
     from rolling_upgrade.features.lock import workflow
 
-    end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.status(env, root=root(), hosts=selected_hosts(context, hosts), json=json))
 
 
 @task(help={"reason": "purpose, shown to everyone who is refused", "for": "duration: 30m, 2h, 1d; default: 1h"})
@@ -22,7 +22,9 @@ def acquire(
     """Lock hosts while you work on them by hand; a second call renews the lock."""
     from rolling_upgrade.features.lock import workflow
 
-    end_with(lambda: workflow.acquire(env, root=root(), hosts=chosen_hosts(context, hosts), reason=reason, lease=for_))
+    exit_with(
+        lambda: workflow.acquire(env, root=root(), hosts=selected_hosts(context, hosts), reason=reason, lease=for_)
+    )
 
 
 @task(help={"force": "also release locks of other operators and of runs; refused while a stage runs"})
@@ -30,4 +32,4 @@ def release(context: Any, env: str | None = None, hosts: list[str] | None = None
     """Release the locks that you acquired."""
     from rolling_upgrade.features.lock import workflow
 
-    end_with(lambda: workflow.release(env, root=root(), hosts=chosen_hosts(context, hosts), force=force))
+    exit_with(lambda: workflow.release(env, root=root(), hosts=selected_hosts(context, hosts), force=force))

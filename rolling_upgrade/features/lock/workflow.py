@@ -61,7 +61,7 @@ def acquire(
 ) -> ExitCode:
     """Lock every chosen host, or none. Raises LockHeld for a live holder."""
     environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, lease)
-    lock = operator.by_hand(reason)
+    lock = operator.manual_lock(reason)
     with opened(environment) as fleet:
         seen = fleet.on_all(lambda host: _read_lock(host, fleet))
         former = {name: _replaceable(name, state, environment) for name, state in seen.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task, words_of
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, split_words, task
 
 
 @task(
@@ -36,12 +36,12 @@ def logs(
     """Show the logs of the services on all hosts, merged by time, or follow them."""
     from rolling_upgrade.features.logs import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.logs(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
-            services=words_of(service),
+            hosts=selected_hosts(context, hosts),
+            services=split_words(service),
             since=since,
             lines=lines,
             grep=grep,

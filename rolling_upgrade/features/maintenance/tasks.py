@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(positional=["switch"], help={"switch": "on or off", "message": "with on: text of the page"})
@@ -19,5 +19,5 @@ def maintenance(
     """Turn the maintenance page (503) for visitors on or off; health paths answer as before."""
     from rolling_upgrade.features.maintenance import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.maintenance(switch, env, root=root(), hosts=chosen, message=message, force=force))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.maintenance(switch, env, root=root(), hosts=chosen, message=message, force=force))

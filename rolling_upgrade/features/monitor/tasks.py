@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -15,4 +15,4 @@ def monitor(context: Any, env: str | None = None, hosts: list[str] | None = None
     """Watch all hosts live until Ctrl-C: health, latency, restarts and events."""
     from rolling_upgrade.features.monitor import workflow
 
-    end_with(lambda: workflow.monitor(env, root=root(), hosts=chosen_hosts(context, hosts), interval=interval))
+    exit_with(lambda: workflow.monitor(env, root=root(), hosts=selected_hosts(context, hosts), interval=interval))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, task
 
 
 @task(default=True, help={"message": "text of the message", "severity": "info, warning or critical; default: info"})
@@ -12,7 +12,7 @@ def notify(context: Any, env: str | None = None, message: str = "", severity: st
     """Send a message over every channel that accepts its severity."""
     from rolling_upgrade.features.notify import workflow
 
-    end_with(lambda: workflow.notify(env, root=root(), message=message, severity=severity))
+    exit_with(lambda: workflow.notify(env, root=root(), message=message, severity=severity))
 
 
 @task(name="test")
@@ -20,4 +20,4 @@ def try_out(context: Any, env: str | None = None) -> None:  # noqa: ARG001
     """Send a test message over every configured channel and show each result; exits with 1 if one failed."""
     from rolling_upgrade.features.notify import workflow
 
-    end_with(lambda: workflow.try_out(env, root=root()))
+    exit_with(lambda: workflow.try_out(env, root=root()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, task
 
 _CHANGES = {"dry-run": "show every command; change nothing"}
 
@@ -14,7 +14,7 @@ def write(context: Any, env: str | None = None, output: str = "") -> None:  # no
     """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a Grafana dashboard."""
     from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: workflow.write(env, root=root(), output=output))
+    exit_with(lambda: workflow.write(env, root=root(), output=output))
 
 
 @task(help=_CHANGES)
@@ -28,7 +28,7 @@ def install(
     """Monitor an environment from the monitoring host in hosts.yaml: Prometheus, Alertmanager, probes of the site."""
     from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: workflow.install(env, root=root(), dry_run=dry_run, force=force, json=json))
+    exit_with(lambda: workflow.install(env, root=root(), dry_run=dry_run, force=force, json=json))
 
 
 @task(help=_CHANGES)
@@ -42,4 +42,4 @@ def uninstall(
     """Remove an environment from the monitoring host; the programs stay."""
     from rolling_upgrade.features.observe import workflow
 
-    end_with(lambda: workflow.uninstall(env, root=root(), dry_run=dry_run, force=force, json=json))
+    exit_with(lambda: workflow.uninstall(env, root=root(), dry_run=dry_run, force=force, json=json))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, task
 
 
 @task(
@@ -25,4 +25,4 @@ def promote(
     """Deploy the digests that one environment has proved to another; tags may have moved since."""
     from rolling_upgrade.features.promote import workflow
 
-    end_with(lambda: workflow.promote(from_, to, root=root(), force=force, dry_run=dry_run, json=json))
+    exit_with(lambda: workflow.promote(from_, to, root=root(), force=force, dry_run=dry_run, json=json))

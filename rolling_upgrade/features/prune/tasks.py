@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(long_only=["force"], help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"})
@@ -19,5 +19,5 @@ def prune(
     """Delete images, containers, configurations, backups and journals past their retention."""
     from rolling_upgrade.features.prune import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.prune(env, root=root(), hosts=chosen, force=force, dry_run=dry_run, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.prune(env, root=root(), hosts=chosen, force=force, dry_run=dry_run, json=json))

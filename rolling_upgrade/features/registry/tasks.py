@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 _REGISTRY = {"registry": "registry; default: REGISTRY in the env file"}
 
@@ -16,8 +16,8 @@ def login(
     """Log the hosts in to a registry; the password comes from the env file, standard input or the terminal."""
     from rolling_upgrade.features.registry import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.login(env, root=root(), hosts=chosen, registry_name=registry, username=username))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.login(env, root=root(), hosts=chosen, registry_name=registry, username=username))
 
 
 @task(help=_REGISTRY)
@@ -25,4 +25,4 @@ def logout(context: Any, env: str | None = None, registry: str = "", hosts: list
     """Log the hosts out of a registry."""
     from rolling_upgrade.features.registry import workflow
 
-    end_with(lambda: workflow.logout(env, root=root(), hosts=chosen_hosts(context, hosts), registry_name=registry))
+    exit_with(lambda: workflow.logout(env, root=root(), hosts=selected_hosts(context, hosts), registry_name=registry))

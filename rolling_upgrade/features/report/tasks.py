@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(
@@ -29,11 +29,11 @@ def report(
     """Report a run: the changes on each host, every step with its time, and earlier runs."""
     from rolling_upgrade.features.report import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.report(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             release=release,
             last=last,
             html=html,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -28,8 +28,8 @@ def restore(
     """Restore a backup; stops the application meanwhile, and undoes the restore if it fails."""
     from rolling_upgrade.features.restore import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(
+    chosen = selected_hosts(context, hosts)
+    exit_with(
         lambda: workflow.restore(
             backup, env, root=root(), hosts=chosen, only=only, force=force, dry_run=dry_run, json=json
         )

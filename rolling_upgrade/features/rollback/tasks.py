@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -26,11 +26,11 @@ def rollback(
     """Roll back to the last good release, image and configuration, without dropping a request."""
     from rolling_upgrade.features.rollback import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.rollback(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             to=to,
             restore_db=restore_db,
             force=force,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ON_FILES, end_with, root, task
+from rolling_upgrade.console.task import ON_FILES, exit_with, root, task
 
 _FORCE = {"force": "even if no key on this machine opens the result"}
 
@@ -14,7 +14,7 @@ def encrypt(context: Any, env: str | None = None, force: bool = False, form: str
     """Encrypt the env file in place, for the keys in the recipients file."""
     from rolling_upgrade.features.secrets import workflow
 
-    end_with(lambda: workflow.encrypt(env, root=root(), form=form, force=force), interrupted=ON_FILES)
+    exit_with(lambda: workflow.encrypt(env, root=root(), form=form, force=force), interrupted=ON_FILES)
 
 
 @task(help={"in-place": "replace the encrypted file", "force": "print even to a terminal"})
@@ -22,7 +22,7 @@ def decrypt(context: Any, env: str | None = None, in_place: bool = False, force:
     """Print the env file in plaintext, for a pipe or a file."""
     from rolling_upgrade.features.secrets import workflow
 
-    end_with(lambda: workflow.decrypt(env, root=root(), in_place=in_place, force=force), interrupted=ON_FILES)
+    exit_with(lambda: workflow.decrypt(env, root=root(), in_place=in_place, force=force), interrupted=ON_FILES)
 
 
 @task(help={"resume": "file with the text that an earlier edit kept"})
@@ -30,7 +30,7 @@ def edit(context: Any, env: str | None = None, resume: str = "") -> None:  # noq
     """Edit the encrypted env file in $VISUAL or $EDITOR; keeps its form and recipients."""
     from rolling_upgrade.features.secrets import edit as workflow
 
-    end_with(lambda: workflow.edit(env, root=root(), resume=resume), interrupted=ON_FILES)
+    exit_with(lambda: workflow.edit(env, root=root(), resume=resume), interrupted=ON_FILES)
 
 
 @task(help=_FORCE | {"new-password-file": "for ansible-vault: file with the new password, or a program that prints it"})
@@ -43,7 +43,7 @@ def rotate(
     """Encrypt the env file again for the keys in the recipients file; lists the values to change."""
     from rolling_upgrade.features.secrets import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.rotate(env, root=root(), new_password_file=new_password_file, force=force),
         interrupted=ON_FILES,
     )
@@ -67,7 +67,7 @@ def recipients(
     """List the recipients of the env file, or add and remove some; secrets.rotate applies the change."""
     from rolling_upgrade.features.secrets import recipients as workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.recipients(
             env, root=root(), add=tuple(add or ()), remove=tuple(remove or ()), comment=comment
         ),
@@ -85,4 +85,4 @@ def check(context: Any, env: str | None = None, repair: bool = False) -> None:  
     """Find exposed secrets: modes, tracked plaintext, placeholders, wrong recipients; exits with 1 if there are any."""
     from rolling_upgrade.features.secrets import check as workflow
 
-    end_with(lambda: workflow.check(env, root=root(), repair=repair), interrupted=ON_FILES)
+    exit_with(lambda: workflow.check(env, root=root(), repair=repair), interrupted=ON_FILES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(default=True, help={"dry-run": "show what is missing, with every command; change nothing"})
@@ -19,8 +19,8 @@ def setup(
     """Prepare hosts for deploys, from a bare Debian or Ubuntu; changes only what is missing."""
     from rolling_upgrade.features.setup import workflow
 
-    chosen = chosen_hosts(context, hosts)
-    end_with(lambda: workflow.setup(env, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
+    chosen = selected_hosts(context, hosts)
+    exit_with(lambda: workflow.setup(env, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
 
 
 @task
@@ -28,7 +28,7 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
     """Show what is missing or changed on prepared hosts; exits with 1 if anything is."""
     from rolling_upgrade.features.setup import workflow
 
-    end_with(lambda: workflow.setup(env, root=root(), hosts=chosen_hosts(context, hosts), check=True, json=json))
+    exit_with(lambda: workflow.setup(env, root=root(), hosts=selected_hosts(context, hosts), check=True, json=json))
 
 
 @task(
@@ -50,11 +50,11 @@ def teardown(
     """Remove the application from its hosts; packages, users and data stay."""
     from rolling_upgrade.features.setup import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.teardown(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             data=data,
             confirmed=confirm,
             dry_run=dry_run,

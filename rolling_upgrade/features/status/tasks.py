@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task(help=ONE_OBJECT)
@@ -12,4 +12,4 @@ def status(context: Any, env: str | None = None, hosts: list[str] | None = None,
     """Show what runs on each host and whether it is healthy."""
     from rolling_upgrade.features.status import workflow
 
-    end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.status(env, root=root(), hosts=selected_hosts(context, hosts), json=json))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
 @task(
@@ -26,11 +26,11 @@ def trust(
     """Show the host keys and record new ones in known_hosts once confirmed; refuses changed keys."""
     from rolling_upgrade.features.trust import workflow
 
-    end_with(
+    exit_with(
         lambda: workflow.trust(
             env,
             root=root(),
-            hosts=chosen_hosts(context, hosts),
+            hosts=selected_hosts(context, hosts),
             fingerprints=tuple(fingerprint or ()),
             changed=tuple(replace or ()),
             force=force,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, chosen_hosts, end_with, root, task
+from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
 
 
 @task
@@ -12,7 +12,7 @@ def install(context: Any, env: str | None = None, hosts: list[str] | None = None
     """Install the watchdog on the hosts; it recovers the application without an operator."""
     from rolling_upgrade.features.watchdog import workflow
 
-    end_with(lambda: workflow.install(env, root=root(), hosts=chosen_hosts(context, hosts)))
+    exit_with(lambda: workflow.install(env, root=root(), hosts=selected_hosts(context, hosts)))
 
 
 @task
@@ -20,7 +20,7 @@ def uninstall(context: Any, env: str | None = None, hosts: list[str] | None = No
     """Remove the watchdog from the hosts."""
     from rolling_upgrade.features.watchdog import workflow
 
-    end_with(lambda: workflow.uninstall(env, root=root(), hosts=chosen_hosts(context, hosts)))
+    exit_with(lambda: workflow.uninstall(env, root=root(), hosts=selected_hosts(context, hosts)))
 
 
 @task(help=ONE_OBJECT)
@@ -28,7 +28,7 @@ def status(context: Any, env: str | None = None, hosts: list[str] | None = None,
     """Show each host's watchdog: running or not, last check, recoveries."""
     from rolling_upgrade.features.watchdog import workflow
 
-    end_with(lambda: workflow.status(env, root=root(), hosts=chosen_hosts(context, hosts), json=json))
+    exit_with(lambda: workflow.status(env, root=root(), hosts=selected_hosts(context, hosts), json=json))
 
 
 @task(help={"lines": "number of lines of each host; default: 100"})
@@ -36,4 +36,4 @@ def logs(context: Any, env: str | None = None, hosts: list[str] | None = None, l
     """Show the observations and actions of the watchdogs."""
     from rolling_upgrade.features.watchdog import workflow
 
-    end_with(lambda: workflow.logs(env, root=root(), hosts=chosen_hosts(context, hosts), lines=lines))
+    exit_with(lambda: workflow.logs(env, root=root(), hosts=selected_hosts(context, hosts), lines=lines))
