@@ -13,6 +13,7 @@ ARGS ?=
 RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
 # The shell reads the tag, not make: neither runs what is in it.
 TAGGED = $(if $(value TAG),--tag "$$TAG")
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard rolling_upgrade fabfile lab tests benchmarks scripts/job.py tasks.py)
 SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
 
@@ -31,12 +32,16 @@ demo: setup ## upgrade a real application on two real hosts under load, then sur
 	@$(BIN)/python -m lab.demo $(ARGS)
 
 .PHONY: test
-test: setup ## run all tests, those on lab hosts too
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup ## run the tests, those on lab hosts too
+	@$(PYTEST) -m 'not extended' $(ARGS)
+
+.PHONY: test-extended
+test-extended: setup ## run the long tests that prove little more
+	@$(PYTEST) -m extended $(ARGS)
 
 .PHONY: test-here
 test-here: setup ## run the tests that need no lab hosts
-	@$(BIN)/python -m pytest -n 2 --ignore tests/deploy --ignore tests/lab $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --ignore tests/deploy --ignore tests/lab -m 'not extended' $(ARGS)
 
 .PHONY: check
 check: setup ## check form, types, layers, every shell text and the documentation site, in seconds

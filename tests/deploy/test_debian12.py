@@ -8,25 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from lab import laboratory
 from lab.images import write_layout
-from tests.deploy.conftest import Site, make_quick, put_back, wait_until
+from tests.deploy.bare import assert_only_the_site_helper_runs_as_root, bare_host
+from tests.deploy.conftest import Site, put_back, wait_until
 
 pytestmark = pytest.mark.xdist_group("debian12")
 
 
 @pytest.fixture(scope="module")
 def prepared_old(worker_id: str) -> Iterator[Site]:
-    """One prepared Debian 12 host that runs v1."""
-    name = f"bookworm-{worker_id}"
-    laboratory.down(name)
-    site = Site(laboratory.up(1, "bookworm", name))
-    make_quick(site)
-    for words in (("setup",), ("deploy", "--tag", "v1")):
+    """One Debian 12 host that setup found bare, and that runs v1."""
+    bare = bare_host("bookworm-bare", f"bookworm-{worker_id}")
+    site = next(bare)
+    for words in (("setup",), ("setup.check",), ("deploy", "--tag", "v1")):
         code, output = site.run(*words)
         assert code == 0, output
     yield site
-    laboratory.down(name)
+    next(bare, None)
 
 
 @pytest.fixture
@@ -34,6 +32,10 @@ def old(prepared_old: Site) -> Iterator[Site]:
     """The host on v1, put back after the test."""
     with put_back(prepared_old):
         yield prepared_old
+
+
+def test_debian12_deploy_user_may_run_only_two_command_lines_as_root(old: Site) -> None:
+    assert_only_the_site_helper_runs_as_root(old.lab.hosts[0])
 
 
 def test_debian12_host_is_upgraded_and_survives_a_bad_release(old: Site) -> None:
