@@ -107,7 +107,9 @@ def test_restore_failed_start_restores_the_previous_data(site: Site, web1: Host)
     assert web1.sh("ls /home/deploy/data /var/lib/memoryark/live").stdout.count("maintenance") == 0
 
 
-@pytest.mark.parametrize("step", ["stop", "database", "backend.start"])
+@pytest.mark.parametrize(
+    "step", ["database", *(pytest.param(step, marks=pytest.mark.extended) for step in ("stop", "backend.start"))]
+)
 def test_restore_killed_at_any_step_is_completed_by_the_same_command(site: Site, web1: Host, step: str) -> None:
     early = upload(web1)
     id = taken(site)

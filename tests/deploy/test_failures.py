@@ -12,7 +12,15 @@ pytestmark = pytest.mark.xdist_group("failures")
 
 
 @pytest.mark.parametrize(
-    "tag", ["never-healthy", "crash-later", "flapping", "exits-at-once", "wrong-chain", "v3-broken"]
+    "tag",
+    [
+        "never-healthy",
+        "crash-later",
+        "exits-at-once",
+        "wrong-chain",
+        "v3-broken",
+        pytest.param("flapping", marks=pytest.mark.extended),
+    ],
 )
 def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
     if tag == "crash-later":

@@ -21,7 +21,13 @@ def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -
     assert sum(site.running(host).values()) == 2
 
 
-@pytest.mark.parametrize("step", ["backup", "backend.start", "backend.cutover", "frontend.start", "verify", "drain"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("backend.start", "backend.cutover", "drain"),
+        *(pytest.param(step, marks=pytest.mark.extended) for step in ("backup", "frontend.start", "verify")),
+    ],
+)
 def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:
     host = site.lab.hosts[0]
     process = begun(site, step, "deploy", "--tag", "v2")
@@ -56,7 +62,7 @@ def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
     assert "Connecting again" in output
 
 
-@pytest.mark.parametrize("how", ["reboot", "power_cut"])
+@pytest.mark.parametrize("how", ["power_cut", pytest.param("reboot", marks=pytest.mark.extended)])
 def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) -> None:
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")

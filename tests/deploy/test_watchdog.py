@@ -160,7 +160,7 @@ def test_watchdog_is_replaced_while_it_runs_and_a_second_install_changes_nothing
     said(web1, "every 2 s")
 
 
-@pytest.mark.parametrize("how", [Host.reboot, Host.power_cut])
+@pytest.mark.parametrize("how", [Host.power_cut, pytest.param(Host.reboot, marks=pytest.mark.extended)])
 def test_watchdog_runs_again_after_a_boot(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
     how(web1)
     wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)
