@@ -1,4 +1,4 @@
-"""A lab of real hosts per test process, and the tasks run on it as a person would type them."""
+"""A lab of real hosts per test process, and helpers that run tasks on it as an operator does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any, TypeVar
 
 import pytest
@@ -23,11 +24,15 @@ from lab import laboratory
 from lab.host import Host, wait_for
 from lab.laboratory import Lab
 from rolling_upgrade.errors import HostUnreachable
-from tests.deploy.forking import Forked, forker
-from tests.deploy.putting_back import State, bring_back, forget_others, keep, look
+from rolling_upgrade.ssh import fleet
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from tests.deploy import snapshot
+from tests.deploy.fork_server import ForkedTask, fork_server
+from tests.deploy.snapshot import Snapshot
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
+LOCK_FILE = "/var/lib/memoryark/lock/held"
 TASK_SECONDS = 240
 S = TypeVar("S")
 T = TypeVar("T")
@@ -38,16 +43,20 @@ class Site:
     """A lab environment and the tasks on it."""
 
     lab: Lab
-    #: Each task is an interpreter of its own, so that /proc shows its own arguments and environment.
+    #: Run each task in a new interpreter, so that /proc shows its own arguments and environment.
     interpreters: bool = False
 
     @property
-    def folder(self) -> Path:
-        """Where the environment's files lie."""
+    def directory(self) -> Path:
+        """The directory with the environment's files."""
         return self.lab.root
 
+    @property
+    def env_file(self) -> Path:
+        return self.directory / f"{self.lab.name}.env"
+
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Begin a task in a process group of its own."""
+        """Start a task in a new process group."""
         return subprocess.Popen(
             [sys.executable, "-m", "invoke", words[0], "--env", self.lab.name, *words[1:]],
             cwd=PROJECT,
@@ -60,91 +69,137 @@ class Site:
         )
 
     def run(self, *words: str) -> tuple[int, str]:
-        """Run a task to its end: exit code and everything it said."""
-        return ended(self.start(*words)) if self.interpreters else task(words[0], "--env", self.lab.name, *words[1:])
+        """Run a task. Return its exit code and its output."""
+        return (
+            wait_for_task(self.start(*words))
+            if self.interpreters
+            else task(words[0], "--env", self.lab.name, *words[1:])
+        )
+
+    def run_ok(self, *words: str) -> str:
+        """Run a task that has to succeed. Return its output."""
+        return succeeded(self.run(*words))
 
     def deploy(self, tag: str, *words: str) -> tuple[int, str]:
-        """`inv deploy` of a tag."""
         return self.run("deploy", "--tag", tag, *words)
 
+    def deploy_ok(self, tag: str, *words: str) -> str:
+        """Run a deploy that has to succeed. Return its output."""
+        return succeeded(self.deploy(tag, *words))
+
     @contextmanager
-    def reshaped(self, host: Host, **values: str) -> Iterator[None]:
-        """The site of one host under other names, ports or certificates: setup changes and puts them back."""
-        path = self.folder / f"{self.lab.name}.env"
-        before = path.read_text()
+    def setup_with(self, host: Host, **values: str) -> Iterator[None]:
+        """Run setup on one host with changed settings, and with the previous ones at the end."""
+        before = self.env_file.read_text()
         self.edit_env(**values)
         try:
-            code, output = self.run("setup", "--hosts", host.name)
-            assert code == 0, output
+            self.run_ok("setup", "--hosts", host.name)
             yield
         finally:
-            path.write_text(before)
+            self.env_file.write_text(before)
             code, output = self.run("setup", "--hosts", host.name)
         assert code == 0, output
 
     def versions(self) -> list[str]:
-        """What a visitor of each host gets from the backend."""
+        """The backend version that each host serves to visitors."""
         return [self.version(host) for host in self.lab.hosts]
 
     def version(self, host: Host, domain: str = DOMAIN) -> str:
-        """What a visitor of one host gets from the backend."""
-        connection = http.client.HTTPConnection(host.address, 80, timeout=10)
-        try:
-            connection.request("GET", "/api/version", headers={"Host": domain})
-            return str(json.loads(connection.getresponse().read())["version"])
-        finally:
-            connection.close()
+        """The backend version that one host serves to visitors."""
+        return str(json.loads(http_request(host, "/api/version", domain=domain)[1])["version"])
 
     def serves(self, host: Host, version: str) -> bool:
-        """Whether a visitor of the host gets this version."""
+        """Return whether visitors of the host get this version."""
         try:
             return self.version(host) == version
         except (OSError, ValueError, http.client.HTTPException):
             return False
 
-    def running(self, host: Host) -> dict[str, bool]:
-        """Each container of the host and whether it runs."""
+    def containers(self, host: Host) -> dict[str, bool]:
+        """Return each container of the host, and whether it is running."""
         listed = json.loads(host.sh("podman ps -a --format json", user="deploy").stdout)
         return {entry["Names"][0]: entry["State"] == "running" for entry in listed}
 
+    def running_containers(self, host: Host) -> list[str]:
+        return [name for name, running in self.containers(host).items() if running]
+
+    def running_container(self, host: Host, service: str = "backend") -> str:
+        """Return the running container of a service."""
+        return next(name for name in self.running_containers(host) if service in name)
+
     def edit_env(self, **values: str) -> None:
         """Change keys of the env file."""
-        path = self.folder / f"{self.lab.name}.env"
-        kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in values]
-        path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n")
+        kept = [line for line in self.env_file.read_text().splitlines() if line.partition("=")[0] not in values]
+        self.env_file.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n")
 
     @contextmanager
-    def _environment(self) -> Iterator[dict[str, Any]]:
-        """The environment's entry in hosts.yaml, written back as it is left."""
-        path = self.folder / "hosts.yaml"
+    def edited_services(self) -> Iterator[dict[str, Any]]:
+        """Yield the content of services.yaml, and write it back."""
+        path = self.directory / "services.yaml"
+        content = yaml.safe_load(path.read_text())
+        yield content
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    @contextmanager
+    def _edited_environment(self) -> Iterator[dict[str, Any]]:
+        """Yield the environment's entry in hosts.yaml, and write it back."""
+        path = self.directory / "hosts.yaml"
         content = yaml.safe_load(path.read_text())
         yield content["environments"][self.lab.name]
         path.write_text(yaml.safe_dump(content))
 
     def edit_environment(self, **values: object) -> None:
         """Set keys of the environment in hosts.yaml."""
-        with self._environment() as entry:
+        with self._edited_environment() as entry:
             entry |= values
 
     def edit_rollout(self, **values: object) -> None:
-        """Change how a run treats the hosts."""
-        with self._environment() as entry:
+        """Set keys of the environment's rollout in hosts.yaml."""
+        with self._edited_environment() as entry:
             entry["rollout"] |= values
 
-    def edit_hosts(self, **environments: object) -> None:
-        """Set each host's entry beyond its address."""
-        with self._environment() as entry:
-            for name, values in environments.items():
+    def edit_hosts(self, **hosts: Mapping[str, object]) -> None:
+        """Set keys of hosts in hosts.yaml."""
+        with self._edited_environment() as entry:
+            for name, values in hosts.items():
                 entry["hosts"][name] |= values
+
+    @contextmanager
+    def unchanged_files(self) -> Iterator[None]:
+        """Write the environment's files back at the end."""
+        files = {path: path.read_bytes() for path in self.directory.iterdir() if path.is_file()}
+        try:
+            yield
+        finally:
+            for path, content in files.items():
+                path.write_bytes(content)
+
+    def copy(self, name: str, *, hosts: tuple[str, ...] = ("web1",), **entry: object) -> Site:
+        """Copy the files to an environment with another name, these hosts, and these keys in hosts.yaml."""
+        directory = self.directory.with_name(name)
+        copytree(self.directory, directory, dirs_exist_ok=True)
+        environment = yaml.safe_load((directory / "hosts.yaml").read_text())["environments"][self.lab.name]
+        environment |= {"env_file": f"{name}.env", **entry}
+        environment["hosts"] = {host: environment["hosts"][host] for host in hosts}
+        (directory / "hosts.yaml").write_text(yaml.safe_dump({"environments": {name: environment}}))
+        (directory / f"{self.lab.name}.env").rename(directory / f"{name}.env")
+        return Site(replace(self.lab, name=name, root=directory))
 
 
 def task(*words: str) -> tuple[int, str]:
-    """Run a task of this project to its end: exit code and everything it said."""
-    return ended(forker().start(words, PROJECT, {**os.environ, "CI": "true"}))
+    """Run a task of this project. Return its exit code and its output."""
+    return wait_for_task(fork_server().start(words, PROJECT, {**os.environ, "CI": "true"}))
 
 
-def ended(process: subprocess.Popen[str] | Forked) -> tuple[int, str]:
-    """The exit code of a task and everything it said; one that takes too long is killed."""
+def succeeded(result: tuple[int, str]) -> str:
+    """Return the output of a task that has to exit with 0."""
+    code, output = result
+    assert code == 0, output
+    return output
+
+
+def wait_for_task(process: subprocess.Popen[str] | ForkedTask) -> tuple[int, str]:
+    """Return the exit code and the output of a task. It is killed after TASK_SECONDS."""
     try:
         output, _ = process.communicate(timeout=TASK_SECONDS)
     except subprocess.TimeoutExpired:
@@ -154,26 +209,51 @@ def ended(process: subprocess.Popen[str] | Forked) -> tuple[int, str]:
     return process.returncode, output
 
 
+def http_request(
+    host: Host,
+    path: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    *,
+    domain: str = DOMAIN,
+    port: int = 80,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, bytes]:
+    """Send one request over a new connection. Return the status and the body of the response."""
+    with closing(http.client.HTTPConnection(host.address, port, timeout=20)) as connection:
+        connection.request(method, path, body, {"Host": domain, **(headers or {})})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def hold_lock(host: Host, *, expires_at: int = 9_999_999_999) -> None:
+    """Write the lock file of another run, of eve@elsewhere."""
+    owner = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade")
+    lines = (*owner, "acquired_at=1", f"expires_at={expires_at}")
+    host.sh(f"printf '%s\\n' {' '.join(lines)} > {LOCK_FILE}", user="deploy")
+
+
 def add_service(site: Site, name: str, port: int) -> None:
-    """A further service of the frontend's image, v2, on the given service port and under /NAME/."""
-    path = site.folder / "services.yaml"
-    services = yaml.safe_load(path.read_text())
-    added = next(service for service in services["services"] if service["name"] == "frontend") | {
-        "name": name,
-        "image": f"{name.upper()}_IMAGE",
-        "port": f"{name.upper()}_PORT",
-        "default_port": port,
-        "routes": [{"prefix": f"/{name}/"}],
-        "alias": name,
-        "limits": {},
-    }
-    services["services"].append(added)
-    path.write_text(yaml.safe_dump(services, sort_keys=False))
+    """Add a service with the frontend's image, v2, on this service port and under /NAME/."""
+    with site.edited_services() as content:
+        frontend = next(service for service in content["services"] if service["name"] == "frontend")
+        content["services"].append(
+            frontend
+            | {
+                "name": name,
+                "image": f"{name.upper()}_IMAGE",
+                "port": f"{name.upper()}_PORT",
+                "default_port": port,
+                "routes": [{"prefix": f"/{name}/"}],
+                "alias": name,
+                "limits": {},
+            }
+        )
     site.edit_env(**{f"{name.upper()}_IMAGE": "registry:5000/memoryark/frontend:v2", f"{name.upper()}_PORT": str(port)})
 
 
 def fingerprint(host: Host) -> str:
-    """Everything on a host that a task could change: containers, images, files with their hashes, units."""
+    """Return everything on a host that a task could change: containers, images, files with their hashes, units."""
     as_user = """
 podman ps -a --format '{{.ID}} {{.Names}} {{.State}}'
 podman images --digests -q
@@ -187,63 +267,60 @@ systemctl list-units --all --type=service --no-legend --plain |
     return host.sh(as_user, user="deploy").stdout + host.sh(as_root).stdout
 
 
-def own_address(host: Host) -> str:
-    """This machine's address as the host reaches it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.connect((host.address, 9))
-        return str(one.getsockname()[0])
+def local_address(host: Host) -> str:
+    """Return the address at which the host reaches this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host.address, 9))
+        return str(probe.getsockname()[0])
 
 
-def wait_until(condition: object, what: str, seconds: float = 60) -> None:
-    """Wait for a condition, never for a time."""
-    assert callable(condition)
-    wait_for(condition, seconds, what)
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Poll a condition until it holds."""
+    wait_for(lambda: bool(condition()), seconds, what)
 
 
 def interrupt(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
-    """Send a signal to a task and wait for its end."""
+    """Send a signal to a task. Return its exit code and its output."""
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=TASK_SECONDS)
     return process.returncode, output
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Pull the workstation's plug: no handler runs."""
+    """Kill a task as a power cut of the workstation does: no handler runs."""
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
 
-def begun(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
-    """Start a task on the first host alone and return once it runs the step there."""
+def start_until_step(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
+    """Start a task on the first host alone. Return once it runs the step there."""
     host = site.lab.hosts[0]
     newest = "cd /var/lib/memoryark/journal && ls -d */ 2>/dev/null | sort | tail -n 1"
     before = host.sh(newest).stdout
     process = site.start(*words, "--hosts", host.name)
 
-    def runs() -> bool:
+    def runs_the_step() -> bool:
         run = host.sh(newest).stdout
-        place = f"/var/lib/memoryark/journal/{run.strip()}/{step}.session"
-        return run != before and host.sh(f"test -e {place}", check=False).returncode == 0
+        session = f"/var/lib/memoryark/journal/{run.strip()}/{step}.session"
+        return run != before and host.sh(f"test -e {session}", check=False).returncode == 0
 
-    wait_until(runs, f"the step {step}")
+    wait_until(runs_the_step, f"the step {step}")
     return process
 
 
-def make_quick(site: Site) -> None:
-    """Shorten the waits of the lab's services: the tests prove the order of events, not patience."""
-    path = site.folder / "services.yaml"
-    services = yaml.safe_load(path.read_text())
-    for service in services["services"]:
-        service["gate"] |= {"interval_seconds": 0.3, "passes": 2, "deadline_seconds": 20}
-        service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
-    path.write_text(yaml.safe_dump(services, sort_keys=False))
+def shorten_waits(site: Site) -> None:
+    """Shorten the gates and drains of the lab's services."""
+    with site.edited_services() as content:
+        for service in content["services"]:
+            service["gate"] |= {"interval_seconds": 0.3, "passes": 2, "deadline_seconds": 20}
+            service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
     site.edit_rollout(bake_seconds=0)
     site.edit_env(HEALTH_CHECK_START_PERIOD="4s", HEALTH_CHECK_RETRIES="3")
 
 
 @pytest.fixture(scope="session")
-def lab_of_this_process(worker_id: str) -> Iterator[Lab]:
-    """Two hosts and a registry, taken away at the end."""
+def worker_lab(worker_id: str) -> Iterator[Lab]:
+    """Two hosts and a registry for this test process."""
     name = f"deploy-{worker_id}"
     laboratory.down(name)
     yield laboratory.up(2, name=name)
@@ -251,64 +328,74 @@ def lab_of_this_process(worker_id: str) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def prepared(lab_of_this_process: Lab) -> Site:
-    """Hosts as `inv setup` and a deploy of v1 leave fresh ones; a module shares them and keeps them healthy."""
-    lab = lab_of_this_process
-    if known := all(host.is_saved() for host in lab.hosts):
-        on_each(lab.hosts, Host.restore)
+def prepared_site(worker_lab: Lab) -> Site:
+    """Hosts after `inv setup` and a deploy of v1. A module shares them and keeps them healthy."""
+    if saved := all(host.is_saved() for host in worker_lab.hosts):
+        on_each(worker_lab.hosts, Host.restore)
     else:
-        on_each(lab.hosts, lambda host: lab.reset_host(host.name))
-    site = Site(laboratory.up(2, name=lab.name))
-    make_quick(site)
-    if not known:
-        for words in (("setup",), ("deploy", "--tag", "v1")):
-            code, output = site.run(*words)
-            assert code == 0, output
-        on_each(lab.hosts, Host.save)
-    wait_until(lambda: all(all(site.running(host).values()) for host in lab.hosts), "every container after the boot")
-    wait_until(lambda: all(site.serves(host, "v1") for host in lab.hosts), "v1 on every host")
+        on_each(worker_lab.hosts, lambda host: worker_lab.reset_host(host.name))
+    site = Site(laboratory.up(2, name=worker_lab.name))
+    shorten_waits(site)
+    if not saved:
+        site.run_ok("setup")
+        site.deploy_ok("v1")
+        on_each(worker_lab.hosts, Host.save)
+    wait_until(lambda: all(all(site.containers(host).values()) for host in worker_lab.hosts), "every container")
+    wait_until(lambda: all(site.serves(host, "v1") for host in worker_lab.hosts), "v1 on every host")
     return site
 
 
 def on_each(hosts: Iterable[S], do: Callable[[S], T]) -> list[T]:
-    """Do something on all hosts at once."""
+    """Call a function for all hosts at once."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(do, hosts))
 
 
 @pytest.fixture
-def site(prepared: Site) -> Iterator[Site]:
-    """The prepared site on v1 with its files as they were, put back after the test."""
-    with put_back(prepared):
-        yield prepared
+def site(prepared_site: Site) -> Iterator[Site]:
+    """The prepared site on v1, restored after the test."""
+    with restored(prepared_site):
+        yield prepared_site
 
 
 @contextmanager
-def put_back(site: Site) -> Iterator[None]:
-    """The site's files and v1 as they were, whatever the test did: tests hold in any order.
+def restored(site: Site) -> Iterator[None]:
+    """Restore the site's files and v1 after the test, so that tests pass in any order.
 
-    Where the hosts cannot be brought back to what they were before the test, a deploy has to mend what it left.
+    A host whose snapshot cannot be restored gets a deploy of v1, which has to succeed.
     """
-    files = {path: path.read_bytes() for path in site.folder.iterdir() if path.is_file()}
-    hosts, before = site.lab.hosts, on_each(site.lab.hosts, look)
-    on_each(zip(hosts, before, strict=True), lambda pair: keep(*pair))
-    yield
-    for path, content in files.items():
-        path.write_bytes(content)
-    if all(on_each(zip(hosts, before, strict=True), lambda pair: _as_it_was(site, *pair))):
+    hosts, before = site.lab.hosts, on_each(site.lab.hosts, snapshot.take)
+    on_each(zip(hosts, before, strict=True), lambda pair: snapshot.save_files(*pair))
+    with site.unchanged_files():
+        yield
+    if all(on_each(zip(hosts, before, strict=True), lambda pair: _restore(site, *pair))):
         return
     code, output = site.deploy("v1")
-    assert code == 0, f"the test left the site in a state that a deploy does not mend:\n{output}"
-    on_each(hosts, forget_others)
+    assert code == 0, f"a deploy cannot repair the state in which the test left the site:\n{output}"
+    on_each(hosts, snapshot.remove_stopped_containers)
 
 
-def _as_it_was(site: Site, host: Host, before: State) -> bool:
-    """Whether a host is what it was before the test, if need be because it was brought back."""
-    if look(host).exact == before.exact:
+def _restore(site: Site, host: Host, before: Snapshot) -> bool:
+    """Return whether a host has its earlier state; restore the snapshot where it differs."""
+    if snapshot.take(host).exact == before.exact:
         return True
-    if not bring_back(host, before):
+    if not snapshot.restore(host, before):
         return False
     with suppress(HostUnreachable):
         wait_until(lambda: site.serves(host, "v1"), "v1", 20)
         return True
     return False
+
+
+@pytest.fixture
+def fabric_hosts(monkeypatch: pytest.MonkeyPatch) -> list[FabricHost]:
+    """The SSH clients that tasks of this process create, with their counts of connections and executions."""
+    created: list[FabricHost] = []
+
+    class Recorded(FabricHost):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            created.append(self)
+
+    monkeypatch.setattr(fleet, "FabricHost", Recorded)
+    return created

@@ -1,4 +1,4 @@
-"""Who may deploy, on real hosts: granted, listed, revoked, and what sshd makes of it."""
+"""Access on real hosts: keys are granted, listed and revoked, and sshd accepts or refuses them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lab.environment import new_key
 from lab.host import Host
@@ -23,16 +21,15 @@ FILE = "/home/deploy/.ssh/authorized_keys"
 
 @pytest.fixture
 def team(site: Site, tmp_path: Path) -> Iterator[Team]:
-    """The site with nobody granted, and a place for keys; the hosts' files go at the end."""
-    made = Team(site, tmp_path)
-    yield made
-    shutil.rmtree(site.folder / "deploy", ignore_errors=True)
+    """The site without any granted key. The hosts' files are removed at the end."""
+    yield Team(site, tmp_path)
+    shutil.rmtree(site.directory / "deploy", ignore_errors=True)
     for host in site.lab.hosts:
         host.sh("rm -rf /home/deploy/.ssh")
 
 
 class Team:
-    """People with keys of their own, and what they can do on the hosts."""
+    """People with SSH keys, and their logins on the hosts."""
 
     def __init__(self, site: Site, directory: Path) -> None:
         self.site, self.directory = site, directory
@@ -53,19 +50,19 @@ class Team:
         return self.run("access.grant", "--name", name, "--key", str(self.public(name)), *words, code=code)
 
     def grant_lab(self) -> str:
-        key = self.site.folder / "id_ed25519.pub"
+        key = self.site.directory / "id_ed25519.pub"
         return self.run("access.grant", "--name", "lab", "--key", str(key))
 
     def run(self, *words: str, code: int = 0) -> str:
-        got, output = self.site.run(*words)
-        assert got == code, output
+        exit_code, output = self.site.run(*words)
+        assert exit_code == code, output
         return output
 
-    def gets_in(self, name: str, host: Host, *options: str) -> bool:
+    def can_log_in(self, name: str, host: Host, *options: str) -> bool:
         return self.ssh(name, host, *options).returncode == 0
 
     def ssh(self, name: str, host: Host, *options: str, user: str = "deploy") -> subprocess.CompletedProcess[str]:
-        known = self.site.folder / "known_hosts"
+        known = self.site.directory / "known_hosts"
         fixed = [f"UserKnownHostsFile={known}", "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes"]
         chosen = [part for option in (*fixed, *options) for part in ("-o", option)]
         command = [
@@ -88,7 +85,7 @@ def test_grant_allows_login_on_every_host_and_revoke_removes_it(team: Team) -> N
     team.grant_lab()
     team.grant("alice")
 
-    assert [team.gets_in("alice", host) for host in team.hosts] == [True, True]
+    assert [team.can_log_in("alice", host) for host in team.hosts] == [True, True]
     assert "as the folder says" in team.run("access.list")
     for host in team.hosts:
         assert host.sh(f"stat -c '%U %a' {FILE} /home/deploy/.ssh").stdout.split() == ["deploy", "600", "deploy", "700"]
@@ -98,7 +95,7 @@ def test_grant_allows_login_on_every_host_and_revoke_removes_it(team: Team) -> N
 
     team.run("access.revoke", "--name", "alice")
 
-    assert [team.gets_in("alice", host) for host in team.hosts] == [False, False]
+    assert [team.can_log_in("alice", host) for host in team.hosts] == [False, False]
     assert team.fingerprint("alice") not in team.run("access.list")
 
 
@@ -107,7 +104,7 @@ def test_grant_dry_run_changes_neither_the_directory_nor_the_hosts(team: Team) -
 
     assert team.fingerprint("alice") in output
     assert "authorized_keys.new" in output
-    assert not (team.site.folder / "deploy").exists()
+    assert not (team.site.directory / "deploy").exists()
     assert [team.keys(host) for host in team.hosts] == ["", ""]
 
 
@@ -129,12 +126,12 @@ def test_list_with_drift_names_it_and_exits_with_1(team: Team) -> None:
     code, output = team.site.run("access.list", "--json")
 
     assert code == 1
-    told = {host["host"]: host for host in json.loads(output)["hosts"]}
-    assert {key["name"]: key["standing"] for key in told["web1"]["keys"] if key["file"] == FILE} == {
+    hosts = {host["host"]: host for host in json.loads(output)["hosts"]}
+    assert {key["name"]: key["standing"] for key in hosts["web1"]["keys"] if key["file"] == FILE} == {
         "lab": "missing",
         "stranger": "not managed",
     }
-    assert (told["web1"]["drift"], told["web2"]["drift"]) == (True, False)
+    assert (hosts["web1"]["drift"], hosts["web2"]["drift"]) == (True, False)
 
 
 def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
@@ -143,29 +140,29 @@ def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
     team.hosts[0].sh(f"printf '%s\\n' '# by hand' '{stranger}' >> {FILE}")
 
     assert "not managed, kept: stranger" in team.run("access.sync")
-    assert team.gets_in("stranger", team.hosts[0])
+    assert team.can_log_in("stranger", team.hosts[0])
     team.run("access.sync", "--exclusive")
 
-    assert not team.gets_in("stranger", team.hosts[0])
+    assert not team.can_log_in("stranger", team.hosts[0])
     assert "# by hand" in team.keys(team.hosts[0])
 
 
 def test_revoke_unreachable_host_is_reported_with_the_command_to_finish(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
-    gone = team.hosts[1]
-    gone.cut_network()
+    unreachable = team.hosts[1]
+    unreachable.cut_network()
     try:
         output = team.run("access.revoke", "--name", "alice", code=6)
     finally:
-        gone.restore_network()
+        unreachable.restore_network()
 
     assert f"Next: inv access.sync --env {team.site.lab.name} --hosts web2" in output
-    assert [team.gets_in("alice", host) for host in team.hosts] == [False, True]
+    assert [team.can_log_in("alice", host) for host in team.hosts] == [False, True]
     assert "REVOKED" in team.run("access.list", code=1)
-    gone.sh(f"grep -h alice {FILE} >> /home/deploy/.ssh/kept; cat /home/deploy/.ssh/kept >> {FILE}")
+    unreachable.sh(f"grep -h alice {FILE} >> /home/deploy/.ssh/kept; cat /home/deploy/.ssh/kept >> {FILE}")
     team.run("access.sync", "--hosts", "web2")
-    assert not team.gets_in("alice", gone)
+    assert not team.can_log_in("alice", unreachable)
 
 
 def test_revoke_last_key_is_refused_before_any_change(team: Team) -> None:
@@ -175,7 +172,7 @@ def test_revoke_last_key_is_refused_before_any_change(team: Team) -> None:
     assert "last key" in team.run("access.revoke", "--name", "lab", "--force", code=3)
 
     assert [team.keys(host) for host in team.hosts] == before
-    assert (team.site.folder / "deploy/authorized_keys" / team.site.lab.name / "lab.pub").exists()
+    assert (team.site.directory / "deploy/authorized_keys" / team.site.lab.name / "lab.pub").exists()
 
 
 def test_revoke_own_key_needs_force_and_reports_keys_in_other_files(team: Team) -> None:
@@ -186,7 +183,7 @@ def test_revoke_own_key_needs_force_and_reports_keys_in_other_files(team: Team) 
     assert "the key that you log in with here" in team.run("access.revoke", "--name", "lab", code=3)
     assert [team.keys(host) for host in team.hosts] == before
 
-    # The lab's own key also stands in a file of root's, which no task of ours may write.
+    # The lab's key is also in a file of root, which no task may write.
     output = team.run("access.revoke", "--name", "lab", "--force", code=6)
     assert "REVOKED, but still accepted" in output
     assert "/etc/ssh/lab_authorized_keys" in output
@@ -197,27 +194,23 @@ def test_sync_two_environments_on_one_host_keep_a_block_each(team: Team) -> None
     team.grant_lab()
     team.grant("alice")
     lab = team.site.lab
-    folder = team.site.folder.with_name(f"{lab.name}-other")
-    shutil.copytree(team.site.folder, folder)
+    copy = team.site.copy(f"{lab.name}-other", hosts=("web1", "web2"))
     try:
-        shutil.rmtree(folder / "deploy")
-        content = yaml.safe_load((folder / "hosts.yaml").read_text())
-        entry = content["environments"].pop(lab.name) | {"env_file": f"{lab.name}.env"}
-        (folder / "hosts.yaml").write_text(yaml.safe_dump({"environments": {folder.name: entry}}))
-        other = Team(Site(replace(lab, name=folder.name, root=folder)), team.directory)
+        shutil.rmtree(copy.directory / "deploy")
+        other = Team(copy, team.directory)
         other.grant("alice")
         other.grant("bob")
 
         assert [team.keys(host).count("# BEGIN inv access") for host in team.hosts] == [2, 2]
         output = team.run("access.revoke", "--name", "alice", code=6)
 
-        assert f"(block of memoryark {folder.name})" in output
-        assert team.gets_in("alice", team.hosts[0])
+        assert f"(block of memoryark {copy.lab.name})" in output
+        assert team.can_log_in("alice", team.hosts[0])
         other.run("access.revoke", "--name", "alice")
-        assert not team.gets_in("alice", team.hosts[0])
-        assert team.gets_in("bob", team.hosts[0])
+        assert not team.can_log_in("alice", team.hosts[0])
+        assert team.can_log_in("bob", team.hosts[0])
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(copy.directory)
 
 
 def test_sync_does_not_follow_links_of_the_deploy_user(team: Team) -> None:
@@ -241,33 +234,32 @@ def test_sync_gives_a_directory_owned_by_root_to_the_deploy_user(team: Team) -> 
 
     team.grant("alice")
 
-    assert team.gets_in("alice", host)
+    assert team.can_log_in("alice", host)
     assert host.sh(f"stat -c '%U %a' {FILE} /home/deploy/.ssh").stdout.split() == ["deploy", "600", "deploy", "700"]
     assert team.keys(host).startswith("# by hand\n")
 
 
 def test_password_login_of_the_deploy_user_is_off_even_where_sshd_allows_it(team: Team) -> None:
-    team.public("nobody")
+    team.public("stranger")
     host = team.hosts[0]
     host.sh(
         "printf '%s yes\\n' PasswordAuthentication KbdInteractiveAuthentication > /etc/ssh/sshd_config.d/00-test.conf"
         " && systemctl reload ssh"
     )
     try:
-        assert "(publickey)" in team.ssh("nobody", host).stderr
-        assert "password" in team.ssh("nobody", host, user="root").stderr
+        assert "(publickey)" in team.ssh("stranger", host).stderr
+        assert "password" in team.ssh("stranger", host, user="root").stderr
         assert "Nothing to do" in team.run("setup")
         host.sh("sed -i /Password/d /etc/ssh/sshd_config.d/memoryark.conf && systemctl reload ssh")
         assert "sshd accepts a password for deploy" in team.run("access.list", code=1)
         team.run("setup")
-        assert "(publickey)" in team.ssh("nobody", host).stderr
+        assert "(publickey)" in team.ssh("stranger", host).stderr
     finally:
         host.sh("rm -f /etc/ssh/sshd_config.d/00-test.conf && systemctl reload ssh")
 
 
 def test_history_names_the_owner_of_the_key(team: Team) -> None:
     team.grant_lab()
-    code, output = team.site.deploy("v2")
-    assert code == 0, output
+    team.site.deploy_ok("v2")
 
     assert " of lab from " in team.run("history", "--limit", "1")

@@ -1,4 +1,4 @@
-"""From a host with nothing but root and sshd to one that serves: setup cut off, repeated, deployed to, hardened."""
+"""Setup of a host that has only root and sshd: interruption, repetition, deploys, hardening and teardown."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from collections.abc import Iterator
 import pytest
 
 from lab.host import Host
-from tests.deploy.bare import SECURE, assert_only_the_site_helper_runs_as_root, bare_host, change, host, prepared
+from tests.deploy.bare_host import (
+    SECURE,
+    assert_only_the_site_helper_runs_as_root,
+    bare_host,
+    edit_setup,
+    host,
+    run_setup,
+)
 from tests.deploy.conftest import Site, wait_until
 
 __all__ = ["host"]
 
 RELEASES = ["trixie-bare", pytest.param("bookworm-bare", marks=pytest.mark.extended)]
-#: What no release changes is proved on one.
+#: For behaviour that is the same on every release.
 one_release = pytest.mark.parametrize("bare", RELEASES[:1], indirect=True)
 
 EVERYTHING = {
@@ -32,7 +39,7 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module", params=RELEASES)
 def bare(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Site]:
-    """One host that nobody has prepared."""
+    """One host on which setup never ran."""
     yield from bare_host(request.param, f"{request.param}-{worker_id}")
 
 
@@ -41,7 +48,7 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
 ) -> None:
     bare.lab.reset_host(host.name)
     bare.edit_env(PROTOCOL="http")
-    change(bare, firewall="ufw", watchdog=True, node_exporter=True, monitoring_host="192.0.2.9")
+    edit_setup(bare, firewall="ufw", watchdog=True, node_exporter=True, monitoring_host="192.0.2.9")
     bare.edit_environment(setup_user="admin")
     assert host.sh("command -v podman nginx curl sudo || id deploy", check=False).returncode != 0
     host.sh("""
@@ -63,14 +70,13 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
         host.power_cut()
         output, _ = process.communicate(timeout=300)
         assert process.returncode != 0, output
-        code, output = bare.run("setup")
-        assert code == 0, output
+        bare.run_ok("setup")
         code, output = bare.run("setup")
         assert (code, "Nothing to do" in output) == (0, True), output
     finally:
         bare.edit_environment(setup_user="root")
-    assert bare.run("setup.check")[0] == 0
-    assert bare.deploy("v1")[0] == 0
+    bare.run_ok("setup.check")
+    bare.deploy_ok("v1")
     code, output = bare.deploy("v2")
     assert (code, bare.versions()) == (0, ["v2"]), output
     assert "overlay" in host.sh("podman info --format '{{.Store.GraphDriverName}}'", user="deploy").stdout
@@ -82,36 +88,34 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
     host.reboot()
     wait_until(lambda: bare.run("status")[0] == 0, "the application after a reboot", 90)
     assert bare.versions() == ["v2"]
-    assert bare.run("setup.check")[0] == 0
+    bare.run_ok("setup.check")
     firewall = host.sh("ufw status").stdout
     assert "Status: active" in firewall
     assert re.search(r"^9100/tcp +ALLOW +192\.0\.2\.9", firewall, re.MULTILINE)
 
 
 def test_bare_host_deploy_user_may_run_only_two_command_lines_as_root(bare: Site, host: Host) -> None:
-    prepared(bare)
+    run_setup(bare)
     assert_only_the_site_helper_runs_as_root(host)
 
 
 @one_release
 def test_bare_host_rejects_passwords_of_the_deploy_user(bare: Site, host: Host) -> None:
-    prepared(bare)
-    said = host.sh("sshd -T -C user=deploy,host=x,addr=192.0.2.1").stdout
+    run_setup(bare)
+    settings = host.sh("sshd -T -C user=deploy,host=x,addr=192.0.2.1").stdout
     assert {"passwordauthentication no", "kbdinteractiveauthentication no", "exposeauthinfo yes"} <= {
-        *said.splitlines()
+        *settings.splitlines()
     }
 
 
 @one_release
 def test_bare_host_with_every_setting_opens_only_ssh_and_the_site(bare: Site, host: Host) -> None:
-    change(bare, **EVERYTHING)
+    edit_setup(bare, **EVERYTHING)
     bare.edit_env(AUTO_BACKUP_ENABLED="true", **SECURE)
-    code, output = bare.run("setup")
-    assert code == 0, output
+    bare.run_ok("setup")
     code, output = bare.run("setup")
     assert (code, "Nothing to do" in output) == (0, True), output
-    code, output = bare.deploy("v1")
-    assert code == 0, output
+    bare.deploy_ok("v1")
     address = host.address
     listener = (
         "nohup python3 -c 'import socket,time; s=socket.create_server((\"\", 9999)); time.sleep(600)' >/dev/null 2>&1 &"
@@ -126,23 +130,23 @@ def test_bare_host_with_every_setting_opens_only_ssh_and_the_site(bare: Site, ho
     host.sh(listener)
     wait_until(lambda: "9999" in host.sh("ss -Hltn").stdout, "a listener on every address")
     assert not reaches(address, 9999)
-    assert bare.run("monitor.status")[0] == 0
+    bare.run_ok("monitor.status")
     assert host.sh("cat /proc/sys/net/core/somaxconn").stdout.strip() == "8192"
     assert int(host.sh("cat /proc/sys/fs/file-max").stdout) > 100_000
-    assert bare.run("setup.check")[0] == 0
+    bare.run_ok("setup.check")
     host.sh("systemctl stop rolling-firewall; rm /etc/apt/apt.conf.d/20auto-upgrades")
     host.sh("chmod 777 /usr/local/lib/memoryark/boot")
     code, output = bare.run("setup.check")
     assert (code, [word in output for word in ("nftables", "security updates", "at boot")]) == (1, [True] * 3), output
     assert reaches(address, 9999)
-    prepared(bare)
+    run_setup(bare)
     assert not reaches(address, 9999)
 
 
 @one_release
 def test_bare_host_rotates_logs_of_every_writer(bare: Site, host: Host) -> None:
-    change(bare, rotate_logs_days=14)
-    prepared(bare)
+    edit_setup(bare, rotate_logs_days=14)
+    run_setup(bare)
     host.sh("podman unshare sh -c 'seq 1000 > logs/app.log; chown 33:33 logs/app.log'", user="deploy")
     yesterday = "sed -i 's|app.log\" .*|app.log\" 2020-1-1-0:0:0|' /var/lib/memoryark/logs.state"
     run = "systemctl --user start memoryark-logs.service"
@@ -153,7 +157,7 @@ def test_bare_host_rotates_logs_of_every_writer(bare: Site, host: Host) -> None:
 
 @one_release
 def test_bare_host_of_another_distribution_is_refused_with_a_list_to_prepare(bare: Site, host: Host) -> None:
-    prepared(bare)
+    run_setup(bare)
     host.sh("mv /usr/bin/apt-get /usr/bin/jq /root/")
     try:
         code, output = bare.run("setup")
@@ -165,7 +169,7 @@ def test_bare_host_of_another_distribution_is_refused_with_a_list_to_prepare(bar
 
 @one_release
 def test_bare_host_directory_of_another_program_is_left_alone(bare: Site, host: Host) -> None:
-    change(bare)
+    edit_setup(bare)
     bare.edit_env(APP_NAME="apt")
     before = host.sh("stat -c '%U %a' /var/lib/apt; ls -la /var/lib/apt").stdout
     try:
@@ -177,15 +181,14 @@ def test_bare_host_directory_of_another_program_is_left_alone(bare: Site, host: 
 
 
 def test_bare_host_teardown_requires_the_name_and_keeps_the_data(bare: Site, host: Host) -> None:
-    change(bare, **EVERYTHING)
+    edit_setup(bare, **EVERYTHING)
     bare.edit_env(AUTO_BACKUP_ENABLED="true", **SECURE)
-    prepared(bare)
+    run_setup(bare)
     code, output = bare.run("teardown")
     assert (code, "--confirm memoryark" in output) == (2, True), output
     code, output = bare.run("teardown", "--confirm", "another")
     assert (code, "nothing was touched" in output) == (130, True), output
-    code, output = bare.run("teardown", "--confirm", "memoryark")
-    assert code == 0, output
+    bare.run_ok("teardown", "--confirm", "memoryark")
     kept = ("/home/deploy/data/*", "/home/deploy/backups/*", "/proc/*", "*/containers/*")
     left = "find / -xdev -iname '*memoryark*' " + " ".join(f"-not -path '{path}'" for path in kept)
     assert host.sh(left).stdout == ""
@@ -193,15 +196,14 @@ def test_bare_host_teardown_requires_the_name_and_keeps_the_data(bare: Site, hos
     assert host.sh("test -d /home/deploy/data && podman ps -aq", user="deploy").stdout == ""
     code, output = bare.run("teardown", "--confirm", "memoryark")
     assert (code, "Nothing to do" in output) == (0, True), output
-    prepared(bare)
-    code, output = bare.deploy("v1")
-    assert code == 0, output
+    run_setup(bare)
+    bare.deploy_ok("v1")
     code, output = bare.run("teardown", "--confirm", "memoryark", "--data")
     assert (code, host.sh("test -e /home/deploy/data", check=False).returncode) == (0, 1), output
 
 
 def reaches(address: str, port: int) -> bool:
-    """Whether a connection opens from here."""
+    """Return whether a connection from this machine opens."""
     try:
         socket.create_connection((address, port), timeout=2).close()
     except OSError:

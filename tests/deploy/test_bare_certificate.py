@@ -1,4 +1,4 @@
-"""The certificate of a bare host: files that cannot be are refused, an authority's is fetched and renewed."""
+"""Certificates of a bare host: unusable files are refused; a certificate of an authority is issued and renewed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from lab.host import Host
-from tests.deploy.bare import SECURE, bare_host, change, host, prepared
+from tests.deploy.bare_host import SECURE, bare_host, edit_setup, host, run_setup
 from tests.deploy.conftest import Site, wait_until
 
 __all__ = ["host"]
@@ -25,15 +25,15 @@ pytestmark = pytest.mark.xdist_group("bare-certificate")
 
 @pytest.fixture(scope="module")
 def bare(worker_id: str) -> Iterator[Site]:
-    """One host that nobody has prepared."""
+    """One host on which setup never ran."""
     yield from bare_host("trixie-bare", f"certificate-{worker_id}")
 
 
-def pair(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bool = True) -> None:
-    """Put a certificate and a key on the host, as a person would; `days` is what it has left."""
+def install_certificate(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bool = True) -> None:
+    """Put a certificate that expires in so many days, and a key, on the host."""
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=365))
         .not_valid_after(now + timedelta(days=days))
@@ -41,33 +41,33 @@ def pair(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bo
         .sign(key, SHA256())
         .public_bytes(Encoding.PEM)
     )
-    form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    secret = (key if matching else other).private_bytes(*form)
-    for path, content in (("/etc/ssl/certs/ark.crt", made), ("/etc/ssl/private/ark.key", secret)):
+    encoding = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    secret = (key if matching else other).private_bytes(*encoding)
+    for path, content in (("/etc/ssl/certs/ark.crt", certificate), ("/etc/ssl/private/ark.key", secret)):
         host.sh(f"mkdir -p {path.rpartition('/')[0]}; cat > {path} <<'PEM'\n{content.decode()}PEM")
 
 
 def test_certificate_without_its_requirements_is_refused(bare: Site, host: Host) -> None:
-    pair(host)
+    install_certificate(host)
     bare.edit_env(**SECURE)
-    change(bare)
-    prepared(bare)
+    edit_setup(bare)
+    run_setup(bare)
     broken: tuple[tuple[dict[str, Any], str], ...] = (
         ({"matching": False}, "the key of the certificate"),
         ({"name": "other.test"}, "a certificate for app.lab.test"),
         ({"days": -1}, "a certificate that has not expired"),
         ({}, "the certificate and its key"),
     )
-    for properties, said in broken:
+    for properties, message in broken:
         if properties:
-            pair(host, **properties)
+            install_certificate(host, **properties)
         else:
             host.sh("rm -f /etc/ssl/certs/ark.crt")
         code, output = bare.run("setup")
-        assert (code, said in output, "nothing was touched" in output) == (3, True, True), output
-    pair(host)
-    prepared(bare)
-    assert bare.run("setup.check")[0] == 0
+        assert (code, message in output, "nothing was touched" in output) == (3, True, True), output
+    install_certificate(host)
+    run_setup(bare)
+    bare.run_ok("setup.check")
 
 
 PEBBLE = """
@@ -88,9 +88,9 @@ systemd-run --quiet --unit pebble --setenv PEBBLE_VA_NOSLEEP=1 --setenv PEBBLE_W
 
 
 def test_certificate_over_an_unprivileged_port_is_refused(bare: Site, host: Host) -> None:
-    prepared(bare)
+    run_setup(bare)
     bare.edit_env(**SECURE)
-    change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
+    edit_setup(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
     lowest = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
     before = host.sh(f"cat {lowest}; echo 402 >{lowest}").stdout.strip()
     try:
@@ -101,17 +101,17 @@ def test_certificate_over_an_unprivileged_port_is_refused(bare: Site, host: Host
 
 
 def issuer(host: Host) -> tuple[str, int]:
-    """Who signed the certificate that visitors get, and its serial number."""
+    """Return the issuer and the serial number of the certificate that Nginx serves."""
     served = x509.load_pem_x509_certificate(ssl.get_server_certificate((host.address, 443)).encode())
     return served.issuer.rfc4514_string(), served.serial_number
 
 
 def test_certificate_of_an_authority_is_issued_and_renewed_until_teardown(bare: Site, host: Host) -> None:
     bare.edit_env(**SECURE)
-    change(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
+    edit_setup(bare, certificate="acme", acme_email="ann@lab.test", acme_server="https://localhost:14000/dir")
     host.sh(PEBBLE, timeout=300)
-    prepared(bare)
-    assert bare.deploy("v1")[0] == 0
+    run_setup(bare)
+    bare.deploy_ok("v1")
     signed, serial = issuer(host)
     assert "Pebble" in signed
     code, output = bare.run("setup")
@@ -120,6 +120,6 @@ def test_certificate_of_an_authority_is_issued_and_renewed_until_teardown(bare: 
     wait_until(lambda: issuer(host)[1] != serial, "the renewed certificate")
     assert "Pebble" in issuer(host)[0]
     assert host.sh("systemctl is-enabled certbot.timer").stdout.strip() == "enabled"
-    assert bare.run("setup.check")[0] == 0
+    bare.run_ok("setup.check")
     code, output = bare.run("teardown", "--confirm", "memoryark")
     assert (code, host.sh("find /etc/letsencrypt -iname '*memoryark*'").stdout) == (0, ""), output

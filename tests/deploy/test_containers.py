@@ -1,4 +1,4 @@
-"""What a container may do on a real host: no rights beyond the documented ones, and a log that stays bounded."""
+"""Containers on a real host have only the documented capabilities and limits, and a bounded log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from lab.host import Host
 from tests.deploy.conftest import Site, wait_until
@@ -15,35 +14,35 @@ from tests.deploy.conftest import Site, wait_until
 pytestmark = pytest.mark.xdist_group("containers")
 
 #: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE as the kernel shows them.
-LEFT = 0x5EB
+DOCUMENTED = 0x5EB
 NET_RAW = 1 << 13
 MEGABYTE = 1024**2
 
 
-def serving(host: Host, service: str = "backend") -> str:
-    """The container of a service that runs."""
+def running_container(host: Host, service: str = "backend") -> str:
+    """Return the running container of a service."""
     ask = f"podman ps --format '{{{{.Names}}}}' --filter label=rolling.service={service}"
     return host.sh(ask, user="deploy").stdout.split()[0]
 
 
 def status(host: Host, service: str = "backend") -> dict[str, str]:
-    """What the kernel says of the container's first process."""
-    pid = host.sh(f"podman inspect --format '{{{{.State.Pid}}}}' {serving(host, service)}", user="deploy").stdout
+    """Return the kernel's status of the container's first process."""
+    pid = host.sh(
+        f"podman inspect --format '{{{{.State.Pid}}}}' {running_container(host, service)}", user="deploy"
+    ).stdout
     rows = host.sh(f"cat /proc/{pid.strip()}/status").stdout.splitlines()
     return {key: value.strip() for key, _, value in (row.partition(":") for row in rows)}
 
 
 def edit_services(site: Site, service: str, **values: object) -> None:
-    """Change one service in services.yaml."""
-    path = site.folder / "services.yaml"
-    content = yaml.safe_load(path.read_text())
-    next(one for one in content["services"] if one["name"] == service).update(values)
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    """Set keys of one service in services.yaml."""
+    with site.edited_services() as content:
+        next(entry for entry in content["services"] if entry["name"] == service).update(values)
 
 
 def effective_user(host: Host) -> str:
-    """The user that a set-user-ID program of root becomes when another user of the container starts it."""
-    name = serving(host)
+    """Return the effective user of a set-user-ID program of root that another user of the container starts."""
+    name = running_container(host)
     make = "import os, shutil; shutil.copy('/usr/bin/python3', '/srv/become'); os.chmod('/srv/become', 0o4755)"
     host.sh(f'podman exec {name} python3 -c "{make}"', user="deploy")
     ask = f"podman exec --user 1000 {name} /srv/become -c 'import os; print(os.geteuid())'"
@@ -53,9 +52,9 @@ def effective_user(host: Host) -> str:
 @pytest.mark.parametrize("service", ["backend", "frontend"])
 def test_container_has_the_documented_capabilities_and_gains_none(site: Site, service: str) -> None:
     for host in site.lab.hosts:
-        found = status(host, service)
-        assert {int(found[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")} == {LEFT}, found
-        assert (int(found["CapInh"], 16), int(found["CapAmb"], 16), found["NoNewPrivs"]) == (0, 0, "1")
+        process = status(host, service)
+        assert {int(process[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")} == {DOCUMENTED}, process
+        assert (int(process["CapInh"], 16), int(process["CapAmb"], 16), process["NoNewPrivs"]) == (0, 0, "1")
 
 
 def test_set_user_id_program_gains_nothing(site: Site) -> None:
@@ -67,16 +66,16 @@ def test_container_gets_the_limits_and_mounts_of_its_service(site: Site) -> None
     edit_services(site, "backend", cap_add=["NET_RAW"], cap_drop=["ALL"], no_new_privileges=False, pids_limit=300)
     code, output = site.deploy("v1", "--hosts", host.name)
 
-    found = status(host)
-    assert (code, int(found["CapEff"], 16), found["NoNewPrivs"]) == (0, NET_RAW, "0"), output
+    process = status(host)
+    assert (code, int(process["CapEff"], 16), process["NoNewPrivs"]) == (0, NET_RAW, "0"), output
     assert "another configuration" in output
-    assert int(status(host, "frontend")["CapEff"], 16) == LEFT
+    assert int(status(host, "frontend")["CapEff"], 16) == DOCUMENTED
 
 
 def test_processes_in_a_container_are_bounded(site: Site) -> None:
-    """Rootless on cgroup v1 Podman cannot hold the limit, and says so; there the flag is all that can be asked for."""
+    """Rootless Podman cannot enforce the limit on cgroup v1, so that only its option is checked there."""
     host = site.lab.hosts[0]
-    name = serving(host)
+    name = running_container(host)
     version = host.sh("podman info --format '{{.Host.CgroupsVersion}}'", user="deploy").stdout.strip()
     command = json.loads(
         host.sh(f"podman inspect --format '{{{{json .Config.CreateCommand}}}}' {name}", user="deploy").stdout
@@ -91,67 +90,65 @@ def test_processes_in_a_container_are_bounded(site: Site) -> None:
 
 @pytest.fixture
 def loud(site: Site) -> Iterator[subprocess.Popen[str]]:
-    """A backend whose log may hold one megabyte, and which prints without end."""
+    """A backend with a log limit of one megabyte, which prints endlessly. Yields `inv logs --follow`."""
     host = site.lab.hosts[0]
     edit_services(site, "backend", log_max_size="1MB")
-    code, output = site.deploy("v1", "--hosts", host.name)
-    assert code == 0, output
-    # A line a time, as a program prints it, some eight megabytes a second.
+    site.deploy_ok("v1", "--hosts", host.name)
+    # One line at a time, about eight megabytes per second.
     text = (
         "import itertools\nout = open('/proc/1/fd/1', 'w', buffering=1)\n"
         "for n in itertools.count(): out.write(f'endless {n} ' + 'x' * 900 + chr(10))"
     )
-    host.sh(f'podman exec --detach {serving(host)} python3 -c "{text}"', user="deploy")
+    host.sh(f'podman exec --detach {running_container(host)} python3 -c "{text}"', user="deploy")
     with site.start("logs", "--host", host.name, "--service", "backend", "--follow", "--lines", "1") as following:
         yield following
         following.terminate()
         following.communicate(timeout=30)
-    host.sh(f"podman kill {serving(host)}", user="deploy", check=False)
+    host.sh(f"podman kill {running_container(host)}", user="deploy", check=False)
 
 
 def test_endless_output_stays_within_the_log_limit(site: Site, loud: subprocess.Popen[str]) -> None:
     host = site.lab.hosts[0]
     path = host.sh(
-        f"podman inspect --format '{{{{.HostConfig.LogConfig.Path}}}}' {serving(host)}", user="deploy"
+        f"podman inspect --format '{{{{.HostConfig.LogConfig.Path}}}}' {running_container(host)}", user="deploy"
     ).stdout.strip()
-    sizes, turns = [], 0
+    sizes, rotations = [], 0
 
-    def was_rotated() -> bool:
-        nonlocal turns
+    def rotated_twice() -> bool:
+        nonlocal rotations
         measured = host.sh(f"cat {path.rpartition('/')[0]}/*.log* | wc -c; du -sb {path.rpartition('/')[0]} | cut -f 1")
         sizes.append(max(int(row) for row in measured.stdout.split()))
-        turns += len(sizes) > 1 and sizes[-1] < sizes[-2]
-        return turns >= 2
+        rotations += len(sizes) > 1 and sizes[-1] < sizes[-2]
+        return rotations >= 2
 
-    wait_until(was_rotated, "a log that was rotated twice", 180)
+    wait_until(rotated_twice, "two rotations of the log", 180)
     assert max(sizes) < 2 * MEGABYTE, sizes
 
     for words in (("--lines", "5"), ("--since", "1m", "--lines", "5")):
-        # Right after a rotation the log holds fewer lines than were asked for.
+        # Right after a rotation the log has fewer lines than requested.
         def five_lines(words: tuple[str, ...] = words) -> bool:
-            code, output = site.run("logs", "--host", host.name, "--service", "backend", *words)
-            assert code == 0, output
+            output = site.run_ok("logs", "--host", host.name, "--service", "backend", *words)
             assert output.count("endless") <= 5, output[-3000:]
             return output.count("endless") == 5
 
         wait_until(five_lines, f"five lines of logs {' '.join(words)}", 60)
 
-    seen: set[int] = set()
+    numbers: set[int] = set()
 
-    def goes_on() -> bool:
+    def followed_long_enough() -> bool:
         assert loud.stdout is not None
         row = loud.stdout.readline()
         if "endless" in row:
-            seen.add(int(row.partition("endless ")[2].split()[0]))
-        return bool(seen) and max(seen) - min(seen) > 3000
+            numbers.add(int(row.partition("endless ")[2].split()[0]))
+        return bool(numbers) and max(numbers) - min(numbers) > 3000
 
-    wait_until(goes_on, "lines behind three megabytes of log", 180)
+    wait_until(followed_long_enough, "lines across three megabytes of log", 180)
 
 
 def test_rollback_to_a_release_recorded_without_confinement(site: Site) -> None:
-    """It runs as it ran: with Podman's own defaults."""
+    """The restored container has Podman's defaults, as it had before."""
     host = site.lab.hosts[0]
-    assert site.deploy("v2", "--hosts", host.name)[0] == 0
+    site.deploy_ok("v2", "--hosts", host.name)
     strip = (
         "import json, pathlib\n"
         "for path in pathlib.Path('/var/lib/memoryark/config').glob('*.json'):\n"

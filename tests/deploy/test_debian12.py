@@ -1,4 +1,4 @@
-"""The oldest hosts supported, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, rollback, reboot, push."""
+"""The oldest supported hosts, Debian 12 with Podman 4.3 and Nginx 1.22: deploy, undo, rollback, reboot, push."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from pathlib import Path
 import pytest
 
 from lab.images import write_layout
-from tests.deploy.bare import assert_only_the_site_helper_runs_as_root, bare_host
-from tests.deploy.conftest import Site, put_back, wait_until
+from tests.deploy.bare_host import assert_only_the_site_helper_runs_as_root, bare_host
+from tests.deploy.conftest import Site, restored, wait_until
 
 pytestmark = pytest.mark.xdist_group("debian12")
 
 
 @pytest.fixture(scope="module")
-def prepared_old(worker_id: str) -> Iterator[Site]:
-    """One Debian 12 host that setup found bare, and that runs v1."""
+def prepared_debian12_site(worker_id: str) -> Iterator[Site]:
+    """One Debian 12 host, bare before setup, with a deploy of v1."""
     bare = bare_host("bookworm-bare", f"bookworm-{worker_id}")
     site = next(bare)
     for words in (("setup",), ("setup.check",), ("deploy", "--tag", "v1")):
-        code, output = site.run(*words)
-        assert code == 0, output
+        site.run_ok(*words)
     yield site
     next(bare, None)
 
 
 @pytest.fixture
-def old(prepared_old: Site) -> Iterator[Site]:
-    """The host on v1, put back after the test."""
-    with put_back(prepared_old):
-        yield prepared_old
+def old(prepared_debian12_site: Site) -> Iterator[Site]:
+    """The host on v1, restored after the test."""
+    with restored(prepared_debian12_site):
+        yield prepared_debian12_site
 
 
 def test_debian12_deploy_user_may_run_only_two_command_lines_as_root(old: Site) -> None:
@@ -48,7 +47,7 @@ def test_debian12_rollback_uses_a_kept_container_that_crashed_and_a_new_one(old:
     assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
     code, output = old.run("rollback")
     assert (code, old.versions()) == (0, ["v1"]), output
-    name = next(name for name, runs in old.running(host).items() if runs and "backend" in name)
+    name = old.running_container(host)
     host.sh(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {name})", user="deploy")
     restarts = f"podman inspect --format '{{{{.State.Running}}}} {{{{.RestartCount}}}}' {name}"
     wait_until(lambda: host.sh(restarts, user="deploy").stdout.strip() == "true 1", "the restart")
@@ -58,19 +57,19 @@ def test_debian12_rollback_uses_a_kept_container_that_crashed_and_a_new_one(old:
 
 
 def test_debian12_host_is_backed_up_and_restored(old: Site) -> None:
-    assert old.run("backup")[0] == 0
+    old.run_ok("backup")
     newest = json.loads(old.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
     code, output = old.run("restore", newest)
     assert (code, old.versions()) == (0, ["v1"]), output
-    assert old.run("backup.verify")[0] == 0
+    old.run_ok("backup.verify")
 
 
 def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
     host = old.lab.hosts[0]
-    before = {name for name, runs in old.running(host).items() if runs}
+    before = set(old.running_containers(host))
     host.reboot()
     wait_until(lambda: old.run("status")[0] == 0, "the application after a reboot", 90)
-    assert {name for name, runs in old.running(host).items() if runs} == before
+    assert set(old.running_containers(host)) == before
 
 
 def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) -> None:
@@ -83,24 +82,22 @@ def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) 
     finally:
         old.lab.registry.start()
     assert (code, old.versions()) == (0, ["v3"]), output
-    inside = "podman ps --quiet | xargs podman container inspect --format 'sha256:{{.Image}}'"
-    assert {*old.lab.hosts[0].sh(inside, user="deploy").stdout.split()} == ids
+    image_ids = "podman ps --quiet | xargs podman container inspect --format 'sha256:{{.Image}}'"
+    assert {*old.lab.hosts[0].sh(image_ids, user="deploy").stdout.split()} == ids
 
 
 def test_debian12_host_is_monitored_by_prometheus(old: Site) -> None:
-    """Prometheus 2.42, Alertmanager 0.25 and blackbox-exporter 0.23, beside the application that they watch."""
+    """Prometheus 2.42, Alertmanager 0.25 and blackbox-exporter 0.23 run beside the application that they monitor."""
     host = old.lab.hosts[0]
     old.edit_environment(
         setup={"node_exporter": True, "watchdog": True}, monitoring={"address": host.address, "user": "root"}
     )
     for words in (("setup",), ("observe.install",)):
-        code, output = old.run(*words)
-        assert code == 0, output
+        old.run_ok(*words)
 
     ask = "curl -fsS 'http://127.0.0.1:9090/api/v1/query?query=count(up==1)'"
     wait_until(lambda: '"6"]' in host.sh(ask).stdout, "every target", 90)
     code, output = old.run("observe.install")
     assert (code, "Nothing to do" in output) == (0, True), output
     for words in (("observe.uninstall",), ("monitor.uninstall",)):
-        code, output = old.run(*words)
-        assert code == 0, output
+        old.run_ok(*words)

@@ -1,4 +1,4 @@
-"""What a deploy does when all goes well: proved on real hosts."""
+"""Successful deploys on real hosts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 from rolling_upgrade.console.task import root
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.deploy.workflow import deploy
-from rolling_upgrade.ssh import fleet
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, fingerprint
-from tests.deploy.database import ask
+from tests.deploy.sqlite import ask
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -22,7 +21,7 @@ def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_
     assert (code, site.versions()) == (0, ["v2", "v2"]), output
     assert output.rstrip().endswith(f"inv rollback --env {site.lab.name}")
     for host in site.lab.hosts:
-        assert sorted(site.running(host).values()) == [False, False, True, True]
+        assert sorted(site.containers(host).values()) == [False, False, True, True]
         newest = host.sh("ls -t /home/deploy/backups/database/memoryark-*/database.db | head -n 1").stdout.strip()
         assert ask(host, newest, "pragma integrity_check") == [["ok"]]
         assert ["uploads"] in ask(host, newest, "select name from sqlite_master")
@@ -30,27 +29,24 @@ def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_
 
 def test_deploy_of_the_running_release_has_nothing_to_do(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
-    code, output = site.deploy("v1")
-    assert code == 0
+    output = site.deploy_ok("v1")
     assert "Nothing to do" in output
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
 def test_deploy_forced_replaces_the_running_containers(site: Site) -> None:
     host = site.lab.hosts[0]
-    before = site.running(host)
-    code, output = site.deploy("v1", "--force", "--hosts", host.name)
-    assert code == 0, output
-    assert site.running(host) != before
+    before = site.containers(host)
+    site.deploy_ok("v1", "--force", "--hosts", host.name)
+    assert site.containers(host) != before
 
 
 def test_deploy_of_a_changed_env_file_replaces_the_service_that_receives_it(site: Site) -> None:
     host = site.lab.hosts[0]
     site.edit_env(CACHE_TTL="123s")
-    code, output = site.deploy("v1", "--hosts", host.name)
-    assert code == 0, output
+    output = site.deploy_ok("v1", "--hosts", host.name)
     assert "+CACHE_TTL" in output
-    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    name = site.running_container(host)
     assert (
         "CACHE_TTL=123s" in host.sh(f"podman inspect --format '{{{{json .Config.Env}}}}' {name}", user="deploy").stdout
     )
@@ -58,36 +54,25 @@ def test_deploy_of_a_changed_env_file_replaces_the_service_that_receives_it(site
 
 def test_deploy_dry_run_shows_every_command_and_changes_nothing(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
-    code, output = site.deploy("v2", "--dry-run")
-    assert code == 0, output
+    output = site.deploy_ok("v2", "--dry-run")
     assert "podman run --detach" in output
     secret = next(
-        line.partition("=")[2]
-        for line in (site.folder / f"{site.lab.name}.env").read_text().splitlines()
-        if line.startswith("JWT_SECRET_KEY=")
+        line.partition("=")[2] for line in site.env_file.read_text().splitlines() if line.startswith("JWT_SECRET_KEY=")
     )
     assert secret not in output
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
-def test_deploy_json_of_one_host_is_an_object_per_line_and_leaves_the_other_host_alone(
-    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_deploy_json_to_one_host_prints_one_object_per_line_and_leaves_the_other_unchanged(
+    site: Site, fabric_hosts: list[FabricHost], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It takes one connection, and at most fifteen executions."""
-    used: list[FabricHost] = []
-
-    class Counted(FabricHost):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            used.append(self)
-
-    monkeypatch.setattr(fleet, "FabricHost", Counted)
+    """The deploy uses one connection and at most fifteen executions."""
     other = fingerprint(site.lab.hosts[1])
 
     code = deploy(site.lab.name, root=root(), tag="v2", hosts=("web1",), force=True, json=True)
 
     assert (code, site.versions()) == (ExitCode.DONE, ["v2", "v1"])
-    assert [(host.connections, host.executions <= 15) for host in used] == [(1, True)]
+    assert [(host.connections, host.executions <= 15) for host in fabric_hosts] == [(1, True)]
     summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()][-1]
     assert (summary["exit_code"], [host["host"] for host in summary["hosts"]]) == (0, ["web1"])
     assert fingerprint(site.lab.hosts[1]) == other
@@ -100,14 +85,13 @@ def test_deploy_waits_for_a_slow_start(site: Site) -> None:
 
 
 def test_status_of_healthy_hosts_exits_zero_and_names_the_release(site: Site) -> None:
-    code, output = site.run("status", "--json")
-    assert code == 0
+    output = site.run_ok("status", "--json")
     assert '"v1"' in output
 
 
 def test_status_with_a_stopped_backend_exits_non_zero(site: Site) -> None:
     host = site.lab.hosts[0]
-    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
+    name = site.running_container(host)
     host.sh(f"podman stop -t 2 {name}", user="deploy")
     code, output = site.run("status")
     assert code == 1
@@ -116,7 +100,6 @@ def test_status_with_a_stopped_backend_exits_non_zero(site: Site) -> None:
 
 def test_setup_second_run_reports_no_change(site: Site) -> None:
     before = [fingerprint(host) for host in site.lab.hosts]
-    code, output = site.run("setup")
-    assert code == 0
+    output = site.run_ok("setup")
     assert "Nothing to do" in output
     assert [fingerprint(host) for host in site.lab.hosts] == before

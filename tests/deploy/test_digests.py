@@ -1,4 +1,4 @@
-"""The image that was shown is the one that runs: a tag that is moved while a person reads the plan changes nothing."""
+"""Tags that move between the plan and the deploy, and hosts that report other digests."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ _PATH = f"/v2/{REPOSITORY}/backend/manifests"
 
 
 @contextmanager
-def asked(site: Site, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
-    """A task at a person's terminal, up to its question: the process, the terminal, and what it said so far."""
+def at_question(site: Site, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """Run a task on a terminal up to its question. Yield the process, the terminal and the output so far."""
     site.edit_rollout(confirm=True)
-    keyboard, far = pty.openpty()
+    terminal, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]],
         cwd=PROJECT,
-        stdin=far,
+        stdin=follower,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         bufsize=1,
         start_new_session=True,
     )
-    os.close(far)
+    os.close(follower)
     assert process.stdout is not None
-    said = ""
+    output = ""
     try:
-        while not said.endswith("[y/N] "):
-            piece = process.stdout.read(1)
-            assert piece, said
-            said += piece
-        yield process, keyboard, [said]
+        while not output.endswith("[y/N] "):
+            char = process.stdout.read(1)
+            assert char, output
+            output += char
+        yield process, terminal, output
     finally:
-        os.close(keyboard)
+        os.close(terminal)
         process.kill()
         process.communicate()
 
 
-def yes(process: subprocess.Popen[str], keyboard: int) -> tuple[int, str]:
-    """The answer, and how it ended."""
-    os.write(keyboard, b"yes\n")
+def confirm(process: subprocess.Popen[str], terminal: int) -> tuple[int, str]:
+    """Answer the question with yes. Return the exit code and the rest of the output."""
+    os.write(terminal, b"yes\n")
     output, _ = process.communicate(timeout=TASK_SECONDS)
     return process.returncode, output
 
@@ -65,13 +65,13 @@ def manifest(registry: Registry, name: str) -> bytes:
 
 
 def put(registry: Registry, tag: str, body: bytes) -> None:
-    response, _ = registry.request("PUT", f"{_PATH}/{tag}", {"Content-Type": _MANIFEST}, body)
+    response, _ = registry.request("PUT", f"{_PATH}/{v2_digest}", {"Content-Type": _MANIFEST}, body)
     assert response.status == 201
 
 
 @pytest.fixture
-def tag(site: Site) -> Iterator[str]:
-    """The digest of the backend's v2, which no host has yet; the registry as it was, afterwards."""
+def v2_digest(site: Site) -> Iterator[str]:
+    """The digest of the backend's v2, which no host has. The registry's tag is restored afterwards."""
     registry = site.lab.registry
     body, digest = manifest(registry, "v2"), registry.digest("backend", "v2")
     for host in site.lab.hosts:
@@ -81,68 +81,72 @@ def tag(site: Site) -> Iterator[str]:
     assert registry.digest("backend", "v2") == digest
 
 
-def running(site: Site) -> set[str]:
-    """The digests of the backends that run, as Podman itself has them."""
+def running_digests(site: Site) -> set[str]:
+    """Return the digests of the running backends from Podman."""
     ask = "podman container inspect --format '{{.ImageDigest}}' $(podman ps -q --filter label=rolling.service=backend)"
     return {line for host in site.lab.hosts for line in host.sh(ask, user="deploy").stdout.split()}
 
 
-def test_tag_moved_after_the_plan_does_not_change_the_deployed_digest(site: Site, tag: str) -> None:
+def test_tag_moved_after_the_plan_does_not_change_the_deployed_digest(site: Site, v2_digest: str) -> None:
     registry = site.lab.registry
-    with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
-        assert f"v2 ({tag.removeprefix('sha256:')[:12]})" in said[0]
+    with at_question(site, "deploy", "--tag", "v2") as (process, terminal, plan):
+        assert f"v2 ({v2_digest.removeprefix('sha256:')[:12]})" in plan
         put(registry, "v2", manifest(registry, "v3"))
-        assert registry.digest("backend", "v2") != tag
-        code, output = yes(process, keyboard)
+        assert registry.digest("backend", "v2") != v2_digest
+        code, output = confirm(process, terminal)
 
-    assert (code, site.versions(), running(site)) == (0, ["v2", "v2"], {tag}), said[0] + output
+    assert (code, site.versions(), running_digests(site)) == (0, ["v2", "v2"], {v2_digest}), plan + output
 
 
-def test_image_replaced_and_deleted_after_the_plan_is_refused(site: Site, tag: str) -> None:
-    registry, before = site.lab.registry, running(site)
-    containers = [site.running(host) for host in site.lab.hosts]
-    with asked(site, "deploy", "--tag", "v2") as (process, keyboard, said):
+def test_image_replaced_and_deleted_after_the_plan_is_refused(site: Site, v2_digest: str) -> None:
+    registry, before = site.lab.registry, running_digests(site)
+    containers = [site.containers(host) for host in site.lab.hosts]
+    with at_question(site, "deploy", "--tag", "v2") as (process, terminal, plan):
         put(registry, "v2", manifest(registry, "v3"))
-        response, _ = registry.request("DELETE", f"{_PATH}/{tag}")
+        response, _ = registry.request("DELETE", f"{_PATH}/{v2_digest}")
         assert response.status == 202
-        code, output = yes(process, keyboard)
+        code, output = confirm(process, terminal)
 
-    assert (code, tag in output) == (1, True), said[0] + output
-    assert (site.versions(), running(site)) == (["v1", "v1"], before)
-    assert [site.running(host) for host in site.lab.hosts] == containers
+    assert (code, v2_digest in output) == (1, True), plan + output
+    assert (site.versions(), running_digests(site)) == (["v1", "v1"], before)
+    assert [site.containers(host) for host in site.lab.hosts] == containers
 
 
-def test_rollback_uses_the_recorded_digest_even_after_its_tag_moved(site: Site, tag: str) -> None:
+def test_rollback_uses_the_recorded_digest_even_after_its_tag_moved(site: Site, v2_digest: str) -> None:
     registry = site.lab.registry
     host = site.lab.hosts[0]
-    assert site.deploy("v2", "--hosts", host.name)[0] == 0
-    assert site.deploy("v3", "--hosts", host.name)[0] == 0
+    site.deploy_ok("v2", "--hosts", host.name)
+    site.deploy_ok("v3", "--hosts", host.name)
     put(registry, "v2", manifest(registry, "v3"))
 
     code, output = site.run("rollback", "--force", "--hosts", host.name)
 
-    assert (code, site.version(host), tag in running(site)) == (0, "v2", True), output
+    assert (code, site.version(host), v2_digest in running_digests(site)) == (0, "v2", True), output
 
 
 @pytest.fixture
-def liar(site: Site) -> Iterator[tuple[str, str]]:
-    """The first host's deploy user finds other images under the registry's name: v2's digests, true and false."""
+def false_registry(site: Site) -> Iterator[tuple[str, str]]:
+    """The first host resolves v2 to another digest than the registry. Yields the true and the false digest."""
     registry, host = site.lab.registry, site.lab.hosts[0]
     for service, other in (("backend", "v3"), ("frontend", "v2")):
         copy = "skopeo copy --quiet --src-tls-verify=false --dest-tls-verify=false"
         source = f"docker://registry:5000/{REPOSITORY}/{service}:{other}"
         host.sh(f"{copy} {source} docker://registry:5000/elsewhere/{service}:v2", user="deploy")
-    lie = (
+    configuration = (
         f'[[registry]]\nprefix = "registry:5000/{REPOSITORY}"\nlocation = "registry:5000/elsewhere"\ninsecure = true\n'
     )
-    folder = "/home/deploy/.config/containers"
-    host.sh(f"mkdir -p {folder} && printf %s {shlex.quote(lie)} >{folder}/registries.conf", user="deploy")
+    directory = "/home/deploy/.config/containers"
+    host.sh(
+        f"mkdir -p {directory} && printf %s {shlex.quote(configuration)} >{directory}/registries.conf", user="deploy"
+    )
     yield registry.digest("backend", "v2"), registry.digest("backend", "v3")
-    host.sh(f"rm {folder}/registries.conf", user="deploy")
+    host.sh(f"rm {directory}/registries.conf", user="deploy")
 
 
-def test_hosts_that_disagree_about_a_digest_are_reported_without_changes(site: Site, liar: tuple[str, str]) -> None:
-    true, false = liar
+def test_hosts_that_disagree_about_a_digest_are_reported_without_changes(
+    site: Site, false_registry: tuple[str, str]
+) -> None:
+    true, false = false_registry
     before = [fingerprint(host) for host in site.lab.hosts]
 
     code, output = site.deploy("v2")
@@ -156,8 +160,8 @@ def test_hosts_that_disagree_about_a_digest_are_reported_without_changes(site: S
     assert (code, f"web1 says {false}, web2 says {true}" in output) == (3, True), output
 
 
-def test_plan_names_the_source_of_the_digests(site: Site, liar: tuple[str, str]) -> None:
-    """With one host there is nobody to contradict it: all that is left is to say so."""
+def test_plan_names_the_source_of_the_digests(site: Site, false_registry: tuple[str, str]) -> None:
+    """A single host cannot be compared with another one, so the plan says that it is the only source."""
     code, output = site.deploy("v2", "--hosts", "web1", "--dry-run")
     assert (code, "digests: web1 alone says so; no other host can ask a registry" in output) == (0, True), output
     site.lab.hosts[0].sh("rm /home/deploy/.config/containers/registries.conf; :", user="deploy")
@@ -167,7 +171,7 @@ def test_plan_names_the_source_of_the_digests(site: Site, liar: tuple[str, str])
 
 
 def test_digest_comparison_detects_two_hosts_with_different_images(site: Site) -> None:
-    assert len(running(site)) == 1
-    assert site.deploy("v3", "--hosts", "web1")[0] == 0
-    assert len(running(site)) == 2
+    assert len(running_digests(site)) == 1
+    site.deploy_ok("v3", "--hosts", "web1")
+    assert len(running_digests(site)) == 2
     assert fingerprint(site.lab.hosts[0]) != fingerprint(site.lab.hosts[1])

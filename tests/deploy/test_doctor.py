@@ -1,4 +1,4 @@
-"""The doctor on real hosts: nothing to say of a healthy one; what it refuses, the next deploy refuses."""
+"""`inv doctor` on real hosts: a healthy host passes, and the next deploy refuses the same faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("doctor")
 
 
 def files_and_containers(host: Host) -> list[str]:
-    """The host's fingerprint without its units: those of a boot still come and go."""
+    """Return the host's fingerprint without its units, which still change after a boot."""
     return [row for row in fingerprint(host).splitlines() if not row.endswith(".service")]
 
 
@@ -30,7 +30,7 @@ def test_doctor_healthy_host_passes_and_is_unchanged(site: Site) -> None:
     assert code == 0, output
     assert findings(output, "refused") == []
     assert {"ready for a deploy: tools, directories, rights, ports, names, space"} < set(findings(output, "ok"))
-    # A lab host has the clock and the cgroups of the machine that it is on.
+    # A lab host shares the clock and the cgroups of its machine.
     assert [row for row in findings(output, "warning") if "synchronised" not in row and "cgroup" not in row] == []
     assert files_and_containers(site.lab.hosts[0]) == before
 
@@ -41,17 +41,17 @@ def test_doctor_broken_host_fails_as_the_next_deploy_does(site: Site) -> None:
     host.sh("chmod 750 /var/lib/memoryark/live; chmod 644 /usr/local/lib/memoryark/site")
     try:
         code, output = site.run("doctor", "--json", "--hosts", "web1")
-        refused, said = site.deploy("v2", "--hosts", "web1")
+        deploy_code, deploy_output = site.deploy("v2", "--hosts", "web1")
     finally:
         host.sh("chmod 755 /var/lib/memoryark/live /usr/local/lib/memoryark/site")
         host.sh("sed -i '$d' /usr/local/lib/memoryark/site")
 
-    assert (code, refused) == (3, 3), output
+    assert (code, deploy_code) == (3, 3), output
     assert findings(output, "refused") == [
         "the Nginx site helper or its sudo rule is missing",
         "Nginx's workers cannot look into /var/lib/memoryark/live: every flag would mean blue to them",
     ]
-    assert all(problem in said for problem in findings(output, "refused"))
+    assert all(problem in deploy_output for problem in findings(output, "refused"))
     warnings = " ".join(findings(output, "warning"))
     assert "another version of the site helper" in warnings
 

@@ -1,4 +1,4 @@
-"""What a deploy does when a release is bad: the old one serves on, the host is as before, the exit code says it."""
+"""Deploys of bad releases: the previous release keeps serving, the host is unchanged, the exit code is non-zero."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
     assert (code, site.versions()) == (1, ["v1", "v1"]), output
     assert "Back on the old release: web1, web2" in output
     for host in site.lab.hosts:
-        assert sorted(site.running(host).values()) == [False, False, True, True] or len(site.running(host)) == 3
+        assert sorted(site.containers(host).values()) == [False, False, True, True] or len(site.containers(host)) == 3
         last = json.loads(host.sh("tail -n 1 /var/lib/memoryark/releases.jsonl").stdout)
         assert last["outcome"] == "undone"
         assert last["services"]["backend"]["image"].endswith(f":{tag}")
@@ -76,11 +76,10 @@ def test_deploy_site_rejected_by_nginx_restores_the_previous_one(site: Site) -> 
 
 
 def test_deploy_detects_that_nginx_kept_the_old_configuration(site: Site) -> None:
-    """`nginx -t` and the reload both succeed, and the port of a new service cannot be bound."""
+    """`nginx -t` and the reload both succeed, but Nginx cannot bind the port of the new service."""
     host = site.lab.hosts[0]
     add_service(site, "help", 7002)
-    code, output = site.run("setup", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("setup", "--hosts", "web1")
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
     host.sh("systemd-run --unit=taken python3 -m http.server 7002 --bind 127.0.0.1")
     wait_until(lambda: "127.0.0.1:7002 " in host.sh("ss -Hltn").stdout, "a listener on the port")
@@ -96,16 +95,14 @@ def test_setup_detects_that_nginx_kept_the_old_configuration(site: Site) -> None
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
     host.sh("systemd-run --unit=taken python3 -m http.server 8099 --bind 0.0.0.0")
     wait_until(lambda: ":8099 " in host.sh("ss -Hltn").stdout, "a listener on the port")
-    path = site.folder / f"{site.lab.name}.env"
-    env = path.read_text()
+    env = site.env_file.read_text()
     site.edit_env(NGINX_PORT="8099")
     code, output = site.run("setup", "--hosts", "web1")
     host.sh("systemctl stop taken")
-    path.write_text(env)
+    site.env_file.write_text(env)
     assert (code, site.version(host), "Nginx kept the old configuration" in output) == (6, "v1", True), output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
-    code, output = site.run("setup", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("setup", "--hosts", "web1")
 
 
 def test_deploy_site_outside_the_rules_of_root_is_refused(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""`inv health` on real hosts: quiet when all is well, and each fault told by the check that is about it."""
+"""`inv health` on real hosts: one line per healthy host, and each fault reported by its check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lab.host import Host
 from rolling_upgrade.console.task import root
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.health.workflow import health
-from rolling_upgrade.ssh import fleet
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, wait_until
 
@@ -26,38 +25,33 @@ LOCK = "/var/lib/memoryark/lock"
 
 @pytest.fixture
 def web1(site: Site) -> Host:
-    """The first host; how full the machine below the lab is says nothing about it."""
+    """The first host, with limits that the disk and the memory of the lab's machine do not exceed."""
     site.edit_env(MAX_MEMORY_PERCENT="100", MIN_FREE_PERCENT="1")
     return site.lab.hosts[0]
 
 
 def failed(site: Site, *, host: str = "web1") -> set[str]:
-    """The names of the checks that are not well on one host."""
+    """Return the names of the failed checks on one host."""
     code, output = site.run("health", "--json", "--hosts", host)
-    (found,) = json.loads(output)["hosts"]
-    names = {check["name"] for check in found["checks"] if not check["ok"]}
-    assert (code, found["ok"]) == ((1, False) if names else (0, True)), output
+    (report,) = json.loads(output)["hosts"]
+    names = {check["name"] for check in report["checks"] if not check["ok"]}
+    assert (code, report["ok"]) == ((1, False) if names else (0, True)), output
     return names
 
 
-def container(site: Site, host: Host, service: str = "backend") -> str:
-    """The container of the service that runs."""
-    return next(name for name, runs in site.running(host).items() if runs and service in name)
-
-
-def is_well(site: Site) -> bool:
-    """Whether nothing is wrong with the first host."""
+def is_healthy(site: Site) -> bool:
+    """Return whether every check of the first host passes."""
     return failed(site) == set()
 
 
 @contextmanager
-def mounted(host: Host, place: str, options: str) -> Iterator[None]:
-    """A small file system of the deploy user's on the place, taken away at the end."""
-    host.sh(f"mount -t tmpfs -o {options},uid=1000,gid=1000 tmpfs {place}")
+def mounted(host: Host, directory: str, options: str) -> Iterator[None]:
+    """Mount a small file system of the deploy user, and unmount it at the end."""
+    host.sh(f"mount -t tmpfs -o {options},uid=1000,gid=1000 tmpfs {directory}")
     try:
         yield
     finally:
-        host.sh(f"umount {place}")
+        host.sh(f"umount {directory}")
 
 
 def test_health_of_healthy_hosts_prints_one_line_each(site: Site, web1: Host) -> None:
@@ -88,20 +82,11 @@ def test_health_verbose_shows_every_check_with_its_answer_and_time(site: Site, w
 
 
 def test_health_uses_one_connection_and_one_execution_per_host(
-    site: Site, web1: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    site: Site, web1: Host, fabric_hosts: list[FabricHost], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    used: list[FabricHost] = []
-
-    class Counted(FabricHost):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            used.append(self)
-
-    monkeypatch.setattr(fleet, "FabricHost", Counted)
-
     assert health(site.lab.name, root=root(), once=True) is ExitCode.DONE
 
-    assert [(host.connections, host.executions) for host in used] == [(1, 1), (1, 1)]
+    assert [(host.connections, host.executions) for host in fabric_hosts] == [(1, 1), (1, 1)]
     assert "healthy" in capsys.readouterr().out
 
 
@@ -110,13 +95,13 @@ def test_health_json_lists_every_check(site: Site, web1: Host) -> None:
 
     content = json.loads(output)
     assert (code, content["environment"]) == (0, site.lab.name)
-    assert [(one["host"], one["ok"]) for one in content["hosts"]] == [("web1", True), ("web2", True)]
-    (chain,) = [one for one in content["hosts"][0]["checks"] if one["name"] == "full chain"]
+    assert [(host["host"], host["ok"]) for host in content["hosts"]] == [("web1", True), ("web2", True)]
+    (chain,) = [check for check in content["hosts"][0]["checks"] if check["name"] == "full chain"]
     assert (chain["kind"], chain["ok"], chain["answered"]) == ("http", True, True)
 
 
 def test_health_stopped_container_is_reported(site: Site, web1: Host) -> None:
-    name = container(site, web1)
+    name = site.running_container(web1)
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
     try:
         code, output = site.run("health", "--once")
@@ -127,42 +112,42 @@ def test_health_stopped_container_is_reported(site: Site, web1: Host) -> None:
     assert "backend container" in output
     assert f"{site.lab.name}: 2 hosts, UNHEALTHY: web1: backend container, backend http" in output
     assert "web2  healthy" in output
-    wait_until(partial(is_well, site), "the backend")
+    wait_until(partial(is_healthy, site), "the backend")
 
 
 def test_health_hanging_backend_is_reported_and_other_checks_pass(site: Site, web1: Host) -> None:
-    pid = f"$(podman inspect --format '{{{{.State.Pid}}}}' {container(site, web1)})"
+    pid = f"$(podman inspect --format '{{{{.State.Pid}}}}' {site.running_container(web1)})"
     web1.sh(f"kill -STOP {pid}", user="deploy")
     try:
-        found = failed(site)
+        failures = failed(site)
     finally:
         web1.sh(f"kill -CONT {pid}", user="deploy")
 
-    assert found == {"backend http", "backend nginx", "full chain"}
-    wait_until(partial(is_well, site), "the backend")
+    assert failures == {"backend http", "backend nginx", "full chain"}
+    wait_until(partial(is_healthy, site), "the backend")
 
 
 def test_health_stopped_nginx_does_not_fail_the_checks_of_the_services(site: Site, web1: Host) -> None:
     web1.sh("systemctl stop nginx")
     try:
-        found = failed(site)
+        failures = failed(site)
     finally:
         web1.sh("systemctl start nginx")
 
-    assert found == {"backend nginx", "frontend nginx", "full chain", "site"}
-    wait_until(partial(is_well, site), "Nginx")
+    assert failures == {"backend nginx", "frontend nginx", "full chain", "site"}
+    wait_until(partial(is_healthy, site), "Nginx")
 
 
 def test_health_corrupt_database_is_reported_until_it_is_restored(site: Site, web1: Host) -> None:
     web1.sh(f"rm -f {LOCK}/integrity; mv {DATABASE} {DATABASE}.away; head -c 65536 /dev/urandom > {DATABASE}")
     web1.sh(f"chown --reference={DATABASE}.away {DATABASE}; chmod --reference={DATABASE}.away {DATABASE}")
     try:
-        found = failed(site)
+        failures = failed(site)
     finally:
         web1.sh(f"mv -f {DATABASE}.away {DATABASE}")
 
-    assert {"database", "integrity"} <= found
-    wait_until(partial(is_well, site), "the database")
+    assert {"database", "integrity"} <= failures
+    wait_until(partial(is_healthy, site), "the database")
 
 
 def test_health_missing_database_is_reported_and_not_created(site: Site, web1: Host) -> None:
@@ -177,27 +162,27 @@ def test_health_full_disk_is_reported_by_its_mount(site: Site, web1: Host) -> No
     site.edit_env(MIN_FREE_PERCENT="10")
     with mounted(web1, BACKUPS, "size=1m"):
         web1.sh(f"head -c 1000000 /dev/zero > {BACKUPS}/full")
-        found = failed(site)
+        failures = failed(site)
 
-    assert f"disk {BACKUPS}" in found
+    assert f"disk {BACKUPS}" in failures
 
 
 def test_health_exhausted_inodes_are_reported_by_their_mount(site: Site, web1: Host) -> None:
     site.edit_env(MIN_FREE_PERCENT="10")
     with mounted(web1, BACKUPS, "size=4m,nr_inodes=20"):
         web1.sh(f"cd {BACKUPS} && touch $(seq 18)")
-        found = failed(site)
+        failures = failed(site)
 
-    assert f"inodes {BACKUPS}" in found
-    assert f"disk {BACKUPS}" not in found
+    assert f"inodes {BACKUPS}" in failures
+    assert f"disk {BACKUPS}" not in failures
 
 
 def test_health_host_without_disk_space_still_reports_every_check(site: Site, web1: Host) -> None:
     with mounted(web1, LOCK, "size=64k,mode=0700"):
         web1.sh(f"head -c 1m /dev/zero > {LOCK}/full || :")
-        found = failed(site)
+        failures = failed(site)
 
-    assert found == set()
+    assert failures == set()
 
 
 def test_health_memory_above_the_limit_is_reported(site: Site, web1: Host) -> None:
@@ -210,15 +195,15 @@ def test_health_checks_the_age_of_scheduled_backups(site: Site, web1: Host) -> N
     site.edit_env(AUTO_BACKUP_ENABLED="true", DATABASE_BACKUP_PATH=f"{BACKUPS}/new")
     web1.sh(f"mkdir {BACKUPS}/new", user="deploy")
     try:
-        none = failed(site)
-        assert site.run("backup", "--hosts", "web1")[0] == 0
+        missing = failed(site)
+        site.run_ok("backup", "--hosts", "web1")
         fresh = failed(site)
         web1.sh(f"touch -d '-2 days' {BACKUPS}/new/*/manifest.json")
         old = failed(site)
     finally:
         web1.sh(f"rm -rf {BACKUPS}/new")
 
-    assert (none, fresh, old) == ({"backup"}, set(), {"backup"})
+    assert (missing, fresh, old) == ({"backup"}, set(), {"backup"})
 
 
 def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host) -> None:
@@ -227,9 +212,8 @@ def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host)
         "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=app.lab.test"
         f" -keyout {paths['SSL_KEY_PATH']} -out {paths['SSL_CERT_PATH']}"
     )
-    with site.reshaped(web1, PROTOCOL="https", **paths):
-        code, output = site.deploy("v1", "--hosts", "web1")
-        assert code == 0, output
+    with site.setup_with(web1, PROTOCOL="https", **paths):
+        site.deploy_ok("v1", "--hosts", "web1")
 
         assert failed(site) == {"certificate"}
 
@@ -238,7 +222,7 @@ def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host)
 
 
 def test_health_stops_after_max_failures(site: Site, web1: Host) -> None:
-    web1.sh(f"podman stop {container(site, web1)}", user="deploy")
+    web1.sh(f"podman stop {site.running_container(web1)}", user="deploy")
 
     code, output = site.run("health", "--interval", "1s", "--max-failures", "2", "--hosts", "web1")
 
@@ -246,15 +230,15 @@ def test_health_stops_after_max_failures(site: Site, web1: Host) -> None:
 
 
 def test_health_auto_recovery_lets_the_watchdog_restart_a_stopped_container(site: Site, web1: Host) -> None:
-    stopped = container(site, web1)
+    stopped = site.running_container(web1)
     web1.sh(f"podman stop {stopped}", user="deploy")
     try:
         code, output = site.run("health", "--auto-recovery", "--once", "--hosts", "web1")
         assert (code, "web1: the watchdog is installed" in output) == (1, True), output
-        wait_until(partial(is_well, site), "the recovery")
-        assert site.running(web1)[stopped]
+        wait_until(partial(is_healthy, site), "the recovery")
+        assert site.containers(web1)[stopped]
     finally:
-        assert site.run("monitor.uninstall", "--hosts", "web1")[0] == 0
+        site.run_ok("monitor.uninstall", "--hosts", "web1")
 
 
 def test_health_auto_recovery_is_refused_where_recovery_is_disabled(site: Site, web1: Host) -> None:
@@ -266,23 +250,23 @@ def test_health_auto_recovery_is_refused_where_recovery_is_disabled(site: Site, 
 
 
 def test_health_maintenance_page_is_shown_and_not_a_failure(site: Site, web1: Host) -> None:
-    assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
+    site.run_ok("maintenance", "on", "--hosts", "web1")
     try:
         code, output = site.run("health", "--once", "--hosts", "web1")
     finally:
-        assert site.run("maintenance", "off", "--hosts", "web1")[0] == 0
+        site.run_ok("maintenance", "off", "--hosts", "web1")
 
     assert code == 0, output
     assert "maintenance page up" in output
 
 
 def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
-    away = site.lab.hosts[1]
-    away.cut_network()
+    unreachable = site.lab.hosts[1]
+    unreachable.cut_network()
     try:
         code, output = site.run("health", "--once")
     finally:
-        away.restore_network()
+        unreachable.restore_network()
 
     assert code == 1, output
     assert "web1  healthy" in output

@@ -1,4 +1,4 @@
-"""Data that the container poisons while it serves: no command of it runs on the host, and no backup fails for it."""
+"""Data that a hostile container writes: none of it runs on the host, and backups still succeed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tests.deploy.conftest import Site
 
 pytestmark = pytest.mark.xdist_group("hostile-data")
 
-_FILES = Path(__file__).resolve().parent.parent / "support/hostile_databases.py"
+_DATABASES = Path(__file__).resolve().parent.parent / "support/hostile_databases.py"
 _DATABASE = "/app/data/memoryark.db"
 _MARK = "/tmp/pwned-by-a-table"
 
 
-def inside(host: Host, program: str) -> str:
-    """Run Python in the backend's container, as the application itself would."""
+def run_in_container(host: Host, program: str) -> str:
+    """Run Python in the backend's container, as the application does."""
     find = "podman ps -q --filter label=rolling.service=backend | head -n 1"
     text = f"podman exec -i $({find}) python3 - <<'END-OF-THE-ATTACK'\n{program}\nEND-OF-THE-ATTACK"
     return host.sh(text, user="deploy").stdout
 
 
 def poison(host: Host) -> None:
-    """Names that end a quote and begin a command, an endless view, a pipe and a link among the uploaded files."""
+    """Write table names with commands, an endless view, and a pipe and a link among the uploaded files."""
     attack = f"""\
-{_FILES.read_text().replace("touch pwned", f"touch {_MARK}")}
+{_DATABASES.read_text().replace("touch pwned", f"touch {_MARK}")}
 with closing(sqlite3.connect({_DATABASE!r}, timeout=10)) as database:
     for make in (cut_quote, SCHEMAS["an endless view"], SCHEMAS["a view loads a program"], table_named(NAMES[1])):
         make(database)
@@ -37,7 +37,7 @@ os.mkfifo("/app/uploads/pipe")
 os.symlink("/etc/passwd", "/app/uploads/link")
 Path("/app/uploads/-rf --help\\n$(touch {_MARK.rpartition("/")[2]})").write_text("x")
 """
-    inside(host, attack.replace("import shutil\n", "import os\nimport shutil\n"))
+    run_in_container(host, attack.replace("import shutil\n", "import os\nimport shutil\n"))
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def assert_nothing_ran(host: Host) -> None:
 
 
 def newest(site: Site) -> dict[str, object]:
-    code, output = site.run("backups", "--hosts", "web1", "--json")
-    assert code == 0, output
+    output = site.run_ok("backups", "--hosts", "web1", "--json")
     return dict(json.loads(output)["hosts"][0]["backups"][-1])
 
 
@@ -61,18 +60,15 @@ def test_poisoned_database_is_backed_up_and_restored_without_running_its_code(si
     poison(web1)
 
     for words in (("backup",), ("backup.verify",), ("health",), ("deploy", "--tag", "v2")):
-        code, output = site.run(*words, "--hosts", "web1")
-        assert code == 0, output
+        output = site.run_ok(*words, "--hosts", "web1")
         assert "\x1b" not in output
         assert_nothing_ran(web1)
 
     assert (newest(site)["kind"], site.version(web1)) == ("deploy", "v2")
-    code, output = site.run("backup", "--hosts", "web1")
-    assert code == 0, output
-    code, output = site.run("restore", str(newest(site)["id"]), "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("backup", "--hosts", "web1")
+    output = site.run_ok("restore", str(newest(site)["id"]), "--hosts", "web1")
     assert "an endless view" not in output
-    assert inside(web1, "import os; print(os.path.islink('/app/uploads/link'))").strip() == "True"
+    assert run_in_container(web1, "import os; print(os.path.islink('/app/uploads/link'))").strip() == "True"
     assert_nothing_ran(web1)
 
 
@@ -82,14 +78,16 @@ def test_poisoned_database_is_backed_up_and_restored_without_running_its_code(si
 def test_database_replaced_by_a_link_pipe_or_directory_fails_backup_and_deploy(
     kind: str, site: Site, web1: Host
 ) -> None:
-    """What a link leads to is another file of the deploy user, and a pipe would hold the backup up for ever."""
+    """A link would lead to another file of the deploy user, and a pipe would block the backup forever."""
     program = f"import os; path = {_DATABASE!r}; os.rename(path, path + '.away'); {kind}"
-    inside(web1, program)
+    run_in_container(web1, program)
     before = newest(site)["id"]
 
     outputs = [site.run("backup", "--hosts", "web1"), site.deploy("v2", "--hosts", "web1")]
     report = site.run("health", "--hosts", "web1")[1]
-    inside(web1, f"import os, stat; path = {_DATABASE!r}; (os.rmdir if os.path.isdir(path) else os.unlink)(path)")
+    run_in_container(
+        web1, f"import os, stat; path = {_DATABASE!r}; (os.rmdir if os.path.isdir(path) else os.unlink)(path)"
+    )
 
     for code, output in outputs:
         assert (code, "the database cannot be read" in output) == (1, True), output

@@ -1,4 +1,4 @@
-"""Images pushed from the workstation: sent once, the same everywhere; images pulled with a login at a registry."""
+"""Images that the workstation pushes to hosts, and images that hosts pull from a registry with a login."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ import pytest
 from lab.host import Host
 from lab.images import write_layout
 from tests.deploy.conftest import PROJECT, Site, fingerprint, wait_until
-from tests.deploy.guarded import PASSWORD, PORT, guard, unguard
+from tests.deploy.login_registry import PASSWORD, PORT, start_login_registry, stop_login_registry
 
 pytestmark = pytest.mark.xdist_group("push")
 
 MEGABYTE = 1_000_000
-GUARDED = f"registry:{PORT}"
-TRUST = "/etc/containers/registries.conf.d/guarded.conf"
+LOGIN_REGISTRY = f"registry:{PORT}"
+TRUST = "/etc/containers/registries.conf.d/login.conf"
 AUTH = "/home/deploy/.config/containers/auth.json"
-ASK = f"curl -s -o /dev/null -w '%{{http_code}}' http://{GUARDED}/v2/"
-ASK_AS_DEPLOY = f"skopeo inspect --no-tags docker://{GUARDED}/memoryark/backend:v1"
+ASK = f"curl -s -o /dev/null -w '%{{http_code}}' http://{LOGIN_REGISTRY}/v2/"
+ASK_AS_DEPLOY = f"skopeo inspect --no-tags docker://{LOGIN_REGISTRY}/memoryark/backend:v1"
 
 
 def noise(size: int, seed: int) -> bytes:
-    """Bytes that no compression makes fewer."""
+    """Return incompressible bytes."""
     return random.Random(seed).randbytes(size)  # noqa: S311 - no secret
 
 
-class Line(socketserver.ThreadingTCPServer):
-    """A relay to a host's sshd that takes `limit` bytes towards it, then holds its connection until it is cut.
+class Relay(socketserver.ThreadingTCPServer):
+    """A relay to a host's sshd that forwards `limit` bytes towards it and then stalls until it is cut.
 
-    What is connected after the cut passes freely.
+    Connections after the cut are not limited.
     """
 
     def __init__(self, host: Host, limit: int) -> None:
-        super().__init__(("127.0.0.1", 0), Relayed)
+        super().__init__(("127.0.0.1", 0), RelayedConnection)
         self.host, self.left, self.cut = host, limit, Event()
         self._serving = Thread(target=self.serve_forever)
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> Relay:
         self._serving.start()
         return self
 
@@ -58,27 +58,26 @@ class Line(socketserver.ThreadingTCPServer):
         self._serving.join()
         self.server_close()
 
-    def lead_to(self, site: Site) -> None:
-        """Let the site's host be reached through the relay."""
+    def route(self, site: Site) -> None:
+        """Make the site reach the host through the relay."""
         port = self.server_address[1]
-        known = site.folder / "known_hosts"
+        known = site.directory / "known_hosts"
         keys = [line.split(" ", 1)[1] for line in known.read_text().splitlines() if line.startswith(self.host.address)]
         known.write_text(known.read_text() + "".join(f"[127.0.0.1]:{port} {key}\n" for key in keys))
         site.edit_hosts(**{self.host.name: {"address": "127.0.0.1", "port": port}})
 
 
-class Relayed(socketserver.BaseRequestHandler):
+class RelayedConnection(socketserver.BaseRequestHandler):
     """One connection through the relay."""
 
-    server: Line
+    server: Relay
 
     def handle(self) -> None:
-        line = self.server
-        with socket.create_connection((line.host.address, 22)) as far:
-            back = Thread(target=passed, args=(far, self.request))
+        with socket.create_connection((self.server.host.address, 22)) as target:
+            back = Thread(target=forward, args=(target, self.request))
             back.start()
-            passed(self.request, far, self._may_pass)
-            for end in (self.request, far):
+            forward(self.request, target, self._may_pass)
+            for end in (self.request, target):
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
             back.join()
@@ -90,33 +89,33 @@ class Relayed(socketserver.BaseRequestHandler):
         return self.server.left > 0 or not self.server.cut.wait(90)
 
 
-def passed(near: socket.socket, far: socket.socket, may_pass: Callable[[bytes], bool] = bool) -> None:
-    """Pass bytes on until one end is closed or they may not pass."""
+def forward(source: socket.socket, target: socket.socket, may_pass: Callable[[bytes], bool] = bool) -> None:
+    """Forward bytes until one end is closed or `may_pass` returns False."""
     with suppress(OSError):
-        while (data := near.recv(65536)) and may_pass(data):
-            far.sendall(data)
+        while (data := source.recv(65536)) and may_pass(data):
+            target.sendall(data)
 
 
 @dataclass(frozen=True)
 class Built:
-    """Both services as a CI build leaves them: the options that name them, and the backend's id."""
+    """Images of both services as a CI build writes them: the options of a deploy, and the backend's id."""
 
     options: tuple[str, ...]
     id: str
     backend: Path
 
 
-def build(site: Site, folder: Path, tag: str, extra: dict[str, bytes]) -> Built:
-    """The backend with a layer for each extra file, and the frontend as it is."""
+def build(site: Site, directory: Path, tag: str, extra: dict[str, bytes]) -> Built:
+    """Write the backend with a layer for each extra file, and the unchanged frontend."""
     machine = site.lab.machine
-    id = write_layout(folder / "backend", machine, "backend", tag, extra)
-    write_layout(folder / "frontend", machine, "frontend", tag, {})
-    images = [f"--image={name}={folder / name}" for name in ("backend", "frontend")]
-    return Built(("--transfer", "push", *images), id, folder / "backend")
+    id = write_layout(directory / "backend", machine, "backend", tag, extra)
+    write_layout(directory / "frontend", machine, "frontend", tag, {})
+    images = [f"--image={name}={directory / name}" for name in ("backend", "frontend")]
+    return Built(("--transfer", "push", *images), id, directory / "backend")
 
 
-def pushed(output: str) -> dict[str, int]:
-    """The bytes that each host was sent, from the JSON of a run."""
+def sent_bytes(output: str) -> dict[str, int]:
+    """Return the number of bytes sent to each host, from the JSON output of a run."""
     events = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return {
         event["host"]: event.get("sent", 0)
@@ -126,7 +125,7 @@ def pushed(output: str) -> dict[str, int]:
 
 
 def ids(host: Host) -> set[str]:
-    """The ids of the images of the containers that run."""
+    """Return the ids of the running containers' images."""
     listed = host.sh("podman ps --quiet | xargs podman container inspect --format '{{.Image}}'", user="deploy")
     return {f"sha256:{line}" for line in listed.stdout.split()}
 
@@ -135,17 +134,16 @@ def test_push_without_a_registry_sends_missing_layers_and_keeps_the_id(site: Sit
     built = build(site, tmp_path, "v2", {"extra": noise(3 * MEGABYTE, 1)})
     site.lab.registry.stop()
     try:
-        code, output = site.deploy("v2", *built.options, "--json")
-        assert code == 0, output
+        output = site.deploy_ok("v2", *built.options, "--json")
         assert site.versions() == ["v2", "v2"]
-        # The layers that came from the registry, under other digests, are not sent again.
-        sent = pushed(output)
+        # Layers that the host pulled from the registry, under other digests, are not sent again.
+        sent = sent_bytes(output)
         assert sorted(sent) == ["web1", "web2"]
         assert all(3 * MEGABYTE <= size < 3.1 * MEGABYTE for size in sent.values()), sent
         assert all(built.id in ids(host) for host in site.lab.hosts)
 
         code, output = site.deploy("v2", *built.options, "--json", "--force", "--hosts", "web1")
-        assert (code, pushed(output)) == (0, {"web1": 0}), output
+        assert (code, sent_bytes(output)) == (0, {"web1": 0}), output
     finally:
         site.lab.registry.start()
     for host in site.lab.hosts:
@@ -161,20 +159,20 @@ def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_pat
     words = ("deploy", "--tag", "v2", *built.options, "--hosts", "web1", "--json")
     layers = "/home/deploy/.local/share/containers/storage/overlay-layers/layers.json"
 
-    with Line(host, 40 * MEGABYTE) as line:
-        line.lead_to(site)
+    with Relay(host, 40 * MEGABYTE) as relay:
+        relay.route(site)
         process = site.start(*words)
         try:
-            wait_until(lambda: line.left <= 0, "the line to be full")
+            wait_until(lambda: relay.left <= 0, "a stalled relay")
             wait_until(lambda: host.sh(f"grep -q {layer} {layers}", check=False).returncode == 0, "the first layer")
         finally:
-            line.cut.set()
+            relay.cut.set()
             output, _ = process.communicate(timeout=90)
         assert (process.returncode, site.version(host)) == (1, "v1"), output
         code, output = site.run(*words)
 
     assert code == 0, output
-    assert 80 * MEGABYTE <= pushed(output)["web1"] < 81 * MEGABYTE
+    assert 80 * MEGABYTE <= sent_bytes(output)["web1"] < 81 * MEGABYTE
     assert site.version(host) == "v2"
 
 
@@ -186,7 +184,7 @@ def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Pat
     content[len(content) // 2] ^= 0xFF
     largest.write_bytes(content)
 
-    for words, expected, said in (
+    for words, expected, message in (
         (built.options, 3, "is damaged"),
         (("--transfer", "push"), 3, "is not on this workstation"),
         (("--transfer", "push", "--image=worker=/tmp"), 2, "a service of: backend, frontend"),
@@ -196,7 +194,7 @@ def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Pat
         (("--transfer", "carry"), 2, "pull or push"),
     ):
         code, output = site.deploy("v2", *words)
-        assert (code, said in output) == (expected, True), output
+        assert (code, message in output) == (expected, True), output
 
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
@@ -216,23 +214,23 @@ def test_push_host_that_forbids_forwarding_is_refused_without_changes(site: Site
 
 
 @pytest.fixture
-def guarded(site: Site) -> Iterator[Site]:
-    """The site with its images at a registry on another port, which wants a login; it has what the first one has."""
+def login_site(site: Site) -> Iterator[Site]:
+    """The site with its images in a second registry that requires a login."""
     registry = site.lab.registry.host
-    guard(registry)
+    start_login_registry(registry)
     for host in site.lab.hosts:
-        host.sh(f"printf '[[registry]]\\nlocation = \"{GUARDED}\"\\ninsecure = true\\n' >{TRUST}")
-    wait_until(lambda: "401" in site.lab.hosts[0].sh(ASK, check=False).stdout, "the registry that wants a login")
-    images = {f"{name.upper()}_IMAGE": f"{GUARDED}/memoryark/{name}:v1" for name in ("backend", "frontend")}
+        host.sh(f"printf '[[registry]]\\nlocation = \"{LOGIN_REGISTRY}\"\\ninsecure = true\\n' >{TRUST}")
+    wait_until(lambda: "401" in site.lab.hosts[0].sh(ASK, check=False).stdout, "the registry")
+    images = {f"{name.upper()}_IMAGE": f"{LOGIN_REGISTRY}/memoryark/{name}:v1" for name in ("backend", "frontend")}
     site.edit_env(**images)
     yield site
-    unguard(registry)
+    stop_login_registry(registry)
     for host in site.lab.hosts:
         host.sh(f"rm -f {TRUST} /home/deploy/.config/containers/auth.json")
 
 
 def typed(site: Site, line: str, *words: str) -> tuple[int, str]:
-    """A task with a line on its standard input."""
+    """Run a task with a line on its standard input. Return its exit code and its output."""
     command = [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]]
     done = subprocess.run(
         command, cwd=PROJECT, input=line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -241,44 +239,44 @@ def typed(site: Site, line: str, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_login_wrong_password_is_refused_without_changes(guarded: Site) -> None:
-    before = [fingerprint(host) for host in guarded.lab.hosts]
-    guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=f"not-{PASSWORD}")
+def test_login_wrong_password_is_refused_without_changes(login_site: Site) -> None:
+    before = [fingerprint(host) for host in login_site.lab.hosts]
+    login_site.edit_env(REGISTRY=LOGIN_REGISTRY, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=f"not-{PASSWORD}")
 
-    code, output = guarded.deploy("v2")
+    code, output = login_site.deploy("v2")
     assert (code, "a registry login was refused; nothing was touched" in output) == (3, True), output
     assert PASSWORD not in output
 
-    code, output = typed(guarded, "not-it\n", "registry.login", "--registry", GUARDED, "--username", "robot")
+    code, output = typed(login_site, "not-it\n", "registry.login", "--registry", LOGIN_REGISTRY, "--username", "robot")
     assert (code, "web1: " in output, "web2: " in output) == (3, True, True), output
-    assert [fingerprint(host) for host in guarded.lab.hosts] == before
+    assert [fingerprint(host) for host in login_site.lab.hosts] == before
 
 
-def test_login_of_the_env_file_is_used_by_the_deploy_and_its_password_stays_in_one_file(guarded: Site) -> None:
-    guarded.edit_env(REGISTRY=GUARDED, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=PASSWORD)
+def test_login_of_the_env_file_is_used_by_the_deploy_and_its_password_stays_in_one_file(login_site: Site) -> None:
+    login_site.edit_env(REGISTRY=LOGIN_REGISTRY, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=PASSWORD)
 
-    code, output = guarded.deploy("v2")
+    code, output = login_site.deploy("v2")
 
     assert code == 0, output
-    assert guarded.versions() == ["v2", "v2"]
+    assert login_site.versions() == ["v2", "v2"]
     assert PASSWORD not in output
     encoded = base64.b64encode(f"robot:{PASSWORD}".encode()).decode()
-    for host in guarded.lab.hosts:
+    for host in login_site.lab.hosts:
         assert host.sh(f"stat -c '%U %a' {AUTH}").stdout.strip() == "deploy 600"
-        found = host.sh(f"grep -rlsF -e {PASSWORD} -e {encoded} /home/deploy /var/lib/memoryark /tmp /etc || :")
-        assert found.stdout.split() == [AUTH]
+        leaks = host.sh(f"grep -rlsF -e {PASSWORD} -e {encoded} /home/deploy /var/lib/memoryark /tmp /etc || :")
+        assert leaks.stdout.split() == [AUTH]
         assert host.sh(f"journalctl --no-pager | grep -cF -e {PASSWORD} -e {encoded} || :").stdout.strip() == "0"
 
 
-def test_login_with_a_typed_password_and_logout(guarded: Site) -> None:
-    words = ("--registry", GUARDED, "--username", "robot")
+def test_login_with_a_typed_password_and_logout(login_site: Site) -> None:
+    words = ("--registry", LOGIN_REGISTRY, "--username", "robot")
 
-    code, output = typed(guarded, f"{PASSWORD}\n", "registry.login", *words)
+    code, output = typed(login_site, f"{PASSWORD}\n", "registry.login", *words)
     assert (code, PASSWORD in output) == (0, False), output
-    assert [host.sh(ASK_AS_DEPLOY, user="deploy").returncode for host in guarded.lab.hosts] == [0, 0]
+    assert [host.sh(ASK_AS_DEPLOY, user="deploy").returncode for host in login_site.lab.hosts] == [0, 0]
 
-    code, output = typed(guarded, "", "registry.logout", "--registry", GUARDED)
+    code, output = typed(login_site, "", "registry.logout", "--registry", LOGIN_REGISTRY)
     assert code == 0, output
-    code, output = guarded.deploy("v3")
+    code, output = login_site.deploy("v3")
     assert (code, "unauthorized" in output or "authentication required" in output) == (3, True), output
-    assert typed(guarded, "", "registry.login", *words)[0] == 2
+    assert typed(login_site, "", "registry.login", *words)[0] == 2

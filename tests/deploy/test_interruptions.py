@@ -1,4 +1,4 @@
-"""What happens when the plug is pulled: the workstation's, the connection's, the host's."""
+"""Deploys while the workstation, the connection or the host fails."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import signal
 
 import pytest
 
-from tests.deploy.conftest import Site, begun, interrupt, kill, wait_until
+from tests.deploy.conftest import Site, interrupt, kill, start_until_step, wait_until
 
 pytestmark = pytest.mark.xdist_group("interruptions")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -> None:
-    process = begun(site, "backend.start", "deploy", "--tag", "never-healthy")
+    process = start_until_step(site, "backend.start", "deploy", "--tag", "never-healthy")
     code, output = interrupt(process, number)
     host = site.lab.hosts[0]
     assert (code, site.version(host)) == (130, "v1"), output
     assert not host.sh("cat /var/lib/memoryark/lock/held", check=False).stdout
-    assert sum(site.running(host).values()) == 2
+    assert sum(site.containers(host).values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -30,19 +30,19 @@ def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -
 )
 def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:
     host = site.lab.hosts[0]
-    process = begun(site, step, "deploy", "--tag", "v2")
+    process = start_until_step(site, step, "deploy", "--tag", "v2")
     kill(process)
     assert site.version(host) in {"v1", "v2"}
     code, output = site.deploy("v2", "--hosts", "web1")
     assert (code, site.version(host)) == (0, "v2"), output
-    assert sum(site.running(host).values()) == 2
+    assert sum(site.containers(host).values()) == 2
 
 
 def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> None:
-    """A deploy that died in its drain leaves a `podman stop` behind: the color's port is ours, and soon free."""
+    """A deploy that was killed while it drained leaves a `podman stop` running, which soon frees the color's port."""
     host = site.lab.hosts[0]
-    assert site.deploy("v2", "--hosts", "web1")[0] == 0
-    (name,) = (name for name, runs in site.running(host).items() if not runs and "frontend" in name)
+    site.deploy_ok("v2", "--hosts", "web1")
+    (name,) = (name for name, runs in site.containers(host).items() if not runs and "frontend" in name)
     host.sh(f"podman start {name} && podman kill --signal STOP {name}", user="deploy")
     host.sh(f"podman stop --time 8 {name} >/dev/null 2>&1 </dev/null &", user="deploy")
     status = f"podman container inspect --format '{{{{.State.Status}}}}' {name}"
@@ -55,7 +55,7 @@ def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> N
 
 def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
     host = site.lab.hosts[0]
-    process = begun(site, "backend.start", "deploy", "--tag", "v2")
+    process = start_until_step(site, "backend.start", "deploy", "--tag", "v2")
     host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
     output, _ = process.communicate(timeout=240)
     assert (process.returncode, site.version(host)) == (0, "v2"), output
@@ -66,16 +66,16 @@ def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
 def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) -> None:
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")
-    before = {name for name, runs in site.running(host).items() if runs}
+    before = set(site.running_containers(host))
     getattr(host, how)()
     wait_until(lambda: site.run("status", "--hosts", "web1")[0] == 0, "the application after a boot", 90)
-    assert {name for name, runs in site.running(host).items() if runs} == before
+    assert set(site.running_containers(host)) == before
     assert site.version(host) == "v2"
 
 
 def test_deploy_after_a_power_cut_is_completed_by_the_same_command(site: Site) -> None:
     host = site.lab.hosts[0]
-    process = begun(site, "frontend.start", "deploy", "--tag", "v2")
+    process = start_until_step(site, "frontend.start", "deploy", "--tag", "v2")
     host.kill()
     kill(process)
     host.start()

@@ -1,4 +1,4 @@
-"""A deploy as a CI job on real hosts: its key from the environment alone, its summary and its annotations."""
+"""Deploys as CI jobs on real hosts, with the SSH key in the environment: summary and annotations."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import yaml
 
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site
 
-pytestmark = pytest.mark.xdist_group("looking")
+pytestmark = pytest.mark.xdist_group("logs")
 
 
-def job(site: Site, folder: Path, *words: str) -> tuple[int, str, str]:
-    """Exit code, log and summary of a job that has the lab's key in DEPLOY_SSH_KEY and nowhere else."""
-    inventory = site.folder / "hosts.yaml"
+def job(site: Site, directory: Path, *words: str) -> tuple[int, str, str]:
+    """Run a job that has the lab's key only in DEPLOY_SSH_KEY. Return its exit code, log and summary."""
+    inventory = site.directory / "hosts.yaml"
     content = yaml.safe_load(inventory.read_text())
     del content["environments"][site.lab.name]["identity_file"]
     inventory.write_text(yaml.safe_dump(content))
-    summary = folder / "summary.md"
+    summary = directory / "summary.md"
     environment = {
         **{key: value for key, value in os.environ.items() if key != "SSH_AUTH_SOCK"},
         "CI": "true",
-        "HOME": str(folder),
+        "HOME": str(directory),
         "GITHUB_ACTIONS": "true",
         "GITHUB_STEP_SUMMARY": str(summary),
-        "DEPLOY_SSH_KEY": (site.folder / "id_ed25519").read_text(),
+        "DEPLOY_SSH_KEY": (site.directory / "id_ed25519").read_text(),
     }
     done = subprocess.run(
         [sys.executable, "scripts/job.py", words[0], "--env", site.lab.name, *words[1:]],

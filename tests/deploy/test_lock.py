@@ -1,45 +1,29 @@
-"""One at a time: runs that start together, a holder that comes back too late, and a person's own lock."""
+"""The deploy lock: concurrent runs, a holder that resumes after its lease, and a lock of an operator."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from lab.host import Host
-from tests.deploy.conftest import Site, kill, wait_until
+from tests.deploy.conftest import LOCK_FILE, Site, hold_lock, kill, wait_for_task, wait_until
 
 pytestmark = pytest.mark.xdist_group("lock")
 
-HELD = "/var/lib/memoryark/lock/held"
 RUNS = 20
 
 
-def held(host: Host) -> str:
-    return host.sh(f"cat {HELD}", check=False).stdout
-
-
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """The exit code of each task and what it said."""
-    return [(process.returncode, output) for process in processes for output, _ in (process.communicate(timeout=240),)]
-
-
-def bake(site: Site, seconds: int) -> None:
-    """Let a deploy take its time: the winner still works when the last of many looks."""
-    path = site.folder / "hosts.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["environments"][site.lab.name]["rollout"]["bake_seconds"] = seconds
-    path.write_text(yaml.safe_dump(content))
+def lock_file(host: Host) -> str:
+    return host.sh(f"cat {LOCK_FILE}", check=False).stdout
 
 
 @pytest.fixture
 def many_logins(site: Site) -> Iterator[None]:
-    """Hosts that answer many logins at once: sshd's own limit drops some of more than ten (MaxStartups 10:30:100)."""
+    """Hosts that accept many logins at once: by default sshd drops some above ten (MaxStartups 10:30:100)."""
     drop_in = "/etc/ssh/sshd_config.d/00-test.conf"
     for host in site.lab.hosts:
         host.sh(f"echo 'MaxStartups {10 * RUNS}' > {drop_in} && systemctl reload ssh")
@@ -52,41 +36,40 @@ def many_logins(site: Site) -> Iterator[None]:
 def test_deploys_started_at_once_only_one_takes_the_lock(site: Site) -> None:
     history = "wc -l < /var/lib/memoryark/releases.jsonl"
     before = [int(host.sh(history).stdout) for host in site.lab.hosts]
-    bake(site, seconds=25)
+    site.edit_rollout(bake_seconds=25)  # the first run is still baking when the last one tries to lock
     processes = [site.start("deploy", "--tag", "v2", "--force") for _ in range(RUNS)]
-    found = ends(processes)
-    codes = sorted(code for code, _ in found)
-    assert codes == [0] + [4] * (RUNS - 1), [output[-400:] for code, output in found if code not in {0, 4}]
-    assert all(re.search(r"locked by \S+ \(process \d+\): deploy v2", output) for code, output in found if code)
-    assert site.run("status")[0] == 0
+    results = [wait_for_task(process) for process in processes]
+    codes = sorted(code for code, _ in results)
+    assert codes == [0] + [4] * (RUNS - 1), [output[-400:] for code, output in results if code not in {0, 4}]
+    assert all(re.search(r"locked by \S+ \(process \d+\): deploy v2", output) for code, output in results if code)
+    site.run_ok("status")
     assert [int(host.sh(history).stdout) for host in site.lab.hosts] == [lines + 1 for lines in before]
-    assert [held(host) for host in site.lab.hosts] == ["", ""]
+    assert [lock_file(host) for host in site.lab.hosts] == ["", ""]
 
 
 def test_deploy_resumed_after_a_takeover_is_refused_at_its_next_step(site: Site) -> None:
     host = site.lab.hosts[0]
     paused = site.start("deploy", "--tag", "v2", "--hosts", "web1")
     try:
-        wait_until(lambda: "reason=deploy v2" in held(host), "the first one's lock")
+        wait_until(lambda: "reason=deploy v2" in lock_file(host), "the lock of the first run")
         os.kill(paused.pid, signal.SIGSTOP)
-        host.sh(f"flock /var/lib/memoryark/lock/stage sed -i 's/^expires_at=.*/expires_at=1/' {HELD}")
+        host.sh(f"flock /var/lib/memoryark/lock/stage sed -i 's/^expires_at=.*/expires_at=1/' {LOCK_FILE}")
         code, output = site.deploy("v3", "--hosts", "web1", "--force")
         assert (code, site.version(host)) == (0, "v3"), output
         assert "took over the lock of" in output
-        after = (site.running(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout)
+        after = (site.containers(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout)
         os.kill(paused.pid, signal.SIGCONT)
-        [(code, output)] = ends([paused])
+        code, output = wait_for_task(paused)
     finally:
         if paused.poll() is None:
             kill(paused)
     assert code == 4, output
-    assert (site.running(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout) == after
+    assert (site.containers(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout) == after
     assert site.version(host) == "v3"
 
 
 def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site) -> None:
-    code, output = site.run("lock.acquire", "--reason", "new disk", "--for", "30m")
-    assert code == 0, output
+    site.run_ok("lock.acquire", "--reason", "new disk", "--for", "30m")
     code, output = site.deploy("v2")
     assert code == 4, output
     assert "(by hand): new disk" in output
@@ -94,16 +77,15 @@ def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site)
     code, output = site.run("lock.status")
     assert (code, output.count("new disk")) == (0, 2), output
     assert "29m" in output
-    assert site.run("lock.release")[0] == 0
-    assert [held(host) for host in site.lab.hosts] == ["", ""]
+    site.run_ok("lock.release")
+    assert [lock_file(host) for host in site.lab.hosts] == ["", ""]
 
 
 def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Site) -> None:
     second = site.lab.hosts[1]
-    lines = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade", "expires_at=9999999999")
-    second.sh(f"printf '%s\\n' {' '.join(lines)} > {HELD}", user="deploy")
+    hold_lock(second)
     code, output = site.run("lock.acquire", "--reason", "new disk")
-    assert (code, held(site.lab.hosts[0])) == (4, ""), output
+    assert (code, lock_file(site.lab.hosts[0])) == (4, ""), output
     code, output = site.run("lock.release")
     assert (code, "eve@elsewhere" in output) == (4, True), output
     stage = second.machine.podman(
@@ -117,7 +99,7 @@ def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Si
     assert (code, "is still running" in output) == (4, True), output
     second.sh("pkill -x sleep")
     code, output = site.run("lock.release", "--force")
-    assert (code, held(second)) == (0, ""), output
+    assert (code, lock_file(second)) == (0, ""), output
     assert "eve@elsewhere" in output
 
 

@@ -1,4 +1,4 @@
-"""The maintenance page on real hosts: seen by visitors, not by monitors, and left alone by deploys."""
+"""The maintenance page on real hosts: visitors get it, health checks do not, and deploys leave it in place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from lab.host import Host
-from tests.deploy.conftest import DOMAIN, Site
+from tests.deploy.conftest import DOMAIN, LOCK_FILE, Site, hold_lock
 
 pytestmark = pytest.mark.xdist_group("maintenance")
 
@@ -19,12 +19,12 @@ Answer = tuple[int, str | None, str]
 
 
 def ask(host: Host, path: str, method: str = "GET") -> Answer:
-    """Status, Retry-After and body of one request."""
+    """Send one request. Return its status, Retry-After and body."""
     with closing(http.client.HTTPConnection(host.address, 80, timeout=10)) as connection:
-        return asked(connection, path, method)
+        return send(connection, path, method)
 
 
-def asked(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> Answer:
+def send(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> Answer:
     connection.request(method, path, headers={"Host": DOMAIN}, body=b"x=1" if method == "POST" else None)
     response = connection.getresponse()
     return response.status, response.getheader("Retry-After"), response.read().decode()
@@ -32,24 +32,24 @@ def asked(connection: http.client.HTTPConnection, path: str, method: str = "GET"
 
 @contextmanager
 def visitors(host: Host) -> Iterator[Counter[tuple[int, str | None]]]:
-    """Keep-alive visitors who count what they get; a dropped connection ends them as -1."""
-    seen: Counter[tuple[int, str | None]] = Counter()
+    """Let four keep-alive visitors count their responses. A failed request counts as status -1."""
+    responses: Counter[tuple[int, str | None]] = Counter()
     done = threading.Event()
 
     def visit() -> None:
         with closing(http.client.HTTPConnection(host.address, 80, timeout=10)) as connection:
             while not done.is_set():
                 try:
-                    seen[asked(connection, "/api/version")[:2]] += 1
+                    responses[send(connection, "/api/version")[:2]] += 1
                 except (OSError, http.client.HTTPException):
-                    seen[-1, None] += 1
+                    responses[-1, None] += 1
                     connection.close()
 
     threads = [threading.Thread(target=visit) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        yield seen
+        yield responses
     finally:
         done.set()
         for thread in threads:
@@ -58,18 +58,16 @@ def visitors(host: Host) -> Iterator[Counter[tuple[int, str | None]]]:
 
 def test_maintenance_switched_under_load_gives_only_200_and_503_with_retry_after(site: Site) -> None:
     host = site.lab.hosts[0]
-    with visitors(host) as seen:
-        code, output = site.run("maintenance", "on", "--message", "Back at <nine>", "--hosts", "web1")
-        assert code == 0, output
+    with visitors(host) as responses:
+        site.run_ok("maintenance", "on", "--message", "Back at <nine>", "--hosts", "web1")
         page = ask(host, "/")
         posted = ask(host, "/api/items", "POST")
         health = ask(host, "/api/health"), ask(host, "/health")
         other = ask(site.lab.hosts[1], "/")
         shown = site.run("status")
-        code, output = site.run("maintenance", "off", "--hosts", "web1")
-        assert code == 0, output
+        site.run_ok("maintenance", "off", "--hosts", "web1")
 
-    assert set(seen) == {(200, None), (503, "120")}
+    assert set(responses) == {(200, None), (503, "120")}
     assert (page[:2], "Back at &lt;nine&gt;" in page[2], posted[:2]) == ((503, "120"), True, (503, "120"))
     assert ([answer[0] for answer in health], other[0]) == ([200, 200], 200)
     assert (shown[0], "MAINTENANCE: visitors get a page with 503; put up by hand" in shown[1]) == (0, True)
@@ -83,19 +81,19 @@ for round in $(seq 3000); do echo page > page.new; mv page.new maintenance.html;
 
 def test_maintenance_page_removed_while_nginx_opens_it_is_a_503(site: Site) -> None:
     host = site.lab.hosts[0]
-    with visitors(host) as seen:
+    with visitors(host) as responses:
         host.sh(_FLICKER, user="deploy")
 
-    assert set(seen) == {(200, None), (503, "120")}
+    assert set(responses) == {(200, None), (503, "120")}
 
 
 def test_maintenance_page_of_an_operator_stays_through_a_deploy(site: Site) -> None:
-    assert site.run("maintenance", "on", "--hosts", "web1")[0] == 0
+    site.run_ok("maintenance", "on", "--hosts", "web1")
 
     code, output = site.deploy("v2", "--hosts", "web1")
 
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
-    assert site.run("maintenance", "off", "--hosts", "web1")[0] == 0
+    site.run_ok("maintenance", "off", "--hosts", "web1")
     assert site.versions() == ["v2", "v1"]
 
 
@@ -120,13 +118,12 @@ def test_maintenance_invalid_options_are_refused(words: tuple[str, ...], site: S
 
 def test_maintenance_on_a_locked_host_is_refused(site: Site) -> None:
     host = site.lab.hosts[1]
-    lines = "token=x\\nowner=ann\\nworkstation=elsewhere\\npid=1\\nreason=deploy\\nexpires_at=99999999999\\n"
-    host.sh(f"printf '{lines}' > /var/lib/memoryark/lock/held", user="deploy")
+    hold_lock(host)
 
     code, output = site.run("maintenance", "on")
 
-    host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
-    assert (code, [ask(one, "/")[0] for one in site.lab.hosts]) == (4, [200, 200]), output
+    host.sh(f"rm {LOCK_FILE}", user="deploy")
+    assert (code, [ask(each, "/")[0] for each in site.lab.hosts]) == (4, [200, 200]), output
 
 
 def test_maintenance_link_in_place_of_the_page_shows_no_other_file(site: Site) -> None:

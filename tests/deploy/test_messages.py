@@ -1,4 +1,4 @@
-"""What people are told of deploys on real hosts: by a mail server and a receiver that judges as Slack does."""
+"""Notifications of deploys on real hosts, with a real mail server and a receiver that validates as Slack does."""
 
 from __future__ import annotations
 
@@ -28,12 +28,17 @@ def test_deploys_are_announced_at_start_and_end_in_one_thread_each(site: Site) -
 
     assert (good[0], bad[0]) == (0, 1), good[1] + bad[1]
     assert "not delivered" not in good[1] + bad[1]
-    told = [request.json for request in hook.requests]
-    assert [one["event"] for one in told] == ["deploy started", "deploy done", "deploy started", "deploy undone"]
-    assert told[1]["changes"][0] == {"what": "backend", "before": "v1", "after": "v2", "hosts": []}
-    assert told[1]["next_command"] == f"inv rollback --env {site.lab.name}"
-    assert "failed its health gate" in told[3]["cause"]
-    assert told[3]["hosts"] == ["web1", "web2"]
+    messages = [request.json for request in hook.requests]
+    assert [message["event"] for message in messages] == [
+        "deploy started",
+        "deploy done",
+        "deploy started",
+        "deploy undone",
+    ]
+    assert messages[1]["changes"][0] == {"what": "backend", "before": "v1", "after": "v2", "hosts": []}
+    assert messages[1]["next_command"] == f"inv rollback --env {site.lab.name}"
+    assert "failed its health gate" in messages[3]["cause"]
+    assert messages[3]["hosts"] == ["web1", "web2"]
     assert len(chat.requests) == len(box.mails) == 4
     assert "部署失敗" in chat.requests[3].json["text"]
     ids = [(mail.headers["Message-ID"], mail.headers.get("References")) for mail in box.mails]

@@ -1,4 +1,4 @@
-"""Two applications on one host, and an application that grows by a service: configuration alone does it."""
+"""Two applications on one host, an additional service, and another application: each needs only configuration."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, add_service, fingerprint
 from tests.support.project import MEMORYARK
@@ -30,32 +28,22 @@ _OTHER = {
 
 @pytest.fixture
 def neighbour(site: Site) -> Iterator[Site]:
-    """A second environment on the same hosts: another APP_NAME, other ports and paths."""
-    name = f"{site.lab.name}-notes"
-    folder = site.folder.with_name(name)
-    shutil.copytree(site.folder, folder, dirs_exist_ok=True)
-    hosts = yaml.safe_load((folder / "hosts.yaml").read_text())
-    environment = hosts["environments"].pop(site.lab.name)
-    environment["env_file"] = f"{name}.env"
-    environment["hosts"].pop("web2")
-    (folder / "hosts.yaml").write_text(yaml.safe_dump({"environments": {name: environment}}))
-    (folder / f"{site.lab.name}.env").rename(folder / f"{name}.env")
-    other = Site(replace(site.lab, name=name, root=folder))
+    """A second environment on the same host with another APP_NAME, other ports and other paths."""
+    other = site.copy(f"{site.lab.name}-notes")
     other.edit_env(**_OTHER)
     yield other
-    shutil.rmtree(folder)
+    shutil.rmtree(other.directory)
 
 
 def test_second_application_on_a_host_leaves_the_first_unchanged(site: Site, neighbour: Site) -> None:
     host = site.lab.hosts[0]
     before = {row for row in fingerprint(host).splitlines() if "memoryark" in row}
     for words in (("setup",), ("deploy", "--tag", "v2")):
-        code, output = neighbour.run(*words)
-        assert code == 0, output
+        neighbour.run_ok(*words)
     assert neighbour.version(host, "notes.lab.test") == "v2"
     assert site.versions() == ["v1", "v1"]
     assert before <= set(fingerprint(host).splitlines())
-    assert site.run("status")[0] == 0
+    site.run_ok("status")
     host.sh("podman rm -f -t 1 $(podman ps -aq --filter label=rolling.app=notes)", user="deploy")
 
 
@@ -63,10 +51,8 @@ def test_third_service_needs_setup_for_its_port(site: Site) -> None:
     add_service(site, "help", 7002)
     code, output = site.run("deploy", "--hosts", "web1")
     assert (code, "does not grant memoryark the loopback ports 7002, 17002, 27002" in output) == (3, True), output
-    code, output = site.run("setup", "--hosts", "web1")
-    assert code == 0, output
-    code, output = site.run("deploy", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("setup", "--hosts", "web1")
+    site.run_ok("deploy", "--hosts", "web1")
     host = site.lab.hosts[0]
     assert host.sh("curl -fs http://127.0.0.1:7002/health").stdout
     assert site.version(host) == "v1"
@@ -74,27 +60,27 @@ def test_third_service_needs_setup_for_its_port(site: Site) -> None:
 
 
 @pytest.fixture
-def newcomer(site: Site, tmp_path: Path) -> Path:
-    """A fresh clone of this project, which holds the example configuration."""
+def clone(site: Site, tmp_path: Path) -> Path:
+    """A fresh clone of this project with the example configuration."""
     shutil.copytree(MEMORYARK, tmp_path, dirs_exist_ok=True)
     for name in ("rolling_upgrade", "fabfile", "templates"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("tasks.py", ".gitignore"):
         shutil.copy(PROJECT / name, tmp_path / name)
-    shutil.copy(site.folder / "known_hosts", tmp_path / "known_hosts")
+    shutil.copy(site.directory / "known_hosts", tmp_path / "known_hosts")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@lab.test"]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "as shipped"]):
         subprocess.run([*git, *words], check=True)
     return tmp_path
 
 
-def test_init_configuration_deploys_another_application(site: Site, newcomer: Path) -> None:
+def test_init_configuration_deploys_another_application(site: Site, clone: Path) -> None:
     host = site.lab.hosts[0]
 
     def task(*words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "invoke", *words],
-            cwd=newcomer,
+            cwd=clone,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,19 +93,19 @@ def test_init_configuration_deploys_another_application(site: Site, newcomer: Pa
 
     service = "page=registry:5000/memoryark/frontend:v2:7001"
     task("init", "--app", "shop", "--domain", "shop.lab.test", "--service", service, "--host", f"web1={host.address}")
-    for name, old, new in (  # what the lab has of its own, and short waits
-        ("hosts.yaml", "# identity_file: ~/.ssh/id_ed25519", f"identity_file: {site.folder}/id_ed25519"),
+    for name, old, new in (  # the lab's key and free port, and a short bake
+        ("hosts.yaml", "# identity_file: ~/.ssh/id_ed25519", f"identity_file: {site.directory}/id_ed25519"),
         ("hosts.yaml", "bake_seconds: 30", "bake_seconds: 1"),
         ("deploy/production.env", "PAGE_PORT=8080", "PAGE_PORT=8190"),
     ):
-        text = (newcomer / name).read_text()
+        text = (clone / name).read_text()
         assert old in text
-        (newcomer / name).write_text(text.replace(old, new))
+        (clone / name).write_text(text.replace(old, new))
     env = ("--env", "production")
     assert "No errors, 0 warnings" in task("config.check", *env, "--strict")
-    keys = newcomer / "deploy/authorized_keys/production"
+    keys = clone / "deploy/authorized_keys/production"
     keys.mkdir(parents=True, exist_ok=True)
-    shutil.copy(site.folder / "id_ed25519.pub", keys / "ann.pub")
+    shutil.copy(site.directory / "id_ed25519.pub", keys / "ann.pub")
     task("setup", *env, "--force")
     task("deploy", *env, "--force")
     try:

@@ -1,4 +1,4 @@
-"""A real Prometheus, Alertmanager and blackbox-exporter on a lab host that watch another: targets, alerts, pages."""
+"""Real Prometheus, Alertmanager and blackbox-exporter on one lab host, which monitor another lab host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -17,8 +16,8 @@ from lab.host import Host
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.features.observe.files import whole as files_of
-from tests.deploy.bare import SECURE
-from tests.deploy.conftest import DOMAIN, PROJECT, Site, own_address, wait_until
+from tests.deploy.bare_host import SECURE
+from tests.deploy.conftest import DOMAIN, PROJECT, Site, local_address, wait_until
 from tests.support.alert_cases import CASES, as_test
 from tests.support.mailbox import Mailbox, mailbox
 from tests.support.observed import environment, expressions
@@ -31,7 +30,7 @@ ETC = "/etc/prometheus"
 
 @dataclass(frozen=True)
 class Watched:
-    """The first host, which is watched, the second, which watches it, and where its pages arrive."""
+    """The monitored first host, the monitoring second host, and the receivers of its notifications."""
 
     site: Site
     chat: Receiver
@@ -50,28 +49,28 @@ class Watched:
         return f"memoryark.{self.site.lab.name}"
 
     def api(self, port: int, path: str) -> object:
-        """What Prometheus or Alertmanager answers on the monitoring host's loopback."""
+        """Return the answer of Prometheus or Alertmanager on the monitoring host's loopback."""
         return json.loads(self.monitor.sh(f"curl -fsS 'http://127.0.0.1:{port}{path}'").stdout)
 
     def query(self, expression: str) -> list[dict[str, object]]:
-        """Every sample of an expression. Raises AssertionError where Prometheus refuses it."""
-        found = self.api(9090, f"/api/v1/query?query={quote(expression)}")
-        assert isinstance(found, dict)
-        assert found["status"] == "success", found
-        return list(found["data"]["result"])
+        """Return every sample of an expression. Raises AssertionError when Prometheus rejects it."""
+        answer = self.api(9090, f"/api/v1/query?query={quote(expression)}")
+        assert isinstance(answer, dict)
+        assert answer["status"] == "success", answer
+        return list(answer["data"]["result"])
 
     def alerts(self) -> set[str]:
-        """The names of the alerts that fire."""
-        return {str(one["metric"]["alertname"]) for one in self.query('ALERTS{alertstate="firing"}')}  # type: ignore[index]
+        """Return the names of the firing alerts."""
+        return {str(sample["metric"]["alertname"]) for sample in self.query('ALERTS{alertstate="firing"}')}  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")
-def watched(prepared: Site) -> Iterator[Watched]:
-    """The first host with node-exporter and a watchdog that recovers nothing; the second one watches it."""
-    site = prepared
+def watched(prepared_site: Site) -> Iterator[Watched]:
+    """The first host with node-exporter and a watchdog without recovery; the second host monitors it."""
+    site = prepared_site
     web1, web2 = site.lab.hosts
-    address = own_address(web2)
-    with receiving(address=address) as chat, mailbox(address=address) as box, files_as_they_were(site):
+    address = local_address(web2)
+    with receiving(address=address) as chat, mailbox(address=address) as box, site.unchanged_files():
         site.edit_env(
             SLACK_WEBHOOK=chat.url(),
             SMTP_HOST=address,
@@ -89,21 +88,12 @@ def watched(prepared: Site) -> Iterator[Watched]:
             monitoring={"address": web2.address, "runbook": "https://docs.test/operations.md"},
         )
         for words in (("setup",), ("deploy", "--tag", "v1"), ("observe.install",)):
-            code, output = site.run(*words)
-            assert code == 0, output
+            site.run_ok(*words)
         yield Watched(site, chat, box)
 
 
-@contextmanager
-def files_as_they_were(site: Site) -> Iterator[None]:
-    files = {path: path.read_bytes() for path in site.folder.iterdir() if path.is_file()}
-    yield
-    for path, content in files.items():
-        path.write_bytes(content)
-
-
 def visit(host: Host, times: int) -> None:
-    """So many requests of a visitor, to both services; the certificate has signed itself."""
+    """Send requests to both services as a visitor who accepts the self-signed certificate."""
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     for number in range(times):
@@ -117,14 +107,14 @@ def test_observe_every_target_is_up_and_listens_only_on_loopback(watched: Watche
     jobs = {"memoryark", "memoryark-site", "prometheus", "alertmanager", "blackbox-exporter", "monitoring-host"}
 
     def up() -> set[str]:
-        return {str(one["metric"]["job"]) for one in watched.query("up == 1")}  # type: ignore[index]
+        return {str(sample["metric"]["job"]) for sample in watched.query("up == 1")}  # type: ignore[index]
 
     wait_until(lambda: up() == jobs, "all targets", 60)
     assert len(watched.query(f'up{{job="memoryark",environment="{watched.site.lab.name}",host="web1"}}')) == 1
     assert len(watched.query('rolling_look_ok{job="memoryark",app="memoryark",host="web1"} == 1')) == 1
     assert len(watched.query('probe_success{job="memoryark-site",host="web1"} == 1')) == 1
     listening = watched.monitor.sh("ss -Hltn").stdout.split()
-    assert {one for one in listening if one.endswith((":9090", ":9093", ":9094", ":9115"))} == {
+    assert {address for address in listening if address.endswith((":9090", ":9093", ":9094", ":9115"))} == {
         "127.0.0.1:9090",
         "127.0.0.1:9093",
         "127.0.0.1:9115",
@@ -140,7 +130,7 @@ def test_observe_second_install_changes_nothing(watched: Watched) -> None:
 
 
 def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> None:
-    with files_as_they_were(watched.site):
+    with watched.site.unchanged_files():
         watched.site.edit_env(SLACK_WEBHOOK=watched.chat.url("/services/T1/B2/another0secret9of8the7chat"))
         code, output = watched.site.run("observe.install", "--dry-run")
 
@@ -153,9 +143,9 @@ def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> No
 def test_observe_every_alert_passes_its_rule_tests_in_promtool(watched: Watched) -> None:
     texts = {**files_of(environment()), "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False)}
     texts["dashboard.yml"] = as_rules(environment().targets[0].application)
-    folder = "/tmp/alerts"
+    directory = "/tmp/alerts"
     for name, text in texts.items():
-        watched.monitor.sh(f"mkdir -p {folder} && cat > {folder}/{name} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
+        watched.monitor.sh(f"mkdir -p {directory} && cat > {directory}/{name} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
 
     checks = (
         "promtool check config prometheus.yml",
@@ -165,79 +155,79 @@ def test_observe_every_alert_passes_its_rule_tests_in_promtool(watched: Watched)
         "promtool test rules cases.yml",
     )
     for check in checks:
-        done = watched.monitor.sh(f"cd {folder} && {check} 2>&1", check=False, timeout=240)
+        done = watched.monitor.sh(f"cd {directory} && {check} 2>&1", check=False, timeout=240)
         assert done.returncode == 0, done.stdout
 
 
 def as_rules(app: Application) -> str:
-    """What a dashboard asks for, with and without counted requests, as rules that record it."""
+    """Return the queries of a dashboard, with and without request metrics, as recording rules."""
     apps = (replace(app, request_metrics=counted) for counted in (False, True))
     rules = [
-        {"record": "checked", "expr": one, "labels": {"of": f"{number}"}}
-        for number, one in enumerate(one for each in apps for one in expressions(each, "production"))
+        {"record": "checked", "expr": expression, "labels": {"of": f"{number}"}}
+        for number, expression in enumerate(query for each in apps for query in expressions(each, "production"))
     ]
     return yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, sort_keys=False)
 
 
 def test_observe_every_expression_of_the_dashboard_returns_data(watched: Watched) -> None:
-    """Those too that are empty as long as nothing failed, nobody holds the lock and there is no backup."""
+    """Some expressions have data only after a failed deploy, while the lock is held, or after a backup."""
     site, name = watched.site, watched.site.lab.name
     app = config.load(name, root=PROJECT).targets[0].application
-    every = expressions(app, name)
-    failures = [one for one in every if one.endswith("== 0") and "deploy_last_success" in one]
-    assert (len(every) > 30, len(failures)) == (True, 1)
+    queries = expressions(app, name)
+    failures = [query for query in queries if query.endswith("== 0") and "deploy_last_success" in query]
+    assert (len(queries) > 30, len(failures)) == (True, 1)
     visit(watched.host, 40)
-    assert site.run("backup")[0] == 0
-    assert site.run("lock.acquire", "--reason", "looking myself")[0] == 0
+    site.run_ok("backup")
+    site.run_ok("lock.acquire", "--reason", "looking myself")
 
-    def empty(of: Iterable[str]) -> list[str]:
-        return [one for one in of if not watched.query(one)]
+    def without_data(queries: Iterable[str]) -> list[str]:
+        return [query for query in queries if not watched.query(query)]
 
     visited = 'rate(rolling_http_requests_total{job="memoryark",code="2xx"}[5m]) > 0'
     wait_until(lambda: watched.query(visited), "a rate of requests", 90)
-    wait_until(lambda: not empty(set(every) - set(failures)), "every expression", 60)
+    wait_until(lambda: not without_data(set(queries) - set(failures)), "every expression", 60)
 
-    assert site.run("lock.release")[0] == 0
+    site.run_ok("lock.release")
     assert site.deploy("exits-at-once")[0] == 1
-    wait_until(lambda: not empty(failures), "the failed deploy", 60)
-    assert site.deploy("v1", "--force")[0] == 0
+    wait_until(lambda: not without_data(failures), "the failed deploy", 60)
+    site.deploy_ok("v1", "--force")
 
 
 def test_observe_stopped_backend_is_paged_and_its_end_is_reported(watched: Watched) -> None:
-    """By Slack and by mail, in the words of the alert, with the link to its section."""
-    backend = next(one for one, runs in watched.site.running(watched.host).items() if runs and "backend" in one)
+    """The notifications by Slack and mail contain the alert's summary and the link to its runbook section."""
+    backend = watched.site.running_container(watched.host)
     watched.host.sh(f"podman stop -t 1 {backend}", user="deploy")
 
     wait_until(lambda: "ServiceDown" in watched.alerts(), "the alert", 150)
-    wait_until(lambda: said(watched.chat, "Alert: ServiceDown"), "the page in the chat", 60)
-    wait_until(lambda: mailed(watched.box, "Alert: ServiceDown"), "the page by mail", 60)
+    wait_until(lambda: slack_texts(watched.chat, "Alert: ServiceDown"), "the page in the chat", 60)
+    wait_until(lambda: mail_bodies(watched.box, "Alert: ServiceDown"), "the page by mail", 60)
     watched.host.sh(f"podman start {backend}", user="deploy")
-    wait_until(lambda: said(watched.chat, "Resolved: ServiceDown"), "its end in the chat", 150)
-    wait_until(lambda: mailed(watched.box, "Resolved: ServiceDown"), "its end by mail", 60)
+    wait_until(lambda: slack_texts(watched.chat, "Resolved: ServiceDown"), "its end in the chat", 150)
+    wait_until(lambda: mail_bodies(watched.box, "Resolved: ServiceDown"), "its end by mail", 60)
 
-    page = said(watched.chat, "Alert: ServiceDown")[0]
+    page = slack_texts(watched.chat, "Alert: ServiceDown")[0]
     assert "memoryark: backend is down on web1 (critical) https://docs.test/operations.md#servicedown" in page
-    mail = mailed(watched.box, "Alert: ServiceDown")[0]
+    mail = mail_bodies(watched.box, "Alert: ServiceDown")[0]
     assert "memoryark: backend is down on web1" in mail
     assert "ServiceDown" not in watched.alerts()
 
 
-def said(chat: Receiver, words: str) -> list[str]:
-    """The texts of Slack's messages whose title begins so."""
-    sent = [one for request in chat.requests for one in request.json.get("attachments", [])]
-    return [str(one["text"]) for one in sent if str(one["title"]).startswith(words)]
+def slack_texts(chat: Receiver, title: str) -> list[str]:
+    """Return the texts of the Slack messages whose title has this prefix."""
+    attachments = [attachment for request in chat.requests for attachment in request.json.get("attachments", [])]
+    return [str(attachment["text"]) for attachment in attachments if str(attachment["title"]).startswith(title)]
 
 
-def mailed(box: Mailbox, words: str) -> list[str]:
-    """The bodies of mails whose subject begins so."""
-    return [str(mail.body) for mail in box.mails if mail.subject.startswith(words)]
+def mail_bodies(box: Mailbox, subject: str) -> list[str]:
+    """Return the bodies of the mails whose subject has this prefix."""
+    return [str(mail.body) for mail in box.mails if mail.subject.startswith(subject)]
 
 
 def test_observe_file_rejected_by_a_program_changes_nothing(watched: Watched) -> None:
     before = watched.monitor.sh(f"cat {ETC}/*.yml {ETC}/rolling/*/*.yml | sha256sum").stdout
-    place = f"{ETC}/rolling/.staged/{watched.name}"
-    watched.monitor.sh(f"mkdir -p {place} && cp {ETC}/rolling/{watched.name}/*.yml {place}/")
-    watched.monitor.sh(f"echo '      - alert: [' >> {place}/alerting.yml")
+    staged = f"{ETC}/rolling/.staged/{watched.name}"
+    watched.monitor.sh(f"mkdir -p {staged} && cp {ETC}/rolling/{watched.name}/*.yml {staged}/")
+    watched.monitor.sh(f"echo '      - alert: [' >> {staged}/alerting.yml")
 
     done = watched.monitor.sh(f"/usr/local/lib/rolling-observe/observe install {watched.name} 2>&1", check=False)
 
@@ -248,7 +238,7 @@ def test_observe_file_rejected_by_a_program_changes_nothing(watched: Watched) ->
 
 
 def test_observe_program_that_keeps_its_old_file_is_detected(watched: Watched) -> None:
-    """Another one on the port, say: the reload says that all is well. The files before are put back."""
+    """The reload reports success although the program did not load the file. The previous files are restored."""
     before = watched.monitor.sh(f"cat {ETC}/*.yml | sha256sum").stdout
     program = "/usr/local/lib/rolling-observe/observe"
     watched.monitor.sh(
@@ -282,8 +272,7 @@ def test_observe_configuration_written_by_hand_is_left_alone(watched: Watched) -
 
 
 def test_observe_uninstall_removes_only_the_environment(watched: Watched) -> None:
-    code, output = watched.site.run("observe.uninstall")
-    assert code == 0, output
+    watched.site.run_ok("observe.uninstall")
 
     targets = watched.api(9090, "/api/v1/targets?state=active")
     assert "memoryark" not in json.dumps(targets)

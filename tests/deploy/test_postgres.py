@@ -1,4 +1,4 @@
-"""Backups of an application whose database is a PostgreSQL server: a real one, on the host itself."""
+"""Backups of an application with a real PostgreSQL server on its host."""
 
 from __future__ import annotations
 
@@ -25,28 +25,25 @@ SQL
 
 
 def sql(host: Host, text: str, role: str = "shop") -> str:
-    """What the server answers the role."""
+    """Run SQL as a role. Return the output."""
     return host.sh(f'cd /; runuser -u postgres -- psql -qAt shop -c "set role {role}" -c "{text}"').stdout.strip()
 
 
 @pytest.fixture(scope="module")
-def served(prepared: Site) -> Iterator[Site]:
+def served(prepared_site: Site) -> Iterator[Site]:
     """The site with a server on web1 that holds three rows."""
-    host = prepared.lab.hosts[0]
+    host = prepared_site.lab.hosts[0]
     host.sh(_SERVER)
     sql(host, "create table item (name text primary key); insert into item select generate_series(1, 3)")
-    path = prepared.folder / f"{prepared.lab.name}.env"
-    before = path.read_bytes()
-    prepared.edit_env(DATABASE_URL=URL)
-    yield prepared
-    path.write_bytes(before)
+    with prepared_site.unchanged_files():
+        prepared_site.edit_env(DATABASE_URL=URL)
+        yield prepared_site
     host.sh('pg_dropcluster --stop "$(ls /usr/lib/postgresql)" main')
 
 
 def backup(site: Site) -> str:
-    """Take a backup; its id."""
-    code, output = site.run("backup", "--hosts", "web1")
-    assert code == 0, output
+    """Take a backup. Return its id."""
+    site.run_ok("backup", "--hosts", "web1")
     code, output = site.run("backups", "--hosts", "web1", "--json")
     newest = json.loads(output)["hosts"][0]["backups"][-1]
     assert (code, newest["database"]) == (0, "postgres"), output
@@ -66,10 +63,10 @@ def test_postgres_backup_is_verified_and_restored(served: Site) -> None:
     assert (code, sql(host, "select count(*) from item")) == (0, rows), output
     assert sql(host, "select count(*) from pg_tables where tableowner = 'shop'") == "1"
     assert served.version(host) == "v1"
-    assert sum(served.running(host).values()) == 2
+    assert sum(served.containers(host).values()) == 2
     assert PASSWORD not in output
-    said = host.sh("grep -rl '[p]:w' /var/lib/memoryark/journal /proc/[0-9]*/cmdline", check=False)
-    assert said.stdout == ""
+    leaks = host.sh("grep -rl '[p]:w' /var/lib/memoryark/journal /proc/[0-9]*/cmdline", check=False)
+    assert leaks.stdout == ""
 
 
 def test_postgres_verification_without_createdb_only_reads_the_dump(served: Site) -> None:
@@ -103,7 +100,7 @@ def test_postgres_damaged_dump_is_refused_before_any_change(served: Site) -> Non
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
     assert (code, "damaged: database.pgdump has" in output) == (1, True), output
     assert sql(host, "select count(*) from item where name = 'kept'") == "1"
-    assert sum(served.running(host).values()) == 2
+    assert sum(served.containers(host).values()) == 2
 
 
 _TAMPER = """\
@@ -127,19 +124,19 @@ with open("manifest.json", "w") as file:
 
 
 def test_postgres_dump_with_a_psql_command_is_refused_and_runs_nothing(served: Site) -> None:
-    """A server that is not what it says answers pg_dump with any text, a line that begins a command of psql too."""
+    """A hostile server can answer pg_dump with any text, including lines that psql reads as its commands."""
     host = served.lab.hosts[0]
     name, mark = "placeholder_" + "x" * 50, "/tmp/pwned-by-a-dump"
     sql(host, f"create table {name} (a int)")
     id = backup(served)
     sql(host, f"drop table {name}; insert into item values ('since')")  # noqa: S608 - a name of the test's own
-    place = f"/home/deploy/backups/database/memoryark-{id}"
+    directory = f"/home/deploy/backups/database/memoryark-{id}"
     tamper = shell_join("python3", "-I", "-c", _TAMPER, name, f"select 1;\n\\! touch {mark}\n--")
-    host.sh(f"cd {place} && {tamper}", user="deploy")
+    host.sh(f"cd {directory} && {tamper}", user="deploy")
 
     code, output = served.run("restore", id, "--hosts", "web1", "--only", "database")
 
     assert (code, "backslash commands are restricted" in output) == (1, True), output
     assert host.sh(f"ls {mark}", check=False).returncode != 0
     assert sql(host, "select count(*) from item where name = 'since'") == "1"
-    assert sum(served.running(host).values()) == 2
+    assert sum(served.containers(host).values()) == 2

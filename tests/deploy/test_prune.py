@@ -1,4 +1,4 @@
-"""Pruning a real host: what it lists, what it deletes, and that a rollback still finds all it needs."""
+"""Pruning a real host: its list, its deletions, and that a rollback still works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock
 
 pytestmark = pytest.mark.xdist_group("prune")
 
@@ -23,7 +23,7 @@ podman create --name stranger --pull=never "$image" >/dev/null
 
 def test_prune_lists_then_deletes_and_rollback_still_works(site: Site) -> None:
     host = site.lab.hosts[0]
-    assert site.deploy("v2", "--hosts", "web1")[0] == 0
+    site.deploy_ok("v2", "--hosts", "web1")
     host.sh(PLANT, user="deploy")
     before = fingerprint(host)
 
@@ -32,26 +32,25 @@ def test_prune_lists_then_deletes_and_rollback_still_works(site: Site) -> None:
     done, output = site.run("prune", "--hosts", "web1")
     again = site.run("prune", "--hosts", "web1")
 
-    things = json.loads(listed)["hosts"][0]["things"]
-    kinds = sorted({thing["kind"] for thing in things})
+    items = json.loads(listed)["hosts"][0]["things"]
+    kinds = sorted({item["kind"] for item in items})
     assert (code, done, again[0], before == unchanged) == (0, 0, 0, True), output
     assert kinds == ["configuration", "flag", "image", "journal"]
-    assert [thing["bytes"] > 1_000_000 for thing in things if thing["kind"] == "image"] == [True]
+    assert [item["bytes"] > 1_000_000 for item in items if item["kind"] == "image"] == [True]
     assert "freed" in output
     assert "web1: nothing to delete" in again[1]
-    assert "stranger" in site.running(host)
+    assert "stranger" in site.containers(host)
     host.sh("podman rm stranger", user="deploy")
-    back, said = site.run("rollback", "--hosts", "web1")
-    assert (back, site.version(host)) == (0, "v1"), said
+    site.run_ok("rollback", "--hosts", "web1")
+    assert site.version(host) == "v1"
 
 
 def test_prune_on_a_locked_host_is_refused(site: Site) -> None:
     host = site.lab.hosts[1]
     host.sh("mkdir /var/lib/memoryark/config/former-1", user="deploy")
-    lines = "token=x\\nowner=ann\\nworkstation=elsewhere\\npid=1\\nreason=deploy\\nexpires_at=99999999999\\n"
-    host.sh(f"printf '{lines}' > /var/lib/memoryark/lock/held", user="deploy")
+    hold_lock(host)
 
     code, output = site.run("prune", "--hosts", "web2")
 
-    host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
+    host.sh(f"rm {LOCK_FILE}", user="deploy")
     assert (code, host.sh("ls -d /var/lib/memoryark/config/former-1").stdout.strip() != "") == (4, True), output

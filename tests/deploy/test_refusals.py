@@ -1,4 +1,4 @@
-"""What is refused before anything is touched: exit code, cause, and hosts exactly as they were."""
+"""Deploys that are refused before any change: their exit code, their cause, and unchanged hosts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import subprocess
 import pytest
 
 from lab.laboratory import Lab
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock
 
 pytestmark = pytest.mark.xdist_group("refusals")
 
-_HELD = "token=x\\nowner=eve\\nworkstation=elsewhere\\npid=1\\nreason=upgrade\\nacquired_at=1\\n"
-
 
 def refused(site: Site, *words: str, code: int = 3) -> str:
-    """Run a deploy that must be refused; what it said, once it is sure that no host changed."""
+    """Run a deploy that has to be refused without a change to any host. Return its output."""
     before = [fingerprint(host) for host in site.lab.hosts]
-    got, output = site.deploy("v2", *words)
-    assert got == code, output
+    exit_code, output = site.deploy("v2", *words)
+    assert exit_code == code, output
     assert [fingerprint(host) for host in site.lab.hosts] == before
     assert site.versions() == ["v1", "v1"]
     return output
@@ -51,7 +49,7 @@ def test_deploy_onto_a_full_disk_is_refused(site: Site) -> None:
 
 def test_deploy_with_a_candidate_port_taken_is_refused(site: Site) -> None:
     host = site.lab.hosts[0]
-    idle = 28080 if site.running(host).get("memoryark-backend-blue") else 18080
+    idle = 28080 if site.containers(host).get("memoryark-backend-blue") else 18080
     host.sh(f"systemd-run --unit=taken python3 -m http.server {idle} --bind 127.0.0.1")
     try:
         assert f"port {idle}" in refused(site)
@@ -61,7 +59,7 @@ def test_deploy_with_a_candidate_port_taken_is_refused(site: Site) -> None:
 
 def test_deploy_with_a_foreign_container_of_a_needed_name_is_refused(site: Site) -> None:
     host = site.lab.hosts[0]
-    names = site.running(host)
+    names = site.containers(host)
     idle = next(
         f"memoryark-backend-{color}" for color in ("blue", "green") if not names.get(f"memoryark-backend-{color}")
     )
@@ -74,7 +72,7 @@ def test_deploy_with_a_foreign_container_of_a_needed_name_is_refused(site: Site)
 
 
 def test_deploy_with_an_unknown_host_key_is_refused(site: Site) -> None:
-    known = site.folder / "known_hosts"
+    known = site.directory / "known_hosts"
     rows = known.read_text().splitlines()
     known.write_text("\n".join(row for row in rows if not row.startswith(site.lab.hosts[1].address)) + "\n")
     assert "web2" in refused(site)
@@ -84,7 +82,7 @@ def test_deploy_with_a_changed_host_key_is_refused(site: Site, tmp_path_factory:
     key = tmp_path_factory.mktemp("key") / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     other = " ".join(key.with_name("other.pub").read_text().split()[:2])
-    known = site.folder / "known_hosts"
+    known = site.directory / "known_hosts"
     address = site.lab.hosts[1].address
     rows = [f"{address} {other}" if row.startswith(address) else row for row in known.read_text().splitlines()]
     known.write_text("\n".join(rows) + "\n")
@@ -105,28 +103,26 @@ def test_deploy_with_an_unreachable_host_is_refused(site: Site) -> None:
 
 def test_deploy_on_a_locked_host_exits_with_4(site: Site) -> None:
     host = site.lab.hosts[1]
-    host.sh(f"printf '{_HELD}expires_at=9999999999\\n' > /var/lib/memoryark/lock/held", user="deploy")
+    hold_lock(host)
     try:
         assert "eve@elsewhere" in refused(site, code=4)
     finally:
-        host.sh("rm /var/lib/memoryark/lock/held", user="deploy")
+        host.sh(f"rm {LOCK_FILE}", user="deploy")
 
 
 def test_deploy_takes_over_an_expired_lease_and_reports_it(site: Site) -> None:
-    site.lab.hosts[0].sh(f"printf '{_HELD}expires_at=2\\n' > /var/lib/memoryark/lock/held", user="deploy")
-    code, output = site.deploy("v2", "--hosts", "web1")
-    assert code == 0, output
+    hold_lock(site.lab.hosts[0], expires_at=2)
+    output = site.deploy_ok("v2", "--hosts", "web1")
     assert "took over the lock of eve@elsewhere" in output
 
 
 def test_deploy_that_needs_confirmation_without_a_terminal_exits_with_2(site: Site) -> None:
-    path = site.folder / "hosts.yaml"
-    path.write_text(path.read_text().replace("confirm: false", "confirm: true"))
+    site.edit_rollout(confirm=True)
     assert "--force" in refused(site, code=2)
 
 
-def test_deploy_to_a_host_without_setup_is_refused(lab_of_this_process: Lab, site: Site) -> None:
-    host = lab_of_this_process.hosts[1]
+def test_deploy_to_a_host_without_setup_is_refused(worker_lab: Lab, site: Site) -> None:
+    host = worker_lab.hosts[1]
     site.lab.hosts[1].sh("mv /usr/local/lib/memoryark/site /root/site")
     try:
         assert "Run inv setup" in refused(site)

@@ -1,4 +1,4 @@
-"""Going back: to the right release, with its configuration, and without a visitor noticing."""
+"""Rollback on real hosts: its target, its configuration, its data, and no failed request."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from lab.host import Host
 from lab.load import Load, Server
-from tests.deploy.conftest import DOMAIN, Site, begun, fingerprint, kill, wait_until
-from tests.deploy.database import ask
+from tests.deploy.conftest import DOMAIN, Site, fingerprint, kill, local_address, start_until_step, wait_until
+from tests.deploy.sqlite import ask
 
 pytestmark = pytest.mark.xdist_group("rollback")
 
@@ -17,20 +17,20 @@ _DATABASE = "/home/deploy/data/memoryark.db"
 
 
 def secret(host: Host) -> str:
-    """The key that the serving backend was given."""
+    """Return the JWT secret of the running backend."""
     names = host.sh("podman ps --format '{{.Names}}' --filter label=rolling.service=backend", user="deploy").stdout
     env = host.sh(f"podman inspect --format '{{{{json .Config.Env}}}}' {names.split()[0]}", user="deploy").stdout
     rows: list[str] = json.loads(env)
     return next(row.partition("=")[2] for row in rows if row.startswith("JWT_SECRET_KEY="))
 
 
-def upgraded(site: Site, tag: str = "v2", *words: str) -> None:
+def upgrade(site: Site, tag: str = "v2", *words: str) -> None:
     code, output = site.deploy(tag, *words)
     assert (code, site.version(site.lab.hosts[0])) == (0, tag), output
 
 
 def test_rollback_under_load_loses_no_request(site: Site) -> None:
-    upgraded(site)
+    upgrade(site)
     servers = tuple(Server(host.name, host.address, 80) for host in site.lab.hosts)
     load = Load(servers, DOMAIN).start()
     wait_until(lambda: load.progress.requests > 100, "the load")
@@ -44,8 +44,8 @@ def test_rollback_under_load_loses_no_request(site: Site) -> None:
 
 def test_rollback_keeps_the_current_domain(site: Site) -> None:
     host, domain = site.lab.hosts[0], "new.lab.test"
-    with site.reshaped(host, DOMAIN_NAME=domain):
-        assert site.deploy("v2", "--hosts", host.name)[0] == 0
+    with site.setup_with(host, DOMAIN_NAME=domain):
+        site.deploy_ok("v2", "--hosts", host.name)
         code, output = site.run("rollback", "--hosts", host.name)
         assert (code, site.version(host, domain)) == (0, "v1"), output
 
@@ -53,10 +53,10 @@ def test_rollback_keeps_the_current_domain(site: Site) -> None:
 def test_rollback_skips_bad_releases_and_those_it_left(site: Site) -> None:
     """v1, v2 left by a rollback, v3-broken undone, v3: the way back from v3 is v1, and its own way back is v3."""
     host, alone = site.lab.hosts[0], ("--hosts", "web1")
-    upgraded(site, "v2", *alone)
-    assert site.run("rollback", *alone)[0] == 0
+    upgrade(site, "v2", *alone)
+    site.run_ok("rollback", *alone)
     assert site.deploy("v3-broken", *alone)[0] == 1
-    upgraded(site, "v3", *alone)
+    upgrade(site, "v3", *alone)
     code, output = site.run("rollback", *alone)
     assert (code, site.version(host)) == (0, "v1"), output
     undo = output.rstrip().splitlines()[-1].split()
@@ -82,13 +82,13 @@ def test_rollback_without_the_kept_container_restores_image_and_secrets(site: Si
 
 
 def test_rollback_to_a_pruned_release_is_refused_before_any_change(site: Site) -> None:
-    upgraded(site, "v2", "--hosts", "web1")
+    upgrade(site, "v2", "--hosts", "web1")
     host = site.lab.hosts[0]
     host.sh("podman rm $(podman ps -aq --filter status=exited); podman image prune --all --force", user="deploy")
     site.lab.registry.stop()
-    before = [fingerprint(one) for one in site.lab.hosts]
+    before = [fingerprint(each) for each in site.lab.hosts]
     code, output = site.run("rollback", "--hosts", "web1")
-    after = [fingerprint(one) for one in site.lab.hosts]
+    after = [fingerprint(each) for each in site.lab.hosts]
     site.lab.registry.start()
     assert code == 3, output
     assert "neither on the host nor in its registry" in output
@@ -98,18 +98,18 @@ def test_rollback_to_a_pruned_release_is_refused_before_any_change(site: Site) -
 def test_rollback_to_an_invalid_release_is_refused_without_changes(site: Site) -> None:
     assert site.deploy("never-healthy", "--hosts", "web1")[0] == 1
     before = fingerprint(site.lab.hosts[0])
-    for to, code, said in (
+    for to, code, message in (
         ("v9", 3, "no release 'v9'"),
         ("never-healthy", 3, "never passed its gate"),
         ("v1", 0, "Nothing to do"),
     ):
-        found, output = site.run("rollback", "--hosts", "web1", "--to", to)
-        assert (found, said in output) == (code, True), output
+        exit_code, output = site.run("rollback", "--hosts", "web1", "--to", to)
+        assert (exit_code, message in output) == (code, True), output
     assert fingerprint(site.lab.hosts[0]) == before
 
 
 def test_rollback_dry_run_shows_every_command_and_changes_nothing(site: Site) -> None:
-    upgraded(site, "v2", "--hosts", "web1")
+    upgrade(site, "v2", "--hosts", "web1")
     before = fingerprint(site.lab.hosts[0])
     code, output = site.run("rollback", "--hosts", "web1", "--dry-run")
     assert (code, "podman start memoryark-backend-" in output) == (0, True), output
@@ -118,14 +118,14 @@ def test_rollback_dry_run_shows_every_command_and_changes_nothing(site: Site) ->
 
 
 def test_rollback_killed_half_way_is_completed_by_the_same_command(site: Site) -> None:
-    """Half of it is done: what is there is no release, and the newest good one is the one that was to be left."""
+    """Half-way the running containers match no release, and the newest good release is the one being left."""
     host = site.lab.hosts[0]
-    upgraded(site, "v2", "--hosts", "web1")
-    kill(begun(site, "frontend.start", "rollback"))
+    upgrade(site, "v2", "--hosts", "web1")
+    kill(start_until_step(site, "frontend.start", "rollback"))
     assert site.version(host) == "v1"
     code, output = site.run("rollback", "--hosts", "web1")
     assert (code, site.version(host)) == (0, "v1"), output
-    assert sum(site.running(host).values()) == 2
+    assert sum(site.containers(host).values()) == 2
 
 
 def test_history_lists_runs_and_detects_a_changed_line(site: Site) -> None:
@@ -134,27 +134,22 @@ def test_history_lists_runs_and_detects_a_changed_line(site: Site) -> None:
     assert (code, "verified: no line" in output) == (0, True), output
     code, output = site.run("history", "--json", "--limit", "1")
     entry = json.loads(output)["hosts"][0]["releases"][0]
-    assert (entry["key"][:7], entry["client"], entry["outcome"]) == ("SHA256:", _gateway(host), "good")
+    assert (entry["key"][:7], entry["client"], entry["outcome"]) == ("SHA256:", local_address(host), "good")
     file = "/var/lib/memoryark/releases.jsonl"
-    host.sh(f"cp -p {file} {file}.whole && sed -i '2s/good/GOOD/' {file}")
+    host.sh(f"cp -p {file} {file}.intact &&  sed -i '2s/good/GOOD/' {file}")
     code, output = site.run("history", "--verify")
-    host.sh(f"mv {file}.whole {file}")
+    host.sh(f"mv {file}.intact {file}")
     assert (code, "web1" in output and "ALTERED" in output) == (1, True), output
 
 
-def _gateway(host: Host) -> str:
-    """The address from which this machine reaches the host."""
-    return host.address.rpartition(".")[0] + ".1"
-
-
 def rows(host: Host) -> set[str]:
-    """The uploads that the database knows."""
+    """Return the ids of the uploads in the database."""
     return {row[0] for row in ask(host, _DATABASE, "select id from uploads")}
 
 
-def write(host: Host, word: str) -> None:
-    """Put a row into the database, as the application would."""
-    ask(host, _DATABASE, "insert into uploads values ('WORD', '', 0, '', 0)".replace("WORD", word))
+def write(host: Host, id: str) -> None:
+    """Insert a row into the database, as the application does."""
+    ask(host, _DATABASE, "insert into uploads values ('ID', '', 0, '', 0)".replace("ID", id))
 
 
 def test_rollback_with_the_database_restores_it_and_backs_up_later_writes(site: Site) -> None:
@@ -166,13 +161,12 @@ def test_rollback_with_the_database_restores_it_and_backs_up_later_writes(site: 
     assert (code, site.version(host)) == (0, "v1"), output
     assert ("of-v1" in rows(host), "of-v2" in rows(host)) == (True, False)
     words = output.rstrip().splitlines()[-1].partition("&& inv ")[2].split()
-    code, output = site.run(words[0], words[1], *words[4:])
-    assert code == 0, output
+    site.run_ok(words[0], words[1], *words[4:])
     assert {"of-v1", "of-v2"} <= rows(host)
 
 
 def test_rollback_with_the_database_that_fails_is_undone(site: Site) -> None:
-    """The kept release cannot start any more: its candidate fails its gate."""
+    """The candidate of the earlier release cannot start and fails its gate."""
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")
     write(host, "kept-by-the-undo")
@@ -182,4 +176,4 @@ def test_rollback_with_the_database_that_fails_is_undone(site: Site) -> None:
     code, output = site.run("rollback", "--restore-db", "--hosts", "web1")
     assert (code, site.version(host)) == (1, "v2"), output
     assert "kept-by-the-undo" in rows(host)
-    assert sum(site.running(host).values()) == 2
+    assert sum(site.containers(host).values()) == 2

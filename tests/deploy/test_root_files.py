@@ -1,4 +1,4 @@
-"""What root does below directories of the deploy user, who put links, pipes and false programs in its way."""
+"""Tasks of root below directories in which the deploy user put links, pipes and false programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.host import Host
-from tests.deploy.bare import SECURE, bare_host, change, host, prepared
+from tests.deploy.bare_host import SECURE, bare_host, edit_setup, host, run_setup
 from tests.deploy.conftest import PROJECT, Site, wait_until
 
 __all__ = ["host"]
@@ -17,28 +17,28 @@ HOME = "/var/lib/memoryark"
 
 @pytest.fixture(scope="module")
 def bare(worker_id: str) -> Iterator[Site]:
-    """One host that setup has prepared, in a lab of its own."""
+    """One host after setup, in a separate lab."""
     for site in bare_host("trixie-bare", f"rootfiles-{worker_id}"):
         site.edit_env(PROTOCOL="http")
-        change(site)
-        prepared(site)
+        edit_setup(site)
+        run_setup(site)
         yield site
 
 
-def roots(host: Host) -> set[str]:
-    """The command lines of root's processes."""
+def processes_of_root(host: Host) -> set[str]:
+    """Return the command lines of root's processes."""
     return set(host.sh("ps -U root -o args=").stdout.splitlines())
 
 
 def test_certificate_below_another_users_directory_is_refused_and_no_link_is_followed(bare: Site, host: Host) -> None:
-    """The configuration is refused for what it shows, the host by setup for what only it shows; no victim changes."""
+    """The configuration check refuses what it can see, setup refuses the rest on the host. No victim file changes."""
     host.sh("echo victim > /etc/victim.conf; mkdir -p /srv/tls; chown deploy: /srv/tls")
     for name in ("cert.pem", "key.pem"):
         host.sh(
             f"ln -sfn /etc/victim.conf /srv/tls/{name}; ln -sfn /etc/victim.conf /srv/tls/{name}.new", user="deploy"
         )
     host.sh("mkdir -p ~/tls; ln -sfn /etc/victim.conf ~/tls/key.pem", user="deploy")
-    change(bare, certificate="self-signed")
+    edit_setup(bare, certificate="self-signed")
     try:
         for directory, code in (("/home/deploy/tls", 2), ("/srv/tls", 3), ("/tmp/tls", 2)):
             bare.edit_env(PROTOCOL="https", SSL_CERT_PATH=f"{directory}/cert.pem", SSL_KEY_PATH=f"{directory}/key.pem")
@@ -48,12 +48,12 @@ def test_certificate_below_another_users_directory_is_refused_and_no_link_is_fol
         assert "PRIVATE KEY" not in host.sh("cat /srv/tls/* /home/deploy/tls/* 2>/dev/null || :").stdout
     finally:
         bare.edit_env(**SECURE | {"PROTOCOL": "http"})
-        change(bare)
-        prepared(bare)
+        edit_setup(bare)
+        run_setup(bare)
 
 
 def test_renewal_hook_follows_no_link_of_another_user(bare: Site, host: Host) -> None:
-    """The certificate's directory was root's when setup made the hook, and is the deploy user's by the next renewal."""
+    """Root owned the certificate's directory when setup wrote the hook. At the renewal the deploy user owns it."""
     from dataclasses import replace
 
     from rolling_upgrade import config
@@ -87,25 +87,28 @@ def test_renewal_hook_follows_no_link_of_another_user(bare: Site, host: Host) ->
 def test_check_of_a_path_that_is_not_a_file_neither_hangs_nor_leaves_a_process(
     bare: Site, host: Host, kind: str
 ) -> None:
-    change(bare, watchdog="true")
-    prepared(bare)
-    before = roots(host)
-    places = (f"{HOME}/watchdog/version", f"{HOME}/lock/held", f"{HOME}/live/maintenance.html")
+    edit_setup(bare, watchdog="true")
+    run_setup(bare)
+    before = processes_of_root(host)
+    paths = (f"{HOME}/watchdog/version", f"{HOME}/lock/held", f"{HOME}/live/maintenance.html")
     try:
-        for place in places:
-            host.sh(f"mv {place} {place}.kept 2>/dev/null || :; {kind} {place}", user="deploy")
+        for path in paths:
+            host.sh(f"mv {path} {path}.kept 2>/dev/null || :; {kind} {path}", user="deploy")
         code, output = bare.run("setup.check")
         assert (code, "watchdog" in output) == (1, True), output
-        wait_until(lambda: not {line for line in roots(host) - before if HOME in line}, "the end of root's processes")
+        wait_until(
+            lambda: not {line for line in processes_of_root(host) - before if HOME in line},
+            "the end of root's processes",
+        )
     finally:
-        for place in places:
-            host.sh(f"rm -f {place}; mv {place}.kept {place} 2>/dev/null || :", user="deploy")
-        change(bare)
-        prepared(bare)
+        for path in paths:
+            host.sh(f"rm -f {path}; mv {path}.kept {path} 2>/dev/null || :", user="deploy")
+        edit_setup(bare)
+        run_setup(bare)
 
 
 def test_setup_does_not_read_a_pipe_in_place_of_its_files(bare: Site, host: Host) -> None:
-    """The deploy user's units, keys and directories: each is a pipe or leads to root's own file."""
+    """The deploy user replaced the boot unit's link with a pipe."""
     host.sh("echo victim > /etc/victim.conf")
     host.sh(
         """
@@ -114,14 +117,13 @@ def test_setup_does_not_read_a_pipe_in_place_of_its_files(bare: Site, host: Host
         """,
         user="deploy",
     )
-    code, output = bare.run("setup")
-    assert code == 0, output
+    bare.run_ok("setup")
     assert host.sh("cat /etc/victim.conf").stdout == "victim\n"
-    assert bare.run("setup.check")[0] == 0
+    bare.run_ok("setup.check")
 
 
 def test_program_named_sshd_opens_no_port_in_the_firewall(bare: Site, host: Host) -> None:
-    """A process of that name, the system's own program run by a user, and one of root's that is another program."""
+    """Three impostors: a process with that name, another program at that path, and the real sshd run by a user."""
     listener = "import socket, sys, time; kept = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"
     host.sh(f"cat > /tmp/listener.py <<'PYTHON'\n{listener}\nPYTHON\ncp /usr/bin/python3 /tmp/sshd")
     for start in (
@@ -137,9 +139,8 @@ def test_program_named_sshd_opens_no_port_in_the_firewall(bare: Site, host: Host
         wait_until(
             lambda: all(f":{port} " in host.sh("ss -Hltn").stdout for port in (2299, 2298, 2297)), "three listeners"
         )
-        change(bare, firewall="nftables")
-        code, output = bare.run("setup")
-        assert code == 0, output
+        edit_setup(bare, firewall="nftables")
+        bare.run_ok("setup")
         opened = host.sh("nft list set inet rolling open").stdout
         assert ("22" in opened, [port for port in ("2299", "2298", "2297") if port in opened]) == (True, []), opened
     finally:
@@ -147,15 +148,15 @@ def test_program_named_sshd_opens_no_port_in_the_firewall(bare: Site, host: Host
             "pkill -u deploy -f 'listener.py|sshd -D -p 2297'; rm -f /tmp/sshd /tmp/listener.py /home/deploy/key*",
             check=False,
         )
-        change(bare)
-        prepared(bare)
+        edit_setup(bare)
+        run_setup(bare)
 
 
 def test_teardown_removes_nothing_behind_a_link(bare: Site, host: Host) -> None:
-    """The last test: it takes the application off the host."""
+    """This test has to be the last one: it removes the application from the host."""
     uploads = next(
         line.partition("=")[2]
-        for line in (bare.folder / f"{bare.lab.name}.env").read_text().splitlines()
+        for line in (bare.directory / f"{bare.lab.name}.env").read_text().splitlines()
         if line.startswith("UPLOADS_PATH=")
     )
     host.sh("mkdir -p /srv/victim/empty; echo victim > /srv/victim/file")

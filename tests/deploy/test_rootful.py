@@ -1,4 +1,4 @@
-"""Containers of root's own Podman, where rootless cannot be had: the same tasks, the same outcome."""
+"""Hosts without rootless Podman: the same tasks work with containers of root."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import pytest
 
 from lab import laboratory
 from lab.host import Host
-from tests.deploy.conftest import Site, make_quick, wait_until
+from tests.deploy.conftest import Site, shorten_waits, wait_until
 
 pytestmark = pytest.mark.xdist_group("rootful")
 
 
 @pytest.fixture(scope="module")
 def rootful(worker_id: str) -> Iterator[Site]:
-    """One prepared host on which root deploys; it runs v1."""
+    """One host after setup, on which root deployed v1."""
     name = f"rootful-{worker_id}"
     laboratory.down(name)
     site = Site(laboratory.up(1, name=name))
-    make_quick(site)
+    shorten_waits(site)
     site.edit_environment(user="root", setup={"firewall": "nftables", "watchdog": "true"})
-    env = site.folder / f"{name}.env"
-    env.write_text(env.read_text().replace("/home/deploy/", "/srv/ark/"))
-    for words in (("setup",), ("deploy", "--tag", "v1")):
-        code, output = site.run(*words)
-        assert code == 0, output
+    site.env_file.write_text(site.env_file.read_text().replace("/home/deploy/", "/srv/ark/"))
+    site.run_ok("setup")
+    site.deploy_ok("v1")
     yield site
     laboratory.down(name)
 
@@ -48,30 +46,26 @@ def test_rootful_host_upgrades_undoes_rolls_back_and_reboots(rootful: Site, host
     host.reboot()
     wait_until(lambda: rootful.run("status")[0] == 0, "the application after a reboot", 90)
     assert rootful.versions() == ["v1"]
-    assert rootful.run("setup.check")[0] == 0
+    rootful.run_ok("setup.check")
 
 
 def test_rootful_host_is_backed_up_verified_and_restored(rootful: Site, host: Host) -> None:
-    assert rootful.deploy("v1")[0] == 0
-    code, output = rootful.run("backup")
-    assert code == 0, output
+    rootful.deploy_ok("v1")
+    rootful.run_ok("backup")
     newest = json.loads(rootful.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
-    code, output = rootful.run("backup.verify")
-    assert code == 0, output
+    rootful.run_ok("backup.verify")
     code, output = rootful.run("restore", newest)
     assert (code, rootful.versions()) == (0, ["v1"]), output
     assert host.sh("ls -A /srv/ark/data /srv/ark/uploads | grep -c before", check=False).stdout.strip() == "0"
 
 
 def test_rootful_host_is_recovered_by_its_watchdog(rootful: Site, host: Host) -> None:
-    assert rootful.deploy("v1")[0] == 0
-    assert rootful.run("monitor.status")[0] == 0
+    rootful.deploy_ok("v1")
+    rootful.run_ok("monitor.status")
     host.sh("podman stop -t 1 $(podman ps --format '{{.Names}}' | grep backend)")
-    wait_until(lambda: rootful.run("status")[0] == 0, "the watchdog's recovery", 120)
+    wait_until(lambda: rootful.run("status")[0] == 0, "the recovery", 120)
 
 
 def test_rootful_host_passes_its_checks(rootful: Site) -> None:
-    code, output = rootful.run("health", "--once")
-    assert code == 0, output
-    code, output = rootful.run("doctor")
-    assert code == 0, output
+    rootful.run_ok("health", "--once")
+    rootful.run_ok("doctor")

@@ -1,7 +1,7 @@
-"""Canary secrets of every kind are nowhere but where they belong, while everything happens that uses them.
+"""Canary secrets of every kind stay in their expected places while every task that uses them runs.
 
-They are searched for byte by byte, as they are and as they would stand in addresses and encoded files. The env file
-itself is encrypted by age, and its key is one more canary.
+The searches compare bytes: plain, percent-encoded and base64. The env file is encrypted with age, and its key is one
+more canary.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pytest
 
 from lab.host import Host
 from rolling_upgrade.engine.model import Security
-from tests.deploy.canaries import MEANT, NOBODY, Canaries, files_here, files_on, journal_of, sampled
+from tests.deploy.canaries import EXPECTED_PATHS, NOBODY, Canaries, files_here, files_on, journal_of, sampled
 from tests.deploy.conftest import PROJECT, Site
-from tests.deploy.guarded import PASSWORD as REGISTRY_PASSWORD
-from tests.deploy.test_images import GUARDED, guarded  # noqa: F401 - a fixture
+from tests.deploy.login_registry import PASSWORD as REGISTRY_PASSWORD
+from tests.deploy.test_images import LOGIN_REGISTRY, login_site  # noqa: F401 - a fixture
 from tests.support.certificate import Authority
 from tests.support.encryption_keys import age_key
 from tests.support.mailbox import PASSWORD as MAIL_PASSWORD
@@ -31,7 +31,7 @@ from tests.support.receiver import closed_port, receiving, slack
 
 pytestmark = pytest.mark.xdist_group("secrets")
 
-#: A workflow that breaks in the middle, with the whole environment in hand, as a defect of ours would.
+#: A deploy with a defect: its exception contains the whole environment.
 _BROKEN = """\
 import sys
 from pathlib import Path
@@ -46,8 +46,8 @@ exit_with(lambda: deploy(sys.argv[1], root=Path.cwd(), tag="v2", force=True))
 
 
 @dataclass
-class Told:
-    """What everybody was told: the output of each task, and every message."""
+class Disclosed:
+    """Everything that people and processes could see: the output of each task, every message, every process."""
 
     canaries: Canaries
     outputs: dict[str, str] = field(default_factory=dict)
@@ -56,32 +56,27 @@ class Told:
     sampled: list[str] = field(default_factory=list)
 
     def hits(self) -> dict[str, list[str]]:
-        """Which task or message had which canary."""
-        found = {name: self.canaries.found_in(output) for name, output in self.outputs.items()}
-        found |= {f"message {number}": self.canaries.found_in(raw) for number, raw in enumerate(self.messages)}
-        return {name: forms for name, forms in found.items() if forms}
+        """Return the canaries found in each task or message."""
+        hits = {name: self.canaries.found_in(output) for name, output in self.outputs.items()}
+        hits |= {f"message {number}": self.canaries.found_in(raw) for number, raw in enumerate(self.messages)}
+        return {name: forms for name, forms in hits.items() if forms}
 
 
 @dataclass(frozen=True)
-class AtRest:
-    """The env file of the site, encrypted for one key that lies elsewhere."""
+class EncryptedEnvFile:
+    """The env file of the site, encrypted for one key outside its directory."""
 
     site: Site
     key: Path
 
     @classmethod
-    def begun(cls, site: Site, key: Path) -> AtRest:
-        """A new key, listed as the only recipient."""
-        listed = age_key(key)
-        place = site.folder / "deploy" / "recipients" / f"{site.lab.name}.txt"
-        place.parent.mkdir(parents=True)
-        place.write_text(f"{listed.line}\n")
+    def create(cls, site: Site, key: Path) -> EncryptedEnvFile:
+        """Generate a key and list it as the only recipient."""
+        recipient = age_key(key)
+        recipients = site.directory / "deploy" / "recipients" / f"{site.lab.name}.txt"
+        recipients.parent.mkdir(parents=True)
+        recipients.write_text(f"{recipient.line}\n")
         return cls(site, key)
-
-    @property
-    def file(self) -> Path:
-        """The env file."""
-        return self.site.folder / f"{self.site.lab.name}.env"
 
     @property
     def secret(self) -> str:
@@ -89,31 +84,31 @@ class AtRest:
         return self.key.read_text().splitlines()[-1]
 
     def encrypt(self) -> None:
-        """Encrypt the env file where it lies."""
+        """Encrypt the env file in place."""
         code, output = self.site.run("secrets.encrypt")
-        assert (code, self.file.read_bytes()[:10]) == (0, b"-----BEGIN"), output
+        assert (code, self.site.env_file.read_bytes()[:10]) == (0, b"-----BEGIN"), output
 
 
-def made_up() -> Canaries:
-    """Secrets of this run; what has a form of its own keeps it."""
+def new_canaries() -> Canaries:
+    """Generate random secrets. The passwords of the mail server and the registry are fixed."""
     kinds = ("JWT_SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SLACK_WEBHOOK", "WEBHOOK_URL")
     values = {kind: f"cAnArY{secrets.token_hex(12)}" for kind in kinds}
     values["JWT_SECRET_KEY"] += "'\"$x &%"
     return Canaries(values | {"SMTP_PASSWORD": MAIL_PASSWORD, "REGISTRY_PASSWORD": REGISTRY_PASSWORD})
 
 
-def everything(site: Site, told: Told, here: Path, rest: AtRest) -> None:
-    """All that a team does in a day, with every channel told and every process looked at."""
-    authority = Authority.made(here)
-    values = told.canaries.values
+def run_all_tasks(site: Site, disclosed: Disclosed, directory: Path, encrypted: EncryptedEnvFile) -> None:
+    """Run every task that uses secrets, with every channel configured, while every process is sampled."""
+    authority = Authority.made(directory)
+    values = disclosed.canaries.values
     with (
-        mailbox(authority.server(here), security=Security.STARTTLS, login=True) as box,
+        mailbox(authority.server(directory), security=Security.STARTTLS, login=True) as box,
         receiving(judge=slack) as chat,
         receiving() as hook,
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setenv("SSL_CERT_FILE", str(authority.file))
-        patched.setenv("ROLLING_AGE_KEY_FILE", str(rest.key))
+        patched.setenv("ROLLING_AGE_KEY_FILE", str(encrypted.key))
         site.edit_env(
             JWT_SECRET_KEY="'" + values["JWT_SECRET_KEY"].replace("'", "\\'") + "'",
             DATABASE_URL=f"mysql://ark:{values['DATABASE_URL']}@db.test/ark",
@@ -127,26 +122,26 @@ def everything(site: Site, told: Told, here: Path, rest: AtRest) -> None:
             SMTP_PASSWORD=f"'{MAIL_PASSWORD}'",
             SMTP_FROM="ark@example.org",
             SMTP_TO="ann@example.org",
-            REGISTRY=GUARDED,
+            REGISTRY=LOGIN_REGISTRY,
             REGISTRY_USERNAME="robot",
             REGISTRY_PASSWORD=REGISTRY_PASSWORD,
         )
-        plain = rest.file.read_text()
-        with sampled(site.lab.hosts[0], told.canaries, here) as seen:
-            rest.encrypt()
-            for name, words in _day(site).items():
-                told.codes[name], told.outputs[name] = site.run(*words)
-            told.outputs["a defect"] = _traceback(site)
-            rest.file.write_text(plain)
+        plain = site.env_file.read_text()
+        with sampled(site.lab.hosts[0], disclosed.canaries, directory) as samples:
+            encrypted.encrypt()
+            for name, words in _tasks(site).items():
+                disclosed.codes[name], disclosed.outputs[name] = site.run(*words)
+            disclosed.outputs["a defect"] = _traceback(site)
+            site.env_file.write_text(plain)
             site.edit_env(SLACK_WEBHOOK=f"http://127.0.0.1:{closed_port()}/services/{values['SLACK_WEBHOOK']}")
-            rest.encrypt()
-            told.codes["a dead channel"], told.outputs["a dead channel"] = site.run("notify.test")
-        told.sampled = seen
+            encrypted.encrypt()
+            disclosed.codes["a dead channel"], disclosed.outputs["a dead channel"] = site.run("notify.test")
+        disclosed.sampled = samples
         assert len(box.raw) == len(chat.requests) + 1 == len(hook.requests)
-        told.messages = [*box.raw, *(one.body for one in (*chat.requests, *hook.requests))]
+        disclosed.messages = [*box.raw, *(request.body for request in (*chat.requests, *hook.requests))]
 
 
-def _day(site: Site) -> dict[str, tuple[str, ...]]:
+def _tasks(site: Site) -> dict[str, tuple[str, ...]]:
     host = ("--hosts", site.lab.hosts[0].name)
     return {
         "a good deploy": ("deploy", "--tag", "v2", *host),
@@ -177,54 +172,56 @@ def _traceback(site: Site) -> str:
     return done.stdout + done.stderr
 
 
-def test_secrets_are_only_in_their_expected_places(guarded: Site, tmp_path: Path) -> None:  # noqa: F811
-    site = replace(guarded, interpreters=True)
-    rest = AtRest.begun(site, tmp_path / "age-key")
-    told, host = Told(Canaries(made_up().values | {"AGE_KEY": rest.secret})), site.lab.hosts[0]
+def test_secrets_are_only_in_their_expected_places(login_site: Site, tmp_path: Path) -> None:  # noqa: F811
+    site = replace(login_site, interpreters=True)
+    encrypted, host = EncryptedEnvFile.create(site, tmp_path / "age-key"), site.lab.hosts[0]
+    disclosed = Disclosed(Canaries(new_canaries().values | {"AGE_KEY": encrypted.secret}))
     try:
-        everything(site, told, tmp_path, rest)
-        _is_nowhere_else(site, told, host)
+        run_all_tasks(site, disclosed, tmp_path, encrypted)
+        _assert_not_disclosed(site, disclosed, host)
     finally:
         site.run("monitor.uninstall", "--hosts", host.name)
 
 
-def _is_nowhere_else(site: Site, told: Told, host: Host) -> None:
-    wanted = {"a bad deploy": 1, "a dead channel": 1}
-    assert {name: code for name, code in told.codes.items() if code != wanted.get(name, 0)} == {}, told.outputs
-    assert told.hits() == {}
-    assert told.sampled == []
-    assert journal_of(host, told.canaries) == []
-    assert files_on(host, told.canaries, user=NOBODY) == []
-    everywhere = files_on(host, told.canaries, user=0)
-    assert [path for path in everywhere if not path.startswith(MEANT)] == []
-    ours = [path for path in everywhere if path.startswith(MEANT[:3])]
-    modes = host.sh(f"stat -c '%U %a' {' '.join(ours)}").stdout.splitlines()
-    assert (len(ours) >= 3, set(modes)) == (True, {"deploy 600"})
-    assert files_here([site.folder], told.canaries) == []
+def _assert_not_disclosed(site: Site, disclosed: Disclosed, host: Host) -> None:
+    expected = {"a bad deploy": 1, "a dead channel": 1}
+    assert {name: code for name, code in disclosed.codes.items() if code != expected.get(name, 0)} == {}, (
+        disclosed.outputs
+    )
+    assert disclosed.hits() == {}
+    assert disclosed.sampled == []
+    assert journal_of(host, disclosed.canaries) == []
+    assert files_on(host, disclosed.canaries, user=NOBODY) == []
+    everywhere = files_on(host, disclosed.canaries, user=0)
+    assert [path for path in everywhere if not path.startswith(EXPECTED_PATHS)] == []
+    own_files = [path for path in everywhere if path.startswith(EXPECTED_PATHS[:3])]
+    modes = host.sh(f"stat -c '%U %a' {' '.join(own_files)}").stdout.splitlines()
+    assert (len(own_files) >= 3, set(modes)) == (True, {"deploy 600"})
+    assert files_here([site.directory], disclosed.canaries) == []
 
 
 def test_planted_canaries_are_found_by_each_search(site: Site, tmp_path: Path) -> None:
-    canaries, host = made_up(), site.lab.hosts[0]
+    canaries, host = new_canaries(), site.lab.hosts[0]
     jwt, plain = canaries.values["JWT_SECRET_KEY"], canaries.values["DATABASE_URL"]
 
     encoded = [base64.b64encode(f"{'x' * shift}{plain} and more".encode()).decode() for shift in range(4)]
     assert all(canaries.found_in(text) for text in (jwt, f"…{plain}…", quote(f"x{jwt}y", safe=""), *encoded))
 
-    told = Told(canaries, outputs={"a task": f"it's {plain}"}, messages=[plain.encode()])
-    assert set(told.hits()) == {"a task", "message 0"}
+    disclosed = Disclosed(canaries, outputs={"a task": f"it's {plain}"}, messages=[plain.encode()])
+    assert set(disclosed.hits()) == {"a task", "message 0"}
 
     (tmp_path / "kept").write_text(plain)
     assert files_here([tmp_path], canaries) == [str(tmp_path / "kept")]
 
     program = "import sys, time; sys.stdin.read()"
-    with sampled(host, canaries, tmp_path) as seen:
-        here = subprocess.Popen([sys.executable, "-c", program, plain], stdin=subprocess.PIPE)
-        inside = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env={"A": plain})
+    with sampled(host, canaries, tmp_path) as samples:
+        with_argument = subprocess.Popen([sys.executable, "-c", program, plain], stdin=subprocess.PIPE)
+        with_environment = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env={"A": plain})
         host.sh(f"sh -c 'sleep 2; :' sh {plain}")
         host.sh(f"A={plain} setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sleep 2")
-        for process in (here, inside):
+        for process in (with_argument, with_environment):
             process.communicate()
-    kinds = {line.replace(plain, "canary").rpartition(" of ")[0] for line in seen}
+    kinds = {line.replace(plain, "canary").rpartition(" of ")[0] for line in samples}
     assert kinds == {"canary in cmdline", "canary in environ", "host: canary in cmdline", "host: canary in environ"}
 
     host.sh(f"logger {plain}; printf %s {plain} | tee /opt/planted > /root/planted; chmod 0644 /opt/planted")

@@ -1,4 +1,4 @@
-"""Images that count only with a signature: Skopeo signs in a real registry, Podman on the hosts checks."""
+"""Signed images: Skopeo signs in a real registry, and Podman on the hosts verifies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.deploy.conftest import Site
 pytestmark = pytest.mark.xdist_group("signatures")
 
 SIGN = f"""
-folder=/root/.config/containers/registries.d
-mkdir -p /root/keys $folder && cd /root/keys
-printf 'docker:\\n  registry:5000:\\n    use-sigstore-attachments: true\\n' > $folder/all.yaml
+directory=/root/.config/containers/registries.d
+mkdir -p /root/keys $directory && cd /root/keys
+printf 'docker:\\n  registry:5000:\\n    use-sigstore-attachments: true\\n' > $directory/all.yaml
 echo secret > words
 for name in ours theirs; do skopeo generate-sigstore-key --output-prefix $name --passphrase-file words; done
 sign() {{ skopeo copy --sign-by-sigstore-private-key $1.private --sign-passphrase-file words \\
@@ -26,10 +26,10 @@ KEY = "release.pub"
 
 @pytest.fixture
 def signed(site: Site) -> Iterator[Site]:
-    """The site with v1 and v2 signed by our key, v3 by another's, slow-start by nobody; ours is asked for."""
+    """The site with v1 and v2 signed by the required key, v3 signed by another key, and slow-start unsigned."""
     host = site.lab.hosts[0]
     host.sh(SIGN, timeout=120)
-    (site.folder / KEY).write_text(host.sh("cat /root/keys/ours.pub").stdout)
+    (site.directory / KEY).write_text(host.sh("cat /root/keys/ours.pub").stdout)
     site.edit_rollout(signed_by=KEY)
     yield site
     for host in site.lab.hosts:
@@ -41,11 +41,11 @@ def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
     code, output = signed.deploy("v2", *alone)
     assert (code, signed.versions()) == (0, ["v2", "v1"]), output
 
-    before = [signed.running(host) for host in signed.lab.hosts]
-    for tag, said in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
+    before = [signed.containers(host) for host in signed.lab.hosts]
+    for tag, message in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
         code, output = signed.deploy(tag, *alone)
-        assert (code, said in output, signed.versions()) == (1, True, ["v2", "v1"]), output
-    assert [signed.running(host) for host in signed.lab.hosts] == before
+        assert (code, message in output, signed.versions()) == (1, True, ["v2", "v1"]), output
+    assert [signed.containers(host) for host in signed.lab.hosts] == before
 
     signed.lab.registry.stop()
     try:
@@ -74,7 +74,7 @@ def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "private"])
 def test_signature_key_file_without_a_key_exits_with_2(signed: Site, content: str | None) -> None:
-    path = signed.folder / KEY
+    path = signed.directory / KEY
     path.unlink()
     if content is not None:
         path.write_text(content)

@@ -1,9 +1,8 @@
-"""The Nginx site attacked: by the deploy user, by another application, by any local user; and hosts brought over."""
+"""Attacks on the Nginx site by the deploy user, another application and local users; migration of earlier hosts."""
 
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import shlex
 import shutil
@@ -14,56 +13,55 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lab.host import Host
 from lab.load import Load, Mix, Server
-from tests.deploy.conftest import DOMAIN, Site, wait_until
+from tests.deploy.conftest import DOMAIN, Site, http_request, succeeded, wait_until
 
 HELPER = "/usr/local/lib/memoryark/site"
 CONF = "/etc/nginx/conf.d/memoryark.conf"
-FORMER = Path(__file__).with_name("former_site.conf")
-#: What root's files are, the site's own left out.
-ROOTS = (
+EARLIER = Path(__file__).with_name("earlier_site.conf")
+#: Prints the hash of every file of root except the site.
+HASH_ROOT_FILES = (
     "find /etc /usr/local /var/spool/cron /run/rolling-site-* -xdev -type f ! -path /etc/nginx/conf.d/memoryark.conf"
     " 2>/dev/null | sort | xargs -d '\\n' sha256sum"
 )
 
 
-def live(host: Host) -> dict[str, Any]:
-    """What the site in place asks of Nginx."""
+def installed_site(host: Host) -> dict[str, Any]:
+    """Return the document from which the installed site was rendered."""
     row = host.sh(f"sed -n 's/^# rolling-data: //p' {CONF}").stdout
     return dict(json.loads(row))
 
 
 def request(host: Host, **changes: object) -> bytes:
-    """The request that a deploy would make for the site in place, with changes."""
+    """Return the request of a deploy for the installed site, with changes."""
     digest = host.sh(f"sed -n 's/^# rolling-site: //p' {CONF}").stdout.strip()
-    return json.dumps({"hash": digest, "site": live(host) | changes}).encode()
+    return json.dumps({"hash": digest, "site": installed_site(host) | changes}).encode()
 
 
 def upload(host: Host, path: str, data: bytes) -> None:
-    """Write a file that anyone may read, in pieces that fit a command line."""
+    """Write a world-readable file in chunks that fit a command line."""
     host.sh(f": > {path}")
     for start in range(0, len(data), 60_000):
-        piece = base64.b64encode(data[start : start + 60_000]).decode()
-        host.sh(f"printf %s {piece} | base64 -d >> {path}")
+        chunk = base64.b64encode(data[start : start + 60_000]).decode()
+        host.sh(f"printf %s {chunk} | base64 -d >> {path}")
 
 
-def hand_over(host: Host, data: bytes, command: str = "install") -> tuple[int, str]:
-    """Give the helper some bytes as the deploy user does: exit code and message."""
+def call_helper(host: Host, data: bytes, command: str = "install") -> tuple[int, str]:
+    """Call the site helper as the deploy user does. Return its exit code and its output."""
     upload(host, "/tmp/request", data)
     done = host.sh(f"sudo -n {HELPER} {command} < /tmp/request", user="deploy", check=False)
     return done.returncode, done.stdout + done.stderr
 
 
-def hostile(host: Host) -> list[bytes]:
-    """Documents and texts that would have Nginx read, write or reach what is not the application's."""
+def hostile_requests(host: Host) -> list[bytes]:
+    """Requests that would let Nginx read, write or reach resources of others."""
     sudoers = (
         "# rolling-site: 0123456789abcdef\n# rolling-port: 8080\n\0\n"
         "log_format format 'deploy ALL=(ALL) NOPASSWD: ALL';\naccess_log /etc/sudoers.d/x format;\nserver { }\n"
     )
-    site = live(host)
+    site = installed_site(host)
     first = site["services"][0]
     texts = (
         "/x { access_log /etc/sudoers.d/x; }",
@@ -82,7 +80,7 @@ def hostile(host: Host) -> list[bytes]:
     bad_ports = [request(host, services=[first | {"blue": port}], full_chain="", health=[]) for port in ports]
     return [
         sudoers.encode(),
-        Path(FORMER).read_bytes(),
+        Path(EARLIER).read_bytes(),
         b"",
         b"\0" * 1000,
         b"[" * 200_000,
@@ -102,26 +100,26 @@ def hostile(host: Host) -> list[bytes]:
 
 def test_hostile_requests_of_the_deploy_user_change_no_file_of_root(site: Site) -> None:
     host = site.lab.hosts[0]
-    before, text = host.sh(ROOTS).stdout, host.sh(f"cat {CONF}").stdout
-    for data in hostile(host):
-        code, said = hand_over(host, data)
-        assert (code, "Traceback" in said) == (3, False), (data[:200], said)
-        assert len(said) < 10_000
+    before, text = host.sh(HASH_ROOT_FILES).stdout, host.sh(f"cat {CONF}").stdout
+    for data in hostile_requests(host):
+        code, output = call_helper(host, data)
+        assert (code, "Traceback" in output) == (3, False), (data[:200], output)
+        assert len(output) < 10_000
     for data in (b"", b"\0", b"x" * 300_000, b"0123456789abcdef\n/etc/shadow"):
-        assert hand_over(host, data, "restore")[0] == 3
+        assert call_helper(host, data, "restore")[0] == 3
     for command in ("rules", "check-rules", "refresh", "check", "install install", "-I", "--in-scope install"):
-        assert "password is required" in hand_over(host, b"{}", command)[1]
-    assert host.sh(ROOTS).stdout == before
+        assert "password is required" in call_helper(host, b"{}", command)[1]
+    assert host.sh(HASH_ROOT_FILES).stdout == before
     assert (host.sh(f"cat {CONF}").stdout, site.version(host)) == (text, "v1")
 
 
 def test_signals_to_the_callers_sudo_leave_a_valid_site(site: Site) -> None:
-    """Each attempt is cut off at another moment, by each signal that the caller may send, SIGKILL of sudo included."""
+    """Each attempt is interrupted at another moment, by each signal that the caller may send, also SIGKILL of sudo."""
     host = site.lab.hosts[0]
-    wanted = tuple(replace_limit(site, number) for number in (11, 12))
+    requests = [request_with_upload_limit(site, megabytes) for megabytes in (11, 12)]
     try:
         for number, name in enumerate(("TERM", "HUP", "INT", "QUIT", "KILL", "TERM", "KILL", "HUP", "TERM", "KILL")):
-            upload(host, "/tmp/request", wanted[number % 2](host))
+            upload(host, "/tmp/request", requests[number % 2])
             attempt = f"""
                 setsid sudo -n {HELPER} install < /tmp/request >/dev/null 2>&1 &
                 sleep 0.{number * 7:02d}
@@ -131,8 +129,7 @@ def test_signals_to_the_callers_sudo_leave_a_valid_site(site: Site) -> None:
             host.sh(textwrap.dedent(attempt), user="deploy", check=False)
             assert host.sh("nginx -t", check=False).returncode == 0
         assert site.version(host) == "v1"
-        code, said = hand_over(host, wanted[0](host))
-        assert code == 0, said
+        succeeded(call_helper(host, requests[0]))
         left = host.sh("ls -A /usr/local/lib/memoryark /etc/nginx/conf.d; ls -d /run/rolling-site-* 2>/dev/null || :")
         assert not {name for name in left.stdout.split() if name.startswith((".", "/run/"))}, left.stdout
     finally:
@@ -140,15 +137,15 @@ def test_signals_to_the_callers_sudo_leave_a_valid_site(site: Site) -> None:
 
 
 def test_site_change_runs_outside_the_callers_cgroup(site: Site) -> None:
-    """The caller owns the group that its session is in, and could freeze or kill all that is there."""
+    """The caller owns the cgroup of its session and could freeze or kill every process in it."""
     host = site.lab.hosts[0]
-    look = f"""
+    script = f"""
         (sleep 5 | sudo -n {HELPER} install) >/dev/null 2>&1 &
         until found=$(pgrep -u root -f '^/usr/bin/python3 -I {HELPER} --in-scope install'); do sleep 0.05; done
         sed -n 's/^[0-9]*:\\(name=systemd\\)*://p' "/proc/$found/cgroup" | head -n 1
         wait
     """
-    group = host.sh(textwrap.dedent(look), user="deploy").stdout.strip()
+    group = host.sh(textwrap.dedent(script), user="deploy").stdout.strip()
     assert group.startswith("/system.slice/run-"), group
     assert group.endswith(".scope"), group
 
@@ -169,20 +166,19 @@ def test_site_with_the_longest_names_is_valid(site: Site) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def replace_limit(site: Site, megabytes: int) -> Any:
-    """A valid request for the site with another upload limit, as a deploy of that configuration makes it."""
+def request_with_upload_limit(site: Site, megabytes: int) -> bytes:
+    """Return the request of a deploy that changes the upload limit."""
     from rolling_upgrade import config, rendering
     from rolling_upgrade.engine.site import client as commands
     from rolling_upgrade.engine.site.schema import dump_request
 
     target = config.load(site.lab.name, root=Path.cwd(), hosts=("web1",)).targets[0]
     app = replace(target.application, max_upload_bytes=megabytes * 1024**2)
-    text = dump_request(commands.site(app), rendering.site_hash(rendering.nginx_site(app)))
-    return lambda host: text.encode()
+    return dump_request(commands.site(app), rendering.site_hash(rendering.nginx_site(app))).encode()
 
 
 def serve_as(host: Host, user: str, ports: list[int]) -> None:
-    """Have a local user answer on loopback ports, whatever is asked, until its processes are ended."""
+    """Let a local user answer every request on loopback ports until its processes are killed."""
     program = f"""
         import socket, threading
         def serve(port):
@@ -204,19 +200,13 @@ def serve_as(host: Host, user: str, ports: list[int]) -> None:
 
 
 def ask(host: Host, path: str) -> tuple[int, bytes]:
-    """What a visitor with a session cookie gets."""
-    connection = http.client.HTTPConnection(host.address, 80, timeout=20)
-    try:
-        connection.request("GET", path, headers={"Host": DOMAIN, "Cookie": "session=visitor-secret"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
+    """Return the status and the body that a visitor with a session cookie gets."""
+    return http_request(host, path, headers={"Cookie": "session=visitor-secret"})
 
 
 def test_local_user_on_the_idle_ports_gets_no_requests_when_the_active_color_dies(site: Site) -> None:
     host = site.lab.hosts[0]
-    running = [name for name, runs in site.running(host).items() if runs]
+    running = site.running_containers(host)
     idle = {"blue": {"backend": 28080, "frontend": 27001}, "green": {"backend": 18080, "frontend": 17001}}
     ports = [idle[name.rsplit("-", 1)[1]][name.split("-")[1]] for name in running]
     serve_as(host, "mallory", ports)
@@ -238,19 +228,8 @@ def test_local_user_on_the_idle_ports_gets_no_requests_when_the_active_color_die
 
 @pytest.fixture
 def second(site: Site) -> Iterator[Site]:
-    """Another application with a deploy user of its own on the first host, prepared by its own setup."""
-    name = f"{site.lab.name}-notes"
-    folder = site.folder.with_name(name)
-    shutil.copytree(site.folder, folder, dirs_exist_ok=True)
-    hosts = yaml.safe_load((folder / "hosts.yaml").read_text())
-    environment = hosts["environments"].pop(site.lab.name)
-    environment |= {"env_file": f"{name}.env", "user": "notes"}
-    for entry in environment["hosts"].values():
-        entry.pop("user", None)
-    environment["hosts"].pop("web2")
-    (folder / "hosts.yaml").write_text(yaml.safe_dump({"environments": {name: environment}}))
-    (folder / f"{site.lab.name}.env").rename(folder / f"{name}.env")
-    other = Site(replace(site.lab, name=name, root=folder))
+    """Another application with another deploy user on the first host."""
+    other = site.copy(f"{site.lab.name}-notes", user="notes")
     other.edit_env(
         APP_NAME="notes",
         DOMAIN_NAME="notes.lab.test",
@@ -262,7 +241,7 @@ def second(site: Site) -> Iterator[Site]:
     )
     yield other
     other.run("teardown", "--data", "--confirm", "notes")
-    shutil.rmtree(folder)
+    shutil.rmtree(other.directory)
 
 
 def test_second_application_cannot_claim_names_or_ports_of_the_first(site: Site, second: Site) -> None:
@@ -272,27 +251,26 @@ def test_second_application_cannot_claim_names_or_ports_of_the_first(site: Site,
         ({"BACKEND_PORT": "18080"}, "18080"),
         ({"DOMAIN_NAME": DOMAIN}, f"the domain {DOMAIN}"),
     ):
-        before = (second.folder / f"{second.lab.name}.env").read_text()
+        before = second.env_file.read_text()
         second.edit_env(**values)
         code, output = second.run("setup")
         assert (code != 0, claimed in output, "memoryark" in output) == (True, True, True), output
-        (second.folder / f"{second.lab.name}.env").write_text(before)
+        second.env_file.write_text(before)
         assert site.versions() == ["v1", "v1"]
-    code, output = second.run("setup")
-    assert code == 0, output
+    second.run_ok("setup")
     helper = HELPER.replace("memoryark", "notes")
     upload(host, "/tmp/request", request(host))
     taken = host.sh(f"runuser -u notes -- sudo -n {helper} install < /tmp/request", check=False)
     assert (taken.returncode, "do not belong to notes" in taken.stdout) == (3, True)
     assert "password is required" in host.sh(f"runuser -u notes -- sudo -n {HELPER} install", check=False).stderr
-    assert site.run("status")[0] == 0
+    site.run_ok("status")
     assert site.versions() == ["v1", "v1"]
 
 
 def test_host_of_an_earlier_version_is_migrated_under_load(site: Site) -> None:
-    """Its visitors notice nothing, but that a reload ends idle connections, as any reload does: each is fresh here."""
+    """No request fails. Each uses a new connection, because every reload of Nginx closes idle ones."""
     host = site.lab.hosts[0]
-    upload(host, CONF, FORMER.read_bytes())
+    upload(host, CONF, EARLIER.read_bytes())
     host.sh(
         f"""
         printf '#!/bin/sh\\n# rolling-site\\nexit 2\\n' > {HELPER}
@@ -305,14 +283,12 @@ def test_host_of_an_earlier_version_is_migrated_under_load(site: Site) -> None:
     assert (code, "run inv setup" in output.lower()) == (3, True), output
     load = Load((Server(host.name, host.address, 80),), DOMAIN, Mix(keep_alive=False)).start()
     wait_until(lambda: load.progress.requests > 100, "the load")
-    code, output = site.run("setup", "--hosts", host.name)
-    assert code == 0, output
+    site.run_ok("setup", "--hosts", host.name)
     deployed = site.deploy("v2", "--hosts", host.name)
     result = load.stop()
     assert deployed[0] == 0, deployed[1]
     assert ([str(record) for record in result.failures], result.lost) == ([], ())
     assert len(result.records) > 500
-    assert live(host)["services"][0]["name"] == "backend"
+    assert installed_site(host)["services"][0]["name"] == "backend"
     assert {"rules.json", "site.previous"} < {*host.sh("ls /usr/local/lib/memoryark").stdout.split()} - {"rules"}
-    code, output = site.run("setup.check", "--hosts", host.name)
-    assert code == 0, output
+    site.run_ok("setup.check", "--hosts", host.name)

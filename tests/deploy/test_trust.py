@@ -1,4 +1,4 @@
-"""Host keys on real hosts: recorded by `inv trust`, refused before login where they are unknown or changed."""
+"""Host keys of real hosts: `inv trust` records them; unknown and changed keys are refused before a login."""
 
 from __future__ import annotations
 
@@ -18,66 +18,69 @@ def fingerprint(public: Path) -> str:
     return listed.stdout.split()[1]
 
 
-def key_of(site: Site, host: Host) -> Path:
-    return site.folder / "host_keys" / f"{host.name}.pub"
+def host_key(site: Site, host: Host) -> Path:
+    return site.directory / "host_keys" / f"{host.name}.pub"
 
 
-def record(site: Site, host: Host) -> str:
-    return f"{host.address} {' '.join(key_of(site, host).read_text().split()[:2])}\n"
+def known_hosts_line(site: Site, host: Host) -> str:
+    return f"{host.address} {' '.join(host_key(site, host).read_text().split()[:2])}\n"
 
 
 def test_trust_by_fingerprint_makes_hosts_usable(site: Site) -> None:
-    (site.folder / "known_hosts").unlink()
+    (site.directory / "known_hosts").unlink()
     code, output = site.run("status")
     assert (code, "inv trust" in output) == (1, True)
     code, output = site.run("trust")
     assert (code, "not a terminal" in output) == (2, True)
-    assert not (site.folder / "known_hosts").exists()
+    assert not (site.directory / "known_hosts").exists()
 
-    words = [word for host in site.lab.hosts for word in ("--fingerprint", fingerprint(key_of(site, host)))]
+    words = [word for host in site.lab.hosts for word in ("--fingerprint", fingerprint(host_key(site, host)))]
     code, output = site.run("trust", *words)
 
     assert code == 0, output
-    assert (site.folder / "known_hosts").read_text() == "".join(record(site, host) for host in site.lab.hosts)
-    assert site.run("status")[0] == 0
+    assert (site.directory / "known_hosts").read_text() == "".join(
+        known_hosts_line(site, host) for host in site.lab.hosts
+    )
+    site.run_ok("status")
     code, output = site.run("trust")
     assert (code, "Nothing to do" in output) == (0, True)
 
 
 def test_trust_changed_host_key_is_refused_by_every_task_until_it_is_replaced(site: Site) -> None:
     first, second = site.lab.hosts
-    known = site.folder / "known_hosts"
-    changed = record(site, first).replace(record(site, first).split()[2], record(site, second).split()[2])
-    known.write_text(changed + record(site, second))
+    known = site.directory / "known_hosts"
+    changed = known_hosts_line(site, first).replace(
+        known_hosts_line(site, first).split()[2], known_hosts_line(site, second).split()[2]
+    )
+    known.write_text(changed + known_hosts_line(site, second))
 
     code, output = site.run("trust", "--force")
     assert code == 3, output
-    assert fingerprint(key_of(site, first)) in output
-    assert fingerprint(key_of(site, second)) in output
-    assert known.read_text() == changed + record(site, second)
+    assert fingerprint(host_key(site, first)) in output
+    assert fingerprint(host_key(site, second)) in output
+    assert known.read_text() == changed + known_hosts_line(site, second)
     before = first.sh("journalctl -u ssh --no-pager | grep -c Accepted || :").stdout
     assert site.deploy("v2", "--force")[0] == 3
     assert first.sh("journalctl -u ssh --no-pager | grep -c Accepted || :").stdout == before
 
-    code, output = site.run("trust", "--force", "--replace", "web1")
-    assert code == 0, output
-    assert known.read_text() == record(site, second) + record(site, first)
+    site.run_ok("trust", "--force", "--replace", "web1")
+    assert known.read_text() == known_hosts_line(site, second) + known_hosts_line(site, first)
 
 
 def test_trust_host_behind_a_jump_host(site: Site) -> None:
     first, second = site.lab.hosts
     site.edit_hosts(web2={"jump": f"deploy@{first.address}"})
-    (site.folder / "known_hosts").unlink()
+    (site.directory / "known_hosts").unlink()
 
-    code, output = site.run("trust", "--hosts", "web2", "--fingerprint", fingerprint(key_of(site, second)))
+    code, output = site.run("trust", "--hosts", "web2", "--fingerprint", fingerprint(host_key(site, second)))
     assert code == 3, output
     assert f"{first.address}: it offers no key with the fingerprint" in output
-    assert not (site.folder / "known_hosts").exists()
+    assert not (site.directory / "known_hosts").exists()
 
-    code, output = site.run("trust", "--force", "--hosts", "web2")
-    assert code == 0, output
-    assert (site.folder / "known_hosts").read_text() == record(site, first) + record(site, second)
-    code, output = site.run("status", "--hosts", "web2")
-    assert code == 0, output
-    (site.folder / "known_hosts").write_text(record(site, first))
+    site.run_ok("trust", "--force", "--hosts", "web2")
+    assert (site.directory / "known_hosts").read_text() == known_hosts_line(site, first) + known_hosts_line(
+        site, second
+    )
+    site.run_ok("status", "--hosts", "web2")
+    (site.directory / "known_hosts").write_text(known_hosts_line(site, first))
     assert site.run("status", "--hosts", "web2")[0] == 1

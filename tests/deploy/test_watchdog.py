@@ -1,4 +1,4 @@
-"""The watchdog on a lab host: it mends what it can, stops where it cannot, and survives what happens to itself."""
+"""The watchdog on a lab host: recoveries, their limits, and restarts of the watchdog itself."""
 
 from __future__ import annotations
 
@@ -14,39 +14,32 @@ from tests.deploy.conftest import Site, wait_until
 pytestmark = pytest.mark.xdist_group("watchdog")
 
 LOG = "/var/lib/memoryark/watchdog/log"
-#: While it is there, v2 of the sample backend is not healthy.
-ILL = "/home/deploy/data/ill-v2"
+#: While this file exists, v2 of the sample backend is unhealthy.
+UNHEALTHY = "/home/deploy/data/ill-v2"
 
 
 @pytest.fixture
 def web1(site: Site) -> Iterator[Host]:
-    """The first host with a watchdog that looks every second, without memory of earlier tests."""
+    """The first host with a new watchdog that observes every second."""
     host = site.lab.hosts[0]
     site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
-    code, output = site.run("monitor.install", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("monitor.install", "--hosts", "web1")
     yield host
-    code, output = site.run("monitor.uninstall", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("monitor.uninstall", "--hosts", "web1")
 
 
 def log(host: Host) -> str:
-    """What the watchdog said so far."""
+    """Return the watchdog's log."""
     return host.sh(f"cat {LOG}").stdout
 
 
-def container(site: Site, host: Host, service: str = "backend") -> str:
-    """The container of the service that runs."""
-    return next(name for name, runs in site.running(host).items() if runs and service in name)
-
-
 def process(name: str) -> str:
-    """Shell text: the process of a container."""
+    """Return shell text for the process id of a container."""
     return f"$(podman inspect --format '{{{{.State.Pid}}}}' {name})"
 
 
-def said(host: Host, text: str, seconds: float = 60) -> None:
-    """Wait until the log has the text; a failure shows what it has."""
+def wait_for_log(host: Host, text: str, seconds: float = 60) -> None:
+    """Wait until the log contains the text. A failure shows the log."""
     try:
         wait_until(lambda: text in log(host), f"{text!r} in the watchdog's log", seconds)
     except HostUnreachable as error:
@@ -55,13 +48,13 @@ def said(host: Host, text: str, seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "hangs"])
 def test_watchdog_stopped_container_is_restarted(site: Site, web1: Host, how: str) -> None:
-    name = container(site, web1)
+    name = site.running_container(web1)
     web1.sh(f"podman stop -t 1 {name}" if how == "stopped" else f"kill -STOP {process(name)}", user="deploy")
 
-    said(web1, "restart backend: done")
+    wait_for_log(web1, "restart backend: done")
 
     assert site.serves(web1, "v1")
-    assert container(site, web1) == name
+    assert site.running_container(web1) == name
     code, output = site.run("history", "--hosts", "web1", "--json")
     newest = json.loads(output)["hosts"][0]["releases"][-1]
     assert (code, newest["action"], newest["owner"], newest["outcome"]) == (0, "recovery", "watchdog", "good")
@@ -69,21 +62,21 @@ def test_watchdog_stopped_container_is_restarted(site: Site, web1: Host, how: st
 
 def test_watchdog_container_unhealthy_after_a_restart_is_replaced(site: Site, web1: Host) -> None:
     """A missing container cannot be restarted: the second recovery starts the same release in a new one."""
-    web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
+    web1.sh(f"podman rm -f -t 0 {site.running_container(web1)}", user="deploy")
 
-    said(web1, "redeploy backend: done", 90)
+    wait_for_log(web1, "redeploy backend: done", 90)
 
     assert site.serves(web1, "v1")
 
 
 def test_watchdog_new_release_that_crashes_is_rolled_back(site: Site, web1: Host) -> None:
     site.edit_env(FRESH_RELEASE="10m", HEALTH_CHECK_INTERVAL="5s")
-    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
-    assert site.deploy("v2", "--hosts", "web1")[0] == 0
-    name = container(site, web1)
+    site.run_ok("monitor.install", "--hosts", "web1")
+    site.deploy_ok("v2", "--hosts", "web1")
+    name = site.running_container(web1)
 
     def rolled_back() -> bool:
-        """Crash the new release whenever it serves again, and say whether the watchdog had enough."""
+        """Crash the new release whenever it serves again. Return whether the watchdog rolled it back."""
         if site.serves(web1, "v2"):
             web1.sh(f'pid={process(name)} && test "$pid" -gt 0 && kill -9 "$pid"', user="deploy", check=False)
         return "roll back backend: done" in log(web1)
@@ -96,15 +89,15 @@ def test_watchdog_new_release_that_crashes_is_rolled_back(site: Site, web1: Host
 
 
 def test_watchdog_new_release_unhealthy_after_its_gate_is_rolled_back(site: Site, web1: Host) -> None:
-    """It answers that it is ill: a restart would not help, and the release before it is still good."""
+    """A restart does not help a release that reports itself unhealthy, so the watchdog rolls back at once."""
     site.edit_env(FRESH_RELEASE="10m")
-    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
-    assert site.deploy("v2", "--hosts", "web1")[0] == 0
-    web1.sh(f"touch {ILL}", user="deploy")
+    site.run_ok("monitor.install", "--hosts", "web1")
+    site.deploy_ok("v2", "--hosts", "web1")
+    web1.sh(f"touch {UNHEALTHY}", user="deploy")
     try:
-        said(web1, "roll back backend: done", 90)
+        wait_for_log(web1, "roll back backend: done", 90)
     finally:
-        web1.sh(f"rm {ILL}", user="deploy")
+        web1.sh(f"rm {UNHEALTHY}", user="deploy")
 
     assert site.serves(web1, "v1")
     assert "restart" not in log(web1)
@@ -112,29 +105,29 @@ def test_watchdog_new_release_unhealthy_after_its_gate_is_rolled_back(site: Site
 
 def test_watchdog_gives_up_at_its_limit_and_resets_when_all_is_healthy(site: Site, web1: Host) -> None:
     site.edit_env(RECOVERY_LIMIT="1")
-    assert site.run("monitor.install", "--hosts", "web1")[0] == 0
-    web1.sh(f"podman rm -f -t 0 {container(site, web1)}", user="deploy")
+    site.run_ok("monitor.install", "--hosts", "web1")
+    web1.sh(f"podman rm -f -t 0 {site.running_container(web1)}", user="deploy")
 
-    said(web1, "give up: ")
+    wait_for_log(web1, "give up: ")
 
     assert log(web1).count("take the lock …") == 1, log(web1)
     code, output = site.run("monitor.status", "--hosts", "web1", "--json")
     assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
-    assert site.deploy("v1", "--hosts", "web1")[0] == 0
-    said(web1, "all is well")
-    wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "hope")
+    site.deploy_ok("v1", "--hosts", "web1")
+    wait_for_log(web1, "all is well")
+    wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "a reset watchdog")
 
 
 def test_watchdog_waits_while_an_operator_holds_the_lock(site: Site, web1: Host) -> None:
-    assert site.run("lock.acquire", "--hosts", "web1", "--reason", "looking myself")[0] == 0
-    name = container(site, web1)
+    site.run_ok("lock.acquire", "--hosts", "web1", "--reason", "inspecting the host")
+    name = site.running_container(web1)
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
-    said(web1, "nothing: the lock is held: ")
-    assert not site.running(web1)[name]
+    wait_for_log(web1, "nothing: the lock is held: ")
+    assert not site.containers(web1)[name]
 
-    assert site.run("lock.release", "--hosts", "web1")[0] == 0
+    site.run_ok("lock.release", "--hosts", "web1")
 
-    said(web1, "restart backend: done")
+    wait_for_log(web1, "restart backend: done")
 
 
 def test_watchdog_killed_is_restarted_and_a_second_one_refuses_to_run(site: Site, web1: Host) -> None:
@@ -143,12 +136,14 @@ def test_watchdog_killed_is_restarted_and_a_second_one_refuses_to_run(site: Site
     web1.sh(f"kill -9 $({pid})", user="deploy")
     wait_until(lambda: web1.sh(pid, user="deploy").stdout not in {before, "0\n"}, "another watchdog")
 
-    again = "timeout 20 python3 -I /var/lib/memoryark/watchdog/watchdog.pyz watch /var/lib/memoryark 2>&1; echo $?"
-    wait_until(lambda: log(web1).count("watching memoryark") == 2, "its first words")
-    second = web1.sh(again, user="deploy").stdout
+    start_second = (
+        "timeout 20 python3 -I /var/lib/memoryark/watchdog/watchdog.pyz watch /var/lib/memoryark 2>&1; echo $?"
+    )
+    wait_until(lambda: log(web1).count("watching memoryark") == 2, "the first line of its log")
+    output = web1.sh(start_second, user="deploy").stdout
 
-    assert "another watchdog of memoryark runs on this host" in second
-    assert second.endswith("4\n")
+    assert "another watchdog of memoryark runs on this host" in output
+    assert output.endswith("4\n")
 
 
 def test_watchdog_is_replaced_while_it_runs_and_a_second_install_changes_nothing(site: Site, web1: Host) -> None:
@@ -157,7 +152,7 @@ def test_watchdog_is_replaced_while_it_runs_and_a_second_install_changes_nothing
     site.edit_env(HEALTH_CHECK_INTERVAL="2s")
     code, output = site.run("monitor.install", "--hosts", "web1")
     assert (code, "replaced" in output) == (0, True), output
-    said(web1, "every 2 s")
+    wait_for_log(web1, "every 2 s")
 
 
 @pytest.mark.parametrize("how", [Host.power_cut, pytest.param(Host.reboot, marks=pytest.mark.extended)])

@@ -1,4 +1,4 @@
-"""The watchdog on a host whose clock jumps: a library between it and the system moves the time that it is told."""
+"""The watchdog on a host whose clock jumps. A preloaded library changes the time that the watchdog reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.deploy.conftest import Site, wait_until
 
 pytestmark = pytest.mark.xdist_group("watchdog-messages")
 
-PLACE = "/var/lib/memoryark/watchdog"
+DIRECTORY = "/var/lib/memoryark/watchdog"
 CLOCK = "/home/deploy/clock"
 DROP_IN = f"""\
 [Service]
@@ -23,25 +23,23 @@ UNIT = "/home/deploy/.config/systemd/user/memoryark-watchdog.service.d"
 
 
 def log(host: Host) -> list[str]:
-    """What the watchdog said so far."""
-    return host.sh(f"cat {PLACE}/log").stdout.splitlines()
+    """Return the lines of the watchdog's log."""
+    return host.sh(f"cat {DIRECTORY}/log").stdout.splitlines()
 
 
 def stop_backend(site: Site, host: Host) -> None:
-    name = next(name for name, runs in site.running(host).items() if runs and "backend" in name)
-    host.sh(f"podman stop -t 0 {name}", user="deploy")
+    host.sh(f"podman stop -t 0 {site.running_container(host)}", user="deploy")
 
 
-def recovered(host: Host, times: int) -> None:
+def wait_for_recovery(host: Host, times: int) -> None:
     wait_until(lambda: sum(" backend: done" in line for line in log(host)) == times, f"recovery {times}")
-    wait_until(lambda: log(host)[-1].endswith("all is well"), "all well again")
+    wait_until(lambda: log(host)[-1].endswith("all is well"), "a healthy host")
 
 
 def test_watchdog_after_a_clock_jump_still_recovers(site: Site) -> None:
     web1 = site.lab.hosts[0]
     site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", RECOVERY_WINDOW="1m")
-    code, output = site.run("monitor.install", "--hosts", "web1")
-    assert code == 0, output
+    site.run_ok("monitor.install", "--hosts", "web1")
     try:
         web1.sh(f"echo +0 > {CLOCK}; mkdir -p {UNIT}; printf %s '{DROP_IN}' > {UNIT}/clock.conf", user="deploy")
         web1.sh("systemctl --user daemon-reload && systemctl --user restart memoryark-watchdog", user="deploy")
@@ -50,11 +48,11 @@ def test_watchdog_after_a_clock_jump_still_recovers(site: Site) -> None:
         for times, jump in ((1, "-3d"), (2, "+40d")):
             web1.sh(f"echo {jump} > {CLOCK}", user="deploy")
             stop_backend(site, web1)
-            recovered(web1, times)
-            # Its own words carry the time that it believes in; those of the recovery are of another process.
+            wait_for_recovery(web1, times)
+            # Lines of the watchdog carry the changed time. Lines of a recovery come from another process.
             assert not log(web1)[-1].startswith(today)
         assert not any("give up" in line or "could not be observed" in line for line in log(web1))
         assert site.version(web1) == "v1"
     finally:
         web1.sh(f"rm -rf {UNIT} {CLOCK}; systemctl --user daemon-reload", user="deploy")
-        assert site.run("monitor.uninstall", "--hosts", "web1")[0] == 0
+        site.run_ok("monitor.uninstall", "--hosts", "web1")

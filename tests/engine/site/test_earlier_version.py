@@ -11,7 +11,7 @@ from rolling_upgrade.engine.site import client as commands
 from tests.support.running import sh
 from tests.support.sample import application, backend, frontend
 
-FORMER = Path(__file__).parents[2] / "deploy/former_site.conf"
+FORMER = Path(__file__).parents[2] / "deploy/earlier_site.conf"
 APP = application(backend(), frontend())
 
 

@@ -1,4 +1,4 @@
-"""A host that nobody has prepared, and what its tests share."""
+"""A host on which setup never ran, and helpers of its tests."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 from lab import laboratory
 from lab.host import Host
-from tests.deploy.conftest import Site, make_quick
+from tests.deploy.conftest import Site, shorten_waits
 
 SECURE = {"PROTOCOL": "https", "SSL_CERT_PATH": "/etc/ssl/certs/ark.crt", "SSL_KEY_PATH": "/etc/ssl/private/ark.key"}
 
 
 def bare_host(release: str, name: str) -> Iterator[Site]:
-    """One bare host in a lab of its own; whoever holds the key of the lab may deploy."""
+    """One bare host in a separate lab, on which the key of the lab may deploy."""
     laboratory.down(name)
     site = Site(laboratory.up(1, release, name))
-    make_quick(site)
-    folder = site.folder / "deploy" / "authorized_keys" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(site.folder / "id_ed25519.pub", folder / "ann.pub")
+    shorten_waits(site)
+    directory = site.directory / "deploy" / "authorized_keys" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copy(site.directory / "id_ed25519.pub", directory / "ann.pub")
     yield site
     laboratory.down(name)
 
@@ -32,21 +32,20 @@ def host(bare: Site) -> Host:
     return bare.lab.hosts[0]
 
 
-def change(site: Site, **setup: object) -> None:
-    """Say in hosts.yaml what setup makes of the host."""
+def edit_setup(site: Site, **setup: object) -> None:
+    """Set the `setup` section of the environment in hosts.yaml."""
     site.edit_environment(setup=setup)
 
 
-def prepared(site: Site) -> None:
-    """Whatever an earlier test left: the host is as the settings say."""
-    code, output = site.run("setup")
-    assert code == 0, output
+def run_setup(site: Site) -> None:
+    """Bring the host to its configured state after earlier tests."""
+    site.run_ok("setup")
 
 
 def assert_only_the_site_helper_runs_as_root(host: Host) -> None:
     """Check that sudo lets the deploy user run two command lines and no other."""
     helper = "/usr/local/lib/memoryark/site"
-    # Only into a pipe does sudo write long lines.
+    # sudo writes long lines only into a pipe.
     rules = host.sh("sudo -n -l | cat", user="deploy").stdout.rpartition("may run the following commands")[2]
     assert [line.split(")", 1)[1].strip() for line in rules.splitlines() if "(root)" in line] == [
         f"NOPASSWD: {helper} install, {helper} restore"

@@ -1,8 +1,7 @@
-"""Tasks that begin at once: a process that has imported everything forks a process for each of them.
+"""A fork server: a process that has imported all modules forks a process for each task, which starts at once.
 
-What is forked is like a process of `python -m invoke`: its own arguments, environment, directory, session and standard
-streams, no other open file, and the end that the interpreter gives it. It differs in what /proc shows of its arguments
-and of its environment: both are those of the process that forked it.
+A forked task equals `python -m invoke`: it has its own arguments, environment, directory, session and standard streams
+and no other open file. Only /proc shows the arguments and the environment of the server instead of its own.
 """
 
 from __future__ import annotations
@@ -25,38 +24,38 @@ from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-#: The packages whose modules are all imported beforehand, and what else tasks import as they need it.
-OURS = ("fabfile", "rolling_upgrade")
-OTHERS = ("dotenv", "fabric", "invoke.program", "jinja2", "paramiko", "tasks")
+#: The packages of which the server imports every module, and the modules that tasks import lazily.
+PACKAGES = ("fabfile", "rolling_upgrade")
+LAZY_IMPORTS = ("dotenv", "fabric", "invoke.program", "jinja2", "paramiko", "tasks")
 _LONGEST = 1 << 20
 
 
-class Forked:
-    """A task that was begun, with what tests use of `subprocess.Popen`."""
+class ForkedTask:
+    """A running task, with what tests use of `subprocess.Popen`."""
 
     def __init__(self, words: Sequence[str], connection: socket.socket, output: int) -> None:
         self.args = words
         self.returncode: int | None = None
-        self._connection, self._output, self._said = connection, output, b""
+        self._connection, self._output, self._received = connection, output, b""
         self.pid = int(connection.recv(_LONGEST))
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Everything it says until its end. Raises TimeoutExpired when that takes longer, as Popen does."""
+        """Return the output of the task after its end. Raises TimeoutExpired as Popen does."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._output >= 0:
             self._wait_for(self._output, deadline)
-            if part := os.read(self._output, _LONGEST):
-                self._said += part
+            if chunk := os.read(self._output, _LONGEST):
+                self._received += chunk
             else:
                 os.close(self._output)
                 self._output = -1
         if self.returncode is None:
             self._wait_for(self._connection.fileno(), deadline)
             self._end()
-        return self._said.decode().replace("\r\n", "\n").replace("\r", "\n"), None
+        return self._received.decode().replace("\r\n", "\n").replace("\r", "\n"), None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the end of the task. Return its exit code."""
         if self.returncode is None:
             self._wait_for(self._connection.fileno(), None if timeout is None else time.monotonic() + timeout)
             self._end()
@@ -64,7 +63,7 @@ class Forked:
         return self.returncode
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it runs."""
+        """Return the exit code, or None while the task runs."""
         if self.returncode is None and _readable(self._connection.fileno(), 0):
             self._end()
         return self.returncode
@@ -73,18 +72,18 @@ class Forked:
         left = None if deadline is None else max(0, deadline - time.monotonic())
         if not _readable(descriptor, left):
             assert left is not None
-            raise subprocess.TimeoutExpired(self.args, left, output=self._said)
+            raise subprocess.TimeoutExpired(self.args, left, output=self._received)
 
     def _end(self) -> None:
-        """Take over how it ended. Its process id is free from here on."""
-        told = self._connection.recv(_LONGEST)
-        assert told, "the process that forks tasks has ended"
-        self.returncode = int(told)
+        """Read the exit code. From here on, the kernel may reuse the process id."""
+        status = self._connection.recv(_LONGEST)
+        assert status, "the fork server has ended"
+        self.returncode = int(status)
         self._connection.close()
 
 
-class Forker:
-    """The process that forks, as the tests have it. It ends with the process that started it."""
+class ForkServer:
+    """The client of the server process, which ends with the process that started it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +91,7 @@ class Forker:
         with theirs:
             self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.deploy.forking", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.deploy.fork_server", str(theirs.fileno())],
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -100,21 +99,21 @@ class Forker:
                 start_new_session=True,
             )
 
-    def start(self, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Forked:
-        """Begin `python -m invoke` with these words, its two outputs in one."""
+    def start(self, words: Sequence[str], directory: Path, environment: Mapping[str, str]) -> ForkedTask:
+        """Start `python -m invoke` with these arguments and both outputs merged."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
-        order = json.dumps([list(words), str(folder), dict(environment), _umask()]).encode()
+        request = json.dumps([list(words), str(directory), dict(environment), _umask()]).encode()
         with theirs, self._lock:
-            socket.send_fds(self._control, [order], [theirs.fileno(), writing])
+            socket.send_fds(self._control, [request], [theirs.fileno(), writing])
         os.close(writing)
-        return Forked(words, ours, reading)
+        return ForkedTask(words, ours, reading)
 
 
 @cache
-def forker() -> Forker:
-    """The one of this process."""
-    return Forker()
+def fork_server() -> ForkServer:
+    """Return the fork server of this test process."""
+    return ForkServer()
 
 
 def _umask() -> int:
@@ -129,21 +128,21 @@ def _readable(descriptor: int, seconds: float | None) -> bool:
 
 
 def main(control: socket.socket) -> None:
-    """Import everything, fork for each order, and in the forked process be the task."""
-    for name in OURS:
+    """Import all modules and fork for each request. The forked process becomes the task."""
+    for name in PACKAGES:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    for name in OTHERS:
+    for name in LAZY_IMPORTS:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    if order := _serve(control):
-        words, folder, environment, umask = json.loads(order)
+    if request := _serve(control):
+        words, directory, environment, umask = json.loads(request)
         os.umask(umask)
-        os.chdir(folder)
-        sys.path[0] = folder
+        os.chdir(directory)
+        sys.path[0] = directory
         os.environ.clear()
         os.environ.update(environment)
         time.tzset()
@@ -152,7 +151,7 @@ def main(control: socket.socket) -> None:
 
 
 def _serve(control: socket.socket) -> bytes:
-    """Fork for each order; its bytes in the forked process, none at the end of all."""
+    """Fork for each request. Return the request in the forked process, and nothing at the end of the server."""
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     while True:
@@ -161,42 +160,42 @@ def _serve(control: socket.socket) -> bytes:
                 selector.unregister(key.fileobj)
                 key.data()
                 continue
-            order, descriptors, _, _ = socket.recv_fds(control, _LONGEST, 2)
-            if not order:
+            request, descriptors, _, _ = socket.recv_fds(control, _LONGEST, 2)
+            if not request:
                 return b""
             pid = os.fork()
             if pid == 0:
                 control.detach()
                 selector.close()
-                _stand_alone(descriptors[1])
-                return order
+                _detach(descriptors[1])
+                return request
             os.close(descriptors[1])
             _follow(selector, pid, socket.socket(fileno=descriptors[0]))
 
 
-def _follow(selector: selectors.BaseSelector, pid: int, asker: socket.socket) -> None:
-    """Tell who asked for a process its id and its end. Until it knows, the process is a zombie: its id is not free."""
-    asker.send(b"%d" % pid)
+def _follow(selector: selectors.BaseSelector, pid: int, client: socket.socket) -> None:
+    """Send the client the process id and the exit code. The id is not reused before the client has left."""
+    client.send(b"%d" % pid)
     descriptor = os.pidfd_open(pid)
 
-    def tell() -> None:
+    def report() -> None:
         os.close(descriptor)
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         with suppress(BrokenPipeError):
-            asker.send(b"%d" % code)
-        selector.register(asker, selectors.EVENT_READ, forget)
+            client.send(b"%d" % code)
+        selector.register(client, selectors.EVENT_READ, reap)
 
-    def forget() -> None:
-        asker.close()
+    def reap() -> None:
+        client.close()
         os.waitpid(pid, 0)
 
-    selector.register(descriptor, selectors.EVENT_READ, tell)
+    selector.register(descriptor, selectors.EVENT_READ, report)
 
 
-def _stand_alone(output: int) -> None:
-    """A session of its own, and no file but the standard ones."""
+def _detach(output: int) -> None:
+    """Start a new session, and close every file except the standard ones."""
     os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)

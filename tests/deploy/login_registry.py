@@ -1,4 +1,4 @@
-"""A second registry on the lab's registry host, which wants a login and has what the first one has."""
+"""A second registry on the lab's registry host, with the same images and a required login."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lab.host import Host
 PORT, USERNAME, PASSWORD = 5001, "robot", "a-password-of-the-lab"
 
 
-def guard(registry: Host) -> None:
-    """Start it; it ends with `unguard`."""
+def start_login_registry(registry: Host) -> None:
+    """Start the registry. `stop_login_registry` stops it."""
     secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     files = {
         "/etc/docker/registry/login.yml": "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"
@@ -25,6 +25,5 @@ def guard(registry: Host) -> None:
     registry.sh("systemctl daemon-reload; systemctl start login")
 
 
-def unguard(registry: Host) -> None:
-    """End it."""
+def stop_login_registry(registry: Host) -> None:
     registry.sh("systemctl stop login")

@@ -1,4 +1,4 @@
-"""Logs, exec, shell and inspect on real hosts: what is read, what wrong input says, and that nothing stays behind."""
+"""Logs, exec, shell and inspect on real hosts: their output, their usage errors, and that no process stays behind."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from lab.host import Host
 from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
 from tests.support.running import HOSTILE
 
-pytestmark = pytest.mark.xdist_group("looking")
+pytestmark = pytest.mark.xdist_group("logs")
 
 ECHO = ("python3", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))")
 
 
-def left_behind(host: Host) -> str:
-    """What of a follower or of a command in a container still runs on the host."""
+def leftover_processes(host: Host) -> str:
+    """Return the processes of followed logs and of commands in containers that still run on the host."""
     return host.sh("ps -eo args | grep -E '^(podman (logs|exec)|sed -u|sh -s|python3 -c import time)' || :").stdout
 
 
 def task(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a task with its two streams apart."""
+    """Run a task with separate standard output and standard error."""
     command = [sys.executable, "-m", "invoke", words[0], "--env", site.lab.name, *words[1:]]
     return subprocess.run(
         command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
@@ -65,8 +65,7 @@ def test_logs_follow_survives_a_cutover_and_a_dropped_connection_and_leaves_no_p
         wait_until(lambda: "backend v1 starts" in path.read_text(), "the lines that are there")
         blue = "podman logs memoryark-backend-blue 2>&1 | grep -c 'backend v1 starts'"
         starts = int(host.sh(blue, user="deploy").stdout)
-        code, output = site.deploy("v2", "--hosts", "web1")
-        assert code == 0, output
+        site.deploy_ok("v2", "--hosts", "web1")
         wait_until(lambda: "backend v2 starts" in path.read_text(), "the new color's lines")
         wait_until(lambda: path.read_text().count("stopped") == 2, "the old colors' end")
         host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
@@ -77,7 +76,7 @@ def test_logs_follow_survives_a_cutover_and_a_dropped_connection_and_leaves_no_p
     text = path.read_text()
     assert (code, text.count("backend v2 starts"), text.count("backend v1 starts")) == (0, 1, starts), text
     assert text.count("serves now") == 2
-    wait_until(lambda: not left_behind(host), "the end of all that followed")
+    wait_until(lambda: not leftover_processes(host), "the end of the followers")
 
 
 def test_exec_passes_arguments_byte_for_byte_and_returns_the_exit_code(site: Site) -> None:
@@ -99,10 +98,10 @@ def test_exec_interrupted_stops_the_command_in_the_container(site: Site) -> None
     host = site.lab.hosts[0]
     words = ("exec", "--host", "web1", "--", "python3", "-c", "import time; time.sleep(600)")
     process = site.start(*words)
-    wait_until(lambda: "time.sleep(600)" in left_behind(host), "the command")
+    wait_until(lambda: "time.sleep(600)" in leftover_processes(host), "the command")
     code, output = interrupt(process, signal.SIGINT)
     assert code == 130, output
-    wait_until(lambda: not left_behind(host), "the end of the command")
+    wait_until(lambda: not leftover_processes(host), "the end of the command")
 
 
 def test_shell_on_a_terminal_runs_in_the_container_and_has_its_size(site: Site) -> None:
@@ -115,26 +114,26 @@ def test_shell_on_a_terminal_runs_in_the_container_and_has_its_size(site: Site) 
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     size = "python3 -c 'import os; print(*os.get_terminal_size())'"
     os.write(terminal, f"{size}; echo $((40 + 2))-done; exit 9\n".encode())
-    said = read_until_end(terminal)
+    output = read_until_end(terminal)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    assert ("101 33" in said, "42-done" in said, os.waitstatus_to_exitcode(status)) == (True, True, 9), said
-    wait_until(lambda: not left_behind(site.lab.hosts[0]), "the end of the shell")
+    assert ("101 33" in output, "42-done" in output, os.waitstatus_to_exitcode(status)) == (True, True, 9), output
+    wait_until(lambda: not leftover_processes(site.lab.hosts[0]), "the end of the shell")
 
 
 def read_until_end(terminal: int) -> str:
-    """All that comes until the other side closes the terminal; a minute at the most."""
-    said, deadline = b"", time.monotonic() + 60
+    """Read until the other side closes the terminal, for up to a minute."""
+    output, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.5)[0]:
             try:
-                piece = os.read(terminal, 65536)
+                chunk = os.read(terminal, 65536)
             except OSError:
                 break
-            if not piece:
+            if not chunk:
                 break
-            said += piece
-    return said.decode(errors="replace")
+            output += chunk
+    return output.decode(errors="replace")
 
 
 def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> None:

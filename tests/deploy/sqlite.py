@@ -1,4 +1,4 @@
-"""A host's SQLite files, asked with the host's own Python, never with a text for a command line tool."""
+"""Queries of a host's SQLite files with the host's Python."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ database.commit()
 
 
 def ask(host: Host, path: str, statement: str) -> list[list[Any]]:
-    """Run one statement as the root of the deploy user's containers; its rows."""
+    """Run one statement in the deploy user's namespace. Return its rows."""
     command = shell_join("podman", "unshare", "python3", "-I", "-c", _PROGRAM, path, statement)
     return list(json.loads(host.sh(command, user="deploy").stdout))
