@@ -17,7 +17,6 @@ from rolling_upgrade.rendering import templates
 ROOT = Path(__file__).parent.parent
 
 # One worker: building takes seconds, and one build serves them all.
-pytestmark = pytest.mark.xdist_group("package")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 
 
 # One worker: making an environment takes seconds, and one serves them all.
-pytestmark = pytest.mark.xdist_group("setup-script")
 
 
 @dataclass(frozen=True)

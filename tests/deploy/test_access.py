@@ -14,8 +14,6 @@ from lab.environment import new_key
 from lab.host import Host
 from tests.deploy.conftest import Site
 
-pytestmark = pytest.mark.xdist_group("access")
-
 FILE = "/home/deploy/.ssh/authorized_keys"
 
 

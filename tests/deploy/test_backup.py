@@ -13,8 +13,6 @@ from lab.host import Host
 from rolling_upgrade.engine.shell import quote
 from tests.deploy.conftest import Site, http_request, kill, start_until_step, wait_until
 
-pytestmark = pytest.mark.xdist_group("backup")
-
 _UPLOADS = "/home/deploy/uploads"
 _BACKUPS = "/home/deploy/backups/database/memoryark-"
 

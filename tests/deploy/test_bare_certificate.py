@@ -20,8 +20,6 @@ from tests.deploy.conftest import Site, wait_until
 
 __all__ = ["host"]
 
-pytestmark = pytest.mark.xdist_group("bare-certificate")
-
 
 @pytest.fixture(scope="module")
 def bare(worker_id: str) -> Iterator[Site]:

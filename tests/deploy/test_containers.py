@@ -11,8 +11,6 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import Site, wait_until
 
-pytestmark = pytest.mark.xdist_group("containers")
-
 #: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE as the kernel shows them.
 DOCUMENTED = 0x5EB
 NET_RAW = 1 << 13

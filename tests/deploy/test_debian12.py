@@ -12,8 +12,6 @@ from lab.images import write_layout
 from tests.deploy.bare_host import assert_only_the_site_helper_runs_as_root, bare_host
 from tests.deploy.conftest import Site, restored, wait_until
 
-pytestmark = pytest.mark.xdist_group("debian12")
-
 
 @pytest.fixture(scope="module")
 def prepared_debian12_site(worker_id: str) -> Iterator[Site]:

@@ -13,8 +13,6 @@ from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, fingerprint
 from tests.deploy.sqlite import ask
 
-pytestmark = pytest.mark.xdist_group("deploy")
-
 
 def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_backup(site: Site) -> None:
     code, output = site.deploy("v2")

@@ -15,8 +15,6 @@ import pytest
 from lab.images import REPOSITORY, Registry
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint
 
-pytestmark = pytest.mark.xdist_group("digests")
-
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PATH = f"/v2/{REPOSITORY}/backend/manifests"
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from lab.host import Host
 from tests.deploy.conftest import Site, fingerprint
-
-pytestmark = pytest.mark.xdist_group("doctor")
 
 
 def files_and_containers(host: Host) -> list[str]:

@@ -8,8 +8,6 @@ import pytest
 
 from tests.deploy.conftest import Site, add_service, fingerprint, wait_until
 
-pytestmark = pytest.mark.xdist_group("failures")
-
 
 @pytest.mark.parametrize(
     "tag",

@@ -16,8 +16,6 @@ from rolling_upgrade.features.health.workflow import health
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.deploy.conftest import Site, wait_until
 
-pytestmark = pytest.mark.xdist_group("health")
-
 DATABASE = "/home/deploy/data/memoryark.db"
 BACKUPS = "/home/deploy/backups/database"
 LOCK = "/var/lib/memoryark/lock"

@@ -11,8 +11,6 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import Site
 
-pytestmark = pytest.mark.xdist_group("hostile-data")
-
 _DATABASES = Path(__file__).resolve().parent.parent / "support/hostile_databases.py"
 _DATABASE = "/app/data/memoryark.db"
 _MARK = "/tmp/pwned-by-a-table"

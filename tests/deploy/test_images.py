@@ -22,8 +22,6 @@ from lab.images import write_layout
 from tests.deploy.conftest import PROJECT, Site, fingerprint, wait_until
 from tests.deploy.login_registry import PASSWORD, PORT, start_login_registry, stop_login_registry
 
-pytestmark = pytest.mark.xdist_group("push")
-
 MEGABYTE = 1_000_000
 LOGIN_REGISTRY = f"registry:{PORT}"
 TRUST = "/etc/containers/registries.conf.d/login.conf"

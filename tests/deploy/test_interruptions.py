@@ -8,8 +8,6 @@ import pytest
 
 from tests.deploy.conftest import Site, interrupt, kill, start_until_step, wait_until
 
-pytestmark = pytest.mark.xdist_group("interruptions")
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -> None:

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site
-
-pytestmark = pytest.mark.xdist_group("logs")
 
 
 def job(site: Site, directory: Path, *words: str) -> tuple[int, str, str]:

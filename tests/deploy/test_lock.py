@@ -12,8 +12,6 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import LOCK_FILE, Site, hold_lock, kill, wait_for_task, wait_until
 
-pytestmark = pytest.mark.xdist_group("lock")
-
 RUNS = 20
 
 

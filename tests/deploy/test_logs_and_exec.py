@@ -21,8 +21,6 @@ from lab.host import Host
 from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
 from tests.support.running import HOSTILE
 
-pytestmark = pytest.mark.xdist_group("logs")
-
 ECHO = ("python3", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))")
 
 

@@ -13,8 +13,6 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import DOMAIN, LOCK_FILE, Site, hold_lock
 
-pytestmark = pytest.mark.xdist_group("maintenance")
-
 Answer = tuple[int, str | None, str]
 
 

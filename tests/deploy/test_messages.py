@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.deploy.conftest import Site
 from tests.support.mailbox import mailbox
 from tests.support.receiver import closed_port, receiving, slack
-
-pytestmark = pytest.mark.xdist_group("messages")
 
 
 def test_deploys_are_announced_at_start_and_end_in_one_thread_each(site: Site) -> None:

@@ -13,8 +13,6 @@ from lab.host import Host
 from tests.deploy.conftest import Site, http_request, local_address, wait_until
 from tests.support.prometheus import Metrics, promtool, read
 
-pytestmark = pytest.mark.xdist_group("metrics")
-
 PORT = 9100
 HEARTBEAT = "rolling_watchdog_heartbeat_timestamp_seconds"
 

@@ -20,8 +20,6 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
 
-pytestmark = pytest.mark.xdist_group("monitor")
-
 COLUMNS, ROWS = 80, 24
 #: The escape sequences that the dashboard sends to a terminal, or one character of text.
 _OUTPUT = re.compile(

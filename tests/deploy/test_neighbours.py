@@ -13,8 +13,6 @@ import pytest
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, add_service, fingerprint
 from tests.support.project import MEMORYARK
 
-pytestmark = pytest.mark.xdist_group("neighbours")
-
 _OTHER = {
     "APP_NAME": "notes",
     "DOMAIN_NAME": "notes.lab.test",

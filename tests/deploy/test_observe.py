@@ -23,8 +23,6 @@ from tests.support.mailbox import Mailbox, mailbox
 from tests.support.observed import environment, expressions
 from tests.support.receiver import Receiver, receiving
 
-pytestmark = pytest.mark.xdist_group("observe")
-
 ETC = "/etc/prometheus"
 
 

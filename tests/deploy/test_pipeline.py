@@ -24,8 +24,6 @@ from rolling_upgrade.ssh import agent
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint, shorten_waits, succeeded, task, wait_until
 from tests.deploy.login_registry import PASSWORD, PORT, USERNAME, start_login_registry, stop_login_registry
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 _RUNS = "podman container inspect --format '{{.ImageDigest}}' $(podman ps -q --filter label=rolling.service=backend)"
 
 

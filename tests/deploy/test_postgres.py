@@ -11,8 +11,6 @@ from lab.host import Host
 from rolling_upgrade.engine.shell import shell_join
 from tests.deploy.conftest import Site, fingerprint
 
-pytestmark = pytest.mark.xdist_group("postgres")
-
 PASSWORD = "p:w\\x'y-of-the-server"
 URL = "postgresql://shop:p%3Aw%5Cx%27y-of-the-server@127.0.0.1:5432/shop"
 _SERVER = r"""

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock
-
-pytestmark = pytest.mark.xdist_group("prune")
 
 PLANT = """
 podman pull -q registry:5000/memoryark/backend:v3 >/dev/null

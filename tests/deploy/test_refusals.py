@@ -9,8 +9,6 @@ import pytest
 from lab.laboratory import Lab
 from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock
 
-pytestmark = pytest.mark.xdist_group("refusals")
-
 
 def refused(site: Site, *words: str, code: int = 3) -> str:
     """Run a deploy that has to be refused without a change to any host. Return its output."""

@@ -8,8 +8,6 @@ import pytest
 
 from tests.deploy.conftest import Site
 
-pytestmark = pytest.mark.xdist_group("logs")
-
 
 def test_report_of_a_successful_and_an_undone_run(site: Site) -> None:
     site.deploy_ok("v2")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from lab.host import Host
 from lab.load import Load, Server
 from tests.deploy.conftest import DOMAIN, Site, fingerprint, kill, local_address, start_until_step, wait_until
 from tests.deploy.sqlite import ask
-
-pytestmark = pytest.mark.xdist_group("rollback")
 
 _DATABASE = "/home/deploy/data/memoryark.db"
 

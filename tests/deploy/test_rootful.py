@@ -11,8 +11,6 @@ from lab import laboratory
 from lab.host import Host
 from tests.deploy.conftest import Site, shorten_waits, wait_until
 
-pytestmark = pytest.mark.xdist_group("rootful")
-
 
 @pytest.fixture(scope="module")
 def rootful(worker_id: str) -> Iterator[Site]:

@@ -29,8 +29,6 @@ from tests.support.mailbox import USER as MAIL_USER
 from tests.support.mailbox import mailbox
 from tests.support.receiver import closed_port, receiving, slack
 
-pytestmark = pytest.mark.xdist_group("secrets")
-
 #: A deploy with a defect: its exception contains the whole environment.
 _BROKEN = """\
 import sys

@@ -9,8 +9,6 @@ import pytest
 from lab.images import REPOSITORY
 from tests.deploy.conftest import Site
 
-pytestmark = pytest.mark.xdist_group("signatures")
-
 SIGN = f"""
 directory=/root/.config/containers/registries.d
 mkdir -p /root/keys $directory && cd /root/keys

@@ -5,12 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from lab.host import Host
 from tests.deploy.conftest import Site
-
-pytestmark = pytest.mark.xdist_group("access")
 
 
 def fingerprint(public: Path) -> str:

@@ -11,8 +11,6 @@ from lab.host import Host
 from rolling_upgrade.errors import HostUnreachable
 from tests.deploy.conftest import Site, wait_until
 
-pytestmark = pytest.mark.xdist_group("watchdog")
-
 LOG = "/var/lib/memoryark/watchdog/log"
 #: While this file exists, v2 of the sample backend is unhealthy.
 UNHEALTHY = "/home/deploy/data/ill-v2"

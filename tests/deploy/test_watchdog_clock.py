@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lab.host import Host
 from tests.deploy.conftest import Site, wait_until
-
-pytestmark = pytest.mark.xdist_group("watchdog-messages")
 
 DIRECTORY = "/var/lib/memoryark/watchdog"
 CLOCK = "/home/deploy/clock"

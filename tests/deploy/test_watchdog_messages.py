@@ -10,8 +10,6 @@ from lab.host import Host
 from tests.deploy.conftest import Site, local_address, wait_until
 from tests.support.receiver import Receiver, receiving, slack
 
-pytestmark = pytest.mark.xdist_group("watchdog-messages")
-
 DIRECTORY = "/var/lib/memoryark/watchdog"
 BACKUPS = "/home/deploy/backups/database"
 
