@@ -1,7 +1,7 @@
 """The append-only history of releases on a host, and the stored definition of each release.
 
 Each line of `releases.jsonl` holds the SHA-256 of the line before it, and `releases.head` holds the SHA-256 of the last
-line, so that a changed or removed line is detected. `config/RELEASE.json` holds the application that a rollback restores.
+line, so that a changed or removed line is detected. `config/RUN.json` holds the application that a rollback restores.
 """
 
 from __future__ import annotations
