@@ -143,7 +143,7 @@ def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Scrip
 
 def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
     """Back to what is kept, and to what has to be run anew from the host's own record."""
-    kept = history.parse_definition(history.dump(app), app.home)
+    kept = history.parse_definition(history.dump_definition(app), app.home)
     site = rendering.nginx_site(kept)
     wanted = DeploySpec(
         "production", kept, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", HOLDER
@@ -161,8 +161,8 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     yield "attach", stage.attach(app.home, "run", "step", seconds=3)
     yield "abort", stage.direct(stage.abort(app.home, "run"))
     yield "renew", stage.direct(lock.renew(app.home, "token", lease_seconds=9))
-    yield "lock-look", stage.direct(lock.look(app.home))
-    yield "take-away", stage.direct(lock.take_away(app.home, "token"))
+    yield "lock-show", stage.direct(lock.show(app.home))
+    yield "lock-force-release", stage.direct(lock.force_release(app.home, "token"))
     yield "release", stage.direct(lock.release(app.home, "token"))
 
 
@@ -176,7 +176,7 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
     yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
     yield "fetch-as-shown", fetch
-    yield "look-at-images", transfer.look()
+    yield "read-layers", transfer.read_layers()
     wanted = Login("registry.test:5000", "it's me", 'pa"ss $word')
     yield "login", registry.login_script(wanted, ask_again=False)
     yield "login-again", registry.login_script(wanted, ask_again=True)
@@ -185,7 +185,7 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     tags = [replace(service.image, digest="") for service in app.services]
     yield "resolve-tags", stage.direct(podman.resolve(tags))
     yield "history", stage.direct(history.read(app.home))
-    yield "definition", stage.direct(history.look(app.home, "r1"))
+    yield "definition", stage.direct(history.read_definition(app.home, "r1"))
     yield "available", stage.direct(history.available(app))
 
 

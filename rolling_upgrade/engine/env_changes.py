@@ -1,6 +1,6 @@
-"""Compare the environment of a service before and after, without storing hashes of its values.
+"""Find the changed keys of a service's environment without storing hashes of its values.
 
-Each process draws a random key. The host answers keyed hashes, which are useless to any other process.
+Each process draws a random key. The host answers with keyed hashes, which are useless to any other process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rolling_upgrade.engine.model import Service
 from rolling_upgrade.engine.shell import quote
 
 _KEY = os.urandom(32)
-#: The directories that are read on a host, newest first, and the bytes of one environment file.
+#: The number of directories that the host reads, newest first, and the bytes of one environment file.
 _MOST, _BYTES = 50, 1_048_576
 _ROW = re.compile(r"([a-z][a-z0-9-]{0,30}-[0-9a-f]{4,32})((?: [A-Za-z_][A-Za-z0-9_]{0,255}:[0-9a-f]{16})*)")
 _PROGRAM = f"""\
@@ -34,16 +34,16 @@ def marks(service: Service) -> dict[str, str]:
     return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in service.env}
 
 
-def look(home: str) -> str:
-    """Print `DIRECTORY KEY:MARK…` for each environment file on the host; nothing if it has no Python."""
+def read_marks(home: str) -> str:
+    """Print `DIRECTORY KEY:MARK…` for each environment file on the host; nothing if the host has no Python."""
     return f"python3 -I - {quote(home)} 2>/dev/null <<'END-OF-PYTHON' || :\n{_PROGRAM}END-OF-PYTHON"
 
 
 def parse(rows: Iterable[str]) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    """The marks by directory, from the output of `look`; other lines are ignored."""
-    found = []
+    """The marks by directory, from the output of `read_marks`; other lines are ignored."""
+    marked = []
     for row in rows:
         if match := _ROW.fullmatch(row):
             pairs = (pair.partition(":") for pair in match[2].split())
-            found.append((match[1], tuple((key, mark) for key, _, mark in pairs)))
-    return tuple(found)
+            marked.append((match[1], tuple((key, mark) for key, _, mark in pairs)))
+    return tuple(marked)

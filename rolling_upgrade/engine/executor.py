@@ -1,7 +1,7 @@
 """Execute one plan on one host: run its steps, undo them when one fails, survive a dropped connection.
 
-Every script that changes the host runs as a stage (see engine/stage.py): a dropped connection leaves it running, and
-the executor attaches to it again instead of guessing how it ended.
+Every script that changes the host runs as a stage (see engine/stage.py). A dropped connection leaves the stage running,
+and the executor attaches to it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rolling_upgrade.errors import (
     UndoFailed,
 )
 
-#: How long a lost host is tried again before its outcome counts as unknown.
+#: How long the executor reconnects to a lost host before the outcome counts as unknown.
 RECONNECT_SECONDS = 60.0
 #: The time for an answer beyond a stage's own deadline: waiting for another stage, starting, reading the log.
 GRACE_SECONDS = stage.WAIT_SECONDS + 60.0
@@ -42,8 +42,8 @@ class RunContext:
         on_event: receives every event.
         clock: gives Unix seconds.
         cancelled: set by Ctrl-C.
-        offer: serves the images of a step to its host for as long as the context is open, and gives the shell text
-            that the step's script needs first.
+        offer: serves the images of a step to its host while the context is open, and returns the shell text that
+            comes before the step's script.
     """
 
     run_id: str
@@ -68,7 +68,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
         StepFailed: the step failed on the host.
         LockLost: another run took the lock over.
         Interrupted: Ctrl-C, unless the step is shielded from it.
-        HostUnreachable: the host stayed away; the outcome of the step is unknown.
+        HostUnreachable: the host did not come back; the outcome of the step is unknown.
     """
     cancelled = None if shielded else context.cancelled
     if cancelled is not None and cancelled.is_set():
@@ -77,7 +77,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
     began = context.clock()
     try:
         answer = _run_stage(host, plan, step, context, cancelled)
-        _judge(host, step, answer)
+        _check_answer(host, step, answer)
     except Cancelled:
         raise Interrupted(f"{host.name}: interrupted during: {step.title}.") from None
     except RollingError as error:
@@ -111,10 +111,10 @@ def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelle
 def _attach(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
     """Wait for the stage of a dropped connection, reconnecting for up to RECONNECT_SECONDS."""
     script = stage.attach(plan.home, context.run_id, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
-    return _patiently(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, context, cancelled, step.title)
+    return _run_reconnecting(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, context, cancelled, step.title)
 
 
-def _patiently(
+def _run_reconnecting(
     host: Host, script: Script, seconds: float, context: RunContext, cancelled: Flag | None, title: str
 ) -> Answer:
     """Run a repeatable script, reconnecting to a lost host for up to RECONNECT_SECONDS. Raises HostUnreachable."""
@@ -125,27 +125,27 @@ def _patiently(
         except (ConnectionDropped, HostUnreachable) as error:
             if context.clock() - began > RECONNECT_SECONDS:
                 raise HostUnreachable(
-                    f"{host.name}: lost during: {title}; what it did last is unknown.",
-                    next_step="run the same command again once the host answers: it goes on from what is there",
+                    f"{host.name}: connection lost during: {title}; the outcome is unknown.",
+                    next_step="run the same command again once the host answers; it resumes",
                 ) from error
             context.sleep(1.0)
 
 
-def _judge(host: Host, step: Step, answer: Answer) -> None:
+def _check_answer(host: Host, step: Step, answer: Answer) -> None:
     if answer.ok:
         return
     if answer.status == lock.LOST_STATUS:
         raise LockLost(
-            f"{host.name}: another run took the lock over; nothing more is done here.\n{answer.output_tail}",
-            next_step="see what the other run did with inv status, then decide",
+            f"{host.name}: another run took over the lock; this run stops here.\n{answer.output_tail}",
+            next_step="inv status shows what the other run did",
         )
     reasons = {
         stage.BUSY_STATUS: "another stage is still running on the host",
-        stage.TIMED_OUT_STATUS: f"no end within {step.timeout_seconds:g} s",
+        stage.TIMED_OUT_STATUS: f"it did not end within {step.timeout_seconds:g} s",
         stage.DIED_STATUS: "the stage was killed on the host",
     }
-    words = "\n".join(part for part in (reasons.get(answer.status, ""), answer.output_tail) if part)
-    raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{words}".rstrip())
+    details = "\n".join(part for part in (reasons.get(answer.status, ""), answer.output_tail) if part)
+    raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{details}".rstrip())
 
 
 def prepare(host: Host, plan: Plan, context: RunContext) -> None:
@@ -159,47 +159,49 @@ def prepare(host: Host, plan: Plan, context: RunContext) -> None:
 
 
 def apply(host: Host, plan: Plan, context: RunContext) -> None:
-    """Run the steps. If one fails, undo those that began and raise its error, or UndoFailed if the undo fails too."""
-    begun: list[Step] = []
-    since = context.clock()
+    """Run the steps. If one fails, undo the started steps and raise its error, or UndoFailed if the undo fails too."""
+    started: list[Step] = []
+    started_at = context.clock()
     try:
         for step in plan.steps:
             if context.cancelled.is_set():
                 raise Interrupted(f"{host.name}: interrupted before: {step.title}.")
-            begun.append(step)
+            started.append(step)
             run_step(host, plan, step, context)
     except (LockLost, HostUnreachable):
         raise
     except RollingError as error:
-        undo(host, plan, begun, context, error, since)
+        undo(host, plan, started, context, error, started_at)
         raise
 
 
 def finalize(host: Host, plan: Plan, context: RunContext, seconds: float) -> None:
-    """Run the final steps, which Ctrl-C no longer stops; `seconds` is how long the plan's steps took."""
+    """Run the final steps, which Ctrl-C does not stop; `seconds` is the duration of the plan's steps."""
     reason = plan.record.reason if plan.record else ""
     for step in plan.finalize:
-        run_step(host, plan, _ended(step, Outcome.GOOD, reason, seconds), context, shielded=True)
+        run_step(host, plan, _with_ending(step, Outcome.GOOD, reason, seconds), context, shielded=True)
 
 
-def _ended(step: Step, outcome: Outcome, reason: str, seconds: float) -> Step:
-    """Set the facts of the history line that exist only now."""
+def _with_ending(step: Step, outcome: Outcome, reason: str, seconds: float) -> Step:
+    """Set the outcome, reason and duration of the history line, which are known only now."""
     return replace(step, script=script(history.ending(outcome, reason, seconds), step.script))
 
 
-def undo(host: Host, plan: Plan, begun: list[Step], context: RunContext, cause: RollingError, since: float) -> None:
-    """Reverse the steps that began, record the failure and free the host.
+def undo(
+    host: Host, plan: Plan, started: list[Step], context: RunContext, cause: RollingError, started_at: float
+) -> None:
+    """Undo the started steps, record the failure and release the host's lock.
 
     Args:
-        begun: the steps to reverse, oldest first.
+        started: the steps to undo, oldest first.
         cause: the error that made the undo necessary.
-        since: when the first step began, Unix seconds.
+        started_at: the start of the first step in Unix seconds.
 
     Raises:
-        UndoFailed: a person has to look at the host.
+        UndoFailed: an operator has to repair the host.
     """
-    undone = [step for step in reversed(begun) if step.undo is not None]
-    title = "; ".join(step.undo_title for step in undone) or "nothing to reverse"
+    undone = [step for step in reversed(started) if step.undo is not None]
+    title = "; ".join(step.undo_title for step in undone) or "nothing to undo"
     context.emit(Phase.UNDOING, title, host.name, "undo")
     began = context.clock()
     outcome, failure = Outcome.UNDONE, None
@@ -208,17 +210,17 @@ def undo(host: Host, plan: Plan, begun: list[Step], context: RunContext, cause: 
         if undone:
             parts = [step.undo for step in undone if step.undo is not None]
             seconds = sum(step.timeout_seconds for step in undone)
-            _judge_undo(host, plan, Step("undo", title, stage.undo_all(parts), seconds), context)
+            _run_undo(host, plan, Step("undo", title, stage.undo_all(parts), seconds), context)
     except (RollingError, Cancelled) as error:
         outcome, failure = Outcome.UNDO_FAILED, error
     reason = cause.message.splitlines()[0]
-    _record_failure(host, plan, context, outcome, reason, context.clock() - since)
+    _record_failure(host, plan, context, outcome, reason, context.clock() - started_at)
     if failure is not None:
         context.emit(Phase.FAILED, "undo", host.name, "undo", context.clock() - began, str(failure))
         raise UndoFailed(
             f"{host.name}: {cause.message}\nThe undo failed as well: {failure}",
             next_step=f"inv status --env {plan.environment} --hosts {host.name}; "
-            f"what ran is in {plan.home}/journal/{context.run_id} on the host",
+            f"the log is in {plan.home}/journal/{context.run_id} on the host",
         ) from failure
     context.emit(Phase.UNDONE, title, host.name, "undo", context.clock() - began)
 
@@ -226,33 +228,36 @@ def undo(host: Host, plan: Plan, begun: list[Step], context: RunContext, cause: 
 def _abort(host: Host, plan: Plan, context: RunContext) -> None:
     """End the interrupted or dropped stage that may still run on the host."""
     script = stage.direct(stage.abort(plan.home, context.run_id))
-    answer = _patiently(host, script, 30, context, None, "ending the running stage")
+    answer = _run_reconnecting(host, script, 30, context, None, "ending the running stage")
     if not answer.ok:
         raise StepFailed(f"{host.name}: the running stage could not be ended.\n{answer.output_tail}")
 
 
-def _judge_undo(host: Host, plan: Plan, step: Step, context: RunContext) -> None:
-    answer = _run_stage(host, plan, step, context, None)
-    _judge(host, step, answer)
+def _run_undo(host: Host, plan: Plan, step: Step, context: RunContext) -> None:
+    _check_answer(host, step, _run_stage(host, plan, step, context, None))
 
 
 def _record_failure(host: Host, plan: Plan, context: RunContext, outcome: Outcome, reason: str, seconds: float) -> None:
     for step in plan.abort:
         try:
-            _judge_undo(host, plan, _ended(step, outcome, reason[:500], seconds), context)
+            _run_undo(host, plan, _with_ending(step, outcome, reason[:500], seconds), context)
         except RollingError as error:
             context.emit(Phase.NOTE, f"the host's history or lock could not be written: {error}", host.name, step.id)
 
 
 def unlock(host: Host, plan: Plan, context: RunContext) -> None:
-    """Free a host on which nothing has begun. Reports a failure and raises only Cancelled: a lease expires anyway."""
+    """Release the lock of a host on which no step has started.
+
+    Reports a failure and raises only Cancelled: the lease expires anyway.
+    """
+    failure: object = ""
     try:
         answer = host.run(stage.direct(lock.release(plan.home, context.run_id)), timeout_seconds=30)
         if not answer.ok:
-            context.emit(
-                Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {answer.output_tail}", host.name
-            )
+            failure = answer.output_tail or f"status {answer.status}"
     except Cancelled:
         raise
-    except Exception as error:  # noqa: BLE001 - the border between one host and the others
-        context.emit(Phase.NOTE, f"the lock could not be freed, its lease ends by itself: {error}", host.name)
+    except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
+        failure = error
+    if failure:
+        context.emit(Phase.NOTE, f"the lock could not be released; its lease ends by itself: {failure}", host.name)

@@ -24,14 +24,14 @@ _ADDED = ("key", "client", "previous")
 _MOST_LINES, _LONGEST_LINE = 200_000, 64 << 10
 _TEXTS = ("owner", "reason", "target", "left", "workstation", "revision")
 
-#: Suggested commands contain ids: an id must be a single shell word and must not look like an option.
+#: Suggested commands contain ids, so an id is one shell word that does not start like an option.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _IDS = ("target", "left")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One broken place in a history: its line number, from 1, and the problem."""
+    """One broken line of a history: its number, from 1, and the problem."""
 
     line: int
     problem: str
@@ -43,7 +43,7 @@ def history_file(home: str) -> str:
 
 
 def head_file(home: str) -> str:
-    """The file with the hash of the history's last line."""
+    """The file on the host with the hash of the history's last line."""
     return f"{home}/releases.head"
 
 
@@ -99,7 +99,7 @@ fi"""
 
 
 def ending(outcome: Outcome, reason: str, seconds: float) -> str:
-    """Set the facts for the next `append` that exist only once the run has ended."""
+    """Set the outcome, reason and duration of the run for the next `append`."""
     values = {"run_outcome": outcome.value, "run_reason": json.dumps(reason), "run_seconds": round(seconds, 1)}
     return "\n".join(f"{name}={quote(value)}" for name, value in values.items())
 
@@ -137,12 +137,12 @@ def verify(text: str, head: str) -> tuple[Fault, ...]:
     rows = text.split("\n")
     rows = rows[:-1] if rows[-1] == "" else rows
     for number, row in enumerate(rows, 1):
-        said = _previous(row)
-        if said is None:
+        stated = _previous(row)
+        if stated is None:
             faults.append(Fault(number, "this is no line of the history"))
-        elif said != previous and number == 1:
+        elif stated != previous and number == 1:
             faults.append(Fault(number, "the line before it was removed"))
-        elif said != previous:
+        elif stated != previous:
             faults.append(Fault(number, "the line before it was changed or removed, or this one was changed"))
         previous = sha256(row.encode(errors="surrogatepass"))
         hashes.append(previous)
@@ -153,15 +153,15 @@ def verify(text: str, head: str) -> tuple[Fault, ...]:
 
 def _previous(row: str) -> str | None:
     try:
-        said = untrusted.json_object(row, max_bytes=_LONGEST_LINE, surrogates=True)["previous"]
+        stated = untrusted.json_object(row, max_bytes=_LONGEST_LINE, surrogates=True)["previous"]
     except (ValueError, KeyError, TypeError):
         return None
-    return said if isinstance(said, str) else None
+    return stated if isinstance(stated, str) else None
 
 
 def _release(row: str) -> Release | None:
     try:
-        # A reason may hold bytes that are no text, as the operator's shell passed them on.
+        # A reason may contain bytes that are not UTF-8, as the operator's shell passed them on.
         fields = untrusted.json_object(row, max_bytes=_LONGEST_LINE, surrogates=True)
         services = tuple((name, _service(run)) for name, run in fields["services"].items())
         return Release(
@@ -197,18 +197,18 @@ def _service(run: dict[str, str]) -> ServiceRelease:
     )
 
 
-def file(home: str, release: str) -> str:
-    """The file with the definition of a release on the host."""
+def definition_file(home: str, release: str) -> str:
+    """The file on the host with the definition of a release."""
     return f"{home}/config/{release}.json"
 
 
-def write(home: str, release: str, app: Application) -> Script:
+def write_definition(home: str, release: str, app: Application) -> Script:
     """Store the definition of a release."""
-    return write_file(file(home, release), dump(app))
+    return write_file(definition_file(home, release), dump_definition(app))
 
 
-def dump(app: Application) -> str:
-    """The application as JSON without its secrets: fields hidden from repr() are not written."""
+def dump_definition(app: Application) -> str:
+    """The application as JSON, without secrets: fields hidden from repr() are left out."""
     services = tuple(
         dataclasses.replace(service, recorded=Recorded(spec_hash(app.name, service))) for service in app.services
     )
@@ -216,19 +216,19 @@ def dump(app: Application) -> str:
 
 
 def parse_definition(text: str, home: str) -> Application:
-    """Read the output of `dump` for this home; missing fields get their defaults. Raises Malformed."""
+    """Read the output of `dump_definition` for this home; missing fields get their defaults. Raises Malformed."""
     try:
-        found: Application = from_plain(Application, untrusted.json_object(text))
+        app: Application = from_plain(Application, untrusted.json_object(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"this is no definition of a release ({untrusted.line(error)})") from error
-    if not found.services or not all(service.recorded for service in found.services) or found.home != home:
+    if not app.services or not all(service.recorded for service in app.services) or app.home != home:
         raise Malformed("this is no definition of a release")
-    return found
+    return app
 
 
-def look(home: str, release: str) -> str:
+def read_definition(home: str, release: str) -> str:
     """Print the definition of a release; nothing if the host has none."""
-    return f"cat {quote(file(home, release))} 2>/dev/null || :"
+    return f"cat {quote(definition_file(home, release))} 2>/dev/null || :"
 
 
 def available(app: Application) -> str:

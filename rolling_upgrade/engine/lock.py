@@ -1,7 +1,7 @@
 """The lock of a host: the shell text that acquires, renews, releases and shows it, and the parser.
 
-`lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change of it atomic. A running
-stage holds `lock/stage` (flock), so that a new holder's first stage waits for the last stage of the old one.
+`lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change atomic. A running stage
+holds `lock/stage` (flock), so that the first stage of a new holder waits for the last stage of the previous one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ HELD_STATUS = 40
 #: Exit status of a stage whose token is no longer the lock's.
 LOST_STATUS = 41
 
-#: Exit status of a script that waited in vain for a stage to end.
+#: Exit status of a script that waited for a stage which did not end in time.
 BUSY_STATUS = 44
-#: The prefix of the token of a lock that a person took by hand.
+#: The prefix of the token of a lock that an operator acquired with `inv lock.acquire`.
 MANUAL = "manual-"
 #: Characters that break a line, change the text direction, or are not printable.
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
@@ -39,10 +39,10 @@ def _fields(lock: Lock) -> str:
 
 
 def acquire(home: str, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> str:
-    """Take the lock, or exit HELD_STATUS and print the lines of the holder.
+    """Acquire the lock, or exit HELD_STATUS and print the lines of the holder.
 
-    An expired lease is taken over, and so is the lease of `dead_token`, a run known to be dead. Either prints
-    `takeover` before the lines of the former holder.
+    The script takes over an expired lease, and the lease of `dead_token`, a run known to be dead. It then prints
+    `takeover` and the lines of the previous holder.
     """
     return f"""\
 mkdir -p {quote(home + "/lock")}
@@ -92,7 +92,7 @@ def renew(home: str, token: str, *, lease_seconds: float) -> str:
 
 
 def release(home: str, token: str) -> str:
-    """Free the lock if this run still holds it."""
+    """Release the lock if this run still holds it."""
     return f"""\
 (
   flock -w 10 9
@@ -102,12 +102,12 @@ def release(home: str, token: str) -> str:
 
 
 def is_manual(lock: Lock) -> bool:
-    """Whether a person took the lock by hand."""
+    """Whether an operator acquired the lock with `inv lock.acquire`."""
     return lock.token.startswith(MANUAL)
 
 
-def look(home: str) -> str:
-    """Print the host's time, whether a stage is running, and the holder's lines; never waits."""
+def show(home: str) -> str:
+    """Print the host's time, whether a stage is running, and the lines of the holder; never waits."""
     stage = quote(home + "/lock/stage")
     return f"""\
 echo "now=$(date +%s)"
@@ -115,10 +115,10 @@ if [ -e {stage} ] && ! flock -n {stage} true; then echo stage=yes; else echo sta
 cat {quote(home + "/lock/held")} 2>/dev/null || :"""
 
 
-def take_away(home: str, token: str) -> str:
-    """Free the lock of the holder with this token; does nothing if another run holds it.
+def force_release(home: str, token: str) -> str:
+    """Release the lock of the holder with this token; does nothing if another run holds it.
 
-    Exits BUSY_STATUS and leaves the lock while a stage is running.
+    Exits BUSY_STATUS and keeps the lock while a stage is running.
     """
     return f"""\
 (
@@ -127,8 +127,8 @@ def take_away(home: str, token: str) -> str:
 ) 8> {quote(home + "/lock/stage")}"""
 
 
-def stage_runs(text: str) -> bool:
-    """Whether a stage is running, from the output of `look`."""
+def is_stage_running(text: str) -> bool:
+    """Whether a stage is running, from the output of `show`."""
     return "stage=yes" in untrusted.lines(text)
 
 
@@ -137,28 +137,27 @@ def parse(text: str) -> Lock | None:
 
     Fields that an earlier version did not write are empty.
     """
-    found = dict(line.split("=", 1) for line in untrusted.rows(text) if "=" in line)
-    if not found.get("token"):
+    fields = dict(line.split("=", 1) for line in untrusted.rows(text) if "=" in line)
+    if not fields.get("token"):
         return None
     return Lock(
-        token=found["token"],
-        owner=found.get("owner", "?"),
-        workstation=found.get("workstation", "?"),
-        pid=_number(found.get("pid", "")),
-        reason=found.get("reason", ""),
-        target=found.get("target", ""),
-        acquired_at=_number(found.get("acquired_at", "")),
-        expires_at=_number(found.get("expires_at", "")),
-        key=found.get("key", ""),
-        client=found.get("client", ""),
+        token=fields["token"],
+        owner=fields.get("owner", "?"),
+        workstation=fields.get("workstation", "?"),
+        pid=_number(fields.get("pid", "")),
+        reason=fields.get("reason", ""),
+        target=fields.get("target", ""),
+        acquired_at=_number(fields.get("acquired_at", "")),
+        expires_at=_number(fields.get("expires_at", "")),
+        key=fields.get("key", ""),
+        client=fields.get("client", ""),
     )
 
 
 def host_time(text: str) -> int:
-    """The host's clock in Unix seconds, as `acquire` and `look` print it; 0 without it."""
-    return max(
-        (_number(line.removeprefix("now=")) for line in untrusted.lines(text) if line.startswith("now=")), default=0
-    )
+    """The host's clock in Unix seconds, from the output of `acquire` or `show`; 0 if it is missing."""
+    times = (line.removeprefix("now=") for line in untrusted.lines(text) if line.startswith("now="))
+    return max(map(_number, times), default=0)
 
 
 def _number(text: str) -> int:

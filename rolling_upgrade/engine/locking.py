@@ -1,6 +1,6 @@
-"""Taking the locks of hosts, and the text of the errors when another run holds one.
+"""Acquire the locks of hosts, and word the errors when another run holds one.
 
-Runs that start together compete for the first host alone, so that one of them gets all its locks.
+Runs that start at the same time compete for the first host alone, so that one of them gets all its locks.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from rolling_upgrade.engine.shell import Script, quote
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
 
-M = TypeVar("M")
+H = TypeVar("H")
 T = TypeVar("T")
 
-#: The time limit for taking a lock: the wait for a stage of an earlier run, then one observation.
+#: The time limit for acquiring a lock: the wait for a stage of an earlier run, then one observation.
 LOCK_SECONDS = 240
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A lock that was taken: the answer with the observation made under it, and the holder whose lease had expired."""
+class Acquired:
+    """An acquired lock: the answer with the observation under it, and the previous holder if its lease had expired."""
 
     answer: Answer
-    former: Lock | None = None
+    previous: Lock | None = None
 
     def state(self, app: Application, host: str) -> HostState:
         """The observed state of the host. Raises PreflightError if the observation is incomplete."""
@@ -42,79 +42,79 @@ class Taken:
             ) from error
 
 
-def in_turn(
-    members: Sequence[M], take: Callable[[Sequence[M]], Sequence[T | RollingError]], free: Callable[[T], None]
+def acquire_all(
+    hosts: Sequence[H], acquire_each: Callable[[Sequence[H]], Sequence[T | RollingError]], release: Callable[[T], None]
 ) -> list[T]:
-    """Take the first member's lock alone, then all the others.
+    """Acquire the lock of the first host alone, then the locks of all others.
 
     Raises:
-        RollingError: the first error, once every lock that was taken is free again.
+        RollingError: the first error, after every acquired lock was released.
     """
-    taken: list[T] = []
-    for group in (members[:1], members[1:]):
+    acquired: list[T] = []
+    for group in (hosts[:1], hosts[1:]):
         errors = []
-        for result in take(group):
+        for result in acquire_each(group):
             if isinstance(result, RollingError):
                 errors.append(result)
             else:
-                taken.append(result)
+                acquired.append(result)
         if errors:
-            for lock in taken:
-                free(lock)
+            for lock in acquired:
+                release(lock)
             raise errors[0]
-    return taken
+    return acquired
 
 
 def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Step:
-    """The step that takes a host's lock, waits until no stage runs there, and observes the host.
+    """The step that acquires a host's lock, waits until no stage runs there, and observes the host.
 
-    The application itself is not probed: no plan depends on how it answers, and a hanging one would delay the run.
+    The observation does not probe the application: no plan depends on its answers, and a hanging one would delay the run.
 
     Args:
         app: the application whose host is locked.
         lock: the holder, as other runs will see it.
         lease_seconds: how long the lock lasts unless it is renewed.
-        dead_token: the token of a run known to be dead, whose lease need not expire first.
+        dead_token: the token of a run known to be dead; the step does not wait for its lease to expire.
     """
-    acquire = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
-    body = stage.direct(acquire, _wait_for_stage(app), observation.shell_text(app, probe=False))
-    return Step("lock", "take the lock and look again", body, LOCK_SECONDS)
+    lock_script = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
+    body = stage.direct(lock_script, _wait_for_stage(app), observation.shell_text(app, probe=False))
+    return Step("lock", "acquire the lock and observe again", body, LOCK_SECONDS)
 
 
-def take(host: Host, step: Step, *, environment: str) -> Taken:
+def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
     """Run the step of `acquire_step` on its host.
 
     Raises:
         LockHeld: another run holds the lock.
-        StageBusy: the lock was taken, but a stage of an earlier run has not ended.
-        StepFailed: the lock may not have been taken: a full disk, a host without setup.
+        StageBusy: the lock was acquired, but a stage of an earlier run has not ended.
+        StepFailed: the lock may not have been acquired: a full disk, a host without setup.
     """
     answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
     if answer.status == locks.HELD_STATUS:
-        raise held(host.name, locks.parse(answer.output), environment, locks.host_time(answer.output))
+        raise held_error(host.name, locks.parse(answer.output), environment, locks.host_time(answer.output))
     if answer.status == stage.BUSY_STATUS:
-        raise busy(host.name)
+        raise busy_error(host.name)
     if not answer.ok:
         raise StepFailed(
-            f"{host.name}: the lock could not be taken (status {answer.status}): {answer.output_tail}",
+            f"{host.name}: the lock could not be acquired (status {answer.status}): {answer.output_tail}",
             next_step=f"inv doctor --env {environment} --hosts {host.name}",
         )
     before, _, _ = answer.output.partition("@@")
-    former = locks.parse(before) if before.startswith("takeover") else None
-    return Taken(answer, former)
+    previous = locks.parse(before) if before.startswith("takeover") else None
+    return Acquired(answer, previous)
 
 
-def is_held(error: RollingError) -> bool:
-    """Whether another run holds the lock, so that this run has none to free."""
+def is_held_by_other(error: RollingError) -> bool:
+    """Whether another run holds the lock, so that this run has none to release."""
     return isinstance(error, LockHeld) and not isinstance(error, StageBusy | LockLost)
 
 
-def busy(host: str) -> StageBusy:
+def busy_error(host: str) -> StageBusy:
     """The error for a stage of an earlier run that has not ended."""
     return StageBusy(f"{host}: a stage of an earlier run is still running.", next_step="try again in a minute")
 
 
-def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
+def held_error(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
     """The error for a lock that another run holds at `now` on the host's clock: holder, purpose, lease, next command."""
     if lock is None:
         return LockHeld(f"{host}: another run holds the lock.")
@@ -122,22 +122,22 @@ def held(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
     lease = f"its lease ends in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
     next_step = f"wait for it (inv lock.status --env {environment} shows it); a dead run's lease ends by itself"
     if locks.is_manual(lock):
-        next_step = f"ask {lock.owner}; if nobody works there any more: inv lock.release --env {environment} --force"
+        next_step = f"ask {lock.owner}; if the work there is done: inv lock.release --env {environment} --force"
     return LockHeld(
-        f"{host}: locked by {who(lock)}, for {age} s so far; {lease}. Nothing was touched.", next_step=next_step
+        f"{host}: locked by {describe(lock)}, for {age} s so far; {lease}. Nothing was touched.", next_step=next_step
     )
 
 
-def who(lock: Lock) -> str:
-    """The holder of a lock and its purpose, for people."""
+def describe(lock: Lock) -> str:
+    """The holder of a lock and its purpose, for operators."""
     how = "by hand" if locks.is_manual(lock) else f"process {lock.pid}"
     return f"{lock.owner}@{lock.workstation} ({how}): {lock.reason}"
 
 
 def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, dead_token: str = "") -> Script:
-    """Run something short under the lock in one round trip: lock, wait for a stage, body, unlock.
+    """Run a short script under the lock in one round trip: acquire, wait for a running stage, run, release.
 
-    The script prints the body's output and exits with its status. The output waits for the unlocking, so that a
+    The script exits with the status of the body. It prints the output of the body after the release, so that a
     connection that drops meanwhile leaves no lock behind.
     """
     text = f"""\
@@ -159,12 +159,12 @@ exit "$status\""""
 
 
 def _wait_for_stage(app: Application) -> str:
-    """Wait for the stage that a dead run left; exits BUSY_STATUS when it does not end."""
+    """Wait for the stage that a dead run left; exits BUSY_STATUS if it does not end."""
     return f"flock -w {stage.WAIT_SECONDS} -E {stage.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
 
 
-def same(planned: HostState, now: HostState) -> bool:
-    """Whether a plan made from the first observation still holds for the second."""
+def plan_still_fits(planned: HostState, now: HostState) -> bool:
+    """Whether a plan made from the first observation is also right for the second."""
     return _basis(planned) == _basis(now)
 
 

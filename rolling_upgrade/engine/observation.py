@@ -65,7 +65,7 @@ def shell_text(app: Application, *, probe: bool = True) -> str:
             section("lock"),
             f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
             section("environments"),
-            env_changes.look(app.home),
+            env_changes.read_marks(app.home),
             section("probes"),
             *(_probe(name, url, options) for name, url, options in probes(app) if probe),
             section("end"),

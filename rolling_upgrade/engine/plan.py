@@ -111,7 +111,7 @@ def record_success(
         cleanup: deletes what is past its retention.
     """
     body = script(
-        history.write(home, release.id, definition) if definition else "",
+        history.write_definition(home, release.id, definition) if definition else "",
         history.append(home, release),
         lock.release(home, release.id),
         f"(\n{cleanup.text}\n) || echo 'tidying up did not finish'" if cleanup.text else "",

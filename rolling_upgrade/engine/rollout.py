@@ -1,6 +1,6 @@
 """Roll one run out over many hosts: locks, the barrier, batches, and the outcome of each host.
 
-An error on one host becomes that host's line in the summary and does not end the work on the others.
+An error on one host becomes that host's line in the summary. The work on the other hosts continues.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class HostRun:
 
 @dataclass(frozen=True)
 class HostOutcome:
-    """How the run ended on one host: its summary line, and the error if there was one."""
+    """The outcome of a run on one host: its summary line, and the error if there was one."""
 
     summary: HostSummary
     error: RollingError | None = None
 
     @property
     def verdict(self) -> HostResult | LockLost:
-        """What counts for the exit code of the run: a lost lock more than the result."""
+        """The value for the exit code of the run: a lost lock outweighs the result."""
         return self.error if isinstance(self.error, LockLost) else self.summary.result
 
 
@@ -55,31 +55,31 @@ def roll_out(
     replan: Callable[[HostRun, HostState], Plan],
     rollout: RolloutPolicy,
     context: RunContext,
-    begun: Callable[[Sequence[HostRun]], None] = lambda _: None,
+    on_locked: Callable[[Sequence[HostRun]], None] = lambda _: None,
 ) -> list[HostOutcome]:
     """Lock all hosts, prepare all hosts, then upgrade batch after batch until one fails.
 
     Args:
         host_runs: the hosts with their plans.
-        replan: plans a host again that changed between its observation and its lock.
+        replan: makes a new plan for a host that changed between its observation and its lock.
         rollout: the batch size and the number of parallel connections.
         context: the state shared by all steps.
-        begun: receives the hosts that are about to change, once all are locked.
+        on_locked: receives the hosts with something to change, after all hosts are locked.
 
     Raises:
         LockHeld, PreflightError: before anything was changed. From then on every host has an outcome.
     """
-    rolling = _Rolling(replan, rollout, context)
-    locked = rolling.lock_all([host_run for host_run in host_runs if not host_run.plan.empty])
+    phases = _Rollout(replan, rollout, context)
+    locked = phases.lock_all([host_run for host_run in host_runs if not host_run.plan.empty])
     unchanged = [_outcome(host_run, HostResult.UNCHANGED, 0) for host_run in host_runs if host_run.plan.empty]
-    begun([host_run for host_run in locked if not host_run.plan.empty])
-    prepared, failed = rolling.prepare_all(locked)
+    on_locked([host_run for host_run in locked if not host_run.plan.empty])
+    prepared, failed = phases.prepare_all(locked)
     if failed:
-        return [*unchanged, *failed, *(rolling.not_started(host_run) for host_run in prepared)]
-    return [*unchanged, *rolling.upgrade(prepared)]
+        return [*unchanged, *failed, *(phases.not_started(host_run) for host_run in prepared)]
+    return [*unchanged, *phases.upgrade(prepared)]
 
 
-class _Rolling:
+class _Rollout:
     """The phases of one run."""
 
     def __init__(
@@ -91,47 +91,47 @@ class _Rolling:
         self._replan, self._rollout, self._context = replan, rollout, context
 
     def lock_all(self, host_runs: list[HostRun]) -> list[HostRun]:
-        """Lock the first host alone, then the rest: of runs that start together, one gets all its locks."""
+        """Lock the first host alone, then the rest, so that one of several simultaneous runs gets all its locks."""
 
-        def take(group: Sequence[HostRun]) -> list[HostRun | RollingError]:
+        def lock_each(group: Sequence[HostRun]) -> list[HostRun | RollingError]:
             results = self._each(group, self._lock_one, lambda _, error: error)
             if self._context.cancelled.is_set():
                 results.append(Interrupted("interrupted before anything was changed."))
             return results
 
-        return locking.in_turn(
-            host_runs, take, lambda host_run: executor.unlock(host_run.host, host_run.plan, self._context)
+        return locking.acquire_all(
+            host_runs, lock_each, lambda host_run: executor.unlock(host_run.host, host_run.plan, self._context)
         )
 
     def _lock_one(self, host_run: HostRun) -> HostRun | RollingError:
-        self._context.emit(Phase.STARTED, "take the lock", host_run.name, "lock")
+        self._context.emit(Phase.STARTED, "acquire the lock", host_run.name, "lock")
         began = self._context.clock()
         try:
-            held = self._take(host_run)
+            locked = self._acquire(host_run)
         except RollingError as error:
-            self._context.emit(Phase.FAILED, "take the lock", host_run.name, "lock", 0, error.message)
-            if not isinstance(error, HostUnreachable) and not locking.is_held(error):
+            self._context.emit(Phase.FAILED, "acquire the lock", host_run.name, "lock", 0, error.message)
+            if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
                 executor.unlock(host_run.host, host_run.plan, self._context)
             return error
-        self._context.emit(Phase.DONE, "take the lock", host_run.name, "lock", self._context.clock() - began)
-        return held
+        self._context.emit(Phase.DONE, "acquire the lock", host_run.name, "lock", self._context.clock() - began)
+        return locked
 
-    def _take(self, host_run: HostRun) -> HostRun:
+    def _acquire(self, host_run: HostRun) -> HostRun:
         [acquire] = host_run.plan.acquire
-        taken = locking.take(host_run.host, acquire, environment=host_run.plan.environment)
-        if taken.former is not None:
-            title = f"took over the lock of {locking.who(taken.former)}: its run is dead or its lease is over"
+        acquired = locking.acquire(host_run.host, acquire, environment=host_run.plan.environment)
+        if acquired.previous is not None:
+            title = f"took over the lock of {locking.describe(acquired.previous)}: its run is dead or its lease is over"
             self._context.emit(Phase.NOTE, title, host_run.name)
-        now = taken.state(host_run.application, host_run.name)
-        if locking.same(host_run.state, now):
+        now = acquired.state(host_run.application, host_run.name)
+        if locking.plan_still_fits(host_run.state, now):
             return host_run
-        self._context.emit(Phase.NOTE, "the host changed since it was looked at: planned again", host_run.name)
+        self._context.emit(Phase.NOTE, "the host changed since its observation: planned again", host_run.name)
         return replace(host_run, state=now, plan=self._replan(host_run, now))
 
     def prepare_all(self, host_runs: list[HostRun]) -> tuple[list[HostRun], list[HostOutcome]]:
-        """The barrier: no host goes on before every host is prepared."""
+        """The barrier: prepare every host before any host continues."""
         self._waits = len(host_runs) > 1
-        results = self._each(host_runs, self._prepare_one, lambda host_run, error: self._give_up(host_run, error, 0))
+        results = self._each(host_runs, self._prepare_one, self._abandon)
         ready = [result for result in results if isinstance(result, HostRun)]
         return ready, [result for result in results if isinstance(result, HostOutcome)]
 
@@ -141,37 +141,37 @@ class _Rolling:
             patient = replace(self._context, lease_seconds=self._context.lease_seconds + longest)
             executor.prepare(host_run.host, host_run.plan, patient)
         except RollingError as error:
-            return self._give_up(host_run, error, 0)
+            return self._abandon(host_run, error)
         return host_run
 
-    def _give_up(self, host_run: HostRun, error: RollingError, seconds: float) -> HostOutcome:
-        """End the run on a host on which nothing began that visitors could see."""
+    def _abandon(self, host_run: HostRun, error: RollingError) -> HostOutcome:
+        """End the run on a host before any change that visitors could see."""
         if isinstance(error, LockLost | HostUnreachable):
-            return _outcome(host_run, HostResult.UNKNOWN, seconds, error)
+            return _outcome(host_run, HostResult.UNKNOWN, 0, error)
         try:
             executor.undo(host_run.host, host_run.plan, [], self._context, error, self._context.clock())
         except UndoFailed as failure:
-            return _outcome(host_run, HostResult.UNDO_FAILED, seconds, failure)
-        return _outcome(host_run, HostResult.UNDONE, seconds, error)
+            return _outcome(host_run, HostResult.UNDO_FAILED, 0, failure)
+        return _outcome(host_run, HostResult.UNDONE, 0, error)
 
     def not_started(self, host_run: HostRun) -> HostOutcome:
-        """Free a host that stays as it was because another one failed."""
+        """Release a host that the run leaves unchanged because another one failed."""
         executor.unlock(host_run.host, host_run.plan, self._context)
         return _outcome(host_run, HostResult.NOT_STARTED, 0)
 
     def upgrade(self, host_runs: list[HostRun]) -> list[HostOutcome]:
-        """Upgrade batch after batch; after a batch with a failure, the remaining hosts stay as they are."""
+        """Upgrade batch after batch; after a batch with a failure, leave the remaining hosts unchanged."""
         by_name = {host_run.name: host_run for host_run in host_runs}
         outcomes: list[HostOutcome] = []
         stopped = False
-        batches = split(list(by_name), self._rollout.batch)
+        batches = split_batches(list(by_name), self._rollout.batch)
         for number, batch in enumerate(batches):
             group = [by_name[name] for name in batch]
             if stopped or self._context.cancelled.is_set():
                 outcomes += [self.not_started(host_run) for host_run in group]
                 continue
             waiting = [by_name[name] for later in batches[number + 1 :] for name in later]
-            self._hold(waiting, max((host_run.plan.longest_seconds for host_run in group), default=0))
+            self._renew_locks(waiting, max((host_run.plan.longest_seconds for host_run in group), default=0))
             results = self._each(
                 group, self._upgrade_one, lambda host_run, error: _outcome(host_run, HostResult.UNKNOWN, 0, error)
             )
@@ -179,7 +179,7 @@ class _Rolling:
             stopped = any(outcome.error for outcome in results)
         return outcomes
 
-    def _hold(self, waiting: list[HostRun], seconds: float) -> None:
+    def _renew_locks(self, waiting: list[HostRun], seconds: float) -> None:
         """Renew the locks of the hosts in later batches."""
 
         def renew(host_run: HostRun) -> None:
@@ -210,7 +210,7 @@ class _Rolling:
         return self._finish_one(host_run, self._context.clock() - began)
 
     def _finish_one(self, host_run: HostRun, seconds: float) -> HostOutcome:
-        """Finalize a host that serves the new release. If that fails, the release stays."""
+        """Finalize a host that serves the new release. A failure does not undo the release."""
         try:
             executor.finalize(host_run.host, host_run.plan, self._context, seconds)
         except RollingError as error:
@@ -219,34 +219,34 @@ class _Rolling:
         return _outcome(host_run, host_run.plan.result, seconds)
 
     def unchanged(self, host_run: HostRun) -> HostOutcome:
-        """Free a host that already is in the desired state."""
+        """Release a host that already is in the desired state."""
         executor.unlock(host_run.host, host_run.plan, self._context)
         return _outcome(host_run, HostResult.UNCHANGED, 0)
 
     def _each(
-        self, host_runs: Sequence[HostRun], do: Callable[[HostRun], R], defect: Callable[[HostRun, RollingError], R]
+        self, host_runs: Sequence[HostRun], do: Callable[[HostRun], R], on_defect: Callable[[HostRun, RollingError], R]
     ) -> list[R]:
-        """Work on all hosts at once. Ctrl-C stops and undoes their steps.
+        """Work on all hosts in parallel. Ctrl-C cancels the run, which undoes the steps.
 
-        `defect` gives the result of a host after an unexpected error, which must not end the run on the others.
+        `on_defect` returns the result of a host after an unexpected error, which must not end the run on the others.
         """
 
-        def one(host_run: HostRun) -> R:
+        def work_on(host_run: HostRun) -> R:
             try:
                 return do(host_run)
-            except Exception as error:  # noqa: BLE001 - the border between one host and the others
-                next_step = "inv status shows how the host stands; the same command goes on from there"
-                return defect(host_run, unexpected(host_run.name, error, RollingError, next_step=next_step))
+            except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
+                next_step = "inv status shows the state of the host; the same command resumes from it"
+                return on_defect(host_run, unexpected(host_run.name, error, RollingError, next_step=next_step))
 
         if not host_runs:
             return []
         with ThreadPoolExecutor(max_workers=max(1, self._rollout.parallel)) as pool:
-            futures = [pool.submit(one, host_run) for host_run in host_runs]
-            wait_patiently(futures, self._context)
+            futures = [pool.submit(work_on, host_run) for host_run in host_runs]
+            wait_for_all(futures, self._context)
             return [future.result() for future in futures]
 
 
-def wait_patiently(futures: Sequence[Future[R]], context: RunContext) -> None:
+def wait_for_all(futures: Sequence[Future[R]], context: RunContext) -> None:
     """Wait for all futures. The first Ctrl-C cancels the run; later ones only report that the undo is running."""
     pending = set(futures)
     while pending:
@@ -254,9 +254,9 @@ def wait_patiently(futures: Sequence[Future[R]], context: RunContext) -> None:
             _, pending = wait(pending, timeout=0.2)
         except KeyboardInterrupt:
             if context.cancelled.is_set():
-                context.emit(Phase.NOTE, "already stopping: what was done is being undone, this takes a moment")
+                context.emit(Phase.NOTE, "already stopping: the undo of the completed steps is running")
             else:
-                context.emit(Phase.NOTE, "stopping: what was done is undone first")
+                context.emit(Phase.NOTE, "stopping: the completed steps are undone first")
                 context.cancelled.set()
 
 
@@ -273,8 +273,8 @@ def _outcome(host_run: HostRun, result: HostResult, seconds: float, error: Rolli
     return HostOutcome(summary, error)
 
 
-def size(batch: str, hosts: int) -> int:
-    """The number of hosts in a batch of `N` or `P%`: at least one, a percentage is rounded up. Raises ValueError."""
+def batch_size(batch: str, hosts: int) -> int:
+    """The number of hosts in a batch of `N` or `P%`: at least one; percentages round up. Raises ValueError."""
     text = batch.strip()
     number = text.removesuffix("%")
     if not (number.isascii() and number.isdigit()) or int(number) == 0:
@@ -282,9 +282,9 @@ def size(batch: str, hosts: int) -> int:
     return max(1, math.ceil(hosts * int(number) / 100)) if text.endswith("%") else int(number)
 
 
-def split(names: Sequence[str], batch: str) -> tuple[tuple[str, ...], ...]:
-    """The names in batches, in their own order. Raises ValueError."""
+def split_batches(names: Sequence[str], batch: str) -> tuple[tuple[str, ...], ...]:
+    """Split the names into batches, in order. Raises ValueError."""
     if not names:
         return ()
-    step = size(batch, len(names))
+    step = batch_size(batch, len(names))
     return tuple(tuple(names[start : start + step]) for start in range(0, len(names), step))

@@ -1,7 +1,7 @@
-"""Push images from the workstation: what a host already has, and the script that fetches the rest.
+"""Push images from the workstation: list the layers that a host has, and fetch the missing ones.
 
-A pushed image is pulled under its own name: for that one pull, a configuration maps its registry to the loopback port
-behind which the workstation answers. The image is then named, found, kept and pruned like any other.
+The host pulls a pushed image under its own name: for that one pull, a configuration maps its registry to the loopback
+port behind which the workstation answers. The image then has the same name as a pulled one, and is pruned like it.
 
 Source: containers-registries.conf(5), `prefix` and `location`; CONTAINERS_REGISTRIES_CONF names another file.
 """
@@ -26,9 +26,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64
 
 @dataclass(frozen=True)
 class Push:
-    """One image on its way from the workstation to one host: its id, its layers, and those that the host lacks.
+    """One image to push to one host: its id, the number of its layers, and the number that the host lacks.
 
-    `bytes` is what those take on the way, compressed. What another push of the same step brings is not counted again.
+    `bytes` is the compressed size of the missing layers, without those that another push of the same step brings.
     """
 
     service: str
@@ -39,7 +39,7 @@ class Push:
     bytes: int
 
 
-def look() -> Script:
+def read_layers() -> Script:
     """Print the host's architecture, then the digest of every layer that its Podman has; changes nothing.
 
     This includes layers of interrupted pulls, which no Podman command lists. Source: containers/storage keeps one file
@@ -56,14 +56,14 @@ def look() -> Script:
 
 
 def parse(output: str) -> tuple[str, frozenset[str]]:
-    """The architecture and the layer digests from the output of `look`. Raises Malformed if there are too many."""
+    """The architecture and the layer digests from the output of `read_layers`. Raises Malformed if there are too many."""
     machine, *digests = untrusted.lines(output) or [""]
     name = untrusted.line(machine, 40)
     return _ARCHITECTURES.get(name, name), frozenset(filter(_DIGEST.fullmatch, digests))
 
 
 def prologue(port: int, password: str) -> Script:
-    """Give the script of `fetch` the workstation's port and password; secret."""
+    """Set the workstation's port and password, a secret, for the script of `fetch`."""
     return Script(f"images_at={LOOPBACK}:{port}\nimages_login={USER}:{quote(password)}", (password,))
 
 

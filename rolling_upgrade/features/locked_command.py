@@ -48,10 +48,10 @@ def observe_and_run(
         lease = seconds + locking.LOCK_SECONDS
         step = locking.acquire_step(app, lock, lease_seconds=lease, dead_token=token)
         try:
-            acquired = locking.take(host, step, environment=fleet.environment.name)
+            acquired = locking.acquire(host, step, environment=fleet.environment.name)
             script = script_for(acquired.state(app, host.name))
         except RollingError as error:
-            if not isinstance(error, HostUnreachable) and not locking.is_held(error):
+            if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
                 host.run(stage.direct(locks.release(app.home, lock.token)), timeout_seconds=30)
             return error
         return _run(host, fleet, lock, script, seconds, "")
@@ -65,9 +65,9 @@ def _run(host: Host, fleet: Fleet, lock: Lock, script: Script, seconds: float, d
     answer = host.run(locked, timeout_seconds=seconds + stage.WAIT_SECONDS + 30)
     if answer.status == locks.HELD_STATUS:
         holder, now = locks.parse(answer.output), locks.host_time(answer.output)
-        return locking.held(host.name, holder, fleet.environment.name, now)
+        return locking.held_error(host.name, holder, fleet.environment.name, now)
     if answer.status == stage.BUSY_STATUS:
-        return locking.busy(host.name)
+        return locking.busy_error(host.name)
     return answer
 
 

@@ -13,11 +13,11 @@ from rolling_upgrade.console.reporter import Reporter
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.locking import held
+from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Summary
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split
+from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split_batches
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.errors import ExitCode, PreflightError
 from rolling_upgrade.features.notify.run_notifier import RunNotifier
@@ -76,7 +76,9 @@ class Operation:
         """
         plans = [host_run.plan for host_run in host_runs]
         self.reporter.plan(
-            plans, scripts=self.dry_run, batches=split([plan.host for plan in plans], self.environment.rollout.batch)
+            plans,
+            scripts=self.dry_run,
+            batches=split_batches([plan.host for plan in plans], self.environment.rollout.batch),
         )
         if self.dry_run:
             return ExitCode.DONE
@@ -180,7 +182,7 @@ def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dic
             continue
         token = dead_token(state)
         if not token:
-            raise held(name, lock, environment.name, state.now)
+            raise held_error(name, lock, environment.name, state.now)
         dead[name] = token
     return dead
 

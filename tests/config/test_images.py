@@ -27,7 +27,7 @@ def test_load_login_of_the_registry(project: Project) -> None:
 def test_load_login_is_not_kept_with_a_release(project: Project) -> None:
     project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
 
-    kept = history.dump(project.load().targets[0].application)
+    kept = history.dump_definition(project.load().targets[0].application)
 
     assert "pas$word" not in kept
     assert "robot" not in kept

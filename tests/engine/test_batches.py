@@ -25,13 +25,13 @@ from rolling_upgrade.engine import rollout
     ],
 )
 def test_size_of_a_batch(batch: str, hosts: int, size: int) -> None:
-    assert rollout.size(batch, hosts) == size
+    assert rollout.batch_size(batch, hosts) == size
 
 
 @pytest.mark.parametrize("batch", ["", "0", "0%", "-1", "1.5", "a", "%", "10%%", "1 %x", "half"])
 def test_size_of_what_is_no_batch_is_refused(batch: str) -> None:
     with pytest.raises(ValueError, match="neither a number of hosts nor a percentage"):
-        rollout.size(batch, 5)
+        rollout.batch_size(batch, 5)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_size_of_what_is_no_batch_is_refused(batch: str) -> None:
     ],
 )
 def test_split_keeps_the_order(batch: str, split: tuple[tuple[str, ...], ...]) -> None:
-    assert rollout.split(["a", "b", "c", "d", "e"], batch) == split
+    assert rollout.split_batches(["a", "b", "c", "d", "e"], batch) == split
 
 
 def test_split_of_no_hosts_is_nothing() -> None:
-    assert rollout.split([], "50%") == ()
+    assert rollout.split_batches([], "50%") == ()
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 300), st.booleans())
 def test_split_every_host_is_in_exactly_one_batch(names: list[str], number: int, share: bool) -> None:
-    found = rollout.split(names, f"{number}%" if share else str(number))
+    found = rollout.split_batches(names, f"{number}%" if share else str(number))
 
     assert [name for batch in found for name in batch] == names
     assert all(found)

@@ -27,7 +27,7 @@ FULL = replace(
 
 @pytest.mark.parametrize("app", [application(), FULL, application(frontend(), full_chain=None, database="")])
 def test_parse_gives_back_what_was_dumped_but_for_the_environments(app: Application) -> None:
-    found = history.parse_definition(history.dump(app), app.home)
+    found = history.parse_definition(history.dump_definition(app), app.home)
 
     for field in fields(Application):
         if field.name != "services" and field.repr:
@@ -37,23 +37,23 @@ def test_parse_gives_back_what_was_dumped_but_for_the_environments(app: Applicat
 
 
 def test_parse_service_keeps_its_identity_without_its_environment() -> None:
-    found = history.parse_definition(history.dump(application()), "/var/lib/shop").service("backend")
+    found = history.parse_definition(history.dump_definition(application()), "/var/lib/shop").service("backend")
 
     assert found.env == ()
     assert spec_hash("shop", found) == spec_hash("shop", backend())
 
 
 def test_dump_holds_no_value_of_the_environment() -> None:
-    text = history.dump(application(backend(env=(("KEY", "hunter2"),))))
+    text = history.dump_definition(application(backend(env=(("KEY", "hunter2"),))))
 
     assert "hunter2" not in text
     assert "recorded" in text
 
 
 def test_dump_of_what_was_parsed_is_the_same() -> None:
-    text = history.dump(history.parse_definition(history.dump(FULL), FULL.home))
+    text = history.dump_definition(history.parse_definition(history.dump_definition(FULL), FULL.home))
 
-    assert history.dump(history.parse_definition(text, FULL.home)) == text
+    assert history.dump_definition(history.parse_definition(text, FULL.home)) == text
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_dump_of_what_was_parsed_is_the_same() -> None:
         "3",
         "{}",
         '{"name": "shop"}',
-        history.dump(application())[:-20],
-        history.dump(application()).replace('"container_port": 8080', '"container_port": "8080"'),
-        history.dump(application()).replace('"recorded": {', '"recorded": null, "was": {'),
-        history.dump(replace(application(), name="other")),
+        history.dump_definition(application())[:-20],
+        history.dump_definition(application()).replace('"container_port": 8080', '"container_port": "8080"'),
+        history.dump_definition(application()).replace('"recorded": {', '"recorded": null, "was": {'),
+        history.dump_definition(replace(application(), name="other")),
     ],
 )
 def test_parse_what_is_no_definition_of_this_application_is_refused(text: str) -> None:
@@ -77,7 +77,7 @@ def test_parse_what_is_no_definition_of_this_application_is_refused(text: str) -
 
 
 def test_parse_ignores_what_a_newer_version_added_and_fills_in_what_an_older_one_lacked() -> None:
-    content = json.loads(history.dump(application()))
+    content = json.loads(history.dump_definition(application()))
     content["news"] = 1
     del content["backup_retention_days"]
 
@@ -88,11 +88,11 @@ def test_look_prints_the_definition_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     app = application()
 
-    nothing = sh(history.look(str(tmp_path), "r1"))
-    sh(script(history.write(str(tmp_path), "r1", app)))
+    nothing = sh(history.read_definition(str(tmp_path), "r1"))
+    sh(script(history.write_definition(str(tmp_path), "r1", app)))
 
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert sh(history.look(str(tmp_path), "r1")).stdout == history.dump(app)
+    assert sh(history.read_definition(str(tmp_path), "r1")).stdout == history.dump_definition(app)
     assert oct((tmp_path / "config" / "r1.json").stat().st_mode & 0o777) == "0o600"
 
 
@@ -118,7 +118,7 @@ def test_available_image_that_is_nowhere_is_said(programs: Programs) -> None:
 
 
 def test_parse_definition_that_knew_no_confinement_gives_a_release_without() -> None:
-    content = json.loads(history.dump(application()))
+    content = json.loads(history.dump_definition(application()))
     for service in content["services"]:
         del service["confinement"]
     found = history.parse_definition(json.dumps(content), "/var/lib/shop")
@@ -128,7 +128,7 @@ def test_parse_definition_that_knew_no_confinement_gives_a_release_without() -> 
 
 
 def test_dump_service_port_has_the_key_of_definitions_that_hosts_already_store() -> None:
-    content = json.loads(history.dump(application()))
+    content = json.loads(history.dump_definition(application()))
 
     assert content["services"][0]["stable_port"] == 8080
     assert "service_port" not in content["services"][0]

@@ -22,7 +22,7 @@ def kept(home: Path, content: bytes, name: str = f"backend-{SPEC}") -> None:
 
 
 def seen(home: Path) -> dict[str, dict[str, str]]:
-    done = sh(env_changes.look(str(home)))
+    done = sh(env_changes.read_marks(str(home)))
     assert done.returncode == 0, done
     return {name: dict(marks) for name, marks in env_changes.parse(done.stdout.splitlines())}
 
@@ -51,7 +51,7 @@ def test_look_at_a_host_without_files_or_python_says_nothing(tmp_path: Path) -> 
     assert seen(tmp_path) == {}
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sh").symlink_to("/bin/sh")
-    assert sh(env_changes.look(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
+    assert sh(env_changes.read_marks(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
 
 
 def test_look_at_strange_files_says_what_it_can(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_apply_host_away_for_a_while_is_tried_again(scene: Scene) -> None:
 def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> None:
     host = scene.host(stage_b=[DROPPED], attach_b=[AWAY] * 100)
 
-    with pytest.raises(HostUnreachable, match="what it did last is unknown"):
+    with pytest.raises(HostUnreachable, match="the outcome is unknown"):
         apply(scene, host)
 
     assert {"stage undo", "stage abandon"} & set(scene.of("web1")) == set()
@@ -153,7 +153,7 @@ def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
     ("status", "words"),
     [
         (stage.BUSY_STATUS, "another stage is still running"),
-        (stage.TIMED_OUT_STATUS, "no end within 10 s"),
+        (stage.TIMED_OUT_STATUS, "it did not end within 10 s"),
         (stage.DIED_STATUS, "the stage was killed on the host"),
     ],
 )

@@ -217,35 +217,35 @@ def test_parse_damaged_numbers_are_zero() -> None:
 
 
 def test_look_free_host_has_no_holder_and_no_stage(home: str) -> None:
-    done = sh(script(lock.look(home)))
+    done = sh(script(lock.show(home)))
 
-    assert (lock.parse(done.stdout), lock.stage_runs(done.stdout), done.returncode) == (None, False, 0)
+    assert (lock.parse(done.stdout), lock.is_stage_running(done.stdout), done.returncode) == (None, False, 0)
     assert lock.host_time(done.stdout) > 0
 
 
 def test_look_held_host_while_a_stage_runs_says_both(home: str) -> None:
     take(home, THEIRS)
 
-    looked = shlex.quote(lock.look(home))
+    looked = shlex.quote(lock.show(home))
     done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {looked}")
 
     found = lock.parse(done.stdout)
-    assert (found and found.token, lock.stage_runs(done.stdout)) == ("theirs", True)
+    assert (found and found.token, lock.is_stage_running(done.stdout)) == ("theirs", True)
 
 
 def test_take_away_frees_the_lock_of_that_holder_alone(home: str) -> None:
     take(home, THEIRS)
 
-    assert sh(script(lock.take_away(home, "mine"))).returncode == 0
+    assert sh(script(lock.force_release(home, "mine"))).returncode == 0
     assert held(home) is not None
-    assert sh(script(lock.take_away(home, "theirs"))).returncode == 0
+    assert sh(script(lock.force_release(home, "theirs"))).returncode == 0
     assert held(home) is None
 
 
 def test_take_away_while_a_stage_runs_is_refused(home: str) -> None:
     take(home, THEIRS)
 
-    text = shlex.quote(script(lock.take_away(home, "theirs")).text)
+    text = shlex.quote(script(lock.force_release(home, "theirs")).text)
     done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {text}")
 
     assert (done.returncode, held(home) is None) == (lock.BUSY_STATUS, False)

@@ -24,7 +24,7 @@ def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
         return [LockHeld(f"{one}: locked by eve") if one == refused else one for one in group]
 
     try:
-        had = locking.in_turn(["a", "b", "c"], take, freed.append)
+        had = locking.acquire_all(["a", "b", "c"], take, freed.append)
     except LockHeld:
         had = []
     return asked, had, freed
@@ -50,9 +50,9 @@ def test_in_turn_refused_later_gives_everything_back() -> None:
     ],
 )
 def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said: str, next_step: str) -> None:
-    error = locking.held("web1", Lock(token, "ann", "laptop", pid, "disk", 60, 160), "lab", 100)
+    error = locking.held_error("web1", Lock(token, "ann", "laptop", pid, "disk", 60, 160), "lab", 100)
 
-    assert locking.is_held(error)
+    assert locking.is_held_by_other(error)
     assert said in error.message
     assert next_step in error.next_step
 
@@ -61,9 +61,9 @@ def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
     host = Scene().member("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
 
     with pytest.raises(StageBusy) as caught:
-        locking.take(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
+        locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
 
-    assert not locking.is_held(caught.value)
+    assert not locking.is_held_by_other(caught.value)
 
 
 def test_take_that_says_nothing_is_no_lock() -> None:
@@ -71,5 +71,5 @@ def test_take_that_says_nothing_is_no_lock() -> None:
     scene = Scene()
     host = scene.member("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
 
-    with pytest.raises(StepFailed, match="the lock could not be taken"):
-        locking.take(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
+    with pytest.raises(StepFailed, match="the lock could not be acquired"):
+        locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")

@@ -29,7 +29,7 @@ LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
     ],
 )
 def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object]) -> None:
-    assert locking.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+    assert locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object
     ],
 )
 def test_same_what_a_plan_stands_on_may_not(changed: dict[str, object]) -> None:
-    assert not locking.same(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+    assert not locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
 def test_same_order_of_flags_says_nothing() -> None:
     one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
 
-    assert locking.same(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
+    assert locking.plan_still_fits(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
 
 
 def test_acquire_step_takes_the_lock_then_waits_for_a_stage_then_observes() -> None:
@@ -65,4 +65,4 @@ def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
 
 
 def test_same_a_bare_host_is_itself() -> None:
-    assert locking.same(HostState("web1"), HostState("web1", now=5))
+    assert locking.plan_still_fits(HostState("web1"), HostState("web1", now=5))

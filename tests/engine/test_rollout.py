@@ -254,7 +254,7 @@ def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
 
     monkeypatch.setattr(rolling, "wait", wait)
 
-    rolling.wait_patiently([Future()], scene.context)
+    rolling.wait_for_all([Future()], scene.context)
 
     assert scene.context.cancelled.is_set()
     assert [title.partition(":")[0] for title in scene.told(Phase.NOTE)] == ["stopping", "already stopping"]
@@ -297,4 +297,4 @@ def test_roll_out_unexpected_error_while_a_lock_is_freed_is_a_note(scene: Scene)
         "web3": HostResult.NOT_STARTED,
     }
     assert scene.of("web3")[-1] == "unlock"
-    assert any("could not be freed" in title for title in scene.told(Phase.NOTE))
+    assert any("could not be released" in title for title in scene.told(Phase.NOTE))

@@ -124,7 +124,7 @@ def test_look_gives_architecture_and_every_layer(programs: Programs, tmp_path: P
     (tmp_path / "overlay-layers" / "layers.json").write_text(json.dumps(layers, separators=(",", ":")))
     programs.add("podman", f"echo '{tmp_path}/overlay-layers/layers.json'")
     programs.add("uname", "echo x86_64")
-    text = transfer.look().text.replace("PATH=/", "OTHER=/")
+    text = transfer.read_layers().text.replace("PATH=/", "OTHER=/")
 
     done = sh(text, path=programs.path)
 
@@ -134,6 +134,6 @@ def test_look_gives_architecture_and_every_layer(programs: Programs, tmp_path: P
 def test_look_host_without_any_image_has_no_layer(programs: Programs) -> None:
     programs.add("podman", "echo /nowhere/layers.json")
     programs.add("uname", "echo aarch64")
-    text = transfer.look().text.replace("PATH=/", "OTHER=/")
+    text = transfer.read_layers().text.replace("PATH=/", "OTHER=/")
 
     assert transfer.parse(sh(text, path=programs.path).stdout) == ("arm64", frozenset())

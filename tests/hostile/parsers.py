@@ -16,7 +16,7 @@ from typing import Any
 
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.engine import history, lock, observation, podman, preflight, prune, transfer, untrusted
-from rolling_upgrade.engine.locking import held
+from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
 from rolling_upgrade.engine.model import HealthReport, HostState, Release, Stage, Target
 from rolling_upgrade.engine.serialization import to_plain
@@ -155,7 +155,7 @@ def _access(seen: access.HostAccess) -> None:
 
 
 def _lock(found: Any) -> None:
-    str(held("web1", found, "production", 1))
+    str(held_error("web1", found, "production", 1))
 
 
 def _log(found: Any) -> None:
@@ -201,14 +201,14 @@ PARSERS: dict[str, Parser] = {
     ),
     "features.build.shell.pushed_digest": Parser(building.pushed_digest, f"latest: digest: sha256:{CHECKSUM} size: 9"),
     "engine.history.parse_definition": Parser(
-        lambda text: history.parse_definition(text, HOME), history.dump(APP), to_plain
+        lambda text: history.parse_definition(text, HOME), history.dump_definition(APP), to_plain
     ),
     "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, EXAMINED, _examined),
     "engine.prune.parse": Parser(prune.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
     "engine.lock.host_time": Parser(lock.host_time, "now=12\n"),
     "engine.lock.parse": Parser(lock.parse, HELD, _lock),
-    "engine.lock.stage_runs": Parser(lock.stage_runs, "stage=yes\n"),
+    "engine.lock.is_stage_running": Parser(lock.is_stage_running, "stage=yes\n"),
     "features.logs.shell.parse": Parser(
         lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
     ),

@@ -21,7 +21,7 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.engine import history, lock, maintenance, stage
 from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Environment, Lock, Login, Outcome, Release, Target
-from rolling_upgrade.engine.rollout import size
+from rolling_upgrade.engine.rollout import batch_size
 from rolling_upgrade.engine.shell import Script, quote, shell_join, write_file
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.backup import manifest
@@ -214,7 +214,7 @@ def _lines(text: str) -> int:
 
 
 def _batch(text: str) -> str:
-    size(text, 3)
+    batch_size(text, 3)
     return text
 
 
@@ -264,7 +264,7 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
 @cases(EXAMPLES)
 def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> None:
     """A release's id comes from the host's own history: it has no form there, so each use has to quote it."""
-    parts = [history.look(APP.home, value.replace("/", "")) for value in values]
+    parts = [history.read_definition(APP.home, value.replace("/", "")) for value in values]
     parts += [
         watchdog.recover(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values
     ]

@@ -104,7 +104,7 @@ def history_of_earlier_version(app: Application, user: str) -> Script:
 
 def definition_of_release(app: Application, user: str, release: str) -> Script:
     """As root: print what a release was made of, by the deploy user's own rights; nothing where the host has none."""
-    return Script(f"{as_user(user, history.look(app.home, release))}\n")
+    return Script(f"{as_user(user, history.read_definition(app.home, release))}\n")
 
 
 def ports_of_earlier_version(app: Application) -> Script:

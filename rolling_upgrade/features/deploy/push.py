@@ -157,7 +157,7 @@ def _look(fleet: Fleet) -> dict[str, tuple[str, frozenset[str]]]:
 
     def look(host: Host) -> tuple[str, frozenset[str]]:
         with hosts[host.name].offer(Offer({}, {}, lambda _: None)):
-            answer = host.run(transfer.look(), timeout_seconds=LOOK_SECONDS)
+            answer = host.run(transfer.read_layers(), timeout_seconds=LOOK_SECONDS)
         if not answer.ok:
             raise PreflightError(f"{host.name}: its images cannot be listed.\n{answer.output_tail}")
         return transfer.parse(answer.output)

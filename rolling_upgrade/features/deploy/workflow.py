@@ -19,7 +19,7 @@ from rolling_upgrade.engine.maintenance import BY_SETTING
 from rolling_upgrade.engine.model import Application, Environment, HostState, Image, Phase, Summary, Transfer
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.rollout import HostRun, size
+from rolling_upgrade.engine.rollout import HostRun, batch_size
 from rolling_upgrade.errors import ExitCode, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.deploy import digests
@@ -92,7 +92,7 @@ def _with_images(environment: Environment, given: Mapping[str, Image]) -> Enviro
 def _with_rollout(environment: Environment, batch: str, transfer: str, images: Sequence[str]) -> Environment:
     """The environment with the batch size and transfer of the command line. Raises ConfigError."""
     try:
-        size(batch or "1", 1)
+        batch_size(batch or "1", 1)
     except ValueError as error:
         raise usage_error(("--batch", repr(batch), "a number of hosts, or a percentage above 0")) from error
     rollout = replace(environment.rollout, transfer=_transfer(environment, transfer, images))

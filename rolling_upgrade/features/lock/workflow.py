@@ -67,7 +67,7 @@ def acquire(
         former = {name: _replaceable(name, state, environment) for name, state in seen.items()}
         own = {name for name, state in seen.items() if state.lock and operator.is_own(state.lock)}
         acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
-        taken = locking.in_turn(fleet.hosts, acquisition.take, acquisition.free)
+        taken = locking.acquire_all(fleet.hosts, acquisition.take, acquisition.free)
     lines = [line for _, line in taken]
     end = f"Until then, deploys to these hosts exit with 4. Next: inv lock.release --env {environment.name} when done"
     print_lines([*lines, end], sys.stdout, environment.secrets)
@@ -107,9 +107,9 @@ def _lease(reason: str, lease: str) -> int:
 
 def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     home = fleet.targets[host.name].application.home
-    text = host.run(stage.direct(locks.look(home)), timeout_seconds=LOCK_SECONDS).output
+    text = host.run(stage.direct(locks.show(home)), timeout_seconds=LOCK_SECONDS).output
     lock = locks.parse(text)
-    return HostLock(lock, locks.host_time(text), stage=locks.stage_runs(text), dead=operator.is_dead(lock))
+    return HostLock(lock, locks.host_time(text), stage=locks.is_stage_running(text), dead=operator.is_dead(lock))
 
 
 def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
@@ -119,7 +119,7 @@ def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
         return ""
     if state.dead or operator.is_own(lock):
         return lock.token
-    raise locking.held(host, lock, environment.name, state.now)
+    raise locking.held_error(host, lock, environment.name, state.now)
 
 
 class _Acquisition:
@@ -137,15 +137,17 @@ class _Acquisition:
         app = self._fleet.targets[host.name].application
         try:
             step = locking.acquire_step(app, self._lock, lease_seconds=self._lease, dead_token=self._former[host.name])
-            taken = locking.take(host, step, environment=self._fleet.environment.name)
+            taken = locking.acquire(host, step, environment=self._fleet.environment.name)
         except RollingError as error:
             # After any error except another holder's lock, the host may be locked, or become locked.
-            if not locking.is_held(error):
+            if not locking.is_held_by_other(error):
                 with suppress(RollingError):
                     self._free(host)
             return error
-        own = taken.former is not None and operator.is_own(taken.former)
-        origin = f", taken over from {locking.who(taken.former)}" if taken.former is not None and not own else ""
+        own = taken.previous is not None and operator.is_own(taken.previous)
+        origin = (
+            f", taken over from {locking.describe(taken.previous)}" if taken.previous is not None and not own else ""
+        )
         return f"{host.name}: {'renewed' if own else 'locked'} for {self._lease // 60} minutes{origin}."
 
     def free(self, taken: tuple[FabricHost, str]) -> None:
@@ -164,7 +166,7 @@ class _Acquisition:
 def _refuse_foreign(seen: Mapping[str, HostLock], environment: Environment) -> None:
     foreign = {name: state.lock for name, state in seen.items() if state.lock and not operator.is_own(state.lock)}
     if foreign:
-        listed = "\n  ".join(f"{name}: {locking.who(lock)}" for name, lock in foreign.items())
+        listed = "\n  ".join(f"{name}: {locking.describe(lock)}" for name, lock in foreign.items())
         raise LockHeld(
             f"the lock belongs to somebody else; nothing was released.\n  {listed}.",
             next_step=f"if you are sure that nobody works on the host: inv lock.release --env {environment.name} --force",
@@ -175,15 +177,15 @@ def _free(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     if state.lock is None:
         return f"{host.name}: the lock was free."
     home = fleet.targets[host.name].application.home
-    answer = host.run(stage.direct(locks.take_away(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
+    answer = host.run(stage.direct(locks.force_release(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
     if answer.status == locks.BUSY_STATUS:
         return LockHeld(
-            f"{host.name}: a stage of {locking.who(state.lock)} is still running; its lock was not released.",
+            f"{host.name}: a stage of {locking.describe(state.lock)} is still running; its lock was not released.",
             next_step="wait until the stage ends, then run the same command again",
         )
     if not answer.ok:
         return LockHeld(f"{host.name}: the lock could not be released: {answer.output_tail}")
-    return f"{host.name}: released; it was held by {locking.who(state.lock)}."
+    return f"{host.name}: released; it was held by {locking.describe(state.lock)}."
 
 
 def advice(seen: HostLock, environment: str) -> str:

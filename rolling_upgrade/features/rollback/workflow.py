@@ -121,7 +121,7 @@ def _read_target(
     host: Host, current: Application, state: HostState, release: Release
 ) -> RollbackTarget | tuple[Finding, ...]:
     """Read the release from the host; names, ports and certificate stay the current ones, which root controls."""
-    answer = host.run(stage.direct(history.look(current.home, release.id)), timeout_seconds=QUERY_SECONDS)
+    answer = host.run(stage.direct(history.read_definition(current.home, release.id)), timeout_seconds=QUERY_SECONDS)
     try:
         app = replace(
             history.parse_definition(answer.output, current.home),

@@ -163,7 +163,7 @@ def _prune(host: Host, app: Application, state: HostState, settings: Settings) -
     script = locking.under_lock(app, lock, Script(body), seconds=PRUNE_SECONDS)
     answer = host.run(script, timeout_seconds=PRUNE_SECONDS + stage.WAIT_SECONDS)
     if answer.status == locks.HELD_STATUS:
-        raise locking.held(host.name, None, settings.environment, state.now)
+        raise locking.held_error(host.name, None, settings.environment, state.now)
     log(answer.output_tail)
     return ExitCode.DONE if answer.ok else ExitCode.FAILED
 

@@ -138,7 +138,7 @@ def live_application(home: Path, releases: tuple[Release, ...]) -> Application |
 def definition(home: Path, release: str) -> Application | None:
     """The application as a release defined it; None past the retention of its definition."""
     try:
-        return history.parse_definition(read(Path(history.file(str(home), release))), str(home))
+        return history.parse_definition(read(Path(history.definition_file(str(home), release))), str(home))
     except (OSError, ValueError):
         return None
 

@@ -63,7 +63,7 @@ def app(tmp_path: Path) -> Application:
 
 def deploy(app: Application) -> None:
     Path(history.history_file(app.home)).write_text(f"{history.line(RELEASE)}\n")
-    Path(history.file(app.home, RELEASE.id)).write_text(history.dump(app))
+    Path(history.definition_file(app.home, RELEASE.id)).write_text(history.dump_definition(app))
 
 
 def watching(app: Application, host: Host, settings: Settings = SETTINGS) -> loop.Watchdog:

@@ -66,8 +66,8 @@ def write(home: Path, *releases: Release) -> None:
 def define(home: Path, app: Application, *releases: str) -> None:
     """Definitions of these releases; each has its own domain, which identifies it."""
     for one in releases:
-        text = history.dump(replace(app, domain=f"{one}.test"))
-        Path(history.file(str(home), one)).write_text(text, encoding="utf-8")
+        text = history.dump_definition(replace(app, domain=f"{one}.test"))
+        Path(history.definition_file(str(home), one)).write_text(text, encoding="utf-8")
 
 
 def test_load_settings_reads_what_dump_settings_wrote(home: Path) -> None:
@@ -211,7 +211,7 @@ def test_live_application_whose_definition_is_lost_is_unknown(
     define(home, app, "r1")
     write(home, *DEPLOYS)
     if content is not None:
-        Path(history.file(str(home), "r2")).write_bytes(content)
+        Path(history.definition_file(str(home), "r2")).write_bytes(content)
 
     assert state_store.live_application(home, state_store.recent_releases(home)) is None
 
