@@ -17,8 +17,17 @@ from rolling_upgrade.engine.untrusted import Malformed
 
 OBSERVE_SECONDS = 60.0
 SECTION = "@@"
-#: A shell function that prints `NAME=VALUE`, the value in one line.
-FACT = """fact() { printf '%s=%s\\n' "$1" "$(printf %s "$2" | tr '\\n' ' ')"; }"""
+#: A shell function that prints `NAME=VALUE`, the value in one line. It starts no process: an observation has 40 facts.
+FACT = """\
+newline='
+'
+fact() {
+  line=$2
+  while :; do
+    case $line in *"$newline"*) line="${line%%"$newline"*} ${line#*"$newline"}" ;; *) break ;; esac
+  done
+  printf '%s=%s\\n' "$1" "$line"
+}"""
 _FIELDS = (
     "name", "status", "running", "started", "restarts", "exit", "image_id",
     "app", "service", "color", "release", "image", "digest", "spec", "port",
