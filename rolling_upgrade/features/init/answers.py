@@ -1,6 +1,6 @@
-"""The answers of `inv init`: each is checked by the form that the configuration itself has for it.
+"""The questions of `inv init` with their defaults, the answers so far, and the configuration that follows from them.
 
-It owns which questions there are, their defaults, and what follows from the answers. It asks nobody, writes nothing.
+The validators of the configuration itself check each answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.errors import ConfigIssue
 
-#: The first service port; each further service has the next one.
+#: The service port of the first service; each further service gets the next port.
 FIRST_PORT = 8080
 HEALTH = "/health"
 _EXAMPLE_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
@@ -32,27 +32,30 @@ CERTIFICATE = validators.one_of("none", "self-signed", "acme", "files")
 
 @dataclass(frozen=True)
 class Question:
-    """Something that has one answer; without a default it must be answered."""
+    """A question with one answer, which is required unless there is a default."""
 
     name: str
     text: str
-    form: validators.Validator[str]
+    validator: validators.Validator[str]
     default: str = ""
 
     @property
     def option(self) -> str:
-        """The option that answers it."""
+        """The command-line option that answers the question."""
         return f"--{self.name}"
 
 
 APP = Question("app", "Name of the application", validators.APP_NAME)
 DOMAIN = Question("domain", "Domain of the site", validators.DOMAIN)
 ENV = Question("env", "Name of the environment", validators.ENVIRONMENT_NAME, "production")
-USER = Question("user", "Login name on the hosts, owns the containers", validators.USER, "deploy")
+USER = Question("user", "Login name on the hosts, owner of the containers", validators.USER, "deploy")
 CERT = Question(
-    "certificate", "Certificate: none (http), self-signed, acme (Let's Encrypt), files (yours)", CERTIFICATE, "none"
+    "certificate",
+    "Certificate: none (http), self-signed, acme (Let's Encrypt) or files (your own)",
+    CERTIFICATE,
+    "none",
 )
-EMAIL = Question("email", "Mail address for the certificate authority", validators.EMAIL)
+EMAIL = Question("email", "Contact address for the certificate authority", validators.EMAIL)
 QUESTIONS = (APP, DOMAIN, ENV, USER, CERT, EMAIL)
 
 
@@ -61,10 +64,10 @@ def _paths(text: str) -> tuple[str, ...] | None:
     if words == ["none"]:
         return ()
     try:
-        found = tuple(validators.URL_PATH(word) for word in words)
+        paths = tuple(validators.URL_PATH(word) for word in words)
     except ValueError:
         return None
-    return found if len(set(found)) == len(found) else None
+    return paths if len(set(paths)) == len(paths) else None
 
 
 #: The paths of one service.
@@ -73,7 +76,7 @@ PATHS = validators.Validator("paths such as / or /api/, separated by commas, eac
 
 @dataclass
 class Answers:
-    """What is known so far. Services are `(name, image, port)`, hosts are `(name, address)`, in their order."""
+    """The answers so far. A service is `(name, image, port)`, a host `(name, address)`."""
 
     values: dict[str, str] = field(default_factory=dict)
     services: list[tuple[str, str, int]] = field(default_factory=list)
@@ -82,7 +85,7 @@ class Answers:
     routes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add_service(self, text: str) -> None:
-        """Take NAME=IMAGE:PORT. Raises ValueError, which says what is expected."""
+        """Add the service NAME=IMAGE:PORT. Raises ValueError with the expected form."""
         name, equals, rest = text.partition("=")
         image, colon, port = rest.rpartition(":")
         if not (equals and colon):
@@ -90,57 +93,57 @@ class Answers:
         self.services.append((self.service_name(name), read_image(image), validators.PORT(port)))
 
     def service_name(self, text: str) -> str:
-        """A name that no other service has. Raises ValueError."""
+        """Check that no other service has the name. Raises ValueError."""
         name = validators.SERVICE_NAME(text)
         if name in (other for other, _, _ in self.services):
-            raise ValueError(f"a name of its own; {name} is a service already")
+            raise ValueError(f"another name: {name} is a service already")
         return name
 
     def add_host(self, text: str) -> None:
-        """Take NAME=ADDRESS, or one word that is both. Raises ValueError, which says what is expected."""
+        """Add the host NAME=ADDRESS; without `=`, the word is both. Raises ValueError with the expected form."""
         name, equals, address = text.partition("=")
         if not name or (equals and not address):
             raise ValueError(HOST)
-        found = validators.WORD(name), validators.ADDRESS(address or name)
+        name, address = validators.WORD(name), validators.ADDRESS(address or name)
         for other, used in self.hosts:
-            if found[0] == other or found[1].casefold() == used.casefold():
-                raise ValueError(f"a name and an address of its own; {other}={used} is a host already")
-        self.hosts.append(found)
+            if name == other or address.casefold() == used.casefold():
+                raise ValueError(f"another name and address: {other}={used} is a host already")
+        self.hosts.append((name, address))
 
     def read_routes(self, name: str, text: str) -> tuple[str, ...]:
-        """The paths of a service, which no other has. Raises ValueError."""
-        found = PATHS(text)
-        for other, paths in self.routes.items():
-            for path in found:
-                if other != name and path in paths:
-                    raise ValueError(f"paths of its own; {path} is of {other} already")
-        return found
+        """Parse the paths of a service. Raises ValueError for a path of another service."""
+        paths = PATHS(text)
+        for other, used in self.routes.items():
+            for path in paths:
+                if other != name and path in used:
+                    raise ValueError(f"other paths: {path} belongs to {other} already")
+        return paths
 
-    def usual_routes(self, name: str) -> str:
-        """The paths that a service gets unless it is told others: the last service has `/`, others /NAME/."""
+    def default_routes(self, name: str) -> str:
+        """Return `/` for the last service if it is free, otherwise /NAME/."""
         taken = any("/" in paths for paths in self.routes.values())
         return "/" if name == self.services[-1][0] and not taken else f"/{name}/"
 
     def missing(self) -> list[tuple[str, str]]:
-        """What nothing answers: option and what it expects."""
-        found = [
-            (one.option, one.form.expected)
-            for one in QUESTIONS
-            if not one.default and one is not EMAIL and one.name not in self.values
+        """Return the option and the expected value of every required answer that is missing."""
+        rows = [
+            (question.option, question.validator.expected)
+            for question in QUESTIONS
+            if not question.default and question is not EMAIL and question.name not in self.values
         ]
         if self.values.get("certificate") == "acme" and "email" not in self.values:
-            found.append((EMAIL.option, f"{EMAIL.form.expected} (required by acme)"))
-        found += [] if self.services else [("--service", SERVICE)]
-        return found + ([] if self.hosts else [("--host", HOST)])
+            rows.append((EMAIL.option, f"{EMAIL.validator.expected} (required by acme)"))
+        rows += [] if self.services else [("--service", SERVICE)]
+        return rows + ([] if self.hosts else [("--host", HOST)])
 
-    def finished(self) -> Starting:
-        """The whole of it; what is not answered has its default. Raises ValueError for paths of two services."""
+    def initial_config(self) -> InitialConfig:
+        """Apply the defaults. Raises ValueError when two services have the same path."""
         for name, _, _ in self.services:
             if name not in self.routes:
-                self.routes[name] = self.read_routes(name, self.usual_routes(name))
-        values = {one.name: one.default for one in QUESTIONS} | self.values
+                self.routes[name] = self.read_routes(name, self.default_routes(name))
+        values = {question.name: question.default for question in QUESTIONS} | self.values
         keys = env_keys([name for name, _, _ in self.services])
-        return Starting(
+        return InitialConfig(
             app=values["app"],
             domain=values["domain"],
             environment=values["env"],
@@ -148,30 +151,30 @@ class Answers:
             certificate=values["certificate"],
             email=values["email"],
             services=tuple(
-                StartingService(
-                    name, image, port, self.health.get(name, HEALTH), self.routes[name], keys[name], FIRST_PORT + place
+                InitialService(
+                    name, image, port, self.health.get(name, HEALTH), self.routes[name], keys[name], service_port
                 )
-                for place, (name, image, port) in enumerate(self.services)
+                for service_port, (name, image, port) in enumerate(self.services, FIRST_PORT)
             ),
             hosts=tuple(self.hosts),
         )
 
 
 def read_image(text: str) -> str:
-    """The text of an image reference. Raises ValueError."""
+    """Check an image reference. Raises ValueError."""
     validators.IMAGE(text)
     return text
 
 
 def env_keys(names: Sequence[str]) -> Mapping[str, str]:
-    """For each service the beginning of its env keys: its name in capitals, unless the suite's own keys begin so."""
-    found: dict[str, str] = {}
+    """Return the prefix of each service's env keys: its name in capitals, changed if a setting has that prefix."""
+    prefixes: dict[str, str] = {}
     for name in names:
-        key = re.sub(r"[^A-Z0-9]", "_", name.upper())
-        while key in found.values() or any(known.startswith(f"{key}_") for known in KEYS):
-            key = f"SERVICE_{key}"
-        found[name] = key
-    return found
+        prefix = re.sub(r"[^A-Z0-9]", "_", name.upper())
+        while prefix in prefixes.values() or any(key.startswith(f"{prefix}_") for key in KEYS):
+            prefix = f"SERVICE_{prefix}"
+        prefixes[name] = prefix
+    return prefixes
 
 
 def read_options(
@@ -182,13 +185,13 @@ def read_options(
     health: Sequence[str],
     routes: Sequence[str],
 ) -> tuple[Answers, tuple[ConfigIssue, ...]]:
-    """What the options answer, and every mistake in them; `values` holds what stands behind each question's option."""
+    """Return the answers of the command-line options, and every error in them. `values` is keyed by question."""
     answers = Answers()
     issues: list[ConfigIssue] = []
 
-    def take(option: str, text: str, read: Callable[[str], Any]) -> Any:
+    def parse(option: str, text: str, parser: Callable[[str], Any]) -> Any:
         try:
-            return read(text)
+            return parser(text)
         except ValueError as error:
             issues.append(ConfigIssue("command line", option, shown(text), str(error)))
             return None
@@ -196,53 +199,57 @@ def read_options(
     for question in QUESTIONS:
         if question.name in values:
             text = values[question.name]
-            answers.values[question.name] = take(question.option, text, question.form) or question.default or "x"
+            answers.values[question.name] = parse(question.option, text, question.validator) or question.default or "x"
     for text in services:
-        take("--service", text, answers.add_service)
+        parse("--service", text, answers.add_service)
     for text in hosts:
-        take("--host", text, answers.add_host)
-    named = [name for name, _, _ in answers.services]
+        parse("--host", text, answers.add_host)
+    names = [name for name, _, _ in answers.services]
     for text in health:
-        take("--health", text, lambda text: answers.health.update([_pair(text, named, HEALTH, validators.URL_PATH)]))
+        parse("--health", text, lambda text: answers.health.update([_pair(text, names, HEALTH, validators.URL_PATH)]))
     for text in routes:
-        take("--route", text, lambda text: answers.routes.update([_route(text, named, answers)]))
+        parse("--route", text, lambda text: answers.routes.update([_route(text, names, answers)]))
     if answers.values.get("certificate") != "acme" and "email" in values:
-        issues.append(ConfigIssue("command line", "--email", "a mail address", "it only with --certificate acme"))
+        issues.append(ConfigIssue("command line", "--email", "a mail address", "--certificate acme with it"))
     return answers, tuple(issues)
 
 
-def _pair(text: str, named: Sequence[str], example: str, read: Callable[[str], str]) -> tuple[str, str]:
+def _pair(text: str, names: Sequence[str], example: str, parser: Callable[[str], str]) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or name not in named:
-        raise ValueError(f"NAME={example}, where NAME is one of: {', '.join(named) or 'the services'}")
-    return name, read(value)
+    if not equals or name not in names:
+        raise ValueError(f"NAME={example}, where NAME is one of: {', '.join(names) or 'the services'}")
+    return name, parser(value)
 
 
-def _route(text: str, named: Sequence[str], answers: Answers) -> tuple[str, tuple[str, ...]]:
-    name, value = _pair(text, named, "/api/", str)
+def _route(text: str, names: Sequence[str], answers: Answers) -> tuple[str, tuple[str, ...]]:
+    name, value = _pair(text, names, "/api/", str)
     return name, answers.read_routes(name, value)
 
 
 def is_example(root: Path) -> bool:
-    """Whether hosts.yaml is an example: it has hosts, and the addresses of all are for documentation alone."""
-    quiet = Issues(root)
-    content = read_yaml(root / "hosts.yaml", quiet, remedy="") or {}
-    inventory = validate(Inventory, content, "hosts.yaml", quiet)
-    if inventory is None or quiet.errors:
+    """Whether hosts.yaml has hosts, all with addresses that are reserved for documentation (RFC 5737)."""
+    issues = Issues(root)
+    content = read_yaml(root / "hosts.yaml", issues, remedy="") or {}
+    inventory = validate(Inventory, content, "hosts.yaml", issues)
+    if inventory is None or issues.errors:
         return False
-    addresses = [host.address or name for one in inventory.environments.values() for name, host in one.hosts.items()]
-    return bool(addresses) and all(map(_for_documentation, addresses))
+    addresses = [
+        host.address or name
+        for environment in inventory.environments.values()
+        for name, host in environment.hosts.items()
+    ]
+    return bool(addresses) and all(map(_is_for_documentation, addresses))
 
 
-def _for_documentation(address: str) -> bool:
+def _is_for_documentation(address: str) -> bool:
     try:
         return any(ipaddress.ip_address(address) in network for network in _EXAMPLE_NETWORKS)
     except ValueError:
         return False
 
 
-def is_as_git_has_it(path: Path) -> bool:
-    """Whether Git holds the file just as it lies there, so that nothing is lost when it is replaced."""
+def is_staged_unchanged(path: Path) -> bool:
+    """Whether Git's index has exactly this content, so that replacing the file loses nothing."""
     try:
         return bool(is_tracked(path)) and staged(path) == path.read_bytes()
     except OSError:
@@ -250,8 +257,8 @@ def is_as_git_has_it(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class StartingService:
-    """One service; `key` begins the names of its env keys: SHOP makes SHOP_IMAGE and SHOP_PORT."""
+class InitialService:
+    """A service of the configuration; with the prefix `key` SHOP, its env keys are SHOP_IMAGE and SHOP_PORT."""
 
     name: str
     image: str
@@ -263,10 +270,10 @@ class StartingService:
 
 
 @dataclass(frozen=True)
-class Starting:
-    """An application, its one environment, and the hosts of that by name and address.
+class InitialConfig:
+    """The configuration to write: one application with one environment and its hosts, as `(name, address)`.
 
-    `certificate` is that of `setup` in hosts.yaml, or `none` for a site without one; `email` is for `acme` alone.
+    `certificate` is the value of setup.certificate in hosts.yaml, or `none`; `email` is empty unless it is `acme`.
     """
 
     app: str
@@ -275,18 +282,19 @@ class Starting:
     user: str
     certificate: str
     email: str
-    services: tuple[StartingService, ...]
+    services: tuple[InitialService, ...]
     hosts: tuple[tuple[str, str], ...]
 
     @property
     def needs_version(self) -> bool:
-        """Whether an image names neither tag nor digest."""
-        return any("@" not in one.image and ":" not in one.image.rpartition("/")[2] for one in self.services)
+        """Whether an image has neither tag nor digest."""
+        images = [service.image for service in self.services]
+        return any("@" not in image and ":" not in image.rpartition("/")[2] for image in images)
 
     @property
-    def entrance(self) -> StartingService:
-        """The service that answers visitors at `/`; the last one where none does."""
-        return next((one for one in self.services if "/" in one.routes), self.services[-1])
+    def entrance(self) -> InitialService:
+        """The service with the path `/`; the last service if none has it."""
+        return next((service for service in self.services if "/" in service.routes), self.services[-1])
 
     @property
     def home(self) -> str:

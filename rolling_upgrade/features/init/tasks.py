@@ -57,5 +57,5 @@ def init(
             yes=yes,
             force=force,
         ),
-        interrupted="nothing was written. Next: the same command again",
+        interrupted="nothing was written. Next: run the same command again",
     )

@@ -1,4 +1,4 @@
-"""`inv init` at a real terminal: the questions, bad answers asked again, and every way to stop in the middle."""
+"""`inv init` at a real terminal: the questions, invalid answers, and every way to interrupt it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SECONDS = 60
 FILES = {"hosts.yaml", "deploy/services.yaml", "deploy/production.env", "tasks.py", "deploy/.gitignore"}
 
 
-class Person:
-    """`inv init` at a terminal of its own, and what it said so far."""
+class Session:
+    """`inv init` at its own terminal, with its output so far."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self.folder, self.said, self._heard = folder, "", 0
+        self.folder, self.output, self._position = folder, "", 0
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
@@ -34,22 +34,22 @@ class Person:
             os.execv(sys.executable, command)  # noqa: S606 - the test's own Python
 
     def until(self, words: str) -> str:
-        """What is said up to these words, from where the last call found its own."""
-        deadline, start = time.monotonic() + SECONDS, self._heard
-        while (at := self.said.find(words, start)) < 0:
-            assert time.monotonic() < deadline, self.said
-            assert self._read(), f"it ended: {self.said}"
-        self._heard = at + len(words)
-        return self.said[start : self._heard]
+        """Wait for these words, and return the output since the last call."""
+        deadline, start = time.monotonic() + SECONDS, self._position
+        while (at := self.output.find(words, start)) < 0:
+            assert time.monotonic() < deadline, self.output
+            assert self._read(), f"it exited: {self.output}"
+        self._position = at + len(words)
+        return self.output[start : self._position]
 
     def _read(self) -> bool:
-        """Hear what comes next; whether anything came before the end."""
-        assert select.select([self._terminal], [], [], SECONDS)[0], self.said
+        """Read the next output; return whether there was any before the end."""
+        assert select.select([self._terminal], [], [], SECONDS)[0], self.output
         try:
             piece = os.read(self._terminal, 65536)
         except OSError:
             return False
-        self.said += piece.decode(errors="replace")
+        self.output += piece.decode(errors="replace")
         return bool(piece)
 
     def type(self, text: str | bytes) -> None:
@@ -61,7 +61,7 @@ class Person:
         self.type(f"{text}\n")
 
     def end(self) -> int:
-        """Wait for the end; the exit code."""
+        """Wait for the end and return the exit code."""
         while self._read():
             pass
         _, status = os.waitpid(self.pid, 0)
@@ -73,169 +73,175 @@ class Person:
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
 
 
-def up_to_the_hosts(person: Person) -> None:
-    person.answer("Name of the application:", "shop")
-    person.answer("Domain of the site:", "shop.example.org")
-    person.answer("Name of the environment [production]:")
-    person.answer("Name of the first service [web]:", "api")
-    person.answer("Image of api", "reg.example.org/shop/api:v1")
-    person.answer("Port on which the process in api listens [8080]:", "8000")
-    person.answer("Name of the next service", "web")
-    person.answer("Image of web", "reg.example.org/shop/web")
-    person.answer("Port on which the process in web listens [8080]:")
-    person.answer("Name of the next service")
-    person.answer("Path of api that answers 2xx when it is well [/health]:", "/api/health")
-    person.answer("Paths of the site that go to api, separated by commas, or none [/api/]:")
-    person.answer("Path of web that answers 2xx when it is well [/health]:")
-    person.answer("Paths of the site that go to web, separated by commas, or none [/]:", "/, /ws")
+def answer_up_to_the_hosts(session: Session) -> None:
+    session.answer("Name of the application:", "shop")
+    session.answer("Domain of the site:", "shop.example.org")
+    session.answer("Name of the environment [production]:")
+    session.answer("Name of the first service [web]:", "api")
+    session.answer("Image of api", "reg.example.org/shop/api:v1")
+    session.answer("Port on which the process in api listens [8080]:", "8000")
+    session.answer("Name of the next service", "web")
+    session.answer("Image of web", "reg.example.org/shop/web")
+    session.answer("Port on which the process in web listens [8080]:")
+    session.answer("Name of the next service")
+    session.answer("Path of api that answers 2xx when it is healthy [/health]:", "/api/health")
+    session.answer("Paths of the site routed to api, separated by commas, or none [/api/]:")
+    session.answer("Path of web that answers 2xx when it is healthy [/health]:")
+    session.answer("Paths of the site routed to web, separated by commas, or none [/]:", "/, /ws")
 
 
 @pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    started = Person(tmp_path)
+def session(tmp_path: Path) -> Iterator[Session]:
+    started = Session(tmp_path)
     yield started
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(started.pid, signal.SIGKILL)
         os.waitpid(started.pid, 0)
 
 
-def test_init_asks_everything_shows_it_and_writes_it(person: Person) -> None:
-    up_to_the_hosts(person)
-    person.answer("First host", "web1=192.0.2.11")
-    person.answer("Next host", "web2=192.0.2.12")
-    person.answer("Next host")
-    person.answer("Login name on the hosts, owns the containers [deploy]:", "ann")
-    person.answer("Certificate:", "acme")
-    person.answer("Mail address", "ann@example.org")
-    shown = person.until("Write these files? [y/N]")
-    assert all(f"--- {person.folder}/{name} (new)" in shown for name in FILES)
-    assert person.written == set()
-    person.type("y\n")
+def test_init_answered_questions_are_shown_and_written(session: Session) -> None:
+    answer_up_to_the_hosts(session)
+    session.answer("First host", "web1=192.0.2.11")
+    session.answer("Next host", "web2=192.0.2.12")
+    session.answer("Next host")
+    session.answer("Login name on the hosts, owner of the containers [deploy]:", "ann")
+    session.answer("Certificate:", "acme")
+    session.answer("Contact address", "ann@example.org")
+    shown = session.until("Write these files? [y/N]")
+    assert all(f"--- {session.folder}/{name} (new)" in shown for name in FILES)
+    assert session.written == set()
+    session.type("y\n")
 
-    assert (person.end(), person.written) == (0, FILES)
-    assert "inv deploy --env production --dry-run" in person.said
-    found = config.load("production", root=person.folder, strict=True)
+    assert (session.end(), session.written) == (0, FILES)
+    assert "inv deploy --env production --dry-run" in session.output
+    found = config.load("production", root=session.folder, strict=True)
     app = found.targets[0].application
-    assert (app.name, app.domain, [one.user for one in found.targets]) == ("shop", "shop.example.org", ["ann", "ann"])
-    assert [(one.name, one.container_port, one.gate.path) for one in app.services] == [
+    assert (app.name, app.domain, [target.user for target in found.targets]) == (
+        "shop",
+        "shop.example.org",
+        ["ann", "ann"],
+    )
+    assert [(service.name, service.container_port, service.gate.path) for service in app.services] == [
         ("api", 8000, "/api/health"),
         ("web", 8080, "/health"),
     ]
-    assert [[route.prefix for route in one.routes] for one in app.services] == [["/api/"], ["/", "/ws"]]
+    assert [[route.prefix for route in service.routes] for service in app.services] == [["/api/"], ["/", "/ws"]]
     assert (found.preparation.certificate.value, found.preparation.acme_email) == ("acme", "ann@example.org")
 
 
-def test_init_bad_answer_is_told_and_the_question_asked_again(person: Person) -> None:
+def test_init_invalid_answer_repeats_the_question(session: Session) -> None:
     for bad in ("My Shop", "", "資料", "$(reboot)", "a'b"):
-        person.answer("Name of the application:", bad)
-        person.until("expected a lower-case letter")
-    person.until("Name of the application:")
-    person.type(b"\xff\xfe\n")
-    person.until("expected a lower-case letter")
-    person.answer("Name of the application:", "  shop  ")
-    person.answer("Domain of the site:", "http://shop")
-    person.until("expected a domain name")
-    person.answer("Domain of the site:", "shop.test")
-    person.answer("Name of the environment [production]:")
-    person.answer("Name of the first service [web]:")
-    person.answer("Image of web", "No Image")
-    person.until("expected an image reference")
-    person.answer("Image of web", "r.test/web")
-    person.answer("listens [8080]:", "0")
-    person.until("expected a port")
-    person.answer("listens [8080]:")
-    person.answer("Name of the next service", "web")
-    person.until("web is a service already")
-    person.answer("Name of the next service")
-    person.answer("when it is well [/health]:", "health")
-    person.until("expected a path")
-    person.answer("when it is well [/health]:")
-    person.answer("or none [/]:", "none")
-    person.answer("First host", "web1")
-    person.answer("Next host", "web1")
-    person.until("web1=web1 is a host already")
-    person.answer("Next host")
-    person.answer("owns the containers [deploy]:")
-    person.answer("Certificate:")
-    person.answer("Write these files? [y/N]", "yes")
+        session.answer("Name of the application:", bad)
+        session.until("expected a lower-case letter")
+    session.until("Name of the application:")
+    session.type(b"\xff\xfe\n")
+    session.until("expected a lower-case letter")
+    session.answer("Name of the application:", "  shop  ")
+    session.answer("Domain of the site:", "http://shop")
+    session.until("expected a domain name")
+    session.answer("Domain of the site:", "shop.test")
+    session.answer("Name of the environment [production]:")
+    session.answer("Name of the first service [web]:")
+    session.answer("Image of web", "No Image")
+    session.until("expected an image reference")
+    session.answer("Image of web", "r.test/web")
+    session.answer("listens [8080]:", "0")
+    session.until("expected a port")
+    session.answer("listens [8080]:")
+    session.answer("Name of the next service", "web")
+    session.until("web is a service already")
+    session.answer("Name of the next service")
+    session.answer("when it is healthy [/health]:", "health")
+    session.until("expected a path")
+    session.answer("when it is healthy [/health]:")
+    session.answer("or none [/]:", "none")
+    session.answer("First host", "web1")
+    session.answer("Next host", "web1")
+    session.until("web1=web1 is a host already")
+    session.answer("Next host")
+    session.answer("owner of the containers [deploy]:")
+    session.answer("Certificate:")
+    session.answer("Write these files? [y/N]", "yes")
 
-    assert (person.end(), person.written) == (0, FILES)
-    assert config.load("production", root=person.folder, strict=True).targets[0].address == "web1"
+    assert (session.end(), session.written) == (0, FILES)
+    assert config.load("production", root=session.folder, strict=True).targets[0].address == "web1"
 
 
-def test_init_asks_only_what_no_option_says(tmp_path: Path) -> None:
+def test_init_asks_only_for_missing_options(tmp_path: Path) -> None:
     words = ["--app", "shop", "--service", "web=r.test/web:80", "--host", "web1", "--health", "web=/", "--user", "ann"]
-    person = Person(tmp_path, *words, "--env", "yes")
-    person.answer("Domain of the site:", "shop.test")
-    person.answer("go to web, separated by commas, or none [/]:")
-    person.answer("Certificate:", "self-signed")
-    person.answer("[y/N]", "y")
+    session = Session(tmp_path, *words, "--env", "yes")
+    session.answer("Domain of the site:", "shop.test")
+    session.answer("routed to web, separated by commas, or none [/]:")
+    session.answer("Certificate:", "self-signed")
+    session.answer("[y/N]", "y")
 
-    assert (person.end(), person.written) == (0, FILES - {"deploy/production.env"} | {"deploy/yes.env"})
-    assert person.said.count("]:") == 2
+    assert (session.end(), session.written) == (0, FILES - {"deploy/production.env"} | {"deploy/yes.env"})
+    assert session.output.count("]:") == 2
 
 
 @pytest.mark.parametrize("how", ["^C", "^D", "SIGTERM", "hang up"])
 @pytest.mark.parametrize("late", [False, True])
-def test_init_stopped_in_the_middle_writes_nothing(tmp_path: Path, how: str, late: bool) -> None:
+def test_init_interrupted_writes_nothing(tmp_path: Path, how: str, late: bool) -> None:
     words = ["--domain", "a.test", "--service", "web=r.test/web:80", "--host", "web1"] if late else []
-    person = Person(tmp_path, *words, *(["--app", "shop", "--env", "x", "--user", "ann"] if late else []))
+    session = Session(tmp_path, *words, *(["--app", "shop", "--env", "x", "--user", "ann"] if late else []))
     if late:
-        person.answer("well [/health]:")
-        person.answer("or none [/]:")
-        person.answer("Certificate:")
-        person.until("Write these files? [y/N]")
+        session.answer("healthy [/health]:")
+        session.answer("or none [/]:")
+        session.answer("Certificate:")
+        session.until("Write these files? [y/N]")
     else:
-        person.answer("Name of the application:", "shop")
-        person.until("Domain of the site:")
+        session.answer("Name of the application:", "shop")
+        session.until("Domain of the site:")
     if how == "SIGTERM":
-        os.kill(person.pid, signal.SIGTERM)
+        os.kill(session.pid, signal.SIGTERM)
     elif how == "hang up":
-        os.kill(person.pid, signal.SIGHUP)
+        os.kill(session.pid, signal.SIGHUP)
     else:
-        person.type({"^C": b"\x03", "^D": b"\x04"}[how])
+        session.type({"^C": b"\x03", "^D": b"\x04"}[how])
 
-    assert (person.end(), person.written) == (130, set()), person.said
-    assert "nothing was" in person.said
+    assert (session.end(), session.written) == (130, set()), session.output
+    assert "nothing was" in session.output
 
 
-def test_init_no_at_the_end_writes_nothing(tmp_path: Path) -> None:
+def test_init_declined_confirmation_writes_nothing(tmp_path: Path) -> None:
     words = ["--app", "shop", "--domain", "a.test", "--service", "web=r.test/web:80", "--host", "web1", "--env", "x"]
-    person = Person(tmp_path, *words, "--user", "ann", "--health", "web=/", "--route", "web=/", "--certificate", "none")
-    person.answer("Write these files? [y/N]", "no")
+    session = Session(
+        tmp_path, *words, "--user", "ann", "--health", "web=/", "--route", "web=/", "--certificate", "none"
+    )
+    session.answer("Write these files? [y/N]", "no")
 
-    assert (person.end(), person.written) == (130, set())
+    assert (session.end(), session.written) == (130, set())
 
 
-def test_init_yes_asks_nothing_at_a_terminal(tmp_path: Path) -> None:
+def test_init_yes_at_a_terminal_asks_nothing(tmp_path: Path) -> None:
     words = ["--app", "shop", "--domain", "a.test", "--service", "web=r.test/web:80", "--host", "web1", "--yes"]
-    person = Person(tmp_path, *words)
+    session = Session(tmp_path, *words)
 
-    assert (person.end(), person.written) == (0, FILES)
-    assert "[y/N]" not in person.said
+    assert (session.end(), session.written) == (0, FILES)
+    assert "[y/N]" not in session.output
 
 
-def test_init_files_that_are_there_are_told_before_the_first_question(tmp_path: Path) -> None:
+def test_init_existing_files_are_refused_before_the_first_question(tmp_path: Path) -> None:
     (tmp_path / "hosts.yaml").write_text("mine")
-    person = Person(tmp_path)
+    session = Session(tmp_path)
 
-    assert (person.end(), person.written) == (2, {"hosts.yaml"})
-    assert "has hosts.yaml already" in person.said
-    assert "Name of the application" not in person.said
-
-
-def test_init_env_file_that_is_there_is_told_once_the_environment_has_a_name(person: Person) -> None:
-    (person.folder / "deploy").mkdir()
-    (person.folder / "deploy/staging.env").write_text("mine")
-    person.answer("Name of the application:", "shop")
-    person.answer("Domain of the site:", "shop.test")
-    person.answer("Name of the environment [production]:", "staging")
-
-    assert (person.end(), person.written) == (2, {"deploy/staging.env"})
-    assert "has deploy/staging.env already" in person.said
+    assert (session.end(), session.written) == (2, {"hosts.yaml"})
+    assert "has hosts.yaml already" in session.output
+    assert "Name of the application" not in session.output
 
 
-def test_init_without_a_terminal_lists_the_options_and_ends_with_2(tmp_path: Path) -> None:
+def test_init_existing_env_file_is_refused_once_the_environment_has_a_name(session: Session) -> None:
+    (session.folder / "deploy").mkdir()
+    (session.folder / "deploy/staging.env").write_text("mine")
+    session.answer("Name of the application:", "shop")
+    session.answer("Domain of the site:", "shop.test")
+    session.answer("Name of the environment [production]:", "staging")
+
+    assert (session.end(), session.written) == (2, {"deploy/staging.env"})
+    assert "has deploy/staging.env already" in session.output
+
+
+def test_init_without_a_terminal_lists_the_missing_options(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "invoke", "init", "--directory", tmp_path, "--app", "shop"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""`inv init` without a terminal: what it writes loads strictly, all of it is written or none, nothing is lost."""
+"""`inv init` without a terminal: the files load strictly, all or none are written, and no existing file is lost."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tests.support.project import MEMORYARK, ROOT
 VALUES = {"app": "shop", "domain": "shop.example.org"}
 SERVICES = ("api=reg.example.org/shop/api:v1:8000", "web=localhost:5000/shop/web:8080")
 FILES = ("hosts.yaml", "deploy/services.yaml", "deploy/production.env")
-#: The files of a repository that has the installed package.
+#: The further files of a repository that uses the installed package.
 NEW = ("tasks.py", "deploy/.gitignore")
 
 
 @pytest.fixture(autouse=True)
-def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
 
 
 def init_in(folder: Path, **changes: Any) -> ExitCode:
-    asked = {"values": VALUES, "services": SERVICES, "hosts": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
-    return init(root=ROOT, **{"directory": str(folder), **asked})
+    arguments = {"values": VALUES, "services": SERVICES, "hosts": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
+    return init(root=ROOT, **{"directory": str(folder), **arguments})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -49,18 +49,21 @@ def places(error: ConfigError) -> list[str]:
     return [issue.path for issue in error.issues]
 
 
-def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_written_files_load_strictly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert init_in(tmp_path) == ExitCode.DONE
 
     found = config.load("production", root=tmp_path, strict=True)
     app = found.targets[0].application
     assert (app.name, app.domain, app.environment, app.tls) == ("shop", "shop.example.org", "production", None)
-    assert [(one.name, one.image.reference, one.container_port, one.service_port) for one in app.services] == [
+    assert [
+        (service.name, service.image.reference, service.container_port, service.service_port)
+        for service in app.services
+    ] == [
         ("api", "reg.example.org/shop/api:v1", 8000, 8080),
         ("web", "localhost:5000/shop/web:latest", 8080, 8081),
     ]
-    assert [[route.prefix for route in one.routes] for one in app.services] == [["/api/"], ["/"]]
-    assert [(one.name, one.address, one.user) for one in found.targets] == [
+    assert [[route.prefix for route in service.routes] for service in app.services] == [["/api/"], ["/"]]
+    assert [(target.name, target.address, target.user) for target in found.targets] == [
         ("web1", "192.0.2.11", "deploy"),
         ("web2", "2001:db8::1", "deploy"),
     ]
@@ -68,12 +71,12 @@ def test_init_writes_what_loads_strictly(tmp_path: Path, capsys: pytest.CaptureF
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in FILES]
     assert modes == [0o644, 0o644, 0o600]
     assert configuration.check("production", root=tmp_path, strict=True) == ExitCode.DONE
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     steps = ("config.check", "trust", "setup", "deploy")
-    assert all(f"inv {step} --env production" in said for step in steps)
+    assert all(f"inv {step} --env production" in output for step in steps)
 
 
-def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
+def test_init_each_key_follows_its_comment(tmp_path: Path) -> None:
     init_in(tmp_path)
     lines = (tmp_path / FILES[2]).read_text().splitlines()
 
@@ -96,7 +99,7 @@ def test_init_each_key_stands_below_its_comment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES[:2])
 def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> None:
-    """What stands as `# key: value` is right where it stands."""
+    """A line `# key: value` is valid at its place without the `# `."""
     init_in(tmp_path)
     path = tmp_path / name
     names = "firewall security_updates watchdog setup confirm env_file services_file jump groups port env mounts"
@@ -126,7 +129,7 @@ def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str)
 
 
 @pytest.mark.parametrize("name", ["yes", "no", "null", "On", "e1", "true", "y", "None", "NaN"])
-def test_init_words_that_yaml_reads_otherwise_stay_words(tmp_path: Path, name: str) -> None:
+def test_init_words_that_yaml_reads_as_other_types_stay_text(tmp_path: Path, name: str) -> None:
     hosts = (f"{name}=on", "1e3=0x10", "0o17=1.5", "12=::1", "2026-01-01=none")
     init_in(tmp_path, values={**VALUES, "env": name}, hosts=hosts)
 
@@ -134,7 +137,7 @@ def test_init_words_that_yaml_reads_otherwise_stay_words(tmp_path: Path, name: s
     assert list(content["environments"]) == [name]
     found = {host: entry["address"] for host, entry in content["environments"][name]["hosts"].items()}
     assert found == dict(host.split("=") for host in hosts)
-    assert [one.name for one in config.load(name, root=tmp_path).targets] == list(found)
+    assert [target.name for target in config.load(name, root=tmp_path).targets] == list(found)
 
 
 def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
@@ -142,15 +145,15 @@ def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
 
     api, web = config.load("production", root=tmp_path, strict=True).targets[0].application.services
     assert (api.gate.path, web.gate.path) == ("/up", "/health")
-    assert [[route.prefix for route in one.routes] for one in (api, web)] == [["/", "/ws"], []]
+    assert [[route.prefix for route in service.routes] for service in (api, web)] == [["/", "/ws"], []]
 
 
 @pytest.mark.parametrize("name", ["nginx", "https", "smtp", "app", "notify", "service"])
-def test_init_service_named_like_a_setting_gets_keys_of_its_own(tmp_path: Path, name: str) -> None:
+def test_init_service_named_like_a_setting_gets_different_keys(tmp_path: Path, name: str) -> None:
     init_in(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81"))
 
     services = config.load("production", root=tmp_path, strict=True).targets[0].application.services
-    assert [one.image.reference for one in services] == ["r.test/x:v1", "r.test/y:latest"]
+    assert [service.image.reference for service in services] == ["r.test/x:v1", "r.test/y:latest"]
     keys = env_keys([name, "service-nginx"]).values()
     assert len(set(keys)) == 2
     assert not any(known.startswith(f"{key}_") for key in keys for known in KEYS)
@@ -193,7 +196,7 @@ def test_init_without_answers_lists_every_option(tmp_path: Path) -> None:
         ({"routes": ("web=/api/",)}, ["--route"]),
     ],
 )
-def test_init_bad_answers_are_refused_with_their_option(
+def test_init_invalid_answers_are_refused_with_their_option(
     tmp_path: Path, changes: dict[str, object], places_of: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -204,14 +207,14 @@ def test_init_bad_answers_are_refused_with_their_option(
 
 
 def test_init_image_that_looks_like_a_placeholder_is_refused_before_it_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="do not make a configuration"):
+    with pytest.raises(ConfigError, match="lead to an invalid configuration"):
         init_in(tmp_path, services=("token=example/x:v1:80",))
 
     assert files(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_init_leaves_what_is_there_unless_forced(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_keeps_existing_files_unless_forced(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "deploy").mkdir()
     (tmp_path / name).write_text("mine")
     (tmp_path / name).chmod(0o640)
@@ -243,7 +246,7 @@ def test_init_kept_env_file_is_ignored_by_git(tmp_path: Path) -> None:
     assert ".env" not in listed.stdout
 
 
-def test_init_leaves_the_tasks_of_a_team_and_ignores_the_env_file(
+def test_init_keeps_the_tasks_of_a_team_and_names_the_console_script(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tasks.py").write_text("# ours\n")
@@ -252,12 +255,12 @@ def test_init_leaves_the_tasks_of_a_team_and_ignores_the_env_file(
 
     assert set(files(tmp_path)) == {*FILES, *NEW}
     assert (tmp_path / "tasks.py").read_text() == "# ours\n"
-    said = capsys.readouterr().out
-    assert "  rolling-upgrade deploy --env production --dry-run " in said
-    assert "  inv " not in said
+    output = capsys.readouterr().out
+    assert "  rolling-upgrade deploy --env production --dry-run " in output
+    assert "  inv " not in output
 
 
-def test_init_leaves_the_gitignore_of_a_team(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_keeps_the_gitignore_of_a_team(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy/.gitignore").write_text("*.env\n")
 
@@ -268,7 +271,7 @@ def test_init_leaves_the_gitignore_of_a_team(tmp_path: Path, capsys: pytest.Capt
     assert "  inv deploy --env production --dry-run " in capsys.readouterr().out
 
 
-def test_init_in_a_clone_of_this_project_writes_the_configuration_alone(
+def test_init_in_a_clone_of_this_project_writes_only_the_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rolling_upgrade").mkdir()
@@ -302,9 +305,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_init_in_a_fresh_clone_replaces_the_example_and_says_so(
-    clone: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_init_in_a_fresh_clone_replaces_the_example(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert init_in(clone) == ExitCode.DONE
 
     assert f"--- {clone}/hosts.yaml (replaces the example; Git has it)" in capsys.readouterr().out
@@ -313,7 +314,7 @@ def test_init_in_a_fresh_clone_replaces_the_example_and_says_so(
 
 
 @pytest.mark.parametrize("name", FILES[:2])
-def test_init_in_a_clone_leaves_an_edited_file(clone: Path, name: str) -> None:
+def test_init_in_a_clone_keeps_an_edited_file(clone: Path, name: str) -> None:
     with (clone / name).open("a") as file:
         file.write("# mine\n")
     before = files(clone)
@@ -324,7 +325,7 @@ def test_init_in_a_clone_leaves_an_edited_file(clone: Path, name: str) -> None:
     assert files(clone) == before
 
 
-def test_init_in_a_clone_leaves_a_committed_inventory_with_real_hosts(clone: Path) -> None:
+def test_init_in_a_clone_keeps_a_committed_inventory_with_real_hosts(clone: Path) -> None:
     path = clone / "hosts.yaml"
     path.write_text(path.read_text().replace("192.0.2.21", "10.0.0.21"))
     subprocess.run(["git", "-C", str(clone), "add", "."], check=True)
@@ -336,7 +337,7 @@ def test_init_in_a_clone_leaves_a_committed_inventory_with_real_hosts(clone: Pat
     assert files(clone) == before
 
 
-def test_init_forced_leaves_an_env_file_that_git_tracks(clone: Path) -> None:
+def test_init_forced_keeps_an_env_file_that_git_tracks(clone: Path) -> None:
     (clone / FILES[2]).write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
     subprocess.run(["git", "-C", str(clone), "add", "--force", "."], check=True)
     before = files(clone)
@@ -348,7 +349,9 @@ def test_init_forced_leaves_an_env_file_that_git_tracks(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b/資料", "x'y", "-n", "deep/er/still"])
-def test_init_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_init_directory_name_with_unusual_characters_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     init_in(tmp_path, directory=name)
@@ -357,7 +360,7 @@ def test_init_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["a\0b", "~nobody-at-all/x", "x" * 5000])
-def test_init_folder_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_init_impossible_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(ConfigError):
@@ -376,7 +379,7 @@ def test_init_name_of_a_lab_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_init_write_that_fails_leaves_everything_as_it_was(
+def test_init_failed_write_restores_every_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException
 ) -> None:
     (tmp_path / "deploy").mkdir()
@@ -397,7 +400,7 @@ def test_init_write_that_fails_leaves_everything_as_it_was(
     assert files(tmp_path) == before
 
 
-def test_init_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_init_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     with pytest.raises(ConfigError, match="None of them was"):
@@ -461,7 +464,7 @@ def _near(good: str, other: st.SearchStrategy[str] = _word) -> st.SearchStrategy
     routes=st.lists(st.builds("{}={}".format, st.just("web"), _near("/a/")), max_size=1),
 )
 @settings(max_examples=250, deadline=None)
-def test_init_answers_arrive_literally_or_are_refused(
+def test_init_answers_are_written_literally_or_refused(
     values: dict[str, str], services: list[str], hosts: list[str], routes: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -482,19 +485,21 @@ def test_init_answers_arrive_literally_or_are_refused(
     assert list(content) == [env]
     assert list(content[env]["hosts"]) == [host.partition("=")[0] for host in hosts]
     assert {target.user for target in found.targets} == {values.get("user", "deploy")}
-    assert [one["name"] for one in declared] == [text.partition("=")[0] for text in services]
-    assert [str(one.container_port) for one in app.services] == [str(int(text.rpartition(":")[2])) for text in services]
+    assert [entry["name"] for entry in declared] == [text.partition("=")[0] for text in services]
+    assert [str(service.container_port) for service in app.services] == [
+        str(int(text.rpartition(":")[2])) for text in services
+    ]
     if values.get("certificate") == "acme":
         assert found.preparation.acme_email == values["email"]
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | _text.filter(lambda text: text.isprintable()))
 @settings(max_examples=200, deadline=None)
-def test_yaml_text_is_read_back_as_it_is(text: str) -> None:
+def test_yaml_text_round_trip_keeps_the_text(text: str) -> None:
     assert yaml.safe_load(f"{{a: {rendering.yaml_text(text)}}}") == {"a": text}
 
 
-def test_service_example_of_the_help_is_good(tmp_path: Path) -> None:
+def test_init_service_example_of_the_help_is_valid(tmp_path: Path) -> None:
     init_in(tmp_path, services=(SERVICE.rpartition(" ")[2],))
 
     assert (tmp_path / FILES[0]).exists()
