@@ -16,10 +16,22 @@ Every message says what happened (with host and service), the state now, and the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import TypeVar
+
+
+def _program(started: Path) -> str:
+    """The name for the next command: the program that was started, where it is one of those that have the tasks."""
+    name = started.parent.name if started.name == "__main__.py" else started.name
+    return {"inv": "inv", "invoke": "inv", "fab": "fab", "fabric": "fab"}.get(name, "rolling-upgrade")
+
+
+#: The program to name in hints: `inv` or `fab` where the operator runs it, otherwise `rolling-upgrade`, on hosts too.
+PROGRAM = _program(Path(sys.argv[0] if sys.argv else ""))
 
 
 class ExitCode(IntEnum):

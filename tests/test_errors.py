@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from rolling_upgrade.errors import PreflightError
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_error_of_one_line_is_followed_by_its_next_step() -> None:
@@ -14,3 +23,33 @@ def test_error_of_several_lines_has_its_next_step_on_a_line_of_its_own() -> None
     error = PreflightError("it is full.\n  web1: 9 MB\n", next_step="make room")
 
     assert str(error) == "it is full.\n  web1: 9 MB\nNext: make room"
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("{bin}/inv", "status", "--env", "production"), "inv"),
+        (("{bin}/invoke", "status", "--env", "production"), "inv"),
+        (("{bin}/fab", "status", "--env", "production"), "fab"),
+        (("{python}", "-m", "invoke", "status", "--env", "production"), "inv"),
+        (("{python}", "-m", "fabric", "status", "--env", "production"), "fab"),
+        (("{python}", "rolling-upgrade", "status", "--env", "production"), "rolling-upgrade"),
+    ],
+)
+def test_next_step_names_the_program_that_runs(command: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    for file in ("tasks.py", "fabfile.py"):
+        (tmp_path / file).write_text("from rolling_upgrade.tasks import namespace\n")
+    (tmp_path / "rolling-upgrade").write_text("from rolling_upgrade.cli import main; main()\n")
+    words = [word.format(bin=Path(sys.executable).parent, python=sys.executable) for word in command]
+
+    done = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr.rstrip().rpartition(": ")[2]) == (2, f"{named} init")

@@ -12,6 +12,7 @@ from rolling_upgrade.config.issues import Issues, conceals, known_key, nearest
 from rolling_upgrade.config.resolution import Values
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
+from rolling_upgrade.errors import PROGRAM
 
 #: All hosts of an environment run one application, so a host cannot override these keys.
 FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
@@ -213,6 +214,6 @@ def refuse_tracked(environment: str, file: str, issues: Issues) -> None:
         file,
         "",
         found="plaintext secrets in a file that Git tracks",
-        expected=f"an encrypted file (inv secrets.encrypt --env {environment}) or an untracked one "
+        expected=f"an encrypted file ({PROGRAM} secrets.encrypt --env {environment}) or an untracked one "
         f"(git rm --cached {file}); committed values stay in the history, so replace the secrets",
     )

@@ -13,7 +13,7 @@ from rolling_upgrade.config.mounts import contains, home_of
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.known_hosts import read_records, usable
 from rolling_upgrade.engine.local_file import read_small, too_open
-from rolling_upgrade.errors import ConfigIssue
+from rolling_upgrade.errors import PROGRAM, ConfigIssue
 
 
 def conflicts(environments: Sequence[model.Environment]) -> tuple[ConfigIssue, ...]:
@@ -110,7 +110,7 @@ def unknown_hosts(environment: model.Environment) -> tuple[str, ...]:
     aliases = _aliases()
     return tuple(
         f"{target.name}: no known_hosts file has a key for {target.address}; "
-        f"inv trust --env {environment.name} --hosts {target.name} shows and records it"
+        f"{PROGRAM} trust --env {environment.name} --hosts {target.name} shows and records it"
         for target in environment.targets
         if target.address not in aliases
         and not usable(read_records(target.address, target.port, environment.known_hosts))

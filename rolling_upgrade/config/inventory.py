@@ -94,7 +94,7 @@ class Setup(Strict):
         description="Days for which LOG_FILE, ACCESS_LOG and ERROR_LOG are kept, one file per day. 0: no rotation.",
     )
     watchdog: Annotated[bool, validators.BOOLEAN] = Field(
-        default=model.Preparation.watchdog, description="Install the watchdog, like `inv monitor.install`."
+        default=model.Preparation.watchdog, description="Install the watchdog, like `rolling-upgrade monitor.install`."
     )
     node_exporter: Annotated[bool, validators.BOOLEAN] = Field(
         default=model.Preparation.node_exporter,
@@ -111,7 +111,7 @@ class Monitoring(Strict):
 
     address: Annotated[str, validators.ADDRESS] = Field(
         default=model.Monitoring.address,
-        description="IP address, host name or ssh_config alias. Required for `inv observe.install`.",
+        description="IP address, host name or ssh_config alias. Required for `rolling-upgrade observe.install`.",
     )
     user: _User = Field(default=model.Monitoring.user, description="Login name: root, or a user with sudo.")
     port: _Port = Field(default=model.Monitoring.port, description="SSH port.")
@@ -178,12 +178,13 @@ class EnvironmentEntry(Strict):
     )
     user: _User = Field(default="deploy", description="Login name of the owner of the containers.")
     setup_user: _User = Field(
-        default=model.Target.setup_user, description="Login name for `inv setup`: root, or a user with sudo."
+        default=model.Target.setup_user,
+        description="Login name for `rolling-upgrade setup`: root, or a user with sudo.",
     )
     port: _Port = Field(default=model.Target.port, description="SSH port.")
     jump: _Jump = Field(default="", description="Jump host for all hosts: [user@]host[:port].")
     rollout: RolloutPolicy = Field(default=RolloutPolicy(), description="How a run proceeds over the hosts.")
-    setup: Setup = Field(default=Setup(), description="Optional parts of `inv setup`.")
+    setup: Setup = Field(default=Setup(), description="Optional parts of `rolling-upgrade setup`.")
     monitoring: Monitoring = Field(default=Monitoring(), description="Monitoring from outside.")
     hosts: dict[_Word, Annotated[Host, BeforeValidator(_empty_mapping)]] = Field(
         default={}, description="The hosts, by name."

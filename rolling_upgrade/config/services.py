@@ -213,7 +213,7 @@ class Service(Strict):
         description="Maximum size of the log file before Podman truncates it. The journal has limits of its own.",
     )
     build: Build | None = Field(
-        default=None, description="How `inv build` builds the image. Default: the image is built elsewhere."
+        default=None, description="How `rolling-upgrade build` builds the image. Default: the image is built elsewhere."
     )
 
     @property
@@ -248,7 +248,8 @@ class Services(Strict):
     )
     reports: Annotated[str, validators.LOCAL_FILE] = Field(
         default="reports",
-        description="Folder for the reports of `inv full`, relative to hosts.yaml. The CI job summarises `reports`.",
+        description="Folder for the reports of `rolling-upgrade full`, relative to hosts.yaml. "
+        "The CI job summarises `reports`.",
     )
 
 

@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from rolling_upgrade.errors import ConfigError, ExitCode, RollingError
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
@@ -52,7 +52,7 @@ _CONNECT_OPTIONS = {
 SECRETS_FD = "ROLLING_SECRETS_FD"
 
 #: The message of an interrupted task: one that acts on hosts, and one that acts only on local files.
-ON_HOSTS = "changes that had started on a host were finished. Next: inv status, or the same command again"
+ON_HOSTS = f"changes that had started on a host were finished. Next: {PROGRAM} status, or the same command again"
 ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command again"
 
 
@@ -113,7 +113,7 @@ def root() -> Path:
         return found
     raise ConfigError(
         f"{here} has no hosts.yaml, and no directory above it has one. Nothing was contacted.",
-        next_step="change to the directory of your configuration, or write one here: rolling-upgrade init",
+        next_step=f"change to the directory of your configuration, or write one here: {PROGRAM} init",
     )
 
 

@@ -17,6 +17,7 @@ from rolling_upgrade.engine.model import Event, Outcome, Phase
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import (
+    PROGRAM,
     ConnectionDropped,
     HostUnreachable,
     Interrupted,
@@ -137,7 +138,7 @@ def _check_answer(host: Host, step: Step, answer: Answer) -> None:
     if answer.status == lock.LOST_STATUS:
         raise LockLost(
             f"{host.name}: another run took over the lock; this run stops here.\n{answer.output_tail}",
-            next_step="inv status shows what the other run did",
+            next_step=f"{PROGRAM} status shows what the other run did",
         )
     reasons = {
         stage.BUSY_STATUS: "another stage is still running on the host",
@@ -219,7 +220,7 @@ def undo(
         context.emit(Phase.FAILED, "undo", host.name, "undo", context.clock() - began, str(failure))
         raise UndoFailed(
             f"{host.name}: {cause.message}\nThe undo failed as well: {failure}",
-            next_step=f"inv status --env {plan.environment} --hosts {host.name}; "
+            next_step=f"{PROGRAM} status --env {plan.environment} --hosts {host.name}; "
             f"the log is in {plan.home}/journal/{context.run_id} on the host",
         ) from failure
     context.emit(Phase.UNDONE, title, host.name, "undo", context.clock() - began)

@@ -16,7 +16,7 @@ from rolling_upgrade.engine.model import Application, HostState, Lock
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script, quote
 from rolling_upgrade.engine.untrusted import Malformed
-from rolling_upgrade.errors import LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
+from rolling_upgrade.errors import PROGRAM, LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
 
 H = TypeVar("H")
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
     if not answer.ok:
         raise StepFailed(
             f"{host.name}: the lock could not be acquired (status {answer.status}): {answer.output_tail}",
-            next_step=f"inv doctor --env {environment} --hosts {host.name}",
+            next_step=f"{PROGRAM} doctor --env {environment} --hosts {host.name}",
         )
     before, _, _ = answer.output.partition("@@")
     previous = locks.parse(before) if before.startswith("takeover") else None
@@ -120,9 +120,9 @@ def held_error(host: str, lock: Lock | None, environment: str, now: int) -> Lock
         return LockHeld(f"{host}: another run holds the lock.")
     age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
     lease = f"its lease ends in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
-    next_step = f"wait for it (inv lock.status --env {environment} shows it); a dead run's lease ends by itself"
+    next_step = f"wait for it ({PROGRAM} lock.status --env {environment} shows it); a dead run's lease ends by itself"
     if locks.is_manual(lock):
-        next_step = f"ask {lock.owner}; if the work there is done: inv lock.release --env {environment} --force"
+        next_step = f"ask {lock.owner}; if the work there is done: {PROGRAM} lock.release --env {environment} --force"
     return LockHeld(
         f"{host}: locked by {describe(lock)}, for {age} s so far; {lease}. Nothing was touched.", next_step=next_step
     )

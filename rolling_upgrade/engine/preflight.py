@@ -8,6 +8,7 @@ from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, Color, HostState, Service
 from rolling_upgrade.engine.podman import container_name
 from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.errors import PROGRAM
 
 #: The free space that a deploy requires: a tenth of the file system, at most this many KiB.
 ENOUGH_FREE_KIB = 2 * 1024 * 1024
@@ -68,7 +69,7 @@ def _missing(state: HostState, needed: list[str]) -> list[tuple[str, str]]:
 
 
 def _prepared(state: HostState) -> list[tuple[str, str]]:
-    remedy = "Run inv setup for this host first"
+    remedy = f"Run {PROGRAM} setup for this host first"
     found = []
     if state.fact("helper") != "yes":
         found.append(("the Nginx site helper or its sudo rule is missing", remedy))
@@ -88,7 +89,7 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
 
 def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str) -> list[tuple[str, str]]:
     """The host must grant the site's names and ports, and render the same text that the plan shows."""
-    remedy = "Run inv setup for this host first"
+    remedy = f"Run {PROGRAM} setup for this host first"
     if state.fact("helper") != "yes":
         return []
     if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
@@ -102,7 +103,7 @@ def _request_log(state: HostState, app: Application) -> list[tuple[str, str]]:
     """Nginx refuses a site whose log directory is missing; an older site helper refuses one with a log."""
     if not app.request_metrics or state.fact("request_log") == "yes":
         return []
-    remedy = "Run inv setup for this host first, or set REQUEST_METRICS=false"
+    remedy = f"Run {PROGRAM} setup for this host first, or set REQUEST_METRICS=false"
     return [("the host is not prepared for the request log", remedy)]
 
 

@@ -17,7 +17,7 @@ from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, HostResult, HostState, HostSummary, Phase, RolloutPolicy
 from rolling_upgrade.engine.plan import Change, Plan
-from rolling_upgrade.errors import HostUnreachable, Interrupted, LockLost, RollingError, UndoFailed, unexpected
+from rolling_upgrade.errors import PROGRAM, HostUnreachable, Interrupted, LockLost, RollingError, UndoFailed, unexpected
 
 R = TypeVar("R")
 
@@ -235,7 +235,7 @@ class _Rollout:
             try:
                 return do(host_run)
             except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
-                next_step = "inv status shows the state of the host; the same command resumes from it"
+                next_step = f"{PROGRAM} status shows the state of the host; the same command resumes from it"
                 return on_defect(host_run, unexpected(host_run.name, error, RollingError, next_step=next_step))
 
         if not host_runs:

@@ -19,7 +19,7 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split_batches
 from rolling_upgrade.engine.run_id import new_run_id
-from rolling_upgrade.errors import ExitCode, PreflightError
+from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.notify.run_notifier import RunNotifier
 
 
@@ -133,7 +133,9 @@ class Operation:
         steps = [
             outcome.error.next_step for outcome in outcomes if outcome.error is not None and outcome.error.next_step
         ]
-        next_step = steps[0] if steps else f"inv status --env {self.environment.name}; then run the same command again"
+        next_step = (
+            steps[0] if steps else f"{PROGRAM} status --env {self.environment.name}; then run the same command again"
+        )
         return f"{' '.join(parts)} Next: {next_step}"
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rolling_upgrade.engine.known_hosts import SSH_PORT, host_name, read_records, usable
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import read_public_key
-from rolling_upgrade.errors import HostUnreachable
+from rolling_upgrade.errors import PROGRAM, HostUnreachable
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -144,7 +144,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
     except BadHostKeyException as error:
         raise HostUnreachable(
             f"{name}: the host key of {where} is not the recorded one; refused before the login.",
-            next_step=f"find out why it changed; only then run inv trust with --replace, which rewrites {files}",
+            next_step=f"find out why it changed; only then run {PROGRAM} trust with --replace, which rewrites {files}",
         ) from error
     except AuthenticationException as error:
         raise HostUnreachable(
@@ -158,7 +158,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
                 next_step="its sshd is busy or refuses this address for a while: wait a minute, or read its log",
             ) from error
         next_step = (
-            "inv trust shows its key and, once you have verified it, records it in a known_hosts file"
+            f"{PROGRAM} trust shows its key and, once you have verified it, records it in a known_hosts file"
             if "not found in known_hosts" in str(error)
             else f"try ssh -v {where}"
         )

@@ -103,7 +103,9 @@ def test_unknown_hosts_are_named_with_the_line_that_adds_them(project: Project) 
     found = unknown_hosts(project.load())
 
     assert len(found) == 1
-    assert found[0].startswith("web2: no known_hosts file has a key for 192.0.2.12; inv trust --env demo --hosts web2 ")
+    assert found[0].startswith(
+        "web2: no known_hosts file has a key for 192.0.2.12; rolling-upgrade trust --env demo --hosts web2 "
+    )
 
 
 def test_unknown_hosts_alias_of_ssh_config_is_not_judged(project: Project) -> None:

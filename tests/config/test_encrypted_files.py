@@ -18,7 +18,7 @@ def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
     (issue,) = team.project.issues()
 
     assert issue.found == "plaintext secrets in a file that Git tracks"
-    assert "inv secrets.encrypt --env demo" in issue.expected
+    assert "rolling-upgrade secrets.encrypt --env demo" in issue.expected
     team.git("rm", "--quiet", "--cached", "deploy/demo.env")
     assert team.project.load().name == "demo"
 

@@ -129,6 +129,7 @@ def _readable(descriptor: int, seconds: float | None) -> bool:
 
 def main(control: socket.socket) -> None:
     """Import all modules and fork for each request. The forked process becomes the task."""
+    sys.argv[0] = "invoke/__main__.py"  # errors.PROGRAM is read from it once, at import
     for name in PACKAGES:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):

@@ -63,7 +63,7 @@ def test_recovery_is_reported_once_per_hour(site: Site, web1: Host) -> None:
     assert "container restarted" in message["message"]
     assert "backend container: " in message["cause"]
     assert (message["who"], message["hosts"], message["severity"]) == ("watchdog", ["web1"], "warning")
-    assert message["next_command"] == f"inv history --env {site.lab.name} --hosts web1"
+    assert message["next_command"] == f"rolling-upgrade history --env {site.lab.name} --hosts web1"
     assert [request.json["text"].count("Recovered: backend on web1") for request in chat.requests] == [1]
     assert chat.url() not in web1.sh(f"cat {DIRECTORY}/log").stdout
 
@@ -79,7 +79,10 @@ def test_giving_up_is_paged_and_its_end_is_reported(site: Site, web1: Host) -> N
         site.deploy_ok("v1", "--hosts", "web1")
         assert_events(hook, "recovery given-up: backend", "check resolved: backend")
 
-    assert (page["severity"], page["next_command"]) == ("critical", f"inv inspect --env {site.lab.name} --host web1")
+    assert (page["severity"], page["next_command"]) == (
+        "critical",
+        f"rolling-upgrade inspect --env {site.lab.name} --host web1",
+    )
     assert "Manual intervention is required" in page["message"]
 
 

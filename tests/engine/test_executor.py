@@ -79,7 +79,7 @@ def test_apply_failing_undo_is_marked_and_asks_for_a_person(scene: Scene) -> Non
 
     assert "it broke" in caught.value.message
     assert "cannot" in caught.value.message
-    assert "inv status --env production --hosts web1" in caught.value.next_step
+    assert "rolling-upgrade status --env production --hosts web1" in caught.value.next_step
     assert "run_outcome=undo-failed" in host.texts["stage abandon"]
 
 

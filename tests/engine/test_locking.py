@@ -45,8 +45,18 @@ def test_in_turn_refused_later_gives_everything_back() -> None:
 @pytest.mark.parametrize(
     ("token", "pid", "said", "next_step"),
     [
-        ("r2", 41, "(process 41): disk, for 40 s so far; its lease ends in 60 s unless renewed", "inv lock.status"),
-        ("manual-1", 0, "(by hand): disk, for 40 s so far; its lease ends in 60 s.", "inv lock.release --env lab"),
+        (
+            "r2",
+            41,
+            "(process 41): disk, for 40 s so far; its lease ends in 60 s unless renewed",
+            "rolling-upgrade lock.status",
+        ),
+        (
+            "manual-1",
+            0,
+            "(by hand): disk, for 40 s so far; its lease ends in 60 s.",
+            "rolling-upgrade lock.release --env lab",
+        ),
     ],
 )
 def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said: str, next_step: str) -> None:

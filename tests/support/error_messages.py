@@ -45,6 +45,8 @@ def template(node: ast.expr) -> str:
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(template(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name) and node.value.id == "PROGRAM":
+        return errors.PROGRAM
     if isinstance(node, ast.BinOp):
         return template(node.left) + template(node.right)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"rstrip", "strip"}:

@@ -18,6 +18,7 @@ from rolling_upgrade.config.encryption import (
 from rolling_upgrade.config.encryption.identities import Identities, KeySource
 from rolling_upgrade.config.encryption.passwords import Prompt, vault_password
 from rolling_upgrade.config.encryption.recipients import Recipient
+from rolling_upgrade.errors import PROGRAM
 
 
 class Keyring:
@@ -85,5 +86,6 @@ class Keyring:
 
 _MISSING_KEY = (
     "the private key of one recipient, set by age_identity in hosts.yaml, ROLLING_AGE_KEY_FILE or ROLLING_AGE_KEY; "
-    "or a recipient adds yours: inv secrets.recipients --env ENV --add KEY, then inv secrets.rotate --env ENV"
+    f"or a recipient adds yours: {PROGRAM} secrets.recipients --env ENV --add KEY, "
+    f"then {PROGRAM} secrets.rotate --env ENV"
 )

@@ -104,7 +104,9 @@ def _install(data: bytes, places: Places, template: str) -> str:
     site, expected = parse_request(data)
     text = render(site, _rules(places), template)
     if text_hash(text) != expected:
-        raise Refused("this host makes another text of the site than the plan shows: run inv setup for it first")
+        raise Refused(
+            "this host makes another text of the site than the plan shows: run rolling-upgrade setup for it first"
+        )
     old = read_text(places.site)
     if old == text and _answers(text, places):
         return "the site is unchanged"
@@ -122,7 +124,9 @@ def _restore(data: bytes, places: Places, template: str) -> str:
         return "another site is in place: nothing to restore"
     former = text_site(previous)
     if former is None:
-        raise Refused("the former site was made by an earlier version and is not restored: run inv setup", 5)
+        raise Refused(
+            "the former site was made by an earlier version and is not restored: run rolling-upgrade setup", 5
+        )
     try:
         _replace(current, render(former, _rules(places), template), places)
     except (Refused, SiteError) as error:
@@ -197,13 +201,15 @@ def _neighbours(places: Places) -> Iterator[tuple[str, Rules]]:
         try:
             yield path.parent.name, parse_rules(read_text(path).encode())
         except SiteError as error:
-            raise Refused(f"refused: {path} cannot be read ({error}): run inv setup of {path.parent.name}") from error
+            raise Refused(
+                f"refused: {path} cannot be read ({error}): run rolling-upgrade setup of {path.parent.name}"
+            ) from error
 
 
 def _rules(places: Places) -> Rules:
     text = read_text(places.rules)
     if not text:
-        raise Refused("the host has no rules for this application: run inv setup for it first")
+        raise Refused("the host has no rules for this application: run rolling-upgrade setup for it first")
     return parse_rules(text.encode())
 
 

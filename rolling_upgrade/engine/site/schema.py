@@ -182,7 +182,9 @@ def parse_rules(data: bytes) -> Rules:
 def check(site: Site, rules: Rules) -> None:
     """Refuse a site that takes what the rules do not grant, or that contradicts itself. Raises SiteError."""
     if foreign := sorted(set(site.ports) - set(rules.ports)):
-        raise SiteError(f"loopback ports {_listed(foreign)} do not belong to {rules.app}; run inv setup first")
+        raise SiteError(
+            f"loopback ports {_listed(foreign)} do not belong to {rules.app}; run rolling-upgrade setup first"
+        )
     _distinct("loopback port", site.ports)
     names = [service.name for service in site.services]
     _distinct("service name", names)

@@ -11,7 +11,7 @@ from rolling_upgrade.config import validators
 from rolling_upgrade.engine.local_file import read_small, replace_text
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.engine.openssh import PublicKey, read_public_key
-from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, PreflightError, usage_error
 
 #: A public key is at most a few KB: a longer file is something else.
 _MAX_BYTES = 20_000
@@ -192,7 +192,7 @@ def no_change(environment: Environment) -> KeyChange:
     if not access.granted:
         raise PreflightError(
             f"{environment.access_folder} holds no key: every host would refuse everybody. Nothing was touched.",
-            next_step=f"inv access.grant --env {environment.name} --name NAME --key FILE",
+            next_step=f"{PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     return KeyChange(access)
 
@@ -208,7 +208,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
         return KeyChange(access)
     if current is not None:
         raise usage_error(
-            ("--name", f"{name}, who has another key", f"another name, or inv access.revoke --name {name}")
+            ("--name", f"{name}, who has another key", f"another name, or {PROGRAM} access.revoke --name {name}")
         )
     holder = access.names.get(public.fingerprint)
     if holder:
@@ -241,7 +241,7 @@ def revoke(environment: Environment, name: str) -> KeyChange:
     if len(access.granted) == 1:
         raise PreflightError(
             f"{name}'s is the last key of {environment.name}: nobody could deploy any more. Nothing was touched.",
-            next_step=f"grant another one first: inv access.grant --env {environment.name} --name NAME --key FILE",
+            next_step=f"grant another one first: {PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     title = f"Revoke {name}'s access ({key.fingerprint}) to {environment.name}"
     return KeyChange(access.with_revoked(name), title, lambda: _move(folder, name, key))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rolling_upgrade.engine.model import HostResult, Target
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.resource import as_root, kept
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.access import shell
 from rolling_upgrade.features.access.keys import Access, Holder, Standing
 from rolling_upgrade.features.access.shell import Entry, HostAccess
@@ -146,13 +147,13 @@ def faults(desired: DesiredAccess, current: HostAccess, environment: str) -> tup
             f"~/.ssh is {current.directory}, authorized_keys is {current.own.state}; expected {user} 700 and {user} 600"
         )
     if current.password_login:
-        problems.append(f"sshd accepts a password for {user}. Next: inv setup --env {environment} disables it")
+        problems.append(f"sshd accepts a password for {user}. Next: {PROGRAM} setup --env {environment} disables it")
     for file in current.files:
         if lines := shell.unread(file.text):
             numbers = ", ".join(map(str, lines))
             problems.append(
                 f"{file.path}: line {numbers} cannot be parsed and may let somebody in. "
-                "Next: check it, or inv access.sync --exclusive"
+                f"Next: check it, or {PROGRAM} access.sync --exclusive"
             )
     for key in ("authorizedkeyscommand", "trustedusercakeys"):
         if current.settings.get(key, "none") != "none":

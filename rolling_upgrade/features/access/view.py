@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.access.keys import Holder
 
 
@@ -31,7 +32,7 @@ def access_lines(
     lines += [line for name, access in hosts.items() for line in _host_lines(name, access)]
     lines += unreachable_lines(unreachable)
     if any(access.drift for access in hosts.values()):
-        lines.append(f"Folder and hosts differ. Next: inv access.sync --env {environment} --dry-run")
+        lines.append(f"Folder and hosts differ. Next: {PROGRAM} access.sync --env {environment} --dry-run")
     return lines
 
 

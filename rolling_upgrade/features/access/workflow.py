@@ -20,7 +20,7 @@ from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
-from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.access import keys, plan, shell
 from rolling_upgrade.features.access.keys import KeyChange, read_access
 from rolling_upgrade.features.access.plan import DesiredAccess
@@ -114,7 +114,7 @@ def _read_host(host: Host, fleet: Fleet) -> HostAccess:
     except ValueError as error:
         raise HostUnreachable(
             f"{host.name}: cannot read the authorized keys of {target.user} as root through {target.setup_user}: {error}",
-            next_step="inv setup prepares a host; setup_user in hosts.yaml must be root or have passwordless sudo",
+            next_step=f"{PROGRAM} setup prepares a host; setup_user in hosts.yaml must be root or have passwordless sudo",
         ) from error
 
 
@@ -243,11 +243,11 @@ class _Sync:
         exclusive = " --exclusive" if self._exclusive else ""
         lines = [*revoked]
         if revoked:
-            lines.append("Next: revoke it with inv access.revoke in the other environment, or delete it by hand")
+            lines.append(f"Next: revoke it with {PROGRAM} access.revoke in the other environment, or delete it by hand")
         if behind:
             names = ",".join(behind)
             lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")
-            lines.append(f"Next: inv access.sync --env {self._environment.name} --hosts {names}{exclusive}")
+            lines.append(f"Next: {PROGRAM} access.sync --env {self._environment.name} --hosts {names}{exclusive}")
         if not lines:
             lines.append(
                 "Every host matches the folder." if changed else "Nothing to do: every host matches the folder."
@@ -257,7 +257,7 @@ class _Sync:
     def _elsewhere(self) -> tuple[str, ...]:
         if not (self._change.title and self._named):
             return ()
-        return (f"hosts outside of --hosts are not synced. Next: inv access.sync --env {self._environment.name}",)
+        return (f"hosts outside of --hosts are not synced. Next: {PROGRAM} access.sync --env {self._environment.name}",)
 
 
 def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:

@@ -18,7 +18,7 @@ from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import StreamingHost, check_given_up
 from rolling_upgrade.engine.model import Application, Phase
 from rolling_upgrade.engine.untrusted import Malformed, line
-from rolling_upgrade.errors import ConfigError, RollingError, StepFailed
+from rolling_upgrade.errors import PROGRAM, ConfigError, RollingError, StepFailed
 from rolling_upgrade.features.backup import manifest, verification
 from rolling_upgrade.features.backup.manifest import Backup
 
@@ -64,7 +64,7 @@ def download(host: StreamingHost, app: Application, backup: Backup, directory: P
         if fault:
             raise StepFailed(
                 f"{host.name}: the archive differs from the manifest of backup {backup.id}: {fault}. Nothing was kept.",
-                next_step=f"inv backup.verify checks the backup on {host.name}",
+                next_step=f"{PROGRAM} backup.verify checks the backup on {host.name}",
             )
         partial.replace(target)
     except OSError as error:
@@ -118,7 +118,7 @@ def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO
             raise StepFailed(
                 f"{host.name}: it sent more than the {untrusted.size(most)} that the manifest of backup {backup.id} allows. "
                 "Nothing was kept.",
-                next_step=f"inv backup.verify checks the backup on {host.name}",
+                next_step=f"{PROGRAM} backup.verify checks the backup on {host.name}",
             )
         out.write(piece)
         part = min(_REPORTS, progress["bytes"] * _REPORTS // max(whole, 1))

@@ -15,7 +15,15 @@ from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Phase
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
+from rolling_upgrade.errors import (
+    PROGRAM,
+    ConfigError,
+    ExitCode,
+    HostUnreachable,
+    PreflightError,
+    RollingError,
+    StepFailed,
+)
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup import manifest, shell, verification
 from rolling_upgrade.features.backup.archive import download
@@ -126,7 +134,7 @@ def chosen(found: Mapping[str, HostBackups], id: str, environment: str) -> dict[
         listed = "\n  ".join(lacking)
         raise PreflightError(
             f"the backup is not on every host; nothing was touched.\n  {listed}",
-            next_step=f"inv backups --env {environment} lists them; --hosts leaves a host out",
+            next_step=f"{PROGRAM} backups --env {environment} lists them; --hosts leaves a host out",
         )
     return {name: backup for name, backup in picked.items() if backup is not None}
 

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.model import Application, Environment, HostState, Im
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun, batch_size
-from rolling_upgrade.errors import ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.deploy.digests import Resolved
@@ -226,7 +226,7 @@ def _operation_spec(environment: Environment, asked: Sequence[str]) -> operation
     return operation.OperationSpec(
         action="deploy",
         question=f"Deploy to {environment.name}?",
-        hint=f"inv deploy --env {environment.name} --force deploys without asking",
+        hint=f"{PROGRAM} deploy --env {environment.name} --force deploys without asking",
         done="On the new release",
         undone="Back on the old release",
         nothing="Nothing to do: every host already is as wanted.",
@@ -241,5 +241,7 @@ def _undo_command(changed: Sequence[HostRun], environment: Environment, asked: S
         if not candidates(host_run.state.releases, new):
             return ""
     return (
-        f"inv rollback --env {environment.name}{operation.hosts_option(changed, environment, asked)}" if changed else ""
+        f"{PROGRAM} rollback --env {environment.name}{operation.hosts_option(changed, environment, asked)}"
+        if changed
+        else ""
     )

@@ -13,13 +13,14 @@ from rolling_upgrade.engine import observation, preflight, stage, untrusted
 from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
 from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.errors import PROGRAM
 
 #: The oldest tested versions.
 OLDEST = {"podman": (4, 3), "nginx": (1, 22), "curl": (7, 84)}
 #: The largest tolerable clock offset: a larger one makes records and leases misleading.
 CLOCK_SECONDS = 5.0
 CERTIFICATE_DAYS = 21
-_SETUP = "Run inv setup for this host"
+_SETUP = f"Run {PROGRAM} setup for this host"
 #: Source: podman(1), rootless mode: a range of 65,536 subordinate ids.
 _IDS = 65_536
 _MARK = "@@doctor"
@@ -211,7 +212,7 @@ def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
         yield (
             Level.WARNING,
             "the maintenance page is up",
-            f"inv maintenance off --env {app.environment} when it is over",
+            f"{PROGRAM} maintenance off --env {app.environment} when it is over",
         )
 
 
@@ -246,4 +247,4 @@ def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]
         yield Level.WARNING, problem, f"{_SETUP}: it sets ExposeAuthInfo"
     if state.lock is not None and state.lock.expires_at > state.now:
         problem = f"{state.lock.owner} holds the lock: {state.lock.reason}"
-        yield Level.REFUSED, problem, "Wait for its end; until then a deploy exits with 4 (inv lock.status)"
+        yield Level.REFUSED, problem, f"Wait for its end; until then a deploy exits with 4 ({PROGRAM} lock.status)"

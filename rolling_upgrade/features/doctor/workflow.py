@@ -16,7 +16,7 @@ from rolling_upgrade.console.text import count, one_line
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Diagnosis, HostState, Image, Level, Transfer
-from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError
 from rolling_upgrade.features.deploy.digests import WITNESSES, can_ask_here, disagreements, resolve_on_host
 from rolling_upgrade.features.doctor import workstation
 from rolling_upgrade.features.doctor.diagnosis import HostFacts, diagnose, fact_script, parse_facts
@@ -94,7 +94,7 @@ def _registries(fleet: Fleet, states: Mapping[str, HostState]) -> list[Diagnosis
 def _no_digest(host: str, error: str, *, decides: bool, logs_in: bool) -> Diagnosis:
     """Diagnose a refusal of a registry. A missing login is a warning where a deploy logs in itself."""
     if logs_in and _NO_LOGIN.search(error):
-        remedy = "A deploy logs in with REGISTRY_USERNAME; inv registry.login does so now"
+        remedy = f"A deploy logs in with REGISTRY_USERNAME; {PROGRAM} registry.login does so now"
         return Diagnosis(host, Level.WARNING, f"not logged in yet: {error}", remedy)
     remedy = "Check tag, registry and login: podman login --authfile ~/.config/containers/auth.json REGISTRY"
     return Diagnosis(host, Level.REFUSED if decides else Level.WARNING, f"no digest for {error}", remedy)

@@ -13,6 +13,7 @@ from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.errors import PROGRAM
 
 #: Exit status without a running container. Source: podman-exec(1), an error of Podman itself.
 NO_CONTAINER_STATUS = 125
@@ -58,7 +59,7 @@ name={quote(f"{app.name}-{service}")}-$color
 mark=$$-$(date +%s%N)
 command=
 if [ "$(podman container inspect --format '{{{{.State.Running}}}}' "$name" 2>/dev/null)" != true ]; then
-  echo "$name, the active container, is not running. Next: inv status" >&2
+  echo "$name, the active container, is not running. Next: {PROGRAM} status" >&2
   exit {NO_CONTAINER_STATUS}
 fi
 marked() {{ grep -lsF "{_MARK}=$mark" /proc/[0-9]*/environ | cut -d / -f 3; }}

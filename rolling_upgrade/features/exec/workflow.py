@@ -13,6 +13,7 @@ from rolling_upgrade.engine.host import Cancelled
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.engine.parallel import run_streams
 from rolling_upgrade.errors import (
+    PROGRAM,
     ConfigError,
     ConnectionDropped,
     ExitCode,
@@ -32,7 +33,7 @@ def execute(env: str | None, argv: Sequence[str], *, root: Path, hosts: tuple[st
         The status of the command on a single host; on several, DONE, or FAILED when it failed on one.
     """
     if not argv:
-        raise usage_error(("--", "no command", "the command after `--`: inv exec --env ENV -- CMD ARGS"))
+        raise usage_error(("--", "no command", f"the command after `--`: {PROGRAM} exec --env ENV -- CMD ARGS"))
     environment = config.load(env, root=root, hosts=hosts)
     service = _service(environment, service)
     with opened(environment) as fleet:
@@ -94,7 +95,7 @@ def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(
             "a shell needs a terminal, but standard input or output is none.",
-            next_step=f"inv exec --env {environment.name} --host {names[0]} -- CMD runs one command",
+            next_step=f"{PROGRAM} exec --env {environment.name} --host {names[0]} -- CMD runs one command",
         )
     with opened(environment) as fleet:
         host = fleet.hosts[0]

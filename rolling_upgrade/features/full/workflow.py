@@ -11,7 +11,7 @@ from pathlib import Path
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine.model import Environment, Image, Suite, Summary, Transfer
-from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.build import spec
 from rolling_upgrade.features.build import workflow as building
 from rolling_upgrade.features.build.builder import BuildResult
@@ -83,7 +83,7 @@ def _refuse_silent_question(environment: Environment, *, force: bool, dry_run: b
     if environment.rollout.confirm and not (force or dry_run or sys.stdin.isatty()):
         raise ConfigError(
             f"a deploy to {environment.name} requires confirmation, but stdin is not a terminal. Nothing was built.",
-            next_step=f"inv full --env {environment.name} --force deploys without asking",
+            next_step=f"{PROGRAM} full --env {environment.name} --force deploys without asking",
         )
 
 

@@ -18,7 +18,7 @@ from rolling_upgrade.console.operator import confirm
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.git import is_tracked
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
-from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
 from rolling_upgrade.features.init.answers import (
     Answers,
     InitialConfig,
@@ -67,7 +67,7 @@ def init(
         raise ConfigError(
             "The answers are invalid or incomplete; nothing was written.",
             issues,
-            next_step="correct these options; on a terminal, without --yes, inv init asks for missing options",
+            next_step=f"correct these options; on a terminal, without --yes, {PROGRAM} init asks for missing options",
         )
     if asks:
         # Refuse existing files as soon as the answers name them.
@@ -126,7 +126,7 @@ def _refuse_tracked(env_file: Path, environment: str) -> None:
     if os.path.lexists(env_file) and is_tracked(env_file):
         raise ConfigError(
             f"{env_file} is tracked by Git, and the new one would be plaintext; nothing was written.",
-            next_step=f"change it with inv secrets.edit --env {environment}, or run git rm --cached on it first",
+            next_step=f"change it with {PROGRAM} secrets.edit --env {environment}, or run git rm --cached on it first",
         )
 
 
@@ -148,15 +148,6 @@ def _files(directory: Path, initial: InitialConfig, examples: frozenset[Path]) -
 def _is_clone(directory: Path) -> bool:
     """Whether this is a clone of this project, which has its own tasks.py and ignores env files."""
     return (directory / "rolling_upgrade" / "__init__.py").is_file()
-
-
-def _program(directory: Path) -> str:
-    """Return the program that runs this product's tasks here: `inv`, unless tasks.py belongs to the team."""
-    try:
-        ours = _is_clone(directory) or (directory / "tasks.py").read_text(encoding="utf-8") == TASKS
-    except (OSError, ValueError):
-        ours = False
-    return "inv" if ours else "rolling-upgrade"
 
 
 def _validate(initial: InitialConfig, files: Sequence[NewFile], directory: Path) -> None:
@@ -193,7 +184,7 @@ def _preview(file: NewFile) -> list[str]:
 
 def _next_lines(env: str, written: Sequence[str], directory: Path, kept: Sequence[Path]) -> list[str]:
     """List the written files and the commands up to the first deploy."""
-    keys, program = f"deploy/authorized_keys/{env}", _program(directory)
+    keys = f"deploy/authorized_keys/{env}"
     lines = [f"Written in {directory}: {', '.join(written)}."]
     lines += [f"Kept: {path}" for path in kept]
     if not Path.cwd().is_relative_to(directory):
@@ -201,9 +192,9 @@ def _next_lines(env: str, written: Sequence[str], directory: Path, kept: Sequenc
     return [
         *lines,
         "Next:",
-        f"  {program} config.check --env {env}    # reports every error; run it after each edit",
-        f"  {program} trust --env {env}           # records the hosts' keys once you have compared them",
+        f"  {PROGRAM} config.check --env {env}    # reports every error; run it after each edit",
+        f"  {PROGRAM} trust --env {env}           # records the hosts' keys once you have compared them",
         f"  mkdir -p {keys} && cp ~/.ssh/id_ed25519.pub {keys}/you.pub    # grants you access",
-        f"  {program} setup --env {env}           # prepares the hosts, from bare Debian or Ubuntu",
-        f"  {program} deploy --env {env} --dry-run    # shows the plan; without --dry-run it asks and deploys",
+        f"  {PROGRAM} setup --env {env}           # prepares the hosts, from bare Debian or Ubuntu",
+        f"  {PROGRAM} deploy --env {env} --dry-run    # shows the plan; without --dry-run it asks and deploys",
     ]

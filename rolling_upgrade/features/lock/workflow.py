@@ -19,7 +19,7 @@ from rolling_upgrade.engine import locking, stage
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Lock
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.errors import ExitCode, LockHeld, RollingError, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, LockHeld, RollingError, usage_error
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -69,7 +69,7 @@ def acquire(
         acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
         taken = locking.acquire_all(fleet.hosts, acquisition.take, acquisition.free)
     lines = [line for _, line in taken]
-    end = f"Until then, deploys to these hosts exit with 4. Next: inv lock.release --env {environment.name} when done"
+    end = f"Until then, deploys to these hosts exit with 4. Next: {PROGRAM} lock.release --env {environment.name} when done"
     print_lines([*lines, end], sys.stdout, environment.secrets)
     return ExitCode.DONE
 
@@ -169,7 +169,7 @@ def _refuse_foreign(seen: Mapping[str, HostLock], environment: Environment) -> N
         listed = "\n  ".join(f"{name}: {locking.describe(lock)}" for name, lock in foreign.items())
         raise LockHeld(
             f"the lock belongs to somebody else; nothing was released.\n  {listed}.",
-            next_step=f"if you are sure that nobody works on the host: inv lock.release --env {environment.name} --force",
+            next_step=f"if you are sure that nobody works on the host: {PROGRAM} lock.release --env {environment.name} --force",
         )
 
 
@@ -200,7 +200,7 @@ def advice(seen: HostLock, environment: str) -> str:
     if seen.stage:
         return "a stage is running; wait for it"
     if lock.pid <= 0:
-        return f"taken by hand; ask {one_line(lock.owner)}. inv lock.release --env {environment} frees it"
+        return f"taken by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} frees it"
     return "wait for it; if its run is dead, its lease expires"
 
 

@@ -14,7 +14,7 @@ from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Environment, HostState, Target
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import ExitCode, PreflightError, RollingError, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, usage_error
 from rolling_upgrade.features import locked_command, operation
 from rolling_upgrade.ssh.fleet import opened
 
@@ -37,7 +37,7 @@ def maintenance(
         question = f"Show visitors of {environment.name} the maintenance page?"
         if switch == "off":
             question = f"Take the maintenance page of {environment.name} down?"
-        hint = f"inv maintenance {switch} --env {environment.name} --force does not ask"
+        hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force does not ask"
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
         reason = f"maintenance {switch}"
@@ -63,7 +63,7 @@ def _refuse_unable(targets: Mapping[str, Target], states: Mapping[str, HostState
     if unable:
         raise PreflightError(
             f"{', '.join(unable)}: the Nginx site there does not know the maintenance page yet; nothing was touched.",
-            next_step="inv setup, then inv deploy, which installs the site of today",
+            next_step=f"{PROGRAM} setup, then {PROGRAM} deploy, which installs the site of today",
         )
     hidden = [name for name, target in targets.items() if not page.shown_path(target.application)]
     if hidden:
@@ -90,6 +90,6 @@ def _report(switch: str, environment: Environment, answers: Mapping[str, Answer 
             lines.append(f"{name}: maintenance is off: {answer.output.strip()}")
     code = exit_code(locked_command.failure(answer) for answer in answers.values())
     if code is not ExitCode.DONE:
-        lines.append(f"Next: inv status --env {environment.name}; the same command tries again")
+        lines.append(f"Next: {PROGRAM} status --env {environment.name}; the same command tries again")
     print_lines(lines, sys.stdout, environment.secrets)
     return code

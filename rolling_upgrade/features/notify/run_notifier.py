@@ -14,7 +14,7 @@ from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary, short_digest
 from rolling_upgrade.engine.plan import Change, Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
-from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.send import Sending, begin
@@ -86,7 +86,11 @@ class RunNotifier:
         self._sendings.append(begin(notice, self._channels, read=read, secrets=secrets))
 
     def _next(self, summary: Summary) -> str:
-        return summary.undo_command if summary.exit_code == ExitCode.DONE else f"inv status --env {summary.environment}"
+        return (
+            summary.undo_command
+            if summary.exit_code == ExitCode.DONE
+            else f"{PROGRAM} status --env {summary.environment}"
+        )
 
 
 def channels(environment: Environment) -> Channels:

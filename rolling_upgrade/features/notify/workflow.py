@@ -13,7 +13,7 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Severity
 from rolling_upgrade.engine.run_id import new_run_id
-from rolling_upgrade.errors import ConfigError, ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
 from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.run_notifier import channels
 from rolling_upgrade.features.notify.send import send
@@ -72,7 +72,7 @@ def _send(environment: Environment, notice: Notice, severity: Severity) -> ExitC
     failed = not deliveries or any(not delivery.ok for delivery in deliveries)
     lines = [*_results(deliveries), *_skipped(chosen, severity)]
     if failed:
-        lines.append(f"Next: correct the env file, then inv notify.test --env {environment.name}")
+        lines.append(f"Next: correct the env file, then {PROGRAM} notify.test --env {environment.name}")
     print_lines(lines, sys.stdout, environment.secrets)
     return ExitCode.FAILED if failed else ExitCode.DONE
 

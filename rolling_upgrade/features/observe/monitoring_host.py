@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 
 from rolling_upgrade.engine.resource import Resource, file, owned, same
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.setup.system import install, possible
 
 _ETC = "/etc/prometheus"
 _PARTS = f"{_ETC}/rolling"
-PROGRAM = "/usr/local/lib/rolling-observe/observe"
+HOST_PROGRAM = "/usr/local/lib/rolling-observe/observe"
 #: The flags that make each unit listen on loopback only: the programs have no authentication.
 _FLAGS = {
     "prometheus": "--web.listen-address=127.0.0.1:9090",
@@ -51,7 +52,7 @@ def removal(name: str) -> tuple[Resource, ...]:
             "environment",
             f"monitoring of the environment ({folder})",
             test,
-            script(shell_join(PROGRAM, "remove", name)),
+            script(shell_join(HOST_PROGRAM, "remove", name)),
         ),
     )
 
@@ -64,7 +65,9 @@ def _own_files() -> Resource:
         brought = f"dpkg-query -W -f '${{Conffiles}}\\n' {package} | grep -qF \" {_ETC}/{name} $(md5sum < {path} | cut -d ' ' -f 1)\""
         tests.append(f"{{ ! test -e {path} || head -n 1 {path} | grep -q {quote(_MARK)} || {brought}; }}")
     title = f"{', '.join(_FILES)} in {_ETC}, not written by hand"
-    remedy = "a file was written by hand: move it away, or keep it and add the output of inv observe.render to it"
+    remedy = (
+        f"a file was written by hand: move it away, or keep it and add the output of {PROGRAM} observe.render to it"
+    )
     return Resource("own files", title, " && ".join(tests), None, remedy)
 
 
@@ -108,7 +111,7 @@ def _on_loopback() -> Iterator[str]:
 
 
 def _program(text: str) -> Resource:
-    return file("program", f"the program that assembles their files ({PROGRAM})", PROGRAM, text, "755")
+    return file("program", f"the program that assembles their files ({HOST_PROGRAM})", HOST_PROGRAM, text, "755")
 
 
 def _heads(heads: Mapping[str, str]) -> tuple[Resource, ...]:
@@ -123,14 +126,14 @@ def _environment(name: str, parts: Mapping[str, str]) -> Resource:
     """Atomic: where a program rejects its file, the installed program restores the previous parts."""
     folder, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
     tests = [same(f"{folder}/{part}", text) for part, text in parts.items()]
-    tests += [owned(f"{folder}/receivers.yml", "root 640"), shell_join(PROGRAM, "check")]
+    tests += [owned(f"{folder}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
     writes = [write_file(f"{staged}/{part}", text, mode="0640", secret=_secret(part)) for part, text in parts.items()]
     stage: list[str | Script] = [
         shell_join("rm", "-rf", staged),
         shell_join("mkdir", "-p", staged),
         shell_join("chmod", "750", staged),
     ]
-    apply = script(*stage, *writes, shell_join(PROGRAM, "install", name))
+    apply = script(*stage, *writes, shell_join(HOST_PROGRAM, "install", name))
     title = f"monitoring of {name}: targets, alerts, routes ({folder})"
     return Resource("environment", title, " && ".join(tests), apply)
 

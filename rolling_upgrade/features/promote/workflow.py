@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Environment, HostState, Image, Transfer
-from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, PreflightError, usage_error
 from rolling_upgrade.features.build.workflow import printer
 from rolling_upgrade.features.deploy import workflow as deploy
 from rolling_upgrade.features.health.workflow import check_hosts, is_healthy
@@ -55,7 +55,9 @@ def _proven(source: Environment) -> dict[str, Image]:
         images[name], fault = good_images(state, names)
         faults += [f"{name}: {fault}"] if fault else []
     faults += [
-        f"{name}: is not well: inv health --env {source.name}" for name, one in found.items() if not is_healthy(one)
+        f"{name}: is not well: {PROGRAM} health --env {source.name}"
+        for name, one in found.items()
+        if not is_healthy(one)
     ]
     if not faults:
         faults = list(_differences(images))
@@ -63,7 +65,7 @@ def _proven(source: Environment) -> dict[str, Image]:
         listed = "\n  ".join(faults)
         raise PreflightError(
             f"{source.name} has not proved one release; nothing was touched.\n  {listed}",
-            next_step=f"inv deploy --env {source.name} until all its hosts are well on one release, then again",
+            next_step=f"{PROGRAM} deploy --env {source.name} until all its hosts are well on one release, then again",
         )
     return next(iter(images.values()))
 

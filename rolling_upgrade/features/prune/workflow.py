@@ -19,7 +19,7 @@ from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.engine.untrusted import size
-from rolling_upgrade.errors import ExitCode, HostUnreachable, RollingError, StepFailed
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, RollingError, StepFailed
 from rolling_upgrade.features import locked_command, operation
 from rolling_upgrade.features.prune import plan as retention
 from rolling_upgrade.ssh.fleet import Fleet, opened
@@ -51,7 +51,7 @@ def prune(
         dead = operation.dead_locks(states, environment)
         if not json:
             print_lines(prune_lines(listed), sys.stdout, environment.secrets)
-        hint = f"inv prune --env {environment.name} --force does not ask"
+        hint = f"{PROGRAM} prune --env {environment.name} --force does not ask"
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete this on {environment.name}?", force=force, hint=hint)
         answers = locked_command.observe_and_run(

@@ -23,7 +23,7 @@ from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Environment, Login
 from rolling_upgrade.engine.shell import Script, quote, shell_join
 from rolling_upgrade.engine.stage import direct
-from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 _FILE = '"$HOME/.config/containers/auth.json"'
@@ -126,7 +126,7 @@ def _login(environment: Environment, registry_name: str, username: str) -> Login
         password = sys.stdin.readline().rstrip("\r\n")
     if not password or not password.isprintable():
         raise ConfigError(
-            "no password was given.", next_step="on standard input, one line: inv registry.login … < FILE"
+            "no password was given.", next_step=f"on standard input, one line: {PROGRAM} registry.login … < FILE"
         )
     masking.keep([password])
     return replace(chosen, password=password)

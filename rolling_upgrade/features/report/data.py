@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage, short_digest
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.history.workflow import HostHistory
 from rolling_upgrade.features.report.requests import Figures, Requests
 
@@ -197,9 +198,9 @@ def _undo(entry: Release, outcome: Outcome, record: RunRecord) -> str:
     if outcome is not Outcome.GOOD or record.run != newest(record.histories.values()):
         return ""
     if entry.action == "deploy":
-        return f"inv rollback --env {record.environment}"
+        return f"{PROGRAM} rollback --env {record.environment}"
     if entry.action == "rollback" and entry.left:
-        return f"inv rollback --env {record.environment} --to {shlex.quote(entry.left)}"
+        return f"{PROGRAM} rollback --env {record.environment} --to {shlex.quote(entry.left)}"
     return ""
 
 

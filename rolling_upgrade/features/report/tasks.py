@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
+from rolling_upgrade.errors import PROGRAM
 
 
 @task(
     help=ONE_OBJECT
     | {
         "last": "report the last run, which is the default",
-        "release": "id of the run, as inv history shows it",
+        "release": f"id of the run, as {PROGRAM} history shows it",
         "html": "write a self-contained HTML page to this file",
         "load": "file with the requests sent during the run, such as .demo/requests.jsonl",
     }

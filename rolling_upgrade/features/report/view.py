@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine.model import Outcome, short_digest
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.report.data import HostReport, RunReport, ServiceChange, ServiceVersion, StageReport
 from rolling_upgrade.features.report.requests import Figures
 
@@ -47,7 +48,7 @@ def _host_lines(host: HostReport) -> Iterator[str]:
     if not host.stages:
         yield "  the journal of this run was deleted: a host keeps the journals of its last 20 runs"
     if not host.whole:
-        yield "  ALTERED: a line of this host's history was changed or removed. Next: inv history --verify"
+        yield f"  ALTERED: a line of this host's history was changed or removed. Next: {PROGRAM} history --verify"
     yield ""
 
 

@@ -11,7 +11,7 @@ from rolling_upgrade.console.output import Output, print_lines
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.local_file import replace_text
 from rolling_upgrade.engine.model import Stage
-from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.features.access.keys import key_names
 from rolling_upgrade.features.history import workflow as history
 from rolling_upgrade.features.history.workflow import HostHistory
@@ -92,7 +92,7 @@ def _refuse_unknown(
     if unreachable and not histories:
         raise HostUnreachable("\n".join(unreachable.values()))
     what = f"no host's history has a run {run!r}." if run else "nothing was deployed yet: the histories are empty."
-    raise PreflightError(what, next_step=f"inv history --env {environment} shows the runs and their ids")
+    raise PreflightError(what, next_step=f"{PROGRAM} history --env {environment} shows the runs and their ids")
 
 
 def _stages(host: Host, fleet: Fleet, run: str) -> tuple[Stage, ...]:

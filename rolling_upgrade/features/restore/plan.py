@@ -25,6 +25,7 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.shell import Script, quote, script
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.backup import shell as backups
 from rolling_upgrade.features.backup import verification
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind, Verdict
@@ -60,7 +61,7 @@ class RestoreSpec:
 def unfit(state: HostState, app: Application, backup: Backup, *, database: bool, files: bool) -> tuple[Finding, ...]:
     """The problems of restoring these parts of the backup on this host."""
     found = []
-    other = "Choose another: inv backups shows them"
+    other = f"Choose another: {PROGRAM} backups shows them"
     if backup.problem:
         found.append((f"backup {backup.id}: {backup.problem}", other))
     elif backup.verdict is Verdict.DAMAGED:
@@ -78,7 +79,9 @@ def unfit(state: HostState, app: Application, backup: Backup, *, database: bool,
         if database and backup.database == "postgres" and state.fact("has_pg_dump") == "no":
             found.append((f"{', '.join(postgres.TOOLS)} missing", "Install the package postgresql-client"))
     if state.fact("home") != "yes":
-        found.append(("the application's directory is missing or not writable", "Run inv setup for this host first"))
+        found.append(
+            ("the application's directory is missing or not writable", f"Run {PROGRAM} setup for this host first")
+        )
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.errors import PROGRAM
 
 
 @task(
     positional=["backup"],
     long_only=["force"],
     help={
-        "backup": "id of the backup, as inv backups shows it, or latest",
+        "backup": f"id of the backup, as {PROGRAM} backups shows it, or latest",
         "only": "database or uploads; default: everything in the backup",
     },
 )

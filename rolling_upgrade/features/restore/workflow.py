@@ -14,7 +14,7 @@ from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.errors import ConfigError, ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup
 from rolling_upgrade.features.backup.workflow import chosen, every_backup
@@ -81,7 +81,7 @@ def _refuse_mistakes(backup: str, only: str, env: str | None) -> None:
     if only and only not in PARTS:
         raise usage_error(("--only", repr(only), " or ".join(PARTS)))
     if not backup:
-        raise ConfigError("Which backup? Nothing was contacted.", next_step=f"inv backups --env {env or 'ENV'}")
+        raise ConfigError("Which backup? Nothing was contacted.", next_step=f"{PROGRAM} backups --env {env or 'ENV'}")
 
 
 def _parts(app: Application, backup: Backup, only: str) -> tuple[bool, bool]:
@@ -106,7 +106,7 @@ def _operation_spec(environment: Environment, backup: str, only: str) -> operati
     return operation.OperationSpec(
         action="restore",
         question=f"Replace the {only or 'data'} of {environment.name} by backup {backup}?",
-        hint=f"inv restore {backup} --env {environment.name} --force restores without asking",
+        hint=f"{PROGRAM} restore {backup} --env {environment.name} --force restores without asking",
         done="With the data of the backup",
         undone="With its former data",
         nothing="Nothing to do.",

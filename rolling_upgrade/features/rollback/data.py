@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from rolling_upgrade.engine.model import Application, HostState, Release
 from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
 from rolling_upgrade.features.deploy.spec import DataSteps
 from rolling_upgrade.features.maintenance import plan as page
@@ -43,7 +44,7 @@ def choose(state: HostState, target: Release, backups: Sequence[Backup]) -> Back
     return Finding(
         state.host,
         f"no backup has the data as release {target.id} left it: {missing} is missing, or was taken later",
-        "Roll back without --restore-db, then choose a backup: inv backups, inv restore",
+        f"Roll back without --restore-db, then choose a backup: {PROGRAM} backups, {PROGRAM} restore",
     )
 
 

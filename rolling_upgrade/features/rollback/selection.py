@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, HostState, Release
 from rolling_upgrade.engine.preflight import Finding
+from rolling_upgrade.errors import PROGRAM
 
 Content = frozenset[tuple[str, str, str]]
 
@@ -98,7 +99,7 @@ def choose(state: HostState, named: str = "") -> Release | Finding:
     return Finding(
         state.host,
         "there is no earlier good release to go back to",
-        "Deploy a tag: inv deploy --tag TAG, or leave the host out with --hosts",
+        f"Deploy a tag: {PROGRAM} deploy --tag TAG, or leave the host out with --hosts",
     )
 
 
@@ -134,7 +135,7 @@ def unavailable(host: str, release: Release, app: Application, output: str) -> t
     rows = [row.split(" ") for row in untrusted.lines(output) if row.count(" ") == 2]
     answers = {(service, part): answer for service, part, answer in rows}
     findings = []
-    remedy = f"Choose another with --to (inv history shows them), or deploy its tag: {', '.join(tags(release))}"
+    remedy = f"Choose another with --to ({PROGRAM} history shows them), or deploy its tag: {', '.join(tags(release))}"
     for service in app.services:
         if answers.get((service.name, "env")) != "yes":
             problem = f"{service.name}: the environment of release {release.id} is gone from the host"

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.model import Application, Environment, HostState, Ph
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
-from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup
 from rolling_upgrade.features.backup.workflow import every_backup
@@ -188,13 +188,13 @@ def _operation_spec(
             return ""
         option = operation.hosts_option(changed, environment, hosts)
         restored = any(target.backup for target in targets.values())
-        restore = f" && inv restore {run_id} --env {environment.name} --only database{option}" if restored else ""
-        return f"inv rollback --env {environment.name} --to {shlex.quote(to)}{option}{restore}"
+        restore = f" && {PROGRAM} restore {run_id} --env {environment.name} --only database{option}" if restored else ""
+        return f"{PROGRAM} rollback --env {environment.name} --to {shlex.quote(to)}{option}{restore}"
 
     return operation.OperationSpec(
         action="rollback",
         question=f"Roll {environment.name} back?",
-        hint=f"inv rollback --env {environment.name} --force rolls back without asking",
+        hint=f"{PROGRAM} rollback --env {environment.name} --force rolls back without asking",
         done="On the earlier release",
         undone="Still on the release that the rollback was to leave",
         nothing="Nothing to do: every host already runs that release.",

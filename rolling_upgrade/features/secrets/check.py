@@ -18,7 +18,7 @@ from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import OWNER_ALONE, PRIVATE, WIDEST, read_small, too_open
 from rolling_upgrade.engine.model import Diagnosis, Level
-from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import kept_texts
 from rolling_upgrade.features.secrets.files import bytes_of, differences, finding_lines, shown_path, values_in
 
@@ -61,7 +61,7 @@ def _plain(secrets: SecretsFile, tracked: bool | None, repair: bool) -> Iterator
         yield Diagnosis(secrets.name, Level.WARNING, what, "Run this check in a directory where git status works")
     if tracked:
         remedy = (
-            f"inv secrets.encrypt --env {secrets.environment}, or git rm --cached {secrets.name}; "
+            f"{PROGRAM} secrets.encrypt --env {secrets.environment}, or git rm --cached {secrets.name}; "
             "committed values stay in the history, so replace the secrets"
         )
         yield Diagnosis(secrets.name, Level.REFUSED, "plain text tracked by Git: every task refuses it", remedy)
@@ -141,5 +141,5 @@ def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
     except EncryptionError:
         return  # _content reported it
     for difference in found:
-        remedy = f"Correct {secrets.recipients_name}, then inv secrets.rotate --env {secrets.environment}"
+        remedy = f"Correct {secrets.recipients_name}, then {PROGRAM} secrets.rotate --env {secrets.environment}"
         yield Diagnosis(secrets.recipients_name, Level.WARNING, difference, remedy)

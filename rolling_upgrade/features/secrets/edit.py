@@ -19,7 +19,7 @@ from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption
 from rolling_upgrade.config.loader import issues_with
 from rolling_upgrade.engine.local_file import PRIVATE
-from rolling_upgrade.errors import ConfigError, ExitCode, RollingError
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.secrets.files import (
     differences,
     encrypted_bytes,
@@ -88,7 +88,7 @@ def _check_recipients(data: bytes, encryption: Encryption, secrets: SecretsFile)
     if found:
         raise ConfigError(
             f"{secrets.name} and {secrets.recipients_name} differ: {'; '.join(found)}.",
-            next_step=f"inv secrets.rotate --env {secrets.environment}, then edit",
+            next_step=f"{PROGRAM} secrets.rotate --env {secrets.environment}, then edit",
         )
 
 
@@ -103,7 +103,7 @@ def _check_resumed(resume: str, data: bytes, secrets: SecretsFile) -> None:
     if kept and kept["begun"] != _mark(data):
         raise ConfigError(
             f"{secrets.name} changed after {resume} was started; resuming would revert that change. It is unchanged.",
-            next_step=f"inv secrets.edit --env {secrets.environment}, copy your lines, then rm {resume}",
+            next_step=f"{PROGRAM} secrets.edit --env {secrets.environment}, copy your lines, then rm {resume}",
         )
 
 
@@ -253,5 +253,5 @@ def _keep(folder: Path, file: Path, begun: bytes, data: bytes, secrets: SecretsF
     raise ConfigError(
         f"{what} Your text is kept in plain text, readable by you only: {kept}",
         issues,
-        next_step=f"inv secrets.edit --env {secrets.environment} --resume {kept}; or rm {kept}",
+        next_step=f"{PROGRAM} secrets.edit --env {secrets.environment} --resume {kept}; or rm {kept}",
     ) from None

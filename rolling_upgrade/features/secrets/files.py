@@ -16,7 +16,7 @@ from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import count, one_line, table
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, read_small, replace
 from rolling_upgrade.engine.model import Diagnosis, Level
-from rolling_upgrade.errors import ConfigError, ConfigIssue
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def encrypted_bytes(secrets: SecretsFile) -> tuple[bytes, Encryption]:
     if encryption is None:
         raise ConfigError(
             f"{secrets.name} is not encrypted: any editor opens it.",
-            next_step=f"inv secrets.encrypt --env {secrets.environment}",
+            next_step=f"{PROGRAM} secrets.encrypt --env {secrets.environment}",
         )
     return data, encryption
 
@@ -71,7 +71,7 @@ def usable(secrets: SecretsFile, encryption: Encryption) -> tuple[Recipient, ...
         kind = "gpg FINGERPRINT" if encryption is Encryption.GPG else "ssh-ed25519, ssh-rsa or age1"
         raise ConfigError(
             f"{secrets.recipients_name} lists no key for {encryption.value} ({kind}); {secrets.name} is unchanged.",
-            next_step=f"inv secrets.recipients --env {secrets.environment} --add {example}, "
+            next_step=f"{PROGRAM} secrets.recipients --env {secrets.environment} --add {example}, "
             "for you, everybody else who deploys, and CI",
         )
     return listed
@@ -104,7 +104,7 @@ def prove(written: bytes, text: bytes, secrets: SecretsFile, *, force: bool) -> 
             return
         raise ConfigError(
             f"{secrets.name} is unchanged, because no key on this machine decrypts the new file: {error.found}.",
-            next_step="add your own key with inv secrets.recipients --add, or use --force if another recipient can decrypt it",
+            next_step=f"add your own key with {PROGRAM} secrets.recipients --add, or use --force if another recipient can decrypt it",
         ) from None
     if not same:
         raise ConfigError(f"{secrets.name} is unchanged, because the new file decrypts to a different text.")
@@ -191,7 +191,7 @@ def same_recipients(data: bytes, text: bytes, encryption: Encryption, secrets: S
     return gpg.encrypt(text, keys, armored=is_armored(data))
 
 
-_ROTATE = "listed recipients: add them with inv secrets.recipients --add, then run inv secrets.rotate"
+_ROTATE = f"listed recipients: add them with {PROGRAM} secrets.recipients --add, then run {PROGRAM} secrets.rotate"
 
 
 def say(lines: list[str]) -> None:

@@ -12,7 +12,7 @@ from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, ad
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.local_file import PUBLIC, replace
-from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.files import differences, recipient_lines, refusing, say
 
 _HEADER = "# Public keys that {file} is encrypted for, one per line: {expected}.\n"
@@ -104,6 +104,6 @@ def _show(secrets: SecretsFile, *, changed: bool) -> None:
     state = f"encrypted by {encryption.value}" if encryption else "not encrypted" if data else "missing"
     print_lines([f"{secrets.name} is {state}.", *(f"  {difference}" for difference in found)], sys.stdout)
     if found or (changed and encryption in (Encryption.AGE, Encryption.GPG)):
-        say([f"Next: inv secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."])
+        say([f"Next: {PROGRAM} secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."])
     elif changed and encryption is None:
-        say([f"Next: inv secrets.encrypt --env {secrets.environment}"])
+        say([f"Next: {PROGRAM} secrets.encrypt --env {secrets.environment}"])

@@ -12,7 +12,7 @@ from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTer
 from rolling_upgrade.config.issues import secret_keys
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.engine.git import is_tracked
-from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.files import (
     bytes_of,
     describe,
@@ -38,7 +38,7 @@ def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False)
     if current is not None and (not form or current is encryption):
         raise ConfigError(
             f"{secrets.name} is already encrypted by {current.value}.",
-            next_step=f"inv secrets.edit --env {secrets.environment} changes values, inv secrets.rotate recipients",
+            next_step=f"{PROGRAM} secrets.edit --env {secrets.environment} changes values, {PROGRAM} secrets.rotate recipients",
         )
     with refusing(secrets):
         text = secrets.keyring.decrypt(data)
@@ -54,7 +54,7 @@ def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False)
     say([f"{secrets.name} is encrypted by {encryption.value} for {readers}.", *_left_out(encryption, secrets)])
     if exposed:
         say(["Git's history still contains it in plain text. Replace these secrets:", *_keys(values)])
-    say([f"Next: inv config.check --env {secrets.environment}, then commit it: git add --force {secrets.name}"])
+    say([f"Next: {PROGRAM} config.check --env {secrets.environment}, then commit it: git add --force {secrets.name}"])
     return ExitCode.DONE
 
 
@@ -87,12 +87,12 @@ def decrypt(env: str | None, *, root: Path, in_place: bool = False, force: bool 
         why = "Git tracks it" if tracked else "git cannot tell whether it is tracked"
         raise ConfigError(
             f"{secrets.name} is unchanged: {why}, and the next commit could contain the plain text.",
-            next_step=f"inv secrets.edit --env {secrets.environment}, or inv secrets.decrypt without --in-place",
+            next_step=f"{PROGRAM} secrets.edit --env {secrets.environment}, or {PROGRAM} secrets.decrypt without --in-place",
         )
     if not in_place and sys.stdout.isatty() and not force:
         raise ConfigError(
             "The secrets would stay in this terminal's history.",
-            next_step=f"inv secrets.decrypt --env {secrets.environment} | less, or --force to print them",
+            next_step=f"{PROGRAM} secrets.decrypt --env {secrets.environment} | less, or --force to print them",
         )
     with refusing(secrets):
         text = secrets.keyring.decrypt(data)
@@ -133,7 +133,7 @@ def rotate(env: str | None, *, root: Path, new_password_file: str = "", force: b
             *_left_out(encryption, secrets),
             *([_NEW_PASSWORD] if encryption is Encryption.VAULT else ()),
             "Former recipients still know these values and can decrypt older versions in Git's history.",
-            f"If somebody left, replace each value with inv secrets.edit --env {secrets.environment}, and deploy:",
+            f"If somebody left, replace each value with {PROGRAM} secrets.edit --env {secrets.environment}, and deploy:",
             *_keys(values),
         ]
     )

@@ -18,7 +18,15 @@ from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, 
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.resource import Resource, as_root, check, kept
-from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld, PreflightError, RollingError, StepFailed
+from rolling_upgrade.errors import (
+    PROGRAM,
+    ExitCode,
+    HostUnreachable,
+    LockHeld,
+    PreflightError,
+    RollingError,
+    StepFailed,
+)
 from rolling_upgrade.features.setup.teardown import LOCK
 from rolling_upgrade.ssh.fleet import Fleet
 
@@ -80,7 +88,7 @@ def _plans(fleet: Fleet, spec: ApplySpec) -> dict[str, Plan]:
     if locked:
         raise LockHeld(
             f"another run holds the lock of {', '.join(locked)}; nothing was touched",
-            next_step="inv lock.status shows its holder; wait until it ends",
+            next_step=f"{PROGRAM} lock.status shows its holder; wait until it ends",
         )
     refusals = [str(finding) for name in missing for finding in findings(name, spec.resources[name], missing[name])]
     if refusals:

@@ -12,7 +12,7 @@ from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Target
 from rolling_upgrade.engine.resource import Resource, as_root
 from rolling_upgrade.engine.site import client as site
-from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.access.keys import read_access
 from rolling_upgrade.features.access.shell import block_name
 from rolling_upgrade.features.rollback import selection
@@ -40,7 +40,7 @@ def setup(
     Raises PreflightError for hosts that need manual work first.
     """
     environment = config.load(env, root=root, hosts=hosts)
-    hint = f"inv setup --env {environment.name} --force skips the question"
+    hint = f"{PROGRAM} setup --env {environment.name} --force skips the question"
     force = force or not environment.rollout.confirm
     question = f"Prepare the hosts of {environment.name}?"
     with (
@@ -84,7 +84,7 @@ def teardown(
 def _confirm_name(environment: Environment, confirmed: str, *, data: bool) -> None:
     name = environment.targets[0].application.name
     kept = "with all its data" if data else "except for its data"
-    hint = f"inv teardown --env {environment.name} --confirm {name}"
+    hint = f"{PROGRAM} teardown --env {environment.name} --confirm {name}"
     question = f"This removes {name} from {environment.name}, {kept}. Type its name:"
     operator.confirm_by_name(question, name, confirmed, hint=hint)
 

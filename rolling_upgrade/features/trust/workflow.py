@@ -21,7 +21,7 @@ from rolling_upgrade.engine.known_hosts import Record, host_name, read_records, 
 from rolling_upgrade.engine.local_file import replace_text
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment
 from rolling_upgrade.engine.openssh import PublicKey
-from rolling_upgrade.errors import ExitCode, HostUnreachable, PreflightError, usage_error
+from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import monitor_of
 from rolling_upgrade.ssh.host_keys import Route, places, scan_all
 
@@ -176,7 +176,7 @@ class _Trust:
         if lost:
             again = list(dict.fromkeys(error.message.partition(":")[0] for error in lost.values()))
             only = "" if MONITORING_HOST in again else f" --hosts {','.join(again)}"
-            lines.append(f"Next: inv trust --env {self._environment.name}{only}")
+            lines.append(f"Next: {PROGRAM} trust --env {self._environment.name}{only}")
         elif all(machine.verdict is Verdict.KNOWN for machine in self.scanned):
             lines.append("Nothing to do: every host key is recorded.")
         self._tell(lines)

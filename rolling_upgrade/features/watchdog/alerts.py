@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rolling_upgrade.engine.model import Check, HealthReport, Kind
 from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.notify import deduplication
 from rolling_upgrade.features.notify.deduplication import Alert, AlertDeduplicator
 from rolling_upgrade.features.watchdog import outbox, state_store
@@ -76,7 +77,7 @@ class AlertNotifier:
         if self._failed_observations < self._settings.rules.failures:
             return
         still_open = [tracked.alert for tracked in self._tracked.values() if tracked.open]
-        command = f"inv monitor.logs --env {self._settings.environment} --hosts {self._settings.host}"
+        command = f"{PROGRAM} monitor.logs --env {self._settings.environment} --hosts {self._settings.host}"
         self._notify([*still_open, Alert(self._settings.host, "watchdog", cause, command)])
 
     def _notify(self, alerts: Sequence[Alert]) -> None:
@@ -105,7 +106,7 @@ def alerts(
     rules: WatchRules,
 ) -> tuple[Alert, ...]:
     """Every alert after an observation; `state` and `counts` include it."""
-    command = f"inv health --env {environment} --hosts {host} --once --verbose"
+    command = f"{PROGRAM} health --env {environment} --hosts {host} --once --verbose"
     if observation.unrecoverable:
         found = [Alert(host, "nginx", observation.unrecoverable, command)]
     else:
@@ -130,7 +131,9 @@ def _service_alert(
     own = [check for check in report.failed if check.kind in _SERVICE_CHECKS and check.service == failure.service]
     cause = "\n".join(f"{check.name}: {check.detail}" for check in own) or failure.reason
     if state.given_up:
-        return Alert(host, failure.service, cause, f"inv inspect --env {environment} --host {host}", given_up=True)
+        return Alert(
+            host, failure.service, cause, f"{PROGRAM} inspect --env {environment} --host {host}", given_up=True
+        )
     return Alert(host, failure.service, cause, command)
 
 

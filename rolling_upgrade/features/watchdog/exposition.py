@@ -201,7 +201,7 @@ def action_label(action: RecoveryAction) -> str:
 
 def _checks(report: HealthReport) -> Iterator[Family]:
     names = [(check, *check_labels(check)) for check in report.checks]
-    text = "Result of each check of inv health"
+    text = "Result of each check of rolling-upgrade health"
     rows = (sample(check.ok, check=name, subject=subject) for check, name, subject in names)
     yield gauge("rolling_check_ok", text, *rows)
     asked = [row for row in names if row[0].kind is Kind.HTTP and row[0].answered]

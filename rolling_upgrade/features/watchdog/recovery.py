@@ -31,7 +31,7 @@ from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.rollout import HostRun, roll_out
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import ExitCode, PreflightError
+from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.notify.changes import version_changes
@@ -56,7 +56,7 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     settings = state_store.load_settings(home)
     app = state_store.live_application(home, state_store.recent_releases(home))
     if app is None:
-        raise PreflightError(f"{settings.host}: there is no release to recover.", next_step="inv deploy")
+        raise PreflightError(f"{settings.host}: there is no release to recover.", next_step=f"{PROGRAM} deploy")
     host = LocalHost(settings.host)
     state = observation.observe(host, app, probe=False)
     if action is RecoveryAction.PRUNE:
@@ -106,7 +106,7 @@ def _notify(
         passages=tuple(version_changes([plan])) if rolled_back else (),
         seconds=seconds,
         cause=reason,
-        next_command=f"inv history --env {settings.environment} --hosts {settings.host}",
+        next_command=f"{PROGRAM} history --env {settings.environment} --hosts {settings.host}",
     )
     outbox.put(home, notice, settings.channels)
 

@@ -13,7 +13,7 @@ from rolling_upgrade.engine import history, untrusted
 from rolling_upgrade.engine.model import Application, Channels, Release, RolloutPolicy, Thresholds
 from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.engine.serialization import from_plain, to_plain
-from rolling_upgrade.errors import ConfigError
+from rolling_upgrade.errors import PROGRAM, ConfigError
 from rolling_upgrade.features.watchdog.policy import RecoveryState, is_deployment
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -62,7 +62,9 @@ def load_settings(home: Path) -> Settings:
     try:
         settings: Settings = from_plain(Settings, untrusted.json_object(read(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: no settings of a watchdog ({error}).", next_step="inv monitor.install") from error
+        raise ConfigError(
+            f"{path}: no settings of a watchdog ({error}).", next_step=f"{PROGRAM} monitor.install"
+        ) from error
     return settings
 
 

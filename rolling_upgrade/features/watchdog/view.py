@@ -9,6 +9,7 @@ from typing import Any
 from rolling_upgrade.console.text import duration, table, unreachable_lines
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.errors import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ def watchdog_lines(watchdogs: Mapping[str, Watchdog], unreachable: Mapping[str, 
     lines = table(rows)
     for name, found in watchdogs.items():
         if not found.installed or not found.runs:
-            lines.append(f"{name}: Next: inv monitor.install --env {environment} --hosts {name}")
+            lines.append(f"{name}: Next: {PROGRAM} monitor.install --env {environment} --hosts {name}")
         elif not found.current:
-            lines.append(f"{name}: differs from this clone's watchdog. Next: inv monitor.install --env {environment}")
+            lines.append(
+                f"{name}: differs from this clone's watchdog. Next: {PROGRAM} monitor.install --env {environment}"
+            )
         if found.given_up:
             lines.append(
-                f"{name}: gave up, recovery needs an operator. Next: inv inspect --env {environment} --host {name}"
+                f"{name}: gave up, recovery needs an operator. Next: {PROGRAM} inspect --env {environment} --host {name}"
             )
     return [*lines, *unreachable_lines(unreachable)]
 

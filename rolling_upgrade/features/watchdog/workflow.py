@@ -12,7 +12,7 @@ from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, Target
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import ExitCode, PreflightError, RollingError, StepFailed
+from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.watchdog import shell, state_store
 from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
 from rolling_upgrade.ssh.fleet import opened
@@ -122,7 +122,7 @@ def _error(host: str, answer: Answer) -> RollingError:
     if answer.status == shell.NOT_PREPARED_STATUS:
         return PreflightError(
             f"{host}: the application's directory is missing or not writable. Nothing was changed.",
-            next_step=f"inv setup for {host}, then the same command again",
+            next_step=f"{PROGRAM} setup for {host}, then the same command again",
         )
     return StepFailed(f"{host}: failed (status {answer.status}).\n{answer.output_tail}")
 

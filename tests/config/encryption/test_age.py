@@ -116,7 +116,7 @@ def test_open_without_a_key_says_for_whom_the_file_is(tmp_path: Path, ann: Path)
     assert f"an unlisted ssh-ed25519 key with the hash {stranger.tag}" in said
     assert "an age key" in said
     assert f"{named} does not exist" in said
-    assert "inv secrets.rotate" in caught.value.needed
+    assert "rolling-upgrade secrets.rotate" in caught.value.needed
 
 
 @pytest.mark.parametrize("text", ["garbage", "", "AGE-SECRET-KEY-1QQ"])

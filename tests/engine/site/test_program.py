@@ -150,7 +150,7 @@ def test_same_site_again_reloads_nothing(host: Host, programs: Programs) -> None
 def test_site_without_rules_is_refused(host: Host, programs: Programs) -> None:
     code, said = host.install()
 
-    assert (code, "run inv setup" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
+    assert (code, "run rolling-upgrade setup" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
 
 
 def test_text_other_than_the_plan_showed_is_refused(host: Host, programs: Programs) -> None:

@@ -41,7 +41,7 @@ def test_access_lines_drift_and_faults_have_the_next_command_and_no_control_char
     assert "web1  DIFFERS" in text
     assert f"NOT MANAGED  {FILE} with options no-pty" in text
     assert "  sshd lets deploy in with a password" in text
-    assert "inv access.sync --env production --dry-run" in text
+    assert "rolling-upgrade access.sync --env production --dry-run" in text
     assert not any(char in text for char in "\x1b\u202e")
 
 

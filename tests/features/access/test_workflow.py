@@ -88,7 +88,7 @@ def test_unreachable_host_is_named_and_the_other_one_synced(
     assert sync("demo", root=project.root, force=True) is ExitCode.PARTLY_DONE
 
     assert ed25519(1) in keys.files["web1"]
-    assert "inv access.sync --env demo --hosts web2" in capsys.readouterr().out
+    assert "rolling-upgrade access.sync --env demo --hosts web2" in capsys.readouterr().out
 
 
 def test_last_key_stays_and_an_unknown_name_is_refused(project: Project, keys: Keys) -> None:

@@ -73,7 +73,7 @@ def test_init_written_files_load_strictly(tmp_path: Path, capsys: pytest.Capture
     assert configuration.check("production", root=tmp_path, strict=True) == ExitCode.DONE
     output = capsys.readouterr().out
     steps = ("config.check", "trust", "setup", "deploy")
-    assert all(f"inv {step} --env production" in output for step in steps)
+    assert all(f"rolling-upgrade {step} --env production" in output for step in steps)
 
 
 def test_init_each_key_follows_its_comment(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_init_keeps_the_gitignore_of_a_team(tmp_path: Path, capsys: pytest.Captu
 
     assert set(files(tmp_path)) == {*FILES, *NEW}
     assert (tmp_path / "deploy/.gitignore").read_text() == "*.env\n"
-    assert "  inv deploy --env production --dry-run " in capsys.readouterr().out
+    assert "  rolling-upgrade deploy --env production --dry-run " in capsys.readouterr().out
 
 
 def test_init_in_a_clone_of_this_project_writes_only_the_configuration(
@@ -280,7 +280,7 @@ def test_init_in_a_clone_of_this_project_writes_only_the_configuration(
     assert init_in(tmp_path) == ExitCode.DONE
 
     assert set(files(tmp_path)) == {*FILES, "rolling_upgrade/__init__.py"}
-    assert "  inv deploy --env production --dry-run " in capsys.readouterr().out
+    assert "  rolling-upgrade deploy --env production --dry-run " in capsys.readouterr().out
 
 
 def test_init_in_a_new_repository_ignores_the_env_file(tmp_path: Path) -> None:

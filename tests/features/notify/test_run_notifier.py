@@ -30,7 +30,7 @@ SPEC = OperationSpec(
     done="On the new release",
     undone="Back on the old release",
     nothing="Nothing to do.",
-    undo_command=lambda changed: "inv rollback --env production" if changed else "",
+    undo_command=lambda changed: "rolling-upgrade rollback --env production" if changed else "",
 )
 FAILS = [Answer(1, "it broke\nlast log line with s3cret-token")]
 SECRETS = ("s3cret-token",)
@@ -95,7 +95,7 @@ def test_run_successful_deploy_sends_started_and_done(scene: Scene, receiver: Re
     assert found["thread"] == "r2"
     assert (found["who"], found["hosts"], found["target"]) == ("ann", ["web1", "web2"], "v2")
     assert found["changes"] == [{"what": "backend", "before": "v1", "after": "v2", "hosts": []}]
-    assert found["next_command"] == "inv rollback --env production"
+    assert found["next_command"] == "rolling-upgrade rollback --env production"
     assert found["results"] == {}
 
 
@@ -108,7 +108,7 @@ def test_run_failed_deploy_sends_the_cause_without_secrets(scene: Scene, receive
     assert found["results"] == {"web1": "undone"}
     assert "web1: do b: failed" in found["cause"]
     assert "last log line with ••••••" in found["cause"]
-    assert found["next_command"] == "inv status --env production"
+    assert found["next_command"] == "rolling-upgrade status --env production"
 
 
 def test_run_failed_undo_is_critical(scene: Scene, receiver: Receiver) -> None:

@@ -107,7 +107,7 @@ def test_try_out_reports_each_channel(project: Project, capsys: pytest.CaptureFi
     assert lines[0].startswith("slack    NOT SENT: HTTP 403 invalid_token (")
     assert lines[1].startswith("mail     sent (")
     assert lines[2] == "webhook  off (NOTIFY_WEBHOOK)"
-    assert lines[3] == "Next: correct the env file, then inv notify.test --env demo"
+    assert lines[3] == "Next: correct the env file, then rolling-upgrade notify.test --env demo"
 
 
 @pytest.mark.parametrize("changes", [{}, {"WEBHOOK_URL": "http://127.0.0.1:9/x", "NOTIFY_WEBHOOK": "off"}])

@@ -19,7 +19,11 @@ from tests.support.run_reports import AT, BAD, FIRST, LOAD, SECOND, record
 def test_run_report_good_run_has_its_changes_and_the_command_that_goes_back() -> None:
     report = run_report(record())
 
-    assert (report.outcome, report.undo, report.key_of) == ("good", "inv rollback --env production", "ann-laptop")
+    assert (report.outcome, report.undo, report.key_of) == (
+        "good",
+        "rolling-upgrade rollback --env production",
+        "ann-laptop",
+    )
     (change,) = report.hosts[0].changes
     assert (change.image_changed, change.configuration_changed) == (True, False)
     assert change.before is not None
@@ -46,7 +50,7 @@ def test_run_report_rollback_is_undone_by_the_release_that_it_left() -> None:
 
     report = run_report(record(back, histories={"web1": HostHistory((FIRST, SECOND, back))}))
 
-    assert report.undo == f"inv rollback --env production --to {SECOND.id}"
+    assert report.undo == f"rolling-upgrade rollback --env production --to {SECOND.id}"
 
 
 def test_run_report_has_the_worst_outcome_of_its_hosts() -> None:
@@ -106,7 +110,7 @@ def test_report_lines_of_a_good_run() -> None:
     assert rows[0] == f"deploy {SECOND.id} on production: good (12.5s)"
     assert "  backend  image  backend:v1 (aaaaaaaaaaaa) → backend:v2 (bbbbbbbbbbbb)" in rows
     assert "  +0.5s  backend.start    2.5s" in rows
-    assert rows[-1] == "To go back:\ninv rollback --env production"
+    assert rows[-1] == "To go back:\nrolling-upgrade rollback --env production"
 
 
 def test_report_lines_of_a_failed_run_have_the_last_output() -> None:
@@ -145,4 +149,4 @@ def test_run_report_undo_is_one_command_for_any_history(left: str) -> None:
 
     command = run_report(RunRecord("demo", run.id, {"web1": history}, {}, {})).undo
 
-    assert shlex.split(command) == ["inv", "rollback", "--env", "demo", "--to", left]
+    assert shlex.split(command) == ["rolling-upgrade", "rollback", "--env", "demo", "--to", left]

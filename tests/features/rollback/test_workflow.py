@@ -32,5 +32,5 @@ def test_undo_command_quotes_a_tag_of_the_history(tag: str) -> None:
 
     command = rollback._operation_spec(environment, targets, (), "r3").undo_command(host_runs)
 
-    expected = [] if tag.startswith("-") else ["inv", "rollback", "--env", "demo", "--to", tag]
+    expected = [] if tag.startswith("-") else ["rolling-upgrade", "rollback", "--env", "demo", "--to", tag]
     assert shlex.split(command) == expected

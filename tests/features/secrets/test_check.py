@@ -93,7 +93,7 @@ def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixt
 
     assert code is ExitCode.FAILED
     assert "plain text tracked by Git" in said
-    assert "inv secrets.encrypt --env demo" in said
+    assert "rolling-upgrade secrets.encrypt --env demo" in said
 
 
 def test_check_plaintext_that_is_left_in_the_index_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.Captu
     assert code is ExitCode.FAILED
     assert f"hash {team.bob.tag}, which is not listed" in said
     assert "the file is encrypted for 0 age keys, but 1 are listed" in said
-    assert "inv secrets.rotate --env demo" in said
+    assert "rolling-upgrade secrets.rotate --env demo" in said
 
 
 def test_check_file_that_no_key_opens_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:

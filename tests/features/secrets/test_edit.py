@@ -264,7 +264,7 @@ def test_edit_changed_list_is_not_made_true_on_the_way(sealed: Team, editor: Edi
     error = refused(sealed)
 
     assert "bob@desk is listed, but the file is not encrypted for that key" in str(error)
-    assert "inv secrets.rotate" in error.next_step
+    assert "rolling-upgrade secrets.rotate" in error.next_step
     assert not (sealed.folder / "seen").exists()
 
 

@@ -39,7 +39,7 @@ def test_recipients_are_added_by_file_and_by_key_once(team: Team, capsys: pytest
     assert team.recipients_file.stat().st_mode & 0o777 == 0o644
     shown = capsys.readouterr()
     assert team.ann.fingerprint in shown.out
-    assert "inv secrets.encrypt --env demo" in shown.err
+    assert "rolling-upgrade secrets.encrypt --env demo" in shown.err
 
 
 def test_recipients_home_is_understood(team: Team) -> None:
@@ -67,7 +67,7 @@ def test_recipients_removed_one_can_read_until_the_file_is_rotated(
 
     shown = capsys.readouterr()
     assert f"SSH key with the hash {team.bob.tag}, which is not listed" in shown.out
-    assert "Next: inv secrets.rotate --env demo" in shown.err
+    assert "Next: rolling-upgrade secrets.rotate --env demo" in shown.err
     rotate("demo", root=team.root)
     capsys.readouterr()
     change(team)
@@ -86,7 +86,7 @@ def test_recipients_age_key_changed_for_another_is_told_until_the_file_is_rotate
 
     shown = capsys.readouterr()
     assert "the list changed after the file was encrypted" in shown.out
-    assert "Next: inv secrets.rotate --env demo" in shown.err
+    assert "Next: rolling-upgrade secrets.rotate --env demo" in shown.err
     rotate("demo", root=team.root)
     capsys.readouterr()
     change(team)

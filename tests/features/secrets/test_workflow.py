@@ -108,7 +108,7 @@ def test_load_without_a_key_names_the_recipients_and_what_to_do(team: Team) -> N
 
     assert "ann@laptop, an age key" in said
     assert "ROLLING_AGE_KEY" in said
-    assert "inv secrets.recipients --env ENV --add KEY" in said
+    assert "rolling-upgrade secrets.recipients --env ENV --add KEY" in said
 
 
 def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -> None:
@@ -160,7 +160,7 @@ def test_encrypt_goes_from_one_form_to_another(team: Team, password_file: Path) 
 def test_encrypt_for_nobody_is_refused(team: Team) -> None:
     before = team.env_file.read_bytes()
 
-    assert "inv secrets.recipients --env demo --add" in refused(encrypt, team)
+    assert "rolling-upgrade secrets.recipients --env demo --add" in refused(encrypt, team)
     assert team.env_file.read_bytes() == before
 
 

@@ -202,7 +202,7 @@ def test_trust_host_that_is_not_reached_is_named_and_the_others_are_recorded(
 
     assert site.trust(force=True) == ExitCode.PARTLY_DONE
 
-    assert "inv trust --env demo --hosts web2" in capsys.readouterr().out
+    assert "rolling-upgrade trust --env demo --hosts web2" in capsys.readouterr().out
     assert site.known.read_text() == site.record(site.inner)
 
 

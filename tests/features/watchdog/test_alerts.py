@@ -88,7 +88,7 @@ def test_alert_of_a_service_lists_all_its_failing_checks() -> None:
     (alert,) = alerts("web1", "production", report, FAILING, WAIT, RecoveryState(given_up=True), {}, RULES)
 
     assert alert.cause == "backend http: no answer\nbackend nginx: HTTP 502"
-    assert alert.next_command == "inv inspect --env production --host web1"
+    assert alert.next_command == "rolling-upgrade inspect --env production --host web1"
 
 
 def test_alerts_of_other_checks_start_at_the_third_failure() -> None:

@@ -94,7 +94,7 @@ def test_load_settings_of_a_missing_or_malformed_file_names_it_and_the_next_comm
         state_store.load_settings(home)
 
     assert str(home / "watchdog/settings.json") in str(caught.value)
-    assert caught.value.next_step == "inv monitor.install"
+    assert caught.value.next_step == "rolling-upgrade monitor.install"
 
 
 def test_load_state_reads_what_was_saved_last(home: Path) -> None:

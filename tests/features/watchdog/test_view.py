@@ -82,10 +82,14 @@ def test_watchdog_lines_running_watchdog_has_one_line() -> None:
 @pytest.mark.parametrize(
     ("changes", "state", "next_step"),
     [
-        ({"installed": False, "runs": False}, "not installed", "inv monitor.install --env production --hosts web1"),
-        ({"runs": False}, "NOT RUNNING", "inv monitor.install --env production --hosts web1"),
-        ({"current": False}, "running", "inv monitor.install --env production"),
-        ({"given_up": True}, "gave up", "inv inspect --env production --host web1"),
+        (
+            {"installed": False, "runs": False},
+            "not installed",
+            "rolling-upgrade monitor.install --env production --hosts web1",
+        ),
+        ({"runs": False}, "NOT RUNNING", "rolling-upgrade monitor.install --env production --hosts web1"),
+        ({"current": False}, "running", "rolling-upgrade monitor.install --env production"),
+        ({"given_up": True}, "gave up", "rolling-upgrade inspect --env production --host web1"),
     ],
 )
 def test_watchdog_lines_failed_watchdog_has_the_next_command(
