@@ -112,7 +112,7 @@ def test_watchdog_gives_up_at_its_limit_and_resets_when_all_is_healthy(site: Sit
     code, output = site.run("monitor.status", "--hosts", "web1", "--json")
     assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
     site.deploy_ok("v1", "--hosts", "web1")
-    wait_for_log(web1, "all is well")
+    wait_for_log(web1, "all services are healthy")
     wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "a reset watchdog")
 
 

@@ -29,7 +29,7 @@ def stop_backend(site: Site, host: Host) -> None:
 
 def wait_for_recovery(host: Host, times: int) -> None:
     wait_until(lambda: sum(" backend: done" in line for line in log(host)) == times, f"recovery {times}")
-    wait_until(lambda: log(host)[-1].endswith("all is well"), "a healthy host")
+    wait_until(lambda: log(host)[-1].endswith("all services are healthy"), "a healthy host")
 
 
 def test_watchdog_after_a_clock_jump_still_recovers(site: Site) -> None:

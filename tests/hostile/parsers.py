@@ -46,7 +46,7 @@ from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
-from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
+from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
 from rolling_upgrade.rendering import report_page
 from tests.engine import test_observation
 from tests.engine.test_record import RELEASE
@@ -163,7 +163,7 @@ def _log(found: Any) -> None:
         LogWriter(io.StringIO(), io.StringIO(), hosts=["web1"], json=as_json, environ={}).line(found)
 
 
-def _watchdog(found: Watchdog) -> None:
+def _watchdog(found: WatchdogStatus) -> None:
     _printed(watchdog_lines({"web1": found}, {}, "production"), watchdog_json({"web1": found}, {}, "production"))
 
 
@@ -253,8 +253,10 @@ PARSERS: dict[str, Parser] = {
     "features.report.requests.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda one: one.figures(0, 2e9)
     ),
-    "features.watchdog.view.Watchdog.read": Parser(lambda text: Watchdog.read(text, "v1"), WATCHDOG, _watchdog),
-    "features.watchdog.state_store.recall": Parser(_recalled, '{"boot": "b", "memory": {}}'),
+    "features.watchdog.view.WatchdogStatus.read": Parser(
+        lambda text: WatchdogStatus.read(text, "v1"), WATCHDOG, _watchdog
+    ),
+    "features.watchdog.state_store.load_state": Parser(_recalled, '{"boot": "b", "memory": {}}'),
 }
 
 #: Functions with such a parameter that read no answer of a host.

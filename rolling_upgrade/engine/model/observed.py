@@ -163,6 +163,11 @@ class HostState:
         return None
 
     @property
+    def held_lock(self) -> Lock | None:
+        """The lock of the host while its lease lasts."""
+        return self.lock if self.lock is not None and self.lock.expires_at > self.now else None
+
+    @property
     def last_good(self) -> Release | None:
         """The newest release in the history that ended well."""
         good = [release for release in self.releases if release.good]

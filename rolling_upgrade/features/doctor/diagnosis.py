@@ -245,6 +245,6 @@ def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]
     if facts.get("auth_info") == "no":
         problem = "sshd does not expose the key of a login: the history cannot name it"
         yield Level.WARNING, problem, f"{_SETUP}: it sets ExposeAuthInfo"
-    if state.lock is not None and state.lock.expires_at > state.now:
-        problem = f"{state.lock.owner} holds the lock: {state.lock.reason}"
+    if (lock := state.held_lock) is not None:
+        problem = f"{lock.owner} holds the lock: {lock.reason}"
         yield Level.REFUSED, problem, f"Wait for its end; until then a deploy exits with 4 ({PROGRAM} lock.status)"

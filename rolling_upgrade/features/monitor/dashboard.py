@@ -127,10 +127,6 @@ def active_versions(report: HealthReport) -> tuple[ActiveVersion, ...]:
     return tuple(ActiveVersion(name, color, state.container(name, color)) for name, color in colors)
 
 
-def _valid_lock(state: HostState) -> Lock | None:
-    return state.lock if state.lock is not None and state.lock.expires_at > state.now else None
-
-
 def host_status(host: MonitoredHost, now: float, zone: tzinfo | None = None) -> tuple[Health, str]:
     """Return the health of a host and the text of its row."""
     if host.unreachable_since is not None:
@@ -147,7 +143,7 @@ def host_status(host: MonitoredHost, now: float, zone: tzinfo | None = None) -> 
 
 def notices(state: HostState) -> tuple[str, ...]:
     """Return the lock and the maintenance page of a host in words."""
-    lock, page = _valid_lock(state), state.fact("maintenance")
+    lock, page = state.held_lock, state.fact("maintenance")
     return (
         *([f"locked by {lock.owner}: {lock.reason}"] if lock else []),
         *([f"maintenance page up ({page})"] if page else []),
@@ -168,7 +164,7 @@ def _reached_events(before: MonitoredHost, report: HealthReport, at: float) -> I
 def changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[Health, str]]:
     """Yield the changes from one report to the next; for a first report, its failed checks."""
     if before is not None:
-        yield from _lock_changes(_valid_lock(before.state), _valid_lock(after.state))
+        yield from _lock_changes(before.state.held_lock, after.state.held_lock)
         yield from _page_changes(before.state.fact("maintenance"), after.state.fact("maintenance"))
         earlier = {version.service: version for version in active_versions(before)}
         for version in active_versions(after):

@@ -1,14 +1,14 @@
-"""The watchdog: it watches one application on its own host, and recovers it while nobody is there.
+"""The watchdog: it observes one application on its host, and recovers failing services without an operator.
 
 `inv monitor.install` packs it into one file that runs under the host's python3 (3.10+, standard library). It runs
-commands and takes the lock as every other run does.
+commands and acquires the lock as every other run does.
 
     loop         observe, decide, act, wait
-    policy       the rules: which failures, which recovery
-    recovery     one recovery, as a run of its own
-    alerts       which failures become alerts
-    outbox       messages on their way to channels
+    policy       the rules: classify failures, choose a recovery
+    recovery     one recovery, as a run of its own, and the plan of a restart
+    alerts       the failures that become alerts
+    outbox       stored messages, which a second process sends
     metrics      the file for node-exporter: exposition has its samples, request_log counts requests
     state_store  settings, state and log on the host
-    shell, view, workflow, plan   the commands of the workstation, and the plan of a restart
+    shell, view, workflow   the commands of the workstation
 """

@@ -1,4 +1,4 @@
-"""Derives alerts from an observation, one for each failing service and each other failing check, and notifies of them.
+"""Derives alerts from an observation, one for each failing service and each other failing check, and sends them.
 
 A service that a recovery is about to fix gets no alert: the recovery sends a message of its own.
 """
@@ -108,12 +108,12 @@ def alerts(
     """Every alert after an observation; `state` and `counts` include it."""
     command = f"{PROGRAM} health --env {environment} --hosts {host} --once --verbose"
     if observation.unrecoverable:
-        found = [Alert(host, "nginx", observation.unrecoverable, command)]
+        service_alerts = [Alert(host, "nginx", observation.unrecoverable, command)]
     else:
-        failures = [one for one in observation.failures if _is_due(one, decision, state, rules)]
-        found = [_service_alert(host, environment, one, report, command, state) for one in failures]
+        failures = [failure for failure in observation.failures if _is_due(failure, decision, state, rules)]
+        service_alerts = [_service_alert(host, environment, failure, report, command, state) for failure in failures]
     others = _other_checks(report, observation, counts, rules)
-    return (*found, *(Alert(host, check.name, check.detail, command) for check in others))
+    return (*service_alerts, *(Alert(host, check.name, check.detail, command) for check in others))
 
 
 def _is_due(failure: Failure, decision: Decision, state: RecoveryState, rules: WatchRules) -> bool:

@@ -17,13 +17,12 @@ from rolling_upgrade.features.watchdog.policy import (
     RECOVERIES,
     RecoveryAction,
     RecoveryState,
-    held_lock,
     is_deployment,
     released_at,
 )
 from rolling_upgrade.features.watchdog.request_log import BOUNDS, RequestCounts, Series
 
-#: Characters of a label's value; a person may have written a longer text.
+#: Characters of a label's value; an operator may have written a longer text.
 LONGEST_LABEL = 200
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
@@ -72,11 +71,11 @@ def exposition(families: Iterable[Family], common: Mapping[str, str], secrets: S
         if not _NAME.fullmatch(family.name):
             raise ValueError(f"{family.name!r} is not a metric name")
         rows: dict[str, str] = {}
-        for one in family.samples:
-            labels = {**common, **dict(one.labels)}
+        for sample in family.samples:
+            labels = {**common, **dict(sample.labels)}
             inner = ",".join(f'{name}="{_escaped(value, secrets)}"' for name, value in labels.items())
-            series = f"{family.name}{one.suffix}{{{inner}}}"
-            rows.setdefault(series, f"{series} {_number(one.value)}")
+            series = f"{family.name}{sample.suffix}{{{inner}}}"
+            rows.setdefault(series, f"{series} {_number(sample.value)}")
         if rows:
             lines += [
                 f"# HELP {family.name} {_help(family.help)}",
@@ -165,12 +164,12 @@ def families(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
 
 def add_restarts(totals: Mapping[str, int], before: Mapping[str, int], state: HostState) -> dict[str, int]:
     """The restarts of each service, increased by those since `before`; a new container starts at 0."""
-    found = dict(totals)
-    for one in state.containers:
-        known = before.get(f"{one.name} {one.release}", 0 if before else one.restarts)
-        since = one.restarts - known if one.restarts >= known else one.restarts
-        found[one.service] = found.get(one.service, 0) + since
-    return found
+    increased = dict(totals)
+    for container in state.containers:
+        known = before.get(f"{container.name} {container.release}", 0 if before else container.restarts)
+        since = container.restarts - known if container.restarts >= known else container.restarts
+        increased[container.service] = increased.get(container.service, 0) + since
+    return increased
 
 
 def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
@@ -186,11 +185,13 @@ def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
     yield gauge("rolling_look_ok", "The host could be observed", sample(snapshot.report is not None))
     text = "Recoveries started"
     yield counter(
-        "rolling_recoveries_total", text, *(sample(done.get(one, 0), act=action_label(one)) for one in actions)
+        "rolling_recoveries_total", text, *(sample(done.get(action, 0), act=action_label(action)) for action in actions)
     )
     text = "Recoveries failed"
     yield counter(
-        "rolling_recoveries_failed_total", text, *(sample(failed.get(one, 0), act=action_label(one)) for one in actions)
+        "rolling_recoveries_failed_total",
+        text,
+        *(sample(failed.get(action, 0), act=action_label(action)) for action in actions),
     )
 
 
@@ -221,7 +222,7 @@ def _host(report: HealthReport) -> Iterator[Family]:
     state = report.state
     ends = () if report.certificate_ends is None else (sample(report.certificate_ends),)
     yield gauge("rolling_certificate_expiry_timestamp_seconds", "Expiry of the certificate", *ends)
-    lock = held_lock(state)
+    lock = state.held_lock
     yield gauge("rolling_lock_held", "The lock is held", sample(lock is not None))
     if lock is not None:
         yield gauge(
@@ -247,14 +248,14 @@ def _release_info(snapshot: Snapshot) -> Family:
 
 def _services(app: Application, state: RecoveryState, counters: Counters) -> Iterator[Family]:
     names, restarts = [service.name for service in app.services], dict(counters.restarts)
-    bad = (sample(state.counter(name).failures, service=name) for name in names)
-    yield gauge("rolling_service_failures", "Consecutive failed observations", *bad)
+    failures = (sample(state.counter(name).failures, service=name) for name in names)
+    yield gauge("rolling_service_failures", "Consecutive failed observations", *failures)
     rows = (sample(restarts.get(name, 0), service=name) for name in names)
     yield counter("rolling_service_restarts_total", "Restarts by Podman after a crash", *rows)
 
 
 def _history(snapshot: Snapshot) -> Iterator[Family]:
-    newest = next((one for one in reversed(snapshot.releases) if is_deployment(one)), None)
+    newest = next((release for release in reversed(snapshot.releases) if is_deployment(release)), None)
     if newest is not None:
         at = released_at(newest)
         times = () if at is None else (sample(at),)
@@ -277,19 +278,19 @@ def _nginx(snapshot: Snapshot) -> Iterator[Family]:
         yield counter("rolling_nginx_requests_total", "Requests since Nginx started", sample(requests))
 
 
-def _requests(series: tuple[Series, ...]) -> Iterator[Family]:
+def _requests(all_series: tuple[Series, ...]) -> Iterator[Family]:
     total: list[Sample] = []
     durations: list[Sample] = []
-    for one in series:
-        whose = {"service": one.service, "color": one.color.value}
-        for digit, count in enumerate(one.codes, 1):
+    for series in all_series:
+        labels = {"service": series.service, "color": series.color.value}
+        for digit, count in enumerate(series.codes, 1):
             if digit > 1 or count:
-                total.append(sample(count, **whose, code=f"{digit}xx"))
+                total.append(sample(count, **labels, code=f"{digit}xx"))
         below = 0
-        for bound, count in zip((*BOUNDS, None), one.classes, strict=True):
+        for bound, count in zip((*BOUNDS, None), series.classes, strict=True):
             below += count
-            durations.append(sample(below, "_bucket", **whose, le="+Inf" if bound is None else f"{bound:g}"))
-        durations += [sample(one.seconds, "_sum", **whose), sample(below, "_count", **whose)]
+            durations.append(sample(below, "_bucket", **labels, le="+Inf" if bound is None else f"{bound:g}"))
+        durations += [sample(series.seconds, "_sum", **labels), sample(below, "_count", **labels)]
     yield counter("rolling_http_requests_total", "Requests by service, color and status class", *total)
     text = "Response times, without upgraded connections and event streams"
     yield Family("rolling_http_request_duration_seconds", "histogram", text, tuple(durations))

@@ -100,7 +100,9 @@ class Watchdog:
         self._restart_counts = {**self._restart_counts, **policy.restart_counts(report)}
         state, decision = policy.decide(self._state, observation, rules, self._clock())
         self._save(state)
-        self._log_change(f"{decision.action.value}: {decision.reason}" if decision.reason else "all is well")
+        self._log_change(
+            f"{decision.action.value}: {decision.reason}" if decision.reason else "all services are healthy"
+        )
         self._alerts.observed(report, observation, decision, state)
         self._metrics.write(self._app, report, releases, state)
         if decision.action in {*RECOVERIES, RecoveryAction.PRUNE}:
@@ -139,8 +141,8 @@ class Watchdog:
             code, output = answer.status, answer.output_tail
         except RollingError as error:
             code, output = int(ExitCode.FAILED), str(error)
-        what = f"{decision.action.value} {decision.service}".strip()
-        self._log_change(f"{what}: {'done' if code == 0 else f'failed ({code}) {output}'.strip()}")
+        action = f"{decision.action.value} {decision.service}".strip()
+        self._log_change(f"{action}: {'done' if code == 0 else f'failed ({code}) {output}'.strip()}")
         if decision.action in RECOVERIES and code != ExitCode.LOCKED:
             self._save(policy.after_recovery(self._state, decision.service, self._clock()))
             self._metrics.recovered(decision.action, failed=code != 0)

@@ -1,4 +1,4 @@
-"""Messages on their way: files that a second process sends, oldest first.
+"""The outbox: stored messages, which a second process sends, oldest first.
 
 Sending mail needs more memory than the watchdog may use, and a channel may take seconds; so the watchdog starts a
 process for it, one at a time.
@@ -23,7 +23,7 @@ from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.state_store import log
 
-#: Pause between two tries of a message that no channel accepted, and the age at which it is dropped.
+#: Pause between two attempts to send a message that no channel accepted, and the age at which it is dropped.
 RETRY_SECONDS, EXPIRY_SECONDS = 60.0, 86_400.0
 #: The number of messages above which the oldest are dropped.
 CAPACITY = 100
@@ -33,10 +33,10 @@ def put(home: Path, notice: Notice, channels: Channels) -> None:
     """Store a notice for sending, if a channel accepts its severity; in memory where the disk is full."""
     if not channels.taking(notice.severity):
         return
-    for place in _places(home):
+    for directory in _directories(home):
         with suppress(OSError):
-            place.mkdir(mode=0o700, exist_ok=True)
-            state_store.replace_file(place / f"{time.time_ns():020d}.json", json.dumps(to_plain(notice)))
+            directory.mkdir(mode=0o700, exist_ok=True)
+            state_store.replace_file(directory / f"{time.time_ns():020d}.json", json.dumps(to_plain(notice)))
             break
     else:
         log(f"message '{notice.id}' is lost: neither disk nor memory takes a file")
@@ -46,11 +46,11 @@ def put(home: Path, notice: Notice, channels: Channels) -> None:
 
 def waiting(home: Path) -> list[Path]:
     """The stored messages, oldest first."""
-    found = (path for place in _places(home) for path in place.glob("*.json"))
-    return sorted(found, key=lambda path: path.name)
+    paths = (path for directory in _directories(home) for path in directory.glob("*.json"))
+    return sorted(paths, key=lambda path: path.name)
 
 
-def _places(home: Path) -> tuple[Path, ...]:
+def _directories(home: Path) -> tuple[Path, ...]:
     """The directories on disk and in memory. Source: pam_systemd(8): XDG_RUNTIME_DIR is a file system in memory."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     disk = state_store.directory(home) / "outbox"
@@ -67,14 +67,14 @@ class Sender:
         self._at = 0.0
 
     def send(self, now: float) -> None:
-        """Start the process where it is due; do not wait for it. `now` is seconds on a clock that never jumps."""
+        """Start the process if a message is due; do not wait for it. `now` is seconds on a clock that never jumps."""
         if self._child is not None and self._child.poll() is None:
             return
-        found = waiting(self._home)
-        if not found or (set(found) <= set(self._tried) and now - self._at < RETRY_SECONDS):
+        messages = waiting(self._home)
+        if not messages or (set(messages) <= set(self._tried) and now - self._at < RETRY_SECONDS):
             return
-        self._tried, self._at = found, now
-        command = [sys.executable, "-I", sys.argv[0], "tell", str(self._home)]
+        self._tried, self._at = messages, now
+        command = [sys.executable, "-I", sys.argv[0], "send", str(self._home)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         except OSError as error:
@@ -104,10 +104,10 @@ def _sent(path: Path, channels: Channels) -> bool:
     except (OSError, ValueError, TypeError, KeyError):
         return _drop(path, "the file is damaged")
     deliveries = send(notice, channels, read=_template)
-    for one in deliveries:
-        result = "sent" if one.ok else f"NOT SENT: {one.error}"
-        log(f"message '{notice.id}': {one.channel} {result}")
-    if deliveries and not any(one.ok for one in deliveries):
+    for delivery in deliveries:
+        result = "sent" if delivery.ok else f"NOT SENT: {delivery.error}"
+        log(f"message '{notice.id}': {delivery.channel} {result}")
+    if deliveries and not any(delivery.ok for delivery in deliveries):
         old = time.time() - notice.at > EXPIRY_SECONDS
         return _drop(path, "no channel accepted it in time") if old else False
     path.unlink(missing_ok=True)
@@ -121,10 +121,10 @@ def _drop(path: Path, why: str) -> bool:
 
 
 def _template(name: str) -> str:
-    found = pkgutil.get_data("rolling_upgrade", f"templates/notify/{name}")
-    if found is None:
+    content = pkgutil.get_data("rolling_upgrade", f"templates/notify/{name}")
+    if content is None:
         raise FileNotFoundError(name)
-    return found.decode()
+    return content.decode()
 
 
 def once_per_interval(home: Path, name: str, seconds: float) -> bool:

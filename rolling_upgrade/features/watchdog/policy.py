@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Lock, Release
+from rolling_upgrade.engine.model import Application, Check, HealthReport, Kind, Release
 from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.features.rollback import selection
 
@@ -47,11 +47,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class HealthObservation:
-    """A health report in terms of recovery.
+    """A health report, classified for the decision.
 
-    `resource_pressure` names the resource that is short, `unrecoverable` why no recovery can help, `lock_holder` who
-    holds the lock; each is '' otherwise. `release` is the id of the live release, `fresh` whether it is young,
-    `can_roll_back` whether a good release precedes it.
+    `resource_pressure` describes the short resource, `unrecoverable` the reason why no recovery can help, `lock_holder`
+    the owner and reason of the lock; each is '' otherwise. `release` is the id of the live release, `fresh` is True
+    while it is young, `can_roll_back` if a good release precedes it.
     """
 
     services: tuple[str, ...]
@@ -86,7 +86,7 @@ class FailureCounter:
 
 @dataclass(frozen=True)
 class RecoveryState:
-    """What the watchdog remembers between observations; times are seconds on a clock that never jumps."""
+    """The state that the watchdog keeps between observations; times are seconds on a clock that never jumps."""
 
     counters: tuple[FailureCounter, ...] = ()
     recoveries: tuple[float, ...] = ()
@@ -105,7 +105,7 @@ class RecoveryState:
 
 
 class RecoveryAction(str, Enum):
-    """The answer to an observation."""
+    """The action that an observation leads to."""
 
     NOTHING = "nothing"
     WAIT = "wait"
@@ -156,13 +156,15 @@ def classify(
     failures = tuple(
         failure for service in app.services if (failure := _failure(service.name, report, failed, previous)) is not None
     )
-    failures = tuple(replace(one, failed_checks=2) if one.service == missed else one for one in failures)
+    failures = tuple(
+        replace(failure, failed_checks=2) if failure.service == missed else failure for failure in failures
+    )
     chain = failed.get("full chain")
     if chain is not None and not failures and app.full_chain is not None:
         failures = (Failure(app.full_chain.service, FailureKind.UNREACHABLE, f"full chain: {chain.detail}"),)
     newest = next((release for release in reversed(releases) if release.good and is_deployment(release)), None)
     created = released_at(newest) if newest else None
-    lock = held_lock(report.state)
+    lock = report.state.held_lock
     return HealthObservation(
         services=tuple(service.name for service in app.services),
         failures=failures,
@@ -176,7 +178,7 @@ def classify(
 
 
 def is_deployment(release: Release) -> bool:
-    """Whether a line of history brought another release: recoveries and restores leave it as it is."""
+    """Whether a line of history activated another release; recoveries and restores keep the release."""
     return release.action in {"deploy", "rollback"}
 
 
@@ -230,11 +232,6 @@ def _unrecoverable(app: Application, report: HealthReport) -> str:
     return ""
 
 
-def held_lock(state: HostState) -> Lock | None:
-    """The lock of the host while its lease lasts."""
-    return state.lock if state.lock is not None and state.lock.expires_at > state.now else None
-
-
 def decide(
     state: RecoveryState, observation: HealthObservation, rules: WatchRules, now: float
 ) -> tuple[RecoveryState, Decision]:
@@ -246,7 +243,7 @@ def decide(
     pressure = observation.resource_pressure
     if pressure and rules.enabled and _may_prune(state, now):
         return replace(state, pruned_at=now), Decision(RecoveryAction.PRUNE, reason=pressure)
-    due = [one for one in observation.failures if state.counter(one.service).worst >= rules.failures]
+    due = [failure for failure in observation.failures if state.counter(failure.service).worst >= rules.failures]
     if pressure:
         # A restart frees neither disk nor memory: start stopped containers only.
         due = [failure for failure in due if failure.kind is FailureKind.STOPPED]

@@ -1,4 +1,7 @@
-"""One recovery on this host: a run like any other, with a lock, steps and a line of history."""
+"""One recovery on this host: a run like any other, with a lock, steps and a line of history.
+
+A redeploy and a rollback are plans of a deploy; this module has the plan of a restart.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, observation, stage
+from rolling_upgrade.engine import locking, observation, podman, probe, stage
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
@@ -18,27 +21,29 @@ from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import (
     Application,
     Event,
+    HostResult,
     HostState,
     Lock,
     Notice,
     Occasion,
     Phase,
     Release,
+    RolloutPolicy,
 )
-from rolling_upgrade.engine.plan import Plan
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.rollout import HostRun, roll_out
 from rolling_upgrade.engine.run_id import new_run_id
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
-from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import StepBuilder
 from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.prune import plan as retention
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store
-from rolling_upgrade.features.watchdog.plan import plan_restart
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.state_store import Settings, log
 
@@ -46,6 +51,8 @@ OWNER = "watchdog"
 PRUNE_SECONDS = 600.0
 #: Pause between two messages about recoveries of one service.
 MESSAGE_AGAIN_SECONDS = 3600.0
+#: Grace period of a container that no longer answers.
+STOP_SECONDS = 2.0
 
 
 def recover(home: Path, action: RecoveryAction, service: str, seconds: float, reason: str) -> ExitCode:
@@ -62,18 +69,17 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     if action is RecoveryAction.PRUNE:
         return _prune(host, app, state, settings)
     target = _rollback_target(home, state) if action is RecoveryAction.ROLL_BACK else None
-    context = _run(settings)
+    context = RunContext(new_run_id(), settings.rollout.lease_seconds, _log_event, time.time, time.sleep)
     started_at = context.clock()
-    lock = _lock(context, f"{action.value} of {service}: {reason}")
+    lock = _lock(context.run_id, f"{action.value} of {service}: {reason}")
 
     def plan(seen: HostState) -> Plan:
+        spec = _live_release(app, seen, settings, lock, service, reason)
         if action is RecoveryAction.RESTART:
-            same = _same_release(app, seen, settings, context, lock, service, reason)
-            return plan_restart(seen, same, service, settings.rollout)
+            return _plan_restart(seen, spec, service, settings.rollout)
         if target is not None:
-            earlier = replace(_earlier_release(*target, seen, settings, context, lock, reason), observed=app)
-            return plan_deploy(seen, earlier, settings.rollout)
-        return plan_deploy(seen, _same_release(app, seen, settings, context, lock, service, reason), settings.rollout)
+            spec = _earlier_release(*target, seen, spec)
+        return plan_deploy(seen, spec, settings.rollout)
 
     host_run = HostRun(host, app, state, plan(state))
     outcomes = roll_out([host_run], lambda _, seen: plan(seen), settings.rollout, context)
@@ -111,6 +117,47 @@ def _notify(
     outbox.put(home, notice, settings.channels)
 
 
+def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: RolloutPolicy) -> Plan:
+    """Restart the container of a service's active color, and wait until it answers."""
+    app = spec.application
+    choices = tuple(
+        ServicePlan(
+            kept.name, Change.KEEP, kept.image, state.active_color(kept.name), kept.image, state.active_color(kept.name)
+        )
+        for kept in app.services
+    )
+    record = StepBuilder(state, spec, rollout, choices).release()
+    return Plan(
+        host=state.host,
+        action=spec.action,
+        run_id=spec.run_id,
+        services=choices,
+        acquire=(acquire(spec, rollout),),
+        steps=(_restart_step(state, spec, service),),
+        finalize=(record_success(app.home, record),),
+        abort=(record_failure(app.home, record),),
+        home=app.home,
+        environment=spec.environment,
+        record=record,
+        result=HostResult.RECOVERED,
+    )
+
+
+def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
+    app = spec.application
+    service, color = app.service(name), state.active_color(name)
+    answers = probe.watch(
+        [probe.candidate_port(service, color)],
+        seconds=0,
+        passes=service.gate.passes,
+        deadline_seconds=service.gate.deadline_seconds,
+        tolerance=probe.PATIENT,
+    )
+    body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers, "watch")
+    seconds = service.gate.deadline_seconds + STOP_SECONDS + 60
+    return Step(f"{name}.restart", f"{name}: restart {color.value} and wait until it answers", body, seconds)
+
+
 def _rollback_target(home: Path, state: HostState) -> tuple[Release, Application]:
     """The release to roll back to, and its application. Raises PreflightError where there is none."""
     chosen = selection.choose(state)
@@ -122,8 +169,8 @@ def _rollback_target(home: Path, state: HostState) -> tuple[Release, Application
     return chosen, app
 
 
-def _same_release(
-    app: Application, state: HostState, settings: Settings, context: RunContext, lock: Lock, service: str, reason: str
+def _live_release(
+    app: Application, state: HostState, settings: Settings, lock: Lock, service: str, reason: str
 ) -> DeploySpec:
     """The live release, with a new container of the same image and configuration for one service."""
     return DeploySpec(
@@ -131,8 +178,8 @@ def _same_release(
         application=app,
         site=state.site,
         site_hash=state.live_site_hash,
-        run_id=context.run_id,
-        time=_now(),
+        run_id=lock.token,
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         owner=OWNER,
         lock=lock,
         renew=frozenset({service}),
@@ -142,45 +189,36 @@ def _same_release(
     )
 
 
-def _earlier_release(
-    target: Release,
-    app: Application,
-    state: HostState,
-    settings: Settings,
-    context: RunContext,
-    lock: Lock,
-    reason: str,
-) -> DeploySpec:
-    """An earlier release. The Nginx site stays: it has both colors of every service."""
+def _earlier_release(target: Release, app: Application, state: HostState, live: DeploySpec) -> DeploySpec:
+    """An earlier release in place of the live one. The Nginx site stays: it has both colors of every service."""
     left = selection.current(state)
-    spec = _same_release(app, state, settings, context, lock, "", reason)
-    return replace(spec, action="rollback", renew=frozenset(), target=target.id, left=left.id if left else "")
+    return replace(
+        live,
+        application=app,
+        observed=live.application,
+        action="rollback",
+        renew=frozenset(),
+        target=target.id,
+        left=left.id if left else "",
+    )
 
 
 def _prune(host: Host, app: Application, state: HostState, settings: Settings) -> ExitCode:
     body = retention.prune(state, app, settings.rollout, Mode.TELL)
-    lock = _lock(_run(settings), "prune: the host is short of room")
-    script = locking.under_lock(app, lock, Script(body), seconds=PRUNE_SECONDS)
-    answer = host.run(script, timeout_seconds=PRUNE_SECONDS + stage.WAIT_SECONDS)
+    lock = _lock(new_run_id(), "prune: the host is short of disk space or memory")
+    locked = locking.under_lock(app, lock, Script(body), seconds=PRUNE_SECONDS)
+    answer = host.run(locked, timeout_seconds=PRUNE_SECONDS + stage.WAIT_SECONDS)
     if answer.status == locks.HELD_STATUS:
         raise locking.held_error(host.name, None, settings.environment, state.now)
     log(answer.output_tail)
     return ExitCode.DONE if answer.ok else ExitCode.FAILED
 
 
-def _run(settings: Settings) -> RunContext:
-    return RunContext(new_run_id(), settings.rollout.lease_seconds, _log_event, time.time, time.sleep)
-
-
-def _lock(context: RunContext, reason: str) -> Lock:
-    return Lock(context.run_id, OWNER, platform.node(), os.getpid(), reason, 0, 0)
+def _lock(run_id: str, reason: str) -> Lock:
+    return Lock(run_id, OWNER, platform.node(), os.getpid(), reason, 0, 0)
 
 
 def _log_event(event: Event) -> None:
-    words = {Phase.STARTED: "…", Phase.DONE: "done", Phase.FAILED: "FAILED", Phase.UNDOING: "undoing"}
+    results = {Phase.STARTED: "…", Phase.DONE: "done", Phase.FAILED: "FAILED", Phase.UNDOING: "undoing"}
     detail = f": {event.detail}" if event.detail and event.phase is Phase.FAILED else ""
-    log(f"{event.title} {words.get(event.phase, event.phase.value)}{detail}")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    log(f"{event.title} {results.get(event.phase, event.phase.value)}{detail}")

@@ -84,12 +84,12 @@ def read_new(counts: RequestCounts, app: Application, log: Path, now: float) -> 
 
 def _files(log: Path) -> list[tuple[Path, int, int, float]]:
     """The existing logs, oldest first: path, inode, size, last change."""
-    found = []
+    files = []
     for path in (*(log.with_name(f"{log.name}.{number}") for number in range(_ROTATED, 0, -1)), log):
         with suppress(FileNotFoundError):
-            seen = path.stat()
-            found.append((path, seen.st_ino, seen.st_size, seen.st_mtime))
-    return found
+            status = path.stat()
+            files.append((path, status.st_ino, status.st_size, status.st_mtime))
+    return files
 
 
 def _count(file: BinaryIO, offset: int, left: int, lines: Counter[bytes]) -> tuple[int, int]:
@@ -100,10 +100,10 @@ def _count(file: BinaryIO, offset: int, left: int, lines: Counter[bytes]) -> tup
         if not block:
             break
         left -= len(block)
-        whole, _, rest = (rest + block).rpartition(b"\n")
-        if whole:
-            lines.update(whole.split(b"\n"))
-            offset += len(whole) + 1
+        complete, _, rest = (rest + block).rpartition(b"\n")
+        if complete:
+            lines.update(complete.split(b"\n"))
+            offset += len(complete) + 1
     if left <= 0 and len(rest) >= _BLOCK:
         # Nginx writes no line of this length.
         lines[b"?"] += 1
@@ -116,7 +116,7 @@ def add(series: Iterable[Series], app: Application, lines: Mapping[bytes, int]) 
 
     Series of services that the application no longer has are dropped.
     """
-    known = {(one.service, one.color): one for one in series}
+    known = {(counted.service, counted.color): counted for counted in series}
     names = {
         f"{app.name.replace('-', '_')}_{service.name}_{color.value}": (service.name, color)
         for service in app.services
@@ -145,9 +145,9 @@ class _Row:
         self._codes[code - 1] += times
         if code == 1 or seconds == "-":
             return
-        took = float(seconds)
-        self._classes[next((at for at, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += times
-        self._seconds += took * times
+        duration = float(seconds)
+        self._classes[next((at for at, bound in enumerate(BOUNDS) if duration <= bound), len(BOUNDS))] += times
+        self._seconds += duration * times
 
     def series(self) -> Series:
         """The series with the added lines."""

@@ -34,8 +34,7 @@ class Files:
     @property
     def version(self) -> str:
         """A short hash of the three files; installing the same version again changes nothing."""
-        whole = self.program + self.settings.encode() + self.unit.encode()
-        return sha256(whole)[:16]
+        return sha256(self.program + self.settings.encode() + self.unit.encode())[:16]
 
 
 def unit_name(app: str) -> str:
@@ -112,7 +111,7 @@ def uninstall(app: Application) -> Script:
 
 
 def status(app: Application) -> Script:
-    """Print the unit's state, the installed version and the recovery state, as `view.Watchdog.read` parses them."""
+    """Print the unit's state, the installed version and the recovery state, as `view.WatchdogStatus.read` parses them."""
     place = directory(app)
     shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
     ask = shell_join("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))

@@ -14,10 +14,10 @@ from rolling_upgrade.engine.model import Environment, Target
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.watchdog import shell, state_store
-from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
+from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
 from rolling_upgrade.ssh.fleet import opened
 
-SECONDS = 90.0
+TIMEOUT_SECONDS = 90.0
 
 
 def install(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> ExitCode:
@@ -71,12 +71,12 @@ def uninstall(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> Ex
 def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Show each host's watchdog. FAILED when one does not run or its host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
-    version = {
+    versions = {
         target.name: _files(environment, target, rendering.watchdog_program()).version for target in environment.targets
     }
     answers = _on_each(environment, lambda target: shell.status(target.application))
     watchdogs = {
-        name: Watchdog.read(answer.output, version[name])
+        name: WatchdogStatus.read(answer.output, versions[name])
         for name, answer in answers.items()
         if isinstance(answer, Answer)
     }
@@ -85,7 +85,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
         print_json(watchdog_json(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
     else:
         print_lines(watchdog_lines(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
-    return ExitCode.DONE if not errors and all(one.runs for one in watchdogs.values()) else ExitCode.FAILED
+    return ExitCode.DONE if not errors and all(status.runs for status in watchdogs.values()) else ExitCode.FAILED
 
 
 def logs(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), lines: int = 100) -> ExitCode:
@@ -105,11 +105,11 @@ def _on_each(
 ) -> dict[str, Answer | RollingError]:
     with opened(environment) as fleet:
 
-        def one(host: Host) -> Answer | RollingError:
-            answer = host.run(script(fleet.targets[host.name]), timeout_seconds=SECONDS)
+        def run(host: Host) -> Answer | RollingError:
+            answer = host.run(script(fleet.targets[host.name]), timeout_seconds=TIMEOUT_SECONDS)
             return answer if answer.ok else _error(host.name, answer)
 
-        return {**fleet.on_each(one, finish=finish)}
+        return {**fleet.on_each(run, finish=finish)}
 
 
 def _error(host: str, answer: Answer) -> RollingError:
@@ -128,8 +128,8 @@ def _error(host: str, answer: Answer) -> RollingError:
 
 
 def _report(
-    environment: Environment, found: Mapping[str, Answer | RollingError], line: Callable[[str, Answer], str]
+    environment: Environment, answers: Mapping[str, Answer | RollingError], line: Callable[[str, Answer], str]
 ) -> ExitCode:
-    rows = [line(name, one) if isinstance(one, Answer) else str(one) for name, one in found.items()]
+    rows = [line(name, answer) if isinstance(answer, Answer) else str(answer) for name, answer in answers.items()]
     print_lines(rows, sys.stdout, environment.secrets)
-    return exit_code(one if isinstance(one, RollingError) else None for one in found.values())
+    return exit_code(answer if isinstance(answer, RollingError) else None for answer in answers.values())

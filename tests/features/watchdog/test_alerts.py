@@ -48,7 +48,7 @@ def named(
     state = RecoveryState(counters=(counter,) if counter else (), given_up=given_up)
     report = HealthReport(STATE, checks)
     found = alerts("web1", "production", report, observation, decision, state, counts or {}, RULES)
-    return [f"{one.check}{' given up' if one.given_up else ''}" for one in found]
+    return [f"{alert.check}{' given up' if alert.given_up else ''}" for alert in found]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_alerts_of_a_failing_service(decision: Decision, counter: FailureCounter
     assert named((HTTP,), FAILING, decision, counter) == expected
 
 
-def test_alerts_after_giving_up_say_so() -> None:
+def test_alerts_after_giving_up_are_marked() -> None:
     assert named((HTTP,), FAILING, Decision(RecoveryAction.GIVE_UP, "backend"), given_up=True) == ["backend given up"]
 
 

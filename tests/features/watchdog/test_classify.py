@@ -1,4 +1,4 @@
-"""Classification of health reports, as tables."""
+"""Classification of health reports."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def classify(
 
 
 def failures(found: HealthObservation) -> list[tuple[str, FailureKind]]:
-    return [(one.service, one.kind) for one in found.failures]
+    return [(failure.service, failure.kind) for failure in found.failures]
 
 
 def test_classify_healthy_host_has_only_its_release() -> None:
@@ -126,7 +126,7 @@ def test_classify_service_that_does_not_answer_is_unresponsive() -> None:
 def test_classify_service_that_failed_a_quick_request_counts_twice() -> None:
     found = classify(report("backend http", "frontend http"), missed="backend")
 
-    assert [(one.service, one.failed_checks) for one in found.failures] == [("backend", 2), ("frontend", 1)]
+    assert [(failure.service, failure.failed_checks) for failure in found.failures] == [("backend", 2), ("frontend", 1)]
     assert classify(report(), missed="backend").failures == ()
 
 
@@ -154,7 +154,7 @@ def test_classify_restarts_since_the_previous_observation_are_crashes(
 
     found = classify(report(state=state), before=known)
 
-    assert [(one.service, one.kind, one.failed_checks, one.crashes) for one in found.failures] == (
+    assert [(failure.service, failure.kind, failure.failed_checks, failure.crashes) for failure in found.failures] == (
         [("backend", FailureKind.CRASHED, 0, crashes)] if crashes else []
     )
 
@@ -176,14 +176,14 @@ def test_classify_crash_explains_a_service_that_does_not_answer_yet(
 
     found = classify(report(*failed, state=state, unanswered=unanswered), before=known).failures
 
-    assert [(one.service, one.kind, one.failed_checks) for one in found] == [("backend", kind, 1)]
+    assert [(failure.service, failure.kind, failure.failed_checks) for failure in found] == [("backend", kind, 1)]
 
 
 def test_classify_all_restarts_of_a_container_created_under_watch_count() -> None:
     known = policy.restart_counts(HealthReport(replace(STATE, containers=(container("backend", 0, "r1"),)), ()))
     state = replace(STATE, containers=(container("backend", 5), container("frontend")))
 
-    assert [one.crashes for one in classify(report(state=state), before=known).failures] == [5]
+    assert [failure.crashes for failure in classify(report(state=state), before=known).failures] == [5]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The metrics file: every documented series, written atomically, and never at the watchdog's cost."""
+"""The metrics file: every documented series, written atomically, and errors that never stop the watchdog."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def test_metrics_have_a_series_for_each_check(host: Host) -> None:
     found = host.write(report("disk /", "backend nginx", unanswered=("backend http",)))
 
-    labels = {(one["check"], one["subject"]) for one in found.labels("rolling_check_ok")}
+    labels = {(row["check"], row["subject"]) for row in found.labels("rolling_check_ok")}
     assert labels == {
         *((check, service) for check in ("container", "http", "nginx") for service in ("backend", "frontend")),
         *(("chain", ""), ("site", ""), ("disk", "/"), ("memory", ""), ("database", "")),
@@ -106,7 +106,7 @@ def test_metrics_have_a_series_for_each_check(host: Host) -> None:
     assert len(labels) == len(NAMES)
     assert found.value("rolling_check_ok", check="nginx", subject="backend") == 0
     assert found.value("rolling_check_ok", check="http", subject="frontend") == 1
-    timed = {(one["check"], one["subject"]) for one in found.labels("rolling_check_seconds")}
+    timed = {(row["check"], row["subject"]) for row in found.labels("rolling_check_seconds")}
     assert ("http", "backend") not in timed
     assert {("chain", ""), ("site", ""), ("nginx", "backend")} <= timed
 
@@ -222,9 +222,9 @@ def test_metrics_counters_of_an_earlier_version_are_read(host: Host) -> None:
 
 
 def test_add_restarts_adds_those_since_the_previous_observation() -> None:
-    one = STATE.containers[0]
-    with_restarts = [replace(STATE, containers=(replace(one, restarts=count),)) for count in (5, 7, 1)]
-    key = f"{one.name} {one.release}"
+    backend = STATE.containers[0]
+    with_restarts = [replace(STATE, containers=(replace(backend, restarts=count),)) for count in (5, 7, 1)]
+    key = f"{backend.name} {backend.release}"
 
     assert add_restarts({}, {}, with_restarts[0]) == {"backend": 0}
     assert add_restarts({"backend": 3}, {key: 5}, with_restarts[1]) == {"backend": 5}

@@ -1,4 +1,4 @@
-"""The outbox: messages stay stored until a channel accepts them; the packed program sends them under a bare Python."""
+"""The outbox: messages stay stored until a channel accepts them. The packed program runs without installed packages."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def sent(home: Path, channels: Channels, *notices: Notice) -> subprocess.Complet
     (home / "watchdog/watchdog.pyz").write_bytes(rendering.watchdog_program())
     for notice in notices:
         outbox.put(home, notice, channels)
-    command = [sys.executable, "-I", "-S", str(home / "watchdog/watchdog.pyz"), "tell", str(home)]
+    command = [sys.executable, "-I", "-S", str(home / "watchdog/watchdog.pyz"), "send", str(home)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_tell_sends_the_stored_messages_in_order_and_deletes_them(home: Path) -> None:
+def test_send_sends_the_stored_messages_in_order_and_deletes_them(home: Path) -> None:
     with receiving(judge=slack) as chat, receiving() as hook:
         channels = Channels(slack=Hook(chat.url()), webhook=Hook(hook.url("/hook")), language="zh-TW")
         done = sent(home, channels, alert("disk"), alert("backend"))
@@ -52,7 +52,7 @@ def test_tell_sends_the_stored_messages_in_order_and_deletes_them(home: Path) ->
     assert chat.url() not in done.stdout
 
 
-def test_tell_keeps_a_message_that_no_channel_accepted_for_the_next_time(home: Path) -> None:
+def test_send_keeps_a_message_that_no_channel_accepted_for_the_next_time(home: Path) -> None:
     dead = sent(home, Channels(webhook=Hook(f"http://127.0.0.1:{closed_port()}/q7Zk1m9pX2vB8nW4sL6t")), alert())
     assert (dead.returncode, len(outbox.waiting(home))) == (1, 1)
     assert "webhook NOT SENT: connection refused" in dead.stdout
@@ -64,7 +64,7 @@ def test_tell_keeps_a_message_that_no_channel_accepted_for_the_next_time(home: P
     assert (done.returncode, len(hook.requests), outbox.waiting(home)) == (0, 1, [])
 
 
-def test_tell_drops_a_message_that_no_channel_accepted_for_a_day(home: Path) -> None:
+def test_send_drops_a_message_that_no_channel_accepted_for_a_day(home: Path) -> None:
     channels = Channels(webhook=Hook(f"http://127.0.0.1:{closed_port()}/"))
 
     done = sent(home, channels, alert(at=time.time() - outbox.EXPIRY_SECONDS - 1))
@@ -73,7 +73,7 @@ def test_tell_drops_a_message_that_no_channel_accepted_for_a_day(home: Path) -> 
     assert "is dropped: no channel accepted it in time" in done.stdout
 
 
-def test_tell_drops_a_malformed_message_and_sends_the_next(home: Path) -> None:
+def test_send_drops_a_malformed_message_and_sends_the_next(home: Path) -> None:
     (home / "watchdog/outbox").mkdir()
     (home / "watchdog/outbox/0.json").write_text('{"occasion": "dance"}', "utf-8")
     with receiving() as hook:

@@ -39,9 +39,9 @@ class Log:
         self.path.touch()
 
     def read(self, now: float = LATER) -> int:
-        """Read the new lines; the number of requests counted so far."""
+        """Read the new lines; return the number of requests counted so far."""
         self.counts = read_new(self.counts, APP, self.path, now)
-        return sum(sum(one.codes) for one in self.counts.series)
+        return sum(sum(series.codes) for series in self.counts.series)
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_requests_that_a_worker_flushes_into_the_renamed_log_are_counted(log: Lo
     log.write(LINE)
     log.rotate()
     log.write(LINE)
-    just = log.file(1).stat().st_mtime + 0.5
-    assert log.read(just) == 1
+    just_after = log.file(1).stat().st_mtime + 0.5
+    assert log.read(just_after) == 1
     log.write(LINE, 1)
 
     assert log.read() == 3
@@ -128,7 +128,7 @@ def test_requests_malformed_data_is_counted_as_an_error_and_skipped(log: Log, mo
     log.write("\0" * 5000)
     for _ in range(5):
         log.read()
-    log.write(f"\nwhat is this\n{LINE}")
+    log.write(f"\nnonsense\n{LINE}")
 
     assert (log.read(), log.counts.errors) == (1, 5 + 1 + 1)
 
@@ -155,7 +155,7 @@ def test_add_counts_each_line_in_its_bucket() -> None:
 
     found, errors = add((), APP, lines)
 
-    series = {(one.service, one.color): one for one in found}
+    series = {(counted.service, counted.color): counted for counted in found}
     green = series["backend", Color.GREEN]
     assert errors == 4
     assert green.codes == (1, 3, 1, 0, 1)
@@ -171,7 +171,7 @@ def test_add_distinguishes_applications_with_a_common_prefix() -> None:
 
     found, errors = add((), app, {b"shop_a_b_blue/200/0.1": 1, b"shop_a-b_blue/200/0.1": 5})
 
-    assert (sum(sum(one.codes) for one in found), errors) == (1, 0)
+    assert (sum(sum(series.codes) for series in found), errors) == (1, 0)
 
 
 def test_position_is_the_end_of_the_last_complete_line(tmp_path: Path) -> None:

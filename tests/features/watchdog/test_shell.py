@@ -1,4 +1,4 @@
-"""Installing, inspecting and removing the watchdog under a real `sh`, with a stand-in for systemd."""
+"""Installing, inspecting and removing the watchdog under a real `sh`, with a fake systemd."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.shell import Files
-from rolling_upgrade.features.watchdog.view import Watchdog
+from rolling_upgrade.features.watchdog.view import WatchdogStatus
 from tests.support.running import HOSTILE, Programs, moved, sh
 from tests.support.sample import application
 
@@ -29,7 +29,7 @@ esac"""
 
 
 class Machine:
-    """A home directory, the application's directory, and a stand-in for systemd."""
+    """A home directory, the application's directory, and a fake systemd."""
 
     def __init__(self, root: Path, programs: Programs) -> None:
         self.user, self.home, self.programs = root / "user", root / "home", programs
@@ -110,18 +110,18 @@ def test_install_that_does_not_start_fails_with_the_end_of_the_log_and_can_be_re
 
 
 @pytest.mark.parametrize(
-    ("python", "said"),
+    ("python", "output"),
     [
         ("[ $1 = --version ] && echo Python 3.9.2", "Python 3.9.2\n"),
         ("echo 'python3: not found' >&2; exit 127", "python3: not found\n"),
     ],
 )
-def test_install_without_a_recent_python_changes_nothing(python: str, said: str, machine: Machine) -> None:
+def test_install_without_a_recent_python_changes_nothing(python: str, output: str, machine: Machine) -> None:
     machine.programs.add("python3", python)
 
     done = machine.install()
 
-    assert (done.returncode, done.stdout) == (watchdog.NO_PYTHON_STATUS, said)
+    assert (done.returncode, done.stdout) == (watchdog.NO_PYTHON_STATUS, output)
     assert (list(machine.home.iterdir()), list(machine.user.iterdir())) == ([], [])
 
 
@@ -146,16 +146,16 @@ def test_uninstall_removes_everything_and_does_nothing_the_second_time(machine: 
 
 
 def test_status_before_and_after_an_installation(machine: Machine) -> None:
-    none = Watchdog.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+    none = WatchdogStatus.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
     machine.install()
-    (machine.place / "log").write_text("first\nlast = words\n")
+    (machine.place / "log").write_text("first\nlast = line\n")
     (machine.place / "memory.json").write_text('{"boot": "b",\n"memory": {"recoveries": [1.5], "given_up": true}}')
 
-    found = Watchdog.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+    found = WatchdogStatus.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
 
     assert (none.installed, none.current, none.recoveries, none.last) == (False, False, 0, "")
     assert (found.installed, found.runs, found.current, found.alive_seconds < 60) == (True, True, True, True)
-    assert (found.recoveries, found.given_up, found.last) == (1, True, "last = words")
+    assert (found.recoveries, found.given_up, found.last) == (1, True, "last = line")
 
 
 def test_log_prints_its_end_or_says_that_no_watchdog_has_run(machine: Machine) -> None:
@@ -172,10 +172,10 @@ def test_recover_passes_every_argument_unchanged_and_returns_the_exit_status(rea
 
     done = machine.run(watchdog.recover(str(machine.home), "shop", RecoveryAction.ROLL_BACK, "backend", 42.4, reason))
 
-    (words,) = machine.programs.calls("systemd-run")
+    (arguments,) = machine.programs.calls("systemd-run")
     assert done.returncode == 4
-    assert words[-6:-1] == ["recover", str(machine.home), "roll back", "backend", "42"]
+    assert arguments[-6:-1] == ["recover", str(machine.home), "roll back", "backend", "42"]
     # Source: systemd.service(5): the manager reads `$$` as `$`, and `$NAME` as a variable.
-    assert words[-1] == reason.replace("$", "$$")
-    assert re.fullmatch(r"shop-recovery-\d{19}", words[words.index("--unit") + 1])
+    assert arguments[-1] == reason.replace("$", "$$")
+    assert re.fullmatch(r"shop-recovery-\d{19}", arguments[arguments.index("--unit") + 1])
     assert not (machine.user / "pwned").exists()

@@ -1,4 +1,4 @@
-"""The watchdog's files: its settings, its recovery state, and the live application by the host's history."""
+"""The watchdog's files: settings, recovery state, and the live application that the host's history names."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def home(app: Application) -> Path:
 
 
 def write(home: Path, *releases: Release) -> None:
-    """The history as the host has it."""
-    text = "".join(f"{history.line(one)}\n" for one in releases)
+    """Write the host's history."""
+    text = "".join(f"{history.line(release)}\n" for release in releases)
     Path(history.history_file(str(home))).write_text(text, encoding="utf-8")
 
 
 def define(home: Path, app: Application, *releases: str) -> None:
-    """Definitions of these releases; each has its own domain, which identifies it."""
-    for one in releases:
-        text = history.dump_definition(replace(app, domain=f"{one}.test"))
-        Path(history.definition_file(str(home), one)).write_text(text, encoding="utf-8")
+    """Write the definitions of these releases; each has its own domain, which identifies it."""
+    for release in releases:
+        text = history.dump_definition(replace(app, domain=f"{release}.test"))
+        Path(history.definition_file(str(home), release)).write_text(text, encoding="utf-8")
 
 
 def test_load_settings_reads_what_dump_settings_wrote(home: Path) -> None:
@@ -129,7 +129,7 @@ def test_load_state_of_a_missing_or_malformed_file_is_new(content: bytes | None,
 
 
 def test_load_state_of_another_boot_is_new(home: Path) -> None:
-    """Its times belong to a clock that has restarted."""
+    """Times from before the boot belong to another clock."""
     state_store.save_state(home, STATE)
     path = home / "watchdog/memory.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}), encoding="utf-8")
@@ -166,7 +166,7 @@ def test_recent_releases_of_a_long_history_are_read_from_its_end(home: Path) -> 
 
     assert 100 < len(found) < 1000
     assert found[-1].id == "r1999"
-    assert [one.id for one in found] == [f"r{number}" for number in range(2000 - len(found), 2000)]
+    assert [release.id for release in found] == [f"r{number}" for number in range(2000 - len(found), 2000)]
 
 
 def line(action: str, id: str, outcome: Outcome = Outcome.GOOD, target: str = "") -> Release:
@@ -192,7 +192,7 @@ DEPLOYS = (line("deploy", "r1"), line("deploy", "r2"))
         ((line("something new", "x1"),), "r2"),
     ],
 )
-def test_live_application_is_that_of_the_last_good_deploy_or_rollback(
+def test_live_application_is_defined_by_the_last_good_deploy_or_rollback(
     more: tuple[Release, ...], defined_by: str, home: Path, app: Application
 ) -> None:
     define(home, app, "r1", "r2", "r3")
@@ -205,9 +205,7 @@ def test_live_application_is_that_of_the_last_good_deploy_or_rollback(
 
 
 @pytest.mark.parametrize("content", [None, *DAMAGED])
-def test_live_application_whose_definition_is_lost_is_unknown(
-    content: bytes | None, home: Path, app: Application
-) -> None:
+def test_live_application_without_a_definition_is_none(content: bytes | None, home: Path, app: Application) -> None:
     define(home, app, "r1")
     write(home, *DEPLOYS)
     if content is not None:

@@ -1,4 +1,4 @@
-"""How the watchdogs stand, read from what hosts print, in words and as JSON."""
+"""The state of watchdogs, parsed from the output of hosts, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.features.watchdog.view import Watchdog, watchdog_json, watchdog_lines
+from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
 
 ANSWER = """\
 installed=yes
@@ -21,41 +21,41 @@ ticks=400
 ticks_a_second=100
 alive=3
 memory={"boot": "b", "memory": {"recoveries": [1.5, 2.5], "given_up": false}}
-last=2026-11-23 07:00:00 restart backend: done = well
+last=2026-11-23 07:00:00 restart backend: done = ok
 """
-WATCHDOG = Watchdog(
-    True, True, True, 3, 2, 0.1, 15_360_000, 2, False, "2026-11-23 07:00:00 restart backend: done = well"
+WATCHDOG = WatchdogStatus(
+    True, True, True, 3, 2, 0.1, 15_360_000, 2, False, "2026-11-23 07:00:00 restart backend: done = ok"
 )
 
 
 def test_read_answer_of_a_host() -> None:
-    assert Watchdog.read(ANSWER, "0123") == WATCHDOG
+    assert WatchdogStatus.read(ANSWER, "0123") == WATCHDOG
 
 
 def test_read_another_version_is_not_current() -> None:
-    assert not Watchdog.read(ANSWER, "4567").current
+    assert not WatchdogStatus.read(ANSWER, "4567").current
 
 
 @pytest.mark.parametrize(
     "memory", ["", "{", "[]", "null", "7", "{}", '{"memory": 7}', '{"memory": []}', '{"memory": {"given_up": null}}']
 )
-def test_read_memory_that_says_nothing_counts_nothing(memory: str) -> None:
+def test_read_malformed_memory_has_no_recoveries(memory: str) -> None:
     rows = [row if not row.startswith("memory=") else f"memory={memory}" for row in ANSWER.splitlines()]
 
-    found = Watchdog.read("\n".join(rows), "0123")
+    found = WatchdogStatus.read("\n".join(rows), "0123")
 
     assert found == replace(WATCHDOG, recoveries=0)
 
 
 @pytest.mark.parametrize("text", ["", "installed=no\nversion=\nuptime=\nalive=-5\nmemory=\nlast=\n", "Welcome!\n"])
-def test_read_host_without_one(text: str) -> None:
-    assert Watchdog.read(text, "0123") == Watchdog(False, False, False, 0, 0, 0.0, 0, 0, False, "")
+def test_read_host_without_a_watchdog(text: str) -> None:
+    assert WatchdogStatus.read(text, "0123") == WatchdogStatus(False, False, False, 0, 0, 0.0, 0, 0, False, "")
 
 
-def test_read_numbers_that_the_host_does_not_know_are_none() -> None:
+def test_read_missing_numbers_are_zero() -> None:
     unknown = ANSWER.replace("15000", "").replace("400\n", "\n")
 
-    found = Watchdog.read(unknown, "0123")
+    found = WatchdogStatus.read(unknown, "0123")
 
     assert (found.memory_bytes, found.cpu_percent) == (0, 0.0)
 

@@ -1,4 +1,4 @@
-"""`inv monitor.install`, `uninstall`, `status` and `logs` against stand-ins for hosts: output and exit codes."""
+"""`inv monitor.install`, `uninstall`, `status` and `logs` with fake hosts: output and exit codes."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_status_as_json_fails_for_a_watchdog_that_does_not_run(
     assert (found["environment"], [host["runs"] for host in found["hosts"]]) == ("production", [True, False])
 
 
-def test_status_names_a_host_that_was_not_reached(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_lists_an_unreachable_host(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
     hosts(web1=Answer(0, "installed=yes\nActiveState=active\n"), web2=HostUnreachable("cannot reach it."))
 
     assert workflow.status("production", root=ROOT) is ExitCode.FAILED
