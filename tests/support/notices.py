@@ -22,7 +22,7 @@ def notice(occasion: Occasion = Occasion.DEPLOY_UNDONE, **changes: Any) -> Notic
         "who": "ann",
         "target": "v2",
         "check": "backend",
-        "passages": (VersionChange("backend", "v1", "v2"), VersionChange("frontend", "", "v2", ("web2",))),
+        "changes": (VersionChange("backend", "v1", "v2"), VersionChange("frontend", "", "v2", ("web2",))),
         "results": (("web1", HostResult.UPGRADED), ("web2", HostResult.UNDONE)),
         "seconds": 192.4,
         "cause": "web2: backend: start green: failed (status 1).\n  last: HTTP 502 <html>&",

@@ -54,22 +54,22 @@ class Occasion(str, Enum):
 
     @property
     def subject(self) -> str:
-        """What it is about: `deploy`, `rollback`, `restore`, `recovery`, `check`, `test` or `message`."""
+        """The subject: `deploy`, `rollback`, `restore`, `recovery`, `check`, `test` or `message`."""
         return self.value.partition(" ")[0]
 
     @property
     def turn(self) -> str:
-        """What became of it: `started`, `done` …; '' for what has no turns."""
+        """The turn of events: `started`, `done` …; '' for a test and an operator's message."""
         return self.value.partition(" ")[2]
 
     @property
     def severity(self) -> Severity:
-        """How much it matters, unless a notice says otherwise."""
+        """The severity, unless a notice overrides it."""
         return _SEVERITIES.get(self.value) or _SEVERITIES.get(self.turn, Severity.INFO)
 
     @property
-    def well(self) -> bool:
-        """Whether it says that something is well now."""
+    def is_success(self) -> bool:
+        """Whether it reports a finished run or a resolved alert."""
         return self.turn in {"done", "resolved"}
 
 
@@ -99,15 +99,15 @@ class VersionChange:
 
 @dataclass(frozen=True)
 class Notice:
-    """One message before it is put into words.
+    """One message before it is rendered in a language.
 
     Attributes:
         thread: joins the messages of one run or one alert.
         at: Unix seconds.
-        target: the tag or the backup that a run brings.
+        target: the tag that a run deploys, or the backup that it restores.
         check: the subject of an alert.
         results: the state of each host, if they differ.
-        text: the text of a person.
+        text: the text that an operator wrote.
         level: overrides the severity of the occasion.
     """
 
@@ -120,7 +120,7 @@ class Notice:
     who: str = ""
     target: str = ""
     check: str = ""
-    passages: tuple[VersionChange, ...] = ()
+    changes: tuple[VersionChange, ...] = field(default=(), metadata={"key": "passages"})
     results: tuple[tuple[str, HostResult], ...] = ()
     seconds: float = 0.0
     cause: str = ""
@@ -130,12 +130,12 @@ class Notice:
 
     @property
     def severity(self) -> Severity:
-        """How much it matters, which decides the channels that it goes to."""
+        """The severity, which decides the channels that the message goes to."""
         return self.level or self.occasion.severity
 
     @property
     def id(self) -> str:
-        """The same for the same event, however often it is sent; another one for every other event."""
+        """Identifies the event: equal for each attempt to send it, different for every other event."""
         again = f" {int(self.at)}" if self.occasion is Occasion.CHECK_AGAIN else ""
         return f"{self.thread} {self.occasion.value}{again}"
 
@@ -150,14 +150,14 @@ class Security(str, Enum):
 
 @dataclass(frozen=True)
 class Hook:
-    """An address that accepts messages over HTTP, and is a secret. With `lowest` None it is off."""
+    """An address that accepts messages over HTTP, and is a secret; off with `lowest` None."""
 
     url: str = field(repr=False)
     lowest: Severity | None = Severity.INFO
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown: the address, and each part of it that a library could quote alone."""
+        """The texts to mask: the address, and each part of it that a library could quote alone."""
         parts = urlsplit(self.url)
         pieces = (
             parts.netloc.rpartition("@")[0],
@@ -166,17 +166,17 @@ class Hook:
             *parts.query.split("&"),
         )
         beyond = self.url.partition(parts.netloc)[2]
-        return (self.url, *(piece for piece in (beyond, *pieces) if _is_telling(piece)))
+        return (self.url, *(piece for piece in (beyond, *pieces) if _is_secret(piece)))
 
 
-def _is_telling(piece: str) -> bool:
+def _is_secret(piece: str) -> bool:
     """Whether a part of an address is a secret rather than a word of ordinary texts, such as `services`."""
     return len(piece) >= 16 or (len(piece) >= 8 and not re.fullmatch(r"[a-z_-]+", piece))
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail server, its login if it needs one, sender and recipients. With `lowest` None it is off."""
+    """A mail server, its login if it needs one, sender and recipients; off with `lowest` None."""
 
     host: str
     sender: str
@@ -189,7 +189,7 @@ class Mail:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown: the password, and how it travels in a login."""
+        """The texts to mask: the password, and its form in a login."""
         return (f"\0{self.user}\0{self.password}", self.password) if self.password else ()
 
 
@@ -205,11 +205,11 @@ class Channels:
 
     @property
     def configured(self) -> tuple[tuple[str, Hook | Mail], ...]:
-        """Each channel that has an address, by its name, those that are turned off too."""
+        """Each channel that has an address, by its name, even if it is off."""
         named = (("slack", self.slack), ("mail", self.mail), ("webhook", self.webhook))
         return tuple((name, channel) for name, channel in named if channel is not None)
 
-    def taking(self, severity: Severity) -> tuple[str, ...]:
+    def accepting(self, severity: Severity) -> tuple[str, ...]:
         """The names of the channels that a message of this severity goes to."""
         return tuple(
             name for name, channel in self.configured if channel.lowest is not None and severity.reaches(channel.lowest)
@@ -217,5 +217,5 @@ class Channels:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown of all of them."""
+        """The texts to mask of all channels."""
         return tuple(secret for _, channel in self.configured for secret in channel.secrets)

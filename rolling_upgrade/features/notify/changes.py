@@ -1,4 +1,4 @@
-"""The changes of a run, as messages show them."""
+"""The version changes of a run, as messages show them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rolling_upgrade.engine.plan import Change, Plan
 
 def version_changes(plans: Sequence[Plan]) -> Iterator[VersionChange]:
     """The changes of all plans; hosts with the same change are grouped."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    hosts_by_change: dict[tuple[str, str, str], list[str]] = {}
     for plan in plans:
-        for one in _changes(plan):
-            found.setdefault(one, []).append(plan.host)
-    for (what, before, after), hosts in found.items():
+        for change in _changes(plan):
+            hosts_by_change.setdefault(change, []).append(plan.host)
+    for (what, before, after), hosts in hosts_by_change.items():
         yield VersionChange(what, before, after, () if len(hosts) == len(plans) else tuple(hosts))
 
 
@@ -32,8 +32,6 @@ def _versions(before: Image | None, after: Image) -> tuple[str, str]:
         return "", after.reference
     if before.repository != after.repository:
         return before.reference, after.reference
-    if before.tag != after.tag:
+    if before.tag != after.tag or before.digest == after.digest:
         return before.tag or short_digest(before.digest), after.tag or short_digest(after.digest)
-    if before.digest == after.digest:
-        return after.tag or short_digest(after.digest), after.tag or short_digest(after.digest)
     return f"{before.tag} {short_digest(before.digest)}".strip(), f"{after.tag} {short_digest(after.digest)}".strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model.notice import Notice, Occasion, Severity
@@ -20,7 +20,7 @@ from rolling_upgrade.engine.serialization import from_plain, to_plain
 class Alert:
     """A check that fails on a host now. `level` overrides the usual severity.
 
-    `given_up`: recovery has stopped, a person is needed; an alert that becomes so is sent again.
+    `given_up`: the watchdog gave up recovery and needs an operator; an alert that becomes so is sent again.
     """
 
     host: str
@@ -32,7 +32,7 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """The same for every report of one failure."""
+        """Identifies the failure: equal in every report of it."""
         return f"{self.host} {self.check}"
 
 
@@ -40,14 +40,14 @@ class Alert:
 class TrackedAlert:
     """An alert over time: when it started, was last sent and last seen, in Unix seconds.
 
-    `times` counts how often it came back within the repeat interval; an alert that is not `open` is resolved. The names
+    `times` counts how often it came back within the repeat interval; an alert that is not `open` is resolved. The keys
     of the fields are those of alerts.json on a host.
     """
 
     alert: Alert
     thread: str
     since: float
-    told_at: float
+    sent_at: float = field(metadata={"key": "told_at"})
     seen_at: float
     times: int = 0
     open: bool = True
@@ -76,7 +76,7 @@ class AlertDeduplicator:
 
         `now` is Unix seconds and may jump.
         """
-        updated = {key: _not_in_future(one, now) for key, one in tracked.items()}
+        updated = {key: _not_in_future(known, now) for key, known in tracked.items()}
         firing = {alert.key: alert for alert in alerts}
         notices = [self._update_firing(updated, alert, now) for alert in firing.values()]
         notices += [self._update_absent(updated, key, now) for key in list(updated) if key not in firing]
@@ -91,8 +91,8 @@ class AlertDeduplicator:
             updated[alert.key] = new
             return self._notice(_FIRST[alert.given_up], new, now, alert.cause)
         gave_up = alert.given_up and not known.alert.given_up
-        due = gave_up or now - known.told_at >= self.repeat_seconds
-        known = replace(known, alert=without_cause, seen_at=now, told_at=now if due else known.told_at)
+        due = gave_up or now - known.sent_at >= self.repeat_seconds
+        known = replace(known, alert=without_cause, seen_at=now, sent_at=now if due else known.sent_at)
         updated[alert.key] = known
         return self._notice(_FIRST[True] if gave_up else Occasion.CHECK_AGAIN, known, now, alert.cause) if due else None
 
@@ -130,25 +130,25 @@ class AlertDeduplicator:
 
 def _not_in_future(tracked: TrackedAlert, now: float) -> TrackedAlert:
     """Limit all times to now: the clock may have been set back."""
-    since, told_at, seen_at = (min(at, now) for at in (tracked.since, tracked.told_at, tracked.seen_at))
-    return replace(tracked, since=since, told_at=told_at, seen_at=seen_at)
+    since, sent_at, seen_at = (min(at, now) for at in (tracked.since, tracked.sent_at, tracked.seen_at))
+    return replace(tracked, since=since, sent_at=sent_at, seen_at=seen_at)
 
 
 def dump(tracked: TrackedAlerts) -> str:
     """The content of a file of tracked alerts."""
-    return json.dumps([to_plain(one) for one in tracked.values()])
+    return json.dumps([to_plain(alert) for alert in tracked.values()])
 
 
 def load(text: str) -> TrackedAlerts:
-    """Parse the output of `dump`; nothing for malformed text, which costs at most a repeated message."""
+    """Parse the output of `dump`; empty for malformed text, which costs at most a repeated message."""
     try:
-        found = [_loaded(row) for row in untrusted.json_value(text)]
+        tracked = [_load_alert(row) for row in untrusted.json_value(text)]
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {one.alert.key: one for one in found}
+    return {known.alert.key: known for known in tracked}
 
 
-def _loaded(row: dict[str, object]) -> TrackedAlert:
+def _load_alert(row: dict[str, object]) -> TrackedAlert:
     times = {key: untrusted.moment(row[key]) for key in ("since", "told_at", "seen_at")}
     tracked: TrackedAlert = from_plain(TrackedAlert, {**row, **times})
     return replace(tracked, times=untrusted.integer(tracked.times))

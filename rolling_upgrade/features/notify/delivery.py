@@ -1,4 +1,4 @@
-"""Delivery of one message on one channel: its deadline, its retries, and the wording of failures.
+"""Delivery of one message on one channel: deadline, retries, error messages.
 
 The text of a library's error is never shown unmasked: it may quote an address or a login.
 """
@@ -42,7 +42,7 @@ class Delivery:
 
 
 class NotDelivered(Exception):
-    """A failed try: why, whether a retry may help, and the pause that the server asks for."""
+    """A failed attempt: the reason, whether a retry may help, and the pause that the server asks for."""
 
     def __init__(self, why: str, *, again: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(why)
@@ -56,7 +56,7 @@ class Connection(Protocol):
 
 
 class Deadline:
-    """The time limit of a message, with all its tries and pauses. `clock` counts seconds from any point."""
+    """The time limit of a message, with all its attempts and pauses. `clock` counts seconds from any point."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.clock, self.sleep = clock, sleep
@@ -113,7 +113,7 @@ def deliver(channel: str, attempt: Callable[[Deadline], None], deadline: Deadlin
 
 
 def explain(error: BaseException) -> NotDelivered:
-    """Word a failure without the details that a library's text may leak."""
+    """Describe a failure without the details that a library's text may leak."""
     if isinstance(error, URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     if isinstance(error, NotDelivered):

@@ -22,10 +22,10 @@ from rolling_upgrade.engine.model.notice import Mail, Notice, Security, Severity
 from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, explain, one_line
 from rolling_upgrade.features.notify.text import Field, Message, Read
 
-#: The turns that start a thread; a person's message or a test has no turn.
+#: The turns that start a thread; an operator's message and a test have none.
 _FIRST = frozenset({"", "started", "failing"})
 _COLORS = {Severity.INFO: "#3367d6", Severity.WARNING: "#b06000", Severity.CRITICAL: "#c5221f"}
-_WELL = "#188038"
+_SUCCESS = "#188038"
 QUIT_SECONDS = 1.0
 
 
@@ -40,23 +40,23 @@ def _policy() -> Any:
 
 def build_email(notice: Notice, message: Message, mail: Mail, read: Read) -> EmailMessage:
     """Build the mail. Raises OSError for a missing template."""
-    found = EmailMessage(policy=_policy())
+    email = EmailMessage(policy=_policy())
     sender = _address(mail.sender)
-    found["From"] = sender
-    found["To"] = [_address(one) for one in mail.recipients]
-    found["Subject"] = message.subject
-    found["Date"] = datetime.fromtimestamp(notice.at, timezone.utc)
+    email["From"] = sender
+    email["To"] = [_address(recipient) for recipient in mail.recipients]
+    email["Subject"] = message.subject
+    email["Date"] = datetime.fromtimestamp(notice.at, timezone.utc)
     root = _id(notice.thread, sender.domain)
     first = notice.occasion.turn in _FIRST
-    found["Message-ID"] = root if first else _id(notice.id, sender.domain)
+    email["Message-ID"] = root if first else _id(notice.id, sender.domain)
     if not first:
-        found["In-Reply-To"] = root
-        found["References"] = root
-    found["Auto-Submitted"] = "auto-generated"  # Source: RFC 3834
-    found["List-Id"] = _list_id(notice, sender.domain)  # Source: RFC 2919
-    found.set_content(message.plain)
-    found.add_alternative(_html(notice, message, read), subtype="html")
-    return found
+        email["In-Reply-To"] = root
+        email["References"] = root
+    email["Auto-Submitted"] = "auto-generated"  # Source: RFC 3834
+    email["List-Id"] = _list_id(notice, sender.domain)  # Source: RFC 2919
+    email.set_content(message.plain)
+    email.add_alternative(_html(notice, message, read), subtype="html")
+    return email
 
 
 def _address(text: str) -> Address:
@@ -68,8 +68,8 @@ def _address(text: str) -> Address:
 def _id(text: str, domain: str) -> str:
     """A message id derived from a text: readable for a short plain text, a hash otherwise."""
     readable = len(text) <= 80 and re.fullmatch(r"[A-Za-z0-9-]+(?: [A-Za-z0-9-]+)*", text)
-    known = text.replace(" ", ".") if readable else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-    return f"<{known}@{domain}>"
+    name = text.replace(" ", ".") if readable else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return f"<{name}@{domain}>"
 
 
 def _list_id(notice: Notice, domain: str) -> str:
@@ -80,7 +80,7 @@ def _list_id(notice: Notice, domain: str) -> str:
 def _html(notice: Notice, message: Message, read: Read) -> str:
     return Template(read("mail.html")).substitute(
         language=html.escape(message.language),
-        color=_WELL if notice.occasion.well else _COLORS[notice.severity],
+        color=_SUCCESS if notice.occasion.is_success else _COLORS[notice.severity],
         subject=html.escape(message.subject),
         lead=html.escape(message.lead),
         rows="".join(_row(field) for field in message.fields),
@@ -97,7 +97,7 @@ def _row(field: Field) -> str:
     return f'<tr><th style="{left}">{label}</th><td style="padding: 4px 0">{cell}</td></tr>\n'
 
 
-def send(mail: Mail, found: EmailMessage, deadline: Deadline) -> None:
+def send(mail: Mail, email: EmailMessage, deadline: Deadline) -> None:
     """Send the mail once. Raises NotDelivered, or an error of the library while the mail has not been sent yet."""
     context = ssl.create_default_context()
     smtp = _connect(mail, context, deadline)
@@ -106,7 +106,7 @@ def send(mail: Mail, found: EmailMessage, deadline: Deadline) -> None:
             smtp.starttls(context=context)
         if mail.password:
             smtp.login(mail.user, mail.password)
-        _transmit(smtp, found)
+        _transmit(smtp, email)
         _quit(smtp, deadline)
     finally:
         smtp.close()
@@ -114,9 +114,9 @@ def send(mail: Mail, found: EmailMessage, deadline: Deadline) -> None:
 
 def _connect(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtplib.SMTP:
     """Open a connection that the deadline can cut, and whose timeout is the remaining time."""
-    kind, more = (smtplib.SMTP_SSL, {"context": context}) if mail.security is Security.TLS else (smtplib.SMTP, {})
+    base, options = (smtplib.SMTP_SSL, {"context": context}) if mail.security is Security.TLS else (smtplib.SMTP, {})
 
-    class Limited(kind):  # type: ignore[misc,valid-type]
+    class Limited(base):  # type: ignore[misc,valid-type]
         def connect(self, *arguments: Any, **named: Any) -> tuple[int, bytes]:
             deadline.register(self)
             answer: tuple[int, bytes] = super().connect(*arguments, **named)
@@ -124,7 +124,7 @@ def _connect(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtplib
 
     # Without a name the library would ask the resolver for this machine's, which can take long.
     smtp: smtplib.SMTP = Limited(
-        mail.host, mail.port, local_hostname="[127.0.0.1]", timeout=deadline.connecting, **more
+        mail.host, mail.port, local_hostname="[127.0.0.1]", timeout=deadline.connecting, **options
     )
     if smtp.sock is not None:
         smtp.sock.settimeout(deadline.remaining)
@@ -140,12 +140,12 @@ def _quit(smtp: smtplib.SMTP, deadline: Deadline) -> None:
         smtp.quit()
 
 
-def _transmit(smtp: smtplib.SMTP, found: EmailMessage) -> None:
+def _transmit(smtp: smtplib.SMTP, email: EmailMessage) -> None:
     try:
-        refused = smtp.send_message(found)
+        refused = smtp.send_message(email)
     except smtplib.SMTPServerDisconnected as error:
         why = explain(error).why
         raise NotDelivered(f"{why}, while the mail was being sent: it may have arrived") from error
     if refused:
-        refusals = "; ".join(f"{who}: {code} {one_line(reply)}" for who, (code, reply) in refused.items())
+        refusals = "; ".join(f"{recipient}: {code} {one_line(reply)}" for recipient, (code, reply) in refused.items())
         raise NotDelivered(f"some recipients were refused, the others have the mail: {refusals}")

@@ -17,7 +17,7 @@ from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.notify.delivery import Delivery
-from rolling_upgrade.features.notify.send import Sending, begin
+from rolling_upgrade.features.notify.send import Sending, send
 
 #: The occasion for each exit code; an interrupted run was undone.
 _TURNS = {
@@ -58,7 +58,7 @@ class RunNotifier:
             hosts=tuple(plan.host for plan in plans),
             who=operator.name(),
             target=_target(plans),
-            passages=tuple(version_changes(plans)),
+            changes=tuple(version_changes(plans)),
         )
         self._send(self._notice)
 
@@ -83,7 +83,7 @@ class RunNotifier:
 
     def _send(self, notice: Notice) -> None:
         read, secrets = rendering.notice_template, self._environment.secrets
-        self._sendings.append(begin(notice, self._channels, read=read, secrets=secrets))
+        self._sendings.append(send(notice, self._channels, read=read, secrets=secrets))
 
     def _next(self, summary: Summary) -> str:
         return (
@@ -101,7 +101,9 @@ def channels(environment: Environment) -> Channels:
 def warnings(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
     """A warning for each channel that failed; the same failure of several messages is one."""
     return tuple(
-        dict.fromkeys(f"{one.channel}: message not delivered: {one.error}" for one in deliveries if not one.ok)
+        dict.fromkeys(
+            f"{delivery.channel}: message not delivered: {delivery.error}" for delivery in deliveries if not delivery.ok
+        )
     )
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from threading import Thread
 
 from rolling_upgrade.engine.model.notice import Channels, Hook, Mail, Notice, Occasion, Severity
-from rolling_upgrade.features.notify import channels as http
-from rolling_upgrade.features.notify import mail
+from rolling_upgrade.features.notify import mail, webhooks
 from rolling_upgrade.features.notify.delivery import Deadline, Delivery, deliver
 from rolling_upgrade.features.notify.text import Read, compose
 
@@ -59,33 +58,6 @@ class Sending:
             thread.join(max(end - self._deadline.clock(), 0))
 
 
-def begin(
-    notice: Notice,
-    channels: Channels,
-    *,
-    read: Read,
-    secrets: Sequence[str] = (),
-    seconds: float = WITHIN_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Sending:
-    """Start to send a notice to every channel that accepts its severity; do not wait for it.
-
-    `secrets` are masked in the message, in addition to those of the channels.
-    """
-    hidden = (*secrets, *channels.secrets)
-    deadline = Deadline(seconds, clock, sleep)
-    # A test goes to every channel that is not off.
-    accepting = channels.taking(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)
-    chosen = [(name, channel) for name, channel in channels.configured if name in accepting]
-
-    def work(name: str, channel: Hook | Mail) -> Callable[[], Delivery]:
-        attempt = _attempt(name, channel, notice, channels.language, read, hidden)
-        return lambda: deliver(name, attempt, deadline, hidden)
-
-    return Sending(deadline, [(name, work(name, channel)) for name, channel in chosen])
-
-
 def send(
     notice: Notice,
     channels: Channels,
@@ -95,23 +67,36 @@ def send(
     seconds: float = WITHIN_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> tuple[Delivery, ...]:
-    """Send a notice to every channel that accepts its severity; return the result of each."""
-    return begin(notice, channels, read=read, secrets=secrets, seconds=seconds, clock=clock, sleep=sleep).wait()
+) -> Sending:
+    """Start to send a notice to every channel that accepts its severity; `wait` on the result returns the deliveries.
+
+    `secrets` are masked in the message, in addition to those of the channels.
+    """
+    hidden = (*secrets, *channels.secrets)
+    deadline = Deadline(seconds, clock, sleep)
+    # A test goes to every channel that is not off.
+    accepting = channels.accepting(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)
+    chosen = [(name, channel) for name, channel in channels.configured if name in accepting]
+
+    def work(name: str, channel: Hook | Mail) -> Callable[[], Delivery]:
+        attempt = _attempt(name, channel, notice, channels.language, read, hidden)
+        return lambda: deliver(name, attempt, deadline, hidden)
+
+    return Sending(deadline, [(name, work(name, channel)) for name, channel in chosen])
 
 
 def _attempt(
     name: str, channel: Hook | Mail, notice: Notice, language: str, read: Read, secrets: Sequence[str]
 ) -> Callable[[Deadline], None]:
-    """One try. It renders the message itself, so that a faulty template is an error of the channel."""
+    """One attempt. It renders the message itself, so that a faulty template is an error of the channel."""
 
     def attempt(deadline: Deadline) -> None:
         message = compose(notice, language, read, secrets)
         if isinstance(channel, Mail):
             mail.send(channel, mail.build_email(notice, message, channel, read), deadline)
         elif name == "slack":
-            http.post(channel.url, http.slack_payload(notice, message), deadline)
+            webhooks.post(channel.url, webhooks.slack_payload(notice, message), deadline)
         else:
-            http.post(channel.url, http.webhook_payload(notice, message, secrets), deadline)
+            webhooks.post(channel.url, webhooks.webhook_payload(notice, message, secrets), deadline)
 
     return attempt

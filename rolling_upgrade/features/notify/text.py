@@ -1,6 +1,6 @@
 """Renders a notice as a message in one language; every channel shows the same texts.
 
-The caller passes `read`, which returns a template of `templates/notify/` from a folder or from inside a zipapp.
+The caller passes `read`, which returns a template of `templates/notify/` from a directory or from inside a zipapp.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rolling_upgrade.engine.model.notice import Notice, VersionChange
 #: Returns a template by its name, such as `en/done.txt`.
 Read = Callable[[str], str]
 
-#: Shown items of a list; shown characters of a cause or a person's text, and of a line.
+#: Shown items of a list; shown characters of a cause or an operator's text, and of a line.
 SHOWN_ITEMS = 10
 LONGEST_TEXT = 2000
 LONGEST_LINE = 200
@@ -76,7 +76,7 @@ def _template(notice: Notice) -> str:
 
 
 class _Words:
-    """The words of one language, and the values of a notice in it."""
+    """The fixed words of one language, and the values of a notice in that language."""
 
     def __init__(self, language: str, read: Read, secrets: Sequence[str]) -> None:
         rows = (row.partition(" = ") for row in read(f"{language}/words.txt").splitlines())
@@ -111,8 +111,11 @@ class _Words:
             ("who", self.line(notice.who)),
             ("check", self.line(notice.check)),
             ("done", self._words.get(notice.target, "") if notice.occasion.subject == "recovery" else ""),
-            ("passages", self._listed([self._change(one) for one in notice.passages], "\n")),
-            ("results", self._listed([f"{host}: {self._result(one.name)}" for host, one in notice.results], "\n")),
+            ("changes", self._listed([self._change(change) for change in notice.changes], "\n")),
+            (
+                "results",
+                self._listed([f"{host}: {self._words[result.name.lower()]}" for host, result in notice.results], "\n"),
+            ),
             ("release", self.line(notice.thread) if run else ""),
             ("seconds", duration(notice.seconds) if notice.seconds else ""),
         )
@@ -125,12 +128,9 @@ class _Words:
 
     def _change(self, change: VersionChange) -> str:
         what = self._words.get(change.what, change.what)
-        way = f"{change.before} → {change.after}" if change.before else f"→ {change.after}"
-        where = f" ({self._listed(list(change.hosts), ', ')})" if change.hosts else ""
-        return self.line(f"{what} {way}{where}")
-
-    def _result(self, name: str) -> str:
-        return self._words[name.lower()]
+        versions = f"{change.before} → {change.after}" if change.before else f"→ {change.after}"
+        hosts = f" ({self._listed(list(change.hosts), ', ')})" if change.hosts else ""
+        return self.line(f"{what} {versions}{hosts}")
 
     def _listed(self, items: Sequence[str], between: str) -> str:
         shown = [_cut(item, LONGEST_LINE) for item in items[:SHOWN_ITEMS]]
@@ -141,14 +141,14 @@ class _Words:
 
 def duration(seconds: float) -> str:
     """A duration in its two largest units, with the symbols of the SI: `21 s`, `3 min 12 s`."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+    rounded = max(round(seconds), 0)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    if rounded < 86_400:
+        return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+    return f"{rounded // 86_400} d {rounded % 86_400 // 3600} h"
 
 
 def _plain(field: Field) -> str:

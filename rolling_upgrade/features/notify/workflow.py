@@ -1,4 +1,4 @@
-"""`inv notify` and `inv notify.test`: a message of the operator, or a test of every channel. No host is contacted."""
+"""`inv notify` and `inv notify.test`: send an operator's message, or test every channel."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _check(message: str, severity: str) -> None:
     if severity not in known:
         issues.append(("--severity", repr(severity), " or ".join(known)))
     if not message.strip():
-        issues.append(("--message", "", "what to say"))
+        issues.append(("--message", "", "the text of the message"))
     if len(message) > LONGEST_TEXT:
         found = f"{len(message)} characters"
-        issues.append(("--message", found, f"{LONGEST_TEXT} at the most"))
+        issues.append(("--message", found, f"at most {LONGEST_TEXT}"))
     if issues:
         raise usage_error(*issues)
 
@@ -53,7 +53,7 @@ def _check(message: str, severity: str) -> None:
 def _environment(env: str | None, root: Path) -> Environment:
     """Load the environment. Raises ConfigError where all channels are missing or off."""
     environment = config.load(env, root=root)
-    if not channels(environment).taking(Severity.CRITICAL):
+    if not channels(environment).accepting(Severity.CRITICAL):
         raise ConfigError(
             f"{environment.name}: no channel is configured, or all are off; nothing was sent.",
             next_step="fill in SLACK_WEBHOOK, WEBHOOK_URL or the SMTP_ keys of its env file (docs/settings.md)",
@@ -68,7 +68,7 @@ def _notice(environment: Environment, occasion: Occasion) -> Notice:
 
 def _send(environment: Environment, notice: Notice, severity: Severity) -> ExitCode:
     chosen = channels(environment)
-    deliveries = send(notice, chosen, read=rendering.notice_template, secrets=environment.secrets)
+    deliveries = send(notice, chosen, read=rendering.notice_template, secrets=environment.secrets).wait()
     failed = not deliveries or any(not delivery.ok for delivery in deliveries)
     lines = [*_results(deliveries), *_skipped(chosen, severity)]
     if failed:
@@ -78,12 +78,10 @@ def _send(environment: Environment, notice: Notice, severity: Severity) -> ExitC
 
 
 def _results(deliveries: Sequence[Delivery]) -> Iterator[str]:
-    for one in deliveries:
-        tries = f"; {one.tries} tries" if one.tries > 1 else ""
-        if one.ok:
-            yield f"{one.channel:<8} sent ({one.seconds:.1f} s{tries})"
-        else:
-            yield f"{one.channel:<8} NOT SENT: {one.error} ({one.seconds:.1f} s{tries})"
+    for delivery in deliveries:
+        tries = f"; {delivery.tries} tries" if delivery.tries > 1 else ""
+        result = "sent" if delivery.ok else f"NOT SENT: {delivery.error}"
+        yield f"{delivery.channel:<8} {result} ({delivery.seconds:.1f} s{tries})"
 
 
 def _skipped(chosen: Channels, severity: Severity) -> Iterator[str]:

@@ -31,7 +31,7 @@ CAPACITY = 100
 
 def put(home: Path, notice: Notice, channels: Channels) -> None:
     """Store a notice for sending, if a channel accepts its severity; in memory where the disk is full."""
-    if not channels.taking(notice.severity):
+    if not channels.accepting(notice.severity):
         return
     for directory in _directories(home):
         with suppress(OSError):
@@ -103,7 +103,7 @@ def _sent(path: Path, channels: Channels) -> bool:
         notice: Notice = from_plain(Notice, untrusted.json_object(state_store.read(path)))
     except (OSError, ValueError, TypeError, KeyError):
         return _drop(path, "the file is damaged")
-    deliveries = send(notice, channels, read=_template)
+    deliveries = send(notice, channels, read=_template).wait()
     for delivery in deliveries:
         result = "sent" if delivery.ok else f"NOT SENT: {delivery.error}"
         log(f"message '{notice.id}': {delivery.channel} {result}")

@@ -109,7 +109,7 @@ def _notify(
         who=OWNER,
         target=action.value,
         check=service,
-        passages=tuple(version_changes([plan])) if rolled_back else (),
+        changes=tuple(version_changes([plan])) if rolled_back else (),
         seconds=seconds,
         cause=reason,
         next_command=f"{PROGRAM} history --env {settings.environment} --hosts {settings.host}",

@@ -1,4 +1,4 @@
-"""What every test of this folder may use: an authority that this process trusts, as if the system did."""
+"""A certificate authority that this process trusts, and direct connections to loopback."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support.certificate import Authority
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """An authority in the place of the system's: OpenSSL reads this variable wherever no other file is named."""
-    made = Authority.made(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
-    return made
+    """Replace the system's authorities. Source: OpenSSL reads this variable if no other file is given."""
+    authority = Authority.made(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    return authority
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is reached directly, whatever the machine's environment says."""
+    """Connect to loopback directly, even if the environment names a proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

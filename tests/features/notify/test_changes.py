@@ -1,4 +1,4 @@
-"""The changes of a run, as messages show them."""
+"""The version changes of a run, as messages show them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def test_version_changes_group_hosts_with_the_same_change() -> None:
     other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
     found = list(version_changes([replacing("web1"), replacing("web2"), replacing("web3", other)]))
 
-    assert [(one.before, one.after, one.hosts) for one in found] == [
+    assert [(change.before, change.after, change.hosts) for change in found] == [
         ("v1", "v2", ("web1", "web2")),
         ("v0", "v2", ("web3",)),
     ]
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "ways"),
+    ("before", "after", "shown"),
     [
         (None, NEW, ("", "registry.test:5000/shop/backend:v2")),
         (OLD, Image("elsewhere/backend", "v2"), ("registry.test:5000/shop/backend:v1", "elsewhere/backend:v2")),
@@ -32,11 +32,11 @@ def test_version_changes_group_hosts_with_the_same_change() -> None:
     ],
 )
 def test_version_changes_show_the_parts_of_images_that_differ(
-    before: Image | None, after: Image, ways: tuple[str, str]
+    before: Image | None, after: Image, shown: tuple[str, str]
 ) -> None:
     (found,) = version_changes([replacing("web1", before, after)])
 
-    assert (found.before, found.after) == ways
+    assert (found.before, found.after) == shown
 
 
 def test_version_changes_of_a_restore_name_the_backup() -> None:

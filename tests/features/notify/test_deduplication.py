@@ -1,4 +1,4 @@
-"""Alert deduplication: observations in, messages out."""
+"""Alert deduplication: the messages of a sequence of observations."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_update_flapping_alert_is_sent_less_and_less_often() -> None:
 
     found = occasions(*observations)
 
-    assert [one for one in found if one[1] is not AGAIN] == [
+    assert [(at, occasion) for at, occasion in found if occasion is not AGAIN] == [
         (0, FAILING),
         (390, RESOLVED),
         (600, FAILING),
@@ -145,7 +145,8 @@ def test_update_every_failing_is_followed_by_one_resolved(
     observations.append((now + 4000, []))
 
     for check in ("disk", "backend"):
-        turns = [one.occasion for _, one in messages(*observations) if one.check == check and one.occasion is not AGAIN]
+        sent = [notice.occasion for _, notice in messages(*observations) if notice.check == check]
+        turns = [occasion for occasion in sent if occasion is not AGAIN]
         assert turns == [FAILING, RESOLVED] * (len(turns) // 2)
 
 

@@ -1,4 +1,4 @@
-"""The messages of a run: real receivers, scripted hosts, and the operation that a deploy runs."""
+"""The messages of a run, with real receivers and scripted hosts."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def environment(channels: Channels, *hosts: str) -> Environment:
 def rolled(
     scene: Scene, channels: Channels, *members: HostRun, spec: OperationSpec = SPEC, dry_run: bool = False
 ) -> tuple[ExitCode, dict[str, Any]]:
-    """Run the loop; its exit code and its summary."""
+    """Run the operation; return its exit code and its summary."""
     stream = io.StringIO()
-    here = environment(channels, *(member.name for member in members))
+    target = environment(channels, *(member.name for member in members))
     with choose(json=True, stream=stream, secrets=SECRETS) as reporter:
-        code = Operation(here, reporter, scene.context, spec, scene.now, force=True, dry_run=dry_run).run(
+        code = Operation(target, reporter, scene.context, spec, scene.now, force=True, dry_run=dry_run).run(
             members, never_plan
         )
     objects = [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -141,12 +141,16 @@ def test_run_that_finds_the_lock_held_sends_nothing(scene: Scene, receiver: Rece
 
 def test_run_that_cannot_reach_a_host_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     with pytest.raises(HostUnreachable):
-        rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", lock=[HostUnreachable("away")]))
+        rolled(
+            scene,
+            Channels(webhook=Hook(receiver.url())),
+            member(scene, "web1", lock=[HostUnreachable("web1: cannot reach it")]),
+        )
 
     assert receiver.requests == []
 
 
-def test_run_without_changes_or_dry_sends_nothing(scene: Scene, receiver: Receiver) -> None:
+def test_run_without_changes_or_with_dry_run_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url()))
 
     rolled(scene, channels, scene.member("web1", plan=nothing("web1")))
@@ -179,15 +183,15 @@ def test_run_hanging_channel_adds_less_than_ten_seconds(scene: Scene) -> None:
     with silent() as port:
         started_at = time.monotonic()
         code, summary = rolled(scene, Channels(slack=Hook(f"http://127.0.0.1:{port}/x")), member(scene, "web1"))
-        took = time.monotonic() - started_at
+        elapsed = time.monotonic() - started_at
 
     assert code is ExitCode.DONE
-    assert took < 10
+    assert elapsed < 10
     assert len(summary["warnings"]) == 1
 
 
 @pytest.mark.parametrize("action", ["rollback", "restore"])
-def test_run_of_another_kind_sends_its_own_occasions(action: str, scene: Scene, receiver: Receiver) -> None:
+def test_run_of_another_action_sends_its_own_occasions(action: str, scene: Scene, receiver: Receiver) -> None:
     rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), spec=replace(SPEC, action=action))
 
     assert events(receiver) == [f"{action} done", f"{action} started"]

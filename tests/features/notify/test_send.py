@@ -14,18 +14,18 @@ import pytest
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, Security, Severity
 from rolling_upgrade.features.notify.delivery import Delivery
-from rolling_upgrade.features.notify.send import begin, send
+from rolling_upgrade.features.notify.send import send
 from tests.support.certificate import Authority
 from tests.support.mailbox import PASSWORD, USER, Mailbox, mailbox
 from tests.support.notices import RELEASE, notice
 from tests.support.receiver import GOOD, Reply, closed_port, receiving, silent, tunnel
 
-#: The secret end of an address, as the receivers' addresses have it.
+#: The secret part of the receivers' addresses.
 TOKEN = "q7Zk1m9pX2vB8nW4sL6t"
 
 
 def sent(channels: Channels, what: Notice | None = None, **changes: Any) -> tuple[Delivery, ...]:
-    return send(what or notice(), channels, read=rendering.notice_template, **changes)
+    return send(what or notice(), channels, read=rendering.notice_template, **changes).wait()
 
 
 def hook(port: int) -> Channels:
@@ -44,7 +44,11 @@ def test_send_reaches_all_channels_at_once() -> None:
         channels = Channels(Hook(slack.url()), box.channel(Security.NONE), Hook(webhook.url("/hook")))
         deliveries = sent(channels)
 
-    assert [(one.channel, one.ok) for one in deliveries] == [("slack", True), ("mail", True), ("webhook", True)]
+    assert [(delivery.channel, delivery.ok) for delivery in deliveries] == [
+        ("slack", True),
+        ("mail", True),
+        ("webhook", True),
+    ]
     assert (len(slack.requests), len(webhook.requests), len(box.envelopes)) == (1, 1, 1)
 
 
@@ -136,12 +140,12 @@ def test_send_through_a_proxy_is_encrypted_to_the_receiver(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_PROXY")
-    with receiving(tls=authority.server(tmp_path)) as receiver, tunnel(receiver.port) as asked:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{asked[0]}")
+    with receiving(tls=authority.server(tmp_path)) as receiver, tunnel(receiver.port) as tunnelled:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{tunnelled[0]}")
         (delivery,) = sent(Channels(slack=Hook(receiver.url())))
 
     assert delivery.ok
-    assert asked[1].startswith(f"CONNECT 127.0.0.1:{receiver.port} ")
+    assert tunnelled[1].startswith(f"CONNECT 127.0.0.1:{receiver.port} ")
     assert len(receiver.requests) == 1
 
 
@@ -211,7 +215,7 @@ def test_send_does_not_retry_when_the_response_is_missing(drip: bool) -> None:
     assert time.monotonic() - started_at < 2.5
 
 
-def test_send_to_hanging_channels_of_every_kind_ends_within_ten_seconds(authority: Authority, tmp_path: Path) -> None:
+def test_send_to_hanging_channels_ends_within_ten_seconds(authority: Authority, tmp_path: Path) -> None:
     with ExitStack() as stack:
         full, mute, greeting = (
             stack.enter_context(silent(backlog=False)),
@@ -225,25 +229,25 @@ def test_send_to_hanging_channels_of_every_kind_ends_within_ten_seconds(authorit
         )
         started_at = time.monotonic()
         deliveries = sent(channels)
-        took = time.monotonic() - started_at
+        elapsed = time.monotonic() - started_at
 
-    assert [one.ok for one in deliveries] == [False, False, False]
-    assert took < 10
+    assert [delivery.ok for delivery in deliveries] == [False, False, False]
+    assert elapsed < 10
 
 
-def test_send_one_failing_channel_does_not_affect_the_others() -> None:
+def test_send_with_one_failing_channel_reaches_the_others() -> None:
     with mailbox() as box, receiving() as webhook:
         deliveries = sent(
             Channels(Hook(f"http://127.0.0.1:{closed_port()}/x"), box.channel(Security.NONE), Hook(webhook.url()))
         )
 
-    assert [one.ok for one in deliveries] == [False, True, True]
+    assert [delivery.ok for delivery in deliveries] == [False, True, True]
 
 
-def test_begin_returns_before_the_delivery() -> None:
+def test_send_returns_before_the_delivery() -> None:
     with silent() as port:
         started_at = time.monotonic()
-        sending = begin(notice(), hook(port), read=rendering.notice_template, seconds=1)
+        sending = send(notice(), hook(port), read=rendering.notice_template, seconds=1)
         returned_after = time.monotonic() - started_at
         (delivery,) = sending.wait()
 
@@ -252,11 +256,11 @@ def test_begin_returns_before_the_delivery() -> None:
 
 
 def test_send_missing_template_is_an_error_of_the_channel() -> None:
-    def gone(name: str) -> str:
+    def missing(name: str) -> str:
         raise FileNotFoundError(2, "No such file or directory", name)
 
     with receiving() as receiver:
-        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=gone, sleep=lambda _: None)
+        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=missing, sleep=lambda _: None).wait()
 
     assert delivery.error == "No such file or directory"
 
@@ -271,7 +275,7 @@ def test_send_interrupted_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> Non
         plain(self, 0)
 
     with silent() as port:
-        sending = begin(notice(), hook(port), read=rendering.notice_template, seconds=5)
+        sending = send(notice(), hook(port), read=rendering.notice_template, seconds=5)
         monkeypatch.setattr(threading.Thread, "join", join)
         (delivery,) = sending.wait()
         monkeypatch.undo()
@@ -279,12 +283,8 @@ def test_send_interrupted_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> Non
     assert delivery.error.startswith(("interrupted", "no response", "the server closed"))
 
 
-def _echoed(text: str) -> Reply:
-    return 403, {}, text
-
-
 @pytest.mark.parametrize(
-    "said",
+    "body",
     [
         "no service at {url}",
         "no service at {path}",
@@ -293,10 +293,10 @@ def _echoed(text: str) -> Reply:
         "bad%20token%20" + TOKEN,
     ],
 )
-def test_send_masks_the_url_that_a_service_echoes(said: str) -> None:
+def test_send_masks_the_url_that_a_service_echoes(body: str) -> None:
     with receiving() as receiver:
         url = receiver.url()
-        receiver.replies = (_echoed(said.format(url=url, path=url.partition("//")[2].partition("/")[2])),)
+        receiver.replies = ((403, {}, body.format(url=url, path=url.partition("//")[2].partition("/")[2])),)
         (delivery,) = sent(Channels(slack=Hook(url)))
 
     assert delivery.error.startswith("HTTP 403")

@@ -17,11 +17,11 @@ from rolling_upgrade.features.notify.text import LONGEST_LINE, LONGEST_TEXT, Mes
 from tests.support.notices import notice
 
 LANGUAGES = ("en", "zh-TW")
-FOLDER = rendering.TEMPLATES / "notify"
+DIRECTORY = rendering.TEMPLATES / "notify"
 
 
-def composed(what: Notice, language: str = "en", secrets: tuple[str, ...] = ()) -> Message:
-    return compose(what, language, rendering.notice_template, secrets)
+def composed(notice: Notice, language: str = "en", secrets: tuple[str, ...] = ()) -> Message:
+    return compose(notice, language, rendering.notice_template, secrets)
 
 
 def placeholders(path: Path) -> set[str]:
@@ -33,12 +33,12 @@ def keys(path: Path) -> list[str]:
 
 
 def test_languages_are_those_of_the_setting() -> None:
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(LANGUAGES)
+    assert {path.name for path in DIRECTORY.iterdir() if path.is_dir()} == set(LANGUAGES)
     assert [validators.LANGUAGE(language) for language in LANGUAGES] == list(LANGUAGES)
 
 
 def test_languages_have_the_same_templates_with_the_same_placeholders() -> None:
-    english, chinese = ({path.name: path for path in (FOLDER / one).iterdir()} for one in LANGUAGES)
+    english, chinese = ({path.name: path for path in (DIRECTORY / language).iterdir()} for language in LANGUAGES)
 
     assert english.keys() == chinese.keys()
     assert {name: placeholders(path) for name, path in english.items()} == {
@@ -49,13 +49,13 @@ def test_languages_have_the_same_templates_with_the_same_placeholders() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_words_have_every_result_of_a_host(language: str) -> None:
-    assert {result.name.lower() for result in HostResult} <= set(keys(FOLDER / language / "words.txt"))
+    assert {result.name.lower() for result in HostResult} <= set(keys(DIRECTORY / language / "words.txt"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("path", sorted((FOLDER / "en").glob("*.txt")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((DIRECTORY / "en").glob("*.txt")), ids=lambda path: path.stem)
 def test_template_is_valid(language: str, path: Path) -> None:
-    assert Template((FOLDER / language / path.name).read_text("utf-8")).is_valid()
+    assert Template((DIRECTORY / language / path.name).read_text("utf-8")).is_valid()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -76,7 +76,7 @@ def test_compose_occasions_have_different_subjects(language: str) -> None:
     assert len(subjects) == len(Occasion)
 
 
-def test_compose_undone_deploy_has_every_fact() -> None:
+def test_compose_undone_deploy_lists_every_fact() -> None:
     assert composed(notice()).plain == (
         "[memoryark production] Deploy of v2 failed and was undone\n\n"
         "It failed after 3 min 12 s. All changes on web1, web2 were undone.\n\n"
@@ -98,9 +98,9 @@ def test_compose_successful_deploy_has_the_command_that_undoes_it() -> None:
 
 def test_compose_masks_secrets_in_every_fact() -> None:
     secret = "open-sesame"
-    words = dict.fromkeys(("who", "target", "check", "cause", "next_command", "text"), f"a {secret} b")
+    texts = dict.fromkeys(("who", "target", "check", "cause", "next_command", "text"), f"a {secret} b")
     hostile = notice(
-        Occasion.MESSAGE, **words, hosts=(secret,), passages=(VersionChange(secret, secret, secret, (secret,)),)
+        Occasion.MESSAGE, **texts, hosts=(secret,), changes=(VersionChange(secret, secret, secret, (secret,)),)
     )
 
     assert secret not in composed(hostile, secrets=(secret,)).plain

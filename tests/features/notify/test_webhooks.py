@@ -1,4 +1,4 @@
-"""What goes to Slack keeps Slack's rules, whatever a notice holds; a receiver that has them says so."""
+"""Messages to Slack keep Slack's limits for any notice; a fake receiver applies Slack's rules."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, Severity, VersionChange
-from rolling_upgrade.features.notify.channels import fit
-from rolling_upgrade.features.notify.channels import slack_payload as payload
 from rolling_upgrade.features.notify.send import send
 from rolling_upgrade.features.notify.text import compose
+from rolling_upgrade.features.notify.webhooks import fit
+from rolling_upgrade.features.notify.webhooks import slack_payload as payload
 from tests.support.notices import notice
 from tests.support.receiver import Received, receiving, slack
 
 NASTY = st.text(alphabet=st.sampled_from("&<>`*_~|\\\"'\n\t $!@#é部署🚨\u202ex"), max_size=400)
 
 
-def judged(what: Notice, language: str = "en") -> str:
-    """What Slack would say against the message."""
+def rejection(what: Notice, language: str = "en") -> str:
+    """Return the error with which Slack would reject the message; '' for none."""
     body = payload(what, compose(what, language, rendering.notice_template))
     return slack(Received("/", {"Content-Type": "application/json"}, json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize("language", ["en", "zh-TW"])
 @pytest.mark.parametrize("occasion", list(Occasion))
-def test_payload_of_every_occasion_is_taken(occasion: Occasion, language: str) -> None:
-    assert judged(notice(occasion), language) == ""
+def test_slack_payload_of_every_occasion_is_accepted(occasion: Occasion, language: str) -> None:
+    assert rejection(notice(occasion), language) == ""
 
 
 @given(
@@ -40,14 +40,14 @@ def test_payload_of_every_occasion_is_taken(occasion: Occasion, language: str) -
     st.integers(1, 400),
     st.sampled_from(list(Occasion)),
 )
-def test_payload_of_any_notice_keeps_the_limits(
-    hosts: list[str], passages: list[tuple[str, str, str]], nasty: str, times: int, occasion: Occasion
+def test_slack_payload_of_any_notice_keeps_the_limits(
+    hosts: list[str], changes: list[tuple[str, str, str]], nasty: str, times: int, occasion: Occasion
 ) -> None:
     long = nasty * times
     what = notice(
         occasion,
         hosts=tuple(hosts),
-        passages=tuple(VersionChange(*one, hosts=tuple(hosts)) for one in passages),
+        changes=tuple(VersionChange(*change, hosts=tuple(hosts)) for change in changes),
         cause=long,
         text=long,
         who=long,
@@ -56,7 +56,7 @@ def test_payload_of_any_notice_keeps_the_limits(
         next_command=long,
     )
 
-    assert judged(what) == ""
+    assert rejection(what) == ""
 
 
 @given(NASTY, st.integers(1, 200))
@@ -68,14 +68,14 @@ def test_fit_never_exceeds_and_never_cuts_an_entity(text: str, longest: int) -> 
     assert found.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").count("&") == 0
 
 
-def test_payload_mention_of_everybody_is_only_text() -> None:
+def test_slack_payload_escapes_mentions_and_links() -> None:
     what = notice(Occasion.MESSAGE, text="<!channel> & <http://evil.example|click>")
     body = payload(what, compose(what, "en", rendering.notice_template))
 
     assert body["blocks"][1]["text"]["text"] == "&lt;!channel&gt; &amp; &lt;http://evil.example|click&gt;"
 
 
-def test_payload_backticks_do_not_end_what_is_verbatim() -> None:
+def test_slack_payload_replaces_backticks_in_verbatim_fields() -> None:
     what = notice(cause="``` *bold* ```")
     (block,) = [block for block in _sections(what) if "*Cause*" in block]
 
@@ -98,7 +98,7 @@ def _sections(what: Notice) -> list[str]:
         (Occasion.MESSAGE, Severity.WARNING, "⚠️"),
     ],
 )
-def test_payload_header_shows_how_much_it_matters(occasion: Occasion, level: Severity | None, mark: str) -> None:
+def test_slack_payload_header_shows_the_severity(occasion: Occasion, level: Severity | None, mark: str) -> None:
     what = notice(occasion, level=level)
     body = payload(what, compose(what, "en", rendering.notice_template))
 
@@ -106,9 +106,9 @@ def test_payload_header_shows_how_much_it_matters(occasion: Occasion, level: Sev
     assert body["text"].startswith(f"{mark} [memoryark production] ")
 
 
-def test_send_to_a_receiver_that_judges_as_slack_arrives() -> None:
+def test_send_to_slack_is_accepted() -> None:
     with receiving(judge=slack) as receiver:
-        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=rendering.notice_template)
+        (delivery,) = send(notice(), Channels(slack=Hook(receiver.url())), read=rendering.notice_template).wait()
 
     assert delivery.ok
     (request,) = receiver.requests

@@ -1,4 +1,4 @@
-"""The channels over HTTP: Slack and a JSON webhook.
+"""The webhooks: messages to Slack, and to an address that accepts JSON.
 
 Requests follow no redirect, which could send a message to another server. Certificates are verified against the
 system's authorities; a proxy is used where the environment variables name one.
@@ -34,7 +34,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def slack_payload(notice: Notice, message: Message) -> dict[str, Any]:
     """The request body for Slack's incoming webhook."""
-    mark = "✅" if notice.occasion.well else _MARKS[notice.severity]
+    mark = "✅" if notice.occasion.is_success else _MARKS[notice.severity]
     header = {"type": "plain_text", "text": fit(f"{mark} {message.subject}", HEADER), "emoji": True}
     blocks: list[dict[str, Any]] = [{"type": "header", "text": header}]
     if message.lead:
@@ -99,8 +99,8 @@ def webhook_payload(notice: Notice, message: Message, secrets: Sequence[str] = (
         "target": notice.target,
         "check": notice.check,
         "changes": [
-            {"what": one.what, "before": one.before, "after": one.after, "hosts": list(one.hosts)}
-            for one in notice.passages
+            {"what": change.what, "before": change.before, "after": change.after, "hosts": list(change.hosts)}
+            for change in notice.changes
         ],
         "results": {host: result.value for host, result in notice.results},
         "seconds": round(notice.seconds, 3),
@@ -146,12 +146,12 @@ def post(url: str, content: Mapping[str, Any], deadline: Deadline) -> None:
 
 def _request(url: str, content: Mapping[str, Any]) -> Request:
     parts = urlsplit(url)
-    login, _, place = parts.netloc.rpartition("@")
+    login, _, address = parts.netloc.rpartition("@")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "rolling-upgrade"}
     if login:
         headers["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
-    bare = parts._replace(netloc=place, fragment="").geturl()
-    return Request(bare, json.dumps(content).encode(), headers, method="POST")  # noqa: S310 - config allows http and https only
+    url_without_login = parts._replace(netloc=address, fragment="").geturl()
+    return Request(url_without_login, json.dumps(content).encode(), headers, method="POST")  # noqa: S310 - config allows http and https only
 
 
 def _refused(answer: HTTPError) -> NotDelivered:
@@ -196,10 +196,12 @@ class _HTTPS(HTTPSHandler):
         return self.do_open(connection, request, context=self._tls)
 
 
-def _limited(kind: type[http.client.HTTPConnection], deadline: Deadline) -> Callable[..., http.client.HTTPConnection]:
-    """A kind of connection that the deadline can cut, and whose timeout is the remaining time."""
+def _limited(
+    connection: type[http.client.HTTPConnection], deadline: Deadline
+) -> Callable[..., http.client.HTTPConnection]:
+    """A connection class that the deadline can cut, and whose timeout is the remaining time."""
 
-    class Limited(kind):  # type: ignore[misc,valid-type]
+    class Limited(connection):  # type: ignore[misc,valid-type]
         def connect(self) -> None:
             deadline.register(self)
             super().connect()
