@@ -68,6 +68,11 @@ def clock_time(at: float, zone: tzinfo | None = None) -> str:
     return datetime.fromtimestamp(at, zone).strftime("%H:%M:%S")
 
 
+def utc_time(time: str) -> str:
+    """Return a time of a history for people: `2026-11-23 04:41:38 UTC`."""
+    return time.replace("T", " ").replace("+00:00", " UTC")
+
+
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units: `2.1s`, `3m 12s`, `5h 07m`, `4d 03h`."""
     if seconds < 60:

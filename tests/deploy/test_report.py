@@ -41,7 +41,7 @@ def test_report_of_a_successful_and_an_undone_run(site: Site) -> None:
     [
         (("--release", "20200101T000000Z-000000"), 3, "no host's history has a run"),
         (("--release", "../../lock", "--last"), 2, "--last"),
-        (("--html", "/nowhere/x.html"), 2, "a file in a folder that is there"),
+        (("--html", "/nowhere/x.html"), 2, "a file in an existing directory"),
         (("--load", "hosts.yaml"), 2, "a file of requests"),
     ],
 )

@@ -37,9 +37,9 @@ from rolling_upgrade.features.logs.workflow import LogWriter
 from rolling_upgrade.features.notify import deduplication
 from rolling_upgrade.features.prune.workflow import prune_json, prune_lines
 from rolling_upgrade.features.report import shell as journal
-from rolling_upgrade.features.report.data import RunRecord, run_report
-from rolling_upgrade.features.report.page import page
-from rolling_upgrade.features.report.requests import Requests
+from rolling_upgrade.features.report.html_page import page
+from rolling_upgrade.features.report.load import Requests
+from rolling_upgrade.features.report.run_report import RunRecord, run_report
 from rolling_upgrade.features.report.view import report_lines
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import apply as setup
@@ -250,7 +250,7 @@ PARSERS: dict[str, Parser] = {
         lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
     ),
     "features.setup.apply.parse_check": Parser(setup.parse_check, "user ok\npackages drift\n"),
-    "features.report.requests.Requests.read": Parser(
+    "features.report.load.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda one: one.figures(0, 2e9)
     ),
     "features.watchdog.view.WatchdogStatus.read": Parser(

@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[2] / "rolling_upgrade"
 #: The one further error that a parser documents: a file that the operator named has a line that is no request.
 #: Modules whose functions make words for people, and read none of a host.
 TOLD_TO_PEOPLE = ("tasks", "workflow", "view")
-DOCUMENTED = {"features.report.requests.Requests.read": (ValueError,)}
+DOCUMENTED = {"features.report.load.Requests.read": (ValueError,)}
 #: Where such a call reads no answer: the operator's words, the kernel's, a line whose form bounds its digits.
 OWN_WORDS: dict[str, tuple[str, ...]] = {
     "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)"),

@@ -1,4 +1,4 @@
-"""`inv history`: the releases in the histories that the hosts keep, and whether a history was altered."""
+"""`inv history`: show the releases in the hosts' histories, and verify that no line was altered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
+from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines, utc_time
 from rolling_upgrade.engine import history as chain
 from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.host import Host
@@ -40,19 +40,17 @@ class HostHistory:
     key_names: Mapping[str, str] = field(default_factory=dict)
 
 
-def history(
-    environment: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, verify: bool, json: bool
-) -> ExitCode:
+def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, verify: bool, json: bool) -> ExitCode:
     """Print the history of the hosts. FAILED when a host is unreachable, or with `verify` when a history was altered."""
-    wanted = config.load(environment, root=root, hosts=hosts)
-    names = key_names(wanted.access_folder)
-    with opened(wanted) as fleet:
+    environment = config.load(env, root=root, hosts=hosts)
+    names = key_names(environment.access_folder)
+    with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: read(host, fleet, names))
     if json:
-        print_json(history_json(wanted.name, histories, unreachable, limit=limit), sys.stdout, wanted.secrets)
+        print_json(history_json(environment.name, histories, unreachable, limit=limit), sys.stdout, environment.secrets)
     else:
-        print_lines(history_lines(histories, unreachable, limit=limit, verify=verify), sys.stdout, wanted.secrets)
-    altered = verify and any(found.faults for found in histories.values())
+        print_lines(history_lines(histories, unreachable, limit=limit, verify=verify), sys.stdout, environment.secrets)
+    altered = verify and any(history.faults for history in histories.values())
     return ExitCode.FAILED if unreachable or altered else ExitCode.DONE
 
 
@@ -74,7 +72,7 @@ def history_lines(
     histories: Mapping[str, HostHistory], unreachable: Mapping[str, str], *, limit: int, verify: bool
 ) -> list[str]:
     """Return the newest `limit` releases of each host (0: all), newest last."""
-    lines = [line for name, found in histories.items() for line in _host_lines(name, found, limit, verify=verify)]
+    lines = [line for name, history in histories.items() for line in _host_lines(name, history, limit, verify=verify)]
     return [*lines, *unreachable_lines(unreachable)]
 
 
@@ -101,11 +99,7 @@ def _host_lines(name: str, history: HostHistory, limit: int, *, verify: bool) ->
 
 def _row(release: Release, history: HostHistory) -> tuple[str, ...]:
     outcome = release.outcome.value + (", left by a rollback" if release.id in history.left else "")
-    return ("", _time(release.time), release.action, outcome, duration(release.seconds), _images(release))
-
-
-def _time(text: str) -> str:
-    return one_line(text.replace("T", " ").replace("+00:00", " UTC"))
+    return ("", one_line(utc_time(release.time)), release.action, outcome, duration(release.seconds), _images(release))
 
 
 def _images(release: Release) -> str:
@@ -116,8 +110,8 @@ def _images(release: Release) -> str:
 
 def _details(release: Release, names: Mapping[str, str]) -> Iterator[str]:
     who = f"by {release.owner or 'unknown'}"
-    whose = f" of {names[release.key]}" if release.key in names else ""
-    key = f" with key {release.key}{whose}" if release.key else ""
+    key_owner = f" of {names[release.key]}" if release.key in names else ""
+    key = f" with key {release.key}{key_owner}" if release.key else ""
     client = f" from {release.client}" if release.client else ""
     station = f" ({release.workstation})" if release.workstation else ""
     clone = f", clone {release.revision}" if release.revision else ""
@@ -135,8 +129,8 @@ def _details(release: Release, names: Mapping[str, str]) -> Iterator[str]:
 def history_json(
     environment: str, histories: Mapping[str, HostHistory], unreachable: Mapping[str, str], *, limit: int
 ) -> dict[str, Any]:
-    """Return the JSON object of the same."""
-    hosts = [_host_json(name, found, limit) for name, found in histories.items()]
+    """Return the newest `limit` releases of each host (0: all) as a JSON object."""
+    hosts = [_host_json(name, history, limit) for name, history in histories.items()]
     hosts += [{"host": name, "unreachable": error} for name, error in unreachable.items()]
     return {"environment": environment, "hosts": hosts}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
+from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines, utc_time
 from rolling_upgrade.engine.model import Outcome, short_digest
 from rolling_upgrade.errors import PROGRAM
-from rolling_upgrade.features.report.data import HostReport, RunReport, ServiceChange, ServiceVersion, StageReport
-from rolling_upgrade.features.report.requests import Figures
+from rolling_upgrade.features.report.load import Figures
+from rolling_upgrade.features.report.run_report import HostReport, RunReport, ServiceChange, ServiceVersion, StageReport
 
 _LOG_LINES = 5
 
@@ -25,15 +25,10 @@ def _head(report: RunReport) -> Iterator[str]:
     key = f" with key {report.key}{owner}" if report.key else ""
     client = f" from {report.client}" if report.client else ""
     clone = f", clone {report.revision}" if report.revision else ""
-    yield one_line(f"{time_text(report.time)} by {report.owner or 'unknown'}{key}{client}{clone}")
+    yield one_line(f"{utc_time(report.time)} by {report.owner or 'unknown'}{key}{client}{clone}")
     if report.reason:
         yield f"because {one_line(report.reason)}"
     yield ""
-
-
-def time_text(time: str) -> str:
-    """Return a time of a history for people: `2026-11-23 04:41:38 UTC`."""
-    return time.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _host_lines(host: HostReport) -> Iterator[str]:
@@ -47,7 +42,7 @@ def _host_lines(host: HostReport) -> Iterator[str]:
             yield from (f"    | {line}" for line in stage.log[-_LOG_LINES:])
     if not host.stages:
         yield "  the journal of this run was deleted: a host keeps the journals of its last 20 runs"
-    if not host.whole:
+    if not host.intact:
         yield f"  ALTERED: a line of this host's history was changed or removed. Next: {PROGRAM} history --verify"
     yield ""
 
@@ -74,12 +69,12 @@ def _stage_row(stage: StageReport, start: float) -> tuple[str, ...]:
 
 def _tail(report: RunReport) -> Iterator[str]:
     if report.requests:
-        rows = [("requests", "", *_figure_cells(report.requests.whole))]
+        rows = [("requests", "", *_figure_cells(report.requests.total))]
         rows += [(cutover.host, cutover.step, *_figure_cells(cutover)) for cutover in report.requests.cutovers]
         yield from table(rows)
         yield ""
-    yield from (f"{name}  not part of this run" for name in report.not_in_it)
-    yield from unreachable_lines({lost.host: lost.why for lost in report.lost})
+    yield from (f"{name}  not part of this run" for name in report.hosts_without_run)
+    yield from unreachable_lines({host.host: host.why for host in report.unreachable})
     good = sum(run.outcome is Outcome.GOOD for run in report.runs)
     yield f"{count(len(report.runs), 'run')} in the history shown here, {good} good"
     if report.undo:

@@ -15,10 +15,10 @@ from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, Preflight
 from rolling_upgrade.features.access.keys import key_names
 from rolling_upgrade.features.history import workflow as history
 from rolling_upgrade.features.history.workflow import HostHistory
-from rolling_upgrade.features.report import shell as commands
-from rolling_upgrade.features.report.data import RunRecord, newest, run_report
-from rolling_upgrade.features.report.page import page
-from rolling_upgrade.features.report.requests import Requests
+from rolling_upgrade.features.report import shell
+from rolling_upgrade.features.report.html_page import page
+from rolling_upgrade.features.report.load import Requests
+from rolling_upgrade.features.report.run_report import RunRecord, newest, run_report
 from rolling_upgrade.features.report.view import report_lines
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -42,21 +42,21 @@ def report(
     with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: history.read(host, fleet, names))
         run = release or newest(histories.values())
-        _refuse_unknown(run, histories, unreachable, environment.name)
+        _require_run(run, histories, unreachable, environment.name)
         reached = [host for host in fleet.hosts if host.name in histories]
         stages, lost = fleet.on_reachable(lambda host: _stages(host, fleet, run), hosts=reached)
     unreachable |= lost
     record = RunRecord(environment.name, run, histories, stages, unreachable, requests)
     output = Output(sys.stdout, environment.secrets)
     # Masked before texts are cut to size: a part of a secret would no longer be recognized.
-    found = output.masked(run_report(record))
+    masked = output.masked(run_report(record))
     if html:
-        replace_text(Path(html).expanduser(), rendering.report_page(page(found)))
-        print_lines([f"{html}: {found.action} {run}, {found.outcome.value}"], sys.stderr, environment.secrets)
+        replace_text(Path(html).expanduser(), rendering.report_page(page(masked)))
+        print_lines([f"{html}: {masked.action} {run}, {masked.outcome.value}"], sys.stderr, environment.secrets)
     if json:
-        output.write_json(found, indent=2)
+        output.write_json(masked, indent=2)
     elif not html:
-        output.show(report_lines(found))
+        output.show(report_lines(masked))
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 
@@ -64,11 +64,11 @@ def _check(release: str, html: str, *, last: bool) -> None:
     issues = []
     if last and release:
         issues.append(("--last", "--release beside it", "one of them"))
-    folder = Path(html).expanduser().parent
-    if html and not folder.is_dir():
-        issues.append(("--html", repr(html), f"a file in a folder that is there, not {folder}"))
+    directory = Path(html).expanduser().parent
+    if html and not directory.is_dir():
+        issues.append(("--html", repr(html), f"a file in an existing directory, not {directory}"))
     if html and Path(html).expanduser().is_dir():
-        issues.append(("--html", repr(html), "a file, not a folder"))
+        issues.append(("--html", repr(html), "a file, not a directory"))
     if issues:
         raise usage_error(*issues)
 
@@ -84,7 +84,7 @@ def _requests(file: str) -> Requests | None:
         raise usage_error(("--load", repr(file), f"a file of requests, a JSON object each ({error})")) from error
 
 
-def _refuse_unknown(
+def _require_run(
     run: str, histories: Mapping[str, HostHistory], unreachable: Mapping[str, str], environment: str
 ) -> None:
     if any(release.id == run for history in histories.values() for release in history.releases):
@@ -96,9 +96,9 @@ def _refuse_unknown(
 
 
 def _stages(host: Host, fleet: Fleet, run: str) -> tuple[Stage, ...]:
-    script = commands.read(fleet.targets[host.name].application.home, run)
+    script = shell.read(fleet.targets[host.name].application.home, run)
     answer = host.run(script, timeout_seconds=history.READ_SECONDS)
     try:
-        return commands.parse(answer.output)
+        return shell.parse(answer.output)
     except ValueError as error:
         raise HostUnreachable(f"{host.name}: {error}: {answer.output_tail}") from error

@@ -1,4 +1,4 @@
-"""Reading a run's journal: what is there comes back, what is not is no error, a cut answer is one."""
+"""Reading a run's journal: complete, missing, bounded and truncated."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.features.report import shell as passage
+from rolling_upgrade.engine.model import Stage
+from rolling_upgrade.features.report import shell
 from tests.support.running import HOSTILE, sh
 
 RUN = "20261124T080000Z-abcdef"
 
 
 def stage(home: Path, step: str, began: float, ended: float | None = None, status: int = 0, log: str = "") -> None:
-    folder = home / "journal" / RUN
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{step}.log").write_text(log)
+    directory = home / "journal" / RUN
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{step}.log").write_text(log)
     files = [("session", "41", began)] + ([("status", str(status), ended)] if ended is not None else [])
     for name, text, at in files:
-        (folder / f"{step}.{name}").write_text(f"{text}\n")
-        os.utime(folder / f"{step}.{name}", (at, at))
+        (directory / f"{step}.{name}").write_text(f"{text}\n")
+        os.utime(directory / f"{step}.{name}", (at, at))
 
 
-def read(home: Path) -> tuple[object, ...]:
-    return passage.parse(sh(passage.read(str(home), RUN)).stdout)
+def read(home: Path) -> tuple[Stage, ...]:
+    return shell.parse(sh(shell.read(str(home), RUN)).stdout)
 
 
-def test_read_stages_are_in_the_order_of_their_starts(tmp_path: Path) -> None:
+def test_read_sorts_stages_by_start(tmp_path: Path) -> None:
     stage(tmp_path, "pull", 102.5, 103.75, 0, "pulled\n")
     stage(tmp_path, "backup", 100.25, 101.5)
     stage(tmp_path, "backend.start", 104.0, 110.0, 1, "one\n two\n\nthree")
 
-    found = passage.parse(sh(passage.read(str(tmp_path), RUN)).stdout)
+    found = read(tmp_path)
 
-    assert [(one.step, one.began, one.ended, one.status) for one in found] == [
+    assert [(stage.step, stage.began, stage.ended, stage.status) for stage in found] == [
         ("backup", 100.25, 101.5, 0),
         ("pull", 102.5, 103.75, 0),
         ("backend.start", 104.0, 110.0, 1),
@@ -42,10 +43,10 @@ def test_read_stages_are_in_the_order_of_their_starts(tmp_path: Path) -> None:
     assert found[2].log == ("one", " two", "", "three")
 
 
-def test_read_stage_that_never_ended_has_no_end(tmp_path: Path) -> None:
+def test_read_unfinished_stage_has_no_end(tmp_path: Path) -> None:
     stage(tmp_path, "pull", 100.0)
 
-    (found,) = passage.parse(sh(passage.read(str(tmp_path), RUN)).stdout)
+    (found,) = read(tmp_path)
 
     assert (found.ended, found.status) == (None, None)
 
@@ -53,10 +54,10 @@ def test_read_stage_that_never_ended_has_no_end(tmp_path: Path) -> None:
 def test_read_log_is_bounded(tmp_path: Path) -> None:
     stage(tmp_path, "pull", 100.0, 101.0, 0, "\n".join(f"{number} {'x' * 5000}" for number in range(500)))
 
-    (found,) = passage.parse(sh(passage.read(str(tmp_path), RUN)).stdout)
+    (found,) = read(tmp_path)
 
-    assert len(found.log) == passage.MOST_LINES
-    assert max(map(len, found.log)) == passage.LONGEST_LINE
+    assert len(found.log) == shell.MOST_LINES
+    assert max(map(len, found.log)) == shell.LONGEST_LINE
 
 
 def test_read_run_without_a_journal_is_empty(tmp_path: Path) -> None:
@@ -67,13 +68,13 @@ def test_read_run_without_a_journal_is_empty(tmp_path: Path) -> None:
 def test_read_hostile_log_stays_a_log(value: str, tmp_path: Path) -> None:
     stage(tmp_path, "pull", 100.0, 101.0, 0, value)
 
-    (found,) = passage.parse(sh(passage.read(str(tmp_path), RUN)).stdout)
+    (found,) = read(tmp_path)
 
     assert found.step == "pull"
     assert "\n".join(found.log).rstrip("\n") == value.rstrip("\n")
 
 
 @pytest.mark.parametrize("text", ["", "@@stage 1 2 0 x\n", "Permission denied\n"])
-def test_parse_answer_that_was_cut_short_is_refused(text: str) -> None:
+def test_parse_truncated_answer_raises(text: str) -> None:
     with pytest.raises(ValueError, match="cut short"):
-        passage.parse(text)
+        shell.parse(text)

@@ -1,4 +1,4 @@
-"""The report of a run, as data and in lines."""
+"""The report of a run, as data and as lines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade.engine.history import Fault
-from rolling_upgrade.engine.model import Outcome, Stage
+from rolling_upgrade.engine.model import Outcome, Release, Stage
 from rolling_upgrade.features.history.workflow import HostHistory
-from rolling_upgrade.features.report.data import RunRecord, newest, run_report
-from rolling_upgrade.features.report.requests import Figures, Requests
+from rolling_upgrade.features.report.load import Figures, Requests
+from rolling_upgrade.features.report.run_report import RunRecord, newest, run_report
 from rolling_upgrade.features.report.view import report_lines
 from tests.support.run_reports import AT, BAD, FIRST, LOAD, SECOND, record
 
 
-def test_run_report_good_run_has_its_changes_and_the_command_that_goes_back() -> None:
+def test_run_report_of_a_good_run_has_changes_and_undo_command() -> None:
     report = run_report(record())
 
     assert (report.outcome, report.undo, report.key_of) == (
@@ -32,11 +32,8 @@ def test_run_report_good_run_has_its_changes_and_the_command_that_goes_back() ->
 
 
 @pytest.mark.parametrize("run", [FIRST, BAD])
-def test_run_report_run_before_the_last_good_one_has_no_undo(run: object) -> None:
-    releases = (FIRST, SECOND, BAD)
-    wanted = FIRST if run is FIRST else BAD
-
-    assert run_report(record(wanted, histories={"web1": HostHistory(releases)})).undo == ""
+def test_run_report_run_before_the_last_good_one_has_no_undo(run: Release) -> None:
+    assert run_report(record(run, histories={"web1": HostHistory((FIRST, SECOND, BAD))})).undo == ""
 
 
 def test_run_report_first_run_has_no_version_before() -> None:
@@ -66,7 +63,7 @@ def test_run_report_has_the_worst_outcome_of_its_hosts() -> None:
         )
     )
 
-    assert (report.outcome, report.not_in_it) == ("undo-failed", ("web3",))
+    assert (report.outcome, report.hosts_without_run) == ("undo-failed", ("web3",))
     assert [run.outcome for run in report.runs] == ["good", "undo-failed"]
 
 
@@ -80,7 +77,7 @@ def test_run_report_requests_are_counted_around_each_cutover() -> None:
     requests = run_report(record(requests=LOAD)).requests
 
     assert requests is not None
-    assert (requests.whole.requests, requests.whole.failed) == (300, 2)
+    assert (requests.total.requests, requests.total.failed) == (300, 2)
     (near,) = requests.cutovers
     assert (near.host, near.requests, near.failed) == ("web1", 250, 2)
 
@@ -91,7 +88,7 @@ def test_newest_run_of_any_host() -> None:
 
 
 @pytest.mark.parametrize("line", ["x", "[]", "3", "{}", '{"at": "x", "ms": 1, "ok": true}', '{"at": 1, "ok": true}'])
-def test_requests_invalid_line_is_named(line: str) -> None:
+def test_requests_read_names_the_invalid_line(line: str) -> None:
     with pytest.raises(ValueError, match="line 2 is no request"):
         Requests.read(['{"at": 1, "ms": 2, "ok": true}\n', line])
 

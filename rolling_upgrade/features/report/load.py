@@ -1,4 +1,4 @@
-"""A file of requests that were sent during a run, and their figures for any span of time.
+"""Reads a file of requests that were sent during a run, and computes their figures for any span of time.
 
 The file has one JSON object per line and request: `at`, Unix seconds at which the response was complete or the request
 failed, `ms`, its latency, and `ok`. `make demo` writes such a file; so can any load generator.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rolling_upgrade.engine import untrusted
 
-_LONGEST_LINE = 64 << 10
+_MAX_LINE_BYTES = 64 << 10
 
 
 class TimedRequest(NamedTuple):
@@ -54,10 +54,10 @@ class Requests:
         failed = sum(not request.ok for request in chosen)
         return Figures(len(chosen), failed, _percentile(latencies, 0.50), _percentile(latencies, 0.99))
 
-    def each_second(self, start: float, end: float, most: int = 600) -> list[tuple[int, Figures]]:
-        """Return the figures of each second, of the first `most` seconds."""
+    def each_second(self, start: float, end: float, limit: int = 600) -> list[tuple[int, Figures]]:
+        """Return the figures of each second, of the first `limit` seconds."""
         first = math.floor(start)
-        seconds = range(first, min(math.ceil(end), first + most))
+        seconds = range(first, min(math.ceil(end), first + limit))
         return [(second, self.figures(second, second + 1)) for second in seconds]
 
     def _between(self, start: float, end: float) -> Sequence[TimedRequest]:
@@ -66,7 +66,7 @@ class Requests:
 
 def _request(number: int, line: str) -> TimedRequest:
     try:
-        fields = untrusted.json_object(line, max_bytes=_LONGEST_LINE)
+        fields = untrusted.json_object(line, max_bytes=_MAX_LINE_BYTES)
         return TimedRequest(untrusted.moment(fields["at"]), untrusted.number(fields["ms"]), bool(fields["ok"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"line {number} is no request with at, ms and ok") from error

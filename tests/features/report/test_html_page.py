@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.features.report.data import run_report
-from rolling_upgrade.features.report.page import page
+from rolling_upgrade.features.report.html_page import page
+from rolling_upgrade.features.report.run_report import run_report
 from tests.support.browser import Browser, browser
 from tests.support.run_reports import BAD, LOAD, SECOND, hostile, record
 
@@ -76,12 +76,12 @@ def test_page_loads_nothing_and_logs_nothing(chromium: Browser, file: Path) -> N
     chromium.value("1")
 
     methods = [event.get("method") for event in chromium.events]
-    asked = [
+    requested = [
         event["params"]["request"]["url"]
         for event in chromium.events
         if event.get("method") == "Network.requestWillBeSent"
     ]
-    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert [url for url in requested if not url.startswith("data:")] == [file.as_uri()]
     assert not {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"} & set(methods)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage, short_digest
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.history.workflow import HostHistory
-from rolling_upgrade.features.report.requests import Figures, Requests
+from rolling_upgrade.features.report.load import Figures, Requests
 
 #: The number of runs in the chart of durations and outcomes.
 RUNS_SHOWN = 30
@@ -22,7 +22,7 @@ _VERSION_ACTIONS = frozenset({"deploy", "rollback"})
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of one run: the hosts' histories, its stages by host, and the errors of unreachable hosts."""
+    """The observations of one run: the hosts' histories, its stages by host, and the errors of unreachable hosts."""
 
     environment: str
     run: str
@@ -66,20 +66,20 @@ class StageReport:
 
 @dataclass(frozen=True)
 class HostReport:
-    """The run on one host; `whole` is False when a line of the host's history was changed or removed."""
+    """The run on one host; `intact` is False when a line of the host's history was changed or removed."""
 
     host: str
     outcome: Outcome
     seconds: float
     reason: str
-    whole: bool
+    intact: bool = field(metadata={"key": "whole"})
     changes: tuple[ServiceChange, ...]
     stages: tuple[StageReport, ...]
 
 
 @dataclass(frozen=True)
 class UnreachableHost:
-    """A host that gave no answer, and why."""
+    """A host that gave no answer, and the error."""
 
     host: str
     why: str
@@ -114,9 +114,9 @@ class CutoverFigures(Figures):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The figures of a load that ran: of the whole run, of each second, and within two seconds of each cutover."""
+    """The figures of a load: of the whole run, of each second, and within two seconds of each cutover."""
 
-    whole: Figures
+    total: Figures = field(metadata={"key": "whole"})
     seconds: tuple[SecondFigures, ...]
     cutovers: tuple[CutoverFigures, ...]
 
@@ -141,8 +141,8 @@ class RunReport:
     target: str
     undo: str
     hosts: tuple[HostReport, ...]
-    not_in_it: tuple[str, ...]
-    lost: tuple[UnreachableHost, ...]
+    hosts_without_run: tuple[str, ...] = field(metadata={"key": "not_in_it"})
+    unreachable: tuple[UnreachableHost, ...] = field(metadata={"key": "lost"})
     runs: tuple[PastRun, ...]
     requests: LoadReport | None
 
@@ -154,10 +154,10 @@ def newest(histories: Iterable[HostHistory]) -> str:
 
 def run_report(record: RunRecord) -> RunReport:
     """Return the report of a run that at least one history holds."""
-    entries = {name: _entry(history, record.run) for name, history in record.histories.items()}
-    found = {name: entry for name, entry in entries.items() if entry is not None}
-    first = min(found.values(), key=lambda entry: entry.time)
-    outcome = _worst(found.values())
+    found = {name: _entry(history, record.run) for name, history in record.histories.items()}
+    entries = {name: entry for name, entry in found.items() if entry is not None}
+    first = min(entries.values(), key=lambda entry: entry.time)
+    outcome = _worst(entries.values())
     key_names = next((history.key_names for history in record.histories.values()), {})
     return RunReport(
         environment=record.environment,
@@ -165,19 +165,19 @@ def run_report(record: RunRecord) -> RunReport:
         action=first.action,
         outcome=outcome,
         time=first.time,
-        seconds=max(entry.seconds for entry in found.values()),
+        seconds=max(entry.seconds for entry in entries.values()),
         owner=first.owner,
         workstation=first.workstation,
         client=first.client,
         key=first.key,
         key_of=key_names.get(first.key, ""),
         revision=first.revision,
-        reason=next((entry.reason for entry in found.values() if entry.reason), ""),
+        reason=next((entry.reason for entry in entries.values() if entry.reason), ""),
         target=first.target,
         undo=_undo(first, outcome, record),
-        hosts=tuple(_host(name, entry, record) for name, entry in found.items()),
-        not_in_it=tuple(name for name, entry in entries.items() if entry is None),
-        lost=tuple(UnreachableHost(name, error) for name, error in record.unreachable.items()),
+        hosts=tuple(_host(name, entry, record) for name, entry in entries.items()),
+        hosts_without_run=tuple(name for name, entry in found.items() if entry is None),
+        unreachable=tuple(UnreachableHost(name, error) for name, error in record.unreachable.items()),
         runs=_past_runs(record.histories.values()),
         requests=_load(record),
     )
@@ -189,8 +189,8 @@ def _entry(history: HostHistory, run: str) -> Release | None:
 
 
 def _worst(entries: Iterable[Release]) -> Outcome:
-    found = {entry.outcome for entry in entries}
-    return next(outcome for outcome in _WORST_FIRST if outcome in found)
+    outcomes = {entry.outcome for entry in entries}
+    return next(outcome for outcome in _WORST_FIRST if outcome in outcomes)
 
 
 def _undo(entry: Release, outcome: Outcome, record: RunRecord) -> str:
@@ -211,7 +211,7 @@ def _host(name: str, entry: Release, record: RunRecord) -> HostReport:
         outcome=entry.outcome,
         seconds=entry.seconds,
         reason=entry.reason,
-        whole=not history.faults,
+        intact=not history.faults,
         changes=_changes(_before(history, entry), entry),
         stages=tuple(_stage(stage) for stage in record.stages.get(name, ())),
     )
@@ -277,7 +277,7 @@ def _tag(image: str) -> str:
 
 def _load(record: RunRecord) -> LoadReport | None:
     requests = record.requests
-    stages = [(host, stage) for host, found in record.stages.items() for stage in found]
+    stages = [(host, stage) for host, host_stages in record.stages.items() for stage in host_stages]
     if requests is None or not stages:
         return None
     start = min(stage.began for _, stage in stages) - 5

@@ -1,14 +1,14 @@
-"""The values of the report's HTML page: texts, and places and sizes of its drawings."""
+"""The values of the report's HTML page: texts, and positions and sizes of its drawings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from rolling_upgrade.console.text import clock_time, duration
+from rolling_upgrade.console.text import clock_time, duration, utc_time
 from rolling_upgrade.engine.model import Outcome
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.features.report.data import (
+from rolling_upgrade.features.report.run_report import (
     HostReport,
     LoadReport,
     PastRun,
@@ -17,7 +17,7 @@ from rolling_upgrade.features.report.data import (
     ServiceChange,
     StageReport,
 )
-from rolling_upgrade.features.report.view import image_text, time_text
+from rolling_upgrade.features.report.view import image_text
 
 #: The size of a drawing in its own units; the page scales it.
 WIDTH, HEIGHT = 720, 140
@@ -30,7 +30,7 @@ def page(report: RunReport) -> dict[str, Any]:
     """Return the values for the template: the report with every text and number as the page prints it."""
     return {
         **to_plain(report),
-        "when": time_text(report.time),
+        "when": utc_time(report.time),
         "took": duration(report.seconds),
         "outcome_text": _OUTCOMES[report.outcome],
         "hosts": _hosts(report.hosts),
@@ -94,7 +94,7 @@ def _runs(runs: Sequence[PastRun], current: str) -> list[dict[str, Any]]:
     return [
         {
             **to_plain(run),
-            "when": time_text(run.time),
+            "when": utc_time(run.time),
             "took": duration(run.seconds),
             "outcome_text": _OUTCOMES[run.outcome],
             "current": run.id == current,
@@ -137,7 +137,7 @@ def _load(load: LoadReport, hosts: Sequence[HostReport]) -> dict[str, Any]:
         "cutovers": [cutover for cutover in cutovers if 0 <= cutover["x"] <= WIDTH],  # type: ignore[operator]
         "most": most,
         "from": clock_time(first),
-        "whole": load.whole,
+        "whole": load.total,
         "near": load.cutovers,
     }
 
