@@ -99,7 +99,9 @@ def test_full_disk_restarts_nothing_and_is_reported_without_writing_files(site: 
         )
         web1.sh(f"mount -t tmpfs -o size=1m,mode=0777 tmpfs {BACKUPS} && cp -a /tmp/kept/. {DIRECTORY}/")
         web1.sh(unit.format("start"), user="deploy")
-        wait_until(lambda: "all services are healthy" in web1.sh(f"cat {DIRECTORY}/log").stdout, "the first observation")
+        wait_until(
+            lambda: "all services are healthy" in web1.sh(f"cat {DIRECTORY}/log").stdout, "the first observation"
+        )
         before = container_starts(web1)
         try:
             web1.sh(f"cat /dev/zero > {DIRECTORY}/zeros || cat /dev/zero > {BACKUPS}/zeros || :", check=False)

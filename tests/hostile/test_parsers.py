@@ -34,7 +34,6 @@ OWN_WORDS: dict[str, tuple[str, ...]] = {
     "features/logs/shell.py": ("return Since(int(match[1])",),
     "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
     "engine/processes.py": ("while layer := ", "above = "),
-    "features/watchdog/__main__.py": ("return recover(Path(arguments[1])",),
     "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
 }
 #: No answer here is longer than 10 MB: this is the processor time that reading it may take, in seconds.

@@ -22,9 +22,8 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["recover"] and len(arguments) == 6:
             from rolling_upgrade.features.watchdog.recovery import recover
 
-            return recover(
-                Path(arguments[1]), RecoveryAction(arguments[2]), arguments[3], float(arguments[4]), arguments[5]
-            )
+            _, home, action, service, seconds, reason = arguments
+            return recover(Path(home), RecoveryAction(action), service, float(seconds), reason)
         if arguments[:1] == ["send"] and len(arguments) == 2:
             from rolling_upgrade.features.watchdog.outbox import deliver
 
