@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 NAME = "rolling-upgrade"
 #: Source: Invoke 2.2, invoke/parser/parser.py: the texts of its errors. Any other text is shown as it is.
 _UNKNOWN = re.compile(r"No idea what '(.*)' is!")
-_NO_VALUE = re.compile(r"Flag <Argument: ([^ >]+).*> needed value and was not given one!")
+_NO_VALUE = re.compile(r"Flag <Argument: ([^ >]+)(?: \((\w)\))?.*> needed value and was not given one!")
 
 
 #: Options of Invoke that print something instead of running a task.
 _ANSWERED = ("help", "list", "complete")
 #: The option of a task that somebody means who types an option of Invoke.
-_INSTEAD = {"dry": "dry-run"}
+_INSTEAD = {"dry": ("--dry-run",), "config": ("--force", "--follow")}  # --config is -f
 #: The tasks that run the words behind `--`.
 _TAKE_REMAINDER = ("exec",)
 
@@ -62,7 +62,7 @@ class Tasks(Program):
         context = self.tasks[0]
         if argument := next((argument for argument in self.args.values() if argument.got_value), None):
             typed = _typed(argument, context, self.argv)
-            raise _refused(f"{context.name} has no option {typed}{_instead(argument, context)}", context)
+            raise _refused(f"{context.name} has no option {typed}{_instead(argument.names[0], context)}", context)
         if self.core.remainder and context.name not in _TAKE_REMAINDER:
             raise _refused(f"{context.name} takes nothing behind --", context)
 
@@ -109,7 +109,12 @@ def explained(text: str, context: ParserContext | None) -> ConfigError:
         context: The task whose options were read; None, or without a name, before the first task.
     """
     if found := _NO_VALUE.fullmatch(text):
-        problem = f"--{found[1]} needs a value"
+        name, letter = found.groups()
+        if context is not None and context.name and f"--{name}" not in context.flags:
+            typed = f"--{name} (-{letter})" if letter else f"--{name}"
+            problem = f"{context.name} has no option {typed}{_instead(name, context)}"
+        else:
+            problem = f"--{name} needs a value"
     elif found := _UNKNOWN.fullmatch(text):
         problem = _unknown(found[1], context)
     else:
@@ -135,9 +140,9 @@ def _typed(argument: Argument, context: ParserContext, argv: Sequence[str]) -> s
     return next((word for word in words if word in spellings and word not in context.flags), max(spellings, key=len))
 
 
-def _instead(argument: Argument, context: ParserContext) -> str:
-    option = f"--{_INSTEAD.get(argument.names[0], '')}"
-    return f"; use {option}" if option in context.flags else ""
+def _instead(name: str, context: ParserContext) -> str:
+    option = next((option for option in _INSTEAD.get(name, ()) if option in context.flags), "")
+    return f"; use {option}" if option else ""
 
 
 def _unknown(word: str, context: ParserContext | None) -> str:

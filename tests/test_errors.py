@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,20 @@ def test_next_step_names_the_program_that_runs(command: tuple[str, ...], named: 
     )
 
     assert (done.returncode, done.stderr.rstrip().rpartition(": ")[2]) == (2, f"{named} init")
+
+
+def test_text_of_the_product_names_no_program_that_may_be_missing() -> None:
+    """Marks on hosts keep their text; docstrings may say inv."""
+    kept = re.compile(r"Made by inv|(BEGIN|END) inv access|^inv setup\\\|rolling-site$")
+    found = []
+    for path in (ROOT / "rolling_upgrade").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        found += [
+            f"{path}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+            if re.search(r"\b(inv|fab) [a-z]", node.value) and not kept.search(node.value)
+        ]
+
+    assert not found, "write {PROGRAM} of rolling_upgrade.errors in place of inv:\n" + "\n".join(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from invoke.parser.argument import Argument
 
+import fabfile
 from rolling_upgrade.console.task import LETTERS, OPTIONS, SECOND_NAMES
 from rolling_upgrade.tasks import GROUPS, namespace
 
@@ -79,6 +80,16 @@ def test_short_options_are_unique_in_a_task() -> None:
     for name in NAMES:
         letters = [one for argument in options(name).values() for one in argument.names if len(one) == 1]
         assert len(letters) == len(set(letters)), name
+
+
+def test_letter_has_one_meaning_in_all_tasks() -> None:
+    meanings: dict[str, set[str]] = {}
+    for name in fabfile.namespace.task_names:
+        for argument in fabfile.namespace[name].get_arguments():
+            for letter in (one for one in argument.names if len(one) == 1):
+                meanings.setdefault(letter, set()).add(argument.names[0])
+
+    assert meanings == {"d": {"dry-run"}, "e": {"env"}, "f": {"force"}, "j": {"json"}}
 
 
 def test_every_shared_help_text_belongs_to_an_option() -> None:

@@ -37,7 +37,7 @@ ONE_OBJECT = {"json": "print one JSON object on stdout"}
 
 #: The second name and the letter of an option. An option that deletes data has no letter.
 SECOND_NAMES = {"env": "environment", "hosts": "host", "lines": "tail", "suite": "test-suite"}
-LETTERS = {"env": "e", "dry-run": "d", "follow": "f", "force": "f", "json": "j"}
+LETTERS = {"env": "e", "dry-run": "d", "force": "f", "json": "j"}
 
 #: Options of Invoke and Fabric by the key that holds their value.
 _RUN_OPTIONS = {"warn": "warn-only", "pty": "pty", "hide": "hide", "echo": "echo"}
