@@ -168,8 +168,8 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     images = [service.image for service in app.services]
-    for again in (True, False):
-        yield f"pull-signed-{again}", steps.pull_signed(images, "KEY", again=again)
+    for verify in (True, False):
+        yield f"pull-signed-{verify}", steps.pull_signed(images, "KEY", verify_present=verify)
     yield "observe", stage.direct(observation.shell_text(app))
     yield "examine", diagnosis.fact_script(app)
     pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]

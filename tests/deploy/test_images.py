@@ -186,7 +186,7 @@ def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Pat
         (built.options, 3, "is damaged"),
         (("--transfer", "push"), 3, "is not on this workstation"),
         (("--transfer", "push", "--image=worker=/tmp"), 2, "a service of: backend, frontend"),
-        (("--transfer", "push", "--image=backend=/nowhere"), 2, "nothing there"),
+        (("--transfer", "push", "--image=backend=/nowhere"), 2, "no such file"),
         (("--transfer", "push", "--image=backend"), 2, "SERVICE=PATH"),
         (("--image=backend=/tmp",), 2, "--transfer push beside it"),
         (("--transfer", "carry"), 2, "pull or push"),

@@ -67,7 +67,7 @@ def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Sit
 def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
     code, output = signed.deploy("v2", "--transfer", "push")
 
-    assert (code, "signatures lie in a registry" in output) == (2, True), output
+    assert (code, "only a registry has signatures" in output) == (2, True), output
 
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "private"])

@@ -1,7 +1,7 @@
-"""Which digest a tag has, and whether a registry has an image: asked from here, else of two hosts that must agree.
+"""Resolve tags to digests at their registries: from the workstation, else from two hosts that must agree.
 
-A host says what its deploy user's own registries.conf makes of a name. So one host's word decides for another only
-where there is no second to ask.
+The answer of a host depends on the registries.conf of its deploy user. So one host decides for the others only if no
+second host can query a registry.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import local_command, parallel, podman, stage
+from rolling_upgrade.engine import local_command, podman, stage
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import HostState, Image
 from rolling_upgrade.engine.untrusted import Malformed
-from rolling_upgrade.errors import HostUnreachable, PreflightError
+from rolling_upgrade.errors import PreflightError
 from rolling_upgrade.ssh.fleet import Fleet
 
 #: The time limit for a registry that may be unreachable from here.
 LOCAL_SECONDS = 10.0
-#: The time limit for a host that asks its registries.
+#: The time limit for a host that queries its registries.
 HOST_SECONDS = 120.0
-#: A registry's definite no, which no host's answer outweighs. Source: OCI distribution specification, error codes.
+#: The definite refusal of a registry; no answer of a host overrides it. Source: OCI distribution spec, error codes.
 _UNKNOWN = re.compile(r"manifest unknown|MANIFEST_UNKNOWN|NAME_UNKNOWN|repository name not known")
+#: The number of hosts to query if the workstation cannot.
+WITNESSES = 2
+
+#: The answers by host: each image with its digest, keyed by `Image.exact`.
+Answers = Mapping[str, Mapping[str, Image]]
 
 
 @dataclass(frozen=True)
@@ -38,28 +43,28 @@ class Resolved:
 def resolve(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image]) -> Resolved:
     """Resolve each image at its registry; an image with a digest must exist there.
 
-    Raises PreflightError if nobody can ask, a registry refuses, or two hosts disagree.
+    Raises PreflightError if no machine can query a registry, a registry refuses, or two hosts disagree.
     """
-    wanted = {image.exact: image for image in images}
-    if not wanted:
+    requested = {image.exact: image for image in images}
+    if not requested:
         return Resolved({})
-    found = _from_here(list(wanted.values()))
-    notes = ["digests: this workstation asked the registry"] if found else []
-    missing = [image for name, image in wanted.items() if name not in found]
+    resolved = _from_here(list(requested.values()))
+    notes = ["digests: this workstation asked the registry"] if resolved else []
+    missing = [image for name, image in requested.items() if name not in resolved]
     if missing:
-        asked = _from_hosts(fleet, states, missing)
-        found |= asked.images
-        notes += asked.notes
-    return Resolved(found, tuple(notes))
+        from_hosts = _from_hosts(fleet, states, missing)
+        resolved |= from_hosts.images
+        notes += from_hosts.notes
+    return Resolved(resolved, tuple(notes))
 
 
 def can_ask_here() -> bool:
-    """Whether the workstation has skopeo, which asks a registry."""
+    """Whether the workstation has skopeo, which queries a registry."""
     return shutil.which("skopeo") is not None
 
 
 def _from_here(images: Sequence[Image]) -> dict[str, Image]:
-    """The answers to the workstation's own skopeo, with the operator's login; empty where it cannot ask.
+    """Query the registries with the workstation's skopeo and the operator's login; omit images without an answer.
 
     Raises PreflightError if a registry answers that it does not have an image.
     """
@@ -87,21 +92,15 @@ def _ask_here(image: Image) -> Image | None:
 
 
 def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Image]) -> Resolved:
-    able = [host for host in fleet.hosts if states[host.name].fact("has_skopeo") == "yes"]
-    if not able:
+    capable = [host for host in fleet.hosts if states[host.name].fact("has_skopeo") == "yes"]
+    if not capable:
         raise PreflightError(
             "neither this workstation nor a host can ask a registry for a digest: skopeo is missing.",
             next_step="apt-get install skopeo here or on a host, or name images by digest",
         )
-    witnesses = able[:WITNESSES]
-    answers = parallel.on_each(witnesses, len(witnesses), lambda host: resolve_on_host(host, images))
-    said = {}
-    for name, answer in answers.items():
-        if isinstance(answer, HostUnreachable):
-            raise answer
-        said[name] = answer
-    refuse_disagreement(said)
-    return Resolved(dict(next(iter(said.values()))), (witnessed(list(said), len(able)),))
+    answers = fleet.on_all(lambda host: resolve_on_host(host, images), hosts=capable[:WITNESSES])
+    refuse_disagreement(answers)
+    return Resolved(dict(next(iter(answers.values()))), (witnessed(list(answers), len(capable)),))
 
 
 def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
@@ -110,54 +109,78 @@ def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
     lines = answer.output.splitlines()
     failures = [line.removeprefix("! ") for line in lines if line.startswith("! ")]
     rows = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}
-    found = {image.exact: _with_digest(image, *rows[image.exact]) for image in images if image.exact in rows}
+    resolved = {image.exact: _with_digest(image, *rows[image.exact]) for image in images if image.exact in rows}
     failures += [
-        f"{image.exact}: the answer is {found[image.exact].digest}"
+        f"{image.exact}: the answer is {resolved[image.exact].digest}"
         for image in images
-        if image.digest and image.exact in found and found[image.exact].digest != image.digest
+        if image.digest and image.exact in resolved and resolved[image.exact].digest != image.digest
     ]
-    missing = [image.exact for image in images if image.exact not in found]
+    missing = [image.exact for image in images if image.exact not in resolved]
     if failures or missing or not answer.ok:
-        said = "\n  ".join(failures) or answer.output_tail or ", ".join(missing)
+        problem = "\n  ".join(failures) or answer.output_tail or ", ".join(missing)
         raise PreflightError(
-            f"{host.name}: an image could not be resolved to a digest; nothing was touched.\n  {said}",
+            f"{host.name}: an image could not be resolved to a digest; nothing was touched.\n  {problem}",
             next_step="check the tag, the registry and the login: skopeo inspect docker://IMAGE on the host; where "
             "another registry has the digest: skopeo copy --all docker://FROM@DIGEST docker://TO:TAG",
         )
-    return found
+    return resolved
 
 
 def _with_digest(image: Image, digest: str, revision: str = "", *_: str) -> Image:
-    """The image with the digest and revision from its registry."""
+    """Return the image with the digest and revision from its registry."""
     return replace(image, digest=digest, revision="" if revision.startswith("<") else revision)
 
 
-def refuse_disagreement(said: Answers) -> None:
+def refuse_disagreement(answers: Answers) -> None:
     """Raise PreflightError with each image, both digests and both hosts, if hosts disagree."""
-    if lines := disagreements(said):
+    if lines := disagreements(answers):
         listed = "\n  ".join(lines)
         raise PreflightError(
             f"hosts disagree about the digest of an image; nothing was touched.\n  {listed}",
-            next_step="the same command again where the tag was moved just now; else compare what the two read: "
+            next_step="run the same command again if the tag has just moved; else compare, on both hosts, "
             "/etc/containers/registries.conf and ~/.config/containers/registries.conf of the deploy user",
         )
+
+
+def disagreements(answers: Answers) -> tuple[str, ...]:
+    """Return a line for each image to which two hosts give different digests."""
+    names = dict.fromkeys(name for answer in answers.values() for name in answer)
+    lines = []
+    for name in names:
+        digests = {host: answer[name].digest for host, answer in answers.items() if name in answer}
+        if len(set(digests.values())) > 1:
+            each = ", ".join(f"{host} says {digest}" for host, digest in digests.items())
+            lines.append(f"{name}: {each}")
+    return tuple(lines)
+
+
+def witnessed(hosts: Sequence[str], capable: int) -> str:
+    """Return a line on the hosts that gave the digests; `capable` is the number of hosts that can query a registry."""
+    if len(hosts) > 1:
+        return f"digests: {' and '.join(hosts)} agree"
+    others = "no other host can ask a registry" if capable < WITNESSES else "no other was asked"
+    return f"digests: {hosts[0]} alone says so; {others}"
 
 
 def compare_with_source(
     fleet: Fleet,
     states: Mapping[str, HostState],
     source: str,
-    ran: Mapping[str, Image],
+    images: Mapping[str, Image],
     confirmed: Collection[str],
 ) -> tuple[str, ...]:
-    """Lines for the plan on how what another environment says it ran compares with its registry's tags today.
+    """Compare the images of a promotion's source environment with the tags in its registry; return lines for the plan.
 
-    `ran` has each service's image in that environment's own repository, `confirmed` what was asked for already. The
-    tag is what that environment's hosts recorded: one that is missing, or that its registry no longer has, is told.
-    Raises PreflightError where that registry does not confirm the digest itself, or cannot be asked.
+    The hosts of the source recorded the tags. A line reports a tag that they did not record, or that the registry no
+    longer has. Raises PreflightError if the registry does not confirm a digest or no machine can query it.
+
+    Args:
+        source: the name of the source environment.
+        images: the image of each service in the source's own repository.
+        confirmed: the images, by `Image.exact`, that a registry has confirmed already.
     """
     notes = []
-    for service, image in ran.items():
+    for service, image in images.items():
         if image.exact not in confirmed:
             resolve(fleet, states, [image])
         if not image.tag:
@@ -175,30 +198,3 @@ def compare_with_source(
         else:
             notes.append(f"{service}: {source} ran {image.digest}, its tag {image.tag} names {now.digest} now")
     return tuple(notes)
-
-
-#: The number of hosts to ask if the workstation cannot.
-WITNESSES = 2
-
-#: The answers by witness: each image with its digest, keyed by `Image.exact`.
-Answers = Mapping[str, Mapping[str, Image]]
-
-
-def disagreements(answers: Answers) -> tuple[str, ...]:
-    """A line for each image to which two witnesses give different digests."""
-    asked = dict.fromkeys(name for said in answers.values() for name in said)
-    lines = []
-    for name in asked:
-        digests = {witness: said[name].digest for witness, said in answers.items() if name in said}
-        if len(set(digests.values())) > 1:
-            each = ", ".join(f"{witness} says {digest}" for witness, digest in digests.items())
-            lines.append(f"{name}: {each}")
-    return tuple(lines)
-
-
-def witnessed(names: Sequence[str], able: int) -> str:
-    """The source of the digests, in words; `able` is the number of hosts that could have been asked."""
-    if len(names) > 1:
-        return f"digests: {' and '.join(names)} agree"
-    others = "no other host can ask a registry" if able < WITNESSES else "no other was asked"
-    return f"digests: {names[0]} alone says so; {others}"

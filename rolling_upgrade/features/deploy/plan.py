@@ -15,8 +15,9 @@ from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.deploy.steps import StepBuilder
 from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.rollback.selection import content_of
 
-#: The number of changed lines of the Nginx site in a plan.
+#: The maximum of changed lines of the Nginx site in a plan.
 SHOWN_CHANGES = 20
 #: The result of a host by action.
 _RESULTS = {
@@ -27,7 +28,7 @@ _RESULTS = {
 
 
 def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> Plan:
-    """Decide what to do with each service of a host, and with which steps."""
+    """Plan the change of each service on a host, and the steps."""
     app = spec.application
     choices = tuple(_choose(state, app, service, spec.force or service.name in spec.renew) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
@@ -35,8 +36,8 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     leftovers = [
         container for container in state.containers if container.running and not _serves(state, app, container)
     ]
-    nothing = not changed and not new_site and not leftovers and not page.differs(state, spec.page)
-    if nothing and _is_recorded(state, app):
+    is_current = not (changed or new_site or leftovers or page.differs(state, spec.page))
+    if is_current and state.last_good is not None and state.last_good.content == content_of(app):
         return Plan(state.host, spec.action, spec.run_id, choices, home=app.home, environment=spec.environment)
     builder = StepBuilder(state, spec, rollout, choices)
     release = builder.release()
@@ -44,14 +45,18 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         app.home,
         release,
         definition=app if spec.action == "deploy" else None,
-        cleanup=Script(_tidy(state, spec, rollout)),
+        cleanup=Script(_cleanup(state, spec, rollout)),
     )
     return Plan(
         host=state.host,
         action=spec.action,
         run_id=spec.run_id,
         services=choices,
-        notes=(*_notes(spec.site if new_site else "", state, leftovers, changed), *_data_note(spec), *spec.notes),
+        notes=(
+            *_notes(spec.site if new_site else "", state, leftovers, changed),
+            *([spec.data.note] if spec.data else []),
+            *spec.notes,
+        ),
         acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
@@ -65,21 +70,17 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
 
 
 def acquire(spec: DeploySpec, rollout: RolloutPolicy) -> Step:
-    """The step that takes the host's lock for this run."""
+    """Return the step that acquires the host's lock for this run."""
     lease = rollout.lease_seconds + locking.LOCK_SECONDS
     return locking.acquire_step(
         spec.observed or spec.application, spec.lock, lease_seconds=lease, dead_token=spec.dead_token
     )
 
 
-def _data_note(spec: DeploySpec) -> tuple[str, ...]:
-    return (spec.data.note,) if spec.data else ()
-
-
-def _tidy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
+def _cleanup(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
     app = spec.application
-    past = retention.tidy(state, app, retention.kept(state, app, rollout, spec.run_id))
-    return "\n".join((past, spec.data.cleanup)) if spec.data else past
+    expired = retention.tidy(state, app, retention.kept(state, app, rollout, spec.run_id))
+    return "\n".join((expired, spec.data.cleanup)) if spec.data else expired
 
 
 def _choose(state: HostState, app: Application, service: Service, force: bool) -> ServicePlan:
@@ -93,7 +94,7 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
         service=service.name,
         change=change,
         wanted=service.image,
-        color=_place(state, current, reasons),
+        color=_candidate_color(state, current, reasons),
         current=current.image,
         current_color=color,
         env_changes=_env_changes(state, current, service),
@@ -101,8 +102,8 @@ def _choose(state: HostState, app: Application, service: Service, force: bool) -
     )
 
 
-def _place(state: HostState, current: Container, reasons: tuple[str, ...]) -> Color:
-    """The color for the desired container: never that of a serving one, not even to replace a dead active color."""
+def _candidate_color(state: HostState, current: Container, reasons: tuple[str, ...]) -> Color:
+    """Return the color of the desired container: never the color of a running container that may serve."""
     other = state.container(current.service, current.color.other)
     if not reasons or (not current.running and other is not None and other.running):
         return current.color
@@ -123,10 +124,10 @@ def _reasons(current: Container, app: Application, service: Service, force: bool
 
 
 def _env_changes(state: HostState, current: Container, service: Service) -> tuple[str, ...]:
-    """`+KEY`, `-KEY` and `~KEY` for added, removed and changed keys; values are never shown."""
+    """Return `+KEY`, `-KEY` and `~KEY` for added, removed and changed keys, without values."""
     before = state.environment(service.name, current.spec)
-    kept = service.recorded
-    after = state.environment(service.name, kept.spec) if kept else env_changes.marks(service)
+    recorded = service.recorded
+    after = state.environment(service.name, recorded.spec) if recorded else env_changes.marks(service)
     if before is None or after is None:
         return ()
     return tuple(
@@ -137,44 +138,30 @@ def _env_changes(state: HostState, current: Container, service: Service) -> tupl
 
 
 def _serves(state: HostState, app: Application, container: Container) -> bool:
-    spec = container.service in {service.name for service in app.services}
-    return spec and container.color is state.active_color(container.service)
-
-
-def _is_recorded(state: HostState, app: Application) -> bool:
-    last = state.last_good
-    if last is None:
-        return False
-    return last.content == content(app)
-
-
-def content(app: Application) -> frozenset[tuple[str, str, str]]:
-    """What a release of this application would run, in the form of `Release.content`."""
-    return frozenset(
-        (service.name, service.image.digest, podman.spec_hash(app.name, service)) for service in app.services
-    )
+    is_current = container.service in {service.name for service in app.services}
+    return is_current and container.color is state.active_color(container.service)
 
 
 def _notes(new_site: str, state: HostState, leftovers: list[Container], changed: list[ServicePlan]) -> tuple[str, ...]:
     notes = []
     if new_site:
-        what = "changes" if state.live_site_hash else "is not live yet"
-        notes.append(f"the Nginx site text {what}: it is installed and Nginx reloaded")
+        change = "changes" if state.live_site_hash else "is not live yet"
+        notes.append(f"the Nginx site text {change}: it is installed and Nginx reloaded")
         notes += _site_changes(state.site, new_site)
     notes += [f"{container.name} runs without serving: it is drained and stopped" for container in leftovers]
     if not changed:
-        notes.append("every service is as wanted: the release is verified and recorded")
+        notes.append("every service is up to date: the release is verified and recorded")
     return tuple(notes)
 
 
 def _site_changes(before: str, after: str) -> list[str]:
-    """The removed and added lines, without the hash, which always changes; empty for a first text."""
+    """Return the removed and added lines, without the hash, which always changes; empty for a first text."""
     if not before:
         return []
     old, new = ([row for row in text.splitlines() if not _is_hash(row)] for text in (before, after))
     rows = [row for row in difflib.unified_diff(old, new, n=0, lineterm="") if row[:2] not in {"--", "++", "@@"}]
-    rest = [f"… and {len(rows) - SHOWN_CHANGES} more lines"] if len(rows) > SHOWN_CHANGES else []
-    return [f"Nginx {row[0]} {row[1:].strip()}" for row in rows[:SHOWN_CHANGES]] + rest
+    more = [f"… and {len(rows) - SHOWN_CHANGES} more lines"] if len(rows) > SHOWN_CHANGES else []
+    return [f"Nginx {row[0]} {row[1:].strip()}" for row in rows[:SHOWN_CHANGES]] + more
 
 
 def _is_hash(row: str) -> bool:

@@ -1,13 +1,12 @@
-"""Images for a deploy without a registry: found and proved on the workstation, compared with what each host has.
+"""Serve images from this workstation for a deploy without a registry: find, verify and compress them.
 
-It changes no host: the plan's own step does, to which this offers the images.
+The push step of the plan makes the host fetch the layers that it lacks.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolling_upgrade.engine import image_archive, process_environment, transfer
+from rolling_upgrade.engine import image_archive, local_command, process_environment, transfer
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
+from rolling_upgrade.engine.local_command import Ended
 from rolling_upgrade.engine.model import Event, Image, Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script
@@ -28,14 +28,25 @@ from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet
 from rolling_upgrade.ssh.image_server import Offer
 
-LOOK_SECONDS = 60.0
+QUERY_SECONDS = 60.0
+SAVE_SECONDS = 1800
 #: The interval of progress reports.
-TOLD_SECONDS = 0.25
+PROGRESS_SECONDS = 0.25
+#: Tried in this order. Both save the archive format that keeps the image's id.
+TOOLS = ("podman", "docker")
 
 
 @dataclass(frozen=True)
-class Pushing:
-    """The images of a run by reference, their layers as sent, and the layers that each host had at the start."""
+class LocalImages:
+    """The images of a run on this workstation.
+
+    Attributes:
+        services: a service of each image, by reference.
+        saved: the images by reference.
+        layers: the layers in the form that a host gets, by digest.
+        present: the digests of the layers that each host had at the start.
+        hosts: the connected hosts by name.
+    """
 
     services: Mapping[str, str]
     saved: Mapping[str, SavedImage]
@@ -49,24 +60,24 @@ class Pushing:
         return {reference: saved.image for reference, saved in self.saved.items()}
 
     def pushes(self, host: str) -> tuple[Push, ...]:
-        """The layers that the host lacks of each image, in the order of the services."""
-        there, found = set(self.present[host]), []
+        """Return the layers that the host lacks of each image, in the order of the services."""
+        present, pushes = set(self.present[host]), []
         for reference, saved in self.saved.items():
-            lacking = {layer.digest for layer in saved.layers} - there
+            lacking = {layer.digest for layer in saved.layers} - present
             size = sum(self.layers[digest].piece.size for digest in lacking)
             service = self.services[reference]
-            found.append(Push(service, saved.image, saved.id, len(saved.layers), len(lacking), size))
-            there |= lacking
-        return tuple(found)
+            pushes.append(Push(service, saved.image, saved.id, len(saved.layers), len(lacking), size))
+            present |= lacking
+        return tuple(pushes)
 
     def offer(self, context: RunContext) -> Callable[[Host, Step], AbstractContextManager[Script]]:
-        """Serve the images of a step to its host, reporting progress."""
+        """Return a function that serves the images of a step to its host and reports the progress."""
         by_digest = {saved.image.digest: saved for saved in self.saved.values()}
 
         @contextmanager
         def offer(host: Host, step: Step) -> Iterator[Script]:
             lacking = frozenset(self.layers) - self.present[host.name]
-            offered = Offer(by_digest, self.layers, _telling(host.name, step, context), lacking)
+            offered = Offer(by_digest, self.layers, _progress_reporter(host.name, step, context), lacking)
             total = sum(push.bytes for push in step.pushes)
             with self.hosts[host.name].offer(offered) as prologue:
                 yield prologue
@@ -78,56 +89,59 @@ class Pushing:
         return offer
 
 
-def _telling(host: str, step: Step, context: RunContext) -> Callable[[int], None]:
-    """Report the progress of a step a few times a second and at its end."""
-    began = told = context.clock()
+def _progress_reporter(host: str, step: Step, context: RunContext) -> Callable[[int], None]:
+    """Return a function that reports the progress of a step at most once per interval, and at the end."""
+    started_at = reported_at = context.clock()
     total = sum(push.bytes for push in step.pushes)
 
-    def tell(sent: int) -> None:
-        nonlocal told
+    def report(sent: int) -> None:
+        nonlocal reported_at
         now = context.clock()
-        if now - told >= TOLD_SECONDS or sent == total:
-            told = now
-            context.on_event(Event(now, Phase.PROGRESS, step.title, host, step.id, now - began, sent=sent, total=total))
+        if now - reported_at >= PROGRESS_SECONDS or sent == total:
+            reported_at = now
+            seconds = now - started_at
+            context.on_event(Event(now, Phase.PROGRESS, step.title, host, step.id, seconds, sent=sent, total=total))
 
-    return tell
+    return report
 
 
 @contextmanager
-def prepared(fleet: Fleet, sources: Mapping[str, Path], tell: Callable[[str], None]) -> Iterator[Pushing]:
-    """Find, verify and compress the images, for as long as the context is open.
+def prepared(fleet: Fleet, archives: Mapping[str, Path], log: Callable[[str], None]) -> Iterator[LocalImages]:
+    """Find, verify and compress the images, and keep them while the context is open.
 
     Args:
-        sources: an archive for each of some services.
+        archives: the image archives that the operator named, by service.
+        log: receives a line for each image.
 
     Raises:
-        ConfigError: a source is not usable.
+        ConfigError: an archive is not usable.
         PreflightError: an image or a host does not fit.
     """
-    images = _wanted(fleet)
-    _check(images, sources)
-    looks = _look(fleet)
-    architecture = _one_architecture({name: look[0] for name, look in looks.items()})
-    with tempfile.TemporaryDirectory(prefix="rolling-images-") as made:
-        folder = Path(made)
-        saved = {}
+    images = _images_by_service(fleet)
+    _check_archives(images, archives)
+    stores = _query_stores(fleet)
+    architecture = _common_architecture({name: store[0] for name, store in stores.items()})
+    present = {name: store[1] for name, store in stores.items()}
+    with tempfile.TemporaryDirectory(prefix="rolling-images-") as temporary:
+        directory = Path(temporary)
+        saved: dict[str, SavedImage] = {}
         for service, image in images.items():
             if image.reference in saved:
                 continue
-            tell(f"{service}: reading {image.reference} from {sources.get(service, 'this workstation')}")
-            source = sources.get(service) or save(service, image, folder)
-            saved[image.reference] = _fit(image_archive.read(source, image, folder, architecture), architecture)
-        present = {name: look[1] for name, look in looks.items()}
-        layers = _packed(saved.values(), present.values(), folder)
+            log(f"{service}: reading {image.reference} from {archives.get(service, 'this workstation')}")
+            archive = archives.get(service) or save(service, image, directory)
+            saved[image.reference] = image_archive.read(archive, image, directory, architecture)
+            _check_architecture(saved[image.reference], architecture)
+        layers = _compressed(saved.values(), present.values(), directory)
         services = {image.reference: service for service, image in reversed(images.items())}
-        yield Pushing(services, saved, layers, present, {host.name: host for host in fleet.hosts})
+        yield LocalImages(services, saved, layers, present, {host.name: host for host in fleet.hosts})
 
 
-def _wanted(fleet: Fleet) -> dict[str, Image]:
-    """The images by service. Raises ConfigError for one that only a registry can provide."""
+def _images_by_service(fleet: Fleet) -> dict[str, Image]:
+    """Return the images by service. Raises ConfigError for an image with a digest, which only a registry has."""
     services = [service for target in fleet.environment.targets for service in target.application.services]
     issues = [
-        ConfigIssue(service.name, "image", service.image.pinned, "a tag: a digest can only be had from a registry")
+        ConfigIssue(service.name, "image", service.image.pinned, "a tag: only a registry has an image by its digest")
         for service in services
         if service.image.digest
     ]
@@ -136,110 +150,92 @@ def _wanted(fleet: Fleet) -> dict[str, Image]:
     return {service.name: service.image for service in services}
 
 
-def _check(images: Mapping[str, Image], sources: Mapping[str, Path]) -> None:
+def _check_archives(images: Mapping[str, Image], archives: Mapping[str, Path]) -> None:
     issues = [
         ("--image", repr(name), f"SERVICE=PATH with a service of: {', '.join(images)}")
-        for name in sources
+        for name in archives
         if name not in images
     ]
     issues += [
-        ("--image", f"{name}={path}: nothing there", "an image archive or an OCI layout")
-        for name, path in sources.items()
+        ("--image", f"{name}={path}: no such file", "an image archive or an OCI layout")
+        for name, path in archives.items()
         if not path.exists()
     ]
     if issues:
         raise usage_error(*issues, nothing="touched")
 
 
-def _look(fleet: Fleet) -> dict[str, tuple[str, frozenset[str]]]:
-    """The architecture and layers of each host, after a check that it lets the workstation serve images."""
+def _query_stores(fleet: Fleet) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return the architecture and layers of each host; check that each lets the workstation serve images."""
     hosts = {host.name: host for host in fleet.hosts}
 
-    def look(host: Host) -> tuple[str, frozenset[str]]:
+    def query(host: Host) -> tuple[str, frozenset[str]]:
         with hosts[host.name].offer(Offer({}, {}, lambda _: None)):
-            answer = host.run(transfer.read_layers(), timeout_seconds=LOOK_SECONDS)
+            answer = host.run(transfer.read_layers(), timeout_seconds=QUERY_SECONDS)
         if not answer.ok:
             raise PreflightError(f"{host.name}: its images cannot be listed.\n{answer.output_tail}")
         return transfer.parse(answer.output)
 
-    return fleet.on_all(look)
+    return fleet.on_all(query)
 
 
-def _one_architecture(found: Mapping[str, str]) -> str:
-    kinds = sorted(set(found.values()))
-    if len(kinds) > 1:
-        listed = ", ".join(f"{name} {kind}" for name, kind in found.items())
+def _common_architecture(by_host: Mapping[str, str]) -> str:
+    architectures = sorted(set(by_host.values()))
+    if len(architectures) > 1:
+        listed = ", ".join(f"{name} {architecture}" for name, architecture in by_host.items())
         raise PreflightError(
             f"the hosts have more than one architecture ({listed}); nothing was touched.",
-            next_step="push to each kind by itself: --hosts",
+            next_step="push to the hosts of one architecture at a time: --hosts",
         )
-    return kinds[0]
+    return architectures[0]
 
 
-def _fit(saved: SavedImage, architecture: str) -> SavedImage:
+def _check_architecture(saved: SavedImage, architecture: str) -> None:
     if saved.architecture not in {"", architecture}:
         raise PreflightError(
             f"{saved.image.reference} is built for {saved.architecture}, the hosts are {architecture}. "
             "Nothing was touched.",
             next_step=f"build it with --platform linux/{architecture}",
         )
-    return saved
 
 
-def _packed(saved: Iterable[SavedImage], present: Iterable[frozenset[str]], folder: Path) -> dict[str, Layer]:
-    """Every layer in order; those that some host lacks in compressed form."""
+def _compressed(saved: Iterable[SavedImage], present: Iterable[frozenset[str]], directory: Path) -> dict[str, Layer]:
+    """Return every layer in order, compressed if a host lacks it."""
     layers = {layer.digest: layer for image in saved for layer in image.layers}
     everywhere = frozenset.intersection(*present)
     lacking = [layer for digest, layer in layers.items() if digest not in everywhere]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        packed = {layer.digest: layer for layer in pool.map(lambda layer: layer.packed(folder), lacking)}
-    return {digest: packed.get(digest, layer) for digest, layer in layers.items()}
+        compressed = {layer.digest: layer for layer in pool.map(lambda layer: layer.packed(directory), lacking)}
+    return {digest: compressed.get(digest, layer) for digest, layer in layers.items()}
 
 
-#: Tried in this order. Both save the archive format that keeps the image's id.
-TOOLS = ("podman", "docker")
-_LOOK_SECONDS = 60
-_SAVE_SECONDS = 1800
-
-
-def save(service: str, image: Image, folder: Path) -> Path:
-    """Save the image into a new file in `folder`. Raises PreflightError if no tool has it, or saving fails."""
-    path = folder / f"{service}.tar"
-    asked = [tool for tool in TOOLS if shutil.which(tool)]
+def save(service: str, image: Image, directory: Path) -> Path:
+    """Save the image into a new file in the directory. Raises PreflightError if no tool has it or can save it."""
+    path = directory / f"{service}.tar"
     reasons = []
-    for tool in asked:
-        found = _run(tool, "image", "inspect", "--format", "{{.Id}}", image.reference, seconds=_LOOK_SECONDS)
-        if found.returncode != 0:
-            reasons.append(f"{tool}: {_last_line(found)}")
+    for tool in filter(shutil.which, TOOLS):
+        inspected = _run(tool, "image", "inspect", "--format", "{{.Id}}", image.reference, seconds=QUERY_SECONDS)
+        if not inspected.ok:
+            reasons.append(f"{tool}: {_reason(inspected)}")
             continue
-        form = ["--format", "docker-archive"] if tool == "podman" else []
-        saved = _run(tool, "save", *form, "--output", str(path), image.reference, seconds=_SAVE_SECONDS)
-        if saved.returncode == 0:
+        archive_format = ["--format", "docker-archive"] if tool == "podman" else []
+        saved = _run(tool, "save", *archive_format, "--output", str(path), image.reference, seconds=SAVE_SECONDS)
+        if saved.ok:
             return path
-        reasons.append(f"{tool} save: {_last_line(saved)}")
-    why = "; ".join(reasons) or f"neither {' nor '.join(TOOLS)} is installed"
+        reasons.append(f"{tool} save: {_reason(saved)}")
+    reason = "; ".join(reasons) or f"neither {' nor '.join(TOOLS)} is installed"
     raise PreflightError(
-        f"{service}: {image.reference} is not on this workstation ({why}). Nothing was touched.",
+        f"{service}: {image.reference} is not on this workstation ({reason}). Nothing was touched.",
         next_step=f"build or pull it here, or name its archive: --image {service}=FILE",
     )
 
 
-def _run(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    environment = process_environment.for_engine(os.environ)
-    try:
-        return subprocess.run(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(words, 1, "", str(error))
+def _run(*argv: str, seconds: float) -> Ended:
+    base = process_environment.for_engine(os.environ)
+    return local_command.answer(argv, timeout_seconds=seconds, base=base)
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip() or done.stdout.strip() or "nothing said").splitlines()[-1][:300]
+def _reason(ended: Ended) -> str:
+    if ended.timed_out:
+        return f"stopped after {ended.seconds:.0f} s"
+    return (ended.output_tail.strip() or "no output").splitlines()[-1][:300]

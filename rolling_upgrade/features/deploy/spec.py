@@ -1,4 +1,4 @@
-"""The desired state of one host in a deploy or a rollback."""
+"""The desired state of a host in a deploy or a rollback."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rolling_upgrade.engine.transfer import Push
 
 @dataclass(frozen=True)
 class DeploySpec:
-    """The desired state of one host: the application with all digests, the site, and the run itself.
+    """The desired state of a host: the application with all digests, the site, and the run itself.
 
     Attributes:
-        lock: the lock that the run takes on the host.
-        dead_token: the token of a run known to be dead, whose lock is taken over.
+        lock: the lock that the run acquires on the host.
+        dead_token: the token of a dead run, whose lock this run takes over.
         renew: services that get a new container of the same image and configuration.
-        page: the text of the maintenance page, '' for none, None to leave it as it is.
+        page: the text of the maintenance page, '' for none, None to keep the current one.
         target: the release that a rollback goes to.
         left: the release that a rollback leaves.
         pushes: images that the workstation serves.
         notes: further lines of the plan.
-        data: the steps that roll the data back too.
-        observed: the application by which the host is observed under the lock; without it `application`.
+        data: the steps that also roll the data back.
+        observed: the application for the observation under the lock; default: `application`.
     """
 
     environment: str
@@ -52,13 +52,13 @@ class DeploySpec:
 
 @dataclass(frozen=True)
 class DataSteps:
-    """The steps that roll the data back with a release. From `before` on, all writers are stopped.
+    """The steps that roll the data back with a release. `before` stops all writers.
 
     Attributes:
-        prepare: changes nothing that visitors see.
-        before: precedes the steps of the services.
-        after: follows the steps of the services.
-        cleanup: shell text that deletes what was set aside, once all is recorded.
+        prepare: steps without an effect for visitors.
+        before: steps before the steps of the services.
+        after: steps after the steps of the services.
+        cleanup: shell text that deletes the former data after the record.
         note: the line of the plan about the data.
     """
 

@@ -34,6 +34,8 @@ from rolling_upgrade.features.maintenance import plan as page
 
 #: The time limit of a first pull.
 PULL_SECONDS = 1800
+#: The time limit of a first push over a slow line.
+PUSH_SECONDS = 3600
 BACKUP_SECONDS = 900
 SITE_SECONDS = 45
 CUTOVER_SECONDS = 20
@@ -45,22 +47,22 @@ class StepBuilder:
     def __init__(
         self, state: HostState, spec: DeploySpec, rollout: RolloutPolicy, choices: tuple[ServicePlan, ...]
     ) -> None:
-        self._state, self._wanted, self._rollout = state, spec, rollout
+        self._state, self._spec, self._rollout = state, spec, rollout
         self._app = spec.application
         self._data = spec.data or DataSteps()
         self._changed = [choice for choice in choices if choice.change is not Change.KEEP]
         self._colors = {choice.service: choice.color for choice in choices}
 
     def prepare(self) -> tuple[Step, ...]:
-        """Back up and pull. A rollback leaves data alone, and a kept container has its image."""
-        images = [self._app.service(choice.service).image for choice in self._changed if not self.is_kept(choice)]
+        """Return the backup and the pull or push. A rollback takes no backup; a kept container needs no pull."""
+        images = [self._app.service(choice.service).image for choice in self._changed if not self._is_kept(choice)]
         steps = list(self._data.prepare)
-        if self._wanted.action == "deploy":
-            body = backup.take(self._app, self._wanted.run_id, BackupKind.DEPLOY)
+        if self._spec.action == "deploy":
+            body = backup.take(self._app, self._spec.run_id, BackupKind.DEPLOY)
             steps.append(Step("backup", "back up database and configuration", body, BACKUP_SECONDS))
-        pushes = tuple(one for one in self._wanted.pushes if one.image in images)
+        pushes = tuple(push for push in self._spec.pushes if push.image in images)
         if pushes:
-            steps.append(push(self._app, self._wanted.run_id, pushes))
+            steps.append(push_step(self._app, self._spec.run_id, pushes))
         elif images:
             steps.append(self._pull(images))
         return tuple(steps)
@@ -68,50 +70,49 @@ class StepBuilder:
     def _pull(self, images: Sequence[Image]) -> Step:
         """Pull the images by digest.
 
-        An upgrade verifies the signatures of images on the host too; a rollback must not need the registry for that.
+        A deploy also verifies the signatures of images on the host; a rollback must not need the registry for that.
         """
         key = self._rollout.signed_by
         if not key:
             return Step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS)
-        body = pull_signed(images, key, again=self._wanted.action == "deploy")
-        return Step("pull", "pull images by digest, signed ones alone", body, PULL_SECONDS)
+        body = pull_signed(images, key, verify_present=self._spec.action == "deploy")
+        return Step("pull", "pull signed images by digest", body, PULL_SECONDS)
 
-    def is_kept(self, choice: ServicePlan) -> bool:
-        """Whether a rollback finds the container it needs, stopped, in the color that it goes to.
+    def _is_kept(self, choice: ServicePlan) -> bool:
+        """Whether a rollback can start a stopped container instead of creating one.
 
         The container must belong to a good release: the boot program starts no other.
         """
-        kept, service = self._state.container(choice.service, choice.color), self._app.service(choice.service)
+        container, service = self._state.container(choice.service, choice.color), self._app.service(choice.service)
         return (
-            self._wanted.action == "rollback"
-            and kept is not None
-            and not kept.running
-            and kept.release in {release.id for release in self._state.releases if release.good}
-            and kept.image.digest == service.image.digest
-            and kept.spec == podman.spec_hash(self._app.name, service)
+            self._spec.action == "rollback"
+            and container is not None
+            and not container.running
+            and container.release in {release.id for release in self._state.releases if release.good}
+            and container.image.digest == service.image.digest
+            and container.spec == podman.spec_hash(self._app.name, service)
         )
 
     def steps(self, new_site: bool) -> tuple[Step, ...]:
-        """Everything that changes what visitors get, verified at the end."""
+        """Return the steps that visitors may notice, and their verification."""
         first = [choice for choice in self._changed if choice.change is Change.FIRST]
-        others = [choice for choice in self._changed if choice.change is Change.REPLACE]
+        replaced = [choice for choice in self._changed if choice.change is Change.REPLACE]
         site = [self._site()] if new_site else []
-        rolled = [step for choice in others for step in (self._start(choice), self._cutover(choice))]
         return (
             *self._data.before,
             *(self._start(choice) for choice in first),
             *site,
-            *page.put_up(self._state, self._app, self._wanted.page),
+            *page.put_up(self._state, self._app, self._spec.page),
             *(self._cutover(choice) for choice in first),
-            *rolled,
+            *(step for choice in replaced for step in (self._start(choice), self._cutover(choice))),
             self._verify(),
-            *page.take_down(self._state, self._app, self._wanted.page),
+            *page.take_down(self._state, self._app, self._spec.page),
             *self._data.after,
         )
 
     def _site(self) -> Step:
-        body = script(site.install(self._app, self._wanted.site_hash))
-        undo = script(site.restore(self._app, self._wanted.site_hash))
+        body = script(site.install(self._app, self._spec.site_hash))
+        undo = script(site.restore(self._app, self._spec.site_hash))
         return Step(
             "site",
             "install the Nginx site and prove it live",
@@ -125,25 +126,24 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         name = podman.container_name(app.name, service.name, choice.color)
         busy = self._was_running(service.name, choice.color)
-        kept = self.is_kept(choice)
+        kept = self._is_kept(choice)
         body = script(
             nginx.end_standby(app, service.name),
             _drain_color(app, service, choice.color) if busy else "",
             podman.revive(app, service, choice.color)
             if kept
-            else podman.run(app, service, choice.color, self._wanted.run_id),
+            else podman.run(app, service, choice.color, self._spec.run_id),
             probe.gate(app, service, choice.color),
             podman.give_alias(app, service, choice.color),
         )
         undo = script(
-            self._keep_what_serves(choice),
+            self._refuse_if_serving(choice),
             nginx.end_standby(app, service.name),
             podman.stop(name, service.drain.stop_seconds),
         )
         seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
         seconds += service.drain.deadline_seconds if busy else 0
-        kept_words = "the kept " if kept else ""
-        title = f"{service.name}: start {kept_words}{choice.color.value} and wait for its gate"
+        title = f"{service.name}: start {'the kept ' if kept else ''}{choice.color.value} and wait for its gate"
         return Step(
             f"{service.name}.start",
             title,
@@ -153,8 +153,8 @@ class StepBuilder:
             f"{service.name}: stop {choice.color.value}, keep it",
         )
 
-    def _keep_what_serves(self, choice: ServicePlan) -> str:
-        """End an undo before it stops the color that the flag still names, because cutting back failed."""
+    def _refuse_if_serving(self, choice: ServicePlan) -> str:
+        """Fail an undo before it stops the color that the flag still names because the cutback failed."""
         if choice.current_color in {None, choice.color}:
             return ""
         named = shell_join("test", "-e", nginx.flag(self._app, choice.service))
@@ -163,13 +163,12 @@ class StepBuilder:
 
     def _cutover(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
-        back = self._back(choice)
         condition = probe.through_nginx(service, choice.color)
         body = script(
             probe.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
             nginx.allow_standby(app, service.name) if self._both_serve(choice) else "",
             nginx.flip(app, service.name, choice.color),
-            f"if ! watch; then\n{back}\nexit 1\nfi",
+            f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
         )
         title = f"{service.name}: cut over to {choice.color.value}, verify through Nginx"
         undo_title = f"{service.name}: cut back to {choice.color.other.value}"
@@ -183,14 +182,14 @@ class StepBuilder:
         )
 
     def _both_serve(self, choice: ServicePlan) -> bool:
-        """Whether either color may answer between cutover and drain: the former one runs, and the data stays."""
+        """Whether both colors may answer between cutover and drain: the former one runs, and the data stays."""
         before = choice.current_color
         return (
             before not in {None, choice.color} and not self._data.before and self._was_running(choice.service, before)
         )
 
-    def _back(self, choice: ServicePlan) -> str:
-        """Flip back to the former color; a service that never served keeps the default of Nginx."""
+    def _flip_back(self, choice: ServicePlan) -> str:
+        """Flip back to the former color; without one, keep the flag as it is."""
         if choice.current_color is None:
             return "echo 'nothing served before: there is nothing to cut back to'"
         return nginx.flip(self._app, choice.service, choice.current_color)
@@ -198,7 +197,7 @@ class StepBuilder:
     def _undo_cutover(self, choice: ServicePlan) -> Script:
         before = choice.current_color
         if before is None:
-            return script(self._back(choice))
+            return script(self._flip_back(choice))
         app, service = self._app, self._app.service(choice.service)
         if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
@@ -226,7 +225,7 @@ class StepBuilder:
         return container is not None and container.running
 
     def _verify(self) -> Step:
-        """Check the full chain, then bake. On a failure the host itself flips back at once."""
+        """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
         conditions = [probe.through_nginx(service, self._colors[service.name]) for service in app.services]
         conditions += [probe.unrestarted(app, app.service(choice.service), choice.color) for choice in self._changed]
@@ -234,11 +233,11 @@ class StepBuilder:
             conditions.append(probe.answered(app, app.full_chain))
         conditions.append(probe.public(app))
         bake = self._rollout.bake_seconds
-        backs = "\n".join(self._back(choice) for choice in reversed(self._changed))
+        flips = "\n".join(self._flip_back(choice) for choice in reversed(self._changed))
         logs = "\n".join(self._logs(choice) for choice in self._changed)
         body = script(
             probe.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
-            f"if ! watch; then\n{backs or ':'}\n{logs or ':'}\nexit 1\nfi",
+            f"if ! watch; then\n{flips or ':'}\n{logs or ':'}\nexit 1\nfi",
         )
         return Step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)
 
@@ -249,7 +248,7 @@ class StepBuilder:
     def drain(self, leftovers: list[Container]) -> Step:
         """Stop the colors that no longer serve, once their connections have ended, and keep them.
 
-        The release is good by then: an undo does not reverse this step.
+        No undo reverses this step: the release has proved to be good.
         """
         app = self._app
         ended = {(choice.service, choice.color.other) for choice in self._changed}
@@ -268,8 +267,8 @@ class StepBuilder:
         return Step("drain", "drain and stop the old colors, keep them", script(*parts), seconds)
 
     def release(self) -> Release:
-        """The history line of a run that succeeds."""
-        app, spec = self._app, self._wanted
+        """Return the history entry of a successful run."""
+        app, spec = self._app, self._spec
         services = tuple(
             (
                 service.name,
@@ -301,8 +300,8 @@ class StepBuilder:
 def _drain_color(app: Application, service: Service, color: Color) -> str:
     """Wait until the color's port has no established connection, twice, or for the deadline; then stop the color.
 
-    Twice, because a buffered upload reaches its upstream only once its body has arrived. A connection that comes even
-    later is refused here and answered by the active color, through the service port.
+    Twice, because a buffered upload reaches its upstream only once its body has arrived. The stopped color refuses an
+    even later connection; then the active color answers it through the service port.
     """
     name = podman.container_name(app.name, service.name, color)
     return f"""\
@@ -320,32 +319,28 @@ done
 {podman.stop(name, service.drain.stop_seconds)}"""
 
 
-#: The time limit of a transfer: a first image over a slow line.
-PUSH_SECONDS = 3600
-
-
-def push(app: Application, release: str, pushes: tuple[Push, ...]) -> Step:
+def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:
     """Fetch the missing layers of each image from the workstation and verify each image's id."""
-    said = ", ".join(
-        f"{one.service} {one.image.tag or 'latest'} ({one.lacking} of {one.layers} layers, {_size(one.bytes)})"
-        for one in pushes
+    images = ", ".join(
+        f"{push.service} {push.image.tag or 'latest'} ({push.lacking} of {push.layers} layers, {_size(push.bytes)})"
+        for push in pushes
     )
-    script = transfer.fetch(pushes, f"{app.home}/journal/{release}/images")
-    return Step("push", f"push {said}", script, PUSH_SECONDS, pushes=pushes)
+    body = transfer.fetch(pushes, f"{app.home}/journal/{run_id}/images")
+    return Step("push", f"push {images}", body, PUSH_SECONDS, pushes=pushes)
 
 
 def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
-#: The directory below the user's home with Podman's settings for signatures stored beside images.
+#: The directory in the user's home with Podman's settings for signatures that registries store beside images.
 LOOKASIDE = ".config/containers/registries.d"
 
 
-def pull_signed(images: Iterable[Image], key: str, *, again: bool) -> Script:
-    """Pull images by digest, each with a signature of the public key (PEM), or fail.
+def pull_signed(images: Iterable[Image], key: str, *, verify_present: bool) -> Script:
+    """Pull images by digest and verify their signatures with the public key (PEM).
 
-    With `again`, the signatures of images on the host are verified too; otherwise only those of new images.
+    With `verify_present`, also verify the signatures of images that the host has already.
     """
     unique = tuple(dict.fromkeys(images))
     repositories = dict.fromkeys(full_name(image.repository) for image in unique)
@@ -353,26 +348,29 @@ def pull_signed(images: Iterable[Image], key: str, *, again: bool) -> Script:
         "policy=$(mktemp)\ntrap 'rm -f \"$policy\"' EXIT",
         f'printf %s {quote(json.dumps(_policy(repositories, key)))} > "$policy"',
         f'signatures="$HOME/{LOOKASIDE}"\nmkdir -p "$signatures"',
-        *(_keeps_signatures(repository) for repository in repositories),
-        lines(_pull(image, again=again) for image in unique),
+        *(_enable_signatures(repository) for repository in repositories),
+        lines(_pull(image, verify_present=verify_present) for image in unique),
     )
 
 
 def _policy(repositories: Iterable[str], key: str) -> dict[str, object]:
-    """Accept these repositories alone, signed. Signatures of Cosign name no tag, hence matchRepository."""
+    """Accept only signed images of these repositories. Cosign signatures name no tag, hence matchRepository."""
     data = base64.b64encode(key.encode()).decode()
     signed = {"type": "sigstoreSigned", "keyData": data, "signedIdentity": {"type": "matchRepository"}}
     return {"default": [{"type": "reject"}], "transports": {"docker": {name: [signed] for name in repositories}}}
 
 
-def _keeps_signatures(repository: str) -> str:
-    """Source: containers-registries.d(5): two files must not name one repository, so its file has one name for all."""
+def _enable_signatures(repository: str) -> str:
+    """Let Podman read signatures beside the images of a repository.
+
+    Source: containers-registries.d(5): two files must not name one repository, so the file name is a hash of it.
+    """
     name = f"rolling-{sha256(repository.encode())[:16]}.yaml"
     content = json.dumps({"docker": {repository: {"use-sigstore-attachments": True}}})
     return f'printf \'%s\\n\' {quote(content)} > "$signatures/{name}.new"\nmv -f "$signatures/{name}.new" "$signatures/{name}"'
 
 
-def _pull(image: Image, *, again: bool) -> str:
-    """Source: podman-pull(1) hides --signature-policy as seldom used; it holds for this one pull."""
+def _pull(image: Image, *, verify_present: bool) -> str:
+    """Pull one image with the policy. Source: podman-pull(1) does not list --signature-policy."""
     pull = shell_join("podman", "pull", "--quiet") + f' --signature-policy "$policy" {quote(image.pinned)}'
-    return pull if again else f"{shell_join('podman', 'image', 'exists', image.pinned)} || {pull}"
+    return pull if verify_present else f"{shell_join('podman', 'image', 'exists', image.pinned)} || {pull}"

@@ -16,7 +16,16 @@ from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.maintenance import BY_SETTING
-from rolling_upgrade.engine.model import Application, Environment, HostState, Image, Phase, Summary, Transfer
+from rolling_upgrade.engine.model import (
+    Application,
+    Environment,
+    HostState,
+    Image,
+    Phase,
+    Service,
+    Summary,
+    Transfer,
+)
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun, batch_size
@@ -25,7 +34,7 @@ from rolling_upgrade.features import operation
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.deploy.digests import Resolved
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.push import Pushing, prepared
+from rolling_upgrade.features.deploy.push import LocalImages, prepared
 from rolling_upgrade.features.deploy.spec import DeploySpec
 from rolling_upgrade.features.registry.workflow import log_in
 from rolling_upgrade.features.rollback.selection import candidates
@@ -57,11 +66,12 @@ def deploy(
     given: Mapping[str, Image] = MappingProxyType({}),
     on_finish: Callable[[Summary], None] = lambda _: None,
 ) -> ExitCode:
-    """Bring the wanted release to the hosts. Raises RollingError with its exit code when nothing was begun.
+    """Upgrade the hosts to the desired release. Raises RollingError if no host was changed.
 
     Args:
-        given: Images with digests by service, which stand instead of the env file's.
-        promoted: The environment whose images these are; its registries are asked for them too.
+        images: Image archives as SERVICE=PATH.
+        promoted: The source of a promotion; its registries must have the images too.
+        given: Images with digests by service, which replace the images of the env file.
         on_finish: Called with the summary of the run.
     """
     started_at = time.time()
@@ -72,12 +82,12 @@ def deploy(
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
-        with _resolved(fleet, states, context, images, promoted, dry_run=dry_run) as (resolved, pushing):
-            planner = _Planner(environment, root, context, resolved, pushing, force=force)
+        with _resolved(fleet, states, context, images, promoted, dry_run=dry_run) as (resolved, local):
+            planner = _Planner(environment, root, context, resolved, local, force=force)
             host_runs = operation.host_runs(fleet.hosts, planner.applications, states, planner.plan)
             operation.refuse_unfit(_unfit(host_runs), "a deploy", states, environment)
             op_spec = _operation_spec(environment, hosts)
-            context = replace(context, offer=pushing.offer(context)) if pushing else context
+            context = replace(context, offer=local.offer(context)) if local else context
             run = operation.Operation(
                 environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run, on_finish=on_finish
             )
@@ -85,32 +95,45 @@ def deploy(
 
 
 def _with_images(environment: Environment, given: Mapping[str, Image]) -> Environment:
-    targets = (replace(target, application=_with(target.application, given)) for target in environment.targets)
+    targets = (
+        replace(
+            target,
+            application=_replace_images(target.application, lambda service: given.get(service.name, service.image)),
+        )
+        for target in environment.targets
+    )
     return replace(environment, targets=tuple(targets))
 
 
-def _with_rollout(environment: Environment, batch: str, transfer: str, images: Sequence[str]) -> Environment:
-    """The environment with the batch size and transfer of the command line. Raises ConfigError."""
+def _replace_images(app: Application, image_of: Callable[[Service], Image]) -> Application:
+    return replace(app, services=tuple(replace(service, image=image_of(service)) for service in app.services))
+
+
+def _with_rollout(environment: Environment, batch: str, transfer: str, archives: Sequence[str]) -> Environment:
+    """Apply the batch size and the transfer of the command line. Raises ConfigError."""
     try:
         batch_size(batch or "1", 1)
     except ValueError as error:
         raise usage_error(("--batch", repr(batch), "a number of hosts, or a percentage above 0")) from error
-    rollout = replace(environment.rollout, transfer=_transfer(environment, transfer, images))
-    return replace(environment, rollout=replace(rollout, batch=batch or rollout.batch))
+    rollout = environment.rollout
+    return replace(
+        environment,
+        rollout=replace(rollout, transfer=_transfer(environment, transfer, archives), batch=batch or rollout.batch),
+    )
 
 
-def _transfer(environment: Environment, asked: str, archives: Sequence[str]) -> Transfer:
-    """How images reach the hosts: from the command line, else from hosts.yaml."""
+def _transfer(environment: Environment, option: str, archives: Sequence[str]) -> Transfer:
+    """Return how images reach the hosts: from the command line, else from hosts.yaml. Raises ConfigError."""
     issues = []
-    if asked not in {"", *(kind.value for kind in Transfer)}:
-        issues.append(("--transfer", repr(asked), "pull or push"))
-    chosen = environment.rollout.transfer if issues or not asked else Transfer(asked)
+    if option not in {"", *(transfer.value for transfer in Transfer)}:
+        issues.append(("--transfer", repr(option), "pull or push"))
+    chosen = environment.rollout.transfer if issues or not option else Transfer(option)
     if archives and chosen is Transfer.PULL and not issues:
         issues.append(("--image", repr(archives[0]), "--transfer push beside it"))
     if environment.rollout.signed_by and chosen is Transfer.PUSH:
-        expected = "--transfer pull: signatures lie in a registry; or no signed_by under rollout in hosts.yaml"
+        expected = "--transfer pull, because only a registry has signatures; or no rollout.signed_by in hosts.yaml"
         issues.append(("--transfer", repr(chosen.value), expected))
-    named = [image.partition("=") for image in archives]
+    named = [archive.partition("=") for archive in archives]
     issues += [("--image", repr("".join(parts)), "SERVICE=PATH") for parts in named if not all(parts)]
     if issues:
         raise usage_error(*issues)
@@ -126,31 +149,31 @@ def _resolved(
     promoted: Promoted | None,
     *,
     dry_run: bool,
-) -> Iterator[tuple[Resolved, Pushing | None]]:
-    """Every desired image with its digest, keyed by `Image.exact`, and the images to push from this workstation."""
+) -> Iterator[tuple[Resolved, LocalImages | None]]:
+    """Yield every desired image with its digest, keyed by `Image.exact`, and the images that this workstation pushes."""
     if fleet.environment.rollout.transfer is Transfer.PULL:
         logins = {target.name: login for target in fleet.environment.targets if (login := target.application.login)}
         if not dry_run:
             log_in(fleet, logins)
         yield _digests(fleet, states, promoted), None
         return
-    sources = {name: Path(path).expanduser() for name, _, path in (image.partition("=") for image in archives)}
-    with prepared(fleet, sources, lambda text: context.emit(Phase.NOTE, text)) as pushing:
-        yield Resolved(pushing.images), pushing
+    paths = {name: Path(path).expanduser() for name, _, path in (archive.partition("=") for archive in archives)}
+    with prepared(fleet, paths, lambda text: context.emit(Phase.NOTE, text)) as local:
+        yield Resolved(local.images), local
 
 
 def _digests(fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted | None) -> Resolved:
-    """Every desired image with its digest, resolved once for the whole run, promoted images included."""
+    """Resolve every desired image once for the whole run, promoted images included."""
     images = [service.image for target in fleet.environment.targets for service in target.application.services]
-    found = digests.resolve(fleet, states, [image for image in images if not image.digest or promoted])
+    resolved = digests.resolve(fleet, states, [image for image in images if not image.digest or promoted])
     if promoted is None:
-        return found
-    compared = digests.compare_with_source(fleet, states, promoted.source, promoted.images, found.images)
-    return replace(found, notes=(*found.notes, *compared))
+        return resolved
+    compared = digests.compare_with_source(fleet, states, promoted.source, promoted.images, resolved.images)
+    return replace(resolved, notes=(*resolved.notes, *compared))
 
 
 class _Planner:
-    """Derives the desired state of each host, and its plan."""
+    """Derives the desired state and the plan of each host."""
 
     def __init__(
         self,
@@ -158,23 +181,28 @@ class _Planner:
         root: Path,
         context: RunContext,
         resolved: Resolved,
-        pushing: Pushing | None = None,
+        local: LocalImages | None,
         *,
         force: bool,
     ) -> None:
-        self._pushing = pushing
-        self._environment, self._force, self._context, self._resolved = environment, force, context, resolved
+        self._environment, self._context, self._resolved = environment, context, resolved
+        self._local, self._force = local, force
         self._signature = operation.signature(root)
         self.applications = {
-            target.name: _pinned(target.application, resolved.images) for target in environment.targets
+            target.name: _replace_images(
+                target.application, lambda service: resolved.images.get(service.image.exact, service.image)
+            )
+            for target in environment.targets
         }
-        self._lock = operator.lock(context.run_id, f"deploy {_tags(list(self.applications.values()))}")
+        services = [service for app in self.applications.values() for service in app.services]
+        tags = {service.image.tag or service.image.digest[:19] for service in services}
+        self._lock = operator.lock(context.run_id, f"deploy {', '.join(sorted(tags))}")
 
-    def spec(self, state: HostState) -> DeploySpec:
-        """The desired state of the host with this observed state."""
+    def plan(self, state: HostState) -> Plan:
+        """Return the plan for the host with this observed state."""
         app = self.applications[state.host]
         site = rendering.nginx_site(app)
-        return DeploySpec(
+        spec = DeploySpec(
             environment=self._environment.name,
             application=app,
             site=site,
@@ -185,31 +213,11 @@ class _Planner:
             dead_token=operation.dead_token(state),
             force=self._force,
             page=rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
-            pushes=self._pushing.pushes(state.host) if self._pushing else (),
+            pushes=self._local.pushes(state.host) if self._local else (),
             notes=self._resolved.notes,
             **self._signature,
         )
-
-    def plan(self, state: HostState) -> Plan:
-        """The plan for the host with this observed state."""
-        return plan_deploy(state, self.spec(state), self._environment.rollout)
-
-
-def _pinned(app: Application, known: Mapping[str, Image]) -> Application:
-    services = tuple(replace(service, image=known.get(service.image.exact, service.image)) for service in app.services)
-    return replace(app, services=services)
-
-
-def _with(app: Application, given: Mapping[str, Image]) -> Application:
-    return replace(
-        app,
-        services=tuple(replace(service, image=given.get(service.name, service.image)) for service in app.services),
-    )
-
-
-def _tags(applications: Sequence[Application]) -> str:
-    tags = {service.image.tag or service.image.digest[:19] for app in applications for service in app.services}
-    return ", ".join(sorted(tags))
+        return plan_deploy(state, spec, self._environment.rollout)
 
 
 def _unfit(host_runs: Sequence[HostRun]) -> list[Finding]:
@@ -222,26 +230,23 @@ def _unfit(host_runs: Sequence[HostRun]) -> list[Finding]:
     ]
 
 
-def _operation_spec(environment: Environment, asked: Sequence[str]) -> operation.OperationSpec:
+def _operation_spec(environment: Environment, hosts: Sequence[str]) -> operation.OperationSpec:
     return operation.OperationSpec(
         action="deploy",
         question=f"Deploy to {environment.name}?",
         hint=f"{PROGRAM} deploy --env {environment.name} --force deploys without asking",
         done="On the new release",
         undone="Back on the old release",
-        nothing="Nothing to do: every host already is as wanted.",
-        undo_command=lambda changed: _undo_command(changed, environment, asked),
+        nothing="Nothing to do: every host is up to date.",
+        undo_command=lambda changed: _undo_command(changed, environment, hosts),
     )
 
 
-def _undo_command(changed: Sequence[HostRun], environment: Environment, asked: Sequence[str]) -> str:
-    """The command that rolls these hosts back, if each has a release to go back to."""
+def _undo_command(changed: Sequence[HostRun], environment: Environment, hosts: Sequence[str]) -> str:
+    """Return the command that rolls these hosts back, if each has an earlier release, else ''."""
     for host_run in changed:
         new = host_run.plan.record.content if host_run.plan.record else frozenset()
         if not candidates(host_run.state.releases, new):
             return ""
-    return (
-        f"{PROGRAM} rollback --env {environment.name}{operation.hosts_option(changed, environment, asked)}"
-        if changed
-        else ""
-    )
+    option = operation.hosts_option(changed, environment, hosts)
+    return f"{PROGRAM} rollback --env {environment.name}{option}" if changed else ""

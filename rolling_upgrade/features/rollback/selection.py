@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, HostState, Release
+from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.errors import PROGRAM
 
+#: The name, image digest and configuration hash of each service, as in `Release.content`.
 Content = frozenset[tuple[str, str, str]]
 
 
@@ -47,6 +49,11 @@ def candidates(releases: Sequence[Release], running: Content) -> tuple[Release, 
 
 def _good_deploys(releases: Sequence[Release]) -> list[Release]:
     return [release for release in releases if release.action == "deploy" and release.good]
+
+
+def content_of(app: Application) -> Content:
+    """Return the content of a release of this application."""
+    return frozenset((service.name, service.image.digest, spec_hash(app.name, service)) for service in app.services)
 
 
 def running(state: HostState) -> Content:

@@ -1,4 +1,4 @@
-"""Digests that this workstation asks for itself: an image's label chooses none of them."""
+"""Resolving digests on this workstation; labels of an image cannot choose its digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rolling_upgrade.ssh.fleet import Fleet
 from tests.support.running import Programs
 from tests.support.sample import application
 
-ASKED = Image("registry.test/shop/backend", "v2")
+IMAGE = Image("registry.test/shop/backend", "v2")
 REAL, FORGED = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 FLEET = Fleet(Environment("production", (Target("web1", "web1", "deploy", application()),)), ())
 NAME = "org.opencontainers.image.revision"
@@ -30,55 +30,55 @@ HOSTILE_LABELS = {
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    found = Programs(tmp_path / "bin")
-    monkeypatch.setenv("PATH", found.path)
-    return found
+    programs = Programs(tmp_path / "bin")
+    monkeypatch.setenv("PATH", programs.path)
+    return programs
 
 
-def answer(programs: Programs, said: object, *, aside: str = ":") -> None:
-    """A skopeo whose registry holds this: as JSON, or in the rows of a format that names digest and label."""
-    told = said if isinstance(said, dict) else {}
-    (programs.directory.parent / "json").write_text(json.dumps(said, indent=4) + "\n")
-    row = f"{told.get('Digest')} {(told.get('Labels') or {}).get(NAME, '')}\n"
+def add_skopeo(programs: Programs, answer: object, *, command: str = ":") -> None:
+    """Add a skopeo that prints the answer as JSON, or as a row with digest and label for `--format`."""
+    fields = answer if isinstance(answer, dict) else {}
+    (programs.directory.parent / "json").write_text(json.dumps(answer, indent=4) + "\n")
+    row = f"{fields.get('Digest')} {(fields.get('Labels') or {}).get(NAME, '')}\n"
     (programs.directory.parent / "row").write_bytes(row.encode())
-    programs.add("skopeo", f'{aside}\ncase "$*" in *--format*) cat "$here/row" ;; *) cat "$here/json" ;; esac')
+    programs.add("skopeo", f'{command}\ncase "$*" in *--format*) cat "$here/row" ;; *) cat "$here/json" ;; esac')
 
 
 @pytest.mark.parametrize("label", HOSTILE_LABELS.values(), ids=HOSTILE_LABELS)
 def test_label_of_an_image_does_not_choose_its_digest(label: str, programs: Programs) -> None:
-    answer(programs, {"Name": ASKED.repository, "Digest": REAL, "Labels": {NAME: label, "Digest": FORGED}})
+    add_skopeo(programs, {"Name": IMAGE.repository, "Digest": REAL, "Labels": {NAME: label, "Digest": FORGED}})
 
-    (found,) = digests.resolve(FLEET, {}, [ASKED]).images.values()
+    (image,) = digests.resolve(FLEET, {}, [IMAGE]).images.values()
 
-    assert (found.digest, found.revision) == (REAL, "")
-
-
-def test_label_that_is_too_long_leaves_the_answer_to_the_hosts(programs: Programs) -> None:
-    answer(programs, {"Digest": REAL, "Labels": {NAME: "x" * 200_000}})
-
-    with pytest.raises(PreflightError, match="neither this workstation nor a host"):
-        digests.resolve(FLEET, {}, [ASKED])
+    assert (image.digest, image.revision) == (REAL, "")
 
 
-def test_digest_and_revision_are_those_of_the_registry(programs: Programs) -> None:
-    answer(programs, {"Digest": REAL, "Labels": {NAME: "abc123"}}, aside=f"echo '{FORGED} x' >&2")
-
-    (found,) = digests.resolve(FLEET, {}, [ASKED]).images.values()
-
-    assert (found.digest, found.revision) == (REAL, "abc123")
-
-
-@pytest.mark.parametrize("said", [{}, [], {"Digest": 1}, {"Digest": f"{REAL}\n"}, {"Digest": REAL.upper()}, "x"])
-def test_answer_of_another_form_is_none(said: object, programs: Programs) -> None:
-    answer(programs, said)
+def test_answer_with_oversized_label_is_ignored(programs: Programs) -> None:
+    add_skopeo(programs, {"Digest": REAL, "Labels": {NAME: "x" * 200_000}})
 
     with pytest.raises(PreflightError, match="neither this workstation nor a host"):
-        digests.resolve(FLEET, {}, [ASKED])
+        digests.resolve(FLEET, {}, [IMAGE])
 
 
-def test_image_without_labels_has_a_digest(programs: Programs) -> None:
-    answer(programs, {"Digest": REAL, "Labels": None})
+def test_resolve_returns_digest_and_revision_of_the_registry(programs: Programs) -> None:
+    add_skopeo(programs, {"Digest": REAL, "Labels": {NAME: "abc123"}}, command=f"echo '{FORGED} x' >&2")
 
-    (found,) = digests.resolve(FLEET, {}, [ASKED]).images.values()
+    (image,) = digests.resolve(FLEET, {}, [IMAGE]).images.values()
 
-    assert (found.digest, found.revision) == (REAL, "")
+    assert (image.digest, image.revision) == (REAL, "abc123")
+
+
+@pytest.mark.parametrize("answer", [{}, [], {"Digest": 1}, {"Digest": f"{REAL}\n"}, {"Digest": REAL.upper()}, "x"])
+def test_malformed_answer_is_ignored(answer: object, programs: Programs) -> None:
+    add_skopeo(programs, answer)
+
+    with pytest.raises(PreflightError, match="neither this workstation nor a host"):
+        digests.resolve(FLEET, {}, [IMAGE])
+
+
+def test_resolve_image_without_labels_returns_digest(programs: Programs) -> None:
+    add_skopeo(programs, {"Digest": REAL, "Labels": None})
+
+    (image,) = digests.resolve(FLEET, {}, [IMAGE]).images.values()
+
+    assert (image.digest, image.revision) == (REAL, "")

@@ -1,4 +1,4 @@
-"""Images out of the workstation's own Podman, really, and what is said when there is none."""
+"""Saving images with the workstation's real Podman or Docker, and refusals without them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ IMAGE = Image("registry.test/shop/backend", "v1")
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Nothing but the test's own Podman and Docker, and what a shell needs."""
-    found = Programs(tmp_path / "bin")
+    """Stand-ins for Podman and Docker that have no image, and the programs that a shell needs."""
+    programs = Programs(tmp_path / "bin")
     for name in ("podman", "docker"):
-        found.add(name, "echo no such image >&2; exit 125")
-    monkeypatch.setenv("PATH", found.path)
-    return found
+        programs.add(name, "echo no such image >&2; exit 125")
+    monkeypatch.setenv("PATH", programs.path)
+    return programs
 
 
-def test_save_real_podman_gives_the_image_with_its_id(
+def test_save_with_real_podman_keeps_the_image_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
 ) -> None:
     real = shutil.which("podman", path=os.environ["PATH"].partition(":")[2])
@@ -44,7 +44,7 @@ def test_save_real_podman_gives_the_image_with_its_id(
     config = made.configuration(layers)
     (tmp_path / "oci.tar").write_bytes(made.tar(made.oci_files({IMAGE.reference: (layers, config)})))
     loaded = push._run("podman", "load", "--quiet", "--input", str(tmp_path / "oci.tar"), seconds=60)
-    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.ok, loaded.output_tail
 
     saved = image_archive.read(push.save("backend", IMAGE, tmp_path), IMAGE, tmp_path, "amd64")
 
@@ -53,7 +53,7 @@ def test_save_real_podman_gives_the_image_with_its_id(
     push._run("podman", "rmi", "--all", "--force", seconds=60)
 
 
-def test_save_image_that_only_docker_has_comes_from_docker(tmp_path: Path, programs: Programs) -> None:
+def test_save_image_that_only_docker_has_uses_docker(tmp_path: Path, programs: Programs) -> None:
     programs.add("docker", '[ "$1" = image ] || echo saved >"$3"')
 
     assert push.save("backend", IMAGE, tmp_path).read_text() == "saved\n"
@@ -62,13 +62,13 @@ def test_save_image_that_only_docker_has_comes_from_docker(tmp_path: Path, progr
     ]  # fmt: skip
 
 
-def test_save_image_that_nobody_has_is_refused_with_each_reason(tmp_path: Path, programs: Programs) -> None:
+def test_save_missing_image_is_refused_with_the_reason_of_each_tool(tmp_path: Path, programs: Programs) -> None:
     with pytest.raises(PreflightError, match=r"podman: no such image; docker: no such image") as refused:
         push.save("backend", IMAGE, tmp_path)
     assert "--image backend=FILE" in refused.value.next_step
 
 
-def test_save_that_fails_is_refused_with_its_reason(tmp_path: Path, programs: Programs) -> None:
+def test_failed_save_is_refused_with_its_reason(tmp_path: Path, programs: Programs) -> None:
     programs.add("podman", '[ "$1" = image ] || { echo disk full >&2; exit 1; }')
 
     with pytest.raises(PreflightError, match="podman save: disk full"):

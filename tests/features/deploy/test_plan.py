@@ -1,4 +1,4 @@
-"""The plan of a deploy: states of a host in; choices, steps and their order out."""
+"""The plan of a deploy: choices, steps and their order for given host states."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ def with_containers(*containers: object, **changes: object) -> HostState:
     return replace(as_wanted(APP), containers=containers, **changes)  # type: ignore[arg-type]
 
 
-def test_plan_bare_host_starts_everything_before_the_site_and_the_cutovers() -> None:
-    found = plan(HostState("web1"))
+def test_plan_on_empty_host_starts_everything_before_site_and_cutovers() -> None:
+    result = plan(HostState("web1"))
 
-    assert ids(found) == FIRST
-    assert {one.change for one in found.services} == {Change.FIRST}
-    assert {one.color for one in found.services} == {Color.BLUE}
+    assert ids(result) == FIRST
+    assert {service.change for service in result.services} == {Change.FIRST}
+    assert {service.color for service in result.services} == {Color.BLUE}
 
 
-def test_plan_outdated_host_rolls_service_after_service_in_their_order() -> None:
-    found = plan(UP)
+def test_plan_on_outdated_host_replaces_services_in_order() -> None:
+    result = plan(UP)
 
-    assert ids(found) == BOTH
-    assert {(one.change, one.color, one.current_color) for one in found.services} == {
+    assert ids(result) == BOTH
+    assert {(service.change, service.color, service.current_color) for service in result.services} == {
         (Change.REPLACE, Color.GREEN, Color.BLUE)
     }
 
 
-def test_plan_green_host_goes_to_blue() -> None:
+def test_plan_on_green_host_starts_blue() -> None:
     containers = tuple(outdated(service, Color.GREEN) for service in APP.services)
     flags = (("backend", Color.GREEN), ("frontend", Color.GREEN))
 
-    found = plan(replace(UP, containers=containers, active=flags))
+    result = plan(replace(UP, containers=containers, active=flags))
 
-    assert {one.color for one in found.services} == {Color.BLUE}
-    assert text(found, "backend.cutover").count("rm -f /var/lib/shop/live/backend.green") == 1
+    assert {service.color for service in result.services} == {Color.BLUE}
+    assert text(result, "backend.cutover").count("rm -f /var/lib/shop/live/backend.green") == 1
 
 
-def test_plan_host_as_wanted_is_empty() -> None:
-    found = plan(as_wanted(APP))
+def test_plan_on_current_host_is_empty() -> None:
+    result = plan(as_wanted(APP))
 
-    assert (found.empty, found.prepare, found.finalize) == (True, (), ())
-    assert {one.change for one in found.services} == {Change.KEEP}
+    assert (result.empty, result.prepare, result.finalize) == (True, (), ())
+    assert {service.change for service in result.services} == {Change.KEEP}
 
 
 def test_plan_made_twice_is_equal() -> None:
@@ -82,106 +82,110 @@ def test_plan_after_its_own_success_is_empty() -> None:
     assert plan(after).empty
 
 
-def test_plan_one_outdated_service_leaves_the_other_alone() -> None:
-    found = plan(with_containers(outdated(backend()), container(frontend())))
+def test_plan_with_one_outdated_service_keeps_the_other() -> None:
+    result = plan(with_containers(outdated(backend()), container(frontend())))
 
-    assert ids(found) == ["backend.start", "backend.cutover", "verify", "drain"]
-    assert choice(found, "frontend").change is Change.KEEP
+    assert ids(result) == ["backend.start", "backend.cutover", "verify", "drain"]
+    assert choice(result, "frontend").change is Change.KEEP
 
 
-def test_plan_changed_environment_alone_names_the_keys_and_no_value() -> None:
+def test_plan_with_changed_environment_names_keys_without_values() -> None:
     now = application(backend(env=(("SECRET_KEY", "hunter2"), ("NEW", "x"))), frontend())
 
-    found = plan(as_wanted(APP), now)
+    result = plan(as_wanted(APP), now)
 
-    one = choice(found, "backend")
-    assert (one.change, one.reasons) == (Change.REPLACE, ("another configuration",))
-    assert one.env_changes == ("-LEVEL", "+NEW", "~SECRET_KEY")
-    assert "hunter2" not in repr(found.services)
-
-
-def test_plan_forced_replaces_what_is_as_wanted() -> None:
-    found = plan(as_wanted(APP), force=True)
-
-    assert ids(found) == BOTH
-    assert {one.reasons for one in found.services} == {("forced",)}
+    backend_plan = choice(result, "backend")
+    assert (backend_plan.change, backend_plan.reasons) == (Change.REPLACE, ("another configuration",))
+    assert backend_plan.env_changes == ("-LEVEL", "+NEW", "~SECRET_KEY")
+    assert "hunter2" not in repr(result.services)
 
 
-def test_plan_force_is_no_reason_where_there_is_one() -> None:
+def test_forced_plan_replaces_current_services() -> None:
+    result = plan(as_wanted(APP), force=True)
+
+    assert ids(result) == BOTH
+    assert {service.reasons for service in result.services} == {("forced",)}
+
+
+def test_forced_plan_of_outdated_service_keeps_its_reason() -> None:
     assert choice(plan(UP, force=True), "backend").reasons == ("another image",)
 
 
-def test_plan_stopped_active_container_is_started_anew_in_the_other_color() -> None:
+def test_plan_with_stopped_active_container_starts_the_other_color() -> None:
     stopped = container(backend(), running=False, status="exited")
 
-    found = plan(with_containers(stopped, container(frontend())))
+    result = plan(with_containers(stopped, container(frontend())))
 
-    one = choice(found, "backend")
-    assert (one.change, one.color, one.reasons) == (Change.FIRST, Color.GREEN, ("it does not run (exited)",))
+    backend_plan = choice(result, "backend")
+    assert (backend_plan.change, backend_plan.color, backend_plan.reasons) == (
+        Change.FIRST,
+        Color.GREEN,
+        ("it does not run (exited)",),
+    )
 
 
-def test_plan_running_left_over_color_is_drained_and_named() -> None:
+def test_plan_with_leftover_running_color_drains_and_reports_it() -> None:
     state = with_containers(*as_wanted(APP).containers, outdated(backend(), Color.GREEN))
 
-    found = plan(state)
+    result = plan(state)
 
-    assert ids(found) == ["verify", "drain"]
-    assert "shop-backend-green" in text(found, "drain")
-    assert "shop-backend-green runs without serving: it is drained and stopped" in found.notes
+    assert ids(result) == ["verify", "drain"]
+    assert "shop-backend-green" in text(result, "drain")
+    assert "shop-backend-green runs without serving: it is drained and stopped" in result.notes
 
 
-def test_plan_run_killed_before_its_cutover_starts_over_in_the_same_color() -> None:
+def test_plan_after_kill_before_cutover_starts_the_same_color() -> None:
     half_way = replace(UP, containers=(*UP.containers, container(backend(), Color.GREEN)))
 
-    found = plan(half_way)
+    result = plan(half_way)
 
-    assert ids(found) == BOTH
-    assert choice(found, "backend").color is Color.GREEN
-    assert "shop-backend-green" not in text(found, "drain")
+    assert ids(result) == BOTH
+    assert choice(result, "backend").color is Color.GREEN
+    assert "shop-backend-green" not in text(result, "drain")
 
 
-def test_plan_run_killed_between_two_services_goes_on_with_the_second() -> None:
+def test_plan_after_kill_between_services_continues_with_the_second() -> None:
     half_way = replace(
         UP,
         containers=(container(backend(), Color.GREEN), *UP.containers),
         active=(("backend", Color.GREEN),),
     )
 
-    found = plan(half_way)
+    result = plan(half_way)
 
-    assert ids(found) == ["frontend.start", "frontend.cutover", "verify", "drain"]
-    assert "shop-backend-blue" in text(found, "drain")
-
-
-def test_plan_run_killed_before_its_record_verifies_and_records() -> None:
-    found = plan(replace(as_wanted(APP), releases=()))
-
-    assert (ids(found), [step.id for step in found.prepare]) == (["verify", "drain"], ["backup"])
-    assert "every service is as wanted: the release is verified and recorded" in found.notes
+    assert ids(result) == ["frontend.start", "frontend.cutover", "verify", "drain"]
+    assert "shop-backend-blue" in text(result, "drain")
 
 
-def test_plan_new_site_text_alone_is_installed_and_verified() -> None:
-    found = plan(replace(as_wanted(APP), live_site_hash="another"))
+def test_plan_after_kill_before_record_verifies_and_records() -> None:
+    result = plan(replace(as_wanted(APP), releases=()))
 
-    assert ids(found) == ["site", "verify", "drain"]
-    assert found.notes[0] == "the Nginx site text changes: it is installed and Nginx reloaded"
+    assert (ids(result), [step.id for step in result.prepare]) == (["verify", "drain"], ["backup"])
+    assert "every service is up to date: the release is verified and recorded" in result.notes
 
 
-def test_plan_site_that_was_never_live_is_said_so() -> None:
+def test_plan_with_new_site_text_installs_and_verifies_it() -> None:
+    result = plan(replace(as_wanted(APP), live_site_hash="another"))
+
+    assert ids(result) == ["site", "verify", "drain"]
+    assert result.notes[0] == "the Nginx site text changes: it is installed and Nginx reloaded"
+
+
+def test_plan_with_site_that_was_never_live_says_so() -> None:
     assert "is not live yet" in plan(HostState("web1")).notes[0]
 
 
-def test_plan_new_site_comes_before_a_replacing_cutover() -> None:
+def test_plan_installs_new_site_before_replacing_services() -> None:
     assert ids(plan(replace(UP, live_site_hash="another"))) == ["site", *BOTH]
 
 
-def test_plan_third_service_is_one_more_start_and_cutover() -> None:
+def test_plan_with_new_service_starts_it_before_the_site() -> None:
     worker = frontend(name="worker", image=image("worker"), service_port=7002, alias="", routes=())
     three = application(backend(), worker, frontend())
 
-    found = plan(replace(UP, live_site_hash="another"), three)
+    result = plan(replace(UP, live_site_hash="another"), three)
 
-    assert ids(found) == [
+    assert ids(result) == [
         "worker.start",
         "site",
         "worker.cutover",
@@ -190,104 +194,104 @@ def test_plan_third_service_is_one_more_start_and_cutover() -> None:
 
 
 @pytest.mark.parametrize("state", [HostState("web1"), UP, replace(UP, live_site_hash="another")])
-def test_plan_every_service_starts_before_its_cutover_and_the_end_is_verify_then_drain(state: HostState) -> None:
-    found = ids(plan(state))
+def test_plan_starts_each_service_before_cutover_and_ends_with_verify_and_drain(state: HostState) -> None:
+    steps = ids(plan(state))
 
-    assert found[-2:] == ["verify", "drain"]
+    assert steps[-2:] == ["verify", "drain"]
     for name in ("backend", "frontend"):
-        assert found.index(f"{name}.start") < found.index(f"{name}.cutover") < found.index("verify")
+        assert steps.index(f"{name}.start") < steps.index(f"{name}.cutover") < steps.index("verify")
 
 
 @pytest.mark.parametrize("state", [HostState("web1"), UP])
-def test_plan_backend_is_cut_over_before_the_frontend(state: HostState) -> None:
-    found = ids(plan(state))
+def test_plan_cuts_over_services_in_order(state: HostState) -> None:
+    steps = ids(plan(state))
 
-    assert found.index("backend.cutover") < found.index("frontend.cutover")
+    assert steps.index("backend.cutover") < steps.index("frontend.cutover")
 
 
 @pytest.mark.parametrize("state", [HostState("web1"), UP, replace(UP, live_site_hash="another")])
-def test_plan_undo_stands_where_something_changed_and_nowhere_else(state: HostState) -> None:
-    found = plan(state)
+def test_plan_has_an_undo_for_each_changing_step_only(state: HostState) -> None:
+    result = plan(state)
 
-    with_undo = {step.id for step in found.steps if step.undo is not None}
-    assert with_undo == set(ids(found)) - {"verify", "drain"}
-    assert all(step.undo_title for step in found.steps if step.undo is not None)
-
-
-def test_plan_prepare_backs_up_and_pulls_what_changes_alone() -> None:
-    found = plan(with_containers(outdated(backend()), container(frontend())))
-
-    assert [step.id for step in found.prepare] == ["backup", "pull"]
-    assert "shop/backend@" in found.prepare[1].script.text
-    assert "shop/frontend@" not in found.prepare[1].script.text
+    with_undo = {step.id for step in result.steps if step.undo is not None}
+    assert with_undo == set(ids(result)) - {"verify", "drain"}
+    assert all(step.undo_title for step in result.steps if step.undo is not None)
 
 
-def test_plan_undo_of_a_start_stops_the_candidate_and_keeps_it() -> None:
-    words = undo(plan(UP), "backend.start")
+def test_prepare_backs_up_and_pulls_only_changed_images() -> None:
+    result = plan(with_containers(outdated(backend()), container(frontend())))
 
-    assert "podman stop --ignore --time 4 shop-backend-green" in words
-    assert "podman rm" not in words
-
-
-def test_plan_undo_of_a_cutover_starts_the_old_color_before_it_flips_back() -> None:
-    words = undo(plan(UP), "backend.cutover")
-
-    assert words.index("podman start shop-backend-blue") < words.index("rm -f /var/lib/shop/live/backend.green")
+    assert [step.id for step in result.prepare] == ["backup", "pull"]
+    assert "shop/backend@" in result.prepare[1].script.text
+    assert "shop/frontend@" not in result.prepare[1].script.text
 
 
-def test_plan_undo_of_a_cutover_never_starts_what_did_not_run() -> None:
+def test_undo_of_start_stops_and_keeps_the_candidate() -> None:
+    script = undo(plan(UP), "backend.start")
+
+    assert "podman stop --ignore --time 4 shop-backend-green" in script
+    assert "podman rm" not in script
+
+
+def test_undo_of_cutover_starts_the_old_color_before_the_flip() -> None:
+    script = undo(plan(UP), "backend.cutover")
+
+    assert script.index("podman start shop-backend-blue") < script.index("rm -f /var/lib/shop/live/backend.green")
+
+
+def test_undo_of_cutover_does_not_start_a_stopped_color() -> None:
     stopped = container(backend(), running=False, status="exited")
 
-    words = undo(plan(with_containers(stopped, container(frontend()))), "backend.cutover")
+    script = undo(plan(with_containers(stopped, container(frontend()))), "backend.cutover")
 
-    assert "podman start" not in words
-    assert "rm -f /var/lib/shop/live/backend.green" in words
+    assert "podman start" not in script
+    assert "rm -f /var/lib/shop/live/backend.green" in script
 
 
-def test_plan_undo_of_a_first_cutover_flips_nothing() -> None:
+def test_undo_of_first_cutover_flips_nothing() -> None:
     assert "live/backend.green" not in undo(plan(HostState("web1")), "backend.cutover")
 
 
-def test_plan_drain_never_stops_a_color_that_serves_afterwards() -> None:
-    words = text(plan(UP), "drain")
+def test_drain_stops_only_the_former_color() -> None:
+    script = text(plan(UP), "drain")
 
-    assert ("shop-backend-blue" in words, "shop-backend-green" in words) == (True, False)
-
-
-def test_plan_verify_asks_every_service_the_chain_and_the_public_site() -> None:
-    words = text(plan(UP), "verify")
-
-    assert "127.0.0.1:28080" in words
-    assert "127.0.0.1:27001" in words
-    assert "http://127.0.0.1:7001/api/health" in words
-    assert "shop.test:80:127.0.0.1" in words
+    assert ("shop-backend-blue" in script, "shop-backend-green" in script) == (True, False)
 
 
-def test_plan_verify_of_a_kept_service_asks_for_the_color_that_serves() -> None:
-    words = text(plan(with_containers(outdated(backend()), container(frontend()))), "verify")
+def test_verify_probes_services_full_chain_and_public_site() -> None:
+    script = text(plan(UP), "verify")
 
-    assert ("127.0.0.1:17001)" in words, "127.0.0.1:27001)" in words) == (True, False)
-
-
-def test_plan_verify_failure_flips_back_in_reverse_order() -> None:
-    words = text(plan(UP), "verify")
-
-    assert words.index("live/frontend.green") < words.index("live/backend.green")
+    assert "127.0.0.1:28080" in script
+    assert "127.0.0.1:27001" in script
+    assert "http://127.0.0.1:7001/api/health" in script
+    assert "shop.test:80:127.0.0.1" in script
 
 
-def test_plan_verify_has_time_for_its_bake() -> None:
+def test_verify_of_kept_service_probes_its_active_color() -> None:
+    script = text(plan(with_containers(outdated(backend()), container(frontend()))), "verify")
+
+    assert ("127.0.0.1:17001)" in script, "127.0.0.1:27001)" in script) == (True, False)
+
+
+def test_failed_verify_flips_back_in_reverse_order() -> None:
+    script = text(plan(UP), "verify")
+
+    assert script.index("live/frontend.green") < script.index("live/backend.green")
+
+
+def test_verify_timeout_includes_the_bake() -> None:
     verify = next(step for step in plan(UP, bake=300).steps if step.id == "verify")
 
     assert verify.timeout_seconds > 315
 
 
-def test_plan_start_has_time_for_its_gate_and_a_stop() -> None:
+def test_start_timeout_includes_gate_and_stop() -> None:
     start = plan(UP).steps[0]
 
     assert start.timeout_seconds > backend().gate.deadline_seconds + backend().drain.stop_seconds
 
 
-def test_plan_record_says_what_will_run() -> None:
+def test_record_has_digest_and_color_of_each_service() -> None:
     record = plan(UP).record
 
     assert record is not None
@@ -298,32 +302,32 @@ def test_plan_record_says_what_will_run() -> None:
     }
 
 
-def test_plan_finish_records_then_unlocks_then_tidies() -> None:
-    words = plan(UP).finalize[-1].script.text
+def test_finalize_records_then_unlocks_then_prunes() -> None:
+    script = plan(UP).finalize[-1].script.text
 
-    assert words.index("releases.jsonl") < words.index("lock/held" if "lock/held" in words else "rm -f held")
-    assert words.index("rm -f held") < words.index("podman images")
+    assert script.index("releases.jsonl") < script.index("lock/held" if "lock/held" in script else "rm -f held")
+    assert script.index("rm -f held") < script.index("podman images")
 
 
-def test_plan_tidy_keeps_the_image_that_ran_before() -> None:
+def test_cleanup_keeps_the_image_of_the_previous_release() -> None:
     app = application()
     before = replace(
         recorded(app), services=tuple((n, replace(r, digest="sha256:before")) for n, r in recorded(app).services)
     )
 
-    words = plan(replace(UP, releases=(before,))).finalize[-1].script.text
+    script = plan(replace(UP, releases=(before,))).finalize[-1].script.text
 
-    assert "sha256:before" in words
-    assert image("backend").digest in words
+    assert "sha256:before" in script
+    assert image("backend").digest in script
 
 
-def test_plan_tidy_keeps_the_image_that_serves_though_a_bad_release_came_after() -> None:
+def test_cleanup_after_undone_releases_keeps_the_serving_image() -> None:
     good = recorded(APP)
     bad = replace(good, id="r1b", outcome=Outcome.UNDONE, services=())
 
-    words = plan(replace(UP, releases=(good, bad, bad, bad, bad))).finalize[-1].script.text
+    script = plan(replace(UP, releases=(good, bad, bad, bad, bad))).finalize[-1].script.text
 
-    assert dict(good.services)["backend"].digest in words
+    assert dict(good.services)["backend"].digest in script
 
 
 def test_plan_secrets_are_marked_for_masking() -> None:
@@ -340,34 +344,34 @@ def test_plan_without_a_resolved_digest_is_refused() -> None:
         plan(HostState("web1"), unresolved)
 
 
-def test_plan_new_site_text_shows_the_lines_that_change() -> None:
+def test_plan_with_new_site_text_shows_changed_lines() -> None:
     before = "# rolling-site: another\n    client_max_body_size 1;\n"
 
-    found = plan(replace(as_wanted(APP), live_site_hash="another", site=before))
+    result = plan(replace(as_wanted(APP), live_site_hash="another", site=before))
 
-    assert "Nginx - client_max_body_size 1;" in found.notes
-    assert not any("rolling-site" in note for note in found.notes)
+    assert "Nginx - client_max_body_size 1;" in result.notes
+    assert not any("rolling-site" in note for note in result.notes)
 
 
 STANDBY = "/var/lib/shop/live/backend.standby"
 
 
-def test_plan_colors_stand_in_for_each_other_from_the_cutover_to_the_drain() -> None:
-    found = plan(UP)
-    cutover, drain = text(found, "backend.cutover"), text(found, "drain")
+def test_standby_lasts_from_cutover_to_drain() -> None:
+    result = plan(UP)
+    cutover, drain = text(result, "backend.cutover"), text(result, "drain")
 
     assert 0 < cutover.index(f": > {STANDBY}") < cutover.index(": > /var/lib/shop/live/backend.green")
     assert drain.index(f"rm -f {STANDBY}") < drain.index("podman stop --ignore --time 4 shop-backend-blue")
 
 
-def test_plan_idle_port_is_never_reached_before_its_color_has_passed_its_gate() -> None:
+def test_start_ends_standby_before_it_replaces_the_idle_color() -> None:
     start = text(plan(UP), "backend.start")
 
     assert start.index(f"rm -f {STANDBY}") < start.index("podman rm --force --ignore shop-backend-green")
     assert f": > {STANDBY}" not in start
 
 
-def test_plan_undo_ends_the_standby_before_it_stops_the_candidate() -> None:
+def test_undo_of_start_ends_standby_before_it_stops_the_candidate() -> None:
     back = undo(plan(UP), "backend.start")
 
     assert back.index(f"rm -f {STANDBY}") < back.index("podman stop")
@@ -380,5 +384,5 @@ def test_plan_undo_ends_the_standby_before_it_stops_the_candidate() -> None:
         with_containers(replace(outdated(backend()), running=False, status="exited"), outdated(frontend())),
     ],
 )
-def test_plan_nothing_stands_in_where_nothing_served_before(state: HostState) -> None:
+def test_standby_without_former_running_color_is_not_allowed(state: HostState) -> None:
     assert f": > {STANDBY}" not in "".join(step.script.text for step in plan(state).steps)

@@ -1,4 +1,4 @@
-"""What a plan says of images that come from the workstation."""
+"""The plan of a deploy with images from the workstation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rolling_upgrade.engine.model import HostState, RolloutPolicy
 from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.spec import DeploySpec
-from rolling_upgrade.features.deploy.steps import push
+from rolling_upgrade.features.deploy.steps import push_step
 from tests.support.sample import LOCK, application, image
 
 ID = "sha256:" + "e" * 64
@@ -21,38 +21,38 @@ def pushes(**lacking: int) -> tuple[Push, ...]:
     return tuple(Push(name, image(name), ID, 7, number, number * 6_200_000) for name, number in lacking.items())
 
 
-def wanted(*found: Push, action: str = "deploy") -> DeploySpec:
+def spec(*images: Push, action: str = "deploy") -> DeploySpec:
     app = application()
     site = rendering.nginx_site(app)
     plain = DeploySpec(
         "production", app, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", LOCK
     )
-    return replace(plain, action=action, pushes=found)
+    return replace(plain, action=action, pushes=images)
 
 
-def test_push_step_says_what_the_host_lacks() -> None:
-    assert push(application(), "r2", pushes(backend=2, frontend=0)).title == (
+def test_push_step_title_counts_the_lacking_layers() -> None:
+    assert push_step(application(), "r2", pushes(backend=2, frontend=0)).title == (
         "push backend v2 (2 of 7 layers, 12.4 MB), frontend v2 (0 of 7 layers, 0.0 kB)"
     )
 
 
-def test_push_step_keeps_its_files_in_the_runs_journal() -> None:
-    assert "/var/lib/shop/journal/r2/images" in push(application(), "r2", pushes(backend=1)).script.text
+def test_push_step_uses_the_journal_of_the_run() -> None:
+    assert "/var/lib/shop/journal/r2/images" in push_step(application(), "r2", pushes(backend=1)).script.text
 
 
 def test_plan_with_pushed_images_pulls_none() -> None:
-    found = pushes(backend=2, frontend=0)
+    images = pushes(backend=2, frontend=0)
 
-    plan = plan_deploy(HostState("web1"), wanted(*found), RolloutPolicy())
+    plan = plan_deploy(HostState("web1"), spec(*images), RolloutPolicy())
 
     assert [step.id for step in plan.prepare][-1] == "push"
-    assert plan.prepare[-1].pushes == found
+    assert plan.prepare[-1].pushes == images
     assert "pull" not in [step.id for step in plan.prepare]
 
 
 @pytest.mark.parametrize("action", ["deploy", "rollback"])
 def test_plan_without_pushed_images_pulls_them(action: str) -> None:
-    plan = plan_deploy(HostState("web1"), wanted(action=action), RolloutPolicy())
+    plan = plan_deploy(HostState("web1"), spec(action=action), RolloutPolicy())
 
     assert [step.id for step in plan.prepare][-1] == "pull"
     assert plan.prepare[-1].pushes == ()

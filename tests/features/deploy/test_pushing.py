@@ -1,4 +1,4 @@
-"""What a push finds before any host is changed: images that fit, hosts of one kind, layers that are lacking."""
+"""Images of the workstation for a push: which fit, which layers a host lacks, and which are refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from rolling_upgrade.engine.image_archive import Layer, Piece, SavedImage
 from rolling_upgrade.engine.model import Application, Environment, Image, Target
 from rolling_upgrade.errors import ConfigError, PreflightError
-from rolling_upgrade.features.deploy import push as pushing
-from rolling_upgrade.features.deploy.push import Pushing
+from rolling_upgrade.features.deploy import push
+from rolling_upgrade.features.deploy.push import LocalImages
 from rolling_upgrade.ssh.fleet import Fleet
 from tests.support.sample import application, backend, frontend
 
@@ -27,29 +27,29 @@ def fleet(app: Application) -> Fleet:
     return Fleet(Environment("production", (Target("web1", "web1", "deploy", app),)), ())
 
 
-def test_pushes_count_what_each_host_lacks_and_shared_layers_once() -> None:
+def test_pushes_count_the_lacking_layers_and_shared_ones_once() -> None:
     base, one, two = layer("base", 100), layer("one", 10), layer("two", 1)
     images = {"r/a:v2": saved("a", base, one), "r/b:v2": saved("b", base, two)}
-    layers = {found.digest: found for found in (base, one, two)}
+    layers = {layer.digest: layer for layer in (base, one, two)}
     present = {"new": frozenset[str](), "old": frozenset({"base", "two"})}
-    found = Pushing({"r/a:v2": "a", "r/b:v2": "b"}, images, layers, present, {})
+    local = LocalImages({"r/a:v2": "a", "r/b:v2": "b"}, images, layers, present, {})
 
-    assert [(push.service, push.layers, push.lacking, push.bytes) for push in found.pushes("new")] == [
+    assert [(push.service, push.layers, push.lacking, push.bytes) for push in local.pushes("new")] == [
         ("a", 2, 2, 110),
         ("b", 2, 1, 1),
     ]
-    assert [(push.lacking, push.bytes) for push in found.pushes("old")] == [(1, 10), (0, 0)]
+    assert [(push.lacking, push.bytes) for push in local.pushes("old")] == [(1, 10), (0, 0)]
 
 
-def test_packed_layers_that_every_host_has_stay_as_they_are(tmp_path: Path) -> None:
+def test_layers_that_every_host_has_are_not_compressed(tmp_path: Path) -> None:
     path = tmp_path / "plain"
     path.write_bytes(b"0" * 9000)
     plain = [Layer(name, 9000, Piece(path, 0, 9000), gzipped=False) for name in ("sha256:here", "sha256:missing")]
     present = [frozenset({"sha256:here", "sha256:missing"}), frozenset({"sha256:here"})]
 
-    packed = pushing._packed([saved("a", *plain)], present, tmp_path)
+    layers = push._compressed([saved("a", *plain)], present, tmp_path)
 
-    assert [(digest, found.gzipped) for digest, found in packed.items()] == [
+    assert [(digest, layer.gzipped) for digest, layer in layers.items()] == [
         ("sha256:here", False),
         ("sha256:missing", True),
     ]
@@ -57,36 +57,36 @@ def test_packed_layers_that_every_host_has_stay_as_they_are(tmp_path: Path) -> N
 
 def test_hosts_of_two_architectures_are_refused() -> None:
     with pytest.raises(PreflightError, match=r"web1 amd64, web2 arm64"):
-        pushing._one_architecture({"web1": "amd64", "web2": "arm64"})
+        push._common_architecture({"web1": "amd64", "web2": "arm64"})
 
 
-def test_image_for_another_processor_is_refused_with_a_way_out() -> None:
+def test_image_of_another_architecture_is_refused_with_next_step() -> None:
     with pytest.raises(PreflightError, match="is built for arm64, the hosts are amd64") as refused:
-        pushing._fit(saved("a", architecture="arm64"), "amd64")
+        push._check_architecture(saved("a", architecture="arm64"), "amd64")
     assert refused.value.next_step == "build it with --platform linux/amd64"
 
 
-def test_image_named_by_digest_cannot_be_pushed() -> None:
-    with pytest.raises(ConfigError, match="a digest can only be had from a registry"):
-        pushing._wanted(fleet(application()))
+def test_image_named_by_digest_is_refused() -> None:
+    with pytest.raises(ConfigError, match="only a registry has an image by its digest"):
+        push._images_by_service(fleet(application()))
 
 
-def test_wanted_images_by_service() -> None:
-    services = [made(image=Image(f"r/{made.__name__}", "v2")) for made in (backend, frontend)]
+def test_images_by_service_are_those_of_the_application() -> None:
+    services = [build(image=Image(f"r/{build.__name__}", "v2")) for build in (backend, frontend)]
 
-    assert pushing._wanted(fleet(application(*services))) == {
+    assert push._images_by_service(fleet(application(*services))) == {
         "backend": Image("r/backend", "v2"),
         "frontend": Image("r/frontend", "v2"),
     }
 
 
 @pytest.mark.parametrize(
-    ("sources", "said"),
+    ("archives", "problem"),
     [
         ({"worker": Path("/")}, "a service of: backend"),
-        ({"backend": Path("/nowhere/image.tar")}, "nothing there"),
+        ({"backend": Path("/nowhere/image.tar")}, "no such file"),
     ],
 )
-def test_wrong_sources_are_refused(sources: dict[str, Path], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        pushing._check({"backend": Image("r/backend", "v2")}, sources)
+def test_unusable_archives_are_refused(archives: dict[str, Path], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        push._check_archives({"backend": Image("r/backend", "v2")}, archives)
