@@ -12,11 +12,11 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
+from tests.support.health_site import Site
 from tests.support.local_fleet import Machines
 from tests.support.pgp import Pgp
 from tests.support.project import Project
-from tests.support.running import Programs
-from tests.support.site import Site
+from tests.support.shell import Programs
 from tests.support.sshd import Sshd
 from tests.support.team import Team
 

@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import history
 from rolling_upgrade.engine.model import Outcome, Release
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 
 class RequestLog:

@@ -19,7 +19,7 @@ import pytest
 
 from lab.host import Host
 from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
-from tests.support.running import HOSTILE
+from tests.support.shell import HOSTILE
 
 ECHO = ("python3", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))")
 

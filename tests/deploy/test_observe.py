@@ -20,7 +20,7 @@ from tests.deploy.bare_host import SECURE
 from tests.deploy.conftest import DOMAIN, PROJECT, Site, local_address, wait_until
 from tests.support.alert_cases import CASES, as_test
 from tests.support.mailbox import Mailbox, mailbox
-from tests.support.observed import environment, expressions
+from tests.support.monitoring import environment, expressions
 from tests.support.receiver import Receiver, receiving
 
 ETC = "/etc/prometheus"

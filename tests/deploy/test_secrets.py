@@ -97,7 +97,7 @@ def new_canaries() -> Canaries:
 
 def run_all_tasks(site: Site, disclosed: Disclosed, directory: Path, encrypted: EncryptedEnvFile) -> None:
     """Run every task that uses secrets, with every channel configured, while every process is sampled."""
-    authority = Authority.made(directory)
+    authority = Authority.create(directory)
     values = disclosed.canaries.values
     with (
         mailbox(authority.server(directory), security=Security.STARTTLS, login=True) as box,

@@ -12,8 +12,8 @@ from rolling_upgrade.engine import history
 from rolling_upgrade.engine.model import Application, Tls
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.shell import script
-from tests.support.running import Programs, sh
 from tests.support.sample import application, backend, frontend
+from tests.support.shell import Programs, sh
 
 FULL = replace(
     application(),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import env_changes
-from tests.support.running import sh
 from tests.support.sample import backend
+from tests.support.shell import sh
 
 SPEC = "0123456789abcdef"
 

@@ -16,7 +16,7 @@ from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, Interrupted, LockLost, StepFailed, UndoFailed
 from tests.support.sample import image
-from tests.support.scripted import Scene, ScriptedHost, three_steps
+from tests.support.scripted_host import Scene, ScriptedHost, three_steps
 
 DROPPED = ConnectionDropped("web1: the connection dropped.")
 AWAY = HostUnreachable("web1: away.")
@@ -36,8 +36,8 @@ def apply(scene: Scene, host: ScriptedHost) -> None:
 def test_apply_good_steps_run_in_order_as_stages(scene: Scene) -> None:
     apply(scene, scene.host())
 
-    assert scene.of("web1") == ["stage a", "stage b", "stage c"]
-    assert scene.told(Phase.DONE) == ["do a", "do b", "do c"]
+    assert scene.calls("web1") == ["stage a", "stage b", "stage c"]
+    assert scene.titles(Phase.DONE) == ["do a", "do b", "do c"]
 
 
 def test_apply_failing_step_is_undone_in_reverse_and_marked_bad(scene: Scene) -> None:
@@ -47,10 +47,10 @@ def test_apply_failing_step_is_undone_in_reverse_and_marked_bad(scene: Scene) ->
         apply(scene, host)
 
     undo = host.texts["stage undo"]
-    assert scene.of("web1") == UNDONE
+    assert scene.calls("web1") == UNDONE
     assert undo.index("undo b") < undo.index("undo a")
     assert "run_outcome=undone" in host.texts["stage abandon"]
-    assert scene.told(Phase.UNDONE) == ["take b back; take a back"]
+    assert scene.titles(Phase.UNDONE) == ["take b back; take a back"]
 
 
 def test_apply_failing_first_step_undoes_it_alone(scene: Scene) -> None:
@@ -89,7 +89,7 @@ def test_apply_stage_that_cannot_be_ended_is_not_undone_under_its_feet(scene: Sc
     with pytest.raises(UndoFailed):
         apply(scene, host)
 
-    assert "stage undo" not in scene.of("web1")
+    assert "stage undo" not in scene.calls("web1")
 
 
 def test_apply_lost_lock_is_left_to_its_new_holder(scene: Scene) -> None:
@@ -98,14 +98,14 @@ def test_apply_lost_lock_is_left_to_its_new_holder(scene: Scene) -> None:
     with pytest.raises(LockLost, match="owner=bob"):
         apply(scene, host)
 
-    assert scene.of("web1") == ["stage a", "stage b"]
+    assert scene.calls("web1") == ["stage a", "stage b"]
 
 
 def test_apply_dropped_connection_is_attached_to_and_goes_on(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(0, "")]))
 
-    assert scene.of("web1") == ["stage a", "stage b", "attach b", "stage c"]
-    assert "Connecting again." in scene.told(Phase.NOTE)[0]
+    assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage c"]
+    assert "Connecting again." in scene.titles(Phase.NOTE)[0]
 
 
 def test_apply_dropped_stage_that_failed_meanwhile_is_undone(scene: Scene) -> None:
@@ -114,13 +114,13 @@ def test_apply_dropped_stage_that_failed_meanwhile_is_undone(scene: Scene) -> No
     with pytest.raises(StepFailed, match="it broke"):
         apply(scene, host)
 
-    assert scene.of("web1") == ["stage a", "stage b", "attach b", *UNDONE[2:]]
+    assert scene.calls("web1") == ["stage a", "stage b", "attach b", *UNDONE[2:]]
 
 
 def test_apply_host_away_for_a_while_is_tried_again(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[AWAY, DROPPED, AWAY, Answer(0, "")]))
 
-    assert scene.of("web1").count("attach b") == 4
+    assert scene.calls("web1").count("attach b") == 4
     assert scene.now == 1003
 
 
@@ -130,14 +130,14 @@ def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> Non
     with pytest.raises(HostUnreachable, match="the outcome is unknown"):
         apply(scene, host)
 
-    assert {"stage undo", "stage abandon"} & set(scene.of("web1")) == set()
+    assert {"stage undo", "stage abandon"} & set(scene.calls("web1")) == set()
     assert scene.now == pytest.approx(1061, abs=1)
 
 
 def test_apply_stage_that_never_began_is_sent_again(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")]))
 
-    assert scene.of("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
+    assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
 
 
 def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
@@ -146,7 +146,7 @@ def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
     with pytest.raises(ConnectionDropped):
         apply(scene, host)
 
-    assert scene.of("web1")[-3:] == UNDONE[2:]
+    assert scene.calls("web1")[-3:] == UNDONE[2:]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_apply_interrupted_during_a_step_is_undone(scene: Scene) -> None:
     with pytest.raises(Interrupted, match="interrupted during: do b"):
         apply(scene, host)
 
-    assert scene.of("web1") == UNDONE
+    assert scene.calls("web1") == UNDONE
 
 
 def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> None:
@@ -177,7 +177,7 @@ def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> 
     with pytest.raises(Interrupted, match="interrupted before: do b"):
         apply(scene, host)
 
-    assert scene.of("web1") == ["stage a", *UNDONE[2:]]
+    assert scene.calls("web1") == ["stage a", *UNDONE[2:]]
 
 
 def test_apply_undo_cannot_be_interrupted(scene: Scene) -> None:
@@ -197,7 +197,7 @@ def test_apply_abandon_that_fails_is_said_and_keeps_the_cause(scene: Scene) -> N
     with pytest.raises(StepFailed, match="it broke"):
         apply(scene, host)
 
-    assert "disk full" in scene.told(Phase.NOTE)[0]
+    assert "disk full" in scene.titles(Phase.NOTE)[0]
 
 
 def test_apply_reason_in_the_history_is_the_first_line(scene: Scene) -> None:
@@ -214,7 +214,7 @@ def test_prepare_failing_step_ends_it_and_undoes_nothing_itself(scene: Scene) ->
     with pytest.raises(StepFailed):
         executor.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.context)
 
-    assert scene.of("web1") == ["stage backup"]
+    assert scene.calls("web1") == ["stage backup"]
 
 
 def test_prepare_step_with_pushes_runs_while_the_images_are_offered(scene: Scene) -> None:
@@ -230,7 +230,7 @@ def test_prepare_step_with_pushes_runs_while_the_images_are_offered(scene: Scene
 
     executor.prepare(host, plan, replace(scene.context, offer=offer))
 
-    assert scene.of("web1") == ["stage backup", "offer push", "stage push", "withdraw push"]
+    assert scene.calls("web1") == ["stage backup", "offer push", "stage push", "withdraw push"]
     assert "images_at=here\ndo push" in host.texts["stage push"]
 
 
@@ -240,14 +240,14 @@ def test_finalize_records_even_after_an_interrupt(scene: Scene) -> None:
 
     executor.finalize(host, PLAN, scene.context, 12.3)
 
-    assert scene.of("web1") == ["stage record"]
+    assert scene.calls("web1") == ["stage record"]
     assert "run_seconds=12.3" in host.texts["stage record"]
 
 
 def test_unlock_host_that_is_away_is_no_error(scene: Scene) -> None:
     executor.unlock(scene.host(unlock=[AWAY]), PLAN, scene.context)
 
-    assert "its lease ends by itself" in scene.told(Phase.NOTE)[0]
+    assert "its lease ends by itself" in scene.titles(Phase.NOTE)[0]
 
 
 def test_run_step_tells_how_long_it_took_and_what_was_said(scene: Scene) -> None:

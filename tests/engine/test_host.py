@@ -13,7 +13,7 @@ from rolling_upgrade.engine.host import Cancelled, Host, StreamingHost
 from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.shell import Script, quote, write_file
 from rolling_upgrade.errors import ConnectionDropped
-from tests.support.running import HOSTILE, Signal
+from tests.support.shell import HOSTILE, Signal
 from tests.support.sshd import Sshd
 
 

@@ -15,8 +15,8 @@ from rolling_upgrade.features.backup.manifest import BackupKind
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, LATER, app, back_up, fill, listed, place
 from tests.features.restore.test_shell import RELEASE, RunContext, run
-from tests.support.running import Programs, moved, sh
 from tests.support.sample import application, backend
+from tests.support.shell import Programs, moved, sh
 
 __all__ = ["app", "run"]
 

@@ -12,7 +12,7 @@ import pytest
 from rolling_upgrade.engine import lock
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.shell import script
-from tests.support.running import HOSTILE, sh
+from tests.support.shell import HOSTILE, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 THEIRS = Lock("theirs", "bob", "ci", 42, "deploy v1", 0, 0)

@@ -11,7 +11,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.errors import LockHeld, RollingError, StageBusy, StepFailed
 from tests.support.sample import LOCK
-from tests.support.scripted import APP, Scene
+from tests.support.scripted_host import APP, Scene
 
 
 def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
@@ -68,7 +68,7 @@ def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said:
 
 
 def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
-    host = Scene().member("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
+    host = Scene().host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
 
     with pytest.raises(StageBusy) as caught:
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
@@ -79,7 +79,7 @@ def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
 def test_take_that_says_nothing_is_no_lock() -> None:
     """A full disk, or a host that was never set up: the script ends before the lock is written."""
     scene = Scene()
-    host = scene.member("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
+    host = scene.host_run("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
 
     with pytest.raises(StepFailed, match="the lock could not be acquired"):
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")

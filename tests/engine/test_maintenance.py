@@ -11,8 +11,8 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine import maintenance, probe
 from rolling_upgrade.engine.model import Application, Probe, Route
 from rolling_upgrade.engine.shell import Script, script
-from tests.support.running import HOSTILE, Programs, moved, sh
 from tests.support.sample import application, backend, frontend
+from tests.support.shell import HOSTILE, Programs, moved, sh
 
 APP = application()
 

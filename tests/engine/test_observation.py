@@ -10,8 +10,8 @@ from rolling_upgrade.engine import history, lock, observation
 from rolling_upgrade.engine.model import Color, Lock, Tls
 from rolling_upgrade.engine.shell import script
 from tests.engine.test_record import RELEASE
-from tests.support.running import Programs, moved, sh
 from tests.support.sample import application, image
+from tests.support.shell import Programs, moved, sh
 
 APP = application()
 EMPTY = "".join(

@@ -15,8 +15,8 @@ from rolling_upgrade.features.backup import verification
 from rolling_upgrade.features.backup.manifest import BackupKind, Verdict
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, listed
-from tests.support.running import Programs, moved, sh
 from tests.support.sample import application
+from tests.support.shell import Programs, moved, sh
 
 ADDRESS = "postgresql://ark@db.test:5433/ark?sslmode=require"
 PASSWORD = "p:w\\x'$HOME"

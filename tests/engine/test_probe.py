@@ -9,8 +9,8 @@ import pytest
 from rolling_upgrade.engine import probe
 from rolling_upgrade.engine.model import Color, Gate, Probe, Tls
 from rolling_upgrade.engine.shell import script
-from tests.support.running import Programs, sh
 from tests.support.sample import application, backend
+from tests.support.shell import Programs, sh
 
 APP = application()
 GATE = Gate("/api/health", passes=3, interval_seconds=1, start_period_seconds=5, retries=3, deadline_seconds=20)

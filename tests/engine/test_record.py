@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade.engine import history as record
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease
 from rolling_upgrade.engine.shell import script
-from tests.support.running import HOSTILE, sh
+from tests.support.shell import HOSTILE, sh
 
 RELEASE = Release(
     "20261123T000000Z-abcdef",

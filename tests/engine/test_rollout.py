@@ -24,7 +24,7 @@ from rolling_upgrade.errors import (
     StepFailed,
 )
 from tests.engine.test_observation import EMPTY, text
-from tests.support.scripted import Scene, never, nothing, rollout, three_steps
+from tests.support.scripted_host import Scene, empty_plan, fail_on_replan, rollout, three_steps
 
 FAILS = [Answer(1, "it broke")]
 HELD = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
@@ -37,7 +37,7 @@ def scene() -> Scene:
 
 
 def go(scene: Scene, *members: HostRun, batch: str = "100%") -> list[HostOutcome]:
-    return roll_out(members, never, rollout(batch), scene.context)
+    return roll_out(members, fail_on_replan, rollout(batch), scene.context)
 
 
 def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
@@ -45,31 +45,31 @@ def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
 
 
 def test_roll_out_good_hosts_are_all_upgraded(scene: Scene) -> None:
-    outcomes = go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
+    outcomes = go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
     assert set(results(outcomes).values()) == {HostResult.UPGRADED}
-    assert scene.of("web2") == ["lock", "stage backup", *STEPS, "stage record"]
+    assert scene.calls("web2") == ["lock", "stage backup", *STEPS, "stage record"]
 
 
 def test_roll_out_first_host_is_locked_alone(scene: Scene) -> None:
     def nobody_else() -> None:
         assert scene.log == ["web1 lock"]
 
-    go(scene, scene.member("web1", lock=[nobody_else]), scene.member("web2"), scene.member("web3"))
+    go(scene, scene.host_run("web1", lock=[nobody_else]), scene.host_run("web2"), scene.host_run("web3"))
 
     assert scene.log[0] == "web1 lock"
 
 
 def test_roll_out_lock_held_on_the_second_host_frees_the_first(scene: Scene) -> None:
     with pytest.raises(LockHeld, match=r"web2: locked by bob@ci \(process 7\): deploy v1"):
-        go(scene, scene.member("web1"), scene.member("web2", lock=[HELD]))
+        go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[HELD]))
 
     assert scene.log == ["web1 lock", "web2 lock", "web1 unlock"]
 
 
 def test_roll_out_lock_held_on_the_first_host_touches_no_other(scene: Scene) -> None:
     with pytest.raises(LockHeld):
-        go(scene, scene.member("web1", lock=[HELD]), scene.member("web2"))
+        go(scene, scene.host_run("web1", lock=[HELD]), scene.host_run("web2"))
 
     assert scene.log == ["web1 lock"]
 
@@ -77,7 +77,7 @@ def test_roll_out_lock_held_on_the_first_host_touches_no_other(scene: Scene) -> 
 @pytest.mark.parametrize("error", [HostUnreachable("web2: away."), ConnectionDropped("web2: dropped.")])
 def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, scene: Scene) -> None:
     with pytest.raises(type(error)):
-        go(scene, scene.member("web1"), scene.member("web2", lock=[error]), scene.member("web3"))
+        go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[error]), scene.host_run("web3"))
 
     assert {"web1 unlock", "web3 unlock"} <= set(scene.log)
     assert not [entry for entry in scene.log if "stage" in entry]
@@ -85,19 +85,19 @@ def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, sce
 
 def test_roll_out_stage_of_a_former_run_still_running_is_a_held_lock(scene: Scene) -> None:
     with pytest.raises(LockHeld, match="a stage of an earlier run is still running"):
-        go(scene, scene.member("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
+        go(scene, scene.host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
 
 
 def test_roll_out_takeover_is_said(scene: Scene) -> None:
     taken = Answer(0, "takeover\ntoken=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n" + EMPTY)
 
-    go(scene, scene.member("web1", lock=[taken]))
+    go(scene, scene.host_run("web1", lock=[taken]))
 
-    assert "took over the lock of bob@ci (process 7): deploy v1" in scene.told(Phase.NOTE)[0]
+    assert "took over the lock of bob@ci (process 7): deploy v1" in scene.titles(Phase.NOTE)[0]
 
 
 def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
-    members = [scene.member("web1"), scene.member("web2", plan=three_steps("web2", dead_token="dead-token"))]
+    members = [scene.host_run("web1"), scene.host_run("web2", plan=three_steps("web2", dead_token="dead-token"))]
 
     go(scene, *members)
 
@@ -105,10 +105,10 @@ def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
 
 
 def test_roll_out_host_as_wanted_is_not_even_locked(scene: Scene) -> None:
-    outcomes = go(scene, scene.member("web1", plan=nothing("web1")), scene.member("web2"))
+    outcomes = go(scene, scene.host_run("web1", plan=empty_plan("web1")), scene.host_run("web2"))
 
     assert results(outcomes) == {"web1": HostResult.UNCHANGED, "web2": HostResult.UPGRADED}
-    assert scene.of("web1") == []
+    assert scene.calls("web1") == []
 
 
 def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None:
@@ -119,21 +119,21 @@ def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None
         seen.append(state)
         return three_steps(member.name)
 
-    outcomes = roll_out([scene.member("web1", lock=[changed])], replan, rollout(), scene.context)
+    outcomes = roll_out([scene.host_run("web1", lock=[changed])], replan, rollout(), scene.context)
 
     assert ([name for name, _ in seen[0].active], results(outcomes)) == (["backend"], {"web1": HostResult.UPGRADED})
 
 
 def test_roll_out_host_that_became_as_wanted_is_freed_and_unchanged(scene: Scene) -> None:
-    member = scene.member("web1", lock=[Answer(0, text(active="backend.green"))])
+    member = scene.host_run("web1", lock=[Answer(0, text(active="backend.green"))])
 
-    outcomes = roll_out([member], lambda one, _: nothing(one.name), rollout(), scene.context)
+    outcomes = roll_out([member], lambda one, _: empty_plan(one.name), rollout(), scene.context)
 
-    assert (results(outcomes), scene.of("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
+    assert (results(outcomes), scene.calls("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
 
 
 def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene) -> None:
-    outcomes = go(scene, scene.member("web1"), scene.member("web2", stage_backup=FAILS), scene.member("web3"))
+    outcomes = go(scene, scene.host_run("web1"), scene.host_run("web2", stage_backup=FAILS), scene.host_run("web3"))
 
     assert results(outcomes) == {
         "web1": HostResult.NOT_STARTED,
@@ -145,14 +145,14 @@ def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene)
 
 
 def test_roll_out_nobody_goes_on_before_everybody_is_prepared(scene: Scene) -> None:
-    go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")))
+    go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
     last_prepared = max(n for n, entry in enumerate(scene.log) if entry.endswith("stage backup"))
     assert last_prepared < min(n for n, entry in enumerate(scene.log) if entry.endswith("stage a"))
 
 
 def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) -> None:
-    members = [scene.member("web1"), scene.member("web2", stage_b=FAILS), scene.member("web3")]
+    members = [scene.host_run("web1"), scene.host_run("web2", stage_b=FAILS), scene.host_run("web3")]
 
     outcomes = go(scene, *members, batch="1")
 
@@ -161,20 +161,20 @@ def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) 
         "web2": HostResult.UNDONE,
         "web3": HostResult.NOT_STARTED,
     }
-    assert scene.of("web3")[-1] == "unlock"
-    assert not set(STEPS) & set(scene.of("web3"))
+    assert scene.calls("web3")[-1] == "unlock"
+    assert not set(STEPS) & set(scene.calls("web3"))
 
 
 def test_roll_out_hosts_of_one_batch_do_not_stop_each_other(scene: Scene) -> None:
-    outcomes = go(scene, scene.member("web1", stage_a=FAILS), scene.member("web2"))
+    outcomes = go(scene, scene.host_run("web1", stage_a=FAILS), scene.host_run("web2"))
 
     assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
 
 
 def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
-    go(scene, *(scene.member(name) for name in ("web1", "web2", "web3")), batch="1")
+    go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")), batch="1")
 
-    assert [name for name in ("web1", "web2", "web3") for entry in scene.of(name) if entry == "renew"] == [
+    assert [name for name in ("web1", "web2", "web3") for entry in scene.calls(name) if entry == "renew"] == [
         "web2",
         "web3",
         "web3",
@@ -182,11 +182,11 @@ def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
 
 
 def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) -> None:
-    members = [scene.member("web1"), scene.member("web2", renew=[HostUnreachable("web2: away.")])]
+    members = [scene.host_run("web1"), scene.host_run("web2", renew=[HostUnreachable("web2: away.")])]
 
     outcomes = go(scene, *members, batch="1")
 
-    assert "its lock could not be renewed: web2: away." in scene.told(Phase.NOTE)
+    assert "its lock could not be renewed: web2: away." in scene.titles(Phase.NOTE)
     assert results(outcomes)["web2"] is HostResult.UPGRADED
 
 
@@ -206,7 +206,7 @@ def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) ->
 def test_roll_out_ending_says_where_the_host_stands(
     replies: dict[str, Any], result: HostResult, error: type[Exception], scene: Scene
 ) -> None:
-    (outcome,) = go(scene, scene.member("web1", **replies))
+    (outcome,) = go(scene, scene.host_run("web1", **replies))
 
     assert outcome.summary.result is result
     assert isinstance(outcome.error, error)
@@ -214,7 +214,7 @@ def test_roll_out_ending_says_where_the_host_stands(
 
 
 def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_undone(scene: Scene) -> None:
-    (outcome,) = go(scene, scene.member("web1", stage_record=[Answer(1, "disk full")]))
+    (outcome,) = go(scene, scene.host_run("web1", stage_record=[Answer(1, "disk full")]))
 
     assert outcome.summary.result is HostResult.UNKNOWN
     assert "disk full" in outcome.summary.cause
@@ -222,13 +222,15 @@ def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_un
 
 def test_roll_out_interrupted_while_locking_frees_everyone(scene: Scene) -> None:
     with pytest.raises(Interrupted, match="before anything was changed"):
-        go(scene, scene.member("web1", lock=[scene.context.cancelled.set]), scene.member("web2"))
+        go(scene, scene.host_run("web1", lock=[scene.context.cancelled.set]), scene.host_run("web2"))
 
     assert scene.log == ["web1 lock", "web1 unlock"]
 
 
 def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(scene: Scene) -> None:
-    outcomes = go(scene, scene.member("web1", stage_a=[scene.context.cancelled.set]), scene.member("web2"), batch="1")
+    outcomes = go(
+        scene, scene.host_run("web1", stage_a=[scene.context.cancelled.set]), scene.host_run("web2"), batch="1"
+    )
 
     assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
     assert isinstance(outcomes[0].error, Interrupted)
@@ -236,7 +238,7 @@ def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(s
 
 def test_roll_out_cut_short_observation_frees_the_lock_of_others(scene: Scene) -> None:
     with pytest.raises(Exception, match="cut short"):
-        go(scene, scene.member("web1"), scene.member("web2", lock=[Answer(0, "@@facts\n")]))
+        go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[Answer(0, "@@facts\n")]))
 
     assert "web1 unlock" in scene.log
 
@@ -257,11 +259,11 @@ def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
     rolling.wait_for_all([Future()], scene.context)
 
     assert scene.context.cancelled.is_set()
-    assert [title.partition(":")[0] for title in scene.told(Phase.NOTE)] == ["stopping", "already stopping"]
+    assert [title.partition(":")[0] for title in scene.titles(Phase.NOTE)] == ["stopping", "already stopping"]
 
 
 def test_roll_out_unexpected_error_is_one_hosts_end_and_not_the_others(scene: Scene) -> None:
-    members = [scene.member("web1", stage_b=[ZeroDivisionError("a defect")]), scene.member("web2")]
+    members = [scene.host_run("web1", stage_b=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     outcomes = go(scene, *members)
 
@@ -270,25 +272,25 @@ def test_roll_out_unexpected_error_is_one_hosts_end_and_not_the_others(scene: Sc
 
 
 def test_roll_out_unexpected_error_while_preparing_leaves_everyone_as_before(scene: Scene) -> None:
-    members = [scene.member("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.member("web2")]
+    members = [scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     assert results(go(scene, *members)) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
-    assert scene.of("web2")[-1] == "unlock"
+    assert scene.calls("web2")[-1] == "unlock"
 
 
 def test_roll_out_unexpected_error_while_locking_frees_the_others(scene: Scene) -> None:
-    members = [scene.member("web1"), scene.member("web2", lock=[ZeroDivisionError("a defect")])]
+    members = [scene.host_run("web1"), scene.host_run("web2", lock=[ZeroDivisionError("a defect")])]
 
     with pytest.raises(RollingError, match="unexpected error"):
         go(scene, *members)
-    assert scene.of("web1")[-1] == "unlock"
+    assert scene.calls("web1")[-1] == "unlock"
 
 
 def test_roll_out_unexpected_error_while_a_lock_is_freed_is_a_note(scene: Scene) -> None:
     members = [
-        scene.member("web1", stage_backup=[ZeroDivisionError("a defect")]),
-        scene.member("web2", unlock=[ZeroDivisionError("another")]),
-        scene.member("web3"),
+        scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]),
+        scene.host_run("web2", unlock=[ZeroDivisionError("another")]),
+        scene.host_run("web3"),
     ]
 
     assert results(go(scene, *members)) == {
@@ -296,5 +298,5 @@ def test_roll_out_unexpected_error_while_a_lock_is_freed_is_a_note(scene: Scene)
         "web2": HostResult.NOT_STARTED,
         "web3": HostResult.NOT_STARTED,
     }
-    assert scene.of("web3")[-1] == "unlock"
-    assert any("could not be released" in title for title in scene.told(Phase.NOTE))
+    assert scene.calls("web3")[-1] == "unlock"
+    assert any("could not be released" in title for title in scene.titles(Phase.NOTE))

@@ -10,7 +10,7 @@ import pytest
 
 from rolling_upgrade.engine.paths import ROOTED, rooted, rooted_or_end
 from rolling_upgrade.engine.shell import Script, quote
-from tests.support.running import sh
+from tests.support.shell import sh
 
 HERE = os.getuid()
 

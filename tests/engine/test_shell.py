@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rolling_upgrade.engine import shell
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.shell import Script
-from tests.support.running import HOSTILE, sh
+from tests.support.shell import HOSTILE, sh
 
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=80)
 

@@ -23,8 +23,8 @@ from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, app, back_up, fill, listed, place, rows
 from tests.features.restore.test_shell import RELEASE, run
 from tests.support import hostile_databases as hostile
-from tests.support.running import Programs
-from tests.support.site import Site, check, failed
+from tests.support.health_site import Site, check, failed
+from tests.support.shell import Programs
 
 __all__ = ["app", "run"]
 

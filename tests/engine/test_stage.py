@@ -19,7 +19,7 @@ from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.prune import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, script
-from tests.support.running import HOSTILE, Signal, sh
+from tests.support.shell import HOSTILE, Signal, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 

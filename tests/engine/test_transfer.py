@@ -13,8 +13,8 @@ from rolling_upgrade.engine import transfer
 from rolling_upgrade.engine.model import Image
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.engine.transfer import Push
-from tests.support.running import Programs, sh
 from tests.support.sample import DIGEST, image
+from tests.support.shell import Programs, sh
 
 ID = "sha256:" + "e" * 64
 PASSWORD = "a-word' of $the run"

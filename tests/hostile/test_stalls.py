@@ -21,7 +21,7 @@ from rolling_upgrade.ssh.connection import Connector
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.image_server import Offer
 from tests.hostile.hosts import greeting
-from tests.support.scripted import ScriptedHost
+from tests.support.scripted_host import ScriptedHost
 from tests.support.sshd import Sshd
 
 SECONDS = 2.0

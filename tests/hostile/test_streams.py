@@ -13,7 +13,7 @@ from rolling_upgrade.engine.untrusted import LINE_BYTES
 from rolling_upgrade.features.logs.follow import LogSource, _Follower
 from rolling_upgrade.features.logs.shell import LogLine, LogQuery
 from tests.support.sample import application
-from tests.support.scripted import ScriptedHost
+from tests.support.scripted_host import ScriptedHost
 
 SECRET = "correct horse 'battery' staple"
 

@@ -19,7 +19,7 @@ from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingError
 from rolling_upgrade.ssh import connection
 from rolling_upgrade.ssh.connection import load_key, offered_keys
-from tests.support.running import Signal
+from tests.support.shell import Signal
 from tests.support.sshd import Sshd, free_port
 
 ECHO = Script("echo here")

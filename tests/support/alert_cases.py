@@ -1,6 +1,6 @@
-"""For every alert a case in which it fires, and a similar one in which it does not, for `promtool test rules`.
+"""For every alert, a case in which it fires and a similar one in which it does not, for `promtool test rules`.
 
-Samples are a minute apart. The expected summaries are complete, which tests their templates too.
+Samples are one minute apart. The expected summaries are complete, so that the cases test their templates too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DURATION = "rolling_http_request_duration_seconds_bucket"
 
 @dataclass(frozen=True)
 class Case:
-    """Series, and the alert expected `at` so many minutes: its summary and its labels; no summary for no alert."""
+    """Series, and the alert that is expected after `at` minutes. Without a summary, no alert is expected."""
 
     alert: str
     series: Mapping[str, str]
@@ -36,7 +36,7 @@ class Case:
 
 
 def as_test(cases: tuple[Case, ...], rules: str) -> dict[str, Any]:
-    """The file that `promtool test rules` reads."""
+    """Return the content of the file that `promtool test rules` reads."""
     return {"rule_files": [rules], "evaluation_interval": "1m", "tests": [_group(case) for case in cases]}
 
 
@@ -200,7 +200,7 @@ CASES: tuple[Case, ...] = (
         },
         395,
     ),
-    # The first images of a host that is watched since a moment ago.
+    # A new host receives its first images.
     Case(
         "DiskFillsUp",
         {

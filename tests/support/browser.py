@@ -1,6 +1,6 @@
-"""A real headless Chromium, spoken to over a pipe by its DevTools protocol: what a page shows, says and loads.
+"""A real headless Chromium, controlled with the DevTools protocol over a pipe.
 
-Source: --remote-debugging-pipe: messages in JSON, each ended by a zero byte, in on descriptor 3, out on 4.
+Source: --remote-debugging-pipe: JSON messages, each followed by a zero byte; input on descriptor 3, output on 4.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugg
 
 
 class Browser:
-    """One page of one browser. `events` are all that the browser told of itself."""
+    """One page of one browser. `events` has every event that the browser sent."""
 
     def __init__(self, writer: int, reader: int) -> None:
         self._writer, self._reader, self._session = writer, reader, ""
@@ -34,7 +34,7 @@ class Browser:
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to one command. Raises AssertionError for an error."""
+        """Send one command and return its result. Raises AssertionError for an error."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         message |= {"sessionId": self._session} if self._session else {}
@@ -42,11 +42,11 @@ class Browser:
         while (answer := self._next()).get("id") != self._number:
             self.events.append(answer)
         assert "error" not in answer, answer
-        found: dict[str, Any] = answer["result"]
-        return found
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def open(self, path: Path, *, width: int = 1100, dark: bool = False) -> None:
-        """Load a file in a window of that width."""
+        """Load a file in a window of this width."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
@@ -56,17 +56,17 @@ class Browser:
             self.events.append(self._next())
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives on the page."""
+        """Return the value of a JavaScript expression on the page."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """Print the page to PDF."""
         return base64.b64decode(self.ask("Page.printToPDF", preferCSSPageSize=True)["data"])
 
     def picture(self) -> bytes:
-        """The whole page as a PNG."""
+        """Return a PNG of the full page."""
         return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"])
 
     def _next(self) -> dict[str, Any]:
@@ -74,17 +74,17 @@ class Browser:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._reader], [], [], max(0.0, deadline - time.monotonic()))
             assert ready, "the browser gave no answer"
-            read = os.read(self._reader, 1 << 20)
-            assert read, "the browser went away"
-            self._buffer += read
+            chunk = os.read(self._reader, 1 << 20)
+            assert chunk, "the browser closed the pipe"
+            self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
+        content: dict[str, Any] = json.loads(message)
+        return content
 
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser with an empty profile in that folder, ended at the end."""
+    """Run a browser with an empty profile in this directory while the block runs."""
     to_browser, our_writer = os.pipe()
     our_reader, from_browser = os.pipe()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority, and servers that it signed or that nobody did."""
+"""Test certificates: an authority, and server certificates that it signed or that are self-signed."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs certificates; `file` is what a client trusts."""
+    """A certificate authority; clients trust the certificate in `file`."""
 
     file: Path
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def made(cls, folder: Path) -> Authority:
-        """A new authority whose certificate lies in the folder."""
+    def create(cls, directory: Path) -> Authority:
+        """Create an authority with its certificate in the directory."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("Test authority")
         certificate = _builder(name, name, key, key, authority=True).sign(key, hashes.SHA256())
-        file = folder / "authority.pem"
+        file = directory / "authority.pem"
         file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return cls(file, certificate, key)
 
-    def server(self, folder: Path, *, address: str = "127.0.0.1", trusted: bool = True) -> ssl.SSLContext:
-        """What a server at that address needs; not `trusted`: it has signed its certificate itself."""
+    def server(self, directory: Path, *, address: str = "127.0.0.1", trusted: bool = True) -> ssl.SSLContext:
+        """Return the TLS context of a server at this address, self-signed without `trusted`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(address)
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         issuer, signer = (self.certificate.subject, self.key) if trusted else (subject, key)
         builder = _builder(subject, issuer, key, signer, authority=False).add_extension(names, critical=False)
         certificate = builder.sign(signer, hashes.SHA256())
-        file = folder / f"server-{address}-{trusted}.pem"
+        file = directory / f"server-{address}-{trusted}.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -62,7 +62,7 @@ def _builder(
     *,
     authority: bool,
 ) -> x509.CertificateBuilder:
-    """A certificate as strict verifiers want it, to be signed. Source: RFC 5280, section 4.2.1."""
+    """Return an unsigned certificate that strict verifiers accept. Source: RFC 5280, section 4.2.1."""
     now = datetime.now(timezone.utc)
     signer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     usage = x509.KeyUsage(

@@ -1,6 +1,6 @@
-"""What this project can say when something is wrong, read from its source: errors that are raised, and findings.
+"""The error texts of this project, read from its source: raised errors, findings and messages of failing scripts.
 
-A text is written as an operator sees it, with `…` for what varies.
+Each text is the one that an operator sees, with `…` for its variable parts.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ SOURCES = ROOT / "rolling_upgrade"
 VARIES = "…"
 
 #: Every class whose instances end a task.
-ERRORS = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
+ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 ERRORS |= {EncryptionError.__name__, "NoTerminal", "Refused"}
-#: Calls beside errors whose text a person reads as a reason: the position of that text among the arguments.
+#: Other calls with a text for operators: the position of the text among the arguments.
 REASONS = {"Finding": 1, "Diagnosis": 2}
-#: Files and a function that give findings as tuples (the remedy comes last); functions that give them as bare texts.
+#: Files and a function that produce findings as tuples with the remedy last; functions that yield plain texts.
 TUPLES = frozenset({"engine/preflight.py", "features/doctor/diagnosis.py"})
 UNFIT = "unfit"
 BARE = frozenset({"refusals", "_elsewhere"})
-#: What a shell text says before it fails: the last words of a step.
-LAST_WORDS = (r"echo (['\"])(.+?)\1; (?:exit|return) [1-9]", r"why=(['\"])(.+?)\1[ ;]", r"gate_failed (['\"])(.+?)\1")
+#: Patterns of the message that a script prints before it fails.
+FAILURE_MESSAGES = (
+    r"echo (['\"])(.+?)\1; (?:exit|return) [1-9]",
+    r"why=(['\"])(.+?)\1[ ;]",
+    r"gate_failed (['\"])(.+?)\1",
+)
 
 
 @dataclass(frozen=True)
 class Message:
-    """One text and where it comes from."""
+    """One text and its place in the source."""
 
     place: str
     text: str
 
 
 def template(node: ast.expr) -> str:
-    """A text as it is shown, with `…` for each part that varies; `…` alone for anything that is no text."""
+    """Return a text with `…` for each variable part, and `…` alone for an expression that is not a text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -54,8 +58,8 @@ def template(node: ast.expr) -> str:
     return VARIES
 
 
-def words(text: str) -> int:
-    """How many letters of a text are always the same."""
+def letters(text: str) -> int:
+    """Return the number of constant letters in a text."""
     return sum(letter.isalpha() for letter in text)
 
 
@@ -64,22 +68,24 @@ def name_of(call: ast.Call) -> str:
 
 
 def assigned(function: ast.AST, name: str) -> Iterator[ast.expr]:
-    """What a function gives a name, which it then says."""
+    """Yield the values that a function assigns to a name."""
     for node in ast.walk(function):
         targets = node.targets if isinstance(node, ast.Assign) else []
-        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == name for one in targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in targets
+        ):
             yield node.value
 
 
-def said(function: ast.AST, node: ast.expr) -> Iterator[ast.expr]:
-    """The texts that an argument may be: itself, either side of a choice, or what its name was given before."""
+def possible_values(function: ast.AST, node: ast.expr) -> Iterator[ast.expr]:
+    """Yield the expressions that an argument can be: itself, both branches of a condition, or earlier assignments."""
     if isinstance(node, ast.IfExp):
-        yield from said(function, node.body)
-        yield from said(function, node.orelse)
+        yield from possible_values(function, node.body)
+        yield from possible_values(function, node.orelse)
     elif isinstance(node, ast.Name):
         for value in assigned(function, node.id):
             if not isinstance(value, ast.Name):
-                yield from said(function, value)
+                yield from possible_values(function, value)
     else:
         yield node
 
@@ -100,36 +106,36 @@ def arguments(file: str, function: ast.AST) -> Iterator[ast.expr]:
 
 
 def messages() -> list[Message]:
-    """The first line of every text that an error, a finding or a failing step shows, each once."""
+    """Return the first line of every text of an error, a finding or a failing step, each once."""
     found: dict[str, Message] = {}
     for path in sorted(SOURCES.rglob("*.py")):
         file = path.relative_to(SOURCES).as_posix()
         tree = ast.parse(path.read_text("utf-8"))
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
-                for line, text in (*raised(file, function), *output_tail(function)):
-                    if words(text) >= 6 and " " in text:
+                for line, text in (*raised(file, function), *printed_by_scripts(function)):
+                    if letters(text) >= 6 and " " in text:
                         found.setdefault(text, Message(f"rolling_upgrade/{file}:{line}", text))
     return list(found.values())
 
 
 def raised(file: str, function: ast.AST) -> Iterator[tuple[int, str]]:
     for argument in arguments(file, function):
-        for node in said(function, argument):
+        for node in possible_values(function, argument):
             yield node.lineno, template(node).partition("\n")[0].strip()
 
 
-def output_tail(function: ast.AST) -> Iterator[tuple[int, str]]:
-    """What the shell texts of a function say before they fail; a shell variable varies too."""
+def printed_by_scripts(function: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the failure messages in the shell texts of a function. Shell variables are variable parts too."""
     for node in ast.walk(function):
         if isinstance(node, (ast.Constant, ast.JoinedStr)):
-            for pattern in LAST_WORDS:
+            for pattern in FAILURE_MESSAGES:
                 for match in re.finditer(pattern, template(node)):
                     yield node.lineno, re.sub(r"\$\(\(.*?\)\)|\$\(\w+\)|\$\w+", VARIES, match[2])
 
 
 def texts() -> set[str]:
-    """Every text of the source and of the host programs, and what stands in quotes in one: all that could be shown."""
+    """Return every text in the source and the host programs, and every quoted part of one."""
     found: set[str] = set()
     for path in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

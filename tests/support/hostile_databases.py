@@ -1,6 +1,6 @@
-"""Database files as a hostile container writes them: names, schemas, pages, and what stands beside the file.
+"""Database files of a hostile container: names, schemas, pages and journals.
 
-Each text that would run a command makes a file called `pwned` in the working directory.
+Each text that a program runs as a command creates a file called `pwned` in the working directory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-#: Names of tables. Every one is counted, but for what no text in Python can hold.
+#: Names of tables. A backup counts the rows of each.
 NAMES = (
     '"; .shell touch pwned',
     '"\n.shell touch pwned\n--',
@@ -54,14 +54,14 @@ Make = Callable[[sqlite3.Connection], object]
 
 
 def schema(database: sqlite3.Connection, statement: str, *values: object) -> None:
-    """Write into the schema itself, as nobody but an attacker does."""
+    """Write to the schema table directly."""
     database.execute("pragma writable_schema=on")
     database.execute(statement, values)
     database.commit()
 
 
 def entry(name: str, kind: str = "'table'", sql: str = "null") -> Make:
-    """A line of the schema that no statement made; the name is an SQL expression."""
+    """Insert a row into the schema table; the name is an SQL expression."""
     statement = (
         f"insert into sqlite_master (type, name, tbl_name, rootpage, sql) values ({kind}, {name}, {name}, 0, {sql})"
     )
@@ -69,9 +69,9 @@ def entry(name: str, kind: str = "'table'", sql: str = "null") -> Make:
 
 
 def cut_quote(database: sqlite3.Connection) -> None:
-    """A NUL cuts the closing quote of a name off; the next name ends the statement and is a line of its own.
+    """A NUL cuts off the closing quote of a name, and the next name ends the statement and starts a line.
 
-    Where text for the sqlite3 program is made of the names, all between the quotes is the name of a view that exists.
+    In SQL text for the sqlite3 program, everything between the quotes is the name of an existing view.
     """
     second = ";\n.shell touch pwned\n"
     between = f"select count(*) || ' {second.encode().hex().upper()}' from "
@@ -89,7 +89,7 @@ def many_tables(database: sqlite3.Connection) -> None:
 
 
 def not_utf8(database: sqlite3.Connection) -> None:
-    """A name that is no text in Python."""
+    """Create a name that is not valid UTF-8."""
     database.executescript("create table placeholder (a); insert into placeholder values (1)")
     schema(
         database,
@@ -99,7 +99,7 @@ def not_utf8(database: sqlite3.Connection) -> None:
 
 
 _ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n"
-#: Schemas, each with an application's own table of 20 rows.
+#: Schemas. Each database also has an application's table of 20 rows.
 SCHEMAS: dict[str, Make] = {
     "a NUL cuts the quote": cut_quote,
     "a name is NULL": entry("null"),
@@ -134,7 +134,7 @@ SCHEMAS: dict[str, Make] = {
 
 
 def application_table(path: str, rows: int = 20) -> sqlite3.Connection:
-    """A database with what the application itself keeps."""
+    """Create a database with the application's table."""
     database = sqlite3.connect(path)
     database.execute("create table item (n integer primary key, text)")
     database.executemany("insert into item values (?, ?)", ((n, "x" * 50) for n in range(rows)))
@@ -143,7 +143,7 @@ def application_table(path: str, rows: int = 20) -> sqlite3.Connection:
 
 
 def write(path: str, make: Make) -> None:
-    """A whole database in which something hostile was made."""
+    """Write a complete database with a hostile part."""
     with closing(application_table(path)) as database:
         make(database)
         database.commit()
@@ -160,7 +160,7 @@ def table_named(name: str) -> Make:
 
 
 def tree_that_explodes(path: str) -> None:
-    """Pages that are read again and again: each inner page of the table names one page below it 300 times."""
+    """Write a table whose pages are read exponentially often: each inner page refers 300 times to one child."""
     page, depth, width = 4096, 8, 300
     with closing(application_table(path)) as database:
         root = database.execute("select rootpage from sqlite_master where name = 'item'").fetchone()[0]
@@ -185,7 +185,7 @@ def tree_that_explodes(path: str) -> None:
 
 
 def with_hot_journal(path: str, victim: str = "") -> None:
-    """A database whose writer was killed in the middle of a commit; the journal may name a file to be deleted."""
+    """Write a database whose writer was killed during a commit; its journal may name a file to delete."""
     work = f"{path}.work"
     with closing(application_table(work, 2000)) as database:
         database.execute("pragma cache_size = 1")

@@ -15,7 +15,7 @@ from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import HostUnreachable
 from rolling_upgrade.ssh import fleet
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 #: Gets the name of a host and the text of a script.
 Respond = Callable[[str, str], Answer]

@@ -8,8 +8,8 @@ import pytest
 
 from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.site import client as commands
-from tests.support.running import sh
 from tests.support.sample import application, backend, frontend
+from tests.support.shell import sh
 
 FORMER = Path(__file__).parents[2] / "deploy/earlier_site.conf"
 APP = application(backend(), frontend())

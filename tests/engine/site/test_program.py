@@ -21,9 +21,9 @@ from rolling_upgrade.engine.model import Application, Tls
 from rolling_upgrade.engine.site import client as commands
 from rolling_upgrade.engine.site.schema import dump, dump_request
 from rolling_upgrade.engine.site.text import text_hash, text_site
-from tests.support.running import Programs, Signal
 from tests.support.sample import application, backend, frontend
-from tests.support.serving import free_ports
+from tests.support.servers import free_ports
+from tests.support.shell import Programs, Signal
 from tests.support.site_sample import rules_document
 
 _RUN = """

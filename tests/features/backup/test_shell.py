@@ -19,8 +19,8 @@ from rolling_upgrade.engine.shell import quote
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
-from tests.support.running import Programs, moved, sh
 from tests.support.sample import application
+from tests.support.shell import Programs, moved, sh
 
 ID = "20261123T020000Z-abcdef"
 LATER = "20261124T020000Z-abcdef"

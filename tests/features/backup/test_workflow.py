@@ -13,7 +13,7 @@ from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, Prefl
 from rolling_upgrade.features.backup.workflow import backup, fetch, show, verify
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 PODMAN = 'case $1 in unshare) shift; exec "$@" ;; esac'
 

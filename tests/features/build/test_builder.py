@@ -10,7 +10,7 @@ import pytest
 
 from rolling_upgrade.errors import StepFailed
 from rolling_upgrade.features.build import builder
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 REFERENCE = "registry.test/shop/backend:v2"
 #: Starts a daemon whose number is in a file named after its first word.

@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade.errors import ConfigError, ExitCode, StepFailed
 from rolling_upgrade.features.build.workflow import build
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 #: Builds write the image's id, pushes its digest; `fail` beside the programs makes a build fail.
 PODMAN = """\

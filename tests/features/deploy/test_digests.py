@@ -11,8 +11,8 @@ from rolling_upgrade.engine.model import Environment, Image, Target
 from rolling_upgrade.errors import PreflightError
 from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.ssh.fleet import Fleet
-from tests.support.running import Programs
 from tests.support.sample import application
+from tests.support.shell import Programs
 
 IMAGE = Image("registry.test/shop/backend", "v2")
 REAL, FORGED = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"

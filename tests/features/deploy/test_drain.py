@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import Programs, sh
 from tests.support.sample import application, backend, frontend
+from tests.support.shell import Programs, sh
 from tests.support.states import as_wanted, container, outdated, plan, text
 
 CONNECTED = "0 0 127.0.0.1:18080 127.0.0.1:40000"

@@ -14,7 +14,7 @@ from rolling_upgrade.engine.model import Image
 from rolling_upgrade.errors import PreflightError
 from rolling_upgrade.features.deploy import push
 from tests.support import saved_images as made
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 IMAGE = Image("registry.test/shop/backend", "v1")
 

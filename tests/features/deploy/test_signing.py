@@ -10,7 +10,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Image
 from rolling_upgrade.features.deploy.steps import LOOKASIDE, pull_signed
-from tests.support.running import Programs, sh
+from tests.support.shell import Programs, sh
 
 KEY = "-----BEGIN PUBLIC KEY-----\n…\n-----END PUBLIC KEY-----\n"
 IMAGES = tuple(Image(name, "v1", f"sha256:{'a' * 64}") for name in ("shop/backend", "registry:5000/shop/frontend"))

@@ -10,7 +10,7 @@ from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.doctor.workflow import doctor
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 
 def test_unprepared_hosts_are_refused_with_a_remedy_for_each_finding(

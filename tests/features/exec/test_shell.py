@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 from rolling_upgrade.features.exec import shell as inside
-from tests.support.running import Programs
 from tests.support.sample import application
+from tests.support.shell import Programs
 
 
 def test_execute_let_go_before_podman_has_begun_the_command_ends_it_all_the_same(

@@ -9,7 +9,7 @@ from rolling_upgrade.features.exec.shell import NO_CONTAINER_STATUS
 from rolling_upgrade.features.exec.workflow import execute, shell
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 #: `podman exec --env MARK NAME COMMAND…` runs the command here.
 PODMAN = 'case $1 in container) echo true ;; exec) shift 4; exec "$@" ;; esac'

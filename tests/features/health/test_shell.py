@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine.model import Tls
-from tests.support.serving import certificate, hang, serve
-from tests.support.site import EASY, TIMEOUT, Site, check, failed
+from tests.support.health_site import LENIENT, TIMEOUT, Site, check, failed
+from tests.support.servers import certificate, hang, serve
 
 
 def test_check_healthy_host_passes_every_check(site: Site) -> None:
-    with site.served():
+    with site.serve_except():
         report = site.check()
 
     assert failed(report) == set()
@@ -29,7 +29,7 @@ def test_check_healthy_host_passes_every_check(site: Site) -> None:
 
 
 def test_check_writes_only_the_result_of_the_integrity_check(site: Site) -> None:
-    with site.served():
+    with site.serve_except():
         site.check()
 
     assert [path.name for path in site.home.rglob("*")].count("integrity") == 1
@@ -40,7 +40,7 @@ def test_check_writes_only_the_result_of_the_integrity_check(site: Site) -> None
 def test_check_with_the_green_flag_requests_the_green_port(site: Site) -> None:
     (site.home / "live/backend.green").touch()
     site.programs.add("podman", "")
-    with site.served("backend http"), serve(site.app.services[0].service_port + 20_000):
+    with site.serve_except("backend http"), serve(site.app.services[0].service_port + 20_000):
         report = site.check()
 
     assert failed(report) == {"backend container", "frontend container"}
@@ -48,7 +48,7 @@ def test_check_with_the_green_flag_requests_the_green_port(site: Site) -> None:
 
 
 def test_check_hanging_server_delays_other_checks_no_longer_than_its_timeout(site: Site) -> None:
-    with site.served("backend http"), hang(site.ports()["backend http"]):
+    with site.serve_except("backend http"), hang(site.ports()["backend http"]):
         started_at = time.monotonic()
         report = site.check()
 
@@ -59,8 +59,8 @@ def test_check_hanging_server_delays_other_checks_no_longer_than_its_timeout(sit
 
 
 def test_check_that_takes_long_does_not_fail_the_clock_check(site: Site) -> None:
-    strict = replace(site.app, thresholds=replace(EASY, clock_seconds=0.1))
-    with site.served("backend http"), hang(site.ports()["backend http"]):
+    strict = replace(site.app, thresholds=replace(LENIENT, clock_seconds=0.1))
+    with site.serve_except("backend http"), hang(site.ports()["backend http"]):
         report = site.check(strict)
 
     assert failed(report) == {"backend http"}
@@ -75,7 +75,7 @@ def test_check_without_servers_fails_every_request(site: Site) -> None:
 
 def test_check_server_error_and_maintenance_page(site: Site) -> None:
     port = site.ports()["site"]
-    with site.served("site"), serve(port, 503):
+    with site.serve_except("site"), serve(port, 503):
         without_page = site.check()
         (site.home / "live/maintenance.html").write_text('<html>\n<body data-x="" data-by="operator">')
         with_page = site.check()
@@ -87,7 +87,7 @@ def test_check_server_error_and_maintenance_page(site: Site) -> None:
 
 def test_check_with_a_failing_podman_fails_only_the_containers(site: Site) -> None:
     site.programs.add("podman", "echo broken >&2; exit 125")
-    with site.served():
+    with site.serve_except():
         report = site.check()
 
     assert failed(report) == {"backend container", "frontend container"}
@@ -95,7 +95,7 @@ def test_check_with_a_failing_podman_fails_only_the_containers(site: Site) -> No
 
 def test_check_with_a_hanging_df_fails_only_the_disk_check(site: Site) -> None:
     site.programs.add("df", "exec sleep 30")
-    with site.served():
+    with site.serve_except():
         report = site.check(seconds=1)
 
     assert failed(report) == {"disk"}
@@ -106,7 +106,7 @@ def test_check_certificate_that_nginx_serves_must_not_expire_soon(
     days: int, fails: bool, site: Site, tmp_path: Path
 ) -> None:
     secured = replace(site.app, tls=Tls("/nonexistent", "/nonexistent"))
-    with site.served("site"), serve(site.app.https_port, tls=certificate(tmp_path, days)):
+    with site.serve_except("site"), serve(site.app.https_port, tls=certificate(tmp_path, days)):
         report = site.check(secured)
 
     assert (failed(report), check(report, "site").ok) == ({"certificate"} if fails else set(), True)

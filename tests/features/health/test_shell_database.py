@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine.model import DatabaseServer
-from tests.support.site import Site, check, failed
+from tests.support.health_site import Site, check, failed
 
 
 def damage(path: str) -> None:
@@ -133,7 +133,7 @@ def test_check_repaired_database_is_healthy_at_the_next_check(site: Site) -> Non
 def test_check_continues_when_the_integrity_result_cannot_be_stored(site: Site) -> None:
     (site.home / "lock/integrity").mkdir()
     os.utime(site.home / "lock/integrity", (0, 0))
-    with site.served():
+    with site.serve_except():
         report = site.check()
 
     assert failed(report) == set()

@@ -9,8 +9,8 @@ import pytest
 from rolling_upgrade.engine.model import Application, DatabaseServer, HealthReport, Kind, Thresholds, Tls
 from rolling_upgrade.features.health import verdict
 from tests.engine.test_observation import row
+from tests.support.health_site import check, failed
 from tests.support.sample import application
-from tests.support.site import check, failed
 
 NOW = 1_795_403_565
 DAY = 86_400

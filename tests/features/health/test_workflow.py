@@ -17,7 +17,7 @@ from rolling_upgrade.features.health.workflow import Reports, health, health_jso
 from tests.support.builders import NOW, state
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 GOOD = Check(Kind.CONTAINER, "backend container", True, "blue v1 runs, 0 restarts", "backend")
 HTTP = Check(Kind.HTTP, "backend http", True, "HTTP 200, http://127.0.0.1:18080/api/health", "backend", 12)

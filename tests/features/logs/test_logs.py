@@ -10,7 +10,7 @@ from rolling_upgrade.errors import ConfigError, ExitCode
 from rolling_upgrade.features.logs.workflow import logs
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 #: Each host has a line of its own: web1's is the later one.
 PODMAN = """\

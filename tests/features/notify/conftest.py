@@ -12,7 +12,7 @@ from tests.support.certificate import Authority
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """Replace the system's authorities. Source: OpenSSL reads this variable if no other file is given."""
-    authority = Authority.made(tmp_path)
+    authority = Authority.create(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     return authority
 

@@ -8,12 +8,12 @@ import pytest
 
 from rolling_upgrade.engine.model import HostResult, Image, Outcome, Release
 from rolling_upgrade.features.notify.changes import version_changes
-from tests.support.scripted import NEW, OLD, replacing, three_steps
+from tests.support.scripted_host import NEW, OLD, replacing_plan, three_steps
 
 
 def test_version_changes_group_hosts_with_the_same_change() -> None:
     other = Image("registry.test:5000/shop/backend", "v0", "sha256:" + "0" * 64)
-    found = list(version_changes([replacing("web1"), replacing("web2"), replacing("web3", other)]))
+    found = list(version_changes([replacing_plan("web1"), replacing_plan("web2"), replacing_plan("web3", other)]))
 
     assert [(change.before, change.after, change.hosts) for change in found] == [
         ("v1", "v2", ("web1", "web2")),
@@ -34,7 +34,7 @@ def test_version_changes_group_hosts_with_the_same_change() -> None:
 def test_version_changes_show_the_parts_of_images_that_differ(
     before: Image | None, after: Image, shown: tuple[str, str]
 ) -> None:
-    (found,) = version_changes([replacing("web1", before, after)])
+    (found,) = version_changes([replacing_plan("web1", before, after)])
 
     assert (found.before, found.after) == shown
 

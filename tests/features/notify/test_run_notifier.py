@@ -21,7 +21,7 @@ from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld
 from rolling_upgrade.features.operation import Operation, OperationSpec
 from tests.support.receiver import Receiver, closed_port, receiving, silent
 from tests.support.sample import application
-from tests.support.scripted import Scene, nothing, replacing
+from tests.support.scripted_host import Scene, empty_plan, replacing_plan
 
 SPEC = OperationSpec(
     action="deploy",
@@ -72,7 +72,7 @@ def never_plan(state: object) -> Plan:
 
 
 def member(scene: Scene, host: str, **replies: Any) -> HostRun:
-    return scene.member(host, plan=replacing(host), **replies)
+    return scene.host_run(host, plan=replacing_plan(host), **replies)
 
 
 def events(receiver: Receiver) -> list[str]:
@@ -153,14 +153,14 @@ def test_run_that_cannot_reach_a_host_sends_nothing(scene: Scene, receiver: Rece
 def test_run_without_changes_or_with_dry_run_sends_nothing(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url()))
 
-    rolled(scene, channels, scene.member("web1", plan=nothing("web1")))
+    rolled(scene, channels, scene.host_run("web1", plan=empty_plan("web1")))
     rolled(scene, channels, member(scene, "web1"), dry_run=True)
 
     assert receiver.requests == []
 
 
 def test_run_does_not_name_unchanged_hosts(scene: Scene, receiver: Receiver) -> None:
-    members = [scene.member("web1", plan=nothing("web1")), member(scene, "web2")]
+    members = [scene.host_run("web1", plan=empty_plan("web1")), member(scene, "web2")]
 
     rolled(scene, Channels(webhook=Hook(receiver.url())), *members)
 

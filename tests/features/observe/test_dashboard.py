@@ -17,7 +17,7 @@ from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.features.observe.dashboard import dashboard
 from rolling_upgrade.features.watchdog import exposition
 from rolling_upgrade.rendering import TEMPLATES
-from tests.support.observed import expressions
+from tests.support.monitoring import expressions
 from tests.support.sample import application
 
 APP = application(request_metrics=True)

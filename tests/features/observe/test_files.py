@@ -25,7 +25,7 @@ from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.observe import files as observe
 from rolling_upgrade.features.watchdog.request_log import BOUNDS
 from tests.support.alert_cases import CASES
-from tests.support.observed import CHANNELS, MAIL, SLACK, environment
+from tests.support.monitoring import CHANNELS, MAIL, SLACK, environment
 
 #: The parts of each section of the runbook.
 RUNBOOK_PARTS = ("Meaning.", "Check.", "Fix.", "Resolved when")

@@ -9,8 +9,8 @@ import pytest
 from rolling_upgrade.engine.resource import Resource
 from rolling_upgrade.features.observe import files as observe
 from rolling_upgrade.features.observe import monitoring_host
-from tests.support.observed import environment
-from tests.support.running import Programs, sh
+from tests.support.monitoring import environment
+from tests.support.shell import Programs, sh
 
 UNITS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 LOOPBACK = "\n".join(f"LISTEN 0 4096 127.0.0.1:{port} 0.0.0.0:*" for port in (9090, 9093, 9115))

@@ -11,7 +11,7 @@ import pytest
 
 from rolling_upgrade import rendering
 from rolling_upgrade.features.observe import files as observe
-from tests.support.running import Programs
+from tests.support.shell import Programs
 
 FILES = ("prometheus.yml", "alertmanager.yml", "blackbox.yml")
 #: Everything of the run, as when the machine loses its power.

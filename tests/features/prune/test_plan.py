@@ -8,8 +8,8 @@ from rolling_upgrade.engine.model import Color, Container, HostState, Outcome, R
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.features.prune import plan as retention
-from tests.support.running import Programs, sh
 from tests.support.sample import application, backend, frontend, image
+from tests.support.shell import Programs, sh
 from tests.support.states import as_wanted, container, recorded
 
 APP = application()

@@ -10,7 +10,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Login
 from rolling_upgrade.features.registry import workflow as registry
-from tests.support.running import HOSTILE, Programs, sh
+from tests.support.shell import HOSTILE, Programs, sh
 
 LOGIN = Login("registry.test:5000", "robot", "pa'ss $word")
 

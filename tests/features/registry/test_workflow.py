@@ -12,8 +12,8 @@ from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError
 from rolling_upgrade.features.registry import workflow as registry
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
-from tests.support.running import Programs
 from tests.support.sample import application
+from tests.support.shell import Programs
 
 KNOWN = Login("registry.test", "robot", "from-the-file")
 

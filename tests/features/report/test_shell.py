@@ -9,7 +9,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Stage
 from rolling_upgrade.features.report import shell
-from tests.support.running import HOSTILE, sh
+from tests.support.shell import HOSTILE, sh
 
 RUN = "20261124T080000Z-abcdef"
 

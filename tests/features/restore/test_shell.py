@@ -19,7 +19,7 @@ from rolling_upgrade.features.backup.manifest import Backup, Verdict
 from rolling_upgrade.features.backup.shell import uploads_place
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, app, back_up, files, fill, listed, place, rows
-from tests.support.running import Programs, moved, sh
+from tests.support.shell import Programs, moved, sh
 
 __all__ = ["app"]
 

@@ -11,7 +11,7 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import Resource, check
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.setup.apply import ApplySpec, findings, parse_check, plan_host
-from tests.support.running import sh
+from tests.support.shell import sh
 
 RESOURCES = (
     Resource("packages", "the programs", "false", None, "install them"),

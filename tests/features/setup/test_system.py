@@ -13,8 +13,8 @@ from rolling_upgrade.engine.paths import ROOTED
 from rolling_upgrade.engine.resource import Resource, check
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.setup import certificate, firewall, system
-from tests.support.running import Programs, sh
 from tests.support.sample import application
+from tests.support.shell import Programs, sh
 
 APP = application()
 LIMITS = Preparation(sysctl=(("fs.file-max", "100000"), ("vm.swappiness", "10")))

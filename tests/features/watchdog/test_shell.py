@@ -14,8 +14,8 @@ from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.shell import Files
 from rolling_upgrade.features.watchdog.view import WatchdogStatus
-from tests.support.running import HOSTILE, Programs, moved, sh
 from tests.support.sample import application
+from tests.support.shell import HOSTILE, Programs, moved, sh
 
 APP = application()
 FILES = Files(b"PK\x03\x04\0program\xff", '{"password": "it\'s $HOME hunter2"}\n', "[Service]\nExecStart=/bin/true\n")

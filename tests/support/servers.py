@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests of shell text that asks them: good ones, bad ones, and one that hangs."""
+"""HTTP servers on loopback for tests of shell text: healthy, failing and hanging ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def free_ports(*offsets: int) -> int:
-    """A port that is free with those at these offsets from it, below the ones that outgoing connections take."""
+    """Return a port that is free, as the ports at these offsets are. All are below the ephemeral ports."""
     for _ in range(200):
         port = 10_000 + secrets.randbelow(2_700)
         with ExitStack() as stack:
@@ -29,7 +29,7 @@ def free_ports(*offsets: int) -> int:
 
 @contextmanager
 def serve(port: int, code: int = 200, *, served_by: str = "", tls: ssl.SSLContext | None = None) -> Iterator[None]:
-    """A server that answers every GET with that code."""
+    """Answer every GET with this status while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -40,11 +40,11 @@ def serve(port: int, code: int = 200, *, served_by: str = "", tls: ssl.SSLContex
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nobody reads it."""
+            """Write no log."""
 
     class Quiet(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            """A client that leaves within the handshake is none."""
+            """Ignore clients that close the connection during the TLS handshake."""
 
     server = Quiet(("127.0.0.1", port), Handler)
     if tls is not None:
@@ -61,7 +61,7 @@ def serve(port: int, code: int = 200, *, served_by: str = "", tls: ssl.SSLContex
 
 @contextmanager
 def hang(port: int) -> Iterator[None]:
-    """A server that takes every connection and never says a word."""
+    """Accept every connection and send nothing while the block runs."""
     with closing(socket.socket()) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
@@ -69,12 +69,12 @@ def hang(port: int) -> Iterator[None]:
         yield
 
 
-def certificate(folder: Path, days: int) -> ssl.SSLContext:
-    """What a server needs whose own certificate ends in so many days."""
-    made = folder / f"{days}.crt", folder / f"{days}.key"
+def certificate(directory: Path, days: int) -> ssl.SSLContext:
+    """Return a server's TLS context with a self-signed certificate that expires in so many days."""
+    files = directory / f"{days}.crt", directory / f"{days}.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=shop.test"]
-    words = [*command, "-days", str(days), "-out", str(made[0]), "-keyout", str(made[1])]
+    words = [*command, "-days", str(days), "-out", str(files[0]), "-keyout", str(files[1])]
     subprocess.run(words, check=True, capture_output=True, timeout=30)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*made)
+    context.load_cert_chain(*files)
     return context

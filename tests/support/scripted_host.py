@@ -1,4 +1,4 @@
-"""A host of few words: it tells which script it was given and answers as a test says. No script runs."""
+"""A fake host that records the scripts it receives and answers them as a test prescribes. No script runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.sample import LOCK, application
 
 APP = application()
 
-#: What a host says to one script: an answer, an error, or something to do first.
+#: The reaction to one script: an answer, an error, or a function to call before success.
 Reply = Answer | Exception | Callable[[], None]
 
 
 class ScriptedHost:
-    """Notes `KIND` or `KIND STEP` of each script and gives the next reply for it; success when there is none."""
+    """Records `KIND` or `KIND STEP` of each script, and gives the next reply for it, or success without one."""
 
     def __init__(self, name: str, replies: Mapping[str, Sequence[Reply]], log: list[str]) -> None:
         self._name, self._log = name, log
@@ -53,7 +53,7 @@ class ScriptedHost:
         return Answer(0, EMPTY if kind == "lock" else "")
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Hold no connection."""
 
 
 def _kind(text: str) -> str:
@@ -71,14 +71,14 @@ def _kind(text: str) -> str:
 
 
 def _readable(text: str) -> str:
-    """The script, and of a stage the body that travels in it."""
+    """Return the script, or the decoded body of a stage."""
     encoded = re.search(r"printf %s (\S{100,}) \| base64 -d", text)
     return base64.b64decode(encoded[1]).decode() if encoded else text
 
 
 @dataclass
 class Scene:
-    """The hosts of a test, one log for all, and the run with a clock of its own."""
+    """The hosts of a test with one common log, and the context of a run with a fake clock."""
 
     log: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -91,24 +91,24 @@ class Scene:
         self.now += seconds
 
     def host(self, name: str = "web1", **replies: Sequence[Reply]) -> ScriptedHost:
-        """A host; `stage_a` gives the replies to the stages of step a."""
+        """Return a host; `stage_a` has the replies to the stages of step a."""
         return ScriptedHost(name, {kind.replace("_", " "): given for kind, given in replies.items()}, self.log)
 
-    def member(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> HostRun:
+    def host_run(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> HostRun:
         host = self.host(name, **replies)
         return HostRun(host, APP, state.parse(APP, name, EMPTY), plan or three_steps(name))
 
-    def told(self, phase: Phase) -> list[str]:
-        """The titles of the events of one phase."""
+    def titles(self, phase: Phase) -> list[str]:
+        """Return the titles of the events of one phase."""
         return [event.title for event in self.events if event.phase is phase]
 
-    def of(self, name: str) -> list[str]:
-        """What one host was given."""
+    def calls(self, name: str) -> list[str]:
+        """Return the kinds of the scripts that one host received."""
         return [entry.partition(" ")[2] for entry in self.log if entry.startswith(f"{name} ")]
 
 
 def three_steps(host: str = "web1", *, dead_token: str = "") -> Plan:
-    """A backup, then a and b that can be undone, then c that cannot."""
+    """Return a plan with a backup, then a and b, which have an undo, then c, which has none."""
     record = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, ())
     return Plan(
         host=host,
@@ -129,12 +129,12 @@ def three_steps(host: str = "web1", *, dead_token: str = "") -> Plan:
     )
 
 
-def nothing(host: str) -> Plan:
+def empty_plan(host: str) -> Plan:
     return Plan(host, "deploy", "r2", home="/var/lib/shop", environment="production")
 
 
-def never(member: HostRun, state: HostState) -> Plan:
-    raise AssertionError(f"{member.name} was planned again")
+def fail_on_replan(host: HostRun, state: HostState) -> Plan:
+    raise AssertionError(f"{host.name} was planned again")
 
 
 def rollout(batch: str = "100%") -> RolloutPolicy:
@@ -145,6 +145,6 @@ OLD = Image("registry.test:5000/shop/backend", "v1", "sha256:" + "1" * 64)
 NEW = Image("registry.test:5000/shop/backend", "v2", "sha256:" + "2" * 64)
 
 
-def replacing(host: str, before: Image | None = OLD, after: Image = NEW) -> Plan:
+def replacing_plan(host: str, before: Image | None = OLD, after: Image = NEW) -> Plan:
     change = Change.REPLACE if before else Change.FIRST
     return replace(three_steps(host), services=(ServicePlan("backend", change, after, Color.GREEN, before),))

@@ -12,12 +12,12 @@ from rolling_upgrade.engine.model import Application, Check, Gate, HealthReport,
 from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health import verdict
 from tests.engine.test_observation import row
-from tests.support.running import Programs, moved, sh
 from tests.support.sample import application, backend, frontend
-from tests.support.serving import free_ports, serve
+from tests.support.servers import free_ports, serve
+from tests.support.shell import Programs, moved, sh
 
 #: Thresholds that the disks and the memory of any machine meet.
-EASY = Thresholds(free_percent=0, memory_percent=100)
+LENIENT = Thresholds(free_percent=0, memory_percent=100)
 TIMEOUT = 2.0
 
 
@@ -36,15 +36,15 @@ class Site:
             database=f"{root}/the data's/shop.db",
             http_port=port + 2,
             https_port=port + 3,
-            thresholds=EASY,
+            thresholds=LENIENT,
         )
-        self.runs("backend", "frontend")
+        self._fake_podman("backend", "frontend")
         with closing(sqlite3.connect(self.app.database)) as database:
             database.execute("create table item (n integer primary key, text)")
             database.executemany("insert into item values (?, ?)", ((n, "x" * 500) for n in range(2000)))
             database.commit()
 
-    def runs(self, *services: str) -> None:
+    def _fake_podman(self, *services: str) -> None:
         """Make Podman report these running containers."""
         rows = [row(name=f"shop-{name}-blue", service=name, color="blue") for name in services]
         (self.root / "rows").write_text("".join(f"{line}\n" for line in rows))
@@ -62,7 +62,7 @@ class Site:
         }
 
     @contextmanager
-    def served(self, *without: str) -> Iterator[None]:
+    def serve_except(self, *without: str) -> Iterator[None]:
         """Serve a good answer at each address except `without`."""
         with ExitStack() as stack:
             for name, port in self.ports().items():

@@ -1,4 +1,4 @@
-"""A watched environment for tests: its files as its programs find them, and the queries of its dashboard."""
+"""A monitored environment: the files of its monitoring host and the queries of its dashboard."""
 
 from __future__ import annotations
 
