@@ -276,7 +276,7 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
 def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:
     """What has a monitoring host watch an environment, and forget it."""
     name = observe.name_of(environment)
-    items = monitoring_host.items(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
+    items = monitoring_host.resources(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
     yield "check", as_root(check(items), user="root")
     yield from of_items(items)
     yield from ((f"gone-{title}", text) for title, text in of_items(monitoring_host.removal(name)))

@@ -15,7 +15,7 @@ import yaml
 from lab.host import Host
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.features.observe.files import whole as files_of
+from rolling_upgrade.features.observe.files import complete_files
 from tests.deploy.bare_host import SECURE
 from tests.deploy.conftest import DOMAIN, PROJECT, Site, local_address, wait_until
 from tests.support.alert_cases import CASES, as_test
@@ -139,7 +139,10 @@ def test_observe_dry_run_shows_no_secret_of_the_channels(watched: Watched) -> No
 
 
 def test_observe_every_alert_passes_its_rule_tests_in_promtool(watched: Watched) -> None:
-    texts = {**files_of(environment()), "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False)}
+    texts = {
+        **complete_files(environment()),
+        "cases.yml": yaml.safe_dump(as_test(CASES, "alerting.yml"), sort_keys=False),
+    }
     texts["dashboard.yml"] = as_rules(environment().targets[0].application)
     directory = "/tmp/alerts"
     for name, text in texts.items():

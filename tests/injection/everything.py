@@ -140,7 +140,7 @@ class Outcome:
     def _alertmanager_reads_them(self) -> bool:
         """One that cannot speak to the mail server is told, and gets no files."""
         try:
-            text = observe.whole(self.environment)["alertmanager.yml"]
+            text = observe.complete_files(self.environment)["alertmanager.yml"]
         except ConfigError:
             return True
         receivers = [one for one in yaml.safe_load(text)["receivers"] if len(one) > 1]

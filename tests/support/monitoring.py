@@ -46,7 +46,7 @@ def environment(
 
 def written(folder: Path, wanted: Environment) -> Path:
     """Write all monitoring files to a folder."""
-    for name, text in observe.whole(wanted).items():
+    for name, text in observe.complete_files(wanted).items():
         (folder / name).write_text(text)
     return folder
 

@@ -16,7 +16,7 @@ from rolling_upgrade.features.logs.shell import LogLine, LogQuery
 
 #: The pause before a reconnection.
 PAUSE_SECONDS = 2.0
-#: The limits of what a source can make this process remember: the end of its errors, bytes, and the times of labels.
+#: Limits of the memory for one source: bytes of its newest errors, and labels whose times are kept.
 _MAX_ERRORS, _MAX_LABELS = 64 << 10, 16
 
 
@@ -30,9 +30,9 @@ class LogSource:
 
 
 def follow(
-    sources: Sequence[LogSource], query: LogQuery, on_line: Callable[[LogLine], None], gone: Callable[[], bool]
+    sources: Sequence[LogSource], query: LogQuery, on_line: Callable[[LogLine], None], closed: Callable[[], bool]
 ) -> bool:
-    """Pass each line to `on_line` until Ctrl-C, or until `gone` returns True because the output is closed.
+    """Pass each line to `on_line` until Ctrl-C, or until `closed` returns True.
 
     A note reports each dropped connection, which is opened again, and each host that is unreachable at the start.
 
@@ -41,7 +41,7 @@ def follow(
     """
     ended = Event()
     followers = [_Follower(source, query, on_line, ended) for source in sources]
-    return all(run_streams([follower.run for follower in followers], ended, gone))
+    return all(run_streams([follower.run for follower in followers], ended, closed))
 
 
 class _Follower:
@@ -111,7 +111,7 @@ class _Follower:
         self._lost, self._connected = False, True
 
     def _resume(self) -> None:
-        """Skip the lines up to the latest one of each label, which may come again."""
+        """Skip lines that were shown already: those up to the latest line of each label."""
         self._seen_until = {label: line.at for label, line in self._latest.items()}
 
     def _drop(self) -> None:

@@ -263,7 +263,7 @@ def since(text: str) -> Since:
 
 
 def after(line: LogLine) -> Since:
-    """Return the second of a line: the line itself comes again, and others of that second may."""
+    """Return the second of a line, to resume from; its lines may be read twice."""
     return Since(moment=f"{datetime.fromtimestamp(line.at, timezone.utc):%Y-%m-%dT%H:%M:%SZ}")
 
 

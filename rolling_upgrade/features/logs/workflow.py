@@ -65,15 +65,17 @@ def logs(
         return _fetch(fleet, sources, query, writer)
 
 
-def chosen_services(environment: Environment, asked: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
+def chosen_services(environment: Environment, names: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the requested services, by default all. Raises ConfigError for an unknown one."""
-    known = list(dict.fromkeys(s.name for target in environment.targets for s in target.application.services))
-    unknown = [name for name in asked if name not in {*known, *extra}]
+    known = list(
+        dict.fromkeys(service.name for target in environment.targets for service in target.application.services)
+    )
+    unknown = [name for name in names if name not in {*known, *extra}]
     if unknown:
         expected = f"one of: {', '.join((*known, *extra))}"
         issues = [("--service", repr(name), expected) for name in unknown]
         raise usage_error(*issues)
-    return tuple(dict.fromkeys(asked)) or tuple(known)
+    return tuple(dict.fromkeys(names)) or tuple(known)
 
 
 def _query(since: str = "", lines: str = "", color: str = "", *, all_colors: bool = False) -> LogQuery:
@@ -111,7 +113,7 @@ def _pattern(text: str) -> re.Pattern[str] | None:
         raise usage_error(("--grep", repr(text), f"a regular expression ({error})")) from error
 
 
-def _of(app: Application, sources: Sequence[str]) -> tuple[str, ...]:
+def _sources_of(app: Application, sources: Sequence[str]) -> tuple[str, ...]:
     """Return the sources that this host has: hosts may run different services."""
     services = {service.name for service in app.services}
     return tuple(source for source in sources if source in {*services, shell.NGINX, shell.UNITS})
@@ -119,14 +121,15 @@ def _of(app: Application, sources: Sequence[str]) -> tuple[str, ...]:
 
 def _log_sources(fleet: Fleet, sources: Sequence[str]) -> list[LogSource]:
     apps = [(host, fleet.targets[host.name].application) for host in fleet.hosts]
-    return [LogSource(host, app, source) for host, app in apps for source in _of(app, sources)]
+    return [LogSource(host, app, source) for host, app in apps for source in _sources_of(app, sources)]
 
 
 def _fetch(fleet: Fleet, sources: Sequence[str], query: LogQuery, writer: LogWriter) -> ExitCode:
     def read(host: Host) -> tuple[Answer, list[LogLine]]:
         app = fleet.targets[host.name].application
         answer = host.run(
-            shell.fetch(app, _of(app, sources), query).answering(LARGE_ANSWER_BYTES), timeout_seconds=FETCH_SECONDS
+            shell.fetch(app, _sources_of(app, sources), query).answering(LARGE_ANSWER_BYTES),
+            timeout_seconds=FETCH_SECONDS,
         )
         rows = untrusted.rows(answer.output, MAX_LOG_LINES)
         return answer, [shell.parse(host.name, row) for row in rows if row]
@@ -177,12 +180,12 @@ _COLORS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
 
 
 class LogWriter:
-    """Writes lines that match `grep` as `HOST SOURCE LABEL | TIME TEXT` to `out`, and notes to `aside`."""
+    """Writes lines that match `grep` as `HOST SOURCE LABEL | TIME TEXT` to `out`, and notes to `notes`."""
 
     def __init__(
         self,
         out: TextIO,
-        aside: TextIO,
+        notes: TextIO,
         *,
         hosts: Sequence[str],
         sources: Sequence[str] = (),
@@ -191,7 +194,7 @@ class LogWriter:
         json: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._output, self._aside = Output(out, secrets), Output(aside, secrets)
+        self._output, self._notes = Output(out, secrets), Output(notes, secrets)
         self._grep, self._json = grep, json
         colored = has_colors(out, environ if environ is not None else os.environ)
         self._colors = {host: _COLORS[at % len(_COLORS)] for at, host in enumerate(hosts)} if colored else {}
@@ -204,11 +207,11 @@ class LogWriter:
         return self._output.closed
 
     def line(self, line: LogLine) -> None:
-        """Write one line; a note goes aside even if `grep` does not match it."""
+        """Write one line; a note is written even if `grep` does not match it."""
         text = self._output.safe(line.text.replace("\r", "")).replace("\n", " ")
         if line.note:
-            self._aside.write(f"{self._prefix(line)} -- {self._aside.safe(one_line(line.text))}\n")
-            self._aside.flush()
+            self._notes.write(f"{self._prefix(line)} -- {self._notes.safe(one_line(line.text))}\n")
+            self._notes.flush()
             return
         if self._grep is not None and not self._grep.search(text):
             return

@@ -35,8 +35,8 @@ class HostEvent:
 class MonitoredHost:
     """One host and its newest report.
 
-    `latencies` are in milliseconds, newest last, None for a check without a good answer. `unreachable_since` is None
-    while the host can be reached; `error` says why the newest check could not reach it.
+    `latencies` are in milliseconds, newest last, None for a failed check. `unreachable_since` is None
+    while the host can be reached; `error` says why the newest check failed.
     """
 
     host: str
@@ -50,7 +50,7 @@ class MonitoredHost:
 
 @dataclass(frozen=True)
 class ActiveVersion:
-    """The color that serves a service, and its container, or None where it is missing."""
+    """The active color of a service, and its container; None if the container is missing."""
 
     service: str
     color: Color
@@ -142,7 +142,7 @@ def host_status(host: MonitoredHost, now: float, zone: tzinfo | None = None) -> 
 
 
 def notices(state: HostState) -> tuple[str, ...]:
-    """Return the lock and the maintenance page of a host in words."""
+    """Return a text for the held lock and for the maintenance page of a host."""
     lock, page = state.held_lock, state.fact("maintenance")
     return (
         *([f"locked by {lock.owner}: {lock.reason}"] if lock else []),

@@ -1,4 +1,4 @@
-"""The two forms of the dashboard: a full screen on a terminal, lines everywhere else."""
+"""The displays of the dashboard: a full screen on a terminal, lines for any other output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rolling_upgrade.features.monitor.view import View, check_lines, screen_line
 
 
 class Display(Protocol):
-    """Where the dashboard is shown."""
+    """An output of the dashboard."""
 
     def show_check(self, board: Dashboard, host: str, events: Sequence[HostEvent]) -> None:
         """Show one check of a host and the events that it caused."""
@@ -25,7 +25,7 @@ class Display(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can read the display any more."""
+        """Whether the terminal or pipe is closed."""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def display(
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Display]:
-    """Open the display that fits the stream; a terminal is restored at the end."""
+    """Open the display for the stream; restore a terminal at the end."""
     environ = environ if environ is not None else os.environ
     output = Output(stream, secrets)
     if not is_live(stream, environ):

@@ -1,4 +1,4 @@
-"""The lines of the dashboard: for a screen of any size, and for a reader without a screen."""
+"""The lines of the dashboard: for a screen of any size, and for output without a screen."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _event(event: HostEvent, name: int, view: View) -> Line:
 
 
 def check_lines(host: MonitoredHost, events: Sequence[HostEvent], view: View) -> list[str]:
-    """Return a line for each event of a check, and a line with the host's status, for a reader without a screen."""
+    """Return a line for each event of a check, and a line with the host's status, for output without a screen."""
     start = f"{view.time(view.now)} {view.text(host.host)}  "
     health, text = view.status(host)
     parts = [text]

@@ -1,4 +1,4 @@
-"""`inv monitor`: check every host again and again, each on a thread of its own, and show all on one screen."""
+"""`inv monitor`: check every host repeatedly, one thread for each, and show all on one screen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REDRAW_SIGNALS = (signal.SIGWINCH, signal.SIGCONT)
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one host: the report or why there is none, and when it arrived (Unix seconds)."""
+    """One check of one host: the report or the error, and its arrival in Unix seconds."""
 
     host: str
     result: HealthReport | RollingError

@@ -1,1 +1,1 @@
-"""Monitoring of an environment from outside: Prometheus, alerts, probes of the site, a Grafana dashboard."""
+"""Prometheus, Alertmanager, blackbox-exporter and Grafana files of an environment: render or install them."""

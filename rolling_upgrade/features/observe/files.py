@@ -1,6 +1,6 @@
-"""The files of Prometheus, Alertmanager and blackbox-exporter for an environment.
+"""Renders the Prometheus, Alertmanager and blackbox-exporter files of an environment.
 
-A monitoring host may watch several environments. Each has its parts, and the programs' files are assembled from common
+A monitoring host may monitor several environments. Each has its parts, and the programs' files are assembled from common
 heads and these parts: here for `inv observe.render`, on the host by templates/host/observe.sh, in the same order.
 """
 
@@ -22,15 +22,15 @@ PARTS = ("scrape.yml", "module.yml", "alerting.yml", "routes.yml", "receivers.ym
 #: The texts before and between the parts.
 HEADS = ("prometheus.yml", "scrape.head.yml", "blackbox.yml", "alertmanager.yml", "receivers.head.yml")
 _RUNBOOK = "docs/runbook.md"
-#: File systems without a disk of their own.
+#: File systems that are not on a disk.
 _VIRTUAL = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
 _IMPLICIT_TLS_PORT = 465
 _WORDS = {"en": {"firing": "Alert", "resolved": "Resolved"}, "zh-TW": {"firing": "警報", "resolved": "已解除"}}
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A host as the monitoring host reaches it: the address of node-exporter, and the URL of the probed site."""
+class MonitoredHost:
+    """A host with the address of its node-exporter and the URL of its site, as the monitoring host reaches them."""
 
     name: str
     exporter: str
@@ -53,7 +53,7 @@ def parts(environment: Environment) -> Mapping[str, str]:
     return {name: template(f"observe/{name}.j2").render(values) for name in PARTS}
 
 
-def whole(environment: Environment) -> Mapping[str, str]:
+def complete_files(environment: Environment) -> Mapping[str, str]:
     """The complete files for an existing Prometheus, with this environment only."""
     own, before = parts(environment), heads()
     return {
@@ -77,7 +77,7 @@ def _values(environment: Environment) -> dict[str, Any]:
         "app": app,
         "environment": environment.name,
         "name": name_of(environment),
-        "hosts": [_watched(target) for target in environment.targets],
+        "hosts": [_monitored_host(target) for target in environment.targets],
         "backing_up": [target.name for target in environment.targets if target.application.auto_backup],
         "self_signed": environment.preparation.certificate is Certificate.SELF_SIGNED,
         "chinese": channels.language == "zh-TW",
@@ -103,17 +103,16 @@ def _values(environment: Environment) -> dict[str, Any]:
     }
 
 
-def _watched(target: Target) -> Watched:
-    """A host with its addresses for the monitoring host."""
+def _monitored_host(target: Target) -> MonitoredHost:
     address = _bracketed(target.metrics_address or target.address)
-    return Watched(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
+    return MonitoredHost(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
 
 
 def _site(app: Application, address: str) -> str:
     """The URL of a public health path, first that of the full chain; it works during maintenance too."""
     paths = [path for path, _, _ in maintenance.excepted(app)]
-    wanted = app.full_chain.path if app.full_chain else ""
-    path = wanted if wanted in paths else next(iter(paths), "/")
+    preferred = app.full_chain.path if app.full_chain else ""
+    path = preferred if preferred in paths else next(iter(paths), "/")
     return f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"
 
 
@@ -128,12 +127,13 @@ def _bracketed(address: str) -> str:
 def routes(app: Application) -> list[tuple[str, tuple[str, ...]]]:
     """Slack and mail with the severities they accept. Alertmanager cannot send the webhook's format."""
     graded = (Severity.WARNING, Severity.CRITICAL)
-    found = []
+    accepting = []
     for name, channel in app.channels.configured:
-        severities = tuple(one.value for one in graded if channel.lowest and one.reaches(channel.lowest))
+        lowest = channel.lowest
+        severities = tuple(severity.value for severity in graded if lowest and severity.reaches(lowest))
         if name != "webhook" and severities:
-            found.append((name, severities))
-    return found
+            accepting.append((name, severities))
+    return accepting
 
 
 def _mail(app: Application) -> Mail | None:

@@ -1,4 +1,4 @@
-"""The resources of a monitoring host: Debian's Prometheus and its companions, on loopback, and each environment's parts.
+"""The resources of a monitoring host: Debian's Prometheus, Alertmanager and blackbox-exporter, and each environment's parts.
 
 A configuration written by hand is left unchanged, and reported.
 """
@@ -34,7 +34,7 @@ _FILES = {
 _MARK = "^# rolling-observe:"
 
 
-def items(name: str, program: str, heads: Mapping[str, str], parts: Mapping[str, str]) -> tuple[Resource, ...]:
+def resources(name: str, program: str, heads: Mapping[str, str], parts: Mapping[str, str]) -> tuple[Resource, ...]:
     """The resources that monitor one environment. `parts` contain the secrets of its channels."""
     return (_own_files(), _packages(), _loopback(), _program(program), *_heads(heads), _environment(name, parts))
 
@@ -44,13 +44,13 @@ def removal(name: str) -> tuple[Resource, ...]:
 
     It also finds parts that an interrupted run left set aside or staged.
     """
-    folder = f"{_PARTS}/{name}"
-    places = (folder, f"{_PARTS}/.staged/{name}", f"{_PARTS}/.aside/was/{name}", f"{_PARTS}/.aside/none/{name}")
+    directory = f"{_PARTS}/{name}"
+    places = (directory, f"{_PARTS}/.staged/{name}", f"{_PARTS}/.aside/was/{name}", f"{_PARTS}/.aside/none/{name}")
     test = " && ".join(shell_join("test", "!", "-e", place) for place in places)
     return (
         Resource(
             "environment",
-            f"monitoring of the environment ({folder})",
+            f"monitoring of the environment ({directory})",
             test,
             script(shell_join(HOST_PROGRAM, "remove", name)),
         ),
@@ -62,8 +62,8 @@ def _own_files() -> Resource:
     tests = []
     for name, package in _FILES.items():
         path = quote(f"{_ETC}/{name}")
-        brought = f"dpkg-query -W -f '${{Conffiles}}\\n' {package} | grep -qF \" {_ETC}/{name} $(md5sum < {path} | cut -d ' ' -f 1)\""
-        tests.append(f"{{ ! test -e {path} || head -n 1 {path} | grep -q {quote(_MARK)} || {brought}; }}")
+        packaged = f"dpkg-query -W -f '${{Conffiles}}\\n' {package} | grep -qF \" {_ETC}/{name} $(md5sum < {path} | cut -d ' ' -f 1)\""
+        tests.append(f"{{ ! test -e {path} || head -n 1 {path} | grep -q {quote(_MARK)} || {packaged}; }}")
     title = f"{', '.join(_FILES)} in {_ETC}, not written by hand"
     remedy = (
         f"a file was written by hand: move it away, or keep it and add the output of {PROGRAM} observe.render to it"
@@ -124,9 +124,9 @@ def _heads(heads: Mapping[str, str]) -> tuple[Resource, ...]:
 
 def _environment(name: str, parts: Mapping[str, str]) -> Resource:
     """Atomic: where a program rejects its file, the installed program restores the previous parts."""
-    folder, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
-    tests = [same(f"{folder}/{part}", text) for part, text in parts.items()]
-    tests += [owned(f"{folder}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
+    directory, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
+    tests = [same(f"{directory}/{part}", text) for part, text in parts.items()]
+    tests += [owned(f"{directory}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
     writes = [write_file(f"{staged}/{part}", text, mode="0640", secret=_secret(part)) for part, text in parts.items()]
     stage: list[str | Script] = [
         shell_join("rm", "-rf", staged),
@@ -134,7 +134,7 @@ def _environment(name: str, parts: Mapping[str, str]) -> Resource:
         shell_join("chmod", "750", staged),
     ]
     apply = script(*stage, *writes, shell_join(HOST_PROGRAM, "install", name))
-    title = f"monitoring of {name}: targets, alerts, routes ({folder})"
+    title = f"monitoring of {name}: targets, alerts, routes ({directory})"
     return Resource("environment", title, " && ".join(tests), apply)
 
 

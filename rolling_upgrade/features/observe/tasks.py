@@ -9,12 +9,12 @@ from rolling_upgrade.console.task import exit_with, root, task
 _CHANGES = {"dry-run": "show every command; change nothing"}
 
 
-@task(name="render", help={"output": "output directory; default: observe/ENVIRONMENT"})
-def write(context: Any, env: str | None = None, output: str = "") -> None:  # noqa: ARG001
+@task(help={"output": "output directory; default: observe/ENVIRONMENT"})
+def render(context: Any, env: str | None = None, output: str = "") -> None:  # noqa: ARG001
     """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a Grafana dashboard."""
     from rolling_upgrade.features.observe import workflow
 
-    exit_with(lambda: workflow.write(env, root=root(), output=output))
+    exit_with(lambda: workflow.render(env, root=root(), output=output))
 
 
 @task(help=_CHANGES)

@@ -1,4 +1,4 @@
-"""`inv observe`: write the monitoring files of an environment, or install them on its monitoring host, or remove them."""
+"""`inv observe`: render the Prometheus files of an environment, or install them on its monitoring host."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.ssh.fleet import monitor_of, opened
 
 
-def write(env: str | None, *, root: Path, output: str = "") -> ExitCode:
+def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
     """Write all files for an existing Prometheus and Grafana, or none; no host is contacted."""
     environment = config.load(env, root=root)
-    own = root / "observe"
-    folder = Path(output).expanduser() if output else own / environment.name
-    if folder.exists() and not folder.is_dir():
-        raise usage_error(("--output", repr(output), "a folder, not a file"), nothing="written")
-    texts = dict(files.whole(environment))
+    default = root / "observe"
+    directory = Path(output).expanduser() if output else default / environment.name
+    if directory.exists() and not directory.is_dir():
+        raise usage_error(("--output", repr(output), "a directory, not a file"), nothing="written")
+    texts = dict(files.complete_files(environment))
     texts["dashboard.json"] = dashboard.dashboard(environment.targets[0].application, environment.name)
     new_files = [
-        NewFile(folder / name, text.encode(), PRIVATE if name == "alertmanager.yml" else PUBLIC)
+        NewFile(directory / name, text.encode(), PRIVATE if name == "alertmanager.yml" else PUBLIC)
         for name, text in texts.items()
     ]
-    ignore = [] if output or os.path.lexists(own / ".gitignore") else [NewFile(own / ".gitignore", IGNORE_ALL, PUBLIC)]
+    gitignore = default / ".gitignore"
+    ignore = [] if output or os.path.lexists(gitignore) else [NewFile(gitignore, IGNORE_ALL, PUBLIC)]
     replace_all([*ignore, *new_files])
     print_lines([str(file.path) for file in new_files], sys.stdout, environment.secrets)
     return ExitCode.DONE
@@ -45,9 +46,9 @@ def install(env: str | None, *, root: Path, dry_run: bool = False, force: bool =
     """
     environment, monitor = _monitored(env, root)
     name, program = files.name_of(environment), rendering.host_program("observe")
-    items = monitoring_host.items(name, program, files.heads(), files.parts(environment))
+    resources = monitoring_host.resources(name, program, files.heads(), files.parts(environment))
     nothing = "Nothing to do: the monitoring host is up to date."
-    spec = ApplySpec("observe", HostResult.PREPARED, nothing, {MONITORING_HOST: items})
+    spec = ApplySpec("observe", HostResult.PREPARED, nothing, {MONITORING_HOST: resources})
     question = f"Install monitoring of {environment.name} on {environment.monitoring.address}?"
     return _apply(environment, monitor, spec, question, dry_run=dry_run, force=force, json=json)
 
@@ -57,9 +58,9 @@ def uninstall(
 ) -> ExitCode:
     """Remove the environment from its monitoring host; the programs and the recorded data stay."""
     environment, monitor = _monitored(env, root)
-    nothing = "Nothing to do: the monitoring host does not watch the environment."
-    items = monitoring_host.removal(files.name_of(environment))
-    spec = ApplySpec("observe", HostResult.TORN_DOWN, nothing, {MONITORING_HOST: items})
+    nothing = "Nothing to do: the monitoring host does not monitor the environment."
+    resources = monitoring_host.removal(files.name_of(environment))
+    spec = ApplySpec("observe", HostResult.TORN_DOWN, nothing, {MONITORING_HOST: resources})
     question = f"Remove monitoring of {environment.name} from {environment.monitoring.address}?"
     return _apply(environment, monitor, spec, question, dry_run=dry_run, force=force, json=json)
 

@@ -19,34 +19,34 @@ from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.ssh.fleet import opened
 
 
-def status(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Print the state of the hosts. FAILED when something is unhealthy or a host cannot be reached."""
-    wanted = config.load(environment, root=root, hosts=hosts)
-    with opened(wanted) as fleet:
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
         states, unreachable = fleet.on_reachable(fleet.observe_one)
     if json:
-        print_json(status_json(wanted, states, unreachable), sys.stdout, wanted.secrets)
+        print_json(status_json(environment, states, unreachable), sys.stdout, environment.secrets)
     else:
-        print_status(status_lines(wanted, states, unreachable), sys.stdout, wanted.secrets)
+        print_status(status_lines(environment, states, unreachable), sys.stdout, environment.secrets)
     unhealthy = any(problems(fleet.targets[name], state) for name, state in states.items())
     return ExitCode.FAILED if unreachable or unhealthy else ExitCode.DONE
 
 
 def problems(target: Target, state: HostState) -> tuple[str, ...]:
-    """Return what is wrong on a host, a sentence each; nothing means healthy."""
-    found: list[str] = []
+    """Return the problems of a host, a sentence each; empty for a healthy host."""
+    problems: list[str] = []
     for service in target.application.services:
         color = state.active_color(service.name)
         container = state.container(service.name, color)
         if container is None:
-            found.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
+            problems.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
         elif not container.running:
-            found.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
-    found += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
-    return tuple(found)
+            problems.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
+    problems += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
+    return tuple(problems)
 
 
-#: Who put the maintenance page up, by the word that the host stores with it.
+#: The owner of a maintenance page, by the word that the host stores with it.
 _PAGE_OWNERS = {"setting": "MAINTENANCE_MODE", "run": "a run that replaces data"}
 _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
@@ -54,7 +54,7 @@ _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 def print_status(
     lines: Sequence[str], stream: TextIO, secrets: Sequence[str], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Write the lines of a status and color its verdicts on a terminal, after everything else was made safe to show."""
+    """Write the lines of a status and color its verdicts on a terminal, after removing control characters and secrets."""
     output = Output(stream, secrets)
     text = output.safe("\n".join(lines))
     if has_colors(stream, environ):

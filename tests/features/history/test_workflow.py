@@ -1,4 +1,4 @@
-"""The history in lines and as JSON."""
+"""`inv history`: the history as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_history_entry_has_time_action_outcome_owner_and_origin() -> None:
     assert "source backend abc123" in text
 
 
-def test_history_key_has_its_name_in_the_access_folder() -> None:
+def test_history_key_has_its_name_in_the_access_directory() -> None:
     history = HostHistory((GOOD,), key_names={"SHA256:xyz": "ann-laptop (revoked)"})
 
     assert "with key SHA256:xyz of ann-laptop (revoked) from" in shown(history)
@@ -64,7 +64,7 @@ def test_history_rollback_has_its_target_and_marks_the_release_that_it_left() ->
     assert text.count("good, left by a rollback") == 1
 
 
-def test_history_limit_shows_the_newest_and_says_so() -> None:
+def test_history_limit_shows_only_the_newest() -> None:
     text = shown(HostHistory((GOOD, BAD, BACK)), limit=1)
 
     assert "web1  3 entries, the newest 1 of them" in text
@@ -79,7 +79,7 @@ def test_history_altered_is_shown_without_verify() -> None:
     assert "line 2: the line before it was removed" in text
 
 
-def test_history_verified_has_the_hash_to_keep() -> None:
+def test_history_verified_shows_the_last_hash() -> None:
     assert "verified: no line was changed or removed; the hash of the last line is abc" in shown(
         HostHistory((GOOD,), head="abc"), verify=True
     )
@@ -94,6 +94,6 @@ def test_history_as_json_has_every_field() -> None:
 
     first, second = found["hosts"]
     assert (first["whole"], first["head"], second["unreachable"]) == (True, "h", "timed out")
-    assert [one["left_by_rollback"] for one in first["releases"]] == [True, False]
+    assert [release["left_by_rollback"] for release in first["releases"]] == [True, False]
     assert first["releases"][0]["services"]["backend"]["revision"] == "abc123"
     assert first["releases"][1]["target"] == "r1"

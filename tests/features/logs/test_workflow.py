@@ -1,25 +1,38 @@
-"""Lines of logs as they are shown: prefix, time, colors, filter, and nothing that a terminal would obey."""
+"""`inv logs` on two hosts, and the lines that it writes: prefix, time, colors, filter, masking."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+from typing import Any
 
-from rolling_upgrade.console.host_output import HostOutput
+import pytest
+
+from rolling_upgrade.errors import ConfigError, ExitCode
 from rolling_upgrade.features.logs.shell import LogLine
-from rolling_upgrade.features.logs.workflow import LogWriter
+from rolling_upgrade.features.logs.workflow import LogWriter, logs
 from tests.support.builders import Terminal
+from tests.support.local_fleet import Machines
+from tests.support.project import Project
+from tests.support.shell import Programs
 
 LINE = LogLine("web1", "backend", "blue", "it runs", 1795417699.25)
+#: Each host logs one line; the line of web1 is the later one.
+PODMAN = """\
+case "$1 $HOST" in
+"container "*) ;;
+"logs web1") echo "2026-11-23T07:00:02.000000000Z second" ;;
+"logs web2") echo "2026-11-23T07:00:01.000000000Z first" ;;
+esac"""
 
 
 def written(*lines: LogLine, stream: io.StringIO | None = None, json: bool = False, grep: str = "") -> tuple[str, str]:
-    out, aside = stream or io.StringIO(), io.StringIO()
+    out, notes = stream or io.StringIO(), io.StringIO()
     pattern = re.compile(grep) if grep else None
     writer = LogWriter(
         out,
-        aside,
+        notes,
         hosts=["web1"],
         sources=["backend"],
         secrets=["hunter2x"],
@@ -29,7 +42,7 @@ def written(*lines: LogLine, stream: io.StringIO | None = None, json: bool = Fal
     )
     for line in lines:
         writer.line(line)
-    return out.getvalue(), aside.getvalue()
+    return out.getvalue(), notes.getvalue()
 
 
 def test_log_line_has_host_service_color_and_time() -> None:
@@ -37,9 +50,9 @@ def test_log_line_has_host_service_color_and_time() -> None:
 
 
 def test_log_line_is_masked_and_stays_one_line() -> None:
-    said = LogLine("web1", "backend", "blue", "\x1b[31mkey hunter2x\r\x1b]0;title\x07 end")
+    line = LogLine("web1", "backend", "blue", "\x1b[31mkey hunter2x\r\x1b]0;title\x07 end")
 
-    assert written(said)[0] == "web1 backend blue  | key •••••• end\n"
+    assert written(line)[0] == "web1 backend blue  | key •••••• end\n"
 
 
 def test_log_line_without_a_match_is_dropped_and_notes_stay() -> None:
@@ -66,22 +79,55 @@ def test_log_json_is_an_object_per_line() -> None:
     }
 
 
-def test_host_output_of_several_hosts_has_the_host_before_each_complete_line() -> None:
-    out = io.StringIO()
-    output = HostOutput(out, hosts=["web1", "db"], secrets=["hunter2x"])
+def test_logs_of_all_hosts_are_merged_by_time(
+    project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("podman", PODMAN)
 
-    for host, piece in (("web1", b"one hun"), ("db", b"two\n"), ("web1", b"ter2x\nend")):
-        output.feed(host, piece)
-    output.end("web1")
+    assert logs("demo", root=project.root, services=("backend",), lines="5") is ExitCode.DONE
 
-    assert out.getvalue() == "db   | two\nweb1 | one ••••••\nweb1 | end\n"
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[-1]) for row in rows] == [("web2", "first"), ("web1", "second")]
 
 
-def test_host_output_of_one_host_into_a_file_is_unchanged_except_for_secrets() -> None:
-    bottom = io.BytesIO()
-    output = HostOutput(io.TextIOWrapper(bottom, "utf-8"), hosts=["web1"], secrets=["hunter2x"])
+def test_logs_with_an_unreachable_host_show_the_others_and_fail(
+    project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("podman", PODMAN)
+    machines.unreachable.add("web2")
 
-    output.feed("web1", b"\xff\x00\x1b[1m\nkey hunter2x\n\xfe")
-    output.end("web1")
+    assert logs("demo", root=project.root, services=("backend",)) is ExitCode.FAILED
 
-    assert bottom.getvalue() == b"\xff\x00\x1b[1m\nkey " + "••••••".encode() + b"\n\xfe"
+    captured = capsys.readouterr()
+    assert captured.out.endswith("second\n")
+    assert "web2" in captured.err
+
+
+def test_logs_of_a_missing_container_fail(
+    project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("podman", "exit 1")
+
+    assert logs("demo", root=project.root, services=("frontend",), hosts=("web1",)) is ExitCode.FAILED
+
+    assert "there is no container memoryark-frontend-blue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"services": ("database",)},
+        {"since": "yesterday"},
+        {"lines": "many"},
+        {"color": "red"},
+        {"color": "blue", "all_colors": True},
+        {"grep": "("},
+    ],
+)
+def test_logs_with_an_invalid_option_contact_no_host(
+    project: Project, machines: Machines, options: dict[str, Any]
+) -> None:
+    machines.unreachable |= {"web1", "web2"}
+
+    with pytest.raises(ConfigError, match="command line"):
+        logs("demo", root=project.root, **options)

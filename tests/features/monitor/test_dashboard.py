@@ -33,8 +33,8 @@ def titles_of_changes(before: HealthReport | None, after: HealthReport) -> list[
 def board(*found: HealthReport | RollingError) -> Dashboard:
     """Return web1 after these results, one every ten seconds, and web2, which was never checked."""
     made = Dashboard("production", (MonitoredHost("web1", 10), MonitoredHost("web2", 10)))
-    for number, one in enumerate(found):
-        made, _ = update(made, "web1", one, NOW + 10 * number)
+    for number, result in enumerate(found):
+        made, _ = update(made, "web1", result, NOW + 10 * number)
     return made
 
 
@@ -75,13 +75,13 @@ def test_changes_from_one_report_to_the_next(
 
 
 def test_changes_of_a_container_that_disappears_and_returns() -> None:
-    gone = report(container=False)
+    missing = report(container=False)
 
-    assert titles_of_changes(report(), gone) == [
+    assert titles_of_changes(report(), missing) == [
         "backend: blue v1 → blue without a container",
         "backend container FAILED: it is down",
     ]
-    assert titles_of_changes(gone, report()) == [
+    assert titles_of_changes(missing, report()) == [
         "backend: blue without a container → blue v1",
         "backend container recovered",
     ]
@@ -104,14 +104,12 @@ def test_changes_untagged_image_is_named_by_its_digest() -> None:
 
 def test_update_unreachable_host_has_one_event_and_returns() -> None:
     lost = board(report(), REFUSED, HostUnreachable("web1: refused the login."))
-    back, fresh = update(lost, "web1", report(), NOW + 95)
+    back, new = update(lost, "web1", report(), NOW + 95)
 
-    one = lost.host("web1")
-    assert (one.unreachable_since, one.error, one.report) == (NOW + 10, "refused the login.", report())
+    web1 = lost.host("web1")
+    assert (web1.unreachable_since, web1.error, web1.report) == (NOW + 10, "refused the login.", report())
     assert titles(lost) == ["unreachable: cannot reach deploy@10.0.0.1:22 (timed out)."]
-    assert [(happened.title, happened.health) for happened in fresh] == [
-        ("reachable again after 1m 25s", Health.HEALTHY)
-    ]
+    assert [(event.title, event.health) for event in new] == [("reachable again after 1m 25s", Health.HEALTHY)]
     assert host_status(back.host("web1"), NOW + 95) == (Health.HEALTHY, "healthy")
 
 
@@ -128,7 +126,7 @@ def test_update_latencies_have_a_gap_without_a_good_answer() -> None:
     assert made.host("web2").latencies == ()
 
 
-def test_update_latency_without_a_full_chain_is_the_site_s() -> None:
+def test_update_latency_without_a_full_chain_comes_from_the_site() -> None:
     chainless = replace(report(), checks=tuple(check for check in report().checks if check.name != CHAIN))
 
     assert board(chainless).host("web1").latencies == (3,)

@@ -1,4 +1,4 @@
-"""The form of the dashboard for each stream, the bytes for a terminal, and the restored terminal."""
+"""The display of the dashboard for each stream, the bytes for a terminal, and the restored terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEN, EVENTS = update(EMPTY, "web1", report(chain="502"), NOW)
 
 
 class Clock:
-    """Unix seconds that stand still until a test moves them."""
+    """Unix seconds that change only when a test sets them."""
 
     def __init__(self) -> None:
         self.now = float(NOW)
@@ -33,13 +33,13 @@ class Clock:
 def test_display_restores_the_terminal_after_an_interrupt() -> None:
     stream = Terminal()
 
-    def broken_off() -> None:
+    def interrupted() -> None:
         with display(stream, environ=SCREEN) as shown:
             shown.tick(EMPTY)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        broken_off()
+        interrupted()
 
     assert stream.getvalue().startswith("\x1b[?1049h")
     assert stream.getvalue().endswith("\x1b[?25h\x1b[?1049l")
@@ -56,7 +56,7 @@ def test_display_sends_only_changes() -> None:
         shown.tick(SEEN)
         again = stream.getvalue()[first:]
 
-    # The clock above, and how long ago web1 was seen.
+    # The clock at the top, and the age of web1's report.
     assert re.findall(r"\x1b\[(\d+);\d+H", again) == ["1", "4"]
     assert "1s" in again
     assert len(again) < 100

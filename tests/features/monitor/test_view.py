@@ -21,8 +21,8 @@ LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
 
 def board(**found: HealthReport | RollingError) -> Dashboard:
     made = Dashboard("production", tuple(MonitoredHost(name, 10) for name in found))
-    for name, one in found.items():
-        made, _ = update(made, name, one, NOW)
+    for name, result in found.items():
+        made, _ = update(made, name, result, NOW)
     return made
 
 

@@ -1,4 +1,4 @@
-"""The loop of the dashboard: results are shown at once, and every way to end it works."""
+"""The loop of the dashboard: results, and each way to end it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOARD = Dashboard("production", (MonitoredHost("web1", 10), MonitoredHost("web2"
 
 
 class Blocked:
-    """A host whose connection hangs for as long as the test wants, deaf to being cancelled."""
+    """A host whose connection hangs until the test frees it, and ignores cancellation."""
 
     def __init__(self, name: str) -> None:
         self.name, self.free = name, Event()
@@ -36,21 +36,21 @@ class Blocked:
         raise HostUnreachable(f"{self.name}: cannot reach it.")
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
-def shown(*told: CheckResult | Command, stream: io.StringIO | None = None) -> list[str]:
-    """What was written for all that was told, without the time."""
+def shown(*items: CheckResult | Command, stream: io.StringIO | None = None) -> list[str]:
+    """Return the lines that `show` writes for these items, without the time."""
     inbox: Inbox = SimpleQueue()
-    for one in told:
-        inbox.put(one)
+    for item in items:
+        inbox.put(item)
     stream = stream or io.StringIO()
     show(BOARD, inbox, PlainDisplay(Output(stream), lambda: float(NOW)))
     return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
 
 
-def test_show_every_check_until_the_command_to_end() -> None:
-    news: list[CheckResult | Command] = [
+def test_show_writes_every_check_until_the_end_command() -> None:
+    items: list[CheckResult | Command] = [
         CheckResult("web2", HostUnreachable("web2: cannot reach it."), NOW),
         Command.REDRAW,
         CheckResult("web1", report(), NOW),
@@ -58,7 +58,7 @@ def test_show_every_check_until_the_command_to_end() -> None:
         CheckResult("web1", report(chain="502"), NOW),
     ]
 
-    lines = shown(*news)
+    lines = shown(*items)
 
     assert lines[0] == "web2  ? unreachable: cannot reach it."
     assert lines[-1] == "web1  healthy  7 ms  backend blue v1"
@@ -84,7 +84,7 @@ def test_show_ends_while_it_waits() -> None:
     assert not thread.is_alive()
 
 
-def test_running_hanging_host_delays_neither_the_others_nor_the_end() -> None:
+def test_running_hanging_host_delays_neither_other_hosts_nor_the_end() -> None:
     hanging, inbox, ended = Blocked("web1"), SimpleQueue[str](), Event()
     refusing = Blocked("web2")
     refusing.free.set()
@@ -92,11 +92,11 @@ def test_running_hanging_host_delays_neither_the_others_nor_the_end() -> None:
 
     with running(watches):
         assert inbox.get(timeout=20) == "web2"
-        ending = time.monotonic()
-    took = time.monotonic() - ending
+        stopped_at = time.monotonic()
+    elapsed = time.monotonic() - stopped_at
 
     hanging.free.set()
-    assert took < 5
+    assert elapsed < 5
 
 
 @pytest.mark.parametrize("interval", ["soon", "0", "0.5", "900ms", "-1", "2d", "10 s", "nan", "1e3"])

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: its panels, their places, and their queries."""
+"""The Grafana dashboard: its panels, their positions, and their queries."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def panels(app: Application = APP) -> list[dict[str, Any]]:
 
 
 def panel(title: str, app: Application = APP) -> dict[str, Any]:
-    found = [one for one in panels(app) if one["title"] == title]
-    assert len(found) == 1, title
-    return found[0]
+    (found,) = [candidate for candidate in panels(app) if candidate["title"] == title]
+    return found
 
 
-def cells(place: dict[str, int]) -> Iterator[tuple[int, int]]:
-    yield from itertools.product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"]))
+def cells(position: dict[str, int]) -> Iterator[tuple[int, int]]:
+    x, y = position["x"], position["y"]
+    yield from itertools.product(range(x, x + position["w"]), range(y, y + position["h"]))
 
 
-def test_dashboard_made_twice_is_equal() -> None:
+def test_dashboard_rendered_twice_is_equal() -> None:
     assert dashboard(APP, "production") == dashboard(APP, "production")
 
 
@@ -97,55 +97,55 @@ def test_dashboard_variables_are_the_data_source_and_the_hosts() -> None:
 
 @EVERY
 def test_dashboard_every_panel_has_title_description_unit_and_thresholds(app: Application) -> None:
-    for one in panels(app):
-        assert one["title"], one
-        assert one["description"], one["title"]
-        assert one["fieldConfig"]["defaults"]["unit"], one["title"]
-        assert one["fieldConfig"]["defaults"]["thresholds"]["steps"], one["title"]
+    for panel in panels(app):
+        assert panel["title"], panel
+        assert panel["description"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
 
 
 @EVERY
 def test_dashboard_every_query_uses_the_chosen_data_source(app: Application) -> None:
-    asking = [*panels(app), *document(app)["annotations"]["list"]]
-    targets = [target for one in panels(app) for target in one["targets"]]
+    targets = [target for panel in panels(app) for target in panel["targets"]]
+    queries = [*panels(app), *document(app)["annotations"]["list"], *targets]
 
     assert targets
-    assert [one["datasource"] for one in [*asking, *targets]] == [SOURCE] * (len(asking) + len(targets))
+    assert [query["datasource"] for query in queries] == [SOURCE] * len(queries)
 
 
 @EVERY
 def test_dashboard_panels_fill_their_lines_without_overlap(app: Application) -> None:
-    places = [one["gridPos"] for one in document(app)["panels"]]
-    taken = [cell for place in places for cell in cells(place)]
+    positions = [panel["gridPos"] for panel in document(app)["panels"]]
+    covered = [cell for position in positions for cell in cells(position)]
 
-    assert len(taken) == len(set(taken))
-    assert {x for x, _ in taken} == set(range(24))
-    for place in places:
-        assert sum(other["w"] for other in places if other["y"] == place["y"]) == 24
+    assert len(covered) == len(set(covered))
+    assert {x for x, _ in covered} == set(range(24))
+    for position in positions:
+        assert sum(other["w"] for other in positions if other["y"] == position["y"]) == 24
 
 
 @EVERY
 def test_dashboard_numbers_and_letters_are_unique(app: Application) -> None:
-    numbers = [one["id"] for one in document(app)["panels"]]
+    numbers = [panel["id"] for panel in document(app)["panels"]]
 
     assert len(numbers) == len(set(numbers))
-    for one in panels(app):
-        letters = [target["refId"] for target in one["targets"]]
-        assert len(letters) == len(set(letters)), one["title"]
+    for panel in panels(app):
+        letters = [target["refId"] for target in panel["targets"]]
+        assert len(letters) == len(set(letters)), panel["title"]
 
 
 @EVERY
 def test_dashboard_every_query_of_a_graph_has_a_legend(app: Application) -> None:
-    for one in panels(app):
-        if one["type"] != "table":
-            assert all("{{" in target["legendFormat"] for target in one["targets"]), one["title"]
+    for panel in panels(app):
+        if panel["type"] != "table":
+            assert all("{{" in target["legendFormat"] for target in panel["targets"]), panel["title"]
 
 
 @EVERY
 def test_expressions_select_only_exported_series(app: Application) -> None:
     families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(exposition)))
     parts = {name + part for name in families for part in ("", "_bucket", "_sum", "_count")}
-    used = {name for one in expressions(app, "production") for name in re.findall(r"(\w+)\{", one)}
+    used = {name for expression in expressions(app, "production") for name in re.findall(r"(\w+)\{", expression)}
 
     assert "rolling_check_ok" in families
     assert used <= parts | EXPORTED
@@ -166,22 +166,22 @@ def test_expressions_cover_the_series_of_the_watchdog() -> None:
 
 
 def test_expressions_select_one_application_and_environment() -> None:
-    for one in expressions(APP, "staging"):
-        for name, inner in re.findall(r"(\w+)\{([^}]*)\}", one):
+    for expression in expressions(APP, "staging"):
+        for name, inner in re.findall(r"(\w+)\{([^}]*)\}", expression):
             job = "shop-site" if name.startswith("probe_") else "shop"
-            assert {f'job="{job}"', 'environment="staging"', 'host=~".+"'} <= set(inner.split(",")), one
-            assert ('app="shop"' in inner) is name.startswith("rolling_"), one
+            assert {f'job="{job}"', 'environment="staging"', 'host=~".+"'} <= set(inner.split(",")), expression
+            assert ('app="shop"' in inner) is name.startswith("rolling_"), expression
 
 
 @EVERY
 def test_expressions_have_no_variable_of_grafana(app: Application) -> None:
-    assert not [one for one in expressions(app, "production") if "$" in one]
+    assert not [expression for expression in expressions(app, "production") if "$" in expression]
 
 
-def test_expressions_are_those_of_panels_and_annotations() -> None:
+def test_expressions_cover_panels_and_annotations() -> None:
     found = document()
-    written = {target["expr"] for one in panels() for target in one["targets"]}
-    written |= {mark["expr"] for mark in found["annotations"]["list"]}
+    written = {target["expr"] for panel in panels() for target in panel["targets"]}
+    written |= {annotation["expr"] for annotation in found["annotations"]["list"]}
 
     assert len(expressions(APP, "production")) == len(set(expressions(APP, "production"))) == len(written)
 
@@ -206,18 +206,18 @@ def test_dashboard_in_chinese_has_chinese_titles() -> None:
     assert found["title"] == "memoryark production 監控"
     assert panel("服務健康狀態", CHINESE)["type"] == "stat"
     assert panel("服務回應時間", CHINESE)["type"] == "timeseries"
-    assert "服務回應時間" in {one["title"] for one in panels(replace(CHINESE, request_metrics=False))}
+    assert "服務回應時間" in {panel["title"] for panel in panels(replace(CHINESE, request_metrics=False))}
 
 
 def test_dashboard_in_both_languages_has_the_same_queries() -> None:
     assert expressions(CHINESE, "production") == expressions(APP, "production")
-    assert not {one["title"] for one in panels()} & {one["title"] for one in panels(CHINESE)}
+    assert not {panel["title"] for panel in panels()} & {panel["title"] for panel in panels(CHINESE)}
 
 
 def test_translation_has_every_text_of_the_template_and_no_other() -> None:
-    folder = TEMPLATES / "observe"
-    template = (folder / "dashboard.json.j2").read_text(encoding="utf-8")
-    translation = json.loads((folder / "dashboard.zh-TW.json").read_text(encoding="utf-8"))
+    directory = TEMPLATES / "observe"
+    template = (directory / "dashboard.json.j2").read_text(encoding="utf-8")
+    translation = json.loads((directory / "dashboard.zh-TW.json").read_text(encoding="utf-8"))
     texts = set(re.findall(r'_\("([^"]+)"\)', template))
     texts |= set(itertools.chain.from_iterable(re.findall(r'states\("(\w+)", "\w+", "(\w+)"', template)))
 
@@ -237,7 +237,7 @@ def test_annotations_show_action_host_and_result() -> None:
     assert (recovery["textFormat"], recovery["useValueForTime"]) == ("{{act}} on {{host}}", False)
 
 
-def test_thresholds_are_those_of_inv_health_and_of_the_watchdog() -> None:
+def test_thresholds_match_inv_health_and_the_watchdog() -> None:
     slow = replace(APP, watch=WatchRules(interval_seconds=60), thresholds=replace(APP.thresholds, free_percent=25))
 
     assert steps("Last observation", slow) == [(None, "green"), (180, "yellow"), (600, "red")]

@@ -1,4 +1,4 @@
-"""The files of Prometheus and its companions: values, limits, and a test case and a runbook section for every alert."""
+"""The Prometheus, Alertmanager and blackbox-exporter files, and a test case and a runbook section for every alert."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RUNBOOK = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text("utf-8")
 
 
 def read(wanted: Environment, name: str) -> Any:
-    return yaml.safe_load(observe.whole(wanted)[name])
+    return yaml.safe_load(observe.complete_files(wanted)[name])
 
 
 def rules(wanted: Environment) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def test_alerts_are_in_the_language_of_the_messages() -> None:
     assert [rule["expr"] for rule in chinese] == [rule["expr"] for rule in rules(environment())]
 
 
-def test_alert_limits_are_those_of_the_settings() -> None:
+def test_alert_limits_follow_the_settings() -> None:
     wanted = environment(latency_seconds=0.25, error_percent=1.5, lock_seconds=120.0, mixed_seconds=60.0)
     found = {rule["alert"]: rule for rule in rules(wanted)}
 
@@ -156,9 +156,9 @@ def test_alert_each_links_to_its_section_in_the_runbook() -> None:
 
 
 def test_alert_rules_select_only_their_environment() -> None:
-    for one in rules(environment()):
-        series = re.findall(r"(?:rolling|node|probe|up)\w*\{([^}]*)\}", one["expr"])
-        assert all('environment="production"' in labels for labels in series), one
+    for rule in rules(environment()):
+        series = re.findall(r"(?:rolling|node|probe|up)\w*\{([^}]*)\}", rule["expr"])
+        assert all('environment="production"' in labels for labels in series), rule
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The checks of a monitoring host's items, with stand-ins for systemd and ss."""
+"""The checks of a monitoring host's resources, with a fake systemd and ss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOPBACK = "\n".join(f"LISTEN 0 4096 127.0.0.1:{port} 0.0.0.0:*" for port in (90
 
 
 class Host:
-    """A host's /etc in a folder, with its services and sockets as stand-ins."""
+    """A host's /etc in a directory, with fake services and sockets."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self._root, self._programs = directory / "etc", programs
@@ -37,9 +37,9 @@ class Host:
         moved = condition.replace("/etc/", f"{self._root}/")
         return sh(f"{{\n{moved}\n}} >/dev/null 2>&1", path=self._programs.path).returncode == 0
 
-    def make(self, item: Resource) -> None:
-        assert item.apply is not None
-        done = sh(item.apply.text.replace("/etc/", f"{self._root}/"), path=self._programs.path)
+    def apply(self, resource: Resource) -> None:
+        assert resource.apply is not None
+        done = sh(resource.apply.text.replace("/etc/", f"{self._root}/"), path=self._programs.path)
         assert done.returncode == 0, done.stderr
 
 
@@ -50,22 +50,22 @@ def host(tmp_path: Path, programs: Programs) -> Host:
 
 @pytest.fixture
 def loopback() -> Resource:
-    items = monitoring_host.items("shop.production", "", observe.heads(), observe.parts(environment()))
-    return next(item for item in items if item.id == "loopback")
+    resources = monitoring_host.resources("shop.production", "", observe.heads(), observe.parts(environment()))
+    return next(resource for resource in resources if resource.id == "loopback")
 
 
-def test_monitoring_programs_listen_on_loopback_after_the_item_was_applied(host: Host, loopback: Resource) -> None:
+def test_monitoring_programs_listen_on_loopback_after_the_resource_was_applied(host: Host, loopback: Resource) -> None:
     """A comment with the flag in Debian's defaults does not matter."""
     assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, True)
 
-    host.make(loopback)
+    host.apply(loopback)
 
     assert host.holds(loopback.check)
 
 
 @pytest.mark.parametrize("row", ["LISTEN 0 4096 *:9093 *:*", "LISTEN 0 4096 [::]:9094 [::]:*"])
 def test_monitoring_check_finds_a_program_that_was_not_restarted(host: Host, loopback: Resource, row: str) -> None:
-    host.make(loopback)
+    host.apply(loopback)
     host.listens(f"{LOOPBACK}\n{row}")
 
     assert not host.holds(loopback.check)
@@ -76,14 +76,14 @@ def test_monitoring_check_finds_one_stopped_program(
     host: Host, loopback: Resource, programs: Programs, state: str
 ) -> None:
     """Source: systemctl(1): for several units, the command succeeds if one of them is on."""
-    host.make(loopback)
+    host.apply(loopback)
     programs.add("systemctl", f'case "$*" in "{state} --quiet prometheus-alertmanager") exit 3 ;; esac')
 
     assert not host.holds(loopback.check)
 
 
 def test_monitoring_listen_address_in_the_defaults_must_be_removed_by_hand(host: Host, loopback: Resource) -> None:
-    host.make(loopback)
+    host.apply(loopback)
     host.lay("default/prometheus", 'ARGS="--web.listen-address=0.0.0.0:9090"\n')
 
     assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, False)
@@ -91,9 +91,9 @@ def test_monitoring_listen_address_in_the_defaults_must_be_removed_by_hand(host:
 
 @pytest.mark.parametrize("place", ["", ".staged/", ".aside/was/"])
 def test_monitoring_environment_is_removed_only_without_leftovers(host: Host, place: str) -> None:
-    (item,) = monitoring_host.removal("shop.production")
-    assert host.holds(item.check)
+    (resource,) = monitoring_host.removal("shop.production")
+    assert host.holds(resource.check)
 
     host.lay(f"prometheus/rolling/{place}shop.production/receivers.yml", "a secret")
 
-    assert not host.holds(item.check)
+    assert not host.holds(resource.check)

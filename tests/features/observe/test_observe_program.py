@@ -1,4 +1,4 @@
-"""The program on a monitoring host, as a copy with stand-ins for Prometheus and its companions."""
+"""The program on a monitoring host, with a fake Prometheus, Alertmanager and blackbox-exporter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ done"""
 
 
 class Monitor:
-    """The folder of Prometheus as Debian brings it, with the heads of the parts, and the program beside it."""
+    """Debian's directory of Prometheus with the heads of the parts, and the program beside it."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.etc, self.parts = directory / "etc", directory / "etc" / "rolling"
@@ -52,7 +52,7 @@ class Monitor:
 
     @staticmethod
     def lay(path: Path, text: str) -> None:
-        """A file that has been there for a while."""
+        """Write a file that is older than the run."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         os.utime(path, (time.time() - 100, time.time() - 100))

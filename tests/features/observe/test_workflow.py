@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rolling_upgrade.errors import ConfigError, ExitCode
-from rolling_upgrade.features.observe.workflow import install, uninstall, write
+from rolling_upgrade.features.observe.workflow import install, render, uninstall
 from tests.support.project import Project
 
 NAMES = {"prometheus.yml", "alerting.yml", "alertmanager.yml", "blackbox.yml", "dashboard.json"}
@@ -31,7 +31,7 @@ def modes(folder: Path) -> dict[str, int]:
 def test_observe_render_writes_every_file_and_keeps_the_secrets_private(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert write("demo", root=project.root) is ExitCode.DONE
+    assert render("demo", root=project.root) is ExitCode.DONE
 
     folder = project.root / "observe" / "demo"
     assert modes(folder) == dict.fromkeys(NAMES, 0o644) | {"alertmanager.yml": 0o600}
@@ -46,7 +46,7 @@ def test_observe_render_writes_every_file_and_keeps_the_secrets_private(
 
 def test_observe_render_keeps_its_files_out_of_git(project: Project) -> None:
     subprocess.run(["git", "init", "-q", str(project.root)], check=True)
-    write("demo", root=project.root)
+    render("demo", root=project.root)
 
     command = ["git", "-C", str(project.root), "status", "--porcelain", "--untracked-files=all", "observe"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
@@ -56,8 +56,8 @@ def test_observe_render_leaves_a_gitignore_alone(project: Project, tmp_path: Pat
     own = project.root / "observe" / ".gitignore"
     own.parent.mkdir()
     own.write_text("/demo/alertmanager.yml\n")
-    write("demo", root=project.root)
-    write("demo", root=project.root, output=str(tmp_path / "files" / "demo"))
+    render("demo", root=project.root)
+    render("demo", root=project.root, output=str(tmp_path / "files" / "demo"))
 
     assert own.read_text() == "/demo/alertmanager.yml\n"
     assert not (tmp_path / "files" / ".gitignore").exists()
@@ -66,7 +66,7 @@ def test_observe_render_leaves_a_gitignore_alone(project: Project, tmp_path: Pat
 def test_observe_render_twice_writes_the_same(project: Project, tmp_path: Path) -> None:
     texts = []
     for _ in range(2):
-        write("demo", root=project.root, output=str(tmp_path / "files"))
+        render("demo", root=project.root, output=str(tmp_path / "files"))
         texts.append({path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()})
 
     assert texts[0] == texts[1]
@@ -76,7 +76,7 @@ def test_observe_render_into_a_file_is_refused(project: Project, tmp_path: Path)
     (tmp_path / "taken").write_text("mine")
 
     with pytest.raises(ConfigError, match="nothing was written"):
-        write("demo", root=project.root, output=str(tmp_path / "taken"))
+        render("demo", root=project.root, output=str(tmp_path / "taken"))
     assert (tmp_path / "taken").read_text() == "mine"
 
 

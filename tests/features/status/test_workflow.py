@@ -1,4 +1,4 @@
-"""The state of an environment in lines and as JSON."""
+"""`inv status`: the state of an environment as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_status_healthy_host_shows_each_service() -> None:
     assert text.splitlines()[-1] == "production: 1 host, healthy"
 
 
-def test_status_unobserved_host_is_not_mentioned() -> None:
+def test_status_omits_a_host_that_was_not_observed() -> None:
     assert "web2" not in shown({"web1": state()})
 
 
@@ -71,7 +71,7 @@ def test_status_shows_backup_release_and_lock() -> None:
     assert "lock          held by bob on laptop (deploy v2), for 1m 40s more" in text
 
 
-def test_status_expired_lock_says_so() -> None:
+def test_status_shows_an_expired_lock() -> None:
     lock = Lock("t", "bob", "laptop", 1, "deploy", NOW - 500, NOW - 60)
 
     assert "expired 1m 00s ago" in shown({"web1": replace(state(), lock=lock)})
@@ -85,7 +85,7 @@ def test_status_maintenance_is_shown_and_healthy() -> None:
     assert as_json({"web1": up})["hosts"][0]["maintenance"] == "setting"
 
 
-def test_status_fresh_host_says_none() -> None:
+def test_status_of_a_fresh_host_shows_none() -> None:
     text = shown({"web1": state()})
 
     assert ["last", "backup", "none"] in rows(text)
@@ -93,7 +93,7 @@ def test_status_fresh_host_says_none() -> None:
     assert ["lock", "free"] in rows(text)
 
 
-def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
+def test_status_masks_secrets_and_removes_escape_sequences() -> None:
     out = io.StringIO()
     dirty = replace(state(), lock=Lock("t", "ann\x1b[2J", "hunter22", 1, "x", NOW, NOW + 1))
 
@@ -107,7 +107,7 @@ def test_status_secrets_and_escape_sequences_from_hosts_are_not_shown() -> None:
     ("environ", "colored"),
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
-def test_status_colors_only_on_a_terminal_that_allows_them(environ: dict[str, str], colored: bool) -> None:
+def test_status_has_colors_only_on_a_terminal_that_supports_them(environ: dict[str, str], colored: bool) -> None:
     out = Terminal()
 
     print_status(status_lines(environment("web1"), {"web1": state(ok=False)}, {}), out, (), environ)
@@ -144,7 +144,7 @@ def test_status_json_unreachable_host_is_not_healthy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "problem"),
+    ("observed", "problem"),
     [
         (replace(state(), containers=()), "backend: no blue container, though blue is the live color"),
         (state(running=False), "backend: the live blue container is exited"),
@@ -155,11 +155,11 @@ def test_status_json_unreachable_host_is_not_healthy() -> None:
         (state(ok=False), "http://127.0.0.1:8080/api/health: 502"),
     ],
 )
-def test_problems_unhealthy_host_has_one(found: HostState, problem: str) -> None:
-    assert problems(environment("web1").targets[0], found) == (problem,)
+def test_problems_of_an_unhealthy_host(observed: HostState, problem: str) -> None:
+    assert problems(environment("web1").targets[0], observed) == (problem,)
 
 
-def test_problems_healthy_host_has_none() -> None:
+def test_problems_of_a_healthy_host_are_empty() -> None:
     assert problems(environment("web1").targets[0], state()) == ()
 
 
@@ -173,10 +173,10 @@ def test_problems_healthy_host_has_none() -> None:
         str(NOW - 765),
     ],
 )
-def test_uptime_any_form_of_time_is_read(started_at: str) -> None:
+def test_uptime_seconds_parses_every_time_format(started_at: str) -> None:
     assert uptime_seconds(container(started_at=started_at), NOW) == 765
 
 
 @pytest.mark.parametrize("started_at", ["", "soon", "0001-01-01"])
-def test_uptime_unknown_time_is_none(started_at: str) -> None:
+def test_uptime_seconds_of_an_unknown_time_is_none(started_at: str) -> None:
     assert uptime_seconds(container(started_at=started_at), NOW) is None
