@@ -1,4 +1,4 @@
-"""The desired state: the application, its services and images, and its hosts.
+"""The desired state: the application with its services and images.
 
 Standard library only (Python 3.10+).
 """
@@ -16,10 +16,10 @@ from rolling_upgrade.engine.model.notice import Channels
 class Confinement:
     """The limits of a container: capabilities, number of processes, size of its log.
 
-    `cap_drop` names capabilities that Podman or Docker grant by default and common images do not need. The rest is what
-    an entrypoint of root needs to prepare its files and to change to its user: CHOWN, DAC_OVERRIDE, FOWNER, KILL,
-    NET_BIND_SERVICE, SETGID, SETPCAP and SETUID. Capabilities are dropped by name, not added to an empty set: an added
-    one also reaches processes of other users, which otherwise have none.
+    `cap_drop` names capabilities that Podman or Docker grant by default and common images do not need. An entrypoint
+    that runs as root needs the others to prepare its files and to change to its user: CHOWN, DAC_OVERRIDE, FOWNER,
+    KILL, NET_BIND_SERVICE, SETGID, SETPCAP and SETUID. Capabilities are dropped by name, not added to an empty set: an
+    added one also reaches processes of other users, which otherwise have none.
     """
 
     cap_add: tuple[str, ...] = ()
@@ -28,140 +28,6 @@ class Confinement:
     pids_limit: int = 2048
     log_driver: str = "k8s-file"
     log_max_bytes: int = 50 * 1024**2
-
-
-class Firewall(str, Enum):
-    """The program that closes every port except those of SSH and the site."""
-
-    NONE = "none"
-    NFTABLES = "nftables"
-    UFW = "ufw"
-
-
-class Certificate(str, Enum):
-    """The origin of the certificate at SSL_CERT_PATH."""
-
-    FILES = "files"
-    SELF_SIGNED = "self-signed"
-    ACME = "acme"
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """The settings of setup for an environment in `hosts.yaml`. Everything is off by default."""
-
-    firewall: Firewall = Firewall.NONE
-    certificate: Certificate = Certificate.FILES
-    acme_email: str = ""
-    acme_server: str = ""
-    sysctl: tuple[tuple[str, str], ...] = field(default=())
-    security_updates: bool = False
-    rotate_logs_days: int = 0
-    watchdog: bool = False
-    node_exporter: bool = False
-    monitoring_host: str = ""
-
-
-#: How the monitoring host is called where hosts are named; no host of the inventory may have the name beside it.
-MONITORING_HOST = "monitoring"
-
-
-@dataclass(frozen=True)
-class Monitoring:
-    """The host of Prometheus and Alertmanager ('' for none), the user that prepares it, and the limits of its alerts.
-
-    The limits for disk, memory, certificate and backup are in the env file, shared with `inv health`. `runbook` is the
-    address of docs/runbook.md for readers of alerts; '' names the file.
-    """
-
-    address: str = ""
-    user: str = "root"
-    port: int = 22
-    jump: str = ""
-    latency_seconds: float = 1.0
-    error_percent: float = 5.0
-    lock_seconds: float = 3600.0
-    mixed_seconds: float = 1800.0
-    maintenance_seconds: float = 14_400.0
-    runbook: str = ""
-
-
-class BuildType(str, Enum):
-    """The purpose of an image; the build gets it as BUILD_TYPE."""
-
-    RELEASE = "release"
-    DEBUG = "debug"
-
-
-class SuiteKind(str, Enum):
-    """The kind of a test suite; `load` never runs against production."""
-
-    UNIT = "unit"
-    INTEGRATION = "integration"
-    LOAD = "load"
-
-
-@dataclass(frozen=True)
-class Build:
-    """How to build the image of one service; paths are on this workstation, `scan` is a command or empty."""
-
-    service: str
-    context: str
-    file: str = ""
-    target: str = ""
-    debug_target: str = ""
-    args: tuple[tuple[str, str], ...] = ()
-    cache: bool = True
-    squash: bool = False
-    scan: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Suite:
-    """One of the application's test commands; `pass_env` names the variables of this shell that it gets."""
-
-    kind: SuiteKind
-    command: tuple[str, ...]
-    folder: str
-    name: str = ""
-    timeout_seconds: float = 1800.0
-    env: tuple[tuple[str, str], ...] = ()
-    pass_env: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """The name for people."""
-        return self.name or self.kind.value
-
-    def skipped(self, *, production: bool) -> bool:
-        """Whether the suite does not run there: production gets no load test."""
-        return production and self.kind is SuiteKind.LOAD
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Everything before a deploy; `engine` is the build command (empty: detected), `reports` a folder.
-
-    `pass_env` names the variables of this shell that the engine and the scan hook get.
-    """
-
-    engine: tuple[str, ...] = ()
-    pass_env: tuple[str, ...] = ()
-    builds: tuple[Build, ...] = ()
-    suites: tuple[Suite, ...] = ()
-    reports: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """The Git work tree around a build context; empty if there is none. `dirty` lists the changed files."""
-
-    root: str = ""
-    revision: str = ""
-    branch: str = ""
-    version: str = ""
-    origin: str = ""
-    dirty: tuple[str, ...] = ()
 
 
 class Color(str, Enum):
@@ -176,7 +42,7 @@ class Color(str, Enum):
         return Color.GREEN if self is Color.BLUE else Color.BLUE
 
 
-#: What a color adds to a service's service port to get its candidate port.
+#: The distance of a color's candidate port from the service port.
 PORT_OFFSET = {Color.BLUE: 10_000, Color.GREEN: 20_000}
 
 
@@ -190,11 +56,11 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True)
 class WatchRules:
-    """When the watchdog acts, and when it stops acting.
+    """When the watchdog starts a recovery, and when it gives up.
 
-    `failures` consecutive failed checks start a recovery; as many good ones end the trouble. There are at most `limit`
-    recoveries within `window_seconds`. A release younger than `fresh_seconds` is rolled back if a restart did not help.
-    With `enabled` false, the watchdog checks and alerts but changes nothing.
+    `failures` consecutive failed checks start a recovery; as many successful ones end the failure. There are at most
+    `limit` recoveries within `window_seconds`. The watchdog rolls back a release younger than `fresh_seconds` if a
+    restart did not help. With `enabled` false, it checks and alerts but changes nothing.
     """
 
     enabled: bool = True
@@ -267,10 +133,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class Gate:
-    """When a candidate counts as healthy.
+    """The health gate of a candidate.
 
-    `passes` consecutive answers pass it. Failures before `start_period_seconds` are forgiven; after it, `retries`
-    consecutive ones fail it, and so does the deadline. A restart or an exit fails it at once.
+    `passes` consecutive successful answers pass it. Failures before `start_period_seconds` do not count; after it,
+    `retries` consecutive ones fail the gate, and so does the deadline. A restart or an exit fails it at once.
     """
 
     path: str = "/health"
@@ -284,7 +150,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Drain:
-    """How an old color ends: wait for its connections or the deadline, SIGTERM, then SIGKILL after `stop_seconds`."""
+    """How an old color stops: connections end or the deadline passes, then SIGTERM, SIGKILL after `stop_seconds`."""
 
     deadline_seconds: float = 15.0
     stop_seconds: float = 10.0
@@ -300,9 +166,9 @@ class Route:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A service of an earlier release, whose environment only the host still has.
+    """The identity of a service in an earlier release, whose environment only the host still has.
 
-    `spec` is the hash of everything that defined its container except the image.
+    `spec` is the hash of everything that defined the container except the image.
     """
 
     spec: str
@@ -312,8 +178,8 @@ class Recorded:
 class Service:
     """One service of the application on one host, with every value resolved.
 
-    `recorded` replaces `env` if the service comes from a host's record of a release. A release from before containers
-    were confined has no `confinement`.
+    `recorded` replaces `env` if the service comes from a host's record of a release. Records of early versions have no
+    `confinement`.
     """
 
     name: str
@@ -435,63 +301,3 @@ class Application:
     def home(self) -> str:
         """The directory on the host that holds flags, history, lock and journal."""
         return f"/var/lib/{self.name}"
-
-
-class Transfer(str, Enum):
-    """How images reach the hosts: each host pulls from a registry, or the workstation pushes the missing layers."""
-
-    PULL = "pull"
-    PUSH = "push"
-
-
-@dataclass(frozen=True)
-class RolloutPolicy:
-    """The rollout settings of an environment in `hosts.yaml`; `signed_by` is a public key (PEM) or empty."""
-
-    batch: str = "100%"
-    parallel: int = 16
-    bake_seconds: float = 10.0
-    lease_seconds: float = 120.0
-    retain_releases: int = 3
-    connect_timeout_seconds: float = 10.0
-    confirm: bool = False
-    transfer: Transfer = Transfer.PULL
-    signed_by: str = ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One host of the inventory and its application; Prometheus scrapes `metrics_address`."""
-
-    name: str
-    address: str
-    user: str
-    application: Application
-    port: int = 22
-    setup_user: str = "root"
-    roles: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    jump: str = ""
-    identity_file: str = ""
-    metrics_address: str = ""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Everything that a run needs to know before it contacts a host.
-
-    `secrets` are never printed. `warnings` were found in the configuration. `known_hosts` are the existing files,
-    `trust_file` the one that `inv trust` writes; `access_folder` holds the public keys of people with access.
-    """
-
-    name: str
-    targets: tuple[Target, ...]
-    rollout: RolloutPolicy = RolloutPolicy()
-    preparation: Preparation = field(default_factory=Preparation)
-    monitoring: Monitoring = field(default_factory=Monitoring)
-    pipeline: Pipeline = field(default_factory=Pipeline)
-    known_hosts: tuple[str, ...] = ()
-    trust_file: str = ""
-    access_folder: str = ""
-    warnings: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -58,22 +58,22 @@ class Occasion(str, Enum):
         return self.value.partition(" ")[0]
 
     @property
-    def turn(self) -> str:
-        """The turn of events: `started`, `done` …; '' for a test and an operator's message."""
+    def phase(self) -> str:
+        """The phase of the subject: `started`, `done` …; '' for a test and an operator's message."""
         return self.value.partition(" ")[2]
 
     @property
     def severity(self) -> Severity:
         """The severity, unless a notice overrides it."""
-        return _SEVERITIES.get(self.value) or _SEVERITIES.get(self.turn, Severity.INFO)
+        return _SEVERITIES.get(self.value) or _SEVERITIES.get(self.phase, Severity.INFO)
 
     @property
     def is_success(self) -> bool:
         """Whether it reports a finished run or a resolved alert."""
-        return self.turn in {"done", "resolved"}
+        return self.phase in {"done", "resolved"}
 
 
-#: By occasion or by turn; everything else is information.
+#: The severity by occasion or by phase; all others are INFO.
 _SEVERITIES = {
     "recovery done": Severity.WARNING,
     "undone": Severity.WARNING,

@@ -39,7 +39,7 @@ class Container:
 
     @property
     def stopping(self) -> bool:
-        """Whether it ends, and still holds its port.
+        """Whether the container is stopping and still holds its port.
 
         Source: Podman, libpod/define/containerstate.go: "stopping" until the process ends, "stopped" until its network
         is released, "exited" after that.
@@ -144,8 +144,8 @@ class HostState:
 
     def environment(self, service: str, spec: str) -> dict[str, str] | None:
         """The marks of a service's environment under that spec; None if the host has none."""
-        found = dict(self.environments).get(f"{service}-{spec}")
-        return None if found is None else dict(found)
+        marks = dict(self.environments).get(f"{service}-{spec}")
+        return None if marks is None else dict(marks)
 
     def fact(self, name: str) -> str:
         """A fact about the host by name; "" if it was not observed."""
@@ -169,7 +169,7 @@ class HostState:
 
     @property
     def last_good(self) -> Release | None:
-        """The newest release in the history that ended well."""
+        """The newest good release in the history."""
         good = [release for release in self.releases if release.good]
         return good[-1] if good else None
 

@@ -43,7 +43,7 @@ class Event:
 class Stage:
     """One stage of a run in its host's journal, with times in Unix seconds of that host.
 
-    `ended` and `status` are None for a stage that never ended. `log` has its last lines.
+    `ended` and `status` are None for a stage that never ended. `log` contains the last lines.
     """
 
     step: str
@@ -88,7 +88,7 @@ class HostSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a run, for people and programs."""
+    """The result of a run, in output and JSON."""
 
     action: str
     environment: str

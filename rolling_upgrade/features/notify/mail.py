@@ -22,7 +22,7 @@ from rolling_upgrade.engine.model.notice import Mail, Notice, Security, Severity
 from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, explain, one_line
 from rolling_upgrade.features.notify.text import Field, Message, Read
 
-#: The turns that start a thread; an operator's message and a test have none.
+#: The phases that start a thread; an operator's message and a test have none.
 _FIRST = frozenset({"", "started", "failing"})
 _COLORS = {Severity.INFO: "#3367d6", Severity.WARNING: "#b06000", Severity.CRITICAL: "#c5221f"}
 _SUCCESS = "#188038"
@@ -47,7 +47,7 @@ def build_email(notice: Notice, message: Message, mail: Mail, read: Read) -> Ema
     email["Subject"] = message.subject
     email["Date"] = datetime.fromtimestamp(notice.at, timezone.utc)
     root = _id(notice.thread, sender.domain)
-    first = notice.occasion.turn in _FIRST
+    first = notice.occasion.phase in _FIRST
     email["Message-ID"] = root if first else _id(notice.id, sender.domain)
     if not first:
         email["In-Reply-To"] = root

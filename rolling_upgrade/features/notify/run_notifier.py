@@ -20,7 +20,7 @@ from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.send import Sending, send
 
 #: The occasion for each exit code; an interrupted run was undone.
-_TURNS = {
+_PHASES = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "undone",
     ExitCode.INTERRUPTED: "undone",
@@ -38,7 +38,7 @@ class RunNotifier:
     def __init__(self, environment: Environment, context: RunContext, action: str) -> None:
         self._environment, self._context = environment, context
         # An unknown action must fail here, before any host is locked.
-        self._occasions = {turn: Occasion(f"{action} {turn}") for turn in ("started", *_TURNS.values())}
+        self._occasions = {phase: Occasion(f"{action} {phase}") for phase in ("started", *_PHASES.values())}
         self._channels = channels(environment)
         self._notice: Notice | None = None
         self._sendings: list[Sending] = []
@@ -71,7 +71,7 @@ class RunNotifier:
         self._send(
             replace(
                 self._notice,
-                occasion=self._occasions[_TURNS[ExitCode(summary.exit_code)]],
+                occasion=self._occasions[_PHASES[ExitCode(summary.exit_code)]],
                 at=self._context.clock(),
                 results=tuple(changed) if summary.exit_code != ExitCode.DONE else (),
                 seconds=summary.seconds,

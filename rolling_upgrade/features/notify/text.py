@@ -71,7 +71,7 @@ def compose(notice: Notice, language: str, read: Read, secrets: Sequence[str] = 
 def _template(notice: Notice) -> str:
     occasion = notice.occasion
     return (
-        "recovered" if (occasion.subject, occasion.turn) == ("recovery", "done") else occasion.turn or occasion.subject
+        "recovered" if (occasion.subject, occasion.phase) == ("recovery", "done") else occasion.phase or occasion.subject
     )
 
 
@@ -123,7 +123,7 @@ class _Words:
         if notice.cause:
             yield Field(self._words["cause"], self.text(notice.cause), verbatim=True)
         if notice.next_command:
-            label = "back" if run and notice.occasion.turn == "done" else "next"
+            label = "back" if run and notice.occasion.phase == "done" else "next"
             yield Field(self._words[label], self.text(notice.next_command), verbatim=True)
 
     def _change(self, change: VersionChange) -> str:

@@ -333,14 +333,14 @@ def test_send_masks_the_url_of_a_channel_in_the_notice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "turns"),
+    ("severity", "phases"),
     [
         (Severity.WARNING, {"undone", "partly"}),
         (Severity.CRITICAL, {"failed", "failing", "again", "resolved", "given-up"}),
     ],
 )
-def test_severity_follows_from_the_occasion(severity: Severity, turns: set[str]) -> None:
+def test_severity_follows_from_the_occasion(severity: Severity, phases: set[str]) -> None:
     found = {occasion for occasion in Occasion if occasion.severity is severity}
 
-    assert {occasion for occasion in Occasion if occasion.turn in turns} == found - {Occasion.RECOVERY_DONE}
+    assert {occasion for occasion in Occasion if occasion.phase in phases} == found - {Occasion.RECOVERY_DONE}
     assert Occasion.RECOVERY_DONE.severity is Severity.WARNING
