@@ -71,7 +71,9 @@ def compose(notice: Notice, language: str, read: Read, secrets: Sequence[str] = 
 def _template(notice: Notice) -> str:
     occasion = notice.occasion
     return (
-        "recovered" if (occasion.subject, occasion.phase) == ("recovery", "done") else occasion.phase or occasion.subject
+        "recovered"
+        if (occasion.subject, occasion.phase) == ("recovery", "done")
+        else occasion.phase or occasion.subject
     )
 
 
