@@ -290,10 +290,10 @@ def of_items(items: tuple[Resource, ...]) -> Iterator[tuple[str, Script]]:
 
 def of_access(app: Application) -> Iterator[tuple[str, Script]]:
     found = access.HostAccess("/home/de ploy", {}, "", ())
-    yield "access-look", as_root(access.look("deploy"), user="root")
-    yield "access-look-by-sudo", as_root(access.look("deploy"), user="admin")
+    yield "access-read", as_root(access.read_files("deploy"), user="root")
+    yield "access-read-by-sudo", as_root(access.read_files("deploy"), user="admin")
     yield "access-write", as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
-    yield "access-disclosed", stage.direct(access.disclosed())
+    yield "access-session-key", stage.direct(access.session_key())
 
 
 def generated() -> Iterator[tuple[str, str]]:

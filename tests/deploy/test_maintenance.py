@@ -141,4 +141,4 @@ def test_maintenance_on_an_earlier_site_is_refused_with_the_next_command(site: S
     code, output = site.run("maintenance", "on")
 
     host.sh("sed -i s/other.html/maintenance.html/ /etc/nginx/conf.d/memoryark.conf")
-    assert (code, "does not know the maintenance page yet" in output) == (3, True)
+    assert (code, "has no maintenance page yet" in output) == (3, True)

@@ -195,7 +195,7 @@ def _requests(text: str) -> Requests:
 PARSERS: dict[str, Parser] = {
     "features.access.shell.parse": Parser(access.parse, _seen(), _access),
     "features.access.shell.entries": Parser(access.entries, f"{KEY}\n"),
-    "features.access.shell.unread": Parser(access.unread, f"{KEY}\n"),
+    "features.access.shell.unparsed_lines": Parser(access.unparsed_lines, f"{KEY}\n"),
     "features.build.shell.platforms_of": Parser(
         building.platforms_of, '{"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}'
     ),

@@ -249,7 +249,7 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
     """None of the hostile words is one of a list."""
     requests: tuple[tuple[str, Callable[[], object]], ...] = (
         ("--severity", lambda: messages._check("x", text)),
-        ("on or off", lambda: page._check(text, "")),
+        ("on or off", lambda: page._check_options(text, "")),
         ("--color", lambda: reading._query(color=text)),
         ("--build-type", lambda: spec._options(text, "")),
         ("--suite", lambda: suites.check_kind(text)),

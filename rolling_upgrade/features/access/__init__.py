@@ -1,1 +1,1 @@
-"""Who may log in as the deploy user: list, grant, revoke, and bring every host in line."""
+"""Control who can log in as the deploy user: list, grant and revoke keys, and sync the hosts."""

@@ -1,4 +1,4 @@
-"""The folder `deploy/authorized_keys/ENV/`: NAME.pub grants access, `revoked/NAME.pub` records a revoked key."""
+"""The directory `deploy/authorized_keys/ENV/`: NAME.pub grants access, `revoked/NAME.pub` records a revoked key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.engine.openssh import PublicKey, read_public_key
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, PreflightError, usage_error
 
-#: A public key is at most a few KB: a longer file is something else.
+#: The limit for a file with a public key, which has at most a few KB.
 _MAX_BYTES = 20_000
 #: A name and its key.
 NamedKey = tuple[str, PublicKey]
@@ -38,22 +38,22 @@ class Access:
         return frozenset(key.blob for _, key in self.revoked)
 
     def key_of(self, name: str) -> PublicKey | None:
-        """The key granted under the name."""
+        """Return the key granted under the name."""
         return dict(self.granted).get(name)
 
     def with_granted(self, name: str, key: PublicKey) -> Access:
-        """A copy with one more key."""
+        """Return a copy with one more granted key."""
         return Access(_by_name([*self.granted, (name, key)]), self.revoked)
 
     def with_revoked(self, name: str) -> Access:
-        """A copy with the key of that name revoked."""
+        """Return a copy with the key of that name revoked."""
         granted = tuple(row for row in self.granted if row[0] != name)
         revoked = tuple(row for row in self.granted if row[0] == name)
         return Access(granted, (*self.revoked, *revoked))
 
 
 class Standing(str, Enum):
-    """How a key on a host compares with the folder."""
+    """The state of a key on a host, compared with the directory of keys."""
 
     GRANTED = "granted"
     MISSING = "MISSING"
@@ -64,13 +64,13 @@ class Standing(str, Enum):
 
     @property
     def is_drift(self) -> bool:
-        """Whether folder and host differ in this key."""
+        """Whether the host differs from the directory in this key."""
         return self not in (Standing.GRANTED, Standing.ELSEWHERE)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A person or program whose key logs in as the deploy user, or should.
+    """A key that logs in as the deploy user, or should, with the name of its owner.
 
     `block` names the block of another application or environment that contains the key.
     """
@@ -84,13 +84,13 @@ class Holder:
 
     @property
     def place(self) -> str:
-        """The file and block, for display."""
+        """The file and block that contain the key, for display."""
         return f"{self.file} (block of {self.block})" if self.block else self.file
 
 
 @dataclass(frozen=True)
 class KeyChange:
-    """The folder after a change, and the function that writes the change; without a title nothing changes."""
+    """The access after a change to the directory, and the function that writes the change; no title: no change."""
 
     access: Access
     title: str = ""
@@ -110,7 +110,7 @@ def read_access(folder: str) -> Access:
     issues += _duplicates(folder, granted, revoked)
     if issues:
         raise ConfigError(
-            "The folder of authorized keys is invalid. No host was contacted.",
+            "The directory of authorized keys is invalid. No host was contacted.",
             issues,
             next_step="correct the files above and run the same command again",
         )
@@ -118,7 +118,7 @@ def read_access(folder: str) -> Access:
 
 
 def key_names(folder: str) -> Mapping[str, str]:
-    """The name of each key by its fingerprint; unreadable files are skipped."""
+    """Return the name of each key by its fingerprint; invalid files are skipped."""
     ignored: list[ConfigIssue] = []
     path = Path(folder)
     return Access(tuple(_granted(path, ignored)), tuple(_revoked(path / "revoked", ignored))).names
@@ -174,7 +174,7 @@ def _text(file: Path) -> str:
 
 
 def _duplicates(folder: str, granted: list[NamedKey], revoked: list[NamedKey]) -> Iterator[ConfigIssue]:
-    """Find keys with two names, which would survive a revocation of one name, and revoked keys granted again."""
+    """Report keys with two names, which survive a revocation of one name, and revoked keys that are granted again."""
     holders: dict[str, str] = {}
     former = {key.blob: name for name, key in revoked}
     for name, key in granted:
@@ -187,18 +187,18 @@ def _duplicates(folder: str, granted: list[NamedKey], revoked: list[NamedKey]) -
 
 
 def no_change(environment: Environment) -> KeyChange:
-    """Return the folder as it is. Raises PreflightError when it grants no key."""
+    """Return the directory without a change. Raises PreflightError when it grants no key."""
     access = read_access(environment.access_folder)
     if not access.granted:
         raise PreflightError(
-            f"{environment.access_folder} holds no key: every host would refuse everybody. Nothing was touched.",
+            f"{environment.access_folder} has no key: every host would refuse every login. Nothing was touched.",
             next_step=f"{PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     return KeyChange(access)
 
 
 def grant(environment: Environment, name: str, key: str) -> KeyChange:
-    """Add a key to the folder. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
+    """Grant a key. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
     if not is_name(name):
         raise usage_error(("--name", "an invalid name", "letters, digits and . _ -, such as alice or ci-runner"))
     public = _read(key)
@@ -208,7 +208,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
         return KeyChange(access)
     if current is not None:
         raise usage_error(
-            ("--name", f"{name}, who has another key", f"another name, or {PROGRAM} access.revoke --name {name}")
+            ("--name", f"{name}, which has another key", f"another name, or {PROGRAM} access.revoke --name {name}")
         )
     holder = access.names.get(public.fingerprint)
     if holder:
@@ -223,7 +223,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
 
 
 def revoke(environment: Environment, name: str) -> KeyChange:
-    """Revoke a key of the folder; nothing changes for a key that is already revoked.
+    """Revoke a key; nothing changes if it is already revoked.
 
     Raises PreflightError for the last key, ConfigError for an unknown name.
     """
@@ -240,8 +240,8 @@ def revoke(environment: Environment, name: str) -> KeyChange:
         return KeyChange(access, f"Finish the revocation of {name}'s access", leftover.unlink)
     if len(access.granted) == 1:
         raise PreflightError(
-            f"{name}'s is the last key of {environment.name}: nobody could deploy any more. Nothing was touched.",
-            next_step=f"grant another one first: {PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
+            f"{name}'s is the last key of {environment.name}: no operator could deploy any more. Nothing was touched.",
+            next_step=f"grant another key first: {PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     title = f"Revoke {name}'s access ({key.fingerprint}) to {environment.name}"
     return KeyChange(access.with_revoked(name), title, lambda: _move(folder, name, key))

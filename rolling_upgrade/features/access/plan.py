@@ -1,4 +1,4 @@
-"""Compare the keys on a host with the folder of authorized keys, and plan the change that makes them equal."""
+"""Compare the keys on a host with the directory of authorized keys, and plan the sync."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rolling_upgrade.features.access.shell import Entry, HostAccess
 
 WRITE_SECONDS = 60.0
 STEP = "authorized_keys"
-#: What the report says of keys that a sync leaves in place.
+#: The report texts for keys that a sync leaves in place.
 REVOKED = "REVOKED, but still accepted from a file or block that this project does not manage"
 _KEPT = {Standing.UNMANAGED: "not managed, kept", Standing.REVOKED: REVOKED}
 
 
 @dataclass(frozen=True)
 class DesiredAccess:
-    """The keys that one host should accept; `exclusive` removes every other key outside of blocks."""
+    """The keys that one host is to accept; `exclusive` removes every other key outside of blocks."""
 
     environment: str
     target: Target
@@ -37,7 +37,7 @@ class DesiredAccess:
     def text(self, current: HostAccess) -> str:
         """The desired content of the managed file."""
         access = self.access
-        return shell.rendered(
+        return shell.render(
             current.own.text, self.block, access.granted, access.revoked_blobs, exclusive=self.exclusive
         )
 
@@ -149,10 +149,10 @@ def faults(desired: DesiredAccess, current: HostAccess, environment: str) -> tup
     if current.password_login:
         problems.append(f"sshd accepts a password for {user}. Next: {PROGRAM} setup --env {environment} disables it")
     for file in current.files:
-        if lines := shell.unread(file.text):
+        if lines := shell.unparsed_lines(file.text):
             numbers = ", ".join(map(str, lines))
             problems.append(
-                f"{file.path}: line {numbers} cannot be parsed and may let somebody in. "
+                f"{file.path}: line {numbers} cannot be parsed and may grant access. "
                 f"Next: check it, or {PROGRAM} access.sync --exclusive"
             )
     for key in ("authorizedkeyscommand", "trustedusercakeys"):

@@ -39,7 +39,7 @@ class KeyFile:
 
 @dataclass(frozen=True)
 class HostAccess:
-    """The settings and files by which sshd accepts the user. `directory` is owner and mode of ~/.ssh, '' for none."""
+    """The sshd settings and key files of the user. `directory` is owner and mode of ~/.ssh, '' if it is missing."""
 
     home: str
     settings: dict[str, str]
@@ -59,16 +59,16 @@ class HostAccess:
     @property
     def password_login(self) -> bool:
         """Whether sshd accepts a password of the user."""
-        asked = ("passwordauthentication", "kbdinteractiveauthentication")
-        return any(self.settings.get(key) != "no" for key in asked)
+        methods = ("passwordauthentication", "kbdinteractiveauthentication")
+        return any(self.settings.get(method) != "no" for method in methods)
 
 
-def effective(user: str) -> str:
-    """The command, for root, that prints the sshd settings effective for a user. Source: sshd(8), -T and -C."""
+def effective_settings(user: str) -> str:
+    """Print, as root, the effective sshd settings of a user. Source: sshd(8), -T and -C."""
     return shell_join("sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1")
 
 
-def look(user: str) -> Script:
+def read_files(user: str) -> Script:
     """Print the settings of sshd for the user and every file of keys that it reads; fails for a missing user."""
     mode = told_by(user, "stat -L -c '%U %a' \"$path\"")
     content = told_by(user, f'if [ -f "$path" ]; then head -c {_MOST_BYTES} "$path" | base64 -w 0; fi', _MOST_BYTES * 2)
@@ -76,7 +76,7 @@ def look(user: str) -> Script:
 user={quote(user)}
 home=$(getent passwd "$user" | cut -d : -f 6)
 if [ -z "$home" ]; then echo "there is no user $user"; exit 1; fi
-settings=$({effective(user)})
+settings=$({effective_settings(user)})
 echo "home=$home"
 printf '%s\\n' "$settings" | sed -n -E 's/^({"|".join(_SETTINGS)}) (.*)/setting \\1=\\2/p'
 export path="$home/.ssh"
@@ -93,7 +93,7 @@ echo end
 
 
 def parse(output: str) -> HostAccess:
-    """Parse the output of `look`. Raises Malformed for truncated output."""
+    """Parse the output of `read_files`. Raises Malformed for truncated output."""
     rows = [line.partition("=") for line in untrusted.lines(output)]
     if not rows or rows[-1][0] != "end":
         raise Malformed("the answer is truncated")
@@ -151,7 +151,7 @@ mv -f .ssh/authorized_keys.new .ssh/authorized_keys"""
 """)
 
 
-def disclosed() -> str:
+def session_key() -> str:
     """Print the fingerprint of the key that opened this session, if sshd exposes it."""
     return """\
 sed -n 's/^publickey //p' "${SSH_USER_AUTH:-/nonexistent}" 2>/dev/null | head -n 1 |
@@ -194,13 +194,13 @@ def entries(text: str) -> tuple[Entry, ...]:
     return tuple(line.entry for line in _lines(text) if line.entry is not None)
 
 
-def unread(text: str) -> tuple[int, ...]:
+def unparsed_lines(text: str) -> tuple[int, ...]:
     """Return the numbers, from 1, of the lines that cannot be parsed; sshd may read them differently."""
     rows = enumerate(_lines(text), start=1)
-    return tuple(number for number, line in rows if line.entry is None and not _is_silent(line.text.strip()))
+    return tuple(number for number, line in rows if line.entry is None and not _is_ignored(line.text.strip()))
 
 
-def rendered(
+def render(
     text: str, block: str, keys: Sequence[tuple[str, PublicKey]], revoked: Collection[str], *, exclusive: bool = False
 ) -> str:
     """Render the file with exactly these keys in the block, and neither these nor `revoked` keys outside of blocks.
@@ -222,14 +222,14 @@ def rendered(
 
 def _stays(line: _Line, excluded: Collection[str], *, exclusive: bool) -> bool:
     words = line.text.strip()
-    if _is_silent(words):
+    if _is_ignored(words):
         return True
     if exclusive:
         return False
     return line.entry.blob not in excluded if line.entry else not any(blob in words for blob in excluded)
 
 
-def _is_silent(words: str) -> bool:
+def _is_ignored(words: str) -> bool:
     return not words or words.startswith("#")
 
 
@@ -237,15 +237,15 @@ def _lines(text: str) -> list[_Line]:
     """Split the text into lines with their blocks; a block without an end before the next begin does not count."""
     rows = untrusted.rows(text)
     rows = rows[:-1] if rows[-1] == "" else rows
-    found: list[_Line] = []
+    lines: list[_Line] = []
     at = 0
     while at < len(rows):
         end = _end(rows, at)
         block = rows[at].strip().removeprefix(_BEGIN) if end else ""
         stop = end + 1 if end else at + 1
-        found += [_Line(row, block, _entry(row, block)) for row in rows[at:stop]]
+        lines += [_Line(row, block, _entry(row, block)) for row in rows[at:stop]]
         at = stop
-    return found
+    return lines
 
 
 def _end(rows: Sequence[str], at: int) -> int:

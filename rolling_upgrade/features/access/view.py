@@ -1,4 +1,4 @@
-"""The keys that can log in to each host, compared with the access folder."""
+"""The report of `inv access.list`: the keys on each host, compared with the directory of keys."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from rolling_upgrade.features.access.keys import Holder
 
 @dataclass(frozen=True)
 class AccessReport:
-    """The keys of one host, those that are missing too, and faults of its SSH server in words."""
+    """The keys of one host, including missing ones, and the faults of its SSH server."""
 
     holders: tuple[Holder, ...]
     faults: tuple[str, ...] = ()
 
     @property
     def drift(self) -> bool:
-        """Whether the host differs from the folder."""
+        """Whether the host differs from the directory."""
         return bool(self.faults) or any(holder.standing.is_drift for holder in self.holders)
 
 
 def access_lines(
     environment: str, hosts: Mapping[str, AccessReport], unreachable: Mapping[str, str], *, granted: Sequence[str]
 ) -> list[str]:
-    """Return the names that the folder grants access to, the keys of each host, and the next command."""
+    """Return the granted names, the keys of each host, and the next command."""
     lines = [f"{environment}: granted to {', '.join(granted) or 'nobody'}", ""]
     lines += [line for name, access in hosts.items() for line in _host_lines(name, access)]
     lines += unreachable_lines(unreachable)
     if any(access.drift for access in hosts.values()):
-        lines.append(f"Folder and hosts differ. Next: {PROGRAM} access.sync --env {environment} --dry-run")
+        lines.append(
+            f"The hosts differ from the directory of keys. Next: {PROGRAM} access.sync --env {environment} --dry-run"
+        )
     return lines
 
 
 def _host_lines(name: str, access: AccessReport) -> Iterator[str]:
-    yield f"{name}  {'DIFFERS' if access.drift else 'as the folder says'}"
+    yield f"{name}  {'DIFFERS' if access.drift else 'matches the directory'}"
     yield from table([_row(holder) for holder in access.holders])
     yield from (f"  {one_line(fault)}" for fault in access.faults)
     yield ""
@@ -52,7 +54,7 @@ def _row(holder: Holder) -> tuple[str, ...]:
 def access_json(
     environment: str, hosts: Mapping[str, AccessReport], unreachable: Mapping[str, str], *, granted: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the report as a JSON object."""
     objects = [_host_json(name, access) for name, access in hosts.items()]
     objects += [{"host": name, "unreachable": error} for name, error in unreachable.items()]
     return {"environment": environment, "granted": granted, "hosts": objects}

@@ -1,4 +1,4 @@
-"""The access commands: list the keys on every host, grant one, revoke one, and sync the hosts with the folder.
+"""The access commands: list the keys on every host, grant and revoke keys, and sync the hosts with the directory.
 
 An unreachable host does not stop the others: the summary names it with the command to repeat.
 """
@@ -29,13 +29,13 @@ from rolling_upgrade.features.access.view import AccessReport, access_json, acce
 from rolling_upgrade.ssh.connection import offered_keys
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
-LOOK_SECONDS = 60.0
+READ_SECONDS = 60.0
 #: Several files of a million bytes each, as base64.
 _ANSWER_BYTES = 8 << 20
 
 
 def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
-    """Print the keys that each host accepts. FAILED when folder and hosts differ, or a host is unreachable."""
+    """Print the keys that each host accepts. FAILED when a host differs from the directory, or is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
     access = read_access(environment.access_folder)
     with opened(environment, as_setup_user=True) as fleet:
@@ -97,7 +97,7 @@ def sync(
     force: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Sync every host with the folder. PARTLY_DONE when a host was not synced, or still accepts a revoked key."""
+    """Sync every host with the directory. PARTLY_DONE when a host was not synced, or still accepts a revoked key."""
     environment = config.load(env, root=root, hosts=hosts)
     change, named = keys.no_change(environment), bool(hosts)
     return _Sync(environment, change, named=named, exclusive=exclusive, dry_run=dry_run, force=force, json=json).run()
@@ -105,8 +105,8 @@ def sync(
 
 def _read_host(host: Host, fleet: Fleet) -> HostAccess:
     target = fleet.targets[host.name]
-    look = as_root(shell.look(target.user), user=target.setup_user, seconds=LOOK_SECONDS - 5)
-    answer = host.run(look.answering(_ANSWER_BYTES), timeout_seconds=LOOK_SECONDS)
+    script = as_root(shell.read_files(target.user), user=target.setup_user, seconds=READ_SECONDS - 5)
+    answer = host.run(script.answering(_ANSWER_BYTES), timeout_seconds=READ_SECONDS)
     try:
         if not answer.ok:
             raise ValueError(answer.output_tail)
@@ -123,7 +123,7 @@ def _compare(current: HostAccess, desired: DesiredAccess) -> AccessReport:
 
 
 class _Sync:
-    """One run: read the hosts, plan, confirm, write the folder and the hosts, verify."""
+    """One run: read the hosts, plan, confirm, write the directory and the hosts, verify."""
 
     def __init__(
         self,
@@ -191,16 +191,16 @@ class _Sync:
             for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
                 who = self._change.access.names.get(fingerprint, "no name")
                 raise PreflightError(
-                    f"{name}: {who} {fingerprint} is the key that you log in with here; without it you could not "
+                    f"{name}: {who} {fingerprint} is the key that you log in with; without it you could not "
                     "deploy any more. Nothing was touched.",
-                    next_step="let a colleague run the command, or run it with --force",
+                    next_step="have another operator run the command, or use --force",
                 )
 
     def _confirm(self, plans: Mapping[str, Plan]) -> None:
         if not self._change.title and all(host_plan.empty for host_plan in plans.values()):
             return
         environment = self._environment
-        what = self._change.title or f"Sync the hosts of {environment.name} with the folder of authorized keys"
+        what = self._change.title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
         force = self._force or not environment.rollout.confirm
         operator.confirm(f"{what}?", force=force, hint="the same command with --force skips the question")
 
@@ -214,7 +214,7 @@ class _Sync:
             if not answer.ok:
                 raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
             if plan.is_wrong(self._desired[host.name], _read_host(host, fleet)):
-                raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the folder.")
+                raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the directory.")
         except RollingError as error:
             reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, time.time() - started_at))
             return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
@@ -250,7 +250,7 @@ class _Sync:
             lines.append(f"Next: {PROGRAM} access.sync --env {self._environment.name} --hosts {names}{exclusive}")
         if not lines:
             lines.append(
-                "Every host matches the folder." if changed else "Nothing to do: every host matches the folder."
+                "Every host matches the directory." if changed else "Nothing to do: every host matches the directory."
             )
         return "\n".join(lines)
 
@@ -261,10 +261,10 @@ class _Sync:
 
 
 def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
-    """Return the key of this session as the host exposes it, else the keys that this workstation could offer."""
+    """Return the key of this session if the host exposes it, otherwise the keys that this workstation could offer."""
     target = fleet.targets[host.name]
     try:
-        answer = host.run(stage.direct(shell.disclosed()), timeout_seconds=LOOK_SECONDS)
+        answer = host.run(stage.direct(shell.session_key()), timeout_seconds=READ_SECONDS)
     except RollingError:
         return offered_keys(target.identity_file)
     fingerprint = answer.output.strip()

@@ -1,4 +1,4 @@
-"""Check the configuration and show its effective values, on this workstation alone."""
+"""Check the configuration and show its effective values; no host is contacted."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitC
         loaded.append(found)
         warnings |= dict.fromkeys((*found.warnings, *local_warnings(found, root)))
         _render(found)
-    issues |= dict.fromkeys(conflicts(_with_neighbours(loaded, environment, root)))
+    issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, environment, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
     print_lines(check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
 
 
-def _with_neighbours(loaded: list[Environment], environment: str | None, root: Path) -> list[Environment]:
+def _with_conflicting(loaded: list[Environment], environment: str | None, root: Path) -> list[Environment]:
     """Return the environments to compare: a named one is compared with all others that load."""
     if environment is None or not loaded:
         return loaded
@@ -107,7 +107,7 @@ def _facts(values: Sequence[Effective]) -> list[str]:
 
 
 def show_json(explained: Explained) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the report as a JSON object."""
 
     def values(found: Sequence[Effective]) -> dict[str, dict[str, str]]:
         return {value.name: {"value": value.value, "source": value.source} for value in found}

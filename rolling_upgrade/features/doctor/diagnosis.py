@@ -27,7 +27,7 @@ _MARK = "@@doctor"
 
 
 def fact_script(app: Application) -> Script:
-    """Print an observation and further facts; changes nothing."""
+    """Print an observation and further facts."""
     return stage.direct(observation.shell_text(app), _facts(app))
 
 
@@ -67,7 +67,7 @@ fi"""
 
 
 def parse_facts(output: str) -> dict[str, str]:
-    """Parse the facts behind the observation in the output of `fact_script`."""
+    """Parse the facts that follow the observation in the output of `fact_script`."""
     _, _, text = output.partition(f"{_MARK}\n")
     return {key: value.strip() for key, _, value in (row.partition("=") for row in untrusted.lines(text))}
 
@@ -83,7 +83,7 @@ class HostFacts:
     boot_sum: str = ""
 
     def get(self, name: str) -> str:
-        """Return a fact, '' for a missing one."""
+        """Return a fact, or an empty string."""
         return self.facts.get(name, "")
 
 
@@ -189,10 +189,14 @@ def _clock(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
     now = untrusted.moment(facts.get("clock"), default=None)
     if now is None:
         return
-    off = facts.before - now if now < facts.before else now - facts.after if now > facts.after else 0.0
-    if off > CLOCK_SECONDS:
-        way = "behind" if now < facts.before else "ahead of"
-        yield Level.WARNING, f"its clock is at least {off:.0f} s {way} this machine's", "timedatectl set-ntp true"
+    offset = facts.before - now if now < facts.before else now - facts.after if now > facts.after else 0.0
+    if offset > CLOCK_SECONDS:
+        direction = "behind" if now < facts.before else "ahead of"
+        yield (
+            Level.WARNING,
+            f"its clock is at least {offset:.0f} s {direction} this machine's",
+            "timedatectl set-ntp true",
+        )
     elif facts.get("synchronised") == "no":
         yield Level.WARNING, "its clock is right, but not synchronised", "timedatectl set-ntp true"
     else:

@@ -1,4 +1,4 @@
-"""`inv doctor`: check this machine and every host, and print each finding with its remedy. Changes nothing."""
+"""`inv doctor`: check this machine and every host, and print each finding with its remedy."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def _registries(fleet: Fleet, states: Mapping[str, HostState]) -> list[Diagnosis
         if state.fact("has_skopeo") != "yes"
     ]
     if states and not capable:
-        what = "skopeo is missing on every host: only a workstation with skopeo can resolve the digest of a tag"
+        problem = "skopeo is missing on every host: only a workstation with skopeo can resolve the digest of a tag"
         level = Level.WARNING if can_ask_here() else Level.REFUSED
-        rows.append(Diagnosis(next(iter(states)), level, what, "Install skopeo on a host"))
+        rows.append(Diagnosis(next(iter(states)), level, problem, "Install skopeo on a host"))
     answers: dict[str, dict[str, Image]] = {}
     found = fleet.on_each(lambda host: _registry(host, fleet, answers), hosts=capable)
     ordered = {host.name: answers[host.name] for host in capable if host.name in answers}
@@ -84,20 +84,22 @@ def _registries(fleet: Fleet, states: Mapping[str, HostState]) -> list[Diagnosis
         if isinstance(answer, HostUnreachable):
             rows += _unreachable(host.name, answer)
         elif answer:
-            decides, login = number < WITNESSES, fleet.targets[host.name].application.login
-            rows += [_no_digest(host.name, error, decides=decides, logs_in=login is not None) for error in answer]
+            is_witness, login = number < WITNESSES, fleet.targets[host.name].application.login
+            rows += [
+                _unresolved(host.name, error, is_witness=is_witness, logs_in=login is not None) for error in answer
+            ]
         else:
             rows.append(Diagnosis(host.name, Level.OK, "the registry answers for every image"))
     return rows
 
 
-def _no_digest(host: str, error: str, *, decides: bool, logs_in: bool) -> Diagnosis:
+def _unresolved(host: str, error: str, *, is_witness: bool, logs_in: bool) -> Diagnosis:
     """Diagnose a refusal of a registry. A missing login is a warning where a deploy logs in itself."""
     if logs_in and _NO_LOGIN.search(error):
         remedy = f"A deploy logs in with REGISTRY_USERNAME; {PROGRAM} registry.login does so now"
         return Diagnosis(host, Level.WARNING, f"not logged in yet: {error}", remedy)
     remedy = "Check tag, registry and login: podman login --authfile ~/.config/containers/auth.json REGISTRY"
-    return Diagnosis(host, Level.REFUSED if decides else Level.WARNING, f"no digest for {error}", remedy)
+    return Diagnosis(host, Level.REFUSED if is_witness else Level.WARNING, f"no digest for {error}", remedy)
 
 
 def _registry(host: Host, fleet: Fleet, answers: dict[str, dict[str, Image]]) -> list[str]:
@@ -116,7 +118,7 @@ _SHOWN = {Level.OK: "ok", Level.WARNING: "warning", Level.REFUSED: "REFUSED"}
 
 
 def doctor_lines(environment: str, rows: Sequence[Diagnosis]) -> list[str]:
-    """Return the findings of each host with their remedies, and the verdict, which is last."""
+    """Return the findings of each host with their remedies, then the verdict."""
     lines: list[str] = []
     for host in dict.fromkeys(row.host for row in rows):
         lines.append(host)
@@ -130,7 +132,7 @@ def doctor_lines(environment: str, rows: Sequence[Diagnosis]) -> list[str]:
 
 
 def doctor_json(environment: str, rows: Sequence[Diagnosis]) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the report as a JSON object."""
     return {"environment": environment, "refused": _refused(rows) > 0, "findings": rows}
 
 

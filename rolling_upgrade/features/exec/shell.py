@@ -1,8 +1,8 @@
 """The scripts that run a command or a shell in a service's active container.
 
 When `podman exec` ends early, its command keeps running in the container. So every command has a mark in its
-environment; when the workstation disconnects, the script waits until the command has started, finds it by the mark and
-ends it. Source: measured with Podman 4.3 and 5.4.
+environment. When the workstation disconnects, the script waits until the command has started, finds it by the mark and
+terminates it. Source: measured with Podman 4.3 and 5.4.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ podman exec --interactive --tty --env "{_MARK}=$mark" --env "TERM=${{TERM:-dumb}
 
 
 def _active(app: Application, service: str) -> str:
-    """Set `name` to the active container, which must run, and `mark` to a unique word."""
+    """Set `name` to the active container and `mark` to a unique word; exit if the container does not run."""
     return f"""\
 if [ -e {quote(flag(app, service))} ]; then color=green; else color=blue; fi
 name={quote(f"{app.name}-{service}")}-$color

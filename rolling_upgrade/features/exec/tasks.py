@@ -30,5 +30,5 @@ def shell(context: Any, env: str | None = None, service: str = "", hosts: list[s
 
 
 def _remainder() -> tuple[str, ...]:
-    """The words behind `--` as they were typed: invoke's own remainder is joined by blanks, their bounds lost."""
+    """Return the words after `--`; Invoke's own remainder joins them with spaces."""
     return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()

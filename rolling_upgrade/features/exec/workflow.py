@@ -106,13 +106,13 @@ def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: 
             raise ConnectionDropped(error.message, next_step="run the same command to open another shell") from error
 
 
-def _service(environment: Environment, asked: str) -> str:
+def _service(environment: Environment, name: str) -> str:
     """Return the chosen service. Raises ConfigError for one that is not on every host."""
     everywhere = [
         service.name
         for service in environment.targets[0].application.services
         if all(service.name in {s.name for s in target.application.services} for target in environment.targets)
     ]
-    if asked and asked not in everywhere:
-        raise usage_error(("--service", repr(asked), f"one of: {', '.join(everywhere)}"))
-    return asked or everywhere[0]
+    if name and name not in everywhere:
+        raise usage_error(("--service", repr(name), f"one of: {', '.join(everywhere)}"))
+    return name or everywhere[0]

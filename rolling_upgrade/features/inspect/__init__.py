@@ -1,1 +1,1 @@
-"""One page about each host for troubleshooting."""
+"""Show a troubleshooting page for each host."""

@@ -1,6 +1,6 @@
-"""One script with the commands that an operator runs on a host to troubleshoot, and its parser.
+"""The script with the troubleshooting commands for a host, and the parser of its output.
 
-Each part runs on its own: a tool that is missing or fails affects only its part, whose lines then hold the error.
+A missing or failing tool affects only its own part, whose lines then contain the error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TITLES = {
 
 
 def inspect(app: Application, services: Sequence[str]) -> Script:
-    """Print every part for these services, then the host's observation. Changes nothing."""
+    """Print every part for these services, then the observation of the host."""
     parts = "\n".join(
         f"part {key} <<'END-OF-THIS-PART'\n{text}\nEND-OF-THIS-PART" for key, text in _parts(app, services)
     )
@@ -110,13 +110,13 @@ podman stats --no-stream --format {quote(columns)} $running"""
 
 
 def _settings() -> str:
-    form = (
+    template = (
         "created {{.Created}}  image {{.ImageName}}  restart {{.HostConfig.RestartPolicy.Name}}  "
         "memory {{.HostConfig.Memory}}  cpus {{.HostConfig.NanoCpus}}  oom-killed {{.State.OOMKilled}}"
         "{{range .Mounts}}\nmount {{.Source}} -> {{.Destination}}{{end}}"
         "{{range $port, $at := .NetworkSettings.Ports}}{{range $at}}\nport {{.HostIP}}:{{.HostPort}} -> {{$port}}{{end}}{{end}}"
     )
-    return f'podman container inspect --format {quote(form)} "$name"'
+    return f'podman container inspect --format {quote(template)} "$name"'
 
 
 def _images(repositories: Sequence[str]) -> str:
@@ -135,8 +135,8 @@ done"""
 
 
 def _response(name: str, url: str) -> str:
-    form = "HTTP %{http_code}\\t%{time_total} s"
-    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", 3, url)
+    template = "HTTP %{http_code}\\t%{time_total} s"
+    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", template, "--max-time", 3, url)
     return f"printf '%s\\t%s\\t%s\\n' {quote(name)} {quote(url)} \"$({curl} || :)\""
 
 

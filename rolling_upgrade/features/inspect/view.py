@@ -23,7 +23,7 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Port:
-    """A port of the application and its user; `expected` and `found` are `listening` or `free`."""
+    """A port of the application and its purpose; `expected` and `found` are `listening` or `free`."""
 
     port: int
     of: str
@@ -49,7 +49,7 @@ def inspect_json(
     unreachable: Mapping[str, str],
     services: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the report as a JSON object."""
     targets = {target.name: target for target in environment.targets}
     hosts = [_host_json(targets[name], found, services) for name, found in inspections.items()]
     hosts += [{"host": name, "error": error} for name, error in unreachable.items()]

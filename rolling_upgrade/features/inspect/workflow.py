@@ -1,4 +1,4 @@
-"""`inv inspect`: one page about each host for troubleshooting, read in one round trip."""
+"""`inv inspect`: a troubleshooting page for each host, read in one round trip."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Show, take and free the locks of hosts by hand."""
+"""Show, acquire and release the locks of hosts."""

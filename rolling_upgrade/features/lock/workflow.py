@@ -1,4 +1,4 @@
-"""The lock commands: show the holders, lock hosts manually for work on them, and release locks."""
+"""The lock commands: show the holders of locks, lock hosts for manual work, and release locks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 LOCK_SECONDS = 30.0
-LONGEST_LEASE_SECONDS = 7 * 86_400
-_LENGTH = re.compile(r"([0-9]{1,6})(m|h|d)")
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+MAX_LEASE_SECONDS = 7 * 86_400
+_DURATION = re.compile(r"([0-9]{1,6})(m|h|d)")
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True)
 class HostLock:
-    """One host's lock at `now` on its clock, whether a stage runs there, and whether the holder's process is gone."""
+    """The lock of a host at `now` on its clock, whether a stage runs, and whether the holder's process is gone."""
 
     lock: Lock | None
     now: int
@@ -40,19 +40,19 @@ class HostLock:
 
     @property
     def left_seconds(self) -> int:
-        """The rest of the lease; 0 or less when it has expired."""
+        """The remaining seconds of the lease; 0 or less when it has expired."""
         return self.lock.expires_at - self.now if self.lock else 0
 
 
 def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
-    """Print who holds each host. FAILED when a host is unreachable."""
+    """Print the lock of each host. FAILED when a host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        found, unreachable = fleet.on_reachable(lambda host: _read_lock(host, fleet))
+        read, unreachable = fleet.on_reachable(lambda host: _read_lock(host, fleet))
     if json:
-        print_json(lock_json(environment.name, found, unreachable), sys.stdout, environment.secrets)
+        print_json(lock_json(environment.name, read, unreachable), sys.stdout, environment.secrets)
     else:
-        print_lines(lock_lines(environment.name, found, unreachable), sys.stdout, environment.secrets)
+        print_lines(lock_lines(environment.name, read, unreachable), sys.stdout, environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 
@@ -63,9 +63,9 @@ def acquire(
     environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, lease)
     lock = operator.manual_lock(reason)
     with opened(environment) as fleet:
-        seen = fleet.on_all(lambda host: _read_lock(host, fleet))
-        former = {name: _replaceable(name, state, environment) for name, state in seen.items()}
-        own = {name for name, state in seen.items() if state.lock and operator.is_own(state.lock)}
+        read = fleet.on_all(lambda host: _read_lock(host, fleet))
+        former = {name: _replaceable(name, state, environment) for name, state in read.items()}
+        own = {name for name, state in read.items() if state.lock and operator.is_own(state.lock)}
         acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
         taken = locking.acquire_all(fleet.hosts, acquisition.take, acquisition.free)
     lines = [line for _, line in taken]
@@ -78,12 +78,12 @@ def release(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), force: 
     """Release the operator's manual locks; with `force` every lock. Raises LockHeld for locks of others."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        seen = fleet.on_all(lambda host: _read_lock(host, fleet))
+        read = fleet.on_all(lambda host: _read_lock(host, fleet))
         if not force:
-            _refuse_foreign(seen, environment)
-        found = fleet.on_each(lambda host: _free(host, fleet, seen[host.name]), finish=True)
-    print_lines([line for line in found.values() if isinstance(line, str)], sys.stdout, environment.secrets)
-    errors = [error for error in found.values() if isinstance(error, RollingError)]
+            _refuse_foreign(read, environment)
+        results = fleet.on_each(lambda host: _release(host, fleet, read[host.name]), finish=True)
+    print_lines([line for line in results.values() if isinstance(line, str)], sys.stdout, environment.secrets)
+    errors = [error for error in results.values() if isinstance(error, RollingError)]
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -96,9 +96,9 @@ def _lease(reason: str, lease: str) -> int:
     issues = []
     if not reason.strip():
         issues.append(("--reason", "", "the reason, for others to read"))
-    match = _LENGTH.fullmatch(lease)
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= LONGEST_LEASE_SECONDS:
+    match = _DURATION.fullmatch(lease)
+    seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_LEASE_SECONDS:
         issues.append(("--for", repr(lease), "30m, 2h or 1d; at most 7d"))
     if issues:
         raise usage_error(*issues)
@@ -130,8 +130,8 @@ class _Acquisition:
 
     def take(self, hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
         """Lock the hosts in parallel; each result is the host with a line for the operator, or an error."""
-        found = self._fleet.on_each(self._take_one, hosts=hosts, finish=True)
-        return [(host, line) if isinstance(line := found[host.name], str) else line for host in hosts]
+        results = self._fleet.on_each(self._take_one, hosts=hosts, finish=True)
+        return [(host, line) if isinstance(line := results[host.name], str) else line for host in hosts]
 
     def _take_one(self, host: Host) -> str | RollingError:
         app = self._fleet.targets[host.name].application
@@ -142,7 +142,7 @@ class _Acquisition:
             # After any error except another holder's lock, the host may be locked, or become locked.
             if not locking.is_held_by_other(error):
                 with suppress(RollingError):
-                    self._free(host)
+                    self._release(host)
             return error
         own = taken.previous is not None and operator.is_own(taken.previous)
         origin = (
@@ -153,9 +153,9 @@ class _Acquisition:
     def free(self, taken: tuple[FabricHost, str]) -> None:
         """Release a lock after another host could not be locked; if that fails, the lease expires."""
         with suppress(RollingError):
-            self._free(taken[0])
+            self._release(taken[0])
 
-    def _free(self, host: Host) -> None:
+    def _release(self, host: Host) -> None:
         if host.name in self._own:
             # The operator held it before: a failed renewal elsewhere keeps it.
             return
@@ -163,17 +163,19 @@ class _Acquisition:
         host.run(stage.direct(locks.release(home, self._lock.token)), timeout_seconds=LOCK_SECONDS)
 
 
-def _refuse_foreign(seen: Mapping[str, HostLock], environment: Environment) -> None:
-    foreign = {name: state.lock for name, state in seen.items() if state.lock and not operator.is_own(state.lock)}
+def _refuse_foreign(locks_by_host: Mapping[str, HostLock], environment: Environment) -> None:
+    foreign = {
+        name: state.lock for name, state in locks_by_host.items() if state.lock and not operator.is_own(state.lock)
+    }
     if foreign:
         listed = "\n  ".join(f"{name}: {locking.describe(lock)}" for name, lock in foreign.items())
         raise LockHeld(
-            f"the lock belongs to somebody else; nothing was released.\n  {listed}.",
-            next_step=f"if you are sure that nobody works on the host: {PROGRAM} lock.release --env {environment.name} --force",
+            f"the lock belongs to another operator; nothing was released.\n  {listed}.",
+            next_step=f"if no operator or run works on the host: {PROGRAM} lock.release --env {environment.name} --force",
         )
 
 
-def _free(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
+def _release(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     if state.lock is None:
         return f"{host.name}: the lock was free."
     home = fleet.targets[host.name].application.home
@@ -188,34 +190,34 @@ def _free(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     return f"{host.name}: released; it was held by {locking.describe(state.lock)}."
 
 
-def advice(seen: HostLock, environment: str) -> str:
-    """Return what an operator can do about the lock."""
-    lock = seen.lock
+def advice(state: HostLock, environment: str) -> str:
+    """Return the next step for an operator who needs the host."""
+    lock = state.lock
     if lock is None:
         return "a stage runs without a lock; the next run waits for it"
-    if seen.left_seconds <= 0:
+    if state.left_seconds <= 0:
         return "its lease has expired; the next run takes it over"
-    if seen.dead:
+    if state.dead:
         return "its process on this machine is gone; the next run from here takes it over"
-    if seen.stage:
+    if state.stage:
         return "a stage is running; wait for it"
     if lock.pid <= 0:
         return f"taken by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} frees it"
     return "wait for it; if its run is dead, its lease expires"
 
 
-def _row(name: str, seen: HostLock) -> tuple[str, ...]:
-    lock, stage = seen.lock, "runs" if seen.stage else "-"
+def _row(name: str, state: HostLock) -> tuple[str, ...]:
+    lock, stage = state.lock, "runs" if state.stage else "-"
     if lock is None:
         return (name, "free", "-", "-", "-", stage)
     how = f"process {lock.pid}" if lock.pid > 0 else "by hand"
     holder = one_line(f"{lock.owner}@{lock.workstation} ({how})")
-    lease = f"{duration(seen.left_seconds)} left" if seen.left_seconds > 0 else "expired"
-    return (name, holder, one_line(lock.reason), duration(seen.now - lock.acquired_at), lease, stage)
+    lease = f"{duration(state.left_seconds)} left" if state.left_seconds > 0 else "expired"
+    return (name, holder, one_line(lock.reason), duration(state.now - lock.acquired_at), lease, stage)
 
 
 def _origin(lock: Lock) -> str:
-    """Return the address and the SSH key that the host saw of the holder."""
+    """Return the holder's address and SSH key as the host recorded them."""
     parts = [f"from {lock.client}" if lock.client else "", f"with the key {lock.key}" if lock.key else ""]
     origin = " ".join(part for part in parts if part)
     return one_line(f"the holder came {origin}") if origin else ""
@@ -224,24 +226,24 @@ def _origin(lock: Lock) -> str:
 def lock_lines(environment: str, locks: Mapping[str, HostLock], unreachable: Mapping[str, str]) -> list[str]:
     """Return a table of the locks, and for each held lock its origin and advice."""
     head = ("HOST", "HOLDER", "FOR", "AGE", "LEASE", "STAGE")
-    lines = table([head, *(_row(name, found) for name, found in locks.items())])
-    lines += [f"{name}: {origin}" for name, found in locks.items() if found.lock and (origin := _origin(found.lock))]
-    lines += [f"{name}: {advice(found, environment)}" for name, found in locks.items() if found.lock or found.stage]
+    lines = table([head, *(_row(name, state) for name, state in locks.items())])
+    lines += [f"{name}: {origin}" for name, state in locks.items() if state.lock and (origin := _origin(state.lock))]
+    lines += [f"{name}: {advice(state, environment)}" for name, state in locks.items() if state.lock or state.stage]
     return [*lines, *unreachable_lines(unreachable)]
 
 
 def lock_json(environment: str, locks: Mapping[str, HostLock], unreachable: Mapping[str, str]) -> dict[str, Any]:
-    """Return the JSON object of the same."""
-    hosts = [_host_json(name, found, environment) for name, found in locks.items()]
+    """Return the report as a JSON object."""
+    hosts = [_host_json(name, state, environment) for name, state in locks.items()]
     hosts += [{"host": name, "error": error} for name, error in unreachable.items()]
     return {"environment": environment, "hosts": hosts}
 
 
-def _host_json(name: str, found: HostLock, environment: str) -> dict[str, Any]:
-    if found.lock is None:
-        return {"host": name, "free": True, "stage": found.stage}
-    fields: dict[str, Any] = to_plain(found.lock)
+def _host_json(name: str, state: HostLock, environment: str) -> dict[str, Any]:
+    if state.lock is None:
+        return {"host": name, "free": True, "stage": state.stage}
+    fields: dict[str, Any] = to_plain(state.lock)
     del fields["token"]
-    ages = {"age_seconds": found.now - found.lock.acquired_at, "left_seconds": found.left_seconds}
-    marks = {"stage": found.stage, "dead": found.dead, "advice": advice(found, environment)}
+    ages = {"age_seconds": state.now - state.lock.acquired_at, "left_seconds": state.left_seconds}
+    marks = {"stage": state.stage, "dead": state.dead, "advice": advice(state, environment)}
     return {"host": name, "free": False, **fields, **ages, **marks}

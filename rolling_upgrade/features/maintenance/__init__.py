@@ -1,1 +1,1 @@
-"""The maintenance page: put it up, take it down."""
+"""Turn the maintenance page on and off."""

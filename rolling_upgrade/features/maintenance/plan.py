@@ -1,6 +1,6 @@
-"""The maintenance page within a run: for MAINTENANCE_MODE, and while a run replaces data.
+"""The steps that turn the maintenance page on and off in a run: for MAINTENANCE_MODE, and while a run replaces data.
 
-A page that a person put up stays until a person takes it down; the page of a run that died goes with the next run.
+A page that an operator put up stays until an operator takes it down. The next run takes down the page of a dead run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGE_SECONDS = 30
 
 
 def differs(state: HostState, page: str | None) -> bool:
-    """Whether the page changes: `page` is its desired text, '' for none, None for no preference."""
+    """Whether the page changes. `page` is its desired text, '' for no page, None to leave it alone."""
     if page is None:
         return False
     up = state.fact("maintenance")
@@ -22,19 +22,19 @@ def differs(state: HostState, page: str | None) -> bool:
 
 
 def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
-    """The step before the first cutover."""
+    """Return the step that puts the page up before the first cutover."""
     return (_up(app, page),) if page and differs(state, page) else ()
 
 
 def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps before and after a time in which the application cannot answer; none if a permanent page is up."""
+    """Return the steps before and after a time in which the application cannot answer; none if a page stays up."""
     if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_known(app, state.site):
         return (), ()
     return (_up(app, page),), (down(app),)
 
 
 def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
-    """The last step, once the release is verified: visitors then reach the application."""
+    """Return the last step, which takes the page down once the release is verified."""
     return () if page or not differs(state, page) else (down(app),)
 
 

@@ -1,4 +1,4 @@
-"""Maintenance: put the page up or take it down on every host, and prove it by a visitor's request."""
+"""Turn the maintenance page on or off on every host, and verify it with a visitor's request."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rolling_upgrade.ssh.fleet import opened
 
 #: The time limit for switching on one host, proof included.
 SWITCH_SECONDS = 30.0
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_LENGTH = 500
 
 
 def maintenance(
     switch: str, env: str | None, *, root: Path, hosts: tuple[str, ...] = (), message: str = "", force: bool = False
 ) -> ExitCode:
-    """Switch the maintenance page. Raises RollingError when nothing was begun."""
-    _check(switch, message)
+    """Turn the maintenance page on or off. Raises RollingError when no host was changed."""
+    _check_options(switch, message)
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         states = fleet.observe()
         if switch == "on":
-            _refuse_unable(fleet.targets, states)
+            _check_hosts(fleet.targets, states)
         dead = operation.dead_locks(states, environment)
         question = f"Show visitors of {environment.name} the maintenance page?"
         if switch == "off":
             question = f"Take the maintenance page of {environment.name} down?"
-        hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force does not ask"
+        hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force skips the question"
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
         reason = f"maintenance {switch}"
@@ -45,29 +45,29 @@ def maintenance(
     return _report(switch, environment, answers)
 
 
-def _check(switch: str, message: str) -> None:
+def _check_options(switch: str, message: str) -> None:
     issues = []
     if switch not in {"on", "off"}:
         issues.append(("", repr(switch), "on or off"))
     if message and switch == "off":
-        issues.append(("--message", "a message with off", "a message with on alone"))
-    if len(message) > LONGEST_MESSAGE:
+        issues.append(("--message", "a message with off", "--message only with on"))
+    if len(message) > MAX_MESSAGE_LENGTH:
         found = f"{len(message)} characters"
-        issues.append(("--message", found, f"{LONGEST_MESSAGE} at the most"))
+        issues.append(("--message", found, f"{MAX_MESSAGE_LENGTH} at most"))
     if issues:
         raise usage_error(*issues)
 
 
-def _refuse_unable(targets: Mapping[str, Target], states: Mapping[str, HostState]) -> None:
-    unable = [name for name, state in states.items() if not page.is_known(targets[name].application, state.site)]
-    if unable:
+def _check_hosts(targets: Mapping[str, Target], states: Mapping[str, HostState]) -> None:
+    lacking = [name for name, state in states.items() if not page.is_known(targets[name].application, state.site)]
+    if lacking:
         raise PreflightError(
-            f"{', '.join(unable)}: the Nginx site there does not know the maintenance page yet; nothing was touched.",
-            next_step=f"{PROGRAM} setup, then {PROGRAM} deploy, which installs the site of today",
+            f"{', '.join(lacking)}: the Nginx site there has no maintenance page yet; nothing was touched.",
+            next_step=f"{PROGRAM} setup, then {PROGRAM} deploy, which installs the current site",
         )
-    hidden = [name for name, target in targets.items() if not page.shown_path(target.application)]
-    if hidden:
-        raise PreflightError(f"{', '.join(hidden)}: no service has a route that visitors reach; nothing was touched.")
+    without_route = [name for name, target in targets.items() if not page.shown_path(target.application)]
+    if without_route:
+        raise PreflightError(f"{', '.join(without_route)}: no service has a public route; nothing was touched.")
 
 
 def _body(switch: str, message: str, target: Target) -> Script:
@@ -90,6 +90,6 @@ def _report(switch: str, environment: Environment, answers: Mapping[str, Answer 
             lines.append(f"{name}: maintenance is off: {answer.output.strip()}")
     code = exit_code(locked_command.failure(answer) for answer in answers.values())
     if code is not ExitCode.DONE:
-        lines.append(f"Next: {PROGRAM} status --env {environment.name}; the same command tries again")
+        lines.append(f"Next: {PROGRAM} status --env {environment.name}; run the same command again")
     print_lines(lines, sys.stdout, environment.secrets)
     return code

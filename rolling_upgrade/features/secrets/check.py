@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rolling_upgrade import config
@@ -15,12 +15,13 @@ from rolling_upgrade.config.encryption.passwords import PASSWORD_FILE
 from rolling_upgrade.config.files import EnvFile
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.console.text import count, one_line
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import OWNER_ALONE, PRIVATE, WIDEST, read_small, too_open
 from rolling_upgrade.engine.model import Diagnosis, Level
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import kept_texts
-from rolling_upgrade.features.secrets.files import bytes_of, differences, finding_lines, shown_path, values_in
+from rolling_upgrade.features.secrets.files import parse_values, read_env_file, recipient_differences, shown_path
 
 
 def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitCode:
@@ -34,19 +35,19 @@ def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitC
         rows += _environment(secrets, repair)
     rows = list(dict.fromkeys(rows))
     checked_names = ", ".join(secrets.environment for secrets in checked) or "no env file on this machine"
-    print_lines(finding_lines(rows, checked_names), sys.stdout)
+    print_lines(_finding_lines(rows, checked_names), sys.stdout)
     return ExitCode.FAILED if any(row.level is not Level.OK for row in rows) else ExitCode.DONE
 
 
 def _environment(secrets: SecretsFile, repair: bool) -> Iterator[Diagnosis]:
-    data = bytes_of(secrets)
+    data = read_env_file(secrets)
     encryption = detect(data)
     tracked = is_tracked(secrets.path)
     if encryption is None:
         yield from _plain(secrets, tracked, repair)
     elif tracked and (held := staged(secrets.path)) and detect(held) is None:
         remedy = f"git add --force {secrets.name} before the next commit"
-        yield Diagnosis(secrets.name, Level.REFUSED, "Git's index still contains it in plain text", remedy)
+        yield Diagnosis(secrets.name, Level.REFUSED, "Git's index still contains it in plaintext", remedy)
     yield from _copies(secrets)
     yield from _keys(secrets, encryption, repair)
     yield from _content(secrets, data, encryption)
@@ -57,14 +58,14 @@ def _environment(secrets: SecretsFile, repair: bool) -> Iterator[Diagnosis]:
 
 def _plain(secrets: SecretsFile, tracked: bool | None, repair: bool) -> Iterator[Diagnosis]:
     if tracked is None:
-        what = "plain text, and git cannot tell whether it would be committed"
+        what = "plaintext, and git cannot tell whether it would be committed"
         yield Diagnosis(secrets.name, Level.WARNING, what, "Run this check in a directory where git status works")
     if tracked:
         remedy = (
             f"{PROGRAM} secrets.encrypt --env {secrets.environment}, or git rm --cached {secrets.name}; "
             "committed values stay in the history, so replace the secrets"
         )
-        yield Diagnosis(secrets.name, Level.REFUSED, "plain text tracked by Git: every task refuses it", remedy)
+        yield Diagnosis(secrets.name, Level.REFUSED, "plaintext tracked by Git: every task refuses it", remedy)
     yield from _mode(secrets.path, secrets.name, WIDEST, repair)
 
 
@@ -85,10 +86,10 @@ def _mode(path: Path, shown: str, widest: int, repair: bool) -> Iterator[Diagnos
 
 
 def _copies(secrets: SecretsFile) -> Iterator[Diagnosis]:
-    """Find copies that editors and people leave beside an env file; the example is not a copy."""
-    name, folder = secrets.path.name, secrets.path.parent
+    """Find plaintext copies beside an env file, such as those of editors; the example is not a copy."""
+    name, directory = secrets.path.name, secrets.path.parent
     patterns = (f"{name}?*", f".{name}.sw?", f"#{name}#", ".half-*", f"{secrets.path.stem}.*{secrets.path.suffix}")
-    beside = {path for pattern in patterns for path in folder.glob(pattern)} | set(kept_texts(secrets.path))
+    beside = {path for pattern in patterns for path in directory.glob(pattern)} | set(kept_texts(secrets.path))
     for path in sorted(
         path for path in beside if path.is_file() and path.suffix != ".example" and path != secrets.path
     ):
@@ -97,8 +98,8 @@ def _copies(secrets: SecretsFile) -> Iterator[Diagnosis]:
         except OSError:
             continue
         if plain:
-            shown = str(Path(secrets.name).with_name(path.name)) if path.parent == folder else str(path)
-            yield Diagnosis(shown, Level.WARNING, f"a copy of {secrets.name} in plain text", f"rm {shown}")
+            shown = str(Path(secrets.name).with_name(path.name)) if path.parent == directory else str(path)
+            yield Diagnosis(shown, Level.WARNING, f"a copy of {secrets.name} in plaintext", f"rm {shown}")
 
 
 def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> Iterator[Diagnosis]:
@@ -115,7 +116,7 @@ def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> 
 
 def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -> Iterator[Diagnosis]:
     try:
-        env = values_in(secrets.keyring.decrypt(data), secrets)
+        env = parse_values(secrets.keyring.decrypt(data), secrets)
     except EncryptionError as error:
         yield Diagnosis(secrets.name, Level.WARNING, f"cannot be decrypted: {error.found}", f"Needed: {error.needed}")
     except ConfigError as error:
@@ -137,9 +138,21 @@ def _placeholders(secrets: SecretsFile, env: EnvFile) -> Iterator[Diagnosis]:
 
 def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
     try:
-        found = differences(data, secrets)
+        found = recipient_differences(data, secrets)
     except EncryptionError:
         return  # _content reported it
     for difference in found:
         remedy = f"Correct {secrets.recipients_name}, then {PROGRAM} secrets.rotate --env {secrets.environment}"
         yield Diagnosis(secrets.recipients_name, Level.WARNING, difference, remedy)
+
+
+def _finding_lines(rows: Sequence[Diagnosis], environments: str) -> list[str]:
+    """Format the findings by file, each with its remedy, and a summary at the end."""
+    lines: list[str] = []
+    for file in dict.fromkeys(row.host for row in rows):
+        lines.append(file)
+        for row in (row for row in rows if row.host == file):
+            lines.append(f"  {'repaired' if row.level is Level.OK else 'FOUND':<8} {one_line(row.what)}")
+            lines += [f"           {one_line(row.remedy)}"] if row.remedy else []
+    found = sum(row.level is not Level.OK for row in rows)
+    return [*lines, f"{environments}: {count(found, 'finding') if found else 'no exposed secrets'}"]

@@ -21,23 +21,23 @@ from rolling_upgrade.config.loader import issues_with
 from rolling_upgrade.engine.local_file import PRIVATE
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.secrets.files import (
-    differences,
+    as_config_error,
+    encrypt_for_same_recipients,
     encrypted_bytes,
-    prove,
-    put,
-    refusing,
-    same_recipients,
-    say,
-    values_in,
+    parse_values,
+    print_notes,
+    recipient_differences,
+    replace_env_file,
+    verify,
 )
 
 #: File systems that live in memory. Source: proc(5), /proc/mounts: device, mount point, type.
 _IN_MEMORY = ("tmpfs", "ramfs")
-_MEMORY = ("/dev/shm",)  # noqa: S108  (its file system is checked)
+_MEMORY_DIRECTORIES = ("/dev/shm",)  # noqa: S108  (its file system is checked)
 _END_SECONDS = 5.0
-#: The prefix of temporary folders, before a hash of the file's path, and the name of a kept text.
+#: The prefix of temporary directories, followed by a hash of the file's path; and the name of a kept text.
 _PREFIX = "rolling-"
-_KEPT = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}-[^-]+-(?P<begun>[0-9a-f]{{12}})-(?P<file>.+)")
+_KEPT = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}-[^-]+-(?P<original>[0-9a-f]{{12}})-(?P<file>.+)")
 
 
 def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
@@ -48,34 +48,36 @@ def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
     secrets = locate_secrets(environment, root=root)
     data, encryption = encrypted_bytes(secrets)
     editor = _editor()
-    with refusing(secrets):
+    with as_config_error(secrets):
         text = secrets.keyring.decrypt(data)
     _check_recipients(data, encryption, secrets)
-    _check_resumed(resume, data, secrets)
-    with _folder(secrets) as folder:
-        file = folder / secrets.path.name
+    _check_resume(resume, data, secrets)
+    with _temporary_directory(secrets) as directory:
+        file = directory / secrets.path.name
         _write(file, _resumed(resume) if resume else text)
         try:
             _run(editor, file)
             edited = _read(file)
             if edited == text:
-                say([f"No changes; {secrets.name} is unchanged."])
+                print_notes([f"No changes; {secrets.name} is unchanged."])
                 return ExitCode.DONE
-            _put_back(edited, data, encryption, secrets)
+            _encrypt_edited(edited, data, encryption, secrets)
         except RollingError as error:
-            _keep(folder, file, _resumed(resume) if resume else text, data, secrets, error)
+            _keep(directory, file, _resumed(resume) if resume else text, data, secrets, error)
     if _is_kept(Path(resume)):
         Path(resume).unlink(missing_ok=True)
-    _tell(edited, secrets, root)
+    _report(edited, secrets, root)
     return ExitCode.DONE
 
 
 def kept_texts(file: Path) -> Iterator[Path]:
     """Yield this user's plaintexts left by edits of the file: kept texts, and those of a killed edit."""
     begin, name = _prefix(file), file.name
-    for folder in dict.fromkeys((*_MEMORY, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())):
+    for directory in dict.fromkeys(
+        (*_MEMORY_DIRECTORIES, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
+    ):
         for pattern in (f"{begin}*-{name}", f"{begin}*/{name}"):
-            for path in Path(folder).glob(pattern) if folder else ():
+            for path in Path(directory).glob(pattern) if directory else ():
                 with suppress(OSError):
                     if path.stat().st_uid == os.getuid():
                         yield path
@@ -83,8 +85,8 @@ def kept_texts(file: Path) -> Iterator[Path]:
 
 def _check_recipients(data: bytes, encryption: Encryption, secrets: SecretsFile) -> None:
     """Refuse to edit when the recipients changed: an edit changes values only. Raises ConfigError."""
-    with refusing(secrets):
-        found = differences(data, secrets) if encryption is Encryption.AGE else ()
+    with as_config_error(secrets):
+        found = recipient_differences(data, secrets) if encryption is Encryption.AGE else ()
     if found:
         raise ConfigError(
             f"{secrets.name} and {secrets.recipients_name} differ: {'; '.join(found)}.",
@@ -92,7 +94,7 @@ def _check_recipients(data: bytes, encryption: Encryption, secrets: SecretsFile)
         )
 
 
-def _check_resumed(resume: str, data: bytes, secrets: SecretsFile) -> None:
+def _check_resume(resume: str, data: bytes, secrets: SecretsFile) -> None:
     """Refuse to resume a text from another file, or from an older version of this one. Raises ConfigError."""
     kept = _KEPT.fullmatch(Path(resume).name)
     if kept and kept["file"] != secrets.path.name:
@@ -100,7 +102,7 @@ def _check_resumed(resume: str, data: bytes, secrets: SecretsFile) -> None:
             f"--resume {resume} was kept from {kept['file']}; {secrets.name} is unchanged.",
             next_step="name the environment of that text, or another file",
         )
-    if kept and kept["begun"] != _mark(data):
+    if kept and kept["original"] != _short_hash(data):
         raise ConfigError(
             f"{secrets.name} changed after {resume} was started; resuming would revert that change. It is unchanged.",
             next_step=f"{PROGRAM} secrets.edit --env {secrets.environment}, copy your lines, then rm {resume}",
@@ -108,35 +110,35 @@ def _check_resumed(resume: str, data: bytes, secrets: SecretsFile) -> None:
 
 
 def _prefix(file: Path) -> str:
-    return f"{_PREFIX}{_mark(os.fsencode(file.resolve()))}-"
+    return f"{_PREFIX}{_short_hash(os.fsencode(file.resolve()))}-"
 
 
-def _mark(data: bytes) -> str:
+def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
 def _is_kept(path: Path) -> bool:
-    """Return whether an edit by this user kept the text at that path."""
-    folder = Path(_memory() or tempfile.gettempdir())
+    """Whether this path is a text that an earlier edit of this user kept."""
+    directory = Path(_memory() or tempfile.gettempdir())
     try:
-        return bool(_KEPT.fullmatch(path.name)) and path.parent == folder and path.stat().st_uid == os.getuid()
+        return bool(_KEPT.fullmatch(path.name)) and path.parent == directory and path.stat().st_uid == os.getuid()
     except OSError:
         return False
 
 
-def _put_back(edited: bytes, data: bytes, encryption: Encryption, secrets: SecretsFile) -> None:
-    values_in(edited, secrets)
-    with refusing(secrets):
-        written = same_recipients(data, edited, encryption, secrets)
-    prove(written, edited, secrets, force=False)
-    put(secrets, written, before=data)
+def _encrypt_edited(edited: bytes, data: bytes, encryption: Encryption, secrets: SecretsFile) -> None:
+    parse_values(edited, secrets)
+    with as_config_error(secrets):
+        written = encrypt_for_same_recipients(data, edited, encryption, secrets)
+    verify(written, edited, secrets, force=False)
+    replace_env_file(secrets, written, before=data)
 
 
-def _tell(edited: bytes, secrets: SecretsFile, root: Path) -> None:
-    say([f"{secrets.name} is encrypted for the same recipients."])
+def _report(edited: bytes, secrets: SecretsFile, root: Path) -> None:
+    print_notes([f"{secrets.name} is encrypted for the same recipients."])
     issues = issues_with(secrets.environment, edited.decode("utf-8-sig"), root=root)
     if issues:
-        say(["This configuration would not load:", *(f"  {issue}" for issue in issues)])
+        print_notes(["This configuration would not load:", *(f"  {issue}" for issue in issues)])
 
 
 def _editor() -> list[str]:
@@ -157,33 +159,33 @@ def _editor() -> list[str]:
 
 
 @contextmanager
-def _folder(secrets: SecretsFile) -> Iterator[Path]:
-    """Create a private folder in memory and always remove it; only `_keep` moves a text out."""
+def _temporary_directory(secrets: SecretsFile) -> Iterator[Path]:
+    """Create a private directory in memory and always remove it; only `_keep` moves a text out."""
     memory = _memory()
     if not memory:
-        say(["warning: no in-memory file system is available, so the plaintext is on disk while you edit"])
-    folder = Path(tempfile.mkdtemp(prefix=_prefix(secrets.path), dir=memory or None))
+        print_notes(["warning: no in-memory file system is available, so the plaintext is on disk while you edit"])
+    directory = Path(tempfile.mkdtemp(prefix=_prefix(secrets.path), dir=memory or None))
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _memory() -> str:
-    """Return a writable folder on an in-memory file system, empty when there is none."""
-    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), *_MEMORY):
-        if candidate and os.access(candidate, os.W_OK | os.X_OK) and _kind(Path(candidate)) in _IN_MEMORY:
+    """Return a writable directory on an in-memory file system, or an empty string."""
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), *_MEMORY_DIRECTORIES):
+        if candidate and os.access(candidate, os.W_OK | os.X_OK) and _file_system_type(Path(candidate)) in _IN_MEMORY:
             return candidate
     return ""
 
 
-def _kind(folder: Path) -> str:
-    """Return the type of the file system of a folder, empty when the kernel does not tell."""
+def _file_system_type(directory: Path) -> str:
+    """Return the file system type of a directory, or an empty string if it is unknown."""
     try:
         rows = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return ""
-    real = folder.resolve()
+    real = directory.resolve()
     kinds = {row[1]: row[2] for row in rows if real.is_relative_to(row[1])}
     return kinds[max(kinds, key=len)] if kinds else ""
 
@@ -237,21 +239,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _keep(folder: Path, file: Path, begun: bytes, data: bytes, secrets: SecretsFile, error: RollingError) -> None:
-    """Move the edited text out of the folder, so that nothing is lost. Always raises ConfigError."""
+def _keep(directory: Path, file: Path, original: bytes, data: bytes, secrets: SecretsFile, error: RollingError) -> None:
+    """Move the edited text out of the temporary directory, so that no input is lost. Always raises ConfigError."""
     try:
         typed = file.read_bytes()
     except OSError:
-        typed = begun
+        typed = original
     issues = error.issues if isinstance(error, ConfigError) else ()
     unchanged = f"{secrets.name} is unchanged"
     what = error.message if unchanged in error.message else f"{error.message} {unchanged}."
-    if typed == begun:
+    if typed == original:
         raise ConfigError(what, issues, next_step=error.next_step) from None
-    kept = folder.with_name(f"{folder.name}-{_mark(data)}-{secrets.path.name}")
+    kept = directory.with_name(f"{directory.name}-{_short_hash(data)}-{secrets.path.name}")
     _write(kept, typed)
     raise ConfigError(
-        f"{what} Your text is kept in plain text, readable by you only: {kept}",
+        f"{what} Your text is kept in plaintext, readable by you only: {kept}",
         issues,
         next_step=f"{PROGRAM} secrets.edit --env {secrets.environment} --resume {kept}; or rm {kept}",
     ) from None

@@ -11,9 +11,10 @@ from rolling_upgrade.config.encryption import Encryption, EncryptionError, age, 
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, add_line, parse, remove_line
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
-from rolling_upgrade.features.secrets.files import differences, recipient_lines, refusing, say
+from rolling_upgrade.features.secrets.files import as_config_error, print_notes, recipient_differences
 
 _HEADER = "# Public keys that {file} is encrypted for, one per line: {expected}.\n"
 
@@ -38,12 +39,12 @@ def _added(text: str, add: Sequence[str], comment: str, secrets: SecretsFile) ->
         raise ConfigError("--comment names the owner of a key and requires exactly one --add.")
     if not comment.isprintable():
         raise ConfigError("--comment must be a single line of text.")
-    known = {one.key for one in secrets.recipients}
+    known = {recipient.key for recipient in secrets.recipients}
     for word in add:
-        for one in _keys(word, comment):
-            if one.key not in known:
-                text = add_line(text or _HEADER.format(file=secrets.name, expected=EXPECTED), one)
-                known.add(one.key)
+        for recipient in _keys(word, comment):
+            if recipient.key not in known:
+                text = add_line(text or _HEADER.format(file=secrets.name, expected=EXPECTED), recipient)
+                known.add(recipient.key)
     return text
 
 
@@ -61,15 +62,15 @@ def _keys(word: str, comment: str) -> list[Recipient]:
         raise ConfigError(
             f"--add {shown}found {what}; nothing was changed.", next_step=f"add {EXPECTED}; or its .pub file"
         )
-    for one in listed:
-        _check(one)
-    return [Recipient(one.key, " ".join(comment.split()) or one.comment) for one in listed]
+    for recipient in listed:
+        _check(recipient)
+    return [Recipient(recipient.key, " ".join(comment.split()) or recipient.comment) for recipient in listed]
 
 
-def _check(one: Recipient) -> None:
-    if one.encryption is Encryption.AGE:
+def _check(recipient: Recipient) -> None:
+    if recipient.encryption is Encryption.AGE:
         try:
-            age.public_key(one)
+            age.public_key(recipient)
         except EncryptionError as error:
             raise ConfigError(f"--add: found {error.found}; nothing was changed.", next_step=error.needed) from None
 
@@ -77,9 +78,13 @@ def _check(one: Recipient) -> None:
 def _removed(text: str, remove: Sequence[str], secrets: SecretsFile) -> str:
     for word in remove:
         listed, _ = parse(text)
-        picked = [one for one in listed if word in (one.comment, one.fingerprint, one.key, one.key.split()[-1])]
+        picked = [
+            recipient
+            for recipient in listed
+            if word in (recipient.comment, recipient.fingerprint, recipient.key, recipient.key.split()[-1])
+        ]
         if len(picked) != 1:
-            titles = ", ".join(one.title for one in listed) or "nobody"
+            titles = ", ".join(recipient.title for recipient in listed) or "nobody"
             what = "more than one key" if picked else "no key"
             raise ConfigError(
                 f"--remove {word!r} matches {what} in {secrets.recipients_name}; nothing was changed.",
@@ -96,14 +101,26 @@ def _removed(text: str, remove: Sequence[str], secrets: SecretsFile) -> str:
 
 def _show(secrets: SecretsFile, *, changed: bool) -> None:
     data = secrets.path.read_bytes() if secrets.path.exists() else b""
-    with refusing(secrets):
-        found = differences(data, secrets) if data else ()
+    with as_config_error(secrets):
+        found = recipient_differences(data, secrets) if data else ()
     encryption = detect(data)
-    rows = [(one.title, one.key.split()[0] if " " in one.key else "age", one.fingerprint) for one in secrets.recipients]
-    print_lines(recipient_lines(secrets.recipients_name, rows), sys.stdout)
+    rows = [
+        (recipient.title, recipient.key.split()[0] if " " in recipient.key else "age", recipient.fingerprint)
+        for recipient in secrets.recipients
+    ]
+    print_lines(_recipient_lines(secrets.recipients_name, rows), sys.stdout)
     state = f"encrypted by {encryption.value}" if encryption else "not encrypted" if data else "missing"
     print_lines([f"{secrets.name} is {state}.", *(f"  {difference}" for difference in found)], sys.stdout)
     if found or (changed and encryption in (Encryption.AGE, Encryption.GPG)):
-        say([f"Next: {PROGRAM} secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."])
+        print_notes(
+            [f"Next: {PROGRAM} secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."]
+        )
     elif changed and encryption is None:
-        say([f"Next: {PROGRAM} secrets.encrypt --env {secrets.environment}"])
+        print_notes([f"Next: {PROGRAM} secrets.encrypt --env {secrets.environment}"])
+
+
+def _recipient_lines(file: str, rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Format the recipients of a file: owner, key type, fingerprint."""
+    if not rows:
+        return [f"{file}: no keys"]
+    return [f"{file}: {count(len(rows), 'key')}", *table([("", *row) for row in rows])]

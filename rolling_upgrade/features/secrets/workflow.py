@@ -14,47 +14,49 @@ from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.engine.git import is_tracked
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.files import (
-    bytes_of,
-    describe,
-    differences,
+    as_config_error,
+    describe_recipients,
     encrypt_like,
     encrypted_bytes,
-    prove,
-    put,
-    refusing,
-    remember,
-    say,
-    values_in,
+    parse_values,
+    print_notes,
+    read_env_file,
+    recipient_differences,
+    replace_env_file,
+    update_mark,
+    verify,
 )
 
 _NEW_PASSWORD = f"Pass the new password to everybody who deploys, and to CI ({passwords.PASSWORD_FILE})."
 
 
 def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False) -> ExitCode:
-    """Replace the plaintext env file by an encrypted one, once it is proved to decrypt. Raises ConfigError."""
+    """Replace the plaintext env file by an encrypted one, once a key has decrypted it. Raises ConfigError."""
     secrets = locate_secrets(env, root=root)
-    data, encryption = bytes_of(secrets), _encryption(form)
+    data, encryption = read_env_file(secrets), _encryption(form)
     current = detect(data)
     if current is not None and (not form or current is encryption):
         raise ConfigError(
             f"{secrets.name} is already encrypted by {current.value}.",
             next_step=f"{PROGRAM} secrets.edit --env {secrets.environment} changes values, {PROGRAM} secrets.rotate recipients",
         )
-    with refusing(secrets):
+    with as_config_error(secrets):
         text = secrets.keyring.decrypt(data)
-        values = values_in(text, secrets).values
+        values = parse_values(text, secrets).values
         written = encrypt_like(text, encryption, secrets, new_password=current is not Encryption.VAULT)
-    prove(written, text, secrets, force=force)
+    verify(written, text, secrets, force=force)
     exposed = current is None and is_tracked(secrets.path) is True
-    put(secrets, written, before=data)
+    replace_env_file(secrets, written, before=data)
     if encryption is Encryption.AGE:
-        remember(secrets)
-    with refusing(secrets):
-        readers = describe(written, secrets)
-    say([f"{secrets.name} is encrypted by {encryption.value} for {readers}.", *_left_out(encryption, secrets)])
+        update_mark(secrets)
+    with as_config_error(secrets):
+        readers = describe_recipients(written, secrets)
+    print_notes([f"{secrets.name} is encrypted by {encryption.value} for {readers}.", *_left_out(encryption, secrets)])
     if exposed:
-        say(["Git's history still contains it in plain text. Replace these secrets:", *_keys(values)])
-    say([f"Next: {PROGRAM} config.check --env {secrets.environment}, then commit it: git add --force {secrets.name}"])
+        print_notes(["Git's history still contains it in plaintext. Replace these secrets:", *_keys(values)])
+    print_notes(
+        [f"Next: {PROGRAM} config.check --env {secrets.environment}, then commit it: git add --force {secrets.name}"]
+    )
     return ExitCode.DONE
 
 
@@ -70,7 +72,7 @@ def _left_out(encryption: Encryption, secrets: SecretsFile) -> list[str]:
     """Name the recipients that have no key for this encryption."""
     if encryption is Encryption.VAULT:
         return []
-    others = [one.title for one in secrets.recipients if one.encryption is not encryption]
+    others = [recipient.title for recipient in secrets.recipients if recipient.encryption is not encryption]
     return [f"Not for {', '.join(others)}: their keys are not for {encryption.value}."] if others else []
 
 
@@ -86,7 +88,7 @@ def decrypt(env: str | None, *, root: Path, in_place: bool = False, force: bool 
     if tracked is not False:
         why = "Git tracks it" if tracked else "git cannot tell whether it is tracked"
         raise ConfigError(
-            f"{secrets.name} is unchanged: {why}, and the next commit could contain the plain text.",
+            f"{secrets.name} is unchanged: {why}, and the next commit could contain the plaintext.",
             next_step=f"{PROGRAM} secrets.edit --env {secrets.environment}, or {PROGRAM} secrets.decrypt without --in-place",
         )
     if not in_place and sys.stdout.isatty() and not force:
@@ -94,11 +96,11 @@ def decrypt(env: str | None, *, root: Path, in_place: bool = False, force: bool 
             "The secrets would stay in this terminal's history.",
             next_step=f"{PROGRAM} secrets.decrypt --env {secrets.environment} | less, or --force to print them",
         )
-    with refusing(secrets):
+    with as_config_error(secrets):
         text = secrets.keyring.decrypt(data)
     if in_place:
-        put(secrets, text, before=data)
-        say([f"{secrets.name} is now plain text, readable by this account only (0600)."])
+        replace_env_file(secrets, text, before=data)
+        print_notes([f"{secrets.name} is now plaintext, readable by this account only (0600)."])
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(text)
@@ -110,21 +112,21 @@ def rotate(env: str | None, *, root: Path, new_password_file: str = "", force: b
     """Encrypt the file for the listed recipients; for ansible-vault, with a new password. Raises ConfigError."""
     secrets = locate_secrets(env, root=root)
     data, encryption = encrypted_bytes(secrets)
-    with refusing(secrets):
+    with as_config_error(secrets):
         text = secrets.keyring.decrypt(data)
-        values = values_in(text, secrets).values
-        changed, before = differences(data, secrets), describe(data, secrets)
+        values = parse_values(text, secrets).values
+        changed, before = recipient_differences(data, secrets), describe_recipients(data, secrets)
         if encryption is Encryption.VAULT:
             secrets = _with_new_password(secrets, new_password_file)
             _refuse_same(secrets, data)
         written = encrypt_like(text, encryption, secrets, like=data)
-    prove(written, text, secrets, force=force)
-    put(secrets, written, before=data)
+    verify(written, text, secrets, force=force)
+    replace_env_file(secrets, written, before=data)
     if encryption is Encryption.AGE:
-        remember(secrets)
-    with refusing(secrets):
-        now = describe(written, secrets)
-    say(
+        update_mark(secrets)
+    with as_config_error(secrets):
+        now = describe_recipients(written, secrets)
+    print_notes(
         [
             f"{secrets.name} is encrypted again by {encryption.value}.",
             f"  before: {before}",

@@ -1,6 +1,6 @@
-"""The complete list of a prepared host's resources, in the order of their creation, and the application's own ones.
+"""All resources of a prepared host in the order of their creation, and the resources of the application.
 
-The operating system's resources are in system.py, firewall.py and certificate.py.
+The resources of the operating system are in system.py, firewall.py and certificate.py.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from rolling_upgrade.features.setup import certificate, firewall, metrics, syste
 class Files:
     """The rendered files that setup installs; each pair of units is a service and its timer.
 
-    `watchdog` is the script that installs the watchdog. `granted` holds the keys that may deploy, `block` the name of
-    their block. `live` is the running application of a host whose site is of an earlier version.
+    `watchdog` is the script that installs the watchdog. `block` is the name of the block with the keys of `access`.
+    `live` is the running application of a host whose site predates readable site data.
     """
 
     helper: str
@@ -51,7 +51,7 @@ class Files:
     requests_units: tuple[str, str]
     watchdog: Script | None = None
     watchdog_version: str = ""
-    granted: Access = field(default_factory=Access)
+    access: Access = field(default_factory=Access)
     block: str = ""
     live: Application | None = None
 
@@ -62,7 +62,7 @@ def resources(target: Target, rules: Preparation, files: Files) -> tuple[Resourc
     return (
         system.packages(app, rules),
         *system.user(user),
-        *system.keys(files.block, user, files.granted),
+        *system.keys(files.block, user, files.access),
         system.linger(user),
         system.storage(),
         *_directories(app, user),
@@ -111,21 +111,21 @@ def data_directories(app: Application) -> tuple[str, ...]:
 
 
 def _directory(path: str, mode: str, user: str) -> Resource:
-    """A directory of this project, kept with this owner and mode; its content is not touched.
+    """A directory with this owner and mode; its content is not touched.
 
     Leave directories owned by another user alone: APP_NAME may collide with a system program.
     """
     place = quote(path)
     test = f"test -d {place} && ! test -L {place} && {owned(path, f'{user} {mode}')}"
-    theirs = f'test "$(stat -c %U {place})" = {quote(user)}'
-    ours = f"! test -L {place} && {{ ! test -e {place} || {is_empty(path)} || {theirs}; }}"
+    belongs_to_user = f'test "$(stat -c %U {place})" = {quote(user)}'
+    possible = f"! test -L {place} && {{ ! test -e {place} || {is_empty(path)} || {belongs_to_user}; }}"
     # Above /var/lib/APP only root can write; below it the check runs as the user.
-    ours = f"if {rooted(path)}; then {ours}; else {as_user(user, ours, CHECK_SECONDS)}; fi"
+    possible = f"if {rooted(path)}; then {possible}; else {as_user(user, possible, CHECK_SECONDS)}; fi"
     remedy = "it belongs to another program or user, or is a symbolic link: choose another APP_NAME"
     title = f"directory {path} ({user}, {mode})"
     by_user = as_user(user, test, CHECK_SECONDS)
     return Resource(
-        f"directory {path}", title, by_user, script(_make_directory(path, mode, user)), remedy, possible=ours
+        f"directory {path}", title, by_user, script(_make_directory(path, mode, user)), remedy, possible=possible
     )
 
 
@@ -162,13 +162,13 @@ fi"""
 
 
 def _data_directory(path: str, user: str) -> Resource:
-    """A directory of the application's data: created with its parents if missing; existing content stays.
+    """A directory of the application's data, created with its parents if missing; existing content stays.
 
-    It may belong to any id of the containers, but not to root.
+    It may belong to any user id of the containers, but not to root.
     """
     title = f"directory {path} ({user})"
-    theirs = 'test "$(stat -c %U .)" != root && ' if user != "root" else ""
-    test = inside(user, path, f'{theirs}test -z "$(find . -maxdepth 0 -perm -o+w)"')
+    not_root = 'test "$(stat -c %U .)" != root && ' if user != "root" else ""
+    test = inside(user, path, f'{not_root}test -z "$(find . -maxdepth 0 -perm -o+w)"')
     possible = f"! test -e {quote(path)} || {inside(user, path, is_empty('.'))}"
     remedy = f"it belongs to root or is world-writable: check its content, then run chown {user}: and chmod 750"
     apply = script(_make_directory(path, "750", user))
@@ -188,11 +188,11 @@ def _network(app: Application, user: str) -> Resource:
     is mounted later may never appear in it, and every command fails.
     """
     name = network_name(app.name)
-    ask = f'test -S "$XDG_RUNTIME_DIR/bus" && {shell_join("podman", "network", "exists", name)}'
+    exists = f'test -S "$XDG_RUNTIME_DIR/bus" && {shell_join("podman", "network", "exists", name)}'
     return Resource(
         "network",
         f"Podman network {name}",
-        as_user(user, ask, CHECK_SECONDS),
+        as_user(user, exists, CHECK_SECONDS),
         script(as_user(user, shell_join("podman", "network", "create", name))),
     )
 
@@ -243,7 +243,7 @@ def _backups(app: Application, user: str, files: Files) -> tuple[Resource, ...]:
 
 
 def _rotation(app: Application, user: str, rules: Preparation, files: Files) -> tuple[Resource, ...]:
-    """The timer of log rotation; it is the deploy user's, because containers write with ids of that user's range."""
+    """The timer of log rotation; it runs as the deploy user, because containers write with ids of that user's range."""
     title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
     timer = _timer(app, user, "logs", title, files.rotation_units)
     return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
@@ -260,8 +260,8 @@ def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[s
         f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
     )
     test = [*(same(path, content) for path, content in units.items())]
-    on = f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"
-    test.append(as_user(user, on, CHECK_SECONDS))
+    running = f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"
+    test.append(as_user(user, running, CHECK_SECONDS))
     make = script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable)
     return Resource(f"{kind} timer", title, " && ".join(test), make)
 
@@ -291,9 +291,9 @@ def _password(app: Application, user: str) -> tuple[Resource, ...]:
         return ()
     path, content = postgres.password_file(app.home), postgres.password_line(app.database_server)
     # The check passes no hash of the password on a command line: every user of the host can read those.
-    look = f"test -f {quote(path)} && stat -c '%U %a' {quote(path)} && head -c {len(content.encode()) + 1} {quote(path)} | sha256sum"
+    read = f"test -f {quote(path)} && stat -c '%U %a' {quote(path)} && head -c {len(content.encode()) + 1} {quote(path)} | sha256sum"
     expected = f"{user} 600\n{sha256(content.encode())}  -"
-    test = f'test "$({told_by(user, look)})" = {quote(expected)}'
+    test = f'test "$({told_by(user, read)})" = {quote(expected)}'
     apply = script_as_user(user, write_file(path, content, secret=True))
     return (Resource("database password", f"the password of the database for backups ({path}, 600)", test, apply),)
 

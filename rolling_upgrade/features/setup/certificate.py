@@ -21,22 +21,22 @@ def before_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
     """Return the certificate and key that Nginx needs to load the site; for `acme` a self-signed pair comes first."""
     if app.tls is None:
         return ()
-    places = _places(app.tls)
+    directories = _root_owned_directories(app.tls)
     if rules.certificate is Certificate.FILES:
-        return (*places, *_checks(app, app.tls))
-    lasting = _RENEW_SECONDS if rules.certificate is Certificate.SELF_SIGNED else 0
-    test = f"{_there(app.tls)} && {_fits(app.tls)} && {_lasts(app.tls, lasting)} && {_is_of(app, app.tls)}"
+        return (*directories, *_checks(app, app.tls))
+    seconds = _RENEW_SECONDS if rules.certificate is Certificate.SELF_SIGNED else 0
+    test = f"{_files_exist(app.tls)} && {_key_matches(app.tls)} && {_is_valid_for(app.tls, seconds)} && {_names_domain(app, app.tls)}"
     title = f"a self-signed certificate for {app.domain} ({app.tls.certificate})"
     if rules.certificate is Certificate.ACME:
         title += ", until certbot obtains one"
-    return (*places, Resource("certificate", title, test, script(_make(app, app.tls))))
+    return (*directories, Resource("certificate", title, test, script(_make_self_signed(app, app.tls))))
 
 
 def _paths(tls: Tls) -> tuple[str, ...]:
     return tuple(path for path in (tls.certificate, tls.key, tls.chain) if path)
 
 
-def _places(tls: Tls) -> tuple[Resource, ...]:
+def _root_owned_directories(tls: Tls) -> tuple[Resource, ...]:
     """Require root-owned directories: root writes these files and Nginx opens them as root, so no link may redirect it."""
     keys = ("SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CHAIN_PATH")
     rows = [(key, path) for key, path in zip(keys, (tls.certificate, tls.key, tls.chain), strict=True) if path]
@@ -56,27 +56,27 @@ def _places(tls: Tls) -> tuple[Resource, ...]:
 
 def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
     """Check the files of the operator, one resource for each possible fault; all but the first need openssl."""
-    skip = f"! {{ {_there(tls)}; }} || ! command -v openssl"
-    exists = f"! {rooted(*_paths(tls))} || {{ {_there(tls)}; }}"
+    skip = f"! {{ {_files_exist(tls)}; }} || ! command -v openssl"
+    exists = f"! {rooted(*_paths(tls))} || {{ {_files_exist(tls)}; }}"
     where = " and ".join(filter(None, (tls.certificate, tls.key, tls.chain)))
     rows = (
         ("certificate", f"the certificate and its key ({where})", exists, "put both files there"),
         (
             "certificate key",
             f"the key of the certificate ({where})",
-            f"{skip} || {_fits(tls)}",
+            f"{skip} || {_key_matches(tls)}",
             "put a matching pair there",
         ),
         (
             "certificate time",
             f"a certificate that has not expired ({tls.certificate})",
-            f"{skip} || {_lasts(tls, 0)}",
+            f"{skip} || {_is_valid_for(tls, 0)}",
             "renew it",
         ),
         (
             "certificate name",
             f"a certificate for {app.domain} ({tls.certificate})",
-            f"{skip} || {_is_of(app, tls)}",
+            f"{skip} || {_names_domain(app, tls)}",
             "install one that is valid for DOMAIN_NAME",
         ),
     )
@@ -84,28 +84,28 @@ def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
     return tuple(Resource(id, title, test, None, text + remedy) for id, title, test, text in rows)
 
 
-def _there(tls: Tls) -> str:
+def _files_exist(tls: Tls) -> str:
     """A shell condition: the files exist, are regular and not empty, in directories that only root can write."""
     files = (f"test -f {quote(path)} && test -s {quote(path)}" for path in _paths(tls))
     return " && ".join((rooted(*_paths(tls)), *files))
 
 
-def _fits(tls: Tls) -> str:
+def _key_matches(tls: Tls) -> str:
     """A shell condition: certificate and key match. Source: openssl-x509(1), openssl-pkey(1): both print the public key."""
     public = f"$(openssl x509 -noout -pubkey -in {quote(tls.certificate)})"
     return f'test "{public}" = "$(openssl pkey -pubout -in {quote(tls.key)} -passin pass:)"'
 
 
-def _lasts(tls: Tls, seconds: int) -> str:
+def _is_valid_for(tls: Tls, seconds: int) -> str:
     return f"openssl x509 -noout -checkend {seconds} -in {quote(tls.certificate)}"
 
 
-def _is_of(app: Application, tls: Tls) -> str:
+def _names_domain(app: Application, tls: Tls) -> str:
     """A shell condition: the certificate names the domain. Source: openssl-x509(1): -checkhost always exits with 0."""
     return f"openssl x509 -noout -checkhost {quote(app.domain)} -in {quote(tls.certificate)} | grep -q 'does match'"
 
 
-def _make(app: Application, tls: Tls) -> str:
+def _make_self_signed(app: Application, tls: Tls) -> str:
     names = quote(f"subjectAltName=DNS:{app.domain}")
     ask = shell_join("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     chain = f"cp {quote(tls.certificate)} {quote(tls.chain)}" if tls.chain else ":"
@@ -148,9 +148,9 @@ def after_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
         None,
         f"users may open ports from net.ipv4.ip_unprivileged_port_start up: set it above {ACME_PORT} (sysctl)",
     )
-    same = f"{_there(app.tls)} && cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
+    same = f"{_files_exist(app.tls)} && cmp -s {quote(live + '/fullchain.pem')} {quote(app.tls.certificate)}"
     renewal = f"grep -qsF {quote(hook)} {quote(f'/etc/letsencrypt/renewal/{app.name}.conf')}"
-    test = f"{same} && {_fits(app.tls)} && {_is_of(app, app.tls)} && {renewal}"
+    test = f"{same} && {_key_matches(app.tls)} && {_names_domain(app, app.tls)} && {renewal}"
     title = f"a certificate for {app.domain} by certbot, renewed by its timer"
     program = file(
         "certificate hook", f"the hook that installs a renewed certificate ({hook})", hook, _hook(app, app.tls), "755"

@@ -11,8 +11,8 @@ from rolling_upgrade.engine import postgres, sqlite
 from rolling_upgrade.engine.model import Application, Preparation
 from rolling_upgrade.engine.resource import CHECK_SECONDS, FOREIGN, Resource, as_user, ours, owned, same, unclaimed
 from rolling_upgrade.engine.shell import quote, script, shell_join, write_file
-from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.access.shell import effective_settings, render
 
 #: Each program with its Debian package.
 _PROGRAMS = {
@@ -44,7 +44,8 @@ _PARTS = {
     "command -v pasta || command -v slirp4netns": "",
     "python3 -I -c 'import jinja2'": "python3-jinja2",
 }
-#: After an interruption between unpacking and configuring, every program exists, but Nginx would not start at boot.
+#: After an interrupted installation every program may exist while its package is not configured, and Nginx does not
+#: start at boot.
 _CONFIGURED = '{ ! command -v dpkg || test -z "$(dpkg --audit)"; }'
 _LOCK = "DPkg::Lock::Timeout=300"
 #: How long to wait for another apt that holds the package lists, seconds: no option of apt waits for that lock.
@@ -77,9 +78,9 @@ case "$ID ${{VERSION_ID:-}}" in
   *) network=passt ;;
 esac
 {install(names, also='"$network"')}"""
-    by_hand = f"not Debian or Ubuntu: install {', '.join(programs)} and the network programs of rootless Podman"
+    remedy = f"not Debian or Ubuntu: install {', '.join(programs)} and the network programs of rootless Podman"
     return Resource(
-        "packages", f"packages: {', '.join(names)}", " && ".join(tests), script(apply), by_hand, possible=possible()
+        "packages", f"packages: {', '.join(names)}", " && ".join(tests), script(apply), remedy, possible=possible()
     )
 
 
@@ -130,13 +131,13 @@ done"""
     return (Resource("user", title, f"id -u {quote(name)} && {ranges}", script(apply)),)
 
 
-def keys(block: str, name: str, granted: Access) -> tuple[Resource, ...]:
+def keys(block: str, name: str, access: Access) -> tuple[Resource, ...]:
     """The initial keys of the deploy user on a new host; from then on `inv access` manages them."""
-    if not granted.granted:
+    if not access.granted:
         return ()
-    own = access.rendered("", block, granted.granted, ())
+    own = render("", block, access.granted, ())
     first, path = quote(own.partition("\n")[0]), ".ssh/authorized_keys"
-    every = " && ".join(f"grep -qF {quote(key.blob)} {path}" for _, key in granted.granted)
+    every = " && ".join(f"grep -qF {quote(key.blob)} {path}" for _, key in access.granted)
     add = f"""\
 set -eu
 umask 077
@@ -147,9 +148,9 @@ mkdir -p .ssh
   printf %s {quote(own)}
 }} > .ssh/authorized_keys.new
 mv -f .ssh/authorized_keys.new .ssh/authorized_keys"""
-    names = ", ".join(holder for holder, _ in granted.granted)
-    look = f"test -f {path} && {{ grep -qxF {first} {path} || {{ {every}; }}; }}"
-    test = as_user(name, look, CHECK_SECONDS)
+    names = ", ".join(holder for holder, _ in access.granted)
+    present = f"test -f {path} && {{ grep -qxF {first} {path} || {{ {every}; }}; }}"
+    test = as_user(name, present, CHECK_SECONDS)
     make = script(shell_join("timeout", "-k", 5, CHECK_SECONDS, "runuser", "-u", name, "--", "sh", "-c", add))
     return (Resource("keys", f"the keys of {names} for {name}", test, make),)
 
@@ -202,7 +203,7 @@ def sshd(app: Application, name: str) -> Resource:
         f"Match User {name}\n    ExposeAuthInfo yes\n    PasswordAuthentication no\n    KbdInteractiveAuthentication no\n"
     )
     settings = ("exposeauthinfo yes", "passwordauthentication no", "kbdinteractiveauthentication no")
-    holds = f"test \"$({access.effective(name)} | grep -cxE '{'|'.join(settings)}')\" = {len(settings)}"
+    holds = f"test \"$({effective_settings(name)} | grep -cxE '{'|'.join(settings)}')\" = {len(settings)}"
     apply = script(
         write_file(path, content, mode="0644"),
         f"mkdir -p /run/sshd\nif ! sshd -t; then rm -f {quote(path)}; exit 1; fi\nsystemctl reload ssh",

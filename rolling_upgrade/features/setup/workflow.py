@@ -127,7 +127,7 @@ def _resources(environment: Environment, target: Target, live: Application | Non
         requests_units=rendering.requests_units(app),
         watchdog=installation[0] if installation else None,
         watchdog_version=installation[1] if installation else "",
-        granted=read_access(environment.access_folder),
+        access=read_access(environment.access_folder),
         block=block_name(app.name, environment.name),
     )
     return application.resources(target, rules, files)

@@ -124,14 +124,14 @@ class _Trust:
         """Group the machines by distance, each once; directly reachable ones first."""
         seconds = self._environment.rollout.connect_timeout_seconds
         depth = max((len(route) for _, route in self._routes), default=0)
-        found: list[dict[Place, Route]] = [{} for _ in range(depth)]
-        met: set[Place] = set()
+        levels: list[dict[Place, Route]] = [{} for _ in range(depth)]
+        seen: set[Place] = set()
         for level in range(depth):
             for target, route in self._routes:
-                if level < len(route) and route[level] not in met:
-                    found[level][route[level]] = Route(target, self._files, seconds, level)
-                    met.add(route[level])
-        return found
+                if level < len(route) and route[level] not in seen:
+                    levels[level][route[level]] = Route(target, self._files, seconds, level)
+                    seen.add(route[level])
+        return levels
 
     def scan(self, routes: Mapping[Place, Route]) -> dict[str, HostUnreachable]:
         """Scan the machines and record their keys; return the unreachable ones. Raises PreflightError."""
@@ -141,7 +141,7 @@ class _Trust:
             for place, keys in found.items()
             if not isinstance(keys, HostUnreachable)
         ]
-        self._tell([line for machine in scanned for line in description(machine)])
+        self._print([line for machine in scanned for line in _description(machine)])
         self.scanned += scanned
         self._missing -= {key.fingerprint for machine in scanned for key in machine.keys}
         self._record([select(machine, self._fingerprints) for machine in scanned])
@@ -157,16 +157,16 @@ class _Trust:
             return
         try:
             text = self._file.read_bytes().decode(errors="surrogateescape") if self._file.exists() else ""
-            text = updated(text, new)
+            text = _with_records(text, new)
         except ValueError as error:
             raise PreflightError(f"{self._file}: {error}; nothing was written.", next_step="edit it by hand") from error
         names = ", ".join(machine.name for machine in new)
         if not self._fingerprints:
-            self._tell([_COMPARE])
+            self._print([_COMPARE])
             hint = "--fingerprint SHA256:… accepts only that key; --force accepts every key shown above, unverified"
             operator.confirm(f"Record the keys of {names} in {self._file}?", force=self._force, hint=hint)
         replace_text(self._file, text)
-        self._tell([f"Recorded in {self._file}: {names}"])
+        self._print([f"Recorded in {self._file}: {names}"])
 
     def report(self, lost: Mapping[str, HostUnreachable]) -> None:
         """Print the unreachable machines. Raises PreflightError for a fingerprint that no machine offers."""
@@ -179,12 +179,12 @@ class _Trust:
             lines.append(f"Next: {PROGRAM} trust --env {self._environment.name}{only}")
         elif all(machine.verdict is Verdict.KNOWN for machine in self.scanned):
             lines.append("Nothing to do: every host key is recorded.")
-        self._tell(lines)
+        self._print(lines)
 
     def _name(self, place: Place) -> str:
         return self._names.get(place) or (place[0] if place[1] == 22 else f"{place[0]}:{place[1]}")
 
-    def _tell(self, lines: Sequence[str]) -> None:
+    def _print(self, lines: Sequence[str]) -> None:
         print_lines(list(lines), sys.stdout, self._environment.secrets)
 
 
@@ -211,7 +211,7 @@ def compare(
 
 
 def select(machine: ScannedHost, fingerprints: Collection[str]) -> ScannedHost:
-    """Keep only the keys with these fingerprints; without fingerprints, or for a known machine, keep all."""
+    """Keep only the keys with these fingerprints; keep all without fingerprints, and for a known machine."""
     if not fingerprints or machine.verdict is Verdict.KNOWN:
         return machine
     return replace(machine, keys=tuple(key for key in machine.keys if key.fingerprint in fingerprints))
@@ -236,13 +236,13 @@ def _elsewhere(machine: ScannedHost, trust_file: str) -> Iterator[str]:
         yield f"{machine.name}: {file} has a key for it too; ssh-keygen -f {file} -R '{machine.record_name}' removes it"
 
 
-def updated(text: str, new: Sequence[ScannedHost]) -> str:
+def _with_records(text: str, new: Sequence[ScannedHost]) -> str:
     """Return the known_hosts text with the records of these machines replaced. Raises ValueError."""
     names = [machine.record_name for machine in new]
     return rewritten(text, names, [(machine.record_name, key) for machine in new for key in machine.keys])
 
 
-def description(machine: ScannedHost) -> Iterator[str]:
+def _description(machine: ScannedHost) -> Iterator[str]:
     """Yield the lines with a machine and its keys, for the operator to compare."""
     yield f"{machine.name}  {machine.address}:{machine.port}  {machine.verdict.value}"
     width = max((len(key.type) for key in machine.keys), default=0)

@@ -1,4 +1,4 @@
-"""What a grant and a revocation come to in the folder; nothing is written before it is asked for."""
+"""Grants and revocations of keys in deploy/authorized_keys; only `write` changes files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def grant(environment: Environment, name: str, text: str) -> None:
     keys.grant(environment, name, text).write()
 
 
-def test_granted_key_is_written_when_asked(environment: Environment) -> None:
+def test_grant_key_is_written_by_write(environment: Environment) -> None:
     change = keys.grant(environment, "bob", ed25519(2))
     assert names(environment) == ["alice"]
 
@@ -39,7 +39,7 @@ def test_granted_key_is_written_when_asked(environment: Environment) -> None:
     assert (Path(environment.access_folder) / "bob.pub").read_text() == f"{ed25519(2)} bob\n"
 
 
-def test_granted_key_of_a_file_keeps_its_comment(environment: Environment, tmp_path: Path) -> None:
+def test_grant_key_file_keeps_its_comment(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "my key.pub").write_text(f"{ed25519(2)} bob at work\n")
 
     grant(environment, "bob", str(tmp_path / "my key.pub"))
@@ -47,12 +47,12 @@ def test_granted_key_of_a_file_keeps_its_comment(environment: Environment, tmp_p
     assert dict(read_access(environment.access_folder).granted)["bob"].comment == "bob at work"
 
 
-def test_granted_again_changes_nothing(environment: Environment) -> None:
+def test_grant_same_key_again_changes_nothing(environment: Environment) -> None:
     assert keys.grant(environment, "alice", ed25519(1)).title == ""
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "a\nb", "revoked/eve", "-n", "a b", "\x1b[31m"])
-def test_granted_hostile_name_is_refused(name: str, environment: Environment) -> None:
+def test_grant_invalid_name_is_refused(name: str, environment: Environment) -> None:
     with pytest.raises(ConfigError, match="--name"):
         keys.grant(environment, name, ed25519(2))
 
@@ -75,14 +75,14 @@ def test_granted_hostile_name_is_refused(name: str, environment: Environment) ->
         ("a\0b", "neither an existing file"),
     ],
 )
-def test_granted_text_that_is_no_key_is_refused(text: str, said: str, environment: Environment) -> None:
+def test_grant_invalid_key_is_refused(text: str, said: str, environment: Environment) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         keys.grant(environment, "bob", text)
 
     assert "hunter22" not in str(caught.value)
 
 
-def test_granted_private_key_file_is_refused_unseen(environment: Environment, tmp_path: Path) -> None:
+def test_grant_private_key_file_is_refused_and_not_printed(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n")
 
     with pytest.raises(ConfigError, match="PRIVATE") as caught:
@@ -91,12 +91,12 @@ def test_granted_private_key_file_is_refused_unseen(environment: Environment, tm
     assert "hunter22" not in str(caught.value)
 
 
-def test_granted_name_with_another_key_is_refused(environment: Environment) -> None:
+def test_grant_name_with_another_key_is_refused(environment: Environment) -> None:
     with pytest.raises(ConfigError, match="has another key"):
         keys.grant(environment, "alice", ed25519(2))
 
 
-def test_revoked_key_is_remembered_and_not_granted_again(environment: Environment) -> None:
+def test_revoke_key_is_recorded_and_cannot_be_granted_again(environment: Environment) -> None:
     grant(environment, "bob", ed25519(2))
 
     keys.revoke(environment, "bob").write()
@@ -107,7 +107,7 @@ def test_revoked_key_is_remembered_and_not_granted_again(environment: Environmen
         keys.grant(environment, "bob", ed25519(2))
 
 
-def test_revoked_twice_under_one_name_remembers_both(environment: Environment) -> None:
+def test_revoke_two_keys_of_one_name_records_both(environment: Environment) -> None:
     for number in (2, 3):
         grant(environment, "bob", ed25519(number))
         keys.revoke(environment, "bob").write()
@@ -115,23 +115,23 @@ def test_revoked_twice_under_one_name_remembers_both(environment: Environment) -
     assert len(read_access(environment.access_folder).revoked) == 2
 
 
-def test_revoked_repeated_goes_on_where_it_was(environment: Environment) -> None:
+def test_revoke_interrupted_is_finished_by_a_second_call(environment: Environment) -> None:
     grant(environment, "bob", ed25519(2))
     keys.revoke(environment, "bob").write()
 
     assert keys.revoke(environment, "bob").title == ""
 
 
-def test_revoked_last_key_is_refused(environment: Environment) -> None:
+def test_revoke_last_key_is_refused(environment: Environment) -> None:
     with pytest.raises(PreflightError, match="last key"):
         keys.revoke(environment, "alice")
 
 
-def test_revoked_unknown_name_lists_the_known(environment: Environment) -> None:
+def test_revoke_unknown_name_lists_the_known_names(environment: Environment) -> None:
     with pytest.raises(ConfigError, match="one of: alice"):
         keys.revoke(environment, "../alice")
 
 
-def test_unchanged_empty_folder_is_refused() -> None:
+def test_no_change_empty_directory_is_refused() -> None:
     with pytest.raises(PreflightError, match="holds no key"):
         keys.no_change(Environment("production", (), access_folder="/nowhere"))

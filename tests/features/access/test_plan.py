@@ -1,4 +1,4 @@
-"""Folder against host: how each key stands, what a sync does, and what it leaves to a person."""
+"""Compare deploy/authorized_keys with a host: the standing of each key, the plan, and the unsettled keys."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ def standings(found: HostAccess, wanted: DesiredAccess = DESIRED) -> list[tuple[
     return [(holder.name, holder.standing) for holder in planning.holders(wanted, found)]
 
 
-def test_plan_host_that_is_as_wanted_is_empty() -> None:
+def test_plan_host_in_the_desired_state_is_empty() -> None:
     assert planning.plan_access(DESIRED, seen(GOOD)).empty
     assert standings(seen(GOOD)) == [("alice", Standing.GRANTED), ("bob", Standing.GRANTED)]
 
 
-def test_plan_fresh_host_gets_everybody() -> None:
+def test_plan_new_host_gets_every_granted_key() -> None:
     plan = planning.plan_access(DESIRED, HostAccess("/home/deploy", OFF, "", (KeyFile(FILE),)))
 
     assert [note[:7] for note in plan.notes] == ["+ alice", "+ bob S"]
     assert "runuser -u deploy" in plan.steps[0].script.text
 
 
-def test_plan_by_a_setup_user_goes_through_sudo() -> None:
+def test_plan_setup_user_other_than_root_uses_sudo() -> None:
     wanted = replace(DESIRED, target=replace(TARGET, setup_user="admin"))
 
     assert planning.plan_access(wanted, seen("")).steps[0].script.text.startswith("sudo -n sh -s <<")
 
 
 @pytest.mark.parametrize(("directory", "state"), [("deploy 755", "deploy 600"), ("root 700", "root 600")])
-def test_plan_wrong_owner_or_mode_is_mended(directory: str, state: str) -> None:
+def test_plan_wrong_owner_or_mode_is_corrected(directory: str, state: str) -> None:
     found = seen(GOOD, directory=directory, state=state)
 
     assert not planning.plan_access(DESIRED, found).empty
     assert planning.faults(DESIRED, found, "production")[0].startswith("~/.ssh is")
 
 
-def test_plan_key_taken_out_of_the_folder_goes() -> None:
+def test_plan_key_removed_from_the_directory_is_removed() -> None:
     wanted = replace(DESIRED, access=replace(ACCESS, granted=ACCESS.granted[:1]))
 
     assert planning.removed_keys(wanted, seen(GOOD)) == {key(2).fingerprint}
@@ -67,27 +67,27 @@ def test_plan_key_taken_out_of_the_folder_goes() -> None:
     assert ("bob", Standing.REMOVED) in standings(seen(GOOD), wanted)
 
 
-def test_plan_foreign_key_is_kept_and_told() -> None:
+def test_plan_unmanaged_key_is_kept_and_reported() -> None:
     found = seen(f"{ed25519(9)} carol\n{GOOD}")
 
     assert planning.plan_access(DESIRED, found).empty
     assert planning.unsettled(DESIRED, found) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
 
 
-def test_plan_exclusive_takes_the_foreign_key_away() -> None:
+def test_plan_exclusive_removes_the_unmanaged_key() -> None:
     wanted, found = replace(DESIRED, exclusive=True), seen(f"{ed25519(9)} carol\n{GOOD}")
 
     assert planning.plan_access(wanted, found).notes == (f"- carol {key(9).fingerprint} (not managed)",)
     assert planning.unsettled(wanted, found) == ()
 
 
-def test_plan_revoked_key_outside_of_the_block_goes() -> None:
+def test_plan_revoked_key_outside_of_the_block_is_removed() -> None:
     plan = planning.plan_access(DESIRED, seen(f"{ed25519(3)} x\n{GOOD}"))
 
     assert plan.notes == (f"- eve {key(3).fingerprint} (revoked)",)
 
 
-def test_unsettled_revoked_key_in_what_is_not_ours_is_told() -> None:
+def test_unsettled_revoked_key_in_an_unmanaged_place_is_reported() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(3)} eve\n# END inv access: shop staging\n"
     found = seen(other + GOOD, KeyFile("/etc/ssh/keys", "root 644", f"{ed25519(3)} eve\n"))
 
@@ -97,7 +97,7 @@ def test_unsettled_revoked_key_in_what_is_not_ours_is_told() -> None:
     assert all(planning.REVOKED in line for line in said)
 
 
-def test_holders_key_of_another_environment_on_the_host_is_no_drift() -> None:
+def test_holders_key_of_another_environment_is_no_drift() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(9)} carol\n# END inv access: shop staging\n"
 
     assert ("carol", Standing.ELSEWHERE) in standings(seen(other + GOOD))
@@ -110,7 +110,7 @@ def test_holders_second_file_with_a_similar_name_is_another_file() -> None:
     assert planning.unsettled(replace(DESIRED, exclusive=True), found) != ()
 
 
-def test_faults_password_login_and_other_ways_in_are_named() -> None:
+def test_faults_password_login_and_other_login_methods_are_reported() -> None:
     settings = {"passwordauthentication": "yes", "kbdinteractiveauthentication": "no", "trustedusercakeys": "/etc/ca"}
 
     said = planning.faults(DESIRED, replace(seen(GOOD), settings=settings), "production")
@@ -118,7 +118,7 @@ def test_faults_password_login_and_other_ways_in_are_named() -> None:
     assert ["password" in said[0], "/etc/ca" in said[1]] == [True, True]
 
 
-def test_parse_answer_is_read_back() -> None:
+def test_parse_output_of_the_script_returns_settings_and_files() -> None:
     content = base64.b64encode(GOOD.encode()).decode()
     output = (
         f"home=/home/deploy\nsetting authorizedkeysfile=.ssh/authorized_keys\nsetting passwordauthentication=no\n"

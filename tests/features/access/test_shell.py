@@ -1,4 +1,4 @@
-"""An authorized_keys file with our block in it: what stays, what goes, and who is let in by which line."""
+"""Render an authorized_keys file with the managed block, and parse the entries of its lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.features.access.shell import entries, rendered, unread
+from rolling_upgrade.features.access.shell import entries, render, unparsed_lines
 from tests.support.ssh_keys import ed25519, key
 
 ALICE, BOB = ("alice", key(1)), ("bob", key(2))
@@ -16,14 +16,14 @@ OTHER = f"# BEGIN inv access: shop staging\n{ed25519(1)} alice\n# END inv access
 
 
 def write(text: str, *keys: tuple[str, object], revoked: tuple[str, ...] = (), exclusive: bool = False) -> str:
-    return rendered(text, BLOCK, keys, revoked, exclusive=exclusive)  # type: ignore[arg-type]
+    return render(text, BLOCK, keys, revoked, exclusive=exclusive)  # type: ignore[arg-type]
 
 
 def let_in(text: str, block: str = BLOCK) -> list[str]:
     return [entry.key.comment for entry in entries(text) if entry.block == block]
 
 
-def test_rendered_empty_file_gets_the_block_alone(tmp_path: Path) -> None:
+def test_rendered_empty_file_contains_only_the_block(tmp_path: Path) -> None:
     text = write("", ALICE, BOB)
 
     assert let_in(text) == ["alice", "bob"]
@@ -39,17 +39,17 @@ def test_rendered_again_changes_nothing() -> None:
     assert write(text, ALICE, BOB) == text
 
 
-def test_rendered_key_that_is_not_wanted_leaves_the_block() -> None:
+def test_rendered_key_that_is_not_granted_is_removed_from_the_block() -> None:
     assert let_in(write(write("", ALICE, BOB), ALICE)) == ["alice"]
 
 
-def test_rendered_foreign_lines_stay_where_they_are() -> None:
+def test_rendered_unmanaged_lines_keep_their_place() -> None:
     text = write(f"# mine\n{ed25519(9)} carol\nnonsense here\n", ALICE)
 
     assert text.startswith(f"# mine\n{ed25519(9)} carol\nnonsense here\n# BEGIN")
 
 
-def test_rendered_exclusive_takes_away_every_foreign_line_but_comments_and_other_blocks() -> None:
+def test_rendered_exclusive_removes_unmanaged_lines_except_comments_and_other_blocks() -> None:
     text = write(f"# mine\n{ed25519(9)} carol\nnonsense here\n{OTHER}", ALICE, exclusive=True)
 
     assert [entry.block for entry in entries(text)] == ["shop staging", BLOCK]
@@ -62,7 +62,7 @@ def test_rendered_granted_key_outside_of_the_block_moves_into_it() -> None:
     assert [(entry.block, entry.options) for entry in entries(text)] == [(BLOCK, "")]
 
 
-def test_rendered_revoked_key_goes_wherever_it_is_ours_to_change() -> None:
+def test_rendered_revoked_key_is_removed_outside_of_other_blocks() -> None:
     text = write(f'from="10.0.0.1" {ed25519(2)} b\n{OTHER}', ALICE, revoked=(BOB[1].blob, ALICE[1].blob))
 
     assert [(entry.block, entry.key.comment) for entry in entries(text)] == [
@@ -71,7 +71,7 @@ def test_rendered_revoked_key_goes_wherever_it_is_ours_to_change() -> None:
     ]
 
 
-def test_rendered_block_of_another_environment_is_not_touched() -> None:
+def test_rendered_block_of_another_environment_is_kept() -> None:
     assert OTHER in write(OTHER, ALICE, BOB)
     assert let_in(write(OTHER, BOB), "shop staging") == ["alice"]
 
@@ -84,7 +84,7 @@ def test_rendered_block_of_another_environment_is_not_touched() -> None:
         f"{ed25519(9)} carol\n# END inv access: {BLOCK}\n",
     ],
 )
-def test_rendered_block_that_is_not_whole_costs_nobody_the_key(text: str) -> None:
+def test_rendered_incomplete_block_keeps_other_keys(text: str) -> None:
     done = write(text, ALICE)
 
     assert "carol" in let_in(done, "")
@@ -92,13 +92,13 @@ def test_rendered_block_that_is_not_whole_costs_nobody_the_key(text: str) -> Non
     assert write(done, ALICE) == done
 
 
-def test_rendered_second_block_of_the_name_goes() -> None:
+def test_rendered_second_block_of_the_same_name_is_removed() -> None:
     text = write("", ALICE)
 
     assert let_in(write(text + text, ALICE, BOB)) == ["alice", "bob"]
 
 
-def test_rendered_bytes_that_are_no_text_stay() -> None:
+def test_rendered_invalid_utf8_is_kept() -> None:
     foreign = b"# caf\xe9\n".decode(errors="surrogateescape")
 
     assert write(foreign, ALICE).startswith(foreign)
@@ -114,28 +114,28 @@ def test_rendered_bytes_that_are_no_text_stay() -> None:
         (f"cert-authority {ed25519(1)} ca", "cert-authority", "ca"),
     ],
 )
-def test_entries_line_lets_in_a_key(line: str, options: str, comment: str) -> None:
+def test_entries_line_with_a_key_is_an_entry(line: str, options: str, comment: str) -> None:
     (entry,) = entries(line + "\n")
 
     assert (entry.options, entry.key.comment, entry.blob) == (options, comment, key(1).blob)
 
 
 @pytest.mark.parametrize("line", ["", "#", f"# {ed25519(1)}", "nonsense", 'command="open', "ssh-ed25519", "ssh-rsa !"])
-def test_entries_line_lets_nobody_in(line: str) -> None:
+def test_entries_line_without_a_key_is_no_entry(line: str) -> None:
     assert entries(f"{line}\n") == ()
 
 
 @pytest.mark.parametrize("junk", ["\x00junk", "!"])
-def test_line_that_is_not_understood_is_named_and_goes_with_its_revoked_key(junk: str) -> None:
+def test_unread_line_is_reported_and_removed_with_its_revoked_key(junk: str) -> None:
     text = f"# a note\n\n{ed25519(3)} carol\nssh-ed25519 {key(1).blob}{junk}\n"
 
-    assert unread(text) == (4,)
-    assert unread(write(text, BOB, revoked=(key(1).blob,))) == ()
-    assert unread(write(text, BOB)) == (4,)
-    assert unread(write(text, BOB, exclusive=True)) == ()
+    assert unparsed_lines(text) == (4,)
+    assert unparsed_lines(write(text, BOB, revoked=(key(1).blob,))) == ()
+    assert unparsed_lines(write(text, BOB)) == (4,)
+    assert unparsed_lines(write(text, BOB, exclusive=True)) == ()
 
 
-def test_key_under_the_name_of_its_signature_is_a_key() -> None:
+def test_entries_key_with_the_name_of_its_signature_is_an_entry() -> None:
     (entry,) = entries(f"rsa-sha2-512 {key(1).blob} x\n")
 
     assert entry.blob == key(1).blob

@@ -1,4 +1,4 @@
-"""The keys that can log in, in lines and as JSON."""
+"""The keys that can log in, as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def shown(*holders: Holder, faults: tuple[str, ...] = (), json: bool = False) ->
     return out.getvalue()
 
 
-def test_access_lines_host_as_the_folder_says_and_unreachable_host() -> None:
+def test_access_lines_matching_and_unreachable_host() -> None:
     text = shown(ALICE)
 
-    assert "web1  as the folder says" in text
+    assert "web1  matches the directory" in text
     assert f"alice  {key(1).fingerprint}  ssh-ed25519  granted  {FILE}" in text
     assert "web2  UNREACHABLE: no route" in text
     assert "Next:" not in text
 
 
-def test_access_lines_drift_and_faults_have_the_next_command_and_no_control_characters() -> None:
+def test_access_lines_drift_names_the_next_command_without_control_characters() -> None:
     text = shown(ALICE, HOSTILE, faults=("sshd lets deploy in with a password",))
 
     assert "web1  DIFFERS" in text

@@ -1,4 +1,4 @@
-"""The access commands on two hosts whose sshd answers from a file of keys kept by the test."""
+"""The access commands on two hosts whose authorized_keys files are in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTINGS = ("authorizedkeysfile=.ssh/authorized_keys", "passwordauthentication=
 
 
 class Keys:
-    """The authorized_keys of each host, read and written as the scripts of the feature ask."""
+    """The authorized_keys of each host, read and written by the scripts of the feature."""
 
     def __init__(self) -> None:
         self.files = {"web1": "", "web2": ""}
@@ -42,7 +42,7 @@ class Keys:
 
 @pytest.fixture
 def keys(project: Project, monkeypatch: pytest.MonkeyPatch) -> Keys:
-    """Two hosts without a key, and a folder that grants one to alice."""
+    """Two hosts without a key, and a directory that grants one to alice."""
     project.write("deploy/authorized_keys/demo/alice.pub", f"{ed25519(1)} alice\n")
     found = Keys()
     answer_with(monkeypatch, found.respond)
@@ -64,7 +64,7 @@ def test_sync_writes_the_granted_keys_and_a_second_one_changes_nothing(
     assert "Nothing to do" in capsys.readouterr().out
 
 
-def test_granted_key_comes_to_every_host_and_a_revoked_one_leaves_it(project: Project, keys: Keys) -> None:
+def test_grant_adds_the_key_to_every_host_and_revoke_removes_it(project: Project, keys: Keys) -> None:
     assert grant("demo", "bob", ed25519(2), root=project.root, force=True) is ExitCode.DONE
     assert all(ed25519(2) in text for text in keys.files.values())
 
@@ -73,14 +73,14 @@ def test_granted_key_comes_to_every_host_and_a_revoked_one_leaves_it(project: Pr
     assert (project.root / "deploy/authorized_keys/demo/revoked/bob.pub").exists()
 
 
-def test_dry_run_writes_neither_folder_nor_hosts(project: Project, keys: Keys) -> None:
+def test_dry_run_writes_neither_directory_nor_hosts(project: Project, keys: Keys) -> None:
     assert grant("demo", "bob", ed25519(2), root=project.root, dry_run=True) is ExitCode.DONE
 
     assert keys.files == {"web1": "", "web2": ""}
     assert not (project.root / "deploy/authorized_keys/demo/bob.pub").exists()
 
 
-def test_unreachable_host_is_named_and_the_other_one_synced(
+def test_sync_unreachable_host_is_reported_and_the_other_is_synced(
     project: Project, keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys.unreachable.add("web2")
@@ -91,7 +91,7 @@ def test_unreachable_host_is_named_and_the_other_one_synced(
     assert "rolling-upgrade access.sync --env demo --hosts web2" in capsys.readouterr().out
 
 
-def test_last_key_stays_and_an_unknown_name_is_refused(project: Project, keys: Keys) -> None:
+def test_revoke_last_key_or_unknown_name_is_refused(project: Project, keys: Keys) -> None:
     with pytest.raises(PreflightError, match="last key"):
         revoke("demo", "alice", root=project.root, force=True)
     with pytest.raises(ConfigError, match="command line"):

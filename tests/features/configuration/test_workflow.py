@@ -1,4 +1,4 @@
-"""`config.check` and `config.show` on a project whose hosts nobody can reach: they contact nothing."""
+"""`config.check` and `config.show`, which contact no host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def test_check_good_configuration_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_valid_configuration_is_done(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(None, root=project.root) is ExitCode.DONE
     assert capsys.readouterr().out == ("demo: 2 hosts, 2 services\nNo errors, 0 warnings; nothing was contacted.\n")
 
@@ -55,7 +55,7 @@ def test_check_lists_every_error_of_every_environment(project: Project, capsys: 
     assert all(text in out for text in ("BACKEND_PORT", "DOMAIN_NAME", "deploy/other.env", "3 errors"))
 
 
-def test_check_one_environment_is_compared_with_its_neighbours(
+def test_check_single_environment_is_compared_with_the_others(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts = (project.root / "hosts.yaml").read_text()
@@ -84,7 +84,7 @@ def shown(project: Project, capsys: pytest.CaptureFixture[str], tag: str = "") -
     return found
 
 
-def test_show_each_value_names_where_it_came_from(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_each_value_names_its_source(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.edit("hosts.yaml", "192.0.2.12, roles: [web]}", "192.0.2.12, env: {LOG_LEVEL: debug}}")
 
     keys = shown(project, capsys, tag="v9")["keys"]
@@ -96,7 +96,7 @@ def test_show_each_value_names_where_it_came_from(project: Project, capsys: pyte
     assert keys["BACKEND_PORT"]["source"].startswith("deploy/services.yaml")
 
 
-def test_show_derived_values_are_those_of_a_deploy(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_derived_values_equal_those_of_a_deploy(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     derived = shown(project, capsys)["derived"]
 
     assert derived["backend: green"]["value"] == "memoryark-backend-green on port 28080"
@@ -104,7 +104,7 @@ def test_show_derived_values_are_those_of_a_deploy(project: Project, capsys: pyt
 
 
 @pytest.mark.parametrize("json_form", [False, True])
-def test_show_no_secret_is_ever_printed(json_form: bool, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_secrets_are_masked(json_form: bool, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(7)  # noqa: S311 - repeatable test values
     made = {
         f"APP_{word}_{number}": "".join(chance.choices("abcXYZ0189!$&'\"\\#%;ü ", k=chance.randint(4, 40))).strip()

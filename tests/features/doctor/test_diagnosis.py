@@ -1,4 +1,4 @@
-"""What a doctor says of a host: well when all is well, a warning with its remedy, and what a deploy would refuse."""
+"""The diagnosis of a host: no warning for a healthy host, a remedy for each finding, the refusals of a deploy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def found(
     return [row for row in rows if row.level is not Level.OK]
 
 
-def test_diagnose_healthy_host_has_nothing_to_do() -> None:
+def test_diagnose_healthy_host_has_no_warning() -> None:
     assert found() == []
 
 
@@ -91,7 +91,7 @@ def test_diagnose_healthy_host_has_nothing_to_do() -> None:
         ({"auth_info": "no"}, "sshd does not expose the key of a login"),
     ],
 )
-def test_diagnose_one_thing_wrong_is_one_warning_with_a_remedy(asked: dict[str, str], problem: str) -> None:
+def test_diagnose_single_problem_is_one_warning_with_a_remedy(asked: dict[str, str], problem: str) -> None:
     rows = found(asked)
 
     assert [row.level for row in rows] == [Level.WARNING]
@@ -99,7 +99,7 @@ def test_diagnose_one_thing_wrong_is_one_warning_with_a_remedy(asked: dict[str, 
     assert rows[0].remedy
 
 
-def test_diagnose_helper_of_another_version_is_told() -> None:
+def test_diagnose_helper_of_another_version_is_reported() -> None:
     (row,) = found(look=state({"helper_sum": "other"}))
 
     assert (row.level, row.what) == (Level.WARNING, "the host has another version of the site helper")
@@ -114,19 +114,19 @@ def test_diagnose_helper_of_another_version_is_told() -> None:
         (NOW + 3, NOW + 4, ""),
     ],
 )
-def test_diagnose_clock_counts_only_beyond_the_round_trip(before: float, after: float, said: str) -> None:
+def test_diagnose_clock_offset_within_the_round_trip_is_ignored(before: float, after: float, said: str) -> None:
     rows = found(before=before, after=after)
 
     assert [said in row.what for row in rows] == ([True] if said else [])
 
 
-def test_diagnose_site_that_nginx_does_not_run_is_told() -> None:
+def test_diagnose_site_that_nginx_does_not_run_is_reported() -> None:
     stale = replace(state(), site="# rolling-site: ffffffffffffffff\n")
 
     assert "does not run the installed site" in found(look=stale)[0].what
 
 
-def test_diagnose_page_and_lock_are_told() -> None:
+def test_diagnose_maintenance_page_and_lock_are_reported() -> None:
     lock = Lock("t", "ann", "laptop", 1, "deploy v2", NOW, NOW + 60)
 
     said = [row.what for row in found(look=state({"maintenance": "hand"}, lock=lock))]
@@ -147,7 +147,7 @@ def test_diagnose_page_and_lock_are_told() -> None:
         HostState("web1"),
     ],
 )
-def test_diagnose_refuses_exactly_what_a_deploy_refuses(look: HostState) -> None:
+def test_diagnose_refusals_are_exactly_those_of_a_deploy(look: HostState) -> None:
     refused = [row.what for row in diagnose(look, APP, HostFacts(WELL, NOW, NOW + 1)) if row.level is Level.REFUSED]
 
     assert refused

@@ -1,4 +1,4 @@
-"""A command inside a container and the end of the connection, whichever comes first."""
+"""The end of a command in a container when the connection ends early."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tests.support.sample import application
 from tests.support.shell import Programs
 
 
-def test_execute_let_go_before_podman_has_begun_the_command_ends_it_all_the_same(
-    tmp_path: Path, programs: Programs
-) -> None:
+def test_execute_disconnected_before_podman_starts_the_command_ends_it(tmp_path: Path, programs: Programs) -> None:
     # As Podman under load: the command begins a second after the call, and the mark is in its environment only then.
     programs.add("podman", 'case "$1" in container) echo true ;; *) sleep 1; exec env "$3" "$5" "$6" ;; esac')
     text = inside.execute(application(), "backend", ["sleep", "61"]).text

@@ -1,4 +1,4 @@
-"""`inv exec` and `inv shell`: statuses, output by host, and the mistakes that no host hears of."""
+"""`inv exec` and `inv shell`: statuses, output by host, and errors before any connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(project: Project, *argv: str, hosts: tuple[str, ...] = (), service: str 
     return execute("demo", argv, root=project.root, hosts=hosts, service=service)
 
 
-def test_single_host_gives_output_and_status_of_the_command(
+def test_execute_on_a_single_host_returns_output_and_status(
     project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add("podman", PODMAN)
@@ -30,7 +30,7 @@ def test_single_host_gives_output_and_status_of_the_command(
     assert programs.calls("podman")[-1][4] == "memoryark-backend-blue"
 
 
-def test_several_hosts_prefix_their_output_and_one_failure_fails_the_command(
+def test_execute_on_several_hosts_prefixes_output_and_fails_if_one_fails(
     project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add("podman", PODMAN)
@@ -42,7 +42,7 @@ def test_several_hosts_prefix_their_output_and_one_failure_fails_the_command(
     assert captured.err == "web2 | exited with 1\n"
 
 
-def test_container_that_does_not_run_is_reported(
+def test_execute_stopped_container_is_reported(
     project: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add("podman", "echo false")
@@ -52,7 +52,7 @@ def test_container_that_does_not_run_is_reported(
     assert "memoryark-backend-blue" in capsys.readouterr().err
 
 
-def test_missing_command_and_unknown_service_are_refused(project: Project, machines: Machines) -> None:
+def test_execute_without_command_or_with_unknown_service_is_refused(project: Project, machines: Machines) -> None:
     machines.unreachable |= {"web1", "web2"}
 
     with pytest.raises(ConfigError, match="command line"):
@@ -62,7 +62,7 @@ def test_missing_command_and_unknown_service_are_refused(project: Project, machi
     assert "backend, frontend" in str(caught.value)
 
 
-def test_shell_needs_one_host_and_a_terminal(project: Project, machines: Machines) -> None:
+def test_shell_requires_one_host_and_a_terminal(project: Project, machines: Machines) -> None:
     with pytest.raises(ConfigError, match="command line"):
         shell("demo", root=project.root)
     with pytest.raises(ConfigError, match="terminal"):

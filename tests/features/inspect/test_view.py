@@ -1,4 +1,4 @@
-"""The JSON of an inspection: each port with its expected and its actual state in the same words."""
+"""The JSON of an inspection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.engine.test_observation import APP, row, text
 from tests.support.builders import environment
 
 
-def test_inspect_json_ports_have_expected_and_found_in_the_same_words() -> None:
+def test_inspect_json_ports_use_the_same_words_for_expected_and_found() -> None:
     target = environment("web1")
     state = observation.parse(APP, "web1", text(containers=row()))
 

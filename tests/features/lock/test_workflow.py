@@ -1,4 +1,4 @@
-"""The lock commands on two hosts: status, acquire, release, and the locks of other people."""
+"""The lock commands on two hosts: status, acquire, release, and the locks of other operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def held(machines: Machines, host: str) -> Path:
 
 
 def lock_for(machines: Machines, host: str, owner: str) -> None:
-    """Put a manual lock of another person on the host, which lasts beyond the test."""
+    """Create a manual lock of another operator on the host; it outlasts the test."""
     path = held(machines, host)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -53,7 +53,7 @@ def test_acquired_lock_is_shown_and_released(
     assert not held(machines, "web2").exists()
 
 
-def test_acquire_with_one_host_locked_by_another_person_takes_none(project: Project, machines: Machines) -> None:
+def test_acquire_with_one_host_locked_by_another_operator_locks_none(project: Project, machines: Machines) -> None:
     lock_for(machines, "web2", "ben")
 
     with pytest.raises(LockHeld, match="web2: locked by ben@laptop"):
@@ -62,7 +62,7 @@ def test_acquire_with_one_host_locked_by_another_person_takes_none(project: Proj
     assert not held(machines, "web1").exists()
 
 
-def test_release_of_the_lock_of_another_person_needs_force(project: Project, machines: Machines) -> None:
+def test_release_lock_of_another_operator_requires_force(project: Project, machines: Machines) -> None:
     lock_for(machines, "web2", "ben")
 
     with pytest.raises(LockHeld, match="web2: ben@laptop"):
@@ -73,7 +73,7 @@ def test_release_of_the_lock_of_another_person_needs_force(project: Project, mac
     assert not held(machines, "web2").exists()
 
 
-def test_unreachable_host_fails_the_status_and_refuses_an_acquire(
+def test_unreachable_host_fails_status_and_acquire(
     project: Project, machines: Machines, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machines.unreachable.add("web2")

@@ -1,4 +1,4 @@
-"""MAINTENANCE_MODE in a deploy: when the page goes up, when it comes down, and what a person put up."""
+"""MAINTENANCE_MODE in a deploy: when the page is enabled and disabled, and the page of an operator."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def deploy(state: HostState, page: str | None, up: str = "") -> Plan:
     )
 
 
-def test_page_goes_up_before_the_first_cutover() -> None:
+def test_page_is_enabled_before_the_first_cutover() -> None:
     found = ids(deploy(upgradable(APP), PAGE))
 
     assert found.index("maintenance.on") < found.index("backend.cutover")
 
 
-def test_page_on_a_bare_host_waits_for_the_site_that_knows_it() -> None:
+def test_page_on_a_host_without_a_site_waits_for_the_site() -> None:
     found = ids(deploy(HostState("web1"), PAGE))
 
     assert found.index("site") < found.index("maintenance.on") < found.index("backend.cutover")
 
 
-def test_page_of_a_failed_deploy_comes_down_again() -> None:
+def test_page_of_a_failed_deploy_is_disabled_by_the_undo() -> None:
     assert "rm -f /var/lib/shop/live/maintenance.html" in undo(deploy(upgradable(APP), PAGE), "maintenance.on")
 
 
-def test_page_of_the_setting_comes_down_once_all_is_verified() -> None:
+def test_page_of_the_setting_is_disabled_after_verification() -> None:
     found = ids(deploy(upgradable(APP), "", up="setting"))
 
     assert found[-3:] == ["verify", "maintenance.off", "drain"]
@@ -57,5 +57,5 @@ def test_page_of_the_setting_comes_down_once_all_is_verified() -> None:
         (None, "", True),
     ],
 )
-def test_page_alone_is_a_reason_to_deploy(page: str | None, up: str, empty: bool) -> None:
+def test_page_change_alone_makes_the_plan_not_empty(page: str | None, up: str, empty: bool) -> None:
     assert deploy(as_wanted(APP), page, up).empty is empty

@@ -23,7 +23,7 @@ def looked(
 
 
 @pytest.mark.parametrize("environment", ["demo", None])
-def test_check_good_files_have_no_finding(
+def test_check_protected_files_has_no_finding(
     team: Team, capsys: pytest.CaptureFixture[str], environment: str | None
 ) -> None:
     assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
@@ -34,14 +34,14 @@ def test_check_good_files_have_no_finding(
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o700])
-def test_check_private_modes_are_well(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
+def test_check_private_mode_has_no_finding(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
     team.env_file.chmod(mode)
 
     assert looked(team, capsys)[0] is ExitCode.DONE
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o604, 0o755])
-def test_check_open_modes_are_found_and_repaired(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
+def test_check_open_mode_is_reported_and_repaired(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
     team.env_file.chmod(mode)
 
     code, said = looked(team, capsys)
@@ -55,7 +55,7 @@ def test_check_open_modes_are_found_and_repaired(team: Team, capsys: pytest.Capt
     assert f"mode changed from {mode:04o} to 0600" in said
 
 
-def test_check_encrypted_file_may_be_read_by_all_and_its_key_may_not(
+def test_check_readable_key_file_is_reported_and_readable_encrypted_file_is_not(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.listing(team.ann)
@@ -73,7 +73,7 @@ def test_check_encrypted_file_may_be_read_by_all_and_its_key_may_not(
     assert team.mode == "0644"
 
 
-def test_check_password_file_that_others_read_is_found(
+def test_check_readable_password_file_is_reported(
     team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = team.folder / "password"
@@ -86,36 +86,38 @@ def test_check_password_file_that_others_read_is_found(
     assert f"{password}\n  FOUND    mode 0644" in looked(team, capsys)[1]
 
 
-def test_check_tracked_plaintext_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tracked_plaintext_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.git("add", "--force", "deploy/demo.env")
 
     code, said = looked(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "plain text tracked by Git" in said
+    assert "plaintext tracked by Git" in said
     assert "rolling-upgrade secrets.encrypt --env demo" in said
 
 
-def test_check_plaintext_that_is_left_in_the_index_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_plaintext_in_the_git_index_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann)
     team.git("add", "--force", "deploy/demo.env")
     encrypt("demo", root=team.root)
     capsys.readouterr()
 
     code, said = looked(team, capsys)
-    assert (code, "Git's index still contains it in plain text" in said) == (ExitCode.FAILED, True)
+    assert (code, "Git's index still contains it in plaintext" in said) == (ExitCode.FAILED, True)
     team.git("add", "--force", "deploy/demo.env")
     assert "index" not in looked(team, capsys)[1]
 
 
-def test_check_where_git_cannot_tell_says_so(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_unknown_tracking_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.git("add", "--force", "deploy/demo.env")
     (team.root / ".git" / "index").write_bytes(b"junk")
 
     assert "git cannot tell" in looked(team, capsys)[1]
 
 
-def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_placeholder_is_reported_with_its_line_in_every_encryption(
+    team: Team, capsys: pytest.CaptureFixture[str]
+) -> None:
     team.project.env({"JWT_SECRET_KEY": "changeme"})
     team.env_file.chmod(0o600)
     expected = "line 9: JWT_SECRET_KEY is a placeholder"
@@ -130,7 +132,7 @@ def test_check_placeholder_is_found_with_its_line_in_every_form(team: Team, caps
     assert "changeme" not in said
 
 
-def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_different_recipients_are_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann, team.bob)
     encrypt("demo", root=team.root)
     team.listing(team.ann, team.ci)
@@ -144,7 +146,7 @@ def test_check_recipients_that_differ_are_found(team: Team, capsys: pytest.Captu
     assert "rolling-upgrade secrets.rotate --env demo" in said
 
 
-def test_check_file_that_no_key_opens_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_file_without_a_matching_key_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.bob)
     encrypt("demo", root=team.root, force=True)
     capsys.readouterr()
@@ -156,7 +158,7 @@ def test_check_file_that_no_key_opens_is_a_finding(team: Team, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("keep", [30, 300])
-def test_check_damaged_file_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str], keep: int) -> None:
+def test_check_damaged_file_is_reported(team: Team, capsys: pytest.CaptureFixture[str], keep: int) -> None:
     team.listing(team.ann)
     encrypt("demo", root=team.root)
     capsys.readouterr()
@@ -165,7 +167,7 @@ def test_check_damaged_file_is_a_finding(team: Team, capsys: pytest.CaptureFixtu
     assert looked(team, capsys)[0] is ExitCode.FAILED
 
 
-def test_check_line_that_is_no_setting_is_a_finding(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_invalid_line_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.env(extra="hello world\n")
     team.env_file.chmod(0o600)
 
@@ -175,7 +177,7 @@ def test_check_line_that_is_no_setting_is_a_finding(team: Team, capsys: pytest.C
 @pytest.mark.parametrize(
     "name", ["demo.env~", "demo.env.bak", ".demo.env.swp", "#demo.env#", ".half-abc.env", "demo.old.env"]
 )
-def test_check_copy_in_plain_text_is_found(team: Team, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_check_plaintext_copy_is_reported(team: Team, capsys: pytest.CaptureFixture[str], name: str) -> None:
     team.project.write(f"deploy/{name}", team.env_file.read_bytes())
     team.project.write("deploy/demo.env.example", "APP_NAME=x\n")
 
@@ -186,7 +188,7 @@ def test_check_copy_in_plain_text_is_found(team: Team, capsys: pytest.CaptureFix
     assert "1 finding" in said
 
 
-def test_check_text_that_an_edit_kept_is_found(
+def test_check_text_kept_by_an_edit_is_reported(
     team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team.listing(team.ann)
@@ -207,7 +209,7 @@ def test_check_text_that_an_edit_kept_is_found(
     assert looked(team, capsys)[0] is ExitCode.DONE
 
 
-def test_check_secret_in_the_inventory_is_found(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_secret_in_the_inventory_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: hunter2222}")
 
     code, said = looked(team, capsys)
@@ -217,7 +219,7 @@ def test_check_secret_in_the_inventory_is_found(team: Team, capsys: pytest.Captu
     assert "hunter2222" not in said
 
 
-def test_check_environment_without_a_file_here_is_left_out_unless_named(
+def test_check_environment_without_a_file_is_skipped_unless_named(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.project.edit("hosts.yaml", "environments:\n", "environments:\n  other:\n    hosts: {box: {}}\n")
@@ -229,7 +231,7 @@ def test_check_environment_without_a_file_here_is_left_out_unless_named(
         check("nowhere", root=team.root)
 
 
-def test_check_file_that_cannot_be_repaired_stays_a_finding(
+def test_check_failed_repair_is_reported(
     team: Team, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team.env_file.chmod(0o644)

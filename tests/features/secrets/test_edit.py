@@ -1,4 +1,4 @@
-"""Editing an encrypted env file with editors that do what people do, and what must never be lost or left behind."""
+"""Edit an encrypted env file with scripted editors: no input is lost, and no plaintext is left behind."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def kept(error: ConfigError) -> Path:
     return Path(found[1])
 
 
-def test_edit_changes_the_text_and_leaves_nothing(sealed: Team, editor: Editor) -> None:
+def test_edit_changes_the_text_and_leaves_no_plaintext(sealed: Team, editor: Editor) -> None:
     editor('cp "$1" "$1~"; sed -i "s/^APP_VERSION=.*/APP_VERSION=3.0.0/" "$1"')
 
     assert edit("demo", root=sealed.root) is ExitCode.DONE
@@ -75,7 +75,7 @@ def test_edit_changes_the_text_and_leaves_nothing(sealed: Team, editor: Editor) 
     assert not Path(folder).exists()
 
 
-def test_edit_of_nothing_writes_nothing(sealed: Team, editor: Editor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edit_without_changes_writes_nothing(sealed: Team, editor: Editor, capsys: pytest.CaptureFixture[str]) -> None:
     before = sealed.env_file.read_bytes()
     editor("true")
 
@@ -99,7 +99,7 @@ def test_edit_vault_keeps_its_label_and_password(team: Team, editor: Editor, mon
     assert team.project.application().services[0].image.tag == "3.0.0"
 
 
-def test_edit_gpg_is_for_the_same_keys_without_a_list(team: Team, pgp: Pgp, editor: Editor) -> None:
+def test_edit_gpg_without_a_recipients_file_keeps_the_keys(team: Team, pgp: Pgp, editor: Editor) -> None:
     from rolling_upgrade.config.encryption import gpg
 
     stranger = pgp.stranger("Bob <bob@example.org>")
@@ -113,7 +113,7 @@ def test_edit_gpg_is_for_the_same_keys_without_a_list(team: Team, pgp: Pgp, edit
     assert team.project.application().services[0].image.tag == "3.0.0"
 
 
-def test_edit_that_leaves_no_env_file_keeps_the_text_and_goes_on_from_it(sealed: Team, editor: Editor) -> None:
+def test_edit_invalid_text_is_kept_and_resumed(sealed: Team, editor: Editor) -> None:
     before = sealed.env_file.read_bytes()
     editor('echo "hello world" >>"$1"')
 
@@ -133,7 +133,7 @@ def test_edit_that_leaves_no_env_file_keeps_the_text_and_goes_on_from_it(sealed:
 
 
 @pytest.mark.parametrize("name", ["mine.env", "rolling-mine.env"])
-def test_edit_resumed_text_of_the_persons_own_stays(sealed: Team, editor: Editor, name: str) -> None:
+def test_edit_resumed_file_of_the_operator_is_not_deleted(sealed: Team, editor: Editor, name: str) -> None:
     own = sealed.folder / name
     own.write_text("APP_NAME=mine\n")
     editor("true")
@@ -142,7 +142,9 @@ def test_edit_resumed_text_of_the_persons_own_stays(sealed: Team, editor: Editor
     assert own.exists()
 
 
-def test_edit_that_would_not_load_says_so(sealed: Team, editor: Editor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edit_configuration_that_does_not_load_is_reported(
+    sealed: Team, editor: Editor, capsys: pytest.CaptureFixture[str]
+) -> None:
     editor('echo "BACKEND_PORT=no" >>"$1"')
 
     assert edit("demo", root=sealed.root) is ExitCode.DONE
@@ -150,7 +152,7 @@ def test_edit_that_would_not_load_says_so(sealed: Team, editor: Editor, capsys: 
 
 
 @pytest.mark.parametrize("end", ["exit 3", "kill -9 $$"])
-def test_edit_editor_that_fails_keeps_what_was_typed(sealed: Team, editor: Editor, end: str) -> None:
+def test_edit_failed_editor_keeps_the_edited_text(sealed: Team, editor: Editor, end: str) -> None:
     before = sealed.env_file.read_bytes()
     editor(f'echo "LOG_LEVEL=debug" >>"$1"; {end}')
 
@@ -162,14 +164,14 @@ def test_edit_editor_that_fails_keeps_what_was_typed(sealed: Team, editor: Edito
     text.unlink()
 
 
-def test_edit_editor_that_fails_before_anything_was_typed_keeps_nothing(sealed: Team, editor: Editor) -> None:
+def test_edit_failed_editor_without_changes_keeps_nothing(sealed: Team, editor: Editor) -> None:
     editor("exit 1")
 
     assert "failed with exit code 1" in str(refused(sealed))
     assert not Path(seen(sealed)[1][1]).exists()
 
 
-def test_edit_file_that_somebody_changed_meanwhile_keeps_both(sealed: Team, editor: Editor) -> None:
+def test_edit_file_changed_by_another_process_keeps_both_texts(sealed: Team, editor: Editor) -> None:
     editor(f'echo "LOG_LEVEL=debug" >>"$1"; echo >>{sealed.env_file}')
 
     error = refused(sealed)
@@ -205,7 +207,9 @@ def test_edit_text_without_a_setting_is_refused(sealed: Team, editor: Editor) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_edit_told_to_end_ends_the_editor_and_leaves_nothing(sealed: Team, editor: Editor, number: int) -> None:
+def test_edit_terminated_process_terminates_the_editor_and_leaves_no_plaintext(
+    sealed: Team, editor: Editor, number: int
+) -> None:
     before = sealed.env_file.read_bytes()
     path = editor(f'echo "LOG_LEVEL=debug" >>"$1"; echo $$ >{sealed.folder}/pid; exec sleep 60')
     process = sealed.start("secrets.edit", "--env", "demo", EDITOR=str(path))
@@ -221,7 +225,7 @@ def test_edit_told_to_end_ends_the_editor_and_leaves_nothing(sealed: Team, edito
     assert sealed.env_file.read_bytes() == before
 
 
-def test_edit_ctrl_c_belongs_to_the_editor(sealed: Team, editor: Editor) -> None:
+def test_edit_ctrl_c_is_left_to_the_editor(sealed: Team, editor: Editor) -> None:
     path = editor(f'trap : INT; echo $$ >{sealed.folder}/pid; read line <{sealed.folder}/go; echo "#" >>"$1"')
     os.mkfifo(sealed.folder / "go")
     process = sealed.start("secrets.edit", "--env", "demo", EDITOR=str(path))
@@ -249,7 +253,9 @@ def test_edit_without_a_usable_editor_is_refused(sealed: Team, monkeypatch: pyte
     assert "EDITOR=nano" in str(refused(sealed))
 
 
-def test_edit_visual_with_words_comes_first(sealed: Team, editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edit_visual_with_arguments_overrides_editor(
+    sealed: Team, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = editor("exit 1")
     monkeypatch.setenv("VISUAL", "sh -c 'exit 7' editor")
 
@@ -257,7 +263,7 @@ def test_edit_visual_with_words_comes_first(sealed: Team, editor: Editor, monkey
     assert path.exists()
 
 
-def test_edit_changed_list_is_not_made_true_on_the_way(sealed: Team, editor: Editor) -> None:
+def test_edit_changed_recipients_are_refused(sealed: Team, editor: Editor) -> None:
     editor("exit 1")
     sealed.listing(sealed.ann, sealed.bob, sealed.ci)
 
@@ -268,19 +274,19 @@ def test_edit_changed_list_is_not_made_true_on_the_way(sealed: Team, editor: Edi
     assert not (sealed.folder / "seen").exists()
 
 
-def test_edit_plain_file_is_refused(team: Team, editor: Editor) -> None:
+def test_edit_plaintext_file_is_refused(team: Team, editor: Editor) -> None:
     editor("exit 1")
 
     assert "is not encrypted" in str(refused(team))
 
 
-def test_edit_missing_text_to_resume_is_refused(sealed: Team, editor: Editor) -> None:
+def test_edit_missing_resume_file_is_refused(sealed: Team, editor: Editor) -> None:
     editor("exit 1")
 
     assert "--resume /nothing cannot be read" in str(refused(sealed, "/nothing"))
 
 
-def test_edit_without_memory_to_write_to_warns(
+def test_edit_without_an_in_memory_file_system_warns(
     sealed: Team, editor: Editor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rolling_upgrade.features.secrets import edit as secret_edit

@@ -1,4 +1,4 @@
-"""Listing, adding and removing those who may open an env file."""
+"""List, add and remove the recipients of an env file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def refused(team: Team, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = 
     return str(caught.value)
 
 
-def test_recipients_of_a_new_environment_are_nobody(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipients_of_a_new_environment_are_empty(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     assert change(team) is ExitCode.DONE
     assert capsys.readouterr().out == "deploy/recipients/demo.txt: no keys\ndeploy/demo.env is not encrypted.\n"
 
 
-def test_recipients_are_added_by_file_and_by_key_once(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipients_added_by_file_and_by_key_are_listed_once(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     change(team, add=(f"{team.own_key}.pub", team.bob.line))
     change(team, add=(team.ci.key,), comment="CI of the project")
     change(team, add=(team.ann.key,))
@@ -42,14 +42,14 @@ def test_recipients_are_added_by_file_and_by_key_once(team: Team, capsys: pytest
     assert "rolling-upgrade secrets.encrypt --env demo" in shown.err
 
 
-def test_recipients_home_is_understood(team: Team) -> None:
+def test_recipients_added_by_a_path_with_tilde_are_listed(team: Team) -> None:
     change(team, add=("~/.ssh/id_ed25519.pub",))
 
     assert team.ann.line in team.recipients_file.read_text()
 
 
 @pytest.mark.parametrize("by", ["comment", "fingerprint", "key"])
-def test_recipients_are_removed_by_name(team: Team, by: str) -> None:
+def test_recipients_removed_by_name_are_not_listed(team: Team, by: str) -> None:
     team.listing(team.ann, team.bob)
 
     change(team, remove=(getattr(team.bob, by),))
@@ -57,7 +57,7 @@ def test_recipients_are_removed_by_name(team: Team, by: str) -> None:
     assert team.recipients_file.read_text() == f"# team\n{team.ann.line}\n"
 
 
-def test_recipients_removed_one_can_read_until_the_file_is_rotated(
+def test_recipients_removed_key_decrypts_until_the_file_is_rotated(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     team.listing(team.ann, team.bob)
@@ -74,7 +74,7 @@ def test_recipients_removed_one_can_read_until_the_file_is_rotated(
     assert "not listed" not in capsys.readouterr().out
 
 
-def test_recipients_age_key_changed_for_another_is_told_until_the_file_is_rotated(
+def test_recipients_replaced_age_key_is_reported_until_the_file_is_rotated(
     team: Team, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = age_key(team.folder / "other.txt", "other")
@@ -94,20 +94,20 @@ def test_recipients_age_key_changed_for_another_is_told_until_the_file_is_rotate
     assert ("list changed" in shown.out, "rotate" in shown.err) == (False, False)
 
 
-def test_recipients_last_one_stays(team: Team) -> None:
+def test_recipients_last_key_cannot_be_removed(team: Team) -> None:
     team.listing(team.ann)
 
     assert "is the only recipient" in refused(team, remove=("ann@laptop",))
 
 
 @pytest.mark.parametrize("word", ["carl", "", "SHA256:nothing"])
-def test_recipients_unknown_one_cannot_be_removed(team: Team, word: str) -> None:
+def test_recipients_unknown_key_cannot_be_removed(team: Team, word: str) -> None:
     team.listing(team.ann, team.bob)
 
     assert "fingerprint: ann@laptop, bob@desk" in refused(team, remove=(word,))
 
 
-def test_recipients_two_of_one_name_are_not_guessed(team: Team) -> None:
+def test_recipients_ambiguous_name_is_refused(team: Team) -> None:
     team.project.write("deploy/recipients/demo.txt", f"{team.ann.key} ann\n{team.bob.key} ann\n")
 
     assert "more than one key" in refused(team, remove=("ann",))
@@ -126,17 +126,17 @@ def test_recipients_two_of_one_name_are_not_guessed(team: Team) -> None:
         ("gpg ABCD", "not a public key"),
     ],
 )
-def test_recipients_what_is_no_public_key_is_refused(team: Team, word: str, said: str) -> None:
+def test_recipients_invalid_public_key_is_refused(team: Team, word: str, said: str) -> None:
     assert said in refused(team, add=(word,))
 
 
-def test_recipients_private_key_is_refused_and_not_shown(team: Team) -> None:
+def test_recipients_private_key_is_refused_and_not_printed(team: Team) -> None:
     said = refused(team, add=(str(team.own_key),))
 
     assert "a private key" in said
     assert team.own_key.read_text().splitlines()[1] not in said
 
 
-def test_recipients_comment_needs_one_key_and_one_line(team: Team) -> None:
+def test_recipients_comment_requires_one_key_and_one_line(team: Team) -> None:
     assert "requires exactly one --add" in refused(team, comment="ann")
     assert "single line" in refused(team, add=(team.ann.key,), comment="ann\nage1")

@@ -1,4 +1,4 @@
-"""The tasks on secrets as a person calls them: one after the other in processes of their own, without a terminal."""
+"""The secrets tasks, each in its own process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.team import SECRET, Team
 __all__ = ["team"]
 
 
-def test_secrets_a_team_goes_from_plain_text_to_a_rotated_file(team: Team) -> None:
+def test_secrets_tasks_lead_from_plaintext_to_a_rotated_file(team: Team) -> None:
     assert (
         team.inv("secrets.recipients", "--env", "demo", "--add", f"{team.own_key}.pub", "--add", team.bob.line)[0] == 0
     )
@@ -33,7 +33,7 @@ def test_secrets_a_team_goes_from_plain_text_to_a_rotated_file(team: Team) -> No
 
 
 @pytest.mark.parametrize("task", ["encrypt", "decrypt", "edit", "rotate", "recipients", "check"])
-def test_secrets_unknown_environment_ends_with_two(team: Team, task: str) -> None:
+def test_secrets_unknown_environment_exits_with_2(team: Team, task: str) -> None:
     code, out, err = team.inv(f"secrets.{task}", "--env", "nowhere")
 
     assert (code, out) == (2, "")
@@ -41,7 +41,7 @@ def test_secrets_unknown_environment_ends_with_two(team: Team, task: str) -> Non
 
 
 @pytest.mark.parametrize("task", ["encrypt", "decrypt", "edit", "rotate", "recipients"])
-def test_secrets_without_an_environment_end_with_two(team: Team, task: str) -> None:
+def test_secrets_without_an_environment_exits_with_2(team: Team, task: str) -> None:
     code, _, err = team.inv(f"secrets.{task}")
 
     assert code == 2
@@ -49,7 +49,9 @@ def test_secrets_without_an_environment_end_with_two(team: Team, task: str) -> N
 
 
 @pytest.mark.parametrize(("answer", "code"), [("four words", 0), ("three words", 2)])
-def test_secrets_locked_key_is_asked_for_at_a_terminal(team: Team, tmp_path: Path, answer: str, code: int) -> None:
+def test_secrets_key_with_a_passphrase_prompts_at_a_terminal(
+    team: Team, tmp_path: Path, answer: str, code: int
+) -> None:
     locked = ssh_key(tmp_path / "locked", "carl", passphrase="four words")
     team.listing(public(locked), team.ann)
     assert team.inv("secrets.encrypt", "--env", "demo")[0] == 0
@@ -62,7 +64,7 @@ def test_secrets_locked_key_is_asked_for_at_a_terminal(team: Team, tmp_path: Pat
     assert (ended, SECRET in out) == (code, code == 0)
 
 
-def test_secrets_locked_key_without_a_terminal_ends_with_two(team: Team, tmp_path: Path) -> None:
+def test_secrets_key_with_a_passphrase_without_a_terminal_exits_with_2(team: Team, tmp_path: Path) -> None:
     locked = ssh_key(tmp_path / "locked", "carl", passphrase="four words")
     team.listing(public(locked), team.ann)
     assert team.inv("secrets.encrypt", "--env", "demo")[0] == 0

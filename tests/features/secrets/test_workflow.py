@@ -38,7 +38,7 @@ def refused(work: object, team: Team, env: str = "demo", **asked: object) -> str
 
 
 def encrypted(team: Team, form: str, pgp: Pgp | None = None) -> bytes:
-    """The env file in one of the forms; what comes back is the plaintext before."""
+    """Encrypt the env file in one of the forms and return the plaintext."""
     before = team.env_file.read_bytes()
     key = f"gpg {pgp.fingerprints()[0]} Ann\n" if pgp else ""
     team.project.write("deploy/recipients/demo.txt", f"{team.ann.line}\n{team.ci.line}\n{key}")
@@ -47,7 +47,7 @@ def encrypted(team: Team, form: str, pgp: Pgp | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_encrypt_every_task_reads_the_file_as_it_is(
+def test_encrypt_in_every_form_the_configuration_loads(
     team: Team, pgp: Pgp, password_file: Path, capfdbinary: pytest.CaptureFixture[bytes], form: str
 ) -> None:
     before = encrypted(team, form, pgp)
@@ -89,7 +89,7 @@ def _without_mistake(team: Team) -> Path:
     return team.root
 
 
-def test_load_file_that_is_cut_off_is_refused_with_its_name(team: Team) -> None:
+def test_load_truncated_file_is_refused_with_its_name(team: Team) -> None:
     encrypted(team, "age")
     team.env_file.write_bytes(team.env_file.read_bytes()[:300])
 
@@ -100,7 +100,7 @@ def test_load_file_that_is_cut_off_is_refused_with_its_name(team: Team) -> None:
     assert "truncated" in str(error)
 
 
-def test_load_without_a_key_names_the_recipients_and_what_to_do(team: Team) -> None:
+def test_load_without_a_key_names_the_recipients_and_the_next_step(team: Team) -> None:
     encrypted(team, "age")
     team.own_key.unlink()
 
@@ -119,7 +119,7 @@ def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -
 
 
 @pytest.mark.parametrize("where", ["text", "file", "age_identity", "identity_file"])
-def test_load_key_comes_from_each_of_its_places(team: Team, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_load_key_is_read_from_every_documented_place(team: Team, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     encrypted(team, "age")
     elsewhere = team.own_key.rename(team.folder / "moved")
     if where == "text":
@@ -132,7 +132,7 @@ def test_load_key_comes_from_each_of_its_places(team: Team, monkeypatch: pytest.
     assert SECRET in team.project.load().secrets
 
 
-def test_load_of_neighbours_asks_nobody(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_other_environments_does_not_prompt(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     encrypted(team, "age")
     monkeypatch.setenv("HOME", str(team.folder))
 
@@ -147,7 +147,7 @@ def test_encrypt_twice_is_refused(team: Team) -> None:
     assert "already encrypted by age" in refused(encrypt, team, form="age")
 
 
-def test_encrypt_goes_from_one_form_to_another(team: Team, password_file: Path) -> None:
+def test_encrypt_converts_between_forms(team: Team, password_file: Path) -> None:
     before = encrypted(team, "age")
 
     assert encrypt("demo", root=team.root, form="ansible-vault") is ExitCode.DONE
@@ -157,7 +157,7 @@ def test_encrypt_goes_from_one_form_to_another(team: Team, password_file: Path) 
     assert team.env_file.read_bytes() == before
 
 
-def test_encrypt_for_nobody_is_refused(team: Team) -> None:
+def test_encrypt_without_recipients_is_refused(team: Team) -> None:
     before = team.env_file.read_bytes()
 
     assert "rolling-upgrade secrets.recipients --env demo --add" in refused(encrypt, team)
@@ -168,14 +168,14 @@ def test_encrypt_unknown_form_is_refused(team: Team) -> None:
     assert "one of age, ansible-vault, gpg" in refused(encrypt, team, form="pgp")
 
 
-def test_encrypt_what_is_no_env_file_is_refused(team: Team) -> None:
+def test_encrypt_invalid_env_file_is_refused(team: Team) -> None:
     team.listing(team.ann)
     team.project.env(extra=f"{SECRET} without a key\n")
 
     assert "line 10" in refused(encrypt, team)
 
 
-def test_encrypt_for_others_alone_is_refused_unless_forced(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encrypt_only_for_others_is_refused_unless_forced(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     before = team.env_file.read_bytes()
     team.listing(team.bob)
 
@@ -186,7 +186,7 @@ def test_encrypt_for_others_alone_is_refused_unless_forced(team: Team, capsys: p
     assert detect(team.env_file.read_bytes()) is Encryption.AGE
 
 
-def test_encrypt_unwritable_folder_leaves_the_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encrypt_unwritable_directory_keeps_the_file(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     before = team.env_file.read_bytes()
     team.listing(team.ann)
 
@@ -211,7 +211,7 @@ def test_encrypt_link_stays_a_link(team: Team) -> None:
     assert detect(elsewhere.read_bytes()) is Encryption.AGE
 
 
-def test_encrypt_tracked_plaintext_says_which_values_to_change(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encrypt_tracked_plaintext_lists_the_values_to_replace(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann)
     team.git("add", "--force", "deploy/demo.env")
 
@@ -221,7 +221,7 @@ def test_encrypt_tracked_plaintext_says_which_values_to_change(team: Team, capsy
     assert team.project.load().name == "demo"
 
 
-def test_decrypt_on_a_terminal_needs_force(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decrypt_to_a_terminal_requires_force(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     encrypted(team, "age")
 
     class Terminal(io.TextIOWrapper):
@@ -241,12 +241,12 @@ def test_decrypt_in_place_of_a_tracked_file_is_refused(team: Team) -> None:
     encrypted(team, "age")
     team.git("add", "--force", "deploy/demo.env")
 
-    assert "the next commit could contain the plain text" in refused(decrypt, team, in_place=True)
+    assert "the next commit could contain the plaintext" in refused(decrypt, team, in_place=True)
     assert detect(team.env_file.read_bytes()) is Encryption.AGE
 
 
 @pytest.mark.parametrize("work", [decrypt, rotate])
-def test_plain_file_is_refused_where_an_encrypted_one_is_needed(team: Team, work: object) -> None:
+def test_plaintext_file_is_refused_by_decrypt_and_rotate(team: Team, work: object) -> None:
     assert "is not encrypted" in refused(work, team)
 
 
@@ -258,9 +258,7 @@ def test_missing_file_and_unknown_environment_are_refused(team: Team, work: obje
     assert "Unknown environment" in refused(work, team, "nowhere")
 
 
-def test_rotate_after_removing_somebody_says_what_they_still_know(
-    team: Team, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rotate_after_a_removal_lists_the_values_to_replace(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.listing(team.ann, team.bob)
     encrypt("demo", root=team.root)
     team.listing(team.ann, team.ci)
@@ -287,7 +285,7 @@ def test_rotate_damaged_recipients_file_is_refused(team: Team) -> None:
     assert team.env_file.read_bytes() == before
 
 
-def test_rotate_vault_gets_its_new_password(team: Team, password_file: Path) -> None:
+def test_rotate_vault_uses_the_new_password(team: Team, password_file: Path) -> None:
     encrypted(team, "ansible-vault")
     new = team.folder / "new-password"
     new.write_text("battery staple\n")
@@ -300,7 +298,7 @@ def test_rotate_vault_gets_its_new_password(team: Team, password_file: Path) -> 
     assert team.project.load().name == "demo"
 
 
-def test_rotate_gpg_is_for_those_listed_now(team: Team, pgp: Pgp, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rotate_gpg_uses_the_listed_keys(team: Team, pgp: Pgp, capsys: pytest.CaptureFixture[str]) -> None:
     encrypted(team, "gpg", pgp)
     stranger = pgp.stranger("Bob <bob@example.org>")
     with team.recipients_file.open("a") as file:

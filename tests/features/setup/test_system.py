@@ -1,4 +1,4 @@
-"""Items of the system itself: kernel settings that only rise, ids that overlap nobody's, ports that stay open."""
+"""The resources of the operating system: kernel settings, subordinate ids, firewall ports, certificates."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LIMITS = Preparation(sysctl=(("fs.file-max", "100000"), ("vm.swappiness", "10"))
 
 @pytest.fixture
 def etc(tmp_path: Path) -> Path:
-    """A directory in the place of /etc."""
+    """A directory instead of /etc."""
     (tmp_path / "etc/sysctl.d").mkdir(parents=True)
     return tmp_path / "etc"
 
 
 def on(text: str | Script, etc: Path) -> str:
-    """The text with /etc elsewhere."""
+    """The text with another directory for /etc."""
     return (text.text if isinstance(text, Script) else text).replace("/etc/", f"{etc}/")
 
 
@@ -39,7 +39,7 @@ def holds(item: Resource, etc: Path, programs: Programs) -> bool:
 
 
 def values(programs: Programs, **now: int) -> None:
-    """What the kernel says at this moment; what is loaded is kept in a file."""
+    """Set the current kernel values; a loaded settings file is copied to `loaded`."""
     rows = "".join(f"{key.replace('__', '.').replace('_', '-')}) echo {value} ;; " for key, value in now.items())
     programs.add("sysctl", f'case $2 in -p) cp "$3" "$here/loaded" ;; *) case $2 in {rows} esac ;; esac')
 
@@ -52,7 +52,7 @@ def values(programs: Programs, **now: int) -> None:
         (100_000, 10, "fs.file-max = 100000\nvm.swappiness = 10\n"),
     ],
 )
-def test_kernel_limit_that_is_higher_is_never_lowered_not_at_the_next_boot_either(
+def test_kernel_higher_limit_is_never_lowered(
     file_max: int, swappiness: int, written: str, etc: Path, programs: Programs
 ) -> None:
     (item,) = system.kernel(APP, LIMITS)
@@ -70,7 +70,7 @@ def test_kernel_limit_that_is_higher_is_never_lowered_not_at_the_next_boot_eithe
     assert not holds(item, etc, programs)
 
 
-def test_kernel_without_settings_takes_its_file_away(etc: Path, programs: Programs) -> None:
+def test_kernel_without_settings_removes_its_file(etc: Path, programs: Programs) -> None:
     (item,) = system.kernel(APP, Preparation())
     assert holds(item, etc, programs)
     (etc / "sysctl.d/90-shop.conf").write_text("# Made by inv setup.\n")
@@ -84,7 +84,7 @@ def test_kernel_without_settings_takes_its_file_away(etc: Path, programs: Progra
     ("there", "first"),
     [("", 100000), ("ann:100000:65536\n", 165536), ("ann:300000:65536\nbob:100000:65536\n", 365536)],
 )
-def test_user_ids_overlap_nobodys(there: str, first: int, etc: Path, programs: Programs) -> None:
+def test_user_subordinate_ids_overlap_no_other_user(there: str, first: int, etc: Path, programs: Programs) -> None:
     (item,) = system.user("ark")
     for name in ("subuid", "subgid"):
         (etc / name).write_text(there)
@@ -103,12 +103,12 @@ def test_user_ids_overlap_nobodys(there: str, first: int, etc: Path, programs: P
     ]
 
 
-def test_user_root_needs_neither_user_nor_ids() -> None:
+def test_user_root_needs_no_resource() -> None:
     assert system.user("root") == ()
 
 
 class Processes:
-    """A directory in the place of /proc; a process holds a socket by its inode number."""
+    """A directory instead of /proc; a process holds a socket by its inode number."""
 
     def __init__(self, directory: Path, sshd: Path) -> None:
         self.directory, self.sshd = directory, sshd
@@ -160,7 +160,7 @@ GIVEN = ["22", "80", "2022", "2023", "2222", "10022"]
 
 
 @pytest.mark.parametrize("wall", [Firewall.NFTABLES, Firewall.UFW])
-def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Programs, processes: Processes) -> None:
+def test_firewall_opens_every_port_of_sshd(wall: Firewall, programs: Programs, processes: Processes) -> None:
     processes.listens(inode_71=2200, inode_72=2201, inode_73=25)
     processes.add(900, 71)
     processes.add(901, 72, program=f"{processes.sshd} (deleted)", name="Uid:\t7")
@@ -183,7 +183,7 @@ def test_firewall_opens_whatever_sshd_listens_on(wall: Firewall, programs: Progr
     ids=["own program", "the system's", "set-user-id", "only a name", "a pid in its name", "ids in its name", "a path"],
 )
 @pytest.mark.parametrize("port", [443, 8022])
-def test_firewall_opens_no_port_of_what_only_looks_like_sshd(
+def test_firewall_opens_no_port_of_a_process_that_only_looks_like_sshd(
     port: int, program: str, ids: str, name: str, programs: Programs, processes: Processes
 ) -> None:
     processes.listens(inode_71=2200, inode_72=port)
@@ -193,7 +193,7 @@ def test_firewall_opens_no_port_of_what_only_looks_like_sshd(
     assert opened(programs, processes) == sorted([*GIVEN, "2200"], key=int)
 
 
-def test_firewall_opens_no_port_of_an_sshd_in_a_container_nor_one_that_nobody_listens_on(
+def test_firewall_opens_no_port_of_an_sshd_in_a_container_or_without_a_listener(
     programs: Programs, processes: Processes
 ) -> None:
     processes.listens(inode_71=2200, inode_72=8022)
@@ -229,17 +229,17 @@ def test_firewall_opens_the_port_of_metrics_to_the_monitoring_host_alone(address
 
 
 def anywhere(text: str) -> str:
-    """The text, content with any directory."""
+    """The script without its check for root-owned directories."""
     assert ROOTED in text
     return text.replace(ROOTED, "rooted() { :; }")
 
 
-def test_certificate_of_plain_http_is_nobodys_business() -> None:
+def test_certificate_without_tls_needs_no_resource() -> None:
     assert certificate.before_site(APP, Preparation(certificate=Certificate.SELF_SIGNED)) == ()
 
 
-def test_certificate_made_here_fits_lasts_and_is_left_alone_the_second_time(tmp_path: Path, programs: Programs) -> None:
-    """Where only root can write is proved by tests/engine/test_rooted.py; this directory is the test's."""
+def test_certificate_self_signed_is_valid_and_kept_by_a_second_run(tmp_path: Path, programs: Programs) -> None:
+    """tests/engine/test_rooted.py tests the check for root-owned directories; this directory belongs to the test."""
     programs.add("systemctl", "exit 3")
     app = replace(APP, tls=Tls(f"{tmp_path}/a.crt", f"{tmp_path}/private/a.key", f"{tmp_path}/chain.crt"))
     made = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))[-1]

@@ -1,4 +1,4 @@
-"""Setup and teardown on two hosts that say which resources they have; no script of a resource runs."""
+"""Setup and teardown on two simulated hosts; no script of a resource runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     return found
 
 
-def test_setup_makes_what_is_missing_and_a_second_one_nothing(
+def test_setup_creates_missing_resources_and_a_second_run_changes_nothing(
     project: Project, hosts: Hosts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert setup("demo", root=project.root, check=True) is ExitCode.FAILED
@@ -72,7 +72,7 @@ def test_setup_makes_what_is_missing_and_a_second_one_nothing(
     assert len(hosts.scripts) == 4
 
 
-def test_setup_with_work_for_a_person_changes_nothing(project: Project, hosts: Hosts) -> None:
+def test_setup_with_manual_work_changes_nothing(project: Project, hosts: Hosts) -> None:
     hosts.by_hand.add("packages")
 
     with pytest.raises(PreflightError, match="web1: packages"):
@@ -91,7 +91,7 @@ def test_setup_whose_resource_is_still_missing_afterwards_is_partly_done(
     assert "linger for" in capsys.readouterr().out
 
 
-def test_unreachable_host_stops_setup_before_any_change(project: Project, hosts: Hosts) -> None:
+def test_setup_unreachable_host_prevents_every_change(project: Project, hosts: Hosts) -> None:
     hosts.unreachable.add("web2")
 
     with pytest.raises(HostUnreachable, match="web2"):
@@ -100,7 +100,7 @@ def test_unreachable_host_stops_setup_before_any_change(project: Project, hosts:
     assert hosts.scripts == []
 
 
-def test_teardown_asks_for_the_name_of_the_application(
+def test_teardown_requires_the_name_of_the_application(
     project: Project, hosts: Hosts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts.lacking = {"containers", "site", "state"}

@@ -1,4 +1,4 @@
-"""`inv trust` against real OpenSSH servers: what is shown, refused, asked and written, behind a jump host too."""
+"""`inv trust` against real OpenSSH servers, directly and behind a jump host."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_trust_unknown_hosts_without_a_terminal_is_refused_and_writes_nothing(
     assert not site.known.exists()
 
 
-def test_trust_forced_records_what_is_shown_and_a_second_run_does_nothing(
+def test_trust_forced_records_the_shown_keys_and_a_second_run_changes_nothing(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.known.write_text("# mine\nother.test ssh-ed25519 AAAA\n")
@@ -99,7 +99,7 @@ def test_trust_forced_records_what_is_shown_and_a_second_run_does_nothing(
     assert site.known.read_text() == wanted
 
 
-def test_trust_fingerprints_accept_exactly_those_keys_without_a_question(site: Site) -> None:
+def test_trust_fingerprints_accept_exactly_those_keys_without_confirmation(site: Site) -> None:
     assert site.trust(fingerprints=(fingerprint(site.inner), fingerprint(site.bastion))) == ExitCode.DONE
 
     assert site.known.read_text() == site.record(site.inner) + site.record(site.bastion)
@@ -112,7 +112,7 @@ def test_trust_fingerprint_that_a_host_does_not_offer_is_refused(site: Site) -> 
     assert not site.known.exists()
 
 
-def test_trust_fingerprint_that_nobody_offers_is_told_of_known_hosts_too(site: Site) -> None:
+def test_trust_fingerprint_that_no_known_host_offers_is_refused(site: Site) -> None:
     site.known.write_text(site.record(site.inner) + site.record(site.bastion))
 
     with pytest.raises(PreflightError, match="no machine offers"):
@@ -134,7 +134,7 @@ def test_trust_changed_key_is_refused_with_both_fingerprints_even_when_forced(
     assert site.known.read_text() == before
 
 
-def test_trust_changed_key_is_replaced_for_the_host_that_is_named(site: Site) -> None:
+def test_trust_changed_key_is_replaced_for_the_named_host(site: Site) -> None:
     site.known.write_text(site.record(site.inner, "stranger") + site.record(site.bastion))
 
     with pytest.raises(PreflightError, match="web1"):
@@ -144,7 +144,7 @@ def test_trust_changed_key_is_replaced_for_the_host_that_is_named(site: Site) ->
     assert site.known.read_text() == site.record(site.bastion) + site.record(site.inner)
 
 
-def test_trust_changed_key_that_another_file_holds_is_left_to_a_person(site: Site, tmp_path: Path) -> None:
+def test_trust_changed_key_in_another_file_is_refused(site: Site, tmp_path: Path) -> None:
     users = tmp_path / "home/.ssh/known_hosts"
     users.parent.mkdir(parents=True)
     users.write_text(site.record(site.inner, "stranger"))
@@ -153,14 +153,14 @@ def test_trust_changed_key_that_another_file_holds_is_left_to_a_person(site: Sit
         site.trust(force=True, changed=("web1",))
 
 
-def test_trust_revoked_key_is_refused_whatever_is_said(site: Site) -> None:
+def test_trust_revoked_key_is_refused_with_every_option(site: Site) -> None:
     site.known.write_text(f"@revoked * {site.record(site.inner).partition(' ')[2]}")
 
     with pytest.raises(PreflightError, match="@revoked"):
         site.trust(force=True, changed=("web1",), fingerprints=(fingerprint(site.inner),))
 
 
-def test_trust_jump_host_is_never_logged_in_to_before_its_key_is_on_record(site: Site) -> None:
+def test_trust_jump_host_login_requires_its_recorded_key(site: Site) -> None:
     site.behind()
 
     with pytest.raises(ConfigError, match="not a terminal"):
@@ -177,7 +177,7 @@ def test_trust_behind_a_jump_host_records_both(site: Site) -> None:
     assert site.known.read_text() == site.record(site.bastion) + site.record(site.inner)
 
 
-def test_trust_changed_jump_host_is_refused_and_replaced_by_its_own_name(site: Site) -> None:
+def test_trust_changed_jump_host_is_refused_until_replaced_by_name(site: Site) -> None:
     site.behind()
     site.known.write_text(site.record(site.bastion, "stranger"))
     name = f"127.0.0.1:{site.bastion.port}"
@@ -195,7 +195,7 @@ def test_trust_changed_host_behind_a_jump_host_is_refused(site: Site) -> None:
         site.trust(force=True)
 
 
-def test_trust_host_that_is_not_reached_is_named_and_the_others_are_recorded(
+def test_trust_unreachable_host_is_reported_and_the_others_are_recorded(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.hosts(web1={"port": site.inner.port}, web2={"port": free_port()})
@@ -206,20 +206,20 @@ def test_trust_host_that_is_not_reached_is_named_and_the_others_are_recorded(
     assert site.known.read_text() == site.record(site.inner)
 
 
-def test_trust_nothing_reached_is_refused(site: Site) -> None:
+def test_trust_without_a_reachable_host_is_refused(site: Site) -> None:
     site.hosts(web1={"port": free_port()})
 
     assert site.trust(force=True) == ExitCode.REFUSED
 
 
-def test_trust_option_that_names_nothing_is_a_mistake(site: Site) -> None:
+def test_trust_invalid_fingerprint_or_unknown_host_is_refused(site: Site) -> None:
     with pytest.raises(ConfigError, match="43 characters"):
         site.trust(fingerprints=("SHA256:short",))
     with pytest.raises(ConfigError, match="one of: web1, web2"):
         site.trust(changed=("web3",))
 
 
-def test_trust_setting_of_the_environment_names_the_file(site: Site) -> None:
+def test_trust_known_hosts_setting_selects_the_file(site: Site) -> None:
     site.project.edit("hosts.yaml", "    identity_file", "    known_hosts: keys/demo\n    identity_file")
 
     assert site.trust(force=True) == ExitCode.DONE
@@ -227,7 +227,7 @@ def test_trust_setting_of_the_environment_names_the_file(site: Site) -> None:
     assert (site.project.root / "keys/demo").read_text() == site.record(site.inner) + site.record(site.bastion)
 
 
-def test_trust_records_the_monitoring_host_too_unless_hosts_are_named(site: Site) -> None:
+def test_trust_monitoring_host_is_recorded_unless_hosts_are_named(site: Site) -> None:
     site.hosts({"port": site.bastion.port}, web1={"port": site.inner.port})
     assert site.trust(hosts=("web1",), force=True) is ExitCode.DONE
     assert site.known.read_text() == site.record(site.inner)

@@ -1,4 +1,4 @@
-"""The folder of who may deploy: what is read of it, and which file in it is a mistake."""
+"""Read deploy/authorized_keys: granted and revoked keys, and invalid files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_read_access_no_folder_grants_nothing(tmp_path: Path) -> None:
+def test_read_access_missing_directory_grants_nothing(tmp_path: Path) -> None:
     assert read_access(str(tmp_path / "none")).granted == ()
 
 
-def test_read_access_names_and_revoked_ones(tmp_path: Path) -> None:
+def test_read_access_granted_and_revoked_keys_have_names(tmp_path: Path) -> None:
     write(tmp_path, bob_pub=ed25519(2), alice_pub=f"{ed25519(1)} a\n")
     write(tmp_path, revoked__alice_pub=f"{ed25519(3)}\n{ed25519(4)}\n")
 
@@ -34,7 +34,7 @@ def test_read_access_names_and_revoked_ones(tmp_path: Path) -> None:
     assert key_names(str(tmp_path)) == found.names
 
 
-def test_read_access_revocation_that_was_cut_off_counts(tmp_path: Path) -> None:
+def test_read_access_interrupted_revocation_counts_as_revoked(tmp_path: Path) -> None:
     write(tmp_path, bob_pub=ed25519(2), alice_pub=ed25519(1))
     write(tmp_path, revoked__alice_pub=ed25519(1))
 
@@ -57,7 +57,7 @@ def test_read_access_revocation_that_was_cut_off_counts(tmp_path: Path) -> None:
         ("zoe.pub", ed25519(8), "revoked"),
     ],
 )
-def test_read_access_file_that_is_no_grant_is_a_mistake(name: str, text: str, said: str, tmp_path: Path) -> None:
+def test_read_access_invalid_file_is_an_error(name: str, text: str, said: str, tmp_path: Path) -> None:
     if name != "alice.pub":
         write(tmp_path, alice_pub=ed25519(7))
     write(tmp_path, revoked__eve_pub=ed25519(8))
@@ -70,7 +70,7 @@ def test_read_access_file_that_is_no_grant_is_a_mistake(name: str, text: str, sa
     assert "hunter22" not in str(caught.value)
 
 
-def test_key_names_folder_with_a_mistake_names_the_rest(tmp_path: Path) -> None:
+def test_key_names_invalid_file_is_skipped(tmp_path: Path) -> None:
     write(tmp_path, alice_pub=ed25519(1), bob_pub="nonsense")
 
     assert key_names(str(tmp_path)) == {key(1).fingerprint: "alice"}
@@ -79,5 +79,5 @@ def test_key_names_folder_with_a_mistake_names_the_rest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../x", "a/b", "a b", "-x", ".hidden", "a\nb", "a\0", "a;b", "é", "a\n"]
 )
-def test_is_name_hostile_names_are_none(name: str) -> None:
+def test_is_name_unsafe_name_is_refused(name: str) -> None:
     assert not is_name(name)
