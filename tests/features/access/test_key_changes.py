@@ -133,5 +133,5 @@ def test_revoke_unknown_name_lists_the_known_names(environment: Environment) -> 
 
 
 def test_no_change_empty_directory_is_refused() -> None:
-    with pytest.raises(PreflightError, match="holds no key"):
+    with pytest.raises(PreflightError, match="has no key"):
         keys.no_change(Environment("production", (), access_folder="/nowhere"))
