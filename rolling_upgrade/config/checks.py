@@ -9,14 +9,15 @@ from urllib.parse import urlsplit
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.inventory import EnvironmentEntry, Inventory
 from rolling_upgrade.config.issues import Issues, conceals, known_key, nearest
+from rolling_upgrade.config.mounts import data_directories, home_of
 from rolling_upgrade.config.resolution import Values
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.engine.model import MONITORING_HOST, Application, Certificate
 from rolling_upgrade.errors import PROGRAM
 
-#: All hosts of an environment run one application, so a host cannot override these keys.
+#: Keys that a host cannot override, because all hosts of an environment run one application.
 FIXED_KEYS = ("APP_NAME", "ENVIRONMENT", "SLACK_WEBHOOK", "WEBHOOK_URL")
-#: A run notifies one set of channels for all its hosts, so a host cannot override keys with these prefixes.
+#: Prefixes of keys that a host cannot override, because a run notifies the same channels for all hosts.
 FIXED_PREFIXES = ("SMTP_", "NOTIFY_")
 
 #: Placeholders that examples contain in place of a secret.
@@ -27,22 +28,21 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 
-
 #: The remedy for a placeholder.
 OWN_VALUE = "a secret of your own, for example from `openssl rand -base64 48`"
 
 
-def check_inventory(inventory: Inventory, file: str, whole: bool, issues: Issues) -> None:
+def check_inventory(inventory: Inventory, file: str, complete: bool, issues: Issues) -> None:
     """Check that every environment has hosts and lists each host once.
 
-    `whole` is false when invalid parts were removed: then a missing host may be one of them.
+    `complete` is false when invalid parts were removed: a missing host may be one of them.
     """
     for name, entry in inventory.environments.items():
         place = f"environments.{name}.hosts"
-        if whole and not entry.hosts:
+        if complete and not entry.hosts:
             issues.add(file, place, found="", expected="at least one host")
         _check_addresses(entry, place, file, issues)
-        _check_words(entry, place, file, issues)
+        _check_group_names(entry, place, file, issues)
         if entry.monitoring.address and MONITORING_HOST in entry.hosts:
             found = "the reserved name of the monitoring host"
             issues.add(file, f"{place}.{MONITORING_HOST}", found=found, expected="a different name")
@@ -58,7 +58,7 @@ def _check_addresses(entry: EnvironmentEntry, place: str, file: str, issues: Iss
             issues.add(file, f"{place}.{name}", found=found, expected="a different address or port")
 
 
-def _check_words(entry: EnvironmentEntry, place: str, file: str, issues: Issues) -> None:
+def _check_group_names(entry: EnvironmentEntry, place: str, file: str, issues: Issues) -> None:
     for name, host in entry.hosts.items():
         for word in dict.fromkeys((*host.roles, *host.groups)):
             if word in entry.hosts and word != name:
@@ -88,32 +88,32 @@ def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable
 _WORLD_WRITABLE = ("/tmp", "/var/tmp", "/dev/shm", "/run/user", "/run/lock")  # noqa: S108 - not used as temporary files
 
 
-def check_certificate_places(app: Application, user: str, values: Values) -> None:
+def check_certificate_paths(app: Application, user: str, values: Values) -> None:
     """Check that only root can write the directories of the certificate and its key, which Nginx opens as root.
 
     Setup checks the directories on the host: see features/setup/certificate.py.
     """
     if app.tls is None:
         return
-    data = (app.database.rpartition("/")[0], app.database_backups, app.uploads, app.uploads_backups, app.config_path)
-    theirs = () if user == "root" else (app.home, f"/home/{user}", *app.log_directories, *data)
+    data = (directory.path for directory in data_directories(app))
+    writable = () if user == "root" else (app.home, home_of(user), *app.log_directories, *data)
     paths = {
         "SSL_CERT_PATH": app.tls.certificate,
         "SSL_KEY_PATH": app.tls.key,
         "SSL_CHAIN_PATH": app.tls.chain,
     }
     for key, path in paths.items():
-        place = next((one for one in (*_WORLD_WRITABLE, *theirs) if one and path.startswith(f"{one}/")), "")
-        if place:
-            who = "any user" if place in _WORLD_WRITABLE else user
-            why = f"{who} could replace a path below {place} with a link that root follows"
+        parent = next((parent for parent in (*_WORLD_WRITABLE, *writable) if path.startswith(f"{parent}/")), "")
+        if parent:
+            who = "any user" if parent in _WORLD_WRITABLE else user
+            why = f"{who} could replace a path below {parent} with a link that root follows"
             values.add(key, expected=f"a path in directories that only root can write, such as /etc/ssl: {why}")
 
 
-def check_services(services: Services, file: str, whole: bool, issues: Issues) -> None:
+def check_services(services: Services, file: str, complete: bool, issues: Issues) -> None:
     """Check that names, aliases, routes and mount targets are unique, and that the full chain's service exists.
 
-    `whole` is false when invalid services were removed: then a missing service may be one of them.
+    `complete` is false when invalid services were removed: a missing service may be one of them.
     """
     listed = list(enumerate(services.services))
     names = [(f"services[{index}].name", service.name) for index, service in listed]
@@ -123,16 +123,15 @@ def check_services(services: Services, file: str, whole: bool, issues: Issues) -
         for index, service in listed
         for number, route in enumerate(service.routes)
     ]
-    groups = [names, aliases, routes]
-    for index, service in listed:
-        groups.append(
-            [(f"services[{index}].mounts[{n}].target", mount.target) for n, mount in enumerate(service.mounts)]
-        )
-    for group in groups:
+    targets = [
+        [(f"services[{index}].mounts[{number}].target", mount.target) for number, mount in enumerate(service.mounts)]
+        for index, service in listed
+    ]
+    for group in (names, aliases, routes, *targets):
         _check_distinct(group, file, issues)
     chain = services.full_chain
     known = [service.name for service in services.services]
-    if whole and chain is not None and chain.service not in known:
+    if complete and chain is not None and chain.service not in known:
         issues.add(file, "full_chain.service", found=repr(chain.service), expected=f"one of {', '.join(known)}")
 
 
@@ -158,20 +157,19 @@ def check_known_keys(values: Mapping[str, str], known: set[str], file: str, stri
 
 
 #: URLs that are secret, because anyone who knows one can post to it.
-_SECRET_ADDRESSES = ("SLACK_WEBHOOK", "WEBHOOK_URL")
+_SECRET_URLS = ("SLACK_WEBHOOK", "WEBHOOK_URL")
 
 
-def check_clear_text(values: Iterable[Values], strict: bool, issues: Issues) -> None:
+def check_plaintext_urls(values: Iterable[Values], strict: bool, issues: Issues) -> None:
     """Report secret http:// URLs of other machines: as warnings, or as errors when strict."""
     for merged in values:
-        for key in _SECRET_ADDRESSES:
+        for key in _SECRET_URLS:
             url = urlsplit(merged.get(key))
             if url.scheme != "http" or validators.is_loopback(url.hostname or ""):
                 continue
             if strict:
-                merged.add(
-                    key, expected="https://: anyone on the network path can read the URL and the messages over http"
-                )
+                expected = "https://: anyone on the network path can read the URL and the messages over http"
+                merged.add(key, expected=expected)
             else:
                 text = "http:// lets anyone on the network path read the URL and the messages; use https://"
                 issues.warn(f"{merged.env_file}: {key}: {text}")
@@ -193,9 +191,9 @@ def is_placeholder(key: str, text: str) -> bool:
     return conceals(key, text) and bool(_PLACEHOLDER.search(text))
 
 
-def check_placeholders(every: Iterable[Values], lines: Mapping[str, int], production: bool, issues: Issues) -> None:
+def check_placeholders(hosts: Iterable[Values], lines: Mapping[str, int], production: bool, issues: Issues) -> None:
     """Report placeholders in place of secrets: as errors in production, as warnings elsewhere."""
-    for values in every:
+    for values in hosts:
         for key in values.merged:
             if not is_placeholder(key, values.get(key)):
                 continue
@@ -208,7 +206,7 @@ def check_placeholders(every: Iterable[Values], lines: Mapping[str, int], produc
                 issues.add(values.env_file, place, found="a placeholder", expected=OWN_VALUE)
 
 
-def refuse_tracked(environment: str, file: str, issues: Issues) -> None:
+def report_tracked(environment: str, file: str, issues: Issues) -> None:
     """Report a plaintext env file that Git tracks: every clone of the repository would contain its secrets."""
     issues.add(
         file,

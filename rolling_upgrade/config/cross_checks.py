@@ -9,7 +9,7 @@ from pathlib import Path
 from rolling_upgrade.config.encryption import detect
 from rolling_upgrade.config.issues import Issues
 from rolling_upgrade.config.locate import expanded, locate
-from rolling_upgrade.config.mounts import contains, home_of
+from rolling_upgrade.config.mounts import contains, data_directories, home_of
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.known_hosts import read_records, usable
 from rolling_upgrade.engine.local_file import read_small, too_open
@@ -18,19 +18,19 @@ from rolling_upgrade.errors import PROGRAM, ConfigIssue
 
 def conflicts(environments: Sequence[model.Environment]) -> tuple[ConfigIssue, ...]:
     """Report names, ports, domains and paths that two environments use on the same host."""
-    found = [
-        ConfigIssue(f"{one.name} and {other.name}", f"host {mine.name}", what, expected)
-        for one, other in combinations(environments, 2)
-        for mine in one.targets
-        for theirs in other.targets
+    issues = [
+        ConfigIssue(f"{first.name} and {second.name}", f"host {mine.name}", found, expected)
+        for first, second in combinations(environments, 2)
+        for mine in first.targets
+        for theirs in second.targets
         if _machine(mine) == _machine(theirs)
-        for what, expected in (
+        for found, expected in (
             *_between(mine.application, theirs.application),
             *_mounted(mine, theirs),
             *_mounted(theirs, mine),
         )
     ]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(issues))
 
 
 def _machine(target: model.Target) -> tuple[str, int, str]:
@@ -43,20 +43,19 @@ def _between(mine: model.Application, theirs: model.Application) -> Iterator[tup
             f"APP_NAME {mine.name} in both",
             "different names: containers, directories and the site are named after it",
         )
-    taken = dict(_ports(theirs))
+    ports = dict(_ports(theirs))
     for port, use in _ports(mine):
-        if port in taken:
-            yield f"port {port} as {use} and as {taken[port]}", "different ports"
-    for port in sorted({port for port, _ in _ports(mine)} & set(theirs.public_ports)):
-        yield f"port {port}, public in one environment and of a service in the other", "different ports"
-    for port in sorted({port for port, _ in _ports(theirs)} & set(mine.public_ports)):
-        yield f"port {port}, public in one environment and of a service in the other", "different ports"
+        if port in ports:
+            yield f"port {port} as {use} and as {ports[port]}", "different ports"
+    for first, second in ((mine, theirs), (theirs, mine)):
+        for port in sorted({port for port, _ in _ports(first)} & set(second.public_ports)):
+            yield f"port {port}, public in one environment and of a service in the other", "different ports"
     if mine.domain == theirs.domain and set(mine.public_ports) & set(theirs.public_ports):
         yield f"DOMAIN_NAME {mine.domain} on one public port", "different domains or ports"
-    claimed = dict(_paths(theirs))
+    paths = dict(_paths(theirs))
     for path, use in _paths(mine):
-        if path in claimed:
-            yield f"{path} as {use} and as {claimed[path]}", "different paths"
+        if path in paths:
+            yield f"{path} as {use} and as {paths[path]}", "different paths"
 
 
 def _ports(app: model.Application) -> Iterator[tuple[int, str]]:
@@ -79,14 +78,13 @@ def _paths(app: model.Application) -> Iterator[tuple[str, str]]:
 def _mounted(mine: model.Target, theirs: model.Target) -> Iterator[tuple[str, str]]:
     """Report writable mounts of one environment that reach directories of the other."""
     app = theirs.application
-    database = app.database.rpartition("/")[0]
-    directories = (database, app.database_backups, app.uploads, app.uploads_backups, app.config_path)
-    places = (app.home, home_of(theirs.user), *(path for path in directories if path))
+    data = (directory.path for directory in data_directories(app))
+    directories = dict.fromkeys((app.home, home_of(theirs.user), *data))
     mounts = (mount for service in mine.application.services for mount in service.mounts if not mount.read_only)
     for source in dict.fromkeys(mount.source for mount in mounts):
-        for place in dict.fromkeys(places):
-            if contains(source, place):
-                yield f"{source}, mounted by {mine.application.name}, is or contains {place}", "separate directories"
+        for path in directories:
+            if contains(source, path):
+                yield f"{source}, mounted by {mine.application.name}, is or contains {path}", "separate directories"
         if source != app.home and contains(app.home, source):
             yield f"{source}, mounted by {mine.application.name}, is inside {app.home}", "separate directories"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rolling_upgrade.config.files import EnvFile, read_yaml
 from rolling_upgrade.config.issues import Issues, conceals, validate
-from rolling_upgrade.config.loader import load_located, read_base
+from rolling_upgrade.config.loader import load_located, read_env_file
 from rolling_upgrade.config.locate import Located, locate
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
@@ -39,7 +39,7 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
     """Read the files and collect the effective values. Raises ConfigError with every error."""
     issues = Issues(root.resolve())
     found = locate(environment, root.resolve(), issues)
-    env = read_base(found, issues, prompt=True)
+    env = read_env_file(found, issues, prompt=True)
     loaded = load_located(found, env, issues, hosts=hosts, tag=tag, strict=False)
     sources = _Sources(found, env or EnvFile({}, {}), issues, tag)
     return Explained(
@@ -67,10 +67,10 @@ class _Sources:
         """Yield the keys of the settings and services, then unknown keys."""
         named = [key for service in self._services for key in service.named_keys()]
         for key in dict.fromkeys((*KEYS, *named, *self._base)):
-            value, source = self._one(host, key)
+            value, source = self._value(host, key)
             yield Effective(key, MASK if value and conceals(key, value) else value, source)
 
-    def _one(self, host: str, key: str) -> tuple[str, str]:
+    def _value(self, host: str, key: str) -> tuple[str, str]:
         overrides = self._found.entry.hosts[host].env
         if key == "APP_VERSION" and self._tag:
             return self._tag, "--tag"

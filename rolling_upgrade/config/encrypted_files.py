@@ -79,7 +79,7 @@ def keyring(found: Located, *, prompt: bool) -> Keyring:
 
 
 def read_recipients(found: Located, issues: Issues) -> tuple[Recipient, ...]:
-    """Read the recipients file; a missing file lists nobody. Errors go to `issues`."""
+    """Read the recipients file; a missing file lists none. Errors go to `issues`."""
     path, file = found.recipients_file, issues.name(found.recipients_file)
     try:
         data = read_small(path)

@@ -192,7 +192,7 @@ class EnvironmentEntry(Strict):
 
 
 class Inventory(Strict):
-    """The whole file."""
+    """The content of the file."""
 
     environments: dict[
         Annotated[str, validators.ENVIRONMENT_NAME],

@@ -206,20 +206,20 @@ def _salvage(model: type[Model], content: Any) -> Model | None:
         try:
             return model.model_validate(content)
         except ValidationError as error:
-            places = [_faulty_part(detail) for detail in error.errors()]
+            places = [_invalid_part(detail) for detail in error.errors()]
         if () in places:
             return None
         for place in places:
-            _mark(content, place)
-        content = _swept(content)
+            _mark_removed(content, place)
+        content = _without_removed(content)
 
 
-def _faulty_part(detail: ErrorDetails) -> Place:
+def _invalid_part(detail: ErrorDetails) -> Place:
     loc = tuple(part for part in detail["loc"] if part != "[key]")
     return loc[:-1] if detail["type"] == "missing" else loc
 
 
-def _mark(content: Any, place: Place) -> None:
+def _mark_removed(content: Any, place: Place) -> None:
     for part in place[:-1]:
         content = content[part]
         if content is _REMOVED:
@@ -227,9 +227,9 @@ def _mark(content: Any, place: Place) -> None:
     content[place[-1]] = _REMOVED
 
 
-def _swept(content: Any) -> Any:
+def _without_removed(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _swept(value) for key, value in content.items() if value is not _REMOVED}
+        return {key: _without_removed(value) for key, value in content.items() if value is not _REMOVED}
     if isinstance(content, list):
-        return [_swept(value) for value in content if value is not _REMOVED]
+        return [_without_removed(value) for value in content if value is not _REMOVED]
     return content

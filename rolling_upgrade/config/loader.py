@@ -36,7 +36,7 @@ def load_environment(
     root = root.resolve()
     issues = Issues(root)
     found = locate(environment, root, issues)
-    env = read_base(found, issues, prompt=prompt)
+    env = read_env_file(found, issues, prompt=prompt)
     return load_located(found, env, issues, hosts=hosts, tag=tag, strict=strict)
 
 
@@ -47,11 +47,11 @@ def load_suites(root: Path) -> tuple[model.Suite, ...]:
     content = read_yaml(path, issues, remedy=_SERVICES_REMEDY)
     services = validate(Services, content, issues.name(path), issues) if content is not None else None
     if services is None or issues.errors:
-        raise refusal(issues.name(path), issues)
+        raise config_error(issues.name(path), issues)
     return pipeline(services, lambda name: Path(os.path.normpath(root.resolve() / expanded(name)))).suites
 
 
-def issues_with(environment: str, text: str, *, root: Path) -> tuple[ConfigIssue, ...]:
+def issues_of_env_text(environment: str, text: str, *, root: Path) -> tuple[ConfigIssue, ...]:
     """Return the errors that the environment would have with this text as its env file."""
     issues = Issues(root.resolve())
     found = locate(environment, root.resolve(), issues)
@@ -63,13 +63,13 @@ def issues_with(environment: str, text: str, *, root: Path) -> tuple[ConfigIssue
     return ()
 
 
-def read_base(found: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
+def read_env_file(found: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
     """Read the env file and decrypt it when needed. `prompt` allows prompting for a password."""
     env = read_env(found.env_file, issues, keyring(found, prompt=prompt))
     if env is not None and env.encryption is None:
         file, tracked = issues.name(found.env_file), is_tracked(found.env_file)
         if tracked:
-            checks.refuse_tracked(found.name, file, issues)
+            checks.report_tracked(found.name, file, issues)
         if tracked is None:
             issues.warn(f"{file} is plain text, and git cannot tell whether it would be committed.")
     return env
@@ -81,22 +81,22 @@ def load_located(
     """Read the services and check them with the env file. Raises ConfigError with every error."""
     if tag:
         _check_tag(tag, issues)
-    services, services_whole = _read_services(found, issues)
+    services, services_complete = _read_services(found, issues)
     base = env.values if env is not None else None
-    applications, values = _resolve_hosts(found, base, services, services_whole, tag, issues)
+    applications, values = _resolve_hosts(found, base, services, services_complete, tag, issues)
     secrets = _secrets(values, applications.values())
     masking.keep(secrets)
-    if base is not None and services is not None and services_whole:
+    if base is not None and services is not None and services_complete:
         _check_keys(found, base, services, strict, issues)
     if env is not None:
         checks.check_placeholders(values, env.lines, _is_production(found, values), issues)
-    checks.check_clear_text(values, strict, issues)
+    checks.check_plaintext_urls(values, strict, issues)
     checks.check_setup(found.entry, issues.name(found.file), f"environments.{found.name}.setup", values, issues)
     chosen = _choose(found.entry, hosts, issues)
     identity = _identity_file(found, issues)
     rollout = _rollout(found, applications.values(), issues)
     if issues.errors or base is None or services is None:
-        raise refusal(found.name, issues)
+        raise config_error(found.name, issues)
     if found.entry.setup.certificate is model.Certificate.ACME:
         applications = {name: _with_acme(application) for name, application in applications.items()}
     return model.Environment(
@@ -125,7 +125,7 @@ def _is_production(found: Located, values: Iterable[Values]) -> bool:
     return "production" in {found.name, *(merged.get("ENVIRONMENT") for merged in values)}
 
 
-def refusal(name: str, issues: Issues) -> ConfigError:
+def config_error(name: str, issues: Issues) -> ConfigError:
     """Build the error with all issues of an environment."""
     count = len(issues.errors)
     errors = "1 error" if count == 1 else f"{count} errors"
@@ -144,44 +144,44 @@ def _check_tag(tag: str, issues: Issues) -> None:
 
 
 def _read_services(found: Located, issues: Issues) -> tuple[Services | None, bool]:
-    """Read the services; the second value tells whether the file has no errors."""
+    """Read the services; the second value is true when the file has no errors."""
     path = found.beside(found.entry.services_file)
     before = len(issues.errors)
     content = read_yaml(path, issues, remedy=_SERVICES_REMEDY)
     if content is None:
         return None, False
     services = validate(Services, content, issues.name(path), issues)
-    whole = len(issues.errors) == before
+    complete = len(issues.errors) == before
     if services is not None:
-        checks.check_services(services, issues.name(path), whole, issues)
-    return services, whole
+        checks.check_services(services, issues.name(path), complete, issues)
+    return services, complete
 
 
 def _resolve_hosts(
     found: Located,
     base: dict[str, str] | None,
     services: Services | None,
-    whole: bool,
+    complete: bool,
     tag: str,
     issues: Issues,
 ) -> tuple[dict[str, model.Application], list[Values]]:
     """Resolve the application of each host; a host with invalid values is missing from the result."""
     applications: dict[str, model.Application] = {}
-    every: list[Values] = []
+    hosts: list[Values] = []
     if base is None:
-        return applications, every
+        return applications, hosts
     env_file = issues.name(found.env_file)
     for name, host in (found.entry.hosts or {"": Host()}).items():
         path = f"environments.{found.name}.hosts.{name}.env"
-        values = Values(env_file, base, issues.name(found.file), path, host.env, whole, issues)
-        every.append(values)
+        values = Values(env_file, base, issues.name(found.file), path, host.env, complete, issues)
+        hosts.append(values)
         application = resolve(values, services, tag)
         if application is not None and services is not None:
             user = host.user or found.entry.user
-            checks.check_certificate_places(application, user, values)
+            checks.check_certificate_paths(application, user, values)
             check_mounts(application, user, services, values)
             applications[name] = application
-    return applications, every
+    return applications, hosts
 
 
 def _check_keys(found: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:

@@ -35,7 +35,7 @@ class Located:
         return self.beside(self.entry.recipients_file or f"deploy/recipients/{self.name}.txt")
 
     def beside(self, path: str) -> Path:
-        """Resolve a path relative to the folder of the inventory file."""
+        """Resolve a path relative to the directory of the inventory file."""
         return Path(os.path.normpath(self.file.parent / expanded(path)))
 
 
@@ -81,8 +81,7 @@ def list_hosts(root: Path) -> tuple[str, ...]:
     quiet = Issues(root)
     found: dict[str, None] = {}
     for file in _inventories(root):
-        content = read_yaml(file, quiet, remedy=_INVENTORY_REMEDY) or {}
-        inventory = validate(Inventory, content, quiet.name(file), quiet)
+        inventory = _read_inventory(file, quiet)
         for entry in inventory.environments.values() if inventory else ():
             for name, host in entry.hosts.items():
                 found |= dict.fromkeys((name, *host.groups, *host.roles))
@@ -123,7 +122,7 @@ def locate(environment: str | None, root: Path, issues: Issues) -> Located:
 
 
 def _has_values(file: Path, environment: str) -> bool:
-    """Return whether an invalid inventory may be meant: it has the default env file of the environment beside it."""
+    """Return whether the environment may be in an invalid inventory: its default env file exists."""
     return Located(environment, file, EnvironmentEntry()).env_file.is_file()
 
 

@@ -15,7 +15,7 @@ from rolling_upgrade.config.services import Services
 from rolling_upgrade.engine.model import Application
 
 #: Names in the application's own directory that this project uses; other names are free for data.
-_KEPT = ("backups", "config", "journal", "live", "lock", "watchdog")
+_RESERVED = ("backups", "config", "journal", "live", "lock", "watchdog")
 #: Names in the deploy user's home directory that grant access or contain programs.
 _PERSONAL = (".config", ".local", ".ssh")
 #: Directories that cannot be mounted, and nothing below them.
@@ -28,8 +28,8 @@ _SHARED = ("/home", "/root", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/v
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A directory named by an env key; `file` tells that the key names a file in it."""
+class Directory:
+    """A directory named by an env key, or the directory of a file that the key names (`file`)."""
 
     key: str
     path: str
@@ -53,59 +53,58 @@ def check_mounts(app: Application, user: str, declared: Services, values: Values
     for mount in mounts:
         why = _private(mount, app, user)
         if not why and not mount.read_only:
-            why = _managed(mount, (*mounts, *_named(app))) or _system_directory(mount)
+            why = _overlap(mount, (*mounts, *data_directories(app))) or _system_directory(mount)
         if why:
             what = "a file in a directory of its own" if mount.file else "a directory of its own"
             values.add(mount.key, expected=f"{what}: the container gets all of {mount.path}, and {why}")
 
 
-def _mounts(declared: Services, values: Values) -> Iterator[_Place]:
+def _mounts(declared: Services, values: Values) -> Iterator[Directory]:
     for mount in (mount for service in declared.services for mount in service.mounts):
         path = values.read(mount.source, validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH)
         if path:
             source = posixpath.normpath(posixpath.dirname(path) if mount.parent else path)
-            yield _Place(mount.source, source, mount.parent, mount.read_only)
+            yield Directory(mount.source, source, mount.parent, mount.read_only)
 
 
-def _named(app: Application) -> Iterator[_Place]:
-    """Yield the directories that backups and restores use."""
-    database = posixpath.dirname(app.database)
+def data_directories(app: Application) -> Iterator[Directory]:
+    """Yield the configured directories of the application's data."""
     named = (
-        _Place("DATABASE_PATH", database, file=True),
-        _Place("DATABASE_BACKUP_PATH", app.database_backups),
-        _Place("UPLOADS_PATH", app.uploads),
-        _Place("UPLOADS_BACKUP_PATH", app.uploads_backups),
-        _Place("CONFIG_PATH", app.config_path),
+        Directory("DATABASE_PATH", posixpath.dirname(app.database), file=True),
+        Directory("DATABASE_BACKUP_PATH", app.database_backups),
+        Directory("UPLOADS_PATH", app.uploads),
+        Directory("UPLOADS_BACKUP_PATH", app.uploads_backups),
+        Directory("CONFIG_PATH", app.config_path),
     )
-    yield from (place for place in named if place.path)
+    yield from (directory for directory in named if directory.path)
 
 
-def _private(mount: _Place, app: Application, user: str) -> str:
-    for place, whose, kept in (
-        (app.home, "which contains programs and secrets", _KEPT),
+def _private(mount: Directory, app: Application, user: str) -> str:
+    for directory, description, reserved in (
+        (app.home, "which contains programs and secrets", _RESERVED),
         (home_of(user), f"the home directory of {user}", _PERSONAL),
     ):
-        if contains(mount.path, place):
-            return f"it is or contains {place}, {whose}"
-        for name in kept:
-            if contains(f"{place}/{name}", mount.path):
-                return f"it is inside {place}/{name}, which no container may access"
+        if contains(mount.path, directory):
+            return f"it is or contains {directory}, {description}"
+        for name in reserved:
+            if contains(f"{directory}/{name}", mount.path):
+                return f"it is inside {directory}/{name}, which no container may access"
     return ""
 
 
-def _managed(mount: _Place, places: tuple[_Place, ...]) -> str:
+def _overlap(mount: Directory, others: tuple[Directory, ...]) -> str:
     """Explain an overlap with another directory. Two files may share a directory, services may share a mount."""
-    for place in places:
-        if place.key == mount.key or not contains(mount.path, place.path):
+    for other in others:
+        if other.key == mount.key or not contains(mount.path, other.path):
             continue
-        if contains(place.path, mount.path) and place.file and mount.key != "UPLOADS_PATH":
+        if contains(other.path, mount.path) and other.file and mount.key != "UPLOADS_PATH":
             continue
-        return f"it is or contains {place.path} of {place.key}, which the container could replace with a link"
+        return f"it is or contains {other.path} of {other.key}, which the container could replace with a link"
     return ""
 
 
-def _system_directory(mount: _Place) -> str:
-    below = next((place for place in _SYSTEM if contains(place, mount.path)), "")
-    if below or mount.path in _SHARED:
-        return f"{below or mount.path} belongs to the system"
+def _system_directory(mount: Directory) -> str:
+    parent = next((directory for directory in _SYSTEM if contains(directory, mount.path)), "")
+    if parent or mount.path in _SHARED:
+        return f"{parent or mount.path} belongs to the system"
     return ""

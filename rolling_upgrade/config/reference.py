@@ -103,7 +103,7 @@ add an entry and its keys to the env file.
 
 
 def page(services: Path) -> str:
-    """Return the whole page. Raises ValueError when the services file has errors."""
+    """Return the page. Raises ValueError when the services file has errors."""
     parts = [_INTRODUCTION, _ENV_FILE, _table(Settings), _SERVICE_KEYS, _service_keys(services), _INVENTORY]
     parts += _sections(
         ("environments.NAME", EnvironmentEntry),
@@ -153,7 +153,7 @@ def _default(field: FieldInfo) -> str:
     value, expected = field.default, _validator(field)
     if isinstance(value, Enum):
         return f"`{value.value}`"
-    if isinstance(value, tuple) and value and all(isinstance(one, str) for one in value):
+    if isinstance(value, tuple) and value and all(isinstance(item, str) for item in value):
         return f"`[{', '.join(value)}]`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -31,8 +31,8 @@ LONGEST_GATE_SECONDS = 900.0
 class Values:
     """The values of one host: those of the env file, overridden by those of the inventory.
 
-    `services_whole` is false when invalid parts were removed from the services: a missing key may then have a
-    default, or be optional, in a removed part.
+    `services_complete` is false when invalid services were removed: a missing key may be optional there, or have a
+    default.
     """
 
     env_file: str
@@ -40,7 +40,7 @@ class Values:
     inventory_file: str
     inventory_path: str
     overrides: dict[str, str]
-    services_whole: bool
+    services_complete: bool
     issues: Issues
 
     @property
@@ -194,7 +194,7 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
 
 def _service_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
-        if declared.default_port is None and values.services_whole:
+        if declared.default_port is None and values.services_complete:
             values.add(declared.port, expected=validators.STABLE_PORT.expected)
         return declared.default_port
     return values.read(declared.port, validators.STABLE_PORT)
@@ -203,7 +203,7 @@ def _service_port(declared: Service, values: Values) -> int | None:
 def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:
     for mount in declared.mounts:
         validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
-        if not values.get(mount.source) and not mount.optional and values.services_whole:
+        if not values.get(mount.source) and not mount.optional and values.services_complete:
             values.add(mount.source, expected=validator.expected)
         path = values.read(mount.source, validator)
         if path is not None:
@@ -329,7 +329,9 @@ def _hook(url: str, lowest: str) -> model.Hook | None:
 
 def _mail(settings: Settings, values: Values) -> model.Mail | None:
     if not settings.smtp_host:
-        _warn_of_rest(settings, values)
+        if settings.smtp_from or settings.smtp_to or settings.smtp_user or settings.smtp_password:
+            why = "no mail is sent, because SMTP_HOST is empty although other SMTP_ keys are set"
+            values.issues.warn(f"{values.env_file}: {why}")
         return None
     _check_mail(settings, values)
     return model.Mail(
@@ -342,13 +344,6 @@ def _mail(settings: Settings, values: Values) -> model.Mail | None:
         security=model.Security(settings.smtp_security),
         lowest=_lowest(settings.notify_mail),
     )
-
-
-def _warn_of_rest(settings: Settings, values: Values) -> None:
-    if settings.smtp_from or settings.smtp_to or settings.smtp_user or settings.smtp_password:
-        values.issues.warn(
-            f"{values.env_file}: no mail is sent, because SMTP_HOST is empty although other SMTP_ keys are set"
-        )
 
 
 def _check_mail(settings: Settings, values: Values) -> None:
@@ -379,7 +374,7 @@ _KNOWN = frozenset(
     | {"target_session_attrs", "channel_binding", "gssencmode", "sslnegotiation", "require_auth"}
 )
 #: Names of the host inside a container; the host itself does not resolve them.
-_OWN_HOST = frozenset({"host.containers.internal", "host.docker.internal"})
+_HOST_ALIASES = frozenset({"host.containers.internal", "host.docker.internal"})
 
 
 def parse_database_url(url: str) -> model.DatabaseServer | None:
@@ -396,7 +391,7 @@ def parse_database_url(url: str) -> model.DatabaseServer | None:
     if re.search(rf"[\t{validators.UNPRINTABLE}]", url + password) or not re.fullmatch(r"[!-~]+", url):
         raise ValueError(_DATABASE_URL)
     user = f"{quote(unquote(parts.username), safe='')}@" if parts.username else ""
-    place = "127.0.0.1" if host in _OWN_HOST else f"[{host}]" if ":" in host else host
+    place = "127.0.0.1" if host in _HOST_ALIASES else f"[{host}]" if ":" in host else host
     kept = urlencode([(key, value) for key, value in query if key in _KNOWN], quote_via=quote)
     address = f"postgresql://{user}{place}{f':{port}' if port else ''}{parts.path}{f'?{kept}' if kept else ''}"
     return model.DatabaseServer(address, password)

@@ -35,7 +35,7 @@ def on_calendar(text: str) -> tuple[str, ...]:
     minutes, hours, days, months, weekdays = (
         _values(field, *bounds) for field, bounds in zip(fields, _FIELDS, strict=True)
     )
-    _refuse_never(days, months, restricted_weekdays=not fields[4].startswith("*"))
+    _check_day_exists(days, months, restricted_weekdays=not fields[4].startswith("*"))
     time = f"{_listed(hours, 24)}:{_listed(minutes, 60)}:00"
     every_month, every_day = _listed(months, 12), _listed(days, 31)
     week = {day % 7 for day in weekdays}
@@ -45,7 +45,7 @@ def on_calendar(text: str) -> tuple[str, ...]:
     return f"*-{every_month}-{every_day} {time}", f"{by_week}*-{every_month}-* {time}"
 
 
-def _refuse_never(days: set[int], months: set[int], *, restricted_weekdays: bool) -> None:
+def _check_day_exists(days: set[int], months: set[int], *, restricted_weekdays: bool) -> None:
     if not restricted_weekdays and all(min(days) > _LONGEST_MONTH[month - 1] for month in months):
         raise ValueError(f"{EXPECTED}; that month has no day {min(days)}")
 

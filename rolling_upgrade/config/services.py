@@ -38,8 +38,8 @@ PASSABLE = f"the name of a variable other than {', '.join(sorted(process_environ
 def _command(value: object) -> tuple[str, ...]:
     """Parse a command into arguments; a text is run by `sh`. Raises ValueError."""
     words = ("sh", "-c", value) if isinstance(value, str) and value.strip() else value
-    whole = isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words)
-    if not whole or "\0" in "".join(words) or not words[0]:  # type: ignore[arg-type, index]
+    valid = isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words)
+    if not valid or "\0" in "".join(words) or not words[0]:  # type: ignore[arg-type, index]
         raise ValueError(COMMAND)
     return tuple(words)  # type: ignore[arg-type]
 
@@ -236,7 +236,7 @@ class FullChain(Strict):
 
 
 class Services(Strict):
-    """The whole file."""
+    """The content of the file."""
 
     full_chain: FullChain | None = Field(
         default=None, description="Request that proves that the services work together."
@@ -248,24 +248,26 @@ class Services(Strict):
     )
     reports: Annotated[str, validators.LOCAL_FILE] = Field(
         default="reports",
-        description="Folder for the reports of `rolling-upgrade full`, relative to hosts.yaml. "
+        description="Directory for the reports of `rolling-upgrade full`, relative to hosts.yaml. "
         "The CI job summarises `reports`.",
     )
 
 
 def pipeline(services: Services, beside: Callable[[str], Path]) -> model.Pipeline:
     """Build the pipeline model; `beside` resolves paths relative to hosts.yaml."""
-    own = services.building
+    defaults = services.building
     return model.Pipeline(
-        engine=own.engine,
-        pass_env=own.pass_env,
-        builds=tuple(_build(one.name, one.build, own, beside) for one in services.services if one.build),
+        engine=defaults.engine,
+        pass_env=defaults.pass_env,
+        builds=tuple(
+            _build(service.name, service.build, defaults, beside) for service in services.services if service.build
+        ),
         suites=tuple(_suite(suite, beside) for suite in services.suites),
         reports=str(beside(services.reports)),
     )
 
 
-def _build(service: str, build: Build, own: Building, beside: Callable[[str], Path]) -> model.Build:
+def _build(service: str, build: Build, defaults: Building, beside: Callable[[str], Path]) -> model.Build:
     context = beside(build.context)
     return model.Build(
         service=service,
@@ -274,9 +276,9 @@ def _build(service: str, build: Build, own: Building, beside: Callable[[str], Pa
         target=build.target,
         debug_target=build.debug_target,
         args=tuple(build.args.items()),
-        cache=own.cache if build.cache is None else build.cache,
-        squash=own.squash if build.squash is None else build.squash,
-        scan=own.scan if build.scan is None else build.scan,
+        cache=defaults.cache if build.cache is None else build.cache,
+        squash=defaults.squash if build.squash is None else build.squash,
+        scan=defaults.scan if build.scan is None else build.scan,
     )
 
 

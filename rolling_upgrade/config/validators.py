@@ -49,7 +49,7 @@ class Validator(Generic[T]):
 
 
 def validator_of(annotation: object, metadata: Iterable[object]) -> Validator[Any] | None:
-    """Return the validator of a model field, also of an optional one."""
+    """Return the validator of a model field, which may be optional."""
     for part in metadata:
         if isinstance(part, Validator):
             return part
@@ -127,20 +127,6 @@ def size(low: int) -> Validator[int]:
 
     least = f", at least {low // 1024**2}MB" if low >= 1024**2 else ""
     return Validator(f"a size such as 512MB or 1GB{least}", parse)
-
-
-def _boolean(text: str) -> bool | None:
-    words = {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "off": False,
-        "0": False,
-    }
-    return words.get(text.casefold())
 
 
 def _path(text: str) -> str | None:
@@ -244,8 +230,10 @@ _MAILBOX = rf"(?:{_EMAIL}|[^<>,\t{UNPRINTABLE}]{{1,100}} <{_EMAIL}>)"
 
 HIGHEST_STABLE_PORT = 65535 - max(PORT_OFFSET.values())
 
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+
 TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
-BOOLEAN = Validator("true or false", _boolean)
+BOOLEAN = Validator("true or false", lambda text: _BOOLEANS.get(text.casefold()))
 PORT = integer(1, 65535, "a port")
 STABLE_PORT = integer(1024, HIGHEST_STABLE_PORT, "a port", note=" (candidates use it plus 10000 and 20000)")
 APP_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")

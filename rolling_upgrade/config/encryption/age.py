@@ -12,7 +12,7 @@ from rolling_upgrade.config.encryption.recipients import Recipient
 
 #: pyrage's message when no identity matches; its other messages are about the file.
 _NO_MATCH = "No matching keys found"
-_WHOLE = "an intact copy, for example from Git"
+_INTACT_COPY = "an intact copy, for example from Git"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def stanzas(data: bytes) -> tuple[Stanza, ...]:
             words = line.decode("ascii", "replace").split()
             if len(words) > 1 and not words[1].endswith("-grease"):
                 found.append(Stanza(words[1], words[2] if words[1].startswith("ssh-") and len(words) > 2 else ""))
-    raise EncryptionError("an age file with a truncated header", _WHOLE)
+    raise EncryptionError("an age file with a truncated header", _INTACT_COPY)
 
 
 def _binary(data: bytes) -> bytes:
@@ -50,17 +50,17 @@ def _binary(data: bytes) -> bytes:
     except ValueError:
         decoded = b""
     if not decoded.startswith(AGE_BINARY):
-        raise EncryptionError("an age file with damaged or truncated armor", _WHOLE)
+        raise EncryptionError("an age file with damaged or truncated armor", _INTACT_COPY)
     return decoded
 
 
 def describe_recipients(found: Sequence[Stanza], known: Sequence[Recipient]) -> str:
-    """Describe the recipients of a file for people, by name where the recipients file lists the key."""
+    """Describe the recipients of a file, by owner where the recipients file lists the key."""
     names = {recipient.tag: recipient.title for recipient in known if recipient.tag}
-    return ", ".join(_words(found, names)) or "nobody"
+    return ", ".join(_recipients(found, names)) or "nobody"
 
 
-def _words(found: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
+def _recipients(found: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
     for stanza in found:
         if stanza.tag:
             yield names.get(stanza.tag, f"an unlisted {stanza.kind} key with the hash {stanza.tag}")
@@ -121,5 +121,5 @@ def decrypt(data: bytes, identities: Sequence[Any]) -> bytes | None:
     except pyrage.DecryptError as error:
         if str(error) == _NO_MATCH:
             return None
-        raise EncryptionError(f"a damaged or truncated age file ({error})", _WHOLE) from None
+        raise EncryptionError(f"a damaged or truncated age file ({error})", _INTACT_COPY) from None
     return plaintext

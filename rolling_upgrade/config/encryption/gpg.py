@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rolling_upgrade.config.encryption import EncryptionError
 
-#: The agent may ask for a passphrase: a person needs time to type it.
+#: Long enough to type a passphrase when the agent prompts.
 _SECONDS = 300.0
 
 
@@ -21,13 +21,13 @@ def decrypt(data: bytes) -> bytes:
     Source: GnuPG's doc/DETAILS, "Format of the --status-fd output".
     """
     done = _gpg("--decrypt", data=data)
-    said = _status(done.stderr)
-    if done.returncode == 0 and "DECRYPTION_OKAY" in said and "GOODMDC" in said:
+    status = _status(done.stderr)
+    if done.returncode == 0 and "DECRYPTION_OKAY" in status and "GOODMDC" in status:
         return done.stdout
-    if "NO_SECKEY" in said:
+    if "NO_SECKEY" in status:
         found = f"a gpg file encrypted for {', '.join(_titles(done.stderr))}, whose secret key is not on this machine"
         raise EncryptionError(found, "the secret key of one recipient in gpg's keyring (GNUPGHOME)")
-    if "DECRYPTION_FAILED" in said:
+    if "DECRYPTION_FAILED" in status:
         raise EncryptionError(
             f"a gpg file that gpg could not decrypt ({_last_message(done.stderr)})", "its key and passphrase"
         )
@@ -53,9 +53,7 @@ def encrypt(text: bytes, keys: Sequence[str], *, armored: bool) -> bytes:
 
 def recipients(data: bytes) -> tuple[str, ...]:
     """Return the ids of the keys that a file is encrypted for, without hidden ones. Raises EncryptionError."""
-    said = _gpg("--list-only", "--decrypt", data=data).stderr
-    found = re.findall(r"^\[GNUPG:\] ENC_TO ([0-9A-F]{16}) ", said.decode("utf-8", "replace"), re.MULTILINE)
-    return tuple(dict.fromkeys(key for key in found if key.strip("0")))
+    return tuple(key for key in _key_ids(_gpg("--list-only", "--decrypt", data=data).stderr) if key.strip("0"))
 
 
 def encryption_keys(fingerprint: str) -> tuple[str, ...]:
@@ -85,10 +83,15 @@ def _status(stderr: bytes) -> set[str]:
     return set(re.findall(r"^\[GNUPG:\] (\w+)", stderr.decode("utf-8", "replace"), re.MULTILINE))
 
 
-def _titles(stderr: bytes) -> list[str]:
-    """Return the keys that gpg named, hidden ones included."""
+def _key_ids(stderr: bytes) -> list[str]:
+    """Return the ids of the keys that a file is encrypted for; the id of a hidden key is zero."""
     found = re.findall(r"^\[GNUPG:\] ENC_TO ([0-9A-F]{16}) ", stderr.decode("utf-8", "replace"), re.MULTILINE)
-    return [f"the key {key}" if key.strip("0") else "a hidden key" for key in dict.fromkeys(found)] or ["other keys"]
+    return list(dict.fromkeys(found))
+
+
+def _titles(stderr: bytes) -> list[str]:
+    keys = [f"the key {key}" if key.strip("0") else "a hidden key" for key in _key_ids(stderr)]
+    return keys or ["other keys"]
 
 
 def _last_message(stderr: bytes) -> str:

@@ -40,7 +40,7 @@ class LockedKey:
 
 @dataclass(frozen=True)
 class Identities:
-    """The loaded keys: `ready` ones as pyrage objects, `locked` ones with a passphrase, and notes about failures."""
+    """The loaded keys: `ready` ones as pyrage objects, `locked` ones with a passphrase; `notes` explain failures."""
 
     ready: tuple[Any, ...] = field(repr=False)
     locked: tuple[LockedKey, ...]
@@ -143,7 +143,7 @@ def _openssh_fields(text: bytes) -> tuple[bytes, bytes] | None:
     if rest == blob:
         return None
     cipher, rest = _string(rest)
-    for _ in ("kdf", "its options"):
+    for _ in range(2):  # the key derivation function and its options
         _, rest = _string(rest)
     return cipher, _string(rest[4:])[0]
 

@@ -28,7 +28,7 @@ class Keyring:
         self, sources: Sequence[KeySource], listed: Sequence[Recipient], environ: Mapping[str, str], prompt: Prompt
     ) -> None:
         self._sources, self._listed = tuple(sources), tuple(listed)
-        self._environ, self._asking = environ, prompt
+        self._environ, self._prompt = environ, prompt
         self._found: Identities | None = None
         self._unlocked: dict[str, Any] = {}
         self._password: bytes | None = None
@@ -37,7 +37,7 @@ class Keyring:
         """Decrypt a file; plaintext is returned as it is. Raises EncryptionError."""
         encryption = detect(data)
         if encryption is Encryption.AGE:
-            return self._open_age(data)
+            return self._decrypt_age(data)
         if encryption is Encryption.VAULT:
             return vault.decrypt(data, self.password())
         return gpg.decrypt(data) if encryption is Encryption.GPG else data
@@ -45,16 +45,16 @@ class Keyring:
     def password(self, *, new: bool = False) -> bytes:
         """Return the password of ansible-vault files; prompt at most once. Raises EncryptionError."""
         if self._password is None:
-            self._password = vault_password(self._environ, self._asking, new=new)
+            self._password = vault_password(self._environ, self._prompt, new=new)
         return self._password
 
     def with_password(self, password: bytes) -> Keyring:
         """Return a keyring with the same keys and another ansible-vault password."""
-        other = Keyring(self._sources, self._listed, self._environ, self._asking)
+        other = Keyring(self._sources, self._listed, self._environ, self._prompt)
         other._found, other._unlocked, other._password = self._found, self._unlocked, password
         return other
 
-    def _open_age(self, data: bytes) -> bytes:
+    def _decrypt_age(self, data: bytes) -> bytes:
         stanzas = age.stanzas(data)
         if self._found is None:
             self._found = identities.load_identities(self._sources)
@@ -72,7 +72,7 @@ class Keyring:
 
     def _unlock(self, key: identities.LockedKey) -> Any:
         try:
-            return identities.unlock(key, self._asking)
+            return identities.unlock(key, self._prompt)
         except NoTerminal:
             found = f"an age file encrypted for {key.title}, which has a passphrase, but no terminal to prompt on"
             raise NoTerminal(found, "a terminal, or a key without a passphrase in ROLLING_AGE_KEY") from None

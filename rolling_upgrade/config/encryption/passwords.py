@@ -49,7 +49,7 @@ def vault_password(environ: Mapping[str, str], prompt: Prompt, *, new: bool = Fa
     """
     named = environ.get(PASSWORD_FILE, "")
     if named:
-        return read_password(Path(os.path.expanduser(named)), PASSWORD_FILE)  # noqa: PTH111 (a ~ of nobody stays, no error)
+        return read_password(Path(os.path.expanduser(named)), PASSWORD_FILE)  # noqa: PTH111 (keeps an unknown ~user, raises nothing)
     question = "New password of the ansible-vault file" if new else "Password of the ansible-vault file"
     try:
         return (prompt_twice(question, prompt) if new else prompt(question)).encode()
@@ -61,7 +61,9 @@ def vault_password(environ: Mapping[str, str], prompt: Prompt, *, new: bool = Fa
 def read_password(path: Path, why: str) -> bytes:
     """Return the password in a file, or the output of an executable file. Raises EncryptionError."""
     try:
-        password = _printed(path, why) if os.access(path, os.X_OK) and path.is_file() else path.read_bytes().strip()
+        password = (
+            _program_output(path, why) if os.access(path, os.X_OK) and path.is_file() else path.read_bytes().strip()
+        )
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise EncryptionError(
@@ -72,7 +74,7 @@ def read_password(path: Path, why: str) -> bytes:
     return password
 
 
-def _printed(path: Path, why: str) -> bytes:
+def _program_output(path: Path, why: str) -> bytes:
     try:
         done = subprocess.run([str(path.absolute())], stdout=subprocess.PIPE, timeout=_PROGRAM_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -57,19 +57,21 @@ class Recipient:
 
 
 def with_mark(text: str, listed: Sequence[Recipient]) -> str:
-    """Add the mark of the current recipients to the list, because an encrypted file does not show its age keys."""
+    """Add a hash of the listed keys to the list, because an encrypted file does not show its age keys."""
     kept = "".join(line for line in text.splitlines(keepends=True) if not _MARK.match(line))
-    return f"{kept.rstrip()}\n{_mark(listed)}\n" if any(one.key.startswith("age1") for one in listed) else kept
+    return (
+        f"{kept.rstrip()}\n{_mark(listed)}\n" if any(recipient.key.startswith("age1") for recipient in listed) else kept
+    )
 
 
 def is_mark_current(text: str, listed: Sequence[Recipient]) -> bool:
-    """Return whether the list has no mark, or the mark of these recipients."""
+    """Return whether the list has no hash, or the hash of these recipients."""
     found = [line.strip() for line in text.splitlines() if _MARK.match(line)]
     return not found or found == [_mark(listed)]
 
 
 def _mark(listed: Sequence[Recipient]) -> str:
-    keys = "\n".join(sorted(one.key for one in listed))
+    keys = "\n".join(sorted(recipient.key for recipient in listed))
     return f"# Encrypted for the list with the hash {hashlib.sha256(keys.encode()).hexdigest()[:16]}"
 
 
@@ -82,7 +84,7 @@ def parse_line(line: str) -> Recipient | None:
     """Parse one line; None when it is no usable public key."""
     words = line.split()
     if words and words[0] in _SSH:
-        return _of_ssh(words)
+        return _ssh_recipient(words)
     if words and _AGE.fullmatch(words[0]):
         return Recipient(words[0], " ".join(words[1:]).lstrip("# "))
     if len(words) > 1 and words[0] == "gpg" and _FINGERPRINT.fullmatch(words[1].upper()):
@@ -90,7 +92,7 @@ def parse_line(line: str) -> Recipient | None:
     return None
 
 
-def _of_ssh(words: Sequence[str]) -> Recipient | None:
+def _ssh_recipient(words: Sequence[str]) -> Recipient | None:
     try:
         blob = base64.b64decode(words[1], validate=True)
     except (IndexError, ValueError):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption
-from rolling_upgrade.config.loader import issues_with
+from rolling_upgrade.config.loader import issues_of_env_text
 from rolling_upgrade.engine.local_file import PRIVATE
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.secrets.files import (
@@ -136,7 +136,7 @@ def _encrypt_edited(edited: bytes, data: bytes, encryption: Encryption, secrets:
 
 def _report(edited: bytes, secrets: SecretsFile, root: Path) -> None:
     print_notes([f"{secrets.name} is encrypted for the same recipients."])
-    issues = issues_with(secrets.environment, edited.decode("utf-8-sig"), root=root)
+    issues = issues_of_env_text(secrets.environment, edited.decode("utf-8-sig"), root=root)
     if issues:
         print_notes(["This configuration would not load:", *(f"  {issue}" for issue in issues)])
 
