@@ -1,4 +1,4 @@
-"""The tasks that `inv` and `fab` load in this repository: the product's own, and those of the lab."""
+"""The tasks that `inv` and `fab` load in this repository: the tasks of the product and of the lab."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-# `fab` finds this package without looking at the folder that it is in.
+# `fab` loads this package without adding its parent directory to the path.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from fabfile import lab

@@ -1,4 +1,4 @@
-"""Real hosts on this machine for the demo and the tests: up, down, status, shell. Signatures and help only."""
+"""Tasks for the lab: real hosts on this machine for the demo and the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the reference of all tasks: `python -m fabfile.reference > docs/reference/tasks.md`."""
+"""Generate the reference of all tasks: `python -m fabfile.reference > docs/reference/tasks.md`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ This page is generated: `python -m fabfile.reference > docs/reference/tasks.md`.
 
 
 def page() -> str:
-    """The whole page in Markdown."""
+    """Return the page in Markdown."""
     return "\n".join([_INTRODUCTION, *(_section(name) for name in sorted(_names()))])
 
 
 def _names() -> dict[str, str]:
-    """Map the shortest name of each task to its full one: `setup.setup` is called `setup`."""
+    """Map the shortest name of each task to its full name: `setup` to `setup.setup`."""
     return {min([task, *aliases], key=len): task for task, aliases in namespace.task_names.items()}
 
 
 def _section(name: str) -> str:
     task = namespace[name]
-    rows = [_row(one) for one in task.get_arguments()]
+    rows = [_row(argument) for argument in task.get_arguments()]
     table = ["| option | meaning |", "|---|---|", *rows] if rows else []
     summary = (task.__doc__ or "").strip().splitlines()[0]
     return "\n".join([f"## {name}", "", summary, "", *table, ""])
@@ -45,7 +45,7 @@ def _row(argument: Argument) -> str:
 
 
 def _spellings(argument: Argument) -> Iterator[str]:
-    """Each way to write an option, the long ones first; the name alone of a positional argument."""
+    """Yield the names of an option, the longest first; of a positional argument, only its name."""
     if argument.positional:
         yield f"`{argument.names[0].upper()}`"
         return

@@ -1,4 +1,4 @@
-"""The console script `rolling-upgrade`: the tasks of `inv`, in any directory that holds a configuration."""
+"""The console script `rolling-upgrade`: runs the tasks of `inv` in any directory with a configuration."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     from invoke.parser.context import ParserContext
 
 NAME = "rolling-upgrade"
-#: Source: Invoke 2.2, invoke/parser/parser.py: the texts of its errors. Any other text is shown as it is.
+#: Errors of Invoke that are translated; other errors are shown unchanged. Source: Invoke 2.2, invoke/parser/parser.py.
 _UNKNOWN = re.compile(r"No idea what '(.*)' is!")
 _NO_VALUE = re.compile(r"Flag <Argument: ([^ >]+)(?: \((\w)\))?.*> needed value and was not given one!")
 
-
 #: Options of Invoke that print something instead of running a task.
-_ANSWERED = ("help", "list", "complete")
-#: The option of a task that somebody means who types an option of Invoke.
-_INSTEAD = {"dry": ("--dry-run",), "config": ("--force", "--follow")}  # --config is -f
-#: The tasks that run the words behind `--`.
-_TAKE_REMAINDER = ("exec",)
+_PRINTING = ("help", "list", "complete")
+#: The options of tasks that replace an option of Invoke.
+_REPLACEMENTS = {"dry": ("--dry-run",), "config": ("--force", "--follow")}  # --config is -f
+#: The tasks that accept arguments after `--`.
+_WITH_REMAINDER = ("exec",)
 
 
 def main() -> None:
-    """Run the task that the command line names; leaves through SystemExit."""
+    """Run the task on the command line. Raises SystemExit."""
     Tasks(name=NAME, binary=NAME, binary_names=[NAME], namespace=namespace, version=__version__).run()
 
 
@@ -48,27 +47,28 @@ class Tasks(Program):
         super().parse_core(_with_help_first(list(sys.argv if argv is None else argv)))
 
     def parse_tasks(self) -> None:
-        """Read the tasks and their options. Raises Exit with the exit code of a usage error, or after the version."""
-        with _explaining():
+        """Read the tasks and their options. Raises Exit for a usage error, or after printing the version."""
+        with _translated_errors():
             super().parse_tasks()
         if self.args.version.value:
             self.print_version()
             raise Exit
-        if self.tasks and not any(self.args[name].value for name in _ANSWERED):
-            self._refuse_options_of_invoke()
+        if self.tasks and not any(self.args[name].value for name in _PRINTING):
+            self._check_unused_options()
 
-    def _refuse_options_of_invoke(self) -> None:
-        """Raise Exit for options that Invoke takes, before a task or after it, and that no task here acts on."""
+    def _check_unused_options(self) -> None:
+        """Raise Exit for options of Invoke, and for arguments after `--`, that the task would ignore."""
         context = self.tasks[0]
         if argument := next((argument for argument in self.args.values() if argument.got_value), None):
             typed = _typed(argument, context, self.argv)
-            raise _refused(f"{context.name} has no option {typed}{_instead(argument.names[0], context)}", context)
-        if self.core.remainder and context.name not in _TAKE_REMAINDER:
-            raise _refused(f"{context.name} takes nothing behind --", context)
+            hint = _replacement(argument.names[0], context)
+            raise _exit(_usage_error(f"{context.name} has no option {typed}{hint}", context))
+        if self.core.remainder and context.name not in _WITH_REMAINDER:
+            raise _exit(_usage_error(f"{context.name} takes no arguments after --", context))
 
     def parse_cleanup(self) -> None:
-        """Print a help text or the version, where one was asked for. Raises Exit."""
-        with _explaining():
+        """Print help on request. Raises Exit."""
+        with _translated_errors():
             super().parse_cleanup()
 
     def print_help(self) -> None:
@@ -94,29 +94,29 @@ class Tasks(Program):
 
 
 def _with_help_first(argv: list[str]) -> list[str]:
-    """`TASK --help` as `--help TASK`: Invoke takes `--help` for the positional argument that a task still lacks."""
+    """Rewrite `TASK --help` as `--help TASK`: Invoke takes `--help` for a missing positional argument."""
     words = argv[: argv.index("--")] if "--" in argv else argv
-    asked = next((at for at, word in enumerate(words) if word in {"-h", "--help"}), 0)
-    task = next((word for word in reversed(words[1:asked]) if word in namespace.task_names), None)
+    position = next((at for at, word in enumerate(words) if word in {"-h", "--help"}), 0)
+    task = next((word for word in reversed(words[1:position]) if word in namespace.task_names), None)
     return [argv[0], "--help", task] if task else argv
 
 
-def explained(text: str, context: ParserContext | None) -> ConfigError:
-    """Return an error of the command line in this product's words, with its usage.
+def translated(text: str, context: ParserContext | None) -> ConfigError:
+    """Translate a usage error of Invoke, and add the usage of the task.
 
     Args:
         text: The text of Invoke's error.
-        context: The task whose options were read; None, or without a name, before the first task.
+        context: The current task; None, or without a name, before the first task.
     """
     if found := _NO_VALUE.fullmatch(text):
         name, letter = found.groups()
         if context is not None and context.name and f"--{name}" not in context.flags:
             typed = f"--{name} (-{letter})" if letter else f"--{name}"
-            problem = f"{context.name} has no option {typed}{_instead(name, context)}"
+            problem = f"{context.name} has no option {typed}{_replacement(name, context)}"
         else:
             problem = f"--{name} needs a value"
     elif found := _UNKNOWN.fullmatch(text):
-        problem = _unknown(found[1], context)
+        problem = _unknown_word(found[1], context)
     else:
         problem = text.rstrip(".!")
     return _usage_error(problem, context)
@@ -128,25 +128,24 @@ def _usage_error(problem: str, context: ParserContext | None) -> ConfigError:
     return ConfigError(f"{problem}. Nothing was contacted.", next_step=usage)
 
 
-def _refused(problem: str, context: ParserContext | None) -> Exit:
-    error = _usage_error(problem, context)
+def _exit(error: ConfigError) -> Exit:
     return Exit(str(error), code=int(error.exit_code))
 
 
 def _typed(argument: Argument, context: ParserContext, argv: Sequence[str]) -> str:
-    """The option as the command line spells it; its long name where it is one of several letters in a word."""
+    """Return the option as typed, or its long name when it is one of several letters in a word."""
     spellings = [f"--{name}" if len(name) > 1 else f"-{name}" for name in argument.names]
     words = [word.partition("=")[0] for word in argv]
     return next((word for word in words if word in spellings and word not in context.flags), max(spellings, key=len))
 
 
-def _instead(name: str, context: ParserContext) -> str:
-    option = next((option for option in _INSTEAD.get(name, ()) if option in context.flags), "")
+def _replacement(name: str, context: ParserContext) -> str:
+    option = next((option for option in _REPLACEMENTS.get(name, ()) if option in context.flags), "")
     return f"; use {option}" if option else ""
 
 
-def _unknown(word: str, context: ParserContext | None) -> str:
-    """The problem with a word that is neither a task nor an option."""
+def _unknown_word(word: str, context: ParserContext | None) -> str:
+    """Describe a word that is neither a task nor an option."""
     task, options = (context.name, context.flags) if context is not None else (None, {})
     if word.startswith("-"):
         return f"{task or NAME} has no option {word}{_nearest(word, options)}"
@@ -163,12 +162,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        explanation = explained(str(error), error.context)
-        raise Exit(str(explanation), code=int(explanation.exit_code)) from None
+        raise _exit(translated(str(error), error.context)) from None
 
 
 def _summary(name: str) -> str:

@@ -74,7 +74,7 @@ namespace = Collection(
     secrets=Collection.from_module(secrets, name="secrets"),
 )
 
-#: The tasks by purpose, in the order of an overview; the most important ones of all come first.
+#: The tasks by purpose, in the order of `--help`; the most important tasks come first.
 GROUPS = {
     "Start here": ("init", "setup", "deploy", "status", "logs", "rollback"),
     "Release": (

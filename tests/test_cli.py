@@ -123,7 +123,7 @@ def test_usage_error_exits_with_2_and_suggests_the_nearest_word(
         (("deploy", "-e", "production", "-T", "5"), "deploy has no option -T. "),
         (("deploy", "-e", "production", "--list-format", "json"), "deploy has no option --list-format. "),
         (("deploy", "-e", "production", "--print-completion-script", "bash"), "no option --print-completion-script. "),
-        (("deploy", "-e", "production", "--", "--dry-run"), "deploy takes nothing behind --. "),
+        (("deploy", "-e", "production", "--", "--dry-run"), "deploy takes no arguments after --. "),
     ],
 )
 def test_option_of_invoke_is_refused(
@@ -154,7 +154,7 @@ def test_list_format_of_invoke_is_supported(
 
 
 def test_unknown_message_of_invoke_is_shown_unchanged() -> None:
-    assert str(cli.explained("Something else!", None)).startswith("Something else. Nothing was contacted.")
+    assert str(cli.translated("Something else!", None)).startswith("Something else. Nothing was contacted.")
 
 
 @pytest.mark.parametrize("words", [("completion",), ("completion", "--names", "environments"), ("init", "--help")])

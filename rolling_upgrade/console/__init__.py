@@ -1,4 +1,4 @@
 """Output and prompts: reporters of a run, live drawing, tables, plans, confirmations.
 
-Output masks secrets and removes control characters from every text, because texts from hosts are not trusted.
+Every text is written with secrets masked and control characters removed, because hosts are not trusted.
 """

@@ -1,4 +1,4 @@
-"""The output of commands on hosts: whole lines, masked, prefixed with the host when there are several."""
+"""Write the output of commands on hosts: complete lines, masked, prefixed with the host when there are several."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rolling_upgrade.console.text import pad, width
 from rolling_upgrade.engine.masking import mask
 from rolling_upgrade.engine.untrusted import LINE_BYTES
 
-#: The most bytes that one character of a secret takes in any form that masking hides.
-_LONGEST_FORM = 24
+#: The maximum of bytes per character of a secret, in any encoding that masking recognises.
+_BYTES_PER_CHARACTER = 24
 
 
 class HostOutput:
-    """Output of many hosts on one stream of the workstation.
+    """Writes the output of many hosts to one stream.
 
-    On a terminal, and for several hosts, control characters are removed. One host's output into a pipe or a file
-    stays the same byte for byte, except for secrets.
+    Control characters are removed on a terminal and for several hosts. The output of one host into a pipe or a file is
+    unchanged except for secrets.
     """
 
     def __init__(self, stream: TextIO, *, hosts: Sequence[str], secrets: Sequence[str] = ()) -> None:
@@ -32,7 +32,7 @@ class HostOutput:
 
     @property
     def closed(self) -> bool:
-        """Whether a write failed, after which nothing more is written."""
+        """Whether a write failed; later output is discarded."""
         return self._output.closed
 
     def feed(self, host: str, data: bytes) -> None:
@@ -48,18 +48,18 @@ class HostOutput:
                 self._partial[host] = bytearray(self._write_part(host, tail))
 
     def end(self, host: str) -> None:
-        """Write the rest of a host's output, a last line without a line end."""
+        """Write the last line of a host's output if it has no line end."""
         with self._lock:
             partial, self._partial[host] = self._partial[host], bytearray()
             if partial:
                 self._write(host, bytes(partial))
 
     def _write_part(self, host: str, data: bytes) -> bytes:
-        """Write the beginning of a long line; return its end, which may hold the beginning of a secret."""
+        """Write the start of a long line; return its end, which may contain the start of a secret."""
         masked = mask(data.decode("utf-8", "surrogateescape"), self._secrets).encode("utf-8", "surrogateescape")
-        kept = min(LINE_BYTES // 2, _LONGEST_FORM * max(map(len, self._secrets), default=1))
-        self._write(host, masked[:-kept])
-        return masked[-kept:]
+        tail = min(LINE_BYTES // 2, _BYTES_PER_CHARACTER * max(map(len, self._secrets), default=1))
+        self._write(host, masked[:-tail])
+        return masked[-tail:]
 
     def _write(self, host: str, data: bytes) -> None:
         if self._raw:

@@ -23,7 +23,7 @@ from rolling_upgrade.engine.plan import Plan
 
 @dataclass(frozen=True)
 class Row:
-    """One host: its current step, how many of the planned steps are done, its health. Times are Unix seconds."""
+    """One host: its current step, the number of finished steps, its health. Times are Unix seconds."""
 
     host: str
     planned: int = 0
@@ -37,12 +37,12 @@ class Row:
     result: str = "waiting"
 
     def elapsed(self, now: float) -> float:
-        """Seconds in the current step, or in the whole run on a host that has ended it."""
+        """Return the seconds in the current step, or in the run once the host has finished it."""
         return self.ended_at - self.started_at if self.ended_at else now - self.step_started_at
 
 
 class Board:
-    """The rows of all hosts, in the order of the plans and then of the first events. Not thread-safe."""
+    """The rows of all hosts, in the order of the plans, then of the first events. Not thread-safe."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
@@ -55,7 +55,7 @@ class Board:
             self._rows[plan.host] = replace(row, planned=0 if plan.empty else steps)
 
     def apply(self, event: Event) -> None:
-        """Update the row of the event's host; notes, and events of the whole run, change no row."""
+        """Update the row of the event's host. Notes and events without a host change no row."""
         if not event.host or event.phase is Phase.NOTE:
             return
         row = self._rows.get(event.host, Row(event.host))
@@ -63,7 +63,7 @@ class Board:
         self._rows[event.host] = _after_step(row, event) if event.step else _after_host(row, event)
 
     def visible(self, room: int) -> tuple[list[Row], int]:
-        """Return the rows that fit, the most urgent when not all do, and the number of rows left out."""
+        """Return the rows that fit, most urgent first if they do not all fit, and the number of hidden rows."""
         rows = list(self._rows.values())
         if len(rows) <= room:
             return rows, 0
@@ -105,7 +105,7 @@ _MARGIN = 5
 
 
 class LiveReporter(Reporter):
-    """Shows a table with a row per host below the events; failures, notes and log lines scroll past above it."""
+    """Shows a table with a row per host; failures, notes and log lines scroll past above it."""
 
     def __init__(self, output: Output, *, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._output = output

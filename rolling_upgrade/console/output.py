@@ -1,7 +1,4 @@
-"""The stream that a report is written to, what it can show, and how text and JSON get onto it.
-
-A reader who leaves costs the report, never the run: no write fails.
-"""
+"""Write text and JSON to a stream, safe to show; write errors stop the output and never the run."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ T = TypeVar("T")
 
 
 class Output:
-    """A text stream for many threads that masks secrets and swallows write errors.
+    """A text stream for many threads that masks secrets.
 
-    A closed pipe, a full disk or an encoding without the characters of a text stops the output, not the run.
+    After a write error, such as a closed pipe or a full disk, later output is discarded. Characters that the encoding
+    lacks are replaced.
     """
 
     def __init__(self, stream: TextIO, secrets: Sequence[str] = ()) -> None:
@@ -38,7 +36,7 @@ class Output:
         return safe(text, self._secrets)
 
     def masked(self, value: T) -> T:
-        """Return a copy of a value in which every text, in containers and dataclasses too, is safe to show."""
+        """Return a copy of a value in which every text, also in containers and dataclasses, is safe to show."""
         masked: Any = value
         if isinstance(value, str) and not isinstance(value, Enum):
             masked = self.safe(value)
@@ -51,19 +49,19 @@ class Output:
         return masked  # type: ignore[no-any-return]
 
     def show(self, lines: Sequence[str]) -> None:
-        """Write lines in one piece, each safe to show."""
+        """Write lines, each safe to show, without interleaving other output."""
         if lines:
             self.write(self.safe("\n".join(lines)) + "\n")
             self.flush()
 
     def write_json(self, value: object, *, indent: int | None = None) -> None:
         """Write a value, and the dataclasses in it, as one JSON document that ends with a line end."""
-        # Masked before it is encoded: JSON would escape a quote in a secret. ASCII: the stream may have any encoding.
+        # Mask before encoding: JSON escapes quotes in a secret. json.dumps writes ASCII, which fits every stream.
         self.write(json.dumps(self.masked(to_plain(value)), indent=indent) + "\n")
         self.flush()
 
     def write(self, text: str) -> int:
-        """Write text unchanged, in one piece."""
+        """Write text unchanged, without interleaving other output."""
         with self._lock:
             if not self._closed:
                 try:
@@ -94,7 +92,7 @@ class Output:
 
     @property
     def closed(self) -> bool:
-        """Whether a write failed, after which nothing more is written."""
+        """Whether a write failed; later output is discarded."""
         return self._closed
 
     def isatty(self) -> bool:
@@ -106,7 +104,7 @@ class Output:
         return self._stream.fileno()
 
     def _close(self) -> None:
-        # Python flushes the stream once more at exit: if that failed too, the exit code would become 120.
+        # Python flushes the stream again at exit; a failure there would change the exit code to 120.
         self._closed = True
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""A plan in lines: the changes on each host and service, and for a dry run every command."""
+"""Format plans: the changes of each host and service, and for a dry run every command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
 
 
 def plan_lines(plans: Sequence[Plan], *, scripts: bool, batches: Sequence[Sequence[str]] = ()) -> list[str]:
-    """Return the plans of all hosts; hosts with the same plan share a block, and the count is last."""
+    """Return the plans of all hosts as lines; hosts with the same plan share a block, and the count is last."""
     blocks: dict[tuple[str, ...], list[str]] = {}
     for plan in plans:
         blocks.setdefault(tuple(_host_lines(plan, scripts=scripts)), []).append(plan.host)
@@ -24,7 +24,7 @@ def plan_lines(plans: Sequence[Plan], *, scripts: bool, batches: Sequence[Sequen
 
 
 def count_line(plans: Sequence[Plan]) -> str:
-    """Return the plans in one line, for the confirmation: `2 hosts: 2 services to upgrade, 0 unchanged`."""
+    """Summarise the plans in one line for the confirmation: `2 hosts: 2 services to upgrade, 0 unchanged`."""
     hosts = count(len(plans), "host")
     if not any(plan.services for plan in plans):
         ready = sum(plan.empty for plan in plans)
@@ -32,9 +32,9 @@ def count_line(plans: Sequence[Plan]) -> str:
     if plans[0].action == "restore":
         return f"{hosts}: data to restore, services unchanged"
     tallies = [Counter(service.change for service in plan.services) for plan in plans]
-    alike = all(tally == tallies[0] for tally in tallies)
-    tally = tallies[0] if alike else sum(tallies, Counter[Change]())
-    where = "" if len(plans) < 2 else " on each host" if alike else " in all"
+    equal = all(tally == tallies[0] for tally in tallies)
+    tally = tallies[0] if equal else sum(tallies, Counter[Change]())
+    where = "" if len(plans) < 2 else " on each host" if equal else " in all"
     verb = "roll back" if plans[0].action == "rollback" else "upgrade"
     first = f", {tally[Change.FIRST]} to start for the first time" if tally[Change.FIRST] else ""
     replace = f"{count(tally[Change.REPLACE], 'service')} to {verb}"
@@ -64,7 +64,7 @@ def _host_lines(plan: Plan, *, scripts: bool) -> Iterator[str]:
 
 
 def place(service: ServicePlan) -> str:
-    """Return a service's image and color before and after: `v1 (3f2a…) blue → v2 (9d8c…) green`."""
+    """Return the image and color of a service before and after: `v1 (3f2a…) blue → v2 (9d8c…) green`."""
     wanted = _running(service.wanted, service.color)
     if service.change is Change.KEEP:
         return f"{wanted}, unchanged"

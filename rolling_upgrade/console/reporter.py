@@ -1,4 +1,4 @@
-"""How a run is reported: JSON lines for programs, plain lines for pipes and CI, a live table on a terminal."""
+"""Reporters of a run: JSON lines for programs, plain lines for pipes and CI, a live table on a terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rolling_upgrade.engine.model import Event, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan, ServicePlan, Step
 from rolling_upgrade.engine.serialization import to_plain
 
-#: Plain lines report a host's transfer once in this many seconds.
+#: The interval between two plain lines about the transfer to a host.
 PROGRESS_SECONDS = 5.0
 
 
 class Reporter(Protocol):
-    """Shows a run to its reader. Any thread may call any method, and no method fails the run."""
+    """Shows a run. Any thread may call any method, and no method fails the run."""
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Show the plans before the confirmation; `scripts` adds every command, `batches` the order of the hosts."""
@@ -32,7 +32,7 @@ class Reporter(Protocol):
         """Show one event."""
 
     def summary(self, summary: Summary) -> None:
-        """Show how the run ended; the last call."""
+        """Show the result of the run. This is the last call."""
 
     def close(self) -> None:
         """Restore the terminal. Calling it again is safe."""
@@ -61,7 +61,7 @@ def choose(
     if json:
         return JsonReporter(output)
     if is_live(stream, environ):
-        # Importing Rich takes 60 ms: only a live table pays for it.
+        # Importing Rich takes 60 ms, so only a live table imports it.
         from rolling_upgrade.console.live import LiveReporter
 
         return LiveReporter(output, environ=environ)
@@ -84,7 +84,7 @@ class PlainReporter(Reporter):
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 
     def event(self, event: Event) -> None:
-        """Write one event; of a transfer's progress, a line every few seconds."""
+        """Write one event, and the progress of a transfer every few seconds."""
         if event.phase is Phase.PROGRESS:
             with self._lock:
                 if event.at - self._progress_at.get(event.host, event.at - event.seconds) < PROGRESS_SECONDS:
@@ -93,7 +93,7 @@ class PlainReporter(Reporter):
         self._output.show(event_lines(event, host_columns=self._host_columns, zone=self._zone))
 
     def summary(self, summary: Summary) -> None:
-        """Write how the run ended."""
+        """Write the result of the run."""
         self._output.show(summary_lines(summary))
 
 
@@ -114,7 +114,7 @@ class JsonReporter(Reporter):
         self._output.write_json(event_json(event))
 
     def summary(self, summary: Summary) -> None:
-        """Write how the run ended."""
+        """Write the result of the run."""
         self._output.write_json(summary_json(summary))
 
 
@@ -140,7 +140,7 @@ def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Return the JSON object of one event; only a transfer's progress has `sent` and `total`."""
+    """Return the JSON object of one event; `sent` and `total` appear only for the progress of a transfer."""
     shown: dict[str, Any] = to_plain(event) | {
         "type": "event",
         "at": round(event.at, 3),
@@ -152,7 +152,7 @@ def event_json(event: Event) -> dict[str, Any]:
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
-    """Return the JSON object of a run's end."""
+    """Return the JSON object of the result of a run."""
     hosts = [_host_json(host) for host in summary.hosts]
     seconds = round(summary.seconds, 3)
     fields: dict[str, Any] = to_plain(summary)

@@ -1,4 +1,4 @@
-"""Live drawing on a terminal: the look of a host's health, a block below scrolling output, and a full screen.
+"""Live drawing on a terminal: marks of health, a block below scrolling output, and a full screen.
 
 Rich draws the block. The full screen sends only changed parts of lines, as the terminal may be behind a slow link.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Span: TypeAlias = tuple[str, str]
 Line: TypeAlias = tuple[Span, ...]
 
-#: How often a full screen is redrawn completely, which removes the output of other programs.
+#: The interval between complete redraws of a full screen, which remove the output of other programs.
 REDRAW_SECONDS = 30.0
 _CLEAR_SCREEN, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
 
 
 class Health(Enum):
-    """How a host is doing, most urgent first: a short screen shows hosts in this order."""
+    """The health of a host, most urgent first: a short screen shows hosts in this order."""
 
     FAILED = 0
     UNREACHABLE = 1
@@ -82,8 +82,8 @@ def _rich_console(output: Output, environ: Mapping[str, str]) -> Console:
 class LiveBlock:
     """A block at the bottom of the terminal that redraws four times a second; other output scrolls past above it.
 
-    Any thread may call any method. `render` gets the columns and rows of the terminal, on the thread that redraws:
-    that thread holds Rich's lock, so nobody may call a method here while holding a lock that `render` takes.
+    Any thread may call any method. `render` gets the columns and rows of the terminal. It runs on the redrawing thread,
+    which holds Rich's lock: to avoid a deadlock, call no method while holding a lock that `render` acquires.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LiveBlock:
         self._live: Live | None = None
 
     def start(self) -> None:
-        """Draw the block, unless it is drawn already."""
+        """Draw the block, unless it is drawn."""
         from rich.live import Live
 
         with self._lock:
@@ -110,7 +110,7 @@ class LiveBlock:
         self._console.print(Text(self._output.safe("\n".join(lines)), style))
 
     def close(self) -> None:
-        """Leave the last drawing on the screen, stop redrawing and show the cursor again."""
+        """Stop redrawing, leave the last drawing on the screen and show the cursor."""
         with self._lock:
             if self._live is not None:
                 self._live.stop()
@@ -179,7 +179,7 @@ class FullScreen:
 
 @contextlib.contextmanager
 def _without_echo(output: Output) -> Iterator[None]:
-    """Turn the terminal's echo off, and discard at the end what was typed, so that the shell does not run it."""
+    """Turn the echo off, and discard typed input at the end, so that the shell does not run it."""
     import termios
 
     try:

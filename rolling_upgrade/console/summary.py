@@ -1,4 +1,4 @@
-"""Events and the summary of a run in lines."""
+"""Format events and the summary of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _RESULTS = {
     ExitCode.USAGE: "not started: the command or the configuration is wrong",
     ExitCode.REFUSED: "refused, nothing was touched",
     ExitCode.LOCKED: "stopped: another run holds the lock",
-    ExitCode.UNDO_FAILED: "failed, and so did the undo: a person is needed",
-    ExitCode.PARTLY_DONE: "partly done: run the same command again to go on",
+    ExitCode.UNDO_FAILED: "failed, and the undo failed too: an operator is needed",
+    ExitCode.PARTLY_DONE: "partly done: run the same command again to continue",
     ExitCode.INTERRUPTED: "interrupted, and what was done is undone",
 }
 
@@ -35,7 +35,7 @@ def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = No
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Return a table of the hosts, the result, the warnings, and the command that goes back, which is last."""
+    """Return a table of the hosts, the result, the warnings, and last the command that undoes the run."""
     lines = [""]
     if summary.hosts:
         lines += table([("HOST", "RESULT", "SECONDS", "IMAGES"), *(_host_row(host) for host in summary.hosts)])
@@ -54,7 +54,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def result_line(summary: Summary) -> str:
-    """Return the result of a run in one line: action, environment, result and duration."""
+    """Summarise a run in one line: action, environment, result and duration."""
     try:
         result = _RESULTS[ExitCode(summary.exit_code)]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Text for people: tables, durations, sizes, times."""
+"""Format text for output: tables, durations, times, bars."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def pad(text: str, columns: int) -> str:
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
     """Return rows of cells as aligned lines without trailing spaces.
 
-    Not a Rich table: that fits itself to the width of a terminal, which wraps or cuts what a pipe or a log should keep,
-    and importing Rich takes 60 ms. Here the width depends on the cells alone.
+    The width depends only on the cells. A Rich table would wrap or cut cells at the width of the terminal, and Rich
+    takes 60 ms to import.
     """
     columns = max((len(row) for row in rows), default=0)
     widths = [max((width(row[at]) for row in rows if at < len(row)), default=0) for at in range(columns)]
@@ -41,12 +41,12 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
 
 
 def unreachable_lines(errors: Mapping[str, str]) -> list[str]:
-    """Return a line for each unreachable host, with the error that says why."""
+    """Return a line with the error of each unreachable host."""
     return [f"{host}  UNREACHABLE: {one_line(error)}" for host, error in errors.items()]
 
 
 def progress(sent: int, total: int, seconds: float) -> str:
-    """Return the progress of a transfer in words: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
+    """Return the progress of a transfer: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
     share = min(100, sent * 100 // total) if total else 100
     rate = f", {sent / seconds / 1e6:.1f} MB/s" if seconds > 0 else ""
     return f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB, {share}%{rate}"
@@ -77,16 +77,16 @@ def duration(seconds: float) -> str:
     """Return a duration in its two largest units: `2.1s`, `3m 12s`, `5h 07m`, `4d 03h`."""
     if seconds < 60:
         return f"{max(seconds, 0):.1f}s"
-    whole = int(seconds)
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
-    return f"{whole // 86_400}d {whole % 86_400 // 3600:02}h"
+    total = int(seconds)
+    if total < 3600:
+        return f"{total // 60}m {total % 60:02}s"
+    if total < 86_400:
+        return f"{total // 3600}h {total % 3600 // 60:02}m"
+    return f"{total // 86_400}d {total % 86_400 // 3600:02}h"
 
 
 def fit(text: str, columns: int) -> str:
-    """Return the text in exactly that many columns: padded with spaces, or cut with an ellipsis."""
+    """Fit the text to a number of columns: pad it with spaces, or cut it with an ellipsis."""
     if width(text) <= columns:
         return pad(text, columns)
     cut = ""
@@ -97,7 +97,7 @@ def fit(text: str, columns: int) -> str:
     return pad(f"{cut}…" if columns > 0 else "", columns)
 
 
-#: The bars of a sparkline are relative to the highest value shown, or to this many milliseconds when all are lower.
+#: The minimum value of a full bar: bars are relative to the highest value shown, or to this many milliseconds.
 _FULL_HEIGHT_MS = 100
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 #: The character for a missing value.
@@ -105,7 +105,7 @@ GAP = "×"
 
 
 def sparkline(values: Sequence[int | None], columns: int) -> str:
-    """Draw the newest values in at most that many columns: a bar for each, a cross for None."""
+    """Draw the newest values in a number of columns: a bar per value, a cross for None."""
     shown = values[-columns:] if columns > 0 else ()
     top = max(_FULL_HEIGHT_MS, *(value or 0 for value in shown)) if shown else _FULL_HEIGHT_MS
     highest = len(_HEIGHTS) - 1

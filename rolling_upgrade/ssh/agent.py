@@ -1,6 +1,6 @@
 """An SSH agent with the key of DEPLOY_SSH_KEY, for the rest of this process.
 
-Other processes of this user can use an agent. So it starts only after the application's own code has ended.
+Every process of this user can use an agent, so it starts only after the application's own code has finished.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def with_deploy_key() -> Iterator[None]:
     if not key:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="rolling-agent-") as folder:
-        path = str(Path(folder) / "agent")
+    with tempfile.TemporaryDirectory(prefix="rolling-agent-") as directory:
+        path = str(Path(directory) / "agent")
         command = ["ssh-agent", "-a", path, "sh", "-c", "echo; exec cat"]
         try:
             # In its own session: Ctrl-C must only reach this process, which may still have to undo something.
@@ -58,22 +58,22 @@ def with_deploy_key() -> Iterator[None]:
 
 def private_key(text: str) -> bytes:
     """Return the key in the format of OpenSSH; it may be one line of base64, because GitLab masks single lines only."""
-    found = text.strip().encode()
-    if not found.startswith(b"-----BEGIN"):
+    key = text.strip().encode()
+    if not key.startswith(b"-----BEGIN"):
         with contextlib.suppress(ValueError):
-            found = base64.b64decode(found)
-    return found.replace(b"\r", b"").strip() + b"\n"
+            key = base64.b64decode(key)
+    return key.replace(b"\r", b"").strip() + b"\n"
 
 
 def _check_key(command: list[str], key: str) -> None:
     """Pass the key to a program of OpenSSH on standard input. Raises PreflightError."""
     try:
         done = subprocess.run(command, input=private_key(key), capture_output=True, timeout=_SECONDS, check=False)
-        fault = done.stderr.decode(errors="replace").strip() if done.returncode else ""
+        error_text = done.stderr.decode(errors="replace").strip() if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
-        fault = str(error)
-    if fault:
+        error_text = str(error)
+    if error_text:
         raise PreflightError(
-            f"{command[0]} rejects the private key in {KEY} ({fault}). No host was contacted.",
+            f"{command[0]} rejects the private key in {KEY} ({error_text}). No host was contacted.",
             next_step=f"set {KEY} to the whole key without a passphrase, as text or encoded by `base64 -w0`",
         )

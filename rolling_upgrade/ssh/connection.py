@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEAD_PEER_MS = 5000
 #: The maximum of a packet of the peer, and of the text before its version, bytes.
 MAX_PACKET, MAX_GREETING = 256 << 10, 64 << 10
-#: The pauses between attempts, seconds: together more than the 15 for which sshd refuses an address at least.
+#: The pauses between attempts, seconds: longer in total than the 15 seconds for which sshd blocks an address.
 #: Source: sshd_config(5), MaxStartups and PerSourcePenalties.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 8.0)
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Connector:
             for hop in hops(connection):
                 self.open_hop(hop)
                 if hop is not connection:
-                    self._wake(hop)
+                    self._warm_up(hop)
         except HostUnreachable:
             close(connection)
             raise
@@ -72,7 +72,7 @@ class Connector:
         """Verify the key of one hop and log in. Raises HostUnreachable."""
         _open(hop, self._target.name, self._known_hosts)
 
-    def _wake(self, hop: Connection) -> None:
+    def _warm_up(self, hop: Connection) -> None:
         """Run one exec on a hop, which avoids a stall of about 40 ms for each later command through it."""
         from paramiko import SSHException
 
@@ -140,7 +140,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
     where = f"{connection.user}@{connection.host}:{connection.port}"
     files = " or ".join(known_hosts) or "known_hosts"
     try:
-        retried(connection.open)
+        with_retries(connection.open)
     except BadHostKeyException as error:
         raise HostUnreachable(
             f"{name}: the host key of {where} is not the recorded one; refused before the login.",
@@ -152,7 +152,7 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
             next_step="check the user, the key and ssh-add -l",
         ) from error
     except SSHException as error:
-        if _closed(error):
+        if _closed_before_greeting(error):
             raise HostUnreachable(
                 f"{name}: {where} closed {len(PAUSES) + 1} connections before its greeting.",
                 next_step="its sshd is busy or refuses this address for a while: wait a minute, or read its log",
@@ -170,10 +170,10 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
         ) from error
 
 
-def retried(attempt: Callable[[], T]) -> T:
-    """Call `attempt`, and again after each pause while the server closes the connection before its greeting.
+def with_retries(attempt: Callable[[], T]) -> T:
+    """Call `attempt`; retry after each pause while the server closes the connection before its greeting.
 
-    A busy server does that, and one that refuses an address for a while because of earlier connections without login.
+    A busy server does so, and one that blocks an address for a while after connections without a login.
     """
     from paramiko import SSHException
 
@@ -181,14 +181,14 @@ def retried(attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except SSHException as error:
-            if not _closed(error):
+            if not _closed_before_greeting(error):
                 raise
         time.sleep(pause)
     return attempt()
 
 
-def _closed(error: Exception) -> bool:
-    """Whether the server closed the connection before its greeting. Paramiko keeps the cause as the context alone."""
+def _closed_before_greeting(error: Exception) -> bool:
+    """Return whether the server closed the connection before its greeting; Paramiko keeps the cause as the context."""
     return "banner" in str(error) and isinstance(error.__context__, EOFError | ConnectionError)
 
 

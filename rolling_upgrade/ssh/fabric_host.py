@@ -59,7 +59,7 @@ class FabricHost:
         """Run the script in one exec of the host's connection, which opens at first use."""
         output, errors = bytearray(), bytearray()
         limits = Limits(self.name, timeout_seconds, script.answer_bytes, cancelled)
-        status = self._converse(script, output.extend, errors.extend, limits)
+        status = self._execute(script, output.extend, errors.extend, limits)
         return Answer(status, output.decode(errors="replace"), errors.decode(errors="replace"))
 
     def stream(
@@ -73,13 +73,13 @@ class FabricHost:
     ) -> int:
         """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`."""
         limits = Limits(self.name, timeout_seconds, math.inf, cancelled)
-        return self._converse(script, on_output, on_errors, limits, hold=True)
+        return self._execute(script, on_output, on_errors, limits, hold=True)
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
-        """Offer images to the host during the block; yields the prologue that tells its script where they are."""
+        """Offer images to the host during the block; yields a script prologue with their address."""
         return offered(self._transport(), offer, self.name, self._connect_seconds)
 
-    def converse(self, command: str, keys: int, screen: int) -> int:
+    def run_interactive(self, command: str, keys: int, screen: int) -> int:
         """Run the command line on a remote terminal that is connected to this one, and return its exit status.
 
         Raises HostUnreachable when it could not start, ConnectionDropped when the connection was lost.
@@ -89,7 +89,7 @@ class FabricHost:
         channel = self._open_channel(command, size=os.get_terminal_size(screen))
         self.executions += 1
         try:
-            terminal.converse(channel, keys, screen)
+            terminal.attach(channel, keys, screen)
             if not channel.status_event.wait(self._connect_seconds) or channel.exit_status < 0:
                 raise EOFError("the host closed the channel without a status")
             return int(channel.exit_status)
@@ -129,7 +129,7 @@ class FabricHost:
                 return channel
         raise AssertionError("unreachable")
 
-    def _converse(
+    def _execute(
         self,
         script: Script,
         on_output: Callable[[bytes], None],

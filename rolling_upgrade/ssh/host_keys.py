@@ -1,7 +1,4 @@
-"""Scan the host keys that a machine offers, without a login there.
-
-A scan behind jump hosts logs in to them, with verified keys.
-"""
+"""Scan the host keys of a machine without a login there; only jump hosts need a login, with verified keys."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.parallel import run_jobs
 from rolling_upgrade.errors import HostUnreachable
-from rolling_upgrade.ssh.connection import Connector, bounded, close, retried
+from rolling_upgrade.ssh.connection import Connector, bounded, close, with_retries
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -98,7 +95,7 @@ def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey 
                 transport.close()
 
     try:
-        return retried(attempt)
+        return with_retries(attempt)
     except IncompatiblePeer:
         return None
     except (SSHException, OSError, EOFError) as error:

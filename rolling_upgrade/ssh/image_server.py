@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 15
 #: The maximum of parallel connections of one host: Podman pulls a few layers at a time.
 MAX_CONNECTIONS = 32
-#: How long a layer waits for the request of a lower one: Podman requests several in parallel, in any order.
+#: The time for which a layer waits for the request of a lower layer: Podman requests several in any order.
 _LOWER_SECONDS = 1.0
 
 
 @dataclass
 class Offer:
-    """The images that one host may pull. `tell` receives the number of bytes sent so far.
+    """The images that one host may pull. `on_sent` receives the number of bytes sent so far.
 
-    `lacking` are the layers known to be missing on the host.
+    `missing` are the layers that the host is known to lack.
     """
 
     images: Mapping[str, SavedImage]
     layers: Mapping[str, Layer]
-    tell: Callable[[int], None]
-    lacking: frozenset[str] = frozenset()
+    on_sent: Callable[[int], None]
+    missing: frozenset[str] = frozenset()
     password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     sent: int = 0
-    _asked: set[str] = field(default_factory=set)
+    _requested: set[str] = field(default_factory=set)
     _waiting: list[int] = field(default_factory=list)
     _turn: Condition = field(default_factory=Condition)
     _busy: bool = False
@@ -61,18 +61,18 @@ class Offer:
                     piece = chunk[start : start + _CHUNK]
                     write(piece)
                     self.sent += len(piece)
-                    self.tell(self.sent)
+                    self.on_sent(self.sent)
 
     @contextlib.contextmanager
     def _next(self, digest: str) -> Iterator[None]:
         order = list(self.layers)
         place = order.index(digest)
-        lower = self.lacking.intersection(order[:place])
+        lower = self.missing.intersection(order[:place])
         with self._turn:
-            self._asked.add(digest)
+            self._requested.add(digest)
             self._waiting.append(place)
             self._turn.notify_all()
-            self._turn.wait_for(lambda: lower <= self._asked, _LOWER_SECONDS)
+            self._turn.wait_for(lambda: lower <= self._requested, _LOWER_SECONDS)
             self._turn.wait_for(lambda: not self._busy and place == min(self._waiting))
             self._waiting.remove(place)
             self._busy = True
@@ -94,7 +94,7 @@ def offered(transport: Transport, offer: Offer, host: str, seconds: float) -> It
     free = BoundedSemaphore(MAX_CONNECTIONS)
 
     def answer(channel: Channel, *_: object) -> None:
-        # The thread of the transport must not block.
+        # The transport's thread must not block.
         if free.acquire(blocking=False):
             Thread(target=_serve, args=(channel, offer, free), daemon=True).start()
         else:
@@ -104,7 +104,7 @@ def offered(transport: Transport, offer: Offer, host: str, seconds: float) -> It
     try:
         yield transfer.prologue(port, offer.password)
     finally:
-        unlisten(transport, port, seconds)
+        stop_listening(transport, port, seconds)
 
 
 def listen(transport: Transport, answer: Callable[..., None], host: str, seconds: float) -> int:
@@ -124,7 +124,7 @@ def listen(transport: Transport, answer: Callable[..., None], host: str, seconds
         ) from error
 
 
-def unlisten(transport: Transport, port: int, seconds: float) -> None:
+def stop_listening(transport: Transport, port: int, seconds: float) -> None:
     """Release the port; a closed connection has already released it."""
     from paramiko import SSHException
 

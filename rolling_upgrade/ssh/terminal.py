@@ -19,10 +19,10 @@ _CHUNK = 65536
 _POLL_SECONDS = 0.5
 
 
-def converse(channel: Channel, keys: int, screen: int) -> None:
-    """Copy input and output until the host closes the channel or the input ends; `keys` is a terminal.
+def attach(channel: Channel, keys: int, screen: int) -> None:
+    """Copy input and output until the host closes the channel or the input ends; `keys` and `screen` are descriptors.
 
-    The terminal is raw meanwhile, so that keys such as Ctrl-C reach the remote program, and is restored afterwards.
+    The terminal is in raw mode, so that keys such as Ctrl-C reach the remote program, and is restored afterwards.
     Changes of the window size are passed on.
     """
     with _raw(keys), _sized(channel, screen):

@@ -146,7 +146,7 @@ def test_offer_layer_waits_for_a_lower_one_that_the_host_lacks_and_will_ask_for(
     for place in ("2", "0", "1"):
         threads.append(threading.Thread(target=offer.send, args=(offer.layers[place], sent.append)))
         threads[-1].start()
-        while place not in offer._asked:
+        while place not in offer._requested:
             threads[-1].join(0.01)
     for thread in threads:
         thread.join(20)

@@ -101,7 +101,7 @@ def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: 
         host = fleet.hosts[0]
         command = scripts.shell(fleet.targets[host.name].application, service)
         try:
-            return host.converse(command, sys.stdin.fileno(), sys.stdout.fileno())
+            return host.run_interactive(command, sys.stdin.fileno(), sys.stdout.fileno())
         except ConnectionDropped as error:
             raise ConnectionDropped(error.message, next_step="run the same command to open another shell") from error
 
