@@ -25,6 +25,7 @@ NAME = "rolling-upgrade"
 #: Errors of Invoke that are translated; other errors are shown unchanged. Source: Invoke 2.2, invoke/parser/parser.py.
 _UNKNOWN = re.compile(r"No idea what '(.*)' is!")
 _NO_VALUE = re.compile(r"Flag <Argument: ([^ >]+)(?: \((\w)\))?.*> needed value and was not given one!")
+_NO_ARGUMENT = re.compile(r"'(.+)' did not receive required positional arguments: (.+)")
 
 #: Options of Invoke that print something instead of running a task.
 _PRINTING = ("help", "list", "complete")
@@ -117,6 +118,8 @@ def translated(text: str, context: ParserContext | None) -> ConfigError:
             problem = f"--{name} needs a value"
     elif found := _UNKNOWN.fullmatch(text):
         problem = _unknown_word(found[1], context)
+    elif found := _NO_ARGUMENT.fullmatch(text):
+        problem = f"{found[1]} needs {found[2].replace(chr(39), '').upper()}"
     else:
         problem = text.rstrip(".!")
     return _usage_error(problem, context)

@@ -101,7 +101,11 @@ def usage_error(*issues: tuple[str, str, str], nothing: str = "contacted") -> Co
         nothing: The action that did not begin, as a participle: contacted, built, run, touched, written.
     """
     listed = [ConfigIssue("command line", *issue) for issue in issues]
-    return ConfigError(f"The command line has a mistake; nothing was {nothing}.", listed)
+    return ConfigError(
+        f"The command line has a mistake; nothing was {nothing}.",
+        listed,
+        next_step=f"correct it; {PROGRAM} --help TASK lists the options of a task",
+    )
 
 
 class PreflightError(RollingError):

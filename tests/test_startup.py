@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.support.layer_rules import HEAVY
 
@@ -23,3 +26,38 @@ def test_list_imports_nothing_heavy() -> None:
 
     assert {"fabfile", "rolling_upgrade"} <= imported
     assert imported & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["deploy", "--help"], ["config.check"], ["config.show", "-e", "staging"]]
+)
+def test_task_without_hosts_imports_no_ssh_and_no_screen(words: list[str]) -> None:
+    program = (
+        "import sys; from rolling_upgrade import cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    root = ROOT / "tests" / "fixtures" / "memoryark"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    imported = {name.split(".")[0] for name in done.stderr.split()}
+
+    assert "rolling_upgrade" in imported
+    assert imported & {"paramiko", "fabric", "rich", "cryptography", "pyrage"} == set()
+
+
+def test_completion_script_is_printed_without_reading_a_configuration() -> None:
+    program = (
+        "import sys; from rolling_upgrade.features.completion import workflow; from pathlib import Path\n"
+        "workflow.completion('bash', '', root=Path()); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
+
+    assert not {"pydantic", "yaml"} & set(done.stderr.split())

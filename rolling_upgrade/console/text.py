@@ -42,7 +42,7 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
 
 def unreachable_lines(errors: Mapping[str, str]) -> list[str]:
     """Return a line with the error of each unreachable host."""
-    return [f"{host}  UNREACHABLE: {one_line(error)}" for host, error in errors.items()]
+    return [f"{host}  UNREACHABLE: {one_line(error).removeprefix(f'{host}: ')}" for host, error in errors.items()]
 
 
 def progress(sent: int, total: int, seconds: float) -> str:

@@ -165,9 +165,16 @@ def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> No
         raise HostUnreachable(f"{name}: no verified connection to {where} ({error}).", next_step=next_step) from error
     except (OSError, EOFError) as error:
         raise HostUnreachable(
-            f"{name}: cannot reach {where} ({error}).",
+            f"{name}: cannot reach {where} ({failure_reason(error)}).",
             next_step="check address, port and network, or leave it out with --hosts",
         ) from error
+
+
+def failure_reason(error: Exception) -> str:
+    """Return the system's reason for a failed connection. Paramiko's text of several attempts is `[Errno None]`."""
+    attempts = getattr(error, "errors", {}).values() or (error,)
+    reasons = (getattr(attempt, "strerror", None) or str(attempt) or "connection closed" for attempt in attempts)
+    return ", ".join(dict.fromkeys(reasons))
 
 
 def with_retries(attempt: Callable[[], T]) -> T:

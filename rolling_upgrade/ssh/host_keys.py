@@ -14,7 +14,7 @@ from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.parallel import run_jobs
 from rolling_upgrade.errors import HostUnreachable
-from rolling_upgrade.ssh.connection import Connector, bounded, close, with_retries
+from rolling_upgrade.ssh.connection import Connector, bounded, close, failure_reason, with_retries
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -100,7 +100,7 @@ def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey 
         return None
     except (SSHException, OSError, EOFError) as error:
         raise HostUnreachable(
-            f"{route.target.name}: cannot read the host key of {hop.host}:{hop.port} ({error}).",
+            f"{route.target.name}: cannot read the host key of {hop.host}:{hop.port} ({failure_reason(error)}).",
             next_step="check address, port and network, or leave it out with --hosts",
         ) from error
 

@@ -268,7 +268,7 @@ def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, 
 
     assert code == 1, output
     assert "web1  healthy" in output
-    assert "web2  UNREACHABLE: web2: cannot reach" in output
+    assert "web2  UNREACHABLE: cannot reach" in output
     assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, UNHEALTHY: web2: unreachable")
 
 
@@ -280,7 +280,7 @@ def test_health_malformed_answer_is_reported_and_the_other_host_is_checked(site:
         web1.sh("mv /usr/bin/awk.away /usr/bin/awk")
 
     assert (code, "web2  healthy" in output) == (1, True), output
-    assert "web1  UNREACHABLE: web1: the observation of web1 was cut short: " in output
+    assert "web1  UNREACHABLE: the observation of web1 was cut short: " in output
     assert "awk: not found" in output
 
 

@@ -135,7 +135,7 @@ def test_status_malformed_answer_is_reported_and_the_other_host_is_shown(
         evil.stop()
 
     assert ended.code == 1, ended
-    assert "evil  UNREACHABLE: evil: " in ended.output
+    assert "evil  UNREACHABLE: " in ended.output
     assert "good (127.0.0.1)" in ended.output
     assert "Traceback" not in ended.output + ended.errors
 

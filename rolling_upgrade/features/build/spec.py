@@ -167,7 +167,7 @@ def _builds(environment: Environment, services: Sequence[str]) -> tuple[Build, .
     if not known:
         raise ConfigError(
             "No service in services.yaml has a `build:` section. Nothing was built.",
-            next_step="add one, such as build: {context: ../memoryark/backend}",
+            next_step="add one, such as build: {context: ../shop/web}",
         )
     issues = [
         ("--service", repr(name), f"a service with a `build:` section: {', '.join(known)}")

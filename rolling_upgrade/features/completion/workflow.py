@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rolling_upgrade import config, rendering
-from rolling_upgrade.config.locate import list_hosts
+from rolling_upgrade import rendering
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.errors import ExitCode, usage_error
 
@@ -19,6 +18,9 @@ def completion(shell: str, names: str, *, root: Path) -> ExitCode:
     if names and names not in NAMES:
         raise usage_error(("--names", repr(names), " or ".join(NAMES)))
     if names:
+        from rolling_upgrade import config
+        from rolling_upgrade.config.locate import list_hosts
+
         found = config.environments(root) if names == "environments" else list_hosts(root)
         print_lines([*found], sys.stdout)
         return ExitCode.DONE

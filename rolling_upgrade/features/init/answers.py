@@ -120,9 +120,10 @@ class Answers:
         return paths
 
     def default_routes(self, name: str) -> str:
-        """Return `/` for the last service if it is free, otherwise /NAME/."""
+        """Return `/` for the last public service if it is free, otherwise /NAME/."""
         taken = any("/" in paths for paths in self.routes.values())
-        return "/" if name == self.services[-1][0] and not taken else f"/{name}/"
+        public = [service for service, _, _ in self.services if self.routes.get(service) != ()]
+        return "/" if name == public[-1] and not taken else f"/{name}/"
 
     def missing(self) -> list[tuple[str, str]]:
         """Return the option and the expected value of every required answer that is missing."""

@@ -66,7 +66,7 @@ def select(suites: Sequence[Suite], kind: str) -> tuple[Suite, ...]:
         which = "suites" if kind == ALL else f"suites of the kind {kind}"
         raise ConfigError(
             f"services.yaml declares no {which}. Nothing was run.",
-            next_step="declare them: suites: [{kind: unit, command: make test, folder: ../memoryark}]",
+            next_step="declare them: suites: [{kind: unit, command: make test, folder: ../shop}]",
         )
     issues = [
         ConfigIssue("services.yaml", "suites", f"{suite.title}: {suite.folder}: no such directory", "a directory")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 from pathlib import Path
 
@@ -94,6 +95,12 @@ def test_show_each_value_names_its_source(project: Project, capsys: pytest.Captu
     assert keys["APP_VERSION"] == {"value": "v9", "source": "--tag"}
     assert keys["NGINX_PORT"] == {"value": "80", "source": "default"}
     assert keys["BACKEND_PORT"]["source"].startswith("deploy/services.yaml")
+
+
+def test_show_rollout_values_are_written_as_in_hosts_yaml(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    show("demo", root=project.root)
+
+    assert re.search(r"^  transfer +pull +default$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_show_derived_values_equal_those_of_a_deploy(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def test_health_lines_verbose_shows_every_check_failed_ones_first() -> None:
 def test_health_lines_unreachable_host_has_one_line() -> None:
     rows = lines({"web1": HEALTHY, "web3": LOST})
 
-    assert rows[1] == "web3  UNREACHABLE: web3: cannot reach 192.0.2.3 port 22. Next: check the network"
+    assert rows[1] == "web3  UNREACHABLE: cannot reach 192.0.2.3 port 22. Next: check the network"
     assert rows[-1] == "production: 2 hosts, UNHEALTHY: web3: unreachable"
 
 

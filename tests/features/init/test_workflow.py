@@ -148,6 +148,14 @@ def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
     assert [[route.prefix for route in service.routes] for service in (api, web)] == [["/", "/ws"], []]
 
 
+def test_init_service_without_paths_leaves_the_root_path_to_the_one_before_it(tmp_path: Path) -> None:
+    init_in(tmp_path, services=("site=r.test/x:v1:80", "worker=r.test/y:v1:81"), routes=("worker=none",))
+
+    application = config.load("production", root=tmp_path, strict=True).targets[0].application
+    assert [[route.prefix for route in service.routes] for service in application.services] == [["/"], []]
+    assert application.full_chain.service == "site"
+
+
 @pytest.mark.parametrize("name", ["nginx", "https", "smtp", "app", "notify", "service"])
 def test_init_service_named_like_a_setting_gets_different_keys(tmp_path: Path, name: str) -> None:
     init_in(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81"))
