@@ -153,6 +153,7 @@ def test_init_service_without_paths_leaves_the_root_path_to_the_one_before_it(tm
 
     application = config.load("production", root=tmp_path, strict=True).targets[0].application
     assert [[route.prefix for route in service.routes] for service in application.services] == [["/"], []]
+    assert application.full_chain is not None
     assert application.full_chain.service == "site"
 
 
