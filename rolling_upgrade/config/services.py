@@ -29,7 +29,7 @@ _Interval = Annotated[float, validators.duration(0.1, 60)]
 _Deadline = Annotated[float, validators.duration(1, 900)]
 _Wait = Annotated[float, validators.duration(0, 3600)]
 
-COMMAND = "a command: a list of arguments, or a text for sh"
+COMMAND = "a command: a list of arguments, or a string for sh"
 ENGINE = "podman, docker, or a command that ends in one of them, such as `sudo podman`"
 ENGINES = ("podman", "docker")
 PASSABLE = f"the name of a variable other than {', '.join(sorted(process_environment.SECRETS))}"
@@ -111,7 +111,7 @@ class Limits(Strict):
 
 
 class Build(Strict):
-    """How `inv build` builds the image of the service on this workstation."""
+    """How `rolling-upgrade build` builds the image of the service on this workstation."""
 
     context: _File = Field(description="Build context, relative to hosts.yaml.")
     file: _File = Field(
@@ -141,7 +141,7 @@ class Building(Strict):
     scan: _Command = Field(
         default=(),
         description="Command that scans a built image, passed as the last argument and in $IMAGE. A nonzero exit code "
-        "rejects the image. A list of arguments, or a text for sh.",
+        "rejects the image. A list of arguments, or a string for sh.",
     )
     pass_env: tuple[_Passable, ...] = Field(
         default=(), description="Names of variables of the calling shell to pass to the engine and the scan command."
@@ -149,12 +149,12 @@ class Building(Strict):
 
 
 class Suite(Strict):
-    """One of the application's test suites, run by `inv test`."""
+    """One of the application's test suites, run by `rolling-upgrade test`."""
 
     kind: Annotated[model.SuiteKind, validators.one_of(*(kind.value for kind in model.SuiteKind))] = Field(
         description="Kind of the suite. `load` is skipped for production."
     )
-    command: _Command = Field(description="Command: a list of arguments, or a text for sh.")
+    command: _Command = Field(description="Command: a list of arguments, or a string for sh.")
     name: Annotated[str, validators.WORD] = Field(default="", description="Name of the suite. Default: its kind.")
     folder: _File = Field(default=".", description="Working directory, relative to hosts.yaml.")
     timeout_seconds: Annotated[float, validators.duration(1, 86_400)] = Field(
