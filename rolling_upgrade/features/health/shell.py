@@ -133,15 +133,15 @@ set --
 if [ -e {path} ] && [ "$(stat -c %u {path})" != "$(id -u)" ] && [ "$(id -u)" -ne 0 ]; then set -- podman unshare; fi
 opened=$({ask} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
-whole=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || whole=''
-case "$whole" in
+integrity=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || integrity=''
+case "$integrity" in
   # A bad result is checked again each time: it may be repaired by now.
   ok* | 'not read through'*) ;;
   *) if [ -d {quote(app.home + "/lock")} ]; then
-       whole=$({read} 2>&1) || whole="${{whole:-{unread}}}"
-       whole=$(printf %s "$whole" | tr '\\n\\t' '  ')
+       integrity=$({read} 2>&1) || integrity="${{integrity:-{unread}}}"
+       integrity=$(printf %s "$integrity" | tr '\\n\\t' '  ')
        # On a full disk the write fails; that is a fault of its own.
-       (printf '%s\\n' "$whole" > {stamp}) 2>/dev/null || :
+       (printf '%s\\n' "$integrity" > {stamp}) 2>/dev/null || :
      fi ;;
 esac
-printf 'integrity\\t%s\\n' "$whole\""""
+printf 'integrity\\t%s\\n' "$integrity\""""

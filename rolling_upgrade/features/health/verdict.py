@@ -17,25 +17,25 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
 
     Raises Malformed for truncated or foreign text.
     """
-    seen = observation.parse(app, host, text)
+    state = observation.parse(app, host, text)
     rows = [row.split("\t") for row in observation.sections(text).get("checks", [])]
     checks = [
-        *(_container(service, seen) for service in app.services),
-        *_requests(app, seen, rows),
+        *(_container(service, state) for service in app.services),
+        *_requests(app, state, rows),
         *_resources(app, rows),
         *_database(rows),
-        *_certificate(app, seen, rows),
-        *_backup(app, seen),
+        *_certificate(app, state, rows),
+        *_backup(app, state),
     ]
     if now is not None:
-        checks.append(_clock(app, seen, rows, now))
+        checks.append(_clock(app, state, rows, now))
     ends = next((row[1] for row in rows if row[0] == "certificate" and len(row) > 1), "")
-    return HealthReport(seen, tuple(checks), untrusted.integer(ends, maximum=untrusted.LATEST, default=None))
+    return HealthReport(state, tuple(checks), untrusted.integer(ends, maximum=untrusted.LATEST, default=None))
 
 
-def _container(service: Service, seen: HostState) -> Check:
-    color = seen.active_color(service.name)
-    container = seen.container(service.name, color)
+def _container(service: Service, state: HostState) -> Check:
+    color = state.active_color(service.name)
+    container = state.container(service.name, color)
     name = f"{service.name} container"
     if container is None:
         return Check(Kind.CONTAINER, name, False, f"no {color.value} container", service.name)
@@ -46,17 +46,17 @@ def _container(service: Service, seen: HostState) -> Check:
     return Check(Kind.CONTAINER, name, True, f"{color.value} {tag} runs, {container.restarts} restarts", service.name)
 
 
-def _requests(app: Application, seen: HostState, rows: list[list[str]]) -> Iterator[Check]:
+def _requests(app: Application, state: HostState, rows: list[list[str]]) -> Iterator[Check]:
     answers = {row[1]: row[2:] for row in rows if row[0] == "http" and len(row) >= 4}
     for service in app.services:
-        color = seen.active_color(service.name)
+        color = state.active_color(service.name)
         yield _answer(f"{service.name} http", own_url(service.port(color), service.gate.path), answers, service.name)
     for service in app.services:
         yield _answer(f"{service.name} nginx", own_url(service.service_port, service.gate.path), answers, service.name)
     if app.full_chain:
         first = app.service(app.full_chain.service)
         yield _answer("full chain", own_url(first.service_port, app.full_chain.path), answers, first.name)
-    yield _answer("site", visitor(app)[0], answers, "", page=bool(seen.fact("maintenance")))
+    yield _answer("site", visitor(app)[0], answers, "", page=bool(state.fact("maintenance")))
 
 
 def _answer(name: str, url: str, answers: dict[str, list[str]], service: str, *, page: bool = False) -> Check:
@@ -72,10 +72,10 @@ def _answer(name: str, url: str, answers: dict[str, list[str]], service: str, *,
 def _resources(app: Application, rows: list[list[str]]) -> Iterator[Check]:
     limits = app.thresholds
     for what in ("disk", "inodes"):
-        found = [row for row in rows if row[0] == what and len(row) == 4]
-        if not found and what == "disk":
+        mounts = [row for row in rows if row[0] == what and len(row) == 4]
+        if not mounts and what == "disk":
             yield Check(Kind.DISK, "disk", False, "df gave no answer")
-        for _, mount, available, used in found:
+        for _, mount, available, used in mounts:
             free = _share(available, used)
             if free is not None:
                 detail = f"{free:.0f} % of {what} free on {mount}, wanted {limits.free_percent:g} %"
@@ -106,7 +106,7 @@ def _database(rows: list[list[str]]) -> Iterator[Check]:
             yield Check(Kind.DATABASE, "integrity", answer == "ok" or unfinished, answer)
 
 
-def _certificate(app: Application, seen: HostState, rows: list[list[str]]) -> Iterator[Check]:
+def _certificate(app: Application, state: HostState, rows: list[list[str]]) -> Iterator[Check]:
     for row in rows:
         if row[0] != "certificate":
             continue
@@ -114,26 +114,26 @@ def _certificate(app: Application, seen: HostState, rows: list[list[str]]) -> It
         if ends is None:
             yield Check(Kind.CERTIFICATE, "certificate", False, "Nginx serves none")
             continue
-        days = (ends - seen.now) / _DAY
+        days = (ends - state.now) / _DAY
         detail = f"{days:.0f} days left, wanted {app.thresholds.certificate_days:g}"
         yield Check(Kind.CERTIFICATE, "certificate", days >= app.thresholds.certificate_days, detail)
 
 
-def _backup(app: Application, seen: HostState) -> Iterator[Check]:
+def _backup(app: Application, state: HostState) -> Iterator[Check]:
     """Check the age of the last backup, if backups are scheduled."""
     if not app.auto_backup:
         return
-    text, _, name = seen.fact("last_backup").partition(" ")
+    text, _, name = state.fact("last_backup").partition(" ")
     at = untrusted.integer(text, maximum=untrusted.LATEST, default=None)
     if at is None:
         yield Check(Kind.BACKUP, "backup", False, "there is none")
         return
-    hours, allowed = (seen.now - at) / 3600, app.thresholds.backup_age_seconds / 3600
+    hours, allowed = (state.now - at) / 3600, app.thresholds.backup_age_seconds / 3600
     yield Check(Kind.BACKUP, "backup", hours <= allowed, f"{name}: {hours:.1f} h old, allowed {allowed:g} h")
 
 
-def _clock(app: Application, seen: HostState, rows: list[list[str]], now: float) -> Check:
-    clock = next((row[1] for row in rows if row[0] == "clock" and len(row) > 1), seen.now)
+def _clock(app: Application, state: HostState, rows: list[list[str]], now: float) -> Check:
+    clock = next((row[1] for row in rows if row[0] == "clock" and len(row) > 1), state.now)
     off = untrusted.integer(clock, maximum=untrusted.LATEST) - now
     allowed = app.thresholds.clock_seconds
     return Check(

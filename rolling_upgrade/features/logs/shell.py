@@ -49,7 +49,7 @@ note() { printf '%s\\tnote\\t%s\\n' "$1" "$2"; }
 lately() { date -u -d '5 seconds ago' +%Y-%m-%dT%H:%M:%SZ; }
 runs() { [ "$(podman container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
 marked() { sed -u "s/^/$1\\t$2\\t/"; }
-whole() { marked "$1" "$2" | awk 1; }
+complete() { marked "$1" "$2" | awk 1; }
 unreadable=0"""
 _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 
@@ -69,8 +69,8 @@ def follow(app: Application, source: str, query: LogQuery) -> Script:
     """
     body = _follow_source(app, source, query)
     # Podman misses a SIGTERM while it starts.
-    let_go = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nsleep 1\npkill -KILL -s 0 || :"
-    return stage.direct(_COMMON, _since(query, source), f"note {quote(source)} ''", body, let_go, _END)
+    stop_all = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nsleep 1\npkill -KILL -s 0 || :"
+    return stage.direct(_COMMON, _since(query, source), f"note {quote(source)} ''", body, stop_all, _END)
 
 
 def _since(query: LogQuery, *sources: str) -> str:
@@ -110,7 +110,7 @@ def _fetch_container(app: Application, service: str, color: Color, query: LogQue
     missing = "" if query.both else "\nunreadable=1"
     return f"""\
 if podman container exists {quote(name)}; then
-  {_podman_logs(query, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(query)} | whole {quote(service)} {color.value}
+  {_podman_logs(query, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(query)} | complete {quote(service)} {color.value}
 else
   note {quote(service)} {quote(f"there is no container {name}")}{missing}
 fi"""
@@ -215,8 +215,8 @@ def parse(host: str, line: str) -> LogLine:
     source, label, text = [*line.split("\t", 2), "", ""][:3]
     if label == _NOTE:
         return LogLine(host, source, "", text, note=True)
-    if source == NGINX and (found := _NGINX_LABEL.fullmatch(label)):
-        return LogLine(host, source, found[1], text, _nginx_time(text, found[2]))
+    if source == NGINX and (match := _NGINX_LABEL.fullmatch(label)):
+        return LogLine(host, source, match[1], text, _nginx_time(text, match[2]))
     if source == UNITS and label == "journal":
         match = _UNIT.match(text)
         return LogLine(host, source, "", match[2], _seconds(match[1])) if match else LogLine(host, source, "", text)
@@ -228,10 +228,10 @@ def parse(host: str, line: str) -> LogLine:
 
 def _nginx_time(text: str, zone: str) -> float:
     try:
-        if found := _ERROR.match(text):
-            return datetime.strptime(f"{found[1]} {zone}", "%Y/%m/%d %H:%M:%S %z").timestamp()
-        if found := _ACCESS.search(text):
-            return datetime.strptime(found[1], "%d/%b/%Y:%H:%M:%S %z").timestamp()
+        if match := _ERROR.match(text):
+            return datetime.strptime(f"{match[1]} {zone}", "%Y/%m/%d %H:%M:%S %z").timestamp()
+        if match := _ACCESS.search(text):
+            return datetime.strptime(match[1], "%d/%b/%Y:%H:%M:%S %z").timestamp()
     except ValueError:
         pass
     return 0.0
@@ -244,10 +244,10 @@ def _seconds(stamp: str) -> float:
         return 0.0
     day, fraction, zone = match.groups()
     try:
-        whole = datetime.strptime(f"{day} {zone.replace('Z', '+0000').replace(':', '')}", "%Y-%m-%dT%H:%M:%S %z")
+        seconds = datetime.strptime(f"{day} {zone.replace('Z', '+0000').replace(':', '')}", "%Y-%m-%dT%H:%M:%S %z")
     except ValueError:
         return 0.0
-    return whole.timestamp() + untrusted.number(f"0{fraction}" if fraction else "0")
+    return seconds.timestamp() + untrusted.number(f"0{fraction}" if fraction else "0")
 
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d)")

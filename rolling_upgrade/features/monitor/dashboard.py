@@ -112,7 +112,7 @@ def _cause(error: RollingError, host: str) -> str:
 def latency(report: HealthReport) -> int | None:
     """Return the milliseconds of a request through the full chain, or through the site where there is no chain.
 
-    None for a failed request: Nginx is quick to answer with an error in the application's place.
+    None for a failed request: Nginx answers quickly with an error of its own.
     """
     requests = {check.name: check for check in report.checks if check.kind is Kind.HTTP}
     check = requests.get("full chain") or requests.get("site")

@@ -110,8 +110,8 @@ def warnings(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
 def _target(plans: Sequence[Plan]) -> str:
     """The tags of the changed services, or the restored backup; '' when no service changes."""
     restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
-    wanted = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
-    return ", ".join(dict.fromkeys(restored or [image.tag or short_digest(image.digest) for image in wanted]))
+    images = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
+    return ", ".join(dict.fromkeys(restored or [image.tag or short_digest(image.digest) for image in images]))
 
 
 def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:

@@ -16,8 +16,8 @@ def notify(context: Any, env: str | None = None, message: str = "", severity: st
 
 
 @task(name="test")
-def try_out(context: Any, env: str | None = None) -> None:  # noqa: ARG001
+def send_test(context: Any, env: str | None = None) -> None:  # noqa: ARG001
     """Send a test message over every configured channel and show each result; exits with 1 if one failed."""
     from rolling_upgrade.features.notify import workflow
 
-    exit_with(lambda: workflow.try_out(env, root=root()))
+    exit_with(lambda: workflow.send_test(env, root=root()))

@@ -30,7 +30,7 @@ def notify(env: str | None, *, root: Path, message: str = "", severity: str = "i
     return _send(environment, notice, notice.severity)
 
 
-def try_out(env: str | None, *, root: Path) -> ExitCode:
+def send_test(env: str | None, *, root: Path) -> ExitCode:
     """Send a test to every channel that is not off. FAILED when one failed."""
     environment = _environment(env, root)
     return _send(environment, _notice(environment, Occasion.TEST), Severity.CRITICAL)
@@ -44,8 +44,7 @@ def _check(message: str, severity: str) -> None:
     if not message.strip():
         issues.append(("--message", "", "the text of the message"))
     if len(message) > LONGEST_TEXT:
-        found = f"{len(message)} characters"
-        issues.append(("--message", found, f"at most {LONGEST_TEXT}"))
+        issues.append(("--message", f"{len(message)} characters", f"at most {LONGEST_TEXT}"))
     if issues:
         raise usage_error(*issues)
 

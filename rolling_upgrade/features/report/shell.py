@@ -34,13 +34,13 @@ def parse(text: str) -> tuple[Stage, ...]:
     lines = untrusted.rows(text.rstrip("\n"))
     if lines[-1] != _END:
         raise Malformed("the journal was cut short")
-    found: list[tuple[str, list[str]]] = []
+    stages: list[tuple[str, list[str]]] = []
     for line in lines[:-1]:
         if line.startswith(_STAGE):
-            found.append((line.removeprefix(_STAGE), []))
-        elif found:
-            found[-1][1].append(line.removeprefix(" "))
-    return tuple(_stage(head, log) for head, log in found)
+            stages.append((line.removeprefix(_STAGE), []))
+        elif stages:
+            stages[-1][1].append(line.removeprefix(" "))
+    return tuple(_stage(head, log) for head, log in stages)
 
 
 def _stage(head: str, log: list[str]) -> Stage:

@@ -34,16 +34,16 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
 
 def problems(target: Target, state: HostState) -> tuple[str, ...]:
     """Return the problems of a host, a sentence each; empty for a healthy host."""
-    problems: list[str] = []
+    found: list[str] = []
     for service in target.application.services:
         color = state.active_color(service.name)
         container = state.container(service.name, color)
         if container is None:
-            problems.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
+            found.append(f"{service.name}: no {color.value} container, though {color.value} is the live color")
         elif not container.running:
-            problems.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
-    problems += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
-    return tuple(problems)
+            found.append(f"{service.name}: the live {color.value} container is {container.status or 'not running'}")
+    found += [f"{probe.url or probe.name}: {probe.detail or 'no answer'}" for probe in state.probes if not probe.ok]
+    return tuple(found)
 
 
 #: The owner of a maintenance page, by the word that the host stores with it.
@@ -177,12 +177,12 @@ def status_json(
 
 
 def _host_json(target: Target, state: HostState) -> dict[str, Any]:
-    found = problems(target, state)
+    host_problems = problems(target, state)
     return {
         "host": target.name,
         "address": target.address,
-        "healthy": not found,
-        "problems": found,
+        "healthy": not host_problems,
+        "problems": host_problems,
         "services": [_service_json(service, state) for service in target.application.services],
         "probes": state.probes,
         "maintenance": state.fact("maintenance") or None,

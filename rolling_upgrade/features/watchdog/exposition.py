@@ -104,14 +104,14 @@ def _number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Counters:
-    """The counters that survive a restart of the watchdog. The names of the fields are those of metrics.json.
+    """The counters that survive a restart of the watchdog. The keys of the fields are those of metrics.json.
 
-    `restarts` counts the restarts of each service, `seen` is Podman's count for each container, by name and release.
+    `restarts` counts the restarts of each service, `podman_restarts` is Podman's count for each container, by name and release.
     """
 
     counted: RequestCounts = field(default_factory=RequestCounts)
     restarts: tuple[tuple[str, int], ...] = ()
-    seen: tuple[tuple[str, int], ...] = ()
+    podman_restarts: tuple[tuple[str, int], ...] = field(default=(), metadata={"key": "seen"})
     recoveries: tuple[tuple[RecoveryAction, int], ...] = ()
     failed: tuple[tuple[RecoveryAction, int], ...] = ()
     errors: int = 0
@@ -205,8 +205,8 @@ def _checks(report: HealthReport) -> Iterator[Family]:
     text = "Result of each check of rolling-upgrade health"
     rows = (sample(check.ok, check=name, subject=subject) for check, name, subject in names)
     yield gauge("rolling_check_ok", text, *rows)
-    asked = [row for row in names if row[0].kind is Kind.HTTP and row[0].answered]
-    times = (sample(check.milliseconds / 1000, check=name, subject=subject) for check, name, subject in asked)
+    answered = [row for row in names if row[0].kind is Kind.HTTP and row[0].answered]
+    times = (sample(check.milliseconds / 1000, check=name, subject=subject) for check, name, subject in answered)
     yield gauge("rolling_check_seconds", "Response time of each HTTP check", *times)
 
 

@@ -93,9 +93,11 @@ class MetricsWriter:
     def _count(self, app: Application, report: HealthReport | None) -> None:
         counters = self._counters
         if report is not None:
-            totals = add_restarts(dict(counters.restarts), dict(counters.seen), report.state)
+            totals = add_restarts(dict(counters.restarts), dict(counters.podman_restarts), report.state)
             restarts = tuple((service.name, totals.get(service.name, 0)) for service in app.services)
-            counters = replace(counters, restarts=restarts, seen=tuple(policy.restart_counts(report).items()))
+            counters = replace(
+                counters, restarts=restarts, podman_restarts=tuple(policy.restart_counts(report).items())
+            )
         if app.request_metrics:
             log = Path(request_log(app.name))
             try:
@@ -153,10 +155,10 @@ def nginx_status(app: Application) -> tuple[bool, NginxStatus | None]:
 
 
 def _parse_stub_status(answer: str) -> NginxStatus | None:
-    found = _STUB_STATUS.search(answer)
-    if found is None:
+    match = _STUB_STATUS.search(answer)
+    if match is None:
         return None
-    active, accepted, requests, *rest = (int(number) for number in found.groups())
+    active, accepted, requests, *rest = (int(number) for number in match.groups())
     states = zip(("active", "reading", "writing", "waiting"), (active, *rest), strict=True)
     return NginxStatus(tuple(states), accepted, requests)
 

@@ -73,16 +73,16 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     started_at = context.clock()
     lock = _lock(context.run_id, f"{action.value} of {service}: {reason}")
 
-    def plan(seen: HostState) -> Plan:
-        spec = _live_release(app, seen, settings, lock, service, reason)
+    def plan(observed: HostState) -> Plan:
+        spec = _live_release(app, observed, settings, lock, service, reason)
         if action is RecoveryAction.RESTART:
-            return _plan_restart(seen, spec, service, settings.rollout)
+            return _plan_restart(observed, spec, service, settings.rollout)
         if target is not None:
-            spec = _earlier_release(*target, seen, spec)
-        return plan_deploy(seen, spec, settings.rollout)
+            spec = _earlier_release(*target, observed, spec)
+        return plan_deploy(observed, spec, settings.rollout)
 
     host_run = HostRun(host, app, state, plan(state))
-    outcomes = roll_out([host_run], lambda _, seen: plan(seen), settings.rollout, context)
+    outcomes = roll_out([host_run], lambda _, observed: plan(observed), settings.rollout, context)
     for outcome in outcomes:
         if outcome.error is not None:
             log(str(outcome.error))

@@ -58,51 +58,51 @@ def install(app: Application, files: Files) -> Script:
     Exits NOT_PREPARED_STATUS on a host without the application's directory, NO_PYTHON_STATUS without a python3 of at
     least 3.10; both change nothing.
     """
-    place, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
+    base, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
     name, link = quote(unit_name(app.name)), f".config/systemd/user/default.target.wants/{unit_name(app.name)}"
     encoded = base64.b64encode(files.program).decode()
-    secret = write_file(f"{place}/settings.json", files.settings, secret=True)
+    secret = write_file(f"{base}/settings.json", files.settings, secret=True)
     text = f"""\
 if [ ! -w {quote(app.home)} ]; then exit {NOT_PREPARED_STATUS}; fi
 if ! python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
   python3 --version 2>&1 || :
   exit {NO_PYTHON_STATUS}
 fi
-version=$(cat {quote(place + "/version")} 2>/dev/null) || version=''
+version=$(cat {quote(base + "/version")} 2>/dev/null) || version=''
 if [ "$version" = {files.version} ] && systemctl --user is-active --quiet {name}; then echo unchanged; exit 0; fi
-mkdir -p {quote(place)} .config/systemd/user/default.target.wants
-rm -f {quote(place + "/version")}
-printf %s {quote(encoded)} | base64 -d > {quote(place + "/watchdog.pyz.new")}
-mv -f {quote(place + "/watchdog.pyz.new")} {quote(place + "/watchdog.pyz")}
+mkdir -p {quote(base)} .config/systemd/user/default.target.wants
+rm -f {quote(base + "/version")}
+printf %s {quote(encoded)} | base64 -d > {quote(base + "/watchdog.pyz.new")}
+mv -f {quote(base + "/watchdog.pyz.new")} {quote(base + "/watchdog.pyz")}
 {secret.text}
 {write_file(unit, files.unit, mode="0644").text}
 ln -sf {quote("../" + unit_name(app.name))} {quote(link)}
 systemctl --user daemon-reload
-rm -f {quote(place + "/alive")}
+rm -f {quote(base + "/alive")}
 systemctl --user restart {name}
 tries=0
-until [ -e {quote(place + "/alive")} ] && systemctl --user is-active --quiet {name}; do
+until [ -e {quote(base + "/alive")} ] && systemctl --user is-active --quiet {name}; do
   tries=$((tries + 1))
   if [ "$tries" -ge {UP_SECONDS * 10} ]; then
     echo "the watchdog does not come up:"
-    tail -n 20 {quote(place + "/log")} 2>/dev/null || :
+    tail -n 20 {quote(base + "/log")} 2>/dev/null || :
     exit 1
   fi
   sleep 0.1
 done
-echo {files.version} > {quote(place + "/version")}
+echo {files.version} > {quote(base + "/version")}
 if [ -n "$version" ]; then echo replaced; else echo installed; fi"""
     return direct(Script(text, secret.secrets))
 
 
 def uninstall(app: Application) -> Script:
     """Stop the watchdog and delete its files; prints `gone` or `nothing`. A recovery in progress finishes."""
-    place, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
+    base, unit = directory(app), f".config/systemd/user/{unit_name(app.name)}"
     name, link = quote(unit_name(app.name)), f".config/systemd/user/default.target.wants/{unit_name(app.name)}"
     return direct(
-        f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(place)} ]; then echo nothing; exit 0; fi",
+        f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(base)} ]; then echo nothing; exit 0; fi",
         f"systemctl --user stop {name} 2>/dev/null || :",
-        shell_join("rm", "-rf", unit, link, place),
+        shell_join("rm", "-rf", unit, link, base),
         f"{shell_join('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
         "systemctl --user daemon-reload",
         f"systemctl --user reset-failed {name} 2>/dev/null || :",
@@ -112,12 +112,12 @@ def uninstall(app: Application) -> Script:
 
 def status(app: Application) -> Script:
     """Print the unit's state, the installed version and the recovery state, as `view.WatchdogStatus.read` parses them."""
-    place = directory(app)
+    base = directory(app)
     shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
     ask = shell_join("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
     return direct(
-        f"if [ -e {quote(place + '/settings.json')} ]; then echo installed=yes; else echo installed=no; fi",
-        f'echo "version=$(cat {quote(place + "/version")} 2>/dev/null)"',
+        f"if [ -e {quote(base + '/settings.json')} ]; then echo installed=yes; else echo installed=no; fi",
+        f'echo "version=$(cat {quote(base + "/version")} 2>/dev/null)"',
         'echo "uptime=$(cut -d . -f 1 /proc/uptime)"',
         f"systemctl --user show {quote(unit_name(app.name))} --property={shown} 2>/dev/null || :",
         # From /proc: not every host accounts per unit. The ticks include those of child processes.
@@ -125,10 +125,10 @@ def status(app: Application) -> Script:
         'echo "memory_kb=$(awk \'/^VmRSS:/ { print $2 }\' "/proc/$pid/status" 2>/dev/null)"',
         'echo "ticks=$(awk \'{ print $14 + $15 + $16 + $17 }\' "/proc/$pid/stat" 2>/dev/null)"',
         'echo "ticks_a_second=$(getconf CLK_TCK)"',
-        f"at=$(stat -c %Y {quote(place + '/alive')} 2>/dev/null) || at=''",
+        f"at=$(stat -c %Y {quote(base + '/alive')} 2>/dev/null) || at=''",
         'echo "alive=${at:+$(($(date +%s) - at))}"',
-        f"echo \"memory=$(tr -d '\\n' < {quote(place + '/memory.json')} 2>/dev/null)\"",
-        f'echo "last=$(tail -n 1 {quote(place + "/log")} 2>/dev/null)"',
+        f"echo \"memory=$(tr -d '\\n' < {quote(base + '/memory.json')} 2>/dev/null)\"",
+        f'echo "last=$(tail -n 1 {quote(base + "/log")} 2>/dev/null)"',
     )
 
 

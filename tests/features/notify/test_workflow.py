@@ -11,7 +11,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Security
 from rolling_upgrade.errors import ConfigError, ExitCode
-from rolling_upgrade.features.notify.workflow import notify, try_out
+from rolling_upgrade.features.notify.workflow import notify, send_test
 from tests.support.mailbox import Mailbox, mailbox
 from tests.support.project import Project
 from tests.support.receiver import closed_port, receiving, slack
@@ -89,7 +89,7 @@ def test_notify_rejects_invalid_options(message: str, severity: str, option: str
     assert [issue.path for issue in refused.value.issues] == [option]
 
 
-def test_try_out_reports_each_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_send_test_reports_each_channel(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with mailbox() as box, receiving((403, {}, "invalid_token")) as chat:
         project.env(
             {
@@ -101,7 +101,7 @@ def test_try_out_reports_each_channel(project: Project, capsys: pytest.CaptureFi
             }
         )
 
-        assert try_out("demo", root=project.root) is ExitCode.FAILED
+        assert send_test("demo", root=project.root) is ExitCode.FAILED
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("slack    NOT SENT: HTTP 403 invalid_token (")
@@ -111,11 +111,11 @@ def test_try_out_reports_each_channel(project: Project, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("changes", [{}, {"WEBHOOK_URL": "http://127.0.0.1:9/x", "NOTIFY_WEBHOOK": "off"}])
-def test_try_out_without_a_channel_is_an_error(changes: dict[str, str], project: Project) -> None:
+def test_send_test_without_a_channel_is_an_error(changes: dict[str, str], project: Project) -> None:
     project.env(changes)
 
     with pytest.raises(ConfigError, match="no channel is configured, or all are off") as refused:
-        try_out("demo", root=project.root)
+        send_test("demo", root=project.root)
 
     assert refused.value.exit_code is ExitCode.USAGE
 
