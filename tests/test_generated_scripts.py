@@ -178,8 +178,8 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "fetch-as-shown", fetch
     yield "read-layers", transfer.read_layers()
     wanted = Login("registry.test:5000", "it's me", 'pa"ss $word')
-    yield "login", registry.login_script(wanted, ask_again=False)
-    yield "login-again", registry.login_script(wanted, ask_again=True)
+    yield "login", registry.login_script(wanted, always_ask=False)
+    yield "login-again", registry.login_script(wanted, always_ask=True)
     yield "logout", registry.logout_script(wanted.registry)
     yield "resolve", stage.direct(podman.resolve([service.image for service in app.services]))
     tags = [replace(service.image, digest="") for service in app.services]

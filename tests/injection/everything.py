@@ -60,7 +60,7 @@ def scripts(environment: Environment) -> Iterator[str]:
     with suppress(ConfigError):
         yield from (script.text for _, script in generated.of_monitoring(environment))
     if app.login:
-        yield registry.login_script(app.login, ask_again=True).text
+        yield registry.login_script(app.login, always_ask=True).text
         yield registry.logout_script(app.login.registry).text
 
 

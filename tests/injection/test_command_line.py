@@ -182,7 +182,7 @@ def test_login_names_are_refused_or_passed_as_arguments(registry_name: str, user
         return
     with shell() as place:
         ran = place.run(
-            [logins.login_script(replace(wanted, password=password.replace("\0", "")), ask_again=True).text]
+            [logins.login_script(replace(wanted, password=password.replace("\0", "")), always_ask=True).text]
         )
 
     assert ran.taken_in == []

@@ -1,4 +1,4 @@
-"""Completion at the prompt: the script of a shell, and the names that it asks for. Reads files of this machine."""
+"""Shell completion: print the script of a shell, or the names that it completes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("environments", "hosts")
 
 
 def completion(shell: str, names: str, *, root: Path) -> ExitCode:
-    """Print a shell's script, or names of one kind, a line each. Raises ConfigError for another shell or kind."""
+    """Print a shell's script, or one kind of names, a line each. Raises ConfigError for an unknown shell or kind."""
     if names and names not in NAMES:
         raise usage_error(("--names", repr(names), " or ".join(NAMES)))
     if names:

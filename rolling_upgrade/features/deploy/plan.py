@@ -79,7 +79,7 @@ def acquire(spec: DeploySpec, rollout: RolloutPolicy) -> Step:
 
 def _cleanup(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
     app = spec.application
-    expired = retention.tidy(state, app, retention.kept(state, app, rollout, spec.run_id))
+    expired = retention.prune_files(state, app, retention.kept(state, app, rollout, spec.run_id))
     return "\n".join((expired, spec.data.cleanup)) if spec.data else expired
 
 

@@ -1,4 +1,4 @@
-"""Promote: deploy the exact digests that run well in one environment to another, whatever its tags log now."""
+"""Promote: deploy the exact digests that run well in one environment to another."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rolling_upgrade.ssh.fleet import opened
 def promote(
     source_name: str, target_name: str, *, root: Path, force: bool = False, dry_run: bool = False, json: bool = False
 ) -> ExitCode:
-    """Deploy to the target the digests that every host of the source runs as a good release. Raises RollingError."""
+    """Deploy to the target the good release that every host of the source runs. Raises RollingError."""
     if not source_name or not target_name or source_name == target_name:
-        found = f"--from {source_name!r} --to {target_name!r}"
-        raise usage_error(("--from, --to", found, "two environments of hosts.yaml"))
+        value = f"--from {source_name!r} --to {target_name!r}"
+        raise usage_error(("--from, --to", value, "two environments of hosts.yaml"))
     source = config.load(source_name, root=root)
-    config.load(target_name, root=root, tag="promoted")  # its mistakes are told before anyone is asked
+    config.load(target_name, root=root, tag="promoted")  # report errors of its configuration first
     proven = _proven(source)
     tags = {image.tag for image in proven.values()}
     tag = tags.pop() if len(tags) == 1 else ""
@@ -40,24 +40,24 @@ def promote(
         dry_run=dry_run,
         json=json,
         given=given,
-        promoted=deploy.Promoted(source.name, _ran(source, proven)),
+        promoted=deploy.Promoted(source.name, _with_repositories(source, proven)),
     )
 
 
 def _proven(source: Environment) -> dict[str, Image]:
-    """The images by service that all hosts run, from their last good release. Raises PreflightError."""
+    """Return the images by service that all hosts run as their last good release. Raises PreflightError."""
     with opened(source) as fleet:
         states = fleet.observe()
-        found = check_hosts(fleet)
+        reports = check_hosts(fleet)
     names = [service.name for service in source.targets[0].application.services]
     faults, images = [], {}
     for name, state in states.items():
         images[name], fault = good_images(state, names)
         faults += [f"{name}: {fault}"] if fault else []
     faults += [
-        f"{name}: is not well: {PROGRAM} health --env {source.name}"
-        for name, one in found.items()
-        if not is_healthy(one)
+        f"{name}: is unhealthy: {PROGRAM} health --env {source.name}"
+        for name, report in reports.items()
+        if not is_healthy(report)
     ]
     if not faults:
         faults = list(_differences(images))
@@ -65,62 +65,60 @@ def _proven(source: Environment) -> dict[str, Image]:
         listed = "\n  ".join(faults)
         raise PreflightError(
             f"{source.name} has not proved one release; nothing was touched.\n  {listed}",
-            next_step=f"{PROGRAM} deploy --env {source.name} until all its hosts are well on one release, then again",
+            next_step=f"{PROGRAM} deploy --env {source.name} until all its hosts are healthy on one release; then run the "
+            "same command again",
         )
     return next(iter(images.values()))
 
 
 def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image], str]:
-    """The images by service of a host that runs its last good release; otherwise the reason why it does not."""
+    """Return the images by service of a host that runs its last good release, else the reason why it does not."""
     last = state.last_good
     if last is None:
         return {}, "has no good release"
     recorded, images = dict(last.services), {}
     for service in services:
         run = state.container(service, state.active_color(service))
-        wanted = recorded.get(service)
-        if wanted is None or not wanted.digest:
+        record = recorded.get(service)
+        if record is None or not record.digest:
             return {}, f"its last good release {last.id} has no digest of {service}"
-        if run is None or not run.running or run.image.digest != wanted.digest:
+        if run is None or not run.running or run.image.digest != record.digest:
             return {}, f"{service} is not what its last good release {last.id} recorded"
-        images[service] = replace(Image.parse(wanted.image), digest=wanted.digest, revision=wanted.revision)
+        images[service] = replace(Image.parse(record.image), digest=record.digest, revision=record.revision)
     return images, ""
 
 
 def _differences(images: Mapping[str, Mapping[str, Image]]) -> list[str]:
-    """The services whose digests differ between hosts."""
-    (first, wanted), *others = images.items()
+    """Return a line for each service whose digests differ between hosts."""
+    (first, expected), *others = images.items()
     return [
         f"{service}: {image.digest[:19]} on {first}, {other[service].digest[:19]} on {name}"
         for name, other in others
-        for service, image in wanted.items()
+        for service, image in expected.items()
         if other[service].digest != image.digest
     ]
 
 
 def _given(source: Environment, target: Environment, proven: Mapping[str, Image]) -> dict[str, Image]:
-    """The images in the target's own repositories. Raises ConfigError if the two run different services."""
-    app = target.targets[0].application
-    own = {service.name for service in app.services}
-    if own != set(proven):
+    """Return the images in the target's repositories. Raises ConfigError if the target cannot run them."""
+    services = {service.name for service in target.targets[0].application.services}
+    if services != set(proven):
         raise ConfigError(
-            f"{source.name} runs {', '.join(sorted(proven))}, {target.name} is to run {', '.join(sorted(own))}: "
+            f"{source.name} runs {', '.join(sorted(proven))}, {target.name} is to run {', '.join(sorted(services))}: "
             "a release cannot be promoted between them. Nothing was touched.",
             next_step="let both name one services_file in hosts.yaml",
         )
     if target.rollout.transfer is Transfer.PUSH:
         raise ConfigError(
-            f"{target.name} takes its images from this workstation (transfer: push), a digest is had from a registry "
-            "alone. Nothing was touched.",
+            f"{target.name} takes its images from this workstation (transfer: push), but only a registry has an "
+            "image by its digest. Nothing was touched.",
             next_step="transfer: pull in hosts.yaml",
         )
-    return {
-        name: replace(image, repository=app.service(name).image.repository, revision="")
-        for name, image in proven.items()
-    }
+    images = _with_repositories(target, proven)
+    return {name: replace(image, revision="") for name, image in images.items()}
 
 
-def _ran(source: Environment, proven: Mapping[str, Image]) -> dict[str, Image]:
-    """The images in the repositories that the source's configuration names."""
-    app = source.targets[0].application
-    return {name: replace(image, repository=app.service(name).image.repository) for name, image in proven.items()}
+def _with_repositories(environment: Environment, images: Mapping[str, Image]) -> dict[str, Image]:
+    """Return the images in the repositories that the environment's configuration names."""
+    app = environment.targets[0].application
+    return {name: replace(image, repository=app.service(name).image.repository) for name, image in images.items()}

@@ -1,6 +1,6 @@
-"""Retention on one host: what is kept and what is deleted, by the same rule after a deploy and in a prune.
+"""Select the expired items of a host, by the same rule after a deploy and in a prune.
 
-Everything that runs is kept, and everything that the next rollback needs: the release, its images, its configuration.
+A host keeps everything that runs, and everything that the next rollback needs: release, images, configuration.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ KEPT_JOURNALS = 20
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept: releases by id, images by digest, configurations by `SERVICE-SPEC`."""
+    """The items that a host keeps: releases by id, images by digest, configurations by `SERVICE-SPEC`."""
 
     releases: frozenset[str]
     digests: frozenset[str]
     configurations: frozenset[str]
 
 
-def kept(state: HostState, app: Application, rollout: RolloutPolicy, release: str = "") -> Kept:
-    """What the host keeps; `app` runs or is about to run, `release` is the run that brings it."""
-    good = [one for one in state.releases if one.action == "deploy" and one.good]
-    wanted = {one.id: one for one in good[-rollout.retain_releases :]}
-    now = frozenset((service.name, service.image.digest, spec_hash(app.name, service)) for service in app.services)
-    for content in (now, selection.running(state)):
-        wanted |= {one.id: one for one in selection.candidates(state.releases, content)[:1]}
+def kept(state: HostState, app: Application, rollout: RolloutPolicy, run_id: str = "") -> Kept:
+    """Return the items that the host keeps; `app` runs there or is about to, and `run_id` is its run."""
+    good = [release for release in state.releases if release.action == "deploy" and release.good]
+    releases = {release.id: release for release in good[-rollout.retain_releases :]}
+    for content in (selection.content_of(app), selection.running(state)):
+        releases |= {release.id: release for release in selection.candidates(state.releases, content)[:1]}
     if (current := selection.current(state)) is not None:
-        wanted[current.id] = current
-    runs = [(name, run) for one in wanted.values() for name, run in one.services]
+        releases[current.id] = current
+    runs = [(name, run) for release in releases.values() for name, run in release.services]
     return Kept(
-        releases=frozenset({*wanted, release}),
+        releases=frozenset({*releases, run_id}),
         digests=frozenset(
             {
                 *(run.digest for _, run in runs),
@@ -57,34 +56,36 @@ def kept(state: HostState, app: Application, rollout: RolloutPolicy, release: st
     )
 
 
-def spent(state: HostState, app: Application, rollout: RolloutPolicy) -> tuple[Container, ...]:
-    """Stopped containers that belong to no kept release; those of the last run stay for their logs."""
+def expired_containers(state: HostState, app: Application, rollout: RolloutPolicy) -> tuple[Container, ...]:
+    """Return the stopped containers of releases that the host does not keep; the last run's stay for their logs."""
     live = _live(state, app)
-    content = kept(replace(state, containers=live), app, rollout)
-    lives = frozenset(live)
+    content, live_set = kept(replace(state, containers=live), app, rollout), frozenset(live)
     last = state.releases[-1].id if state.releases else ""
     return tuple(
-        one
-        for one in state.containers
-        if not one.running
-        and one not in lives
-        and one.release != last
-        and not (one.image.digest in content.digests and f"{one.service}-{one.spec}" in content.configurations)
+        container
+        for container in state.containers
+        if container not in live_set
+        and container.release != last
+        and not (
+            container.image.digest in content.digests
+            and f"{container.service}-{container.spec}" in content.configurations
+        )
     )
 
 
 def _live(state: HostState, app: Application) -> tuple[Container, ...]:
-    """Running containers, and those that a flag of a current service names."""
+    """Return the running containers, and those that a flag of a current service names."""
     names = {service.name for service in app.services}
     return tuple(
-        one
-        for one in state.containers
-        if one.running or (one.service in names and one.color is state.active_color(one.service))
+        container
+        for container in state.containers
+        if container.running
+        or (container.service in names and container.color is state.active_color(container.service))
     )
 
 
-def tidy(state: HostState, app: Application, kept: Kept, mode: Mode = Mode.QUIET) -> str:
-    """Select what is past its retention: images, configurations, backups, journals."""
+def prune_files(state: HostState, app: Application, kept: Kept, mode: Mode = Mode.QUIET) -> str:
+    """Return shell text that selects expired images, configurations, backups and journals."""
     return "\n".join(
         (
             pruning.prune_entry(mode),
@@ -97,24 +98,27 @@ def tidy(state: HostState, app: Application, kept: Kept, mode: Mode = Mode.QUIET
 
 
 def prune(state: HostState, app: Application, rollout: RolloutPolicy, mode: Mode) -> str:
-    """Select what `tidy` selects, spent containers, and the flags of removed services."""
-    old = spent(state, app, rollout)
-    spent_containers = frozenset(old)
-    rest = replace(state, containers=tuple(one for one in state.containers if one not in spent_containers))
-    served = {service.name for service in app.services} | {one.service for one in rest.containers}
-    flags = [nginx.flag(app, service) for service, _ in state.active if service not in served]
+    """Return shell text that also selects expired containers and the flags of removed services."""
+    expired = expired_containers(state, app, rollout)
+    expired_set = frozenset(expired)
+    rest = replace(state, containers=tuple(item for item in state.containers if item not in expired_set))
+    services = {service.name for service in app.services} | {container.service for container in rest.containers}
+    flags = [nginx.flag(app, service) for service, _ in state.active if service not in services]
     return "\n".join(
         (
             pruning.prune_entry(mode),
-            pruning.containers([one.name for one in old]),
+            pruning.containers([container.name for container in expired]),
             pruning.flags(flags),
-            tidy(rest, app, kept(rest, app, rollout), mode),
+            prune_files(rest, app, kept(rest, app, rollout), mode),
         )
     )
 
 
 def _repositories(state: HostState, app: Application) -> list[str]:
-    """The repositories of all images of this application, present and past."""
-    named = [Image.parse(run.image).repository for one in state.releases for _, run in one.services]
-    ran = [one.image.repository for one in state.containers]
-    return list(dict.fromkeys([*(service.image.repository for service in app.services), *named, *ran]))
+    """Return the repositories of all images of this application, current and former."""
+    repositories = [
+        *(service.image.repository for service in app.services),
+        *(Image.parse(run.image).repository for release in state.releases for _, run in release.services),
+        *(container.image.repository for container in state.containers),
+    ]
+    return list(dict.fromkeys(repositories))

@@ -28,7 +28,7 @@ from rolling_upgrade.ssh.fleet import Fleet, opened
 PRUNE_SECONDS = 600.0
 
 
-#: The expired items of one host and the bytes that its disk gained, or why there are none.
+#: The expired items of one host and the freed bytes of its disk, or the error of the host.
 PruneResult = tuple[tuple[ExpiredItem, ...], int] | RollingError
 
 
@@ -46,43 +46,45 @@ def prune(
     with opened(environment) as fleet:
         states = fleet.observe()
         listed: dict[str, PruneResult] = fleet.on_each(lambda host: _list(host, fleet, states[host.name]))
-        if dry_run or _nothing(listed):
+        if dry_run or not _any_expired(listed):
             return _report(listed, environment, json=json)
         dead = operation.dead_locks(states, environment)
         if not json:
             print_lines(prune_lines(listed), sys.stdout, environment.secrets)
-        hint = f"{PROGRAM} prune --env {environment.name} --force does not ask"
+        hint = f"{PROGRAM} prune --env {environment.name} --force deletes without asking"
         force = force or not environment.rollout.confirm
-        operator.confirm(f"Delete this on {environment.name}?", force=force, hint=hint)
+        operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
         answers = locked_command.observe_and_run(
-            fleet, lambda state: _body(fleet, state, Mode.TELL), reason="prune", seconds=PRUNE_SECONDS, dead=dead
+            fleet, lambda state: _script(fleet, state, Mode.TELL), reason="prune", seconds=PRUNE_SECONDS, dead=dead
         )
     done: dict[str, PruneResult] = {
-        name: answer if isinstance(answer, RollingError) else _read(name, answer) for name, answer in answers.items()
+        name: answer if isinstance(answer, RollingError) else _parse(name, answer) for name, answer in answers.items()
     }
     return _report(done, environment, json=json)
 
 
 def _list(host: Host, fleet: Fleet, state: HostState) -> PruneResult:
-    return _read(host.name, host.run(stage.direct(_body(fleet, state, Mode.LIST)), timeout_seconds=PRUNE_SECONDS))
+    answer = host.run(stage.direct(_script(fleet, state, Mode.LIST)), timeout_seconds=PRUNE_SECONDS)
+    return _parse(host.name, answer)
 
 
-def _body(fleet: Fleet, state: HostState, mode: Mode) -> Script:
-    selection = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout, mode)
-    return script(pruning.free_bytes(), selection, pruning.free_bytes())
+def _script(fleet: Fleet, state: HostState, mode: Mode) -> Script:
+    body = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout, mode)
+    return script(pruning.free_bytes(), body, pruning.free_bytes())
 
 
-def _read(name: str, answer: Answer) -> PruneResult:
+def _parse(name: str, answer: Answer) -> PruneResult:
     if not answer.ok:
         return StepFailed(f"{name}: pruning did not finish (status {answer.status}).\n{answer.output_tail}")
     return pruning.parse(answer.output)
 
 
-def _nothing(results: dict[str, PruneResult]) -> bool:
+def _any_expired(results: dict[str, PruneResult]) -> bool:
+    """Whether a host has expired items. Raises HostUnreachable that names every host with an error."""
     errors = [str(result) for result in results.values() if isinstance(result, RollingError)]
     if errors:
         raise HostUnreachable("\n".join(errors))
-    return not any(result[0] for result in results.values() if not isinstance(result, RollingError))
+    return any(result[0] for result in results.values() if not isinstance(result, RollingError))
 
 
 def _report(results: dict[str, PruneResult], environment: Environment, *, json: bool) -> ExitCode:
@@ -122,7 +124,7 @@ def _host_line(host: str, result: PruneResult) -> str:
 
 
 def prune_json(results: Mapping[str, PruneResult]) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the JSON object of the results."""
     return {"hosts": [_host_json(host, result) for host, result in results.items()]}
 
 

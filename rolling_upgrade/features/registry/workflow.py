@@ -1,7 +1,7 @@
 """Log hosts in to a registry and out; the password comes from the env file, standard input or the terminal.
 
 Podman and Skopeo both read the login file of the deploy user. The password travels in the script and on the standard
-input of `podman login`: it is in no argument of a program and in no log. Source: containers-auth.json(5): without
+input of `podman login`, never in an argument or a log. Source: containers-auth.json(5): without
 XDG_RUNTIME_DIR/containers/auth.json, which a reboot deletes, both read ~/.config/containers/auth.json.
 """
 
@@ -27,7 +27,7 @@ from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, PreflightErro
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 _FILE = '"$HOME/.config/containers/auth.json"'
-#: Exit status of `login` when the registry refuses it.
+#: Exit status of the login script when the registry refuses the login.
 REFUSED_STATUS = 65
 LOGIN_SECONDS = 60
 
@@ -35,11 +35,11 @@ LOGIN_SECONDS = 60
 def login(
     environment: str | None, *, root: Path, hosts: tuple[str, ...], registry_name: str, username: str
 ) -> ExitCode:
-    """Log in every host. Raises PreflightError that names each host with a refused login."""
+    """Log every host in. Raises PreflightError that names each host with a refused login."""
     loaded = config.load(environment, root=root, hosts=hosts)
     chosen = _login(loaded, registry_name, username)
     with opened(loaded) as fleet:
-        log_in(fleet, {target.name: chosen for target in loaded.targets}, ask_again=True)
+        log_in(fleet, {target.name: chosen for target in loaded.targets}, always_ask=True)
     _show(loaded, [f"{target.name}: logged in to {chosen.registry} as {chosen.username}" for target in loaded.targets])
     return ExitCode.DONE
 
@@ -47,29 +47,29 @@ def login(
 def logout(environment: str | None, *, root: Path, hosts: tuple[str, ...], registry_name: str) -> ExitCode:
     """Delete every host's login. FAILED when a host is unreachable."""
     loaded = config.load(environment, root=root, hosts=hosts)
-    name = registry_name or _configured(loaded).registry
-    if not name:
+    registry = registry_name or _configured(loaded).registry
+    if not registry:
         raise ConfigError(
-            "no registry was given; nothing was contacted.", next_step="--registry NAME, or REGISTRY in the env file"
+            "the registry is missing; nothing was contacted.", next_step="--registry NAME, or REGISTRY in the env file"
         )
-    _check("--registry", name, validators.REGISTRY)
+    _check("--registry", registry, validators.REGISTRY)
 
-    def leave(host: Host) -> str:
-        answer = host.run(logout_script(name), timeout_seconds=LOGIN_SECONDS)
+    def log_out(host: Host) -> str:
+        answer = host.run(logout_script(registry), timeout_seconds=LOGIN_SECONDS)
         return "" if answer.ok else answer.output_tail
 
     with opened(loaded) as fleet:
-        found = fleet.on_each(leave)
-    _show(loaded, [f"{host}: {problem or f'no login to {name}'}" for host, problem in found.items()])
-    return ExitCode.FAILED if any(found.values()) else ExitCode.DONE
+        problems = fleet.on_each(log_out)
+    _show(loaded, [f"{host}: {problem or f'no login to {registry}'}" for host, problem in problems.items()])
+    return ExitCode.FAILED if any(problems.values()) else ExitCode.DONE
 
 
-def log_in(fleet: Fleet, logins: Mapping[str, Login], *, ask_again: bool = False) -> None:
-    """Log in hosts, each with its own login. Raises PreflightError that names each refusal."""
+def log_in(fleet: Fleet, logins: Mapping[str, Login], *, always_ask: bool = False) -> None:
+    """Log each host in with its own login. Raises PreflightError that names each refusal."""
 
     def attempt(host: Host) -> str:
         login = logins[host.name]
-        answer = host.run(login_script(login, ask_again=ask_again), timeout_seconds=LOGIN_SECONDS)
+        answer = host.run(login_script(login, always_ask=always_ask), timeout_seconds=LOGIN_SECONDS)
         return "" if answer.ok else f"{host.name}: {login.registry} refused {login.username}: {answer.output_tail}"
 
     hosts = [host for host in fleet.hosts if host.name in logins]
@@ -88,8 +88,8 @@ def _show(environment: Environment, lines: list[str]) -> None:
 
 
 def _configured(environment: Environment) -> Login:
-    found = [target.application.login for target in environment.targets if target.application.login]
-    return found[0] if found else Login("", "", "")
+    logins = [target.application.login for target in environment.targets if target.application.login]
+    return logins[0] if logins else Login("", "", "")
 
 
 def _named(environment: Environment, registry_name: str, username: str) -> Login:
@@ -107,12 +107,12 @@ def _named(environment: Environment, registry_name: str, username: str) -> Login
     return chosen
 
 
-def _check(option: str, name: str, form: validators.Validator[str]) -> None:
-    """Raise ConfigError for an invalid name."""
+def _check(option: str, value: str, validate: validators.Validator[str]) -> None:
+    """Raise ConfigError for an invalid value."""
     try:
-        form(name)
+        validate(value)
     except ValueError as error:
-        raise usage_error((option, repr(name), str(error))) from error
+        raise usage_error((option, repr(value), str(error))) from error
 
 
 def _login(environment: Environment, registry_name: str, username: str) -> Login:
@@ -126,25 +126,24 @@ def _login(environment: Environment, registry_name: str, username: str) -> Login
         password = sys.stdin.readline().rstrip("\r\n")
     if not password or not password.isprintable():
         raise ConfigError(
-            "no password was given.", next_step=f"on standard input, one line: {PROGRAM} registry.login … < FILE"
+            "the password is missing.", next_step=f"on standard input, one line: {PROGRAM} registry.login … < FILE"
         )
     masking.keep([password])
     return replace(chosen, password=password)
 
 
-def login_script(login: Login, *, ask_again: bool) -> Script:
-    """Log in the deploy user; prints `kept` for an existing login, without contacting the registry.
+def login_script(login: Login, *, always_ask: bool) -> Script:
+    """Log the deploy user in; print `kept` for an existing login, without contacting the registry.
 
-    `ask_again` always contacts the registry. If it refuses, the script exits with REFUSED_STATUS and leaves the file
-    unchanged.
+    With `always_ask`, always contact the registry. If it refuses, exit with REFUSED_STATUS and keep the file.
     """
     stored = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
-    ask = shell_join("podman", "login", "--username", login.username, "--password-stdin", login.registry)
+    command = shell_join("podman", "login", "--username", login.username, "--password-stdin", login.registry)
     known = f"printf '%s\\n' {quote(stored)} | grep -qsF -f - {_FILE} && grep -qsF {quote(login.registry)} {_FILE}"
     text = f"""\
-if {"false" if ask_again else known}; then echo kept; exit 0; fi
+if {"false" if always_ask else known}; then echo kept; exit 0; fi
 mkdir -p "$HOME/.config/containers"
-if ! said=$(printf %s {quote(login.password)} | timeout {LOGIN_SECONDS - 10} {ask} --authfile {_FILE} 2>&1); then
+if ! said=$(printf %s {quote(login.password)} | timeout {LOGIN_SECONDS - 10} {command} --authfile {_FILE} 2>&1); then
   printf '%s\\n' "$said" | tail -n 1
   exit {REFUSED_STATUS}
 fi
@@ -154,5 +153,5 @@ chmod 0600 {_FILE}"""
 
 def logout_script(registry: str) -> Script:
     """Delete the login to a registry, if there is one."""
-    leave = shell_join("podman", "logout", registry)
-    return direct(f"if grep -qsF {quote(registry)} {_FILE}; then {leave} --authfile {_FILE} >/dev/null; fi")
+    command = shell_join("podman", "logout", registry)
+    return direct(f"if grep -qsF {quote(registry)} {_FILE}; then {command} --authfile {_FILE} >/dev/null; fi")

@@ -1,4 +1,4 @@
-"""What a host has proved: what runs there and what its last good release recorded, or why that cannot be said."""
+"""Promotion: the images that the hosts of the source have proved, and refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.sample import application
 GOOD, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 
 
-def state(*, digest: str = GOOD, running: bool = True, outcome: Outcome = Outcome.GOOD) -> HostState:
+def host_state(*, digest: str = GOOD, running: bool = True, outcome: Outcome = Outcome.GOOD) -> HostState:
     image = Image("registry.test/shop/backend", "v2", digest)
     container = Container("shop-backend-green", "backend", Color.GREEN, running, "running", image=image)
     recorded = ServiceRelease("registry.test/shop/backend:v2", GOOD, Color.GREEN, revision="abc")
@@ -35,8 +35,8 @@ def state(*, digest: str = GOOD, running: bool = True, outcome: Outcome = Outcom
     return HostState("web1", active=(("backend", Color.GREEN),), containers=(container,), releases=(release,))
 
 
-def test_good_images_are_those_that_run_and_were_recorded() -> None:
-    images, fault = good_images(state(), ["backend"])
+def test_good_images_of_running_last_good_release_are_returned() -> None:
+    images, fault = good_images(host_state(), ["backend"])
 
     assert fault == ""
     assert images == {"backend": Image("registry.test/shop/backend", "v2", GOOD)}
@@ -44,24 +44,24 @@ def test_good_images_are_those_that_run_and_were_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("state", "problem"),
     [
-        (state(outcome=Outcome.UNDONE), "no good release"),
-        (state(digest=OTHER), "is not what its last good release r1 recorded"),
-        (state(running=False), "is not what its last good release r1 recorded"),
+        (host_state(outcome=Outcome.UNDONE), "no good release"),
+        (host_state(digest=OTHER), "is not what its last good release r1 recorded"),
+        (host_state(running=False), "is not what its last good release r1 recorded"),
     ],
 )
-def test_host_that_runs_something_else_has_proved_nothing(found: HostState, said: str) -> None:
-    images, fault = good_images(found, ["backend"])
+def test_good_images_of_host_that_runs_another_release_returns_the_problem(state: HostState, problem: str) -> None:
+    images, fault = good_images(state, ["backend"])
 
-    assert (images, said in fault) == ({}, True)
-
-
-def test_service_that_was_not_recorded_is_told() -> None:
-    assert "no digest of frontend" in good_images(state(), ["backend", "frontend"])[1]
+    assert (images, problem in fault) == ({}, True)
 
 
-def test_hosts_that_differ_are_told() -> None:
+def test_good_images_without_record_of_a_service_returns_the_problem() -> None:
+    assert "no digest of frontend" in good_images(host_state(), ["backend", "frontend"])[1]
+
+
+def test_differences_between_hosts_are_listed() -> None:
     first, second = ({"backend": Image("r", "v2", digest)} for digest in (GOOD, OTHER))
 
     assert _differences({"web1": first, "web2": first}) == []
@@ -83,7 +83,7 @@ def test_given_images_keep_digest_and_tag_under_the_target_repository() -> None:
         assert given[service.name] == Image(service.image.repository, "v2", GOOD)
 
 
-def test_given_images_of_other_services_or_for_a_push_are_refused() -> None:
+def test_given_images_for_other_services_or_for_a_push_are_refused() -> None:
     with pytest.raises(ConfigError, match="services_file"):
         _given(environment("staging"), environment("production"), {"backend": proven()["backend"]})
     with pytest.raises(ConfigError, match="transfer: pull"):
@@ -91,13 +91,13 @@ def test_given_images_of_other_services_or_for_a_push_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("", "production"), ("staging", ""), ("staging", "staging")])
-def test_environments_have_to_be_two(source: str, target: str) -> None:
+def test_promote_without_two_environments_is_refused(source: str, target: str) -> None:
     with pytest.raises(ConfigError, match="--from, --to"):
         promote(source, target, root=Path())
 
 
-def test_colors_that_do_not_serve_do_not_count() -> None:
-    found = state()
-    idle = replace(found.containers[0], name="shop-backend-blue", color=Color.BLUE, image=Image("x", "v9", OTHER))
+def test_good_images_ignores_the_idle_color() -> None:
+    host = host_state()
+    idle = replace(host.containers[0], name="shop-backend-blue", color=Color.BLUE, image=Image("x", "v9", OTHER))
 
-    assert good_images(replace(found, containers=(idle, *found.containers)), ["backend"])[1] == ""
+    assert good_images(replace(host, containers=(idle, *host.containers)), ["backend"])[1] == ""

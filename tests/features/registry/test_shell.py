@@ -1,4 +1,4 @@
-"""Logins at a registry: what a host is told, what no process list shows, and what a refusal leaves behind."""
+"""The login and logout scripts: password handling, repeated logins, refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.shell import HOSTILE, Programs, sh
 
 LOGIN = Login("registry.test:5000", "robot", "pa'ss $word")
 
-#: As `podman login` does: the password from standard input into the file, or a refusal.
+#: Stands in for `podman login`: reads the password from standard input and writes the file, or refuses.
 PODMAN = """
 shift
 while [ $# -gt 1 ]; do case $1 in --username) user=$2; shift ;; --authfile) file=$2; shift ;; esac; shift; done
@@ -26,21 +26,21 @@ echo '{"auths":{}}' >"$file"
 
 @pytest.fixture
 def home(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     programs.add("podman", PODMAN)
-    return folder
+    return home
 
 
-def run(programs: Programs, login: Login = LOGIN, *, ask_again: bool = False) -> tuple[int, str]:
-    text = registry.login_script(login, ask_again=ask_again).text.replace("PATH=/", "OTHER=/")
+def run(programs: Programs, login: Login = LOGIN, *, always_ask: bool = False) -> tuple[int, str]:
+    text = registry.login_script(login, always_ask=always_ask).text.replace("PATH=/", "OTHER=/")
     done = sh(text, path=programs.path)
     return done.returncode, done.stdout
 
 
 def stored(home: Path, login: Login = LOGIN) -> Path:
-    """The login's file as Podman leaves it."""
+    """Write the login file as Podman does and return its path."""
     path = home / ".config" / "containers" / "auth.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     word = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
@@ -49,7 +49,7 @@ def stored(home: Path, login: Login = LOGIN) -> Path:
 
 
 @pytest.mark.parametrize("password", [word for word in HOSTILE if word and "\n" not in word])
-def test_login_password_arrives_on_standard_input_and_nowhere_else(
+def test_login_passes_the_password_only_on_standard_input(
     programs: Programs, home: Path, tmp_path: Path, password: str
 ) -> None:
     login = Login("registry.test:5000", "robot", password)
@@ -61,14 +61,14 @@ def test_login_password_arrives_on_standard_input_and_nowhere_else(
     assert (home / ".config" / "containers" / "auth.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_login_password_is_a_secret_of_the_script() -> None:
-    script = registry.login_script(LOGIN, ask_again=False)
+def test_login_script_masks_the_password() -> None:
+    script = registry.login_script(LOGIN, always_ask=False)
 
     assert "pass" not in script.masked.replace("--password-stdin", "")
     assert base64.b64encode(b"robot:pa'ss $word").decode() not in script.masked
 
 
-def test_login_that_is_there_asks_no_registry(programs: Programs, home: Path) -> None:
+def test_existing_login_contacts_no_registry(programs: Programs, home: Path) -> None:
     stored(home)
 
     assert run(programs) == (0, "kept\n")
@@ -80,35 +80,35 @@ def test_login_that_is_there_asks_no_registry(programs: Programs, home: Path) ->
     [Login("registry.test:5000", "robot", "old"), Login("other.test", "robot", "pa'ss $word")],
     ids=["password", "registry"],
 )
-def test_login_that_is_another_asks_the_registry(programs: Programs, home: Path, other: Login) -> None:
+def test_changed_login_contacts_the_registry(programs: Programs, home: Path, other: Login) -> None:
     stored(home, other)
 
     assert run(programs) == (0, "")
     assert len(programs.calls("podman")) == 1
 
 
-def test_login_asked_again_asks_the_registry(programs: Programs, home: Path) -> None:
+def test_login_with_always_ask_contacts_the_registry(programs: Programs, home: Path) -> None:
     stored(home)
 
-    assert run(programs, ask_again=True) == (0, "")
+    assert run(programs, always_ask=True) == (0, "")
     assert len(programs.calls("podman")) == 1
 
 
-def test_login_refused_says_why_and_leaves_no_file(programs: Programs, home: Path, tmp_path: Path) -> None:
+def test_refused_login_prints_the_reason_and_writes_no_file(programs: Programs, home: Path, tmp_path: Path) -> None:
     (tmp_path / "refuses").touch()
 
     assert run(programs) == (registry.REFUSED_STATUS, "Error: authenticating creds: invalid username/password\n")
     assert not (home / ".config" / "containers" / "auth.json").exists()
 
 
-def test_logout_without_a_login_is_no_error(programs: Programs, home: Path) -> None:
+def test_logout_without_a_login_succeeds(programs: Programs, home: Path) -> None:
     text = registry.logout_script("registry.test:5000").text.replace("PATH=/", "OTHER=/")
 
     assert sh(text, path=programs.path).returncode == 0
     assert programs.calls("podman") == []
 
 
-def test_logout_ends_the_login(programs: Programs, home: Path) -> None:
+def test_logout_deletes_the_login(programs: Programs, home: Path) -> None:
     path = stored(home)
     text = registry.logout_script("registry.test:5000").text.replace("PATH=/", "OTHER=/")
 

@@ -1,4 +1,4 @@
-"""Which login is meant, and where its password comes from."""
+"""`inv registry.login` and `registry.logout`: choice of the login, source of the password, results per host."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ def environment(login: Login | None = KNOWN) -> Environment:
     return Environment("production", (Target("web1", "web1", "deploy", application(login=login)),))
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def set_stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
 
-def test_asked_nothing_named_is_the_env_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed(monkeypatch, "")
+def test_login_without_options_is_the_login_of_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_stdin(monkeypatch, "")
 
     assert registry._login(environment(), "", "") == KNOWN
 
 
 @pytest.mark.parametrize(("name", "user"), [("other.test", ""), ("", "ann"), ("other.test", "ann")])
-def test_asked_another_login_takes_its_password_from_standard_input(
+def test_login_with_other_name_reads_its_password_from_standard_input(
     monkeypatch: pytest.MonkeyPatch, name: str, user: str
 ) -> None:
-    typed(monkeypatch, "pass word\r\nmore")
+    set_stdin(monkeypatch, "pass word\r\nmore")
 
-    found = registry._login(environment(), name, user)
+    login = registry._login(environment(), name, user)
 
-    assert found == Login(name or "registry.test", user or "robot", "pass word")
+    assert login == Login(name or "registry.test", user or "robot", "pass word")
 
 
 @pytest.mark.parametrize(("name", "user"), [("", ""), ("registry.test", ""), ("", "ann")])
-def test_asked_half_a_login_is_refused(name: str, user: str) -> None:
+def test_incomplete_login_is_refused(name: str, user: str) -> None:
     with pytest.raises(ConfigError, match="a registry and a username"):
         registry._login(environment(None), name, user)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "a\x1b[0m\n"])
-def test_asked_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    typed(monkeypatch, text)
+def test_login_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    set_stdin(monkeypatch, text)
 
-    with pytest.raises(ConfigError, match="no password was given"):
+    with pytest.raises(ConfigError, match="the password is missing"):
         registry._login(environment(None), "registry.test", "ann")
 
 
@@ -68,18 +68,18 @@ esac"""
 
 
 @pytest.fixture
-def named(project: Project) -> Project:
-    """A project whose env file holds a login."""
+def with_login(project: Project) -> Project:
+    """A project with a login in its env file."""
     project.env({"REGISTRY": "registry.test", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "pass-word-1"})
     return project
 
 
-def test_login_of_the_env_file_logs_every_host_in(
-    named: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+def test_login_with_env_file_logs_every_host_in(
+    with_login: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add("podman", PODMAN)
 
-    assert registry.login("demo", root=named.root, hosts=(), registry_name="", username="") is ExitCode.DONE
+    assert registry.login("demo", root=with_login.root, hosts=(), registry_name="", username="") is ExitCode.DONE
 
     captured = capsys.readouterr().out
     assert captured == "".join(f"{host}: logged in to registry.test as robot\n" for host in ("web1", "web2"))
@@ -87,26 +87,26 @@ def test_login_of_the_env_file_logs_every_host_in(
     assert all("pass-word-1" not in word for call in programs.calls() for word in call)
 
 
-def test_refused_login_names_the_host_and_not_the_password(
-    named: Project, machines: Machines, programs: Programs
+def test_refused_login_names_the_host_without_the_password(
+    with_login: Project, machines: Machines, programs: Programs
 ) -> None:
     programs.add("podman", PODMAN)
     (machines.root("web2") / "home/refuse").touch()
 
     with pytest.raises(PreflightError, match=r"web2: registry\.test refused robot: unauthorized") as caught:
-        registry.login("demo", root=named.root, hosts=(), registry_name="", username="")
+        registry.login("demo", root=with_login.root, hosts=(), registry_name="", username="")
 
     assert "web1" not in str(caught.value)
     assert "pass-word-1" not in str(caught.value)
 
 
-def test_logout_names_every_host_and_fails_with_an_unreachable_one(
-    named: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
+def test_logout_lists_every_host_and_fails_if_one_is_unreachable(
+    with_login: Project, machines: Machines, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     programs.add("podman", PODMAN)
 
-    assert registry.logout("demo", root=named.root, hosts=(), registry_name="") is ExitCode.DONE
+    assert registry.logout("demo", root=with_login.root, hosts=(), registry_name="") is ExitCode.DONE
     assert capsys.readouterr().out.count("no login to registry.test") == 2
 
     machines.unreachable.add("web2")
-    assert registry.logout("demo", root=named.root, hosts=(), registry_name="") is ExitCode.FAILED
+    assert registry.logout("demo", root=with_login.root, hosts=(), registry_name="") is ExitCode.FAILED
