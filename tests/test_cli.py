@@ -159,7 +159,7 @@ def test_unknown_message_of_invoke_is_shown_unchanged() -> None:
 
 
 @pytest.mark.parametrize("words", [("completion",), ("completion", "--names", "environments"), ("init", "--help")])
-def test_task_that_needs_no_configuration_runs_without_one(
+def test_task_without_configuration_runs_without_hosts_yaml(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     assert run(monkeypatch, capsys, *words).code == 0

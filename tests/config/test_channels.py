@@ -18,7 +18,7 @@ def test_channels_without_a_key_are_none(project: Project) -> None:
     assert project.application().channels == Channels()
 
 
-def test_channels_all_keys_are_read(project: Project) -> None:
+def test_channels_keys_are_read(project: Project) -> None:
     project.env(
         {
             **MAIL,
@@ -66,7 +66,7 @@ def test_channels_all_keys_are_read(project: Project) -> None:
         ({**MAIL, "SMTP_PORT": "465"}, "SMTP_SECURITY", "TLS there from the first byte"),
     ],
 )
-def test_channels_mail_that_cannot_work_is_one_error(
+def test_channels_invalid_mail_settings_are_one_error(
     project: Project, changes: dict[str, str | None], key: str, expected: str
 ) -> None:
     project.env(changes)
@@ -90,13 +90,13 @@ def test_channels_mail_without_a_server_is_a_warning(project: Project) -> None:
 
 
 @pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "SMTP_TO", "NOTIFY_LANGUAGE", "WEBHOOK_URL"])
-def test_channels_of_one_host_alone_are_an_error(project: Project, key: str) -> None:
+def test_channels_override_on_a_host_is_an_error(project: Project, key: str) -> None:
     project.edit("hosts.yaml", "192.0.2.12", f"192.0.2.12, env: {{{key}: x@example.org}}")
 
     assert f"the same {key} on all hosts" in {issue.expected for issue in project.issues()}
 
 
-def test_channels_secrets_are_in_no_repr_and_known_in_part(project: Project) -> None:
+def test_channels_secrets_are_masked_and_not_in_repr(project: Project) -> None:
     project.env(
         {**MAIL, **LOGIN, "SLACK_WEBHOOK": SLACK, "WEBHOOK_URL": "https://u:pass-w0rd@example.org/notifications"}
     )
@@ -112,9 +112,7 @@ def test_channels_secrets_are_in_no_repr_and_known_in_part(project: Project) -> 
 @pytest.mark.parametrize(
     "url", ["http://hooks.example.org/T0/q7Zk1m9pX2", "HTTP://192.0.2.9:8000/hook", "http://127.0.0.1.example.org/"]
 )
-def test_channels_address_without_tls_is_a_warning_and_an_error_when_strict(
-    project: Project, key: str, url: str
-) -> None:
+def test_channels_url_without_tls_is_a_warning_and_an_error_with_strict(project: Project, key: str, url: str) -> None:
     project.env({key: url})
 
     assert [key in warning for warning in project.load().warnings] == [True]
@@ -124,7 +122,7 @@ def test_channels_address_without_tls_is_a_warning_and_an_error_when_strict(
 
 
 @pytest.mark.parametrize("url", [SLACK, "http://127.0.0.1:8000/x", "http://[::1]/x", "http://localhost/x"])
-def test_channels_address_with_tls_or_on_this_machine_is_neither(project: Project, url: str) -> None:
+def test_channels_url_with_tls_or_on_loopback_is_accepted(project: Project, url: str) -> None:
     project.env({"SLACK_WEBHOOK": url})
 
     assert project.load(strict=True).warnings == ()

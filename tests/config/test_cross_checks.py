@@ -35,11 +35,11 @@ def conflicts_with(project: Project, changes: dict[str, str], address: str = "19
     return conflicts([project.load("demo"), project.load("other")])
 
 
-def test_conflicts_environments_kept_apart_have_none(project: Project) -> None:
+def test_conflicts_of_separate_environments_are_empty(project: Project) -> None:
     assert conflicts_with(project, {}) == ()
 
 
-def test_conflicts_on_different_hosts_have_none(project: Project) -> None:
+def test_conflicts_on_different_hosts_are_empty(project: Project) -> None:
     assert conflicts_with(project, {**ENV, "APP_NAME": "memoryark"}, address="192.0.2.99") == ()
 
 
@@ -71,13 +71,13 @@ def test_conflicts_between_environments_are_errors(changes: dict[str, str], foun
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_warnings_env_file_that_its_group_may_read_has_none(project: Project, mode: int) -> None:
+def test_local_warnings_group_readable_env_file_has_none(project: Project, mode: int) -> None:
     (project.root / "deploy/demo.env").chmod(mode)
 
     assert not any("lets other users" in warning for warning in local_warnings(project.load(), project.root))
 
 
-def test_warnings_encrypted_env_file_may_be_read_by_all(
+def test_local_warnings_world_readable_encrypted_env_file_has_none(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "password").write_text("correct horse")
@@ -89,7 +89,7 @@ def test_warnings_encrypted_env_file_may_be_read_by_all(
     assert not any("lets other users" in warning for warning in local_warnings(project.load(), project.root))
 
 
-def test_warnings_env_file_that_others_can_read(project: Project) -> None:
+def test_local_warnings_world_readable_env_file_has_one(project: Project) -> None:
     (project.root / "deploy/demo.env").chmod(0o644)
     assert "mode 0644" in local_warnings(project.load(), project.root)[0]
 
@@ -97,7 +97,7 @@ def test_warnings_env_file_that_others_can_read(project: Project) -> None:
     assert not any("mode" in warning for warning in local_warnings(project.load(), project.root))
 
 
-def test_unknown_hosts_are_named_with_the_line_that_adds_them(project: Project) -> None:
+def test_unknown_hosts_are_named_with_the_command_that_records_them(project: Project) -> None:
     project.write("known_hosts", "192.0.2.11 ssh-ed25519 AAAA\n")
 
     found = unknown_hosts(project.load())
@@ -108,7 +108,7 @@ def test_unknown_hosts_are_named_with_the_line_that_adds_them(project: Project) 
     )
 
 
-def test_unknown_hosts_alias_of_ssh_config_is_not_judged(project: Project) -> None:
+def test_unknown_hosts_skips_aliases_of_ssh_config(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "second")
     project.write("known_hosts", "192.0.2.11 ssh-ed25519 AAAA\n")
     (Path.home() / ".ssh").mkdir()

@@ -12,7 +12,7 @@ from tests.support.team import Team
 __all__ = ["team"]
 
 
-def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
+def test_load_tracked_plaintext_is_refused_until_untracked(team: Team) -> None:
     team.git("add", "--force", "deploy/demo.env")
 
     (issue,) = team.project.issues()
@@ -23,14 +23,14 @@ def test_load_tracked_plaintext_is_refused_until_it_is_not(team: Team) -> None:
     assert team.project.load().name == "demo"
 
 
-def test_load_tracked_plaintext_is_seen_from_a_git_hook_too(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_tracked_plaintext_in_a_git_hook_is_refused(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     team.git("add", "--force", "deploy/demo.env")
     monkeypatch.setenv("GIT_DIR", ".git")
 
     assert "Git tracks" in str(team.project.refused())
 
 
-def test_load_tracked_example_and_untracked_file_are_fine(team: Team) -> None:
+def test_load_tracked_example_and_untracked_file_are_accepted(team: Team) -> None:
     team.project.write("deploy/demo.env.example", team.env_file.read_text())
     team.git("add", "deploy/demo.env.example")
 
@@ -38,7 +38,7 @@ def test_load_tracked_example_and_untracked_file_are_fine(team: Team) -> None:
 
 
 @pytest.mark.parametrize("broken", ["no git", "index"])
-def test_load_plaintext_of_which_git_cannot_tell_is_a_warning(
+def test_load_plaintext_without_an_answer_of_git_is_a_warning(
     team: Team, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     team.git("add", "--force", "deploy/demo.env")
@@ -65,7 +65,7 @@ def test_load_plaintext_of_which_git_cannot_tell_is_a_warning(
         "todo",
     ],
 )
-def test_load_placeholder_in_production_is_refused_with_its_line(team: Team, value: str) -> None:
+def test_load_placeholder_in_production_is_an_error_at_its_line(team: Team, value: str) -> None:
     team.project.env({"ENVIRONMENT": "production", "JWT_SECRET_KEY": value})
 
     (issue,) = team.project.issues()
@@ -75,7 +75,7 @@ def test_load_placeholder_in_production_is_refused_with_its_line(team: Team, val
 
 
 @pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "DATABASE_URL", "REDIS_URL"])
-def test_load_placeholder_inside_an_address_is_refused_in_production(team: Team, key: str) -> None:
+def test_load_placeholder_in_a_url_is_an_error_in_production(team: Team, key: str) -> None:
     value = {
         "SLACK_WEBHOOK": "https://hooks.slack.com/services/YOUR/WEBHOOK/URL",
         "DATABASE_URL": "postgresql://app:changeme@db/app",
@@ -86,7 +86,7 @@ def test_load_placeholder_inside_an_address_is_refused_in_production(team: Team,
     assert [issue.path for issue in team.project.issues()] == [f"line 10: {key}"]
 
 
-def test_load_placeholder_of_one_host_is_refused_where_it_stands(team: Team) -> None:
+def test_load_placeholder_in_an_override_is_an_error_at_its_location(team: Team) -> None:
     team.project.env({"ENVIRONMENT": "production"})
     team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: changeme}")
 
@@ -95,7 +95,7 @@ def test_load_placeholder_of_one_host_is_refused_where_it_stands(team: Team) -> 
     assert (issue.file, issue.path) == ("hosts.yaml", "environments.demo.hosts.web1.env.JWT_SECRET_KEY")
 
 
-def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
+def test_load_placeholder_outside_production_and_real_secrets_are_accepted(team: Team) -> None:
     team.project.env({"JWT_SECRET_KEY": "changeme"})
     assert "placeholder" in team.project.load().warnings[0]
     good = {"JWT_SECRET_KEY": "q8Yourexample+secret/tokenA==", "WEBHOOK_URL": "https://ci.corp/sample-app/test/x"}
@@ -103,7 +103,7 @@ def test_load_placeholders_elsewhere_and_good_secrets_pass(team: Team) -> None:
     assert team.project.load().warnings == ()
 
 
-def test_located_files_follow_the_inventory(team: Team) -> None:
+def test_located_files_are_relative_to_the_inventory(team: Team) -> None:
     team.project.edit("hosts.yaml", "    hosts:\n", "    recipients_file: people.txt\n    hosts:\n")
 
     found = locate("demo", team.root, Issues(team.root))

@@ -44,14 +44,14 @@ def test_example_loads(clone: Path, name: str) -> None:
     assert environment.name == environment.targets[0].application.environment == name
 
 
-def test_example_of_staging_warns_only_of_its_placeholder(clone: Path) -> None:
+def test_example_staging_has_only_the_placeholder_warning(clone: Path) -> None:
     (warning,) = config.load("staging", root=clone, strict=True).warnings
 
     assert warning.startswith("deploy/staging.env: JWT_SECRET_KEY")
     assert "placeholder" in warning
 
 
-def test_example_of_production_is_refused_only_for_its_placeholder(clone: Path) -> None:
+def test_example_production_has_only_the_placeholder_error(clone: Path) -> None:
     (clone / "deploy/production.env").write_text(env_example("production"))
 
     with pytest.raises(ConfigError) as caught:
@@ -82,7 +82,7 @@ def test_example_env_file_has_every_key(name: str) -> None:
     assert set(KEYS) <= keys
 
 
-def test_example_environments_fit_on_one_host(clone: Path) -> None:
+def test_example_environments_have_no_conflicts(clone: Path) -> None:
     ports: list[int] = []
     for name in ENVIRONMENTS:
         app = config.load(name, root=clone).targets[0].application
@@ -93,7 +93,7 @@ def test_example_environments_fit_on_one_host(clone: Path) -> None:
     assert len(ports) == len(set(ports))
 
 
-def test_example_production_asks_for_confirmation_and_staging_does_not(clone: Path) -> None:
+def test_example_only_production_requires_confirmation(clone: Path) -> None:
     assert config.environments(clone) == ("production", "staging")
     assert config.load("production", root=clone).rollout.confirm is True
     assert config.load("staging", root=clone).rollout.confirm is False

@@ -68,7 +68,7 @@ def check(root: Path) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_load_file_of_another_kind_is_an_error_at_once(setting: str, kind: str, project: Project) -> None:
+def test_load_special_file_is_an_error_at_once(setting: str, kind: str, project: Project) -> None:
     path = made(kind, project.root)
     project.edit("hosts.yaml", "  demo:\n", f"  demo:\n{SETTINGS[setting].format(path=path)}\n")
 
@@ -79,7 +79,7 @@ def test_load_file_of_another_kind_is_an_error_at_once(setting: str, kind: str, 
 
 
 @pytest.mark.parametrize("name", ["hosts.yaml", "deploy/services.yaml", "deploy/authorized_keys/demo/ann.pub"])
-def test_pipe_in_the_place_of_a_file_is_an_error_at_once(name: str, project: Project) -> None:
+def test_load_pipe_as_a_default_file_is_an_error_at_once(name: str, project: Project) -> None:
     path = project.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def test_pipe_in_the_place_of_a_file_is_an_error_at_once(name: str, project: Pro
     assert path.name in check(project.root)
 
 
-def test_load_file_as_large_as_it_may_be_is_read(project: Project) -> None:
+def test_load_file_of_the_maximum_size_is_read(project: Project) -> None:
     path = project.root / "deploy/demo.env"
     text = path.read_bytes()
     path.write_bytes(text + b"\n#" + b"x" * ((1 << 20) - len(text) - 2))

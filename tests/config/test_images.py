@@ -14,7 +14,7 @@ from tests.support.project import Project
 LOGIN = {"REGISTRY": "registry.example.org:5000", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"}
 
 
-def test_load_login_of_the_registry(project: Project) -> None:
+def test_load_registry_login_is_read(project: Project) -> None:
     project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
 
     environment = project.load()
@@ -24,7 +24,7 @@ def test_load_login_of_the_registry(project: Project) -> None:
     assert "pas$word" not in repr(environment)
 
 
-def test_load_login_is_not_kept_with_a_release(project: Project) -> None:
+def test_load_registry_login_is_not_in_the_release_definition(project: Project) -> None:
     project.env({**LOGIN, "REGISTRY_PASSWORD": "pas$word"})
 
     kept = history.dump_definition(project.load().targets[0].application)
@@ -33,12 +33,12 @@ def test_load_login_is_not_kept_with_a_release(project: Project) -> None:
     assert "robot" not in kept
 
 
-def test_load_without_a_registry_has_no_login(project: Project) -> None:
+def test_load_without_registry_has_no_login(project: Project) -> None:
     assert project.load().targets[0].application.login is None
 
 
 @pytest.mark.parametrize("missing", sorted(LOGIN))
-def test_load_half_a_login_is_an_error_at_the_missing_key(project: Project, missing: str) -> None:
+def test_load_incomplete_registry_login_is_an_error_at_the_missing_key(project: Project, missing: str) -> None:
     project.env({key: "word" for key in LOGIN if key != missing})
 
     (issue,) = project.issues()
@@ -47,7 +47,7 @@ def test_load_half_a_login_is_an_error_at_the_missing_key(project: Project, miss
 
 
 @pytest.mark.parametrize("registry", ["https://registry.example.org", "registry/path", "--help", "a b", "host:port"])
-def test_load_wrong_registry_is_an_error(project: Project, registry: str) -> None:
+def test_load_invalid_registry_is_an_error(project: Project, registry: str) -> None:
     project.env({"REGISTRY": f"'{registry}'", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "word"})
 
     assert {issue.path for issue in project.issues()} == {"REGISTRY"}
@@ -58,7 +58,7 @@ def test_registry_password_is_a_secret() -> None:
 
 
 @pytest.mark.parametrize(("declared", "found"), [("", "pull"), ("transfer: pull", "pull"), ("transfer: push", "push")])
-def test_load_transfer_of_an_environment(project: Project, declared: str, found: str) -> None:
+def test_load_transfer_is_read(project: Project, declared: str, found: str) -> None:
     project.edit("hosts.yaml", "    hosts:", f"    rollout: {{{declared}}}\n    hosts:")
 
     assert project.load().rollout.transfer is Transfer(found)
@@ -75,7 +75,7 @@ def test_load_unknown_transfer_is_an_error(project: Project) -> None:
 @pytest.mark.parametrize(
     "content", [None, b"", b"\xff", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
 )
-def test_load_signing_key_that_is_none_is_an_error(project: Project, content: bytes | None) -> None:
+def test_load_invalid_signing_key_is_an_error(project: Project, content: bytes | None) -> None:
     project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
     if content is not None:
         (project.root / "release.pub").write_bytes(content)

@@ -12,11 +12,11 @@ def watched(project: Project, monitoring: str, more: str = "") -> None:
     project.edit("hosts.yaml", "    hosts:\n", f"    monitoring: {{{monitoring}}}\n{more}    hosts:\n")
 
 
-def test_monitoring_host_is_none_unless_it_is_named(project: Project) -> None:
+def test_monitoring_host_is_none_by_default(project: Project) -> None:
     assert project.load().monitoring == Monitoring()
 
 
-def test_monitoring_host_has_its_limits(project: Project) -> None:
+def test_monitoring_thresholds_are_read(project: Project) -> None:
     watched(project, "address: 192.0.2.9, user: admin, latency_seconds: 500ms, lock_seconds: 2h, error_percent: 0.5")
 
     found = project.load().monitoring
@@ -25,7 +25,7 @@ def test_monitoring_host_has_its_limits(project: Project) -> None:
     assert (found.latency_seconds, found.lock_seconds, found.error_percent) == (0.5, 7200.0, 0.5)
 
 
-def test_monitoring_host_is_reached_directly_where_its_jump_is_none(project: Project) -> None:
+def test_monitoring_host_with_jump_none_has_no_jump_host(project: Project) -> None:
     watched(project, "address: 192.0.2.9, jump: none")
 
     assert project.load().monitoring.jump == ""
@@ -39,7 +39,7 @@ def test_monitoring_host_is_reached_directly_where_its_jump_is_none(project: Pro
         ("address: 192.0.2.9", "    setup: {monitoring_host: 192.0.2.8}\n", "192.0.2.8"),
     ],
 )
-def test_monitoring_host_is_whom_the_firewall_lets_in_where_it_is_an_address(
+def test_monitoring_host_with_an_ip_address_may_pass_the_firewall(
     project: Project, monitoring: str, setup: str, opened: str
 ) -> None:
     watched(project, monitoring, setup)
@@ -47,7 +47,7 @@ def test_monitoring_host_is_whom_the_firewall_lets_in_where_it_is_an_address(
     assert project.load().preparation.monitoring_host == opened
 
 
-def test_host_is_scraped_at_its_address_unless_it_has_another(project: Project) -> None:
+def test_metrics_address_defaults_to_the_address(project: Project) -> None:
     project.edit("hosts.yaml", "address: 192.0.2.12,", "address: 192.0.2.12, metrics_address: 10.0.0.2,")
 
     assert [target.metrics_address for target in project.load().targets] == ["192.0.2.11", "10.0.0.2"]
@@ -63,13 +63,13 @@ def test_host_is_scraped_at_its_address_unless_it_has_another(project: Project) 
         ("latency_seconds: 11s", "monitoring.latency_seconds"),
     ],
 )
-def test_monitoring_error_is_told_with_its_place(project: Project, monitoring: str, path: str) -> None:
+def test_monitoring_error_is_reported_at_its_location(project: Project, monitoring: str, path: str) -> None:
     watched(project, monitoring)
 
     assert project.places() == [("hosts.yaml", f"environments.demo.{path}")]
 
 
-def test_host_named_as_the_monitoring_host_is_refused_beside_one(project: Project) -> None:
+def test_host_with_the_reserved_name_of_the_monitoring_host_is_refused(project: Project) -> None:
     project.edit("hosts.yaml", "web2:", "monitoring:")
     assert len(project.load().targets) == 2
     watched(project, "address: 192.0.2.9")

@@ -12,7 +12,7 @@ ENV_FILE = "deploy/demo.env"
 SERVICES = "deploy/services.yaml"
 
 
-def test_load_errors_of_all_files_come_at_once(project: Project) -> None:
+def test_load_reports_the_errors_of_all_files_at_once(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "'a b', port: x")
     project.edit(SERVICES, "    alias: frontend", "    allias: frontend")
     project.env({"APP_NAME": None, "BACKEND_IMAGE": "a b", "DOMAIN_NAME": None, "HEALTH_CHECK_TIMEOUT": "soon"})
@@ -34,7 +34,7 @@ def test_load_errors_of_all_files_come_at_once(project: Project) -> None:
     assert "has 9 errors. Nothing was contacted." in str(error)
 
 
-def test_load_inventory_that_is_not_yaml_still_checks_the_other_files(project: Project) -> None:
+def test_load_invalid_yaml_inventory_still_checks_the_env_file(project: Project) -> None:
     project.write("hosts.yaml", "environments: [")
     project.edit(SERVICES, "health: /health", "health: health")
     project.env({"NGINX_PORT": "x"})
@@ -42,7 +42,7 @@ def test_load_inventory_that_is_not_yaml_still_checks_the_other_files(project: P
     assert {file for file, _ in project.places()} == {"hosts.yaml", SERVICES, ENV_FILE}
 
 
-def test_load_services_that_are_not_yaml_still_check_the_env_file(project: Project) -> None:
+def test_load_invalid_yaml_services_still_checks_the_env_file(project: Project) -> None:
     project.write(SERVICES, "services: [")
     project.env({"NGINX_PORT": "x", "BACKND_PORT": "1"})
 
@@ -59,7 +59,7 @@ def test_load_missing_file_is_an_error(project: Project, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [ENV_FILE, SERVICES, "hosts.yaml"])
-def test_load_file_that_is_not_text_is_an_error(project: Project, path: str) -> None:
+def test_load_binary_file_is_an_error(project: Project, path: str) -> None:
     project.write(path, b"\xff\xfe\x00")
 
     (issue,) = project.issues()
@@ -78,7 +78,7 @@ def test_load_unreadable_file_is_an_error(project: Project, path: str) -> None:
     assert "unreadable" in issue.found
 
 
-def test_load_secret_in_an_error_is_hidden(project: Project) -> None:
+def test_load_error_about_a_secret_hides_its_value(project: Project) -> None:
     project.env({"SLACK_WEBHOOK": "T000/B000/hush", "REDIS_URL": "http://:hush@cache"})
     project.edit("hosts.yaml", "192.0.2.12", "192.0.2.12, env: {JWT_SECRET_KEY: [hush]}")
 
@@ -89,19 +89,19 @@ def test_load_secret_in_an_error_is_hidden(project: Project) -> None:
     assert "a secret of 14 characters" in str(error)
 
 
-def test_load_unknown_host_lists_the_words_there_are(project: Project) -> None:
+def test_load_unknown_host_lists_hosts_groups_and_roles(project: Project) -> None:
     assert project.issues(hosts=("web1", "web9")) == [
         ConfigIssue("--hosts", "", "'web9'", "a host, group or role: web1, web2, canary, web")
     ]
 
 
-def test_load_unusable_tag_is_an_error(project: Project) -> None:
+def test_load_invalid_tag_is_an_error(project: Project) -> None:
     (issue,) = project.issues(tag="v1;reboot")
 
     assert (issue.file, issue.found) == ("--tag", "'v1;reboot'")
 
 
-def test_load_no_environment_lists_those_there_are(project: Project) -> None:
+def test_load_without_environment_lists_the_environments(project: Project) -> None:
     project.write(".lab/lab/hosts.yaml", "environments: {lab: {hosts: {web1: }}}")
 
     error = project.refused(None)
@@ -111,7 +111,7 @@ def test_load_no_environment_lists_those_there_are(project: Project) -> None:
     assert "--env" in error.next_step
 
 
-def test_load_unknown_environment_names_the_nearest(project: Project) -> None:
+def test_load_unknown_environment_suggests_the_nearest(project: Project) -> None:
     error = project.refused("demoo")
 
     assert "Unknown environment 'demoo' (did you mean demo?)." in str(error)
@@ -126,7 +126,7 @@ def test_load_environment_in_two_files_is_an_error(project: Project) -> None:
     assert issue.path == "environments.demo"
 
 
-def test_load_without_any_inventory_says_so(project: Project) -> None:
+def test_load_without_hosts_yaml_is_an_error(project: Project) -> None:
     (project.root / "hosts.yaml").unlink()
 
     error = project.refused(None)

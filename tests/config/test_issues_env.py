@@ -89,7 +89,7 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_VALUES)
-def test_load_wrong_value_is_one_error_at_its_key(project: Project, key: str, value: str | None) -> None:
+def test_load_invalid_value_is_one_error_at_its_key(project: Project, key: str, value: str | None) -> None:
     project.env({key: value})
 
     issues = project.issues()
@@ -101,7 +101,7 @@ def test_load_wrong_value_is_one_error_at_its_key(project: Project, key: str, va
     assert all(issue.expected for issue in issues)
 
 
-def test_load_unusable_version_is_an_error_where_it_is_the_tag(project: Project) -> None:
+def test_load_invalid_app_version_used_as_a_tag_is_an_error(project: Project) -> None:
     project.env({"APP_VERSION": "2.0.1+build;reboot"})
 
     assert project.places() == [(ENV_FILE, "APP_VERSION")]
@@ -126,7 +126,7 @@ def test_load_malformed_line_is_an_error_at_its_line(project: Project, line: str
 
 
 @pytest.mark.parametrize("value", ['"two\\nlines"', '"two\nlines"', '"a\\rb"', '"a\0b"'])
-def test_load_value_for_a_container_in_several_lines_is_an_error(project: Project, value: str) -> None:
+def test_load_multi_line_container_value_is_an_error(project: Project, value: str) -> None:
     project.env({"JWT_SECRET_KEY": value})
 
     (issue,) = project.issues()
@@ -156,9 +156,7 @@ def test_load_https_without_a_certificate_names_both_keys(project: Project) -> N
         ({"NGINX_PORT": "28080"}, "BACKEND_PORT", "port 28080, already used by NGINX_PORT"),
     ],
 )
-def test_load_two_uses_of_one_port_are_an_error(
-    project: Project, changes: dict[str, str], key: str, found: str
-) -> None:
+def test_load_port_with_two_uses_is_an_error(project: Project, changes: dict[str, str], key: str, found: str) -> None:
     project.env(changes)
 
     issues = project.issues()
@@ -166,20 +164,20 @@ def test_load_two_uses_of_one_port_are_an_error(
     assert (ENV_FILE, key, found) in {(issue.file, issue.path, issue.found) for issue in issues}
 
 
-def test_load_https_port_that_is_taken_is_an_error(project: Project) -> None:
+def test_load_https_port_already_in_use_is_an_error(project: Project) -> None:
     tls = {"PROTOCOL": "https", "SSL_CERT_PATH": "/etc/ssl/a.crt", "SSL_KEY_PATH": "/etc/ssl/a.key"}
     project.env({**tls, "HTTPS_PORT": "80"})
 
     assert project.places() == [(ENV_FILE, "HTTPS_PORT")]
 
 
-def test_load_https_port_of_a_plain_site_is_free(project: Project) -> None:
+def test_load_https_port_of_an_http_site_is_ignored(project: Project) -> None:
     project.env({"HTTPS_PORT": "80"})
 
     assert project.load().targets[0].application.tls is None
 
 
-def test_load_unknown_key_when_strict_is_an_error_with_the_nearest_name(project: Project) -> None:
+def test_load_unknown_key_with_strict_is_an_error_with_a_suggestion(project: Project) -> None:
     project.env({"BACKND_PORT": "8090"})
 
     assert project.issues(strict=True) == [
@@ -187,13 +185,13 @@ def test_load_unknown_key_when_strict_is_an_error_with_the_nearest_name(project:
     ]
 
 
-def test_load_service_without_a_port_and_a_default_misses_its_key(project: Project) -> None:
+def test_load_service_without_port_and_default_is_an_error(project: Project) -> None:
     project.edit(SERVICES, "    default_port: 7001\n", "")
 
     assert project.places() == [(ENV_FILE, "FRONTEND_PORT")]
 
 
-def test_load_long_value_in_an_error_is_shortened_and_escaped(project: Project) -> None:
+def test_load_error_with_a_long_value_shortens_and_escapes_it(project: Project) -> None:
     project.env({"DOMAIN_NAME": '"\\x1b[31m' + "a" * 500 + '"'})
 
     (issue,) = project.issues()
@@ -202,7 +200,7 @@ def test_load_long_value_in_an_error_is_shortened_and_escaped(project: Project) 
     assert issue.found.isprintable()
 
 
-def test_load_errors_of_each_host_are_kept_once(project: Project) -> None:
+def test_load_error_on_every_host_is_reported_once(project: Project) -> None:
     project.env({"BACKEND_PORT": "x"})
 
     error = project.refused()

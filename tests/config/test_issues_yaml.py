@@ -89,7 +89,7 @@ WRONG_HOSTS = [
 
 
 @pytest.mark.parametrize(("old", "new", "path", "expected"), WRONG_HOSTS)
-def test_load_wrong_inventory_is_one_error_at_its_place(
+def test_load_invalid_inventory_is_one_error_at_its_location(
     project: Project, old: str, new: str, path: str, expected: str
 ) -> None:
     project.edit("hosts.yaml", old, new)
@@ -100,14 +100,14 @@ def test_load_wrong_inventory_is_one_error_at_its_place(
     assert expected in str(issue)
 
 
-def test_load_same_address_in_another_letter_case_is_a_duplicate(project: Project) -> None:
+def test_load_duplicate_address_ignores_letter_case(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.11", "WEB.example.org")
     project.edit("hosts.yaml", "192.0.2.12", "web.example.org")
 
     assert project.places() == [("hosts.yaml", "environments.demo.hosts.web2")]
 
 
-def test_load_same_address_with_another_port_is_another_host(project: Project) -> None:
+def test_load_same_address_with_another_port_is_accepted(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "192.0.2.11, port: 2222")
 
     assert len(project.load().targets) == 2
@@ -143,7 +143,7 @@ WRONG_SERVICES = [
 
 
 @pytest.mark.parametrize(("old", "new", "path", "expected"), WRONG_SERVICES)
-def test_load_wrong_services_are_an_error_at_their_place(
+def test_load_invalid_services_are_an_error_at_their_location(
     project: Project, old: str, new: str, path: str, expected: str
 ) -> None:
     project.edit(SERVICES, old, new)
@@ -154,14 +154,14 @@ def test_load_wrong_services_are_an_error_at_their_place(
     assert any(issue.path == path and expected in str(issue) for issue in issues)
 
 
-def test_load_faulty_service_left_out_brings_no_errors_of_its_own(project: Project) -> None:
+def test_load_removed_invalid_service_causes_no_further_errors(project: Project) -> None:
     project.edit(SERVICES, "name: frontend\n", "name: Front\n")
 
     assert project.places() == [(SERVICES, "services[1].name")]
 
 
 @pytest.mark.parametrize("content", ["", "just text", "- a\n- b", "a: b\n---\nc: d", "[" * 5000, "a: \x07"])
-def test_load_inventory_of_another_shape_is_an_error(project: Project, content: str) -> None:
+def test_load_inventory_of_the_wrong_structure_is_an_error(project: Project, content: str) -> None:
     project.write("hosts.yaml", content)
 
     assert {file for file, _ in project.places()} == {"hosts.yaml"}

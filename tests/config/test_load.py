@@ -68,7 +68,7 @@ MAINTENANCE_MODE=false
 """
 
 
-def test_load_memoryark_file_unchanged_fills_the_application(project: Project) -> None:
+def test_load_memoryark_example_sets_the_application(project: Project) -> None:
     project.write("deploy/demo.env", MEMORYARK)
 
     environment = project.load(strict=True)
@@ -96,7 +96,7 @@ def test_load_memoryark_file_unchanged_fills_the_application(project: Project) -
     assert frontend.routes == (Route("/"),)
 
 
-def test_load_windows_line_ends_quotes_export_and_comments_read_alike(project: Project) -> None:
+def test_load_env_file_syntax_variants_give_the_same_values(project: Project) -> None:
     lines = [line for line in MEMORYARK.splitlines() if not line.startswith("#")]
     variants = ["\ufeff# a comment"]
     for line in lines:
@@ -111,7 +111,7 @@ def test_load_windows_line_ends_quotes_export_and_comments_read_alike(project: P
     assert project.load() == plain
 
 
-def test_load_few_keys_uses_the_defaults(project: Project) -> None:
+def test_load_required_keys_only_uses_the_defaults(project: Project) -> None:
     app = project.application()
 
     assert app.tls is None
@@ -128,7 +128,7 @@ def test_load_empty_value_counts_as_not_set(project: Project) -> None:
     assert project.application().services[0].service_port == 8080
 
 
-def test_load_unknown_key_is_a_warning_with_the_nearest_name(project: Project) -> None:
+def test_load_unknown_key_is_a_warning_with_a_suggestion(project: Project) -> None:
     project.env({"BACKND_PORT": "8090", "XYZZY": "1"})
 
     assert project.load().warnings == (
@@ -146,7 +146,7 @@ def test_load_placeholder_in_a_secret_is_a_warning_without_the_value(project: Pr
     assert "your-super" not in warning
 
 
-def test_load_secrets_are_found_by_name_and_in_addresses(project: Project) -> None:
+def test_load_secrets_include_secret_keys_and_passwords_in_urls(project: Project) -> None:
     project.env(
         {
             "SMTP_PASSWORD": "open-sesame",
@@ -192,7 +192,7 @@ def test_load_notification_keys_are_known(project: Project) -> None:
     assert project.load(strict=True).warnings == ()
 
 
-def test_load_database_server_beside_a_file_says_which_of_them_backups_hold(project: Project) -> None:
+def test_load_database_server_with_database_path_warns_about_backups(project: Project) -> None:
     project.env({"DATABASE_URL": "postgresql://ark:pw@db/ark"})
 
     (warning,) = project.load(strict=True).warnings

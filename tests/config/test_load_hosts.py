@@ -11,11 +11,11 @@ from rolling_upgrade.engine.model import RolloutPolicy
 from tests.support.project import Project
 
 
-def test_load_rollout_left_out_is_the_models_default(project: Project) -> None:
+def test_load_without_rollout_uses_the_defaults(project: Project) -> None:
     assert project.load().rollout == RolloutPolicy()
 
 
-def test_load_host_override_holds_on_that_host_alone(project: Project) -> None:
+def test_load_host_override_applies_only_to_that_host(project: Project) -> None:
     project.edit("hosts.yaml", "roles: [web]}\n", "env: {BACKEND_MEMORY_LIMIT: 2GB, API_TOKEN_KEY: s3cret!}}\n")
     project.edit("deploy/services.yaml", "      - REDIS_URL", "      - REDIS_URL\n      - API_TOKEN_KEY")
     project.env({"BACKEND_MEMORY_LIMIT": "1GB"})
@@ -29,7 +29,7 @@ def test_load_host_override_holds_on_that_host_alone(project: Project) -> None:
     assert "s3cret!" in environment.secrets
 
 
-def test_load_host_settings_fall_back_to_the_environment(project: Project) -> None:
+def test_load_host_settings_default_to_the_environment(project: Project) -> None:
     project.write(
         "hosts.yaml",
         """\
@@ -69,7 +69,7 @@ environments:
         (("web1", "web1"), ["web1"]),
     ],
 )
-def test_load_hosts_are_picked_by_name_group_or_role(
+def test_load_hosts_are_selected_by_name_group_or_role(
     project: Project, words: tuple[str, ...], names: list[str]
 ) -> None:
     assert [target.name for target in project.load(hosts=words).targets] == names
@@ -84,7 +84,9 @@ def test_load_hosts_are_picked_by_name_group_or_role(
         ("staging", "yes", True),
     ],
 )
-def test_load_confirm_defaults_to_production(project: Project, environment: str, declared: str, confirm: bool) -> None:
+def test_load_confirm_defaults_to_true_in_production(
+    project: Project, environment: str, declared: str, confirm: bool
+) -> None:
     project.env({"ENVIRONMENT": environment})
     if declared:
         project.edit("hosts.yaml", "    hosts:\n", f"    rollout: {{confirm: {declared}}}\n    hosts:\n")
@@ -92,13 +94,13 @@ def test_load_confirm_defaults_to_production(project: Project, environment: str,
     assert project.load().rollout.confirm is confirm
 
 
-def test_load_environment_named_production_asks_whatever_its_file_says(project: Project) -> None:
+def test_load_environment_named_production_requires_confirmation(project: Project) -> None:
     project.edit("hosts.yaml", "  demo:\n", "  production:\n    env_file: deploy/demo.env\n")
 
     assert project.load("production").rollout.confirm is True
 
 
-def test_load_known_hosts_are_the_existing_ones_in_order(project: Project, tmp_path: Path) -> None:
+def test_load_known_hosts_are_the_existing_files_in_order(project: Project, tmp_path: Path) -> None:
     project.edit("hosts.yaml", "    hosts:\n", "    known_hosts: keys/demo\n    hosts:\n")
     assert project.load().known_hosts == ()
     own = project.write("keys/demo", "")
@@ -110,7 +112,7 @@ def test_load_known_hosts_are_the_existing_ones_in_order(project: Project, tmp_p
     assert project.load().known_hosts == (str(own), str(beside), str(users))
 
 
-def test_load_environment_of_the_lab_is_found_beside_the_others(project: Project) -> None:
+def test_load_finds_lab_environments(project: Project) -> None:
     project.write(
         ".lab/lab/hosts.yaml",
         """\
@@ -134,14 +136,14 @@ environments:
     assert environment.known_hosts == (str(known),)
 
 
-def test_load_broken_lab_does_not_stop_another_environment(project: Project) -> None:
+def test_load_ignores_an_invalid_lab_inventory(project: Project) -> None:
     project.write(".lab/lab/hosts.yaml", "environments: [")
 
     assert project.load().name == "demo"
     assert config.environments(project.root) == ("demo",)
 
 
-def test_load_yaml_values_stay_as_written(project: Project) -> None:
+def test_load_yaml_values_are_not_converted(project: Project) -> None:
     project.edit("hosts.yaml", "roles: [web]}\n", "env: {LOG_LEVEL: no, WORKER_PROCESSES: 8, CACHE_TTL: 1}}\n")
 
     env = dict(project.load().targets[1].application.services[0].env)

@@ -9,7 +9,7 @@ from tests.support.project import Project
 
 
 @pytest.mark.parametrize("tag", ["", "v3.0.0"])
-def test_load_app_version_received_is_the_tag_asked_for(project: Project, tag: str) -> None:
+def test_load_container_gets_the_selected_tag_as_app_version(project: Project, tag: str) -> None:
     env = dict(project.application(tag=tag).services[0].env)
 
     assert env["APP_VERSION"] == (tag or "2.0.1")
@@ -30,7 +30,7 @@ DIGEST = "sha256:" + "a" * 64
         (f"repo/backend:v1@{DIGEST}", "2.0.1", "v3", Image("repo/backend", "v3")),
     ],
 )
-def test_load_tag_of_an_image_comes_from_the_nearest_source(
+def test_load_image_tag_follows_the_precedence(
     project: Project, image: str, version: str | None, tag: str, expected: Image
 ) -> None:
     project.env({"BACKEND_IMAGE": image, "APP_VERSION": version, "FRONTEND_IMAGE": "repo/frontend:v1"})
@@ -50,7 +50,7 @@ def test_load_database_file_mounts_its_directory(project: Project) -> None:
     )
 
 
-def test_load_mounts_keys_reach_the_container_as_paths_inside(project: Project) -> None:
+def test_load_mount_keys_become_paths_inside_the_container(project: Project) -> None:
     project.env({"DATABASE_PATH": "/srv/ark/data/other.db", "CONFIG_PATH": "/srv/ark/config"})
 
     env = dict(project.application().services[0].env)
@@ -59,7 +59,7 @@ def test_load_mounts_keys_reach_the_container_as_paths_inside(project: Project) 
     assert (env["UPLOADS_PATH"], env["CONFIG_PATH"]) == ("/app/uploads", "/app/config")
 
 
-def test_load_secret_goes_to_the_backend_alone(project: Project) -> None:
+def test_load_secret_is_passed_only_to_the_backend(project: Project) -> None:
     backend, frontend = project.application().services
 
     assert ("JWT_SECRET_KEY", "correct-horse-battery") in backend.env
@@ -77,13 +77,13 @@ def test_load_secret_goes_to_the_backend_alone(project: Project) -> None:
         "#x",
     ],
 )
-def test_load_value_that_only_a_container_reads_survives_as_written(project: Project, value: str) -> None:
+def test_load_container_value_is_passed_unchanged(project: Project, value: str) -> None:
     project.env({"JWT_SECRET_KEY": f"'{value}'"})
 
     assert dict(project.application().services[0].env)["JWT_SECRET_KEY"] == value
 
 
-def test_load_health_check_keys_complete_the_gate(project: Project) -> None:
+def test_load_health_check_keys_set_the_gate(project: Project) -> None:
     project.env({"HEALTH_CHECK_TIMEOUT": "2s", "HEALTH_CHECK_START_PERIOD": "500ms", "HEALTH_CHECK_RETRIES": "5"})
 
     assert project.application().services[0].gate == Gate(
@@ -101,7 +101,7 @@ def test_load_health_check_keys_complete_the_gate(project: Project) -> None:
     ("start", "timeout", "deadline"),
     [("60s", "30s", 60 + 6 * 31.0), ("10s", "5s", 120.0), ("600s", "300s", 900.0)],
 )
-def test_load_gates_deadline_leaves_room_for_a_slow_start_up_to_a_cap(
+def test_load_gate_deadline_is_extended_up_to_the_maximum(
     project: Project, start: str, timeout: str, deadline: float
 ) -> None:
     project.env({"HEALTH_CHECK_START_PERIOD": start, "HEALTH_CHECK_TIMEOUT": timeout})
@@ -109,7 +109,7 @@ def test_load_gates_deadline_leaves_room_for_a_slow_start_up_to_a_cap(
     assert project.application().services[0].gate.deadline_seconds == deadline
 
 
-def test_load_third_service_needs_no_code(project: Project) -> None:
+def test_load_additional_service_needs_only_configuration(project: Project) -> None:
     services = (project.root / "deploy/services.yaml").read_text()
     worker = """
   - name: worker

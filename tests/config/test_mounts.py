@@ -62,7 +62,7 @@ def sources(environment: Environment) -> list[str]:
         ({"UPLOADS_PATH": "/root"}, "UPLOADS_PATH", "/root belongs to the system"),
     ],
 )
-def test_load_mount_that_reaches_what_the_host_relies_on_is_refused(
+def test_load_mount_that_contains_a_managed_directory_is_refused(
     changes: dict[str, str], key: str, why: str, project: Project
 ) -> None:
     project.env(changes)
@@ -91,7 +91,7 @@ def test_load_mount_that_reaches_what_the_host_relies_on_is_refused(
         {"UPLOADS_PATH": "/mnt/disk"},
     ],
 )
-def test_load_mounts_beside_each_other_stay_legal(changes: dict[str, str], project: Project) -> None:
+def test_load_mounts_of_separate_directories_are_accepted(changes: dict[str, str], project: Project) -> None:
     project.env(changes)
 
     mounted = {key: path for key, path in changes.items() if key in {"UPLOADS_PATH", "CONFIG_PATH"}}
@@ -100,7 +100,7 @@ def test_load_mounts_beside_each_other_stay_legal(changes: dict[str, str], proje
     assert set(mounted.values()) <= set(sources(project.load()))
 
 
-def test_load_home_directory_is_that_of_the_hosts_own_user(project: Project) -> None:
+def test_load_mount_of_the_deploy_users_home_uses_the_user_of_the_host(project: Project) -> None:
     project.env({"UPLOADS_PATH": "/home/deploy"})
     project.write("hosts.yaml", HOSTS.replace("{address: 192.0.2.11,", "{address: 192.0.2.11, user: root,"))
 
@@ -110,7 +110,7 @@ def test_load_home_directory_is_that_of_the_hosts_own_user(project: Project) -> 
     assert ["is inside /root/.ssh" in issue.expected for issue in project.issues()] == [True]
 
 
-def test_load_mount_of_one_service_that_holds_that_of_another_is_refused(project: Project) -> None:
+def test_load_mount_that_contains_another_services_mount_is_refused(project: Project) -> None:
     with_worker(project, "source: CACHE_PATH, target: /cache", "source: MODELS_PATH, target: /models, read_only: true")
     project.env({"CACHE_PATH": "/srv/worker", "MODELS_PATH": "/srv/worker/models"})
 
@@ -119,7 +119,7 @@ def test_load_mount_of_one_service_that_holds_that_of_another_is_refused(project
     assert (issue.path, "/srv/worker/models of MODELS_PATH" in issue.expected) == ("CACHE_PATH", True)
 
 
-def test_load_services_may_share_a_mount_and_files_a_directory(project: Project) -> None:
+def test_load_services_that_share_a_mount_are_accepted(project: Project) -> None:
     with_worker(
         project,
         "source: UPLOADS_PATH, target: /uploads, read_only: true",

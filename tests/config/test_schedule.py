@@ -25,7 +25,7 @@ from rolling_upgrade.engine.model import DatabaseServer
         ("30 4 1,15 * 5", ("*-*-01,15 04:30:00", "Fri *-*-* 04:30:00")),
     ],
 )
-def test_on_calendar_means_the_same_moments(cron: str, expected: tuple[str, ...]) -> None:
+def test_on_calendar_matches_the_times_of_cron(cron: str, expected: tuple[str, ...]) -> None:
     assert on_calendar(cron) == expected
 
 
@@ -44,7 +44,7 @@ def test_on_calendar_means_the_same_moments(cron: str, expected: tuple[str, ...]
         ("@reboot", "five cron fields"),
     ],
 )
-def test_on_calendar_what_has_no_meaning_is_refused_with_its_field(cron: str, said: str) -> None:
+def test_on_calendar_invalid_schedule_raises_with_its_field(cron: str, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("*", "\\*")):
         on_calendar(cron)
 
@@ -63,14 +63,14 @@ def test_on_calendar_what_has_no_meaning_is_refused_with_its_field(cron: str, sa
         ("postgresql://ark@[::1]/ark", DatabaseServer("postgresql://ark@[::1]/ark")),
     ],
 )
-def test_database_server_password_and_address_part(url: str, expected: DatabaseServer) -> None:
+def test_database_server_separates_password_and_address(url: str, expected: DatabaseServer) -> None:
     found = parse_database_url(url)
 
     assert found == expected
 
 
 @pytest.mark.parametrize("url", ["", "sqlite:////data/ark.db", "mysql://ark:x@db/ark"])
-def test_database_server_another_kind_is_none(url: str) -> None:
+def test_database_server_of_another_kind_is_none(url: str) -> None:
     assert parse_database_url(url) is None
 
 
@@ -83,6 +83,6 @@ def test_database_server_another_kind_is_none(url: str) -> None:
         "postgresql://ark:%C2%82@db/ark",
     ],
 )
-def test_database_server_what_cannot_be_read_is_refused(url: str) -> None:
+def test_database_server_invalid_url_raises(url: str) -> None:
     with pytest.raises(ValueError, match="a URL such as"):
         parse_database_url(url)

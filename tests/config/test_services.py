@@ -29,11 +29,11 @@ def declare(project: Project, *, build: object = None, **top: Any) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
-def test_example_builds_no_image_and_declares_no_suite(project: Project) -> None:
+def test_example_has_no_builds_and_no_suites(project: Project) -> None:
     assert project.load().pipeline == Pipeline(reports=str(project.root / "reports"))
 
 
-def test_example_builds_and_suites_are_valid_once_uncommented(project: Project) -> None:
+def test_example_uncommented_builds_and_suites_are_valid(project: Project) -> None:
     text = (MEMORYARK / "deploy/services.yaml").read_text()
     uncommented = re.sub(r"^( *)# (?=build:|building:|suites:|  - \{kind|  - kind)", r"\1", text, flags=re.MULTILINE)
     assert uncommented != text
@@ -45,7 +45,7 @@ def test_example_builds_and_suites_are_valid_once_uncommented(project: Project) 
     assert {suite.kind for suite in found.suites} == set(SuiteKind)
 
 
-def test_build_has_paths_of_this_machine_and_inherits(project: Project) -> None:
+def test_build_has_local_paths_and_inherits_defaults(project: Project) -> None:
     build = {"context": "../app", "file": "Own", "args": {"A": "1"}, "cache": "true"}
     declare(project, build=build, building={"engine": "sudo podman", "cache": "false", "scan": ["trivy", "image"]})
 
@@ -57,7 +57,7 @@ def test_build_has_paths_of_this_machine_and_inherits(project: Project) -> None:
     assert found.engine == ("sudo", "podman")
 
 
-def test_command_is_a_list_of_words_or_a_text_for_sh(project: Project) -> None:
+def test_command_is_a_list_or_a_text_for_sh(project: Project) -> None:
     declare(project, suites=[{"kind": "unit", "command": "make test"}, {"kind": "LOAD", "command": ["make", "load"]}])
 
     unit, load = project.load().pipeline.suites
@@ -85,13 +85,13 @@ def test_command_is_a_list_of_words_or_a_text_for_sh(project: Project) -> None:
         ({"build": {"context": "x", "args": {"-x": "1"}}}, "services[0].build.args.-x"),
     ],
 )
-def test_errors_have_their_place(project: Project, top: dict[str, Any], place: str) -> None:
+def test_errors_have_their_location(project: Project, top: dict[str, Any], place: str) -> None:
     declare(project, **top)
 
     assert project.places() == [("deploy/services.yaml", place)]
 
 
-def test_environments_with_values_are_those_with_an_env_file(project: Project) -> None:
+def test_list_environments_with_values_needs_an_env_file(project: Project) -> None:
     assert list_environments_with_values(project.root) == ("demo",)
 
     (project.root / "deploy/demo.env").unlink()

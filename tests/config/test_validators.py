@@ -148,18 +148,18 @@ BAD: list[tuple[validators.Validator[Any], str]] = [
 
 
 @pytest.mark.parametrize(("validator", "text", "value"), GOOD)
-def test_validator_good_text_gives_its_value(validator: validators.Validator[Any], text: str, value: object) -> None:
+def test_validator_valid_text_is_parsed(validator: validators.Validator[Any], text: str, value: object) -> None:
     assert validator(text) == value
 
 
 @pytest.mark.parametrize(("validator", "text"), BAD)
-def test_validator_bad_text_says_what_is_expected(validator: validators.Validator[Any], text: str) -> None:
+def test_validator_invalid_text_raises_the_expectation(validator: validators.Validator[Any], text: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         validator(text)
     assert str(caught.value) == validator.expected
 
 
-def test_validator_something_other_than_text_is_refused() -> None:
+def test_validator_non_text_raises_the_expectation() -> None:
     with pytest.raises(ValueError, match="a port"):
         validators.PORT(["80"])
 
@@ -176,7 +176,7 @@ def test_validator_something_other_than_text_is_refused() -> None:
         (validators.LOCAL_FILE, "a{}b"),
     ],
 )
-def test_control_character_or_one_that_yaml_refuses_is_refused(
+def test_text_with_an_unprintable_character_is_refused(
     validator: validators.Validator[str], text: str, character: str
 ) -> None:
     assert validator(text.format("é資🚀")) == text.format("é資🚀")
@@ -184,7 +184,7 @@ def test_control_character_or_one_that_yaml_refuses_is_refused(
         validator(text.format(character))
 
 
-def test_text_that_is_accepted_can_be_read_from_yaml() -> None:
+def test_text_accepted_by_the_validator_can_be_written_as_yaml() -> None:
     for number in (*range(0x3000), *range(0xE000, 0x10000), 0x1F680):
         text = f"a{chr(number)}b"
         if re.fullmatch(rf"[^{validators.UNPRINTABLE}]*", text):

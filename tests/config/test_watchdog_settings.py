@@ -13,13 +13,13 @@ from tests.support.project import Project
 ENV_FILE = "deploy/demo.env"
 
 
-def test_watching_without_a_key_is_as_the_models_say(project: Project) -> None:
+def test_watchdog_without_keys_uses_the_defaults(project: Project) -> None:
     app = project.application()
 
     assert (app.thresholds, app.watch) == (Thresholds(), WatchRules())
 
 
-def test_watching_all_keys_are_read(project: Project) -> None:
+def test_watchdog_keys_are_read(project: Project) -> None:
     project.env(
         {
             "MIN_FREE_PERCENT": "7.5",
@@ -57,7 +57,7 @@ def test_watching_all_keys_are_read(project: Project) -> None:
         ("FRESH_RELEASE", "0", "7d"),
     ],
 )
-def test_watching_bounds_are_allowed(key: str, lowest: str, highest: str, project: Project) -> None:
+def test_watchdog_bounds_are_accepted(key: str, lowest: str, highest: str, project: Project) -> None:
     for value in (lowest, highest):
         project.env({key: value})
         assert project.application().environment == "staging"
@@ -89,7 +89,7 @@ def test_watching_bounds_are_allowed(key: str, lowest: str, highest: str, projec
         ("FRESH_RELEASE", "8d"),
     ],
 )
-def test_watching_value_out_of_bounds_is_one_error_at_its_key(key: str, value: str, project: Project) -> None:
+def test_watchdog_value_out_of_bounds_is_one_error_at_its_key(key: str, value: str, project: Project) -> None:
     project.env({key: value})
 
     (issue,) = project.issues()
@@ -98,7 +98,7 @@ def test_watching_value_out_of_bounds_is_one_error_at_its_key(key: str, value: s
     assert issue.expected
 
 
-def test_watching_of_one_host_may_differ(project: Project) -> None:
+def test_watchdog_keys_can_be_overridden_per_host(project: Project) -> None:
     project.edit("hosts.yaml", "192.0.2.12", "192.0.2.12, env: {MIN_FREE_PERCENT: '2', RECOVERY_LIMIT: '1'}")
 
     first, second = (target.application for target in project.load().targets)

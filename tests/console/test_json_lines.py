@@ -23,7 +23,7 @@ def reported(*secrets: str, **said: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_every_object_is_a_line_and_the_summary_is_last() -> None:
+def test_json_reporter_writes_one_object_per_line_and_the_summary_last() -> None:
     objects = reported(
         plans=[plan("web1"), plan("web2")],
         events=[Event(NOW, Phase.DONE, "x", "web1", "pull", 1.23456)],
@@ -33,7 +33,7 @@ def test_json_every_object_is_a_line_and_the_summary_is_last() -> None:
     assert [item["type"] for item in objects] == ["plan", "plan", "event", "summary"]
 
 
-def test_json_event_has_its_fields() -> None:
+def test_json_event_has_all_fields() -> None:
     (event,) = reported(events=[Event(NOW, Phase.DONE, "Pull", "web1", "pull", 1.23456, "two\nlines")])
 
     assert event == {
@@ -71,7 +71,7 @@ def test_json_secret_with_quotes_is_masked_before_it_is_encoded() -> None:
     assert event["title"] == "it is •••••• today"
 
 
-def test_json_detail_loses_its_escape_sequences() -> None:
+def test_json_detail_has_no_escape_sequences() -> None:
     (event,) = reported(events=[Event(NOW, Phase.FAILED, "x", detail="\x1b[1mbold\x1b[0m")])
 
     assert event["detail"] == "bold"

@@ -58,17 +58,17 @@ def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), envir
         (SCREEN, False, PlainReporter),
     ],
 )
-def test_choose_fits_the_stream(environ: dict[str, str], terminal: bool, kind: type) -> None:
+def test_choose_returns_the_reporter_for_the_stream(environ: dict[str, str], terminal: bool, kind: type) -> None:
     stream = Terminal() if terminal else io.StringIO()
 
     assert type(choose(stream=stream, environ=environ)) is kind
 
 
-def test_choose_json_wins_on_a_terminal() -> None:
+def test_choose_json_overrides_a_terminal() -> None:
     assert type(choose(json=True, stream=Terminal(), environ=SCREEN)) is JsonReporter
 
 
-def test_board_planned_hosts_wait() -> None:
+def test_board_planned_hosts_are_waiting() -> None:
     rows, hidden = board().visible(10)
 
     assert [(row.host, row.result, row.planned) for row in rows] == [
@@ -92,7 +92,7 @@ def test_board_planned_hosts_wait() -> None:
         ([step(Phase.STARTED), host(Phase.NOTE)], Health.RUNNING, "running", 0),
     ],
 )
-def test_board_events_move_their_host(events: list[Event], health: Health, result: str, done: int) -> None:
+def test_board_event_updates_its_host(events: list[Event], health: Health, result: str, done: int) -> None:
     row = board(*events).visible(10)[0][0]
 
     assert (row.health, row.result, row.done) == (health, result, done)
@@ -104,7 +104,7 @@ def test_board_running_step_counts_from_its_start() -> None:
     assert row.elapsed(NOW + 8) == 2
 
 
-def test_board_ended_host_shows_its_total_time() -> None:
+def test_board_finished_host_shows_its_total_time() -> None:
     row = board(step(Phase.STARTED, NOW), host(Phase.DONE, NOW + 30)).visible(10)[0][0]
 
     assert row.elapsed(NOW + 999) == 30
@@ -132,7 +132,7 @@ def test_live_table_shows_every_host_and_ends_with_the_undo_command() -> None:
     assert shown.splitlines()[-1] == "inv deploy --tag v1"
 
 
-def test_live_failure_scrolls_past_with_its_log_masked() -> None:
+def test_live_failure_is_printed_above_with_its_log_masked() -> None:
     failed = Event(NOW, Phase.FAILED, "Gate [/red]", "web1", "gate", 3, "token hunter22\x1b]0;evil\x07 [bold]")
 
     shown = screen([step(Phase.STARTED), failed], secrets=("hunter22",))
@@ -143,7 +143,7 @@ def test_live_failure_scrolls_past_with_its_log_masked() -> None:
     assert "hunter22" not in shown
 
 
-def test_live_no_color_draws_without_colors() -> None:
+def test_live_with_no_color_draws_without_colors() -> None:
     shown = screen([step(Phase.FAILED)], environ={**SCREEN, "NO_COLOR": "1"})
 
     assert not re.search(r"\x1b\[[\d;]*3\dm", shown)
@@ -163,7 +163,7 @@ def test_live_warning_before_the_plan_draws_no_table() -> None:
     assert "HOST" not in stream.getvalue()
 
 
-def test_live_shows_the_cursor_again_after_an_interrupt() -> None:
+def test_live_restores_the_cursor_after_an_interrupt() -> None:
     stream = Terminal()
 
     def broken_off() -> None:
@@ -199,7 +199,7 @@ def test_live_many_threads_do_not_deadlock() -> None:
     assert len(re.findall(r"web7 +step29 .* 30 ", stream.getvalue())) >= 1
 
 
-def test_live_terminal_that_hung_up_does_not_end_the_run() -> None:
+def test_live_closed_terminal_does_not_fail_the_run() -> None:
     leader, follower = os.openpty()
     with os.fdopen(follower, "w") as stream:
         output = Output(stream)

@@ -19,7 +19,7 @@ def ran(*words: str, program: str = "invoke") -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_every_task_with_an_option_has_its_second_name_too() -> None:
+def test_shared_option_has_its_second_name_in_every_task() -> None:
     options = [argument.names for name in namespace.task_names for argument in namespace[name].get_arguments()]
 
     for first, second in SECOND_NAMES.items():
@@ -30,14 +30,14 @@ def test_every_task_with_an_option_has_its_second_name_too() -> None:
 
 @pytest.mark.parametrize("program", ["invoke", "fabric"])
 @pytest.mark.parametrize("words", [("--environment", "nowhere"), ("--environment=nowhere",), ("--env", "nowhere")])
-def test_environment_is_env(program: str, words: tuple[str, ...]) -> None:
+def test_environment_is_another_name_of_env(program: str, words: tuple[str, ...]) -> None:
     done = ran("deploy", *words, program=program)
 
     assert (done.returncode, "Unknown environment 'nowhere'" in done.stderr) == (2, True), done
 
 
 @pytest.mark.parametrize(("option", "letter"), [("dry_run", "d"), ("force", "f"), ("env", "e"), ("json", "j")])
-def test_short_option_means_the_same_on_every_task(option: str, letter: str) -> None:
+def test_short_option_has_one_meaning_in_all_tasks(option: str, letter: str) -> None:
     # Out of habit, -d must not delete data in another task, and -f must not where --force deletes or replaces it.
     tasks = {
         name: {one.name: one.names for one in namespace[name].get_arguments()}
@@ -50,7 +50,7 @@ def test_short_option_means_the_same_on_every_task(option: str, letter: str) -> 
     assert [names for names in found if letter not in names] == []
 
 
-def test_test_suite_is_suite() -> None:
+def test_test_suite_is_another_name_of_suite() -> None:
     done = ran("test", "--test-suite", "all-of-them")
 
     assert (done.returncode, "'all-of-them'" in done.stderr) == (2, True), done
@@ -71,7 +71,7 @@ def test_option_given_under_both_names_is_refused() -> None:
         ("--max-failures", "many"),
     ],
 )
-def test_health_option_without_its_form_is_refused(words: tuple[str, ...]) -> None:
+def test_health_option_with_an_invalid_value_is_refused(words: tuple[str, ...]) -> None:
     done = ran("health", "--env", "production", *words)
 
     assert (done.returncode, f"command line: {words[0]}: found '{words[1]}'" in done.stderr) == (2, True), done
@@ -92,9 +92,7 @@ def test_health_option_without_its_form_is_refused(words: tuple[str, ...]) -> No
         ("fabric", ("-t", "5", "status", "-e", "production"), "--connect-timeout"),
     ],
 )
-def test_option_of_invoke_or_fabric_that_no_task_acts_on_is_refused(
-    program: str, words: tuple[str, ...], option: str
-) -> None:
+def test_unused_option_of_invoke_or_fabric_is_refused(program: str, words: tuple[str, ...], option: str) -> None:
     done = ran(*words, program=program)
 
     hint = "; use --dry-run" if option == "--dry" else ""
@@ -104,7 +102,7 @@ def test_option_of_invoke_or_fabric_that_no_task_acts_on_is_refused(
     assert (done.returncode, done.stdout, done.stderr.strip().splitlines()[-1:]) == (2, "", [told]), done
 
 
-def test_dry_of_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_from_an_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INVOKE_RUN_DRY", "1")
 
     done = ran("status", "-e", "production")

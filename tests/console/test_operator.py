@@ -45,19 +45,19 @@ def lock(pid: int, workstation: str = "") -> Lock:
 
 
 @pytest.mark.parametrize("key", CI)
-def test_name_in_ci_is_whom_the_ci_system_names(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_in_ci_is_the_actor_of_the_ci_system(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(key, "the-actor")
 
     assert operator.name() == "the-actor"
 
 
-def test_name_elsewhere_is_the_login(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_outside_ci_is_the_login_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
 
     assert operator.name() == "ann"
 
 
-def test_name_of_a_user_without_a_login_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_of_a_user_without_a_login_name_is_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> str:
         raise KeyError("uid not found")
 
@@ -66,7 +66,7 @@ def test_name_of_a_user_without_a_login_is_its_number(monkeypatch: pytest.Monkey
     assert operator.name() == f"uid{os.getuid()}"
 
 
-def test_revision_hands_no_secret_to_a_filter_of_the_clone_and_leaves_no_daemon(
+def test_revision_gives_filters_no_secret_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = Repository(tmp_path / "clone", {"file": "one\n"})
@@ -80,7 +80,7 @@ def test_revision_hands_no_secret_to_a_filter_of_the_clone_and_leaves_no_daemon(
     assert clone.daemon_is_gone()
 
 
-def test_revision_is_asked_once_so_that_a_suite_changes_nothing_later(tmp_path: Path) -> None:
+def test_revision_is_cached_before_a_suite_can_change_it(tmp_path: Path) -> None:
     clone = Repository(tmp_path / "clone", {"file": "one\n"})
     first = operator.revision(clone.folder)
 
@@ -92,7 +92,7 @@ def test_revision_is_asked_once_so_that_a_suite_changes_nothing_later(tmp_path: 
     assert not clone.found.exists()
 
 
-def test_revision_of_a_folder_without_git_is_empty(tmp_path: Path) -> None:
+def test_revision_without_git_is_empty(tmp_path: Path) -> None:
     assert operator.revision(tmp_path) == ""
 
 
@@ -108,25 +108,25 @@ def test_lock_names_this_process() -> None:
     assert not operator.is_dead(made)
 
 
-def test_is_dead_process_of_this_machine_that_ended_is(ended: int) -> None:
+def test_is_dead_finished_process_of_this_machine_is_dead(ended: int) -> None:
     assert operator.is_dead(lock(ended))
 
 
-def test_is_dead_process_of_another_machine_is_never_known_to_be(ended: int) -> None:
+def test_is_dead_process_of_another_machine_is_not_dead(ended: int) -> None:
     assert not operator.is_dead(lock(ended, "another-machine"))
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1])
-def test_is_dead_process_that_says_nothing_or_belongs_to_another_lives(pid: int) -> None:
+def test_is_dead_running_process_is_not_dead(pid: int) -> None:
     assert not operator.is_dead(lock(pid))
 
 
-def test_is_dead_no_lock_is_not() -> None:
+def test_is_dead_without_a_lock_is_false() -> None:
     assert not operator.is_dead(None)
 
 
 @pytest.mark.parametrize("answer", ["y\n", "Yes\n", " YES \n"])
-def test_confirm_yes_goes_on_after_one_question(
+def test_confirm_yes_returns_after_one_prompt(
     answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}n\n"))
@@ -137,14 +137,14 @@ def test_confirm_yes_goes_on_after_one_question(
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "n\n", "yep\n", "no, yes\n"])
-def test_confirm_anything_else_is_a_no(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confirm_other_answers_raise_interrupted(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
 
     with pytest.raises(Interrupted, match="nothing was touched"):
         operator.confirm("Deploy?", force=False, hint="")
 
 
-def test_confirm_question_is_no_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_confirm_prompts_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
 
     operator.confirm("Deploy?", force=False, hint="")
@@ -152,7 +152,7 @@ def test_confirm_question_is_no_output(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert (capsys.readouterr()) == ("", "Deploy? [y/N] ")
 
 
-def test_confirm_without_a_terminal_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confirm_without_a_terminal_raises_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
 
     with pytest.raises(ConfigError) as caught:
@@ -161,7 +161,9 @@ def test_confirm_without_a_terminal_is_refused_with_a_hint(monkeypatch: pytest.M
     assert caught.value.next_step == "use --force"
 
 
-def test_confirm_forced_asks_nobody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_confirm_with_force_does_not_prompt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
 
     operator.confirm("Deploy?", force=True, hint="")

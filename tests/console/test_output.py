@@ -60,7 +60,7 @@ def test_output_closed_stream_raises_nothing() -> None:
     Output(stream).show(["too late"])
 
 
-def test_output_many_threads_every_block_stays_whole() -> None:
+def test_output_of_many_threads_is_not_interleaved() -> None:
     stream = io.StringIO()
     output = Output(stream)
     block = [f"line {number}" for number in range(20)]

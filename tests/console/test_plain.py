@@ -45,7 +45,7 @@ def summary(
         (Event(NOW, Phase.NOTE, "lock taken over", "web1"), "lock taken over"),
     ],
 )
-def test_event_lines_any_phase_is_one_line_with_its_time(event: Event, line: str) -> None:
+def test_event_lines_every_phase_is_one_line_with_its_time(event: Event, line: str) -> None:
     plain, stream = reporter()
 
     plain.event(event)
@@ -53,7 +53,7 @@ def test_event_lines_any_phase_is_one_line_with_its_time(event: Event, line: str
     assert stream.getvalue() == f"03:12:45 web1  {line}\n"
 
 
-def test_event_lines_event_of_the_whole_run_has_no_host() -> None:
+def test_event_lines_event_without_a_host_shows_a_dash() -> None:
     plain, stream = reporter()
 
     plain.event(Event(NOW, Phase.NOTE, "two hosts answer"))
@@ -61,7 +61,7 @@ def test_event_lines_event_of_the_whole_run_has_no_host() -> None:
     assert stream.getvalue() == "03:12:45 -  two hosts answer\n"
 
 
-def test_event_lines_hosts_of_unequal_length_are_aligned() -> None:
+def test_event_lines_hosts_are_aligned() -> None:
     plain, stream = reporter()
     plain.plan([plan("web1"), plan("database-1")])
     planned = len(stream.getvalue())
@@ -89,7 +89,7 @@ def test_event_lines_failure_shows_its_log_indented_without_escape_sequences() -
     assert stream.getvalue().splitlines()[1:] == ["    | boom", "    | token ••••••"]
 
 
-def test_event_lines_title_of_two_lines_is_one_line() -> None:
+def test_event_lines_multi_line_title_becomes_one_line() -> None:
     plain, stream = reporter()
 
     plain.event(Event(NOW, Phase.NOTE, "first\n03:12:45 web9  forged", "web1"))
@@ -150,5 +150,5 @@ def test_summary_lines_have_message_and_warnings() -> None:
     ("code", "how"),
     [(0, "done"), (5, "an operator is needed"), (6, "run the same command again"), (42, "exit code 42")],
 )
-def test_result_line_has_the_exit_code_in_words(code: int, how: str) -> None:
+def test_result_line_describes_the_exit_code(code: int, how: str) -> None:
     assert how in result_line(summary(exit_code=code))

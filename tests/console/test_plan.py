@@ -29,7 +29,7 @@ def test_plan_lines_first_service_comes_from_nothing() -> None:
     assert "backend  nothing → v2.0.0 (cd34cd34cd34) blue" in shown(plan("web1", first))
 
 
-def test_plan_lines_kept_service_is_unchanged_and_nothing_is_to_do() -> None:
+def test_plan_lines_unchanged_service_has_nothing_to_do() -> None:
     text = shown(plan("web1", kept()))
 
     assert "backend  v1.0.0 (ab12ab12ab12) blue, unchanged" in text
@@ -58,7 +58,7 @@ def test_plan_lines_with_scripts_shows_every_command_and_undo() -> None:
     assert "# only to undo backend.start: Stop backend green" in text
 
 
-def test_plan_lines_with_scripts_shows_what_follows_an_undo() -> None:
+def test_plan_lines_with_scripts_shows_the_steps_after_an_undo() -> None:
     text = shown(plan(), scripts=True)
 
     assert "# abandon: Record the failure (after an undo, at most 10.0s)" in text
@@ -94,19 +94,19 @@ def test_plan_lines_last_line_is_the_count() -> None:
     assert plan_lines([plan("web1")], scripts=False)[-1] == count_line([plan("web1")])
 
 
-def test_count_line_hosts_alike_counts_one_of_them() -> None:
+def test_count_line_of_equal_plans_counts_one_host() -> None:
     plans = [plan(host, replaced("backend"), replaced("frontend")) for host in ("web1", "web2")]
 
     assert count_line(plans) == "2 hosts: 2 services to upgrade, 0 unchanged on each host"
 
 
-def test_count_line_hosts_unlike_counts_all() -> None:
+def test_count_line_of_different_plans_counts_all_hosts() -> None:
     plans = [plan("web1", replaced(), kept("frontend")), plan("web2", kept(), kept("frontend"))]
 
     assert count_line(plans) == "2 hosts: 1 service to upgrade, 3 unchanged in all"
 
 
-def test_count_line_of_a_rollback() -> None:
+def test_count_line_of_a_rollback_says_roll_back() -> None:
     back = Plan("web1", "rollback", "r1", (replaced(),), steps=plan().steps)
 
     assert count_line([back]) == "1 host: 1 service to roll back, 0 unchanged"

@@ -30,12 +30,12 @@ def transfer(sent: int, seconds: float, host: str = "web1") -> Event:
         (70_000_000, 65_100_000, 7, "70.0 of 65.1 MB, 100%, 10.0 MB/s"),
     ],
 )
-def test_progress_in_words(sent: int, total: int, seconds: float, words: str) -> None:
+def test_progress_shows_bytes_share_and_rate(sent: int, total: int, seconds: float, words: str) -> None:
     assert progress(sent, total, seconds) == words
 
 
 @pytest.mark.parametrize(("sent", "full"), [(0, 0), (50, 10), (99, 19), (100, 20), (101, 20)])
-def test_bar_fills_up(sent: int, full: int) -> None:
+def test_bar_is_proportional_to_the_bytes_sent(sent: int, full: int) -> None:
     assert bar(sent, 100) == "█" * full + "░" * (20 - full)
 
 
@@ -74,7 +74,7 @@ def test_json_progress_has_the_bytes() -> None:
     assert (event["phase"], event["sent"], event["total"]) == ("progress", 12_400_000, 65_100_000)
 
 
-def test_live_progress_scrolls_nothing_past() -> None:
+def test_live_progress_prints_nothing_above_the_table() -> None:
     stream = Terminal()
 
     with choose(stream=stream, environ={"TERM": "xterm"}) as live:

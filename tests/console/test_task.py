@@ -11,7 +11,7 @@ from rolling_upgrade.console.task import root, root_or_here, selected_hosts, spl
 from rolling_upgrade.errors import ConfigError, ExitCode
 
 
-def test_root_is_the_nearest_folder_with_hosts_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_the_nearest_directory_with_hosts_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "outer" / "inner"
     (inner / "deploy").mkdir(parents=True)
     for folder in (tmp_path / "outer", inner):
@@ -21,9 +21,7 @@ def test_root_is_the_nearest_folder_with_hosts_yaml(tmp_path: Path, monkeypatch:
     assert root() == root_or_here() == inner
 
 
-def test_root_without_hosts_yaml_is_refused_with_the_command_that_writes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_without_hosts_yaml_raises_and_names_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert root_or_here() == tmp_path
@@ -47,14 +45,14 @@ def test_root_without_hosts_yaml_is_refused_with_the_command_that_writes_it(
         (["", "web1"], ("web1",)),
     ],
 )
-def test_chosen_hosts_of_an_empty_option_are_not_all_hosts(given: list[str] | None, found: tuple[str, ...]) -> None:
+def test_selected_hosts_of_an_empty_option_are_not_all_hosts(given: list[str] | None, found: tuple[str, ...]) -> None:
     assert selected_hosts(SimpleNamespace(), given) == found
 
 
-def test_chosen_hosts_without_an_option_are_those_of_fab() -> None:
+def test_selected_hosts_without_an_option_are_the_host_of_fab() -> None:
     assert selected_hosts(SimpleNamespace(original_host="web1"), None) == ("web1",)
     assert selected_hosts(SimpleNamespace(original_host="web1"), ["web2"]) == ("web2",)
 
 
-def test_words_of_no_option_are_none() -> None:
+def test_split_words_without_an_option_is_empty() -> None:
     assert split_words(None) == ()

@@ -33,7 +33,7 @@ def test_one_line_any_white_space_becomes_one_space() -> None:
         (356_400, "4d 03h"),
     ],
 )
-def test_duration_two_largest_units(seconds: float, shown: str) -> None:
+def test_duration_shows_the_two_largest_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 

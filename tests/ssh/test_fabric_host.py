@@ -81,7 +81,7 @@ def busy(server: Sshd, refusals: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("refusals", "known"), [(0, 1), (2, 1), (2, 0)])
-def test_run_server_that_closes_connections_before_its_greeting_is_tried_again(
+def test_run_server_that_closes_early_connections_is_retried(
     own: Sshd, monkeypatch: pytest.MonkeyPatch, refusals: int, known: int
 ) -> None:
     monkeypatch.setattr(connection, "PAUSES", (0.01, 0.02, 0.04))
@@ -94,7 +94,7 @@ def test_run_server_that_closes_connections_before_its_greeting_is_tried_again(
         host.close()
 
 
-def test_run_server_that_never_greets_is_named_after_the_last_attempt(
+def test_run_server_that_closes_every_connection_is_reported_unreachable(
     own: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "PAUSES", (0.01, 0.02))
@@ -122,7 +122,7 @@ def test_run_changed_host_key_is_refused_before_login(sshd: Sshd) -> None:
 
 
 @pytest.mark.parametrize("known", ["", "stranger"])
-def test_run_refused_host_key_is_refused_before_anybody_tries_to_log_in(known: str, own: Sshd) -> None:
+def test_run_refused_host_key_causes_no_login_attempt(known: str, own: Sshd) -> None:
     (own.directory / "authorized_keys").write_text((own.directory / "user.pub").read_text())
 
     refusal(own.host(known=own.known(key=known) if known else ""))
@@ -130,20 +130,20 @@ def test_run_refused_host_key_is_refused_before_anybody_tries_to_log_in(known: s
     assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
 
 
-def test_run_refused_user_key_is_seen_by_the_server_as_a_login(own: Sshd) -> None:
+def test_run_refused_user_key_causes_a_login_attempt(own: Sshd) -> None:
     refusal(own.host(identity_file=str(own.directory / "stranger")))
 
     assert [line for line in own.ended() if "authenticating user" in line]
 
 
-def test_run_key_that_a_line_revokes_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+def test_run_revoked_host_key_is_refused(sshd: Sshd, tmp_path: Path) -> None:
     line = Path(sshd.known()).read_text()
     (tmp_path / "known").write_text(f"{line}@revoked * {line.partition(' ')[2]}")
 
     assert "no verified connection" in refusal(sshd.host(known=str(tmp_path / "known"))).message
 
 
-def test_run_key_on_record_under_a_wildcard_is_accepted(sshd: Sshd) -> None:
+def test_run_host_key_of_a_wildcard_record_is_accepted(sshd: Sshd) -> None:
     host = sshd.host(known=sshd.known(f"[127.0.0.*]:{sshd.port}"))
 
     assert host.run(ECHO, timeout_seconds=20).ok
@@ -156,7 +156,7 @@ def test_run_wrong_user_key_is_refused_by_the_server(sshd: Sshd) -> None:
     assert f"{getpass.getuser()}@127.0.0.1:{sshd.port} refused the login" in error.message
 
 
-def test_run_missing_user_key_is_told(sshd: Sshd) -> None:
+def test_run_missing_user_key_is_reported(sshd: Sshd) -> None:
     error = refusal(sshd.host(identity_file=str(sshd.directory / "none")))
 
     assert "the key file" in error.message
@@ -171,7 +171,7 @@ def test_run_refused_port_is_unreachable(sshd: Sshd) -> None:
     assert f"cannot reach {getpass.getuser()}@127.0.0.1:{port}" in error.message
 
 
-def test_run_names_the_inventorys_name_first(sshd: Sshd) -> None:
+def test_run_error_starts_with_the_inventory_name(sshd: Sshd) -> None:
     assert refusal(sshd.host(known="", name="the-shop")).message.startswith("the-shop: ")
 
 
@@ -207,7 +207,7 @@ def test_close_ends_the_session_on_the_host(own: Sshd) -> None:
     assert ended
 
 
-def test_run_connection_that_drops_is_no_answer(own: Sshd, began: Signal) -> None:
+def test_run_dropped_connection_raises_connection_dropped(own: Sshd, began: Signal) -> None:
     host = own.host()
     dropper = threading.Thread(target=drop_once, args=(own, began))
     dropper.start()
@@ -233,7 +233,7 @@ def test_run_after_a_drop_connects_again(own: Sshd, began: Signal) -> None:
     assert (answer.output, host.connections) == ("here\n", 2)
 
 
-def test_run_connection_that_dropped_between_two_scripts_goes_unnoticed(own: Sshd) -> None:
+def test_run_after_a_drop_between_two_scripts_reconnects(own: Sshd) -> None:
     host = own.host()
     host.run(ECHO, timeout_seconds=20)
     own.drop_sessions()
@@ -244,7 +244,7 @@ def test_run_connection_that_dropped_between_two_scripts_goes_unnoticed(own: Ssh
     assert answer.output == "here\n"
 
 
-def test_run_host_that_went_away_is_unreachable(own: Sshd) -> None:
+def test_run_stopped_server_is_unreachable(own: Sshd) -> None:
     host = own.host()
     host.run(ECHO, timeout_seconds=20)
     own.stop()
@@ -266,7 +266,7 @@ def test_run_through_a_jump_host_reaches_the_host(own: Sshd, sshd: Sshd) -> None
     host.close()
 
 
-def test_run_jump_host_of_an_unknown_key_is_refused(own: Sshd, sshd: Sshd) -> None:
+def test_run_jump_host_with_an_unknown_key_is_refused(own: Sshd, sshd: Sshd) -> None:
     error = refusal(sshd.host(jump=f"{getpass.getuser()}@127.0.0.1:{own.port}"))
 
     assert f"no verified connection to {getpass.getuser()}@127.0.0.1:{own.port}" in error.message
@@ -282,7 +282,7 @@ def test_run_host_behind_a_jump_host_is_verified_too(own: Sshd, sshd: Sshd) -> N
 
 
 @pytest.mark.parametrize("changed", ["hop", "host"])
-def test_run_changed_key_on_the_way_is_refused_before_login(changed: str, own: Sshd, sshd: Sshd) -> None:
+def test_run_changed_key_of_a_hop_is_refused_before_login(changed: str, own: Sshd, sshd: Sshd) -> None:
     (own.directory / "authorized_keys").write_text((sshd.directory / "user.pub").read_text())
     hop = own.known(key="stranger" if changed == "hop" else "host")
     host = sshd.known(key="stranger" if changed == "host" else "host")
@@ -296,7 +296,7 @@ def test_run_changed_key_on_the_way_is_refused_before_login(changed: str, own: S
         assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
 
 
-def test_fingerprint_is_the_host_keys_own(sshd: Sshd) -> None:
+def test_fingerprint_is_the_fingerprint_of_the_host_key(sshd: Sshd) -> None:
     host = sshd.host()
     listed = subprocess.run(
         ["ssh-keygen", "-l", "-f", sshd.directory / "host.pub"], capture_output=True, text=True, check=True
@@ -306,13 +306,13 @@ def test_fingerprint_is_the_host_keys_own(sshd: Sshd) -> None:
     host.close()
 
 
-def test_load_key_is_read_once(sshd: Sshd) -> None:
+def test_load_key_reads_the_file_once(sshd: Sshd) -> None:
     path = str(sshd.directory / "user")
 
     assert load_key(path) is load_key(path)
 
 
-def test_offered_keys_are_the_named_one_or_those_of_the_home_directory(
+def test_offered_keys_are_the_identity_file_or_the_keys_of_the_home_directory(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = offered_keys(str(sshd.directory / "user"))

@@ -68,7 +68,7 @@ def fetch(host: FabricHost, offer: Offer, path: str, login: str = "right") -> li
     return answer.output.split()
 
 
-def test_offer_layer_comes_gzipped_and_is_counted(host: FabricHost, offer: Offer) -> None:
+def test_offer_sends_a_layer_gzipped_and_counts_it(host: FabricHost, offer: Offer) -> None:
     layer = offer.layers[made.digest(BASE)]
 
     status, encoding, hashed = fetch(host, offer, f"image/blobs/{layer.digest}")
@@ -86,7 +86,7 @@ def test_offer_manifest_names_the_plain_layers(host: FabricHost, offer: Offer) -
     assert [layer["digest"] for layer in json.loads(saved.manifest)["layers"]] == [made.digest(BASE), made.digest(TOP)]
 
 
-def test_offer_configuration_has_the_images_id(host: FabricHost, offer: Offer) -> None:
+def test_offer_configuration_has_the_image_id(host: FabricHost, offer: Offer) -> None:
     saved = next(iter(offer.images.values()))
 
     assert fetch(host, offer, f"image/blobs/{saved.id}") == ["200", "-", saved.id[7:]]
@@ -94,17 +94,17 @@ def test_offer_configuration_has_the_images_id(host: FabricHost, offer: Offer) -
 
 @pytest.mark.parametrize("login", ["none", "wrong"])
 @pytest.mark.parametrize("path", ["", "image/blobs/sha256:00"])
-def test_offer_another_user_of_the_host_gets_nothing(host: FabricHost, offer: Offer, login: str, path: str) -> None:
+def test_offer_refuses_another_user_of_the_host(host: FabricHost, offer: Offer, login: str, path: str) -> None:
     assert fetch(host, offer, path or "''", login)[0] == "401"
     assert offer.sent == 0
 
 
 @pytest.mark.parametrize("path", ["image/blobs/sha256:00", "image/manifests/v1", "../../etc/passwd", "image/tags/list"])
-def test_offer_what_is_not_offered_is_not_found(host: FabricHost, offer: Offer, path: str) -> None:
+def test_offer_answers_404_for_other_paths(host: FabricHost, offer: Offer, path: str) -> None:
     assert fetch(host, offer, path)[0] == "404"
 
 
-def test_offer_ended_answers_no_more(host: FabricHost, offer: Offer) -> None:
+def test_offer_ended_no_longer_answers(host: FabricHost, offer: Offer) -> None:
     with host.offer(offer) as prologue:
         at = prologue.text.splitlines()[0].partition("=")[2]
 
@@ -114,14 +114,14 @@ def test_offer_ended_answers_no_more(host: FabricHost, offer: Offer) -> None:
     assert answer.output.strip() == ""
 
 
-def test_offer_login_is_a_secret_of_the_script(host: FabricHost, offer: Offer) -> None:
+def test_offer_password_is_a_secret_of_the_script(host: FabricHost, offer: Offer) -> None:
     with host.offer(offer) as prologue:
         assert offer.password in prologue.text
         assert offer.password not in prologue.masked
         assert offer.password not in repr(offer)
 
 
-def test_offer_server_that_forbids_forwarding_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_offer_without_port_forwarding_raises_with_a_remedy(tmp_path: Path) -> None:
     server = Sshd.start(tmp_path / "strict")
     try:
         keys = server.directory / "authorized_keys"
@@ -139,7 +139,7 @@ def _nothing() -> Offer:
     return Offer({}, {}, lambda _: None)
 
 
-def test_offer_layer_waits_for_a_lower_one_that_the_host_lacks_and_will_ask_for(tmp_path: Path) -> None:
+def test_offer_layer_waits_for_the_request_of_a_lower_missing_layer(tmp_path: Path) -> None:
     offer = _three_layers(tmp_path, "012")
     sent: list[bytes] = []
     threads = []
@@ -154,7 +154,7 @@ def test_offer_layer_waits_for_a_lower_one_that_the_host_lacks_and_will_ask_for(
     assert sent == [b"0", b"1", b"2"]
 
 
-def test_offer_layer_goes_when_a_lower_one_is_never_asked_for(tmp_path: Path) -> None:
+def test_offer_layer_is_sent_when_a_lower_layer_is_never_requested(tmp_path: Path) -> None:
     offer = _three_layers(tmp_path, "02")
     sent: list[bytes] = []
 
@@ -170,7 +170,7 @@ def _three_layers(folder: Path, lacking: str = "") -> Offer:
     return Offer({}, layers, lambda _: None, frozenset(lacking))
 
 
-def test_offer_layers_asked_at_once_go_one_by_one_the_lowest_first(tmp_path: Path) -> None:
+def test_offer_parallel_requests_are_answered_one_by_one_lowest_first(tmp_path: Path) -> None:
     offer = _three_layers(tmp_path)
     begun, free, sent = threading.Event(), threading.Event(), []
 
@@ -214,9 +214,7 @@ END
 """
 
 
-def test_offer_connections_beyond_the_bound_are_closed_and_the_next_ones_are_answered(
-    host: FabricHost, offer: Offer
-) -> None:
+def test_offer_closes_connections_beyond_the_maximum_and_answers_later_ones(host: FabricHost, offer: Offer) -> None:
     with host.offer(offer) as prologue:
         refused = host.run(Script(f"{prologue.text}\n{MANY}"), timeout_seconds=120)
         again = host.run(
@@ -227,7 +225,7 @@ def test_offer_connections_beyond_the_bound_are_closed_and_the_next_ones_are_ans
     assert again.output.startswith("404 "), again
 
 
-def test_offer_request_line_and_headers_without_end_are_refused(host: FabricHost, offer: Offer) -> None:
+def test_offer_refuses_endless_request_lines_and_headers(host: FabricHost, offer: Offer) -> None:
     text = """
 python3 - "$images_at" <<'END'
 import socket, sys

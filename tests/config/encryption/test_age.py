@@ -35,7 +35,9 @@ def encrypt_like(*recipients: Recipient, armored: bool = True) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "options"), [("ed25519", ()), ("rsa", ("-b", "2048")), ("rsa", ("-b", "2048", "-m", "PEM"))]
 )
-def test_open_ssh_key_opens_what_is_for_it(tmp_path: Path, kind: str, options: tuple[str, ...], armored: bool) -> None:
+def test_decrypt_with_an_ssh_key_returns_the_plaintext(
+    tmp_path: Path, kind: str, options: tuple[str, ...], armored: bool
+) -> None:
     key = ssh_key(tmp_path / "key", "ann", *options, kind=kind)
     written = encrypt_like(public(key), armored=armored)
 
@@ -44,26 +46,26 @@ def test_open_ssh_key_opens_what_is_for_it(tmp_path: Path, kind: str, options: t
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data.replace(b"\n", b"\r\n"), lambda data: b"\xef\xbb\xbf\n" + data])
-def test_open_armored_file_that_an_editor_touched(ann: Path, spoil: object) -> None:
+def test_decrypt_armored_file_with_other_line_ends_returns_the_plaintext(ann: Path, spoil: object) -> None:
     assert callable(spoil)
 
     assert keyring(ann).decrypt(spoil(encrypt_like(public(ann)))) == TEXT
 
 
-def test_open_key_of_ages_own_opens_what_is_for_it(tmp_path: Path, ann: Path) -> None:
+def test_decrypt_with_an_age_key_returns_the_plaintext(tmp_path: Path, ann: Path) -> None:
     ci = age_key(tmp_path / "ci.txt")
 
     assert keyring(tmp_path / "ci.txt").decrypt(encrypt_like(public(ann), ci)) == TEXT
 
 
-def test_open_key_as_a_text_opens_what_is_for_it(ann: Path) -> None:
+def test_decrypt_with_a_key_in_a_variable_returns_the_plaintext(ann: Path) -> None:
     # A variable of a CI system often comes without its last line end.
     source = KeySource("ROLLING_AGE_KEY", text=ann.read_bytes().strip() + b"\n")
 
     assert Keyring([source], (), {}, no_prompt).decrypt(encrypt_like(public(ann))) == TEXT
 
 
-def test_open_first_key_does_not_fit_and_the_second_does(tmp_path: Path, ann: Path) -> None:
+def test_decrypt_tries_the_second_key_after_the_first(tmp_path: Path, ann: Path) -> None:
     bob = ssh_key(tmp_path / "bob", "bob")
 
     assert keyring(bob, tmp_path / "nothing", ann).decrypt(encrypt_like(public(ann))) == TEXT
@@ -72,7 +74,7 @@ def test_open_first_key_does_not_fit_and_the_second_does(tmp_path: Path, ann: Pa
 @pytest.mark.parametrize(
     ("kind", "options"), [("ed25519", ()), ("rsa", ("-b", "2048")), ("rsa", ("-b", "2048", "-m", "PEM"))]
 )
-def test_open_key_with_a_passphrase_asks_once(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
+def test_decrypt_with_a_locked_key_prompts_once(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     key = ssh_key(tmp_path / "key", "ann", *options, kind=kind, passphrase=PHRASE)
     asked = Asked("wrong", PHRASE)
     keys = keyring(key, prompt=asked)
@@ -82,12 +84,12 @@ def test_open_key_with_a_passphrase_asks_once(tmp_path: Path, kind: str, options
     assert asked.questions == [f"Passphrase of {key}"] * 2
 
 
-def test_open_wrong_passphrase_three_times_is_refused(locked: Path) -> None:
+def test_decrypt_three_wrong_passphrases_raise(locked: Path) -> None:
     with pytest.raises(EncryptionError, match="a wrong passphrase for"):
         keyring(locked, prompt=Asked("a", "b", "c")).decrypt(encrypt_like(public(locked)))
 
 
-def test_open_passphrase_without_a_terminal_says_what_ci_needs(locked: Path) -> None:
+def test_decrypt_with_a_locked_key_without_a_terminal_names_the_variable(locked: Path) -> None:
     with pytest.raises(NoTerminal) as caught:
         keyring(locked).decrypt(encrypt_like(public(locked)))
 
@@ -95,7 +97,7 @@ def test_open_passphrase_without_a_terminal_says_what_ci_needs(locked: Path) -> 
     assert "ROLLING_AGE_KEY" in caught.value.needed
 
 
-def test_open_passphrase_of_a_key_that_cannot_fit_is_not_asked(ann: Path, locked: Path) -> None:
+def test_decrypt_does_not_prompt_for_a_key_that_cannot_match(ann: Path, locked: Path) -> None:
     asked = Asked()
 
     with pytest.raises(EncryptionError):
@@ -103,7 +105,7 @@ def test_open_passphrase_of_a_key_that_cannot_fit_is_not_asked(ann: Path, locked
     assert asked.questions == []
 
 
-def test_open_without_a_key_says_for_whom_the_file_is(tmp_path: Path, ann: Path) -> None:
+def test_decrypt_without_a_key_names_the_recipients(tmp_path: Path, ann: Path) -> None:
     ci = age_key(tmp_path / "ci.txt")
     stranger = public(ssh_key(tmp_path / "bob", ""))
     named = tmp_path / "gone"
@@ -120,7 +122,7 @@ def test_open_without_a_key_says_for_whom_the_file_is(tmp_path: Path, ann: Path)
 
 
 @pytest.mark.parametrize("text", ["garbage", "", "AGE-SECRET-KEY-1QQ"])
-def test_open_place_without_a_usable_key_is_named(tmp_path: Path, ann: Path, text: str) -> None:
+def test_decrypt_unusable_key_source_is_named(tmp_path: Path, ann: Path, text: str) -> None:
     (tmp_path / "bad").write_text(text)
 
     with pytest.raises(EncryptionError, match="no matching private key"):
@@ -130,14 +132,14 @@ def test_open_place_without_a_usable_key_is_named(tmp_path: Path, ann: Path, tex
 
 @pytest.mark.parametrize("armored", [True, False])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.95, 0.99])
-def test_open_file_that_is_cut_off_is_refused(ann: Path, armored: bool, kept: float) -> None:
+def test_decrypt_truncated_file_raises(ann: Path, armored: bool, kept: float) -> None:
     written = encrypt_like(public(ann), armored=armored)
 
     with pytest.raises(EncryptionError, match=r"damaged|truncated|no matching private key"):
         keyring(ann).decrypt(written[: max(40, int(len(written) * kept))])
 
 
-def test_open_changed_byte_is_refused(ann: Path) -> None:
+def test_decrypt_changed_byte_raises(ann: Path) -> None:
     written = bytearray(encrypt_like(public(ann), armored=False))
     written[-5] ^= 1
 
@@ -145,19 +147,19 @@ def test_open_changed_byte_is_refused(ann: Path) -> None:
         keyring(ann).decrypt(bytes(written))
 
 
-def test_open_file_with_a_passphrase_of_its_own_is_refused(ann: Path) -> None:
+def test_decrypt_file_encrypted_with_a_passphrase_raises(ann: Path) -> None:
     written = passphrase.encrypt(TEXT, "secret")
 
     with pytest.raises(EncryptionError, match="anyone with its passphrase"):
         keyring(ann).decrypt(written)
 
 
-def test_encrypt_key_that_age_cannot_use_is_refused() -> None:
+def test_encrypt_for_an_unsupported_key_raises() -> None:
     with pytest.raises(EncryptionError, match="the key of ann"):
         age.encrypt(TEXT, [Recipient("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA", "ann")], armored=True)
 
 
-def test_differences_are_found_as_far_as_the_file_shows_them(tmp_path: Path, ann: Path) -> None:
+def test_differences_lists_missing_and_unlisted_recipients(tmp_path: Path, ann: Path) -> None:
     bob, ci = public(ssh_key(tmp_path / "bob", "bob")), age_key(tmp_path / "ci.txt")
     stanzas = age.stanzas(encrypt_like(public(ann), ci))
 
@@ -169,7 +171,7 @@ def test_differences_are_found_as_far_as_the_file_shows_them(tmp_path: Path, ann
     assert age.differences(stanzas, (public(ann),)) == ("the file is encrypted for 1 age keys, but 0 are listed",)
 
 
-def test_repr_of_what_holds_a_key_shows_none_of_it(tmp_path: Path, locked: Path) -> None:
+def test_repr_of_key_objects_contains_no_key(tmp_path: Path, locked: Path) -> None:
     source = KeySource("ROLLING_AGE_KEY", text=b"AGE-SECRET-KEY-1ABC")
 
     assert "AGE-SECRET" not in repr(source)

@@ -22,7 +22,7 @@ from rolling_upgrade.config.encryption import Encryption, detect
         (b"\xc3\x0d\x04\x09\x03\x02\x94\x67", Encryption.GPG),
     ],
 )
-def test_detect_encrypted_file_is_known_by_its_header(data: bytes, form: Encryption) -> None:
+def test_detect_returns_the_format_of_the_header(data: bytes, form: Encryption) -> None:
     assert detect(data) is form
 
 
@@ -41,5 +41,5 @@ def test_detect_encrypted_file_is_known_by_its_header(data: bytes, form: Encrypt
         b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n",
     ],
 )
-def test_detect_any_other_file_has_no_form(data: bytes) -> None:
+def test_detect_other_file_returns_none(data: bytes) -> None:
     assert detect(data) is None

@@ -13,14 +13,14 @@ from tests.support.pgp import Pgp
 
 
 @pytest.mark.parametrize("armored", [True, False])
-def test_encrypt_text_comes_back(pgp: Pgp, armored: bool) -> None:
+def test_encrypt_then_decrypt_returns_the_text(pgp: Pgp, armored: bool) -> None:
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=armored)
 
     assert (detect(written), is_armored(written)) == (Encryption.GPG, armored)
     assert gpg.decrypt(written) == TEXT
 
 
-def test_recipients_are_the_keys_that_the_file_names(pgp: Pgp) -> None:
+def test_recipients_are_the_keys_in_the_file(pgp: Pgp) -> None:
     stranger = pgp.stranger("Bob <bob@example.org>")
     written = gpg.encrypt(TEXT, [*pgp.fingerprints()[:1], stranger], armored=True)
 
@@ -32,7 +32,7 @@ def test_recipients_are_the_keys_that_the_file_names(pgp: Pgp) -> None:
     assert gpg.recipients(again) == found
 
 
-def test_decrypt_file_for_another_names_the_key(pgp: Pgp) -> None:
+def test_decrypt_without_the_secret_key_names_the_recipient(pgp: Pgp) -> None:
     stranger = pgp.stranger("Bob <bob@example.org>")
     written = gpg.encrypt(TEXT, [stranger], armored=True)
 
@@ -44,7 +44,7 @@ def test_decrypt_file_for_another_names_the_key(pgp: Pgp) -> None:
 
 
 @pytest.mark.parametrize("length", [100, 200, 290, 330])
-def test_decrypt_file_that_is_cut_off_is_refused(pgp: Pgp, length: int) -> None:
+def test_decrypt_truncated_file_raises(pgp: Pgp, length: int) -> None:
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=False)
     assert len(written) > length
 
@@ -52,7 +52,7 @@ def test_decrypt_file_that_is_cut_off_is_refused(pgp: Pgp, length: int) -> None:
         gpg.decrypt(written[:length])
 
 
-def test_decrypt_changed_byte_is_refused(pgp: Pgp) -> None:
+def test_decrypt_changed_byte_raises(pgp: Pgp) -> None:
     written = bytearray(gpg.encrypt(TEXT, pgp.fingerprints(), armored=False))
     written[-10] ^= 1
 
@@ -60,14 +60,14 @@ def test_decrypt_changed_byte_is_refused(pgp: Pgp) -> None:
         gpg.decrypt(bytes(written))
 
 
-def test_encrypt_for_a_key_that_the_keyring_has_not_is_refused(pgp: Pgp) -> None:
+def test_encrypt_for_a_key_outside_the_keyring_raises(pgp: Pgp) -> None:
     with pytest.raises(EncryptionError, match="cannot encrypt") as caught:
         gpg.encrypt(TEXT, ["A" * 40], armored=True)
 
     assert "gpg --import" in caught.value.needed
 
 
-def test_decrypt_key_with_a_passphrase_is_asked_for_by_the_agent(pgp: Pgp, tmp_path: Path) -> None:
+def test_decrypt_with_a_locked_key_prompts_through_the_agent(pgp: Pgp, tmp_path: Path) -> None:
     pinentry = tmp_path / "pinentry"
     # What a pinentry says to its agent. Source: GnuPG's pinentry manual, "Pinentry's Assuan Protocol".
     pinentry.write_text(
@@ -86,9 +86,7 @@ def test_decrypt_key_with_a_passphrase_is_asked_for_by_the_agent(pgp: Pgp, tmp_p
         gpg.decrypt(gpg.encrypt(TEXT, [locked], armored=True))
 
 
-def test_decrypt_without_the_program_says_what_to_install(
-    pgp: Pgp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decrypt_without_gpg_names_the_package(pgp: Pgp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = gpg.encrypt(TEXT, pgp.fingerprints(), armored=True)
     monkeypatch.setenv("PATH", str(tmp_path))
 

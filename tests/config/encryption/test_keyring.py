@@ -40,13 +40,13 @@ FORMS = st.sampled_from(["vault", "armored", "binary"])
 
 @settings(max_examples=200)
 @given(st.binary(max_size=2000), FORMS)
-def test_open_any_text_comes_back_byte_for_byte(text: bytes, form: str) -> None:
+def test_decrypt_returns_any_encrypted_text_unchanged(text: bytes, form: str) -> None:
     assert keys().decrypt(written(text, form)) == text
 
 
 @settings(max_examples=500)
 @given(FORMS, st.integers(0, 10_000), st.integers(0, 40), st.binary(max_size=20))
-def test_open_any_damage_is_refused_or_harmless(form: str, at: int, gone: int, new: bytes) -> None:
+def test_decrypt_damaged_file_raises_or_returns_the_text(form: str, at: int, gone: int, new: bytes) -> None:
     whole = written(TEXT, form)
     at = _HEADER + at % (len(whole) - _HEADER)
     damaged = whole[:at] + new + whole[at + gone :]

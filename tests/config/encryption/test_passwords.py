@@ -18,13 +18,13 @@ def password_file(path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
     return {passwords.PASSWORD_FILE: str(path)}
 
 
-def test_vault_password_is_what_the_file_holds(tmp_path: Path) -> None:
+def test_vault_password_is_the_content_of_a_file(tmp_path: Path) -> None:
     environ = password_file(tmp_path / "pass", " correct horse \n")
 
     assert passwords.vault_password(environ, passwords.no_prompt) == b"correct horse"
 
 
-def test_vault_password_is_what_a_program_prints(tmp_path: Path) -> None:
+def test_vault_password_is_the_output_of_an_executable_file(tmp_path: Path) -> None:
     environ = password_file(tmp_path / "pass", "#!/bin/sh\nprintf 'correct horse \\n'\n", 0o700)
 
     assert passwords.vault_password(environ, passwords.no_prompt) == b"correct horse "
@@ -50,18 +50,18 @@ def test_vault_password_missing_file_is_named(tmp_path: Path) -> None:
         passwords.vault_password(environ, passwords.no_prompt)
 
 
-def test_vault_password_is_asked_for_where_no_file_is_named() -> None:
+def test_vault_password_without_a_file_is_prompted_for() -> None:
     assert passwords.vault_password({}, Asked("correct horse")) == b"correct horse"
     assert passwords.vault_password({}, Asked("new one", "new one"), new=True) == b"new one"
 
 
 @pytest.mark.parametrize("answers", [("one", "other"), ("", "")])
-def test_vault_password_new_one_is_typed_twice(answers: tuple[str, str]) -> None:
+def test_vault_password_new_password_is_typed_twice(answers: tuple[str, str]) -> None:
     with pytest.raises(EncryptionError, match="two different entries"):
         passwords.vault_password({}, Asked(*answers), new=True)
 
 
-def test_ask_without_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_without_a_terminal_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("typed\n"))
 
     with pytest.raises(NoTerminal, match="no terminal"):

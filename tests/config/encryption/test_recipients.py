@@ -12,7 +12,7 @@ from rolling_upgrade.config.encryption.recipients import Recipient, add_line, pa
 from tests.support.encryption_keys import age_key, public, ssh_key
 
 
-def test_read_keys_come_with_whose_they_are(tmp_path: Path) -> None:
+def test_parse_returns_keys_with_their_owners(tmp_path: Path) -> None:
     ann, ci = public(ssh_key(tmp_path / "ann", "ann@laptop")), age_key(tmp_path / "ci")
     text = f"# the team\n\n{ann.line}\n  {ci.key}  # CI of the project\ngpg {'ab' * 20} Carl\n"
 
@@ -24,7 +24,7 @@ def test_read_keys_come_with_whose_they_are(tmp_path: Path) -> None:
     assert listed[2].key == f"gpg {'AB' * 20}"
 
 
-def test_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path) -> None:
+def test_fingerprint_equals_the_output_of_ssh_keygen(tmp_path: Path) -> None:
     key = ssh_key(tmp_path / "ann", "ann")
     shown = subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout
 
@@ -48,7 +48,7 @@ def test_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path) -> None:
         ("gpg ann@example.org", "not a public key"),
     ],
 )
-def test_read_line_at_fault_is_named(line: str, fault: str) -> None:
+def test_parse_invalid_line_is_reported(line: str, fault: str) -> None:
     (listed, ((number, said),)) = parse(f"# comment\n{line}\n")
 
     assert listed == ()
@@ -56,7 +56,7 @@ def test_read_line_at_fault_is_named(line: str, fault: str) -> None:
     assert fault in said
 
 
-def test_read_same_key_twice_is_named(tmp_path: Path) -> None:
+def test_parse_duplicate_key_is_reported(tmp_path: Path) -> None:
     ann = public(ssh_key(tmp_path / "ann", "ann"))
 
     _, ((number, fault),) = parse(f"{ann.key} ann\n{ann.key} bob\n")
@@ -64,7 +64,7 @@ def test_read_same_key_twice_is_named(tmp_path: Path) -> None:
     assert (number, fault) == (2, "a duplicate of the key of ann")
 
 
-def test_added_and_removed_keep_every_other_byte(tmp_path: Path) -> None:
+def test_add_and_remove_line_keep_every_other_byte(tmp_path: Path) -> None:
     ann, bob = public(ssh_key(tmp_path / "ann", "ann")), public(ssh_key(tmp_path / "bob", "bob"))
     text = f"# the team\r\n\n{ann.line}"
 
@@ -75,6 +75,6 @@ def test_added_and_removed_keep_every_other_byte(tmp_path: Path) -> None:
     assert remove_line(f"{bob.line}\n{text}", bob) == text
 
 
-def test_recipient_without_a_comment_is_called_by_its_fingerprint() -> None:
+def test_recipient_without_a_comment_has_its_fingerprint_as_title() -> None:
     assert parse_line("age1" + "q" * 58) == Recipient("age1" + "q" * 58)
     assert Recipient("age1" + "q" * 58).title == "age1" + "q" * 58

@@ -33,18 +33,18 @@ $ANSIBLE_VAULT;1.2;AES256;production
 
 
 @pytest.mark.parametrize(("written", "label"), [(PLAIN, ""), (LABELLED, "production")])
-def test_decrypt_what_ansible_vault_wrote_is_read(written: str, label: str) -> None:
+def test_decrypt_file_of_ansible_vault_returns_the_text(written: str, label: str) -> None:
     assert vault.decrypt(written.encode(), PASSWORD) == TEXT
     assert vault.label(written.encode()) == label
 
 
-def test_decrypt_windows_line_ends_and_a_byte_order_mark_are_read() -> None:
+def test_decrypt_accepts_windows_line_ends_and_a_byte_order_mark() -> None:
     assert vault.decrypt(b"\xef\xbb\xbf" + PLAIN.replace("\n", "\r\n").encode(), PASSWORD) == TEXT
 
 
 @pytest.mark.parametrize("text", [b"", b"A=1\n", b"x" * 16, "JWT=\u00e4\u4e2d\n".encode() * 100])
 @pytest.mark.parametrize("label", ["", "staging"])
-def test_encrypt_text_comes_back(text: bytes, label: str) -> None:
+def test_encrypt_then_decrypt_returns_the_text(text: bytes, label: str) -> None:
     written = vault.encrypt(text, PASSWORD, label=label)
 
     header, *lines = written.decode().splitlines()
@@ -54,16 +54,16 @@ def test_encrypt_text_comes_back(text: bytes, label: str) -> None:
     assert vault.decrypt(written, PASSWORD) == text
 
 
-def test_encrypt_same_text_is_never_the_same_file() -> None:
+def test_encrypt_twice_returns_different_files() -> None:
     assert vault.encrypt(TEXT, PASSWORD) != vault.encrypt(TEXT, PASSWORD)
 
 
-def test_decrypt_wrong_password_is_refused() -> None:
+def test_decrypt_wrong_password_raises() -> None:
     with pytest.raises(EncryptionError, match="the password does not decrypt"):
         vault.decrypt(PLAIN.encode(), b"another")
 
 
-def test_decrypt_one_changed_digit_is_refused() -> None:
+def test_decrypt_changed_digit_raises() -> None:
     lines = PLAIN.splitlines()
     digit = "0" if lines[-1][9] != "0" else "1"
     changed = "\n".join([*lines[:-1], f"{lines[-1][:9]}{digit}{lines[-1][10:]}"])
@@ -73,12 +73,12 @@ def test_decrypt_one_changed_digit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 30, 100, 200, len(PLAIN) - 90, len(PLAIN) - 3])
-def test_decrypt_file_that_is_cut_off_is_refused(length: int) -> None:
+def test_decrypt_truncated_file_raises(length: int) -> None:
     with pytest.raises(EncryptionError):
         vault.decrypt(PLAIN.encode()[:length], PASSWORD)
 
 
 @pytest.mark.parametrize("header", ["$ANSIBLE_VAULT;1.0;AES", "$ANSIBLE_VAULT;2.0;AES256", "$ANSIBLE_VAULT;"])
-def test_decrypt_another_version_is_refused(header: str) -> None:
+def test_decrypt_unsupported_version_raises(header: str) -> None:
     with pytest.raises(EncryptionError, match="an unsupported version"):
         vault.decrypt(PLAIN.replace("$ANSIBLE_VAULT;1.1;AES256", header).encode(), PASSWORD)
