@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rolling_upgrade.engine import maintenance
-from rolling_upgrade.engine import site as sites
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.site import client as site_commands
 from rolling_upgrade.engine.site import text as site_text
+from rolling_upgrade.engine.site.document import SiteError
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.zipapps import zipapp
 
@@ -30,9 +30,9 @@ os.environ.clear()
 os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C")
 with zipfile.ZipFile(program) as archive:
     template = archive.read("site.conf.j2").decode()
-from rolling_upgrade.engine.site.program import Places, main
+from rolling_upgrade.engine.site.program import HostPaths, main
 from rolling_upgrade.engine.site.system import enter_scope
-sys.exit(main(enter_scope(program, sys.argv[1:]), template, Places(program)))
+sys.exit(main(enter_scope(program, sys.argv[1:]), template, HostPaths(program)))
 """
 
 
@@ -60,7 +60,7 @@ def nginx_site(app: Application) -> str:
     """
     try:
         return site_text.render(site_commands.site(app), site_commands.rules(app), _site_template())
-    except sites.SiteError as error:
+    except SiteError as error:
         raise ConfigError(f"Cannot render the Nginx site of {app.name}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Nginx commands: the flags that choose a color per request, and the paths of what Nginx reads and writes.
+"""Nginx: the flag files that select a color per request, and the paths of its files.
 
 Source: a flag flip reaches the next request within about 10 ms and never closes a connection; a reload closes idle
 keep-alive connections.
@@ -14,18 +14,18 @@ __all__ = ["ACME_PORT", "HASH_PATH", "STATUS_PATH"]
 
 
 def flag(app: Application, service: str) -> str:
-    """The file whose presence selects green."""
+    """The flag file: green serves while it exists, else blue."""
     return f"{app.home}/live/{service}.green"
 
 
 def flip(app: Application, service: str, color: Color) -> str:
-    """Send visitors to this color from the next request on."""
+    """Send visitors to this color, from the next request on."""
     path = quote(flag(app, service))
     return f": > {path}" if color is Color.GREEN else f"rm -f {path}"
 
 
 def standby_flag(app: Application, service: str) -> str:
-    """The file whose presence lets each color stand in for the other."""
+    """The flag file that lets each color answer for the other."""
     return f"{app.home}/live/{service}.standby"
 
 
@@ -35,12 +35,12 @@ def allow_standby(app: Application, service: str) -> str:
 
 
 def end_standby(app: Application, service: str) -> str:
-    """Send requests to the active color alone, before any process could take the other color's port."""
+    """Send requests to the active color alone; runs before the other color's port becomes free for other processes."""
     return f"rm -f {quote(standby_flag(app, service))}"
 
 
 def maintenance_page(app: Application) -> str:
-    """The file whose presence shows visitors its content with status 503; see engine/maintenance.py."""
+    """The maintenance page: while the file exists, visitors get it with status 503; see engine/maintenance.py."""
     return f"{app.home}/live/maintenance.html"
 
 
@@ -55,5 +55,5 @@ def request_log(app: str) -> str:
 
 
 def site_helper(app: str) -> str:
-    """The root-owned program that alone may change the site file. Source: `rolling_upgrade/engine/site/program.py`."""
+    """The root-owned program that changes the site file; see engine/site/program.py."""
     return f"/usr/local/lib/{app}/site"

@@ -94,8 +94,8 @@ def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str
         return []
     if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
         return [("the Nginx site helper and its template are those of another version", remedy)]
-    if lacking := site.lacking(state.fact("site_rules"), app):
-        return [(f"the host does not grant {app.name} {lacking}", f"{remedy}: only root can change that")]
+    if missing := site.missing_grant(state.fact("site_rules"), app):
+        return [(f"the host does not grant {app.name} {missing}", f"{remedy}: only root can change that")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Drive the site program of a host: the application's site as data on standard input, never as Nginx text."""
+"""Shell text that runs the site program of a host with the application's site as data on standard input."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import site_file, site_helper
 from rolling_upgrade.engine.resource import as_user
 from rolling_upgrade.engine.shell import Script, quote, shell_join
-from rolling_upgrade.engine.site import HealthPath, Route, Rules, Site, SiteError, SiteService, Tls, parse_rules
-from rolling_upgrade.engine.site.schema import dump, dump_request
+from rolling_upgrade.engine.site.document import SiteError
+from rolling_upgrade.engine.site.schema import (
+    HealthPath,
+    Route,
+    Rules,
+    Site,
+    SiteService,
+    Tls,
+    dump,
+    dump_request,
+    parse_rules,
+)
 
 
 def site(app: Application) -> Site:
-    """What a deploy of the application asks of the host's Nginx."""
+    """The site that a deploy of the application requests."""
     return Site(
         services=tuple(
             SiteService(
@@ -34,11 +44,11 @@ def site(app: Application) -> Site:
 
 
 def rules(app: Application, live: Application | None = None) -> Rules:
-    """What root grants the application: its address for visitors, its certificate, its loopback ports.
+    """The rules that root grants the application: its public address, its certificate, its loopback ports.
 
-    `live` is what a host of an earlier version runs: it keeps its ports until a deploy replaces it.
+    `live` is the application that a host of an earlier version runs: it keeps its ports until a deploy replaces it.
     """
-    ports = {port for one in (app, live) if one for service in site(one).services for port in service.ports}
+    ports = {*site(app).ports, *(site(live).ports if live else ())}
     return Rules(
         app=app.name,
         domain=app.domain,
@@ -50,44 +60,45 @@ def rules(app: Application, live: Application | None = None) -> Rules:
 
 
 def rules_file(app: str) -> str:
-    """Where root keeps the rules; anyone may read them."""
+    """The root-owned file with the rules; every user may read it."""
     return f"{site_helper(app).rpartition('/')[0]}/rules.json"
 
 
-def lacking(granted: str, app: Application) -> str:
-    """What the rules of a host, as it printed them, do not grant this application, in words; '' for nothing."""
+def missing_grant(granted: str, app: Application) -> str:
+    """The first thing that the printed rules of a host do not grant this application, in words; '' for none."""
     try:
-        return parse_rules(granted.encode(errors="replace")).lacks(rules(app))
+        return parse_rules(granted.encode(errors="replace")).missing(rules(app))
     except SiteError:
         return "anything in a form that this version understands"
 
 
 def install(app: Application, expected_hash: str) -> str:
-    """Replace the site; the host proves the new one live or puts the old one back. The hash is that of the plan."""
-    return f"{_say(dump_request(site(app), expected_hash))} | sudo -n {quote(site_helper(app.name))} install"
+    """Replace the site; on failure the host restores the old one. `expected_hash` is the hash in the plan."""
+    return f"{_print(dump_request(site(app), expected_hash))} | sudo -n {quote(site_helper(app.name))} install"
 
 
 def restore(app: Application, current_hash: str) -> str:
-    """Bring back the site before the one of that hash; nothing happens when another one is in place."""
-    return f"{_say(current_hash)} | sudo -n {quote(site_helper(app.name))} restore"
+    """Restore the site before the one with that hash; nothing happens if another one is installed."""
+    return f"{_print(current_hash)} | sudo -n {quote(site_helper(app.name))} restore"
 
 
 def grant(app: Application, live: Application | None = None) -> str:
-    """As root: grant the application what `rules` says, where no other application on the host has it."""
-    return f"{_say(dump(rules(app, live)))} | {quote(site_helper(app.name))} rules"
+    """As root: write the rules, unless they conflict with another application on the host."""
+    return f"{_print(dump(rules(app, live)))} | {quote(site_helper(app.name))} rules"
 
 
 def is_granted(app: Application, live: Application | None = None) -> str:
     """As root, a shell condition: `grant` would change nothing."""
-    return f"{_say(dump(rules(app, live)))} | {quote(site_helper(app.name))} check-rules"
+    return f"{_print(dump(rules(app, live)))} | {quote(site_helper(app.name))} check-rules"
 
 
 def refresh(app: Application, live: Application) -> str:
-    """As root: make the site in place anew by today's program and rules.
+    """As root: render the installed site again with the current program and rules.
 
-    `live` is what the host runs: its site is taken where there is none, or one of an earlier version.
+    `live` is the application that the host runs; its site is the fallback if none is installed, or one of an earlier
+    version.
     """
-    return f"{_say(dump(site(live)))} | {quote(site_helper(app.name))} refresh"
+    return f"{_print(dump(site(live)))} | {quote(site_helper(app.name))} refresh"
 
 
 def is_current(app: Application) -> str:
@@ -96,27 +107,27 @@ def is_current(app: Application) -> str:
 
 
 def history_of_earlier_version(app: Application, user: str) -> Script:
-    """As root: print the release history where the site in place carries no data, by the deploy user's own rights."""
+    """As root: print the release history with the deploy user's rights, if the installed site carries no data."""
     show = shell_join("tail", "-n", 100, history.history_file(app.home))
     condition = f"test -s {quote(site_file(app.name))} && ! grep -q '^# rolling-data: ' {quote(site_file(app.name))}"
     return Script(f"if {condition}; then {as_user(user, show)} 2>/dev/null || :; fi\n")
 
 
 def definition_of_release(app: Application, user: str, release: str) -> Script:
-    """As root: print what a release was made of, by the deploy user's own rights; nothing where the host has none."""
+    """As root: print the definition of a release with the deploy user's rights; nothing if the host has none."""
     return Script(f"{as_user(user, history.read_definition(app.home, release))}\n")
 
 
 def ports_of_earlier_version(app: Application) -> Script:
-    """As root: print the loopback ports that the site in place names; its text is root's, unlike what the user keeps."""
+    """As root: print the loopback ports in the installed site. Only root can write that text."""
     pattern = r"s/^ *\(listen\|server\) 127\.0\.0\.1:\([0-9]\{4,5\}\)[ ;].*/\2/p"
     return Script(f"sed -n {quote(pattern)} {quote(site_file(app.name))} | sort -u\n")
 
 
-def stands_in(live: Application, named: str) -> bool:
-    """Whether the site in place, by the ports that it names, is of that application; root grants no others on its word."""
-    return {str(port) for port in site(live).ports} <= set(named.split())
+def is_site_of(live: Application, printed_ports: str) -> bool:
+    """Whether the ports of the installed site include all ports of that application: root grants no others."""
+    return {str(port) for port in site(live).ports} <= set(printed_ports.split())
 
 
-def _say(text: str) -> str:
+def _print(text: str) -> str:
     return f"printf %s {quote(text)}"

@@ -1,4 +1,4 @@
-"""Read a bounded JSON document field by field: every field is named, typed and checked, and no other is allowed."""
+"""Read a bounded JSON document field by field; each field is checked, and unknown fields are errors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-#: The largest document that is read, bytes, and how deep it may nest.
+#: The size limit of a document in bytes, and its nesting limit.
 LARGEST, DEEPEST = 65_536, 8
 
 
 class SiteError(Exception):
-    """The document asks for something that is malformed or not allowed; the message says what, and where in it."""
+    """The document is malformed or requests something that is not allowed; the message names the field."""
 
 
 def read(data: bytes) -> Fields:
-    """Parse a JSON object. Raises SiteError for anything that is too large, too deep, ambiguous or no object."""
+    """Parse a JSON object. Raises SiteError if it is too large, too deep, ambiguous or not an object."""
     if len(data) > LARGEST:
         raise SiteError(f"the document is larger than {LARGEST // 1024} KiB")
     try:
@@ -35,7 +35,7 @@ def read(data: bytes) -> Fields:
 
 
 def _depth(text: str) -> int:
-    """How deep brackets nest at most; those inside strings count too, which only refuses more."""
+    """The deepest nesting of brackets; brackets inside strings count too, which only refuses more documents."""
     depth = deepest = 0
     for char in text:
         if char in "[{":
@@ -47,10 +47,10 @@ def _depth(text: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a key occurs twice")
-    return found
+    return fields
 
 
 def _refuse(name: str) -> NoReturn:
@@ -64,12 +64,12 @@ def _integer(digits: str) -> int:
 
 
 class Fields:
-    """An object of the document, whose fields are taken one by one; `done` refuses what is left."""
+    """An object of the document. Each method takes one field; `done` refuses the fields that nothing took."""
 
-    def __init__(self, value: Any, place: str) -> None:
+    def __init__(self, value: Any, path: str) -> None:
         if not isinstance(value, dict):
-            raise SiteError(f"{place} must be an object")
-        self._left, self._place = dict(value), place
+            raise SiteError(f"{path} must be an object")
+        self._left, self._path = dict(value), path
 
     def text(self, name: str, pattern: str, *, longest: int = 255, empty: bool = False) -> str:
         """A string that matches the whole pattern; with `empty` it may be empty."""
@@ -79,37 +79,37 @@ class Fields:
                 return ""
             if re.fullmatch(pattern, value, re.ASCII):
                 return value
-        raise SiteError(f"{self._place}: {name} must match {pattern} and have at most {longest} characters")
+        raise SiteError(f"{self._path}: {name} must match {pattern} and have at most {longest} characters")
 
     def number(self, name: str, least: int, most: int) -> int:
         """A whole number within both bounds."""
         value = self._take(name)
         if type(value) is int and least <= value <= most:
             return value
-        raise SiteError(f"{self._place}: {name} must be a whole number from {least} to {most}")
+        raise SiteError(f"{self._path}: {name} must be a whole number from {least} to {most}")
 
     def flag(self, name: str) -> bool:
         """True or false."""
         value = self._take(name)
         if type(value) is bool:
             return value
-        raise SiteError(f"{self._place}: {name} must be true or false")
+        raise SiteError(f"{self._path}: {name} must be true or false")
 
     def objects(self, name: str, read_one: Callable[[Fields], T], *, least: int = 0, most: int) -> tuple[T, ...]:
-        """A list of objects, each read whole by `read_one`."""
-        found = []
-        for number, value in enumerate(self._list(name, least, most)):
-            fields = Fields(value, f"{name} {number + 1}")
-            found.append(read_one(fields))
+        """A list of objects; `read_one` takes all fields of each."""
+        items = []
+        for number, value in enumerate(self._list(name, least, most), 1):
+            fields = Fields(value, f"{name} {number}")
+            items.append(read_one(fields))
             fields.done()
-        return tuple(found)
+        return tuple(items)
 
     def numbers(self, name: str, least: int, most: int, *, longest: int) -> tuple[int, ...]:
         """A list of whole numbers, each within both bounds."""
-        found = self._list(name, 0, longest)
-        if all(type(value) is int and least <= value <= most for value in found):
-            return tuple(found)
-        raise SiteError(f"{self._place}: {name} must hold whole numbers from {least} to {most}")
+        values = self._list(name, 0, longest)
+        if all(type(value) is int and least <= value <= most for value in values):
+            return tuple(values)
+        raise SiteError(f"{self._path}: {name} must hold whole numbers from {least} to {most}")
 
     def optional(self, name: str, read_one: Callable[[Fields], T]) -> T | None:
         """An object, or null."""
@@ -117,22 +117,22 @@ class Fields:
         if value is None:
             return None
         fields = Fields(value, name)
-        found = read_one(fields)
+        item = read_one(fields)
         fields.done()
-        return found
+        return item
 
     def done(self) -> None:
-        """Refuse fields that nobody took."""
+        """Refuse the remaining fields."""
         if self._left:
-            raise SiteError(f"{self._place}: unknown field {sorted(self._left)[0][:40]!a}")
+            raise SiteError(f"{self._path}: unknown field {sorted(self._left)[0][:40]!a}")
 
     def _take(self, name: str) -> Any:
         if name not in self._left:
-            raise SiteError(f"{self._place}: {name} is missing")
+            raise SiteError(f"{self._path}: {name} is missing")
         return self._left.pop(name)
 
     def _list(self, name: str, least: int, most: int) -> list[Any]:
         value = self._take(name)
         if isinstance(value, list) and least <= len(value) <= most:
             return value
-        raise SiteError(f"{self._place}: {name} must be a list of {least} to {most} items")
+        raise SiteError(f"{self._path}: {name} must be a list of {least} to {most} items")

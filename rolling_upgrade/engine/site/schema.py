@@ -1,19 +1,17 @@
-"""What a deploy may ask of the host's Nginx (`Site`), what root grants the application (`Rules`), and the check of one
-against the other.
+"""The request of a deploy (`Site`), the rules of root (`Rules`), and the check of one against the other.
 
-A site names no file, no address and no variable: it chooses among loopback ports that root granted, and describes
-routes. Domains, public listeners, certificates and ports come from the rules, which setup writes as root.
+A site names no file, address or variable: it selects loopback ports that root granted, and describes routes. Domains,
+public listeners, certificates and ports come from the rules, which setup writes as root.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rolling_upgrade.engine.site.document import Fields, SiteError, read
-
-__all__ = ["HealthPath", "Route", "Rules", "Site", "SiteError", "SiteService", "Tls", "check", "parse_rules"]
 
 #: Paths that belong to this product on every listener of the application.
 OWN_PATHS = "/_rolling"
@@ -23,7 +21,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _URL_PATH = r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?"
 _FILE = r"(?:/[A-Za-z0-9_.@+=-]+)+"
-#: Ports below it are for what root starts, such as a mail server on the loopback.
+#: Lower ports are for services of root, such as a mail server on loopback.
 _LOWEST_LOOPBACK_PORT = 1024
 _HIGHEST_PORT, _LARGEST_UPLOAD = 65_535, 2**50
 _MOST_SERVICES, _MOST_ROUTES, _MOST_PORTS = 64, 64, 512
@@ -39,7 +37,7 @@ class Route:
 
 @dataclass(frozen=True)
 class HealthPath:
-    """An exact path that visitors reach even under maintenance, and the service that answers it."""
+    """An exact path that visitors reach even during maintenance, and the service that answers it."""
 
     path: str
     service: str
@@ -48,7 +46,7 @@ class HealthPath:
 
 @dataclass(frozen=True)
 class SiteService:
-    """A service: the loopback port that Nginx answers on for the host itself, and the ports of both colors."""
+    """A service: its service port, which belongs to Nginx, and the candidate ports of both colors."""
 
     name: str
     port: int
@@ -58,13 +56,13 @@ class SiteService:
 
     @property
     def ports(self) -> tuple[int, int, int]:
-        """Every loopback port that it needs."""
+        """All loopback ports."""
         return self.port, self.blue, self.green
 
 
 @dataclass(frozen=True)
 class Site:
-    """What a deploy asks for. `full_chain` names the service whose port reaches all others, or is empty."""
+    """The site that a deploy requests; `full_chain` names the service whose port reaches all others, or is empty."""
 
     services: tuple[SiteService, ...]
     full_chain: str
@@ -74,13 +72,13 @@ class Site:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Every loopback port that it needs."""
+        """All loopback ports."""
         return tuple(port for service in self.services for port in service.ports)
 
 
 @dataclass(frozen=True)
 class Tls:
-    """The files of the certificate; `acme` lets an authority's questions through to certbot."""
+    """The files of the certificate; `acme` forwards the challenges of an authority to certbot."""
 
     certificate: str
     key: str
@@ -90,7 +88,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Rules:
-    """What root grants an application on a host: its name, its address for visitors, its certificate, its ports."""
+    """The rules of root for an application on a host: its name, public address, certificate and ports."""
 
     app: str
     domain: str
@@ -109,8 +107,8 @@ class Rules:
         """The ports that visitors reach."""
         return (self.http_port, self.https_port) if self.tls else (self.http_port,)
 
-    def lacks(self, wanted: Rules) -> str:
-        """What the wanted rules have that these do not grant, in words; '' when they grant everything."""
+    def missing(self, wanted: Rules) -> str:
+        """The first thing in the wanted rules that these do not grant, in words; '' if they grant everything."""
         if self.app != wanted.app:
             return f"the name {wanted.app}"
         if self.domain != wanted.domain:
@@ -123,7 +121,7 @@ class Rules:
         return f"the loopback ports {_listed(missing)}" if missing else ""
 
     def conflict(self, other: Rules) -> str:
-        """What these rules and those of another application on the host both claim, in words; '' for nothing."""
+        """The first thing that these rules and another application's both claim, in words; '' for none."""
         if shared := sorted(set(self.ports) & set(other.ports)):
             return f"the loopback ports {_listed(shared)}"
         if taken := sorted(set(self.listeners) & set(other.ports) | set(other.listeners) & set(self.ports)):
@@ -142,7 +140,7 @@ def parse_site(data: bytes) -> Site:
 
 
 def parse_request(data: bytes) -> tuple[Site, str]:
-    """Read what a deploy hands over: the site, and the hash of the text that its plan showed. Raises SiteError."""
+    """Read the request of a deploy: the site, and the hash of the text in its plan. Raises SiteError."""
     fields = read(data)
     expected = fields.text("hash", r"[0-9a-f]{16}")
     site = fields.optional("site", _site)
@@ -153,12 +151,12 @@ def parse_request(data: bytes) -> tuple[Site, str]:
 
 
 def dump_request(site: Site, expected: str) -> str:
-    """What `parse_request` reads."""
+    """The request for `parse_request`."""
     return _compact({"hash": expected, "site": dataclasses.asdict(site)})
 
 
 def dump(value: Site | Rules) -> str:
-    """A site or rules as one line of JSON, always the same bytes for equal values."""
+    """A site or rules as one line of JSON; equal values give equal bytes."""
     return _compact(dataclasses.asdict(value))
 
 
@@ -174,22 +172,22 @@ def parse_rules(data: bytes) -> Rules:
         ports=fields.numbers("ports", _LOWEST_LOOPBACK_PORT, _HIGHEST_PORT, longest=_MOST_PORTS),
     )
     fields.done()
-    if any(rules.tls and ".." in path for path in (dataclasses.astuple(rules.tls)[:3] if rules.tls else ())):
+    if rules.tls and any(".." in path for path in (rules.tls.certificate, rules.tls.key, rules.tls.chain)):
         raise SiteError("tls: a path must not contain ..")
     return rules
 
 
 def check(site: Site, rules: Rules) -> None:
-    """Refuse a site that takes what the rules do not grant, or that contradicts itself. Raises SiteError."""
+    """Check a site against the rules and for contradictions. Raises SiteError."""
     if foreign := sorted(set(site.ports) - set(rules.ports)):
         raise SiteError(
             f"loopback ports {_listed(foreign)} do not belong to {rules.app}; run rolling-upgrade setup first"
         )
-    _distinct("loopback port", site.ports)
+    _check_distinct("loopback port", site.ports)
     names = [service.name for service in site.services]
-    _distinct("service name", names)
-    _distinct("route", [route.prefix for service in site.services for route in service.routes])
-    _distinct("health path", [health.path for health in site.health])
+    _check_distinct("service name", names)
+    _check_distinct("route", [route.prefix for service in site.services for route in service.routes])
+    _check_distinct("health path", [health.path for health in site.health])
     for name in (*(health.service for health in site.health), *([site.full_chain] if site.full_chain else [])):
         if name not in names:
             raise SiteError(f"there is no service {name}")
@@ -228,13 +226,13 @@ def _tls(fields: Fields) -> Tls:
     return Tls(certificate, key, fields.text("chain", _FILE, longest=4096, empty=True), fields.flag("acme"))
 
 
-def _distinct(what: str, values: tuple[object, ...] | list[str]) -> None:
+def _check_distinct(label: str, values: Sequence[object]) -> None:
     for value in values:
-        if list(values).count(value) > 1:
-            raise SiteError(f"the {what} {value} occurs twice")
+        if values.count(value) > 1:
+            raise SiteError(f"the {label} {value} occurs twice")
 
 
-def _listed(ports: tuple[int, ...] | list[int]) -> str:
+def _listed(ports: Iterable[int]) -> str:
     return ", ".join(map(str, ports))
 
 

@@ -1,4 +1,4 @@
-"""System access of the site program: bounded reads, atomic writes, one change at a time."""
+"""System access of the site program: bounded reads, atomic writes, and protection from its caller."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ READ_SECONDS, LOCK_SECONDS, COMMAND_SECONDS = 10.0, 60.0, 60.0
 LARGEST_MESSAGE = 4096
 _IN_SCOPE = "--in-scope"
 _LARGEST_TEXT = 4 * 1024 * 1024
-#: Stops and ends that the caller could send to its own sudo, or have a timer of its own send: a change runs to its end,
-#: or is taken back. Source: execve(2): interval timers go on.
-_IGNORED = (
+#: Signals that the caller could send to its sudo, directly or by a timer: a change must finish or be undone.
+#: Source: execve(2): interval timers continue.
+_IGNORED_SIGNALS = (
     *("HUP", "INT", "QUIT", "TERM", "PIPE", "USR1", "USR2", "ALRM", "VTALRM", "PROF"),
     *("IO", "TSTP", "TTIN", "TTOU", "XFSZ", "XCPU"),
 )
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a session of its own, so that a signal to the caller's group does not reach it."""
+    """Run a program in its own session, so that a signal to the caller's process group does not reach it."""
     return subprocess.run(
         words,
         stdin=subprocess.DEVNULL,
@@ -51,7 +51,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def read_text(path: Path) -> str:
-    """A file of root's, bounded; '' where there is none."""
+    """The text of a root-owned file, up to a limit; '' if the file is missing."""
     try:
         with path.open("rb") as file:
             return file.read(_LARGEST_TEXT).decode("utf-8", "replace")
@@ -60,7 +60,7 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one rename, its bytes on the disk first. A leftover of an earlier attempt is overwritten."""
+    """Replace a file atomically and durably. The write replaces the leftover of an earlier attempt."""
     new = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
@@ -72,15 +72,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_input() -> bytes:
-    """Standard input to its end: at most one document, within ten seconds. Raises Refused."""
+    """Read one document of limited size from standard input, within ten seconds. Raises Refused."""
     data, deadline = b"", time.monotonic() + READ_SECONDS
     while True:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([0], [], [], left)[0]:
             raise Refused(f"refused: standard input did not end within {READ_SECONDS:.0f} s")
-        piece = os.read(0, 65_536)
-        data += piece
-        if not piece:
+        chunk = os.read(0, 65_536)
+        data += chunk
+        if not chunk:
             return data
         if len(data) > LARGEST:
             raise Refused(f"refused: standard input is larger than {LARGEST // 1024} KiB")
@@ -88,7 +88,7 @@ def read_input() -> bytes:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one change of any site on the host run at a time. Raises Refused after a minute."""
+    """Hold the lock for changes of any site on the host. Raises Refused after a minute."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -106,22 +106,23 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def enter_scope(program: Path, words: Sequence[str]) -> Sequence[str]:
-    """Start the program again in a scope of the system's, unless it is in one; the words for it without that mark.
+    """Restart the program in a system scope unless it runs in one; return its words without the marker of the restart.
 
-    The caller owns the cgroup that it starts sudo in: it could freeze or kill everything in there. sudo lets it give no
-    second word, so that the mark is never the caller's. Source: cgroups(7), delegation; systemd-run(1), --scope.
+    The caller owns the cgroup in which it starts sudo, and could freeze or kill every process in it. The sudo rule
+    allows exactly one word, so the marker never comes from the caller. Source: cgroups(7), delegation; systemd-run(1),
+    --scope.
     """
     if tuple(words[:1]) != (_IN_SCOPE,):
-        again = ("--scope", "--quiet", "--collect", "--", str(program), _IN_SCOPE, *words)
-        os.execvp("systemd-run", ("systemd-run", *again))  # noqa: S606
+        scope = ("--scope", "--quiet", "--collect", "--", str(program), _IN_SCOPE, *words)
+        os.execvp("systemd-run", ("systemd-run", *scope))  # noqa: S606
     return words[1:]
 
 
-def shield() -> None:
-    """Take nothing from the caller that could stop a change half-way, or hide that a command failed."""
-    # Where the caller ignores SIGCHLD, nobody would learn how a command ended. Source: waitpid(2), ECHILD.
+def reset_inherited_state() -> None:
+    """Reset the signals and limits of the caller that could stop a change half-way or hide a failed command."""
+    # With an inherited SIG_IGN for SIGCHLD, the exit status of a command would be lost. Source: waitpid(2), ECHILD.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for name in _IGNORED:
+    for name in _IGNORED_SIGNALS:
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with contextlib.suppress(OSError):
@@ -134,7 +135,7 @@ def shield() -> None:
 
 
 def _raise_limit(kind: int, least: int) -> None:
-    """Raise a limit of the caller's; without the right to, as far as the caller's own bound. Source: getrlimit(2)."""
+    """Raise a limit of the caller; without the privilege, only up to its hard limit. Source: getrlimit(2)."""
     soft, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY and (least == resource.RLIM_INFINITY or hard < least):
         with contextlib.suppress(ValueError, OSError):
@@ -143,6 +144,7 @@ def _raise_limit(kind: int, least: int) -> None:
     resource.setrlimit(kind, (hard, hard) if least == resource.RLIM_INFINITY else (max(soft, min(least, hard)), hard))
 
 
-def say(text: str) -> None:
+def write_message(text: str) -> None:
+    """Print a message of limited length; a closed output is no error."""
     with contextlib.suppress(OSError):
         print(text[: LARGEST_MESSAGE * 2], flush=True)

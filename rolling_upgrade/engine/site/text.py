@@ -1,7 +1,7 @@
-"""The text of a site, rendered from root's template, and the marks that identify it.
+"""The text of a site, rendered from root's template, and the header that identifies it.
 
-The first lines of the text carry its hash, the loopback port that answers that hash once Nginx serves it, and the site
-as data, so that one file describes itself.
+The first lines of the text contain its hash, the loopback port that answers with that hash once Nginx serves it, and
+the site as data.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rolling_upgrade.engine.site.schema import OWN_PATHS, Rules, Site, SiteError, check, dump, parse_site
+from rolling_upgrade.engine.site.schema import OWN_PATHS, Rules, Site, check, dump, parse_site
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-#: Where Nginx answers the hash of the site that it runs, on every loopback port of a service.
+#: The path at which Nginx answers with the hash of its site, on the service port of each service.
 HASH_PATH = f"{OWN_PATHS}/site"
-#: Where Nginx answers its own figures (stub_status), on the first loopback port.
+#: The path of Nginx's own metrics (stub_status), on the first service port.
 STATUS_PATH = f"{OWN_PATHS}/nginx"
-#: Loopback port on which certbot answers the certificate authority; only root can take it.
+#: The loopback port of certbot for the certificate authority; only root can listen on it.
 ACME_PORT = 402
-#: Seconds that a client is told to wait under maintenance.
+#: The value of Retry-After during maintenance, in seconds.
 RETRY_AFTER = 120
 _HASH = re.compile(r"# rolling-site: ([0-9a-f]{16})")
 _PORT = re.compile(r"# rolling-port: ([0-9]{1,5})")
@@ -31,19 +31,19 @@ _UNKNOWN = "0" * 16
 
 
 def render(site: Site, rules: Rules, source: str) -> str:
-    """The Nginx text of a site by the template `source`. Raises SiteError where the rules do not allow the site."""
+    """Render the Nginx text of a site from the template `source`. Raises SiteError if the rules do not allow the site."""
     check(site, rules)
     unhashed = _render(site, rules, source, _UNKNOWN)
     return _render(site, rules, source, hashlib.sha256(unhashed.encode()).hexdigest()[:16])
 
 
 def text_hash(text: str) -> str:
-    """The hash in a text's first line; '' where there is none."""
+    """The hash in the first line of a text; '' without one."""
     return _marked(_HASH, text, 0)
 
 
 def text_port(text: str) -> int:
-    """The loopback port that answers the hash, from the second line; 0 where there is none."""
+    """The loopback port that answers with the hash, from the second line; 0 without one."""
     return int(_marked(_PORT, text, 1) or 0)
 
 
@@ -81,14 +81,11 @@ def _render(site: Site, rules: Rules, source: str, digest: str) -> str:
 
 @lru_cache(maxsize=2)
 def _template(source: str) -> Template:
-    """The template of a text, kept: to read one takes twenty times as long as to fill it in."""
+    """Compile the template once: that takes twenty times as long as to render it."""
     from jinja2 import Environment, StrictUndefined
 
-    # Nginx text needs no escaping: the schema gives every value a strict form.
+    # Nginx text needs no escaping: the schema restricts every value.
     environment = Environment(  # noqa: S701
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(source)
-
-
-__all__ = ["ACME_PORT", "HASH_PATH", "STATUS_PATH", "SiteError", "render", "text_hash", "text_port", "text_site"]

@@ -107,7 +107,7 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
         except ValueError:
             return None
         named = host.run(as_root(site.ports_of_earlier_version(app), user=user), timeout_seconds=READ_SECONDS).output
-        return live if site.stands_in(live, named) else None
+        return live if site.is_site_of(live, named) else None
 
     found, _ = fleet.on_reachable(read)
     return {name: live for name, live in found.items() if live is not None}

@@ -28,14 +28,14 @@ def test_ports_of_the_former_site_are_those_of_its_listeners_and_upstreams(tmp_p
     found = named(FORMER.read_text(), tmp_path)
 
     assert found.split() == ["17001", "18080", "27001", "28080", "7001", "8080"]
-    assert commands.stands_in(APP, found)
+    assert commands.is_site_of(APP, found)
 
 
 @pytest.mark.parametrize("port", [25, 5432, 9100])
 def test_release_file_of_the_deploy_user_adds_no_port(port: int, tmp_path: Path) -> None:
     forged = application(backend(), frontend(), frontend(name="more", service_port=port, routes=()))
 
-    assert not commands.stands_in(forged, named(FORMER.read_text(), tmp_path))
+    assert not commands.is_site_of(forged, named(FORMER.read_text(), tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from pathlib import Path
 from rolling_upgrade.engine.site import program as site, system
 site.LIVE_SECONDS, system.READ_SECONDS = 1.0, 2.0
 program, root, template = map(Path, sys.argv[1:4])
-sys.exit(site.main(sys.argv[4:], template.read_text(), site.Places(program, root)))
+sys.exit(site.main(sys.argv[4:], template.read_text(), site.HostPaths(program, root)))
 """
 
 

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolling_upgrade.engine.site import SiteError, check, parse_rules, parse_site
 from rolling_upgrade.engine.site import client as commands
-from rolling_upgrade.engine.site.document import LARGEST
-from rolling_upgrade.engine.site.schema import dump, dump_request, parse_request
+from rolling_upgrade.engine.site.document import LARGEST, SiteError
+from rolling_upgrade.engine.site.schema import check, dump, dump_request, parse_request, parse_rules, parse_site
 from tests.support.sample import application, backend, frontend
 from tests.support.site_sample import APP, encoded, rules_document, site_document
 
@@ -294,8 +293,8 @@ def test_rules_of_a_host_of_an_earlier_version_keep_the_ports_of_what_it_runs() 
     live = application(backend(), frontend(), frontend(name="left", service_port=7003, routes=()))
 
     assert set(commands.rules(APP, live).ports) - set(RULES.ports) == {7003, 17003, 27003}
-    assert RULES.lacks(commands.rules(APP, live)) == "the loopback ports 7003, 17003, 27003"
-    assert commands.rules(APP, live).lacks(RULES) == ""
+    assert RULES.missing(commands.rules(APP, live)) == "the loopback ports 7003, 17003, 27003"
+    assert commands.rules(APP, live).missing(RULES) == ""
 
 
 @pytest.mark.parametrize("port", [1, 25, 1023])
