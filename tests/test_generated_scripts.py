@@ -261,11 +261,10 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
     """Every way in which a host can be prepared, or those that are wanted, and the way back."""
-    units = rendering.backup_units(app), rendering.rotation_units(app), "requests", rendering.requests_units(app)
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
-    files = setup.Files("helper", "boot", rendering.boot_unit(app), *units, dog, "1", KEYS, "shop production")
+    target = Target("web1", "web1", "deploy", app)
     for rules in wanted or EVERY_PREPARATION:
-        items = setup.resources(Target("web1", "web1", "deploy", app), rules, files)
+        items = setup.resources(target, rules, access=KEYS, block="shop production", watchdog=(dog, "1"))
         wall = rules.firewall.value
         yield f"check-{wall}", as_root(check(items), user="root")
         yield f"check-by-sudo-{wall}", as_root(check(items), user="admin")

@@ -97,17 +97,17 @@ class KeyChange:
     write: Callable[[], None] = lambda: None
 
 
-def read_access(folder: str) -> Access:
+def read_access(directory: str) -> Access:
     """Read the keys of an environment. Raises ConfigError that lists every file that is not one public key.
 
     A key that is both granted and revoked under one name counts as revoked: its revocation was interrupted.
     """
     issues: list[ConfigIssue] = []
-    granted = list(_granted(Path(folder), issues))
-    revoked = list(_revoked(Path(folder) / "revoked", issues))
+    granted = list(_granted(Path(directory), issues))
+    revoked = list(_revoked(Path(directory) / "revoked", issues))
     former = {(name, key.blob) for name, key in revoked}
     granted = [(name, key) for name, key in granted if (name, key.blob) not in former]
-    issues += _duplicates(folder, granted, revoked)
+    issues += _duplicates(directory, granted, revoked)
     if issues:
         raise ConfigError(
             "The directory of authorized keys is invalid. No host was contacted.",
@@ -117,10 +117,10 @@ def read_access(folder: str) -> Access:
     return Access(_by_name(granted), tuple(revoked))
 
 
-def key_names(folder: str) -> Mapping[str, str]:
+def key_names(directory: str) -> Mapping[str, str]:
     """Return the name of each key by its fingerprint; invalid files are skipped."""
     ignored: list[ConfigIssue] = []
-    path = Path(folder)
+    path = Path(directory)
     return Access(tuple(_granted(path, ignored)), tuple(_revoked(path / "revoked", ignored))).names
 
 
@@ -136,14 +136,14 @@ def _by_name(rows: list[NamedKey]) -> tuple[NamedKey, ...]:
     return tuple(sorted(rows, key=lambda row: row[0]))
 
 
-def _granted(folder: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
-    for file in _files(folder, issues):
+def _granted(directory: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+    for file in _files(directory, issues):
         yield from _keys(file, [_text(file)], issues)
 
 
-def _revoked(folder: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+def _revoked(directory: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
     """Read one key per line: a name may have been revoked more than once."""
-    for file in _files(folder, issues):
+    for file in _files(directory, issues):
         yield from _keys(file, [line for line in _text(file).splitlines() if line.strip()], issues)
 
 
@@ -155,8 +155,8 @@ def _keys(file: Path, lines: list[str], issues: list[ConfigIssue]) -> Iterator[N
             issues.append(ConfigIssue(str(file), "", str(error), "one OpenSSH public key"))
 
 
-def _files(folder: Path, issues: list[ConfigIssue]) -> Iterator[Path]:
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+def _files(directory: Path, issues: list[ConfigIssue]) -> Iterator[Path]:
+    for file in sorted(directory.iterdir()) if directory.is_dir() else ():
         if file.name.startswith(".") or file.name == "README.md" or file.is_dir():
             continue
         if file.suffix == ".pub" and is_name(file.stem):
@@ -173,12 +173,12 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _duplicates(folder: str, granted: list[NamedKey], revoked: list[NamedKey]) -> Iterator[ConfigIssue]:
+def _duplicates(directory: str, granted: list[NamedKey], revoked: list[NamedKey]) -> Iterator[ConfigIssue]:
     """Report keys with two names, which survive a revocation of one name, and revoked keys that are granted again."""
     holders: dict[str, str] = {}
     former = {key.blob: name for name, key in revoked}
     for name, key in granted:
-        file = f"{folder}/{name}.pub"
+        file = f"{directory}/{name}.pub"
         if key.blob in holders:
             yield ConfigIssue(file, "", f"the key of {holders[key.blob]}.pub", "a different key for each name")
         if key.blob in former:
@@ -227,14 +227,14 @@ def revoke(environment: Environment, name: str) -> KeyChange:
 
     Raises PreflightError for the last key, ConfigError for an unknown name.
     """
-    folder = Path(environment.access_folder)
+    directory = Path(environment.access_folder)
     access = read_access(environment.access_folder)
     key = access.key_of(name)
     if key is None:
         if not any(name == former for former, _ in access.revoked):
             known = ", ".join(holder for holder, _ in access.granted) or "nobody"
             raise usage_error(("--name", "a name without a key", f"one of: {known}"))
-        leftover = folder / f"{name}.pub"
+        leftover = directory / f"{name}.pub"
         if not leftover.exists():
             return no_change(environment)
         return KeyChange(access, f"Finish the revocation of {name}'s access", leftover.unlink)
@@ -244,15 +244,15 @@ def revoke(environment: Environment, name: str) -> KeyChange:
             next_step=f"grant another key first: {PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     title = f"Revoke {name}'s access ({key.fingerprint}) to {environment.name}"
-    return KeyChange(access.with_revoked(name), title, lambda: _move(folder, name, key))
+    return KeyChange(access.with_revoked(name), title, lambda: _move(directory, name, key))
 
 
-def _move(folder: Path, name: str, key: PublicKey) -> None:
+def _move(directory: Path, name: str, key: PublicKey) -> None:
     """Record the key as revoked before its grant is deleted: an interruption never leaves access granted."""
-    path = folder / "revoked" / f"{name}.pub"
+    path = directory / "revoked" / f"{name}.pub"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     replace_text(path, f"{before}{key.line(key.comment)}\n")
-    (folder / f"{name}.pub").unlink()
+    (directory / f"{name}.pub").unlink()
 
 
 def _read(given: str) -> PublicKey:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rolling_upgrade import config
@@ -68,7 +69,7 @@ def grant(
     """Grant a key on every host. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
     environment = config.load(env, root=root, hosts=hosts)
     change = keys.grant(environment, name, key)
-    return _Sync(environment, change, named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+    return _Sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
 
 
 def revoke(
@@ -84,7 +85,7 @@ def revoke(
     """Revoke a key on every host. Raises PreflightError for the last key, and for the operator's own without force."""
     environment = config.load(env, root=root, hosts=hosts)
     change = keys.revoke(environment, name)
-    return _Sync(environment, change, named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+    return _Sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
 
 
 def sync(
@@ -100,7 +101,8 @@ def sync(
     """Sync every host with the directory. PARTLY_DONE when a host was not synced, or still accepts a revoked key."""
     environment = config.load(env, root=root, hosts=hosts)
     change, named = keys.no_change(environment), bool(hosts)
-    return _Sync(environment, change, named=named, exclusive=exclusive, dry_run=dry_run, force=force, json=json).run()
+    options = {"exclusive": exclusive, "dry_run": dry_run, "force": force, "json": json}
+    return _Sync(environment, change, hosts_named=named, **options).run()
 
 
 def _read_host(host: Host, fleet: Fleet) -> HostAccess:
@@ -122,48 +124,46 @@ def _compare(current: HostAccess, desired: DesiredAccess) -> AccessReport:
     return AccessReport(plan.holders(desired, current), plan.faults(desired, current, desired.environment))
 
 
+@dataclass(frozen=True)
 class _Sync:
-    """One run: read the hosts, plan, confirm, write the directory and the hosts, verify."""
+    """One run: read the hosts, plan, confirm, write the directory and the hosts, verify.
 
-    def __init__(
-        self,
-        environment: Environment,
-        change: KeyChange,
-        *,
-        named: bool,
-        exclusive: bool = False,
-        dry_run: bool,
-        force: bool,
-        json: bool,
-    ) -> None:
-        self._environment, self._change, self._named = environment, change, named
-        self._exclusive, self._dry_run, self._force, self._json = exclusive, dry_run, force, json
-        self._desired = {
-            target.name: DesiredAccess(environment.name, target, change.access, exclusive=exclusive)
-            for target in environment.targets
-        }
+    `hosts_named` means that --hosts selected the hosts.
+    """
+
+    environment: Environment
+    change: KeyChange
+    hosts_named: bool
+    dry_run: bool
+    force: bool
+    json: bool
+    exclusive: bool = False
+
+    def _desired(self, host: str) -> DesiredAccess:
+        target = next(target for target in self.environment.targets if target.name == host)
+        return DesiredAccess(self.environment.name, target, self.change.access, exclusive=self.exclusive)
 
     def run(self) -> ExitCode:
         """Run the sync. Raises HostUnreachable when no host is reachable, before anything changes."""
-        started_at, environment = time.time(), self._environment
+        started_at, environment = time.time(), self.environment
         with (
-            choose(json=self._json, secrets=environment.secrets) as reporter,
+            choose(json=self.json, secrets=environment.secrets) as reporter,
             opened(environment, as_setup_user=True) as fleet,
         ):
             found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
             if not found:
                 raise HostUnreachable("\n".join(unreachable.values()))
             self._refuse(found)
-            plans = {name: plan.plan_access(self._desired[name], current) for name, current in found.items()}
-            reporter.plan(list(plans.values()), scripts=self._dry_run)
+            plans = {name: plan.plan_access(self._desired(name), current) for name, current in found.items()}
+            reporter.plan(list(plans.values()), scripts=self.dry_run)
             for name, error in unreachable.items():
                 reporter.event(Event(time.time(), Phase.NOTE, f"unreachable, and left unchanged: {error}", name))
-            if not self._force:
+            if not self.force:
                 self._keep_own(found)
-            if self._dry_run:
+            if self.dry_run:
                 return ExitCode.REFUSED if unreachable else ExitCode.DONE
             self._confirm(plans)
-            self._change.write()
+            self.change.write()
             rows = fleet.on_each(
                 lambda host: self._apply(host, plans[host.name], fleet, reporter),
                 hosts=[host for host in fleet.hosts if host.name in plans],
@@ -183,13 +183,13 @@ class _Sync:
 
     def _keep_own(self, found: Mapping[str, HostAccess]) -> None:
         """Raise PreflightError when the plan removes a key with which the operator logs in as the deploy user."""
-        removed = {name: plan.removed_keys(self._desired[name], current) for name, current in found.items()}
-        with opened(self._environment) as fleet:
+        removed = {name: plan.removed_keys(self._desired(name), current) for name, current in found.items()}
+        with opened(self.environment) as fleet:
             hosts = [host for host in fleet.hosts if removed.get(host.name)]
             own = fleet.on_each(lambda host: _own_keys(host, fleet), hosts=hosts)
         for name, fingerprints in own.items():
             for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
-                who = self._change.access.names.get(fingerprint, "no name")
+                who = self.change.access.names.get(fingerprint, "no name")
                 raise PreflightError(
                     f"{name}: {who} {fingerprint} is the key that you log in with; without it you could not "
                     "deploy any more. Nothing was touched.",
@@ -197,11 +197,11 @@ class _Sync:
                 )
 
     def _confirm(self, plans: Mapping[str, Plan]) -> None:
-        if not self._change.title and all(host_plan.empty for host_plan in plans.values()):
+        if not self.change.title and all(host_plan.empty for host_plan in plans.values()):
             return
-        environment = self._environment
-        what = self._change.title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
-        force = self._force or not environment.rollout.confirm
+        environment = self.environment
+        what = self.change.title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
+        force = self.force or not environment.rollout.confirm
         operator.confirm(f"{what}?", force=force, hint="the same command with --force skips the question")
 
     def _apply(self, host: Host, host_plan: Plan, fleet: Fleet, reporter: Reporter) -> HostSummary:
@@ -213,7 +213,7 @@ class _Sync:
             answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
             if not answer.ok:
                 raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
-            if plan.is_wrong(self._desired[host.name], _read_host(host, fleet)):
+            if plan.is_wrong(self._desired(host.name), _read_host(host, fleet)):
                 raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the directory.")
         except RollingError as error:
             reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, time.time() - started_at))
@@ -228,26 +228,26 @@ class _Sync:
             name: row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
             for name, row in rows.items()
         }
-        hosts = tuple(by_name[target.name] for target in self._environment.targets)
+        hosts = tuple(by_name[target.name] for target in self.environment.targets)
         behind = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
         kept = [
-            f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(self._desired[name], current)
+            f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(self._desired(name), current)
         ]
         revoked = [key for key in kept if plan.REVOKED in key]
         code = ExitCode.PARTLY_DONE if revoked else exit_code(row.result for row in hosts)
         message = self._message(behind, revoked, changed=any(row.result is HostResult.SYNCED for row in hosts))
         warnings = (*self._elsewhere(), *(key for key in kept if key not in revoked))
-        return Summary("access", self._environment.name, "", code, seconds, hosts, message, warnings=tuple(warnings))
+        return Summary("access", self.environment.name, "", code, seconds, hosts, message, warnings=tuple(warnings))
 
     def _message(self, behind: list[str], revoked: list[str], *, changed: bool) -> str:
-        exclusive = " --exclusive" if self._exclusive else ""
+        exclusive = " --exclusive" if self.exclusive else ""
         lines = [*revoked]
         if revoked:
             lines.append(f"Next: revoke it with {PROGRAM} access.revoke in the other environment, or delete it by hand")
         if behind:
             names = ",".join(behind)
             lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")
-            lines.append(f"Next: {PROGRAM} access.sync --env {self._environment.name} --hosts {names}{exclusive}")
+            lines.append(f"Next: {PROGRAM} access.sync --env {self.environment.name} --hosts {names}{exclusive}")
         if not lines:
             lines.append(
                 "Every host matches the directory." if changed else "Nothing to do: every host matches the directory."
@@ -255,9 +255,9 @@ class _Sync:
         return "\n".join(lines)
 
     def _elsewhere(self) -> tuple[str, ...]:
-        if not (self._change.title and self._named):
+        if not (self.change.title and self.hosts_named):
             return ()
-        return (f"hosts outside of --hosts are not synced. Next: {PROGRAM} access.sync --env {self._environment.name}",)
+        return (f"hosts outside of --hosts are not synced. Next: {PROGRAM} access.sync --env {self.environment.name}",)
 
 
 def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:

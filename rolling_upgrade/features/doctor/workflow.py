@@ -27,19 +27,19 @@ _NO_LOGIN = re.compile(r"authentication required|unauthorized", re.IGNORECASE)
 HostReport = tuple[HostState, tuple[Diagnosis, ...]]
 
 
-def doctor(environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
+def doctor(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Print every diagnosis. REFUSED when a deploy would be refused or a host is unreachable."""
-    loaded = config.load(environment, root=root, hosts=hosts)
-    with opened(loaded) as fleet:
+    environment = config.load(env, root=root, hosts=hosts)
+    with opened(environment) as fleet:
         reports = fleet.on_each(lambda host: _examine(host, fleet))
-        rows = [*workstation.diagnose(loaded, root)]
+        rows = [*workstation.diagnose(environment, root)]
         for name, report in reports.items():
             rows += _unreachable(name, report) if isinstance(report, HostUnreachable) else report[1]
         rows += _registries(fleet, {name: report[0] for name, report in reports.items() if isinstance(report, tuple)})
     if json:
-        print_json(doctor_json(loaded.name, rows), sys.stdout, loaded.secrets)
+        print_json(doctor_json(environment.name, rows), sys.stdout, environment.secrets)
     else:
-        print_lines(doctor_lines(loaded.name, rows), sys.stdout, loaded.secrets)
+        print_lines(doctor_lines(environment.name, rows), sys.stdout, environment.secrets)
     return ExitCode.REFUSED if _refused(rows) else ExitCode.DONE
 
 

@@ -24,20 +24,18 @@ _ANSWER_BYTES = 8 << 20
 _SITE_HASH = re.compile(r"[0-9a-f]{16,64}")
 
 
-def inspect(
-    environment: str | None, *, root: Path, hosts: tuple[str, ...], services: tuple[str, ...], json: bool
-) -> ExitCode:
+def inspect(env: str | None, *, root: Path, hosts: tuple[str, ...], services: tuple[str, ...], json: bool) -> ExitCode:
     """Print a page for each host. FAILED when a host is unreachable."""
-    wanted = config.load(environment, root=root, hosts=hosts)
-    names = chosen_services(wanted, services)
-    with opened(wanted) as fleet:
+    environment = config.load(env, root=root, hosts=hosts)
+    names = chosen_services(environment, services)
+    with opened(environment) as fleet:
         inspections, unreachable = fleet.on_reachable(
             lambda host: _inspect(host, fleet.targets[host.name].application, names)
         )
     if json:
-        print_json(inspect_json(wanted, inspections, unreachable, names), sys.stdout, wanted.secrets)
+        print_json(inspect_json(environment, inspections, unreachable, names), sys.stdout, environment.secrets)
     else:
-        print_lines(inspect_lines(wanted, inspections, unreachable, names), sys.stdout, wanted.secrets)
+        print_lines(inspect_lines(environment, inspections, unreachable, names), sys.stdout, environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 

@@ -5,8 +5,7 @@ The resources of the operating system are in system.py, firewall.py and certific
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from rolling_upgrade import rendering
 from rolling_upgrade.engine import postgres
 from rolling_upgrade.engine.model import Application, Preparation, Target
 from rolling_upgrade.engine.nginx import site_file, site_helper
@@ -34,52 +33,44 @@ from rolling_upgrade.features.backup.shell import scheduled
 from rolling_upgrade.features.setup import certificate, firewall, metrics, system
 
 
-@dataclass(frozen=True)
-class Files:
-    """The rendered files that setup installs; each pair of units is a service and its timer.
+def resources(
+    target: Target,
+    rules: Preparation,
+    *,
+    access: Access | None = None,
+    block: str = "",
+    watchdog: tuple[Script, str] | None = None,
+    live: Application | None = None,
+) -> tuple[Resource, ...]:
+    """Return everything that a host needs before its first deploy, in the order of creation.
 
-    `watchdog` is the script that installs the watchdog. `block` is the name of the block with the keys of `access`.
-    `live` is the running application of a host whose site predates readable site data.
+    Args:
+        access: The keys of the deploy user; they go to `block` of its authorized_keys.
+        watchdog: The script that installs the watchdog, and its version.
+        live: The running application of a host whose site predates readable site data.
     """
-
-    helper: str
-    boot: str
-    unit: str
-    backup_units: tuple[str, str]
-    rotation_units: tuple[str, str]
-    requests: str
-    requests_units: tuple[str, str]
-    watchdog: Script | None = None
-    watchdog_version: str = ""
-    access: Access = field(default_factory=Access)
-    block: str = ""
-    live: Application | None = None
-
-
-def resources(target: Target, rules: Preparation, files: Files) -> tuple[Resource, ...]:
-    """Return everything that a host needs before its first deploy, in the order of creation."""
     app, user = target.application, target.user
     return (
         system.packages(app, rules),
         *system.user(user),
-        *system.keys(files.block, user, files.access),
+        *system.keys(block, user, access or Access()),
         system.linger(user),
         system.storage(),
         *_directories(app, user),
         _network(app, user),
-        _program(app, "site", files.helper),
-        _rules(app, files.live),
-        _program(app, "boot", files.boot),
+        _program(app, "site", rendering.site_program()),
+        _rules(app, live),
+        _program(app, "boot", rendering.host_program("boot")),
         system.sudo_rule(app, user, site_helper(app.name)),
-        _boot_unit(app, user, files.unit),
+        _boot_unit(app, user),
         system.sshd(app, user),
-        *(_backups(app, user, files) if app.auto_backup else (_no_timer(app, user, "backup"),)),
-        *(_rotation(app, user, rules, files) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
-        *metrics.request_log_items(app, files.requests, files.requests_units),
+        *(_backups(app, user) if app.auto_backup else (_no_timer(app, user, "backup"),)),
+        *(_rotation(app, user, rules) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
+        *metrics.request_log_resources(app),
         *metrics.exporter(app, user, rules),
         *certificate.before_site(app, rules),
-        _site(app, files.live),
-        *(_watchdog(app, user, files.watchdog, files.watchdog_version) if files.watchdog else ()),
+        _site(app, live),
+        *((_watchdog(app, user, *watchdog),) if watchdog else ()),
         *system.kernel(app, rules),
         *system.security_updates(rules),
         *firewall.resources(app, rules, target.port),
@@ -217,9 +208,9 @@ def _rules(app: Application, live: Application | None) -> Resource:
     )
 
 
-def _boot_unit(app: Application, user: str, unit: str) -> Resource:
+def _boot_unit(app: Application, user: str) -> Resource:
     """A unit of the deploy user's systemd manager, which runs at boot with linger. Source: systemd.special(7), default.target."""
-    name = f"{app.name}-boot.service"
+    name, unit = f"{app.name}-boot.service", rendering.boot_unit(app)
     path = f"/etc/systemd/user/{name}"
     link = f"test -L ~/.config/systemd/user/default.target.wants/{quote(name)}"
     enable = as_user(
@@ -235,17 +226,17 @@ def _boot_unit(app: Application, user: str, unit: str) -> Resource:
     )
 
 
-def _backups(app: Application, user: str, files: Files) -> tuple[Resource, ...]:
+def _backups(app: Application, user: str) -> tuple[Resource, ...]:
     """The backup timer and its program, which contains no secret."""
     title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
-    timer = _timer(app, user, "backup", title, files.backup_units)
+    timer = _timer(app, user, "backup", title, rendering.backup_units(app))
     return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
 
 
-def _rotation(app: Application, user: str, rules: Preparation, files: Files) -> tuple[Resource, ...]:
+def _rotation(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
     """The timer of log rotation; it runs as the deploy user, because containers write with ids of that user's range."""
     title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
-    timer = _timer(app, user, "logs", title, files.rotation_units)
+    timer = _timer(app, user, "logs", title, rendering.rotation_units(app))
     return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
 
 
@@ -298,12 +289,12 @@ def _password(app: Application, user: str) -> tuple[Resource, ...]:
     return (Resource("database password", f"the password of the database for backups ({path}, 600)", test, apply),)
 
 
-def _watchdog(app: Application, user: str, install: Script, version: str) -> tuple[Resource, ...]:
+def _watchdog(app: Application, user: str, install: Script, version: str) -> Resource:
     place, unit = f"{app.home}/watchdog/version", f"{app.name}-watchdog.service"
     running = as_user(user, f"systemctl --user is-active --quiet {unit}", CHECK_SECONDS)
     read = f"test -f {quote(place)} && head -c 64 {quote(place)}"
     test = f'test "$({told_by(user, read)})" = {quote(version)} && {running}'
-    return (Resource("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install)),)
+    return Resource("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install))
 
 
 def _site(app: Application, live: Application | None) -> Resource:

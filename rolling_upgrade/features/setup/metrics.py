@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Application, Preparation
 from rolling_upgrade.engine.nginx import request_log, site_helper
 from rolling_upgrade.engine.paths import ROOTED
@@ -21,7 +22,7 @@ def timer_paths(app: str) -> tuple[str, str]:
     return f"/etc/systemd/system/{app}-requests.service", f"/etc/systemd/system/{app}-requests.timer"
 
 
-def request_log_items(app: Application, program: str, units: tuple[str, str]) -> tuple[Resource, ...]:
+def request_log_resources(app: Application) -> tuple[Resource, ...]:
     """The request log's directory and rotation. They stay when it is switched off: the site may still use the log.
 
     Nginx's workers open a rotated log as their own user; so everyone may enter the directory, and only root writes to it.
@@ -32,8 +33,10 @@ def request_log_items(app: Application, program: str, units: tuple[str, str]) ->
     directory, path = log.rpartition("/")[0], f"{site_helper(app.name).rpartition('/')[0]}/requests"
     timer = f"{app.name}-requests.timer"
     files = {
-        path: (program, "755"),
-        **{unit: (text, "644") for unit, text in zip(timer_paths(app.name), units, strict=True)},
+        path: (rendering.host_program("requests"), "755"),
+        **{
+            unit: (text, "644") for unit, text in zip(timer_paths(app.name), rendering.requests_units(app), strict=True)
+        },
     }
     test = [f"{same(name, text)} && {owned(name, f'root {mode}')}" for name, (text, mode) in files.items()]
     test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {owned(directory, 'root 755')}"]
@@ -79,10 +82,10 @@ def exporter(app: Application, user: str, rules: Preparation) -> tuple[Resource,
 
 def _package(app: Application) -> Resource:
     """Source: systemd.service(5): an empty ExecStart= resets the command. Debian's unit reads ARGS from a file."""
-    wanted = app.metrics_dir or DEBIANS_DIRECTORY
-    flag = f"--collector.textfile.directory={wanted}"
+    directory = app.metrics_dir or DEBIANS_DIRECTORY
+    flag = f"--collector.textfile.directory={directory}"
     drop_in = f"# Made by inv setup.\n[Service]\nExecStart=\nExecStart=/usr/bin/{_PROGRAM} {flag} $ARGS\n"
-    elsewhere = wanted != DEBIANS_DIRECTORY
+    elsewhere = directory != DEBIANS_DIRECTORY
     known = same(_DROP_IN, drop_in) if elsewhere else shell_join("test", "!", "-e", _DROP_IN)
     running = f"systemctl is-enabled --quiet {_UNIT} && systemctl is-active --quiet {_UNIT}"
     test = f"command -v {_PROGRAM} && command -v setfacl && {known} && {running}"
@@ -93,7 +96,7 @@ def _package(app: Application) -> Resource:
         place if elsewhere else shell_join("rm", "-f", _DROP_IN),
         f"systemctl daemon-reload\nsystemctl enable --quiet {_UNIT}\nsystemctl restart {_UNIT}",
     )
-    title = f"{_PROGRAM} on port {METRICS_PORT}, with the text files of {wanted}"
+    title = f"{_PROGRAM} on port {METRICS_PORT}, with the text files of {directory}"
     remedy = f"this host is not Debian or Ubuntu: install {_PROGRAM} and setfacl by hand"
     return Resource(
         "node exporter", title, test, apply, remedy, possible=f"{possible(_PROGRAM)} && {possible('setfacl')}"

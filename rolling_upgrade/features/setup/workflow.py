@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rolling_upgrade import config, rendering
+from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine import history
@@ -115,19 +115,11 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
 
 def _resources(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
     app, rules = target.application, environment.preparation
-    installation = watchdog.installation(environment, target) if rules.watchdog else None
-    files = application.Files(
-        helper=rendering.site_program(),
-        live=live,
-        boot=rendering.host_program("boot"),
-        unit=rendering.boot_unit(app),
-        backup_units=rendering.backup_units(app),
-        rotation_units=rendering.rotation_units(app),
-        requests=rendering.host_program("requests"),
-        requests_units=rendering.requests_units(app),
-        watchdog=installation[0] if installation else None,
-        watchdog_version=installation[1] if installation else "",
+    return application.resources(
+        target,
+        rules,
         access=read_access(environment.access_folder),
         block=block_name(app.name, environment.name),
+        watchdog=watchdog.installation(environment, target) if rules.watchdog else None,
+        live=live,
     )
-    return application.resources(target, rules, files)

@@ -70,11 +70,11 @@ def trust(
     environment = config.load(env, root=root, hosts=hosts)
     run = _Trust(environment, fingerprints, changed, named=bool(hosts), force=force)
     run.check()
-    lost: dict[str, HostUnreachable] = {}
+    unreachable: dict[str, HostUnreachable] = {}
     for level in run.levels():
-        lost |= run.scan(level)
-    run.report(lost)
-    return exit_code([*lost.values(), *(None for _ in run.scanned)])
+        unreachable |= run.scan(level)
+    run.report(unreachable)
+    return exit_code([*unreachable.values(), *(None for _ in run.scanned)])
 
 
 class _Trust:
@@ -168,13 +168,13 @@ class _Trust:
         replace_text(self._file, text)
         self._print([f"Recorded in {self._file}: {names}"])
 
-    def report(self, lost: Mapping[str, HostUnreachable]) -> None:
+    def report(self, unreachable: Mapping[str, HostUnreachable]) -> None:
         """Print the unreachable machines. Raises PreflightError for a fingerprint that no machine offers."""
         if self._missing:
             raise PreflightError(f"no machine offers a key with {', '.join(sorted(self._missing))}.")
-        lines = unreachable_lines({name: str(error) for name, error in lost.items()})
-        if lost:
-            again = list(dict.fromkeys(error.message.partition(":")[0] for error in lost.values()))
+        lines = unreachable_lines({name: str(error) for name, error in unreachable.items()})
+        if unreachable:
+            again = list(dict.fromkeys(error.message.partition(":")[0] for error in unreachable.values()))
             only = "" if MONITORING_HOST in again else f" --hosts {','.join(again)}"
             lines.append(f"Next: {PROGRAM} trust --env {self._environment.name}{only}")
         elif all(machine.verdict is Verdict.KNOWN for machine in self.scanned):

@@ -15,10 +15,10 @@ from tests.support.ssh_keys import ed25519, key, rsa
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    folder = tmp_path / "production"
-    folder.mkdir()
-    (folder / "alice.pub").write_text(f"{ed25519(1)} ann\n")
-    return Environment("production", (), access_folder=str(folder))
+    directory = tmp_path / "production"
+    directory.mkdir()
+    (directory / "alice.pub").write_text(f"{ed25519(1)} ann\n")
+    return Environment("production", (), access_folder=str(directory))
 
 
 def names(environment: Environment) -> list[str]:
@@ -60,7 +60,7 @@ def test_grant_invalid_name_is_refused(name: str, environment: Environment) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "there is no key"),
         ("/nowhere/key.pub", "neither an existing file"),
@@ -75,8 +75,8 @@ def test_grant_invalid_name_is_refused(name: str, environment: Environment) -> N
         ("a\0b", "neither an existing file"),
     ],
 )
-def test_grant_invalid_key_is_refused(text: str, said: str, environment: Environment) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_grant_invalid_key_is_refused(text: str, message: str, environment: Environment) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         keys.grant(environment, "bob", text)
 
     assert "hunter22" not in str(caught.value)

@@ -11,12 +11,12 @@ from rolling_upgrade.features.access.keys import is_name, key_names, read_access
 from tests.support.ssh_keys import ed25519, key, rsa
 
 
-def write(folder: Path, **files: str) -> Path:
+def write(directory: Path, **files: str) -> Path:
     for name, text in files.items():
-        path = folder / name.replace("__", "/").replace("_pub", ".pub")
+        path = directory / name.replace("__", "/").replace("_pub", ".pub")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return folder
+    return directory
 
 
 def test_read_access_missing_directory_grants_nothing(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_read_access_interrupted_revocation_counts_as_revoked(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("alice.pub", "", "there is no key"),
         ("alice.pub", rsa(2048), "2048 bits"),
@@ -57,7 +57,7 @@ def test_read_access_interrupted_revocation_counts_as_revoked(tmp_path: Path) ->
         ("zoe.pub", ed25519(8), "revoked"),
     ],
 )
-def test_read_access_invalid_file_is_an_error(name: str, text: str, said: str, tmp_path: Path) -> None:
+def test_read_access_invalid_file_is_an_error(name: str, text: str, message: str, tmp_path: Path) -> None:
     if name != "alice.pub":
         write(tmp_path, alice_pub=ed25519(7))
     write(tmp_path, revoked__eve_pub=ed25519(8))
@@ -66,7 +66,7 @@ def test_read_access_invalid_file_is_an_error(name: str, text: str, said: str, t
     with pytest.raises(ConfigError) as caught:
         read_access(str(tmp_path))
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "hunter22" not in str(caught.value)
 
 

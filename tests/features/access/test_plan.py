@@ -22,20 +22,20 @@ ACCESS = Access((("alice", key(1)), ("bob", key(2))), (("eve", key(3)),))
 DESIRED = DesiredAccess("production", TARGET, ACCESS)
 
 
-def seen(text: str, *more: KeyFile, directory: str = "deploy 700", state: str = "deploy 600") -> HostAccess:
+def host_access(text: str, *more: KeyFile, directory: str = "deploy 700", state: str = "deploy 600") -> HostAccess:
     return HostAccess("/home/deploy", OFF, directory, (KeyFile(FILE, state, text), *more))
 
 
-GOOD = DESIRED.text(seen(""))
+GOOD = DESIRED.text(host_access(""))
 
 
-def standings(found: HostAccess, wanted: DesiredAccess = DESIRED) -> list[tuple[str, Standing]]:
-    return [(holder.name, holder.standing) for holder in planning.holders(wanted, found)]
+def standings(current: HostAccess, desired: DesiredAccess = DESIRED) -> list[tuple[str, Standing]]:
+    return [(holder.name, holder.standing) for holder in planning.holders(desired, current)]
 
 
 def test_plan_host_in_the_desired_state_is_empty() -> None:
-    assert planning.plan_access(DESIRED, seen(GOOD)).empty
-    assert standings(seen(GOOD)) == [("alice", Standing.GRANTED), ("bob", Standing.GRANTED)]
+    assert planning.plan_access(DESIRED, host_access(GOOD)).empty
+    assert standings(host_access(GOOD)) == [("alice", Standing.GRANTED), ("bob", Standing.GRANTED)]
 
 
 def test_plan_new_host_gets_every_granted_key() -> None:
@@ -46,52 +46,52 @@ def test_plan_new_host_gets_every_granted_key() -> None:
 
 
 def test_plan_setup_user_other_than_root_uses_sudo() -> None:
-    wanted = replace(DESIRED, target=replace(TARGET, setup_user="admin"))
+    desired = replace(DESIRED, target=replace(TARGET, setup_user="admin"))
 
-    assert planning.plan_access(wanted, seen("")).steps[0].script.text.startswith("sudo -n sh -s <<")
+    assert planning.plan_access(desired, host_access("")).steps[0].script.text.startswith("sudo -n sh -s <<")
 
 
 @pytest.mark.parametrize(("directory", "state"), [("deploy 755", "deploy 600"), ("root 700", "root 600")])
 def test_plan_wrong_owner_or_mode_is_corrected(directory: str, state: str) -> None:
-    found = seen(GOOD, directory=directory, state=state)
+    current = host_access(GOOD, directory=directory, state=state)
 
-    assert not planning.plan_access(DESIRED, found).empty
-    assert planning.faults(DESIRED, found, "production")[0].startswith("~/.ssh is")
+    assert not planning.plan_access(DESIRED, current).empty
+    assert planning.faults(DESIRED, current, "production")[0].startswith("~/.ssh is")
 
 
 def test_plan_key_removed_from_the_directory_is_removed() -> None:
-    wanted = replace(DESIRED, access=replace(ACCESS, granted=ACCESS.granted[:1]))
+    desired = replace(DESIRED, access=replace(ACCESS, granted=ACCESS.granted[:1]))
 
-    assert planning.removed_keys(wanted, seen(GOOD)) == {key(2).fingerprint}
-    assert f"- bob {key(2).fingerprint} (not in the folder)" in planning.plan_access(wanted, seen(GOOD)).notes
-    assert ("bob", Standing.REMOVED) in standings(seen(GOOD), wanted)
+    assert planning.removed_keys(desired, host_access(GOOD)) == {key(2).fingerprint}
+    assert f"- bob {key(2).fingerprint} (not in the folder)" in planning.plan_access(desired, host_access(GOOD)).notes
+    assert ("bob", Standing.REMOVED) in standings(host_access(GOOD), desired)
 
 
 def test_plan_unmanaged_key_is_kept_and_reported() -> None:
-    found = seen(f"{ed25519(9)} carol\n{GOOD}")
+    current = host_access(f"{ed25519(9)} carol\n{GOOD}")
 
-    assert planning.plan_access(DESIRED, found).empty
-    assert planning.unsettled(DESIRED, found) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
+    assert planning.plan_access(DESIRED, current).empty
+    assert planning.unsettled(DESIRED, current) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
 
 
 def test_plan_exclusive_removes_the_unmanaged_key() -> None:
-    wanted, found = replace(DESIRED, exclusive=True), seen(f"{ed25519(9)} carol\n{GOOD}")
+    desired, current = replace(DESIRED, exclusive=True), host_access(f"{ed25519(9)} carol\n{GOOD}")
 
-    assert planning.plan_access(wanted, found).notes == (f"- carol {key(9).fingerprint} (not managed)",)
-    assert planning.unsettled(wanted, found) == ()
+    assert planning.plan_access(desired, current).notes == (f"- carol {key(9).fingerprint} (not managed)",)
+    assert planning.unsettled(desired, current) == ()
 
 
 def test_plan_revoked_key_outside_of_the_block_is_removed() -> None:
-    plan = planning.plan_access(DESIRED, seen(f"{ed25519(3)} x\n{GOOD}"))
+    plan = planning.plan_access(DESIRED, host_access(f"{ed25519(3)} x\n{GOOD}"))
 
     assert plan.notes == (f"- eve {key(3).fingerprint} (revoked)",)
 
 
 def test_unsettled_revoked_key_in_an_unmanaged_place_is_reported() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(3)} eve\n# END inv access: shop staging\n"
-    found = seen(other + GOOD, KeyFile("/etc/ssh/keys", "root 644", f"{ed25519(3)} eve\n"))
+    current = host_access(other + GOOD, KeyFile("/etc/ssh/keys", "root 644", f"{ed25519(3)} eve\n"))
 
-    said = planning.unsettled(DESIRED, found)
+    said = planning.unsettled(DESIRED, current)
 
     assert [line.rpartition(" in ")[2] for line in said] == [f"{FILE} (block of shop staging)", "/etc/ssh/keys"]
     assert all(planning.REVOKED in line for line in said)
@@ -100,20 +100,20 @@ def test_unsettled_revoked_key_in_an_unmanaged_place_is_reported() -> None:
 def test_holders_key_of_another_environment_is_no_drift() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(9)} carol\n# END inv access: shop staging\n"
 
-    assert ("carol", Standing.ELSEWHERE) in standings(seen(other + GOOD))
+    assert ("carol", Standing.ELSEWHERE) in standings(host_access(other + GOOD))
     assert not Standing.ELSEWHERE.is_drift
 
 
 def test_holders_second_file_with_a_similar_name_is_another_file() -> None:
-    found = seen(GOOD, KeyFile(f"{FILE}2", "deploy 600", f"{ed25519(9)} carol\n"))
+    current = host_access(GOOD, KeyFile(f"{FILE}2", "deploy 600", f"{ed25519(9)} carol\n"))
 
-    assert planning.unsettled(replace(DESIRED, exclusive=True), found) != ()
+    assert planning.unsettled(replace(DESIRED, exclusive=True), current) != ()
 
 
 def test_faults_password_login_and_other_login_methods_are_reported() -> None:
     settings = {"passwordauthentication": "yes", "kbdinteractiveauthentication": "no", "trustedusercakeys": "/etc/ca"}
 
-    said = planning.faults(DESIRED, replace(seen(GOOD), settings=settings), "production")
+    said = planning.faults(DESIRED, replace(host_access(GOOD), settings=settings), "production")
 
     assert ["password" in said[0], "/etc/ca" in said[1]] == [True, True]
 

@@ -33,7 +33,7 @@ FIT = {
     "backup_free_kib": "9000000",
     "free_inodes": "100000",
 }
-WELL = {
+HEALTHY = {
     "clock": f"{NOW}.5",
     "nginx_version": "1.22.1",
     "curl_version": "7.88.1",
@@ -59,10 +59,13 @@ def state(facts: Mapping[str, str] | None = None, **changes: object) -> HostStat
 
 
 def found(
-    asked: Mapping[str, str] | None = None, look: HostState | None = None, before: float = NOW, after: float = NOW + 1
+    changed_facts: Mapping[str, str] | None = None,
+    host_state: HostState | None = None,
+    before: float = NOW,
+    after: float = NOW + 1,
 ) -> list[Diagnosis]:
-    facts = {**WELL, **(asked or {})}
-    rows = diagnose(look or state(), APP, HostFacts(facts, before, after, (SITE_HASH, "h"), "b"))
+    facts = {**HEALTHY, **(changed_facts or {})}
+    rows = diagnose(host_state or state(), APP, HostFacts(facts, before, after, (SITE_HASH, "h"), "b"))
     return [row for row in rows if row.level is not Level.OK]
 
 
@@ -71,7 +74,7 @@ def test_diagnose_healthy_host_has_no_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "problem"),
+    ("changed_facts", "problem"),
     [
         ({"nginx_version": "1.18.0"}, "nginx 1.18.0 is older than 1.22"),
         ({"podman_info": "vfs v2 cpu,memory,pids,"}, "Podman stores images with vfs"),
@@ -80,7 +83,7 @@ def test_diagnose_healthy_host_has_no_warning() -> None:
         ({"subuid": "0"}, "subuid: 0 ids"),
         ({"subgid": ""}, "subgid: no ids"),
         ({"manager": "offline"}, "the user's systemd manager does not answer"),
-        ({"sudo": WELL["sudo"] + "NOPASSWD: ALL,"}, "sudo allows more than the site helper: ALL"),
+        ({"sudo": HEALTHY["sudo"] + "NOPASSWD: ALL,"}, "sudo allows more than the site helper: ALL"),
         ({"boot_unit": "disabled"}, "shop-boot.service is not enabled"),
         ({"synchronised": "no"}, "its clock is right, but not synchronised"),
         ({"certificate": str(NOW - 86_400 * 3)}, "the certificate expired 3 days ago"),
@@ -91,8 +94,8 @@ def test_diagnose_healthy_host_has_no_warning() -> None:
         ({"auth_info": "no"}, "sshd does not expose the key of a login"),
     ],
 )
-def test_diagnose_single_problem_is_one_warning_with_a_remedy(asked: dict[str, str], problem: str) -> None:
-    rows = found(asked)
+def test_diagnose_single_problem_is_one_warning_with_a_remedy(changed_facts: dict[str, str], problem: str) -> None:
+    rows = found(changed_facts)
 
     assert [row.level for row in rows] == [Level.WARNING]
     assert rows[0].what.startswith(problem)
@@ -100,13 +103,13 @@ def test_diagnose_single_problem_is_one_warning_with_a_remedy(asked: dict[str, s
 
 
 def test_diagnose_helper_of_another_version_is_reported() -> None:
-    (row,) = found(look=state({"helper_sum": "other"}))
+    (row,) = found(host_state=state({"helper_sum": "other"}))
 
     assert (row.level, row.what) == (Level.WARNING, "the host has another version of the site helper")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "message"),
     [
         (NOW + 60, NOW + 61, "at least 60 s behind this machine's"),
         (NOW - 61, NOW - 60, "at least 60 s ahead of this machine's"),
@@ -114,28 +117,28 @@ def test_diagnose_helper_of_another_version_is_reported() -> None:
         (NOW + 3, NOW + 4, ""),
     ],
 )
-def test_diagnose_clock_offset_within_the_round_trip_is_ignored(before: float, after: float, said: str) -> None:
+def test_diagnose_clock_offset_within_the_round_trip_is_ignored(before: float, after: float, message: str) -> None:
     rows = found(before=before, after=after)
 
-    assert [said in row.what for row in rows] == ([True] if said else [])
+    assert [message in row.what for row in rows] == ([True] if message else [])
 
 
 def test_diagnose_site_that_nginx_does_not_run_is_reported() -> None:
     stale = replace(state(), site="# rolling-site: ffffffffffffffff\n")
 
-    assert "does not run the installed site" in found(look=stale)[0].what
+    assert "does not run the installed site" in found(host_state=stale)[0].what
 
 
 def test_diagnose_maintenance_page_and_lock_are_reported() -> None:
     lock = Lock("t", "ann", "laptop", 1, "deploy v2", NOW, NOW + 60)
 
-    said = [row.what for row in found(look=state({"maintenance": "hand"}, lock=lock))]
+    message = [row.what for row in found(host_state=state({"maintenance": "hand"}, lock=lock))]
 
-    assert said == ["the maintenance page is up", "ann holds the lock: deploy v2"]
+    assert message == ["the maintenance page is up", "ann holds the lock: deploy v2"]
 
 
 @pytest.mark.parametrize(
-    "look",
+    "host_state",
     [
         state({"linger": "no"}),
         state({"free_kib": "1"}),
@@ -147,8 +150,10 @@ def test_diagnose_maintenance_page_and_lock_are_reported() -> None:
         HostState("web1"),
     ],
 )
-def test_diagnose_refusals_are_exactly_those_of_a_deploy(look: HostState) -> None:
-    refused = [row.what for row in diagnose(look, APP, HostFacts(WELL, NOW, NOW + 1)) if row.level is Level.REFUSED]
+def test_diagnose_refusals_are_exactly_those_of_a_deploy(host_state: HostState) -> None:
+    refused = [
+        row.what for row in diagnose(host_state, APP, HostFacts(HEALTHY, NOW, NOW + 1)) if row.level is Level.REFUSED
+    ]
 
     assert refused
-    assert refused == [finding.problem for finding in preflight.findings(look, APP)]
+    assert refused == [finding.problem for finding in preflight.findings(host_state, APP)]

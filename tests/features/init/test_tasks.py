@@ -25,12 +25,12 @@ FILES = {"hosts.yaml", "deploy/services.yaml", "deploy/production.env", "tasks.p
 class Session:
     """`inv init` at its own terminal, with its output so far."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.folder, self.output, self._position = folder, "", 0
+    def __init__(self, directory: Path, *words: str) -> None:
+        self.directory, self.output, self._position = directory, "", 0
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
-            command = [sys.executable, "-m", "invoke", "init", "--directory", str(folder), *words]
+            command = [sys.executable, "-m", "invoke", "init", "--directory", str(directory), *words]
             os.execv(sys.executable, command)  # noqa: S606 - the test's own Python
 
     def until(self, words: str) -> str:
@@ -70,7 +70,7 @@ class Session:
 
     @property
     def written(self) -> set[str]:
-        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+        return {str(path.relative_to(self.directory)) for path in self.directory.rglob("*") if path.is_file()}
 
 
 def answer_up_to_the_hosts(session: Session) -> None:
@@ -108,13 +108,13 @@ def test_init_answered_questions_are_shown_and_written(session: Session) -> None
     session.answer("Certificate:", "acme")
     session.answer("Contact address", "ann@example.org")
     shown = session.until("Write these files? [y/N]")
-    assert all(f"--- {session.folder}/{name} (new)" in shown for name in FILES)
+    assert all(f"--- {session.directory}/{name} (new)" in shown for name in FILES)
     assert session.written == set()
     session.type("y\n")
 
     assert (session.end(), session.written) == (0, FILES)
     assert "inv deploy --env production --dry-run" in session.output
-    found = config.load("production", root=session.folder, strict=True)
+    found = config.load("production", root=session.directory, strict=True)
     app = found.targets[0].application
     assert (app.name, app.domain, [target.user for target in found.targets]) == (
         "shop",
@@ -164,7 +164,7 @@ def test_init_invalid_answer_repeats_the_question(session: Session) -> None:
     session.answer("Write these files? [y/N]", "yes")
 
     assert (session.end(), session.written) == (0, FILES)
-    assert config.load("production", root=session.folder, strict=True).targets[0].address == "web1"
+    assert config.load("production", root=session.directory, strict=True).targets[0].address == "web1"
 
 
 def test_init_asks_only_for_missing_options(tmp_path: Path) -> None:
@@ -231,8 +231,8 @@ def test_init_existing_files_are_refused_before_the_first_question(tmp_path: Pat
 
 
 def test_init_existing_env_file_is_refused_once_the_environment_has_a_name(session: Session) -> None:
-    (session.folder / "deploy").mkdir()
-    (session.folder / "deploy/staging.env").write_text("mine")
+    (session.directory / "deploy").mkdir()
+    (session.directory / "deploy/staging.env").write_text("mine")
     session.answer("Name of the application:", "shop")
     session.answer("Domain of the site:", "shop.test")
     session.answer("Name of the environment [production]:", "staging")

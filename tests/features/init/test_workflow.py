@@ -36,13 +36,13 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
 
 
-def init_in(folder: Path, **changes: Any) -> ExitCode:
+def init_in(destination: Path, **changes: Any) -> ExitCode:
     arguments = {"values": VALUES, "services": SERVICES, "hosts": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
-    return init(root=ROOT, **{"directory": str(folder), **arguments})
+    return init(root=ROOT, **{"directory": str(destination), **arguments})
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def files(destination: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(destination)): path.read_bytes() for path in destination.rglob("*") if path.is_file()}
 
 
 def places(error: ConfigError) -> list[str]:
@@ -396,11 +396,11 @@ def test_init_failed_write_restores_every_file(
         (tmp_path / name).write_text(f"mine: {name}")
     before, real, calls = files(tmp_path), local_file._sync, []
 
-    def sync(folder: Path) -> None:
-        calls.append(folder)
+    def sync(destination: Path) -> None:
+        calls.append(destination)
         if len(calls) == at + 2:  # the old two were kept before
             raise error
-        real(folder)
+        real(destination)
 
     monkeypatch.setattr(local_file, "_sync", sync)
     with pytest.raises(ConfigError if isinstance(error, OSError) else KeyboardInterrupt):
@@ -477,18 +477,18 @@ def test_init_answers_are_written_literally_or_refused(
     values: dict[str, str], services: list[str], hosts: list[str], routes: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        destination = Path(place)
         try:
             init(root=ROOT, directory=place, values=values, services=services, hosts=hosts, routes=routes)
         except ConfigError as error:
             str(error).encode()
-            assert files(folder) == {}
+            assert files(destination) == {}
             return
         env = values.get("env", "production")
-        found = config.load(env, root=folder, strict=True)
-        assert configuration.check(env, root=folder, strict=True) == ExitCode.DONE
-        content = yaml.safe_load((folder / "hosts.yaml").read_text())["environments"]
-        declared = yaml.safe_load((folder / "deploy/services.yaml").read_text())["services"]
+        found = config.load(env, root=destination, strict=True)
+        assert configuration.check(env, root=destination, strict=True) == ExitCode.DONE
+        content = yaml.safe_load((destination / "hosts.yaml").read_text())["environments"]
+        declared = yaml.safe_load((destination / "deploy/services.yaml").read_text())["services"]
     app = found.targets[0].application
     assert (app.name, app.domain, app.environment) == (values["app"], values["domain"], env)
     assert list(content) == [env]

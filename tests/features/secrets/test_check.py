@@ -13,7 +13,7 @@ from rolling_upgrade.features.secrets.workflow import encrypt
 from tests.support.team import SECRET, Team
 
 
-def looked(
+def run_check(
     team: Team, capsys: pytest.CaptureFixture[str], environment: str | None = "demo", *, repair: bool = False
 ) -> tuple[ExitCode, str]:
     code = check(environment, root=team.root, repair=repair)
@@ -26,33 +26,33 @@ def looked(
 def test_check_protected_files_has_no_finding(
     team: Team, capsys: pytest.CaptureFixture[str], environment: str | None
 ) -> None:
-    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
+    assert run_check(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
     team.listing(team.ann, team.ci)
     encrypt("demo", root=team.root)
     capsys.readouterr()
-    assert looked(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
+    assert run_check(team, capsys, environment) == (ExitCode.DONE, "demo: no exposed secrets\n")
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o700])
 def test_check_private_mode_has_no_finding(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
     team.env_file.chmod(mode)
 
-    assert looked(team, capsys)[0] is ExitCode.DONE
+    assert run_check(team, capsys)[0] is ExitCode.DONE
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o604, 0o755])
 def test_check_open_mode_is_reported_and_repaired(team: Team, capsys: pytest.CaptureFixture[str], mode: int) -> None:
     team.env_file.chmod(mode)
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert f"mode {mode:04o} lets other users" in said
-    assert "chmod 600 deploy/demo.env, or --repair" in said
+    assert f"mode {mode:04o} lets other users" in output
+    assert "chmod 600 deploy/demo.env, or --repair" in output
     assert team.mode == f"{mode:04o}"
-    code, said = looked(team, capsys, repair=True)
+    code, output = run_check(team, capsys, repair=True)
     assert (code, team.mode) == (ExitCode.DONE, "0600")
-    assert f"mode changed from {mode:04o} to 0600" in said
+    assert f"mode changed from {mode:04o} to 0600" in output
 
 
 def test_check_readable_key_file_is_reported_and_readable_encrypted_file_is_not(
@@ -64,11 +64,11 @@ def test_check_readable_key_file_is_reported_and_readable_encrypted_file_is_not(
     team.env_file.chmod(0o644)
     team.own_key.chmod(0o640)
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert said.startswith("~/.ssh/id_ed25519\n  FOUND    mode 0640")
-    assert looked(team, capsys, repair=True)[0] is ExitCode.DONE
+    assert output.startswith("~/.ssh/id_ed25519\n  FOUND    mode 0640")
+    assert run_check(team, capsys, repair=True)[0] is ExitCode.DONE
     assert team.own_key.stat().st_mode & 0o777 == 0o600
     assert team.mode == "0644"
 
@@ -83,17 +83,17 @@ def test_check_readable_password_file_is_reported(
     capsys.readouterr()
     password.chmod(0o644)
 
-    assert f"{password}\n  FOUND    mode 0644" in looked(team, capsys)[1]
+    assert f"{password}\n  FOUND    mode 0644" in run_check(team, capsys)[1]
 
 
 def test_check_tracked_plaintext_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.git("add", "--force", "deploy/demo.env")
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "plaintext tracked by Git" in said
-    assert "rolling-upgrade secrets.encrypt --env demo" in said
+    assert "plaintext tracked by Git" in output
+    assert "rolling-upgrade secrets.encrypt --env demo" in output
 
 
 def test_check_plaintext_in_the_git_index_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,17 +102,17 @@ def test_check_plaintext_in_the_git_index_is_reported(team: Team, capsys: pytest
     encrypt("demo", root=team.root)
     capsys.readouterr()
 
-    code, said = looked(team, capsys)
-    assert (code, "Git's index still contains it in plaintext" in said) == (ExitCode.FAILED, True)
+    code, output = run_check(team, capsys)
+    assert (code, "Git's index still contains it in plaintext" in output) == (ExitCode.FAILED, True)
     team.git("add", "--force", "deploy/demo.env")
-    assert "index" not in looked(team, capsys)[1]
+    assert "index" not in run_check(team, capsys)[1]
 
 
 def test_check_unknown_tracking_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.git("add", "--force", "deploy/demo.env")
     (team.root / ".git" / "index").write_bytes(b"junk")
 
-    assert "git cannot tell" in looked(team, capsys)[1]
+    assert "git cannot tell" in run_check(team, capsys)[1]
 
 
 def test_check_placeholder_is_reported_with_its_line_in_every_encryption(
@@ -122,14 +122,14 @@ def test_check_placeholder_is_reported_with_its_line_in_every_encryption(
     team.env_file.chmod(0o600)
     expected = "line 9: JWT_SECRET_KEY is a placeholder"
 
-    assert expected in looked(team, capsys)[1]
+    assert expected in run_check(team, capsys)[1]
     team.listing(team.ann)
     encrypt("demo", root=team.root)
     capsys.readouterr()
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
     assert code is ExitCode.FAILED
-    assert expected in said
-    assert "changeme" not in said
+    assert expected in output
+    assert "changeme" not in output
 
 
 def test_check_different_recipients_are_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,12 +138,12 @@ def test_check_different_recipients_are_reported(team: Team, capsys: pytest.Capt
     team.listing(team.ann, team.ci)
     capsys.readouterr()
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert f"hash {team.bob.tag}, which is not listed" in said
-    assert "the file is encrypted for 0 age keys, but 1 are listed" in said
-    assert "rolling-upgrade secrets.rotate --env demo" in said
+    assert f"hash {team.bob.tag}, which is not listed" in output
+    assert "the file is encrypted for 0 age keys, but 1 are listed" in output
+    assert "rolling-upgrade secrets.rotate --env demo" in output
 
 
 def test_check_file_without_a_matching_key_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,10 +151,10 @@ def test_check_file_without_a_matching_key_is_reported(team: Team, capsys: pytes
     encrypt("demo", root=team.root, force=True)
     capsys.readouterr()
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "cannot be decrypted: an age file encrypted for bob@desk" in said
+    assert "cannot be decrypted: an age file encrypted for bob@desk" in output
 
 
 @pytest.mark.parametrize("keep", [30, 300])
@@ -164,14 +164,14 @@ def test_check_damaged_file_is_reported(team: Team, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     team.env_file.write_bytes(team.env_file.read_bytes()[: 20 + keep])
 
-    assert looked(team, capsys)[0] is ExitCode.FAILED
+    assert run_check(team, capsys)[0] is ExitCode.FAILED
 
 
 def test_check_invalid_line_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.env(extra="hello world\n")
     team.env_file.chmod(0o600)
 
-    assert "line 10: a line that is not a setting" in looked(team, capsys)[1]
+    assert "line 10: a line that is not a setting" in run_check(team, capsys)[1]
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,11 @@ def test_check_plaintext_copy_is_reported(team: Team, capsys: pytest.CaptureFixt
     team.project.write(f"deploy/{name}", team.env_file.read_bytes())
     team.project.write("deploy/demo.env.example", "APP_NAME=x\n")
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert f"rm deploy/{name}" in said
-    assert "1 finding" in said
+    assert f"rm deploy/{name}" in output
+    assert "1 finding" in output
 
 
 def test_check_text_kept_by_an_edit_is_reported(
@@ -203,20 +203,20 @@ def test_check_text_kept_by_an_edit_is_reported(
     kept = Path(caught.value.next_step.rpartition(" ")[2])
     capsys.readouterr()
 
-    code, said = looked(team, capsys)
-    assert (code, f"rm {kept}" in said) == (ExitCode.FAILED, True)
+    code, output = run_check(team, capsys)
+    assert (code, f"rm {kept}" in output) == (ExitCode.FAILED, True)
     kept.unlink()
-    assert looked(team, capsys)[0] is ExitCode.DONE
+    assert run_check(team, capsys)[0] is ExitCode.DONE
 
 
 def test_check_secret_in_the_inventory_is_reported(team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     team.project.edit("hosts.yaml", "groups: [canary]", "groups: [canary], env: {JWT_SECRET_KEY: hunter2222}")
 
-    code, said = looked(team, capsys)
+    code, output = run_check(team, capsys)
 
     assert code is ExitCode.FAILED
-    assert "hosts.yaml environments.demo.hosts.web1.env.JWT_SECRET_KEY is a secret" in said
-    assert "hunter2222" not in said
+    assert "hosts.yaml environments.demo.hosts.web1.env.JWT_SECRET_KEY is a secret" in output
+    assert "hunter2222" not in output
 
 
 def test_check_environment_without_a_file_is_skipped_unless_named(
@@ -224,7 +224,7 @@ def test_check_environment_without_a_file_is_skipped_unless_named(
 ) -> None:
     team.project.edit("hosts.yaml", "environments:\n", "environments:\n  other:\n    hosts: {box: {}}\n")
 
-    assert looked(team, capsys, None) == (ExitCode.DONE, "demo: no exposed secrets\n")
+    assert run_check(team, capsys, None) == (ExitCode.DONE, "demo: no exposed secrets\n")
     with pytest.raises(ConfigError, match=r"Cannot read deploy/other\.env"):
         check("other", root=team.root)
     with pytest.raises(ConfigError, match="Unknown environment 'nowhere'"):
@@ -241,7 +241,7 @@ def test_check_failed_repair_is_reported(
 
     monkeypatch.setattr(Path, "chmod", denied)
 
-    code, said = looked(team, capsys, repair=True)
+    code, output = run_check(team, capsys, repair=True)
 
     assert code is ExitCode.FAILED
-    assert "changing it failed: Operation not permitted" in said
+    assert "changing it failed: Operation not permitted" in output

@@ -44,7 +44,7 @@ def sealed(team: Team) -> Team:
     return team
 
 
-def seen(team: Team) -> list[list[str]]:
+def recorded_modes(team: Team) -> list[list[str]]:
     return [line.split() for line in (team.folder / "seen").read_text().splitlines()]
 
 
@@ -69,7 +69,7 @@ def test_edit_changes_the_text_and_leaves_no_plaintext(sealed: Team, editor: Edi
     assert detect(sealed.env_file.read_bytes()) is Encryption.AGE
     assert sealed.mode == "0600"
     assert sealed.project.application().services[0].image.tag == "3.0.0"
-    (file_mode, file), (folder_mode, folder) = seen(sealed)
+    (file_mode, file), (folder_mode, folder) = recorded_modes(sealed)
     assert (file_mode, folder_mode) == ("600", "700")
     assert file.startswith("/dev/shm/rolling-")
     assert not Path(folder).exists()
@@ -124,7 +124,7 @@ def test_edit_invalid_text_is_kept_and_resumed(sealed: Team, editor: Editor) -> 
     text = kept(error)
     assert text.stat().st_mode & 0o777 == 0o600
     assert text.read_text().endswith("hello world\n")
-    assert not Path(seen(sealed)[1][1]).exists()
+    assert not Path(recorded_modes(sealed)[1][1]).exists()
     editor('sed -i "s/hello world/LOG_LEVEL=debug/" "$1"')
     assert edit("demo", root=sealed.root, resume=str(text)) is ExitCode.DONE
     assert not text.exists()
@@ -168,7 +168,7 @@ def test_edit_failed_editor_without_changes_keeps_nothing(sealed: Team, editor: 
     editor("exit 1")
 
     assert "failed with exit code 1" in str(refused(sealed))
-    assert not Path(seen(sealed)[1][1]).exists()
+    assert not Path(recorded_modes(sealed)[1][1]).exists()
 
 
 def test_edit_file_changed_by_another_process_keeps_both_texts(sealed: Team, editor: Editor) -> None:
@@ -220,7 +220,7 @@ def test_edit_terminated_process_terminates_the_editor_and_leaves_no_plaintext(
     out, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
     assert SECRET not in out + err
-    assert not Path(seen(sealed)[1][1]).exists()
+    assert not Path(recorded_modes(sealed)[1][1]).exists()
     assert not Path(f"/proc/{pid}").exists()
     assert sealed.env_file.read_bytes() == before
 
@@ -297,4 +297,4 @@ def test_edit_without_an_in_memory_file_system_warns(
     edit("demo", root=sealed.root)
 
     assert "the plaintext is on disk" in capsys.readouterr().err
-    assert not Path(seen(sealed)[1][1]).exists()
+    assert not Path(recorded_modes(sealed)[1][1]).exists()

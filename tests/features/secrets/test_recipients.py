@@ -114,7 +114,7 @@ def test_recipients_ambiguous_name_is_refused(team: Team) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("", "no key"),
         ("hello", "not a public key"),
@@ -126,15 +126,15 @@ def test_recipients_ambiguous_name_is_refused(team: Team) -> None:
         ("gpg ABCD", "not a public key"),
     ],
 )
-def test_recipients_invalid_public_key_is_refused(team: Team, word: str, said: str) -> None:
-    assert said in refused(team, add=(word,))
+def test_recipients_invalid_public_key_is_refused(team: Team, word: str, message: str) -> None:
+    assert message in refused(team, add=(word,))
 
 
 def test_recipients_private_key_is_refused_and_not_printed(team: Team) -> None:
-    said = refused(team, add=(str(team.own_key),))
+    message = refused(team, add=(str(team.own_key),))
 
-    assert "a private key" in said
-    assert team.own_key.read_text().splitlines()[1] not in said
+    assert "a private key" in message
+    assert team.own_key.read_text().splitlines()[1] not in message
 
 
 def test_recipients_comment_requires_one_key_and_one_line(team: Team) -> None:

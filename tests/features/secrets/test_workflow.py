@@ -75,9 +75,9 @@ def test_load_error_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, pass
 
     assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
     source = [
-        one.source
-        for one in explain_environment("demo", root=_without_mistake(team)).keys[0][1]
-        if one.name == "JWT_SECRET_KEY"
+        value.source
+        for value in explain_environment("demo", root=_without_mistake(team)).keys[0][1]
+        if value.name == "JWT_SECRET_KEY"
     ]
     assert source == ["deploy/demo.env line 9"]
 
@@ -104,11 +104,11 @@ def test_load_without_a_key_names_the_recipients_and_the_next_step(team: Team) -
     encrypted(team, "age")
     team.own_key.unlink()
 
-    said = str(team.project.refused())
+    output = str(team.project.refused())
 
-    assert "ann@laptop, an age key" in said
-    assert "ROLLING_AGE_KEY" in said
-    assert "rolling-upgrade secrets.recipients --env ENV --add KEY" in said
+    assert "ann@laptop, an age key" in output
+    assert "ROLLING_AGE_KEY" in output
+    assert "rolling-upgrade secrets.recipients --env ENV --add KEY" in output
 
 
 def test_load_wrong_vault_password_is_refused(team: Team, password_file: Path) -> None:
@@ -266,11 +266,11 @@ def test_rotate_after_a_removal_lists_the_values_to_replace(team: Team, capsys: 
 
     assert rotate("demo", root=team.root) is ExitCode.DONE
 
-    said = capsys.readouterr().err
-    assert "now:    ann@laptop, an age key" in said
-    assert "still know these values" in said
-    assert said.endswith("  JWT_SECRET_KEY\n")
-    assert SECRET not in said
+    output = capsys.readouterr().err
+    assert "now:    ann@laptop, an age key" in output
+    assert "still know these values" in output
+    assert output.endswith("  JWT_SECRET_KEY\n")
+    assert SECRET not in output
     team.own_key.unlink()
     team.own_key.write_bytes((team.folder / "bob").read_bytes())
     assert "no matching private key" in refused(decrypt, team)
@@ -307,6 +307,6 @@ def test_rotate_gpg_uses_the_listed_keys(team: Team, pgp: Pgp, capsys: pytest.Ca
 
     assert rotate("demo", root=team.root) is ExitCode.DONE
 
-    said = capsys.readouterr().err
-    assert "now:    Ann, Bob" in said
-    assert "Bob is listed, but the file is not encrypted for that key" in said
+    output = capsys.readouterr().err
+    assert "now:    Ann, Bob" in output
+    assert "Bob is listed, but the file is not encrypted for that key" in output

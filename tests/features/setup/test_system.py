@@ -32,9 +32,9 @@ def on(text: str | Script, etc: Path) -> str:
     return (text.text if isinstance(text, Script) else text).replace("/etc/", f"{etc}/")
 
 
-def holds(item: Resource, etc: Path, programs: Programs) -> bool:
-    done = sh(on(check((item,)), etc), path=programs.path)
-    assert done.stdout.startswith(f"{item.id} "), done.stderr
+def holds(resource: Resource, etc: Path, programs: Programs) -> bool:
+    done = sh(on(check((resource,)), etc), path=programs.path)
+    assert done.stdout.startswith(f"{resource.id} "), done.stderr
     return done.stdout.endswith(" ok\n")
 
 
@@ -55,45 +55,45 @@ def values(programs: Programs, **now: int) -> None:
 def test_kernel_higher_limit_is_never_lowered(
     file_max: int, swappiness: int, written: str, etc: Path, programs: Programs
 ) -> None:
-    (item,) = system.kernel(APP, LIMITS)
+    (resource,) = system.kernel(APP, LIMITS)
     values(programs, fs__file_max=file_max, vm__swappiness=swappiness)
-    assert item.apply is not None
-    assert not holds(item, etc, programs)
+    assert resource.apply is not None
+    assert not holds(resource, etc, programs)
 
-    done = sh(on(item.apply, etc), path=programs.path)
+    done = sh(on(resource.apply, etc), path=programs.path)
 
     assert done.returncode == 0, done.stderr
     assert (etc / "sysctl.d/90-shop.conf").read_text() == f"# Made by inv setup.\n{written}"
     values(programs, fs__file_max=max(file_max, 100_000), vm__swappiness=10)
-    assert holds(item, etc, programs)
+    assert holds(resource, etc, programs)
     values(programs, fs__file_max=max(file_max, 100_000), vm__swappiness=30)
-    assert not holds(item, etc, programs)
+    assert not holds(resource, etc, programs)
 
 
 def test_kernel_without_settings_removes_its_file(etc: Path, programs: Programs) -> None:
-    (item,) = system.kernel(APP, Preparation())
-    assert holds(item, etc, programs)
+    (resource,) = system.kernel(APP, Preparation())
+    assert holds(resource, etc, programs)
     (etc / "sysctl.d/90-shop.conf").write_text("# Made by inv setup.\n")
-    assert not holds(item, etc, programs)
-    assert item.apply is not None
-    sh(on(item.apply, etc))
-    assert holds(item, etc, programs)
+    assert not holds(resource, etc, programs)
+    assert resource.apply is not None
+    sh(on(resource.apply, etc))
+    assert holds(resource, etc, programs)
 
 
 @pytest.mark.parametrize(
-    ("there", "first"),
+    ("existing", "first"),
     [("", 100000), ("ann:100000:65536\n", 165536), ("ann:300000:65536\nbob:100000:65536\n", 365536)],
 )
-def test_user_subordinate_ids_overlap_no_other_user(there: str, first: int, etc: Path, programs: Programs) -> None:
-    (item,) = system.user("ark")
+def test_user_subordinate_ids_overlap_no_other_user(existing: str, first: int, etc: Path, programs: Programs) -> None:
+    (resource,) = system.user("ark")
     for name in ("subuid", "subgid"):
-        (etc / name).write_text(there)
+        (etc / name).write_text(existing)
     programs.add("id", "exit 1")
     programs.add("useradd")
     programs.add("usermod")
-    assert item.apply is not None
+    assert resource.apply is not None
 
-    done = sh(on(item.apply, etc), path=programs.path)
+    done = sh(on(resource.apply, etc), path=programs.path)
 
     assert done.returncode == 0, done.stderr
     assert [call[1:] for call in programs.calls("usermod")] == [
@@ -166,7 +166,9 @@ def test_firewall_opens_every_port_of_sshd(wall: Firewall, programs: Programs, p
     processes.add(901, 72, program=f"{processes.sshd} (deleted)", name="Uid:\t7")
 
     assert opened(programs, processes) == sorted([*GIVEN, "2200", "2201"], key=int)
-    assert all(not re.search(r"\b25\b", item.title) for item in firewall.resources(APP, Preparation(wall), 10022))
+    assert all(
+        not re.search(r"\b25\b", resource.title) for resource in firewall.resources(APP, Preparation(wall), 10022)
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,17 +216,17 @@ def test_firewall_opens_no_port_of_an_sshd_in_a_container_or_without_a_listener(
     ],
 )
 def test_firewall_opens_the_port_of_metrics_to_the_monitoring_host_alone(address: str, rule: str) -> None:
-    wanted = Preparation(Firewall.NFTABLES, node_exporter=True, monitoring_host=address)
-    (item,) = firewall.resources(APP, wanted, 22)
-    _, ufw = firewall.resources(APP, replace(wanted, firewall=Firewall.UFW), 22)
-    (without,) = firewall.resources(APP, replace(wanted, node_exporter=False), 22)
-    assert item.apply is not None
+    rules = Preparation(Firewall.NFTABLES, node_exporter=True, monitoring_host=address)
+    (resource,) = firewall.resources(APP, rules, 22)
+    _, ufw = firewall.resources(APP, replace(rules, firewall=Firewall.UFW), 22)
+    (without,) = firewall.resources(APP, replace(rules, node_exporter=False), 22)
+    assert resource.apply is not None
     assert ufw.apply is not None
     assert without.apply is not None
 
-    assert f"\n{rule}" in item.apply.text
+    assert f"\n{rule}" in resource.apply.text
     assert f"ufw allow from {address} to any port 9100 proto tcp" in ufw.apply.text
-    assert item.title.endswith(f", and 9100 for {address}")
+    assert resource.title.endswith(f", and 9100 for {address}")
     assert "9100" not in without.apply.text + without.check + without.title
 
 
@@ -244,12 +246,12 @@ def test_certificate_self_signed_is_valid_and_kept_by_a_second_run(tmp_path: Pat
     app = replace(APP, tls=Tls(f"{tmp_path}/a.crt", f"{tmp_path}/private/a.key", f"{tmp_path}/chain.crt"))
     made = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))[-1]
     assert made.apply is not None
-    item = replace(made, check=anywhere(made.check))
-    assert not holds(item, tmp_path, programs)
+    resource = replace(made, check=anywhere(made.check))
+    assert not holds(resource, tmp_path, programs)
 
     done = sh(anywhere(made.apply.text), path=programs.path)
 
-    assert (done.returncode, holds(item, tmp_path, programs)) == (0, True), done.stderr
+    assert (done.returncode, holds(resource, tmp_path, programs)) == (0, True), done.stderr
     assert ((tmp_path / "private/a.key").stat().st_mode & 0o777) == 0o600
     named = certificate.before_site(replace(app, domain="other.test"), Preparation(certificate=Certificate.SELF_SIGNED))
     assert not holds(replace(named[-1], check=anywhere(named[-1].check)), tmp_path, programs)

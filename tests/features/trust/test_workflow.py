@@ -91,12 +91,12 @@ def test_trust_forced_records_the_shown_keys_and_a_second_run_changes_nothing(
     site.known.write_text("# mine\nother.test ssh-ed25519 AAAA\n")
 
     assert site.trust(force=True) == ExitCode.DONE
-    wanted = "# mine\nother.test ssh-ed25519 AAAA\n" + site.record(site.inner) + site.record(site.bastion)
-    assert site.known.read_text() == wanted
+    expected = "# mine\nother.test ssh-ed25519 AAAA\n" + site.record(site.inner) + site.record(site.bastion)
+    assert site.known.read_text() == expected
 
     assert site.trust() == ExitCode.DONE
     assert "Nothing to do" in capsys.readouterr().out
-    assert site.known.read_text() == wanted
+    assert site.known.read_text() == expected
 
 
 def test_trust_fingerprints_accept_exactly_those_keys_without_confirmation(site: Site) -> None:
