@@ -1,4 +1,4 @@
-"""The SSH server that the tests of this folder share."""
+"""The SSH server of the hostile tests, which change the keys that it accepts."""
 
 from __future__ import annotations
 

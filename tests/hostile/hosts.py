@@ -1,4 +1,4 @@
-"""Hosts that attack their workstation: real SSH servers whose every command is answered by an attack."""
+"""Hosts that attack the workstation: real SSH servers that answer every command with an attack."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.injection.project import Project
 from tests.support.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]
-#: What a peak of memory may be, in KiB: the program itself takes some 100 MB with all that it imports.
-MOST_KIB = 300 * 1024
+#: The limit of the peak memory in KiB. The program with all its imports uses about 100 MB.
+MAX_KIB = 300 * 1024
 
 _DRIVER = """\
 import atexit, sys
@@ -45,7 +45,7 @@ except Exit as error:
 
 
 def attacker(directory: Path, text: str) -> Sshd:
-    """A server whose every command is the shell text, which may read on standard input what it was asked."""
+    """Start a server that runs this shell text for every command; the text gets the command's standard input."""
     directory.mkdir(mode=0o700, parents=True)
     program = directory / "attack"
     program.write_text(f"#!/bin/sh\n{text}\n")
@@ -54,8 +54,8 @@ def attacker(directory: Path, text: str) -> Sshd:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a task ended: its code, what it said, its peak of memory in KiB, and how long it took."""
+class Result:
+    """The result of a task: exit code, output, peak memory in KiB, and duration."""
 
     code: int
     output: str
@@ -65,11 +65,11 @@ class Ended:
 
 
 class Task:
-    """One task of the product in a process of its own."""
+    """One task of the product in another process."""
 
     def __init__(self, imports: str, call: str) -> None:
         program = _DRIVER.format(imports=imports, call=call)
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=ROOT,
@@ -81,12 +81,12 @@ class Task:
         )
 
     def interrupt(self) -> None:
-        """Ctrl-C; the time counts from here."""
-        self._began = time.monotonic()
+        """Send Ctrl-C. The duration of the result starts here."""
+        self._started_at = time.monotonic()
         self.process.send_signal(signal.SIGINT)
 
-    def end(self, seconds: float) -> Ended:
-        """Wait for its end. Fails when it takes longer."""
+    def wait(self, seconds: float) -> Result:
+        """Wait for the result. Fails after so many seconds."""
         try:
             output, errors = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -94,21 +94,20 @@ class Task:
             output, errors = self.process.communicate()
             raise AssertionError(f"it did not end within {seconds:g} s:\n{output[-2000:]}\n{errors[-2000:]}") from None
         peak = next((int(row.split()[1]) for row in errors.splitlines() if row.startswith("peak ")), 0)
-        return Ended(self.process.returncode, output, errors, peak, time.monotonic() - self._began)
+        return Result(self.process.returncode, output, errors, peak, time.monotonic() - self._started_at)
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Wait for something. Fails when it does not come."""
+    """Poll a condition until it holds. Fails at the deadline."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
 
 
 def project(directory: Path, **servers: Sshd) -> Path:
-    """The folder of a project with these hosts."""
-    made = Project(directory)
-    made.write()
+    """Write a project with these hosts. Return its directory."""
+    Project(directory).write()
     path = directory / "hosts.yaml"
     content = yaml.safe_load(path.read_text("utf-8"))
     entry = content["environments"]["demo"]
@@ -119,7 +118,7 @@ def project(directory: Path, **servers: Sshd) -> Path:
         entry["hosts"][name] = {**host, **changes, "jump": "none"}
         known += Path(server.known()).read_text()
     (directory / "known").write_text(known)
-    # One key opens them all: each server lets in the key of the first.
+    # Every server accepts the key of the first one.
     first = next(iter(servers.values())).directory
     for server in servers.values():
         (server.directory / "authorized_keys").write_text((first / "user.pub").read_text())
@@ -132,7 +131,7 @@ def project(directory: Path, **servers: Sshd) -> Path:
 
 @contextmanager
 def greeting(content: bytes, pause_seconds: float = 0) -> Iterator[int]:
-    """A port at which the same bytes come again and again before anything is said."""
+    """Run a server that sends these bytes repeatedly to every client."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -1,4 +1,4 @@
-"""The rules of the layers, checked by reading Python sources: imports and sizes. It runs none of the code."""
+"""The rules of the layers: checks of imports and function lengths in Python sources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-#: From the bottom up: a layer imports itself and those below it. Layers in one row do not import each other.
+#: The layers from the bottom up. A layer imports itself and lower layers; layers in one row do not import each other.
 ORDER = (
     ("errors",),
     ("engine",),
@@ -44,17 +44,17 @@ FEATURE_IMPORTS = {
     "watchdog": ("deploy", "health", "notify", "prune", "rollback"),
 }
 
-#: Modules of a feature that decide and word things: they reach neither hosts nor people.
+#: The pure modules of a feature, which contact neither hosts nor operators.
 PURE = ("plan", "selection", "shell")
-#: What those may import below the features.
+#: The layers that pure modules may import.
 PURE_IMPORTS = ("errors", "engine")
 
-#: What hosts run too, or has to stay as light: the standard library alone. To it belongs what the watchdog packs.
+#: Layers that run on hosts or have to stay light: standard library only, like every module that the watchdog packs.
 STANDARD_LIBRARY_ONLY = ("errors", "engine", "zipapps")
-#: What `inv setup` installs on hosts for a module that runs there.
+#: Packages that `inv setup` installs on hosts, by the module that imports them there.
 ON_HOSTS = {"engine.site.text": "jinja2"}
 
-#: Packages whose import costs a person at the prompt noticeable time.
+#: Packages whose import takes noticeable time.
 HEAVY = frozenset(
     {
         "cryptography",
@@ -69,10 +69,10 @@ HEAVY = frozenset(
     }
 )
 
-#: What `inv --list` imports: heavy packages only inside functions there.
+#: Modules that `inv --list` imports. They import heavy packages only inside functions.
 STARTS_FAST = ("", "cli", "tasks", "errors", "engine", "config.encryption", "console.task")
 
-#: Packages that speak SSH: in `ssh` alone, and there inside functions.
+#: SSH packages, which only functions of the `ssh` layer import.
 SSH = frozenset({"fabric", "paramiko"})
 
 LONGEST_FUNCTION = 50
@@ -80,7 +80,7 @@ PACKAGE = "rolling_upgrade"
 
 
 class Import:
-    """One imported module or name: `module` in full, and whether it is imported when the file is."""
+    """One imported module or name: its full name, and whether it is imported together with the file."""
 
     def __init__(self, module: str, line: int, *, eager: bool) -> None:
         self.module = module
@@ -94,9 +94,9 @@ class Import:
 
 
 def import_faults(module: str, source: str, *, packed: frozenset[str] = frozenset()) -> list[str]:
-    """What is wrong with the imports of `module`, named as `engine.podman` ('' is the package itself).
+    """Return the forbidden imports of a module such as `engine.podman` ('' is the package itself).
 
-    `packed` are the modules that travel to hosts in a zipapp.
+    `packed` are the modules of the zipapps that run on hosts.
     """
     faults: list[str] = []
     for found in imports(source, package=f"{PACKAGE}.{module}".rstrip(".")):
@@ -110,7 +110,7 @@ def import_faults(module: str, source: str, *, packed: frozenset[str] = frozense
 
 
 def size_faults(name: str, source: str) -> list[str]:
-    """Whether a function of a file is longer than a person reads at once."""
+    """Return the functions of a file that are too long."""
     faults = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -121,12 +121,12 @@ def size_faults(name: str, source: str) -> list[str]:
 
 
 def imports(source: str, *, package: str = "") -> Iterator[Import]:
-    """Every import of a source, once for each name; those for type checkers alone are left out."""
+    """Yield every import of a source, one per name, except those for type checkers."""
     yield from _imports_of(ast.parse(source).body, package, eager=True)
 
 
 def module_name(path: Path, root: Path) -> str:
-    """How the rules name a file of `root`: `commands.podman`, '' for the package itself."""
+    """Return the module name of a file below `root`, such as `engine.podman`, or '' for the package itself."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -155,7 +155,7 @@ def _from_import(node: ast.ImportFrom, package: str, *, eager: bool) -> Iterator
 
 
 def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The blocks of statements inside a statement, without those that only a type checker reads."""
+    """Yield the blocks inside a statement, except those for type checkers."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         yield node.orelse
         return
@@ -189,7 +189,7 @@ def _own_fault(module: str, found: Import) -> str:
 
 
 def _feature_fault(module: str, target: str) -> str:
-    """What is wrong with an import in a feature."""
+    """Return the fault of an import in a feature, or ''."""
     _, feature, *rest = [*module.split("."), "", ""]
     if not target.startswith("features."):
         pure = rest[0] in PURE and not _within(target, PURE_IMPORTS)

@@ -1,4 +1,4 @@
-"""Hosts without SSH for tests of workflows: a function answers each script, or a local `sh` runs it in a folder."""
+"""Hosts without SSH for tests of workflows: a function answers each script, or a local `sh` runs it in a directory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Machines:
         answer_with(monkeypatch, self._run)
 
     def root(self, host: str) -> Path:
-        """The directory that stands for `/` on the host."""
+        """Return the root directory of the host."""
         path = self._root / host
         for name in ("home", "var/lib", "srv"):
             (path / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A real mail server on loopback, with the protection and the login that a test asks for."""
+"""A real mail server on loopback with optional TLS and login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USER, PASSWORD = "ark", "c0rrect-h0rse&battery"
 
 @dataclass
 class Mailbox:
-    """What arrived, and what to answer to senders and recipients ('' accepts)."""
+    """The received mails, the responses to recipients in `refused`, and the next responses to mails in `answers`."""
 
     port: int = 0
     envelopes: list[Envelope] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Mailbox:
     async def handle_MAIL(  # noqa: N802 - the library's name
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Take mail from whom the login is good, where there is one."""
+        """Require a login where the server has one."""
         if self.login and not session.authenticated:
             return "530 5.7.0 Authentication required"
         envelope.mail_from = address
@@ -47,7 +47,7 @@ class Mailbox:
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep a mail, or answer what a test wants first."""
+        """Store a mail, or give the next prescribed answer."""
         if self.answers:
             return self.answers.pop(0)
         self.envelopes.append(envelope)
@@ -56,16 +56,16 @@ class Mailbox:
 
     @property
     def raw(self) -> list[bytes]:
-        """Each mail as it came."""
+        """The bytes of each mail."""
         return [envelope.original_content or b"" for envelope in self.envelopes]
 
     @property
     def mails(self) -> list[Any]:
-        """Each mail, read by mail-parser."""
+        """Each mail, parsed by mail-parser."""
         return [mailparser.parse_from_bytes(raw) for raw in self.raw]
 
     def channel(self, security: Security, **changes: Any) -> Mail:
-        """How mail comes here."""
+        """Return the configuration of a channel to this server."""
         values: dict[str, Any] = {
             "host": "127.0.0.1",
             "port": self.port,
@@ -76,8 +76,8 @@ class Mailbox:
         return Mail(**(values | changes))
 
 
-class _OnAnyPort(Controller):
-    """A server on the port that the kernel gave it."""
+class _EphemeralPortController(Controller):
+    """A server on a port that the kernel chose."""
 
     def _trigger_server(self) -> None:
         self.port = self.server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
@@ -92,7 +92,7 @@ def mailbox(
     login: bool = False,
     address: str = "127.0.0.1",
 ) -> Iterator[Mailbox]:
-    """A mail server that listens while the block runs; with `login` it takes mail from nobody else."""
+    """Run a mail server while the block runs; with `login` it accepts mail only after a login."""
     box = Mailbox(login=login)
 
     def authenticate(server: Any, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
@@ -103,9 +103,9 @@ def mailbox(
     if security is Security.STARTTLS:
         named |= {"tls_context": tls, "require_starttls": True}
     if security is Security.TLS:
-        # aiosmtpd cannot tell that a connection is protected from its first byte.
+        # aiosmtpd does not detect implicit TLS.
         named |= {"ssl_context": tls, "auth_require_tls": False}
-    controller = _OnAnyPort(box, hostname=address, port=0, **named)
+    controller = _EphemeralPortController(box, hostname=address, port=0, **named)
     controller.start()
     box.port = controller.port
     try:

@@ -1,4 +1,4 @@
-"""A reader of Prometheus' text format that is as strict as Prometheus, and promtool where this machine has it."""
+"""A strict parser of Prometheus' text format, and promtool where it is installed."""
 
 from __future__ import annotations
 
@@ -14,48 +14,46 @@ _PARTS = {"histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "counter":
 
 @dataclass
 class Metrics:
-    """Every sample by its name and labels, and the kind of each family."""
+    """The samples by name and labels, and the type of each family."""
 
     kinds: dict[str, str] = field(default_factory=dict)
     samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = field(default_factory=dict)
 
     def value(self, name: str, **labels: str) -> float:
-        """The one sample of that name with these labels among its own. Raises AssertionError when it is not one."""
-        found = [value for (own, have), value in self.samples.items() if own == name and labels.items() <= have]
-        assert len(found) == 1, (name, labels, found)
-        return found[0]
+        """Return the only sample with this name and these labels. Raises AssertionError for none or several."""
+        values = [value for (own, have), value in self.samples.items() if own == name and labels.items() <= have]
+        assert len(values) == 1, (name, labels, values)
+        return values[0]
 
     def names(self) -> set[str]:
-        """The names of all samples."""
+        """Return the names of all samples."""
         return {name for name, _ in self.samples}
 
     def labels(self, name: str, **labels: str) -> list[dict[str, str]]:
-        """The labels of every sample of that name with these among its own."""
+        """Return all labels of every sample with this name and these labels."""
         return [dict(have) for own, have in self.samples if own == name and labels.items() <= have]
 
 
 def read(text: str) -> Metrics:
-    """Read a whole text. Raises AssertionError for a line that Prometheus would refuse, or one without a kind."""
-    found, ended, now = Metrics(), set[str](), ""
+    """Parse a text. Raises AssertionError for a line that Prometheus rejects, or a sample without a type."""
+    metrics, family = Metrics(), ""
     assert text == "" or text.endswith("\n")
     for line in text.splitlines():
         if line.startswith("# HELP "):
             continue
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            assert name not in found.kinds, line
-            found.kinds[name], now = kind, name
+            assert name not in metrics.kinds, line
+            metrics.kinds[name], family = kind, name
             continue
         match = _SERIES.fullmatch(line)
         assert match, line
-        family = next((now + part for part in _PARTS[found.kinds[now]] if match[1] == now + part), "")
-        assert family, f"{line} is not of {now}"
+        assert match[1] in {family + part for part in _PARTS[metrics.kinds[family]]}, f"{line} is not of {family}"
         labels = {name: re.sub(r"\\(.)", _unescaped, value) for name, value in _LABEL.findall(match[2])}
         key = (match[1], frozenset(labels.items()))
-        assert key not in found.samples, line
-        found.samples[key] = float(match[3])
-        ended.add(now)
-    return found
+        assert key not in metrics.samples, line
+        metrics.samples[key] = float(match[3])
+    return metrics
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -63,7 +61,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def promtool(text: str) -> str:
-    """What `promtool check metrics` finds wrong, '' where it is not installed."""
+    """Return the faults that `promtool check metrics` reports, or '' where it is not installed."""
     program = shutil.which("promtool")
     if program is None:
         return ""

@@ -1,4 +1,4 @@
-"""Real receivers on loopback: an HTTP server that judges as Slack does, and servers that misbehave."""
+"""HTTP servers on loopback that record requests and validate them as Slack does, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
-#: One answer of a receiver: status, headers, text.
+#: One response of a receiver: status, headers, text.
 Reply = tuple[int, Mapping[str, str], str]
 GOOD: Reply = (200, {}, "ok")
 
 
 @dataclass
 class Received:
-    """One request as it came."""
+    """One received request."""
 
     path: str
     headers: dict[str, str]
@@ -36,7 +36,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """A server with a list of replies; the last one is given for ever. `judge` may refuse a request by itself."""
+    """A server with a list of replies, of which the last one repeats. `judge` returns a reason to refuse a request."""
 
     replies: Sequence[Reply] = (GOOD,)
     judge: Callable[[Received], str] = lambda _: ""
@@ -63,7 +63,7 @@ def receiving(
     tls: ssl.SSLContext | None = None,
     address: str = "127.0.0.1",
 ) -> Iterator[Receiver]:
-    """A receiver that listens at the address while the block runs."""
+    """Run a receiver at the address while the block runs."""
     receiver = Receiver(replies or (GOOD,), judge, scheme="https" if tls else "http", address=address)
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,13 +80,13 @@ def receiving(
         do_GET = do_POST  # noqa: N815 - the library's name
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Write no log."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that goes away is what some tests are about."""
+            """Ignore clients that close their connection."""
 
     server = Server((address, 0), Handler)
     if tls:
@@ -104,102 +104,104 @@ def receiving(
 
 @contextmanager
 def silent(greeting: bytes = b"", *, drip: bool = False, backlog: bool = True) -> Iterator[int]:
-    """A port that takes connections and says no more than a greeting; `drip` gives a byte of nothing now and then.
+    """Yield a port that accepts connections and sends only a greeting, and with `drip` a byte from time to time.
 
-    Without `backlog` not even a connection is taken: the queue is full.
+    Without `backlog` no connection is accepted, because the queue is full.
     """
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0 if not backlog else 16)
         port = int(server.getsockname()[1])
         done = threading.Event()
-        kept: list[socket.socket] = []
+        connections: list[socket.socket] = []
         if backlog:
-            thread = threading.Thread(target=_keep, args=(server, greeting, kept, done, drip), daemon=True)
+            thread = threading.Thread(target=_accept, args=(server, greeting, connections, done, drip), daemon=True)
             thread.start()
         else:
-            kept += _fill(port)
+            connections += _fill(port)
         try:
             yield port
         finally:
             done.set()
-            for one in kept:
-                one.close()
+            for connection in connections:
+                connection.close()
 
 
 def _fill(port: int) -> list[socket.socket]:
-    """Take every place in the queue of a server that never accepts."""
-    found: list[socket.socket] = []
+    """Fill the queue of a server that never accepts."""
+    connections: list[socket.socket] = []
     while True:
-        one = socket.socket()
-        one.settimeout(0.3)
+        connection = socket.socket()
+        connection.settimeout(0.3)
         try:
-            one.connect(("127.0.0.1", port))
+            connection.connect(("127.0.0.1", port))
         except TimeoutError:
-            one.close()
-            return found
-        found.append(one)
+            connection.close()
+            return connections
+        connections.append(connection)
 
 
-def _keep(server: socket.socket, greeting: bytes, kept: list[socket.socket], done: threading.Event, drip: bool) -> None:
+def _accept(
+    server: socket.socket, greeting: bytes, connections: list[socket.socket], done: threading.Event, drip: bool
+) -> None:
     server.settimeout(0.05)
     while not done.is_set():
         try:
-            one, _ = server.accept()
+            connection, _ = server.accept()
         except TimeoutError:
             pass
         except OSError:
             return
         else:
-            one.sendall(greeting)
-            kept.append(one)
-        for open_one in kept if drip else ():
+            connection.sendall(greeting)
+            connections.append(connection)
+        for connection in connections if drip else ():
             try:
-                open_one.sendall(b"2")
+                connection.sendall(b"2")
             except OSError:
                 continue
 
 
 @contextmanager
 def tunnel(port: int) -> Iterator[list[str]]:
-    """A proxy that leads every CONNECT to that port; gives its own port, then the first line of each request."""
-    asked: list[str] = []
+    """Run a proxy that connects every CONNECT to this port. Yields its port, then the first line of each request."""
+    requests: list[str] = []
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
-            asked.append(self.rfile.readline().decode().strip())
+            requests.append(self.rfile.readline().decode().strip())
             while self.rfile.readline().strip():
                 pass
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", port)) as onward:
-                back = threading.Thread(target=_pipe, args=(onward, self.connection), daemon=True)
+            with socket.create_connection(("127.0.0.1", port)) as target:
+                back = threading.Thread(target=_pipe, args=(target, self.connection), daemon=True)
                 back.start()
-                _pipe(self.connection, onward)
+                _pipe(self.connection, target)
                 back.join(5)
 
     with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        asked.append(str(server.server_address[1]))
+        requests.append(str(server.server_address[1]))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
-            yield asked
+            yield requests
         finally:
             server.shutdown()
             thread.join(5)
 
 
-def _pipe(one: socket.socket, other: socket.socket) -> None:
+def _pipe(source: socket.socket, target: socket.socket) -> None:
     try:
-        while piece := one.recv(65536):
-            other.sendall(piece)
-        other.shutdown(socket.SHUT_WR)
+        while chunk := source.recv(65536):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)
     except OSError:
         return
 
 
 def closed_port() -> int:
-    """A port on which nothing listens, below those that the kernel hands out: no other test is given it meanwhile."""
+    """Return a port without a listener, below the ephemeral ports, so that no other test gets it."""
     while True:
         port = 3_000 + secrets.randbelow(4_000)
         with socket.socket() as probe:
@@ -208,21 +210,21 @@ def closed_port() -> int:
 
 
 def slack(request: Received) -> str:
-    """What Slack would say against a request to an incoming webhook, '' for nothing."""
+    """Return the error of Slack for a request to an incoming webhook, or ''."""
     if not request.headers.get("Content-Type", "").startswith("application/json"):
         return "invalid_payload"
     try:
-        found = request.json
+        message = request.json
     except ValueError:
         return "invalid_payload"
-    blocks = found.get("blocks", [])
-    if not found.get("text"):
+    blocks = message.get("blocks", [])
+    if not message.get("text"):
         return "no_text"
     if not isinstance(blocks, list) or not 1 <= len(blocks) <= 50:
         return "invalid_blocks"
     problems = [_block(block) for block in blocks]
     texts = [text for block in blocks for text in _texts(block)]
-    problems += [_escaping(text) for text in (*texts, found["text"])]
+    problems += [_escaping(text) for text in (*texts, message["text"])]
     if sum(map(len, texts)) > 10_000:
         problems.append("msg_blocks_too_long")
     return next((problem for problem in problems if problem), "")
@@ -235,32 +237,34 @@ def _block(block: dict[str, Any]) -> str:
     if kind == "context":
         elements = block.get("elements", [])
         return (
-            "" if 1 <= len(elements) <= 10 and all(_text(one, 3000) for one in elements) else "invalid_blocks: context"
+            ""
+            if 1 <= len(elements) <= 10 and all(_text(element, 3000) for element in elements)
+            else "invalid_blocks: context"
         )
     if kind != "section" or ("text" not in block and "fields" not in block):
         return f"invalid_blocks: {kind}"
     fields = block.get("fields")
-    good_fields = fields is None or (1 <= len(fields) <= 10 and all(_text(one, 2000) for one in fields))
-    return "" if good_fields and ("text" not in block or _text(block["text"], 3000)) else "invalid_blocks: section"
+    valid_fields = fields is None or (1 <= len(fields) <= 10 and all(_text(field, 2000) for field in fields))
+    return "" if valid_fields and ("text" not in block or _text(block["text"], 3000)) else "invalid_blocks: section"
 
 
-def _text(found: Any, longest: int, *kinds: str) -> bool:
-    if not isinstance(found, dict) or found.get("type") not in (kinds or ("mrkdwn", "plain_text")):
+def _text(element: Any, longest: int, *kinds: str) -> bool:
+    if not isinstance(element, dict) or element.get("type") not in (kinds or ("mrkdwn", "plain_text")):
         return False
-    return isinstance(found.get("text"), str) and 1 <= len(found["text"]) <= longest
+    return isinstance(element.get("text"), str) and 1 <= len(element["text"]) <= longest
 
 
-def _texts(found: Any) -> Iterator[str]:
-    if isinstance(found, dict):
-        if isinstance(found.get("text"), str):
-            yield found["text"]
-        for value in found.values():
+def _texts(block: Any) -> Iterator[str]:
+    if isinstance(block, dict):
+        if isinstance(block.get("text"), str):
+            yield block["text"]
+        for value in block.values():
             yield from _texts(value)
-    elif isinstance(found, list):
-        for item in found:
+    elif isinstance(block, list):
+        for item in block:
             yield from _texts(item)
 
 
 def _escaping(text: str) -> str:
-    """Bare signs would be read as a link or as a mention of everybody."""
+    """Slack reads unescaped characters as links or mentions."""
     return "invalid_escaping" if re.search(r"[<>]|&(?!(?:amp|lt|gt);)", text) else ""

@@ -1,4 +1,4 @@
-"""Records of runs to report: a good one, an undone one, and one whose every text is hostile."""
+"""Records of runs for reports: a successful one, an undone one, and one with hostile texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images as `podman save`, `docker save` and CI builds write them, made of a few bytes."""
+"""Small images in the formats of `podman save`, `docker save` and CI builds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def digest(content: bytes) -> str:
 
 
 def layer(name: str, size: int = 10_000) -> bytes:
-    """A plain tar of one file whose bytes follow from its name."""
+    """Return an uncompressed tar with one file, whose content depends only on its name."""
     content = (hashlib.sha256(name.encode()).digest() * (size // 32 + 1))[:size]
     return tar({name: content})
 
@@ -38,18 +38,18 @@ def configuration(layers: Iterable[bytes], version: str = "v1", architecture: st
         "architecture": architecture,
         "os": "linux",
         "config": {"Env": [f"VERSION={version}"], "Labels": {REVISION: f"commit-of-{version}"}},
-        "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers]},
     }
     return json.dumps(content).encode()
 
 
 def docker_archive(path: Path, images: Mapping[str, list[bytes]], configurations: Mapping[str, bytes]) -> Path:
-    """What `docker save` writes: images by reference, each with its layers and its configuration."""
+    """Write images as `docker save` does, each with its layers and its configuration."""
     files: dict[str, bytes] = {}
     entries = []
     for reference, layers in images.items():
         config = configurations[reference]
-        names = {f"{digest(one)[7:]}.tar": one for one in layers}
+        names = {f"{digest(layer)[7:]}.tar": layer for layer in layers}
         files |= names | {f"{digest(config)[7:]}.json": config}
         tags = [reference] if reference else []
         entries.append({"Config": f"{digest(config)[7:]}.json", "RepoTags": tags, "Layers": list(names)})
@@ -58,7 +58,7 @@ def docker_archive(path: Path, images: Mapping[str, list[bytes]], configurations
 
 
 def oci_files(images: Mapping[str, tuple[list[bytes], bytes]], *, nested: bool = False) -> dict[str, bytes]:
-    """The files of an OCI layout, layers gzipped; `nested` makes one multi-platform image of them all."""
+    """Return the files of an OCI layout with gzipped layers; with `nested`, of one multi-platform image."""
     files: dict[str, bytes] = {}
 
     def blob(content: bytes, kind: str) -> dict[str, object]:
@@ -70,7 +70,7 @@ def oci_files(images: Mapping[str, tuple[list[bytes], bytes]], *, nested: bool =
         manifest = {
             "schemaVersion": 2,
             "config": blob(config, "config.v1+json"),
-            "layers": [blob(gzip.compress(one, mtime=0), "layer.v1.tar+gzip") for one in layers],
+            "layers": [blob(gzip.compress(layer, mtime=0), "layer.v1.tar+gzip") for layer in layers],
         }
         entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
         described = json.loads(config)
@@ -84,9 +84,9 @@ def oci_files(images: Mapping[str, tuple[list[bytes], bytes]], *, nested: bool =
     return files
 
 
-def oci_layout(folder: Path, files: Mapping[str, bytes]) -> Path:
+def oci_layout(directory: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
-        path = folder / name
+        path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return folder
+    return directory

@@ -1,4 +1,4 @@
-"""Public keys made of bytes, for tests: no key pair stands behind them."""
+"""Synthetic SSH public keys without private keys."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from rolling_upgrade.engine.openssh import PublicKey, read_public_key
 
 
 def wire(*fields: bytes) -> str:
-    """Fields in the wire format, as base64."""
+    """Encode fields in the SSH wire format, as base64."""
     return base64.b64encode(b"".join(len(field).to_bytes(4, "big") + field for field in fields)).decode()
 
 
 def ed25519(number: int) -> str:
-    """The text of an ed25519 key of its own for each number, without a comment."""
+    """Return the text of an ed25519 key without a comment; each number gives another key."""
     return f"ssh-ed25519 {wire(b'ssh-ed25519', bytes([number]) * 32)}"
 
 
 def rsa(bits: int) -> str:
-    """The text of an RSA key of that size."""
+    """Return the text of an RSA key of this size."""
     modulus = ((1 << (bits - 1)) | 1).to_bytes(bits // 8 + 1, "big")
     return "ssh-rsa " + wire(b"ssh-rsa", b"\x01\x00\x01", modulus)
 
 
 def key(number: int) -> PublicKey:
-    """The same, read."""
+    """Return the parsed ed25519 key of a number."""
     return read_public_key(ed25519(number))

@@ -1,4 +1,4 @@
-"""A real OpenSSH server on loopback, with keys of its own, started and stopped by its process id."""
+"""A real OpenSSH server on loopback with temporary keys."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rolling_upgrade.engine.model import Target
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from tests.support.sample import application
 
-#: The server's folder of privilege separation. Source: sshd(8).
+#: The server's directory for privilege separation. Source: sshd(8).
 _RUN = Path("/run/sshd")
 
 
 def keygen(path: Path) -> Path:
-    """A new ed25519 key without a passphrase."""
+    """Generate an ed25519 key without a passphrase."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return path
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @dataclass
 class Sshd:
-    """A server that lets one key in, and what a client needs to know of it."""
+    """A server that accepts one key, and the settings of its clients."""
 
     directory: Path
     port: int
@@ -46,9 +46,10 @@ class Sshd:
 
     @classmethod
     def start(cls, directory: Path, port: int = 0, *, answer: str = "") -> Sshd:
-        """Start it and wait until it listens; `answer` is a program that answers in the place of every command.
+        """Start the server and wait until it listens; the program `answer` runs instead of every command.
 
-        Raises AssertionError when the machine has no OpenSSH server."""
+        Raises AssertionError where the OpenSSH server is not installed.
+        """
         program = shutil.which("sshd", path=f"/usr/sbin:/sbin:{os.environ['PATH']}")
         assert program, "sshd is missing: make setup installs the Debian package openssh-server"
         _RUN.mkdir(mode=0o755, exist_ok=True)
@@ -67,25 +68,25 @@ class Sshd:
         return server
 
     def _await_listening(self) -> None:
-        """Read its log until it says that it listens. Raises AssertionError when it ends before."""
+        """Read the log until the server listens. Raises AssertionError when it ends before."""
         assert self.process.stderr is not None
-        said = []
+        startup_log = []
         for line in self.process.stderr:
-            said.append(line.decode())
+            startup_log.append(line.decode())
             if b"Server listening" in line:
-                # Its log has to be read on: a full pipe would hold the server up.
+                # A full pipe would block the server, so a thread reads the rest of the log.
                 threading.Thread(target=_read_on, args=(self.process.stderr, self.log), daemon=True).start()
                 return
-        raise AssertionError(f"sshd did not start: {''.join(said)}")
+        raise AssertionError(f"sshd did not start: {''.join(startup_log)}")
 
     def stop(self) -> None:
-        """End the server and every session of it."""
+        """Stop the server and its sessions."""
         self.drop_sessions()
         self.process.terminate()
         self.process.wait(timeout=20)
 
     def ended(self) -> list[str]:
-        """What it says of a connection, once it has said how it ended."""
+        """Wait until the log reports the end of a connection, and return it."""
         deadline = time.monotonic() + 20
         while not any(line.startswith(("Connection closed", "Connection reset", "Disconnected")) for line in self.log):
             assert time.monotonic() < deadline, self.log
@@ -93,15 +94,15 @@ class Sshd:
         return list(self.log)
 
     def sessions(self) -> list[int]:
-        """The process ids of its sessions."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in found.stdout.split()]
+        """Return the process ids of the sessions."""
+        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in listed.stdout.split()]
 
     def drop_sessions(self) -> None:
-        """Kill its sessions: to a client, the connection drops."""
+        """Kill the sessions, so that the connections of clients drop."""
         for pid in self.sessions():
-            below = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-            for child in (pid, *(int(found) for found in below.stdout.split())):
+            listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+            for child in (pid, *map(int, listed.stdout.split())):
                 try:
                     name = Path(f"/proc/{child}/comm").read_text().strip()
                     if name == "sshd":
@@ -110,7 +111,7 @@ class Sshd:
                     continue
 
     def known(self, *names: str, key: str = "host") -> str:
-        """The path of a known_hosts file that has this server's key (or another) under these names."""
+        """Write a known_hosts file with this server's key, or another key, under these names. Return its path."""
         kind, code, *_ = (self.directory / f"{key}.pub").read_text().split()
         path = self.directory / f"known_hosts.{key}"
         listed = names or (f"[127.0.0.1]:{self.port}",)
@@ -129,7 +130,7 @@ class Sshd:
         return Target(**(values | changes))  # type: ignore[arg-type]
 
     def host(self, known: str | None = None, **changes: object) -> FabricHost:
-        """A client of it; `known` is a known_hosts file, '' for none."""
+        """Return a client; `known` is a known_hosts file, or '' for none."""
         path = self.known() if known is None else known
         return FabricHost(self.target(**changes), known_hosts=(path,) if path else (), connect_timeout_seconds=10)
 
