@@ -75,20 +75,20 @@ def test_revision_gives_filters_no_secret_and_leaves_no_process(
     clone.change("file", "two\n")
     clone.filter_with(THIEF)
 
-    assert operator.revision(clone.folder) == f"{clone.git('rev-parse', '--short=12', 'HEAD')}+changes"
+    assert operator.revision(clone.directory) == f"{clone.git('rev-parse', '--short=12', 'HEAD')}+changes"
     assert "canary" not in clone.found.read_text()
     assert clone.daemon_is_gone()
 
 
 def test_revision_is_cached_before_a_suite_can_change_it(tmp_path: Path) -> None:
     clone = Repository(tmp_path / "clone", {"file": "one\n"})
-    first = operator.revision(clone.folder)
+    first = operator.revision(clone.directory)
 
     clone.change("file", "two\n")
     clone.filter_with(THIEF)
 
     assert first
-    assert operator.revision(clone.folder) == first
+    assert operator.revision(clone.directory) == first
     assert not clone.found.exists()
 
 

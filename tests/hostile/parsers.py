@@ -1,7 +1,6 @@
-"""Every function that reads what a host, a registry or a file of a host says, with a good answer and what follows.
+"""Every parser of answers from hosts and registries, with a valid answer and the code that uses the result.
 
-`show` is what the project does with the value afterwards: whatever a parser lets through has to be shown without an
-error as well.
+`show` is the code of the project that uses the parsed value: it must not fail for any value that the parser returns.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ STATE = test_observation.text(
     lock=HELD.rstrip(),
     probes="backend\thttp://127.0.0.1:8080/\t200\t0.012\t127.0.0.1:1",
 )
-EXAMINED = (
+FACTS = (
     "@@doctor\nclock=1795403565.123\nnginx_version=1.22.1\ncurl_version=7.88\npodman_info=overlay v2 memory,cpu,\n"
     "subuid=65536\nsubgid=65536\ncertificate=1799999999\nsudo=x\n"
 )
@@ -95,7 +94,7 @@ WATCHDOG = (
 
 @dataclass(frozen=True)
 class Parser:
-    """One parser: how it is called, an answer that it reads, and what is done with what it gives."""
+    """One parser: its call, a valid answer, and the code that uses its result."""
 
     call: Callable[[str], Any]
     good: str
@@ -108,78 +107,78 @@ def _printed(lines: Sequence[str], content: object) -> None:
     print_json(content, io.StringIO(), ENVIRONMENT.secrets)
 
 
-def _state(found: HostState) -> None:
-    pages = {"web1": Inspection(found, {"host": ("a",)}, "")}
-    _printed(status_lines(ENVIRONMENT, {"web1": found}, {}), status_json(ENVIRONMENT, {"web1": found}, {}))
+def _state(state: HostState) -> None:
+    pages = {"web1": Inspection(state, {"host": ("a",)}, "")}
+    _printed(status_lines(ENVIRONMENT, {"web1": state}, {}), status_json(ENVIRONMENT, {"web1": state}, {}))
     _printed(inspect_lines(ENVIRONMENT, pages, {}, ["backend"]), inspect_json(ENVIRONMENT, pages, {}, ["backend"]))
-    preflight.findings(found, APP)
-    preflight.backup(found, APP)
+    preflight.findings(state, APP)
+    preflight.backup(state, APP)
 
 
-def _health(found: HealthReport) -> None:
-    lines, content = health_lines({"web1": found}, "production", verbose=True), health_json({"web1": found}, "x")
+def _health(report: HealthReport) -> None:
+    lines, content = health_lines({"web1": report}, "production", verbose=True), health_json({"web1": report}, "x")
     _printed(lines, content)
     for line in (*lines, json.dumps(to_plain(content))):
         clean(line).encode()
-    _state(found.state)
+    _state(report.state)
 
 
-def _examined(found: dict[str, str]) -> None:
-    look = observation.parse(APP, "web1", STATE)
-    diagnosis.diagnose(look, replace(APP, tls=None), diagnosis.HostFacts(found, 0.0, 1.0))
+def _facts(facts: dict[str, str]) -> None:
+    state = observation.parse(APP, "web1", STATE)
+    diagnosis.diagnose(state, replace(APP, tls=None), diagnosis.HostFacts(facts, 0.0, 1.0))
 
 
-def _history(found: Sequence[Release]) -> None:
-    histories = {"web1": HostHistory(tuple(found))}
+def _history(releases: Sequence[Release]) -> None:
+    histories = {"web1": HostHistory(tuple(releases))}
     _printed(history_lines(histories, {}, limit=0, verify=True), history_json("production", histories, {}, limit=0))
-    selection.bad(found)
+    selection.bad(releases)
 
 
-def _stages(found: Sequence[Stage]) -> None:
+def _stages(stages: Sequence[Stage]) -> None:
     histories = {"web1": HostHistory((RELEASE,))}
-    report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": found}, {}))
+    report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": stages}, {}))
     _printed(report_lines(report), report)
     assert "<script" not in report_page(page(report))
 
 
-def _backups(found: tuple[int, Any]) -> None:
-    hosts = {"web1": HostBackups(*found)}
+def _backups(backups: tuple[int, Any]) -> None:
+    hosts = {"web1": HostBackups(*backups)}
     _printed(backup_lines(hosts, {}), backup_json("production", hosts, {}))
 
 
-def _access(seen: access.HostAccess) -> None:
-    wanted = access_plans.DesiredAccess("production", TARGET, Access((), ()))
-    access_plans.holders(wanted, seen)
-    access_plans.faults(wanted, seen, "production")
-    wanted.text(seen)
+def _access(observed: access.HostAccess) -> None:
+    desired = access_plans.DesiredAccess("production", TARGET, Access((), ()))
+    access_plans.holders(desired, observed)
+    access_plans.faults(desired, observed, "production")
+    desired.text(observed)
 
 
-def _lock(found: Any) -> None:
-    str(held_error("web1", found, "production", 1))
+def _lock(lock: Any) -> None:
+    str(held_error("web1", lock, "production", 1))
 
 
-def _log(found: Any) -> None:
+def _log(line: Any) -> None:
     for as_json in (False, True):
-        LogWriter(io.StringIO(), io.StringIO(), hosts=["web1"], json=as_json, environ={}).line(found)
+        LogWriter(io.StringIO(), io.StringIO(), hosts=["web1"], json=as_json, environ={}).line(line)
 
 
-def _watchdog(found: WatchdogStatus) -> None:
-    _printed(watchdog_lines({"web1": found}, {}, "production"), watchdog_json({"web1": found}, {}, "production"))
+def _watchdog(status: WatchdogStatus) -> None:
+    _printed(watchdog_lines({"web1": status}, {}, "production"), watchdog_json({"web1": status}, {}, "production"))
 
 
-def _pruned(found: Any) -> None:
-    _printed(prune_lines({"web1": found}), prune_json({"web1": found}))
+def _pruned(result: Any) -> None:
+    _printed(prune_lines({"web1": result}), prune_json({"web1": result}))
 
 
-def _seen() -> str:
+def _access_answer() -> str:
     content = base64.b64encode(f"{KEY}\n".encode()).decode()
     path = f"{HOME}/.ssh/authorized_keys"
     head = f"home={HOME}\nsetting passwordauthentication no\ndirectory=d 700\n"
     return f"{head}file={path}\nstate=d 600\ncontent={content}\nend\n"
 
 
-def _recalled(text: str) -> RecoveryState:
-    """The watchdog's own file, as it is read at its start."""
+def _load_state(text: str) -> RecoveryState:
+    """Load the watchdog's state file."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as home:
@@ -193,7 +192,7 @@ def _requests(text: str) -> Requests:
 
 
 PARSERS: dict[str, Parser] = {
-    "features.access.shell.parse": Parser(access.parse, _seen(), _access),
+    "features.access.shell.parse": Parser(access.parse, _access_answer(), _access),
     "features.access.shell.entries": Parser(access.entries, f"{KEY}\n"),
     "features.access.shell.unparsed_lines": Parser(access.unparsed_lines, f"{KEY}\n"),
     "features.build.shell.platforms_of": Parser(
@@ -203,7 +202,7 @@ PARSERS: dict[str, Parser] = {
     "engine.history.parse_definition": Parser(
         lambda text: history.parse_definition(text, HOME), history.dump_definition(APP), to_plain
     ),
-    "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, EXAMINED, _examined),
+    "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, FACTS, _facts),
     "engine.prune.parse": Parser(prune.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
     "engine.lock.host_time": Parser(lock.host_time, "now=12\n"),
@@ -218,7 +217,7 @@ PARSERS: dict[str, Parser] = {
         _backups,
     ),
     "features.backup.manifest.read": Parser(
-        lambda text: manifest.read("shop", ID, text), MANIFEST, lambda one: _backups((1, (one,)))
+        lambda text: manifest.read("shop", ID, text), MANIFEST, lambda backup: _backups((1, (backup,)))
     ),
     "features.report.shell.parse": Parser(
         journal.parse, "@@stage 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _stages
@@ -251,20 +250,20 @@ PARSERS: dict[str, Parser] = {
     ),
     "features.setup.apply.parse_check": Parser(setup.parse_check, "user ok\npackages drift\n"),
     "features.report.load.Requests.read": Parser(
-        _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda one: one.figures(0, 2e9)
+        _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda requests: requests.figures(0, 2e9)
     ),
     "features.watchdog.view.WatchdogStatus.read": Parser(
         lambda text: WatchdogStatus.read(text, "v1"), WATCHDOG, _watchdog
     ),
-    "features.watchdog.state_store.load_state": Parser(_recalled, '{"boot": "b", "memory": {}}'),
+    "features.watchdog.state_store.load_state": Parser(_load_state, '{"boot": "b", "memory": {}}'),
 }
 
-#: Functions with such a parameter that read no answer of a host.
+#: Functions with a parameter of such a name that do not read an answer of a host, with the origin of the text.
 NOT_OF_A_HOST = {
-    "engine.openssh.read_public_key": "a key's file of this workstation, or what ssh-keyscan's reader checked",
-    "features.init.answers.read_routes": "what the operator typed",
-    "features.rollback.data.steps": "a line that was read",
-    "features.logs.shell.since": "what the operator typed",
-    "features.logs.shell.after": "a line that was read",
+    "engine.openssh.read_public_key": "a key file of this workstation, or a checked line of ssh-keyscan",
+    "features.init.answers.read_routes": "an option of the operator",
+    "features.rollback.data.steps": "a parsed line",
+    "features.logs.shell.since": "an option of the operator",
+    "features.logs.shell.after": "a parsed line",
     "engine.maintenance.is_known": "the site text that this program rendered",
 }

@@ -1,4 +1,4 @@
-"""A host that lies about a backup that is fetched: in its size, and in what its archive holds."""
+"""Hosts that send false backups: wrong sizes and hostile archives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import random
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rolling_upgrade import config
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup.archive import first_fault, max_bytes
 from rolling_upgrade.features.backup.manifest import Backup
-from tests.hostile.hosts import MOST_KIB, Task, attacker, project, wait_until
+from tests.hostile.hosts import MAX_KIB, Task, attacker, project, wait_until
 from tests.support.sample import application
 
 ID = "20261123T020000Z-abcdef"
@@ -29,8 +30,8 @@ FETCH = (
 )
 
 
-def described(app: str = "shop", *, bytes: int = 5, uploads: int | None = 1, listed: int = 70) -> str:
-    """A manifest that says so; `bytes` is the size of the database, `listed` that of the list of hashes."""
+def manifest_text(app: str = "shop", *, bytes: int = 5, uploads: int | None = 1, listed: int = 70) -> str:
+    """Return a manifest; `bytes` is the size of the database, `listed` the size of the list of hashes."""
     digest = hashlib.sha256(b"aaaaa").hexdigest()
     files = [("database.db", bytes, digest), ("rows", 5, digest)]
     files += [("uploads.sums", listed, hashlib.sha256(sums()).hexdigest())] if uploads is not None else []
@@ -46,8 +47,8 @@ def sums() -> bytes:
     return f"{hashlib.sha256(b'x').hexdigest()}  ./a\n".encode()
 
 
-def asked(text: str, then: str) -> str:
-    """An attack that lists the backup and, asked for its archive, does something else."""
+def attack_script(text: str, then: str) -> str:
+    """Return a script that lists the backup and runs `then` instead of sending the archive."""
     return f"""\
 case "$(timeout 1 cat)" in
   *--create*) {then} ;;
@@ -55,66 +56,59 @@ case "$(timeout 1 cat)" in
 esac"""
 
 
-def attacked(tmp_path: Path, bytes: int, then: str) -> Task:
-    """Fetch the backup of a host that says it has so many bytes, and sends something else."""
+@contextmanager
+def fetch_from_attacker(tmp_path: Path, bytes: int, then: str) -> Iterator[Task]:
+    """Fetch a backup from a host that claims a size and runs `then` instead of sending the archive."""
     evil = attacker(tmp_path / "evil", "")
     root = project(tmp_path / "project", evil=evil)
     name = config.load("demo", root=root).targets[0].application.name
-    text = asked(described(name, bytes=bytes, uploads=None), then).replace("APP-", f"{name}-")
+    text = attack_script(manifest_text(name, bytes=bytes, uploads=None), then).replace("APP-", f"{name}-")
     (tmp_path / "evil" / "attack").write_text(f"#!/bin/sh\n{text}\n")
-    task = Task(FETCH[0], FETCH[1].format(root=str(root), to=str(tmp_path / "here")))
-    task.server = evil  # type: ignore[attr-defined]
-    return task
+    try:
+        yield Task(FETCH[0], FETCH[1].format(root=str(root), to=str(tmp_path / "here")))
+    finally:
+        evil.stop()
 
 
 def test_fetch_endless_download_is_stopped_and_removed(tmp_path: Path) -> None:
-    task = attacked(tmp_path, 5000, "exec cat /dev/zero")
-    try:
-        ended = task.end(60)
-    finally:
-        task.server.stop()  # type: ignore[attr-defined]
+    with fetch_from_attacker(tmp_path, 5000, "exec cat /dev/zero") as task:
+        result = task.wait(60)
 
-    assert (ended.code, list((tmp_path / "here").iterdir())) == (1, []), ended
-    assert "it sent more than" in ended.errors
-    assert "Traceback" not in ended.errors
-    assert ended.peak_kib < MOST_KIB
+    assert (result.code, list((tmp_path / "here").iterdir())) == (1, []), result
+    assert "it sent more than" in result.errors
+    assert "Traceback" not in result.errors
+    assert result.peak_kib < MAX_KIB
 
 
 def test_fetch_backup_larger_than_the_free_space_is_not_started(tmp_path: Path) -> None:
-    task = attacked(tmp_path, 1 << 50, "exec cat /dev/zero")
-    try:
-        ended = task.end(60)
-    finally:
-        task.server.stop()  # type: ignore[attr-defined]
+    with fetch_from_attacker(tmp_path, 1 << 50, "exec cat /dev/zero") as task:
+        result = task.wait(60)
 
-    assert (ended.code, list((tmp_path / "here").iterdir())) == (1, []), ended
-    assert "takes up to 1.049e+06 GiB" in ended.errors or "GiB by its manifest" in ended.errors
-    assert "Nothing was fetched" in ended.errors
+    assert (result.code, list((tmp_path / "here").iterdir())) == (1, []), result
+    assert "needs up to 1024 TiB by its manifest" in result.errors
+    assert "Nothing was fetched" in result.errors
 
 
 @pytest.mark.parametrize(
     "then", ["exec cat /dev/zero", "while head -c 1000 /dev/zero; do sleep 0.05; done"], ids=["flood", "drip"]
 )
 def test_fetch_interrupted_ends_at_once_and_removes_its_files(then: str, tmp_path: Path) -> None:
-    task = attacked(tmp_path, 2 << 30, then)
     here = tmp_path / "here"
-    try:
+    with fetch_from_attacker(tmp_path, 2 << 30, then) as task:
         wait_until(lambda: any(path.stat().st_size for path in here.glob("*.part")), "the first bytes")
         task.interrupt()
-        ended = task.end(10)
-    finally:
-        task.server.stop()  # type: ignore[attr-defined]
+        result = task.wait(10)
 
-    assert (ended.code, list(here.iterdir())) == (130, []), ended
+    assert (result.code, list(here.iterdir())) == (130, []), result
 
 
 def member(name: str, content: bytes = b"", **changes: object) -> Callable[[tarfile.TarFile], None]:
     def add(tar: tarfile.TarFile) -> None:
-        one = tarfile.TarInfo(name)
-        one.size = len(content)
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
         for key, value in changes.items():
-            setattr(one, key, value)
-        tar.addfile(one, io.BytesIO(content))
+            setattr(entry, key, value)
+        tar.addfile(entry, io.BytesIO(content))
 
     return add
 
@@ -128,25 +122,25 @@ def raw(data: bytes) -> Callable[[tarfile.TarFile], None]:
 
 
 def header(kind: bytes, size: int) -> bytes:
-    one = tarfile.TarInfo("x")
-    one.type, one.size = kind, size
-    return one.tobuf(tarfile.GNU_FORMAT)
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = kind, size
+    return entry.tobuf(tarfile.GNU_FORMAT)
 
 
-def described_by(kind: bytes, content: bytes) -> bytes:
-    """A header that says something of the next member."""
+def extended_header(kind: bytes, content: bytes) -> bytes:
+    """Return a header with properties of the next member."""
     return header(kind, len(content)) + content.ljust(-(-len(content) // 512) * 512, b"\0")
 
 
 def pax(key: str, value: str) -> bytes:
-    """A record of such a header."""
+    """Return a record of an extended header."""
     text = f" {key}={value}\n"
     return f"{len(text) + 2}{text}".encode()
 
 
-WHOLE = [
+COMPLETE = [
     member(TOP, type=tarfile.DIRTYPE),
-    member(f"{TOP}/manifest.json", described(listed=len(sums())).encode()),
+    member(f"{TOP}/manifest.json", manifest_text(listed=len(sums())).encode()),
     member(f"{TOP}/database.db", b"aaaaa"),
     member(f"{TOP}/rows", b"aaaaa"),
     member(f"{TOP}/uploads.sums", sums()),
@@ -174,34 +168,34 @@ ATTACKS: dict[str, list[Callable[[tarfile.TarFile], None]]] = {
     "a file of 8 GiB that is not there": [raw(header(tarfile.REGTYPE, 8 << 30))],
     "a size below zero": [raw(header(tarfile.REGTYPE, -1024))],
     "a name of a size below zero": [raw(header(tarfile.GNUTYPE_LONGNAME, -1024))],
-    "long names without a file": [raw(described_by(tarfile.GNUTYPE_LONGNAME, b"x\0") * 2000)],
-    "extended headers without a file": [raw(described_by(tarfile.XHDTYPE, pax("path", "x")) * 2000)],
-    "headers for the whole archive": [raw(described_by(tarfile.XGLTYPE, pax("comment", "x")))],
+    "long names without a file": [raw(extended_header(tarfile.GNUTYPE_LONGNAME, b"x\0") * 2000)],
+    "extended headers without a file": [raw(extended_header(tarfile.XHDTYPE, pax("path", "x")) * 2000)],
+    "headers for the whole archive": [raw(extended_header(tarfile.XGLTYPE, pax("comment", "x")))],
     "a sparse file of another form": [
-        raw(described_by(tarfile.XHDTYPE, pax("GNU.sparse.major", "1") + pax("GNU.sparse.minor", "0"))),
+        raw(extended_header(tarfile.XHDTYPE, pax("GNU.sparse.major", "1") + pax("GNU.sparse.minor", "0"))),
         member(f"{UPLOAD}/s", b"100\n" + b"0\n" * 200),
     ],
     "a sparse file of an old form": [
-        raw(described_by(tarfile.XHDTYPE, pax("GNU.sparse.map", "0,1"))),
+        raw(extended_header(tarfile.XHDTYPE, pax("GNU.sparse.map", "0,1"))),
         member(f"{UPLOAD}/s", b"x"),
     ],
-    "a size that is no number": [raw(described_by(tarfile.XHDTYPE, pax("size", "²"))), member(f"{UPLOAD}/s")],
-    "a time that is infinite": [raw(described_by(tarfile.XHDTYPE, pax("mtime", "1e999"))), member(f"{UPLOAD}/s")],
-    "a size of many digits": [raw(described_by(tarfile.XHDTYPE, pax("size", "9" * 60))), member(f"{UPLOAD}/s")],
+    "a size that is no number": [raw(extended_header(tarfile.XHDTYPE, pax("size", "²"))), member(f"{UPLOAD}/s")],
+    "a time that is infinite": [raw(extended_header(tarfile.XHDTYPE, pax("mtime", "1e999"))), member(f"{UPLOAD}/s")],
+    "a size of many digits": [raw(extended_header(tarfile.XHDTYPE, pax("size", "9" * 60))), member(f"{UPLOAD}/s")],
     "something behind its end": [raw(bytes(1024) + b"x" * 512)],
     "no header": [raw(b"\xff" * 512)],
 }
 
 
-def archived(path: Path, *members: Callable[[tarfile.TarFile], None]) -> Backup:
+def write_archive(path: Path, *members: Callable[[tarfile.TarFile], None]) -> Backup:
     with tarfile.open(path, "w") as tar:
         for add in members:
             add(tar)
-    return manifest.read("shop", ID, described(listed=len(sums())))
+    return manifest.read("shop", ID, manifest_text(listed=len(sums())))
 
 
 def test_faults_complete_archive_has_none(tmp_path: Path) -> None:
-    backup = archived(tmp_path / "x", *WHOLE)
+    backup = write_archive(tmp_path / "x", *COMPLETE)
 
     assert first_fault(tmp_path / "x", APP, backup) == ""
     assert (tmp_path / "x").stat().st_size <= max_bytes(backup)
@@ -209,40 +203,40 @@ def test_faults_complete_archive_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_faults_archive_with_an_unexpected_member_has_one(attack: str, tmp_path: Path) -> None:
-    backup = archived(tmp_path / "x", *WHOLE, *ATTACKS[attack])
+    backup = write_archive(tmp_path / "x", *COMPLETE, *ATTACKS[attack])
 
     assert first_fault(tmp_path / "x", APP, backup) != ""
 
 
-def listing(path: Path, count: int, name: Callable[[int], str], *, there: bool) -> Backup:
-    """An archive that lists so many uploaded files; `there` says whether it holds them."""
+def listing(path: Path, count: int, name: Callable[[int], str], *, present: bool) -> Backup:
+    """Write an archive that lists so many uploaded files, and contains them if `present`."""
     digest = hashlib.sha256(b"").hexdigest()
     rows = "".join(f"{digest}  ./{name(at)}\n" for at in range(count)).encode()
-    text = described(listed=len(rows), uploads=count).replace(
+    text = manifest_text(listed=len(rows), uploads=count).replace(
         hashlib.sha256(sums()).hexdigest(), hashlib.sha256(rows).hexdigest()
     )
-    files = [member(f"{UPLOAD}/{name(at)}") for at in range(count if there else 0)]
-    parts = [member(f"{TOP}/manifest.json", text.encode()), *WHOLE[2:4], member(f"{TOP}/uploads.sums", rows)]
-    archived(path, *parts, *files)
+    files = [member(f"{UPLOAD}/{name(at)}") for at in range(count if present else 0)]
+    parts = [member(f"{TOP}/manifest.json", text.encode()), *COMPLETE[2:4], member(f"{TOP}/uploads.sums", rows)]
+    write_archive(path, *parts, *files)
     return manifest.read("shop", ID, text)
 
 
 def test_faults_long_names_use_no_more_memory_than_short_ones(tmp_path: Path) -> None:
-    backup = listing(tmp_path / "x", 1500, lambda at: f"{at}/{'y/' * 4000}z", there=True)
+    backup = listing(tmp_path / "x", 1500, lambda at: f"{at}/{'y/' * 4000}z", present=True)
     tracemalloc.start()
     try:
-        said = first_fault(tmp_path / "x", APP, backup)
+        fault = first_fault(tmp_path / "x", APP, backup)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert said == ""
-    # Both sets of names, kept as they are, take 24 MB.
+    assert fault == ""
+    # Both sets of names would take 24 MB if the reader kept them.
     assert peak < 6_000_000
 
 
 def test_faults_listed_files_that_are_missing_are_counted(tmp_path: Path) -> None:
-    backup = listing(tmp_path / "x", 300, lambda at: f"f{at:03}", there=False)
+    backup = listing(tmp_path / "x", 300, lambda at: f"f{at:03}", present=False)
 
     assert first_fault(tmp_path / "x", APP, backup) == "300 uploaded files differ, the first is ./f000"
 
@@ -250,14 +244,14 @@ def test_faults_listed_files_that_are_missing_are_counted(tmp_path: Path) -> Non
 def test_faults_any_archive_is_read_or_has_a_fault(tmp_path: Path) -> None:
     """A thousand archives, each with some bytes of its headers replaced."""
     chance, path = random.Random(5), tmp_path / "x"  # noqa: S311 - the same archives each time
-    extended = [raw(described_by(tarfile.XHDTYPE, pax("path", f"{UPLOAD}/b") + pax("mtime", "1.5")))]
-    longer = [raw(described_by(tarfile.GNUTYPE_LONGNAME, f"{UPLOAD}/c".encode()))]
-    backup = archived(path, *WHOLE, *extended, member("b"), *longer, member("c"))
-    whole, interesting = path.read_bytes(), b"\0 \xff\x800179=KLSgx"
+    extended = [raw(extended_header(tarfile.XHDTYPE, pax("path", f"{UPLOAD}/b") + pax("mtime", "1.5")))]
+    longer = [raw(extended_header(tarfile.GNUTYPE_LONGNAME, f"{UPLOAD}/c".encode()))]
+    backup = write_archive(path, *COMPLETE, *extended, member("b"), *longer, member("c"))
+    original, interesting = path.read_bytes(), b"\0 \xff\x800179=KLSgx"
     for _ in range(1000):
-        data = bytearray(whole)
+        data = bytearray(original)
         for _ in range(chance.randint(1, 4)):
-            data[chance.randrange(len(whole) - 1024)] = chance.choice(interesting)
+            data[chance.randrange(len(original) - 1024)] = chance.choice(interesting)
         for at in range(0, len(data), 512):
             if data[at + 257 : at + 262] == b"ustar" and chance.random() < 0.9:
                 total = sum(data[at : at + 148]) + 8 * 32 + sum(data[at + 156 : at + 512])
@@ -269,4 +263,4 @@ def test_faults_any_archive_is_read_or_has_a_fault(tmp_path: Path) -> None:
 def test_faults_link_within_the_uploads_has_none(tmp_path: Path) -> None:
     links = [member(f"{UPLOAD}/l", type=tarfile.SYMTYPE, linkname="a")]
 
-    assert first_fault(tmp_path / "x", APP, archived(tmp_path / "x", *WHOLE, *links)) == ""
+    assert first_fault(tmp_path / "x", APP, write_archive(tmp_path / "x", *COMPLETE, *links)) == ""

@@ -1,4 +1,4 @@
-"""Hosts that send without end, too slowly, or before the keys are exchanged: what it costs, and for how long."""
+"""Hosts that send endlessly, slowly, or before the key exchange: the task's time and memory stay bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.ssh.host_keys import Route, scan
-from tests.hostile.hosts import MOST_KIB, Task, attacker, greeting, project, wait_until
+from tests.hostile.hosts import MAX_KIB, Task, attacker, greeting, project, wait_until
 from tests.support.sshd import Sshd
 
 OUTPUT, ERRORS = Script("cat /dev/zero"), Script("cat /dev/zero >&2")
@@ -26,7 +26,7 @@ STATUS = ("from rolling_upgrade.features.status.workflow import status", "status
 
 
 @pytest.fixture
-def near(sshd: Sshd) -> Iterator[StreamingHost]:
+def ssh_host(sshd: Sshd) -> Iterator[StreamingHost]:
     host = sshd.host()
     yield host
     host.close()
@@ -34,46 +34,46 @@ def near(sshd: Sshd) -> Iterator[StreamingHost]:
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS], ids=["output", "errors"])
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_run_endless_answer_stops_at_its_bound(kind: str, script: Script, near: StreamingHost) -> None:
-    host = near if kind == "ssh" else LocalHost("web1")
-    began = time.monotonic()
+def test_run_endless_answer_stops_at_its_bound(kind: str, script: Script, ssh_host: StreamingHost) -> None:
+    host = ssh_host if kind == "ssh" else LocalHost("web1")
+    started_at = time.monotonic()
 
     with pytest.raises(ConnectionDropped, match="web1: its answer has more than 2 MiB; the rest was not read"):
         host.run(script, timeout_seconds=60)
 
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started_at < 20
 
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_run_deadline_holds_while_output_arrives(kind: str, script: Script, near: StreamingHost) -> None:
-    host = near if kind == "ssh" else LocalHost("web1")
+def test_run_deadline_holds_while_output_arrives(kind: str, script: Script, ssh_host: StreamingHost) -> None:
+    host = ssh_host if kind == "ssh" else LocalHost("web1")
     host.run(Script(":"), timeout_seconds=20)
-    began = time.monotonic()
+    started_at = time.monotonic()
 
     with pytest.raises(ConnectionDropped, match=r"no answer within 0\.3 s"):
         host.run(script.answering(1 << 40), timeout_seconds=0.3)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started_at < 5
 
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS, DRIP], ids=["output", "errors", "drip"])
-def test_stream_cancelled_ends_at_once_while_output_arrives(script: Script, near: StreamingHost) -> None:
-    ended, at = threading.Event(), [math.inf]
+def test_stream_cancelled_ends_at_once_while_output_arrives(script: Script, ssh_host: StreamingHost) -> None:
+    cancelled, at = threading.Event(), [math.inf]
 
     def take(_: bytes) -> None:
-        if not ended.is_set():
+        if not cancelled.is_set():
             at[0] = time.monotonic()
-            ended.set()
+            cancelled.set()
 
     with pytest.raises(Cancelled):
-        near.stream(script, take, take, cancelled=ended)
+        ssh_host.stream(script, take, take, cancelled=cancelled)
 
     assert time.monotonic() - at[0] < 2
 
 
 @pytest.mark.parametrize(
-    ("content", "pause", "said"),
+    ("content", "pause", "message"),
     [
         (b"x" * 65_536, 0, "more than 65536 bytes before its version"),
         (b"x" * 60 + b"\n", 0, "web1: "),
@@ -83,19 +83,19 @@ def test_stream_cancelled_ends_at_once_while_output_arrives(script: Script, near
     ids=["no line end", "lines", "drip", "a packet of 4 GiB"],
 )
 def test_connection_to_a_server_that_is_not_ssh_is_refused_in_time(
-    content: bytes, pause: float, said: str, sshd: Sshd
+    content: bytes, pause: float, message: str, sshd: Sshd
 ) -> None:
-    began = time.monotonic()
+    started_at = time.monotonic()
     with greeting(content, pause) as port:
         known = sshd.known(f"[127.0.0.1]:{port}")
         host = sshd.host(known=known, port=port)
         host._connect_seconds = 2.0
-        with pytest.raises(HostUnreachable, match=said):
+        with pytest.raises(HostUnreachable, match=message):
             host.run(Script(":"), timeout_seconds=20)
-        with pytest.raises(HostUnreachable, match=said):
+        with pytest.raises(HostUnreachable, match=message):
             scan(Route(replace(sshd.target(), port=port), (known,), 2.0, 0))
 
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - started_at < 40
 
 
 @pytest.mark.parametrize("flood", FLOODS)
@@ -103,41 +103,41 @@ def test_status_flooding_host_is_reported_and_the_other_is_shown(flood: str, ssh
     evil = attacker(tmp_path / "evil", FLOODS[flood])
     try:
         root = project(tmp_path / "project", evil=evil, good=sshd)
-        ended = Task(STATUS[0], STATUS[1].format(root=str(root))).end(60)
+        result = Task(STATUS[0], STATUS[1].format(root=str(root))).wait(60)
     finally:
         evil.stop()
 
-    assert ended.code == 1, ended
-    assert "evil: its answer has more than 2 MiB; the rest was not read" in ended.output
-    assert "good (127.0.0.1)" in ended.output
-    assert "Traceback" not in ended.output + ended.errors
-    assert 0 < ended.peak_kib < MOST_KIB
+    assert result.code == 1, result
+    assert "evil: its answer has more than 2 MiB; the rest was not read" in result.output
+    assert "good (127.0.0.1)" in result.output
+    assert "Traceback" not in result.output + result.errors
+    assert 0 < result.peak_kib < MAX_KIB
 
 
-SENSELESS = {
+MALFORMED = {
     "a superscript digit": "now=²",
     "5,000 digits": "now=$(printf %05000d 9)",
     "no sections": "",
 }
 
 
-@pytest.mark.parametrize("answer", SENSELESS)
+@pytest.mark.parametrize("answer", MALFORMED)
 def test_status_malformed_answer_is_reported_and_the_other_host_is_shown(
     answer: str, sshd: Sshd, tmp_path: Path
 ) -> None:
     parts = "active containers listening releases lock site probes end"
-    text = f'echo @@facts; echo "{SENSELESS[answer]}"; for part in {parts}; do echo "@@$part"; done'
-    evil = attacker(tmp_path / "evil", text if SENSELESS[answer] else "echo hello")
+    text = f'echo @@facts; echo "{MALFORMED[answer]}"; for part in {parts}; do echo "@@$part"; done'
+    evil = attacker(tmp_path / "evil", text if MALFORMED[answer] else "echo hello")
     try:
         root = project(tmp_path / "project", evil=evil, good=sshd)
-        ended = Task(STATUS[0], STATUS[1].format(root=str(root))).end(60)
+        result = Task(STATUS[0], STATUS[1].format(root=str(root))).wait(60)
     finally:
         evil.stop()
 
-    assert ended.code == 1, ended
-    assert "evil  UNREACHABLE: " in ended.output
-    assert "good (127.0.0.1)" in ended.output
-    assert "Traceback" not in ended.output + ended.errors
+    assert result.code == 1, result
+    assert "evil  UNREACHABLE: " in result.output
+    assert "good (127.0.0.1)" in result.output
+    assert "Traceback" not in result.output + result.errors
 
 
 @pytest.mark.parametrize("flood", ["drip", "silence", "errors that drip"])
@@ -154,12 +154,12 @@ def test_status_interrupted_ends_at_once_while_a_host_floods(flood: str, sshd: S
         task = Task(STATUS[0], STATUS[1].format(root=str(root)))
         wait_until(began.exists, "the attack", 60)
         task.interrupt()
-        ended = task.end(10)
+        result = task.wait(10)
     finally:
         evil.stop()
 
-    assert (ended.code, "interrupted" in ended.errors) == (130, True), ended
-    assert ended.seconds < 4
+    assert (result.code, "interrupted" in result.errors) == (130, True), result
+    assert result.seconds < 4
 
 
 EXEC = (
@@ -181,15 +181,15 @@ def test_exec_endless_line_uses_no_memory_and_ctrl_c_ends_it(tmp_path: Path) -> 
             while read < 30_000_000:
                 read += len(bytes_of.read(65_536))
             task.interrupt()
-            began = time.monotonic()
+            started_at = time.monotonic()
             while bytes_of.read(65_536):
                 pass
-            said = task.process.stderr.read()
+            errors = task.process.stderr.read()
     finally:
         evil.stop()
 
-    assert (task.process.returncode, time.monotonic() - began < 10) == (130, True), said
-    assert 0 < int(said.rpartition("peak ")[2]) < MOST_KIB
+    assert (task.process.returncode, time.monotonic() - started_at < 10) == (130, True), errors
+    assert 0 < int(errors.rpartition("peak ")[2]) < MAX_KIB
 
 
 def test_change_first_ctrl_c_waits_for_running_hosts_and_the_second_does_not(tmp_path: Path) -> None:
@@ -216,5 +216,5 @@ def test_change_first_ctrl_c_waits_for_running_hosts_and_the_second_does_not(tmp
             with pytest.raises(Exception, match="timed out"):
                 task.process.wait(1.0)
             task.interrupt()
-        ended = task.end(10)
-        assert (ended.code, ended.output) == (130, "done\n" if presses == 1 else ""), ended
+        result = task.wait(10)
+        assert (result.code, result.output) == (130, "done\n" if presses == 1 else ""), result

@@ -1,4 +1,4 @@
-"""Every parser of an outside text returns a value or raises Malformed, in bounded time, whatever the text is."""
+"""Every parser of an untrusted text returns a value or raises Malformed in bounded time, for any text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.engine.test_observation import APP, row, text
 from tests.hostile.parsers import NOT_OF_A_HOST, PARSERS
 
 PACKAGE = Path(__file__).parents[2] / "rolling_upgrade"
-#: The one further error that a parser documents: a file that the operator named has a line that is no request.
-#: Modules whose functions make words for people, and read none of a host.
-TOLD_TO_PEOPLE = ("tasks", "workflow", "view")
+#: Modules whose functions write texts for operators and read no answer of a host.
+OUTPUT_MODULES = ("tasks", "workflow", "view")
+#: The only other documented error of a parser: a file of the operator has an invalid line.
 DOCUMENTED = {"features.report.load.Requests.read": (ValueError,)}
-#: Where such a call reads no answer: the operator's words, the kernel's, a line whose form bounds its digits.
-OWN_WORDS: dict[str, tuple[str, ...]] = {
+#: Calls that do not read an answer: they read options, files of the kernel, or text whose pattern bounds its digits.
+TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)"),
     "engine/untrusted.py": ("return int(text)", "value = float(text) if len", "value = json.loads(text, parse_int="),
     "engine/site/document.py": ("value = json.loads(text, object_pairs_hook=",),
@@ -36,7 +36,7 @@ OWN_WORDS: dict[str, tuple[str, ...]] = {
     "engine/processes.py": ("while layer := ", "above = "),
     "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
 }
-#: No answer here is longer than 10 MB: this is the processor time that reading it may take, in seconds.
+#: The limit of the processor time, in seconds, of parsing one answer of up to 10 MB.
 LONGEST_SECONDS = 20.0
 
 SMALL = {
@@ -103,17 +103,17 @@ LARGE = {
 
 
 def outcome(name: str, text: str) -> None:
-    """Read a text. Fails for any other error than the documented one, and where what was read cannot be shown."""
+    """Parse a text and use the value. Fails for any error other than the documented ones."""
     parser = PARSERS[name]
-    began, said = time.thread_time(), ""
+    started_at, message = time.thread_time(), ""
     try:
         parser.show(parser.call(text))
     except Malformed as error:
-        said = str(error)
+        message = str(error)
     except DOCUMENTED.get(name, ()) as error:
-        said = str(error)
-    assert time.thread_time() - began < LONGEST_SECONDS
-    assert len(said) < 2000
+        message = str(error)
+    assert time.thread_time() - started_at < LONGEST_SECONDS
+    assert len(message) < 2000
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -165,21 +165,21 @@ def test_parser_any_text_is_malformed_or_harmless(name: str, data: st.DataObject
 
 
 def readers(path: Path) -> set[str]:
-    """The public functions of a file that take a text of a host and give something else than a text."""
+    """Return the public functions of a file that parse a text into something other than a text."""
     module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    found = set()
+    functions = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            names = {one.arg for one in node.args.args if one.annotation and ast.unparse(one.annotation) == "str"}
+            names = {arg.arg for arg in node.args.args if arg.annotation and ast.unparse(arg.annotation) == "str"}
             result = ast.unparse(node.returns) if node.returns else ""
             if names & {"text", "output", "said", "line", "answer"} and result not in {"str", "Script", "None", "Any"}:
-                found.add(f"{module}.{node.name}")
-    return found
+                functions.add(f"{module}.{node.name}")
+    return functions
 
 
 def test_every_parser_of_an_answer_is_in_the_table() -> None:
     paths = [*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("features/*/*.py")]
-    names = {name for path in paths if path.stem not in TOLD_TO_PEOPLE for name in readers(path)}
+    names = {name for path in paths if path.stem not in OUTPUT_MODULES for name in readers(path)}
 
     assert names >= {"engine.lock.parse", "features.health.verdict.parse"}
     expected = names - NOT_OF_A_HOST.keys()
@@ -187,21 +187,21 @@ def test_every_parser_of_an_answer_is_in_the_table() -> None:
 
 
 def test_only_bounded_readers_parse_numbers_and_documents_of_hosts() -> None:
-    """`int`, `float`, `json.loads`, `isdigit` on a text: in the modules that read answers there is none."""
+    """No module that reads answers calls `int`, `float`, `json.loads` or `isdigit` on a text."""
     bare = re.compile(r"json\.loads?\(|\.isdigit\(|\.isdecimal\(|\.isnumeric\(|(?<![\w.])(?:int|float)\(\w*(?:text|\[)")
-    paths = [path for folder in ("engine", "features", "console", "ssh") for path in (PACKAGE / folder).rglob("*.py")]
-    found = {
+    paths = [path for layer in ("engine", "features", "console", "ssh") for path in (PACKAGE / layer).rglob("*.py")]
+    calls = {
         (str(path.relative_to(PACKAGE)), row.strip())
         for path in paths
         for row in path.read_text("utf-8").splitlines()
         if bare.search(row)
     }
 
-    assert {place for place, row in found if not row.startswith(OWN_WORDS.get(place, ()))} == set()
+    assert {path for path, row in calls if not row.startswith(TRUSTED_CALLS.get(path, ()))} == set()
 
 
 def observation(containers: int, flags: int) -> str:
-    """What a host with so many containers says, half of them another application's."""
+    """Return the answer of a host with so many containers, half of them of another application."""
     rows = [
         row(name=f"shop-{at}", running="false", app=APP.name if at % 2 else "other", release=f"r{at}", spec=f"{at}")
         for at in range(containers)
@@ -217,9 +217,9 @@ def test_observation_of_too_many_containers_is_refused() -> None:
 
 
 def test_observation_of_the_largest_number_of_containers_is_planned_in_time() -> None:
-    began = time.thread_time()
-    found = state.parse(APP, "web1", observation(1000, 1000))
-    planned = retention.prune(found, APP, RolloutPolicy(), Mode.QUIET)
+    started_at = time.thread_time()
+    observed = state.parse(APP, "web1", observation(1000, 1000))
+    planned = retention.prune(observed, APP, RolloutPolicy(), Mode.QUIET)
 
-    assert (len(found.containers), len(found.foreign), "shop-999" in planned) == (500, 500, True)
-    assert time.thread_time() - began < LONGEST_SECONDS / 4
+    assert (len(observed.containers), len(observed.foreign), "shop-999" in planned) == (500, 500, True)
+    assert time.thread_time() - started_at < LONGEST_SECONDS / 4

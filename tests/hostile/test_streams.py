@@ -1,4 +1,4 @@
-"""Streams of a host on their way to the operator: lines without an end, labels without number, secrets at the seam."""
+"""Streamed output of hosts: endless lines, endless labels, and secrets that span two chunks."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def test_host_output_endless_line_is_written_in_parts_with_secrets_masked(
     hosts: tuple[str, ...],
 ) -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    said, held = output(out, *hosts), 0
+    stream, buffered = output(out, *hosts), 0
     data = (SECRET.encode() + b"x" * 7) * (5 * LINE_BYTES // (len(SECRET) + 7))
     for at in range(0, len(data), 65_521):
-        said.feed("web1", data[at : at + 65_521])
-        held = max(held, len(said._partial["web1"]))
-    said.end("web1")
+        stream.feed("web1", data[at : at + 65_521])
+        buffered = max(buffered, len(stream._partial["web1"]))
+    stream.end("web1")
     out.flush()
 
     text = out.buffer.getvalue().decode()
-    assert held <= LINE_BYTES + 2 * 65_521
+    assert buffered <= LINE_BYTES + 2 * 65_521
     assert "battery" not in text
     assert text.count("x" * 7) >= data.count(b"x" * 7) - 20
 
 
 def test_host_output_endless_line_to_a_pipe_is_unchanged() -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    said, data = output(out, "web1"), bytes(range(256)).replace(b"\n", b"") * 20_000
+    stream, data = output(out, "web1"), bytes(range(256)).replace(b"\n", b"") * 20_000
     for at in range(0, len(data), 65_536):
-        said.feed("web1", data[at : at + 65_536])
-    said.end("web1")
+        stream.feed("web1", data[at : at + 65_536])
+    stream.end("web1")
 
     assert out.buffer.getvalue() == data
 
 
 def test_follow_endless_line_is_printed_in_parts_and_not_kept() -> None:
     lines: list[LogLine] = []
-    reading = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
-    follower = _Follower(reading, LogQuery(), lines.append, Event())
+    source = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    follower = _Follower(source, LogQuery(), lines.append, Event())
     for _ in range(100):
         follower._take(b"x" * 65_536)
         assert len(follower._buffer) <= LINE_BYTES + 65_536
@@ -63,8 +63,8 @@ def test_follow_endless_line_is_printed_in_parts_and_not_kept() -> None:
 
 
 def test_follow_labels_without_number_are_not_kept() -> None:
-    reading = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
-    follower = _Follower(reading, LogQuery(), lambda _: None, Event())
+    source = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    follower = _Follower(source, LogQuery(), lambda _: None, Event())
     for number in range(1000):
         follower._take(f"backend\tlabel{number}\t2026-11-23T03:00:00.123456789Z x\n".encode())
         follower._take_errors(b"y" * 10_000)
@@ -74,7 +74,7 @@ def test_follow_labels_without_number_are_not_kept() -> None:
 
 
 def test_output_tail_is_a_few_short_lines() -> None:
-    said = Answer(1, "x" * 2_000_000, "\n".join("y" * 5000 for _ in range(300))).output_tail
+    tail = Answer(1, "x" * 2_000_000, "\n".join("y" * 5000 for _ in range(300))).output_tail
 
-    assert len(said) <= 31_000
-    assert len(said.splitlines()) <= 30
+    assert len(tail) <= 31_000
+    assert len(tail.splitlines()) <= 30

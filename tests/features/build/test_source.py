@@ -23,7 +23,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 
 def test_repository_committed_as_files_runs_no_program(app: Repository) -> None:
-    context = app.folder / "backend"
+    context = app.directory / "backend"
     app.hide_repository("backend", THIEF)
     app.change("backend/main.py", "one\n")
 
@@ -34,14 +34,14 @@ def test_repository_committed_as_files_runs_no_program(app: Repository) -> None:
     # Without that setting, Git runs the filter of the same directory.
     subprocess.run(["git", "status", "--porcelain"], cwd=context, capture_output=True, check=True, timeout=60)
     assert "canary" in app.found.read_text()
-    subprocess.run(["kill", Path(f"{app.folder}.daemon").read_text().strip()], check=True, timeout=60)
+    subprocess.run(["kill", Path(f"{app.directory}.daemon").read_text().strip()], check=True, timeout=60)
 
 
 def test_is_tracked_in_repository_committed_as_files_is_unknown(app: Repository) -> None:
     app.hide_repository("backend", THIEF)
     app.change("backend/main.py", "one\n")
 
-    assert git.is_tracked(app.folder / "backend/main.py") is None
+    assert git.is_tracked(app.directory / "backend/main.py") is None
     assert not app.found.exists()
 
 
@@ -49,7 +49,7 @@ def test_filter_of_the_work_tree_gets_no_secret_and_leaves_no_daemon(app: Reposi
     app.change("backend/main.py", "two\n")
     app.filter_with(THIEF)
 
-    assert source.read(str(app.folder / "backend")).dirty == (" M backend/main.py",)
+    assert source.read(str(app.directory / "backend")).dirty == (" M backend/main.py",)
 
     assert "canary" not in app.found.read_text()
     assert app.daemon_is_gone()
@@ -61,12 +61,12 @@ def test_work_tree_with_failing_git_status_is_refused(app: Repository) -> None:
     app.change("backend/main.py", "two\n")
 
     with pytest.raises(PreflightError, match="git status failed"):
-        source.read(str(app.folder / "backend"))
+        source.read(str(app.directory / "backend"))
 
 
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "core.hooksPath", "core.sshCommand", "core.pager"])
 def test_program_in_git_configuration_does_not_run(app: Repository, setting: str) -> None:
-    hooks = app.folder / ".git/own"
+    hooks = app.directory / ".git/own"
     hooks.mkdir()
     program = hooks / "post-index-change"
     program.write_text(f"#!/bin/sh\nenv >'{app.found}'\n")
@@ -74,15 +74,15 @@ def test_program_in_git_configuration_does_not_run(app: Repository, setting: str
     app.git("config", setting, str(hooks if setting == "core.hooksPath" else program))
     app.change("backend/main.py", "one\n")
 
-    assert source.read(str(app.folder / "backend")).dirty == ()
-    assert git.is_tracked(app.folder / "backend/main.py") is True
-    assert git.staged(app.folder / "backend/main.py") == b"one\n"
+    assert source.read(str(app.directory / "backend")).dirty == ()
+    assert git.is_tracked(app.directory / "backend/main.py") is True
+    assert git.staged(app.directory / "backend/main.py") == b"one\n"
     assert not app.found.exists()
 
 
 def test_missing_object_is_not_fetched_by_a_program(app: Repository) -> None:
     blob = app.git("rev-parse", "HEAD:backend/main.py")
-    (app.folder / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    (app.directory / ".git/objects" / blob[:2] / blob[2:]).unlink()
     for name, value in {
         "core.repositoryFormatVersion": "1",
         "extensions.partialClone": "origin",
@@ -92,5 +92,5 @@ def test_missing_object_is_not_fetched_by_a_program(app: Repository) -> None:
     }.items():
         app.git("config", name, value.replace("%>", "% >"))
 
-    assert git.staged(app.folder / "backend/main.py") is None
+    assert git.staged(app.directory / "backend/main.py") is None
     assert not app.found.exists()
