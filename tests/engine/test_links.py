@@ -60,7 +60,7 @@ def test_restore_of_uploads_that_lead_elsewhere_is_refused(
     else:
         swap(app.uploads, home)
 
-    for text in (restore.put_uploads(app, backup, RELEASE), restore.take_uploads_back(app, RELEASE)):
+    for text in (restore.restore_uploads(app, backup, RELEASE), restore.undo_uploads(app, RELEASE)):
         done = run(text)
         assert (done.returncode, f"{app.uploads} leads to {home}: " in done.stdout) == (1, True), done
 
@@ -107,8 +107,8 @@ def test_database_directory_that_leads_elsewhere_is_refused(
 
     done = [
         back_up(app, programs, LATER, kind),
-        run(restore.put_database(app, backup, RELEASE)),
-        run(restore.take_database_back(app, backup, RELEASE)),
+        run(restore.restore_database(app, backup, RELEASE)),
+        run(restore.undo_database(app, backup, RELEASE)),
     ]
 
     assert [(one.returncode, f"leads to {home}: " in one.stdout) for one in done] == [(1, True)] * 3, done
@@ -121,7 +121,7 @@ def test_forgetting_what_was_set_aside_deletes_nothing_behind_a_link(
     (home / f".before-{RELEASE}").mkdir()
     swap(uploading.uploads, home)
 
-    assert run(restore.forget_former(uploading)).returncode == 0
+    assert run(restore.delete_former_data(uploading)).returncode == 0
     assert (home / f".before-{RELEASE}").exists()
 
 

@@ -128,14 +128,14 @@ def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
         assert sh(script(moved(text, app, tmp_path / "home")), path=programs.path).returncode == 0
         return [call for call in programs.calls("pg_restore")[before:] if not {"--list", "--help"} & set(call)]
 
-    assert run(restore.take_database_back(app, taken, "r2")) == []
-    (put,) = run(restore.put_database(app, taken, "r2"))
+    assert run(restore.undo_database(app, taken, "r2")) == []
+    (put,) = run(restore.restore_database(app, taken, "r2"))
     assert {"--clean", "--if-exists", "--single-transaction"} <= set(put)
     said = (tmp_path / "said").read_text()
     assert said.index("begin;") < said.index("cascade") < said.index("SQL") < said.index("\\echo restored")
     assert (tmp_path / "home/journal/r2/postgres.restored.list").read_text() == "kept\n"
-    (back,) = run(restore.take_database_back(app, taken, "r2"))
-    assert back[-1] == f"{backup.place(app, 'r2')}/database.pgdump"
+    (back,) = run(restore.undo_database(app, taken, "r2"))
+    assert back[-1] == f"{backup.backup_path(app, 'r2')}/database.pgdump"
 
 
 def test_restore_dump_that_breaks_off_is_never_taken_for_done(
@@ -146,7 +146,7 @@ def test_restore_dump_that_breaks_off_is_never_taken_for_done(
     programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
     programs.add("pg_restore", f"{HELP}\ncase $* in *--list*) echo kept ;; *) echo SQL; exit 1 ;; esac")
 
-    text = moved(restore.put_database(app, listed(app)[ID], "r2"), app, tmp_path / "home")
+    text = moved(restore.restore_database(app, listed(app)[ID], "r2"), app, tmp_path / "home")
     done = sh(script(text), path=programs.path)
 
     assert (done.returncode, "nothing is changed" in done.stdout) == (1, True), done.stderr
@@ -165,7 +165,10 @@ def test_restore_with_programs_that_would_run_commands_of_a_dump_is_refused(
     programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
     taken = listed(app)[ID]
 
-    for text in (restore.put_database(app, taken, "r2"), verification.check(app, taken, database=True, files=False)):
+    for text in (
+        restore.restore_database(app, taken, "r2"),
+        verification.check(app, taken, database=True, files=False),
+    ):
         done = sh(moved(script(text), app, tmp_path / "home"), path=programs.path)
         assert (done.returncode, "could run commands on this host" in done.stdout) == (1, True), done
 

@@ -235,7 +235,7 @@ def test_journal_that_names_a_file_does_not_delete_it(
         done = back_up(app, programs)
         assert (done.returncode, "is of a commit over several files" in done.stdout) == (1, True), done
     elif action == "restore":
-        assert run(restore.put_database(app, taken, RELEASE)).returncode == 0
+        assert run(restore.restore_database(app, taken, RELEASE)).returncode == 0
     else:
         assert not check(site.check(), "database").ok
 
@@ -330,7 +330,7 @@ def test_program_is_the_same_in_the_watchdogs_archive(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, Path(sqlite_program.__file__).read_text()), done.stderr
 
 
-def test_put_database_over_a_link_replaces_the_link_alone(
+def test_restore_database_over_a_link_replaces_the_link_alone(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     fill(app.database)
@@ -340,7 +340,7 @@ def test_put_database_over_a_link_replaces_the_link_alone(
     Path(app.database).unlink()
     Path(app.database).symlink_to(elsewhere)
 
-    done = run(restore.put_database(app, listed(app)[ID], RELEASE))
+    done = run(restore.restore_database(app, listed(app)[ID], RELEASE))
 
     assert (done.returncode, list(elsewhere.iterdir())) == (0, []), done
     assert (Path(app.database).is_symlink(), Path(app.database).is_file()) == (False, True)
@@ -372,9 +372,9 @@ def test_restore_is_not_blocked_by_what_stands_in_the_place_of_a_file(
     backup = listed(app)[ID]
 
     for _ in range(2):
-        done = run(restore.put_database(app, backup, RELEASE))
+        done = run(restore.restore_database(app, backup, RELEASE))
         assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 10)), done
-    back = [run(restore.take_database_back(app, backup, RELEASE)) for _ in range(2)]
+    back = [run(restore.undo_database(app, backup, RELEASE)) for _ in range(2)]
 
     assert [one.returncode for one in back] == [0, 0], back
     path = Path(app.database + ending)
@@ -394,12 +394,12 @@ def test_restore_takes_no_mode_from_behind_a_link(
     Path(app.database).unlink()
     Path(app.database).symlink_to(open_to_all)
 
-    done = run(restore.put_database(app, listed(app)[ID], RELEASE))
+    done = run(restore.restore_database(app, listed(app)[ID], RELEASE))
 
     assert (done.returncode, Path(app.database).stat().st_mode & 0o777) == (0, 0o600), done
 
 
-def test_put_uploads_does_not_write_through_links_of_the_container(
+def test_restore_uploads_does_not_write_through_links_of_the_container(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     """After a restore that was cut off the container has seen the directories: links in their place lead elsewhere."""
@@ -414,18 +414,18 @@ def test_put_uploads_does_not_write_through_links_of_the_container(
     aside.symlink_to(elsewhere)
     Path(app.uploads, "authorized_keys").write_text("ssh-ed25519 AAAA")
 
-    done = run(restore.put_uploads(app, listed(app)[ID], RELEASE))
+    done = run(restore.restore_uploads(app, listed(app)[ID], RELEASE))
 
     assert (done.returncode, [path.name for path in elsewhere.iterdir()]) == (0, ["profile"]), done
     subprocess.run(["rm", "-rf", str(aside)], check=True)
     aside.symlink_to(elsewhere)
-    back = run(restore.take_uploads_back(app, RELEASE))
+    back = run(restore.undo_uploads(app, RELEASE))
     assert (back.returncode, "was replaced by a link" in back.stdout) == (1, True), back
     assert (elsewhere / "profile").read_text() == "mine"
     assert not Path(app.uploads, "profile").exists()
 
 
-def test_put_uploads_keeps_its_notes_in_no_file_behind_a_link(
+def test_restore_uploads_keeps_its_notes_in_no_file_behind_a_link(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     Path(app.uploads).mkdir()
@@ -439,12 +439,12 @@ def test_put_uploads_keeps_its_notes_in_no_file_behind_a_link(
     (aside / ".said").symlink_to(profile)
     (aside / ".moved").symlink_to(made)
 
-    done = run(restore.put_uploads(app, listed(app)[ID], RELEASE))
+    done = run(restore.restore_uploads(app, listed(app)[ID], RELEASE))
 
     assert (done.returncode, profile.read_text(), made.exists()) == (0, "mine", False), done
 
 
-def test_put_uploads_links_no_file_behind_a_link_into_the_uploads(
+def test_restore_uploads_links_no_file_behind_a_link_into_the_uploads(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     """A hard link to a file of the deploy user's would let the container change it."""
@@ -462,7 +462,7 @@ def test_put_uploads_links_no_file_behind_a_link_into_the_uploads(
     copied.parent.rmdir()
     copied.parent.symlink_to(home)
 
-    done = run(restore.put_uploads(app, listed(app)[ID], RELEASE))
+    done = run(restore.restore_uploads(app, listed(app)[ID], RELEASE))
 
     assert (done.returncode, copied.read_text()) == (0, "public text"), done
     assert (home / "profile").stat().st_nlink == 1

@@ -28,12 +28,12 @@ def uploads_directory(app: Application) -> str:
     return app.uploads_backups or backup_directory(app)
 
 
-def place(app: Application, id: str) -> str:
+def backup_path(app: Application, id: str) -> str:
     """Return the directory of a backup."""
     return f"{backup_directory(app)}/{app.name}-{id}"
 
 
-def uploads_place(app: Application, id: str) -> str:
+def uploads_path(app: Application, id: str) -> str:
     """Return the directory of a backup's uploaded files."""
     return f"{uploads_directory(app)}/{app.name}-{id}.uploads"
 

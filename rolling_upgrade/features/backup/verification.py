@@ -12,7 +12,7 @@ from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, i
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.backup import shell
 from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup
-from rolling_upgrade.features.backup.shell import SPARE_KIB, place, uploads_place
+from rolling_upgrade.features.backup.shell import SPARE_KIB, backup_path, uploads_path
 
 #: Exit status of a verification that found the backup damaged.
 DAMAGED_STATUS = 46
@@ -23,7 +23,7 @@ def verify(app: Application, backup: Backup) -> Script:
 
     Prints the damage and exits with DAMAGED_STATUS; exits with 1 when the check itself failed.
     """
-    verified = quote(f"{place(app, backup.id)}/verified")
+    verified = quote(f"{backup_path(app, backup.id)}/verified")
     return script(
         _checked(app, backup, database=True, files=True),
         f"""\
@@ -81,7 +81,7 @@ scratch={scratch}$$.scratch
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 143' HUP INT TERM PIPE
 damaged() {{ printf 'damaged: %s\\n' "$1"; exit {DAMAGED_STATUS}; }}
-cd {quote(place(app, backup.id))} || damaged "its directory is missing"
+cd {quote(backup_path(app, backup.id))} || damaged "its directory is missing"
 same() {{
   if [ ! -f "$1" ]; then damaged "$1 is missing"; fi
   if [ "$(stat -c %s "$1")" -ne "$2" ]; then damaged "$1 has $(stat -c %s "$1") bytes instead of $2"; fi
@@ -102,7 +102,7 @@ fi""")
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
-        parts.append(shell.check(f"{uploads_place(app, backup.id)}/files", backup.uploads))
+        parts.append(shell.check(f"{uploads_path(app, backup.id)}/files", backup.uploads))
         parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')
     parts.append(f"echo {quote(_summary(backup, database=database, files=files))}")
     return in_namespace("\n".join(parts))
@@ -144,6 +144,6 @@ def archive(app: Application, backup: Backup) -> Script:
     """Write the backup as one tar archive to standard output: its directory and the one of its uploads."""
     parts = ["-C", backup_directory(app), f"{app.name}-{backup.id}"]
     if backup.uploads is not None:
-        copies = uploads_place(app, backup.id)
+        copies = uploads_path(app, backup.id)
         parts += ["-C", copies.rpartition("/")[0], copies.rpartition("/")[2]]
     return script(FIND_NAMESPACE, f"{ENTER} {shell_join('tar', '--create', '--file=-', *parts)}")

@@ -125,14 +125,14 @@ class RestoreSteps:
 
     def database(self) -> Step:
         """Set the database aside and put the one of the backup in its place."""
-        body = script(restore.put_database(self._app, self._backup, self._release))
-        undo = script(restore.take_database_back(self._app, self._backup, self._release))
+        body = script(restore.restore_database(self._app, self._backup, self._release))
+        undo = script(restore.undo_database(self._app, self._backup, self._release))
         return Step("database", "put the database back", body, DATA_SECONDS, undo, "bring the former database back")
 
     def uploads(self) -> Step:
         """Set the uploaded files aside and put those of the backup in their place."""
-        body = script(restore.put_uploads(self._app, self._backup, self._release))
-        undo = script(restore.take_uploads_back(self._app, self._release))
+        body = script(restore.restore_uploads(self._app, self._backup, self._release))
+        undo = script(restore.undo_uploads(self._app, self._release))
         return Step("uploads", "put the uploaded files back", body, DATA_SECONDS, undo, "bring the former files back")
 
     def data(self) -> tuple[Step, ...]:
@@ -153,7 +153,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
     containers = live(state, app)
     up, down = page.around(state, app, spec.page)
     record = _record(spec, containers)
-    cleanup = Script("\n".join((restore.forget_former(app), backups.prune(app))))
+    cleanup = Script("\n".join((restore.delete_former_data(app), backups.prune(app))))
     lease = rollout.lease_seconds + locking.LOCK_SECONDS
     return Plan(
         host=state.host,

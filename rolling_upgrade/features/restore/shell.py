@@ -13,7 +13,7 @@ from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, i
 from rolling_upgrade.engine.shell import quote, shell_join
 from rolling_upgrade.features.backup import shell as backups
 from rolling_upgrade.features.backup.manifest import Backup
-from rolling_upgrade.features.backup.shell import place, uploads_place
+from rolling_upgrade.features.backup.shell import backup_path, uploads_path
 
 _JOURNALS = ("-wal", "-shm", "-journal")
 
@@ -75,10 +75,10 @@ def no_writers() -> str:
     return 'if [ -n "$(mounting)" ]; then echo "containers that mount the data still run: $(mounting)"; exit 1; fi'
 
 
-def put_database(app: Application, backup: Backup, release: str) -> str:
+def restore_database(app: Application, backup: Backup, release: str) -> str:
     """Set the database and its journals aside, and rename the backup's database into place with its owner and mode."""
     if backup.database == "postgres" and app.database_server:
-        return _put_postgres(app, backup, release)
+        return _restore_postgres(app, backup, release)
     path, aside, new = app.database, *_beside(app.database, release)
     mode = backup.journal_mode if backup.journal_mode in {"wal", "delete", "truncate", "persist"} else "delete"
     file = backup.file("database.db")
@@ -89,7 +89,7 @@ umask 077
 {sqlite.functions()}
 {_own_directory(aside)}
 rm -rf {shell_join(*(new + ending for ending in (*_JOURNALS, "")))}
-cp {quote(place(app, backup.id) + "/database.db")} {quote(new)}
+cp {quote(backup_path(app, backup.id) + "/database.db")} {quote(new)}
 if [ "$(sha256sum < {quote(new)} | cut -c 1-64)" != {file.sha256 if file else "none"} ]; then echo "the copy of the database is damaged"; exit 1; fi
 sqlite_file {shell_join("prepare", new, mode)}
 like={quote(path.rpartition("/")[0])}
@@ -115,10 +115,10 @@ echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
     return _without_writers(app, program)
 
 
-def take_database_back(app: Application, backup: Backup, release: str) -> str:
+def undo_database(app: Application, backup: Backup, release: str) -> str:
     """Restore the former database, also after an interruption between setting it aside and replacing it."""
     if backup.database == "postgres" and app.database_server:
-        return _take_postgres_back(app, release)
+        return _undo_postgres(app, release)
     path, aside, new = app.database, *_beside(app.database, release)
     program = f"""\
 set -eu
@@ -170,10 +170,10 @@ def _beside(path: str, release: str) -> tuple[str, str]:
     return f"{directory}/.before-{release}", f"{directory}/.restored-{release}.db"
 
 
-def _put_postgres(app: Application, backup: Backup, release: str) -> str:
+def _restore_postgres(app: Application, backup: Backup, release: str) -> str:
     if app.database_server is None:
         raise ValueError("the application has no database server")
-    dump = quote(f"{place(app, backup.id)}/database.pgdump")
+    dump = quote(f"{backup_path(app, backup.id)}/database.pgdump")
     done = quote(f"{app.home}/journal/{release}/postgres.restored")
     return f"""\
 {postgres.access(app)}
@@ -182,11 +182,11 @@ def _put_postgres(app: Application, backup: Backup, release: str) -> str:
 echo "the database of backup {backup.id} is in place\""""
 
 
-def _take_postgres_back(app: Application, release: str) -> str:
+def _undo_postgres(app: Application, release: str) -> str:
     """Undo a completed restore with the backup taken before it; a failed restore changed nothing."""
     if app.database_server is None:
         raise ValueError("the application has no database server")
-    dump = quote(f"{place(app, release)}/database.pgdump")
+    dump = quote(f"{backup_path(app, release)}/database.pgdump")
     done = quote(f"{app.home}/journal/{release}/postgres.restored")
     return f"""\
 if [ -e {done} ]; then
@@ -196,11 +196,11 @@ if [ -e {done} ]; then
 fi"""
 
 
-def put_uploads(app: Application, backup: Backup, release: str) -> str:
+def restore_uploads(app: Application, backup: Backup, release: str) -> str:
     """Set the uploaded files aside and replace them by the backup's; unchanged files are hard-linked, not copied."""
     here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
     copy = shell_join(*backups.RSYNC, "--checksum")
-    places = shell_join(uploads_place(app, backup.id) + "/files/", f"{new}/")
+    places = shell_join(uploads_path(app, backup.id) + "/files/", f"{new}/")
     program = f"""\
 set -eu
 umask 077
@@ -213,7 +213,7 @@ if [ ! -e {quote(aside + "/.moved")} ]; then
   if [ -n "$(find {quote(here)} -type l -print -quit)" ]; then set --; fi
   {copy} "$@" {places}
 {backups.check(new, backup.uploads or 0)}
-  list={quote(place(app, backup.id) + "/uploads.sums")}
+  list={quote(backup_path(app, backup.id) + "/uploads.sums")}
   said=$(uploads_whole "$list" {quote(aside + "/.said")}) || {{ echo "the copy of the uploads is damaged: $said"; exit 1; }}
   rm -f {quote(aside + "/.said")}
   find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec mv -t {quote(aside)} {{}} +
@@ -227,7 +227,7 @@ echo "{backup.uploads} uploaded files of backup {backup.id} are in place\""""
     return _without_writers(app, program)
 
 
-def take_uploads_back(app: Application, release: str) -> str:
+def undo_uploads(app: Application, release: str) -> str:
     """Restore the former files, also after an interruption while they were set aside."""
     here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
     program = f"""\
@@ -250,7 +250,7 @@ def _without_writers(app: Application, program: str) -> str:
     return f"{_mounting(app)}\n{no_writers()}\n{in_namespace(program)}\n{IN_NAMESPACE}"
 
 
-def forget_former(app: Application) -> str:
+def delete_former_data(app: Application) -> str:
     """Delete the data that restores set aside, once a restore is recorded: the backups taken first contain it too."""
     paths = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
     program = """\

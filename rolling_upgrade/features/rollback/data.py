@@ -72,6 +72,6 @@ def steps(state: HostState, current: Application, backup: Backup, run_id: str, t
         prepare=(data.check(),),
         before=(*up, data.stop(state), data.save(), data.database()),
         after=down,
-        cleanup=restore.forget_former(app),
+        cleanup=restore.delete_former_data(app),
         note=f"the database goes back to backup {backup.id} of {backup.time}; backup {run_id} keeps the current one",
     )

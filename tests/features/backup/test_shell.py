@@ -59,11 +59,11 @@ def back_up(
 
 
 def place(app: Application, id: str = ID) -> Path:
-    return Path(backup.place(app, id))
+    return Path(backup.backup_path(app, id))
 
 
 def files(app: Application, id: str = ID) -> Path:
-    return Path(backup.uploads_place(app, id), "files")
+    return Path(backup.uploads_path(app, id), "files")
 
 
 def listed(app: Application) -> dict[str, Backup]:

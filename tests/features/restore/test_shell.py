@@ -16,7 +16,7 @@ from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.features.backup import verification
 from rolling_upgrade.features.backup.manifest import Backup, Verdict
-from rolling_upgrade.features.backup.shell import uploads_place
+from rolling_upgrade.features.backup.shell import uploads_path
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, app, back_up, files, fill, listed, place, rows
 from tests.support.shell import Programs, moved, sh
@@ -130,7 +130,7 @@ def uploaded(app: Application) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
-def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
+def test_restore_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -138,7 +138,7 @@ def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
     change(app)
     Path(app.database).chmod(0o640)
 
-    done = run(restore.put_database(app, taken, RELEASE))
+    done = run(restore.restore_database(app, taken, RELEASE))
 
     assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2000)), done
     assert Path(app.database).stat().st_mode & 0o777 == 0o640
@@ -146,18 +146,18 @@ def test_put_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
-def test_take_database_back_brings_rows_and_journal_back(app: Application, taken: Backup, run: RunContext) -> None:
+def test_undo_database_brings_rows_and_journal_back(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
-    run(restore.put_database(app, taken, RELEASE))
+    run(restore.restore_database(app, taken, RELEASE))
 
-    done = [run(restore.take_database_back(app, taken, RELEASE)) for _ in range(2)]
+    done = [run(restore.undo_database(app, taken, RELEASE)) for _ in range(2)]
 
     assert ([one.returncode for one in done], rows(Path(app.database))) == ([0, 0], ("ok", 2001)), done
     assert {path.name for path in Path(app.database).parent.iterdir()} <= {"shop.db", "shop.db-wal", "shop.db-shm"}
 
 
 @pytest.mark.parametrize("linked", [[], ["-wal"], ["-wal", ""]])
-def test_take_database_back_after_a_step_that_stopped_half_way(
+def test_undo_database_after_a_step_that_stopped_half_way(
     linked: list[str],
     app: Application,
     taken: Backup,
@@ -169,22 +169,22 @@ def test_take_database_back_after_a_step_that_stopped_half_way(
     for ending in linked:
         (aside / f"shop.db{ending}").hardlink_to(app.database + ending)
 
-    done = run(restore.take_database_back(app, taken, RELEASE))
+    done = run(restore.undo_database(app, taken, RELEASE))
 
     assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2001)), done
 
 
-def test_put_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: RunContext) -> None:
+def test_restore_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
 
     for _ in range(2):
-        assert run(restore.put_database(app, taken, RELEASE)).returncode == 0
+        assert run(restore.restore_database(app, taken, RELEASE)).returncode == 0
 
-    run(restore.take_database_back(app, taken, RELEASE))
+    run(restore.undo_database(app, taken, RELEASE))
     assert rows(Path(app.database)) == ("ok", 2001)
 
 
-def test_put_database_while_a_container_has_it_is_refused(
+def test_restore_database_while_a_container_has_it_is_refused(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -197,37 +197,39 @@ def test_put_database_while_a_container_has_it_is_refused(
         "podman", f'case $1 in ps) echo id ;; container) echo "shop-backend-blue shop {tmp_path}/data" ;; esac'
     )
 
-    done = run(restore.put_database(mounted, taken, RELEASE))
+    done = run(restore.restore_database(mounted, taken, RELEASE))
 
     assert (done.returncode, "containers that mount the data still run" in done.stdout) == (1, True), done
 
 
-def test_put_uploads_takes_the_place_of_all_that_was_there(app: Application, taken: Backup, run: RunContext) -> None:
+def test_restore_uploads_takes_the_place_of_all_that_was_there(
+    app: Application, taken: Backup, run: RunContext
+) -> None:
     change(app)
 
-    done = run(restore.put_uploads(app, taken, RELEASE))
-    run(restore.forget_former(app))
+    done = run(restore.restore_uploads(app, taken, RELEASE))
+    run(restore.delete_former_data(app))
 
     assert (done.returncode, uploaded(app)) == (0, {"one": "1", "sub dir/t\nwo": "22"}), done
     assert (files(app) / "one").read_text() == "1"
 
 
-def test_put_uploads_shares_no_file_with_the_backup(app: Application, taken: Backup, run: RunContext) -> None:
+def test_restore_uploads_shares_no_file_with_the_backup(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
-    run(restore.put_uploads(app, taken, RELEASE))
+    run(restore.restore_uploads(app, taken, RELEASE))
 
     with Path(app.uploads, "one").open("a") as file:
         file.write("more")
 
-    assert Path(uploads_place(app, ID), "files/one").read_text() == "1"
+    assert Path(uploads_path(app, ID), "files/one").read_text() == "1"
 
 
-def test_take_uploads_back_brings_every_file_back(app: Application, taken: Backup, run: RunContext) -> None:
+def test_undo_uploads_brings_every_file_back(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     before = uploaded(app)
-    run(restore.put_uploads(app, taken, RELEASE))
+    run(restore.restore_uploads(app, taken, RELEASE))
 
-    done = [run(restore.take_uploads_back(app, RELEASE)) for _ in range(2)]
+    done = [run(restore.undo_uploads(app, RELEASE)) for _ in range(2)]
 
     assert ([one.returncode for one in done], uploaded(app)) == ([0, 0], before), done
 
