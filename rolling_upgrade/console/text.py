@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 
+from rolling_upgrade.engine.model import Diagnosis, Level
+
 
 def one_line(text: str) -> str:
     """Return the text on one line, with every run of white space as one space."""
@@ -43,6 +45,17 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
 def unreachable_lines(errors: Mapping[str, str]) -> list[str]:
     """Return a line with the error of each unreachable host."""
     return [f"{host}  UNREACHABLE: {one_line(error).removeprefix(f'{host}: ')}" for host, error in errors.items()]
+
+
+def diagnosis_lines(rows: Sequence[Diagnosis], labels: Mapping[Level, str]) -> list[str]:
+    """Return the findings by host or file, each with the label of its level and with its remedy."""
+    lines: list[str] = []
+    for host in dict.fromkeys(row.host for row in rows):
+        lines.append(host)
+        for row in (row for row in rows if row.host == host):
+            lines.append(f"  {labels[row.level]:<8} {one_line(row.what)}")
+            lines += [f"           {one_line(row.remedy)}"] if row.remedy else []
+    return lines
 
 
 def progress(sent: int, total: int, seconds: float) -> str:

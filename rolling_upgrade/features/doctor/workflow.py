@@ -12,7 +12,7 @@ from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.console.text import count, one_line
+from rolling_upgrade.console.text import count, diagnosis_lines
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Diagnosis, HostState, Image, Level, Transfer
@@ -114,21 +114,15 @@ def _registry(host: Host, fleet: Fleet, answers: dict[str, dict[str, Image]]) ->
     return []
 
 
-_SHOWN = {Level.OK: "ok", Level.WARNING: "warning", Level.REFUSED: "REFUSED"}
+_LABELS = {Level.OK: "ok", Level.WARNING: "warning", Level.REFUSED: "REFUSED"}
 
 
 def doctor_lines(environment: str, rows: Sequence[Diagnosis]) -> list[str]:
     """Return the findings of each host with their remedies, then the verdict."""
-    lines: list[str] = []
-    for host in dict.fromkeys(row.host for row in rows):
-        lines.append(host)
-        for row in (row for row in rows if row.host == host):
-            lines.append(f"  {_SHOWN[row.level]:<8} {one_line(row.what)}")
-            lines += [f"           {one_line(row.remedy)}"] if row.remedy else []
     warnings = sum(row.level is Level.WARNING for row in rows)
     refused = _refused(rows)
     verdict = f"a deploy would be refused, {count(refused, 'reason')}" if refused else "a deploy would not be refused"
-    return [*lines, "", f"{environment}: {verdict}; {count(warnings, 'warning')}"]
+    return [*diagnosis_lines(rows, _LABELS), "", f"{environment}: {verdict}; {count(warnings, 'warning')}"]
 
 
 def doctor_json(environment: str, rows: Sequence[Diagnosis]) -> dict[str, Any]:

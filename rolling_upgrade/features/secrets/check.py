@@ -15,7 +15,7 @@ from rolling_upgrade.config.encryption.passwords import PASSWORD_FILE
 from rolling_upgrade.config.files import EnvFile
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines
-from rolling_upgrade.console.text import count, one_line
+from rolling_upgrade.console.text import count, diagnosis_lines
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import OWNER_ALONE, PRIVATE, WIDEST, read_small, too_open
 from rolling_upgrade.engine.model import Diagnosis, Level
@@ -146,13 +146,13 @@ def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
         yield Diagnosis(secrets.recipients_name, Level.WARNING, difference, remedy)
 
 
+_LABELS = {Level.OK: "repaired", Level.WARNING: "FOUND", Level.REFUSED: "FOUND"}
+
+
 def _finding_lines(rows: Sequence[Diagnosis], environments: str) -> list[str]:
-    """Format the findings by file, each with its remedy, and a summary at the end."""
-    lines: list[str] = []
-    for file in dict.fromkeys(row.host for row in rows):
-        lines.append(file)
-        for row in (row for row in rows if row.host == file):
-            lines.append(f"  {'repaired' if row.level is Level.OK else 'FOUND':<8} {one_line(row.what)}")
-            lines += [f"           {one_line(row.remedy)}"] if row.remedy else []
+    """Return the findings of each file with their remedies, then a summary."""
     found = sum(row.level is not Level.OK for row in rows)
-    return [*lines, f"{environments}: {count(found, 'finding') if found else 'no exposed secrets'}"]
+    return [
+        *diagnosis_lines(rows, _LABELS),
+        f"{environments}: {count(found, 'finding') if found else 'no exposed secrets'}",
+    ]

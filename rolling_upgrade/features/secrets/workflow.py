@@ -44,13 +44,8 @@ def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False)
         text = secrets.keyring.decrypt(data)
         values = parse_values(text, secrets).values
         written = encrypt_like(text, encryption, secrets, new_password=current is not Encryption.VAULT)
-    verify(written, text, secrets, force=force)
     exposed = current is None and is_tracked(secrets.path) is True
-    replace_env_file(secrets, written, before=data)
-    if encryption is Encryption.AGE:
-        update_mark(secrets)
-    with as_config_error(secrets):
-        readers = describe_recipients(written, secrets)
+    readers = _replace(secrets, written, text, data, force=force)
     print_notes([f"{secrets.name} is encrypted by {encryption.value} for {readers}.", *_left_out(encryption, secrets)])
     if exposed:
         print_notes(["Git's history still contains it in plaintext. Replace these secrets:", *_keys(values)])
@@ -58,6 +53,16 @@ def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False)
         [f"Next: {PROGRAM} config.check --env {secrets.environment}, then commit it: git add --force {secrets.name}"]
     )
     return ExitCode.DONE
+
+
+def _replace(secrets: SecretsFile, written: bytes, text: bytes, before: bytes, *, force: bool) -> str:
+    """Replace the env file once a key has decrypted the new one; return its recipients. Raises ConfigError."""
+    verify(written, text, secrets, force=force)
+    replace_env_file(secrets, written, before=before)
+    if detect(written) is Encryption.AGE:
+        update_mark(secrets)
+    with as_config_error(secrets):
+        return describe_recipients(written, secrets)
 
 
 def _encryption(word: str) -> Encryption:
@@ -120,12 +125,7 @@ def rotate(env: str | None, *, root: Path, new_password_file: str = "", force: b
             secrets = _with_new_password(secrets, new_password_file)
             _refuse_same(secrets, data)
         written = encrypt_like(text, encryption, secrets, like=data)
-    verify(written, text, secrets, force=force)
-    replace_env_file(secrets, written, before=data)
-    if encryption is Encryption.AGE:
-        update_mark(secrets)
-    with as_config_error(secrets):
-        now = describe_recipients(written, secrets)
+    now = _replace(secrets, written, text, data, force=force)
     print_notes(
         [
             f"{secrets.name} is encrypted again by {encryption.value}.",

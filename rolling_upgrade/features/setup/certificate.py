@@ -58,7 +58,7 @@ def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
     """Check the files of the operator, one resource for each possible fault; all but the first need openssl."""
     skip = f"! {{ {_files_exist(tls)}; }} || ! command -v openssl"
     exists = f"! {rooted(*_paths(tls))} || {{ {_files_exist(tls)}; }}"
-    where = " and ".join(filter(None, (tls.certificate, tls.key, tls.chain)))
+    where = " and ".join(_paths(tls))
     rows = (
         ("certificate", f"the certificate and its key ({where})", exists, "put both files there"),
         (
