@@ -49,7 +49,7 @@ note() { printf '%s\\tnote\\t%s\\n' "$1" "$2"; }
 lately() { date -u -d '5 seconds ago' +%Y-%m-%dT%H:%M:%SZ; }
 runs() { [ "$(podman container inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]; }
 marked() { sed -u "s/^/$1\\t$2\\t/"; }
-complete() { marked "$1" "$2" | awk 1; }
+marked_lines() { marked "$1" "$2" | awk 1; }
 unreadable=0"""
 _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 
@@ -110,7 +110,7 @@ def _fetch_container(app: Application, service: str, color: Color, query: LogQue
     missing = "" if query.both else "\nunreadable=1"
     return f"""\
 if podman container exists {quote(name)}; then
-  {_podman_logs(query, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(query)} | complete {quote(service)} {color.value}
+  {_podman_logs(query, pieces=2)} {quote(name)} 2>&1 | tail -n {_tail(query)} | marked_lines {quote(service)} {color.value}
 else
   note {quote(service)} {quote(f"there is no container {name}")}{missing}
 fi"""
