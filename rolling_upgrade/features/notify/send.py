@@ -65,7 +65,6 @@ def send(
     read: Read,
     secrets: Sequence[str] = (),
     seconds: float = WITHIN_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Sending:
     """Start to send a notice to every channel that accepts its severity; `wait` on the result returns the deliveries.
@@ -73,7 +72,7 @@ def send(
     `secrets` are masked in the message, in addition to those of the channels.
     """
     hidden = (*secrets, *channels.secrets)
-    deadline = Deadline(seconds, clock, sleep)
+    deadline = Deadline(seconds, time.monotonic, sleep)
     # A test goes to every channel that is not off.
     accepting = channels.accepting(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)
     chosen = [(name, channel) for name, channel in channels.configured if name in accepting]

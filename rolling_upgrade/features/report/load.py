@@ -15,6 +15,8 @@ from typing import NamedTuple
 from rolling_upgrade.engine import untrusted
 
 _MAX_LINE_BYTES = 64 << 10
+#: The seconds of the chart of a load.
+MAX_SECONDS = 600
 
 
 class TimedRequest(NamedTuple):
@@ -54,10 +56,10 @@ class Requests:
         failed = sum(not request.ok for request in chosen)
         return Figures(len(chosen), failed, _percentile(latencies, 0.50), _percentile(latencies, 0.99))
 
-    def each_second(self, start: float, end: float, limit: int = 600) -> list[tuple[int, Figures]]:
-        """Return the figures of each second, of the first `limit` seconds."""
+    def each_second(self, start: float, end: float) -> list[tuple[int, Figures]]:
+        """Return the figures of each second, of the first MAX_SECONDS seconds."""
         first = math.floor(start)
-        seconds = range(first, min(math.ceil(end), first + limit))
+        seconds = range(first, min(math.ceil(end), first + MAX_SECONDS))
         return [(second, self.figures(second, second + 1)) for second in seconds]
 
     def _between(self, start: float, end: float) -> Sequence[TimedRequest]:

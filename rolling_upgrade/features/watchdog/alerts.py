@@ -57,19 +57,7 @@ class AlertNotifier:
         if observation.lock_holder:
             return
         self._counts = count_failures(self._counts, report)
-        settings = self._settings
-        self._notify(
-            alerts(
-                settings.host,
-                settings.environment,
-                report,
-                observation,
-                decision,
-                state,
-                self._counts,
-                settings.rules,
-            )
-        )
+        self._notify(alerts(self._settings, report, observation, decision, state, self._counts))
 
     def observation_failed(self, cause: str) -> None:
         """Notify after an observation that failed: the open alerts stay open, and repeated failure is one itself."""
@@ -96,24 +84,28 @@ def count_failures(counts: FailureCounts, report: HealthReport) -> dict[str, int
 
 
 def alerts(
-    host: str,
-    environment: str,
+    settings: Settings,
     report: HealthReport,
     observation: HealthObservation,
     decision: Decision,
     state: RecoveryState,
     counts: FailureCounts,
-    rules: WatchRules,
 ) -> tuple[Alert, ...]:
     """Every alert after an observation; `state` and `counts` include it."""
-    command = f"{PROGRAM} health --env {environment} --hosts {host} --once --verbose"
+    host, rules = settings.host, settings.rules
+    health = f"{PROGRAM} health --env {settings.environment} --hosts {host} --once --verbose"
+    inspect = f"{PROGRAM} inspect --env {settings.environment} --host {host}"
     if observation.unrecoverable:
-        service_alerts = [Alert(host, "nginx", observation.unrecoverable, command)]
+        service_alerts = [Alert(host, "nginx", observation.unrecoverable, health)]
     else:
+        command = inspect if state.given_up else health
         failures = [failure for failure in observation.failures if _is_due(failure, decision, state, rules)]
-        service_alerts = [_service_alert(host, environment, failure, report, command, state) for failure in failures]
+        service_alerts = [
+            Alert(host, failure.service, _cause(failure, report), command, given_up=state.given_up)
+            for failure in failures
+        ]
     others = _other_checks(report, observation, counts, rules)
-    return (*service_alerts, *(Alert(host, check.name, check.detail, command) for check in others))
+    return (*service_alerts, *(Alert(host, check.name, check.detail, health) for check in others))
 
 
 def _is_due(failure: Failure, decision: Decision, state: RecoveryState, rules: WatchRules) -> bool:
@@ -124,17 +116,10 @@ def _is_due(failure: Failure, decision: Decision, state: RecoveryState, rules: W
     return not recovering and counter.worst >= rules.failures
 
 
-def _service_alert(
-    host: str, environment: str, failure: Failure, report: HealthReport, command: str, state: RecoveryState
-) -> Alert:
-    """One alert with all failing checks of a service; after giving up, its command shows everything on the host."""
+def _cause(failure: Failure, report: HealthReport) -> str:
+    """All failing checks of a service."""
     own = [check for check in report.failed if check.kind in _SERVICE_CHECKS and check.service == failure.service]
-    cause = "\n".join(f"{check.name}: {check.detail}" for check in own) or failure.reason
-    if state.given_up:
-        return Alert(
-            host, failure.service, cause, f"{PROGRAM} inspect --env {environment} --host {host}", given_up=True
-        )
-    return Alert(host, failure.service, cause, command)
+    return "\n".join(f"{check.name}: {check.detail}" for check in own) or failure.reason
 
 
 def _other_checks(

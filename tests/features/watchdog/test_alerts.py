@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Check, HealthReport, Kind
+from rolling_upgrade.engine.model import Check, HealthReport, Kind, RolloutPolicy
 from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.features.health import verdict
 from rolling_upgrade.features.watchdog.alerts import alerts, count_failures
@@ -20,10 +20,11 @@ from rolling_upgrade.features.watchdog.policy import (
     RecoveryAction,
     RecoveryState,
 )
+from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.engine.test_observation import EMPTY
 from tests.support.sample import application
 
-RULES = WatchRules()
+SETTINGS = Settings("shop", "web1", "production", WatchRules(), RolloutPolicy())
 STATE = verdict.parse(application(), "web1", EMPTY).state
 SITE = Check(Kind.HTTP, "site", False, "HTTP 502")
 DISK = Check(Kind.DISK, "disk /", False, "4 % of disk free on /, wanted 10 %")
@@ -47,7 +48,7 @@ def named(
     """The names of the alerts of one observation."""
     state = RecoveryState(counters=(counter,) if counter else (), given_up=given_up)
     report = HealthReport(STATE, checks)
-    found = alerts("web1", "production", report, observation, decision, state, counts or {}, RULES)
+    found = alerts(SETTINGS, report, observation, decision, state, counts or {})
     return [f"{alert.check}{' given up' if alert.given_up else ''}" for alert in found]
 
 
@@ -85,7 +86,7 @@ def test_alert_of_a_service_lists_all_its_failing_checks() -> None:
     nginx = replace(HTTP, name="backend nginx", detail="HTTP 502")
     report = HealthReport(STATE, (HTTP, nginx, CHAIN))
 
-    (alert,) = alerts("web1", "production", report, FAILING, WAIT, RecoveryState(given_up=True), {}, RULES)
+    (alert,) = alerts(SETTINGS, report, FAILING, WAIT, RecoveryState(given_up=True), {})
 
     assert alert.cause == "backend http: no answer\nbackend nginx: HTTP 502"
     assert alert.next_command == "rolling-upgrade inspect --env production --host web1"
