@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Thread
 
 from rolling_upgrade.engine.model.notice import Channels, Hook, Mail, Notice, Occasion, Severity
@@ -16,18 +17,21 @@ WITHIN_SECONDS = 9.0
 #: Wait for the threads of cut connections, to learn their errors.
 CUT_SECONDS = 0.5
 
+#: One attempt to send a message. Raises NotDelivered, or an error of a library.
+Attempt = Callable[[Deadline], None]
+
 
 class Sending:
     """A notice being sent; each channel has a daemon thread, so that no exit of the process waits for it."""
 
-    def __init__(self, deadline: Deadline, work: Sequence[tuple[str, Callable[[], Delivery]]]) -> None:
-        self._deadline = deadline
+    def __init__(self, deadline: Deadline, attempts: Mapping[str, Attempt], secrets: Sequence[str]) -> None:
+        self._deadline, self._secrets = deadline, secrets
+        self._names = list(attempts)
         self._deliveries: dict[str, Delivery] = {}
-        self._names = [name for name, _ in work]
-        self._threads = [thread for name, do in work if (thread := self._start(name, do))]
+        self._threads = [thread for name, attempt in attempts.items() if (thread := self._start(name, attempt))]
 
-    def _start(self, name: str, do: Callable[[], Delivery]) -> Thread | None:
-        thread = Thread(target=self._run, args=(name, do), daemon=True)
+    def _start(self, name: str, attempt: Attempt) -> Thread | None:
+        thread = Thread(target=self._run, args=(name, attempt), daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -35,8 +39,8 @@ class Sending:
             return None
         return thread
 
-    def _run(self, name: str, do: Callable[[], Delivery]) -> None:
-        self._deliveries[name] = do()
+    def _run(self, name: str, attempt: Attempt) -> None:
+        self._deliveries[name] = deliver(name, attempt, self._deadline, self._secrets)
 
     def wait(self) -> tuple[Delivery, ...]:
         """Wait for the results. Ctrl-C ends the wait, and is the error of channels that have no result yet."""
@@ -72,30 +76,18 @@ def send(
     `secrets` are masked in the message, in addition to those of the channels.
     """
     hidden = (*secrets, *channels.secrets)
-    deadline = Deadline(seconds, time.monotonic, sleep)
-    # A test goes to every channel that is not off.
-    accepting = channels.accepting(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)
-    chosen = [(name, channel) for name, channel in channels.configured if name in accepting]
 
-    def work(name: str, channel: Hook | Mail) -> Callable[[], Delivery]:
-        attempt = _attempt(name, channel, notice, channels.language, read, hidden)
-        return lambda: deliver(name, attempt, deadline, hidden)
-
-    return Sending(deadline, [(name, work(name, channel)) for name, channel in chosen])
-
-
-def _attempt(
-    name: str, channel: Hook | Mail, notice: Notice, language: str, read: Read, secrets: Sequence[str]
-) -> Callable[[Deadline], None]:
-    """One attempt. It renders the message itself, so that a faulty template is an error of the channel."""
-
-    def attempt(deadline: Deadline) -> None:
-        message = compose(notice, language, read, secrets)
+    def attempt(name: str, channel: Hook | Mail, deadline: Deadline) -> None:
+        # Each attempt renders the message itself, so that a faulty template is an error of the channel.
+        message = compose(notice, channels.language, read, hidden)
         if isinstance(channel, Mail):
             mail.send(channel, mail.build_email(notice, message, channel, read), deadline)
         elif name == "slack":
             webhooks.post(channel.url, webhooks.slack_payload(notice, message), deadline)
         else:
-            webhooks.post(channel.url, webhooks.webhook_payload(notice, message, secrets), deadline)
+            webhooks.post(channel.url, webhooks.webhook_payload(notice, message, hidden), deadline)
 
-    return attempt
+    # A test goes to every channel that is not off.
+    accepting = channels.accepting(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)
+    attempts = {name: partial(attempt, name, channel) for name, channel in channels.configured if name in accepting}
+    return Sending(Deadline(seconds, time.monotonic, sleep), attempts, hidden)
