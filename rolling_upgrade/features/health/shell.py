@@ -135,12 +135,12 @@ opened=$({ask} 2>&1) || opened="${{opened:-{late}}}"
 printf 'database\\t%s\\n' "$(printf %s "$opened" | tr '\\n\\t' '  ')"
 integrity=$(find {stamp} -mmin -1440 -exec cat {{}} ';' 2>/dev/null) || integrity=''
 case "$integrity" in
-  # A bad result is checked again each time: it may be repaired by now.
+  # Check a bad result again each time: the database may have been repaired.
   ok* | 'not read through'*) ;;
   *) if [ -d {quote(app.home + "/lock")} ]; then
        integrity=$({read} 2>&1) || integrity="${{integrity:-{unread}}}"
        integrity=$(printf %s "$integrity" | tr '\\n\\t' '  ')
-       # On a full disk the write fails; that is a fault of its own.
+       # On a full disk the write fails, which the disk check reports.
        (printf '%s\\n' "$integrity" > {stamp}) 2>/dev/null || :
      fi ;;
 esac

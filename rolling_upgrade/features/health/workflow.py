@@ -18,7 +18,7 @@ from rolling_upgrade.features.health.check import check_host
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
-#: The report of each host, or why there is none.
+#: The report of each host, or the error of an unreachable one.
 Reports = Mapping[str, HealthReport | HostUnreachable]
 
 
@@ -149,7 +149,7 @@ def is_healthy(result: HealthReport | HostUnreachable) -> bool:
 
 
 def health_json(reports: Reports, environment: str) -> dict[str, Any]:
-    """Return the JSON object of the same, with all checks."""
+    """Return the reports, with all checks, as a JSON object."""
     hosts: list[dict[str, Any]] = [
         {"host": name, "ok": False, "error": str(report)}
         if isinstance(report, HostUnreachable)

@@ -110,7 +110,7 @@ def _cause(error: RollingError, host: str) -> str:
 
 
 def latency(report: HealthReport) -> int | None:
-    """Return the milliseconds of a request through the full chain, or through the site where there is no chain.
+    """Return the milliseconds of a request through the full chain, or to the site if there is no chain.
 
     None for a failed request: Nginx answers quickly with an error of its own.
     """

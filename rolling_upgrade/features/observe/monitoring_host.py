@@ -101,7 +101,7 @@ def _loopback() -> Resource:
 
 
 def _on_loopback() -> Iterator[str]:
-    """Shell conditions: each unit is on, and no program listens elsewhere since before an interrupted restart.
+    """Shell conditions: each unit is active and enabled, and no program listens outside loopback after a failed restart.
 
     Source: systemctl(1): for several units, is-active and is-enabled succeed if one of them is.
     """

@@ -214,7 +214,7 @@ def _crash(service: str, report: HealthReport, previous: RestartCounts) -> Failu
     live = report.state.container(service, report.state.active_color(service))
     if live is None:
         return None
-    # A container created under watch starts with no restarts; the first observation has nothing to compare with.
+    # A container created between two observations starts at 0; the first observation has no previous counts.
     unknown = 0 if previous else live.restarts
     crashes = live.restarts - previous.get(f"{live.name} {live.release}", unknown)
     reason = f"{live.name} crashed, Podman restarted it"

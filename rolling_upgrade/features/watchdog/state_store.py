@@ -19,7 +19,7 @@ from rolling_upgrade.features.watchdog.policy import RecoveryState, is_deploymen
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Bytes read from the end of the history, where its newest lines are.
 _HISTORY_BYTES = 256 * 1024
-#: Names of fields in files of earlier versions, and their names today.
+#: Field names in files of earlier versions, and the current names.
 _RENAMED = {"pulses": "counters", "bad": "failures", "good": "successes", "tried": "attempts"}
 
 
