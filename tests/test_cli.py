@@ -1,4 +1,4 @@
-"""The console script: overview, help, version, and what it says to a mistaken command line."""
+"""The console script: overview, help, version and usage errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Ended:
-    """One call of the script: its exit code, and the texts that it wrote."""
+    """The exit code and the output of one call of the script."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> None:
         monkeypatch.setattr("sys.argv", ["rolling-upgrade", *words])
@@ -77,7 +77,7 @@ def test_help_of_a_task_shows_its_usage_and_options(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "error"),
     [
         (("depoy",), "there is no task 'depoy'; did you mean: deploy. "),
         (("lock",), "did you mean: lock.status, lock.acquire, lock.release. "),
@@ -97,18 +97,18 @@ def test_help_of_a_task_shows_its_usage_and_options(
     ],
 )
 def test_usage_error_exits_with_2_and_suggests_the_nearest_word(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], error: str
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
 
     assert (ended.code, ended.out) == (2, "")
-    assert said in ended.errors
+    assert error in ended.errors
     assert "Nothing was contacted.\nNext: " in ended.errors
     assert "rolling-upgrade" in ended.errors
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "error"),
     [
         (("deploy", "-e", "production", "--dry", "--force"), "deploy has no option --dry; use --dry-run. "),
         (("deploy", "-e", "production", "-R", "--force"), "deploy has no option -R; use --dry-run. "),
@@ -128,12 +128,12 @@ def test_usage_error_exits_with_2_and_suggests_the_nearest_word(
     ],
 )
 def test_option_of_invoke_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], error: str
 ) -> None:
     ended = run(monkeypatch, capsys, *words)
 
     assert (ended.code, ended.out) == (2, "")
-    assert said + "Nothing was contacted.\nNext: rolling-upgrade " in ended.errors
+    assert error + "Nothing was contacted.\nNext: rolling-upgrade " in ended.errors
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])

@@ -1,4 +1,4 @@
-"""From the notification keys to channels: what is read, and what is refused because it could never work."""
+"""Notification keys become channels; settings that cannot work are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only shows when environments, or this machine's files, are looked at together."""
+"""Checks across environments, and against the files of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text that Git tracks, and placeholders: what no task works with."""
+"""Plaintext env files that Git tracks, and placeholders in place of secrets."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PLACEHOLDER = "change-me-to-a-long-random-text"
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with the example, both env files copied from their examples, production's with a secret filled in."""
+    """A clone with both env files copied from their examples; production has a real secret."""
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copytree(MEMORYARK, tmp_path, dirs_exist_ok=True)
     for name in ENVIRONMENTS:

@@ -1,4 +1,4 @@
-"""What a pull request may name as a file of the configuration: it is refused at once, whatever it is."""
+"""Special and huge files as configuration files: each is an error at once."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 from rolling_upgrade import config
 from tests.support.project import ROOT, Project
 
-#: An hour would be too long as well: a check that hangs or fills the memory ends here.
+#: A check that hangs or exhausts memory fails after this time.
 SECONDS = 30
 KINDS = ("a device", "a pipe", "a directory", "a large file", "a link to a device")
-SAID = {
+ERRORS = {
     "a device": "it is no regular file",
     "a pipe": "it is no regular file",
     "a directory": "Is a directory",
     "a large file": "it has more than 1 MiB",
     "a link to a device": "it is no regular file",
 }
-#: Which setting of the inventory names the file.
+#: The settings of the inventory that name a file.
 SETTINGS = {
     "env_file": "    env_file: {path}",
     "services_file": "    services_file: {path}",
@@ -31,8 +31,8 @@ SETTINGS = {
 }
 
 
-def made(kind: str, folder: Path) -> Path:
-    path = folder / "x"
+def create(kind: str, directory: Path) -> Path:
+    path = directory / "x"
     if kind == "a device":
         return Path("/dev/zero")
     if kind == "a pipe":
@@ -48,7 +48,7 @@ def made(kind: str, folder: Path) -> Path:
 
 
 def check(root: Path) -> str:
-    """What is refused of the configuration, in a process that may take 2 GiB of memory and a few seconds."""
+    """Return the configuration errors that a process with limits of memory and time prints."""
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "from pathlib import Path\nfrom rolling_upgrade import config\nfrom rolling_upgrade.errors import ConfigError\n"
@@ -69,13 +69,13 @@ def check(root: Path) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_load_special_file_is_an_error_at_once(setting: str, kind: str, project: Project) -> None:
-    path = made(kind, project.root)
+    path = create(kind, project.root)
     project.edit("hosts.yaml", "  demo:\n", f"  demo:\n{SETTINGS[setting].format(path=path)}\n")
 
-    said = check(project.root)
+    output = check(project.root)
 
-    assert SAID[kind] in said
-    assert "Nothing was c" in said
+    assert ERRORS[kind] in output
+    assert "Nothing was c" in output
 
 
 @pytest.mark.parametrize("name", ["hosts.yaml", "deploy/services.yaml", "deploy/authorized_keys/demo/ann.pub"])

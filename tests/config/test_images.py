@@ -1,4 +1,4 @@
-"""The settings of images: how they come to the hosts, and the login at their registry."""
+"""Settings of images: transfer, signatures, and the registry login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitoring host in hosts.yaml: its limits, its address for the firewall, and what is refused."""
+"""The monitoring host in hosts.yaml: thresholds, the address for the firewall, and invalid values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `load` says when something is wrong: file, place, found, expected, and all of it at once."""
+"""Errors of `load`: file, location, found and expected value, all at once."""
 
 from __future__ import annotations
 

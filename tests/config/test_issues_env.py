@@ -1,4 +1,4 @@
-"""What `load` says of the values of an env file: one mistake at the key or the line that is wrong."""
+"""Errors in an env file: one error at the key or the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors in `hosts.yaml` and `deploy/services.yaml`: one error at its place."""
+"""Errors in `hosts.yaml` and `deploy/services.yaml`: one error at its location."""
 
 from __future__ import annotations
 

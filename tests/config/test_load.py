@@ -1,4 +1,4 @@
-"""What `load` gives when the configuration is good."""
+"""The environment that `load` returns for a valid configuration."""
 
 from __future__ import annotations
 

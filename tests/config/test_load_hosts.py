@@ -1,4 +1,4 @@
-"""What `load` gives of the inventory: hosts, their settings and overrides, and the environments."""
+"""The inventory that `load` returns: hosts, their settings and overrides, and the environments."""
 
 from __future__ import annotations
 

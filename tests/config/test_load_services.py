@@ -1,4 +1,4 @@
-"""What `load` gives of the services: images, mounts, environment, gates."""
+"""The services that `load` returns: images, mounts, environment, gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container must not get by a mount, and the layouts that stay legal."""
+"""Refused and accepted mounts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WORKER = """\
 
 
 def with_worker(project: Project, *mounts: str) -> None:
-    """One more service, with these mounts."""
+    """Add a service with these mounts."""
     lines = "".join(f"      - {{{mount}}}\n" for mount in mounts)
     project.edit("deploy/services.yaml", "\n# Defaults for all builds:", f"{WORKER}{lines}\n# Defaults for all builds:")
 
 
 def sources(environment: Environment) -> list[str]:
-    """The host directories that the services of the first host mount."""
+    """Return the directories that the services of the first host mount."""
     return [mount.source for service in environment.targets[0].application.services for mount in service.mounts]
 
 

@@ -1,4 +1,4 @@
-"""Cron fields as systemd's calendar has them, and those that have no meaning."""
+"""Cron schedules as systemd calendar expressions, and invalid schedules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_on_calendar_matches_the_times_of_cron(cron: str, expected: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    ("cron", "said"),
+    ("cron", "error"),
     [
         ("0 2 * *", "five cron fields"),
         ("60 2 * * *", "minute: '60' is not between 0 and 59"),
@@ -44,8 +44,8 @@ def test_on_calendar_matches_the_times_of_cron(cron: str, expected: tuple[str, .
         ("@reboot", "five cron fields"),
     ],
 )
-def test_on_calendar_invalid_schedule_raises_with_its_field(cron: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said.replace("*", "\\*")):
+def test_on_calendar_invalid_schedule_raises_with_its_field(cron: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error.replace("*", "\\*")):
         on_calendar(cron)
 
 

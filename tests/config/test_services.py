@@ -1,4 +1,4 @@
-"""Builds and suites in services.yaml: what is read, what is inherited, and what is a mistake."""
+"""Builds and suites in services.yaml: values, inherited defaults, and errors."""
 
 from __future__ import annotations
 

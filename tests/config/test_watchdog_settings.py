@@ -1,4 +1,4 @@
-"""From the env file to what counts as unwell and when the watchdog acts: what is read, and what is refused."""
+"""Env keys of the health thresholds and the watchdog: values, defaults, bounds."""
 
 from __future__ import annotations
 

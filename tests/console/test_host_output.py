@@ -1,4 +1,4 @@
-"""Output of programs on hosts: a prefix for each line, masked secrets, unchanged bytes for one host."""
+"""Output of commands on hosts: a prefix per line, masked secrets, unchanged bytes for one host."""
 
 from __future__ import annotations
 

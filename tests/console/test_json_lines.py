@@ -11,15 +11,15 @@ from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, 
 from tests.support.builders import NOW, plan
 
 
-def reported(*secrets: str, **said: Any) -> list[dict[str, Any]]:
+def reported(*secrets: str, **calls: Any) -> list[dict[str, Any]]:
     stream = io.StringIO()
     with choose(json=True, stream=stream, environ={}, secrets=secrets) as reporter:
-        if "plans" in said:
-            reporter.plan(said["plans"], scripts=said.get("scripts", False), batches=said.get("batches", ()))
-        for event in said.get("events", ()):
+        if "plans" in calls:
+            reporter.plan(calls["plans"], scripts=calls.get("scripts", False), batches=calls.get("batches", ()))
+        for event in calls.get("events", ()):
             reporter.event(event)
-        if "summary" in said:
-            reporter.summary(said["summary"])
+        if "summary" in calls:
+            reporter.summary(calls["summary"])
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

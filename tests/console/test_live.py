@@ -33,7 +33,7 @@ def step(phase: Phase, at: float = NOW) -> Event:
 
 
 def host(phase: Phase, at: float = NOW) -> Event:
-    return Event(at, phase, "said", "web1")
+    return Event(at, phase, "detail", "web1")
 
 
 def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), environ: Mapping[str, str] = SCREEN) -> str:
@@ -127,7 +127,7 @@ def test_board_short_screen_shows_failures_first() -> None:
 def test_live_table_shows_every_host_and_ends_with_the_undo_command() -> None:
     shown = screen([step(Phase.STARTED), step(Phase.DONE), host(Phase.DONE)])
 
-    assert re.search(r"web1 .*said.*1/4.*done", shown)
+    assert re.search(r"web1 .*detail.*1/4.*done", shown)
     assert re.search(r"web2 .*0/4.*waiting", shown)
     assert shown.splitlines()[-1] == "inv deploy --tag v1"
 

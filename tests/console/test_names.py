@@ -1,4 +1,4 @@
-"""The names that people already use: each second one does what the first one does, everywhere."""
+"""The second names and letters of options are the same in every task."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_environment_is_another_name_of_env(program: str, words: tuple[str, ...]
 
 @pytest.mark.parametrize(("option", "letter"), [("dry_run", "d"), ("force", "f"), ("env", "e"), ("json", "j")])
 def test_short_option_has_one_meaning_in_all_tasks(option: str, letter: str) -> None:
-    # Out of habit, -d must not delete data in another task, and -f must not where --force deletes or replaces it.
+    # A letter typed from habit must not delete or replace data in another task.
     tasks = {
-        name: {one.name: one.names for one in namespace[name].get_arguments()}
+        name: {argument.name: argument.names for argument in namespace[name].get_arguments()}
         for name in namespace.task_names
         if (name, option) not in {("prune", "force"), ("restore", "force")}
     }
@@ -96,10 +96,10 @@ def test_unused_option_of_invoke_or_fabric_is_refused(program: str, words: tuple
     done = ran(*words, program=program)
 
     hint = "; use --dry-run" if option == "--dry" else ""
-    told = (
+    expected = (
         f"{option} is an option of Invoke or Fabric, which the tasks here do not act on{hint}. Nothing was contacted."
     )
-    assert (done.returncode, done.stdout, done.stderr.strip().splitlines()[-1:]) == (2, "", [told]), done
+    assert (done.returncode, done.stdout, done.stderr.strip().splitlines()[-1:]) == (2, "", [expected]), done
 
 
 def test_dry_from_an_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

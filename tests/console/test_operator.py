@@ -20,7 +20,7 @@ CI = ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
 
 
 class Terminal(io.StringIO):
-    """A standard input at which a person sits."""
+    """A standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -34,7 +34,7 @@ def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ended() -> int:
-    """The id of a process that has ended."""
+    """Return the id of a finished process."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid

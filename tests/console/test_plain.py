@@ -28,7 +28,7 @@ def summary(
     hosts: tuple[HostSummary, ...] = (),
     warnings: tuple[str, ...] = (),
 ) -> Summary:
-    return Summary("deploy", "production", "r2", exit_code, 63.2, hosts, "All is said.", undo_command, warnings)
+    return Summary("deploy", "production", "r2", exit_code, 63.2, hosts, "A message.", undo_command, warnings)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_summary_lines_have_message_and_warnings() -> None:
 
     plain.summary(summary(warnings=("LOG_LEVL is not known",)))
 
-    assert "\nAll is said.\nwarning: LOG_LEVL is not known\n" in stream.getvalue()
+    assert "\nA message.\nwarning: LOG_LEVL is not known\n" in stream.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A plan in words."""
+"""Plans as lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transfer's progress: a bar on a terminal, lines in a log, numbers in JSON."""
+"""Progress of a transfer: a bar on a terminal, lines in a log, numbers in JSON."""
 
 from __future__ import annotations
 

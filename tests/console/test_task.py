@@ -1,4 +1,4 @@
-"""What tasks share: the folder of the configuration, and the hosts that are meant."""
+"""The directory of the configuration, and the selected hosts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rolling_upgrade.errors import ConfigError, ExitCode
 def test_root_is_the_nearest_directory_with_hosts_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "outer" / "inner"
     (inner / "deploy").mkdir(parents=True)
-    for folder in (tmp_path / "outer", inner):
-        (folder / "hosts.yaml").touch()
+    for directory in (tmp_path / "outer", inner):
+        (directory / "hosts.yaml").touch()
     monkeypatch.chdir(inner / "deploy")
 
     assert root() == root_or_here() == inner
@@ -38,7 +38,7 @@ def test_root_without_hosts_yaml_raises_and_names_init(tmp_path: Path, monkeypat
         (["web1"], ("web1",)),
         ([" web1, web2 ,"], ("web1", "web2")),
         (["web1", "web2, web3"], ("web1", "web2", "web3")),
-        # An empty variable of a script must not mean every host: such a word is refused.
+        # An empty variable in a script must not select every host.
         ([""], ("",)),
         ([" "], (" ",)),
         ([","], (",",)),

@@ -1,4 +1,4 @@
-"""Tables, durations, sizes and bars."""
+"""Tables, durations and bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reason of a failed connection, in the words of the system."""
+"""The error of the system as the reason of a failed connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connection itself: who is let in, what is refused before login, what a drop does, and the hop in between."""
+"""Connections to a real sshd: verified keys, logins, dropped connections and jump hosts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ECHO = Script("echo here")
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Sshd]:
-    """A server for one test, which may end it."""
+    """A server for one test, which may stop it."""
     server = Sshd.start(tmp_path / "own")
     yield server
     if server.process.poll() is None:
@@ -42,7 +42,7 @@ def began(tmp_path: Path) -> Iterator[Signal]:
 
 
 def drop_once(server: Sshd, began: Signal) -> None:
-    """Drop the server's sessions once a script says that it began."""
+    """Drop the server's sessions once a script has started."""
     began.wait()
     server.drop_sessions()
 
@@ -55,7 +55,7 @@ def refusal(host: object) -> HostUnreachable:
 
 @contextmanager
 def busy(server: Sshd, refusals: int) -> Iterator[int]:
-    """Yield a port that closes so many connections before a greeting, and then leads to the server."""
+    """Yield a port that closes the first connections before a greeting and then forwards to the server."""
     left = refusals
     sessions: list[subprocess.Popen[bytes]] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -1,4 +1,4 @@
-"""Images offered through a real SSH server: who may fetch, what comes, in which order, and what a refusal says."""
+"""The image server through a real sshd: access, content, order and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.sshd import Sshd
 
 BASE, TOP = made.layer("base", 300_000), made.layer("top")
 
-#: What a host's Podman does: one request with the login, or without.
+#: One request as Podman sends it, with the password or without.
 FETCH = """
 python3 - "$images_at" "$images_login" {path} {login} <<'END'
 import base64, hashlib, sys, urllib.request, urllib.error
@@ -60,7 +60,7 @@ def offer(tmp_path: Path) -> Offer:
 
 
 def fetch(host: FabricHost, offer: Offer, path: str, login: str = "right") -> list[str]:
-    """Status, encoding and hash of what the host got."""
+    """Return the status, encoding and hash of the response on the host."""
     body = FETCH.format(path=path, login=login)
     with host.offer(offer) as prologue:
         answer = host.run(Script(f"{prologue.text}\n{body}"), timeout_seconds=60)
@@ -163,30 +163,30 @@ def test_offer_layer_is_sent_when_a_lower_layer_is_never_requested(tmp_path: Pat
     assert sent == [b"2"]
 
 
-def _three_layers(folder: Path, lacking: str = "") -> Offer:
-    path = folder / "bytes"
+def _three_layers(directory: Path, missing: str = "") -> Offer:
+    path = directory / "bytes"
     path.write_bytes(b"012")
     layers = {str(place): Layer(str(place), 1, Piece(path, place, 1), gzipped=True) for place in range(3)}
-    return Offer({}, layers, lambda _: None, frozenset(lacking))
+    return Offer({}, layers, lambda _: None, frozenset(missing))
 
 
 def test_offer_parallel_requests_are_answered_one_by_one_lowest_first(tmp_path: Path) -> None:
     offer = _three_layers(tmp_path)
-    begun, free, sent = threading.Event(), threading.Event(), []
+    started, free, sent = threading.Event(), threading.Event(), []
 
     def write(data: bytes) -> None:
-        begun.set()
+        started.set()
         free.wait(20)
         sent.append(data)
 
-    def ask(place: int) -> threading.Thread:
+    def request(place: int) -> threading.Thread:
         thread = threading.Thread(target=offer.send, args=(offer.layers[str(place)], write))
         thread.start()
         return thread
 
-    first = ask(1)
-    begun.wait(20)
-    others = [ask(2), ask(0)]
+    first = request(1)
+    started.wait(20)
+    others = [request(2), request(0)]
     while len(offer._waiting) < 2:
         others[0].join(0.01)
     free.set()
@@ -201,12 +201,12 @@ MANY = """
 python3 - "$images_at" <<'END'
 import socket, sys
 host, port = sys.argv[1].split(":")
-held = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]
+connections = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]
 refused = 0
-for one in held:
-    one.settimeout(2)
+for connection in connections:
+    connection.settimeout(2)
     try:
-        refused += one.recv(1) == b""
+        refused += connection.recv(1) == b""
     except TimeoutError:
         pass
 print(refused)
@@ -237,8 +237,8 @@ starts = [
 ]
 for start in starts:
     one = socket.create_connection((host, int(port)), timeout=20)
-    one.sendall(start + b"\\r\\n\\r\\n")
-    print(one.recv(100).split()[1].decode())
+    connection.sendall(start + b"\\r\\n\\r\\n")
+    print(connection.recv(100).split()[1].decode())
 END
 """
     with host.offer(offer) as prologue:

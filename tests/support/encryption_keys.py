@@ -46,7 +46,7 @@ def keyring(
     return Keyring(sources, listed, environ or {}, prompt)
 
 
-class Asked:
+class Prompts:
     """A prompt that returns the given answers in turn and records the questions."""
 
     def __init__(self, *answers: str) -> None:

@@ -1,4 +1,4 @@
-"""Files in age's form, with real keys of every kind, and the places that keys come from."""
+"""Age files with real keys of every type, and the sources of private keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rolling_upgrade.config.encryption.identities import KeySource
 from rolling_upgrade.config.encryption.keyring import Keyring
 from rolling_upgrade.config.encryption.passwords import no_prompt
 from rolling_upgrade.config.encryption.recipients import Recipient
-from tests.support.encryption_keys import TEXT, Asked, age_key, keyring, public, ssh_key
+from tests.support.encryption_keys import TEXT, Prompts, age_key, keyring, public, ssh_key
 
 PHRASE = "four words of ann"
 
@@ -59,7 +59,7 @@ def test_decrypt_with_an_age_key_returns_the_plaintext(tmp_path: Path, ann: Path
 
 
 def test_decrypt_with_a_key_in_a_variable_returns_the_plaintext(ann: Path) -> None:
-    # A variable of a CI system often comes without its last line end.
+    # CI systems often remove the final line end of a variable.
     source = KeySource("ROLLING_AGE_KEY", text=ann.read_bytes().strip() + b"\n")
 
     assert Keyring([source], (), {}, no_prompt).decrypt(encrypt_like(public(ann))) == TEXT
@@ -76,17 +76,17 @@ def test_decrypt_tries_the_second_key_after_the_first(tmp_path: Path, ann: Path)
 )
 def test_decrypt_with_a_locked_key_prompts_once(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     key = ssh_key(tmp_path / "key", "ann", *options, kind=kind, passphrase=PHRASE)
-    asked = Asked("wrong", PHRASE)
-    keys = keyring(key, prompt=asked)
+    prompts = Prompts("wrong", PHRASE)
+    keys = keyring(key, prompt=prompts)
 
     assert keys.decrypt(encrypt_like(public(key))) == TEXT
     assert keys.decrypt(encrypt_like(public(key))) == TEXT
-    assert asked.questions == [f"Passphrase of {key}"] * 2
+    assert prompts.questions == [f"Passphrase of {key}"] * 2
 
 
 def test_decrypt_three_wrong_passphrases_raise(locked: Path) -> None:
     with pytest.raises(EncryptionError, match="a wrong passphrase for"):
-        keyring(locked, prompt=Asked("a", "b", "c")).decrypt(encrypt_like(public(locked)))
+        keyring(locked, prompt=Prompts("a", "b", "c")).decrypt(encrypt_like(public(locked)))
 
 
 def test_decrypt_with_a_locked_key_without_a_terminal_names_the_variable(locked: Path) -> None:
@@ -98,11 +98,11 @@ def test_decrypt_with_a_locked_key_without_a_terminal_names_the_variable(locked:
 
 
 def test_decrypt_does_not_prompt_for_a_key_that_cannot_match(ann: Path, locked: Path) -> None:
-    asked = Asked()
+    prompts = Prompts()
 
     with pytest.raises(EncryptionError):
-        keyring(locked, prompt=asked).decrypt(encrypt_like(public(ann)))
-    assert asked.questions == []
+        keyring(locked, prompt=prompts).decrypt(encrypt_like(public(ann)))
+    assert prompts.questions == []
 
 
 def test_decrypt_without_a_key_names_the_recipients(tmp_path: Path, ann: Path) -> None:
@@ -113,11 +113,11 @@ def test_decrypt_without_a_key_names_the_recipients(tmp_path: Path, ann: Path) -
     with pytest.raises(EncryptionError) as caught:
         keyring(named, listed=(public(ann), ci)).decrypt(encrypt_like(public(ann), ci, stranger))
 
-    said = caught.value.found
-    assert "ann@laptop" in said
-    assert f"an unlisted ssh-ed25519 key with the hash {stranger.tag}" in said
-    assert "an age key" in said
-    assert f"{named} does not exist" in said
+    found = caught.value.found
+    assert "ann@laptop" in found
+    assert f"an unlisted ssh-ed25519 key with the hash {stranger.tag}" in found
+    assert "an age key" in found
+    assert f"{named} does not exist" in found
     assert "rolling-upgrade secrets.rotate" in caught.value.needed
 
 

@@ -1,4 +1,4 @@
-"""Telling encrypted files apart by how they begin."""
+"""Detect the format of encrypted files by their first bytes."""
 
 from __future__ import annotations
 

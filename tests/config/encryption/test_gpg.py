@@ -1,4 +1,4 @@
-"""Files of a real gpg with a keyring of its own."""
+"""Files of a real gpg with a temporary keyring."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_encrypt_for_a_key_outside_the_keyring_raises(pgp: Pgp) -> None:
 
 def test_decrypt_with_a_locked_key_prompts_through_the_agent(pgp: Pgp, tmp_path: Path) -> None:
     pinentry = tmp_path / "pinentry"
-    # What a pinentry says to its agent. Source: GnuPG's pinentry manual, "Pinentry's Assuan Protocol".
+    # The answers of a pinentry to its agent. Source: GnuPG's pinentry manual, "Pinentry's Assuan Protocol".
     pinentry.write_text(
         "#!/bin/sh\necho OK\nwhile read -r line; do\n"
         'case "$line" in GETPIN*) echo "D four words"; echo OK;; BYE*) echo OK; exit;; *) echo OK;; esac\ndone\n'

@@ -1,4 +1,4 @@
-"""What holds for every text and every damage, in every form that needs no program."""
+"""Random texts and random damage in the formats that need no external program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def written(text: bytes, form: str) -> bytes:
     return age.encrypt(text, [Recipient(str(identity().to_public()))], armored=form == "armored")
 
 
-#: Behind what tells the form.
+#: The offset after the header that detection reads.
 _HEADER = len(b"-----BEGIN AGE ENCRYPTED FILE-----")
 FORMS = st.sampled_from(["vault", "armored", "binary"])
 
@@ -51,6 +51,6 @@ def test_decrypt_damaged_file_raises_or_returns_the_text(form: str, at: int, gon
     at = _HEADER + at % (len(whole) - _HEADER)
     damaged = whole[:at] + new + whole[at + gone :]
 
-    # Harmless is what puts in or takes out blanks, or cuts nothing but the last line end.
+    # Harmless: white space was added or removed, or only the final line end was cut.
     with suppress(EncryptionError):
         assert keys().decrypt(damaged) == TEXT

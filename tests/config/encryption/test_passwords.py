@@ -1,4 +1,4 @@
-"""Where the password of an ansible-vault file comes from."""
+"""The sources of the password of an ansible-vault file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.config.encryption import EncryptionError, NoTerminal, passwords
-from tests.support.encryption_keys import Asked
+from tests.support.encryption_keys import Prompts
 
 
 def password_file(path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
@@ -51,14 +51,14 @@ def test_vault_password_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_vault_password_without_a_file_is_prompted_for() -> None:
-    assert passwords.vault_password({}, Asked("correct horse")) == b"correct horse"
-    assert passwords.vault_password({}, Asked("new one", "new one"), new=True) == b"new one"
+    assert passwords.vault_password({}, Prompts("correct horse")) == b"correct horse"
+    assert passwords.vault_password({}, Prompts("new one", "new one"), new=True) == b"new one"
 
 
 @pytest.mark.parametrize("answers", [("one", "other"), ("", "")])
 def test_vault_password_new_password_is_typed_twice(answers: tuple[str, str]) -> None:
     with pytest.raises(EncryptionError, match="two different entries"):
-        passwords.vault_password({}, Asked(*answers), new=True)
+        passwords.vault_password({}, Prompts(*answers), new=True)
 
 
 def test_prompt_without_a_terminal_raises(monkeypatch: pytest.MonkeyPatch) -> None:

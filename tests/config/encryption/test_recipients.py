@@ -1,4 +1,4 @@
-"""The file that says for whom an environment is encrypted."""
+"""The recipients file."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_fingerprint_equals_the_output_of_ssh_keygen(tmp_path: Path) -> None:
     ],
 )
 def test_parse_invalid_line_is_reported(line: str, fault: str) -> None:
-    (listed, ((number, said),)) = parse(f"# comment\n{line}\n")
+    (listed, ((number, message),)) = parse(f"# comment\n{line}\n")
 
     assert listed == ()
     assert number == 2
-    assert fault in said
+    assert fault in message
 
 
 def test_parse_duplicate_key_is_reported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The format of ansible-vault: what that program wrote is read, and what we write has its form."""
+"""The format of ansible-vault: files by that program are decrypted, and written files have its format."""
 
 from __future__ import annotations
 
