@@ -109,17 +109,17 @@ def translated(text: str, context: ParserContext | None) -> ConfigError:
         text: The text of Invoke's error.
         context: The current task; None, or without a name, before the first task.
     """
-    if found := _NO_VALUE.fullmatch(text):
-        name, letter = found.groups()
+    if match := _NO_VALUE.fullmatch(text):
+        name, letter = match.groups()
         if context is not None and context.name and f"--{name}" not in context.flags:
             typed = f"--{name} (-{letter})" if letter else f"--{name}"
             problem = f"{context.name} has no option {typed}{_replacement(name, context)}"
         else:
             problem = f"--{name} needs a value"
-    elif found := _UNKNOWN.fullmatch(text):
-        problem = _unknown_word(found[1], context)
-    elif found := _NO_ARGUMENT.fullmatch(text):
-        problem = f"{found[1]} needs {found[2].replace(chr(39), '').upper()}"
+    elif match := _UNKNOWN.fullmatch(text):
+        problem = _unknown_word(match[1], context)
+    elif match := _NO_ARGUMENT.fullmatch(text):
+        problem = f"{match[1]} needs {match[2].replace(chr(39), '').upper()}"
     else:
         problem = text.rstrip(".!")
     return _usage_error(problem, context)
@@ -160,8 +160,8 @@ def _unknown_word(word: str, context: ParserContext | None) -> str:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     names = list(known)
-    found = [name for name in names if name.startswith(f"{word}.")] or difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean: {', '.join(found)}" if found else ""
+    close = [name for name in names if name.startswith(f"{word}.")] or difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean: {', '.join(close)}" if close else ""
 
 
 @contextmanager

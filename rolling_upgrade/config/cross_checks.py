@@ -96,10 +96,10 @@ def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...
 
 def _readable_secrets(name: str, root: Path) -> Iterator[str]:
     issues = Issues(root.resolve())
-    found = locate(name, root.resolve(), issues)
-    mode = too_open(found.env_file)
-    if mode and detect(read_small(found.env_file)) is None:
-        file = issues.name(found.env_file)
+    located = locate(name, root.resolve(), issues)
+    mode = too_open(located.env_file)
+    if mode and detect(read_small(located.env_file)) is None:
+        file = issues.name(located.env_file)
         yield f"{file}: mode {mode} lets other users of this machine read its secrets; chmod 600 {file}"
 
 

@@ -39,13 +39,13 @@ class Explained:
 def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
     """Read the files and collect the effective values. Raises ConfigError with every error."""
     issues = Issues(root.resolve())
-    found = locate(environment, root.resolve(), issues)
-    env = read_env_file(found, issues, prompt=True)
-    loaded = load_located(found, env, issues, hosts=hosts, tag=tag, strict=False)
-    sources = _Sources(found, env or EnvFile({}, {}), issues, tag)
+    located = locate(environment, root.resolve(), issues)
+    env = read_env_file(located, issues, prompt=True)
+    loaded = load_located(located, env, issues, hosts=hosts, tag=tag, strict=False)
+    sources = _Sources(located, env or EnvFile({}, {}), issues, tag)
     return Explained(
         environment=loaded,
-        rollout=tuple(_rollout(found, issues, loaded.rollout)),
+        rollout=tuple(_rollout(located, issues, loaded.rollout)),
         keys=tuple((target.name, tuple(sources.keys(target.name))) for target in loaded.targets),
         derived=tuple((target.name, tuple(_derived(target))) for target in loaded.targets),
     )
@@ -54,11 +54,11 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
 class _Sources:
     """Look up the source of each key in the three files."""
 
-    def __init__(self, found: Located, env: EnvFile, issues: Issues, tag: str) -> None:
-        self._found, self._tag = found, tag
+    def __init__(self, located: Located, env: EnvFile, issues: Issues, tag: str) -> None:
+        self._located, self._tag = located, tag
         self._base, self._lines = env.values, env.lines
-        self._env_name, self._inventory_name = issues.name(found.env_file), issues.name(found.file)
-        path = found.beside(found.entry.services_file)
+        self._env_name, self._inventory_name = issues.name(located.env_file), issues.name(located.file)
+        path = located.resolve(located.entry.services_file)
         content = read_yaml(path, issues, remedy="") or {}
         services = validate(Services, content, issues.name(path), issues)
         self._services_name = issues.name(path)
@@ -72,11 +72,11 @@ class _Sources:
             yield Effective(key, MASK if value and conceals(key, value) else value, source)
 
     def _value(self, host: str, key: str) -> tuple[str, str]:
-        overrides = self._found.entry.hosts[host].env
+        overrides = self._located.entry.hosts[host].env
         if key == "APP_VERSION" and self._tag:
             return self._tag, "--tag"
         if key in overrides:
-            return overrides[key], f"{self._inventory_name} environments.{self._found.name}.hosts.{host}.env"
+            return overrides[key], f"{self._inventory_name} environments.{self._located.name}.hosts.{host}.env"
         if self._base.get(key):
             return self._base[key], f"{self._env_name} line {self._lines[key]}"
         for service in self._services:
@@ -95,11 +95,11 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rollout(found: Located, issues: Issues, rollout: model.RolloutPolicy) -> Iterator[Effective]:
-    written = found.entry.rollout.model_fields_set
+def _rollout(located: Located, issues: Issues, rollout: model.RolloutPolicy) -> Iterator[Effective]:
+    written = located.entry.rollout.model_fields_set
     # The signing key is shown by the name of its file.
-    for name, value in (asdict(rollout) | {"signed_by": found.entry.rollout.signed_by}).items():
-        place = f"{issues.name(found.file)} environments.{found.name}.rollout.{name}"
+    for name, value in (asdict(rollout) | {"signed_by": located.entry.rollout.signed_by}).items():
+        place = f"{issues.name(located.file)} environments.{located.name}.rollout.{name}"
         yield Effective(name, _plain(value), place if name in written else "default")
 
 

@@ -42,45 +42,45 @@ class SecretsFile:
 def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = passwords.prompt_hidden) -> SecretsFile:
     """Locate the encrypted files of an environment. Raises ConfigError with every error of hosts.yaml and the list."""
     issues = Issues(root.resolve())
-    found = locate(environment, root.resolve(), issues)
-    recipients = read_recipients(found, issues)
+    located = locate(environment, root.resolve(), issues)
+    recipients = read_recipients(located, issues)
     if issues.errors:
         raise ConfigError(
-            f"The configuration of {found.name} has errors. Nothing was changed.",
+            f"The configuration of {located.name} has errors. Nothing was changed.",
             issues.errors,
             next_step="correct the lines above and run the same command again",
         )
-    sources = tuple(_sources(found))
+    sources = tuple(_sources(located))
     return SecretsFile(
-        environment=found.name,
-        path=found.env_file,
-        name=issues.name(found.env_file),
-        recipients_path=found.recipients_file,
-        recipients_name=issues.name(found.recipients_file),
+        environment=located.name,
+        path=located.env_file,
+        name=issues.name(located.env_file),
+        recipients_path=located.recipients_file,
+        recipients_name=issues.name(located.recipients_file),
         recipients=recipients,
         sources=sources,
         keyring=Keyring(sources, recipients, os.environ, prompt),
-        overrides=tuple(_overrides(found, issues)),
+        overrides=tuple(_overrides(located, issues)),
     )
 
 
-def _overrides(found: Located, issues: Issues) -> Iterator[str]:
-    for name, host in found.entry.hosts.items():
+def _overrides(located: Located, issues: Issues) -> Iterator[str]:
+    for name, host in located.entry.hosts.items():
         for key, value in host.env.items():
             if value and conceals(key, value):
-                yield f"{issues.name(found.file)} environments.{found.name}.hosts.{name}.env.{key}"
+                yield f"{issues.name(located.file)} environments.{located.name}.hosts.{name}.env.{key}"
 
 
-def keyring(found: Located, *, prompt: bool) -> Keyring:
+def keyring(located: Located, *, prompt: bool) -> Keyring:
     """Return the keys for the env file of an environment. `prompt` allows prompting for passphrases."""
-    recipients = read_recipients(found, Issues(found.file.parent))
+    recipients = read_recipients(located, Issues(located.file.parent))
     ask = passwords.prompt_hidden if prompt else passwords.no_prompt
-    return Keyring(tuple(_sources(found)), recipients, os.environ, ask)
+    return Keyring(tuple(_sources(located)), recipients, os.environ, ask)
 
 
-def read_recipients(found: Located, issues: Issues) -> tuple[Recipient, ...]:
+def read_recipients(located: Located, issues: Issues) -> tuple[Recipient, ...]:
     """Read the recipients file; a missing file lists none. Errors go to `issues`."""
-    path, file = found.recipients_file, issues.name(found.recipients_file)
+    path, file = located.recipients_file, issues.name(located.recipients_file)
     try:
         data = read_small(path)
     except FileNotFoundError:
@@ -95,11 +95,11 @@ def read_recipients(found: Located, issues: Issues) -> tuple[Recipient, ...]:
     return recipients
 
 
-def _sources(found: Located) -> Iterator[KeySource]:
+def _sources(located: Located) -> Iterator[KeySource]:
     """Yield the possible sources of private keys in the order in which they are tried."""
-    entry = found.entry
+    entry = located.entry
     if entry.age_identity:
-        path = found.beside(entry.age_identity)
+        path = located.resolve(entry.age_identity)
         yield KeySource(f"{path} (age_identity)", path)
     if os.environ.get(KEY_TEXT):
         yield KeySource(KEY_TEXT, text=os.fsencode(os.environ[KEY_TEXT].strip()) + b"\n")
@@ -107,7 +107,7 @@ def _sources(found: Located) -> Iterator[KeySource]:
         path = expanded(os.environ[KEY_FILE])
         yield KeySource(f"{path} ({KEY_FILE})", path)
     if entry.identity_file:
-        path = found.beside(entry.identity_file)
+        path = located.resolve(entry.identity_file)
         yield KeySource(f"{path} (identity_file)", path, named=False)
     for name in ("id_ed25519", "id_rsa"):
         yield KeySource(f"~/.ssh/{name}", expanded(f"~/.ssh/{name}"), named=False)

@@ -98,15 +98,15 @@ def shown(value: object, key: str = "") -> str:
 
 def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return the strings to mask, longest first, so that masking one leaves no rest of another."""
-    found: set[str] = set()
+    secrets: set[str] = set()
     for key, value in values:
         credentials = _CREDENTIALS.search(value)
         if is_secret(key) or credentials:
-            found.add(value)
+            secrets.add(value)
         if credentials:
-            found |= {credentials["password"], unquote(credentials["password"])}
+            secrets |= {credentials["password"], unquote(credentials["password"])}
     plain = {"true", "false"}
-    long_enough = (value for value in found if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
+    long_enough = (value for value in secrets if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
     return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))
 
 

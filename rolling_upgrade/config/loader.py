@@ -35,9 +35,9 @@ def load_environment(
     """Read and check the three files. Raises ConfigError with every error."""
     root = root.resolve()
     issues = Issues(root)
-    found = locate(environment, root, issues)
-    env = read_env_file(found, issues, prompt=prompt)
-    return load_located(found, env, issues, hosts=hosts, tag=tag, strict=strict)
+    located = locate(environment, root, issues)
+    env = read_env_file(located, issues, prompt=prompt)
+    return load_located(located, env, issues, hosts=hosts, tag=tag, strict=strict)
 
 
 def load_suites(root: Path) -> tuple[model.Suite, ...]:
@@ -54,61 +54,61 @@ def load_suites(root: Path) -> tuple[model.Suite, ...]:
 def issues_of_env_text(environment: str, text: str, *, root: Path) -> tuple[ConfigIssue, ...]:
     """Return the errors that the environment would have with this text as its env file."""
     issues = Issues(root.resolve())
-    found = locate(environment, root.resolve(), issues)
-    env = parse_env(text, issues.name(found.env_file), issues)
+    located = locate(environment, root.resolve(), issues)
+    env = parse_env(text, issues.name(located.env_file), issues)
     try:
-        load_located(found, env, issues, hosts=(), tag="", strict=False)
+        load_located(located, env, issues, hosts=(), tag="", strict=False)
     except ConfigError as error:
         return error.issues
     return ()
 
 
-def read_env_file(found: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
+def read_env_file(located: Located, issues: Issues, *, prompt: bool) -> EnvFile | None:
     """Read the env file and decrypt it when needed. `prompt` allows prompting for a password."""
-    env = read_env(found.env_file, issues, keyring(found, prompt=prompt))
+    env = read_env(located.env_file, issues, keyring(located, prompt=prompt))
     if env is not None and env.encryption is None:
-        file, tracked = issues.name(found.env_file), is_tracked(found.env_file)
+        file, tracked = issues.name(located.env_file), is_tracked(located.env_file)
         if tracked:
-            checks.report_tracked(found.name, file, issues)
+            checks.report_tracked(located.name, file, issues)
         if tracked is None:
             issues.warn(f"{file} is plain text, and git cannot tell whether it would be committed.")
     return env
 
 
 def load_located(
-    found: Located, env: EnvFile | None, issues: Issues, *, hosts: Sequence[str], tag: str, strict: bool
+    located: Located, env: EnvFile | None, issues: Issues, *, hosts: Sequence[str], tag: str, strict: bool
 ) -> model.Environment:
     """Read the services and check them with the env file. Raises ConfigError with every error."""
     if tag:
         _check_tag(tag, issues)
-    services, services_complete = _read_services(found, issues)
+    services, services_complete = _read_services(located, issues)
     base = env.values if env is not None else None
-    applications, values = _resolve_hosts(found, base, services, services_complete, tag, issues)
+    applications, values = _resolve_hosts(located, base, services, services_complete, tag, issues)
     secrets = _secrets(values, applications.values())
     masking.keep(secrets)
     if base is not None and services is not None and services_complete:
-        _check_keys(found, base, services, strict, issues)
+        _check_keys(located, base, services, strict, issues)
     if env is not None:
-        checks.check_placeholders(values, env.lines, _is_production(found, values), issues)
+        checks.check_placeholders(values, env.lines, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)
-    checks.check_setup(found.entry, issues.name(found.file), f"environments.{found.name}.setup", values, issues)
-    chosen = _choose(found.entry, hosts, issues)
-    identity = _identity_file(found, issues)
-    rollout = _rollout(found, applications.values(), issues)
+    checks.check_setup(located.entry, issues.name(located.file), f"environments.{located.name}.setup", values, issues)
+    chosen = _choose(located.entry, hosts, issues)
+    identity = _identity_file(located, issues)
+    rollout = _rollout(located, applications.values(), issues)
     if issues.errors or base is None or services is None:
-        raise config_error(found.name, issues)
-    if found.entry.setup.certificate is model.Certificate.ACME:
+        raise config_error(located.name, issues)
+    if located.entry.setup.certificate is model.Certificate.ACME:
         applications = {name: _with_acme(application) for name, application in applications.items()}
     return model.Environment(
-        name=found.name,
-        targets=tuple(_target(found.entry, name, applications[name], identity) for name in chosen),
+        name=located.name,
+        targets=tuple(_target(located.entry, name, applications[name], identity) for name in chosen),
         rollout=rollout,
-        preparation=_preparation(found),
-        monitoring=_monitoring(found.entry),
-        pipeline=pipeline(services, found.beside),
-        known_hosts=_known_hosts(found),
-        trust_file=str(found.beside(found.entry.known_hosts or "known_hosts")),
-        access_folder=str(found.beside(f"deploy/authorized_keys/{found.name}")),
+        preparation=_preparation(located),
+        monitoring=_monitoring(located.entry),
+        pipeline=pipeline(services, located.resolve),
+        known_hosts=_known_hosts(located),
+        trust_file=str(located.resolve(located.entry.known_hosts or "known_hosts")),
+        access_folder=str(located.resolve(f"deploy/authorized_keys/{located.name}")),
         warnings=issues.warnings,
         secrets=secrets,
     )
@@ -121,8 +121,8 @@ def _secrets(values: Iterable[Values], applications: Iterable[model.Application]
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))
 
 
-def _is_production(found: Located, values: Iterable[Values]) -> bool:
-    return "production" in {found.name, *(merged.get("ENVIRONMENT") for merged in values)}
+def _is_production(located: Located, values: Iterable[Values]) -> bool:
+    return "production" in {located.name, *(merged.get("ENVIRONMENT") for merged in values)}
 
 
 def config_error(name: str, issues: Issues) -> ConfigError:
@@ -143,9 +143,9 @@ def _check_tag(tag: str, issues: Issues) -> None:
         issues.add("--tag", "", found=repr(tag), expected=str(error))
 
 
-def _read_services(found: Located, issues: Issues) -> tuple[Services | None, bool]:
+def _read_services(located: Located, issues: Issues) -> tuple[Services | None, bool]:
     """Read the services; the second value is true when the file has no errors."""
-    path = found.beside(found.entry.services_file)
+    path = located.resolve(located.entry.services_file)
     before = len(issues.errors)
     content = read_yaml(path, issues, remedy=_SERVICES_REMEDY)
     if content is None:
@@ -158,7 +158,7 @@ def _read_services(found: Located, issues: Issues) -> tuple[Services | None, boo
 
 
 def _resolve_hosts(
-    found: Located,
+    located: Located,
     base: dict[str, str] | None,
     services: Services | None,
     complete: bool,
@@ -170,25 +170,25 @@ def _resolve_hosts(
     hosts: list[Values] = []
     if base is None:
         return applications, hosts
-    env_file = issues.name(found.env_file)
-    for name, host in (found.entry.hosts or {"": Host()}).items():
-        path = f"environments.{found.name}.hosts.{name}.env"
-        values = Values(env_file, base, issues.name(found.file), path, host.env, complete, issues)
+    env_file = issues.name(located.env_file)
+    for name, host in (located.entry.hosts or {"": Host()}).items():
+        path = f"environments.{located.name}.hosts.{name}.env"
+        values = Values(env_file, base, issues.name(located.file), path, host.env, complete, issues)
         hosts.append(values)
         application = resolve(values, services, tag)
         if application is not None and services is not None:
-            user = host.user or found.entry.user
+            user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)
             check_mounts(application, user, services, values)
             applications[name] = application
     return applications, hosts
 
 
-def _check_keys(found: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:
-    env_file = issues.name(found.env_file)
+def _check_keys(located: Located, base: dict[str, str], services: Services, strict: bool, issues: Issues) -> None:
+    env_file = issues.name(located.env_file)
     known = {*KEYS, *(key for service in services.services for key in service.named_keys())}
     checks.check_known_keys(base, known, env_file, strict, issues)
-    checks.check_overrides(found.name, found.entry, known, issues.name(found.file), issues)
+    checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)
 
 
 def _choose(entry: EnvironmentEntry, words: Sequence[str], issues: Issues) -> list[str]:
@@ -204,35 +204,35 @@ def _choose(entry: EnvironmentEntry, words: Sequence[str], issues: Issues) -> li
     return [name for name in entry.hosts if not words or name in picked]
 
 
-def _identity_file(found: Located, issues: Issues) -> str:
-    if not found.entry.identity_file:
+def _identity_file(located: Located, issues: Issues) -> str:
+    if not located.entry.identity_file:
         return ""
-    path = found.beside(found.entry.identity_file)
+    path = located.resolve(located.entry.identity_file)
     if not path.is_file():
-        place = f"environments.{found.name}.identity_file"
+        place = f"environments.{located.name}.identity_file"
         issues.add(
-            issues.name(found.file), place, found=f"{str(path)!r}, which does not exist", expected="a private key"
+            issues.name(located.file), place, found=f"{str(path)!r}, which does not exist", expected="a private key"
         )
     return str(path)
 
 
-def _known_hosts(found: Located) -> tuple[str, ...]:
-    own = [found.beside(found.entry.known_hosts)] if found.entry.known_hosts else []
-    paths = [*own, found.file.parent / "known_hosts", expanded("~/.ssh/known_hosts")]
+def _known_hosts(located: Located) -> tuple[str, ...]:
+    own = [located.resolve(located.entry.known_hosts)] if located.entry.known_hosts else []
+    paths = [*own, located.file.parent / "known_hosts", expanded("~/.ssh/known_hosts")]
     return tuple(dict.fromkeys(str(path) for path in paths if path.is_file()))
 
 
-def _rollout(found: Located, applications: Iterable[model.Application], issues: Issues) -> model.RolloutPolicy:
-    declared: dict[str, Any] = found.entry.rollout.model_dump()
+def _rollout(located: Located, applications: Iterable[model.Application], issues: Issues) -> model.RolloutPolicy:
+    declared: dict[str, Any] = located.entry.rollout.model_dump()
     if declared["signed_by"]:
-        path = found.beside(declared["signed_by"])
+        path = located.resolve(declared["signed_by"])
         try:
             declared["signed_by"] = read_signing_key(path)
         except ValueError as error:
-            place = f"environments.{found.name}.rollout.signed_by"
-            issues.add(issues.name(found.file), place, found=str(path), expected=str(error))
+            place = f"environments.{located.name}.rollout.signed_by"
+            issues.add(issues.name(located.file), place, found=str(path), expected=str(error))
     if declared["confirm"] is None:
-        named = {found.name, *(application.environment for application in applications)}
+        named = {located.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named
     return model.RolloutPolicy(**declared)
 
@@ -246,10 +246,10 @@ def _monitoring(entry: EnvironmentEntry) -> model.Monitoring:
     return model.Monitoring(**declared | {"jump": "" if entry.monitoring.jump == "none" else entry.monitoring.jump})
 
 
-def _preparation(found: Located) -> model.Preparation:
+def _preparation(located: Located) -> model.Preparation:
     """Build setup's options. node-exporter's port is open to the monitoring host unless another address is set."""
-    declared: dict[str, Any] = found.entry.setup.model_dump()
-    address = found.entry.monitoring.address
+    declared: dict[str, Any] = located.entry.setup.model_dump()
+    address = located.entry.monitoring.address
     if not declared["monitoring_host"] and validators.is_ip_address(address):
         declared["monitoring_host"] = address
     return model.Preparation(**declared | {"sysctl": tuple(sorted(declared["sysctl"].items()))})

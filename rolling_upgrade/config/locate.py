@@ -27,14 +27,14 @@ class Located:
     @property
     def env_file(self) -> Path:
         """The env file."""
-        return self.beside(self.entry.env_file or f"deploy/{self.name}.env")
+        return self.resolve(self.entry.env_file or f"deploy/{self.name}.env")
 
     @property
     def recipients_file(self) -> Path:
         """The file with the public keys for which the env file is encrypted."""
-        return self.beside(self.entry.recipients_file or f"deploy/recipients/{self.name}.txt")
+        return self.resolve(self.entry.recipients_file or f"deploy/recipients/{self.name}.txt")
 
-    def beside(self, path: str) -> Path:
+    def resolve(self, path: str) -> Path:
         """Resolve a path relative to the directory of the inventory file."""
         return Path(os.path.normpath(self.file.parent / expanded(path)))
 
@@ -64,9 +64,9 @@ def list_environments_with_values(root: Path) -> tuple[str, ...]:
     quiet = Issues(root)
     for files in ([root / "hosts.yaml"], sorted(root.glob(".lab/*/hosts.yaml"))):
         entries = [(file, name) for file in files if file.exists() for name in _names(file, quiet)]
-        found = [name for file, name in entries if _located(file, name, quiet).env_file.is_file()]
-        if found:
-            return tuple(found)
+        names = [name for file, name in entries if _located(file, name, quiet).env_file.is_file()]
+        if names:
+            return tuple(names)
     return ()
 
 
@@ -79,13 +79,13 @@ def _located(file: Path, name: str, issues: Issues) -> Located:
 def list_hosts(root: Path) -> tuple[str, ...]:
     """Return the names, groups and roles of the hosts of all environments; unreadable files are skipped."""
     quiet = Issues(root)
-    found: dict[str, None] = {}
+    words: dict[str, None] = {}
     for file in _inventories(root):
         inventory = _read_inventory(file, quiet)
         for entry in inventory.environments.values() if inventory else ():
             for name, host in entry.hosts.items():
-                found |= dict.fromkeys((name, *host.groups, *host.roles))
-    return tuple(found)
+                words |= dict.fromkeys((name, *host.groups, *host.roles))
+    return tuple(words)
 
 
 def _inventories(root: Path) -> list[Path]:

@@ -259,14 +259,14 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
 
 def _database_server(settings: Settings, values: Values) -> model.DatabaseServer | None:
     try:
-        found = parse_database_url(settings.database_url)
+        server = parse_database_url(settings.database_url)
     except ValueError as error:
         values.add("DATABASE_URL", expected=str(error))
         return None
-    if found and settings.database_path:
+    if server and settings.database_path:
         what = "DATABASE_URL names a PostgreSQL server, so backups contain its database, not the file at DATABASE_PATH"
         values.issues.warn(f"{values.env_file}: {what}")
-    return found
+    return server
 
 
 def _login(settings: Settings, values: Values) -> model.Login | None:

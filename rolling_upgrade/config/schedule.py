@@ -51,7 +51,7 @@ def _check_day_exists(days: set[int], months: set[int], *, restricted_weekdays: 
 
 
 def _values(field: str, what: str, low: int, high: int) -> set[int]:
-    found: set[int] = set()
+    values: set[int] = set()
     for part in field.split(","):
         match = re.fullmatch(r"(\*|\w{1,3})(?:-(\w{1,3}))?(?:/([0-9]{1,2}))?", part)
         if match is None or (match[1] == "*" and match[2]):
@@ -61,8 +61,8 @@ def _values(field: str, what: str, low: int, high: int) -> set[int]:
         step = int(match[3] or 1)
         if step == 0 or last < first:
             raise ValueError(f"{EXPECTED}; {what}: {part!r} matches nothing")
-        found.update(range(first, last + 1, step))
-    return found
+        values.update(range(first, last + 1, step))
+    return values
 
 
 def _last(match: re.Match[str], first: int, what: str, low: int, high: int) -> int:

@@ -253,22 +253,24 @@ class Services(Strict):
     )
 
 
-def pipeline(services: Services, beside: Callable[[str], Path]) -> model.Pipeline:
-    """Build the pipeline model; `beside` resolves paths relative to hosts.yaml."""
+def pipeline(services: Services, resolve_path: Callable[[str], Path]) -> model.Pipeline:
+    """Build the pipeline model; `resolve_path` resolves paths relative to hosts.yaml."""
     defaults = services.building
     return model.Pipeline(
         engine=defaults.engine,
         pass_env=defaults.pass_env,
         builds=tuple(
-            _build(service.name, service.build, defaults, beside) for service in services.services if service.build
+            _build(service.name, service.build, defaults, resolve_path)
+            for service in services.services
+            if service.build
         ),
-        suites=tuple(_suite(suite, beside) for suite in services.suites),
-        reports=str(beside(services.reports)),
+        suites=tuple(_suite(suite, resolve_path) for suite in services.suites),
+        reports=str(resolve_path(services.reports)),
     )
 
 
-def _build(service: str, build: Build, defaults: Building, beside: Callable[[str], Path]) -> model.Build:
-    context = beside(build.context)
+def _build(service: str, build: Build, defaults: Building, resolve_path: Callable[[str], Path]) -> model.Build:
+    context = resolve_path(build.context)
     return model.Build(
         service=service,
         context=str(context),
@@ -282,6 +284,6 @@ def _build(service: str, build: Build, defaults: Building, beside: Callable[[str
     )
 
 
-def _suite(suite: Suite, beside: Callable[[str], Path]) -> model.Suite:
-    folder, env = str(beside(suite.folder)), tuple(suite.env.items())
+def _suite(suite: Suite, resolve_path: Callable[[str], Path]) -> model.Suite:
+    folder, env = str(resolve_path(suite.folder)), tuple(suite.env.items())
     return model.Suite(suite.kind, suite.command, folder, suite.name, suite.timeout_seconds, env, suite.pass_env)

@@ -108,9 +108,9 @@ def load_secrets() -> None:
 def root() -> Path:
     """Return the nearest directory with hosts.yaml, from the current one upwards. Raises ConfigError without one."""
     here = Path.cwd()
-    found = root_or_here()
-    if (found / "hosts.yaml").exists():
-        return found
+    directory = root_or_here()
+    if (directory / "hosts.yaml").exists():
+        return directory
     raise ConfigError(
         f"{here} has no hosts.yaml, and no directory above it has one. Nothing was contacted.",
         next_step=f"change to the directory of your configuration, or write one here: {PROGRAM} init",
@@ -170,14 +170,14 @@ class NamedTask(Task):  # type: ignore[type-arg]
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the options of the task, each with all its names."""
         texts = dict(self.help)
-        found = super().get_arguments(ignore_unknown_help)
+        arguments = super().get_arguments(ignore_unknown_help)
         self.help = texts  # Invoke removes each text when it uses it
-        for argument in found:
+        for argument in arguments:
             name = argument.names[0]
             letter = None if name in self._long_only else LETTERS.get(name)
             argument.names = (name, *filter(None, (SECOND_NAMES.get(name), letter)))
             argument.help = argument.help or OPTIONS.get(name)
-        return found
+        return arguments
 
 
 def _ignored(config: Any) -> str:
@@ -187,7 +187,7 @@ def _ignored(config: Any) -> str:
     """
     given = config._overrides  # the other levels of the configuration may set the same values for other programs
     ssh_config = getattr(config, "_runtime_ssh_path", None)
-    found = {
+    options = {
         "--dry": config.run.dry,
         "--config": config._runtime_path and "INVOKE_RUNTIME_CONFIG" not in os.environ,
         "--ssh-config": ssh_config and ssh_config != config.get("ssh_config_path"),
@@ -196,7 +196,7 @@ def _ignored(config: Any) -> str:
         "--command-timeout": given.get("timeouts"),
         **{f"--{name}": given.get("connect_kwargs", {}).get(key) for key, name in _CONNECT_OPTIONS.items()},
     }
-    return next((option for option, value in found.items() if value), "")
+    return next((option for option, value in options.items() if value), "")
 
 
 def _repeatable(body: Callable[..., None]) -> list[str]:

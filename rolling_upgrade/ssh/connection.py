@@ -203,10 +203,10 @@ def hops(connection: Connection) -> list[Connection]:
     """Return the hops, including those of ssh_config, outermost first, and the connection last."""
     from fabric import Connection as Hop
 
-    found = [connection]
-    while isinstance(found[0].gateway, Hop):
-        found.insert(0, found[0].gateway)
-    return found
+    route = [connection]
+    while isinstance(route[0].gateway, Hop):
+        route.insert(0, route[0].gateway)
+    return route
 
 
 def close(connection: Connection) -> None:
@@ -303,10 +303,10 @@ def offered_keys(identity_file: str) -> frozenset[str]:
         return frozenset({str(load_key(identity_file).fingerprint)})
     from paramiko import Agent, SSHException
 
-    found: set[str] = set()
+    fingerprints: set[str] = set()
     with contextlib.suppress(OSError, SSHException):
-        found.update(str(key.fingerprint) for key in Agent().get_keys())
+        fingerprints.update(str(key.fingerprint) for key in Agent().get_keys())
     for path in Path("~/.ssh").expanduser().glob("id_*.pub"):
         with contextlib.suppress(OSError, ValueError):
-            found.add(read_public_key(path.read_text(encoding="utf-8")).fingerprint)
-    return frozenset(found)
+            fingerprints.add(read_public_key(path.read_text(encoding="utf-8")).fingerprint)
+    return frozenset(fingerprints)

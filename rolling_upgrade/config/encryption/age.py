@@ -28,14 +28,14 @@ def stanzas(data: bytes) -> tuple[Stanza, ...]:
 
     Source: age-encryption.org/v1: a recipient is `-> TYPE ARGUMENTS` with its body below; `---` ends the header.
     """
-    found: list[Stanza] = []
+    recipients: list[Stanza] = []
     for line in _binary(data).split(b"\n"):
         if line.startswith(b"---"):
-            return tuple(found)
+            return tuple(recipients)
         if line.startswith(b"-> "):
             words = line.decode("ascii", "replace").split()
             if len(words) > 1 and not words[1].endswith("-grease"):
-                found.append(Stanza(words[1], words[2] if words[1].startswith("ssh-") and len(words) > 2 else ""))
+                recipients.append(Stanza(words[1], words[2] if words[1].startswith("ssh-") and len(words) > 2 else ""))
     raise EncryptionError("an age file with a truncated header", _INTACT_COPY)
 
 
@@ -54,34 +54,34 @@ def _binary(data: bytes) -> bytes:
     return decoded
 
 
-def describe_recipients(found: Sequence[Stanza], known: Sequence[Recipient]) -> str:
+def describe_recipients(stanzas: Sequence[Stanza], known: Sequence[Recipient]) -> str:
     """Describe the recipients of a file, by owner where the recipients file lists the key."""
     names = {recipient.tag: recipient.title for recipient in known if recipient.tag}
-    return ", ".join(_recipients(found, names)) or "nobody"
+    return ", ".join(_recipients(stanzas, names)) or "nobody"
 
 
-def _recipients(found: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
-    for stanza in found:
+def _recipients(stanzas: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
+    for stanza in stanzas:
         if stanza.tag:
             yield names.get(stanza.tag, f"an unlisted {stanza.kind} key with the hash {stanza.tag}")
-    plain = sum(stanza.kind == "X25519" for stanza in found)
+    plain = sum(stanza.kind == "X25519" for stanza in stanzas)
     if plain:
         yield "an age key" if plain == 1 else f"{plain} age keys"
-    if any(stanza.kind == "scrypt" for stanza in found):
+    if any(stanza.kind == "scrypt" for stanza in stanzas):
         yield "anyone with its passphrase"
 
 
-def differences(found: Sequence[Stanza], listed: Sequence[Recipient]) -> tuple[str, ...]:
+def differences(stanzas: Sequence[Stanza], listed: Sequence[Recipient]) -> tuple[str, ...]:
     """Describe each difference between a file's recipients and the recipients file.
 
     A file shows no identity of an age key, so age keys are only counted.
     """
-    tags = {stanza.tag for stanza in found if stanza.tag}
+    tags = {stanza.tag for stanza in stanzas if stanza.tag}
     missing = [recipient for recipient in listed if recipient.tag and recipient.tag not in tags]
     differing = [f"{recipient.title} is listed, but the file is not encrypted for that key" for recipient in missing]
     unlisted = sorted(tags - {recipient.tag for recipient in listed})
     differing += [f"the file is encrypted for an SSH key with the hash {tag}, which is not listed" for tag in unlisted]
-    in_file = sum(stanza.kind == "X25519" for stanza in found)
+    in_file = sum(stanza.kind == "X25519" for stanza in stanzas)
     in_list = sum(recipient.key.startswith("age1") for recipient in listed)
     if in_file != in_list:
         differing.append(f"the file is encrypted for {in_file} age keys, but {in_list} are listed")

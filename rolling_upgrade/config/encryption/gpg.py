@@ -85,8 +85,8 @@ def _status(stderr: bytes) -> set[str]:
 
 def _key_ids(stderr: bytes) -> list[str]:
     """Return the ids of the keys that a file is encrypted for; the id of a hidden key is zero."""
-    found = re.findall(r"^\[GNUPG:\] ENC_TO ([0-9A-F]{16}) ", stderr.decode("utf-8", "replace"), re.MULTILINE)
-    return list(dict.fromkeys(found))
+    key_ids = re.findall(r"^\[GNUPG:\] ENC_TO ([0-9A-F]{16}) ", stderr.decode("utf-8", "replace"), re.MULTILINE)
+    return list(dict.fromkeys(key_ids))
 
 
 def _titles(stderr: bytes) -> list[str]:

@@ -125,9 +125,9 @@ def _tag(source: KeySource, text: bytes) -> str:
     fields = _openssh_fields(text)
     if fields:
         return ssh_tag(fields[1])
-    beside = source.path.with_name(f"{source.path.name}.pub") if source.path else None
+    public = source.path.with_name(f"{source.path.name}.pub") if source.path else None
     try:
-        return ssh_tag(base64.b64decode(read_small(beside).split()[1])) if beside else ""
+        return ssh_tag(base64.b64decode(read_small(public).split()[1])) if public else ""
     except (OSError, IndexError, ValueError):
         return ""
 

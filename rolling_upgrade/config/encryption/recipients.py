@@ -66,8 +66,8 @@ def with_mark(text: str, listed: Sequence[Recipient]) -> str:
 
 def is_mark_current(text: str, listed: Sequence[Recipient]) -> bool:
     """Return whether the list has no hash, or the hash of these recipients."""
-    found = [line.strip() for line in text.splitlines() if _MARK.match(line)]
-    return not found or found == [_mark(listed)]
+    marks = [line.strip() for line in text.splitlines() if _MARK.match(line)]
+    return not marks or marks == [_mark(listed)]
 
 
 def _mark(listed: Sequence[Recipient]) -> str:
@@ -105,17 +105,17 @@ def _ssh_recipient(words: Sequence[str]) -> Recipient | None:
 
 def parse(text: str) -> tuple[tuple[Recipient, ...], tuple[tuple[int, str], ...]]:
     """Parse a recipients file: its recipients, and the number and fault of each invalid line."""
-    found: dict[str, Recipient] = {}
+    recipients: dict[str, Recipient] = {}
     faults: list[tuple[int, str]] = []
     for number, line in _lines(text):
         recipient = parse_line(line)
         if recipient is None:
             faults.append((number, _fault(line)))
-        elif recipient.key in found:
-            faults.append((number, f"a duplicate of the key of {found[recipient.key].title}"))
+        elif recipient.key in recipients:
+            faults.append((number, f"a duplicate of the key of {recipients[recipient.key].title}"))
         else:
-            found[recipient.key] = recipient
-    return tuple(found.values()), tuple(faults)
+            recipients[recipient.key] = recipient
+    return tuple(recipients.values()), tuple(faults)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
