@@ -98,7 +98,9 @@ def load_located(
     if issues.errors or base is None or services is None:
         raise config_error(located.name, issues)
     if located.entry.setup.certificate is model.Certificate.ACME:
-        applications = {name: _with_acme(application) for name, application in applications.items()}
+        applications = {
+            name: replace(app, tls=app.tls and replace(app.tls, acme=True)) for name, app in applications.items()
+        }
     return model.Environment(
         name=located.name,
         targets=tuple(_target(located.entry, name, applications[name], identity) for name in chosen),
@@ -235,10 +237,6 @@ def _rollout(located: Located, applications: Iterable[model.Application], issues
         named = {located.name, *(application.environment for application in applications)}
         declared["confirm"] = "production" in named
     return model.RolloutPolicy(**declared)
-
-
-def _with_acme(application: model.Application) -> model.Application:
-    return replace(application, tls=replace(application.tls, acme=True) if application.tls else None)
 
 
 def _monitoring(entry: EnvironmentEntry) -> model.Monitoring:

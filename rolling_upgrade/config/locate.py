@@ -106,19 +106,16 @@ def _names(file: Path, issues: Issues) -> list[str]:
 
 def locate(environment: str | None, root: Path, issues: Issues) -> Located:
     """Find an environment and read its inventory file. Raises ConfigError when no file contains it."""
-    reading = {file: Issues(root) for file in _inventories(root)}
-    named = {file: _names(file, own) for file, own in reading.items()}
-    holders = [file for file, names in named.items() if environment in names]
-    if environment and not holders:
-        holders = [file for file, own in reading.items() if own.errors and _has_values(file, environment)]
-    if environment is None or not holders:
-        raise _no_environment(environment, list_environments(root), reading.values())
-    if len(holders) > 1:
-        both = " and ".join(issues.name(file) for file in holders)
-        issues.add(both, f"environments.{environment}", found="one name in two files", expected="distinct names")
-    inventory = _read_inventory(holders[0], issues)
-    entry = inventory.environments.get(environment) if inventory else None
-    return Located(environment, holders[0], entry or EnvironmentEntry())
+    inventories = {file: Issues(root) for file in _inventories(root)}
+    matches = [file for file, own in inventories.items() if environment in _names(file, own)]
+    if environment and not matches:
+        matches = [file for file, own in inventories.items() if own.errors and _has_values(file, environment)]
+    if environment is None or not matches:
+        raise _no_environment(environment, list_environments(root), inventories.values())
+    if len(matches) > 1:
+        files = " and ".join(issues.name(file) for file in matches)
+        issues.add(files, f"environments.{environment}", found="one name in two files", expected="distinct names")
+    return _located(matches[0], environment, issues)
 
 
 def _has_values(file: Path, environment: str) -> bool:
@@ -137,12 +134,12 @@ def _read_inventory(file: Path, issues: Issues) -> Inventory | None:
     return inventory
 
 
-def _no_environment(name: str | None, names: Sequence[str], reading: Iterable[Issues]) -> ConfigError:
+def _no_environment(name: str | None, names: Sequence[str], inventories: Iterable[Issues]) -> ConfigError:
     listed = ", ".join(names) or "none"
     near = nearest(name or "", names)
     hint = f" (did you mean {near}?)" if near else ""
     what = f"Unknown environment {name!r}{hint}." if name else "No environment was given, and there is no default."
-    errors = [error for issues in reading for error in issues.errors]
+    errors = [error for issues in inventories for error in issues.errors]
     return ConfigError(
         f"{what} Environments: {listed}. Nothing was contacted.",
         errors,

@@ -23,14 +23,10 @@ _Percent = Annotated[float, validators.number(0, 100)]
 _Count = Annotated[int, validators.integer(1, 100_000)]
 
 
-def _upper(name: str) -> str:
-    return name.upper()
-
-
 class Settings(BaseModel):
     """The settings of one host. A field without a default is a required key."""
 
-    model_config = ConfigDict(alias_generator=_upper, extra="ignore", frozen=True)
+    model_config = ConfigDict(alias_generator=str.upper, extra="ignore", frozen=True)
 
     # Application
     app_name: Annotated[str, validators.APP_NAME] = Field(

@@ -21,7 +21,7 @@ def decrypt(data: bytes) -> bytes:
     Source: GnuPG's doc/DETAILS, "Format of the --status-fd output".
     """
     done = _gpg("--decrypt", data=data)
-    status = _status(done.stderr)
+    status = set(re.findall(r"^\[GNUPG:\] (\w+)", done.stderr.decode("utf-8", "replace"), re.MULTILINE))
     if done.returncode == 0 and "DECRYPTION_OKAY" in status and "GOODMDC" in status:
         return done.stdout
     if "NO_SECKEY" in status:
@@ -77,10 +77,6 @@ def _gpg(*options: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]
         raise EncryptionError(
             "a gpg that did not finish within five minutes", "a gpg agent that can prompt for the passphrase"
         ) from None
-
-
-def _status(stderr: bytes) -> set[str]:
-    return set(re.findall(r"^\[GNUPG:\] (\w+)", stderr.decode("utf-8", "replace"), re.MULTILINE))
 
 
 def _key_ids(stderr: bytes) -> list[str]:
