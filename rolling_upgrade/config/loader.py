@@ -110,7 +110,7 @@ def load_located(
         pipeline=pipeline(services, located.resolve),
         known_hosts=_known_hosts(located),
         trust_file=str(located.resolve(located.entry.known_hosts or "known_hosts")),
-        access_folder=str(located.resolve(f"deploy/authorized_keys/{located.name}")),
+        access_directory=str(located.resolve(f"deploy/authorized_keys/{located.name}")),
         warnings=issues.warnings,
         secrets=secrets,
     )

@@ -118,7 +118,7 @@ def test_channels_url_without_tls_is_a_warning_and_an_error_with_strict(project:
     assert [key in warning for warning in project.load().warnings] == [True]
     with pytest.raises(ConfigError) as raised:
         project.load(strict=True)
-    assert [(one.path, url in str(one)) for one in raised.value.issues] == [(key, False)]
+    assert [(issue.path, url in str(issue)) for issue in raised.value.issues] == [(key, False)]
 
 
 @pytest.mark.parametrize("url", [SLACK, "http://127.0.0.1:8000/x", "http://[::1]/x", "http://localhost/x"])

@@ -49,12 +49,12 @@ def test_build_has_local_paths_and_inherits_defaults(project: Project) -> None:
     build = {"context": "../app", "file": "Own", "args": {"A": "1"}, "cache": "true"}
     declare(project, build=build, building={"engine": "sudo podman", "cache": "false", "scan": ["trivy", "image"]})
 
-    found = project.load().pipeline
-    (one,) = found.builds
+    pipeline = project.load().pipeline
+    (loaded,) = pipeline.builds
 
-    assert (one.context, one.file) == (str(project.root.parent / "app"), str(project.root.parent / "app/Own"))
-    assert (one.args, one.cache, one.squash, one.scan) == ((("A", "1"),), True, False, ("trivy", "image"))
-    assert found.engine == ("sudo", "podman")
+    assert (loaded.context, loaded.file) == (str(project.root.parent / "app"), str(project.root.parent / "app/Own"))
+    assert (loaded.args, loaded.cache, loaded.squash, loaded.scan) == ((("A", "1"),), True, False, ("trivy", "image"))
+    assert pipeline.engine == ("sudo", "podman")
 
 
 def test_command_is_a_list_or_a_text_for_sh(project: Project) -> None:

@@ -112,7 +112,7 @@ class Environment:
     """Everything that a run needs to know before it contacts a host.
 
     `secrets` are never printed. `warnings` were found in the configuration. `known_hosts` are the existing files,
-    `trust_file` the one that `inv trust` writes; `access_folder` holds the public keys of people with access.
+    `trust_file` the one that `inv trust` writes; `access_directory` holds the public keys of people with access.
     """
 
     name: str
@@ -123,6 +123,6 @@ class Environment:
     pipeline: Pipeline = field(default_factory=Pipeline)
     known_hosts: tuple[str, ...] = ()
     trust_file: str = ""
-    access_folder: str = ""
+    access_directory: str = ""
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -188,10 +188,10 @@ def _duplicates(directory: str, granted: list[NamedKey], revoked: list[NamedKey]
 
 def no_change(environment: Environment) -> KeyChange:
     """Return the directory without a change. Raises PreflightError when it grants no key."""
-    access = read_access(environment.access_folder)
+    access = read_access(environment.access_directory)
     if not access.granted:
         raise PreflightError(
-            f"{environment.access_folder} has no key: every host would refuse every login. Nothing was touched.",
+            f"{environment.access_directory} has no key: every host would refuse every login. Nothing was touched.",
             next_step=f"{PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     return KeyChange(access)
@@ -202,7 +202,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
     if not is_name(name):
         raise usage_error(("--name", "an invalid name", "letters, digits and . _ -, such as alice or ci-runner"))
     public = _read(key)
-    access = read_access(environment.access_folder)
+    access = read_access(environment.access_directory)
     current = access.key_of(name)
     if current is not None and current.blob == public.blob:
         return KeyChange(access)
@@ -214,7 +214,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
     if holder:
         expected = "a new key; to grant a revoked key again, first delete its line in revoked/"
         raise usage_error(("--key", f"the key of {holder}", expected))
-    path = Path(environment.access_folder) / f"{name}.pub"
+    path = Path(environment.access_directory) / f"{name}.pub"
     return KeyChange(
         access.with_granted(name, public),
         f"Let {name} ({public.fingerprint}) deploy to {environment.name}",
@@ -227,8 +227,8 @@ def revoke(environment: Environment, name: str) -> KeyChange:
 
     Raises PreflightError for the last key, ConfigError for an unknown name.
     """
-    directory = Path(environment.access_folder)
-    access = read_access(environment.access_folder)
+    directory = Path(environment.access_directory)
+    access = read_access(environment.access_directory)
     key = access.key_of(name)
     if key is None:
         if not any(name == former for former, _ in access.revoked):

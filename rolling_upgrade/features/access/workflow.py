@@ -38,7 +38,7 @@ _ANSWER_BYTES = 8 << 20
 def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Print the keys that each host accepts. FAILED when a host differs from the directory, or is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
-    access = read_access(environment.access_folder)
+    access = read_access(environment.access_directory)
     with opened(environment, as_setup_user=True) as fleet:
         found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
     reports = {

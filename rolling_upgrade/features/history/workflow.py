@@ -43,7 +43,7 @@ class HostHistory:
 def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, verify: bool, json: bool) -> ExitCode:
     """Print the history of the hosts. FAILED when a host is unreachable, or with `verify` when a history was altered."""
     environment = config.load(env, root=root, hosts=hosts)
-    names = key_names(environment.access_folder)
+    names = key_names(environment.access_directory)
     with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: read(host, fleet, names))
     if json:

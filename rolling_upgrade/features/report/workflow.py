@@ -38,7 +38,7 @@ def report(
     _check(release, html, last=last)
     environment = config.load(env, root=root, hosts=hosts)
     requests = _requests(load)
-    names = key_names(environment.access_folder)
+    names = key_names(environment.access_directory)
     with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: history.read(host, fleet, names))
         run = release or newest(histories.values())

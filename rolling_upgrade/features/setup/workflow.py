@@ -118,7 +118,7 @@ def _resources(environment: Environment, target: Target, live: Application | Non
     return application.resources(
         target,
         rules,
-        access=read_access(environment.access_folder),
+        access=read_access(environment.access_directory),
         block=block_name(app.name, environment.name),
         watchdog=watchdog.installation(environment, target) if rules.watchdog else None,
         live=live,

@@ -19,8 +19,8 @@ def test_parse_returns_keys_with_their_owners(tmp_path: Path) -> None:
     listed, faults = parse(text)
 
     assert faults == ()
-    assert [one.title for one in listed] == ["ann@laptop", "CI of the project", "Carl"]
-    assert [one.encryption for one in listed] == [Encryption.AGE, Encryption.AGE, Encryption.GPG]
+    assert [recipient.title for recipient in listed] == ["ann@laptop", "CI of the project", "Carl"]
+    assert [recipient.encryption for recipient in listed] == [Encryption.AGE, Encryption.AGE, Encryption.GPG]
     assert listed[2].key == f"gpg {'AB' * 20}"
 
 

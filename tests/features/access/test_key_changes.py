@@ -18,11 +18,11 @@ def environment(tmp_path: Path) -> Environment:
     directory = tmp_path / "production"
     directory.mkdir()
     (directory / "alice.pub").write_text(f"{ed25519(1)} ann\n")
-    return Environment("production", (), access_folder=str(directory))
+    return Environment("production", (), access_directory=str(directory))
 
 
 def names(environment: Environment) -> list[str]:
-    return [name for name, _ in read_access(environment.access_folder).granted]
+    return [name for name, _ in read_access(environment.access_directory).granted]
 
 
 def grant(environment: Environment, name: str, text: str) -> None:
@@ -36,7 +36,7 @@ def test_grant_key_is_written_by_write(environment: Environment) -> None:
     change.write()
 
     assert names(environment) == ["alice", "bob"]
-    assert (Path(environment.access_folder) / "bob.pub").read_text() == f"{ed25519(2)} bob\n"
+    assert (Path(environment.access_directory) / "bob.pub").read_text() == f"{ed25519(2)} bob\n"
 
 
 def test_grant_key_file_keeps_its_comment(environment: Environment, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_grant_key_file_keeps_its_comment(environment: Environment, tmp_path: Pa
 
     grant(environment, "bob", str(tmp_path / "my key.pub"))
 
-    assert dict(read_access(environment.access_folder).granted)["bob"].comment == "bob at work"
+    assert dict(read_access(environment.access_directory).granted)["bob"].comment == "bob at work"
 
 
 def test_grant_same_key_again_changes_nothing(environment: Environment) -> None:
@@ -56,7 +56,7 @@ def test_grant_invalid_name_is_refused(name: str, environment: Environment) -> N
     with pytest.raises(ConfigError, match="--name"):
         keys.grant(environment, name, ed25519(2))
 
-    assert sorted(path.name for path in Path(environment.access_folder).parent.rglob("*.pub")) == ["alice.pub"]
+    assert sorted(path.name for path in Path(environment.access_directory).parent.rglob("*.pub")) == ["alice.pub"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_revoke_key_is_recorded_and_cannot_be_granted_again(environment: Environ
     keys.revoke(environment, "bob").write()
 
     assert names(environment) == ["alice"]
-    assert read_access(environment.access_folder).names[key(2).fingerprint] == "bob (revoked)"
+    assert read_access(environment.access_directory).names[key(2).fingerprint] == "bob (revoked)"
     with pytest.raises(ConfigError, match=r"the key of bob \(revoked\)"):
         keys.grant(environment, "bob", ed25519(2))
 
@@ -112,7 +112,7 @@ def test_revoke_two_keys_of_one_name_records_both(environment: Environment) -> N
         grant(environment, "bob", ed25519(number))
         keys.revoke(environment, "bob").write()
 
-    assert len(read_access(environment.access_folder).revoked) == 2
+    assert len(read_access(environment.access_directory).revoked) == 2
 
 
 def test_revoke_interrupted_is_finished_by_a_second_call(environment: Environment) -> None:
@@ -134,4 +134,4 @@ def test_revoke_unknown_name_lists_the_known_names(environment: Environment) -> 
 
 def test_no_change_empty_directory_is_refused() -> None:
     with pytest.raises(PreflightError, match="has no key"):
-        keys.no_change(Environment("production", (), access_folder="/nowhere"))
+        keys.no_change(Environment("production", (), access_directory="/nowhere"))
