@@ -51,7 +51,7 @@ from rolling_upgrade.features.exec import shell as inside
 from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.logs import shell as logs
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.observe import monitoring_host
 from rolling_upgrade.features.prune import plan as retention
 from rolling_upgrade.features.registry import workflow as registry
@@ -274,8 +274,8 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
 
 def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:
     """What has a monitoring host watch an environment, and forget it."""
-    name = observe.name_of(environment)
-    items = monitoring_host.resources(name, "#!/bin/sh\n", observe.heads(), observe.parts(environment))
+    name = prometheus.name_of(environment)
+    items = monitoring_host.resources(name, "#!/bin/sh\n", prometheus.heads(), prometheus.parts(environment))
     yield "check", as_root(check(items), user="root")
     yield from of_items(items)
     yield from ((f"gone-{title}", text) for title, text in of_items(monitoring_host.removal(name)))

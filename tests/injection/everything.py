@@ -18,7 +18,7 @@ from rolling_upgrade.engine.model import Application, Environment
 from rolling_upgrade.engine.serialization import from_plain
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.notify import mail, text
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.registry import workflow as registry
 from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog import state_store
@@ -140,7 +140,7 @@ class Outcome:
     def _alertmanager_reads_them(self) -> bool:
         """One that cannot speak to the mail server is told, and gets no files."""
         try:
-            text = observe.complete_files(self.environment)["alertmanager.yml"]
+            text = prometheus.complete_files(self.environment)["alertmanager.yml"]
         except ConfigError:
             return True
         receivers = [one for one in yaml.safe_load(text)["receivers"] if len(one) > 1]

@@ -16,7 +16,7 @@ from rolling_upgrade.engine.model import (
     Target,
     Tls,
 )
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.observe.dashboard import dashboard
 from tests.support.sample import application
 
@@ -46,7 +46,7 @@ def environment(
 
 def written(folder: Path, wanted: Environment) -> Path:
     """Write all monitoring files to a folder."""
-    for name, text in observe.complete_files(wanted).items():
+    for name, text in prometheus.complete_files(wanted).items():
         (folder / name).write_text(text)
     return folder
 

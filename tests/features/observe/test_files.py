@@ -22,7 +22,7 @@ from rolling_upgrade.engine.model import (
     Severity,
 )
 from rolling_upgrade.errors import ConfigError
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.watchdog.request_log import BOUNDS
 from tests.support.alert_cases import CASES
 from tests.support.monitoring import CHANNELS, MAIL, SLACK, environment
@@ -33,7 +33,7 @@ RUNBOOK = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text("utf-8")
 
 
 def read(wanted: Environment, name: str) -> Any:
-    return yaml.safe_load(observe.complete_files(wanted)[name])
+    return yaml.safe_load(prometheus.complete_files(wanted)[name])
 
 
 def rules(wanted: Environment) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ def test_alert_rules_select_only_their_environment() -> None:
 def test_routes_follow_the_lowest_severity_of_each_channel(lowest: Severity, severities: tuple[str, ...]) -> None:
     app = environment(channels=Channels(Hook(SLACK.url, lowest), replace(MAIL, lowest=None))).targets[0].application
 
-    assert observe.routes(app) == [("slack", severities)]
+    assert prometheus.routes(app) == [("slack", severities)]
 
 
 def test_routes_without_a_channel_make_a_complete_file() -> None:
@@ -211,6 +211,6 @@ def test_receivers_reject_a_mail_server_that_alertmanager_cannot_use() -> None:
     mail = replace(MAIL, security=Security.TLS, port=2465)
 
     with pytest.raises(ConfigError, match="port 465 only"):
-        observe.parts(environment(channels=Channels(mail=mail)))
-    assert observe.parts(environment(channels=Channels(mail=replace(mail, port=465))))
-    assert observe.parts(environment(channels=Channels(mail=replace(mail, lowest=None))))
+        prometheus.parts(environment(channels=Channels(mail=mail)))
+    assert prometheus.parts(environment(channels=Channels(mail=replace(mail, port=465))))
+    assert prometheus.parts(environment(channels=Channels(mail=replace(mail, lowest=None))))

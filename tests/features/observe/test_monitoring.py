@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine.resource import Resource
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.observe import monitoring_host
 from tests.support.monitoring import environment
 from tests.support.shell import Programs, sh
@@ -50,7 +50,7 @@ def host(tmp_path: Path, programs: Programs) -> Host:
 
 @pytest.fixture
 def loopback() -> Resource:
-    resources = monitoring_host.resources("shop.production", "", observe.heads(), observe.parts(environment()))
+    resources = monitoring_host.resources("shop.production", "", prometheus.heads(), prometheus.parts(environment()))
     return next(resource for resource in resources if resource.id == "loopback")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.features.observe import files as observe
+from rolling_upgrade.features.observe import files as prometheus
 from tests.support.shell import Programs
 
 FILES = ("prometheus.yml", "alertmanager.yml", "blackbox.yml")
@@ -37,7 +37,7 @@ class Monitor:
         self.parts.mkdir(parents=True)
         for name in FILES:
             self.lay(self.etc / name, f"# Debian's {name}\n")
-        for name, text in observe.heads().items():
+        for name, text in prometheus.heads().items():
             self.lay(self.parts / name, text)
         text = rendering.host_program("observe").replace("etc=/etc/prometheus", f"etc={self.etc}")
         text = text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}")
@@ -58,7 +58,7 @@ class Monitor:
         os.utime(path, (time.time() - 100, time.time() - 100))
 
     def stage(self, name: str, said: str = "one") -> None:
-        for part in observe.PARTS:
+        for part in prometheus.PARTS:
             self.lay(self.parts / ".staged" / name / part, f"# {name} {part} {said}\n")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ class Monitor:
 
     def left(self) -> set[str]:
         """What lies beside the parts and the files when nothing is under way."""
-        beside = {path.name for path in self.parts.iterdir()} - set(observe.HEADS)
+        beside = {path.name for path in self.parts.iterdir()} - set(prometheus.HEADS)
         return (beside | {path.name for path in self.etc.iterdir()} - set(FILES)) - {"rolling", ".lock", ".staged"}
 
 
