@@ -40,7 +40,9 @@ def diagnose(environment: Environment, root: Path) -> tuple[Diagnosis, ...]:
 
 def _packages(root: Path) -> Iterator[Diagnosis]:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", _text(root / "requirements.lock"), re.MULTILINE))
+    lock = root / "requirements.lock"
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE))
     other = [
         f"{name} {_installed(name)} instead of {locked[name]}"
         for name in _NEEDED
@@ -51,10 +53,6 @@ def _packages(root: Path) -> Iterator[Diagnosis]:
         yield Diagnosis(HERE, Level.WARNING, what, "make setup")
     else:
         yield Diagnosis(HERE, Level.OK, f"Python {version}, packages as in requirements.lock")
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _installed(name: str) -> str:
@@ -71,8 +69,7 @@ def _keys(environment: Environment) -> Iterator[Diagnosis]:
         if mode:
             what = f"{file}: its mode is {mode}, so other users of this machine can read the key"
             yield Diagnosis(HERE, Level.WARNING, what, f"chmod 600 {file}")
-    own = list((Path.home() / ".ssh").glob("id_*")) if (Path.home() / ".ssh").is_dir() else []
-    if not files and not own and not os.environ.get("SSH_AUTH_SOCK"):
+    if not files and not any((Path.home() / ".ssh").glob("id_*")) and not os.environ.get("SSH_AUTH_SOCK"):
         what = "no SSH agent, no key in ~/.ssh and no identity_file: logins will probably fail"
         yield Diagnosis(HERE, Level.WARNING, what, "Start ssh-agent, or set identity_file in hosts.yaml")
 

@@ -94,7 +94,7 @@ def shell(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: 
         raise usage_error(("--host", f"{len(names)} hosts", f"one of: {', '.join(names)}"))
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(
-            "a shell needs a terminal, but standard input or output is none.",
+            "a shell requires a terminal, but standard input or output is not one.",
             next_step=f"{PROGRAM} exec --env {environment.name} --host {names[0]} -- CMD runs one command",
         )
     with opened(environment) as fleet:

@@ -202,7 +202,7 @@ def advice(state: HostLock, environment: str) -> str:
     if state.stage:
         return "a stage is running; wait for it"
     if lock.pid <= 0:
-        return f"taken by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} frees it"
+        return f"acquired by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} releases it"
     return "wait for it; if its run is dead, its lease expires"
 
 

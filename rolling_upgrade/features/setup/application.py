@@ -65,7 +65,7 @@ def resources(
         _boot_unit(app, user),
         system.sshd(app, user),
         *(_backups(app, user) if app.auto_backup else (_no_timer(app, user, "backup"),)),
-        *(_rotation(app, user, rules) if _rotates(app, rules) else (_no_timer(app, user, "logs"),)),
+        *(_rotation(app, user, rules) if rules.rotate_logs_days and app.log_files else (_no_timer(app, user, "logs"),)),
         *metrics.request_log_resources(app),
         *metrics.exporter(app, user, rules),
         *certificate.before_site(app, rules),
@@ -77,10 +77,6 @@ def resources(
         # The certificate authority connects to port 80, so the firewall comes first.
         *certificate.after_site(app, rules),
     )
-
-
-def _rotates(app: Application, rules: Preparation) -> bool:
-    return bool(rules.rotate_logs_days and app.log_files)
 
 
 def _directories(app: Application, user: str) -> tuple[Resource, ...]:

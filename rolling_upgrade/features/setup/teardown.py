@@ -91,7 +91,11 @@ def _state(app: Application, user: str) -> Resource:
     """This project's directory except for data inside it; removed with the user's rights."""
     home = quote(app.home)
     kept = sorted(
-        {path[len(app.home) + 1 :].partition("/")[0] for path in data_directories(app) if _is_in(path, app.home)}
+        {
+            path.removeprefix(f"{app.home}/").partition("/")[0]
+            for path in data_directories(app)
+            if path.startswith(f"{app.home}/")
+        }
     )
     named = "".join(f" ! -name {quote(name)}" for name in kept)
     every = f"find {home} -mindepth 1 -maxdepth 1{named}"
@@ -100,10 +104,6 @@ def _state(app: Application, user: str) -> Resource:
     last = f"rm -rf {home}/journal {home}/live {home}/lock"
     remove = script_as_user(user, script("set -eu", first, last))
     return Resource("state", app.home, f"! {{ {own}; }}", script(remove, f"rmdir {home} 2>/dev/null || :"))
-
-
-def _is_in(path: str, directory: str) -> bool:
-    return path.startswith(directory + "/")
 
 
 def _data(app: Application, user: str) -> Resource:
