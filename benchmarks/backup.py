@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with locked(f"benchmark-{options.name}"):
         try:
-            lab = laboratory.up(1, name=options.name, say=_say)
+            lab = laboratory.up(1, name=options.name, log=_log)
             _report(lab, options)
         except RollingError as error:
             raise SystemExit(str(error)) from error
         finally:
-            laboratory.down(options.name, say=_say)
+            laboratory.down(options.name, log=_log)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
@@ -73,7 +73,7 @@ def _report(lab: Lab, options: argparse.Namespace) -> None:
     try:
         for one in measure(lab, options.megabytes, options.repeat):
             measured.append(one)
-            _say(" ".join(one.row()))
+            _log(" ".join(one.row()))
     finally:
         lines = [_HEADINGS, ("---:",) * len(_HEADINGS), *(one.row() for one in measured)]
         print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
@@ -119,7 +119,7 @@ cat /tmp/commits
     return Measured(mode, megabytes, meanwhile, ended - began, during)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

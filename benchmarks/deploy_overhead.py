@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with locked(f"benchmark-{options.name}"):
         try:
-            lab = laboratory.up(max(options.hosts), name=options.name, say=_say)
+            lab = laboratory.up(max(options.hosts), name=options.name, log=_log)
             _report(lab, options)
         except RollingError as error:
             raise SystemExit(str(error)) from error
         finally:
-            laboratory.down(options.name, say=_say)
+            laboratory.down(options.name, log=_log)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
@@ -64,7 +64,7 @@ def _report(lab: Lab, options: argparse.Namespace) -> None:
     try:
         for one in measure(lab, options.hosts, options.rtt, options.repeat, netem=netem):
             measured.append(one)
-            _say(f"{one.hosts} hosts at {one.rtt} ms: {one.wall:.1f} s, by hand {one.by_hand:.1f} s")
+            _log(f"{one.hosts} hosts at {one.rtt} ms: {one.wall:.1f} s, by hand {one.by_hand:.1f} s")
     finally:
         way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
         print(f"Distance by {way}; {len(measured)} deploys, medians.\n\n{table(measured)}", flush=True)
@@ -74,7 +74,7 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

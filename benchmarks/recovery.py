@@ -71,7 +71,7 @@ def _go_bad(host: Host) -> None:
 
 def _ill_file() -> str:
     """While it is there, v2 of the sample backend is not healthy."""
-    return config.load("bench", root=PROJECT).targets[0].application.database.rpartition("/")[0] + "/ill-v2"
+    return config.load("bench", root=PROJECT).targets[0].application.database.rpartition("/")[0] + "/unhealthy-v2"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,12 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with locked("benchmark-bench"):
         try:
-            lab = laboratory.up(1, name="bench", say=_say)
+            lab = laboratory.up(1, name="bench", log=_log)
             _report(lab, options)
         except RollingError as error:
             raise SystemExit(str(error)) from error
         finally:
-            laboratory.down("bench", say=_say)
+            laboratory.down("bench", log=_log)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
@@ -99,13 +99,13 @@ def _report(lab: Lab, options: argparse.Namespace) -> None:
         _task(lab, *words)
     time.sleep(options.quiet)
     cost = _cost(lab)
-    _say(cost)
+    _log(cost)
     rows = []
     try:
         for fault in FAULTS:
             if options.only in fault.name:
                 rows.append(_row(fault, [_measure(lab, fault) for _ in range(options.repeat)]))
-                _say(" | ".join(rows[-1]))
+                _log(" | ".join(rows[-1]))
     finally:
         lines = [_HEADINGS, (":---", *["---:"] * 4, ":---"), *rows]
         print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
@@ -192,7 +192,7 @@ def _task(lab: Lab, name: str, *words: str) -> str:
     return done.stdout
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -22,7 +22,7 @@ def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab")
     from lab import laboratory
 
     def work() -> ExitCode:
-        laboratory.up(hosts, release, name, say=print)
+        laboratory.up(hosts, release, name, log=print)
         return ExitCode.DONE
 
     exit_with(work)
@@ -34,7 +34,7 @@ def down(context: Any, name: str = "lab") -> None:  # noqa: ARG001
     from lab import laboratory
 
     def work() -> ExitCode:
-        laboratory.down(name, say=print)
+        laboratory.down(name, log=print)
         return ExitCode.DONE
 
     exit_with(work)

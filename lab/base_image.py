@@ -41,7 +41,7 @@ _SCRIPT = Path(__file__).parent / "base.sh"
 _SECONDS = 900
 
 
-def host_image(machine: Machine, kind: str, say: Callable[[str], None]) -> str:
+def host_image(machine: Machine, kind: str, log: Callable[[str], None]) -> str:
     """The name of the host image, built first when this recipe was never built here (about a minute).
 
     `kind` is a release, or one with `-bare`: a host with nothing but sshd.
@@ -55,16 +55,16 @@ def host_image(machine: Machine, kind: str, say: Callable[[str], None]) -> str:
             return image
         archive = cache_directory() / f"host-{kind}-{recipe}.tar"
         if not archive.exists():
-            say(f"Building the {kind} base image, once per machine: about a minute")
-            debian_tree(machine, archive, _host_arguments(kind), kind.partition("-")[0], say)
-        say(f"Importing the {kind} base image")
+            log(f"Building the {kind} base image, once per machine: about a minute")
+            debian_tree(machine, archive, _host_arguments(kind), kind.partition("-")[0], log)
+        log(f"Importing the {kind} base image")
         machine.podman("import", "--quiet", str(archive), image, timeout=300)
         _forget_older(machine, kind, archive, image)
     return image
 
 
 def debian_tree(
-    machine: Machine, archive: Path, arguments: list[str], release: str, say: Callable[[str], None]
+    machine: Machine, archive: Path, arguments: list[str], release: str, log: Callable[[str], None]
 ) -> None:
     """Write a Debian tree as a tar file, whole or not at all. Raises PreflightError when it cannot be built."""
     partial = archive.with_suffix(".partial")
@@ -76,7 +76,7 @@ def debian_tree(
         deadline = threading.Timer(_SECONDS, process.kill)
         deadline.start()
         try:
-            said = _progress(process, say)
+            said = _progress(process, log)
             code = process.wait()
         finally:
             deadline.cancel()
@@ -110,12 +110,12 @@ def _host_arguments(kind: str) -> list[str]:
     ]
 
 
-def _progress(process: subprocess.Popen[str], say: Callable[[str], None]) -> list[str]:
+def _progress(process: subprocess.Popen[str], log: Callable[[str], None]) -> list[str]:
     """Say mmdebstrap's own stages as they begin; hand back its lines for an error message."""
     started = time.monotonic()
     said: list[str] = []
     for line in process.stderr or ():
         said.append(line.strip())
         if line.startswith("I: ") and not line.startswith(("I: automatically", "I: success")):
-            say(f"  {time.monotonic() - started:3.0f} s  {line[3:].strip()}")
+            log(f"  {time.monotonic() - started:3.0f} s  {line[3:].strip()}")
     return said

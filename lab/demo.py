@@ -51,7 +51,7 @@ class Options:
 class Stage:
     """The demo's means: it says what it does, runs tasks, and waits."""
 
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     run: Callable[[tuple[str, ...]], int]
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -59,7 +59,7 @@ class Stage:
     def task(self, *words: str, expected: int = 0) -> Command:
         """Run one of the project's tasks, its output shown as it comes."""
         text = " ".join(("inv", *words))
-        self.say(f"$ {text}")
+        self.log(f"$ {text}")
         start = self.clock()
         exit_code = self.run(words)
         return Command(text, expected, exit_code, start, self.clock())
@@ -67,48 +67,48 @@ class Stage:
     def must(self, *words: str, look: str) -> None:
         """Run a task without which the demo cannot go on."""
         done = self.task(*words)
-        if not done.as_told:
+        if not done.as_expected:
             raise DemoFailed(f"`{done.text}` ended with exit code {done.exit_code}; its output above says why. {look}")
 
 
 def show(options: Options, stage: Stage) -> Iterator[Round]:
     """The whole story; each round is given as soon as it is done. Raises DemoFailed when it cannot go on."""
     name = options.name
-    stage.say(f"1. A lab of {options.hosts} Debian hosts with an address of their own, and a registry")
+    stage.log(f"1. A lab of {options.hosts} Debian hosts with an address of their own, and a registry")
     stage.must("lab.up", "--hosts", str(options.hosts), "--name", name, look="Next: inv lab.status")
-    stage.say("2. Prepare the hosts")
+    stage.log("2. Prepare the hosts")
     stage.must("setup", "--env", name, "--force", look=f"Next: inv status --env {name}")
     servers, domain = hosts_of(name)
     for number in range(1, options.runs + 1):
         if options.runs > 1:
-            stage.say(f"=== Run {number} of {options.runs}")
-        stage.say(f"3. Deploy {OLD}")
+            stage.log(f"=== Run {number} of {options.runs}")
+        stage.log(f"3. Deploy {OLD}")
         stage.must("deploy", "--env", name, "--tag", OLD, "--force", look=f"Next: inv status --env {name}")
         done = one_round(options, stage, servers, Load(servers, domain))
-        stage.say(f"\n{verdict.table(done)}\n")
+        stage.log(f"\n{verdict.table(done)}\n")
         yield done
-    stage.say("8. Look at the hosts")
+    stage.log("8. Look at the hosts")
     stage.must("status", "--env", name, look="Next: inv lab.status")
 
 
 def one_round(options: Options, stage: Stage, servers: tuple[Server, ...], load: Load) -> Round:
     """Upgrade and undo while the load runs. Raises DemoFailed when the load itself does not."""
     deploy = ("deploy", "--env", options.name, "--force", "--tag")
-    stage.say(f"4. Load both kinds of connections, uploads, slow requests and a stream on {len(servers)} hosts")
+    stage.log(f"4. Load both kinds of connections, uploads, slow requests and a stream on {len(servers)} hosts")
     with load:
         warm_up(stage, load)
         phases = [quiet(stage, load, f"{OLD} serves, nothing changes", options.steady_seconds, OLD)]
-        stage.say(f"5. Upgrade to {NEW} under load")
+        stage.log(f"5. Upgrade to {NEW} under load")
         upgrade = stage.task(*deploy, NEW)
         phases.append(Phase(f"upgrade to {NEW}", phases[-1].end, upgrade.end, (OLD, NEW)))
         undo = None
-        if upgrade.as_told:
+        if upgrade.as_expected:
             phases.append(quiet(stage, load, f"{NEW} serves", AFTER_UPGRADE_SECONDS, NEW, upgrade.end))
-            stage.say(f"6. Try {BROKEN} under load: it must fail its health gate and be undone")
+            stage.log(f"6. Try {BROKEN} under load: it must fail its health gate and be undone")
             undo = stage.task(*deploy, BROKEN, expected=ExitCode.FAILED)
             phases.append(Phase(f"{BROKEN} tried and undone", phases[-1].end, undo.end, (NEW,)))
             phases.append(quiet(stage, load, f"{NEW} still serves", AFTER_UNDO_SECONDS, NEW, undo.end))
-        stage.say("7. Stop the load and read back every upload that was acknowledged")
+        stage.log("7. Stop the load and read back every upload that was acknowledged")
         try:
             result = load.stop()
         except LoadDied as error:
@@ -128,9 +128,9 @@ def warm_up(stage: Stage, load: Load) -> None:
 def quiet(stage: Stage, load: Load, title: str, seconds: float, version: str, start: float | None = None) -> Phase:
     """Let the load run on while nothing changes."""
     begun = stage.clock() if start is None else start
-    stage.say(f"   {title}: {seconds:g} s of load")
+    stage.log(f"   {title}: {seconds:g} s of load")
     stage.sleep(seconds)
-    stage.say(f"   so far {load.progress.requests} requests, {load.progress.failed} failed")
+    stage.log(f"   so far {load.progress.requests} requests, {load.progress.failed} failed")
     return Phase(title, begun, stage.clock(), (version,))
 
 
@@ -216,9 +216,9 @@ def read_options(arguments: list[str] | None = None) -> Options:
 
 
 def main() -> int:
-    """Show the demo and say how it went."""
+    """Show the demo and log how it went."""
     options = read_options()
-    stage = Stage(say=lambda text: print(text, flush=True), run=run_task)
+    stage = Stage(log=lambda text: print(text, flush=True), run=run_task)
     rounds: list[Round] = []
     SUMMARY.unlink(missing_ok=True)
     try:
@@ -230,11 +230,11 @@ def main() -> int:
         text, exit_code = f"The demo stopped: {error}", ExitCode.FAILED
     except KeyboardInterrupt:
         text, exit_code = "The demo was interrupted.", ExitCode.INTERRUPTED
-    stage.say(f"\n{text}\n")
+    stage.log(f"\n{text}\n")
     if options.down:
         stage.task("lab.down", "--name", options.name)
     else:
-        stage.say(farewell(options, rounds))
+        stage.log(farewell(options, rounds))
     return exit_code
 
 

@@ -90,7 +90,7 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """Where this machine reaches it; the hosts say `registry:5000`."""
+        """Where this machine reaches it; the hosts log `registry:5000`."""
         return f"{self.host.address}:{PORT}"
 
     def stop(self) -> None:
@@ -130,15 +130,15 @@ class Registry:
             return False
 
 
-def publish(registry: Registry, machine: Machine, say: Callable[[str], None]) -> None:
+def publish(registry: Registry, machine: Machine, log: Callable[[str], None]) -> None:
     """Put every tag of both services into the registry, unless it has this very content."""
     application = _application_layer()
     stamp = cache_directory() / f"images-{_recipe()}-{_source()}-{application.blob.digest[7:19]}.json"
     wanted = json.loads(stamp.read_text()) if stamp.exists() else {}
     if wanted and all(registry.digest(*name.split(":")) == digest for name, digest in wanted.items()):
         return
-    layers = (_base_layer(machine, say), application)
-    say(f"Publishing {len(TAGS)} tags of the sample application")
+    layers = (_base_layer(machine, log), application)
+    log(f"Publishing {len(TAGS)} tags of the sample application")
     published = {
         f"{service}:{tag}": _push(registry, service, tag, layers, _configuration(service, tag, layers))
         for tag in TAGS
@@ -246,14 +246,14 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _base_layer(machine: Machine, say: Callable[[str], None]) -> Layer:
+def _base_layer(machine: Machine, log: Callable[[str], None]) -> Layer:
     """Python and what it needs, from the cache or built there in some ten seconds."""
     compressed = cache_directory() / f"application-{_recipe()}.tar.gz"
     with locked("application"):
         if not compressed.exists():
-            say("Building the sample application's base layer, once per machine: some ten seconds")
+            log("Building the sample application's base layer, once per machine: some ten seconds")
             tree = compressed.with_suffix(".tree")
-            debian_tree(machine, tree, _TREE, _RELEASE, say)
+            debian_tree(machine, tree, _TREE, _RELEASE, log)
             replace_file(compressed, _layer(_without_ballast(tree)).blob.content)
             tree.unlink()
             for stale in cache_directory().glob("application-*.tar.gz"):

@@ -120,7 +120,7 @@ def up(
     name: str = "lab",
     *,
     root: Path = PROJECT,
-    say: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = _silent,
 ) -> Lab:
     """Bring a lab up, or back up after a crash; a lab that is up already is left as it is.
 
@@ -128,23 +128,23 @@ def up(
     """
     _check(hosts, name)
     machine = find_machine()
-    raise_limits(machine, say)
+    raise_limits(machine, log)
     folder = root / ".lab" / name
     with locked(_identity(root, name)):
-        images = host_image(machine, release, say), host_image(machine, release.removesuffix("-bare"), say)
+        images = host_image(machine, release, log), host_image(machine, release.removesuffix("-bare"), log)
         laboratory = _design(machine, folder, name, hosts, images)
         make_keys(folder, name, [host.name for host in laboratory.machines])
-        say(f"Booting {hosts} {release} hosts ({laboratory.hosts[0].address} on) and a registry")
+        log(f"Booting {hosts} {release} hosts ({laboratory.hosts[0].address} on) and a registry")
         _boot_all(laboratory)
-        publish(laboratory.registry, machine, say)
+        publish(laboratory.registry, machine, log)
         registry = laboratory.registry.host
         addresses = {host.name: host.address for host in laboratory.hosts}
         write_environment(folder, name, addresses, {registry.name: registry.address})
-    say(f"Lab {name} is up: {', '.join(f'{host.name} {host.address}' for host in laboratory.hosts)}")
+    log(f"Lab {name} is up: {', '.join(f'{host.name} {host.address}' for host in laboratory.hosts)}")
     return laboratory
 
 
-def down(name: str = "lab", *, root: Path = PROJECT, say: Callable[[str], None] = _silent) -> None:
+def down(name: str = "lab", *, root: Path = PROJECT, log: Callable[[str], None] = _silent) -> None:
     """Take everything of a lab away, whatever state it is in; base images stay cached."""
     _check(1, name)
     machine = find_machine()
@@ -159,7 +159,7 @@ def down(name: str = "lab", *, root: Path = PROJECT, say: Callable[[str], None] 
             machine.podman("volume", "rm", "--force", *volumes)
         remove_networks(machine, identity)
         shutil.rmtree(root / ".lab" / name, ignore_errors=True)
-    say(f"Lab {name} is down: {len(containers)} containers and {len(volumes)} volumes removed")
+    log(f"Lab {name} is down: {len(containers)} containers and {len(volumes)} volumes removed")
 
 
 def status(*, root: Path = PROJECT) -> tuple[HostStatus, ...]:

@@ -259,11 +259,11 @@ def find_machine() -> Machine:
     return machine
 
 
-def raise_limits(machine: Machine, say: Callable[[str], None]) -> None:
+def raise_limits(machine: Machine, log: Callable[[str], None]) -> None:
     """Let this machine's kernel carry many systemds, until its next boot."""
     allowed = int(_WATCHERS_FILE.read_text())
     if allowed < _WATCHERS:
-        say(f"Raising fs.inotify.max_user_instances from {allowed} to {_WATCHERS}, until the next boot")
+        log(f"Raising fs.inotify.max_user_instances from {allowed} to {_WATCHERS}, until the next boot")
         machine.run("sh", "-c", f"echo {_WATCHERS} >{_WATCHERS_FILE}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lab.load import LoadResult, Server, Window
 
 OLD, NEW, BROKEN = "v1", "v2", "v3-broken"
-MOST_FAILURES_LISTED = 20
+MAX_FAILURES_LISTED = 20
 _HEADINGS = ("what happened", "seconds", "requests", "failed", "p50 ms", "p99 ms", "version served")
 
 
@@ -40,7 +40,7 @@ class Command:
         return self.end - self.start
 
     @property
-    def as_told(self) -> bool:
+    def as_expected(self) -> bool:
         """Whether it ended as it should have."""
         return self.exit_code == self.expected
 
@@ -92,7 +92,7 @@ def problems(done: Round) -> list[str]:
     found = [
         f"`{command.text}` ended with exit code {command.exit_code} instead of {command.expected}"
         for command in (done.upgrade, done.undo)
-        if command is not None and not command.as_told
+        if command is not None and not command.as_expected
     ]
     if done.undo is None:
         found.append(f"{BROKEN} was not tried, because the upgrade to {NEW} failed")
@@ -118,7 +118,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
         "ok": all(run["ok"] for run in runs),
         "hosts": {server.name: server.address for server in last.servers},
         "versions": _serving(last, last.phases[-1]),
-        "failures": [text for run in runs for text in run["failures"]][:MOST_FAILURES_LISTED],
+        "failures": [text for run in runs for text in run["failures"]][:MAX_FAILURES_LISTED],
         "problems": [text for run in runs for text in run["problems"]],
         "runs": runs,
     }
@@ -138,7 +138,7 @@ def _figures_of(done: Round) -> dict[str, Any]:
         "p99_ms_upgrade": load.window(done.upgrade.start, done.upgrade.end).p99_ms,
         "ok": not wrong,
         "phases": [_phase(done, phase) for phase in done.phases],
-        "failures": [*failures, *(f"lost: {lost}" for lost in load.lost)][:MOST_FAILURES_LISTED],
+        "failures": [*failures, *(f"lost: {lost}" for lost in load.lost)][:MAX_FAILURES_LISTED],
         "problems": wrong,
     }
 

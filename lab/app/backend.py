@@ -1,7 +1,7 @@
 """The sample application's backend: uploads, slow answers, an event stream, and faults on demand.
 
-It keeps what it has acknowledged: a 201 means that file and row are on disk. Two colors may run on one
-database. The image says which version it is (VERSION) and how it misbehaves (FAULT, see `Fault`).
+A 201 means that the file and its row are on disk. Two colors can use one database. The image sets the version
+(VERSION) and the fault (FAULT, see `Fault`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from drain import DrainingServer, Handler, say
+from drain import DrainingServer, Handler, log
 
 VERSION = os.environ.get("VERSION", "unknown")
 DATABASE = Path(os.environ.get("DATABASE_PATH", "/app/data/memoryark.db"))
@@ -29,7 +29,7 @@ STARTED = time.monotonic()
 
 
 class Fault(str, Enum):
-    """How this image misbehaves."""
+    """The fault of this image."""
 
     NONE = ""
     BROKEN = "broken"
@@ -49,7 +49,7 @@ _health_answers = itertools.count()
 
 
 def connect() -> sqlite3.Connection:
-    """A connection that waits for the other color's writes and syncs before it says that a commit is done."""
+    """Open a connection that waits for writes of the other color and syncs every commit."""
     connection = sqlite3.connect(DATABASE, timeout=10, isolation_level=None)
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute("PRAGMA synchronous = FULL")
@@ -57,7 +57,7 @@ def connect() -> sqlite3.Connection:
 
 
 def prepare() -> None:
-    """Make directories and tables that are not there yet."""
+    """Create missing directories and tables."""
     DATABASE.parent.mkdir(parents=True, exist_ok=True)
     UPLOADS.mkdir(parents=True, exist_ok=True)
     with closing(connect()) as database:
@@ -70,7 +70,7 @@ def prepare() -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make a rename in it survive a power cut."""
+    """Make renames in the directory survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -82,7 +82,7 @@ class Backend(Handler):
     """The paths of the application."""
 
     def respond(self) -> None:
-        """Find the path's function."""
+        """Call the function of the path."""
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
         if url.path == "/api/uploads" and self.command == "POST":
@@ -106,8 +106,8 @@ class Backend(Handler):
             self.answer_json(404, error="no such path")
 
     def health(self) -> None:
-        """Healthy when the database can be read, and when the image's fault lets it say so."""
-        reason = ill(self.headers.keys())
+        """Report healthy when the database is readable and the image has no active fault."""
+        reason = unhealthy_reason(self.headers.keys())
         if reason:
             self.answer_json(503, status="error", version=VERSION, reason=reason)
             return
@@ -120,7 +120,7 @@ class Backend(Handler):
         self.answer_json(200, status="ok", version=VERSION, uploads=count)
 
     def store_upload(self) -> None:
-        """File first, then the row, both synced, then the answer."""
+        """Write and sync the file, then the row, then answer."""
         length = self.headers.get("Content-Length", "")
         if not length.isdigit():
             self.close_connection = True
@@ -144,13 +144,13 @@ class Backend(Handler):
         self.answer_json(201, id=upload, sha256=digest, bytes=len(body), version=VERSION)
 
     def list_uploads(self) -> None:
-        """How many there are."""
+        """Answer with the number and the total size of the uploads."""
         with closing(connect()) as database:
             count, size = database.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM uploads").fetchone()
         self.answer_json(200, count=count, bytes=size)
 
     def one_upload(self, upload: str) -> None:
-        """The bytes of an upload that has both its row and its file."""
+        """Answer with the content of an upload that has its row and its file."""
         with closing(connect()) as database:
             row = database.execute("SELECT sha256 FROM uploads WHERE id = ?", (upload,)).fetchone()
         path = UPLOADS / Path(upload).name
@@ -160,7 +160,7 @@ class Backend(Handler):
         self.answer(200, path.read_bytes(), "application/octet-stream")
 
     def slow(self, query: dict[str, str]) -> None:
-        """An answer that takes its time, at most 30 s."""
+        """Answer after a delay of up to 30 s."""
         try:
             seconds = min(30.0, max(0.0, float(query.get("seconds", "2"))))
         except ValueError:
@@ -170,7 +170,7 @@ class Backend(Handler):
         self.answer_json(200, slept=seconds, version=VERSION)
 
     def stream(self) -> None:
-        """Server-sent events, a tick a second, until the client goes or the server drains."""
+        """Send one event per second until the client disconnects or the server drains."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Cache-Control", "no-store")
@@ -188,14 +188,14 @@ class Backend(Handler):
         self.wfile.flush()
 
     def event(self, name: str, data: str) -> None:
-        """One event in one chunk."""
+        """Send one event as one chunk."""
         text = f"event: {name}\ndata: {data}\n\n".encode()
         self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
         self.wfile.flush()
 
 
-def ill(headers: Iterable[str]) -> str:
-    """Why this image says that it is not healthy; empty when it has no reason."""
+def unhealthy_reason(headers: Iterable[str]) -> str:
+    """Return the reason why this image reports itself unhealthy, or ''."""
     if FAULT in (Fault.BROKEN, Fault.NEVER_HEALTHY):
         return "this version is broken" if FAULT is Fault.BROKEN else "never healthy"
     if FAULT is Fault.SLOW_START and time.monotonic() - STARTED < SLOW_START_SECONDS:
@@ -204,21 +204,21 @@ def ill(headers: Iterable[str]) -> str:
         return "flapping"
     if FAULT is Fault.WRONG_CHAIN and PROXY_HEADERS & {name.lower() for name in headers}:
         return "wrong behind a proxy"
-    # A file beside the database makes one version ill while it serves, whatever container it runs in.
-    return "this version went bad" if (DATABASE.parent / f"ill-{VERSION}").exists() else ""
+    # A file beside the database makes one version unhealthy in every container.
+    return "this version went bad" if (DATABASE.parent / f"unhealthy-{VERSION}").exists() else ""
 
 
 def crash() -> None:
-    """End as a program does that meets a fatal error."""
-    say("fatal: out of ideas")
+    """Exit as after a fatal error."""
+    log("fatal: out of ideas")
     os._exit(1)
 
 
 def main() -> int:
-    """Prepare, serve, drain."""
-    say(f"backend {VERSION} starts" + (f" with fault {FAULT.value}" if FAULT.value else ""))
+    """Prepare the directories, then serve until drained."""
+    log(f"backend {VERSION} starts" + (f" with fault {FAULT.value}" if FAULT.value else ""))
     if FAULT is Fault.EXITS_AT_ONCE:
-        say("fatal: a needed setting is missing")
+        log("fatal: a needed setting is missing")
         return 1
     prepare()
     server = DrainingServer(int(os.environ.get("PORT", "8080")), Backend)

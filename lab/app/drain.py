@@ -1,7 +1,6 @@
-"""An HTTP/1.1 server that drains: on SIGTERM it takes no new connection, finishes what runs, and exits 0.
+"""An HTTP/1.1 server that drains: on SIGTERM it accepts no new connection, finishes open requests, and exits with 0.
 
-It owns sockets, keep-alive and the end of the process. It knows no path: handlers come from backend.py and
-frontend.py. Standard library only; it runs inside the sample application's containers.
+It runs inside the sample application's containers: standard library only.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: While draining: how long an idle connection may still bring a request, and how long requests may take.
+#: Time limits while draining: for a new request on an idle connection, and for open requests.
 IDLE_GRACE_SECONDS = 1.5
 BACKLOG_SECONDS = 0.5
 FINISH_SECONDS = 8.0
-#: Longer than the 60 s of Nginx, so that the proxy closes an idle connection and never the application.
+#: Longer than the 60 s of Nginx, so that only the proxy closes idle connections.
 KEEP_ALIVE_SECONDS = 75.0
 
 
 class DrainingServer(ThreadingHTTPServer):
-    """Counts its connections, so that it can end when the last one has been answered."""
+    """A server that counts its connections, so that it can stop after the last one."""
 
     daemon_threads = True
     block_on_close = False
@@ -33,7 +32,7 @@ class DrainingServer(ThreadingHTTPServer):
     def __init__(self, port: int, handler: type[Handler]) -> None:
         super().__init__(("0.0.0.0", port), handler)
         self.draining = threading.Event()
-        self.drain_began = 0.0
+        self.drain_started_at = 0.0
         self.open_connections = 0
         self._changed = threading.Condition()
 
@@ -51,10 +50,10 @@ class DrainingServer(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as inherited
-        """A client that went away is no error of ours; anything else is printed in one line."""
+        """Ignore disconnected clients, and log every other error in one line."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
-            say(f"error while answering {client_address}: {error!r}")
+            log(f"error while answering {client_address}: {error!r}")
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, drain, and return the exit code."""
@@ -65,15 +64,15 @@ class DrainingServer(ThreadingHTTPServer):
         deadline = time.monotonic() + FINISH_SECONDS
         with self._changed:
             ended = self._changed.wait_for(lambda: self.open_connections == 0, deadline - time.monotonic())
-        say("drained" if ended else f"gave up on {self.open_connections} connections")
+        log("drained" if ended else f"gave up on {self.open_connections} connections")
         return 0
 
     def _stop(self) -> None:
-        self.drain_began = time.monotonic()
+        self.drain_started_at = time.monotonic()
         self.draining.set()
-        say(f"SIGTERM: draining {self.open_connections} connections")
-        # What the kernel accepted for us still gets its answer, as long as it comes to an end.
-        while time.monotonic() - self.drain_began < BACKLOG_SECONDS:
+        log(f"SIGTERM: draining {self.open_connections} connections")
+        # Connections in the kernel's backlog are still answered.
+        while time.monotonic() - self.drain_started_at < BACKLOG_SECONDS:
             if not select.select([self.socket], [], [], 0.1)[0]:
                 break
             time.sleep(0.01)
@@ -81,7 +80,7 @@ class DrainingServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Keep-alive with answers in one packet; subclasses answer in `respond`."""
+    """A keep-alive handler that sends each answer in one packet. Subclasses implement `respond`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -94,20 +93,20 @@ class Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def handle_one_request(self) -> None:
-        """Wait for a request; while draining, an idle connection is given a moment and then closed."""
+        """Wait for a request. While draining, close an idle connection after a short time."""
         if not self._request_is_coming():
             self.close_connection = True
             return
         super().handle_one_request()
 
     def do_GET(self) -> None:
-        """Every method goes to `respond`."""
+        """Pass every method to `respond`."""
         self.respond()
 
     do_POST = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
 
     def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
-        """Send one whole answer; the last one on this connection while draining."""
+        """Send a complete answer. While draining, it is the last one on its connection."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -125,23 +124,23 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, json.dumps(content).encode() + b"\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """No access log: Nginx keeps one."""
+        """Write no access log, because Nginx has one."""
 
     def _request_is_coming(self) -> bool:
-        """Wait for the first byte of a request. False when the connection is to be closed."""
+        """Wait for the first byte of a request. Return False when the connection has to be closed."""
         idle_since = time.monotonic()
         if self._buffered():
             return True
         while not select.select([self.connection], [], [], 0.25)[0]:
             limit = KEEP_ALIVE_SECONDS
             if self.server.draining.is_set():
-                idle_since, limit = max(idle_since, self.server.drain_began), IDLE_GRACE_SECONDS
+                idle_since, limit = max(idle_since, self.server.drain_started_at), IDLE_GRACE_SECONDS
             if time.monotonic() - idle_since > limit:
                 return False
         return True
 
     def _buffered(self) -> bool:
-        """Whether bytes that came with the last request wait in the reader, where select sees nothing."""
+        """Return whether the reader has buffered bytes, which select does not see."""
         self.connection.setblocking(False)
         try:
             return bool(self.rfile.peek(1))  # type: ignore[attr-defined]
@@ -149,6 +148,6 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.settimeout(self.timeout)
 
 
-def say(text: str) -> None:
-    """One line for `podman logs`."""
+def log(text: str) -> None:
+    """Write one line for `podman logs`."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)

@@ -1,4 +1,4 @@
-"""The sample application's frontend: one static page that shows the version. It never calls the backend."""
+"""The sample application's frontend: one static page that shows the version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from drain import DrainingServer, Handler, say
+from drain import DrainingServer, Handler, log
 
 VERSION = os.environ.get("VERSION", "unknown")
 PAGE = f"""<!doctype html>
@@ -44,8 +44,8 @@ class Frontend(Handler):
 
 
 def main() -> int:
-    """Serve, drain."""
-    say(f"frontend {VERSION} starts")
+    """Serve until drained."""
+    log(f"frontend {VERSION} starts")
     return DrainingServer(int(os.environ.get("PORT", "7001")), Frontend).run()
 
 

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from lab.load.process import Progress, run_until
 from lab.load.records import LoadResult
-from lab.load.traffic import Mix, Traffic
+from lab.load.traffic import LoadProfile, Traffic
 from lab.load.wire import Server
 
-MOST_FAILURES_SHOWN = 20
+MAX_FAILURES_SHOWN = 20
 
 
 def server_at(url: str) -> Server:
-    """The server that a URL names. Raises ArgumentTypeError for anything but http://ADDRESS[:PORT]."""
+    """Parse a URL. Raises ArgumentTypeError for anything but http://ADDRESS[:PORT]."""
     try:
         parts = urlsplit(url)
         port = parts.port or 80
@@ -31,37 +31,37 @@ def server_at(url: str) -> Server:
 
 
 def report(result: LoadResult) -> str:
-    """What happened, for people."""
-    whole = result.window()
+    """Return the figures as text."""
+    total = result.window()
     kinds = ", ".join(f"{count} x {kind.value}" for kind, count in result.kinds().items())
     lines = [
-        f"requests  {whole.requests} in {result.ended - result.started:.1f} s ({kinds})",
-        f"latency   p50 {whole.p50_ms} ms, p99 {whole.p99_ms} ms, max {whole.max_ms} ms (slow ones aside)",
+        f"requests  {total.requests} in {result.ended - result.started:.1f} s ({kinds})",
+        f"latency   p50 {total.p50_ms} ms, p99 {total.p99_ms} ms, max {total.max_ms} ms (slow ones aside)",
         f"writes    {result.writes_acknowledged} acknowledged, {result.writes_lost} lost",
     ]
     for seen in result.sightings():
         lines.append(f"version   {seen.server} {seen.service} {seen.version}: {seen.answers} answers")
     lines += [f"cause     {count} x {cause}" for cause, count in result.causes.items()]
-    for record in result.failures[:MOST_FAILURES_SHOWN]:
+    for record in result.failures[:MAX_FAILURES_SHOWN]:
         lines.append(f"failed    {record.ended - result.started:7.2f} s  {record}")
-    lines += [f"lost      {lost}" for lost in result.lost[:MOST_FAILURES_SHOWN]]
-    lines.append(f"failed    {whole.failed}")
+    lines += [f"lost      {lost}" for lost in result.lost[:MAX_FAILURES_SHOWN]]
+    lines.append(f"failed    {total.failed}")
     return "\n".join(lines)
 
 
 async def load_for(servers: list[Server], domain: str, seconds: float) -> LoadResult:
-    """Load the servers for a while and show the progress on stderr."""
+    """Load the servers for a time and show the progress on stderr."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, stopping.set)
 
     def show(progress: Progress) -> None:
         print(f"{progress.requests} requests, {progress.failed} failed", file=sys.stderr, flush=True)
 
-    return await run_until(Traffic(servers, domain, Mix()), stopping, show)
+    return await run_until(Traffic(servers, domain, LoadProfile()), stopping, show)
 
 
 def main() -> int:
-    """Load as the command line says; the exit code tells whether all went well."""
+    """Run the load. Return 1 after a failed request or a lost write."""
     parser = argparse.ArgumentParser("python -m lab.load", description="Load servers strictly: no retries.")
     parser.add_argument("--url", action="append", required=True, type=server_at, dest="servers", metavar="URL")
     parser.add_argument("--host-name", default="", help="for the Host header (default: the first address)")

@@ -1,7 +1,4 @@
-"""What the sample application must answer to each request of the load. It sends nothing.
-
-Every check gets a complete answer and raises `Irregular` when it is not what a visitor must get.
-"""
+"""Checks of the sample application's answers. Each check raises `RequestFailed` for a wrong answer."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lab.load.wire import Answer, Cause, Irregular
+from lab.load.wire import Answer, Cause, RequestFailed
 
 PAGE, PAGE_HEALTH, VERSION, HEALTH = "/", "/health", "/api/version", "/api/health"
 UPLOADS, SLOW, STREAM = "/api/uploads", "/api/slow?seconds=2", "/api/stream"
 
-#: What the readers ask for, in turn.
+#: The paths that readers request in turn.
 READ_PATHS = (PAGE, VERSION, HEALTH, PAGE, VERSION, PAGE_HEALTH)
 
 BACKEND, FRONTEND = "backend", "frontend"
@@ -24,8 +21,8 @@ _VERSION_ON_PAGE = re.compile(rb'id="version">([^<\s]+)<')
 
 
 @dataclass(frozen=True)
-class Served:
-    """Which service answered, and in which version, as far as the answer tells."""
+class ServedBy:
+    """The service and the version that answered, where the answer contains them."""
 
     service: str = ""
     version: str = ""
@@ -33,7 +30,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Write:
-    """An upload that the server acknowledged."""
+    """An acknowledged upload."""
 
     server: str
     id: str
@@ -43,49 +40,49 @@ class Write:
         return f"{self.server}: upload {self.id}"
 
 
-def read(path: str, answer: Answer) -> Served:
+def read(path: str, answer: Answer) -> ServedBy:
     """Check the answer to a reader's request."""
     _status(answer, 200)
     if path == PAGE:
-        found = _VERSION_ON_PAGE.search(answer.body)
-        if b"</html>" not in answer.body or found is None:
-            raise Irregular(Cause.WRONG_CONTENT, f"{path}: no page with a version: {_start(answer)}")
-        return Served(FRONTEND, found[1].decode())
+        match = _VERSION_ON_PAGE.search(answer.body)
+        if b"</html>" not in answer.body or match is None:
+            raise RequestFailed(Cause.WRONG_CONTENT, f"{path}: no page with a version: {_start(answer)}")
+        return ServedBy(FRONTEND, match[1].decode())
     if path == VERSION:
-        return Served(BACKEND, _text(answer, "version"))
+        return ServedBy(BACKEND, _text(answer, "version"))
     if _text(answer, "status") != "ok":
-        raise Irregular(Cause.WRONG_CONTENT, f"{path}: not ok: {_start(answer)}")
-    return Served()
+        raise RequestFailed(Cause.WRONG_CONTENT, f"{path}: not ok: {_start(answer)}")
+    return ServedBy()
 
 
-def slow(answer: Answer) -> Served:
+def slow(answer: Answer) -> ServedBy:
     """Check the answer to a slow request."""
     _status(answer, 200)
     if _text(answer, "slept") != "2.0":
-        raise Irregular(Cause.WRONG_CONTENT, f"not the wait that was asked for: {_start(answer)}")
-    return Served()
+        raise RequestFailed(Cause.WRONG_CONTENT, f"not the wait that was asked for: {_start(answer)}")
+    return ServedBy()
 
 
 def upload(server: str, body: bytes, answer: Answer) -> Write:
-    """Check the answer to an upload: it must name an id and the checksum of what was sent."""
+    """Check the answer to an upload: it must have an id and the checksum of the sent bytes."""
     _status(answer, 201)
     sent = hashlib.sha256(body).hexdigest()
     if _text(answer, "sha256") != sent:
-        raise Irregular(Cause.WRONG_CONTENT, f"upload of {len(body)} bytes: other checksum: {_start(answer)}")
+        raise RequestFailed(Cause.WRONG_CONTENT, f"upload of {len(body)} bytes: other checksum: {_start(answer)}")
     return Write(server, _text(answer, "id"), sent)
 
 
-def read_back(write: Write, answer: Answer) -> Served:
-    """Check that an acknowledged upload comes back as it was sent."""
+def read_back(write: Write, answer: Answer) -> ServedBy:
+    """Check that the server returns an acknowledged upload unchanged."""
     _status(answer, 200)
     if hashlib.sha256(answer.body).hexdigest() != write.sha256:
-        raise Irregular(Cause.WRONG_CONTENT, f"{write} came back changed ({len(answer.body)} bytes)")
-    return Served()
+        raise RequestFailed(Cause.WRONG_CONTENT, f"{write} came back changed ({len(answer.body)} bytes)")
+    return ServedBy()
 
 
 def _status(answer: Answer, expected: int) -> None:
     if answer.head.status != expected:
-        raise Irregular(Cause.WRONG_STATUS, f"{answer.head.status} instead of {expected}: {_start(answer)}")
+        raise RequestFailed(Cause.WRONG_STATUS, f"{answer.head.status} instead of {expected}: {_start(answer)}")
 
 
 def _json(answer: Answer) -> dict[str, Any]:
@@ -94,14 +91,14 @@ def _json(answer: Answer) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise Irregular(Cause.WRONG_CONTENT, f"no JSON object: {_start(answer)}")
+        raise RequestFailed(Cause.WRONG_CONTENT, f"no JSON object: {_start(answer)}")
     return content
 
 
 def _text(answer: Answer, key: str) -> str:
     value = _json(answer).get(key)
     if value is None or value == "":
-        raise Irregular(Cause.WRONG_CONTENT, f"no {key!r} in {_start(answer)}")
+        raise RequestFailed(Cause.WRONG_CONTENT, f"no {key!r} in {_start(answer)}")
     return str(value)
 
 

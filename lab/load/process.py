@@ -1,7 +1,7 @@
-"""A load run in a process of its own, so that it and the deploy it measures do not slow each other down.
+"""Runs a load in another process, so that the load and the measured deploy do not slow each other down.
 
-The process reads its task as one JSON line from its input and runs until that input ends; so it also ends
-when whoever started it dies. It writes one JSON line per second with the count so far, and last the result.
+The process reads its task as one JSON line from standard input and stops at the end of that input, so that it also
+stops when its parent dies. It writes one JSON line per second with its progress, and the result at the end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.load.records import LoadResult
-from lab.load.traffic import Mix, Traffic
+from lab.load.traffic import LoadProfile, Traffic
 from lab.load.wire import Server
 
-#: How long a stopped load may take: requests under way, then every write read back.
+#: The time limit for finishing open requests and reading back every write after a stop.
 STOP_SECONDS = 300.0
 TICK_SECONDS = 1.0
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,25 +32,25 @@ class LoadDied(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How many requests were made so far, and how many of them failed."""
+    """The number of requests so far, and the number of failed ones."""
 
     requests: int = 0
     failed: int = 0
 
 
 class Load:
-    """The load on some servers: `start` it, do what is to be measured, `stop` it for the result."""
+    """A load on servers: `start` it, run the work to measure, and `stop` it for the result."""
 
-    def __init__(self, servers: Sequence[Server], domain: str, mix: Mix | None = None) -> None:
+    def __init__(self, servers: Sequence[Server], domain: str, mix: LoadProfile | None = None) -> None:
         addressed = [asdict(server) for server in servers]
-        self._task = json.dumps({"servers": addressed, "domain": domain, "mix": asdict(mix or Mix())})
+        self._task = json.dumps({"servers": addressed, "domain": domain, "mix": asdict(mix or LoadProfile())})
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._result: LoadResult | None = None
         self.progress = Progress()
 
     def start(self) -> Load:
-        """Start the load's process; it is deaf to the terminal's Ctrl-C."""
+        """Start the load's process in a new session, so that Ctrl-C on the terminal does not reach it."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from lab.load.process import main; main()"],
             cwd=PROJECT,
@@ -67,7 +67,7 @@ class Load:
         return self
 
     def stop(self) -> LoadResult:
-        """Stop the load, let it read its writes back, and return what it saw. Raises LoadDied."""
+        """Stop the load, wait until it has read its writes back, and return its result. Raises LoadDied."""
         if self._process is None or self._reader is None:
             raise LoadDied("the load was not started")
         _pipe(self._process.stdin).close()
@@ -78,7 +78,7 @@ class Load:
         return self._result
 
     def abandon(self) -> None:
-        """End the load's process at once, result or not."""
+        """Kill the load's process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -127,7 +127,7 @@ async def run_until(traffic: Traffic, stopping: asyncio.Event, show: Callable[[P
 
 async def _serve(task: dict[str, Any]) -> LoadResult:
     servers = [Server(**server) for server in task["servers"]]
-    traffic = Traffic(servers, task["domain"], Mix.from_json(task["mix"]))
+    traffic = Traffic(servers, task["domain"], LoadProfile.from_json(task["mix"]))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -136,15 +136,15 @@ async def _serve(task: dict[str, Any]) -> LoadResult:
         loop.call_soon_threadsafe(stopping.set)
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    return await run_until(traffic, stopping, lambda progress: _say({"progress": asdict(progress)}))
+    return await run_until(traffic, stopping, lambda progress: _send({"progress": asdict(progress)}))
 
 
-def _say(message: dict[str, Any]) -> None:
+def _send(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 
 def main() -> None:
-    """Read the task, load until the input ends, write the result."""
+    """Read the task, run the load until the end of input, and write the result."""
     task = json.loads(sys.stdin.readline())
     result = asyncio.run(_serve(task))
-    _say({"result": result.as_json()})
+    _send({"result": result.as_json()})

@@ -1,7 +1,7 @@
-"""What a load run saw: one record per request, and the figures drawn from them. It sends nothing.
+"""The records of a load run, one per request, and figures computed from them.
 
-Times are seconds of the machine's monotonic clock, which every process on it shares, so that a deploy in
-another process can be laid over the records.
+Times are seconds of the machine's monotonic clock. All its processes share it, so that records can be compared with
+the times of a deploy in another process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lab.load.wire import Cause
 
 
 class Kind(StrEnum):
-    """What a request was for, and on which kind of connection it went."""
+    """The purpose of a request, and the kind of its connection."""
 
     KEPT = "kept connection"
     FRESH = "new connection"
@@ -28,15 +28,15 @@ class Kind(StrEnum):
 
     @property
     def prompt(self) -> bool:
-        """Whether its latency tells how fast the service is; slow requests and streams last by design."""
+        """Whether the latency measures the speed of the service. Slow requests and streams last long by design."""
         return self not in (Kind.SLOW, Kind.STREAM)
 
 
 class Record(NamedTuple):
-    """One request: when it was due, how long until its answer was complete, and how that went.
+    """One request: its scheduled time, its latency, and its outcome.
 
-    The latency counts from when the request was due, not from when it was sent: a stall of the service is
-    then never hidden by a client that waits with it.
+    The latency counts from the scheduled time and not from the sending, so that a stall of the service is visible even
+    though the client waits during it.
     """
 
     due: float
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
     @property
     def ended(self) -> float:
-        """When the answer was complete or the request had failed."""
+        """The time at which the answer was complete or the request failed."""
         return self.due + self.latency
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """The figures of one stretch of time: requests that ended in it."""
+    """The figures of the requests that ended in a period."""
 
     requests: int
     failures: tuple[Record, ...]
@@ -70,13 +70,13 @@ class Window:
 
     @property
     def failed(self) -> int:
-        """How many requests failed."""
+        """The number of failed requests."""
         return len(self.failures)
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A version that a service on a server answered with: how often, and from when to when."""
+    """A version of a service on a server: its number of answers, and the times of the first and the last one."""
 
     server: str
     service: str
@@ -88,7 +88,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """Everything one load run saw."""
+    """The result of one load run."""
 
     started: float
     ended: float
@@ -98,22 +98,22 @@ class LoadResult:
 
     @property
     def writes_lost(self) -> int:
-        """How many acknowledged writes could not be read back as they were sent."""
+        """The number of acknowledged writes that could not be read back unchanged."""
         return len(self.lost)
 
     @property
     def failures(self) -> tuple[Record, ...]:
-        """Every failed request, by the time it failed."""
+        """Every failed request, sorted by the time of its failure."""
         failed = [record for record in self.records if record.cause]
         return tuple(sorted(failed, key=lambda record: record.ended))
 
     @property
     def causes(self) -> dict[str, int]:
-        """How often each cause of failure occurred."""
+        """The number of failures by cause."""
         return dict(Counter(record.cause.value for record in self.records if record.cause))
 
     def window(self, start: float = -math.inf, end: float = math.inf) -> Window:
-        """The figures of the requests that ended in `start <= t < end`."""
+        """Return the figures of the requests that ended in `start <= t < end`."""
         chosen = [record for record in self.records if start <= record.ended < end]
         latencies = sorted(record.latency for record in chosen if record.kind.prompt)
         return Window(
@@ -125,11 +125,11 @@ class LoadResult:
         )
 
     def kinds(self) -> dict[Kind, int]:
-        """How many requests there were of each kind."""
+        """Return the number of requests by kind."""
         return dict(Counter(record.kind for record in self.records))
 
     def sightings(self, start: float = -math.inf, end: float = math.inf) -> tuple[Sighting, ...]:
-        """Which versions answered the requests due in `start <= t < end`, in order of appearance."""
+        """Return the versions that answered requests scheduled in `start <= t < end`, in order of appearance."""
         times: dict[tuple[str, str, str], list[float]] = {}
         for record in self.records:
             if record.version and start <= record.due < end:
@@ -138,7 +138,7 @@ class LoadResult:
         return tuple(sorted(seen, key=lambda sighting: sighting.first))
 
     def as_json(self) -> dict[str, Any]:
-        """A form that JSON carries; `from_json` reads it."""
+        """Return JSON values that `from_json` reads."""
         return {
             "started": self.started,
             "ended": self.ended,
@@ -149,7 +149,7 @@ class LoadResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LoadResult:
-        """What `as_json` wrote."""
+        """Read the values of `as_json`."""
         return cls(
             started=data["started"],
             ended=data["ended"],
@@ -170,7 +170,7 @@ def _record(row: Iterable[Any]) -> Record:
 
 
 def _percentile_ms(ordered: list[float], share: float) -> float:
-    """The smallest latency that at least `share` of all do not exceed; 0 without any."""
+    """Return the smallest latency that at least `share` of all latencies do not exceed, or 0 without any."""
     if not ordered:
         return 0.0
     return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] * 1000, 1)

@@ -1,7 +1,7 @@
-"""The visitors: paced workers that load every server at once and record each request. None is repeated.
+"""Workers that send requests to every server at fixed rates and record each request. None is retried.
 
-A worker keeps to its pace whatever the server does: late answers are followed by the requests that became due
-meanwhile, so the offered load stays bounded and a stall shows in the latencies.
+A worker keeps its schedule while the server is slow: after a late answer it sends the requests that became due in the
+meantime. So the load stays bounded, and a stall shows in the latencies.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ from itertools import cycle
 from typing import Any
 
 from lab.load import expect
-from lab.load.expect import Served, Write
+from lab.load.expect import ServedBy, Write
 from lab.load.records import Kind, LoadResult, Record
-from lab.load.wire import Cause, Client, Irregular, Server
+from lab.load.wire import Cause, Client, RequestFailed, Server
 
 UPLOAD_BYTES = (1_000, 200_000)
 READ_BACK_CLIENTS = 4
 STREAM_PAUSE_SECONDS = 0.2
-#: A worker that fell behind by more than this gives up the requests before it.
-MOST_BEHIND_SECONDS = 1.0
+#: A worker skips requests that are delayed by more than this.
+MAX_DELAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Workers of one kind and how often each of them sends, in requests per second."""
+class WorkerGroup:
+    """Workers of one kind, and the rate of each in requests per second."""
 
     workers: int
     rate: float
 
 
 @dataclass(frozen=True)
-class Mix:
-    """The load on one server (about 175 requests per second as it stands) and the client's patience.
+class LoadProfile:
+    """The load on one server, about 175 requests per second by default, and the client's timeouts.
 
-    Without `keep_alive` each request has a connection of its own: a reload of Nginx ends idle ones.
+    Without `keep_alive` each request uses a new connection, because a reload of Nginx closes idle ones.
     """
 
-    kept: Crew = Crew(8, 15)
-    fresh: Crew = Crew(4, 12)
-    uploads: Crew = Crew(2, 3)
-    slow: Crew = Crew(2, 0.4)
+    kept: WorkerGroup = WorkerGroup(8, 15)
+    fresh: WorkerGroup = WorkerGroup(4, 12)
+    uploads: WorkerGroup = WorkerGroup(2, 3)
+    slow: WorkerGroup = WorkerGroup(2, 0.4)
     streams: int = 1
     timeout_seconds: float = 10.0
     silence_seconds: float = 5.0
     keep_alive: bool = True
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Mix:
-        """What `dataclasses.asdict` made of a mix."""
-        crews = {name: Crew(**data[name]) for name in ("kept", "fresh", "uploads", "slow")}
-        return cls(**{**data, **crews})
+    def from_json(cls, data: Mapping[str, Any]) -> LoadProfile:
+        """Read the values of `dataclasses.asdict`."""
+        groups = {name: WorkerGroup(**data[name]) for name in ("kept", "fresh", "uploads", "slow")}
+        return cls(**{**data, **groups})
 
 
 class Traffic:
-    """One load run: its workers, what they recorded, and the writes that were acknowledged to them."""
+    """One load run: its workers, their records, and their acknowledged writes."""
 
     def __init__(
         self,
         servers: Sequence[Server],
         domain: str,
-        mix: Mix,
+        mix: LoadProfile,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = tuple(servers)
@@ -86,16 +86,16 @@ class Traffic:
 
     @property
     def requests(self) -> int:
-        """Requests so far."""
+        """The number of requests so far."""
         return len(self._records)
 
     @property
     def failed(self) -> int:
-        """Failed requests so far."""
+        """The number of failed requests so far."""
         return sum(1 for record in self._records if record.cause)
 
     async def run(self, stopping: asyncio.Event) -> LoadResult:
-        """Load the servers until `stopping` is set, let what is under way end, then read every write back."""
+        """Load the servers until `stopping` is set, wait for open requests, and read every write back."""
         started = self._clock()
         streams = [asyncio.create_task(work) for work in self._stream_workers()]
         workers = [asyncio.create_task(work) for work in self._request_workers(stopping)]
@@ -133,8 +133,8 @@ class Traffic:
             server, self._domain, keep=keep and self._mix.keep_alive, timeout_seconds=self._mix.timeout_seconds
         )
 
-    async def _pace(self, crew: Crew, number: int, stopping: asyncio.Event) -> AsyncIterator[float]:
-        """When this worker's requests are due, each yielded at its time; workers of a crew take turns."""
+    async def _pace(self, crew: WorkerGroup, number: int, stopping: asyncio.Event) -> AsyncIterator[float]:
+        """Yield the scheduled time of each request when it is due. The workers of a group take turns."""
         interval = 1 / crew.rate
         due = self._clock() + interval * number / crew.workers
         while True:
@@ -142,7 +142,7 @@ class Traffic:
             if stopping.is_set():
                 return
             yield due
-            due = max(due + interval, self._clock() - MOST_BEHIND_SECONDS)
+            due = max(due + interval, self._clock() - MAX_DELAY_SECONDS)
 
     async def _work(self, server: Server, kind: Kind, pace: AsyncIterator[float], job: Job) -> None:
         async for due in pace:
@@ -150,16 +150,18 @@ class Traffic:
         job.client.close()
 
     async def _attempt(
-        self, server: Server, kind: Kind, due: float, ask: Callable[[], Awaitable[Served]]
-    ) -> Irregular | None:
+        self, server: Server, kind: Kind, due: float, ask: Callable[[], Awaitable[ServedBy]]
+    ) -> RequestFailed | None:
         try:
             served, failure = await ask(), None
-        except Irregular as irregular:
-            served, failure = Served(), irregular
+        except RequestFailed as error:
+            served, failure = ServedBy(), error
         self._record(server, kind, due, served, failure)
         return failure
 
-    def _record(self, server: Server, kind: Kind, due: float, served: Served, failure: Irregular | None = None) -> None:
+    def _record(
+        self, server: Server, kind: Kind, due: float, served: ServedBy, failure: RequestFailed | None = None
+    ) -> None:
         self._records.append(
             Record(
                 due=due,
@@ -176,27 +178,27 @@ class Traffic:
     def _reader(self, _server: Server, client: Client) -> Job:
         paths = cycle(expect.READ_PATHS)
 
-        async def ask() -> Served:
+        async def ask() -> ServedBy:
             path = next(paths)
             return expect.read(path, await client.fetch("GET", path))
 
         return Job(client, ask)
 
     def _slow_asker(self, _server: Server, client: Client) -> Job:
-        async def ask() -> Served:
+        async def ask() -> ServedBy:
             return expect.slow(await client.fetch("GET", expect.SLOW))
 
         return Job(client, ask)
 
     def _uploader(self, server: Server, client: Client) -> Job:
-        async def ask() -> Served:
+        async def ask() -> ServedBy:
             least, most = UPLOAD_BYTES
             body = secrets.token_bytes(least + secrets.randbelow(most - least + 1))
             write = expect.upload(server.name, body, await client.fetch("POST", expect.UPLOADS, body))
             if (write.server, write.id) in self._writes:
-                raise Irregular(Cause.WRONG_CONTENT, f"{write} was acknowledged before, for other content")
+                raise RequestFailed(Cause.WRONG_CONTENT, f"{write} was acknowledged before, for other content")
             self._writes[write.server, write.id] = write
-            return Served()
+            return ServedBy()
 
         return Job(client, ask)
 
@@ -204,41 +206,41 @@ class Traffic:
         """Keep one event stream open; it ends only when this task is cancelled."""
         client = self._client(server, keep=True)
         while True:
-            begun = self._clock()
+            started_at = self._clock()
             try:
-                await self._attempt(server, Kind.STREAM, begun, lambda: self._until_goodbye(client))
+                await self._attempt(server, Kind.STREAM, started_at, lambda: self._until_goodbye(client))
             except asyncio.CancelledError:
-                self._record(server, Kind.STREAM, begun, Served())
+                self._record(server, Kind.STREAM, started_at, ServedBy())
                 raise
             finally:
                 client.close()
             await asyncio.sleep(STREAM_PAUSE_SECONDS)
 
-    async def _until_goodbye(self, client: Client) -> Served:
-        """Follow the stream until the server says goodbye; any other end and any silence is irregular."""
+    async def _until_goodbye(self, client: Client) -> ServedBy:
+        """Follow the stream until the server sends goodbye. Any other end, and silence, is a failure."""
         silence = self._mix.silence_seconds
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(silence) as patience:
                 head = await client.start("GET", expect.STREAM)
                 if head.status != 200:
-                    raise Irregular(Cause.WRONG_STATUS, f"{head.status} instead of 200")
+                    raise RequestFailed(Cause.WRONG_STATUS, f"{head.status} instead of 200")
                 async with aclosing(client.pieces(head)) as pieces:
                     async for line in _lines(pieces):
                         if line == b"event: goodbye":
-                            return Served()
+                            return ServedBy()
                         if line.startswith(b"data:"):
                             patience.reschedule(loop.time() + silence)
         except TimeoutError:
-            raise Irregular(Cause.STREAM_SILENT, f"no event for {silence:g} s") from None
-        except Irregular as irregular:
-            if irregular.cause in (Cause.SHORT_BODY, Cause.RESET):
-                raise Irregular(Cause.STREAM_CUT, irregular.detail) from irregular
+            raise RequestFailed(Cause.STREAM_SILENT, f"no event for {silence:g} s") from None
+        except RequestFailed as error:
+            if error.cause in (Cause.SHORT_BODY, Cause.RESET):
+                raise RequestFailed(Cause.STREAM_CUT, error.detail) from error
             raise
-        raise Irregular(Cause.STREAM_CUT, "ended as if complete")
+        raise RequestFailed(Cause.STREAM_CUT, "ended as if complete")
 
     async def _read_back(self, server: Server) -> None:
-        """Ask for every acknowledged write by its id; what does not come back as it was sent is lost."""
+        """Request every acknowledged write by its id. A write that does not come back unchanged is lost."""
         waiting = iter([write for write in self._writes.values() if write.server == server.name])
         await asyncio.gather(*(self._compare(server, waiting) for _ in range(READ_BACK_CLIENTS)))
 
@@ -246,7 +248,7 @@ class Traffic:
         client = self._client(server, keep=True)
         for write in waiting:
 
-            async def ask(write: Write = write) -> Served:
+            async def ask(write: Write = write) -> ServedBy:
                 return expect.read_back(write, await client.fetch("GET", f"{expect.UPLOADS}/{write.id}"))
 
             if failure := await self._attempt(server, Kind.READ_BACK, self._clock(), ask):
@@ -256,10 +258,10 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does each time, and the client that it does it with."""
+    """A worker's request function and its client."""
 
     client: Client
-    ask: Callable[[], Awaitable[Served]]
+    ask: Callable[[], Awaitable[ServedBy]]
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
-"""Exact HTTP/1.1 over plain sockets: it owns what counts as a proper answer and never forgives a deviation.
+"""A strict HTTP/1.1 client over plain sockets, without retries, redirects or automatic reconnects.
 
-No retries, no redirects, no silent reconnect. A server may end a connection only after it announced it
-(`Connection: close`); anything else that ends or bends an answer raises `Irregular` with its cause.
+A server may close a connection only after it announced it with `Connection: close`. Every other deviation raises
+`RequestFailed` with its cause.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PIECE_BYTES = 65_536
 
 
 class Cause(StrEnum):
-    """Why an exchange counts as failed."""
+    """The cause of a failed request."""
 
     REFUSED = "connection refused"
     RESET = "connection reset"
@@ -32,8 +32,8 @@ class Cause(StrEnum):
     STREAM_SILENT = "stream fell silent"
 
 
-class Irregular(Exception):
-    """An exchange that did not go as HTTP and the application promise."""
+class RequestFailed(Exception):
+    """A request whose answer violates HTTP or the application's contract."""
 
     def __init__(self, cause: Cause, detail: str = "") -> None:
         super().__init__(f"{cause.value}: {detail}" if detail else cause.value)
@@ -41,8 +41,8 @@ class Irregular(Exception):
         self.detail = detail
 
     @classmethod
-    def of(cls, error: OSError) -> Irregular:
-        """The irregularity that an operating system error stands for."""
+    def of(cls, error: OSError) -> RequestFailed:
+        """Convert an error of the operating system."""
         if isinstance(error, ConnectionRefusedError):
             return cls(Cause.REFUSED)
         if isinstance(error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)):
@@ -54,7 +54,7 @@ class Irregular(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """Where requests go: a name for the records, and an address."""
+    """The target of requests: a name for the records, and an address."""
 
     name: str
     address: str
@@ -63,7 +63,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Head:
-    """Status and headers of an answer (names in lower case; repeated ones joined by a comma)."""
+    """The status and headers of an answer. Names are in lower case, repeated headers are joined by a comma."""
 
     status: int
     version: str
@@ -71,23 +71,23 @@ class Head:
 
     @property
     def closes(self) -> bool:
-        """Whether the server announced that it ends the connection after this answer."""
+        """Whether the server closes the connection after this answer."""
         options = {option.strip().lower() for option in self.headers.get("connection", "").split(",")}
         return "close" in options or (self.version == "HTTP/1.0" and "keep-alive" not in options)
 
     @property
     def chunked(self) -> bool:
-        """Whether the body comes in chunks."""
+        """Whether the body is chunked."""
         return self.headers.get("transfer-encoding", "").strip().lower() == "chunked"
 
     @property
     def length(self) -> int | None:
-        """The announced length of the body in bytes, if any. Raises Irregular for one that is no number."""
+        """The length of the body in bytes, if announced. Raises RequestFailed for an invalid one."""
         text = self.headers.get("content-length")
         if text is None:
             return None
         if self.chunked or not (text.isascii() and text.isdigit()):
-            raise Irregular(Cause.MALFORMED, f"Content-Length: {text[:40]!r}")
+            raise RequestFailed(Cause.MALFORMED, f"Content-Length: {text[:40]!r}")
         return int(text)
 
 
@@ -100,7 +100,7 @@ class Answer:
 
 
 class Connection:
-    """One TCP connection on which exchanges follow one another. Its methods raise Irregular and OSError."""
+    """One TCP connection for consecutive requests. Its methods raise RequestFailed and OSError."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
@@ -147,7 +147,7 @@ class Connection:
             while self._received or await self._receive():
                 yield self._take(len(self._received))
         else:
-            raise Irregular(Cause.MALFORMED, "neither Content-Length nor chunks nor Connection: close")
+            raise RequestFailed(Cause.MALFORMED, "neither Content-Length nor chunks nor Connection: close")
 
     def _check_quiet(self) -> None:
         """Refuse to reuse a connection on which something happened since the last answer."""
@@ -157,8 +157,8 @@ class Connection:
             except BlockingIOError:
                 return
             if not self._received:
-                raise Irregular(Cause.CLOSED, f"idle after {self.answers} answers")
-        raise Irregular(Cause.MALFORMED, f"{len(self._received)} bytes nobody asked for")
+                raise RequestFailed(Cause.CLOSED, f"idle after {self.answers} answers")
+        raise RequestFailed(Cause.MALFORMED, f"{len(self._received)} bytes without a request")
 
     async def _receive(self) -> bool:
         piece = await asyncio.get_running_loop().sock_recv(self._socket, PIECE_BYTES)
@@ -170,10 +170,10 @@ class Connection:
         del self._received[:size]
         return piece
 
-    async def _line(self, at_end: Irregular) -> str:
+    async def _line(self, at_end: RequestFailed) -> str:
         while (end := self._received.find(b"\r\n")) < 0:
             if len(self._received) > LINE_LIMIT_BYTES:
-                raise Irregular(Cause.MALFORMED, "a line without an end")
+                raise RequestFailed(Cause.MALFORMED, "a line without an end")
             if not await self._receive():
                 raise at_end
         line = self._take(end)
@@ -182,15 +182,15 @@ class Connection:
 
     async def _head(self) -> Head:
         seen = "before the answer" if not self.answers else f"instead of answer {self.answers + 1}"
-        status_line = await self._line(Irregular(Cause.CLOSED, seen))
+        status_line = await self._line(RequestFailed(Cause.CLOSED, seen))
         version, _, rest = status_line.partition(" ")
         if version not in ("HTTP/1.1", "HTTP/1.0") or not (rest[:3].isdigit() and len(rest[:3]) == 3):
-            raise Irregular(Cause.MALFORMED, f"status line {status_line[:60]!r}")
+            raise RequestFailed(Cause.MALFORMED, f"status line {status_line[:60]!r}")
         headers: dict[str, str] = {}
-        while line := await self._line(Irregular(Cause.CLOSED, "inside the headers")):
+        while line := await self._line(RequestFailed(Cause.CLOSED, "inside the headers")):
             name, colon, value = line.partition(":")
             if not colon or name != name.strip():
-                raise Irregular(Cause.MALFORMED, f"header {line[:60]!r}")
+                raise RequestFailed(Cause.MALFORMED, f"header {line[:60]!r}")
             key = name.lower()
             headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
         return Head(int(rest[:3]), version, headers)
@@ -199,31 +199,31 @@ class Connection:
         missing = size
         while missing:
             if not self._received and not await self._receive():
-                raise Irregular(Cause.SHORT_BODY, f"{size - missing} of {size} bytes")
+                raise RequestFailed(Cause.SHORT_BODY, f"{size - missing} of {size} bytes")
             piece = self._take(min(missing, len(self._received)))
             missing -= len(piece)
             yield piece
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        cut = Irregular(Cause.SHORT_BODY, "ended before the last chunk")
+        cut = RequestFailed(Cause.SHORT_BODY, "ended before the last chunk")
         while True:
             line = await self._line(cut)
             digits = line.partition(";")[0].strip()
             if not digits or set(digits) - set("0123456789abcdefABCDEF"):
-                raise Irregular(Cause.MALFORMED, f"chunk size {line[:40]!r}")
+                raise RequestFailed(Cause.MALFORMED, f"chunk size {line[:40]!r}")
             size = int(digits, 16)
             if size == 0:
                 break
             async for piece in self._exactly(size):
                 yield piece
             if await self._line(cut):
-                raise Irregular(Cause.MALFORMED, "a chunk longer than it said")
+                raise RequestFailed(Cause.MALFORMED, "a chunk longer than it said")
         while await self._line(cut):
             pass
 
 
 class Client:
-    """Sends requests to one server, over one kept connection or a new one each time, and never twice."""
+    """Sends requests to one server over one kept connection or over new ones, without retries."""
 
     def __init__(self, server: Server, domain: str, *, keep: bool, timeout_seconds: float) -> None:
         self._server = server
@@ -233,33 +233,33 @@ class Client:
         self._connection: Connection | None = None
 
     async def fetch(self, method: str, path: str, body: bytes = b"") -> Answer:
-        """One exchange, complete within the time-out. Raises Irregular; the connection is then closed."""
+        """Send a request and read the answer within the timeout. Raises RequestFailed and closes the connection."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 head = await self.start(method, path, body)
                 content = b"".join([piece async for piece in self.pieces(head)])
         except TimeoutError:
             self.close()
-            raise Irregular(Cause.TIMEOUT, f"{method} {path} after {self._timeout_seconds:g} s") from None
+            raise RequestFailed(Cause.TIMEOUT, f"{method} {path} after {self._timeout_seconds:g} s") from None
         if head.closes or not self._keep:
             self.close()
         return Answer(head, content)
 
     async def start(self, method: str, path: str, body: bytes = b"") -> Head:
-        """Send a request and read the head of its answer, without a time-out. Raises Irregular."""
+        """Send a request and read the head of the answer, without a timeout. Raises RequestFailed."""
         try:
             if self._connection is None:
                 self._connection = await Connection.open(self._server)
             return await self._connection.send(self._request(method, path, body))
         except OSError as error:
             self.close()
-            raise Irregular.of(error) from error
-        except Irregular:
+            raise RequestFailed.of(error) from error
+        except RequestFailed:
             self.close()
             raise
 
     async def pieces(self, head: Head) -> AsyncGenerator[bytes, None]:
-        """The body of the answer begun by `start`, as it arrives. Raises Irregular."""
+        """Yield the body of the answer of `start` while it arrives. Raises RequestFailed."""
         if self._connection is None:
             return
         try:
@@ -267,13 +267,13 @@ class Client:
                 yield piece
         except OSError as error:
             self.close()
-            raise Irregular.of(error) from error
-        except Irregular:
+            raise RequestFailed.of(error) from error
+        except RequestFailed:
             self.close()
             raise
 
     def close(self) -> None:
-        """Drop the connection, if there is one."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab.host import Host
-from lab.load import Load, Mix, Server
+from lab.load import Load, LoadProfile, Server
 from tests.deploy.conftest import DOMAIN, Site, http_request, succeeded, wait_until
 
 HELPER = "/usr/local/lib/memoryark/site"
@@ -281,7 +281,7 @@ def test_host_of_an_earlier_version_is_migrated_under_load(site: Site) -> None:
     )
     code, output = site.deploy("v2", "--hosts", host.name)
     assert (code, "run inv setup" in output.lower()) == (3, True), output
-    load = Load((Server(host.name, host.address, 80),), DOMAIN, Mix(keep_alive=False)).start()
+    load = Load((Server(host.name, host.address, 80),), DOMAIN, LoadProfile(keep_alive=False)).start()
     wait_until(lambda: load.progress.requests > 100, "the load")
     site.run_ok("setup", "--hosts", host.name)
     deployed = site.deploy("v2", "--hosts", host.name)

@@ -13,7 +13,7 @@ from tests.deploy.conftest import Site, wait_until
 
 LOG = "/var/lib/memoryark/watchdog/log"
 #: While this file exists, v2 of the sample backend is unhealthy.
-UNHEALTHY = "/home/deploy/data/ill-v2"
+UNHEALTHY = "/home/deploy/data/unhealthy-v2"
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_down_leaves_nothing(extra_lab: ExtraLab) -> None:
 
 def test_down_without_a_lab_is_no_error(lab_name: str) -> None:
     said: list[str] = []
-    lab.down(f"{lab_name}-none", say=said.append)
+    lab.down(f"{lab_name}-none", log=said.append)
     assert said == [f"Lab {lab_name}-none is down: 0 containers and 0 volumes removed"]
 
 

@@ -16,15 +16,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lab.load.records import LoadResult
-from lab.load.traffic import Crew, Mix, Traffic
+from lab.load.traffic import LoadProfile, Traffic, WorkerGroup
 from lab.load.wire import Server
 
 PAGE = b'<html><strong id="version">v1</strong></html>'
 TICK = b"event: tick\ndata: {}\n\n"
 GOODBYE = b"event: goodbye\ndata: {}\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
-NOBODY = Crew(0, 1)
-QUIET = Mix(NOBODY, NOBODY, NOBODY, NOBODY, streams=0, timeout_seconds=0.3, silence_seconds=0.3)
+NOBODY = WorkerGroup(0, 1)
+QUIET = LoadProfile(NOBODY, NOBODY, NOBODY, NOBODY, streams=0, timeout_seconds=0.3, silence_seconds=0.3)
 
 
 @dataclass
@@ -137,7 +137,7 @@ class Application:
             await exchange.writer.drain()
             await asyncio.sleep(0.05)
 
-    async def load(self, mix: Mix) -> LoadResult:
+    async def load(self, mix: LoadProfile) -> LoadResult:
         """Serve, and load this server with the mix until enough requests have come."""
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]

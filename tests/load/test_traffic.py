@@ -8,22 +8,22 @@ from dataclasses import replace
 import pytest
 
 from lab.load.records import Kind, LoadResult
-from lab.load.traffic import Crew, Mix, Traffic
+from lab.load.traffic import LoadProfile, Traffic, WorkerGroup
 from lab.load.wire import Cause, Server
 from tests.load.application import GOODBYE, LAST_CHUNK, PAGE, QUIET, TICK, Application, Exchange, Fault
 
-KEPT = replace(QUIET, kept=Crew(1, 200))
-FRESH = replace(QUIET, fresh=Crew(1, 200))
-UPLOADS = replace(QUIET, uploads=Crew(1, 100))
-SLOW = replace(QUIET, slow=Crew(1, 100))
+KEPT = replace(QUIET, kept=WorkerGroup(1, 200))
+FRESH = replace(QUIET, fresh=WorkerGroup(1, 200))
+UPLOADS = replace(QUIET, uploads=WorkerGroup(1, 100))
+SLOW = replace(QUIET, slow=WorkerGroup(1, 100))
 STREAM = replace(QUIET, streams=1)
 
 
-def run(mix: Mix, app: Application) -> LoadResult:
+def run(mix: LoadProfile, app: Application) -> LoadResult:
     return asyncio.run(app.load(mix))
 
 
-def run_with(mix: Mix, path: str, fault: Fault, *, at: int = 2, enough: int = 4) -> LoadResult:
+def run_with(mix: LoadProfile, path: str, fault: Fault, *, at: int = 2, enough: int = 4) -> LoadResult:
     async def load() -> LoadResult:
         return await Application(path, fault, at=at, enough=enough).load(mix)
 
