@@ -1,8 +1,7 @@
-"""Real Debian hosts on one machine, a registry they pull from, and the sample application they run.
+"""The lab: Debian hosts in containers on one machine, a registry, and a sample application.
 
-`up`, `down` and `status` are the whole of it for a person; tests hold a `Lab` and its `Host`s. The package
-owns containers, volumes and networks that carry its own label, and its folder `.lab/<name>`; it touches nothing
-else. It never prepares a host for the application: `inv setup` does that, as on any other host.
+Operators use `up`, `down` and `status`; tests use a `Lab` and its `Host`s. The lab changes only containers, volumes and
+networks with its label, and its directory `.lab/<name>`. `inv setup` prepares its hosts, as any other host.
 """
 
 from __future__ import annotations

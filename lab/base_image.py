@@ -1,6 +1,6 @@
-"""The image that every lab host starts from: Debian with systemd, sshd, Nginx and Podman, by mmdebstrap.
+"""The base image of lab hosts: Debian with systemd, sshd, Nginx and Podman, built by mmdebstrap.
 
-It owns the recipe and its cache, keyed by the recipe's hash. It starts no host.
+Images are cached by the hash of their recipe.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _COMMON = (
     "cron,rsync,skopeo,git,docker-registry,postgresql,libfaketime"
 )
 PACKAGES: dict[str, str] = {"trixie": f"{_COMMON},passt", "bookworm": f"{_COMMON},slirp4netns,fuse-overlayfs"}
-#: A host that nobody has prepared: what a provider hands over.
+#: A host before setup, as a provider delivers it.
 _BARE = "systemd,systemd-sysv,libpam-systemd,dbus,openssh-server,ca-certificates"
 PACKAGES |= {f"{release}-bare": _BARE for release in RELEASES}
-#: PostgreSQL compiles queries with a library that is larger than all the rest of it; it does without.
+#: Documentation, and the large library with which PostgreSQL optionally compiles queries.
 _LEFT_OUT = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
     *(
@@ -42,9 +42,9 @@ _SECONDS = 900
 
 
 def host_image(machine: Machine, kind: str, log: Callable[[str], None]) -> str:
-    """The name of the host image, built first when this recipe was never built here (about a minute).
+    """Return the name of the host image, which is built if it is missing (about a minute).
 
-    `kind` is a release, or one with `-bare`: a host with nothing but sshd.
+    `kind` is a release, or a release with `-bare` for a host with only sshd.
     """
     if kind not in PACKAGES:
         raise ConfigError(f"There is no lab host of release {kind!r}.", next_step=f"--release {' or '.join(PACKAGES)}")
@@ -59,14 +59,14 @@ def host_image(machine: Machine, kind: str, log: Callable[[str], None]) -> str:
             debian_tree(machine, archive, _host_arguments(kind), kind.partition("-")[0], log)
         log(f"Importing the {kind} base image")
         machine.podman("import", "--quiet", str(archive), image, timeout=300)
-        _forget_older(machine, kind, archive, image)
+        _remove_older(machine, kind, archive, image)
     return image
 
 
 def debian_tree(
     machine: Machine, archive: Path, arguments: list[str], release: str, log: Callable[[str], None]
 ) -> None:
-    """Write a Debian tree as a tar file, whole or not at all. Raises PreflightError when it cannot be built."""
+    """Write a Debian tree to a tar file atomically. Raises PreflightError when the build fails."""
     partial = archive.with_suffix(".partial")
     command = [*machine.sudo, "mmdebstrap", *arguments, release, "-"]
     with (
@@ -76,7 +76,7 @@ def debian_tree(
         deadline = threading.Timer(_SECONDS, process.kill)
         deadline.start()
         try:
-            said = _progress(process, log)
+            output = _progress(process, log)
             code = process.wait()
         finally:
             deadline.cancel()
@@ -84,14 +84,14 @@ def debian_tree(
     if code != 0:
         partial.unlink(missing_ok=True)
         raise PreflightError(
-            f"mmdebstrap could not build {release} ({code}): {' / '.join(said[-5:])}",
+            f"mmdebstrap could not build {release} ({code}): {' / '.join(output[-5:])}",
             next_step="check that this machine reaches a Debian mirror, then inv lab.up",
         )
     partial.rename(archive)
 
 
-def _forget_older(machine: Machine, release: str, archive: Path, image: str) -> None:
-    """Remove what older recipes left; an image that a running lab uses refuses and stays."""
+def _remove_older(machine: Machine, release: str, archive: Path, image: str) -> None:
+    """Remove images of older recipes. Podman refuses to remove an image that a running lab uses."""
     for stale in cache_directory().glob(f"host-{release}-*.tar"):
         if stale != archive:
             stale.unlink()
@@ -111,11 +111,11 @@ def _host_arguments(kind: str) -> list[str]:
 
 
 def _progress(process: subprocess.Popen[str], log: Callable[[str], None]) -> list[str]:
-    """Say mmdebstrap's own stages as they begin; hand back its lines for an error message."""
+    """Log the stages of mmdebstrap when they start. Return its output for an error message."""
     started = time.monotonic()
-    said: list[str] = []
+    lines: list[str] = []
     for line in process.stderr or ():
-        said.append(line.strip())
+        lines.append(line.strip())
         if line.startswith("I: ") and not line.startswith(("I: automatically", "I: success")):
             log(f"  {time.monotonic() - started:3.0f} s  {line[3:].strip()}")
-    return said
+    return lines

@@ -1,7 +1,7 @@
-"""The demo: an application under strict load on two hosts, an upgrade nobody notices, and one that is undone.
+"""The demo: an upgrade under strict load without a failed request, and a broken version that is undone.
 
-`python -m lab.demo` runs the project's own tasks as a person would type them, and watches through the load
-client. It decides nothing about a deploy. Exit code 0 when all went as told, 1 otherwise.
+`python -m lab.demo` runs the project's tasks as an operator does, and measures with the load client. It exits with 1 if
+any step did not go as expected.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ INTERRUPT_SECONDS = 120.0
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on: what happened and where to look."""
+    """The demo cannot continue. The message says why and names the next command."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     name: str
     hosts: int
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Stage:
-    """The demo's means: it says what it does, runs tasks, and waits."""
+    """The functions that the demo uses to log, to run tasks and to wait."""
 
     log: Callable[[str], None]
     run: Callable[[tuple[str, ...]], int]
@@ -57,42 +57,44 @@ class Stage:
     clock: Callable[[], float] = time.monotonic
 
     def task(self, *words: str, expected: int = 0) -> Command:
-        """Run one of the project's tasks, its output shown as it comes."""
+        """Run a task and show its output."""
         text = " ".join(("inv", *words))
         self.log(f"$ {text}")
         start = self.clock()
         exit_code = self.run(words)
         return Command(text, expected, exit_code, start, self.clock())
 
-    def must(self, *words: str, look: str) -> None:
-        """Run a task without which the demo cannot go on."""
+    def require(self, *words: str, next_step: str) -> None:
+        """Run a task that has to succeed."""
         done = self.task(*words)
         if not done.as_expected:
-            raise DemoFailed(f"`{done.text}` ended with exit code {done.exit_code}; its output above says why. {look}")
+            raise DemoFailed(
+                f"`{done.text}` ended with exit code {done.exit_code}; its output above says why. {next_step}"
+            )
 
 
 def show(options: Options, stage: Stage) -> Iterator[Round]:
-    """The whole story; each round is given as soon as it is done. Raises DemoFailed when it cannot go on."""
+    """Run the demo and yield each round after its end. Raises DemoFailed when the demo cannot continue."""
     name = options.name
-    stage.log(f"1. A lab of {options.hosts} Debian hosts with an address of their own, and a registry")
-    stage.must("lab.up", "--hosts", str(options.hosts), "--name", name, look="Next: inv lab.status")
+    stage.log(f"1. A lab of {options.hosts} Debian hosts with separate addresses, and a registry")
+    stage.require("lab.up", "--hosts", str(options.hosts), "--name", name, next_step="Next: inv lab.status")
     stage.log("2. Prepare the hosts")
-    stage.must("setup", "--env", name, "--force", look=f"Next: inv status --env {name}")
+    stage.require("setup", "--env", name, "--force", next_step=f"Next: inv status --env {name}")
     servers, domain = hosts_of(name)
     for number in range(1, options.runs + 1):
         if options.runs > 1:
             stage.log(f"=== Run {number} of {options.runs}")
         stage.log(f"3. Deploy {OLD}")
-        stage.must("deploy", "--env", name, "--tag", OLD, "--force", look=f"Next: inv status --env {name}")
+        stage.require("deploy", "--env", name, "--tag", OLD, "--force", next_step=f"Next: inv status --env {name}")
         done = one_round(options, stage, servers, Load(servers, domain))
         stage.log(f"\n{verdict.table(done)}\n")
         yield done
-    stage.log("8. Look at the hosts")
-    stage.must("status", "--env", name, look="Next: inv lab.status")
+    stage.log("8. Check the hosts")
+    stage.require("status", "--env", name, next_step="Next: inv lab.status")
 
 
 def one_round(options: Options, stage: Stage, servers: tuple[Server, ...], load: Load) -> Round:
-    """Upgrade and undo while the load runs. Raises DemoFailed when the load itself does not."""
+    """Upgrade and undo under load. Raises DemoFailed when the load fails."""
     deploy = ("deploy", "--env", options.name, "--force", "--tag")
     stage.log(f"4. Load both kinds of connections, uploads, slow requests and a stream on {len(servers)} hosts")
     with load:
@@ -117,7 +119,7 @@ def one_round(options: Options, stage: Stage, servers: tuple[Server, ...], load:
 
 
 def warm_up(stage: Stage, load: Load) -> None:
-    """Wait until the load runs at its pace."""
+    """Wait until the load sends requests."""
     stage.sleep(WARM_UP_SECONDS)
     if not load.progress.requests:
         stage.sleep(WARM_UP_SECONDS)
@@ -126,16 +128,16 @@ def warm_up(stage: Stage, load: Load) -> None:
 
 
 def quiet(stage: Stage, load: Load, title: str, seconds: float, version: str, start: float | None = None) -> Phase:
-    """Let the load run on while nothing changes."""
-    begun = stage.clock() if start is None else start
+    """Run the load for a time while nothing changes."""
+    started_at = stage.clock() if start is None else start
     stage.log(f"   {title}: {seconds:g} s of load")
     stage.sleep(seconds)
     stage.log(f"   so far {load.progress.requests} requests, {load.progress.failed} failed")
-    return Phase(title, begun, stage.clock(), (version,))
+    return Phase(title, started_at, stage.clock(), (version,))
 
 
 def hosts_of(name: str) -> tuple[tuple[Server, ...], str]:
-    """The public addresses of the lab's hosts and the name under which the application is served."""
+    """Return the public addresses of the lab's hosts, and the application's domain."""
     try:
         environment = config.load(name, root=PROJECT)
     except ConfigError as error:
@@ -146,30 +148,30 @@ def hosts_of(name: str) -> tuple[tuple[Server, ...], str]:
 
 
 def write_summary(rounds: list[Round]) -> None:
-    """Write `.demo/summary.json`, and the last round's requests for `inv report --load`, each whole or not at all."""
+    """Write `.demo/summary.json`, and the last round's requests for `inv report --load`, atomically."""
     OUTPUT.mkdir(exist_ok=True)
     partial = SUMMARY.with_suffix(".new")
     partial.write_text(json.dumps(verdict.summary(rounds), indent=2, ensure_ascii=False) + "\n")
     partial.rename(SUMMARY)
     wall = time.time() - time.monotonic()
     rows = (
-        {"at": round(one.ended + wall, 3), "ms": round(one.latency * 1000, 1), "ok": one.cause is None}
-        for one in rounds[-1].load.records
-        if one.kind.prompt
+        {"at": round(record.ended + wall, 3), "ms": round(record.latency * 1000, 1), "ok": record.cause is None}
+        for record in rounds[-1].load.records
+        if record.kind.prompt
     )
     partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     partial.rename(SUMMARY.with_name("requests.jsonl"))
 
 
 def conclusion(options: Options, rounds: list[Round]) -> tuple[str, int]:
-    """The last words and the exit code."""
+    """Return the final message and the exit code."""
     wrong = [
         f"  run {number}: {problem}" if options.runs > 1 else f"  {problem}"
         for number, done in enumerate(rounds, 1)
         for problem in verdict.problems(done)
     ]
     if wrong:
-        return "\n".join([f"The demo did not go as told ({SUMMARY}):", *wrong]), ExitCode.FAILED
+        return "\n".join([f"The demo did not go as expected ({SUMMARY}):", *wrong]), ExitCode.FAILED
     figures = verdict.summary(rounds)
     requests, writes = figures["requests"], figures["writes_acknowledged"]
     lines = [
@@ -181,15 +183,15 @@ def conclusion(options: Options, rounds: list[Round]) -> tuple[str, int]:
 
 
 def farewell(options: Options, rounds: list[Round]) -> str:
-    """How to look at the lab that stays, and how to remove it."""
-    lines = [f"The lab stays up. Look at it:  inv status --env {options.name}"]
+    """Return the commands that show and remove the lab."""
+    lines = [f"The lab stays up. Check it:    inv status --env {options.name}"]
     if rounds:
         lines += [f"                               http://{server.address}/" for server in rounds[-1].servers]
     return "\n".join([*lines, f"Remove it:                     inv lab.down --name {options.name}"])
 
 
 def run_task(words: tuple[str, ...]) -> int:
-    """Run a task, its output where ours goes. After Ctrl-C it gets time to undo its work."""
+    """Run a task with this process's output. After Ctrl-C, wait until it has undone its work."""
     process = subprocess.Popen([sys.executable, "-m", "invoke", *words], cwd=PROJECT, stdin=subprocess.DEVNULL)
     try:
         return process.wait()
@@ -200,23 +202,23 @@ def run_task(words: tuple[str, ...]) -> int:
 
 
 def read_options(arguments: list[str] | None = None) -> Options:
-    """The command line. Exits with code 2 when it cannot be read."""
+    """Parse the command line. Exits with 2 if it is invalid."""
     parser = argparse.ArgumentParser("python -m lab.demo", description="An upgrade under load that loses nothing.")
     parser.add_argument("--name", default="lab", help="the lab's name (default: lab)")
-    parser.add_argument("--hosts", type=int, default=2, help="how many hosts (default: 2)")
-    parser.add_argument("--runs", type=int, default=1, help="how often to upgrade and undo (default: once)")
+    parser.add_argument("--hosts", type=int, default=2, help="number of hosts (default: 2)")
+    parser.add_argument("--runs", type=int, default=1, help="number of upgrades and undos (default: 1)")
     parser.add_argument("--seconds", type=float, default=8.0, help="steady load before the upgrade (default: 8)")
     after = parser.add_mutually_exclusive_group()
     after.add_argument("--keep", action="store_true", help="leave the lab up at the end (the default)")
     after.add_argument("--down", action="store_true", help="remove the lab at the end")
-    found = parser.parse_args(arguments)
-    if found.runs < 1 or found.hosts < 1 or found.seconds <= 0:
+    options = parser.parse_args(arguments)
+    if options.runs < 1 or options.hosts < 1 or options.seconds <= 0:
         parser.error("--runs, --hosts and --seconds must be above zero")
-    return Options(found.name, found.hosts, found.runs, found.seconds, found.down)
+    return Options(options.name, options.hosts, options.runs, options.seconds, options.down)
 
 
 def main() -> int:
-    """Show the demo and log how it went."""
+    """Run the demo and log its result."""
     options = read_options()
     stage = Stage(log=lambda text: print(text, flush=True), run=run_task)
     rounds: list[Round] = []

@@ -1,6 +1,6 @@
-"""The files that make a lab an environment: keys, inventory, env file, known_hosts. It contacts nothing.
+"""The files of a lab's environment: keys, inventory, env file and known_hosts.
 
-Files are written whole or not at all. The env file and the services are written once and kept: a person may edit them.
+The env file and the services file are written only once, so that operators can edit them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.files import replace_file
 
-#: What runs in a lab: a copy, so that a team's own deploy/services.yaml changes nothing here.
+#: The services of a lab. Changes to deploy/services.yaml do not affect it.
 _SERVICES = Path(__file__).with_name("services.yaml")
 
 _INVENTORY = """\
@@ -87,14 +87,14 @@ MAINTENANCE_MODE=false
 
 
 def make_keys(folder: Path, name: str, hosts: Iterable[str]) -> None:
-    """Make the lab's login key and a key for each host, but for those that are there and whole."""
+    """Generate the lab's login key and a key for each host, if they are missing."""
     new_key(folder / "id_ed25519", f"lab {name}")
     for host in hosts:
         new_key(folder / "host_keys" / host, host)
 
 
 def write_environment(folder: Path, name: str, hosts: Mapping[str, str], others: Mapping[str, str]) -> None:
-    """Write the lab's environment: names and addresses of its hosts, and of others that have a host key."""
+    """Write the files of the lab's environment. `others` are hosts that need only a known host key."""
     lines = "".join(f"      {host}: {{address: {address}}}\n" for host, address in hosts.items())
     replace_file(folder / "hosts.yaml", _INVENTORY.format(name=name, hosts=lines))
     keys = [
@@ -111,12 +111,12 @@ def write_environment(folder: Path, name: str, hosts: Mapping[str, str], others:
 
 
 def public_key(private: Path) -> Path:
-    """Where the public half of a key lies."""
+    """Return the path of the public key."""
     return private.with_name(f"{private.name}.pub")
 
 
 def new_key(path: Path, comment: str) -> None:
-    """Make an ed25519 key pair at that path unless a whole one is there."""
+    """Generate an ed25519 key pair, unless a complete one exists."""
     if path.exists() and public_key(path).exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

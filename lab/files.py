@@ -1,4 +1,4 @@
-"""Files on this machine, written whole or not at all, and locks between processes. It knows no lab."""
+"""Atomically written files, and locks between processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Where base images wait between labs: outside every clone, one per user."""
+    """Return the directory of cached base images: one per user, outside every clone."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     directory = Path(root) / "rolling-lab"
     directory.mkdir(parents=True, exist_ok=True)
@@ -19,14 +19,14 @@ def cache_directory() -> Path:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the lock of that name; another process of this user waits for it."""
+    """Hold the named lock while the block runs. Other processes of this user wait for it."""
     with (cache_directory() / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def replace_file(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """Give the file this content by temp and rename; a file that has it already is left alone."""
+    """Replace the file's content atomically, unless it is equal."""
     wanted = content.encode() if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == wanted:
         return

@@ -1,7 +1,4 @@
-"""One lab host: its container, its volumes, and what a test does to it.
-
-It owns the life of that one container. It knows nothing of the application, nor of other hosts.
-"""
+"""One lab host: its container and its volumes, and operations on them such as a power cut."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ umount --recursive /sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 exec /sbin/init
 """
-#: What outlives a boot: the host's own changes of its image, and its volumes. Both are removed with the host.
+#: The data that survives a boot: the host's changes to its image, and its volumes.
 _DISKS = "{{.GraphDriver.Data.UpperDir}}{{range .Mounts}} {{.Source}}{{end}}"
 _COPY = """
 set -eu
@@ -75,62 +72,62 @@ class Host:
     def sh(
         self, script: str, user: str = "root", *, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script on the host, without SSH. Raises StepFailed with its output if `check` and it fails."""
+        """Run a script on the host without SSH. With `check`, a failure raises StepFailed with the output."""
         done = self.machine.enter(self.container, user, _ENVIRONMENT[user], script, timeout=timeout)
         if check and done.returncode != 0:
-            said = (done.stderr + done.stdout).strip()[-2000:]
-            raise StepFailed(f"{self.name}: the script ended with {done.returncode}: {said}")
+            output = (done.stderr + done.stdout).strip()[-2000:]
+            raise StepFailed(f"{self.name}: the script ended with {done.returncode}: {output}")
         return done
 
     def reboot(self) -> None:
-        """Shut the host down in order and boot it again; returns when it is up."""
+        """Shut the host down cleanly and boot it again. Returns when it is up."""
         self.machine.podman("stop", "--time", "30", self.container)
         self.start()
 
     def power_cut(self) -> None:
-        """Stop the host as a power cut does, then boot it again; returns when it is up."""
+        """Stop the host as a power cut does, and boot it again. Returns when it is up."""
         self.kill()
         self.start()
 
     def kill(self) -> None:
-        """Stop the host as a power cut does and leave it down."""
+        """Stop the host as a power cut does."""
         self.machine.podman("kill", self.container)
         self.machine.podman("wait", self.container)
 
     def start(self) -> None:
-        """Boot a host that is down; returns when it is up."""
+        """Boot a stopped host. Returns when it is up."""
         self.machine.inside(self.container, "start", self.container)
         self.wait_until_up()
 
     def save(self) -> None:
-        """Keep what is on the host's disks for `restore`; it is shut down in order meanwhile. Returns when it is up."""
+        """Shut the host down, copy its disks for `restore`, and boot it again. Returns when it is up."""
         self.machine.podman("stop", "--time", "30", self.container)
         self._copy_disks("", ".saved")
         self.start()
 
     def is_saved(self) -> bool:
-        """Whether `restore` has disks to go back to."""
+        """Return whether there are saved disks."""
         return self.machine.run("test", "-d", f"{self._disks()[0]}.saved", check=False).returncode == 0
 
     def restore(self) -> None:
-        """Boot the host from the disks that `save` kept, whatever became of them since; returns when it is up."""
+        """Boot the host from its saved disks. Returns when it is up."""
         self.machine.podman("stop", "--time", "0", self.container)
         self._copy_disks(".saved", "")
         self.start()
 
     def _copy_disks(self, source: str, target: str) -> None:
-        """Copy each disk of a host that is down, from the directory with one ending to that with the other."""
+        """Copy each disk of a stopped host from the directory with one suffix to the directory with the other."""
         self.machine.run("sh", "-c", _COPY, "sh", source, target, *self._disks())
 
     def _disks(self) -> list[str]:
         return self.machine.podman("inspect", "--format", _DISKS, self.container).stdout.split()
 
     def cut_network(self) -> None:
-        """Drop every packet from and to the host, in silence, as a pulled cable does; loopback goes on."""
+        """Drop every packet from and to the host, except on loopback."""
         self.sh(_CUT)
 
     def restore_network(self) -> None:
-        """Undo `cut_network`; does nothing when the network is whole."""
+        """Undo `cut_network`, if it was called."""
         self.sh("nft delete table inet lab_cut", check=False)
 
     def wait_until_up(self) -> None:
@@ -138,9 +135,9 @@ class Host:
         booted = self.sh(_BOOTED, check=False, timeout=_READY_SECONDS + 30)
         if booted.returncode != 0:
             console = self.machine.podman("logs", "--tail", "5", self.container, check=False)
-            said = " / ".join(text.strip() for text in (booted.stdout, booted.stderr, console.stdout, console.stderr))
+            output = " / ".join(text.strip() for text in (booted.stdout, booted.stderr, console.stdout, console.stderr))
             raise HostUnreachable(
-                f"{self.name} did not finish its boot: {said[-800:]}",
+                f"{self.name} did not finish its boot: {output[-800:]}",
                 next_step=f"podman logs {self.container}",
             )
         wait_for(lambda: _greets(self.address, 22), _READY_SECONDS, f"sshd of {self.name} ({self.address})")
@@ -154,7 +151,7 @@ def wait_for(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Ask again and again until the condition holds. Raises HostUnreachable at the deadline."""
+    """Poll a condition until it holds. Raises HostUnreachable at the deadline."""
     deadline = clock() + seconds
     while not condition():
         if clock() > deadline:
@@ -163,23 +160,23 @@ def wait_for(
 
 
 def create(host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]) -> None:
-    """Make and boot the host's container with these files in it, unless the very same one exists already.
+    """Create and boot the host's container with these files, unless an equal one exists.
 
-    `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container
-    made from another recipe is replaced; one that is down is started.
+    `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container with
+    another specification is replaced, and a stopped one is started.
     """
     archive = _archive(files)
     arguments = _arguments(host, laboratory, image, registry, role)
     spec = hashlib.sha256(repr(arguments).encode() + archive).hexdigest()[:16]
-    asked = host.machine.podman(
+    inspected = host.machine.podman(
         "inspect",
         "--format",
         '{{index .Config.Labels "spec"}} {{.State.Status}}',
         host.container,
         check=False,
     )
-    found, _, state = asked.stdout.strip().partition(" ")
-    if asked.returncode == 0 and found == spec and state in ("running", "exited"):
+    current, _, state = inspected.stdout.strip().partition(" ")
+    if inspected.returncode == 0 and current == spec and state in ("running", "exited"):
         if state == "exited":
             host.machine.inside(host.container, "start", host.container)
         return
@@ -190,7 +187,7 @@ def create(host: Host, *, laboratory: str, image: str, registry: str, role: str,
 
 
 def remove(host: Host) -> None:
-    """Take the host's container and its volumes away, whatever state they are in."""
+    """Remove the host's container and its volumes in any state."""
     host.machine.remove(host.container)
     volumes = _volumes(host)
     host.machine.podman("volume", "rm", "--force", *volumes, check=False)
@@ -208,7 +205,7 @@ def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str
         *("--name", host.container, "--hostname", host.name),
         *("--label", f"{LABEL}={laboratory}", "--label", f"host={host.name}", "--label", f"role={role}"),
         *("--label", f"address={host.address}"),
-        # A fixed hardware address, so that neighbours need not learn a new one after a reboot.
+        # A fixed hardware address, so that the ARP caches of neighbours stay valid after a reboot.
         *(
             "--network",
             laboratory,
@@ -228,7 +225,7 @@ def _arguments(host: Host, laboratory: str, image: str, registry: str, role: str
 
 
 def _archive(files: dict[str, bytes | str]) -> bytes:
-    """A tar of the files: private keys (0600) by their name, the rest 0644; the same bytes each time."""
+    """Return a deterministic tar of the files. Paths that end in `_key` have mode 0600, others 0644."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for path, content in sorted(files.items()):
@@ -243,7 +240,7 @@ def _archive(files: dict[str, bytes | str]) -> bytes:
 
 
 def _greets(address: str, port: int) -> bool:
-    """Whether something that speaks SSH answers there."""
+    """Return whether an SSH server answers at the address."""
     try:
         with socket.create_connection((address, port), timeout=2) as connection:
             return connection.recv(4) == b"SSH-"

@@ -1,8 +1,7 @@
-"""The sample application as OCI images, and the registry that the lab's hosts pull them from.
+"""The sample application as OCI images, and the lab's registry.
 
-Images are written as layers, configurations and manifests, with no build tool: equal content has equal digests
-on every machine, and what the registry holds already is not sent again. Hosts are started elsewhere.
-Source: the OCI image and distribution specifications.
+The images are written without a build tool, so that equal content has equal digests on every machine. Blobs that the
+registry has are not sent again. Source: the OCI image and distribution specifications.
 """
 
 from __future__ import annotations
@@ -43,40 +42,40 @@ TAGS: Mapping[str, str] = {
 
 _RELEASE = "trixie"
 _PACKAGES = "python3,dash,base-files"
-#: What is compiled now need not be compiled at each start of a container.
+#: Compiled in the image, so that containers start faster.
 _COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.*"
-#: `extract` unpacks packages and runs no script of theirs: the tree is a third of what `minbase` makes.
+#: `extract` unpacks packages without running their scripts. The tree has a third of the size of `minbase`.
 _TREE = [
     "--variant=extract",
     f"--include={_PACKAGES}",
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "lintian")),
     f'--extract-hook=chroot "$1" sh -c "{_COMPILE}"',
 ]
-_LEFT_OUT = ("./dev", "./proc", "./sys", "./var/cache", "./var/lib", "./usr/share/perl5", "./boot")
+_EXCLUDED = ("./dev", "./proc", "./sys", "./var/cache", "./var/lib", "./usr/share/perl5", "./boot")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes that are named by their own digest."""
+    """Content with its digest as its name."""
 
     content: bytes
     media_type: str
 
     @property
     def digest(self) -> str:
-        """The name."""
+        """The digest of the content."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     @property
     def descriptor(self) -> dict[str, object]:
-        """How a manifest refers to it."""
+        """The descriptor for manifests."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A compressed tar, and the digest of the tar itself, which an image's configuration names."""
+    """A compressed tar, and the digest of the uncompressed tar for the image's configuration."""
 
     blob: Blob
     tar_digest: str
@@ -90,31 +89,31 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """Where this machine reaches it; the hosts log `registry:5000`."""
+        """The address for this machine. Hosts use `registry:5000`."""
         return f"{self.host.address}:{PORT}"
 
     def stop(self) -> None:
-        """Refuse every pull from now on."""
+        """Stop the registry."""
         self.host.sh("systemctl stop docker-registry")
 
     def start(self) -> None:
-        """Answer again; returns when it does."""
+        """Start the registry. Returns when it answers."""
         self.host.sh("systemctl start docker-registry")
         self.wait_until_up()
 
     def wait_until_up(self) -> None:
-        """Wait until it answers. Raises HostUnreachable after half a minute."""
+        """Wait until the registry answers. Raises HostUnreachable after 30 seconds."""
         wait_for(self._answers, 30, f"the registry at {self.address}")
 
     def digest(self, service: str, tag: str) -> str:
-        """The digest behind a tag; empty when there is none."""
+        """Return the digest of a tag, or '' when there is no such tag."""
         response, _ = self.request("HEAD", f"/v2/{REPOSITORY}/{service}/manifests/{tag}", {"Accept": _MANIFEST})
         return response.headers.get("Docker-Content-Digest", "") if response.status == 200 else ""
 
     def request(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        """One HTTP exchange."""
+        """Send one HTTP request. Return the response and its body."""
         connection = http.client.HTTPConnection(self.host.address, PORT, timeout=60)
         try:
             connection.request(method, path, body=body or None, headers=dict(headers or {}))
@@ -131,7 +130,7 @@ class Registry:
 
 
 def publish(registry: Registry, machine: Machine, log: Callable[[str], None]) -> None:
-    """Put every tag of both services into the registry, unless it has this very content."""
+    """Push every tag of both services, unless the registry has the same content."""
     application = _application_layer()
     stamp = cache_directory() / f"images-{_recipe()}-{_source()}-{application.blob.digest[7:19]}.json"
     wanted = json.loads(stamp.read_text()) if stamp.exists() else {}
@@ -147,23 +146,23 @@ def publish(registry: Registry, machine: Machine, log: Callable[[str], None]) ->
     replace_file(stamp, json.dumps(published, indent=1))
 
 
-def write_layout(folder: Path, machine: Machine, service: str, tag: str, extra: Mapping[str, bytes]) -> str:
-    """Write an image as an OCI layout, as a CI build leaves one; each extra file is a layer. Hands back its id."""
+def write_layout(directory: Path, machine: Machine, service: str, tag: str, extra: Mapping[str, bytes]) -> str:
+    """Write an image as an OCI layout, with one layer per extra file. Return the image id."""
     more = tuple(_layer(_tar({f"srv/{name}": content})) for name, content in extra.items())
     layers = (_base_layer(machine, lambda _: None), _application_layer(), *more)
     configuration = _configuration(service, tag, layers)
     manifest = _manifest(layers, configuration)
-    blobs = folder / "blobs" / "sha256"
+    blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for blob in (*(layer.blob for layer in layers), configuration, manifest):
         (blobs / blob.digest.removeprefix("sha256:")).write_bytes(blob.content)
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest.descriptor]}))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest.descriptor]}))
     return configuration.digest
 
 
 def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
-    """What the image says of itself: who starts, with which environment."""
+    """Return the image's configuration: entrypoint and environment."""
     fault = TAGS[tag] if service == "backend" else ""
     port = "8080" if service == "backend" else "7001"
     environment = ["PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"]
@@ -186,13 +185,13 @@ def _configuration(service: str, tag: str, layers: tuple[Layer, ...]) -> Blob:
 
 
 def _push(registry: Registry, service: str, tag: str, layers: tuple[Layer, ...], configuration: Blob) -> str:
-    """Send what the registry lacks of one image, the manifest last; hand back the digest."""
+    """Push the missing blobs of an image and then its manifest. Return the digest."""
     for blob in (*(layer.blob for layer in layers), configuration):
         _push_blob(registry, service, blob)
     manifest = _manifest(layers, configuration)
     path = f"/v2/{REPOSITORY}/{service}/manifests/{tag}"
-    response, said = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
-    _expect(response.status, 201, f"PUT {path}", said)
+    response, body = registry.request("PUT", path, {"Content-Type": _MANIFEST}, manifest.content)
+    _expect(response.status, 201, f"PUT {path}", body)
     return manifest.digest
 
 
@@ -211,28 +210,28 @@ def _push_blob(registry: Registry, service: str, blob: Blob) -> None:
     if registry.request("HEAD", f"{repository}/{blob.digest}")[0].status == 200:
         return
     other = "frontend" if service == "backend" else "backend"
-    # The registry links a blob that another repository has; what nobody has is sent.
+    # The registry mounts a blob of the other repository, if there is one.
     start = f"{repository}/uploads/?mount={blob.digest}&from={REPOSITORY}/{other}"
-    response, said = registry.request("POST", start, {"Content-Length": "0"})
+    response, body = registry.request("POST", start, {"Content-Length": "0"})
     if response.status == 201:
         return
-    _expect(response.status, 202, f"POST {start}", said)
+    _expect(response.status, 202, f"POST {start}", body)
     location = response.headers["Location"].split(registry.address, 1)[-1]
     target = f"{location}{'&' if '?' in location else '?'}digest={blob.digest}"
-    response, said = registry.request("PUT", target, {"Content-Type": "application/octet-stream"}, blob.content)
-    _expect(response.status, 201, f"PUT {repository}", said)
+    response, body = registry.request("PUT", target, {"Content-Type": "application/octet-stream"}, blob.content)
+    _expect(response.status, 201, f"PUT {repository}", body)
 
 
-def _expect(status: int, wanted: int, what: str, said: bytes) -> None:
-    if status != wanted:
+def _expect(status: int, expected: int, what: str, body: bytes) -> None:
+    if status != expected:
         raise PreflightError(
-            f"The lab's registry answered {status} to {what}: {said[:300].decode(errors='replace')}",
+            f"The lab's registry answered {status} to {what}: {body[:300].decode(errors='replace')}",
             next_step="inv lab.down, then inv lab.up",
         )
 
 
 def _application_layer() -> Layer:
-    """The application's own files."""
+    """Return the layer with the application's files."""
     return _layer(_tar({f"srv/{path.name}": path.read_bytes() for path in sorted(APPLICATION.glob("*.py"))}))
 
 
@@ -247,14 +246,14 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def _base_layer(machine: Machine, log: Callable[[str], None]) -> Layer:
-    """Python and what it needs, from the cache or built there in some ten seconds."""
+    """Return the layer with Python, from the cache or built in about ten seconds."""
     compressed = cache_directory() / f"application-{_recipe()}.tar.gz"
     with locked("application"):
         if not compressed.exists():
-            log("Building the sample application's base layer, once per machine: some ten seconds")
+            log("Building the sample application's base layer, once per machine: about ten seconds")
             tree = compressed.with_suffix(".tree")
             debian_tree(machine, tree, _TREE, _RELEASE, log)
-            replace_file(compressed, _layer(_without_ballast(tree)).blob.content)
+            replace_file(compressed, _layer(_stripped(tree)).blob.content)
             tree.unlink()
             for stale in cache_directory().glob("application-*.tar.gz"):
                 if stale != compressed:
@@ -264,12 +263,12 @@ def _base_layer(machine: Machine, log: Callable[[str], None]) -> Layer:
     return Layer(Blob(content, "application/vnd.oci.image.layer.v1.tar+gzip"), f"sha256:{tar_digest}")
 
 
-def _without_ballast(tree: Path) -> bytes:
-    """The tree without devices, package lists and build times."""
+def _stripped(tree: Path) -> bytes:
+    """Return the tree without devices, package lists and build times."""
     out = io.BytesIO()
     with tarfile.open(tree) as source, tarfile.open(fileobj=out, mode="w") as target:
         for entry in source:
-            if not entry.isdev() and not entry.name.startswith(_LEFT_OUT):
+            if not entry.isdev() and not entry.name.startswith(_EXCLUDED):
                 entry.mtime = 0
                 target.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
     return out.getvalue()
@@ -281,7 +280,7 @@ def _layer(tar: bytes) -> Layer:
 
 
 def _recipe() -> str:
-    return hashlib.sha256("\n".join((_RELEASE, *_TREE, *_LEFT_OUT)).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join((_RELEASE, *_TREE, *_EXCLUDED)).encode()).hexdigest()[:12]
 
 
 def _architecture() -> str:
@@ -289,5 +288,5 @@ def _architecture() -> str:
 
 
 def _source() -> str:
-    """What this file makes of the layers is part of what an image is."""
+    """Return the hash of this file, because it determines the images too."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]

@@ -1,7 +1,7 @@
-"""A whole lab: its network, its hosts, its registry, and the files that make it an environment.
+"""A lab: its network, its hosts, its registry, and the files of its environment.
 
-What runs on the machine decides, found by label; no file remembers it. Labs of different names, and of
-different clones, share nothing but base images.
+The state of a lab is the state of the containers with its label. Labs with different names, or of different clones,
+share only base images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LEGACY_FILES: dict[str, bytes | str] = {
 
 
 def _silent(_: str) -> None:
-    """Progress for nobody."""
+    """Discard a progress message."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class Lab:
-    """A running lab. `root` is its folder `.lab/<name>`; containers and network are named after `id`."""
+    """A running lab. `root` is its directory `.lab/<name>`; its containers and its network are named after `id`."""
 
     name: str
     id: str
@@ -76,15 +76,15 @@ class Lab:
 
     @property
     def machines(self) -> tuple[Host, ...]:
-        """The hosts and the registry's."""
+        """The registry's host and the hosts."""
         return (self.registry.host, *self.hosts)
 
     def host(self, name: str) -> Host:
-        """The host of that name. Raises KeyError when there is none."""
+        """Return the host with this name. Raises KeyError when there is none."""
         return {host.name: host for host in self.hosts}[name]
 
     def reset_host(self, name: str) -> Host:
-        """Make a host as fresh as `up` made it, with the same address and the same host key."""
+        """Recreate a host with the same address and the same host key."""
         host = self.host(name)
         remove(host)
         self.boot(host)
@@ -92,7 +92,7 @@ class Lab:
         return host
 
     def boot(self, host: Host) -> None:
-        """Make the host's container unless it is there, and start it."""
+        """Create the host's container if it is missing, and start it."""
         key = self.root / "host_keys" / host.name
         files: dict[str, bytes | str] = {
             "/etc/ssh/ssh_host_ed25519_key": key.read_bytes(),
@@ -110,7 +110,7 @@ class Lab:
         create(host, laboratory=self.id, image=image, registry=registry, role=role, files=files)
 
     def down(self) -> None:
-        """Take the lab away: containers, volumes, network, folder."""
+        """Remove the lab: containers, volumes, network and directory."""
         down(self.name, root=self.root.parent.parent)
 
 
@@ -122,9 +122,9 @@ def up(
     root: Path = PROJECT,
     log: Callable[[str], None] = _silent,
 ) -> Lab:
-    """Bring a lab up, or back up after a crash; a lab that is up already is left as it is.
+    """Start a lab, or repair it after a crash. A running lab is not changed.
 
-    Raises ConfigError for a wrong argument, PreflightError when this machine cannot carry a lab.
+    Raises ConfigError for an invalid argument, and PreflightError when this machine cannot run a lab.
     """
     _check(hosts, name)
     machine = find_machine()
@@ -145,7 +145,7 @@ def up(
 
 
 def down(name: str = "lab", *, root: Path = PROJECT, log: Callable[[str], None] = _silent) -> None:
-    """Take everything of a lab away, whatever state it is in; base images stay cached."""
+    """Remove everything of a lab in any state. Base images stay cached."""
     _check(1, name)
     machine = find_machine()
     identity = _identity(root, name)
@@ -163,7 +163,7 @@ def down(name: str = "lab", *, root: Path = PROJECT, log: Callable[[str], None] 
 
 
 def status(*, root: Path = PROJECT) -> tuple[HostStatus, ...]:
-    """Every host of every lab of this clone."""
+    """Return the status of every host of every lab of this clone."""
     machine = find_machine()
     listed = json.loads(machine.podman("ps", "--all", "--filter", f"label={LABEL}", "--format", "json").stdout or "[]")
     names = {_identity(root, folder.name): folder.name for folder in (root / ".lab").glob("*") if folder.is_dir()}
@@ -189,24 +189,24 @@ def _check(hosts: int, name: str) -> None:
 
 
 def _identity(root: Path, name: str) -> str:
-    """Two clones may each have a lab of one name."""
+    """Return an id that differs between clones with labs of the same name."""
     return f"{name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]}"
 
 
 def _design(machine: Machine, folder: Path, name: str, hosts: int, images: tuple[str, str]) -> Lab:
-    """The lab as it is to be, on the network that it has or now gets."""
+    """Return the desired lab, on its existing or a new network."""
     identity = _identity(folder.parent.parent, name)
     subnet = ensure_network(machine, identity)
 
     def host(host_name: str, number: int) -> Host:
         return Host(host_name, str(subnet[number]), f"{identity}-{host_name}", machine)
 
-    made = tuple(host(f"web{index + 1}", _FIRST_HOST_NUMBER + index) for index in range(hosts))
-    return Lab(name, identity, folder, machine, *images, made, Registry(host("registry", _REGISTRY_NUMBER)))
+    hosts_of_lab = tuple(host(f"web{index + 1}", _FIRST_HOST_NUMBER + index) for index in range(hosts))
+    return Lab(name, identity, folder, machine, *images, hosts_of_lab, Registry(host("registry", _REGISTRY_NUMBER)))
 
 
 def _boot_all(laboratory: Lab) -> None:
-    """Boot what is not up, remove hosts beyond the wanted number, and wait for all of them."""
+    """Boot hosts that are not up, remove surplus hosts, and wait for all."""
     names = {host.container for host in laboratory.machines}
     for container in labelled(laboratory.machine, "ps", laboratory.id):
         if container not in names:
@@ -222,7 +222,7 @@ def _boot_all(laboratory: Lab) -> None:
 
 
 def shell_command(laboratory: str, host: str, *, root: Path = PROJECT) -> list[str]:
-    """The `ssh` command that logs in to a lab host as the deploy user. Raises ConfigError if it is not up."""
+    """Return the `ssh` command that logs in to a lab host. Raises ConfigError if the host is not up."""
     found = [line for line in status(root=root) if line.lab == laboratory and line.host == host]
     if not found or found[0].state != "running":
         up_now = ", ".join(f"{line.lab}/{line.host}" for line in status(root=root)) or "none"
@@ -239,5 +239,5 @@ def shell_command(laboratory: str, host: str, *, root: Path = PROJECT) -> list[s
 
 
 def open_shell(laboratory: str, host: str, *, root: Path = PROJECT) -> int:
-    """Open that shell on this terminal; returns its exit code."""
+    """Open a shell on a lab host, on this terminal. Return its exit code."""
     return subprocess.run(shell_command(laboratory, host, root=root), check=False).returncode

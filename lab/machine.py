@@ -1,7 +1,4 @@
-"""The machine that carries the lab: what it lacks, how to become root on it, and how Podman runs on it.
-
-It owns every command that runs outside the lab's hosts. It installs nothing: `make setup` does.
-"""
+"""The machine that runs the lab: its required packages, commands as root, and Podman."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from pathlib import Path
 from lab.files import cache_directory, replace_file
 from rolling_upgrade.errors import PreflightError
 
-#: Debian packages that a machine needs to carry a lab.
+#: The Debian packages that a lab needs.
 packages: tuple[str, ...] = tuple((Path(__file__).parent / "packages.txt").read_text().split())
 
-#: For each package, one program by which its presence shows on any distribution.
+#: For each package, a program that shows on any distribution that the package is installed.
 PROGRAMS = {
     "podman": "podman",
     "crun": "crun",
@@ -76,7 +73,7 @@ echo "$said" >&2
 exit 1
 """
 
-#: Every systemd, and every user's own, takes a few of these; Debian's 128 end at about 18 hosts.
+#: Each systemd uses a few inotify instances; Debian's limit of 128 is reached at about 18 hosts.
 _WATCHERS = 1024
 _WATCHERS_FILE = Path("/proc/sys/fs/inotify/max_user_instances")
 
@@ -130,13 +127,13 @@ ulimit -H -n
 """
 
 
-#: Where each container's first process is found, by its name.
+#: The id and the PID file of each container, by its name.
 _places: dict[str, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How root's Podman runs here."""
+    """The way to run Podman as root on this machine."""
 
     sudo: tuple[str, ...] = ()
     hybrid: bool = False
@@ -146,16 +143,16 @@ class Machine:
     def run(
         self, *command: str, stdin: bytes | None = None, check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command as root. Raises PreflightError with its last words when `check` and it fails."""
+        """Run one command as root. With `check`, a failure raises PreflightError with the end of its output."""
         argv = [*self.sudo, *command]
         ran = subprocess.run(argv, input=stdin or b"", capture_output=True, timeout=timeout, check=False)
         done = subprocess.CompletedProcess(
             argv, ran.returncode, ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
         )
         if check and done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing said")[-2000:]
+            output = (done.stderr.strip() or done.stdout.strip() or "no output")[-2000:]
             raise PreflightError(
-                f"`{' '.join(command)[:300]}` failed with {done.returncode}: {said}",
+                f"`{' '.join(command)[:300]}` failed with {done.returncode}: {output}",
                 next_step="inv lab.up again; if it stays, inv lab.down first",
             )
         return done
@@ -163,7 +160,7 @@ class Machine:
     def podman(
         self, *arguments: str, stdin: bytes | None = None, check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run one Podman command as root, in the lab's own namespace and configuration."""
+        """Run one Podman command as root, in the lab's namespace and with its configuration."""
         return self.run(*self.podman_command(*arguments), stdin=stdin, check=check, timeout=timeout)
 
     def inside(
@@ -178,9 +175,9 @@ class Machine:
     def enter(
         self, container: str, user: str, environment: Mapping[str, str], script: str, *, timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script in a container that runs. Its exit code is 213 where the container is not up.
+        """Run a script in a running container. The exit code is 213 if the container is not running.
 
-        What the script leaves running does not hold up the answer.
+        The method does not wait for background processes of the script.
         """
         ran = self._enter(_places.get(container) or self._place(container), user, environment, script, timeout)
         if ran.returncode != _AWAY:
@@ -212,21 +209,21 @@ class Machine:
                 start_new_session=True,
                 check=False,
             )
-            said = []
+            output = []
             for file in (out, errors):
                 file.seek(0)
-                said.append(file.read().decode(errors="replace"))
-        return subprocess.CompletedProcess(argv, ran.returncode, *said)
+                output.append(file.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(argv, ran.returncode, *output)
 
     def _place(self, container: str) -> tuple[str, str]:
-        """The id of a container and the file with the PID of its first process; known until it is made anew."""
+        """Return the id of a container and its PID file, and cache them."""
         shown = self.podman("inspect", "--format", "{{.Id}} {{.PidFile}}", container, check=False).stdout.split()
         if len(shown) == 2:
             _places[container] = (shown[0], shown[1])
         return _places.get(container, ("none", "none"))
 
     def remove(self, *containers: str) -> None:
-        """Take containers away, whatever state they are in; one that does not exist is no error."""
+        """Remove containers in any state. Missing ones are ignored."""
         self.podman("rm", "--force", "--time", "0", "--ignore", *containers)
         for container in containers:
             _places.pop(container, None)
@@ -234,14 +231,14 @@ class Machine:
             self.run("sh", "-c", _FORGET_GROUPS, "sh", *map(_group, containers))
 
     def podman_command(self, *arguments: str) -> list[str]:
-        """The argv of a Podman command, without the way to become root."""
+        """Return the argv of a Podman command, without sudo."""
         enter = ["nsenter", f"--mount={_PLACES[0]}/namespace"] if self.hybrid else []
         configuration = cache_directory() / "containers.conf"
         return [*enter, "env", f"CONTAINERS_CONF={configuration}", "podman", *arguments]
 
 
 def find_machine() -> Machine:
-    """Look at this machine and make it ready for labs. Raises PreflightError listing all that is missing."""
+    """Check this machine and prepare it for labs. Raises PreflightError with all missing requirements."""
     sudo = _way_to_root()
     _refuse_missing(missing_programs(PROGRAMS), sudo)
     prefix = sudo or ()
@@ -260,7 +257,7 @@ def find_machine() -> Machine:
 
 
 def raise_limits(machine: Machine, log: Callable[[str], None]) -> None:
-    """Let this machine's kernel carry many systemds, until its next boot."""
+    """Raise the kernel's limit for many instances of systemd, until the next boot."""
     allowed = int(_WATCHERS_FILE.read_text())
     if allowed < _WATCHERS:
         log(f"Raising fs.inotify.max_user_instances from {allowed} to {_WATCHERS}, until the next boot")
@@ -268,12 +265,12 @@ def raise_limits(machine: Machine, log: Callable[[str], None]) -> None:
 
 
 def missing_programs(programs: dict[str, str]) -> tuple[str, ...]:
-    """The packages whose program is nowhere on this machine."""
+    """Return the packages whose programs are not installed."""
     return tuple(package for package, program in programs.items() if not shutil.which(program, path=_SEARCH))
 
 
 def labelled(machine: Machine, kind: str, value: str = "", *options: str) -> list[str]:
-    """Names of containers (`ps`), volumes or networks that belong to one lab, or to any."""
+    """Return the names of containers (`ps`), volumes or networks of one lab or of all."""
     wanted = f"label={LABEL}={value}" if value else f"label={LABEL}"
     if kind == "ps":
         command = ["ps", "--all", "--filter", wanted, "--format", "{{.Names}}", *options]
@@ -311,7 +308,7 @@ def _refuse_missing(absent: Sequence[str], sudo: Iterable[str] | None) -> None:
 
 
 def limits(capabilities: str, open_files: str) -> tuple[str, ...]:
-    """Without CAP_SYS_RESOURCE Podman's own defaults are above what it may set."""
+    """Return limits for machines without CAP_SYS_RESOURCE, where Podman cannot set its own defaults."""
     if int(capabilities, 16) & CAP_SYS_RESOURCE:
         return ()
     files = 20000 if open_files == "unlimited" else min(20000, int(open_files))
@@ -319,7 +316,7 @@ def limits(capabilities: str, open_files: str) -> tuple[str, ...]:
 
 
 def _ensure_namespace(machine: Machine) -> None:
-    """Make the mount namespace unless it is there; what ran in a lost one is stopped, its networks are gone."""
+    """Create the mount namespace if it is missing, and stop containers of a lost one, whose networks are gone."""
     if machine.run("sh", "-c", NAMESPACE, "sh", *_PLACES).stdout.strip() == "made":
         running = labelled(machine, "ps")
         if running:

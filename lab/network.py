@@ -1,4 +1,4 @@
-"""The lab's own network: one bridge on this machine, on a subnet that nothing here uses. It knows no host."""
+"""The lab's network: one bridge on an unused subnet of this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUBNETS = tuple(IPv4Network(f"10.213.{number}.0/24") for number in range(256))
 
 
 def ensure_network(machine: Machine, identity: str) -> IPv4Network:
-    """The subnet of the lab's network, made first where there is none. Raises PreflightError if none is free."""
+    """Return the subnet of the lab's network, which is created if missing. Raises PreflightError if none is free."""
     with locked("network"):
         names = machine.podman("network", "ls", "--format", "{{.Name}}").stdout.split()
         known: list[dict[str, Any]] = json.loads(machine.podman("network", "inspect", *names).stdout)
@@ -30,13 +30,13 @@ def ensure_network(machine: Machine, identity: str) -> IPv4Network:
 
 
 def remove_networks(machine: Machine, identity: str) -> None:
-    """Take the lab's network away, where there is one."""
+    """Remove the lab's network, if there is one."""
     for network in labelled(machine, "network", identity):
         machine.podman("network", "rm", "--force", network)
 
 
 def free_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
-    """The first of the lab's subnets that overlaps none of these."""
+    """Return the first of the lab's subnets that overlaps none of these."""
     listed = tuple(taken)
     for subnet in SUBNETS:
         if not any(subnet.overlaps(other) for other in listed):
@@ -50,5 +50,5 @@ def _subnets(networks: Iterable[dict[str, Any]]) -> list[IPv4Network]:
 
 
 def _routed(routes: Iterable[dict[str, Any]]) -> list[IPv4Network]:
-    """What this machine routes somewhere already, but for the default route."""
+    """Return the destinations of this machine's routes, without the default route."""
     return [IPv4Network(route["dst"]) for route in routes if route["dst"][0].isdigit()]

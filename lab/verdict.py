@@ -1,4 +1,4 @@
-"""What one round of the demo showed: its table, its figures, and what did not go as told. It runs nothing."""
+"""The results of a round of the demo: its table, its figures and its problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADINGS = ("what happened", "seconds", "requests", "failed", "p50 ms", "p99 ms
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a round (monotonic seconds) and the versions that may answer requests sent in it."""
+    """A period of a round (monotonic seconds), and the versions that may answer requests of that period."""
 
     title: str
     start: float
@@ -26,7 +26,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that ran: what it was, how it ended and how it should have, and when (monotonic seconds)."""
+    """A command, its expected and actual exit code, and its times (monotonic seconds)."""
 
     text: str
     expected: int
@@ -36,18 +36,18 @@ class Command:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration of the command."""
         return self.end - self.start
 
     @property
     def as_expected(self) -> bool:
-        """Whether it ended as it should have."""
+        """Whether the command ended with the expected exit code."""
         return self.exit_code == self.expected
 
 
 @dataclass(frozen=True)
 class Round:
-    """One upgrade and one undo under load. The phases follow each other without a gap."""
+    """One upgrade and one undo under load. The phases have no gaps between them."""
 
     servers: tuple[Server, ...]
     phases: tuple[Phase, ...]
@@ -58,7 +58,7 @@ class Round:
 
     @property
     def rows(self) -> tuple[Phase, ...]:
-        """The phases with what was before and after them, so that every request is in exactly one row."""
+        """The phases, with rows for the time before and after them, so that every request is in exactly one row."""
         first, last = self.phases[0], self.phases[-1]
         return (
             Phase("load begins", -math.inf, first.start, first.allowed),
@@ -68,7 +68,7 @@ class Round:
 
 
 def table(done: Round) -> str:
-    """What happened, phase by phase, for somebody who sees it for the first time."""
+    """Return a table of the phases."""
     rows = [_row(done, phase) for phase in done.rows]
     whole = done.load.window()
     rows.append(("in all", f"{done.load.ended - done.load.started:.1f}", *_figures(whole), ""))
@@ -88,7 +88,7 @@ def table(done: Round) -> str:
 
 
 def problems(done: Round) -> list[str]:
-    """Everything that did not go as the demo tells it; empty when all did."""
+    """Return everything that did not go as expected."""
     found = [
         f"`{command.text}` ended with exit code {command.exit_code} instead of {command.expected}"
         for command in (done.upgrade, done.undo)
@@ -107,7 +107,7 @@ def problems(done: Round) -> list[str]:
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
-    """The figures for machines: sums and the worst of all rounds on top, each round by itself below."""
+    """Return the figures for programs: sums and maxima over all rounds, and each round."""
     runs = [_figures_of(done) for done in rounds]
     sums = ("requests", "failed", "writes_acknowledged", "writes_lost")
     worst = ("upgrade_seconds", "undo_seconds", "p99_ms_steady", "p99_ms_upgrade")
@@ -157,7 +157,7 @@ def _phase(done: Round, phase: Phase) -> dict[str, Any]:
 
 
 def _serving(done: Round, phase: Phase) -> dict[str, dict[str, list[str]]]:
-    """Per host and service the versions that answered what was sent in the phase, in order of appearance."""
+    """Return, per host and service, the versions that answered requests of the phase, in order of appearance."""
     found: dict[str, dict[str, list[str]]] = {server.name: {} for server in done.servers}
     for seen in done.load.sightings(phase.start, phase.end):
         found[seen.server].setdefault(seen.service, []).append(seen.version)
@@ -188,7 +188,7 @@ def _figures(window: Window) -> tuple[str, ...]:
 
 
 def _versions(serving: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
-    """`v1 → v2` when all hosts and services showed the same, each by itself otherwise."""
+    """Return `v1 → v2` when all hosts and services changed alike, otherwise one text per service."""
     shown = {
         f"{server} {service}": " → ".join(versions)
         for server, services in serving.items()
