@@ -23,22 +23,18 @@ TIMEOUT_SECONDS = 90.0
 def install(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> ExitCode:
     """Install the watchdog on every host, or replace another version."""
     environment = config.load(env, root=root, hosts=hosts)
-    program = rendering.watchdog_program()
+    files = {target.name: _files(environment, target) for target in environment.targets}
     interval = environment.targets[0].application.watch.interval_seconds
     results = {
         "installed": f"the watchdog is installed and observes every {interval:g} s",
         "replaced": "the watchdog is replaced and runs again",
         "unchanged": "the watchdog runs already; nothing changed",
     }
-
-    def script(target: Target) -> Script:
-        return shell.install(target.application, _files(environment, target, program))
-
-    answers = _on_each(environment, script, finish=True)
+    answers = _on_each(environment, lambda target: shell.install(target.application, files[target.name]), finish=True)
     return _report(environment, answers, lambda name, answer: f"{name}: {results.get(answer.output.strip(), '?')}")
 
 
-def _files(environment: Environment, target: Target, program: bytes) -> shell.Files:
+def _files(environment: Environment, target: Target) -> shell.Files:
     app = target.application
     settings = state_store.Settings(
         app.name,
@@ -51,12 +47,12 @@ def _files(environment: Environment, target: Target, program: bytes) -> shell.Fi
         app.metrics_dir,
         app.request_metrics,
     )
-    return shell.Files(program, state_store.dump_settings(settings), rendering.watchdog_unit(app))
+    return shell.Files(rendering.watchdog_program(), state_store.dump_settings(settings), rendering.watchdog_unit(app))
 
 
 def installation(environment: Environment, target: Target) -> tuple[Script, str]:
     """The script that installs one host's watchdog as the deploy user, and the version it installs."""
-    files = _files(environment, target, rendering.watchdog_program())
+    files = _files(environment, target)
     return shell.install(target.application, files), files.version
 
 
@@ -71,9 +67,7 @@ def uninstall(env: str | None, *, root: Path, hosts: tuple[str, ...] = ()) -> Ex
 def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Show each host's watchdog. FAILED when one does not run or its host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
-    versions = {
-        target.name: _files(environment, target, rendering.watchdog_program()).version for target in environment.targets
-    }
+    versions = {target.name: _files(environment, target).version for target in environment.targets}
     answers = _on_each(environment, lambda target: shell.status(target.application))
     watchdogs = {
         name: WatchdogStatus.read(answer.output, versions[name])
