@@ -191,8 +191,8 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
 
 def of_upkeep(app: Application) -> Iterator[tuple[str, Script]]:
     for name, body in (
-        ("on", maintenance.prove_on(app, rendering.maintenance_page(app))),
-        ("off", maintenance.prove_off(app)),
+        ("on", maintenance.enable_verified(app, rendering.maintenance_page(app))),
+        ("off", maintenance.disable_verified(app)),
     ):
         yield f"maintenance-{name}", body
         yield f"locked-maintenance-{name}", locking.under_lock(app, HOLDER, body, seconds=9)

@@ -12,7 +12,7 @@ from rolling_upgrade.config.locate import expanded, locate
 from rolling_upgrade.config.mounts import contains, data_directories, home_of
 from rolling_upgrade.engine import model
 from rolling_upgrade.engine.known_hosts import read_records, usable
-from rolling_upgrade.engine.local_file import read_small, too_open
+from rolling_upgrade.engine.local_file import exposed_mode, read_small
 from rolling_upgrade.errors import PROGRAM, ConfigIssue
 
 
@@ -97,7 +97,7 @@ def local_warnings(environment: model.Environment, root: Path) -> tuple[str, ...
 def _readable_secrets(name: str, root: Path) -> Iterator[str]:
     issues = Issues(root.resolve())
     located = locate(name, root.resolve(), issues)
-    mode = too_open(located.env_file)
+    mode = exposed_mode(located.env_file)
     if mode and detect(read_small(located.env_file)) is None:
         file = issues.name(located.env_file)
         yield f"{file}: mode {mode} lets other users of this machine read its secrets; chmod 600 {file}"

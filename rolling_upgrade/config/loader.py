@@ -85,7 +85,7 @@ def load_located(
     base = env.values if env is not None else None
     applications, values = _resolve_hosts(located, base, services, services_complete, tag, issues)
     secrets = _secrets(values, applications.values())
-    masking.keep(secrets)
+    masking.remember(secrets)
     if base is not None and services is not None and services_complete:
         _check_keys(located, base, services, strict, issues)
     if env is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rolling_upgrade.engine import git, local_command
 from rolling_upgrade.engine.lock import MANUAL, is_manual
-from rolling_upgrade.engine.masking import kept, safe
+from rolling_upgrade.engine.masking import remembered, safe
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.errors import ConfigError, Interrupted
@@ -48,9 +48,9 @@ def revision(root: Path) -> str:
     confined, because the clone's configuration may name filters that Git executes.
     """
 
-    def git_output(*words: str) -> local_command.Ended:
-        argv, base = git.question(str(root), *words), git.environment(os.environ)
-        return local_command.answer(argv, timeout_seconds=_GIT_SECONDS, base=base, confined=True)
+    def git_output(*words: str) -> local_command.CommandResult:
+        argv, base = git.command(str(root), *words), git.environment(os.environ)
+        return local_command.capture(argv, timeout_seconds=_GIT_SECONDS, base=base, confined=True)
 
     commit = git_output("rev-parse", "--short=12", "HEAD")
     changes = git_output("status", "--porcelain", "--untracked-files=no") if commit.ok else commit
@@ -104,7 +104,7 @@ def confirm_by_name(question: str, name: str, typed: str, *, hint: str) -> None:
 def _prompt(question: str, hint: str) -> str:
     if not sys.stdin.isatty():
         raise ConfigError("confirmation required, but stdin is not a terminal.", next_step=hint)
-    print(safe(question, kept()), end=" ", file=sys.stderr, flush=True)
+    print(safe(question, remembered()), end=" ", file=sys.stderr, flush=True)
     try:
         return sys.stdin.readline().strip()
     except KeyboardInterrupt:

@@ -90,7 +90,7 @@ def _print_error(text: str) -> None:
     from rolling_upgrade.console.output import print_lines
     from rolling_upgrade.engine import masking
 
-    print_lines([text.rstrip("\n")], sys.stderr, masking.kept())
+    print_lines([text.rstrip("\n")], sys.stderr, masking.remembered())
 
 
 def load_secrets() -> None:
@@ -102,7 +102,7 @@ def load_secrets() -> None:
         with os.fdopen(int(named), encoding="utf-8") as file:
             secrets: dict[str, str] = json.load(file)
         os.environ.update(secrets)
-        masking.keep(value for name, value in secrets.items() if not name.endswith("_FILE"))
+        masking.remember(value for name, value in secrets.items() if not name.endswith("_FILE"))
 
 
 def root() -> Path:
@@ -143,7 +143,7 @@ def isolated(run: Callable[P, int]) -> Callable[P, int]:
     """Deny other processes of this user, such as test suites, access to this process; return the workflow."""
     from rolling_upgrade.engine import processes
 
-    processes.close_to_others()
+    processes.forbid_inspection()
     return run
 
 

@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def output_tail(self) -> str:
-        """The last lines of both outputs, for people: at most thirty, each shortened."""
+        """The last lines of both outputs, safe to show: at most thirty, each shortened."""
         return untrusted.tail("\n".join(part for part in (self.output.strip(), self.errors.strip()) if part))
 
 
@@ -110,7 +110,7 @@ class Limits:
         self._bytes = 0
 
     def begin(self) -> None:
-        """Start the clock."""
+        """Start the deadline."""
         self._deadline = time.monotonic() + self.timeout_seconds
 
     def check(self) -> None:
@@ -120,9 +120,9 @@ class Limits:
         if time.monotonic() > self._deadline:
             raise ConnectionDropped(f"{self.host}: no answer within {self.timeout_seconds:g} s.")
 
-    def count(self, piece: bytes) -> None:
+    def count(self, chunk: bytes) -> None:
         """Count received bytes. Raises ConnectionDropped if they exceed the limit."""
-        self._bytes += len(piece)
+        self._bytes += len(chunk)
         if self._bytes > self.most_bytes:
             raise ConnectionDropped(
                 f"{self.host}: its answer has more than {untrusted.size(int(self.most_bytes))}; the rest was not read.",

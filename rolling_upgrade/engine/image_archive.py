@@ -1,8 +1,8 @@
-"""Image archives on the workstation: find one image in an archive, and verify every byte before it is sent.
+"""Image archives on the workstation: find one image in an archive, and verify every byte before a push.
 
-Archives of `podman save` and `docker save`, OCI archives and OCI layout directories are read. Whatever the format, one
-new manifest names each layer by the digest of its uncompressed tar. Equal images get equal digests, and a host
-recognizes a layer that it already has.
+This module reads archives of `podman save` and `docker save`, OCI archives and OCI layout directories. From each
+format it makes a manifest that names layers by the digest of the uncompressed tar. So equal images get equal digests,
+and a host recognizes a layer that it already has.
 
 Source: containers/storage finds layers by that digest (LayersByUncompressedDigest).
 """
@@ -38,7 +38,7 @@ _SMALL = 8 << 20
 
 @dataclass(frozen=True)
 class SavedImage:
-    """A verified image: its id is the digest of its configuration, `image` has the digest of its manifest."""
+    """A verified image: `id` is the digest of the configuration, `image` has the digest of the manifest."""
 
     image: Image
     id: str
@@ -51,31 +51,31 @@ class SavedImage:
 class _Archive:
     """The files of an archive by name, in a tar or in a directory."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, scratch: Path) -> None:
         self.source = source
-        self._members: dict[str, Piece] = {}
+        self._members: dict[str, ByteRange] = {}
         if not source.is_dir():
-            self._read_tar(_plain(source, folder))
+            self._read_tar(_decompressed(source, scratch))
 
-    def piece(self, name: str) -> Piece:
-        """A file of the archive. Raises PreflightError when there is none."""
-        found = self._find(name)
-        if found is None:
+    def file(self, name: str) -> ByteRange:
+        """A file of the archive. Raises PreflightError if it is missing."""
+        file = self._find(name)
+        if file is None:
             raise self.damaged(f"{name} is missing")
-        return found
+        return file
 
     def has(self, name: str) -> bool:
         """Whether the archive has that file."""
         return self._find(name) is not None
 
-    def blob(self, digest: object) -> Piece:
+    def blob(self, digest: object) -> ByteRange:
         """A file of an OCI layout by its digest."""
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise self.damaged(f"{str(digest)[:80]!r} is no sha256 digest")
-        return self.piece(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+        return self.file(f"blobs/sha256/{digest.removeprefix('sha256:')}")
 
-    def text(self, piece: Piece, digest: str = "") -> bytes:
-        """The bytes of a small file, proved to be those of the digest where one is given."""
+    def text(self, piece: ByteRange, digest: str = "") -> bytes:
+        """The bytes of a small file, verified against the digest if one is given."""
         if piece.size > _SMALL:
             raise self.damaged(f"a description of {piece.size} bytes")
         content = b"".join(piece.chunks())
@@ -84,21 +84,21 @@ class _Archive:
         return content
 
     def json(self, content: bytes) -> Any:
-        """JSON of the archive."""
+        """Parse a JSON file of the archive."""
         try:
             return untrusted.json_value(content.decode(), max_bytes=_SMALL)
         except ValueError as error:
             raise self.damaged(f"a description cannot be read ({error})") from error
 
-    def damaged(self, why: str) -> PreflightError:
-        """The error for an archive that cannot be used."""
-        return damaged(self.source, why)
+    def damaged(self, reason: str) -> PreflightError:
+        """The error for an unusable archive."""
+        return _damaged(self.source, reason)
 
-    def _find(self, name: str) -> Piece | None:
+    def _find(self, name: str) -> ByteRange | None:
         if not self.source.is_dir():
             return self._members.get(name)
         path = self.source / name
-        return Piece(path, 0, path.stat().st_size) if path.is_file() else None
+        return ByteRange(path, 0, path.stat().st_size) if path.is_file() else None
 
     def _read_tar(self, path: Path) -> None:
         links: dict[str, str] = {}
@@ -107,7 +107,7 @@ class _Archive:
                 for member in tar:
                     name = posixpath.normpath(member.name)
                     if member.isreg():
-                        self._members[name] = Piece(path, member.offset_data, member.size)
+                        self._members[name] = ByteRange(path, member.offset_data, member.size)
                     elif member.issym():
                         links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
                     elif member.islnk():
@@ -117,20 +117,22 @@ class _Archive:
         self._members |= {name: self._members[to] for name, to in links.items() if to in self._members}
 
 
-def read(source: Path, image: Image, folder: Path, architecture: str) -> SavedImage:
-    """The image with that reference in an archive, or the only image; `folder` takes unpacked files.
+def read(source: Path, image: Image, scratch: Path, architecture: str) -> SavedImage:
+    """The image with that reference in an archive, or the only image; `scratch` is for decompressed files.
 
     `architecture` selects from a multi-platform image. Raises PreflightError unless every layer is intact.
     """
-    archive = _Archive(source, folder)
+    archive = _Archive(source, scratch)
     try:
-        found = _docker(archive, image) if archive.has("manifest.json") else _oci(archive, image, architecture)
-        configuration, pieces = found
+        if archive.has("manifest.json"):
+            configuration, files = _docker(archive, image)
+        else:
+            configuration, files = _oci(archive, image, architecture)
         described = archive.json(configuration)
         digests = described["rootfs"]["diff_ids"]
-        if len(digests) != len(pieces):
-            raise archive.damaged(f"{len(pieces)} layers where the image names {len(digests)}")
-        layers = tuple(prove(source, digest, piece) for digest, piece in zip(digests, pieces, strict=True))
+        if len(digests) != len(files):
+            raise archive.damaged(f"{len(files)} layers where the image names {len(digests)}")
+        layers = tuple(verify_layer(source, digest, file) for digest, file in zip(digests, files, strict=True))
         labels = (described.get("config") or {}).get("Labels") or {}
         manifest = _manifest(configuration, layers)
         return SavedImage(
@@ -145,18 +147,18 @@ def read(source: Path, image: Image, folder: Path, architecture: str) -> SavedIm
         raise archive.damaged(f"a description is not of the expected form ({error!r})") from error
 
 
-def _docker(archive: _Archive, image: Image) -> tuple[bytes, list[Piece]]:
-    """Configuration and layers out of what `docker save` and `podman save` write."""
-    entries = archive.json(archive.text(archive.piece("manifest.json")))
+def _docker(archive: _Archive, image: Image) -> tuple[bytes, list[ByteRange]]:
+    """Configuration and layers of an archive of `docker save` or `podman save`."""
+    entries = archive.json(archive.text(archive.file("manifest.json")))
     named = [(entry.get("RepoTags") or [], entry) for entry in entries]
     entry = _pick(archive, image, named)
-    configuration = archive.text(archive.piece(posixpath.normpath(entry["Config"])))
-    return configuration, [archive.piece(posixpath.normpath(name)) for name in entry["Layers"]]
+    configuration = archive.text(archive.file(posixpath.normpath(entry["Config"])))
+    return configuration, [archive.file(posixpath.normpath(name)) for name in entry["Layers"]]
 
 
-def _oci(archive: _Archive, image: Image, architecture: str) -> tuple[bytes, list[Piece]]:
-    """Configuration and layers out of an OCI layout. Source: the OCI image layout specification."""
-    entries = archive.json(archive.text(archive.piece("index.json")))["manifests"]
+def _oci(archive: _Archive, image: Image, architecture: str) -> tuple[bytes, list[ByteRange]]:
+    """Configuration and layers of an OCI layout. Source: the OCI image layout specification."""
+    entries = archive.json(archive.text(archive.file("index.json")))["manifests"]
     keys = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
     named = [([(e.get("annotations") or {}).get(key, "") for key in keys], e) for e in entries]
     chosen = _platform(entries, architecture) if len(entries) > 1 and not any(any(n) for n, _ in named) else None
@@ -180,19 +182,19 @@ def _platform(entries: Iterable[Mapping[str, Any]], architecture: str) -> Mappin
 
 
 def _pick(archive: _Archive, image: Image, named: list[tuple[list[str], Mapping[str, Any]]]) -> Mapping[str, Any]:
-    """The entry with that reference; in an archive of one image, that image."""
+    """The entry with that reference, or the only entry."""
     full = f"{full_name(image.repository)}:{image.tag or 'latest'}"
     wanted = {image.reference, full, f"localhost/{image.reference}"}
     for candidates in (wanted, {image.tag or "latest"}):
-        found = [entry for names, entry in named if candidates & {*names}]
-        if len(found) == 1:
-            return found[0]
+        matching = [entry for names, entry in named if candidates & {*names}]
+        if len(matching) == 1:
+            return matching[0]
     if len(named) == 1:
         return named[0][1]
-    there = ", ".join(sorted({name for names, _ in named for name in names if name})) or "images without a name"
+    listed = ", ".join(sorted({name for names, _ in named for name in names if name})) or "images without a name"
     raise PreflightError(
-        f"{archive.source} does not have {image.reference}; it has: {there}. Nothing was touched.",
-        next_step=f"save that one: podman save --output FILE {image.reference}",
+        f"{archive.source} does not have {image.reference}; it has: {listed}. Nothing was touched.",
+        next_step=f"save that image: podman save --output FILE {image.reference}",
     )
 
 
@@ -207,12 +209,12 @@ def _manifest(configuration: bytes, layers: Iterable[Layer]) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _plain(source: Path, folder: Path) -> Path:
-    """The archive, unpacked into `folder` if it is compressed as a whole."""
+def _decompressed(source: Path, scratch: Path) -> Path:
+    """The archive, decompressed into `scratch` if it is compressed as a whole."""
     with source.open("rb") as file:
         if file.read(2) != GZIP:
             return source
-    path = folder / f"{_sha256(str(source).encode())[7:19]}.tar"
+    path = scratch / f"{_sha256(str(source).encode())[7:19]}.tar"
     try:
         with gzip.open(source) as packed, path.open("wb") as out:
             shutil.copyfileobj(packed, out, CHUNK)
@@ -230,7 +232,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Piece:
+class ByteRange:
     """A range of bytes in a file."""
 
     path: Path
@@ -238,12 +240,12 @@ class Piece:
     size: int
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes in order; fewer when the file is cut short."""
+        """The bytes in order; fewer if the file is cut short."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            left = self.size
-            while left and (chunk := file.read(min(left, CHUNK))):
-                left -= len(chunk)
+            remaining = self.size
+            while remaining and (chunk := file.read(min(remaining, CHUNK))):
+                remaining -= len(chunk)
                 yield chunk
 
 
@@ -253,32 +255,31 @@ class Layer:
 
     digest: str
     size: int
-    piece: Piece
+    piece: ByteRange
     gzipped: bool
 
-    def packed(self, folder: Path) -> Layer:
-        """The layer as it travels: what is plain is compressed into a file of `folder`."""
+    def packed(self, directory: Path) -> Layer:
+        """The layer as it is sent: an uncompressed one is compressed into a file of `directory`."""
         if self.gzipped:
             return self
-        path = folder / f"{self.digest.removeprefix('sha256:')}.gz"
-        # Faster than the usual level by a half, and larger by a few per cent.
+        path = directory / f"{self.digest.removeprefix('sha256:')}.gz"
+        # Level 4 is half again as fast as the default, and the file is a few per cent larger.
         with gzip.GzipFile(path, "wb", compresslevel=4, mtime=0) as out:
             for chunk in self.piece.chunks():
                 out.write(chunk)
-        return Layer(self.digest, self.size, Piece(path, 0, path.stat().st_size), gzipped=True)
+        return Layer(self.digest, self.size, ByteRange(path, 0, path.stat().st_size), gzipped=True)
 
 
-def damaged(source: Path, why: str) -> PreflightError:
-    """The error for an archive that cannot be used."""
+def _damaged(source: Path, reason: str) -> PreflightError:
     return PreflightError(
-        f"{source} is damaged or no image archive: {why}. Nothing was touched.",
+        f"{source} is damaged or no image archive: {reason}. Nothing was touched.",
         next_step="save the image again: podman save --output FILE IMAGE",
     )
 
 
-def prove(source: Path, digest: str, piece: Piece) -> Layer:
-    """Read a layer of the archive `source` once from end to end and compare it with the digest in the image."""
-    head = next(Piece(piece.path, piece.offset, min(piece.size, 4)).chunks(), b"")
+def verify_layer(source: Path, digest: str, piece: ByteRange) -> Layer:
+    """Read a layer of the archive `source` once and compare it with the digest in the image."""
+    head = next(ByteRange(piece.path, piece.offset, min(piece.size, 4)).chunks(), b"")
     if head == ZSTD:
         raise PreflightError(
             f"{source} has a layer compressed with zstd, which cannot be pushed. Nothing was touched.",
@@ -291,9 +292,9 @@ def prove(source: Path, digest: str, piece: Piece) -> Layer:
             hashed.update(chunk)
             size += len(chunk)
     except (zlib.error, EOFError) as error:
-        raise damaged(source, f"layer {digest[:19]}… cannot be unpacked ({error})") from error
+        raise _damaged(source, f"layer {digest[:19]}… cannot be unpacked ({error})") from error
     if f"sha256:{hashed.hexdigest()}" != digest:
-        raise damaged(source, f"layer {digest[:19]}… has other content than its digest says")
+        raise _damaged(source, f"layer {digest[:19]}… has other content than its digest says")
     return Layer(digest, size, piece, gzipped)
 
 

@@ -15,20 +15,20 @@ from typing import IO
 
 from rolling_upgrade.engine import process_environment, processes, untrusted
 
-#: The number of last lines kept for an error.
-KEPT_LINES = 30
+#: The number of last lines to keep for an error.
+TAIL_LINES = 30
 #: The time between SIGTERM and SIGKILL.
 GRACE_SECONDS = 10.0
-#: The longest part of a line that is read at a time: a program may never print a line break.
+#: The longest part of a line to read at a time: a program may never print a line break.
 _LONGEST_LINE = 65_536
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """The result of a command.
 
-    It has the status, the last lines of output, whether the command timed out, and how many processes of a confined one
-    survived. `output` is the whole standard output of `answer`, without errors.
+    `output_tail` has the last lines of both outputs, `left_running` counts the processes of a confined command that
+    survived. `output` is the whole standard output, from `capture` only.
     """
 
     status: int
@@ -48,121 +48,122 @@ def run(
     argv: Sequence[str],
     on_line: Callable[[str], None],
     *,
-    folder: str | None = None,
+    directory: str | None = None,
     base: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
     timeout_seconds: float,
     confined: bool = False,
     may_trace: bool = False,
-    apart: bool = False,
-) -> Ended:
+    stdout_only: bool = False,
+) -> CommandResult:
     """Run a command in its own process group and pass on each line of both outputs.
 
-    With `apart`, only lines of standard output are passed on; errors appear in the last lines only. A carriage return
-    ends a line too, so that the caller's prefix precedes every part of it.
+    With `stdout_only`, `on_line` gets only lines of standard output. A carriage return ends a line too, so that the
+    caller's prefix precedes every part of it.
 
-    `env` is added to `base`, by default the environment of `process_environment` for application code. Processes that
-    the command leaves running are ended, and on an interrupt all of them, before it reaches the caller. `confined` is
-    for untrusted code: all its descendants are ended, daemons included, and as root it may trace no other process,
-    unless `may_trace`. Raises OSError if the command cannot be started.
+    `env` is added to `base`, by default the environment of `process_environment` for application code. At the end, and
+    on an interrupt, this function ends the processes that the command left running. `confined` is for untrusted code:
+    all its descendants are ended, daemons included, and as root it may trace no other process, unless `may_trace`.
+    Raises OSError if the command cannot be started.
     """
-    began = time.monotonic()
-    own = process_environment.for_application(os.environ) if base is None else base
+    started_at = time.monotonic()
+    environment = process_environment.for_application(os.environ) if base is None else base
     before = processes.descendants(os.getpid()) if confined else {}
-    kept, errors = deque[str](maxlen=KEPT_LINES), deque[str](maxlen=KEPT_LINES)
-    timed_out, left = False, dict[int, str]()
+    lines, errors = deque[str](maxlen=TAIL_LINES), deque[str](maxlen=TAIL_LINES)
+    timed_out, survivors = False, dict[int, str]()
     with processes.adopting_orphans() if confined else contextlib.nullcontext():
-        process = _start(argv, folder, {**own, **(env or {})}, trace=may_trace or not confined, apart=apart)
-        heard = ((process.stdout, on_line, kept), (process.stderr, lambda _: None, errors))
-        readers = [Thread(target=_read, args=one, daemon=True) for one in heard if one[0] is not None]
+        trace = may_trace or not confined
+        process = _start(argv, directory, {**environment, **(env or {})}, trace=trace, stdout_only=stdout_only)
+        streams = ((process.stdout, on_line, lines), (process.stderr, lambda _: None, errors))
+        readers = [Thread(target=_read, args=stream, daemon=True) for stream in streams if stream[0] is not None]
         try:
             for reader in readers:
                 reader.start()
-            _say(process, stdin)
+            _write_input(process, stdin)
             process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
             _end(process)
             if confined:
-                left = processes.end_descendants(but=before, seconds=GRACE_SECONDS)
+                survivors = processes.end_descendants(keep=before, seconds=GRACE_SECONDS)
             for reader in readers:
                 if reader.ident is not None:
                     reader.join(GRACE_SECONDS)
-    last = [*kept, *errors][-KEPT_LINES:]
-    return Ended(process.returncode, time.monotonic() - began, "\n".join(last), timed_out, len(left))
+    tail = "\n".join([*lines, *errors][-TAIL_LINES:])
+    return CommandResult(process.returncode, time.monotonic() - started_at, tail, timed_out, len(survivors))
 
 
-def answer(
+def capture(
     argv: Sequence[str], *, timeout_seconds: float, base: Mapping[str, str] | None = None, confined: bool = False
-) -> Ended:
+) -> CommandResult:
     """Run a command and return its standard output in `output`, at most untrusted.ANSWER_BYTES of it.
 
     A missing program has the status 127.
     """
-    said: list[str] = []
-    room = untrusted.ANSWER_BYTES
+    lines: list[str] = []
+    remaining = untrusted.ANSWER_BYTES
 
-    def hear(line: str) -> None:
-        nonlocal room
-        room -= len(line) + 1
-        if room >= 0:
-            said.append(line)
+    def keep(line: str) -> None:
+        nonlocal remaining
+        remaining -= len(line) + 1
+        if remaining >= 0:
+            lines.append(line)
 
     try:
-        ended = run(argv, hear, base=base, timeout_seconds=timeout_seconds, confined=confined, apart=True)
+        result = run(argv, keep, base=base, timeout_seconds=timeout_seconds, confined=confined, stdout_only=True)
     except OSError as error:
-        return Ended(127, 0.0, str(error))
-    return replace(ended, output="\n".join(said))
+        return CommandResult(127, 0.0, str(error))
+    return replace(result, output="\n".join(lines))
 
 
 def _start(
-    argv: Sequence[str], folder: str | None, environment: Mapping[str, str], *, trace: bool, apart: bool
+    argv: Sequence[str], directory: str | None, environment: Mapping[str, str], *, trace: bool, stdout_only: bool
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         argv,
-        cwd=folder,
+        cwd=directory,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+        stderr=subprocess.PIPE if stdout_only else subprocess.STDOUT,
         start_new_session=True,
-        # It calls the kernel and takes no lock, so that other threads of this process do not matter.
-        preexec_fn=None if trace else processes.without_tracing(),
+        # The function only calls the kernel and takes no lock, so other threads of this process do not matter.
+        preexec_fn=None if trace else processes.drop_tracing(),
     )
 
 
-def _say(process: subprocess.Popen[bytes], text: str) -> None:
+def _write_input(process: subprocess.Popen[bytes], text: str) -> None:
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError), process.stdin as keyboard:
             keyboard.write(text.encode())
 
 
-def _read(stream: IO[bytes], on_line: Callable[[str], None], kept: deque[str]) -> None:
+def _read(stream: IO[bytes], on_line: Callable[[str], None], tail: deque[str]) -> None:
     with stream:
         while piece := stream.readline(_LONGEST_LINE):
-            row = piece.decode(errors="replace").rstrip("\r\n")
-            for line in [part for part in row.split("\r") if part] or [""]:
-                kept.append(line)
+            text = piece.decode(errors="replace").rstrip("\r\n")
+            for line in [part for part in text.split("\r") if part] or [""]:
+                tail.append(line)
                 on_line(line)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the rest of the group, first with SIGTERM, then with SIGKILL, and processes that moved to another session.
+    """End the process group with SIGTERM, then SIGKILL, and also descendants in other sessions.
 
-    A container of a build step is one that Podman leaves behind when it is terminated.
+    When Podman is terminated, it leaves such a descendant: the container of a build step.
     """
-    below: dict[int, str] = {}
+    descendants: dict[int, str] = {}
     if process.poll() is None:
-        below = processes.descendants(process.pid)
+        descendants = processes.descendants(process.pid)
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
     _signal(process, signal.SIGKILL)
     process.wait()
-    for pid, began in below.items():
-        if processes.stat(pid)[1:] == (began,):
+    for pid, start in descendants.items():
+        if processes.stat(pid)[1:] == (start,):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 

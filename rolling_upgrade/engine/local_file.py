@@ -1,7 +1,7 @@
 """Read and replace files on this machine safely.
 
-Reads neither hang nor exhaust memory, whatever the path names: a FIFO, a device, a huge file. Writes are atomic, for
-one file or for several together.
+A read neither hangs nor exhausts memory if the path is a FIFO, a device or a huge file. Writes are atomic, for one file
+or for several together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_BYTES: Final = 1 << 20
 
 def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file. Raises OSError, also for a pipe, a device, or a file of more than `most` bytes."""
-    # Looked at before it is opened too: to open a device may do something.
+    # Check before opening too: opening a device may have side effects.
     _check_kind(path.stat().st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -45,20 +45,20 @@ def _check_kind(mode: int) -> None:
         raise OSError(errno.EINVAL, "it is no regular file")
 
 
-#: The widest mode of a file with secrets (its group may read it) and of a key (its owner alone).
-WIDEST, OWNER_ALONE = 0o740, 0o700
+#: The most permissive mode of a file with secrets, which the group may read, and of a key.
+OWNER_AND_GROUP, OWNER_ONLY = 0o740, 0o700
 
 
-def too_open(path: Path, widest: int = WIDEST) -> str:
-    """The mode of a file that grants more than `widest`, in octal; "" if it does not, or does not exist."""
+def exposed_mode(path: Path, allowed: int = OWNER_AND_GROUP) -> str:
+    """The mode of a file in octal if it grants more than `allowed`; "" otherwise, or if the file is missing."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
         return ""
-    return f"{mode:04o}" if mode & 0o777 & ~widest else ""
+    return f"{mode:04o}" if mode & 0o777 & ~allowed else ""
 
 
-#: A .gitignore that makes Git ignore everything in its folder, itself included.
+#: The content of a .gitignore that makes Git ignore the whole directory, the .gitignore included.
 IGNORE_ALL: Final = b"*\n"
 
 #: The modes of a file with secrets, encrypted or not, and of a public file.
@@ -73,28 +73,28 @@ def replace(path: Path, data: bytes, mode: int) -> None:
     try:
         _replace(path, data, mode)
     except OSError as error:
-        said = error.strerror or type(error).__name__
+        reason = error.strerror or type(error).__name__
         raise ConfigError(
-            f"{path} cannot be written ({said}) and was left as it is.", next_step="check owner, mode and free space"
+            f"{path} cannot be written ({reason}) and was left as it is.", next_step="check owner, mode and free space"
         ) from error
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
     real = path.resolve()
-    half = _half(real, data, mode)
+    temporary = _write_temporary(real, data, mode)
     try:
-        half.replace(real)
+        temporary.replace(real)
     except BaseException:
-        half.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync(real.parent)
 
 
-def _half(real: Path, data: bytes, mode: int) -> Path:
-    """Write these bytes to a temporary file beside their destination."""
+def _write_temporary(real: Path, data: bytes, mode: int) -> Path:
+    """Write the bytes to a temporary file beside the destination."""
     real.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".half-", suffix=real.suffix, dir=real.parent)
-    half = Path(name)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -102,14 +102,14 @@ def _half(real: Path, data: bytes, mode: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        half.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    return half
+    return temporary
 
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file to write; `keep` keeps its former content in a file beside it."""
+    """A file to write; with `keep`, the previous content stays in a file beside it."""
 
     path: Path
     data: bytes
@@ -118,26 +118,26 @@ class NewFile:
 
 
 def replace_all(files: Sequence[NewFile]) -> tuple[Path, ...]:
-    """Write all files or none; return the paths of the kept former files. Raises ConfigError."""
-    done: list[tuple[Path, bytes | None, int]] = []
-    halves: list[Path] = []
+    """Write all files or none; return the paths of the kept previous files. Raises ConfigError."""
+    replaced: list[tuple[Path, bytes | None, int]] = []
+    temporaries: list[Path] = []
     kept: list[Path] = []
     try:
-        before = [_before(file.path.resolve()) for file in files]
+        previous = [_previous(file.path.resolve()) for file in files]
         for file in files:
-            halves.append(_half(file.path.resolve(), file.data, file.mode))
-        for file, (real, old, mode) in zip(files, before, strict=True):
+            temporaries.append(_write_temporary(file.path.resolve(), file.data, file.mode))
+        for file, (real, old, mode) in zip(files, previous, strict=True):
             if file.keep and old is not None:
-                kept.append(_aside(real))
+                kept.append(_backup_name(real))
                 _replace(kept[-1], old, mode)
-        for half, was in zip(halves, before, strict=True):
-            done.append(was)
-            half.replace(was[0])
-            _sync(was[0].parent)
+        for temporary, original in zip(temporaries, previous, strict=True):
+            replaced.append(original)
+            temporary.replace(original[0])
+            _sync(original[0].parent)
     except BaseException as error:
-        for path, old, mode in reversed(done):
+        for path, old, mode in reversed(replaced):
             path.unlink(missing_ok=True) if old is None else _replace(path, old, mode)
-        for path in (*halves, *kept):
+        for path in (*temporaries, *kept):
             path.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
@@ -147,14 +147,14 @@ def replace_all(files: Sequence[NewFile]) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def _before(real: Path) -> tuple[Path, bytes | None, int]:
+def _previous(real: Path) -> tuple[Path, bytes | None, int]:
     if not real.exists():
         return real, None, 0
     return real, real.read_bytes(), real.stat().st_mode & 0o777
 
 
-def _aside(real: Path) -> Path:
-    """A free name beside a file with the same suffix, so that Git ignores both alike."""
+def _backup_name(real: Path) -> Path:
+    """A free name beside a file, with the same suffix, so that Git ignores both alike."""
     numbers = ("", *map(str, range(2, 1000)))
     names = (real.with_name(f"{real.stem}.bak{number}{real.suffix}") for number in numbers)
     return next(path for path in names if not os.path.lexists(path))
@@ -166,8 +166,8 @@ def replace_text(path: Path, text: str) -> None:
     replace(path, text.encode(errors="surrogateescape"), mode)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -22,18 +22,18 @@ class LocalHost:
 
     @property
     def name(self) -> str:
-        """The name it was given."""
+        """The name of this host in output."""
         return self._name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
-        """Run the script. Raises ConnectionDropped when it takes too long or says too much, Cancelled when given up."""
+        """Run the script. Raises ConnectionDropped if it exceeds its limits, Cancelled if the call was cancelled."""
         program = f"main() {{\n{script.text}\n}}\nmain </dev/null\n".encode(errors="surrogateescape")
         limits = Limits(self._name, timeout_seconds, script.answer_bytes, cancelled)
         with subprocess.Popen(
             ["sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         ) as process:
             try:
-                output, errors = _converse(process, program, limits)
+                output, errors = _communicate(process, program, limits)
             except BaseException:
                 process.kill()
                 raise
@@ -44,39 +44,39 @@ class LocalHost:
         """There is no connection to close."""
 
 
-def _converse(process: subprocess.Popen[bytes], program: bytes, limits: Limits) -> tuple[bytearray, bytearray]:
-    """Write the program to the process and read both of its outputs to their ends, within the limits."""
-    keyboard, output, errors = process.stdin, bytearray(), bytearray()
-    left = memoryview(program)
+def _communicate(process: subprocess.Popen[bytes], program: bytes, limits: Limits) -> tuple[bytearray, bytearray]:
+    """Write the program to the process and read both outputs to the end, within the limits."""
+    stdin, output, errors = process.stdin, bytearray(), bytearray()
+    remaining = memoryview(program)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, output)  # type: ignore[arg-type]
         selector.register(process.stderr, selectors.EVENT_READ, errors)  # type: ignore[arg-type]
-        os.set_blocking(keyboard.fileno(), False)  # type: ignore[union-attr]
-        selector.register(keyboard, selectors.EVENT_WRITE)  # type: ignore[arg-type]
+        os.set_blocking(stdin.fileno(), False)  # type: ignore[union-attr]
+        selector.register(stdin, selectors.EVENT_WRITE)  # type: ignore[arg-type]
         while selector.get_map():
             limits.check()
             for key, _ in selector.select(_POLL_SECONDS):
                 if key.data is None:
-                    left = _written(key.fd, left)
-                    if not left:
+                    remaining = _write(key.fd, remaining)
+                    if not remaining:
                         selector.unregister(key.fileobj)
-                        keyboard.close()  # type: ignore[union-attr]
-                elif piece := os.read(key.fd, _CHUNK):
-                    limits.count(piece)
-                    key.data.extend(piece)
+                        stdin.close()  # type: ignore[union-attr]
+                elif chunk := os.read(key.fd, _CHUNK):
+                    limits.count(chunk)
+                    key.data.extend(chunk)
                 else:
                     selector.unregister(key.fileobj)
     return output, errors
 
 
-def _written(descriptor: int, left: memoryview) -> memoryview:
-    """What is left to write; nothing for a process that does not read any more."""
+def _write(descriptor: int, data: memoryview) -> memoryview:
+    """Write a chunk and return the remaining data; none if the process no longer reads."""
     try:
-        return left[os.write(descriptor, left[:_CHUNK]) :]
+        return data[os.write(descriptor, data[:_CHUNK]) :]
     except BlockingIOError:
-        return left
+        return data
     except BrokenPipeError:
-        return left[:0]
+        return data[:0]
 
 
 def _status(process: subprocess.Popen[bytes], limits: Limits) -> int:

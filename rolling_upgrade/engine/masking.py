@@ -20,8 +20,8 @@ MASK = "••••••"
 #: Shorter secrets are not masked: they would hide parts of ordinary words.
 SHORTEST_SECRET = 4
 
-#: Every secret that this process has read. See `keep`.
-_kept: frozenset[str] = frozenset()
+#: Every secret that this process has read. See `remember`.
+_remembered: frozenset[str] = frozenset()
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colors, cursor, erase
@@ -49,19 +49,19 @@ def mask(text: str, secrets: Sequence[str]) -> str:
 
 def safe(text: str, secrets: Sequence[str] = ()) -> str:
     """The text, masked and clean."""
-    # Masked again at the end: what is taken out may have kept two halves of a secret apart.
+    # Mask again at the end: a removed control character may have separated two halves of a secret.
     return mask(clean(mask(text, secrets)), secrets)
 
 
-def keep(secrets: Iterable[str]) -> None:
+def remember(secrets: Iterable[str]) -> None:
     """Remember secrets for code that prints without a configuration, such as the handler of uncaught errors."""
-    global _kept
-    _kept = _kept.union(secrets)
+    global _remembered
+    _remembered = _remembered.union(secrets)
 
 
-def kept() -> tuple[str, ...]:
-    """All secrets passed to `keep`."""
-    return tuple(sorted(_kept))
+def remembered() -> tuple[str, ...]:
+    """All secrets passed to `remember`."""
+    return tuple(sorted(_remembered))
 
 
 @lru_cache(maxsize=8)
@@ -87,7 +87,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _in_base64(secret: str) -> set[str]:
-    """The invariant parts of a secret that is encoded as a part of a longer text, and the secret alone."""
+    """The base64 forms of a secret: alone, and its invariant part inside a longer encoded text."""
     data = secret.encode("utf-8", "surrogateescape")
     found = {base64.b64encode(data).decode()}
     for before in range(3):

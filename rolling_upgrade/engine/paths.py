@@ -1,8 +1,8 @@
-"""Shell text about paths: prove that root alone controls one, refuse links, and locate backups.
+"""Shell text about paths: verify that only root controls a path, refuse links, and locate backups.
 
-The proof walks down from `/` and enters a directory only after its parent has passed. Nobody but root can change a path
-that has passed, so nothing can change between the check and the use. A link is followed only where root alone could
-have created it, and its target must pass as well.
+The check walks down from `/` and enters a directory only after its parent has passed. Only root can change a path that
+has passed, so nothing changes between the check and the use. The check follows a link only if root alone could have
+created it, and the target must pass as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import quote, shell_join
 
 #: `rooted PATH`: succeeds where only root can write each directory above PATH, as far as they exist; prints the first
-#: place that fails. An access list that lets somebody write shows as the group's write bit. Source: acl(5).
+#: path that fails. An access list that grants write permission shows as the group's write bit. Source: acl(5).
 ROOTED = r"""rooted() (
   rest=$1 links=0
   cd / || exit 1
@@ -24,59 +24,60 @@ ROOTED = r"""rooted() (
         ;;
     esac
     while [ "${rest#/}" != "$rest" ]; do rest=${rest#/}; done
-    one=${rest%%/*}
-    if [ -L "./$one" ]; then
+    name=${rest%%/*}
+    if [ -L "./$name" ]; then
       links=$((links + 1))
       if [ "$links" -gt 40 ]; then
         echo "too many links on the way to $1"
         exit 1
       fi
-      target=$(readlink "./$one")
+      target=$(readlink "./$name")
       case $target in /*) cd / ;; esac
       case $rest in */*) rest=$target/${rest#*/} ;; *) rest=$target ;; esac
       continue
     fi
     case $rest in */*) rest=${rest#*/} ;; *) exit 0 ;; esac
-    if [ ! -e "./$one" ]; then exit 0; fi
-    cd -P "./$one" || exit 1
+    if [ ! -e "./$name" ]; then exit 0; fi
+    cd -P "./$name" || exit 1
   done
 )"""
 
 
 def rooted(*paths: str) -> str:
     """A self-contained shell condition: root alone can write every directory above each path."""
-    asked = " && ".join(shell_join("rooted", path) for path in paths)
-    return f"{{\n{ROOTED}\n{asked}\n}}"
+    conditions = " && ".join(shell_join("rooted", path) for path in paths)
+    return f"{{\n{ROOTED}\n{conditions}\n}}"
 
 
-def rooted_or_end(*paths: str) -> str:
-    """Lines that end the script with an explanation if others than root can write a directory above a path."""
+def rooted_or_exit(*paths: str) -> str:
+    """Exit with an explanation unless only root can write every directory above each path."""
     remedy = (
         "root touches nothing below it. Next: choose another path, or take the right to write it away (chown, chmod)"
     )
     checks = [
-        f'if ! said=$({shell_join("rooted", path)}); then\n  echo "{_plain(path)}: $said; {remedy}"\n  exit 1\nfi'
+        f'if ! problem=$({shell_join("rooted", path)}); then\n  echo "{_escaped(path)}: $problem; {remedy}"\n  exit 1\nfi'
         for path in paths
     ]
     return "\n".join([ROOTED, *checks])
 
 
-def _plain(path: str) -> str:
-    return "".join(f"\\{one}" if one in '$`"\\' else one for one in path)
+def _escaped(path: str) -> str:
+    """The path inside double quotes of a shell."""
+    return "".join(f"\\{char}" if char in '$`"\\' else char for char in path)
 
 
-_PROVE = """\
+_CHECK_PHYSICAL = """\
 if [ "$physical" != "$named" ]; then echo "$named leads to $physical: set the path $physical where that link is your own, else remove the link"; exit 1; fi"""
 
 
 def refuse_link(path: str) -> str:
-    """Fail if the path or a directory on its way is a link. Valid only while nobody changes the path."""
-    return f'named={quote(path)}\nphysical=$(realpath -m -- "$named")\n{_PROVE}'
+    """Fail if the path or a directory above it is a link. The result holds only while nothing changes the path."""
+    return f'named={quote(path)}\nphysical=$(realpath -m -- "$named")\n{_CHECK_PHYSICAL}'
 
 
 def enter(path: str) -> str:
-    """Change into the directory; fail if a link leads there. Later work on `.` stays in it, even if the path is replaced."""
-    return f'{refuse_link(path)}\ncd -P -- "$named"\nphysical=$(pwd -P)\n{_PROVE}'
+    """Change into the directory; fail if a link leads there. `.` stays the same directory if the path is replaced."""
+    return f'{refuse_link(path)}\ncd -P -- "$named"\nphysical=$(pwd -P)\n{_CHECK_PHYSICAL}'
 
 
 #: A shell pattern for ids; it separates applications whose names share a prefix.

@@ -17,8 +17,8 @@ TOOLS = ("pg_dump", "pg_restore", "psql")
 
 _PSQL = ("psql", "--no-psqlrc", "--no-password")
 
-#: Drops what is of the application in any schema, with whatever refers to it; extensions stay: not every role may drop
-#: one, or create it again. What this leaves (collations, large objects) pg_restore's own --clean replaces.
+#: Drops the application's objects in every schema, with everything that refers to them. Extensions stay: not every role
+#: may drop or create them. `pg_restore --clean` replaces the remaining objects (collations, large objects).
 _CLEAR = """\
 do $clear$
 declare
@@ -49,18 +49,18 @@ $clear$;"""
 
 
 def password_file(home: str) -> str:
-    """The file with the password for backups that the host takes itself, outside the reach of retention."""
+    """The file on the host with the database password; retention never prunes it."""
     return f"{home}/postgres.pass"
 
 
 def password_line(server: DatabaseServer) -> str:
-    """The content of the password file: one line that matches every address."""
+    """The content of the password file: one line that applies to every address."""
     escaped = server.password.replace("\\", "\\\\").replace(":", "\\:")
     return f"*:*:*:*:{escaped}\n"
 
 
-def keep_password(app: Application) -> Script | str:
-    """Update the password file; without a password in the application, the file stays as it is."""
+def store_password(app: Application) -> Script | str:
+    """Write the password file; without a password in the application, the file stays unchanged."""
     if app.database_server is None or not app.database_server.password:
         return ""
     path = password_file(app.home)
@@ -68,7 +68,7 @@ def keep_password(app: Application) -> Script | str:
 
 
 def access(app: Application) -> str:
-    """Let the following programs find the password, and never prompt for one."""
+    """Export the password file for the following programs, which never prompt."""
     return f"export PGPASSFILE={quote(password_file(app.home))} PGCONNECT_TIMEOUT=10"
 
 
@@ -85,8 +85,8 @@ def dump(server: DatabaseServer) -> str:
 {check("database.pgdump")}"""
 
 
-def restricted() -> str:
-    """Refuse programs from before August 2025, with which a dump could run commands on the host."""
+def require_restrict_key() -> str:
+    """Refuse PostgreSQL programs from before August 2025: with them a dump could run commands on the host."""
     return """\
 if ! pg_restore --help | grep -q -e --restrict-key; then
   echo "pg_restore and psql are older than 13.22, 14.19, 15.14, 16.10 or 17.6: with them a dump could run commands on this host."
@@ -103,8 +103,8 @@ def check(path: str) -> str:
 def rehearse(server: DatabaseServer, path: str, scratch: str) -> str:
     """Restore a dump into a temporary database beside the application's, and drop it again; sets `rehearsed`.
 
-    If the role may not create a database, or an extension in it, only the dump is read, and a message says so. Exits 1
-    if the server refuses for another reason; the dump itself is not damaged then.
+    If the role may not create a database, or an extension in it, the script only reads the dump, and `rehearsed` says
+    so. Exits 1 if the server refuses for another reason; the dump itself is not damaged then.
     """
     parts = urlsplit(server.address)
     other = urlunsplit(parts._replace(path=f"/{scratch}"))
@@ -139,7 +139,7 @@ fi"""
 
 
 def restore(server: DatabaseServer, path: str, list_file: str) -> str:
-    r"""Replace the content of the database with the dump, all of it or nothing; `list_file` is a temporary file.
+    r"""Replace the content of the database with the dump, all or nothing; `list_file` is a temporary file.
 
     Existing extensions stay. A script that is cut short lacks its `commit` and changes nothing. The application chooses
     the names in the dump, and a line break in one could start a command of psql, such as `\!`: between `\restrict` and
@@ -150,7 +150,7 @@ def restore(server: DatabaseServer, path: str, list_file: str) -> str:
     extensions = quote("select extname from pg_extension")
     options = ("--clean", "--if-exists", "--single-transaction", "--file=-")
     return f"""\
-{restricted()}
+{require_restrict_key()}
 key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')
 there=$({ask} -c {extensions})
 contents=$(pg_restore --list {path})

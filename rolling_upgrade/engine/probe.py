@@ -1,4 +1,4 @@
-"""Health checks that run on the host in one round trip each: the gate, the answer through Nginx, the bake."""
+"""Health checks on the host, one round trip each: the gate, the answer through Nginx, the bake."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from rolling_upgrade.engine.nginx import maintenance_page
 from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.shell import quote, shell_join
 
-#: Header by which Nginx tells, on the loopback ports alone, which upstream answered.
+#: The header in which Nginx names the upstream that answered, on service ports only.
 SERVED_BY = "x-served-by"
-#: Bad rounds that a watch forgives while a stopped container starts again.
-PATIENT = 1000
+#: The tolerance of a watch while a stopped container starts again.
+RESTART_TOLERANCE = 1000
 
 
 def gate(app: Application, service: Service, color: Color) -> str:
-    """Wait until the candidate is healthy on its own port; on failure print the reason and its last log lines.
+    """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
 
     A container that exits or restarts fails at once, whatever its restart policy.
     """
@@ -68,7 +68,7 @@ case "$answer" in
 esac"""
 
 
-def candidate_port(service: Service, color: Color) -> str:
+def through_candidate_port(service: Service, color: Color) -> str:
     """A shell condition: the color answers 2xx on its candidate port."""
     url = f"http://127.0.0.1:{service.port(color)}{service.gate.path}"
     curl = shell_join(
@@ -82,8 +82,8 @@ case "$code" in
 esac"""
 
 
-def answered(app: Application, probe: Probe) -> str:
-    """A shell condition: a request to a service's port is answered 2xx by any color."""
+def answers(app: Application, probe: Probe) -> str:
+    """A shell condition: a request to a service port is answered 2xx by any color."""
     service = app.service(probe.service)
     url = f"http://127.0.0.1:{service.service_port}{probe.path}"
     curl = shell_join(
@@ -103,8 +103,8 @@ def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:
     return f"{scheme}://{app.domain}:{port}{path}", ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
 
 
-def visit(app: Application, path: str, form: str) -> str:
-    """A command that requests a path as a visitor and prints curl's `form` of the answer."""
+def visitor_request(app: Application, path: str, form: str) -> str:
+    """A command that requests a path as a visitor and prints the answer in curl's format `form`."""
     url, options = visitor(app, path)
     return shell_join("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)
 
@@ -114,7 +114,7 @@ def public(app: Application) -> str:
     page = quote(maintenance_page(app))
     url, _ = visitor(app)
     return f"""\
-code=$({visit(app, "/", "%{http_code}")}) || :
+code=$({visitor_request(app, "/", "%{http_code}")}) || :
 if [ "$code" = 503 ] && [ -f {page} ]; then code=200; fi
 case "$code" in
   2??|3??|4??) true ;;
@@ -122,7 +122,7 @@ case "$code" in
 esac"""
 
 
-def unrestarted(app: Application, service: Service, color: Color) -> str:
+def not_restarted(app: Application, service: Service, color: Color) -> str:
     """A shell condition: the container runs and never restarted; otherwise it sets `fatal`, which ends `watch`."""
     name = container_name(app.name, service.name, color)
     state = shell_join("podman", "container", "inspect", "--format", "{{.State.Running}} {{.RestartCount}}", name)

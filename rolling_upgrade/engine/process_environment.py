@@ -1,4 +1,4 @@
-"""The environment of programs started on this workstation: an allow list without secrets.
+"""The environment of programs that this process starts: an allow list without secrets.
 
 Standard library only (Python 3.10+).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-#: Credentials for hosts, env files and registries, and the addresses of agents. No configuration may pass them on.
+#: Credentials for hosts, env files and registries, and the addresses of agents. A configuration cannot pass them on.
 SECRETS = frozenset(
     {
         "ANSIBLE_VAULT_PASSWORD_FILE",
@@ -42,26 +42,26 @@ _GIT_PREFIXES = ("GIT_CONFIG", "GIT_CEILING_", "GIT_DISCOVERY_", "XDG_CONFIG_HOM
 
 def for_application(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
     """The environment of application code and configured commands: the allow list, and the names in `passed`."""
-    wanted = frozenset(passed)
-    return _chosen(environ, lambda name: name in wanted or _is_allowed(name))
+    names = frozenset(passed)
+    return _select(environ, lambda name: name in names or _is_allowed(name))
 
 
 def for_engine(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
     """The environment of the container engine: also its own variables, and the SSH agent for a remote engine."""
-    found = for_application(environ, passed) | _chosen(environ, lambda name: name.startswith(_ENGINE_PREFIXES))
-    if any(found.get(name, "").startswith("ssh://") for name in _REMOTE_ENGINE) and "SSH_AUTH_SOCK" in environ:
-        found["SSH_AUTH_SOCK"] = environ["SSH_AUTH_SOCK"]
-    return found
+    selected = for_application(environ, passed) | _select(environ, lambda name: name.startswith(_ENGINE_PREFIXES))
+    if any(selected.get(name, "").startswith("ssh://") for name in _REMOTE_ENGINE) and "SSH_AUTH_SOCK" in environ:
+        selected["SSH_AUTH_SOCK"] = environ["SSH_AUTH_SOCK"]
+    return selected
 
 
 def for_git(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of Git in a work tree of the application: also the location of its configuration."""
-    return for_application(environ) | _chosen(environ, lambda name: name.startswith(_GIT_PREFIXES))
+    return for_application(environ) | _select(environ, lambda name: name.startswith(_GIT_PREFIXES))
 
 
 def _is_allowed(name: str) -> bool:
     return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
 
 
-def _chosen(environ: Mapping[str, str], wanted: Callable[[str], bool]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name not in SECRETS and wanted(name)}
+def _select(environ: Mapping[str, str], is_selected: Callable[[str], bool]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name not in SECRETS and is_selected(name)}

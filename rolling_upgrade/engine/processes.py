@@ -1,6 +1,6 @@
-"""Linux processes of this machine: end what a command left running, and protect memory from other processes.
+"""Linux processes of this machine: end the leftovers of a command, and protect memory from other processes.
 
-On other systems, nothing here has an effect. Standard library only.
+On other systems, these functions do nothing. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _POLL_SECONDS = 0.01
 
 
-def close_to_others() -> None:
+def forbid_inspection() -> None:
     """Protect this process's memory, environment, /proc files and ptrace access from other processes of this user."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def without_tracing() -> Callable[[], None] | None:
-    """A function for a child of root to call before its program starts: it drops the right to trace. None for others.
+def drop_tracing() -> Callable[[], None] | None:
+    """A function that drops the right to trace, for a child to call before its program starts; None unless this is root.
 
-    A root process has CAP_SYS_PTRACE and reads the memory of every process, `close_to_others` or not.
+    A root process has CAP_SYS_PTRACE and can read the memory of every process, even after `forbid_inspection`.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return None
@@ -40,18 +40,18 @@ def without_tracing() -> Callable[[], None] | None:
     # Two words each of the effective, permitted and inheritable capabilities; this one is in the first word.
     sets = (ctypes.c_uint32 * 6)()
 
-    def give_up() -> None:
+    def drop() -> None:
         libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_PTRACE, 0, 0, 0)
         if libc.capget(header, sets) == 0:
             sets[2] &= ~(1 << _CAP_SYS_PTRACE)
             libc.capset(header, sets)
 
-    return give_up
+    return drop
 
 
 @contextlib.contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """Become the parent of every orphaned process below this one, so that no daemon escapes."""
+    """Become the parent of each orphaned descendant, so that no daemon escapes."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
@@ -60,22 +60,24 @@ def adopting_orphans() -> Iterator[None]:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Every process below this one with its start time; empty if the kernel does not tell."""
-    above = {int(path.name): stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    """The start time of each descendant of a process, by pid; empty without /proc."""
+    stats = {int(path.name): stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
     found: dict[int, str] = {}
-    layer = {pid}
-    while layer := {one for one, own in above.items() if own and int(own[0]) in layer and one not in found}:
-        found |= {one: above[one][1] for one in layer}
+    generation = {pid}
+    while generation := {
+        child for child, fields in stats.items() if fields and int(fields[0]) in generation and child not in found
+    }:
+        found |= {child: stats[child][1] for child in generation}
     return found
 
 
-def end_descendants(*, but: dict[int, str], seconds: float) -> dict[int, str]:
-    """Kill all processes below this one `but` these until none is left; return the survivors."""
+def end_descendants(*, keep: dict[int, str], seconds: float) -> dict[int, str]:
+    """Kill all descendants except those in `keep`, for at most `seconds`; return the survivors."""
     deadline = time.monotonic() + seconds
-    while left := {pid: began for pid, began in descendants(os.getpid()).items() if but.get(pid) != began}:
+    while running := {pid: start for pid, start in descendants(os.getpid()).items() if keep.get(pid) != start}:
         if time.monotonic() > deadline:
-            return left
-        for pid in left:
+            return running
+        for pid in running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):

@@ -14,17 +14,17 @@ from rolling_upgrade.engine.shell import quote
 
 
 class Mode(str, Enum):
-    """What a selection does with each item: delete it, delete and report it, or only list it."""
+    """The action for each selected item: delete it, delete and report it, or only list it."""
 
     QUIET = "quiet"
-    TELL = "tell"
+    REPORT = "report"
     LIST = "list"
 
 
-_MEANING = {
+_BODY = {
     Mode.QUIET: 'shift 3; "$@" >/dev/null 2>&1 </dev/null || :',
     Mode.LIST: 'printf \'would go\\t%s\\t%s\\t%s\\n\' "$1" "$2" "$3"',
-    Mode.TELL: """\
+    Mode.REPORT: """\
 gone_row=$(printf '%s\\t%s\\t%s' "$1" "$2" "$3")
   shift 3
   if "$@" >/dev/null 2>&1 </dev/null; then printf 'gone\\t%s\\n' "$gone_row"; else printf 'in use\\t%s\\n' "$gone_row"; fi""",
@@ -32,8 +32,8 @@ gone_row=$(printf '%s\\t%s\\t%s' "$1" "$2" "$3")
 
 
 def prune_entry(mode: Mode) -> str:
-    """The shell function that a selection calls for each item; it never fails."""
-    return f"prune_entry() {{\n  {_MEANING[mode]}\n}}"
+    """Define the shell function that a selection calls for each item; it never fails."""
+    return f"prune_entry() {{\n  {_BODY[mode]}\n}}"
 
 
 def size_of(variable: str) -> str:
@@ -42,7 +42,7 @@ def size_of(variable: str) -> str:
 
 
 def containers(names: list[str]) -> str:
-    """Remove stopped containers; one that was started meanwhile stays."""
+    """Remove stopped containers; `podman rm` refuses one that was started meanwhile."""
     size = "podman container inspect --size --format '{{.SizeRw}}'"
     return "\n".join(
         f'prune_entry container {quote(name)} "$({size} {quote(name)} 2>/dev/null || echo 0)" podman rm {quote(name)}'
@@ -62,14 +62,14 @@ def free_bytes() -> str:
 
 def parse(output: str) -> tuple[tuple[ExpiredItem, ...], int]:
     """The reported items, and the bytes by which the free space grew."""
-    rows, free = [], []
+    items, free = [], []
     for line in untrusted.lines(output):
         columns = line.split("\t")
         if len(columns) == 4:
-            rows.append(ExpiredItem(columns[1], columns[2], _number(columns[3]), columns[0]))
+            items.append(ExpiredItem(columns[1], columns[2], _number(columns[3]), columns[0]))
         elif len(columns) == 2 and columns[0] == "free":
             free.append(_number(columns[1]))
-    return tuple(rows), max(0, free[-1] - free[0]) if free else 0
+    return tuple(items), max(0, free[-1] - free[0]) if free else 0
 
 
 def _number(text: str) -> int:

@@ -1,7 +1,7 @@
-"""A resource of a prepared host: its check, the script that creates it, and the remedy that needs a person.
+"""Resources of a prepared host: check them, create them, and run parts of a root script as the deploy user.
 
-The script runs as root and is idempotent. Root never waits without limit for the deploy user: that user's part of a
-script has a deadline, no input from root, and bounded output.
+Scripts run as root and are idempotent. Root never waits without limit for the deploy user: that user's part of a script
+has a deadline, no input from root, and bounded output.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
 
-#: How long the deploy user's part of a check may take, seconds.
+#: The time limit of the deploy user's part of a check, in seconds.
 CHECK_SECONDS = 30
-#: How long the deploy user's part of a change may take, seconds; below the deadline of the whole step.
+#: The time limits of the deploy user's part of a change, in seconds, below the deadline of the whole step.
 USER_SECONDS = 300
 SCRIPT_SECONDS = 850
 #: The limits for output of the deploy user that root reads, in seconds and bytes.
-_TOLD_SECONDS = 15
-_TOLD_BYTES = 4096
+_USER_OUTPUT_SECONDS = 15
+_USER_OUTPUT_BYTES = 4096
 _OUTPUT_BYTES = 65536
 
 
@@ -25,7 +25,7 @@ _OUTPUT_BYTES = 65536
 class Resource:
     """A resource of a prepared host. `check` is a shell condition.
 
-    `apply` creates the resource if the shell condition `possible` holds; without `apply`, a person has to create it.
+    `apply` creates the resource if the shell condition `possible` holds; without `apply`, an operator has to create it.
     """
 
     id: str
@@ -36,12 +36,12 @@ class Resource:
     possible: str = ""
 
 
-def check(items: tuple[Resource, ...]) -> Script:
-    """Print `ID ok`, `ID drift`, or `ID hand` (a person has to act) for every resource; changes nothing."""
+def check(resources: tuple[Resource, ...]) -> Script:
+    """Print `ID ok`, `ID drift`, or `ID hand` (an operator has to act) for every resource; changes nothing."""
     parts = []
-    for item in items:
-        lacking = "hand" if item.apply is None else "drift"
-        otherwise = f"echo {quote(item.id)} {lacking}"
+    for item in resources:
+        verdict = "hand" if item.apply is None else "drift"
+        otherwise = f"echo {quote(item.id)} {verdict}"
         if item.possible:
             otherwise = f"if {{\n{item.possible}\n}} >/dev/null 2>&1; then\n  {otherwise}\nelse\n  echo {quote(item.id)} hand\nfi"
         parts.append(f"if {{\n{item.check}\n}} >/dev/null 2>&1; then\necho {quote(item.id)} ok\nelse\n{otherwise}\nfi")
@@ -60,14 +60,14 @@ def as_root(text: Script, *, user: str, seconds: float = 0) -> Script:
     body = f"{environment}main() {{\n{text.text}\n}}\nmain </dev/null\nexit"
     become = "" if user == "root" else "sudo -n "
     limit = f"timeout -k 5 {seconds:g} " if seconds else ""
-    # On standard input: one word of a command line is 128 KiB at the most.
+    # On standard input, because one word of a command line has at most 128 KiB.
     return Script(f"{become}{limit}sh -s <<'END-OF-ROOT'\n{body}\nEND-OF-ROOT", text.secrets)
 
 
-def kept(text: Script) -> Script:
-    """Run the script with its output in a file, and print the end of that file afterwards.
+def with_bounded_output(text: Script) -> Script:
+    """Run the script with its output in a file, then print the end of that file.
 
-    A process that the deploy user leaves behind then keeps the file open, not the connection.
+    A process that the deploy user leaves behind keeps the file open, not the connection.
     """
     return Script(
         f"""\
@@ -89,27 +89,27 @@ exit "$status"
 
 
 def as_user(user: str, command: str, seconds: int = USER_SECONDS) -> str:
-    """A command line in the deploy user's own session, from a root script, with a deadline.
+    """A command line that runs in the deploy user's session from a root script, with a deadline.
 
-    Source: timeout(1), runuser(1): timeout kills runuser, which a stopped process of the user would keep waiting.
+    Source: timeout(1), runuser(1): timeout kills runuser, which would wait for a stopped process of the user.
     """
     inner = f"cd && XDG_RUNTIME_DIR=/run/user/$(id -u) && export XDG_RUNTIME_DIR && {command}"
     return shell_join("timeout", "-k", 5, seconds, "runuser", "-u", user, "--", "sh", "-c", inner)
 
 
-def told_by(user: str, command: str, bytes: int = _TOLD_BYTES) -> str:
+def output_of_user(user: str, command: str, bytes: int = _USER_OUTPUT_BYTES) -> str:
     """A command line that prints the first bytes of a command's output, run as the deploy user from a root script.
 
     A process that keeps the pipe open does not delay it: the deadline kills the reader as well.
     """
     ask = shell_join("runuser", "-u", user, "--", "sh", "-c", f"cd && {command}")
-    return shell_join("timeout", "-s", "KILL", _TOLD_SECONDS, "sh", "-c", f"{ask} 2>/dev/null | head -c {bytes}")
+    return shell_join("timeout", "-s", "KILL", _USER_OUTPUT_SECONDS, "sh", "-c", f"{ask} 2>/dev/null | head -c {bytes}")
 
 
 def script_as_user(user: str, text: Script) -> Script:
-    """A whole script in the deploy user's own session, from a root script; no secret appears in argv.
+    """A whole script in the deploy user's session, from a root script; no secret appears in argv.
 
-    The script comes from an unlinked file: a pipe that is never read would block its writer, which is root.
+    The user's shell reads an unlinked file: a pipe that it does not read would block the writer, which is root.
     """
     start = as_user(user, "exec sh -s", SCRIPT_SECONDS)
     return Script(
@@ -129,39 +129,39 @@ exec 7<&-""",
 
 
 def file(id: str, title: str, path: str, content: str, mode: str, after: str = "", *, named: bool = False) -> Resource:
-    """A file of root's with exactly this content; with `named`, one of another program may have the place."""
-    test = f"{same(path, content)} && {owned(path, f'root {mode}')}"
+    """A root-owned file with exactly this content; with `named`, another program may use the same path."""
+    test = f"{has_content(path, content)} && {has_mode(path, f'root {mode}')}"
     make = script(shell_join("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, mode=f"0{mode}"), after)
     return (
-        Resource(id, title, test, make, f"{path} {FOREIGN}", unclaimed(path))
+        Resource(id, title, test, make, f"{path} {FOREIGN}", is_unclaimed(path))
         if named
         else Resource(id, title, test, make)
     )
 
 
-#: The mark in files of this program whose names other programs may use too.
+#: The marker in files of this program whose paths other programs may use too.
 _MARK = "inv setup\\|rolling-site"
 FOREIGN = "is another program's, or was written by hand: move it away, or choose another APP_NAME"
 
 
-def ours(path: str) -> str:
+def is_ours(path: str) -> str:
     """A shell condition: this program created the file."""
     return f"grep -qs {quote(_MARK)} {quote(path)}"
 
 
-def unclaimed(path: str) -> str:
+def is_unclaimed(path: str) -> str:
     """A shell condition: the file does not exist, or this program created it."""
-    return f"{{ ! test -e {quote(path)} || {ours(path)}; }}"
+    return f"{{ ! test -e {quote(path)} || {is_ours(path)}; }}"
 
 
-def same(path: str, content: str) -> str:
+def has_content(path: str, content: str) -> str:
     """A shell condition: the file has exactly this content."""
     return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {sha256(content.encode(errors="surrogateescape"))}'
 
 
-def owned(path: str, wanted: str) -> str:
+def has_mode(path: str, owner_and_mode: str) -> str:
     """A shell condition: the path has this owner and mode, such as `root 755`."""
-    return f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(wanted)}"
+    return f"test \"$(stat -c '%U %a' {quote(path)})\" = {quote(owner_and_mode)}"
 
 
 def is_empty(path: str) -> str:
@@ -169,11 +169,11 @@ def is_empty(path: str) -> str:
     return f'test -n "$(find {quote(path)} -maxdepth 0 -type d -empty)"'
 
 
-def inside(user: str, path: str, condition: str) -> str:
-    """A shell condition on the directory `.`, looked at by the deploy user's rights; by root's where no link leads there.
+def in_directory(user: str, path: str, condition: str) -> str:
+    """A shell condition on the directory `.`, checked as the deploy user, or as root if no link leads there.
 
-    The user may have no way into a directory that its containers own.
+    The user may have no access to a directory that its containers own.
     """
-    place = quote(path)
-    by_root = f'( cd -P {place} && test "$(pwd -P)" = {place} && {condition} )'
-    return f"{{ {as_user(user, f'cd -P {place} && {condition}', CHECK_SECONDS)} || {by_root}; }}"
+    directory = quote(path)
+    by_root = f'( cd -P {directory} && test "$(pwd -P)" = {directory} && {condition} )'
+    return f"{{ {as_user(user, f'cd -P {directory} && {condition}', CHECK_SECONDS)} || {by_root}; }}"

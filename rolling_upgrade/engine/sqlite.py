@@ -1,7 +1,7 @@
 """SQLite on the host: an online copy, row counts, and integrity checks.
 
-`sqlite_program.py` does the work under the host's Python. As SQL and dot-commands for the `sqlite3` program, names from
-the database, which the container writes, would become statements and shell commands.
+`sqlite_program.py` runs under the host's Python. In input for the `sqlite3` program, names from the database, which the
+container writes, would become statements and shell commands.
 
 Source: SQLite's VACUUM INTO takes a consistent copy while others write; `.backup` restarts at each write, and `cp`
 is malformed under writes. An `ok` of integrity_check does not prove completeness, so rows are counted too.
@@ -59,8 +59,8 @@ def kib(source: str) -> str:
     return f"$(du -ck {quote(source)} {quote(source + '-wal')} 2>/dev/null | awk 'END {{ print $1 + 0 }}')"
 
 
-def there(source: str) -> str:
-    """A shell condition: the path exists and is not an empty file; links and FIFOs are refused later."""
+def exists(source: str) -> str:
+    """A shell condition: the path exists and is not an empty file; the program refuses links and FIFOs."""
     path = quote(source)
     return f"[ -s {path} ] || [ -L {path} ] || {{ [ -e {path} ] && [ ! -f {path} ]; }}"
 

@@ -28,7 +28,7 @@ def test_lines_of_both_outputs_are_heard_in_order_and_the_last_are_kept() -> Non
     ended = local_command.run(
         ["sh", "-c", "echo one; echo $TWO >&2; pwd; cat; exit 3"],
         heard.append,
-        folder="/usr",
+        directory="/usr",
         env={"TWO": "two"},
         stdin="said\n",
         timeout_seconds=30,
@@ -50,7 +50,7 @@ def test_carriage_return_ends_a_line_so_that_no_part_of_it_goes_without_its_pref
 def test_answer_is_all_of_the_standard_output_and_nothing_of_the_errors() -> None:
     text = "i=0; while [ $i -lt 99 ]; do echo $i; i=$((i+1)); done; echo no >&2"
 
-    ended = local_command.answer(["sh", "-c", text], timeout_seconds=30)
+    ended = local_command.capture(["sh", "-c", text], timeout_seconds=30)
 
     assert ended.output.split("\n") == [str(number) for number in range(99)]
     assert ("no" in ended.output, "no" in ended.output_tail.split("\n")) == (False, True)
@@ -59,7 +59,7 @@ def test_answer_is_all_of_the_standard_output_and_nothing_of_the_errors() -> Non
 def test_answer_without_an_end_is_bounded() -> None:
     text = "yes | head -c 9000000"
 
-    ended = local_command.answer(["sh", "-c", text], timeout_seconds=60)
+    ended = local_command.capture(["sh", "-c", text], timeout_seconds=60)
 
     assert (ended.ok, len(ended.output) <= untrusted.ANSWER_BYTES) == (True, True)
 
@@ -151,7 +151,7 @@ def test_processes_that_were_here_before_a_confined_command_stay() -> None:
 
 
 def test_answer_of_a_program_that_is_missing_is_a_status() -> None:
-    assert local_command.answer(["/nowhere/at-all"], timeout_seconds=5).status == 127
+    assert local_command.capture(["/nowhere/at-all"], timeout_seconds=5).status == 127
     with pytest.raises(OSError, match="at-all"):
         local_command.run(["/nowhere/at-all"], lambda _: None, timeout_seconds=5)
 

@@ -37,7 +37,7 @@ def ran(text: str | Script, home: Path, programs: Programs) -> tuple[int, str]:
 def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, home: Path, programs: Programs) -> None:
     page = rendering.maintenance_page(APP, message)
 
-    assert ran(maintenance.on(APP, page), home, programs)[0] == 0
+    assert ran(maintenance.enable(APP, page), home, programs)[0] == 0
 
     file = home / "live" / "maintenance.html"
     assert (file.read_bytes().decode(), file.stat().st_mode & 0o777) == (page, 0o644)
@@ -45,7 +45,7 @@ def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, hom
 
 @pytest.mark.parametrize("by", [maintenance.BY_HAND, maintenance.BY_SETTING])
 def test_origin_of_a_page_is_who_put_it_up(by: str, home: Path, programs: Programs) -> None:
-    ran(maintenance.on(APP, rendering.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
+    ran(maintenance.enable(APP, rendering.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
 
     assert ran(maintenance.origin(APP), home, programs) == (0, f"{by}\n")
 
@@ -63,7 +63,7 @@ def test_origin_without_a_page_is_nobody(home: Path, programs: Programs) -> None
 def test_prove_on_page_that_visitors_get_stays(home: Path, programs: Programs) -> None:
     answers(programs, home)
 
-    assert ran(maintenance.prove_on(APP, "page"), home, programs)[0] == 0
+    assert ran(maintenance.enable_verified(APP, "page"), home, programs)[0] == 0
     assert (home / "live" / "maintenance.html").read_text() == "page"
 
 
@@ -72,7 +72,7 @@ def test_prove_on_page_that_no_visitor_gets_is_taken_down(answer: str, home: Pat
     programs.clock()
     answers(programs, home, up=answer)
 
-    status, said = ran(maintenance.prove_on(APP, "page"), home, programs)
+    status, said = ran(maintenance.enable_verified(APP, "page"), home, programs)
 
     assert (status, (home / "live" / "maintenance.html").exists()) == (1, False)
     assert f"/ as a visitor sees it: HTTP {answer}" in said
@@ -85,7 +85,7 @@ def test_prove_on_another_page_in_vain_leaves_the_one_that_was_up(home: Path, pr
     page = home / "live" / "maintenance.html"
     page.write_text("former")
 
-    assert ran(maintenance.prove_on(APP, "page"), home, programs)[0] == 1
+    assert ran(maintenance.enable_verified(APP, "page"), home, programs)[0] == 1
     assert page.read_text() == "former"
 
 
@@ -94,20 +94,20 @@ def test_prove_off_any_answer_of_the_application_is_told(answer: str, home: Path
     answers(programs, home, down=f"{answer} ")
     (home / "live" / "maintenance.html").touch()
 
-    assert ran(maintenance.prove_off(APP), home, programs) == (0, f"visitors get HTTP {answer} \n")
+    assert ran(maintenance.disable_verified(APP), home, programs) == (0, f"visitors get HTTP {answer} \n")
 
 
 def test_prove_off_page_that_stays_is_a_failure(home: Path, programs: Programs) -> None:
     programs.clock()
     answers(programs, home, down="503 on")
 
-    assert ran(maintenance.prove_off(APP), home, programs)[0] == 1
+    assert ran(maintenance.disable_verified(APP), home, programs)[0] == 1
 
 
 def test_prove_off_without_a_page_is_no_error(home: Path, programs: Programs) -> None:
     answers(programs, home)
 
-    assert ran(maintenance.prove_off(APP), home, programs)[0] == 0
+    assert ran(maintenance.disable_verified(APP), home, programs)[0] == 0
 
 
 @pytest.mark.parametrize(("up", "good"), [(True, True), (False, False)])
@@ -122,7 +122,7 @@ def test_public_503_is_an_answer_while_the_page_is_up(up: bool, good: bool, home
 
 
 def paths(app: Application) -> list[tuple[str, str]]:
-    return [(path, service.name) for path, service, _ in maintenance.excepted(app)]
+    return [(path, service.name) for path, service, _ in maintenance.exempt_paths(app)]
 
 
 def test_excepted_health_path_goes_where_visitors_are_sent() -> None:
@@ -147,5 +147,5 @@ def test_shown_path_is_none_of_the_health_paths() -> None:
 def test_is_known_site_of_before_does_not_know_the_page() -> None:
     site = rendering.nginx_site(APP)
 
-    assert maintenance.is_known(APP, site)
-    assert not maintenance.is_known(APP, site.replace("maintenance.html", "x"))
+    assert maintenance.is_supported(APP, site)
+    assert not maintenance.is_supported(APP, site.replace("maintenance.html", "x"))

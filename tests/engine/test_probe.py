@@ -203,7 +203,7 @@ def test_through_nginx_only_the_color_itself_counts(answer: str, good: bool, hos
 def test_unrestarted_is_fatal_when_not(state: str, good: bool, host: Programs) -> None:
     host.add("podman", f"echo '{state}'")
 
-    done = watch(host, [probe.unrestarted(APP, backend(), Color.BLUE)], passes=1)
+    done = watch(host, [probe.not_restarted(APP, backend(), Color.BLUE)], passes=1)
 
     assert ("good" in done.stdout, spent(done)) == (good, 0)
 
@@ -212,7 +212,7 @@ def test_unrestarted_is_fatal_when_not(state: str, good: bool, host: Programs) -
 def test_answered_takes_2xx_from_anyone(code: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf {code}")
 
-    done = watch(host, [probe.answered(APP, Probe("frontend", "/api/health"))], passes=1)
+    done = watch(host, [probe.answers(APP, Probe("frontend", "/api/health"))], passes=1)
 
     assert ("good" in done.stdout) is good
     assert host.calls("curl")[0][-1] == "http://127.0.0.1:7001/api/health"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.paths import ROOTED, rooted, rooted_or_end
+from rolling_upgrade.engine.paths import ROOTED, rooted, rooted_or_exit
 from rolling_upgrade.engine.shell import Script, quote
 from tests.support.shell import sh
 
@@ -117,7 +117,7 @@ def test_rooted_never_opens_what_lies_on_the_way(top: Path) -> None:
 
 
 def test_rooted_or_end_names_the_path_the_place_and_what_next() -> None:
-    done = sh(Script(rooted_or_end("/dev/shm/$(touch pwned)`/a.key") + "\necho on"))
+    done = sh(Script(rooted_or_exit("/dev/shm/$(touch pwned)`/a.key") + "\necho on"))
 
     assert done.returncode == 1
     assert done.stdout == (

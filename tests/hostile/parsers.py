@@ -265,5 +265,5 @@ NOT_OF_A_HOST = {
     "features.rollback.data.steps": "a parsed line",
     "features.logs.shell.since": "an option of the operator",
     "features.logs.shell.after": "a parsed line",
-    "engine.maintenance.is_known": "the site text that this program rendered",
+    "engine.maintenance.is_supported": "the site text that this program rendered",
 }

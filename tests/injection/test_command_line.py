@@ -161,7 +161,7 @@ def test_message_of_the_page_is_escaped_and_arrives_complete(values: list[str]) 
     pages = [rendering.maintenance_page(APP, value) for value in values]
     with shell() as place:
         ran = place.run([write_file(f"{APP.home}/{n}.html", one).text for n, one in enumerate(pages)])
-        proved = place.run([maintenance.prove_on(APP, one).text for one in pages])
+        proved = place.run([maintenance.enable_verified(APP, one).text for one in pages])
 
     assert (ran.taken_in, proved.taken_in) == ([], [])
     usual = _tags(rendering.maintenance_page(APP, "x"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.image_archive import Layer, Piece, read
+from rolling_upgrade.engine.image_archive import ByteRange, Layer, read
 from rolling_upgrade.engine.model import Image
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PreflightError
@@ -166,7 +166,7 @@ def test_offer_layer_is_sent_when_a_lower_layer_is_never_requested(tmp_path: Pat
 def _three_layers(directory: Path, missing: str = "") -> Offer:
     path = directory / "bytes"
     path.write_bytes(b"012")
-    layers = {str(place): Layer(str(place), 1, Piece(path, place, 1), gzipped=True) for place in range(3)}
+    layers = {str(place): Layer(str(place), 1, ByteRange(path, place, 1), gzipped=True) for place in range(3)}
     return Offer({}, layers, lambda _: None, frozenset(missing))
 
 

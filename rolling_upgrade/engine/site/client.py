@@ -38,7 +38,7 @@ def site(app: Application) -> Site:
         max_upload_bytes=app.max_upload_bytes,
         request_metrics=app.request_metrics,
         health=tuple(
-            HealthPath(path, service.name, route.stream) for path, service, route in maintenance.excepted(app)
+            HealthPath(path, service.name, route.stream) for path, service, route in maintenance.exempt_paths(app)
         ),
     )
 

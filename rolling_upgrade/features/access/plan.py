@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rolling_upgrade.engine.model import HostResult, Target
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.resource import as_root, kept
+from rolling_upgrade.engine.resource import as_root, with_bounded_output
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.access import shell
 from rolling_upgrade.features.access.keys import Access, Holder, Standing
@@ -101,7 +101,9 @@ def plan_access(desired: DesiredAccess, current: HostAccess) -> Plan:
     notes = tuple(_notes(desired, current))
     if not is_wrong(desired, current):
         return Plan(target.name, "access", "", notes=notes)
-    script = as_root(kept(shell.write(target.user, current, desired.text(current))), user=target.setup_user)
+    script = as_root(
+        with_bounded_output(shell.write(target.user, current, desired.text(current))), user=target.setup_user
+    )
     step = Step(STEP, f"write {current.path}, 0600", script, WRITE_SECONDS)
     return Plan(target.name, "access", "", notes=notes, steps=(step,), result=HostResult.SYNCED)
 

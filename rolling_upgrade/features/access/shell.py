@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.openssh import PublicKey, is_type
-from rolling_upgrade.engine.resource import CHECK_SECONDS, told_by
+from rolling_upgrade.engine.resource import CHECK_SECONDS, output_of_user
 from rolling_upgrade.engine.shell import Script, quote, sha256, shell_join
 from rolling_upgrade.engine.untrusted import Malformed
 
@@ -70,8 +70,10 @@ def effective_settings(user: str) -> str:
 
 def read_files(user: str) -> Script:
     """Print the settings of sshd for the user and every file of keys that it reads; fails for a missing user."""
-    mode = told_by(user, "stat -L -c '%U %a' \"$path\"")
-    content = told_by(user, f'if [ -f "$path" ]; then head -c {_MOST_BYTES} "$path" | base64 -w 0; fi', _MOST_BYTES * 2)
+    mode = output_of_user(user, "stat -L -c '%U %a' \"$path\"")
+    content = output_of_user(
+        user, f'if [ -f "$path" ]; then head -c {_MOST_BYTES} "$path" | base64 -w 0; fi', _MOST_BYTES * 2
+    )
     return Script(f"""\
 user={quote(user)}
 home=$(getent passwd "$user" | cut -d : -f 6)

@@ -45,7 +45,7 @@ def take(app: Application, id: str, kind: BackupKind, *, wait_seconds: int = 600
     does not wait.
     """
     return script(
-        postgres.keep_password(app),
+        postgres.store_password(app),
         f"id={quote(id)} kind={kind.value}",
         _run(app, kind, wait_seconds),
     )
@@ -212,7 +212,7 @@ def _database(app: Application) -> str:
     earlier = f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}/manifest.json"
     return f"""\
 {refuse_link(app.database.rpartition("/")[0])}
-if {sqlite.there(app.database)}; then
+if {sqlite.exists(app.database)}; then
 database=sqlite
 {sqlite.copy(app.database)}
 elif [ "$kind" != deploy ] && grep -qs '^  "database": "sqlite"' {earlier}; then
@@ -287,7 +287,7 @@ echo "backup $id: $(du -sh "$place" | cut -f 1) in $place"
 if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"; fi"""
 
 
-def prune(app: Application, mode: Mode = Mode.TELL) -> str:
+def prune(app: Application, mode: Mode = Mode.REPORT) -> str:
     """Select expired backups, but never the newest good one of each kind: see the first loop.
 
     A backup that a verification found damaged is not good.

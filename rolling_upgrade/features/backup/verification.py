@@ -42,7 +42,7 @@ exit "$status\"""",
 
 def check(app: Application, backup: Backup, *, database: bool, files: bool) -> Script:
     """Check the chosen parts and the free space for their restore; writes no verdict."""
-    able = postgres.restricted() if database and backup.database == "postgres" else ""
+    able = postgres.require_restrict_key() if database and backup.database == "postgres" else ""
     room = []
     if database and backup.database == "sqlite":
         room.append((app.database.rpartition("/")[0], (backup.file("database.db") or backup.files[0]).bytes))

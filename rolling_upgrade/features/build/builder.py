@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rolling_upgrade.engine import local_command, process_environment, untrusted
-from rolling_upgrade.engine.local_command import Ended
+from rolling_upgrade.engine.local_command import CommandResult
 from rolling_upgrade.engine.model import Image, Login
 from rolling_upgrade.errors import PreflightError, StepFailed
 from rolling_upgrade.features.build import shell
@@ -124,7 +124,7 @@ def scan(engine: Engine, command: Sequence[str], built: BuildResult, log: Log) -
             argv, log, base=base, env={"IMAGE": built.reference}, timeout_seconds=SCAN_SECONDS, confined=True
         )
     except OSError as error:
-        ended = Ended(127, 0.0, str(error))
+        ended = CommandResult(127, 0.0, str(error))
     if not ended.ok:
         raise StepFailed(
             f"{built.service}: the scan refused {built.reference} ({_failure(ended)}); nothing was pushed.\n"
@@ -163,14 +163,14 @@ def push(engine: Engine, built: BuildResult, directory: str, log: Log, *, many: 
     return replace(built, digest=digest)
 
 
-def _query(engine: Engine, argv: Sequence[str]) -> Ended:
+def _query(engine: Engine, argv: Sequence[str]) -> CommandResult:
     """Run a short query of the engine."""
-    return local_command.answer(argv, timeout_seconds=QUERY_SECONDS, base=_environment(engine))
+    return local_command.capture(argv, timeout_seconds=QUERY_SECONDS, base=_environment(engine))
 
 
 def _run(
     engine: Engine, argv: Sequence[str], log: Log, *, seconds: float, stdin: str = "", confined: bool = False
-) -> Ended:
+) -> CommandResult:
     """Run the engine. A confined one may still trace: as root it opens the namespaces of its containers."""
     base = _environment(engine)
     try:
@@ -178,14 +178,14 @@ def _run(
             argv, log, base=base, stdin=stdin, timeout_seconds=seconds, confined=confined, may_trace=True
         )
     except OSError as error:
-        return Ended(127, 0.0, str(error))
+        return CommandResult(127, 0.0, str(error))
 
 
 def _environment(engine: Engine) -> dict[str, str]:
     return process_environment.for_engine(os.environ, engine.pass_env)
 
 
-def _failure(ended: Ended) -> str:
+def _failure(ended: CommandResult) -> str:
     if ended.timed_out:
         return f"stopped after {ended.seconds:.0f} s"
     return f"it left {ended.left_running} processes running" if ended.left_running else f"status {ended.status}"

@@ -46,7 +46,7 @@ def read(directory: str) -> Source:
     )
 
 
-def _git(directory: str, *words: str) -> local_command.Ended:
+def _git(directory: str, *words: str) -> local_command.CommandResult:
     # Confined: Git runs the filters of its configuration when it compares files.
-    argv, base = git.question(directory, *words), git.environment(os.environ)
-    return local_command.answer(argv, timeout_seconds=_SECONDS, base=base, confined=True)
+    argv, base = git.command(directory, *words), git.environment(os.environ)
+    return local_command.capture(argv, timeout_seconds=_SECONDS, base=base, confined=True)

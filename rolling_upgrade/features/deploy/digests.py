@@ -76,7 +76,7 @@ def _from_here(images: Sequence[Image]) -> dict[str, Image]:
 
 
 def _ask_here(image: Image) -> Image | None:
-    ended = local_command.answer(podman.ask_registry(image, "--override-os", "linux"), timeout_seconds=LOCAL_SECONDS)
+    ended = local_command.capture(podman.ask_registry(image, "--override-os", "linux"), timeout_seconds=LOCAL_SECONDS)
     if not ended.ok and _UNKNOWN.search(ended.output_tail):
         raise PreflightError(
             f"the registry has no {image.exact}, asked from this workstation; nothing was touched.",

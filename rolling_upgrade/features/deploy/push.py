@@ -18,7 +18,7 @@ from rolling_upgrade.engine import image_archive, local_command, process_environ
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
-from rolling_upgrade.engine.local_command import Ended
+from rolling_upgrade.engine.local_command import CommandResult
 from rolling_upgrade.engine.model import Event, Image, Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script
@@ -230,12 +230,12 @@ def save(service: str, image: Image, directory: Path) -> Path:
     )
 
 
-def _run(*argv: str, seconds: float) -> Ended:
+def _run(*argv: str, seconds: float) -> CommandResult:
     base = process_environment.for_engine(os.environ)
-    return local_command.answer(argv, timeout_seconds=seconds, base=base)
+    return local_command.capture(argv, timeout_seconds=seconds, base=base)
 
 
-def _reason(ended: Ended) -> str:
+def _reason(ended: CommandResult) -> str:
     if ended.timed_out:
         return f"stopped after {ended.seconds:.0f} s"
     return (ended.output_tail.strip() or "no output").splitlines()[-1][:300]

@@ -202,11 +202,11 @@ class StepBuilder:
         if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
         answers = probe.watch(
-            [probe.candidate_port(service, before)],
+            [probe.through_candidate_port(service, before)],
             seconds=0,
             passes=1,
             deadline_seconds=CUTOVER_SECONDS,
-            tolerance=probe.PATIENT,
+            tolerance=probe.RESTART_TOLERANCE,
         )
         serves = probe.watch(
             [probe.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
@@ -228,9 +228,9 @@ class StepBuilder:
         """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
         conditions = [probe.through_nginx(service, self._colors[service.name]) for service in app.services]
-        conditions += [probe.unrestarted(app, app.service(choice.service), choice.color) for choice in self._changed]
+        conditions += [probe.not_restarted(app, app.service(choice.service), choice.color) for choice in self._changed]
         if app.full_chain:
-            conditions.append(probe.answered(app, app.full_chain))
+            conditions.append(probe.answers(app, app.full_chain))
         conditions.append(probe.public(app))
         bake = self._rollout.bake_seconds
         flips = "\n".join(self._flip_back(choice) for choice in reversed(self._changed))

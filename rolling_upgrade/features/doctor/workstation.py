@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rolling_upgrade.config.cross_checks import local_warnings
 from rolling_upgrade.console import operator
-from rolling_upgrade.engine.local_file import OWNER_ALONE, too_open
+from rolling_upgrade.engine.local_file import OWNER_ONLY, exposed_mode
 from rolling_upgrade.engine.model import Diagnosis, Environment, Level
 
 HERE = "here"
@@ -65,7 +65,7 @@ def _installed(name: str) -> str:
 def _keys(environment: Environment) -> Iterator[Diagnosis]:
     files = {target.identity_file for target in environment.targets if target.identity_file}
     for file in sorted(files):
-        mode = too_open(Path(file), OWNER_ALONE)
+        mode = exposed_mode(Path(file), OWNER_ONLY)
         if mode:
             what = f"{file}: its mode is {mode}, so other users of this machine can read the key"
             yield Diagnosis(HERE, Level.WARNING, what, f"chmod 600 {file}")

@@ -28,7 +28,7 @@ def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, 
 
 def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Return the steps before and after a time in which the application cannot answer; none if a page stays up."""
-    if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_known(app, state.site):
+    if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_supported(app, state.site):
         return (), ()
     return (_up(app, page),), (down(app),)
 
@@ -40,14 +40,14 @@ def take_down(state: HostState, app: Application, page: str | None) -> tuple[Ste
 
 def down(app: Application) -> Step:
     """Take the page down and wait until the application answers visitors."""
-    answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.PROOF_SECONDS)
-    body = script(maintenance.off(app), answers, "watch")
+    answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.VERIFY_SECONDS)
+    body = script(maintenance.disable(app), answers, "watch")
     return Step("maintenance.off", "take the maintenance page down", body, PAGE_SECONDS)
 
 
 def _up(app: Application, page: str) -> Step:
-    undo = script(maintenance.off(app))
-    body = maintenance.prove_on(app, page)
+    undo = script(maintenance.disable(app))
+    body = maintenance.enable_verified(app, page)
     return Step(
         "maintenance.on", "put the maintenance page up", body, PAGE_SECONDS, undo, "take the maintenance page down"
     )

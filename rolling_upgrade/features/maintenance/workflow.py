@@ -59,7 +59,7 @@ def _check_options(switch: str, message: str) -> None:
 
 
 def _check_hosts(targets: Mapping[str, Target], states: Mapping[str, HostState]) -> None:
-    lacking = [name for name, state in states.items() if not page.is_known(targets[name].application, state.site)]
+    lacking = [name for name, state in states.items() if not page.is_supported(targets[name].application, state.site)]
     if lacking:
         raise PreflightError(
             f"{', '.join(lacking)}: the Nginx site there has no maintenance page yet; nothing was touched.",
@@ -73,8 +73,8 @@ def _check_hosts(targets: Mapping[str, Target], states: Mapping[str, HostState])
 def _body(switch: str, message: str, target: Target) -> Script:
     app = target.application
     if switch == "off":
-        return page.prove_off(app)
-    return page.prove_on(app, rendering.maintenance_page(app, message))
+        return page.disable_verified(app)
+    return page.enable_verified(app, rendering.maintenance_page(app, message))
 
 
 def _report(switch: str, environment: Environment, answers: Mapping[str, Answer | RollingError]) -> ExitCode:

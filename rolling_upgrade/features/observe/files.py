@@ -110,7 +110,7 @@ def _monitored_host(target: Target) -> MonitoredHost:
 
 def _site(app: Application, address: str) -> str:
     """The URL of a public health path, first that of the full chain; it works during maintenance too."""
-    paths = [path for path, _, _ in maintenance.excepted(app)]
+    paths = [path for path, _, _ in maintenance.exempt_paths(app)]
     preferred = app.full_chain.path if app.full_chain else ""
     path = preferred if preferred in paths else next(iter(paths), "/")
     return f"https://{address}:{app.https_port}{path}" if app.tls else f"http://{address}:{app.http_port}{path}"

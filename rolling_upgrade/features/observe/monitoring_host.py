@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rolling_upgrade.engine.resource import Resource, file, owned, same
+from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.setup.system import install, possible
@@ -88,7 +88,7 @@ def _loopback() -> Resource:
     }
     defaults = " ".join(f"/etc/default/{unit}" for unit in _FLAGS)
     clear = f"! grep -qs '^[^#]*listen-address' {defaults}"
-    test = " && ".join([*(same(path, text) for path, text in drop_ins.items()), *_on_loopback(), clear])
+    test = " && ".join([*(has_content(path, text) for path, text in drop_ins.items()), *_on_loopback(), clear])
     writes = [
         part
         for path, text in drop_ins.items()
@@ -116,7 +116,7 @@ def _program(text: str) -> Resource:
 
 def _heads(heads: Mapping[str, str]) -> tuple[Resource, ...]:
     """The program sets the group of the files when it installs the parts."""
-    test = " && ".join(same(f"{_PARTS}/{name}", text) for name, text in heads.items())
+    test = " && ".join(has_content(f"{_PARTS}/{name}", text) for name, text in heads.items())
     writes = [write_file(f"{_PARTS}/{name}", text, mode="0640") for name, text in heads.items()]
     apply = script(shell_join("install", "-d", "-g", "prometheus", "-m", "750", _PARTS), *writes)
     return (Resource("heads", f"the common parts of the files ({_PARTS})", test, apply),)
@@ -125,8 +125,8 @@ def _heads(heads: Mapping[str, str]) -> tuple[Resource, ...]:
 def _environment(name: str, parts: Mapping[str, str]) -> Resource:
     """Atomic: where a program rejects its file, the installed program restores the previous parts."""
     directory, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
-    tests = [same(f"{directory}/{part}", text) for part, text in parts.items()]
-    tests += [owned(f"{directory}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
+    tests = [has_content(f"{directory}/{part}", text) for part, text in parts.items()]
+    tests += [has_mode(f"{directory}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
     writes = [write_file(f"{staged}/{part}", text, mode="0640", secret=_secret(part)) for part, text in parts.items()]
     stage: list[str | Script] = [
         shell_join("rm", "-rf", staged),

@@ -55,7 +55,7 @@ def prune(
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
         answers = locked_command.observe_and_run(
-            fleet, lambda state: _script(fleet, state, Mode.TELL), reason="prune", seconds=PRUNE_SECONDS, dead=dead
+            fleet, lambda state: _script(fleet, state, Mode.REPORT), reason="prune", seconds=PRUNE_SECONDS, dead=dead
         )
     done: dict[str, PruneResult] = {
         name: answer if isinstance(answer, RollingError) else _parse(name, answer) for name, answer in answers.items()

@@ -128,7 +128,7 @@ def _login(environment: Environment, registry_name: str, username: str) -> Login
         raise ConfigError(
             "the password is missing.", next_step=f"on standard input, one line: {PROGRAM} registry.login … < FILE"
         )
-    masking.keep([password])
+    masking.remember([password])
     return replace(chosen, password=password)
 
 

@@ -107,11 +107,13 @@ class RestoreSteps:
         The live colors are started in any case: after a restore that was killed, none of them may have been running.
         """
         app, serving = self._app, live(state, self._app)
-        waiting = [probe.candidate_port(app.service(one.service), one.color) for one in serving]
+        waiting = [probe.through_candidate_port(app.service(one.service), one.color) for one in serving]
         undo = script(
             restore.start_writers(app, self._release),
             *(podman.start(one.name) for one in serving),
-            probe.watch(waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=probe.PATIENT),
+            probe.watch(
+                waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=probe.RESTART_TOLERANCE
+            ),
             "watch",
         )
         body = script(restore.stop_writers(app, self._release))
@@ -199,7 +201,7 @@ def _notes(state: HostState, spec: RestoreSpec) -> tuple[str, ...]:
 
 
 def _page_note(state: HostState, app: Application) -> str:
-    if not maintenance.is_known(app, state.site):
+    if not maintenance.is_supported(app, state.site):
         return "the Nginx site is from before there was a maintenance page: visitors get errors meanwhile"
     up = state.fact("maintenance")
     return "the maintenance page is up already, and stays up" if up not in {"", maintenance.BY_RUN} else ""
@@ -217,11 +219,11 @@ def _start_one(app: Application, service: Service, color: Color) -> Step:
     name, gate = podman.container_name(app.name, service.name, color), service.gate
     writes = _writes(app, service)
     answers = probe.watch(
-        [probe.candidate_port(service, color)],
+        [probe.through_candidate_port(service, color)],
         seconds=0,
         passes=gate.passes,
         deadline_seconds=gate.deadline_seconds,
-        tolerance=probe.PATIENT,
+        tolerance=probe.RESTART_TOLERANCE,
     )
     waits = (probe.gate(app, service, color),) if writes else (answers, "watch")
     body = script(podman.start(name), *waits)
@@ -242,7 +244,7 @@ def _writes(app: Application, service: Service) -> bool:
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
     conditions = [probe.through_nginx(app.service(one.service), one.color) for one in containers]
     if app.full_chain:
-        conditions.append(probe.answered(app, app.full_chain))
+        conditions.append(probe.answers(app, app.full_chain))
     conditions.append(probe.public(app))
     watched = probe.watch(conditions, seconds=0, passes=3, deadline_seconds=30, tolerance=20)
     said = "\n".join(

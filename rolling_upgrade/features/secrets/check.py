@@ -17,7 +17,7 @@ from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import count, diagnosis_lines
 from rolling_upgrade.engine.git import is_tracked, staged
-from rolling_upgrade.engine.local_file import OWNER_ALONE, PRIVATE, WIDEST, read_small, too_open
+from rolling_upgrade.engine.local_file import OWNER_AND_GROUP, OWNER_ONLY, PRIVATE, exposed_mode, read_small
 from rolling_upgrade.engine.model import Diagnosis, Level
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import kept_texts
@@ -66,11 +66,11 @@ def _plain(secrets: SecretsFile, tracked: bool | None, repair: bool) -> Iterator
             "committed values stay in the history, so replace the secrets"
         )
         yield Diagnosis(secrets.name, Level.REFUSED, "plaintext tracked by Git: every task refuses it", remedy)
-    yield from _mode(secrets.path, secrets.name, WIDEST, repair)
+    yield from _mode(secrets.path, secrets.name, OWNER_AND_GROUP, repair)
 
 
 def _mode(path: Path, shown: str, widest: int, repair: bool) -> Iterator[Diagnosis]:
-    mode = too_open(path, widest)
+    mode = exposed_mode(path, widest)
     if not mode:
         return
     what, remedy = f"mode {mode} lets other users of this machine read it", f"chmod 600 {shown}, or --repair"
@@ -106,12 +106,12 @@ def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> 
     """Check that only the owner can read the key and password files."""
     if encryption is Encryption.AGE:
         for path in dict.fromkeys(source.path for source in secrets.sources if source.path):
-            yield from _mode(path, shown_path(path), OWNER_ALONE, repair)
+            yield from _mode(path, shown_path(path), OWNER_ONLY, repair)
     named = os.environ.get(PASSWORD_FILE, "")
     if encryption is Encryption.VAULT and named:
         path = expanded(named)
         if not os.access(path, os.X_OK):
-            yield from _mode(path, shown_path(path), WIDEST, repair)
+            yield from _mode(path, shown_path(path), OWNER_AND_GROUP, repair)
 
 
 def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -> Iterator[Diagnosis]:

@@ -17,13 +17,13 @@ from rolling_upgrade.engine.resource import (
     Resource,
     as_user,
     file,
-    inside,
+    has_content,
+    has_mode,
+    in_directory,
     is_empty,
-    owned,
-    same,
+    is_unclaimed,
+    output_of_user,
     script_as_user,
-    told_by,
-    unclaimed,
 )
 from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
 from rolling_upgrade.engine.site import client as site
@@ -103,7 +103,7 @@ def _directory(path: str, mode: str, user: str) -> Resource:
     Leave directories owned by another user alone: APP_NAME may collide with a system program.
     """
     place = quote(path)
-    test = f"test -d {place} && ! test -L {place} && {owned(path, f'{user} {mode}')}"
+    test = f"test -d {place} && ! test -L {place} && {has_mode(path, f'{user} {mode}')}"
     belongs_to_user = f'test "$(stat -c %U {place})" = {quote(user)}'
     possible = f"! test -L {place} && {{ ! test -e {place} || {is_empty(path)} || {belongs_to_user}; }}"
     # Above /var/lib/APP only root can write; below it the check runs as the user.
@@ -155,8 +155,8 @@ def _data_directory(path: str, user: str) -> Resource:
     """
     title = f"directory {path} ({user})"
     not_root = 'test "$(stat -c %U .)" != root && ' if user != "root" else ""
-    test = inside(user, path, f'{not_root}test -z "$(find . -maxdepth 0 -perm -o+w)"')
-    possible = f"! test -e {quote(path)} || {inside(user, path, is_empty('.'))}"
+    test = in_directory(user, path, f'{not_root}test -z "$(find . -maxdepth 0 -perm -o+w)"')
+    possible = f"! test -e {quote(path)} || {in_directory(user, path, is_empty('.'))}"
     remedy = f"it belongs to root or is world-writable: check its content, then run chown {user}: and chmod 750"
     apply = script(_make_directory(path, "750", user))
     return Resource(f"directory {path}", title, test, apply, remedy, possible=possible)
@@ -165,7 +165,7 @@ def _data_directory(path: str, user: str) -> Resource:
 def _log_directory(path: str, user: str) -> Resource:
     """A directory of log files, of any owner: Nginx and journald may write there too."""
     make = script(_make_directory(path, "750", user))
-    return Resource(f"directory {path}", f"directory {path} ({user})", inside(user, path, ":"), make)
+    return Resource(f"directory {path}", f"directory {path} ({user})", in_directory(user, path, ":"), make)
 
 
 def _network(app: Application, user: str) -> Resource:
@@ -213,7 +213,7 @@ def _boot_unit(app: Application, user: str) -> Resource:
         user,
         f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload",
     )
-    test = f"{same(path, unit)} && {as_user(user, link, CHECK_SECONDS)}"
+    test = f"{has_content(path, unit)} && {as_user(user, link, CHECK_SECONDS)}"
     return Resource(
         "boot unit",
         f"{name}, which starts the active colors",
@@ -246,7 +246,7 @@ def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[s
         user,
         f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
     )
-    test = [*(same(path, content) for path, content in units.items())]
+    test = [*(has_content(path, content) for path, content in units.items())]
     running = f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"
     test.append(as_user(user, running, CHECK_SECONDS))
     make = script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable)
@@ -280,7 +280,7 @@ def _password(app: Application, user: str) -> tuple[Resource, ...]:
     # The check passes no hash of the password on a command line: every user of the host can read those.
     read = f"test -f {quote(path)} && stat -c '%U %a' {quote(path)} && head -c {len(content.encode()) + 1} {quote(path)} | sha256sum"
     expected = f"{user} 600\n{sha256(content.encode())}  -"
-    test = f'test "$({told_by(user, read)})" = {quote(expected)}'
+    test = f'test "$({output_of_user(user, read)})" = {quote(expected)}'
     apply = script_as_user(user, write_file(path, content, secret=True))
     return (Resource("database password", f"the password of the database for backups ({path}, 600)", test, apply),)
 
@@ -289,7 +289,7 @@ def _watchdog(app: Application, user: str, install: Script, version: str) -> Res
     place, unit = f"{app.home}/watchdog/version", f"{app.name}-watchdog.service"
     running = as_user(user, f"systemctl --user is-active --quiet {unit}", CHECK_SECONDS)
     read = f"test -f {quote(place)} && head -c 64 {quote(place)}"
-    test = f'test "$({told_by(user, read)})" = {quote(version)} && {running}'
+    test = f'test "$({output_of_user(user, read)})" = {quote(version)} && {running}'
     return Resource("watchdog", f"the watchdog ({unit})", test, script_as_user(user, install))
 
 
@@ -302,7 +302,7 @@ def _site(app: Application, live: Application | None) -> Resource:
     title = f"the Nginx site ({path}), verified live"
     test = f"{site.is_granted(app, live)} && {site.is_current(app)}"
     apply = script(site.refresh(app, live or app))
-    return Resource("site", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))
+    return Resource("site", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
 
 
 def rotation(app: Application, days: int) -> str:

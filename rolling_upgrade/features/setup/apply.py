@@ -17,7 +17,7 @@ from rolling_upgrade.engine.lock import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.resource import Resource, as_root, check, kept
+from rolling_upgrade.engine.resource import Resource, as_root, check, with_bounded_output
 from rolling_upgrade.errors import (
     PROGRAM,
     ExitCode,
@@ -145,7 +145,7 @@ def findings(host: str, resources: Sequence[Resource], missing: Mapping[str, boo
 def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str, bool]) -> Plan:
     """Plan a step for each missing resource that a script can create."""
     steps = tuple(
-        Step(resource.id, resource.title, as_root(kept(resource.apply), user=setup_user), APPLY_SECONDS)
+        Step(resource.id, resource.title, as_root(with_bounded_output(resource.apply), user=setup_user), APPLY_SECONDS)
         for resource in spec.resources[host]
         if missing.get(resource.id) and resource.apply is not None
     )

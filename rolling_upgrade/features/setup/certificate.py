@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rolling_upgrade.engine.model import Application, Certificate, Preparation, Tls
 from rolling_upgrade.engine.nginx import ACME_PORT, site_helper
-from rolling_upgrade.engine.paths import rooted, rooted_or_end
+from rolling_upgrade.engine.paths import rooted, rooted_or_exit
 from rolling_upgrade.engine.resource import Resource, file
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.setup.system import install, possible
@@ -111,7 +111,7 @@ def _make_self_signed(app: Application, tls: Tls) -> str:
     chain = f"cp {quote(tls.certificate)} {quote(tls.chain)}" if tls.chain else ":"
     directories = dict.fromkeys(path.rpartition("/")[0] or "/" for path in _paths(tls))
     return f"""\
-{rooted_or_end(*_paths(tls))}
+{rooted_or_exit(*_paths(tls))}
 {shell_join("mkdir", "-p", *directories)}
 umask 077
 {shell_join("rm", "-f", tls.key + ".new", tls.certificate + ".new")}
@@ -177,7 +177,7 @@ set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 export PATH LC_ALL
 umask 077
-{rooted_or_end(*_paths(tls))}
+{rooted_or_exit(*_paths(tls))}
 put() {{
   mkdir -p "$(dirname "$2")"
   rm -f "$2.new"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from rolling_upgrade.engine.model import Application, Firewall, Preparation
-from rolling_upgrade.engine.resource import Resource, owned, same
+from rolling_upgrade.engine.resource import Resource, has_content, has_mode
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.features.setup.system import install, possible
 
@@ -130,7 +130,7 @@ elements=$(printf %s "$ports" | sed ':all; N; $!b all; s/\\n/, /g')
 line="add element inet rolling open {{ $elements }}{rule}\""""
     test = f"""\
 {line}
-{same(_RULES, _RULESET)} && {same(_UNIT_PATH, _SERVICE)} && {owned(own, "root 644")} &&
+{has_content(_RULES, _RULESET)} && {has_content(_UNIT_PATH, _SERVICE)} && {has_mode(own, "root 644")} &&
   test "$(cat {quote(own)})" = "$line" && systemctl is-enabled --quiet {_UNIT} && systemctl is-active --quiet {_UNIT} &&
   nft list chain inet rolling input | grep -q 'policy drop' &&
   for port in $ports; do nft get element inet rolling open "{{ $port }}" || exit 1; done"""

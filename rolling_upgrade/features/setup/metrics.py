@@ -6,7 +6,7 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Application, Preparation
 from rolling_upgrade.engine.nginx import request_log, site_helper
 from rolling_upgrade.engine.paths import ROOTED
-from rolling_upgrade.engine.resource import CHECK_SECONDS, Resource, as_user, owned, same
+from rolling_upgrade.engine.resource import CHECK_SECONDS, Resource, as_user, has_content, has_mode
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.features.setup.firewall import METRICS_PORT
 from rolling_upgrade.features.setup.system import install, possible
@@ -38,8 +38,8 @@ def request_log_resources(app: Application) -> tuple[Resource, ...]:
             unit: (text, "644") for unit, text in zip(timer_paths(app.name), rendering.requests_units(app), strict=True)
         },
     }
-    test = [f"{same(name, text)} && {owned(name, f'root {mode}')}" for name, (text, mode) in files.items()]
-    test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {owned(directory, 'root 755')}"]
+    test = [f"{has_content(name, text)} && {has_mode(name, f'root {mode}')}" for name, (text, mode) in files.items()]
+    test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {has_mode(directory, 'root 755')}"]
     test += [
         shell_join("systemctl", "is-active", "--quiet", timer),
         shell_join("systemctl", "is-enabled", "--quiet", timer),
@@ -86,7 +86,7 @@ def _package(app: Application) -> Resource:
     flag = f"--collector.textfile.directory={directory}"
     drop_in = f"# Made by inv setup.\n[Service]\nExecStart=\nExecStart=/usr/bin/{_PROGRAM} {flag} $ARGS\n"
     elsewhere = directory != DEBIANS_DIRECTORY
-    known = same(_DROP_IN, drop_in) if elsewhere else shell_join("test", "!", "-e", _DROP_IN)
+    known = has_content(_DROP_IN, drop_in) if elsewhere else shell_join("test", "!", "-e", _DROP_IN)
     running = f"systemctl is-enabled --quiet {_UNIT} && systemctl is-active --quiet {_UNIT}"
     test = f"command -v {_PROGRAM} && command -v setfacl && {known} && {running}"
     place = script(shell_join("mkdir", "-p", _DROP_IN.rpartition("/")[0]), write_file(_DROP_IN, drop_in, mode="0644"))

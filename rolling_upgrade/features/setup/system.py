@@ -9,7 +9,16 @@ from collections.abc import Sequence
 
 from rolling_upgrade.engine import postgres, sqlite
 from rolling_upgrade.engine.model import Application, Preparation
-from rolling_upgrade.engine.resource import CHECK_SECONDS, FOREIGN, Resource, as_user, ours, owned, same, unclaimed
+from rolling_upgrade.engine.resource import (
+    CHECK_SECONDS,
+    FOREIGN,
+    Resource,
+    as_user,
+    has_content,
+    has_mode,
+    is_ours,
+    is_unclaimed,
+)
 from rolling_upgrade.engine.shell import quote, script, shell_join, write_file
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.access.shell import effective_settings, render
@@ -212,15 +221,15 @@ def sshd(app: Application, name: str) -> Resource:
         "  exit 1\nfi",
     )
     title = f"sshd accepts only keys of {name} and exposes them to sessions ({path})"
-    test = f"{same(path, content)} && {holds}"
-    return Resource("sshd", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))
+    test = f"{has_content(path, content)} && {holds}"
+    return Resource("sshd", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
 
 
 def kernel(app: Application, rules: Preparation) -> tuple[Resource, ...]:
     """Kernel settings, now and at each boot; higher limits stay. Source: sysctl.d(5)."""
     path = f"/etc/sysctl.d/90-{app.name}.conf"
     if not rules.sysctl:
-        return (Resource("kernel", f"no {path}", f"! {ours(path)}", script(shell_join("rm", "-f", path))),)
+        return (Resource("kernel", f"no {path}", f"! {is_ours(path)}", script(shell_join("rm", "-f", path))),)
     now = "\"$(sysctl -n {0} | tr '\\t' ' ')\""
     tests = []
     for key, value in rules.sysctl:
@@ -244,7 +253,9 @@ mv -f {quote(path + ".new")} {quote(path)}
 sysctl -q -p {quote(path)}"""
     title = ", ".join(f"{key} {value}" for key, value in rules.sysctl)
     test = " && ".join(tests)
-    return (Resource("kernel", f"kernel settings: {title}", test, script(apply), f"{path} {FOREIGN}", unclaimed(path)),)
+    return (
+        Resource("kernel", f"kernel settings: {title}", test, script(apply), f"{path} {FOREIGN}", is_unclaimed(path)),
+    )
 
 
 def security_updates(rules: Preparation) -> tuple[Resource, ...]:
@@ -257,7 +268,7 @@ def security_updates(rules: Preparation) -> tuple[Resource, ...]:
         write_file(path, _PERIODIC, mode="0644"),
         f"systemctl enable --quiet --now {timers}",
     )
-    test = f"command -v unattended-upgrade && {same(path, _PERIODIC)} && systemctl is-enabled {timers}"
+    test = f"command -v unattended-upgrade && {has_content(path, _PERIODIC)} && systemctl is-enabled {timers}"
     remedy = "not Debian or Ubuntu: configure the automatic updates of the distribution"
     return (Resource("security updates", "unattended security updates", test, apply, remedy, possible=possible()),)
 
@@ -275,6 +286,6 @@ def sudo_rule(app: Application, name: str, helper: str) -> Resource:
         f"visudo -cqf {quote(staged)}",
         shell_join("mv", "-f", staged, path),
     )
-    test = f"{same(path, content)} && {owned(path, 'root 440')}"
+    test = f"{has_content(path, content)} && {has_mode(path, 'root 440')}"
     title = f"sudo for the site helper alone ({path})"
-    return Resource("sudo rule", title, test, apply, f"{path} {FOREIGN}", unclaimed(path))
+    return Resource("sudo rule", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))

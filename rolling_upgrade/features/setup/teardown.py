@@ -11,7 +11,15 @@ from rolling_upgrade.engine.model import Application, Lock
 from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import rooted
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
-from rolling_upgrade.engine.resource import CHECK_SECONDS, Resource, as_user, inside, is_empty, ours, script_as_user
+from rolling_upgrade.engine.resource import (
+    CHECK_SECONDS,
+    Resource,
+    as_user,
+    in_directory,
+    is_empty,
+    is_ours,
+    script_as_user,
+)
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.deploy.steps import LOOKASIDE
 from rolling_upgrade.features.setup import firewall, metrics
@@ -74,12 +82,12 @@ def _absent(*paths: str) -> str:
 
 def _file(id: str, path: str, after: str = "") -> Resource:
     """A file that setup installed; a file of another program stays."""
-    return Resource(id, path, f"! {ours(path)}", script(shell_join("rm", "-f", path), after))
+    return Resource(id, path, f"! {is_ours(path)}", script(shell_join("rm", "-f", path), after))
 
 
 def _programs(app: Application, user: str, directory: str, unit: str) -> Resource:
     """The installed programs, removed last: they identify the other files as this project's."""
-    test = f"! {ours(directory + '/site')} && {_absent(unit)}"
+    test = f"! {is_ours(directory + '/site')} && {_absent(unit)}"
     unlink = (
         f"rm -f ~/.config/systemd/user/default.target.wants/{app.name}-boot.service && systemctl --user daemon-reload"
     )
@@ -113,7 +121,9 @@ def _data(app: Application, user: str) -> Resource:
     others = [path for path in data_directories(app) if path != directory]
     remove = [f"{ENTER} {shell_join('rm', '-rf', '--', path)} || :" for path in (*database, *others)]
     tidy = [_remove_empty(path, user) for path in (*others, directory) if path]
-    left = " && ".join(f"{{ ! test -e {quote(path)} || {inside(user, path, is_empty('.'))}; }}" for path in others)
+    left = " && ".join(
+        f"{{ ! test -e {quote(path)} || {in_directory(user, path, is_empty('.'))}; }}" for path in others
+    )
     test = " && ".join(filter(None, (_absent(*database), left))) or "true"
     return Resource(
         "data",

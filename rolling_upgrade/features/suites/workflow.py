@@ -92,7 +92,7 @@ def _run_suite(suite: Suite, log: Log, *, production: bool, env: Mapping[str, st
         ended = local_command.run(
             suite.command,
             lambda line: log(f"{suite.title} | {line}"),
-            folder=suite.folder,
+            directory=suite.folder,
             base=process_environment.for_application(os.environ, suite.pass_env),
             env={**env, **dict(suite.env)},
             timeout_seconds=suite.timeout_seconds,

@@ -147,11 +147,11 @@ def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
     app = spec.application
     service, color = app.service(name), state.active_color(name)
     answers = probe.watch(
-        [probe.candidate_port(service, color)],
+        [probe.through_candidate_port(service, color)],
         seconds=0,
         passes=service.gate.passes,
         deadline_seconds=service.gate.deadline_seconds,
-        tolerance=probe.PATIENT,
+        tolerance=probe.RESTART_TOLERANCE,
     )
     body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers, "watch")
     seconds = service.gate.deadline_seconds + STOP_SECONDS + 60
@@ -204,7 +204,7 @@ def _earlier_release(target: Release, app: Application, state: HostState, live: 
 
 
 def _prune(host: Host, app: Application, state: HostState, settings: Settings) -> ExitCode:
-    body = retention.prune(state, app, settings.rollout, Mode.TELL)
+    body = retention.prune(state, app, settings.rollout, Mode.REPORT)
     lock = _lock(new_run_id(), "prune: the host is short of disk space or memory")
     locked = locking.under_lock(app, lock, Script(body), seconds=PRUNE_SECONDS)
     answer = host.run(locked, timeout_seconds=PRUNE_SECONDS + stage.WAIT_SECONDS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.image_archive import Layer, Piece, SavedImage
+from rolling_upgrade.engine.image_archive import ByteRange, Layer, SavedImage
 from rolling_upgrade.engine.model import Application, Environment, Image, Target
 from rolling_upgrade.errors import ConfigError, PreflightError
 from rolling_upgrade.features.deploy import push
@@ -16,7 +16,7 @@ from tests.support.sample import application, backend, frontend
 
 
 def layer(name: str, size: int, path: Path = Path("/nowhere")) -> Layer:
-    return Layer(name, size * 3, Piece(path, 0, size), gzipped=True)
+    return Layer(name, size * 3, ByteRange(path, 0, size), gzipped=True)
 
 
 def saved(name: str, *layers: Layer, architecture: str = "amd64") -> SavedImage:
@@ -44,7 +44,7 @@ def test_pushes_count_the_lacking_layers_and_shared_ones_once() -> None:
 def test_layers_that_every_host_has_are_not_compressed(tmp_path: Path) -> None:
     path = tmp_path / "plain"
     path.write_bytes(b"0" * 9000)
-    plain = [Layer(name, 9000, Piece(path, 0, 9000), gzipped=False) for name in ("sha256:here", "sha256:missing")]
+    plain = [Layer(name, 9000, ByteRange(path, 0, 9000), gzipped=False) for name in ("sha256:here", "sha256:missing")]
     present = [frozenset({"sha256:here", "sha256:missing"}), frozenset({"sha256:here"})]
 
     layers = push._compressed([saved("a", *plain)], present, tmp_path)

@@ -103,7 +103,7 @@ def images(programs: Programs, mode: Mode, host: HostState, used: str = "") -> s
 
 
 def test_prune_keeps_images_of_the_current_and_the_previous_release(programs: Programs) -> None:
-    output = images(programs, Mode.TELL, state(releases=(release("r0", OLD),)))
+    output = images(programs, Mode.REPORT, state(releases=(release("r0", OLD),)))
 
     removed = [call[2] for call in programs.calls("podman") if call[1] == "rmi"]
     assert removed == ["sha256:i3"]
