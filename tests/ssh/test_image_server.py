@@ -233,7 +233,7 @@ starts = [
     b"GET / HTTP/1.1\\r\\nX: " + b"y" * 70_000,
 ]
 for start in starts:
-    one = socket.create_connection((host, int(port)), timeout=20)
+    connection = socket.create_connection((host, int(port)), timeout=20)
     connection.sendall(start + b"\\r\\n\\r\\n")
     print(connection.recv(100).split()[1].decode())
 END
