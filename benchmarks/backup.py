@@ -1,8 +1,7 @@
-"""How long a backup holds a writer up: `python -m benchmarks.backup`.
+"""Measures how long a backup delays a writer: `python -m benchmarks.backup`.
 
-A database of 500 MB on a lab host takes 50 commits a second. Each journal mode is measured with nothing else going on,
-then while the very script of `inv backup` runs; what compares is the lines of one run. It brings up a lab of its own
-and takes it away.
+A writer commits 50 times per second to a database of 500 MB on a lab host. Each journal mode is measured without load
+and during the script of `inv backup`. Only lines of one run are comparable. The benchmark uses a separate lab.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from rolling_upgrade.features.backup.manifest import BackupKind
 MODES = ("wal", "delete")
 QUIET_SECONDS = 15.0
 _WRITER = Path(__file__).with_name("writer.py")
-_MARKER = "/tmp/writing"  # noqa: S108 - on the lab host, which is ours alone
-_HEADINGS = ("journal", "database MB", "meanwhile", "seconds", "commits", "median ms", "99% ms", "longest ms")
+_MARKER = "/tmp/writing"  # noqa: S108 - on a lab host
+_HEADINGS = ("journal", "database MB", "load", "seconds", "commits", "median ms", "99% ms", "longest ms")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the writer saw during one stretch of time."""
+class Measurement:
+    """The commits of the writer during one period."""
 
     mode: str
     megabytes: int
@@ -44,7 +43,7 @@ class Measured:
     commits: tuple[float, ...]
 
     def row(self) -> tuple[str, ...]:
-        """The cells of its line: commits are told in milliseconds."""
+        """Return the cells of the table's row, with milliseconds."""
         ordered = sorted(1000 * commit for commit in self.commits)
         middle, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
         figures = (f"{middle:.1f}", f"{late:.0f}", f"{ordered[-1]:.0f}")
@@ -53,7 +52,9 @@ class Measured:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure both journal modes and print the table as Markdown."""
-    parser = argparse.ArgumentParser("python -m benchmarks.backup", description="What a writer notices of a backup.")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.backup", description="The delay of a writer during a backup."
+    )
     parser.add_argument("--megabytes", type=int, default=500, help="size of the database (default: 500)")
     parser.add_argument("--repeat", type=int, default=3, help="backups of each journal mode (default: 3)")
     parser.add_argument("--name", default="bench", help="the lab's name (default: bench)")
@@ -69,18 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
-    measured = []
+    measurements = []
     try:
-        for one in measure(lab, options.megabytes, options.repeat):
-            measured.append(one)
-            _log(" ".join(one.row()))
+        for measurement in measure(lab, options.megabytes, options.repeat):
+            measurements.append(measurement)
+            _log(" ".join(measurement.row()))
     finally:
-        lines = [_HEADINGS, ("---:",) * len(_HEADINGS), *(one.row() for one in measured)]
+        lines = [_HEADINGS, ("---:",) * len(_HEADINGS), *(measurement.row() for measurement in measurements)]
         print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
 
 
-def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measured]:
-    """Quiet time and backups in turn, for each journal mode."""
+def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measurement]:
+    """Measure alternately without load and during a backup, for each journal mode."""
     host = lab.hosts[0]
     command = [sys.executable, "-m", "invoke", "setup", "--env", lab.name, "--force"]
     subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -89,13 +90,13 @@ def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measured]:
     for mode in MODES:
         host.sh(f"python3 /tmp/writer.py fill {app.database} {mode} {megabytes}", user="deploy", timeout=300)
         for number in range(repeat):
-            yield _stretch(host, app, mode, megabytes, "nothing", f"sleep {QUIET_SECONDS:g}")
+            yield _measure_during(host, app, mode, megabytes, "nothing", f"sleep {QUIET_SECONDS:g}")
             script = stage.direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
-            yield _stretch(host, app, mode, megabytes, "a backup", script.text)
+            yield _measure_during(host, app, mode, megabytes, "a backup", script.text)
 
 
-def _stretch(host: Host, app: Application, mode: str, megabytes: int, meanwhile: str, text: str) -> Measured:
-    """Write while the text runs; the commits that began in its time."""
+def _measure_during(host: Host, app: Application, mode: str, megabytes: int, meanwhile: str, text: str) -> Measurement:
+    """Write while the script runs. Return the commits during its run."""
     script = f"""\
 touch {_MARKER}
 python3 /tmp/writer.py write {app.database} {_MARKER} > /tmp/commits &
@@ -116,7 +117,7 @@ cat /tmp/commits
     began, ended = (float(word) for word in first.split())
     commits = [(float(at), float(took)) for at, took in (row.split() for row in rest)]
     during = tuple(took for at, took in commits if at + took >= began and at <= ended)
-    return Measured(mode, megabytes, meanwhile, ended - began, during)
+    return Measurement(mode, megabytes, meanwhile, ended - began, during)
 
 
 def _log(text: str) -> None:

@@ -1,7 +1,6 @@
-"""The same deploy without the suite: every step's script, one after the other, on the host itself.
+"""The scripts of a deploy's plan, run one after the other on the host, without SSH, lock, stages and journal.
 
-It owns no script: they are those of the plan that `inv deploy` would make. There is no SSH, no lock, no stage and no
-journal around them, and the host's own clock times them.
+The host's clock measures their time.
 """
 
 from __future__ import annotations
@@ -31,44 +30,44 @@ from rolling_upgrade.features.deploy.spec import DeploySpec
 _DEPLOY_SECONDS = 300.0
 
 
-class OnTheHost:
-    """A lab host as the suite's Host, entered through the lab and not over SSH."""
+class DirectHost:
+    """A lab host that runs scripts without SSH."""
 
     def __init__(self, host: LabHost) -> None:
         self._host = host
         self.name = host.name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:  # noqa: ARG002
-        """Run the script as the deploy user; nothing cancels it."""
+        """Run the script as the deploy user. It cannot be cancelled."""
         done: Any = self._host.sh(script.text, user="deploy", check=False, timeout=timeout_seconds)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Hold no connection."""
 
 
 def deploy(lab: Lab, names: Sequence[str], tag: str) -> float:
-    """Deploy the tag again to these hosts at once; seconds that the slowest one took. Raises SystemExit."""
+    """Deploy the tag again to these hosts at once. Return the seconds of the slowest one. Raises SystemExit."""
     environment = config.load(lab.name, root=PROJECT, hosts=tuple(names), tag=tag)
-    hosts = [OnTheHost(lab.host(name)) for name in names]
+    hosts = [DirectHost(lab.host(name)) for name in names]
     plans = [_plan(host, environment) for host in hosts]
     with ThreadPoolExecutor(len(hosts)) as pool:
         return max(pool.map(_run, hosts, plans))
 
 
-def _plan(host: OnTheHost, environment: Environment) -> Plan:
+def _plan(host: DirectHost, environment: Environment) -> Plan:
     app = {target.name: target for target in environment.targets}[host.name].application
-    wanted = _wanted(_pinned(host, app), environment)
-    return plan_deploy(observation.observe(host, app), wanted, environment.rollout)
+    spec = _spec(_pinned(host, app), environment)
+    return plan_deploy(observation.observe(host, app), spec, environment.rollout)
 
 
-def _pinned(host: OnTheHost, app: Application) -> Application:
+def _pinned(host: DirectHost, app: Application) -> Application:
     digests = resolve_on_host(host, [service.image for service in app.services])
     services = [replace(service, image=digests[service.image.reference]) for service in app.services]
     return replace(app, services=tuple(services))
 
 
-def _wanted(app: Application, environment: Environment) -> DeploySpec:
+def _spec(app: Application, environment: Environment) -> DeploySpec:
     now, site = datetime.now(UTC), rendering.nginx_site(app)
     run_id = new_run_id()
     return DeploySpec(
@@ -84,7 +83,7 @@ def _wanted(app: Application, environment: Environment) -> DeploySpec:
     )
 
 
-def _run(host: OnTheHost, plan: Plan) -> float:
+def _run(host: DirectHost, plan: Plan) -> float:
     answer = host.run(timed(plan), timeout_seconds=_DEPLOY_SECONDS)
     if not answer.ok:
         raise SystemExit(f"{host.name}: the deploy by hand ended with {answer.status}:\n{answer.output_tail}")
@@ -92,7 +91,7 @@ def _run(host: OnTheHost, plan: Plan) -> float:
 
 
 def timed(plan: Plan) -> Script:
-    """All steps of the plan in order, each in a shell of its own; the last line tells the seconds they took."""
+    """Return a script that runs all steps of the plan, each in a new shell, and prints the seconds last."""
     steps = [*plan.prepare, *plan.steps, *plan.finalize]
     blocks = [f"sh -c {quote(step.script.text)} </dev/null" for step in steps]
     clock = "date +%s.%N"

@@ -1,9 +1,8 @@
-"""What the suite itself costs in a two-service deploy: `python -m benchmarks.deploy_overhead`.
+"""Measures the overhead of a deploy with two services: `python -m benchmarks.deploy_overhead`.
 
-Share of the suite = wall time of `inv deploy --force` minus what the very same steps cost on the slowest host when
-run by hand there (see by_hand.py), in the same run and with the same number of hosts at work. Times depend on the
-machine and on what else it does; what compares is the lines of one run. It brings up a lab of its own and takes it
-away; a second one at the same time waits for the first, or gets another name with --name.
+The overhead is the wall time of `inv deploy --force` minus the time of the same steps on the slowest host, run by hand
+there (see by_hand.py) in the same run with the same number of hosts. Only lines of one run are comparable. The
+benchmark uses a separate lab; a second benchmark waits for the first, or needs another --name.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import yaml
 
 from benchmarks import by_hand
 from benchmarks.distance import SSH_PORT, distance, has_netem, write_inventory
-from benchmarks.figures import Counted, Measured, read_parts, table
+from benchmarks.figures import MeasuredDeploy, SshCounts, read_parts, table
 from lab import laboratory
 from lab.files import locked
 from lab.laboratory import PROJECT, Lab
@@ -30,7 +29,7 @@ from rolling_upgrade.errors import RollingError
 
 TAG = "v1"
 _VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && systemctl reload ssh"
-#: One line a login and one a command. Source: sshd_config(5), LogLevel.
+#: Count logins and commands: one log line each. Source: sshd_config(5), LogLevel.
 _COUNT = """
 journalctl --sync
 journalctl -t sshd -t sshd-session --since @{since:.3f} -o cat >/tmp/ssh-log
@@ -41,7 +40,9 @@ grep -c 'Starting session: command' /tmp/ssh-log
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every combination and print the table as Markdown."""
-    parser = argparse.ArgumentParser("python -m benchmarks.deploy_overhead", description="The suite's own share.")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.deploy_overhead", description="Measure the overhead of a deploy."
+    )
     parser.add_argument("--hosts", type=_numbers, default="1,2,4,8", help="numbers of hosts (default: 1,2,4,8)")
     parser.add_argument("--rtt", type=_numbers, default="0,50,150", help="round-trip milliseconds (default: 0,50,150)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements behind each median (default: 3)")
@@ -58,16 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
-    """Print the table, also of what was measured before something failed or Ctrl-C came."""
+    """Print the table, also after a failure or Ctrl-C."""
     netem = prepare(lab)
-    measured = []
+    deploys = []
     try:
-        for one in measure(lab, options.hosts, options.rtt, options.repeat, netem=netem):
-            measured.append(one)
-            _log(f"{one.hosts} hosts at {one.rtt} ms: {one.wall:.1f} s, by hand {one.by_hand:.1f} s")
+        for deploy in measure(lab, options.hosts, options.rtt, options.repeat, netem=netem):
+            deploys.append(deploy)
+            _log(f"{deploy.hosts} hosts at {deploy.rtt} ms: {deploy.wall:.1f} s, by hand {deploy.by_hand:.1f} s")
     finally:
-        way = "netem" if netem else "a delaying relay, for want of netem in this kernel"
-        print(f"Distance by {way}; {len(measured)} deploys, medians.\n\n{table(measured)}", flush=True)
+        way = "netem" if netem else "a delaying relay, because this kernel has no netem"
+        print(f"Distance by {way}; {len(deploys)} deploys, medians.\n\n{table(deploys)}", flush=True)
 
 
 def _numbers(text: str) -> list[int]:
@@ -79,7 +80,7 @@ def _log(text: str) -> None:
 
 
 def prepare(lab: Lab) -> bool:
-    """Make every host serve the tag, with its SSH server counting; whether netem is to be had."""
+    """Deploy the tag to every host, with an SSH server that logs each command. Return whether netem works."""
     path = lab.root / "services.yaml"
     services = yaml.safe_load(path.read_text())
     for service in services["services"]:
@@ -94,40 +95,44 @@ def prepare(lab: Lab) -> bool:
     return has_netem(lab)
 
 
-def measure(lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *, netem: bool) -> Iterator[Measured]:
-    """By hand, then at each distance, for each size; all of it again and again, so that slow minutes hit all alike."""
+def measure(
+    lab: Lab, sizes: Sequence[int], rtts: Sequence[int], repeat: int, *, netem: bool
+) -> Iterator[MeasuredDeploy]:
+    """Measure each size by hand and at each distance, and repeat all, so that slow periods affect all equally."""
     for _, size in product(range(repeat), sizes):
         names = [host.name for host in lab.hosts[:size]]
-        hand = by_hand.deploy(lab, names, TAG)
+        seconds_by_hand = by_hand.deploy(lab, names, TAG)
         for rtt in rtts:
             with distance(lab, rtt, netem=netem):
-                yield _deploy(lab, names, rtt, hand)
+                yield _deploy(lab, names, rtt, seconds_by_hand)
 
 
-def _deploy(lab: Lab, names: Sequence[str], rtt: int, hand: float) -> Measured:
-    began = time.time()
+def _deploy(lab: Lab, names: Sequence[str], rtt: int, seconds_by_hand: float) -> MeasuredDeploy:
+    started_at = time.time()
     output = _task(lab, "deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
-    ended = time.time()
-    parts = read_parts(_events(output), began, ended, hand)
-    counted = [_count(lab, name, began) for name in names]
-    return Measured(len(names), rtt, hand, parts, Counted(*(max(column) for column in zip(*counted, strict=True))))
+    ended_at = time.time()
+    parts = read_parts(_events(output), started_at, ended_at, seconds_by_hand)
+    counted = [_count(lab, name, started_at) for name in names]
+    return MeasuredDeploy(
+        len(names), rtt, by_hand, parts, SshCounts(*(max(column) for column in zip(*counted, strict=True)))
+    )
 
 
 def _events(output: str) -> list[dict[str, Any]]:
-    found = []
+    messages = []
     for line in output.splitlines():
         with suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if line.get("type") == "event"]
+            messages.append(json.loads(line))
+    return [message for message in messages if message.get("type") == "event"]
 
 
 def _count(lab: Lab, name: str, since: float) -> tuple[int, int]:
-    said = lab.host(name).sh(_COUNT.format(since=since), check=False).stdout.split()
-    return int(said[0]), int(said[1])
+    logins, commands = lab.host(name).sh(_COUNT.format(since=since), check=False).stdout.split()[:2]
+    return int(logins), int(commands)
 
 
 def _task(lab: Lab, *words: str) -> str:
-    """What a task printed. Raises SystemExit when it fails."""
+    """Run a task and return its output. Raises SystemExit when it fails."""
     command = [sys.executable, "-m", "invoke", words[0], "--env", lab.name, *words[1:]]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode != 0:

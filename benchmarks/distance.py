@@ -1,7 +1,6 @@
-"""How far away the lab's hosts are: netem where the kernel has it, a delaying relay where not.
+"""Adds a round-trip time between this machine and the lab's hosts, by netem or by a delaying relay.
 
-It owns the inventory that a benchmark deploys with. Only what travels between this machine and a host is delayed:
-a host and its registry stay as near to each other as they are.
+Traffic between a host and the registry is not delayed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _NO_DELAY = "tc qdisc delete dev eth0 root"
 
 
 def has_netem(lab: Lab) -> bool:
-    """Whether the kernel can delay packets, found out by doing it on the first host."""
+    """Return whether the kernel can delay packets on the first host."""
     try:
         return _delay(lab, lab.hosts[0].name, 1)
     finally:
@@ -47,44 +46,44 @@ def _delay(lab: Lab, name: str, milliseconds: int) -> bool:
 
 @contextmanager
 def distance(lab: Lab, milliseconds: int, *, netem: bool) -> Iterator[None]:
-    """Put that round-trip time between this machine and every host, and an inventory that goes through it."""
-    near = {host.name: (host.address, SSH_PORT) for host in lab.hosts}
-    with _reached(lab, near, milliseconds, netem=netem) as endpoints:
+    """Delay every host by this round-trip time, and write an inventory for the delayed addresses."""
+    direct = {host.name: (host.address, SSH_PORT) for host in lab.hosts}
+    with _reached(lab, direct, milliseconds, netem=netem) as endpoints:
         _check(endpoints, milliseconds)
         write_inventory(lab, endpoints)
         yield
 
 
 @contextmanager
-def _reached(lab: Lab, near: Endpoints, milliseconds: int, *, netem: bool) -> Iterator[Endpoints]:
+def _reached(lab: Lab, direct: Endpoints, milliseconds: int, *, netem: bool) -> Iterator[Endpoints]:
     if milliseconds == 0:
-        yield near
+        yield direct
     elif netem:
         try:
-            for name in near:
+            for name in direct:
                 _delay(lab, name, milliseconds)
-            yield near
+            yield direct
         finally:
             for host in lab.hosts:
                 host.sh(_NO_DELAY, check=False)
     else:
-        with Relay(near, milliseconds / 1000) as relay:
+        with Relay(direct, milliseconds / 1000) as relay:
             yield {name: ("127.0.0.1", port) for name, port in relay.ports.items()}
 
 
 def _check(endpoints: Endpoints, milliseconds: int) -> None:
-    """Raises SystemExit when a host's greeting comes sooner than the distance allows."""
+    """Check that no host's greeting arrives before the round-trip time. Raises SystemExit."""
     for name, endpoint in endpoints.items():
-        began = time.monotonic()
+        started_at = time.monotonic()
         with socket.create_connection(endpoint, timeout=10) as connection:
             connection.recv(4)
-        waited = (time.monotonic() - began) * 1000
+        waited = (time.monotonic() - started_at) * 1000
         if waited < milliseconds:
-            raise SystemExit(f"{name} greets after {waited:.0f} ms: it is not {milliseconds} ms away.")
+            raise SystemExit(f"{name} greets after {waited:.0f} ms, before the round-trip time of {milliseconds} ms.")
 
 
 def write_inventory(lab: Lab, endpoints: Endpoints) -> None:
-    """Rewrite the lab's inventory and known_hosts for these addresses, with waits that keep a run short."""
+    """Rewrite the lab's inventory and known_hosts for these addresses, with a short bake time."""
     inventory = lab.root / "hosts.yaml"
     content = yaml.safe_load(inventory.read_text())
     environment = content["environments"][lab.name]

@@ -1,4 +1,4 @@
-"""What was measured and how it is told: the parts of a deploy's time, medians, and a Markdown table. Pure."""
+"""The parts of a deploy's time, and a Markdown table of medians."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the suite's own seconds went; together they are its share.
+    """The parts of the overhead in seconds.
 
-    `to_plan`: start, configuration, connecting, looking, digests, plan. `lock`: until the first step began.
-    `in_steps`: from there to the end of the last step, less what that costs by hand. `to_exit`: the rest.
+    `to_plan`: start, configuration, connection, observation, digests, plan. `lock`: until the first step.
+    `in_steps`: until the end of the last step, minus the time of the same steps by hand. `to_exit`: the rest.
     """
 
     to_plan: float
@@ -28,69 +28,69 @@ class Parts:
 
     @property
     def share(self) -> float:
-        """Seconds that the suite adds."""
+        """The overhead in seconds."""
         return self.to_plan + self.lock + self.in_steps + self.to_exit
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What the SSH server of the busiest host saw."""
+class SshCounts:
+    """The connections and executions of the busiest host."""
 
     connections: int
     executions: int
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One deploy by the suite, and the seconds that the same one took by hand."""
+class MeasuredDeploy:
+    """One deploy, and the seconds of the same steps by hand."""
 
     hosts: int
     rtt: int
     by_hand: float
     parts: Parts
-    counted: Counted
+    counted: SshCounts
 
     @property
     def wall(self) -> float:
-        """Seconds as the one who typed the command waits for them."""
+        """The seconds that the operator waits."""
         return self.by_hand + self.parts.share
 
 
-def read_parts(events: Sequence[Mapping[str, Any]], began: float, ended: float, by_hand: float) -> Parts:
-    """Divide a deploy that took from `began` to `ended`, Unix seconds, by the events it told."""
+def read_parts(events: Sequence[Mapping[str, Any]], started_at: float, ended_at: float, by_hand: float) -> Parts:
+    """Divide the time of a deploy (Unix seconds) by its events."""
     started = [event for event in events if event["phase"] == "started"]
     lock = min(event["at"] for event in started if event["step"] == "lock")
     first = min(event["at"] for event in started if event["step"] != "lock")
     last = max(event["at"] for event in events if event["phase"] == "done")
-    return Parts(lock - began, first - lock, last - first - by_hand, ended - last)
+    return Parts(lock - started_at, first - lock, last - first - by_hand, ended_at - last)
 
 
-def table(measured: Sequence[Measured]) -> str:
-    """A line for each number of hosts and distance, medians but for the range and the counts."""
-    kinds = sorted({(one.hosts, one.rtt) for one in measured})
-    lines = [[one for one in measured if (one.hosts, one.rtt) == kind] for kind in kinds]
+def table(deploys: Sequence[MeasuredDeploy]) -> str:
+    """Return a table with one row per number of hosts and distance: medians, the range, and the largest counts."""
+    keys = sorted({(deploy.hosts, deploy.rtt) for deploy in deploys})
+    lines = [[deploy for deploy in deploys if (deploy.hosts, deploy.rtt) == key] for key in keys]
     rule = ("---:",) * len(_HEADINGS)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *map(_cells, lines)))
 
 
-def _cells(alike: Sequence[Measured]) -> tuple[str, ...]:
-    shares = [one.parts.share for one in alike]
-    wall = median(one.wall for one in alike)
+def _cells(deploys: Sequence[MeasuredDeploy]) -> tuple[str, ...]:
+    shares = [deploy.parts.share for deploy in deploys]
+    wall = median(deploy.wall for deploy in deploys)
     parts = [
-        median(one.parts.to_plan for one in alike),
-        median(one.parts.lock for one in alike),
-        median(one.parts.in_steps for one in alike),
-        median(one.parts.to_exit for one in alike),
+        median(deploy.parts.to_plan for deploy in deploys),
+        median(deploy.parts.lock for deploy in deploys),
+        median(deploy.parts.in_steps for deploy in deploys),
+        median(deploy.parts.to_exit for deploy in deploys),
     ]
     return (
-        str(alike[0].hosts),
-        str(alike[0].rtt),
+        str(deploys[0].hosts),
+        str(deploys[0].rtt),
         f"{wall:.1f}",
-        f"{median(one.by_hand for one in alike):.1f}",
+        f"{median(deploy.by_hand for deploy in deploys):.1f}",
         f"{median(shares):.2f}",
         f"{min(shares):.2f} to {max(shares):.2f}",
         f"{median(shares) / wall:.0%}",
         *(f"{part:.2f}" for part in parts),
-        str(max(one.counted.connections for one in alike)),
-        str(max(one.counted.executions for one in alike)),
+        str(max(deploy.counted.connections for deploy in deploys)),
+        str(max(deploy.counted.executions for deploy in deploys)),
     )

@@ -1,7 +1,7 @@
-"""How long visitors wait until the watchdog has put right what broke: `python -m benchmarks.recovery`.
+"""Measures how long visitors wait until the watchdog has recovered a fault: `python -m benchmarks.recovery`.
 
-One lab host with the watchdog at its default interval. Each fault is made on the host; a visitor asks for the health of
-the backend through Nginx ten times a second. It brings up a lab of its own and takes it away.
+The watchdog runs with its default interval on one host of a separate lab. The benchmark causes each fault there and
+requests the backend's health through Nginx ten times per second.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from rolling_upgrade.errors import RollingError
 
 DOMAIN = "app.lab.test"
 LONGEST_SECONDS = 240.0
-#: So many good answers in a row mean that it serves again, the first of them is the moment.
+#: The service is recovered at the first of this many consecutive good answers.
 ANSWERS = 20
 _DEFAULTS = {
     "HEALTH_CHECK_INTERVAL": "30s",
     "HEALTH_CHECK_TIMEOUT": "5s",
     "HEALTH_CHECK_RETRIES": "3",
-    # The same fault comes several times on purpose.
+    # The benchmark causes the same fault several times.
     "RECOVERY_LIMIT": "100",
 }
 _NAME = "$(podman ps --format '{{.Names}}' | grep backend)"
 _PROCESS = f"$(podman inspect --format '{{{{.State.Pid}}}}' {_NAME})"
-_HEADINGS = ("what happened", "goal s", "median s", "longest s", "times", "what was done")
+_HEADINGS = ("fault", "goal s", "median s", "longest s", "times", "recovery")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, what follows from it in the log, and how long visitors may wait."""
+    """A fault, its recovery, and the longest acceptable outage."""
 
     name: str
     goal_seconds: float
-    done: str
-    make: Callable[[Host], object]
+    recovery: str
+    cause: Callable[[Host], object]
     version: str = "v1"
 
 
@@ -59,28 +59,28 @@ FAULTS = (
     Fault("container stopped", 30, "restart", _script(f"podman stop -t 1 {_NAME}")),
     Fault("backend hangs (SIGSTOP)", 30, "restart", _script(f"kill -STOP {_PROCESS}")),
     Fault("container removed", 90, "restart, then redeploy", _script(f"podman rm -f -t 0 {_NAME}")),
-    Fault("fresh release goes bad", 90, "roll back", lambda host: _go_bad(host), "v2"),
+    Fault("fresh release goes bad", 90, "roll back", lambda host: _make_unhealthy(host), "v2"),
     Fault("host rebooted", 90, "boot", Host.reboot),
     Fault("power cut", 90, "boot", Host.power_cut),
 )
 
 
-def _go_bad(host: Host) -> None:
-    host.sh(f"touch {_ill_file()}", user="deploy")
+def _make_unhealthy(host: Host) -> None:
+    host.sh(f"touch {_unhealthy_file()}", user="deploy")
 
 
-def _ill_file() -> str:
-    """While it is there, v2 of the sample backend is not healthy."""
+def _unhealthy_file() -> str:
+    """Return the file that makes v2 of the sample backend unhealthy while it exists."""
     return config.load("bench", root=PROJECT).targets[0].application.database.rpartition("/")[0] + "/unhealthy-v2"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every fault and print the table as Markdown."""
     parser = argparse.ArgumentParser("python -m benchmarks.recovery", description="From a fault to service.")
-    parser.add_argument("--repeat", type=int, default=3, help="how often each fault is made (default: 3)")
-    parser.add_argument("--only", default="", help="faults whose name has this word")
+    parser.add_argument("--repeat", type=int, default=3, help="number of times that each fault is caused (default: 3)")
+    parser.add_argument("--only", default="", help="only faults whose name contains this word")
     parser.add_argument(
-        "--quiet", type=float, default=300.0, help="seconds in which it costs what it costs (default: 300)"
+        "--quiet", type=float, default=300.0, help="seconds for measuring the watchdog's own cost (default: 300)"
     )
     options = parser.parse_args(arguments)
     with locked("benchmark-bench"):
@@ -114,24 +114,24 @@ def _report(lab: Lab, options: argparse.Namespace) -> None:
 
 def _row(fault: Fault, seconds: Sequence[float]) -> tuple[str, ...]:
     figures = (f"{fault.goal_seconds:g}", f"{median(seconds):.1f}", f"{max(seconds):.1f}", str(len(seconds)))
-    return (fault.name, *figures, fault.done)
+    return (fault.name, *figures, fault.recovery)
 
 
 def _measure(lab: Lab, fault: Fault) -> float:
-    """Seconds from the fault to the first of many good answers."""
+    """Return the seconds from the fault to the recovery."""
     host = lab.hosts[0]
     if fault.version != "v1":
-        host.sh(f"rm -f {_ill_file()}", user="deploy")
-        _calm(host)
+        host.sh(f"rm -f {_unhealthy_file()}", user="deploy")
+        _wait_for_calm(host)
         _task(lab, "deploy", "--tag", fault.version)
     wait_for(lambda: _answers(host), 60, "the application before the fault")
-    _calm(host)
-    began = time.monotonic()
-    fault.make(host)
-    return _served_again(host) - began
+    _wait_for_calm(host)
+    started_at = time.monotonic()
+    fault.cause(host)
+    return _recovered_at(host) - started_at
 
 
-def _calm(host: Host) -> None:
+def _wait_for_calm(host: Host) -> None:
     """Wait until the watchdog has found everything healthy often enough to reset its counters."""
     text = "cat /var/lib/memoryark/watchdog/memory.json"
 
@@ -144,14 +144,14 @@ def _calm(host: Host) -> None:
     wait_for(healthy, LONGEST_SECONDS, "a calm watchdog")
 
 
-def _served_again(host: Host) -> float:
-    """When the first of many good answers in a row came, after at least one that was none."""
+def _recovered_at(host: Host) -> float:
+    """Return the time of the first of ANSWERS consecutive good answers after at least one bad answer."""
     deadline = time.monotonic() + LONGEST_SECONDS
     bad, good, first = False, 0, 0.0
     while not (bad and good >= ANSWERS):
         at = time.monotonic()
         if at > deadline:
-            raise SystemExit("visitors waited too long, or noticed nothing")
+            raise SystemExit("the outage was too long, or there was none")
         if _answers(host):
             first = first if good else at
             good += 1
@@ -173,9 +173,9 @@ def _answers(host: Host) -> bool:
 
 
 def _cost(lab: Lab) -> str:
-    """What the watchdog itself took so far."""
-    found = json.loads(_task(lab, "monitor.status", "--json"))["hosts"][0]
-    return f"watchdog: {found['memory_bytes'] / 1e6:.1f} MB, {found['cpu_percent']} % of a core with what it starts"
+    """Return the memory and CPU use of the watchdog."""
+    status = json.loads(_task(lab, "monitor.status", "--json"))["hosts"][0]
+    return f"watchdog: {status['memory_bytes'] / 1e6:.1f} MB, {status['cpu_percent']} % of a core, with its children"
 
 
 def _edit_env(lab: Lab) -> None:

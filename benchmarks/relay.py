@@ -1,4 +1,4 @@
-"""A TCP relay on loopback that holds every byte back, for machines whose kernel has no netem. It alters nothing."""
+"""A TCP relay on loopback that delays every byte, for machines whose kernel has no netem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK = 65536
 
 
 class Relay:
-    """One port on loopback per target: a connection costs a round trip, every byte half of one each way."""
+    """A relay with one loopback port per target. A new connection costs one round trip, each byte half of one per way."""
 
     def __init__(self, targets: Mapping[str, tuple[str, int]], rtt_seconds: float) -> None:
         self._targets, self._rtt = dict(targets), rtt_seconds
@@ -51,7 +51,7 @@ class Relay:
         return await asyncio.start_server(accept, "127.0.0.1", 0)
 
     async def _join(self, target: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Both directions until both have ended, or one broke."""
+        """Forward both directions until both have ended, or one failed."""
         await asyncio.sleep(self._rtt)
         far_reader, far_writer = await asyncio.open_connection(*target)
         try:
@@ -60,7 +60,7 @@ class Relay:
             far_writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction, bytes and end in their order; pieces arrive while earlier ones are still held back."""
+        """Forward one direction in order. New bytes are read while earlier ones are still delayed."""
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def take() -> None:

@@ -1,4 +1,4 @@
-"""The writer that the backup is measured against. It runs on the lab host, alone, with the standard library.
+"""The writer whose commits the benchmark of backups measures. It runs on the lab host: standard library only.
 
 `fill PATH MODE MEGABYTES` makes a database; `write PATH MARKER` commits 50 times a second until the marker is gone and
 prints a line `SECONDS-SINCE-EPOCH COMMIT-SECONDS` for each commit.
@@ -15,7 +15,7 @@ ROW_BYTES = 4000
 
 
 def fill(path: str, mode: str, megabytes: str) -> None:
-    """A database of that journal mode and size, in the place of any that was there."""
+    """Create a database with this journal mode and size, and replace an existing one."""
     for ending in ("", "-wal", "-shm", "-journal"):
         Path(path + ending).unlink(missing_ok=True)
     database = sqlite3.connect(path)
@@ -28,7 +28,7 @@ def fill(path: str, mode: str, megabytes: str) -> None:
 
 
 def write(path: str, marker: str) -> None:
-    """Commit at a steady pace; one that is late is not made up for."""
+    """Commit at a fixed rate. Delayed commits are not made up."""
     database = sqlite3.connect(path, timeout=120, isolation_level=None)
     database.execute("pragma synchronous=full")
     while Path(marker).exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.figures import Counted, Measured, Parts, read_parts, table
+from benchmarks.figures import MeasuredDeploy, Parts, SshCounts, read_parts, table
 
 
 def event(at: float, phase: str, step: str) -> dict[str, object]:
@@ -28,14 +28,14 @@ def test_read_parts_complete_run_gives_each_part_its_seconds() -> None:
 
 
 def test_read_parts_complete_run_parts_add_up_to_the_wall_time() -> None:
-    measured = Measured(1, 0, 5.0, read_parts(EVENTS, 100.0, 108.0, by_hand=5.0), Counted(1, 12))
+    measured = MeasuredDeploy(1, 0, 5.0, read_parts(EVENTS, 100.0, 108.0, by_hand=5.0), SshCounts(1, 12))
     assert measured.parts.share == pytest.approx(3.0)
     assert measured.wall == pytest.approx(8.0)
 
 
 def test_table_repeated_measurements_become_one_line_of_medians_and_worst_counts() -> None:
     measured = [
-        Measured(2, 50, 10.0, Parts(share, 0, 0, 0), Counted(1, executions))
+        MeasuredDeploy(2, 50, 10.0, Parts(share, 0, 0, 0), SshCounts(1, executions))
         for share, executions in ((1.0, 11), (9.0, 12), (2.0, 11))
     ]
     line = table(measured).splitlines()[-1]
@@ -45,6 +45,8 @@ def test_table_repeated_measurements_become_one_line_of_medians_and_worst_counts
 
 
 def test_table_sizes_and_distances_are_sorted_by_number() -> None:
-    measured = [Measured(hosts, rtt, 1, Parts(1, 0, 0, 0), Counted(1, 1)) for hosts in (10, 2) for rtt in (150, 50)]
+    measured = [
+        MeasuredDeploy(hosts, rtt, 1, Parts(1, 0, 0, 0), SshCounts(1, 1)) for hosts in (10, 2) for rtt in (150, 50)
+    ]
     found = [tuple(line.split("|")[1:3]) for line in table(measured).splitlines()[2:]]
     assert found == [(" 2 ", " 50 "), (" 2 ", " 150 "), (" 10 ", " 50 "), (" 10 ", " 150 ")]
