@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rolling_upgrade import config
 from rolling_upgrade.config import validators
@@ -20,6 +20,8 @@ from rolling_upgrade.ssh.fleet import Fleet, opened
 
 #: The report of each host, or the error of an unreachable one.
 Reports = Mapping[str, HealthReport | HostUnreachable]
+
+T = TypeVar("T")
 
 
 def health(
@@ -38,7 +40,7 @@ def health(
 
     Without `once` the check repeats on a terminal, and with an interval or a number of failures.
     """
-    chosen, limit = interval_seconds(interval), _max_failures(max_failures)
+    chosen, limit = interval_seconds(interval), _parsed("--max-failures", max_failures, validators.integer(1, 1000))
     environment = config.load(env, root=root, hosts=hosts)
     if auto_recovery and (code := _install_watchdog(environment, root, hosts)):
         return code
@@ -64,22 +66,14 @@ def health(
 
 def interval_seconds(text: str) -> float | None:
     """Parse the pause between checks; None for no text. Raises ConfigError."""
-    if not text:
-        return None
-    try:
-        return validators.INTERVAL(text)
-    except ValueError as error:
-        raise usage_error(("--interval", repr(text), str(error))) from None
+    return _parsed("--interval", text, validators.INTERVAL)
 
 
-def _max_failures(text: str) -> int | None:
-    """Parse the number of consecutive failures that ends the command; None for no text."""
-    if not text:
-        return None
+def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T | None:
     try:
-        return validators.integer(1, 1000)(text)
+        return parse(text) if text else None
     except ValueError as error:
-        raise usage_error(("--max-failures", repr(text), str(error))) from None
+        raise usage_error((option, repr(text), str(error))) from None
 
 
 def _install_watchdog(environment: Environment, root: Path, hosts: tuple[str, ...]) -> ExitCode:
