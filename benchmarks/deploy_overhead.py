@@ -114,7 +114,7 @@ def _deploy(lab: Lab, names: Sequence[str], rtt: int, seconds_by_hand: float) ->
     parts = read_parts(_events(output), started_at, ended_at, seconds_by_hand)
     counted = [_count(lab, name, started_at) for name in names]
     return MeasuredDeploy(
-        len(names), rtt, by_hand, parts, SshCounts(*(max(column) for column in zip(*counted, strict=True)))
+        len(names), rtt, seconds_by_hand, parts, SshCounts(*(max(column) for column in zip(*counted, strict=True)))
     )
 
 

@@ -11,7 +11,7 @@ _CHUNK = 65536
 
 
 class Relay:
-    """A relay with one loopback port per target. A new connection costs one round trip, each byte half of one per way."""
+    """A relay with one loopback port per target. A new connection costs a round trip, each byte half of one."""
 
     def __init__(self, targets: Mapping[str, tuple[str, int]], rtt_seconds: float) -> None:
         self._targets, self._rtt = dict(targets), rtt_seconds

@@ -1,12 +1,11 @@
-"""Runs one task as a CI job: `scripts/job.py TASK WORDS…`, with the task's own exit code.
+"""Runs one task as a CI job: `scripts/job.py TASK OPTIONS…`, with the task's exit code.
 
-It owns what a CI system wants besides: a summary of the run, an annotation for each failure, masked keys, and an SSH
-agent that holds DEPLOY_SSH_KEY for as long as the task runs and writes it nowhere. A signal that ends the job ends the
-task, which undoes what it began. No line of a task is read as a command of the CI system.
+It adds a summary of the run, an annotation for each failure, masked secrets, and an SSH agent that has DEPLOY_SSH_KEY
+while the task runs. A signal to the job is passed to the task, which undoes its changes. The CI system executes no line
+of the task's output as a command.
 
-Secrets go from here to the task through a file without a name, so that no environment in /proc shows them to code of
-the application. For the tasks that run such code there is no agent meanwhile: `full` starts one when that code has
-ended. Standard library only.
+The task receives secrets through an unnamed file, so that the application's code cannot read them from an environment
+in /proc. Tasks that run such code have no agent; `full` starts one after that code has ended. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Tasks that print one JSON object per line.
 IN_LINES = frozenset({"deploy", "rollback", "restore", "promote", "setup", "teardown"})
 #: Tasks that run code of the application.
-RUN_ITS_CODE = frozenset({"build", "test", "full"})
-#: What must never stand in a job's log, whatever prints it.
+RUN_APPLICATION_CODE = frozenset({"build", "test", "full"})
+#: Secrets that the CI system has to mask in every log.
 SECRETS = ("DEPLOY_SSH_KEY", "ROLLING_AGE_KEY", "REGISTRY_PASSWORD")
-#: Variables whose values leave the environment of this process, judged by their names.
+#: Names of variables that are removed from the environment of this process.
 _SECRET_NAME = re.compile(r"SECRET|PASSW|TOKEN|CREDENTIAL|(?:^|_)(?:KEY|JWT)(?:_|$)", re.IGNORECASE)
 #: The variable that names the open file with the secrets: a JSON object of names and values.
 SECRETS_FD = "ROLLING_SECRETS_FD"
 _SHORTEST_SECRET = 8
-#: Who prints, of the two that listen to the task.
-_SPEAKS = Lock()
+#: Serializes the two threads that print the task's output.
+_PRINT_LOCK = Lock()
 _REPORT = "report: "
-#: How `inv full` names its reports, and the most that one is.
+#: The file names of the reports of `inv full`, and their maximum size.
 _REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}\.json")
 _REPORT_BYTES = 1 << 20
 _LARGEST = 1e12
@@ -50,7 +49,7 @@ _WARNING = (
     "of make and of the runner, and can write what runs later in this job. Build and test in a job without secrets."
 )
 INVOKE = (sys.executable, "-m", "invoke")
-#: The key is as it is, or one line of base64: GitLab masks a variable of one line alone. It is in no environment here.
+#: The key is plain or one line of base64, because GitLab masks only one-line variables. It is in no environment here.
 _WITH_AGENT = """
 key=$(cat "/dev/fd/$1")
 shift
@@ -64,25 +63,25 @@ exec "$@"
 
 
 def main(words: list[str]) -> int:
-    """Run the task; its exit code, 2 without one."""
+    """Run the task. Return its exit code, or 2 without a task."""
     if not words or words[0].startswith("-"):
         print(
-            "usage: scripts/job.py TASK WORDS…, such as: scripts/job.py deploy --env production --force",
+            "usage: scripts/job.py TASK OPTIONS…, such as: scripts/job.py deploy --env production --force",
             file=sys.stderr,
         )
         return 2
     secrets = _take_secrets()
-    _close_to_others()
+    _refuse_inspection()
     for line in masks({**os.environ, **secrets}):
         print(line, flush=True)
-    if words[0] in RUN_ITS_CODE and secrets.get("DEPLOY_SSH_KEY"):
-        _say(_WARNING, sys.stderr)
+    if words[0] in RUN_APPLICATION_CODE and secrets.get("DEPLOY_SSH_KEY"):
+        _print(_WARNING, sys.stderr)
     started: list[subprocess.Popen[str]] = []
-    _hand_on_signals(started)
+    _forward_signals(started)
     process = _start(words, secrets)
     started.append(process)
-    listener = _listen_aside(process.stderr)
-    summary = _listen(process, words[0])
+    listener = _print_errors(process.stderr)
+    summary = _print_output(process, words[0])
     code = process.wait()
     if listener is not None:
         listener.join()
@@ -94,13 +93,13 @@ def _start(words: list[str], secrets: Mapping[str, str]) -> subprocess.Popen[str
     task = words[0]
     command = [*INVOKE, *words, *(["--json"] if task in IN_LINES and "--json" not in words else [])]
     key = secrets.get("DEPLOY_SSH_KEY", "")
-    # `full` starts its agent itself, and late; `build` and `test` contact no host.
-    given = {name: value for name, value in secrets.items() if name != "DEPLOY_SSH_KEY" or task == "full"}
+    # `full` starts its agent itself, after the application's code; `build` and `test` contact no host.
+    passed = {name: value for name, value in secrets.items() if name != "DEPLOY_SSH_KEY" or task == "full"}
     environment, files = dict(os.environ), []
-    if given:
-        files.append(_file_of(json.dumps(given)))
+    if passed:
+        files.append(_file_of(json.dumps(passed)))
         environment[SECRETS_FD] = str(files[-1])
-    if key and task not in RUN_ITS_CODE:
+    if key and task not in RUN_APPLICATION_CODE:
         files.append(_file_of(key))
         command = ["ssh-agent", "sh", "-ec", _WITH_AGENT, "sh", str(files[-1]), *command]
     process = subprocess.Popen(
@@ -108,7 +107,7 @@ def _start(words: list[str], secrets: Mapping[str, str]) -> subprocess.Popen[str
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
-        # A person at a terminal is asked there; everything else is for a CI system.
+        # On a terminal, the task prompts the operator itself.
         stderr=None if sys.stderr.isatty() else subprocess.PIPE,
         pass_fds=files,
         text=True,
@@ -121,15 +120,15 @@ def _start(words: list[str], secrets: Mapping[str, str]) -> subprocess.Popen[str
 
 
 def _take_secrets() -> dict[str, str]:
-    """The secrets of the environment, which then is without them: this program starts once more.
+    """Return the secrets of the environment, after this program has restarted itself without them.
 
-    What a process was started with stays in /proc/PID/environ, whatever it does later.
+    /proc/PID/environ always shows the environment with which a process was started.
     """
     named = os.environ.pop(SECRETS_FD, "")
     if named.isdecimal():
-        with os.fdopen(int(named), encoding="utf-8") as held:
-            found: dict[str, str] = json.load(held)
-        return found
+        with os.fdopen(int(named), encoding="utf-8") as file_of_secrets:
+            content: dict[str, str] = json.load(file_of_secrets)
+        return content
     secrets = {name: value for name, value in os.environ.items() if name in SECRETS or _SECRET_NAME.search(name)}
     if secrets:
         file = _file_of(json.dumps(secrets))
@@ -141,7 +140,7 @@ def _take_secrets() -> dict[str, str]:
 
 
 def _file_of(text: str) -> int:
-    """An open file without a name that holds this text, read from its beginning."""
+    """Return the descriptor of an unnamed file with this text, positioned at its start."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("job")
     else:
@@ -152,94 +151,94 @@ def _file_of(text: str) -> int:
     return descriptor
 
 
-def _close_to_others() -> None:
-    """Refuse other processes of this user this one's memory and its open files, in /proc and by ptrace."""
+def _refuse_inspection() -> None:
+    """Deny other processes of this user access to this one's memory and files, by /proc and by ptrace."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _listen(process: subprocess.Popen[str], task: str) -> Mapping[str, Any]:
-    """Print what the task says, its objects as lines; its summary, empty without one."""
+def _print_output(process: subprocess.Popen[str], task: str) -> Mapping[str, Any]:
+    """Print the task's output, with JSON objects as text. Return its summary, empty without one."""
     summary: Mapping[str, Any] = {}
     assert process.stdout is not None
     row = ""
     for row in process.stdout:
-        told = _object(row) if task in IN_LINES else None
-        if told is None:
-            _say(row.removesuffix("\n"))
+        message = _object(row) if task in IN_LINES else None
+        if message is None:
+            _print(row.removesuffix("\n"))
             continue
-        summary = told if told.get("type") == "summary" else summary
-        for line in lines(told):
-            _say(line)
-    # Lines before the last one may be anybody's.
-    return _of_report(row) if task == "full" else summary
+        summary = message if message.get("type") == "summary" else summary
+        for line in lines(message):
+            _print(line)
+    # Only the last line is certainly not written by the application's code.
+    return _read_report(row) if task == "full" else summary
 
 
-def _listen_aside(stream: IO[str] | None) -> Thread | None:
-    """Print what the task says on its standard error; None where that is not read here."""
+def _print_errors(stream: IO[str] | None) -> Thread | None:
+    """Print the task's standard error in a thread. Return None where the task writes to the terminal itself."""
     if stream is None:
         return None
 
     def listen(stream: IO[str] = stream) -> None:
         for row in stream:
-            _say(row.removesuffix("\n"), sys.stderr)
+            _print(row.removesuffix("\n"), sys.stderr)
 
     listener = Thread(target=listen, daemon=True)
     listener.start()
     return listener
 
 
-def _say(text: str, stream: IO[str] | None = None) -> None:
-    """Print a text of which the CI system reads no line as a command.
+def _print(text: str, stream: IO[str] | None = None) -> None:
+    """Print a text, with CI commands neutralized.
 
-    One line at a time: where both outputs are one, the middle of a long line would otherwise stand at a line's start.
+    Lines are printed one at a time. Otherwise, where both outputs share a file, a part of a long line could start a line.
     """
     for line in re.split(r"\r\n|\r|\n", text):
-        with _SPEAKS:
+        with _PRINT_LOCK:
             print(harmless(line), file=stream, flush=True)
 
 
 def harmless(line: str) -> str:
-    """A line that neither GitHub nor GitLab reads as a command; colors and everything else stay as they are.
+    """Return the line with the commands of GitHub and GitLab neutralized; colors and other text are unchanged.
 
     Source: GitHub's runner, ActionCommand.cs: `::` after white space, `##[` anywhere. GitLab: `section_start:` and
     `section_end:` with a carriage return and an escape sequence.
     """
-    kept = "".join(piece if _COLOR.fullmatch(piece) else _visible(piece) for piece in _COLOR.split(line))
-    kept = _SECTION.sub(r"\1 :", kept).replace("##[", "# #[").replace("##vso[", "# #vso[")
-    return _COMMAND.sub(r"\1: :", kept)
+    text = "".join(part if _COLOR.fullmatch(part) else _visible(part) for part in _COLOR.split(line))
+    text = _SECTION.sub(r"\1 :", text).replace("##[", "# #[").replace("##vso[", "# #vso[")
+    return _COMMAND.sub(r"\1: :", text)
 
 
 def _visible(text: str) -> str:
-    """The text with every character written out that has no width or moves the cursor."""
+    """Escape every character that is invisible or moves the cursor."""
     return "".join(char if char.isprintable() or char in _SPACES else ascii(char)[1:-1] for char in text)
 
 
-#: How a terminal's colors are set; it is all that is left of escape sequences.
+#: The only escape sequences that stay: they set colors.
 _COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
 _SPACES = "\t\u00a0\u3000"
 _COMMAND = re.compile(r"^((?:\s|\x1b\[[0-9;]*m)*):(?=:)")
 _SECTION = re.compile(r"(section_(?:start|end)):")
 
 
-def _hand_on_signals(started: list[subprocess.Popen[str]]) -> None:
-    """A runner signals the job alone, as `make` does; Ctrl-C on a terminal reaches the task by itself.
+def _forward_signals(started: list[subprocess.Popen[str]]) -> None:
+    """Forward signals, because runners and `make` signal only the job. Ctrl-C on a terminal also reaches the task.
 
-    Before the task starts: what this process handles is not ignored there, though whoever began the job may ignore it.
+    The handlers are set before the task starts, so that the task does not inherit ignored signals from the job's parent.
     """
 
-    def hand_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         if not started:
             sys.exit(128 + number)
         if number != signal.SIGINT or not sys.stdin.isatty():
             started[0].send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, hand_on)
+        signal.signal(number, forward)
 
 
 def masks(environment: Mapping[str, str]) -> Iterator[str]:
-    """What tells GitHub to hide each line of each secret, which it hides as a whole alone."""
+    """Yield commands that mask each line of each secret, because GitHub masks only complete values."""
     if environment.get("GITHUB_ACTIONS"):
         for name in SECRETS:
             for line in environment.get(name, "").splitlines():
@@ -247,24 +246,26 @@ def masks(environment: Mapping[str, str]) -> Iterator[str]:
                     yield f"::add-mask::{_escaped(line.strip())}"
 
 
-def lines(told: Mapping[str, Any]) -> Iterator[str]:
-    """One object of a task's output as lines of the job's log."""
-    kind = told.get("type")
+def lines(message: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one JSON object of a task's output as lines of the job's log."""
+    kind = message.get("type")
     if kind == "plan":
-        changes = [f"{one['service']} {one['change']}" for one in told["services"]]
-        yield f"plan  {told['host']}: {', '.join(changes) or 'nothing to do'}"
-    elif kind == "event" and told["phase"] != "progress":
-        took = f" {told['seconds']:.1f}s" if told["seconds"] else ""
-        yield " ".join(word for word in (told["host"], told["step"], told["phase"] + took, told["title"]) if word)
-        yield from (f"    | {line}" for line in told["detail"].splitlines())
+        changes = [f"{service['service']} {service['change']}" for service in message["services"]]
+        yield f"plan  {message['host']}: {', '.join(changes) or 'nothing to do'}"
+    elif kind == "event" and message["phase"] != "progress":
+        took = f" {message['seconds']:.1f}s" if message["seconds"] else ""
+        yield " ".join(
+            word for word in (message["host"], message["step"], message["phase"] + took, message["title"]) if word
+        )
+        yield from (f"    | {line}" for line in message["detail"].splitlines())
     elif kind == "summary":
-        yield f"{told['action']} {told['release']} on {told['environment']}: {told['message']}"
-        if told["undo_command"]:
-            yield f"To go back: {told['undo_command']}"
+        yield f"{message['action']} {message['release']} on {message['environment']}: {message['message']}"
+        if message["undo_command"]:
+            yield f"To go back: {message['undo_command']}"
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The end of a run as a table."""
+    """Return the summary of a run as a table."""
     if "stages" in summary:
         return _stages(summary)
     heading = f"### {_cell(summary['action'])} on {_cell(summary['environment'])}: {_cell(summary['message'])}"
@@ -279,19 +280,19 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _stages(summary: Mapping[str, Any]) -> str:
-    """The end of a whole pipeline as a table of its stages."""
+    """Return the summary of `full` as a table of its stages."""
     rows = [
-        f"| {_cell(one['stage'])} | {_cell(one['result'])} | {one['seconds']:.1f} s | {_cell(one['detail'])} |"
-        for one in summary["stages"]
+        f"| {_cell(stage['stage'])} | {_cell(stage['result'])} | {stage['seconds']:.1f} s | {_cell(stage['detail'])} |"
+        for stage in summary["stages"]
     ]
     heading = f"### full {_cell(summary['tag'])} on {_cell(summary['environment'])}: {_cell(summary['message'])}"
     return "\n".join([heading, "", "| stage | result | took | detail |", "|---|---|---|---|", *rows, ""])
 
 
-def _of_report(row: str) -> Mapping[str, Any]:
-    """The report that the last line of `inv full` names, in the form of a summary; empty where there is none.
+def _read_report(row: str) -> Mapping[str, Any]:
+    """Return the report that the last line of `inv full` names, as a summary, or nothing without one.
 
-    Code of the application ran in this job, and can write files there: each value is checked before it is shown.
+    The application's code ran in this job and can write files, so every value is checked before it is shown.
     """
     path = Path(row.removeprefix(_REPORT).rstrip("\n"))
     if not row.startswith(_REPORT) or not _REPORT_NAME.fullmatch(path.name):
@@ -300,33 +301,33 @@ def _of_report(row: str) -> Mapping[str, Any]:
         report = json.loads(_content(path))
         stages, hosts = report["stages"], report["deploy"]
         texts = [report[name] for name in ("environment", "tag", "outcome")]
-        texts += [one[name] for one in stages for name in ("stage", "result", "detail")]
-        texts += [one[name] for one in hosts for name in ("host", "cause")]
-        numbers = [one[name] for one in stages for name in ("seconds", "exit_code")]
+        texts += [stage[name] for stage in stages for name in ("stage", "result", "detail")]
+        texts += [host[name] for host in hosts for name in ("host", "cause")]
+        numbers = [stage[name] for stage in stages for name in ("seconds", "exit_code")]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
-    if not all(isinstance(one, str) for one in texts) or not all(map(_is_number, numbers)):
+    if not all(isinstance(text, str) for text in texts) or not all(map(_is_number, numbers)):
         return {}
-    failed = next((one for one in stages if one["exit_code"]), None)
+    failed = next((stage for stage in stages if stage["exit_code"]), None)
     message = f"{failed['stage']} {failed['result']}: {failed['detail']}" if failed else report["outcome"]
-    causes = [{"host": one["host"], "cause": one["cause"]} for one in hosts]
+    causes = [{"host": host["host"], "cause": host["cause"]} for host in hosts]
     return {**report, "message": message, "hosts": causes}
 
 
 def _content(path: Path) -> str:
-    """What a file of the clone's folder of reports holds. Raises OSError for any other file, and ValueError."""
-    folder = ROOT / "reports"
-    if os.path.realpath(path.parent) != os.path.realpath(folder):
-        raise OSError(f"{path} is not in {folder}")
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    """Read a file of the clone's directory of reports. Raises OSError for any other file, and ValueError."""
+    reports = ROOT / "reports"
+    if os.path.realpath(path.parent) != os.path.realpath(reports):
+        raise OSError(f"{path} is not in {reports}")
+    directory = os.open(reports, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        # A pipe is not waited for.
-        file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        # O_NONBLOCK: opening a pipe must not block.
+        file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     finally:
-        os.close(place)
+        os.close(directory)
     with os.fdopen(file, "rb") as stream:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise OSError(f"{path} is no file")
+            raise OSError(f"{path} is not a regular file")
         content = stream.read(_REPORT_BYTES + 1)
     if len(content) > _REPORT_BYTES:
         raise ValueError(f"{path} is too long for a report")
@@ -338,7 +339,7 @@ def _is_number(value: object) -> bool:
 
 
 def annotation(title: str, text: str) -> str:
-    """An error as GitHub shows it at the top of a run."""
+    """Return the command that makes GitHub show an error at the top of a run."""
     title = _escaped(title).replace(":", "%3A").replace(",", "%2C")
     return f"::error title={title}::{_escaped(text)}"
 
@@ -369,23 +370,23 @@ def _finish(task: str, code: int, summary: Mapping[str, Any]) -> None:
 
 def _object(row: str) -> Mapping[str, Any] | None:
     try:
-        told = json.loads(row)
+        message = json.loads(row)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) and "type" in told else None
+    return message if isinstance(message, dict) and "type" in message else None
 
 
 def _cell(text: str) -> str:
-    """A text that ends no cell and begins no markup."""
+    """Escape a text for a table cell."""
     for char in "\\`*_<>[]|#~&!":
         text = text.replace(char, f"\\{char}")
-    # No link either, though one is only written and not marked up.
+    # GitHub also turns plain URLs into links.
     text = text.replace("://", r":\//").replace("www.", r"www\.")
     return _printable(text)
 
 
 def _code(text: str) -> str:
-    """A text as code, which ends no code."""
+    """Return a text as inline code."""
     return f"`{_printable(text.replace('`', chr(39)))}`"
 
 

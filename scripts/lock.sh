@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes requirements.lock from requirements.in: every version with the hashes of its files for all platforms, and
-# nothing about where they came from.
+# Creates requirements.lock from requirements.in: every version with the hashes of its files for all platforms, without
+# indexes and URLs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

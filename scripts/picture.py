@@ -1,10 +1,10 @@
-"""Records a command on a terminal and draws the recording as a moving SVG; how docs/images/deploy.svg was made.
+"""Records a command on a terminal and draws the recording as an animated SVG, such as docs/images/deploy.svg.
 
-    python3 scripts/picture.py record FILE COMMAND…   # runs it under a pseudo-terminal: what it printed, and when
-    python3 scripts/picture.py draw FILE SVG          # draws that; needs pyte (pip install pyte), as nothing else here
+    python3 scripts/picture.py record FILE COMMAND…   # runs it on a pseudo-terminal and records its output with times
+    python3 scripts/picture.py draw FILE SVG          # draws it; needs pyte (pip install pyte)
 
-FILE is an asciicast (version 2). Nothing is retouched; time runs FASTER times as fast, and no frame stays for more than
-PAUSE seconds. Where nothing may move (printed, or by the viewer's wish) the last frame stands alone.
+FILE is an asciicast (version 2). The animation runs FASTER times as fast, and shows no frame for more than PAUSE
+seconds. In print, and with reduced motion, only the last frame is shown.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ COLORS = {"cyan": "#56c8d8", "green": "#6fcf7c", "red": "#ff7b72", "brown": "#e3
 
 
 def record(to: Path, command: list[str]) -> int:
-    """Run the command under a terminal of COLUMNS × ROWS; gives its exit code."""
-    begun, child = time.monotonic(), pty.fork()
+    """Run the command on a terminal of COLUMNS × ROWS. Return its exit code."""
+    started_at, child = time.monotonic(), pty.fork()
     if child[0] == 0:
         environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": ""}
         os.execvpe(command[0], command, environ)  # noqa: S606 - the words are an argument list; no shell is wanted
@@ -45,39 +45,40 @@ def record(to: Path, command: list[str]) -> int:
         while data := _read(child[1]):
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
-            print(json.dumps([round(time.monotonic() - begun, 3), "o", decoder.decode(data)]), file=file)
+            print(json.dumps([round(time.monotonic() - started_at, 3), "o", decoder.decode(data)]), file=file)
     return os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1])
 
 
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # Linux says so when the other side is closed
+    except OSError:  # Linux reports EIO when the other side is closed
         return b""
 
 
 def frames(lines: list[str]) -> list[tuple[float, list[str]]]:
-    """The screens that differ, each with how many seconds it is shown; a screen is its rows as SVG texts."""
+    """Return each different screen, as rows of SVG text, with the seconds for which it is shown."""
     import pyte
 
     head, *events = [json.loads(line) for line in lines]
     screen = pyte.Screen(head["width"], head["height"])
     stream = pyte.Stream(screen)
     stream.feed(f"\x1b[1;32m$\x1b[0m \x1b[1m{head['title']}\x1b[0m\r\n")
-    found = [(0.0, drawn(screen))]
+    screens = [(0.0, drawn(screen))]
     for at, (moment, _, text) in enumerate(events):
         stream.feed(text)
         soon = at + 1 < len(events) and events[at + 1][0] - moment < 0.5
         rows = drawn(screen)
-        if rows != found[-1][1] and not (soon and moment - found[-1][0] < 0.9):
-            found.append((moment, rows))
-    ends = [moment for moment, _ in found[1:]]
-    held = [min((end - start) / FASTER, PAUSE) for (start, _), end in zip(found, ends, strict=False)]
-    return [(max(seconds, 0.15), rows) for seconds, (_, rows) in zip([1.2, *held[1:], LAST], found, strict=True)]
+        if rows != screens[-1][1] and not (soon and moment - screens[-1][0] < 0.9):
+            screens.append((moment, rows))
+    ends = [moment for moment, _ in screens[1:]]
+    durations = [min((end - start) / FASTER, PAUSE) for (start, _), end in zip(screens, ends, strict=False)]
+    shown = [1.2, *durations[1:], LAST]
+    return [(max(seconds, 0.15), rows) for seconds, (_, rows) in zip(shown, screens, strict=True)]
 
 
 def drawn(screen: Any) -> list[str]:
-    """Each row of the screen: a tspan for each run of equal looks."""
+    """Return each row of the screen, with one tspan per run of equally styled characters."""
     rows = []
     for at in range(screen.lines):
         runs: list[tuple[str, str]] = []
@@ -96,7 +97,7 @@ def drawn(screen: Any) -> list[str]:
 
 
 def draw(shown: list[tuple[float, list[str]]], title: str) -> str:
-    """The moving picture: all frames side by side, and a strip that jumps from one to the next."""
+    """Return the animation: all frames side by side on a strip that jumps from one to the next."""
     columns, rows = COLUMNS, max(len(frame) for _, frame in shown)
     wide, high = round(columns * WIDE + 2 * EDGE), rows * HIGH + TOP + EDGE
     texts = list(dict.fromkeys(row for _, frame in shown for row in frame if row))
@@ -129,7 +130,7 @@ def draw(shown: list[tuple[float, list[str]]], title: str) -> str:
 
 
 def _length(text: str) -> int:
-    """How many characters a drawn row shows: fonts differ in width, and each viewer has another."""
+    """Return the number of visible characters of a drawn row, for its fixed width in every font."""
     return len(html.unescape(re.sub("<[^>]*>", "", text)))
 
 

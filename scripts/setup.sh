@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings this machine to where every make target works: Debian packages first, then .venv from requirements.lock.
-# It changes nothing that is already right, and says what it does and what it cannot do.
+# Prepares this machine for every make target: installs Debian packages and creates .venv from requirements.lock.
+# It is idempotent and reports what it does and what it cannot do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +9,7 @@ STAMP=".venv/made-from"
 
 say() { printf 'setup: %s\n' "$*"; }
 
-# A Python that is new enough and can make virtual environments; $PYTHON wins.
+# Prints a Python that is new enough and can create virtual environments. $PYTHON overrides the candidates.
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3 /usr/bin/python3 python3.13 python3.12 python3.11}; do
@@ -42,7 +42,7 @@ missing_packages() {
     done
 }
 
-# How to become root: nothing for root, sudo with a password only where a person can type it. Fails where neither works.
+# Prints the command prefix for root: nothing for root, sudo with a password only on a terminal. Fails otherwise.
 root_prefix() {
     if [ "$(id -u)" = 0 ]; then
         return
@@ -62,7 +62,7 @@ install_packages() {
     say "installing Debian packages: ${missing[*]}"
     local apt=(${prefix:+"$prefix"} env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq)
     if ! "${apt[@]}" update || ! "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" </dev/null >/dev/null; then
-        say "apt-get failed (its words are above). Next: put its sources right, or install by hand: ${missing[*]}"
+        say "apt-get failed (see its output above). Next: fix its sources, or install by hand: ${missing[*]}"
         return 1
     fi
 }
@@ -75,25 +75,25 @@ prepare_debian() {
     fi
     mapfile -t missing < <(missing_packages)
     if [ "${#missing[@]}" -gt 0 ] && ! install_packages "${missing[@]}" && find_python >/dev/null; then
-        say "going on without them: deploying works, the lab (make demo, make test) will not."
+        say "continuing without them: deploying works, the lab (make demo, make test) does not."
     fi
 }
 
 prepare_venv() {
     local python version wanted started=$SECONDS
     if ! python=$(find_python); then
-        say "no Python $OLDEST or newer that can make virtual environments was found."
-        say "Next: install python3 and python3-venv (Debian 12 or newer), or name one: make setup PYTHON=/path/to/python3"
+        say "found no Python $OLDEST or newer that can create virtual environments."
+        say "Next: install python3 and python3-venv (Debian 12 or newer), or run: make setup PYTHON=/path/to/python3"
         exit 1
     fi
     version=$("$python" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)')
-    # A virtual environment holds absolute paths: one that was moved is made again.
+    # A virtual environment has absolute paths, so a moved one is recreated.
     wanted="$(sha256sum <requirements.lock) $version $PWD"
     if [ -x .venv/bin/python ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         say "ready"
         return
     fi
-    say "making .venv with Python ${version%% *} and $(grep -c '^[a-z]' requirements.lock) packages (about half a minute)"
+    say "creating .venv with Python ${version%% *} and $(grep -c '^[a-z]' requirements.lock) packages (about half a minute)"
     rm -rf .venv
     "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.lock

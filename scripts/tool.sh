@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a Python program that is none of this project's dependencies, from a place of its own that goes away:
-# scripts/tool.sh PACKAGE==VERSION PROGRAM WORDS…
+# Runs a Python program that is not a dependency of this project, from a temporary virtual environment:
+# scripts/tool.sh PACKAGE==VERSION PROGRAM OPTIONS…
 set -euo pipefail
 
 place=$(mktemp -d)

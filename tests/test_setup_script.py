@@ -1,4 +1,4 @@
-"""`make setup` on machines of all kinds; small programs of the test stand in for those of the system."""
+"""`make setup` on different machines, with stub programs instead of those of the system."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-# One worker: making an environment takes seconds, and one serves them all.
+# One worker: creating the environment takes seconds, and all tests share it.
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A clone of the project with an empty lock file, and a PATH on which the test's programs come first."""
+    """A clone of the project with an empty lock file, and a PATH with the test's programs first."""
 
     clone: Path
     programs: Path
 
-    def has(self, program: str, text: str) -> None:
-        """Put a program of that name and shell text in front of the system's."""
+    def add(self, program: str, text: str) -> None:
+        """Add a program with this shell text in front of the system's."""
         path = self.programs / program
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
@@ -43,13 +43,13 @@ class Machine:
         )
 
     def log(self) -> str:
-        """What the stand-in of apt-get was asked."""
-        path = self.programs / "asked"
+        """Return the recorded calls of apt-get."""
+        path = self.programs / "calls"
         return path.read_text() if path.exists() else ""
 
 
-def make_machine(folder: Path) -> Machine:
-    machine = Machine(folder / "clone", folder / "programs")
+def make_machine(directory: Path) -> Machine:
+    machine = Machine(directory / "clone", directory / "programs")
     (machine.clone / "lab").mkdir(parents=True)
     machine.programs.mkdir()
     shutil.copytree(ROOT / "scripts", machine.clone / "scripts")
@@ -57,8 +57,8 @@ def make_machine(folder: Path) -> Machine:
     (machine.clone / "tests").mkdir()
     (machine.clone / "tests" / "packages.txt").touch()
     (machine.clone / "requirements.lock").write_text("# nothing\n")
-    machine.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
-    machine.has("apt-get", f'echo "$@" >> {machine.programs}/asked')
+    machine.add("dpkg-query", "echo podman installed; echo mmdebstrap installed")
+    machine.add("apt-get", f'echo "$@" >> {machine.programs}/calls')
     return machine
 
 
@@ -69,7 +69,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """A machine on which setup has succeeded once, after a run that was broken off half-way."""
+    """A machine on which setup succeeded after an incomplete run."""
     machine = make_machine(tmp_path_factory.mktemp("ready"))
     half = machine.clone / ".venv" / "bin"
     half.mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_setup_changed_lock_recreates_the_environment(ready: Machine) -> None:
 
     done = ready.setup()
 
-    assert "making .venv" in done.stdout
+    assert "creating .venv" in done.stdout
     assert not (ready.clone / ".venv" / "stale").exists()
 
 
@@ -107,26 +107,26 @@ def test_setup_incomplete_environment_is_recreated(ready: Machine) -> None:
 
 
 def test_setup_missing_package_is_installed(ready: Machine) -> None:
-    ready.has("dpkg-query", "echo podman installed; echo mmdebstrap config-files")
+    ready.add("dpkg-query", "echo podman installed; echo mmdebstrap config-files")
 
     done = ready.setup()
 
-    ready.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
-    asked = ready.log().splitlines()
-    (ready.programs / "asked").unlink()
+    ready.add("dpkg-query", "echo podman installed; echo mmdebstrap installed")
+    calls = ready.log().splitlines()
+    (ready.programs / "calls").unlink()
     assert "installing Debian packages: mmdebstrap\n" in done.stdout
-    assert [line.split()[-1] for line in asked] == ["update", "mmdebstrap"]
+    assert [line.split()[-1] for line in calls] == ["update", "mmdebstrap"]
 
 
 def test_setup_without_root_names_the_command_and_continues(ready: Machine) -> None:
-    ready.has("dpkg-query", "echo podman installed")
-    ready.has("id", "echo 1000")
-    ready.has("sudo", "exit 1")
+    ready.add("dpkg-query", "echo podman installed")
+    ready.add("id", "echo 1000")
+    ready.add("sudo", "exit 1")
 
     done = ready.setup()
 
-    ready.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
-    ready.has("id", 'exec /usr/bin/id "$@"')
+    ready.add("dpkg-query", "echo podman installed; echo mmdebstrap installed")
+    ready.add("id", 'exec /usr/bin/id "$@"')
     assert done.returncode == 0
     assert "Ask an administrator for: apt-get install --no-install-recommends mmdebstrap" in done.stdout
     assert done.stdout.endswith("setup: ready\n")
@@ -134,41 +134,41 @@ def test_setup_without_root_names_the_command_and_continues(ready: Machine) -> N
 
 
 def test_setup_with_sudo_uses_it(ready: Machine) -> None:
-    ready.has("dpkg-query", "echo podman installed")
-    ready.has("id", "echo 1000")
-    ready.has("sudo", f'echo "sudo $1" >> {ready.programs}/asked; [ "$1" = -n ] || exec "$@"')
+    ready.add("dpkg-query", "echo podman installed")
+    ready.add("id", "echo 1000")
+    ready.add("sudo", f'echo "sudo $1" >> {ready.programs}/calls; [ "$1" = -n ] || exec "$@"')
 
     ready.setup()
 
-    ready.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
-    ready.has("id", 'exec /usr/bin/id "$@"')
-    asked = ready.log().splitlines()
-    (ready.programs / "asked").unlink()
-    assert [line.split()[-1] for line in asked] == ["-n", "env", "update", "env", "mmdebstrap"]
+    ready.add("dpkg-query", "echo podman installed; echo mmdebstrap installed")
+    ready.add("id", 'exec /usr/bin/id "$@"')
+    calls = ready.log().splitlines()
+    (ready.programs / "calls").unlink()
+    assert [line.split()[-1] for line in calls] == ["-n", "env", "update", "env", "mmdebstrap"]
 
 
 def test_setup_failing_apt_is_reported_and_setup_continues(ready: Machine) -> None:
-    ready.has("dpkg-query", "echo podman installed")
-    ready.has("apt-get", "echo no network >&2; exit 100")
+    ready.add("dpkg-query", "echo podman installed")
+    ready.add("apt-get", "echo no network >&2; exit 100")
 
     done = ready.setup()
 
-    ready.has("dpkg-query", "echo podman installed; echo mmdebstrap installed")
-    ready.has("apt-get", f'echo "$@" >> {ready.programs}/asked')
+    ready.add("dpkg-query", "echo podman installed; echo mmdebstrap installed")
+    ready.add("apt-get", f'echo "$@" >> {ready.programs}/calls')
     assert (done.returncode, done.stderr) == (0, "no network\n")
-    assert "going on without them: deploying works, the lab (make demo, make test) will not." in done.stdout
+    assert "continuing without them: deploying works, the lab (make demo, make test) does not." in done.stdout
 
 
 def test_setup_without_a_python_names_the_package_to_install(machine: Machine) -> None:
     done = machine.setup(PYTHON="/nowhere/python3")
 
     assert done.returncode == 1
-    assert "no Python 3.11 or newer that can make virtual environments was found" in done.stdout
+    assert "found no Python 3.11 or newer that can create virtual environments" in done.stdout
     assert machine.log().splitlines()[-1].endswith("python3-venv")
 
 
 def test_setup_old_python_is_skipped(ready: Machine) -> None:
-    ready.has("old-python", "exit 1")
+    ready.add("old-python", "exit 1")
 
     done = ready.setup(PYTHON="old-python python3")
 
