@@ -49,15 +49,13 @@ def _passable(text: str) -> str | None:
     return None if text in process_environment.SECRETS else validators.ENV_KEY(text)
 
 
-def _engine(value: object) -> tuple[str, ...]:
-    """Parse the engine's command into arguments. Raises ValueError."""
+def _engine(text: str) -> tuple[str, ...] | None:
+    """Parse the engine's command into arguments."""
     try:
-        words = tuple(shlex.split(value)) if isinstance(value, str) and "\0" not in value else ()
+        words = tuple(shlex.split(text)) if "\0" not in text else ()
     except ValueError:
-        words = ()
-    if not any(PurePath(word).name in ENGINES for word in words):
-        raise ValueError(ENGINE)
-    return words
+        return None
+    return words if any(PurePath(word).name in ENGINES for word in words) else None
 
 
 _Passable = Annotated[str, validators.Validator(PASSABLE, _passable)]
@@ -132,9 +130,9 @@ class Build(Strict):
 class Building(Strict):
     """Defaults for all builds."""
 
-    engine: Annotated[tuple[str, ...], BeforeValidator(_engine)] = Field(
+    engine: Annotated[tuple[str, ...], validators.Validator(ENGINE, _engine)] = Field(
         default=(),
-        description="Build engine: podman, docker, or a command. Default: Podman if installed, else Docker.",
+        description="Build engine. Default: Podman if installed, else Docker.",
     )
     cache: _Boolean = Field(default=True, description="Reuse layers of earlier builds.")
     squash: _Boolean = Field(default=False, description="Squash new layers into one (Podman only).")
