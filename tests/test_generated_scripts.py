@@ -220,7 +220,7 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     files = tuple(BackupFile(name, 7, "ab" * 32) for name in (*manifest.DATABASE_FILES[kind], "configuration.tar.gz"))
     taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
     yield "scheduled", Script(backup.scheduled(app))
-    yield "backups", manifest.look(app)
+    yield "backups", manifest.read_all(app)
     yield "verify", stage.direct(verification.verify(app, taken))
     yield "archive", stage.direct(verification.archive(app, taken))
     wanted = restore.RestoreSpec(

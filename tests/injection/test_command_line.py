@@ -253,7 +253,7 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
         ("--color", lambda: reading._query(color=text)),
         ("--build-type", lambda: spec._options(text, "")),
         ("--suite", lambda: suites.check_kind(text)),
-        ("--only", lambda: restore._refuse_mistakes("b", text, "demo")),
+        ("--only", lambda: restore._check_options("b", text, "demo")),
     )
     for option, check in requests:
         with pytest.raises(ConfigError, match=option):

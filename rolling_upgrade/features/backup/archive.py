@@ -33,8 +33,8 @@ _MAX_ERRORS = 64 << 10
 _REPORTS = 10
 #: The overhead of one file in an archive, bytes: headers, a long name, block padding, directories.
 _BYTES_A_FILE = 16 << 10
-#: The overhead of a whole archive, bytes and members: directories, and the zeros at its end.
-_BYTES_BESIDE, _MEMBERS_BESIDE = 10 << 20, 10_000
+#: The overhead of an archive, bytes and members: directories, and the zeros at its end.
+_BYTES_AN_ARCHIVE, _MEMBERS_AN_ARCHIVE = 10 << 20, 10_000
 #: The members for one file: the file and its directories.
 _MEMBERS_A_FILE = 5
 #: The maximum of a header that describes the next member, of a line of hashes, and of a manifest, bytes.
@@ -48,7 +48,7 @@ _DESCRIBING = (
 
 
 def download(host: StreamingHost, app: Application, backup: Backup, directory: Path, context: RunContext) -> Path:
-    """Download a backup to `APP-ID.HOST.tar`; a truncated archive, or one that differs from its manifest, is deleted."""
+    """Download a backup to `APP-ID.HOST.tar`; delete the archive if it is truncated or differs from its manifest."""
     if backup.problem:
         raise StepFailed(f"{host.name}: backup {backup.id}: {backup.problem}.")
     target = directory / f"{app.name}-{backup.id}.{host.name}.tar"
@@ -93,7 +93,7 @@ def _private_file(path: Path) -> BinaryIO:
 
 
 def _check_room(host: str, backup: Backup, directory: Path) -> None:
-    """Raise StepFailed when the backup, by its manifest, does not fit here."""
+    """Raise StepFailed if the backup, by its manifest, does not fit on this disk."""
     if (backup.uploads or 0) > MAX_UPLOADS:
         raise StepFailed(
             f"{host}: backup {backup.id} has {backup.uploads} uploaded files; the maximum is {MAX_UPLOADS}."
@@ -108,30 +108,30 @@ def _check_room(host: str, backup: Backup, directory: Path) -> None:
 
 
 def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO, context: RunContext) -> None:
-    whole, most = backup.bytes + backup.uploads_bytes, max_bytes(backup)
+    expected, most = backup.bytes + backup.uploads_bytes, max_bytes(backup)
     errors = bytearray()
     progress = {"bytes": 0, "reports": 0}
 
-    def take(piece: bytes) -> None:
+    def write(piece: bytes) -> None:
         progress["bytes"] += len(piece)
         if progress["bytes"] > most:
             raise StepFailed(
-                f"{host.name}: it sent more than the {untrusted.size(most)} that the manifest of backup {backup.id} allows. "
+                f"{host.name}: the host sent more than the {untrusted.size(most)} that the manifest of backup {backup.id} allows. "
                 "Nothing was kept.",
                 next_step=f"{PROGRAM} backup.verify checks the backup on {host.name}",
             )
         out.write(piece)
-        part = min(_REPORTS, progress["bytes"] * _REPORTS // max(whole, 1))
-        if part > progress["reports"] and whole > _CHUNK:
+        part = min(_REPORTS, progress["bytes"] * _REPORTS // max(expected, 1))
+        if part > progress["reports"] and expected > _CHUNK:
             progress["reports"] = part
-            context.emit(Phase.NOTE, f"{part * 100 // _REPORTS}% of {whole >> 20} MiB", host.name, "fetch")
+            context.emit(Phase.NOTE, f"{part * 100 // _REPORTS}% of {expected >> 20} MiB", host.name, "fetch")
 
-    def take_errors(piece: bytes) -> None:
+    def keep_errors(piece: bytes) -> None:
         errors.extend(piece)
         del errors[:-_MAX_ERRORS]
 
     script = stage.direct(verification.archive(app, backup))
-    status = host.stream(script, take, take_errors, timeout_seconds=DOWNLOAD_SECONDS)
+    status = host.stream(script, write, keep_errors, timeout_seconds=DOWNLOAD_SECONDS)
     if status != 0:
         tail = untrusted.tail(errors.decode(errors="replace"))
         raise StepFailed(f"{host.name}: the backup could not be read (status {status}).\n{tail}")
@@ -140,7 +140,7 @@ def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO
 def max_bytes(backup: Backup) -> int:
     """Return the maximum size of a backup's archive, by its manifest, bytes."""
     files = len(backup.files) + (backup.uploads or 0)
-    return backup.bytes + backup.uploads_bytes + files * _BYTES_A_FILE + _BYTES_BESIDE
+    return backup.bytes + backup.uploads_bytes + files * _BYTES_A_FILE + _BYTES_AN_ARCHIVE
 
 
 def first_fault(path: Path, app: Application, backup: Backup, check: Callable[[], None] = lambda: None) -> str:
@@ -177,7 +177,7 @@ class _Member(tarfile.TarInfo):
     def _proc_gnusparse_00(self, *_: object) -> NoReturn:
         raise tarfile.ReadError("a sparse file")
 
-    # tarfile reads the map of such a file whole, and it may be as long as the archive.
+    # tarfile reads the whole map of such a file, which may be as long as the archive.
     _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
@@ -202,16 +202,16 @@ class _Comparison:
         self._top = f"{app.name}-{backup.id}"
         self._uploads = f"{self._top}.uploads"
         self._expected = {f"{self._top}/{file.path}": file.sha256 for file in backup.files}
-        self._list: tarfile.TarInfo | None = None
+        self._uploads_list: tarfile.TarInfo | None = None
         self._hashes: dict[bytes, bytes] = {}
         self._seen: set[bytes] = set()
         self._wrong = _Names()
 
     def fault(self) -> str:
         """Return the first fault, or ''. Raises the errors of tarfile for a damaged archive."""
-        left = _MEMBERS_BESIDE + _MEMBERS_A_FILE * (len(self._backup.files) + (self._backup.uploads or 0))
+        left = _MEMBERS_AN_ARCHIVE + _MEMBERS_A_FILE * (len(self._backup.files) + (self._backup.uploads or 0))
         while (member := self._archive.next()) is not None:
-            # tarfile keeps every member; they are not needed again.
+            # tarfile keeps every member, and the comparison needs none again.
             self._archive.members.clear()  # type: ignore[attr-defined]
             self._check()
             left -= 1
@@ -219,12 +219,12 @@ class _Comparison:
             fault = fault or self._compare(member)
             if fault:
                 return fault
-        if self._rest():
+        if self._has_trailing_data():
             return "data follows its end"
         if self._expected:
             return f"{line(', '.join(sorted(self._expected)))} missing"
-        if self._list is not None and not self._hashes.keys() <= self._seen:
-            for name, _ in self._rows(self._list):
+        if self._uploads_list is not None and not self._hashes.keys() <= self._seen:
+            for name, _ in self._rows(self._uploads_list):
                 if _key(name) not in self._seen:
                     self._wrong.add(name)
         return (
@@ -265,7 +265,7 @@ class _Comparison:
             if member.name == f"{self._top}/manifest.json":
                 manifest.read(self._app.name, self._backup.id, self._content(member, _MAX_MANIFEST).decode())
             elif member.name == f"{self._top}/uploads.sums" and self._backup.uploads is not None:
-                self._list = member
+                self._uploads_list = member
                 for name, digest in self._rows(member):
                     if len(self._hashes) >= self._backup.uploads:
                         raise Malformed(f"a list of more than {self._backup.uploads} hashes")
@@ -306,8 +306,8 @@ class _Comparison:
             raise Malformed(f"{member.name} has no content")
         return file
 
-    def _rest(self) -> bool:
-        """Whether anything but zeros follows the last member: tar would continue there."""
+    def _has_trailing_data(self) -> bool:
+        """Whether data other than zeros follows the last member: tar would continue there."""
         file = self._archive.fileobj
         file.seek(self._archive.offset)
         while piece := file.read(_CHUNK):

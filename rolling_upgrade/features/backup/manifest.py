@@ -1,6 +1,6 @@
-"""The manifests of a host's backups: the script that prints them, their parser, and the `Backup` that they describe.
+"""The manifests of a host's backups: the script that prints them, and their parser.
 
-The parser validates every field before a command uses it: a damaged manifest is reported, never trusted.
+The parser validates every field, and reports a damaged manifest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MARK = "@@"
 _MAX_BYTES = 64 << 10
 
 
-def look(app: Application) -> Script:
+def read_all(app: Application) -> Script:
     """Print the host's clock, then the name, manifest and last verdict of every backup."""
     return direct(f"""\
 echo {_MARK}now
@@ -44,23 +44,23 @@ echo {_MARK}end""")
 
 
 def parse(app: Application, text: str) -> tuple[int, tuple[Backup, ...]]:
-    """Parse the output of `look`: the host's clock and its backups, oldest first. Raises Malformed for truncated output."""
+    """Parse the output of `read_all`: the host's clock and its backups, oldest first. Raises Malformed for truncated output."""
     clock, section = "", ""
-    found: list[tuple[str, list[str], list[str]]] = []
+    entries: list[tuple[str, list[str], list[str]]] = []
     for line in untrusted.rows(text):
         if line.startswith(_MARK):
             section, _, name = line.removeprefix(_MARK).partition(" ")
             if section == "backup":
-                found.append((name.removeprefix(f"{app.name}-"), [], []))
+                entries.append((name.removeprefix(f"{app.name}-"), [], []))
         elif section == "now":
             clock = line
-        elif section in {"backup", "verdict"} and found:
-            manifest, verdict = found[-1][1:]
+        elif section in {"backup", "verdict"} and entries:
+            manifest, verdict = entries[-1][1:]
             (manifest if section == "backup" else verdict).append(line)
     if section != "end":
         raise Malformed("the list of backups is truncated")
     now = untrusted.integer(clock, maximum=untrusted.LATEST, default=0)
-    return now, tuple(_backup(app, *entry) for entry in found if _ID.fullmatch(entry[0]))
+    return now, tuple(_backup(app, *entry) for entry in entries if _ID.fullmatch(entry[0]))
 
 
 def _backup(app: Application, id: str, manifest: list[str], verdict: list[str]) -> Backup:
@@ -77,7 +77,7 @@ def _backup(app: Application, id: str, manifest: list[str], verdict: list[str]) 
 
 
 def read(app: str, id: str, text: str, **verification: Any) -> Backup:
-    """Parse the manifest of this backup. Raises Malformed for a damaged one or one of another backup."""
+    """Parse the manifest of this backup. Raises Malformed if it is damaged or belongs to another backup."""
     try:
         fields = untrusted.json_object(text, max_bytes=_MAX_BYTES)
     except Malformed:

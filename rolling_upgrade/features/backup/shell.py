@@ -1,8 +1,8 @@
-"""Backups on a host: their directories, the scripts that take and prune them, and the copy of the uploaded files.
+"""The scripts that take and prune backups on a host.
 
 A backup is a directory `APP-ID` in the backup directory: `manifest.json`, the database, the configuration, and the
-hashes of the uploaded files. The uploaded files are in `APP-ID.uploads`. A backup gets its name by a rename once it is
-complete. Its program runs in the deploy user's namespace, because files may belong to a user of a container.
+hashes of the uploaded files. The uploaded files are in `APP-ID.uploads`. A rename gives a complete backup its name. The
+scripts run in the deploy user's namespace, because files may belong to a user of a container.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rolling_upgrade.features.backup.manifest import BackupKind
 
 #: The free space that a backup leaves on its file system, KiB.
 SPARE_KIB = 51_200
-#: Exit status when another backup did not end in time.
+#: Exit status if another backup did not end in time.
 BUSY_STATUS = 45
 
 
@@ -39,10 +39,10 @@ def uploads_path(app: Application, id: str) -> str:
 
 
 def take(app: Application, id: str, kind: BackupKind, *, wait_seconds: int = 600) -> Script:
-    """Take a backup and print a summary; an existing backup with the id is left alone.
+    """Take a backup and print a summary, unless a backup with this id exists.
 
-    Backups run one at a time: the script waits for another one, then exits with BUSY_STATUS. The backup of a deploy
-    does not wait.
+    Backups run one at a time: the script waits for another one up to the limit, then exits with BUSY_STATUS. The backup
+    of a deploy does not wait.
     """
     return script(
         postgres.store_password(app),
@@ -64,7 +64,7 @@ id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kin
 
 
 def _run(app: Application, kind: BackupKind, wait_seconds: int) -> str:
-    """Run the program in the namespace; the one of a deploy does not wait, because it only copies the database."""
+    """Run the program in the namespace. A deploy does not wait for other backups: it only copies the database."""
     call = f'{IN_NAMESPACE} backup "$id" "$kind" "$running"'
     setup = f"{_running(app)}\n{in_namespace(program(app, kind))}"
     if kind is BackupKind.DEPLOY:
@@ -115,10 +115,10 @@ def program(app: Application, kind: BackupKind) -> str:
 
 
 def _begin(app: Application, kind: BackupKind, *, with_uploads: bool) -> str:
-    """Set the names, delete leftovers of interrupted runs, and clean up at the end of this one."""
+    """Set the names, delete leftovers of interrupted backups, and clean up when this one ends."""
     directory, files = backup_directory(app), uploads_directory(app)
     name = f"{app.name}-"
-    part, cleaned = (".deploy", ":") if kind is BackupKind.DEPLOY else (".part", leftovers(app))
+    part, cleaned = (".deploy", ":") if kind is BackupKind.DEPLOY else (".part", delete_leftovers(app))
     return f"""\
 set -eu
 umask 077
@@ -136,14 +136,14 @@ database='' journal_mode='' rows=0 uploads=null uploads_bytes=0
 {functions() if with_uploads else ":"}"""
 
 
-def leftovers(app: Application) -> str:
-    """Delete leftovers of interrupted backups: parts, and uploads without a manifest. The caller holds the backup lock.
+def delete_leftovers(app: Application) -> str:
+    """Delete leftovers of interrupted backups: parts, and uploads without a manifest. Needs the backup lock.
 
-    Parts of deploys and checks, which run without the lock, are deleted after a day. Uploads without a manifest that
-    are older than the newest backup are left to the operator.
+    Deploys and checks run without the lock, so their parts stay for a day. Uploads without a manifest that are older
+    than the newest backup stay: an operator has to check them.
     """
     directory, files = backup_directory(app), uploads_directory(app)
-    parts = " ".join(f"{quote(f'{one}/.{app.name}-')}{ID_PATTERN}*.part" for one in dict.fromkeys((directory, files)))
+    parts = " ".join(f"{quote(f'{path}/.{app.name}-')}{ID_PATTERN}*.part" for path in dict.fromkeys((directory, files)))
     return f"""\
 rm -rf {parts}
 for old in {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.deploy {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.*.scratch; do
@@ -161,7 +161,7 @@ done"""
 
 
 def _room(app: Application, *, with_uploads: bool) -> str:
-    """Check the free space before anything is written; the two directories may share a file system."""
+    """Check the free space before the backup writes; the two directories may share a file system."""
     server = app.database_server
     need = postgres.kib(server) if server else sqlite.kib(app.database) if app.database else "0"
     directory, files = quote(backup_directory(app)), quote(uploads_directory(app))
@@ -192,7 +192,7 @@ fi""")
 
 
 def _latest(app: Application) -> str:
-    """Set `latest` and `previous_list` to the newest copy of the uploads that is not known to be damaged."""
+    """Set `latest` and `previous_list` to the newest copy of the uploads without the verdict `damaged`."""
     directory, files = quote(backup_directory(app)), quote(f"{uploads_directory(app)}/{app.name}-")
     return f"""\
 latest='' previous_list=/dev/null
@@ -241,12 +241,12 @@ cd "$part\""""
 
 
 def _has_uploads(app: Application) -> str:
-    """A shell condition: the directory exists, or a link, which is refused later."""
+    """Return the shell condition that the directory exists, or a link, which the backup refuses later."""
     return f"[ -d {quote(app.uploads)} ] || [ -L {quote(app.uploads)} ]"
 
 
 def _finish(app: Application, *, with_uploads: bool) -> str:
-    """Write the manifest, then rename the directories into place, the one with the manifest last."""
+    """Write the manifest, then rename the uploads and the backup, in this order, into place."""
     move = 'if [ -d "$uploads_part" ]; then mv -T "$uploads_part" "$uploads_place"; fi\n' if with_uploads else ""
     return f"""\
 describe() {{
@@ -288,10 +288,7 @@ if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"
 
 
 def prune(app: Application, mode: Mode = Mode.REPORT) -> str:
-    """Select expired backups, but never the newest good one of each kind: see the first loop.
-
-    A backup that a verification found damaged is not good.
-    """
+    """Select expired backups, except the newest intact one of each kind: see the first loop."""
     history, files = quote(f"{app.home}/releases.jsonl"), quote(uploads_directory(app))
     text = f"""\
 set -eu
@@ -317,7 +314,7 @@ for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   case $place in "$deploy" | "$before" | "$full" | "$data" | "$uploads") continue ;; esac
   prune_entry backup "$place" {size_of("place")} rm -rf "$place" {files}/"$name.uploads"
 done
-{leftovers(app) if mode is not Mode.LIST else ""}"""
+{delete_leftovers(app) if mode is not Mode.LIST else ""}"""
     return f"""\
 if [ -d {quote(backup_directory(app))} ]; then
 {in_namespace(text)}
@@ -325,13 +322,13 @@ if [ -d {quote(backup_directory(app))} ]; then
 fi"""
 
 
-#: The names that a restore sets aside among the files; never part of a backup.
+#: The names of data that a restore moved aside; never part of a backup.
 _SET_ASIDE = ("/.before-*", "/.restored-*")
 RSYNC = ("rsync", "--archive", "--numeric-ids", *(f"--exclude={name}" for name in _SET_ASIDE))
 
 
 def functions() -> str:
-    """Shell functions for `copy`: names in the format of sha256sum, and hashes reused from an earlier backup."""
+    """Return shell functions for `copy`: file names in the format of sha256sum, and hashes of an earlier backup."""
     return """\
 escaped_names() {
   find . -type f "$@" -print0 | sed -z 's/\\\\/\\\\\\\\/g; s/\\n/\\\\n/g' | tr '\\000' '\\n'
@@ -345,9 +342,9 @@ reused() {
 
 
 def room() -> str:
-    """In the uploads directory: set `previous` to the files of the newest copy, and `new_kib` to the size of new files.
+    """Set `previous` to the files of the newest copy, and `new_kib` to the size of new files.
 
-    `$latest` is the directory of the newest copy, '' for none.
+    Runs in the uploads directory. `$latest` is the directory of the newest copy, '' for none.
     """
     stats = shell_join(*RSYNC, "--dry-run", "--stats", "--no-human-readable")
     return f"""\
@@ -358,10 +355,10 @@ new_kib=$({stats} ${{previous:+"--link-dest=$previous"}} ./ "$uploads_part/files
 
 
 def copy() -> str:
-    """In the uploads directory: copy the files to `$uploads_part/files` and write their hashes to `$uploads_list`.
+    """Copy the uploaded files to `$uploads_part/files`, and write their hashes to `$uploads_list`.
 
-    Sets `uploads` and `uploads_bytes`. A file deleted during the copy is no error (status 24 of rsync). Unchanged files
-    keep the hashes of the previous backup, so that a verification finds bit rot.
+    Runs in the uploads directory. Sets `uploads` and `uploads_bytes`. A file deleted during the copy is no error (status
+    24 of rsync). Unchanged files keep the hashes of the previous backup, so that a verification finds bit rot.
     """
     return f"""\
 status=0
@@ -376,8 +373,8 @@ uploads=$(wc -l < "$uploads_list")
 uploads_bytes=$(find . -type f -printf '%s\\n' | awk '{{ sum += $1 }} END {{ printf "%.0f", sum }}')"""
 
 
-def check(directory: str, count: int) -> str:
-    """A shell function `uploads_whole LIST SCRATCH-FILE`: compare the hashes and the number of files of a copy."""
+def uploads_check(directory: str, count: int) -> str:
+    """Return the shell function `uploads_whole LIST SCRATCH-FILE`, which compares hashes and number of a copy's files."""
     return f"""\
 uploads_whole() {{
   cd {quote(directory)} || return 1

@@ -1,6 +1,6 @@
-"""The scripts that compare a backup with its manifest, restore it into a scratch directory, and archive it.
+"""The scripts that verify a backup in a scratch directory, and write it as an archive.
 
-The expected values come from the parsed manifest; the host itself never reads the manifest.
+The expected values come from the workstation, which has parsed the manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DAMAGED_STATUS = 46
 def verify(app: Application, backup: Backup) -> Script:
     """Restore the backup into a scratch directory, check it, and write the verdict beside the manifest.
 
-    Prints the damage and exits with DAMAGED_STATUS; exits with 1 when the check itself failed.
+    Prints the damage and exits with DAMAGED_STATUS. Exits with 1 if the check itself failed.
     """
     verified = quote(f"{backup_path(app, backup.id)}/verified")
     return script(
@@ -41,8 +41,8 @@ exit "$status\"""",
 
 
 def check(app: Application, backup: Backup, *, database: bool, files: bool) -> Script:
-    """Check the chosen parts and the free space for their restore; writes no verdict."""
-    able = postgres.require_restrict_key() if database and backup.database == "postgres" else ""
+    """Check the selected parts and the free space for their restore, without a verdict."""
+    restricted = postgres.require_restrict_key() if database and backup.database == "postgres" else ""
     room = []
     if database and backup.database == "sqlite":
         room.append((app.database.rpartition("/")[0], (backup.file("database.db") or backup.files[0]).bytes))
@@ -54,13 +54,13 @@ def check(app: Application, backup: Backup, *, database: bool, files: bool) -> S
         f'  echo "no room for the restore in {path}: $free KiB free, {bytes_ // 1024 + SPARE_KIB} KiB needed"; exit 1\nfi'
         for path, bytes_ in room
     ]
-    return script(able, *checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
+    return script(restricted, *checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
 
 
 def _checked(app: Application, backup: Backup, *, database: bool, files: bool) -> str:
     """Set `$program` to the comparison with the manifest and the restore of the database into a scratch directory.
 
-    Only the bytes of the backup count as damage; a missing tool or full disk on the host fails the check instead.
+    Only wrong content of the backup is damage; a missing tool or a full disk on the host fails the check instead.
     """
     scratch = quote(f"{backup_directory(app)}/.{app.name}-{backup.id}.")
     tools = postgres.TOOLS if database and backup.database == "postgres" else ()
@@ -102,7 +102,7 @@ fi""")
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
-        parts.append(shell.check(f"{uploads_path(app, backup.id)}/files", backup.uploads))
+        parts.append(shell.uploads_check(f"{uploads_path(app, backup.id)}/files", backup.uploads))
         parts.append('list=$(pwd)/uploads.sums\nsaid=$(uploads_whole "$list" "$scratch/said") || damaged "$said"')
     parts.append(f"echo {quote(_summary(backup, database=database, files=files))}")
     return in_namespace("\n".join(parts))
@@ -124,7 +124,7 @@ if [ "$status" -ne 0 ]; then printf '%s\\n' "$said"; exit 1; fi"""
 
 
 def _rehearsed(app: Application, backup: Backup) -> str:
-    """Restore the dump into a scratch database; the check before a restore skips this, since a restore can be undone."""
+    """Restore the dump into a scratch database. The check before a restore skips this, because a restore has an undo."""
     if app.database_server is None:
         raise ValueError("the application has no database server")
     name = f"{app.name}-verify-{backup.id}".lower()
@@ -141,7 +141,7 @@ def _summary(backup: Backup, *, database: bool, files: bool) -> str:
 
 
 def archive(app: Application, backup: Backup) -> Script:
-    """Write the backup as one tar archive to standard output: its directory and the one of its uploads."""
+    """Write the directories of the backup and of its uploads as one tar archive to standard output."""
     parts = ["-C", backup_directory(app), f"{app.name}-{backup.id}"]
     if backup.uploads is not None:
         copies = uploads_path(app, backup.id)

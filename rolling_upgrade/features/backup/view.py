@@ -62,7 +62,7 @@ def _verified(backup: Backup, now: int) -> str:
 
 
 def _time(backup: Backup) -> datetime:
-    """Return the time at which it started, which its id holds."""
+    """Return the start time, which is part of the id."""
     return datetime.strptime(backup.id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
@@ -71,7 +71,7 @@ def _age(backup: Backup, now: int) -> str:
 
 
 def backup_json(environment: str, hosts: Mapping[str, HostBackups], unreachable: Mapping[str, str]) -> dict[str, Any]:
-    """Return the JSON object of the same."""
+    """Return the JSON object of the backups."""
     objects: list[dict[str, Any]] = [
         {"host": name, "backups": [_backup_json(backup, listed.now) for backup in listed.backups]}
         for name, listed in hosts.items()

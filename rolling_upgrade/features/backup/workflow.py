@@ -31,7 +31,7 @@ from rolling_upgrade.features.backup.manifest import Backup, BackupKind
 from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
-LOOK_SECONDS = 60.0
+QUERY_SECONDS = 60.0
 #: The timeout of one backup or verification: data may be large.
 DATA_SECONDS = 6 * 3600.0
 #: The maximum of an answer with the manifests, bytes: enough for thousands of backups.
@@ -58,25 +58,25 @@ def backup(
 
         def take(host: Host) -> None:
             app = fleet.targets[host.name].application
-            _do(host, context, "back up", stage.direct(shell.take(app, context.run_id, BackupKind.MANUAL)))
+            _run_script(host, context, "back up", stage.direct(shell.take(app, context.run_id, BackupKind.MANUAL)))
 
-        def get(host: Host) -> None:
-            found = _find(_look(host, fleet), context.run_id)
-            if found is None:
+        def download_new(host: Host) -> None:
+            taken = _find(_read_backups(host, fleet), context.run_id)
+            if taken is None:
                 raise StepFailed(f"{host.name}: backup {context.run_id} was taken, but the host does not list it.")
             app = fleet.targets[host.name].application
-            download(fleet.host(host.name), app, found, Path(fetch), context)
+            download(fleet.host(host.name), app, taken, Path(fetch), context)
 
         failed = _each(fleet.hosts, fleet, take, finish=True)
-        taken = [host for host in fleet.hosts if fetch and host.name not in failed]
-        return _exit_code({**failed, **_each(taken, fleet, get)})
+        complete = [host for host in fleet.hosts if fetch and host.name not in failed]
+        return _exit_code({**failed, **_each(complete, fleet, download_new)})
 
 
 def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool = False) -> ExitCode:
     """Print the backups of every host. FAILED when a host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
-        listed, lost = fleet.on_reachable(lambda host: _look(host, fleet))
+        listed, lost = fleet.on_reachable(lambda host: _read_backups(host, fleet))
     if json:
         print_json(backup_json(environment.name, listed, lost), sys.stdout, environment.secrets)
     else:
@@ -91,14 +91,14 @@ def verify(
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
-        found = chosen(every_backup(fleet), backup or LATEST, environment.name)
+        backups = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def check(host: Host) -> None:
-            backup = found[host.name]
+            backup = backups[host.name]
             if backup.problem:
                 raise StepFailed(f"{host.name}: backup {backup.id} is damaged: {backup.problem}.")
             app = fleet.targets[host.name].application
-            _do(host, context, f"verify {backup.id}", stage.direct(verification.verify(app, backup)))
+            _run_script(host, context, f"verify {backup.id}", stage.direct(verification.verify(app, backup)))
 
         return _exit_code(_each(fleet.hosts, fleet, check, finish=True))
 
@@ -112,31 +112,31 @@ def fetch(
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
-        found = chosen(every_backup(fleet), backup or LATEST, environment.name)
+        backups = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def get(host: Host) -> None:
             app = fleet.targets[host.name].application
-            download(fleet.host(host.name), app, found[host.name], Path(to), context)
+            download(fleet.host(host.name), app, backups[host.name], Path(to), context)
 
         return _exit_code(_each(fleet.hosts, fleet, get))
 
 
 def every_backup(fleet: Fleet) -> dict[str, HostBackups]:
     """Return the backups of every host. Raises HostUnreachable that names every unreachable host."""
-    return fleet.on_all(lambda host: _look(host, fleet))
+    return fleet.on_all(lambda host: _read_backups(host, fleet))
 
 
-def chosen(found: Mapping[str, HostBackups], id: str, environment: str) -> dict[str, Backup]:
-    """Return each host's backup with the id, or its `latest`. Raises PreflightError that names every host without it."""
-    picked = {name: _find(listed, id) for name, listed in found.items()}
-    lacking = [_lacking(name, found[name], id) for name, backup in picked.items() if backup is None]
+def chosen(by_host: Mapping[str, HostBackups], id: str, environment: str) -> dict[str, Backup]:
+    """Return each host's backup with the id, or its latest. Raises PreflightError that names every host without it."""
+    backups = {name: _find(listed, id) for name, listed in by_host.items()}
+    lacking = [_lacking(name, by_host[name], id) for name, backup in backups.items() if backup is None]
     if lacking:
         listed = "\n  ".join(lacking)
         raise PreflightError(
             f"the backup is not on every host; nothing was touched.\n  {listed}",
             next_step=f"{PROGRAM} backups --env {environment} lists them; --hosts leaves a host out",
         )
-    return {name: backup for name, backup in picked.items() if backup is not None}
+    return {name: backup for name, backup in backups.items() if backup is not None}
 
 
 def _lacking(name: str, listed: HostBackups, id: str) -> str:
@@ -150,16 +150,16 @@ def _find(listed: HostBackups, id: str) -> Backup | None:
     return next((backup for backup in listed.backups if backup.id == id), None)
 
 
-def _look(host: Host, fleet: Fleet) -> HostBackups:
+def _read_backups(host: Host, fleet: Fleet) -> HostBackups:
     app = fleet.targets[host.name].application
-    answer = host.run(manifest.look(app).answering(_ANSWER_BYTES), timeout_seconds=LOOK_SECONDS)
+    answer = host.run(manifest.read_all(app).answering(_ANSWER_BYTES), timeout_seconds=QUERY_SECONDS)
     try:
         return HostBackups(*manifest.parse(app, answer.output))
     except ValueError as error:
         raise HostUnreachable(f"{host.name}: {error}: {answer.output_tail}") from error
 
 
-def _do(host: Host, context: RunContext, title: str, script: Script) -> None:
+def _run_script(host: Host, context: RunContext, title: str, script: Script) -> None:
     """Run one long script and report its events. Raises StepFailed."""
     context.emit(Phase.STARTED, title, host.name, "backup")
     started_at = context.clock()

@@ -1,7 +1,7 @@
-"""The scripts of a restore: each part with its undo.
+"""The scripts that restore a database and uploaded files, and their undo.
 
-A restore sets the former database and uploads aside on the same file system, and its undo renames them back. Source: a
-stale `-wal` beside a restored SQLite file reverts or damages it.
+A restore moves the former data aside on the same file system, and its undo renames them back. Source: a stale `-wal`
+beside a restored SQLite file reverts or damages it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rolling_upgrade.features.backup.shell import backup_path, uploads_path
 _JOURNALS = ("-wal", "-shm", "-journal")
 
 
-def stop_writers(app: Application, release: str) -> str:
-    """Stop every container that mounts the data and record their names; fail for a container of another application."""
+def stop_writers(app: Application, run_id: str) -> str:
+    """Stop every container that mounts the data and record its name; fail for a container of another application."""
     return f"""\
 {_mounting(app)}
 foreign=$(mounting | awk -v app={quote(app.name)} '$2 != app {{ print $1 }}')
 if [ -n "$foreign" ]; then echo "a container of another application mounts the data of {app.name}: $foreign. Next: stop it"; exit 1; fi
-stopped={_stopped(app, release)}
+stopped={_stopped(app, run_id)}
 if [ ! -e "$stopped" ]; then mounting | awk '{{ print $1 }}' > "$stopped.new"; mv "$stopped.new" "$stopped"; fi
 mounting | while read -r name _; do
   podman stop "$name" >/dev/null
@@ -33,21 +33,21 @@ done
 {no_writers()}"""
 
 
-def start_writers(app: Application, release: str) -> str:
+def start_writers(app: Application, run_id: str) -> str:
     """Start the stopped containers again."""
     return f"""\
-stopped={_stopped(app, release)}
+stopped={_stopped(app, run_id)}
 if [ -e "$stopped" ]; then while read -r name; do podman start "$name" >/dev/null; done < "$stopped"; fi"""
 
 
-def _stopped(app: Application, release: str) -> str:
-    return quote(f"{app.home}/journal/{release}/stopped")
+def _stopped(app: Application, run_id: str) -> str:
+    return quote(f"{app.home}/journal/{run_id}/stopped")
 
 
 def _mounting(app: Application) -> str:
-    """A shell function that prints `NAME APP` of each running container that can write to the data.
+    """Return the shell function `mounting`, which prints `NAME APP` of each running container that can write to the data.
 
-    These are the containers that mount a directory with data; with a database server, all of the application.
+    These containers mount a directory with data. With a database server, all containers of the application can.
     """
     connected = f'$2 == "{app.name}"' if app.database_server else "0"
     directories = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
@@ -71,15 +71,15 @@ mounting() {{
 
 
 def no_writers() -> str:
-    """Fail while a container mounts the data; needs the shell function `mounting`."""
+    """Fail if a running container mounts the data; calls the shell function `mounting`."""
     return 'if [ -n "$(mounting)" ]; then echo "containers that mount the data still run: $(mounting)"; exit 1; fi'
 
 
-def restore_database(app: Application, backup: Backup, release: str) -> str:
-    """Set the database and its journals aside, and rename the backup's database into place with its owner and mode."""
+def restore_database(app: Application, backup: Backup, run_id: str) -> str:
+    """Move the database and its journals aside; rename the backup's database into place with the same owner and mode."""
     if backup.database == "postgres" and app.database_server:
-        return _restore_postgres(app, backup, release)
-    path, aside, new = app.database, *_beside(app.database, release)
+        return _restore_postgres(app, backup, run_id)
+    path, aside, new = app.database, *_beside(app.database, run_id)
     mode = backup.journal_mode if backup.journal_mode in {"wal", "delete", "truncate", "persist"} else "delete"
     file = backup.file("database.db")
     program = f"""\
@@ -87,7 +87,7 @@ set -eu
 umask 077
 {refuse_link(path.rpartition("/")[0])}
 {sqlite.functions()}
-{_own_directory(aside)}
+{_create_directory(aside)}
 rm -rf {shell_join(*(new + ending for ending in (*_JOURNALS, "")))}
 cp {quote(backup_path(app, backup.id) + "/database.db")} {quote(new)}
 if [ "$(sha256sum < {quote(new)} | cut -c 1-64)" != {file.sha256 if file else "none"} ]; then echo "the copy of the database is damaged"; exit 1; fi
@@ -115,15 +115,15 @@ echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
     return _without_writers(app, program)
 
 
-def undo_database(app: Application, backup: Backup, release: str) -> str:
-    """Restore the former database, also after an interruption between setting it aside and replacing it."""
+def undo_database(app: Application, backup: Backup, run_id: str) -> str:
+    """Bring the former database back, also if the restore was interrupted at any point."""
     if backup.database == "postgres" and app.database_server:
-        return _undo_postgres(app, release)
-    path, aside, new = app.database, *_beside(app.database, release)
+        return _undo_postgres(app, run_id)
+    path, aside, new = app.database, *_beside(app.database, run_id)
     program = f"""\
 set -eu
 {refuse_link(path.rpartition("/")[0])}
-{_no_link(aside)}
+{_refuse_replaced(aside)}
 rm -rf {shell_join(*(new + ending for ending in (*_JOURNALS, "")))}
 if [ -d {quote(aside)} ]; then
   if [ -e {quote(aside + "/.moved")} ]; then
@@ -141,7 +141,7 @@ fi"""
 
 
 def _set_aside(aside: str) -> str:
-    """Hard-link `$file` into the directory; a directory, which cannot be linked, moves there."""
+    """Hard-link `$file` into the directory; move it there if it is a directory, which cannot be linked."""
     return f"""\
 kept={quote(aside)}/"${{file##*/}}"
     if [ -e "$file" ] || [ -L "$file" ]; then rm -rf "$kept"; fi
@@ -149,8 +149,8 @@ kept={quote(aside)}/"${{file##*/}}"
     elif [ -e "$file" ] || [ -L "$file" ]; then ln "$file" "$kept"; fi"""
 
 
-def _own_directory(path: str) -> str:
-    """Create the directory. It is among the container's files, so links in its place and in it are deleted first."""
+def _create_directory(path: str) -> str:
+    """Create a directory among the container's files; first delete links that the container may have put there."""
     return f"""\
 if [ -L {quote(path)} ]; then rm -f {quote(path)}; fi
 mkdir -p {quote(path)}
@@ -158,23 +158,23 @@ rm -f {quote(path + "/.said")}
 if [ -L {quote(path + "/.moved")} ]; then rm -f {quote(path + "/.moved")}; fi"""
 
 
-def _no_link(path: str) -> str:
-    """Fail when a container has replaced the directory by a link: the former data is no longer there."""
+def _refuse_replaced(path: str) -> str:
+    """Fail if a container has replaced the directory by a link: then the former data is lost."""
     problem = quote(f"{path} was replaced by a link. Next: restore the backup that was taken before this restore")
     return f"if [ -L {quote(path)} ]; then rm -f {quote(path)}; echo {problem}; exit 1; fi"
 
 
-def _beside(path: str, release: str) -> tuple[str, str]:
+def _beside(path: str, run_id: str) -> tuple[str, str]:
     """Return the directory of the former database, and the path of the new one until its rename."""
     directory = path.rpartition("/")[0]
-    return f"{directory}/.before-{release}", f"{directory}/.restored-{release}.db"
+    return f"{directory}/.before-{run_id}", f"{directory}/.restored-{run_id}.db"
 
 
-def _restore_postgres(app: Application, backup: Backup, release: str) -> str:
+def _restore_postgres(app: Application, backup: Backup, run_id: str) -> str:
     if app.database_server is None:
         raise ValueError("the application has no database server")
     dump = quote(f"{backup_path(app, backup.id)}/database.pgdump")
-    done = quote(f"{app.home}/journal/{release}/postgres.restored")
+    done = quote(f"{app.home}/journal/{run_id}/postgres.restored")
     return f"""\
 {postgres.access(app)}
 {postgres.restore(app.database_server, dump, f"{done}.list")}
@@ -182,12 +182,12 @@ def _restore_postgres(app: Application, backup: Backup, release: str) -> str:
 echo "the database of backup {backup.id} is in place\""""
 
 
-def _undo_postgres(app: Application, release: str) -> str:
-    """Undo a completed restore with the backup taken before it; a failed restore changed nothing."""
+def _undo_postgres(app: Application, run_id: str) -> str:
+    """Restore the backup that was taken before a completed restore; a failed restore has changed nothing."""
     if app.database_server is None:
         raise ValueError("the application has no database server")
-    dump = quote(f"{backup_path(app, release)}/database.pgdump")
-    done = quote(f"{app.home}/journal/{release}/postgres.restored")
+    dump = quote(f"{backup_path(app, run_id)}/database.pgdump")
+    done = quote(f"{app.home}/journal/{run_id}/postgres.restored")
     return f"""\
 if [ -e {done} ]; then
   {postgres.access(app)}
@@ -196,23 +196,23 @@ if [ -e {done} ]; then
 fi"""
 
 
-def restore_uploads(app: Application, backup: Backup, release: str) -> str:
-    """Set the uploaded files aside and replace them by the backup's; unchanged files are hard-linked, not copied."""
-    here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
+def restore_uploads(app: Application, backup: Backup, run_id: str) -> str:
+    """Move the uploaded files aside and restore those of the backup; hard-link unchanged files instead of copying."""
+    here, aside, new = app.uploads, f"{app.uploads}/.before-{run_id}", f"{app.uploads}/.restored-{run_id}"
     copy = shell_join(*backups.RSYNC, "--checksum")
     places = shell_join(uploads_path(app, backup.id) + "/files/", f"{new}/")
     program = f"""\
 set -eu
 umask 077
 {refuse_link(here)}
-{_own_directory(aside)}
+{_create_directory(aside)}
 if [ ! -e {quote(aside + "/.moved")} ]; then
   rm -rf {quote(new)}
   # With a symbolic link among the uploads, --link-dest could link files from elsewhere: copy everything then.
   set -- {quote(f"--link-dest={here}")}
   if [ -n "$(find {quote(here)} -type l -print -quit)" ]; then set --; fi
   {copy} "$@" {places}
-{backups.check(new, backup.uploads or 0)}
+{backups.uploads_check(new, backup.uploads or 0)}
   list={quote(backup_path(app, backup.id) + "/uploads.sums")}
   said=$(uploads_whole "$list" {quote(aside + "/.said")}) || {{ echo "the copy of the uploads is damaged: $said"; exit 1; }}
   rm -f {quote(aside + "/.said")}
@@ -227,13 +227,13 @@ echo "{backup.uploads} uploaded files of backup {backup.id} are in place\""""
     return _without_writers(app, program)
 
 
-def undo_uploads(app: Application, release: str) -> str:
-    """Restore the former files, also after an interruption while they were set aside."""
-    here, aside, new = app.uploads, f"{app.uploads}/.before-{release}", f"{app.uploads}/.restored-{release}"
+def undo_uploads(app: Application, run_id: str) -> str:
+    """Bring the former files back, also if the restore was interrupted at any point."""
+    here, aside, new = app.uploads, f"{app.uploads}/.before-{run_id}", f"{app.uploads}/.restored-{run_id}"
     program = f"""\
 set -eu
 {refuse_link(here)}
-{_no_link(aside)}
+{_refuse_replaced(aside)}
 if [ -d {quote(aside)} ]; then
   if [ -e {quote(aside + "/.moved")} ]; then
     find {quote(here)} -mindepth 1 -maxdepth 1 ! -name '.before-*' ! -name '.restored-*' -exec rm -rf {{}} +
@@ -251,7 +251,7 @@ def _without_writers(app: Application, program: str) -> str:
 
 
 def delete_former_data(app: Application) -> str:
-    """Delete the data that restores set aside, once a restore is recorded: the backups taken first contain it too."""
+    """Delete the data that restores moved aside; the backups taken before those restores contain it too."""
     paths = [path for path in (app.database.rpartition("/")[0], app.uploads) if path]
     program = """\
 for path; do

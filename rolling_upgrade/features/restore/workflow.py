@@ -1,4 +1,4 @@
-"""Restore: put a backup back on each host, after a check and a backup of the current data."""
+"""Restore a backup on each host, after a check and a backup of the current data."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def restore(
     dry_run: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Put a backup back. Raises RollingError with its exit code when nothing was begun."""
+    """Restore a backup on each host. Raises RollingError if no host was changed."""
     started_at = time.time()
-    _refuse_mistakes(backup, only, env)
+    _check_options(backup, only, env)
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         states = fleet.observe()
-        found = chosen(every_backup(fleet), backup, environment.name)
+        backups = chosen(every_backup(fleet), backup, environment.name)
         signature = operation.signature(root)
         lock = operator.lock(context.run_id, f"restore of {backup}")
 
         def plan(state: HostState) -> Plan:
-            app, picked = fleet.targets[state.host].application, found[state.host]
-            database, files = _parts(app, picked, only)
+            app, selected = fleet.targets[state.host].application, backups[state.host]
+            database, files = _parts(app, selected, only)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             return plan_restore(
                 state,
                 RestoreSpec(
                     environment.name,
                     app,
-                    picked,
+                    selected,
                     context.run_id,
                     now,
                     lock=lock,
@@ -70,36 +70,38 @@ def restore(
                 environment.rollout,
             )
 
-        operation.refuse_unfit(_unfit(states, found, environment, only), "a restore", states, environment)
+        operation.refuse_unfit(_unfit(states, backups, environment, only), "a restore", states, environment)
         host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)
         op_spec = _operation_spec(environment, backup, only)
         run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
         return run.run(host_runs, plan)
 
 
-def _refuse_mistakes(backup: str, only: str, env: str | None) -> None:
+def _check_options(backup: str, only: str, env: str | None) -> None:
     if only and only not in PARTS:
         raise usage_error(("--only", repr(only), " or ".join(PARTS)))
     if not backup:
-        raise ConfigError("Which backup? Nothing was contacted.", next_step=f"{PROGRAM} backups --env {env or 'ENV'}")
+        raise ConfigError(
+            "the backup is missing; nothing was contacted.", next_step=f"{PROGRAM} backups --env {env or 'ENV'}"
+        )
 
 
 def _parts(app: Application, backup: Backup, only: str) -> tuple[bool, bool]:
-    """The parts to restore: the named one, else all that both the backup and the application have."""
+    """Return the parts to restore: the named one, else every part that the backup and the application have."""
     if only:
         return only == "database", only == "uploads"
     return bool(backup.database), bool(app.uploads) and backup.uploads is not None
 
 
 def _unfit(
-    states: Mapping[str, HostState], found: Mapping[str, Backup], environment: Environment, only: str
+    states: Mapping[str, HostState], backups: Mapping[str, Backup], environment: Environment, only: str
 ) -> list[Finding]:
-    apps = {target.name: target.application for target in environment.targets}
-    rows: list[Finding] = []
+    apps = operation.applications(environment)
+    findings: list[Finding] = []
     for name, state in states.items():
-        database, files = _parts(apps[name], found[name], only)
-        rows += unfit(state, apps[name], found[name], database=database, files=files)
-    return rows
+        database, files = _parts(apps[name], backups[name], only)
+        findings += unfit(state, apps[name], backups[name], database=database, files=files)
+    return findings
 
 
 def _operation_spec(environment: Environment, backup: str, only: str) -> operation.OperationSpec:

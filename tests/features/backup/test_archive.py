@@ -1,4 +1,4 @@
-"""A backup brought here: whole and for the owner alone, or not there at all."""
+"""Downloads of backups: complete and readable only by the owner, or refused and deleted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sender:
         return self._status
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Close nothing."""
 
 
 def digest(content: bytes) -> str:
@@ -63,7 +63,7 @@ def digest(content: bytes) -> str:
 
 
 def sums() -> bytes:
-    """What sha256sum writes for the files, names with line breaks and backslashes escaped."""
+    """Return the output of sha256sum for the files, with line breaks and backslashes escaped."""
     rows = []
     for name in NAMES:
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
@@ -72,7 +72,7 @@ def sums() -> bytes:
 
 
 def archive(**changed: bytes) -> tuple[bytes, Backup]:
-    """A backup's archive and the backup; `changed` gives other bytes for a name, b'' leaves it out."""
+    """Return a backup and its archive; `changed` replaces the content of a file, b'' omits it."""
     files = {"database.db": b"d" * 5000, "rows": b"1 41\n", "uploads.sums": sums()}
     text = json.dumps(
         {
@@ -110,7 +110,7 @@ def bring(sender: Sender, backup: Backup, directory: Path) -> Path:
     return download(sender, APP, backup, directory, run)
 
 
-def test_download_whole_backup_arrives_for_the_owner_alone(tmp_path: Path) -> None:
+def test_download_intact_backup_is_readable_only_by_the_owner(tmp_path: Path) -> None:
     content, backup = archive()
 
     path = bring(Sender(content), backup, tmp_path / "new")
@@ -129,7 +129,9 @@ def test_download_whole_backup_arrives_for_the_owner_alone(tmp_path: Path) -> No
         ({"manifest.json": b"{}"}, "cannot be read"),
     ],
 )
-def test_download_of_anything_else_is_refused_and_deleted(changed: dict[str, bytes], said: str, tmp_path: Path) -> None:
+def test_download_that_differs_from_the_manifest_is_refused_and_deleted(
+    changed: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
     content, backup = archive(**changed)
 
     with pytest.raises(StepFailed, match=said):
@@ -138,7 +140,7 @@ def test_download_of_anything_else_is_refused_and_deleted(changed: dict[str, byt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_download_cut_off_leaves_no_file(tmp_path: Path) -> None:
+def test_truncated_download_leaves_no_file(tmp_path: Path) -> None:
     content, backup = archive()
 
     with pytest.raises(ConnectionDropped):
@@ -149,7 +151,7 @@ def test_download_cut_off_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_download_that_the_host_could_not_read_says_why(tmp_path: Path) -> None:
+def test_download_that_the_host_cannot_read_reports_the_reason(tmp_path: Path) -> None:
     content, backup = archive()
 
     with pytest.raises(StepFailed, match="tar: said why"):

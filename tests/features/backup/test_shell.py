@@ -1,4 +1,4 @@
-"""Backups with the real SQLite and rsync: whole under writes, refused when damaged or without room, none lost early."""
+"""Taking and pruning backups with the real SQLite and rsync."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTILE_NAMES = ("plain", "with space", 'it\'s "quoted"', "line\nbreak", "back\\
 
 @pytest.fixture
 def app(tmp_path: Path, programs: Programs) -> Application:
-    """An application whose data stands in directories with names in need of quotes, on a host that runs nothing."""
+    """An application with data in directories whose names need quotes, on a host without containers."""
     (tmp_path / "the data's").mkdir()
     (tmp_path / "home/lock").mkdir(parents=True)
     programs.add("podman", 'case $1 in unshare) shift; exec "$@" ;; ps) ;; esac')
@@ -67,7 +67,7 @@ def files(app: Application, id: str = ID) -> Path:
 
 
 def listed(app: Application) -> dict[str, Backup]:
-    _, found = manifest.parse(app, sh(manifest.look(app)).stdout)
+    _, found = manifest.parse(app, sh(manifest.read_all(app)).stdout)
     return {one.id: one for one in found}
 
 
@@ -77,7 +77,7 @@ def rows(path: Path) -> tuple[str, int]:
         return verdict, database.execute("select count(*) from item").fetchone()[0]
 
 
-def test_take_database_is_copied_whole_for_the_owner_alone(app: Application, programs: Programs) -> None:
+def test_take_copies_the_complete_database_readable_only_by_the_owner(app: Application, programs: Programs) -> None:
     fill(app.database)
 
     done = back_up(app, programs)
@@ -87,7 +87,7 @@ def test_take_database_is_copied_whole_for_the_owner_alone(app: Application, pro
     assert f"in {place(app)}" in done.stdout
 
 
-def test_take_under_concurrent_writes_is_whole(app: Application, programs: Programs) -> None:
+def test_take_under_concurrent_writes_is_consistent(app: Application, programs: Programs) -> None:
     fill(app.database)
     ended, writing = threading.Event(), threading.Event()
 
@@ -111,7 +111,7 @@ def test_take_under_concurrent_writes_is_whole(app: Application, programs: Progr
     assert listed(app)[ID].rows == count
 
 
-def test_take_manifest_says_what_is_there(app: Application, programs: Programs) -> None:
+def test_take_manifest_lists_the_content(app: Application, programs: Programs) -> None:
     fill(app.database)
     Path(app.uploads).mkdir()
     Path(app.uploads, "a").write_text("four")
@@ -129,7 +129,7 @@ def test_take_manifest_says_what_is_there(app: Application, programs: Programs) 
         )
 
 
-def test_take_names_the_release_that_ran(app: Application, programs: Programs, tmp_path: Path) -> None:
+def test_take_records_the_running_release(app: Application, programs: Programs, tmp_path: Path) -> None:
     rows = "backend blue r1 r.test/shop/backend:v1 sha256:aa\nbackend green r2 r.test/shop/backend:v2 sha256:bb\n"
     (tmp_path / "inspected").write_text(rows)
     programs.add(
@@ -155,7 +155,7 @@ def test_take_repeated_for_one_run_keeps_the_first(app: Application, programs: P
     assert (done.returncode, place(app).stat().st_mtime_ns) == (0, before)
 
 
-def test_take_missing_database_is_said_and_makes_no_empty_copy(app: Application, programs: Programs) -> None:
+def test_take_without_a_database_reports_it_and_makes_no_empty_copy(app: Application, programs: Programs) -> None:
     done = back_up(app, programs)
 
     assert (done.returncode, "database: none yet" in done.stdout) == (0, True)
@@ -163,7 +163,7 @@ def test_take_missing_database_is_said_and_makes_no_empty_copy(app: Application,
     assert listed(app)[ID].database == ""
 
 
-def test_take_damaged_database_fails_and_leaves_nothing(app: Application, programs: Programs) -> None:
+def test_take_of_damaged_database_fails_and_leaves_nothing(app: Application, programs: Programs) -> None:
     fill(app.database)
     with Path(app.database).open("r+b") as file:
         file.seek(4096)
@@ -173,7 +173,7 @@ def test_take_damaged_database_fails_and_leaves_nothing(app: Application, progra
     assert list(Path(app.database_backups).iterdir()) == []
 
 
-def test_take_copy_that_fails_its_check_is_refused(app: Application, programs: Programs) -> None:
+def test_take_with_damaged_copy_is_refused(app: Application, programs: Programs) -> None:
     fill(app.database)
     with closing(sqlite3.connect(app.database)) as database:
         database.execute("insert into item (n) values (5000)")
@@ -187,7 +187,7 @@ def test_take_copy_that_fails_its_check_is_refused(app: Application, programs: P
     assert list(Path(app.database_backups).iterdir()) == []
 
 
-def test_take_without_room_fails_before_anything_is_copied(app: Application, programs: Programs) -> None:
+def test_take_without_disk_space_fails_before_it_copies(app: Application, programs: Programs) -> None:
     fill(app.database)
     programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
     programs.add("python3")
@@ -199,7 +199,7 @@ def test_take_without_room_fails_before_anything_is_copied(app: Application, pro
     assert programs.calls("python3") == []
 
 
-def test_take_uploads_need_room_only_where_they_are_new(app: Application, programs: Programs) -> None:
+def test_take_needs_disk_space_only_for_new_uploads(app: Application, programs: Programs) -> None:
     Path(app.uploads).mkdir()
     Path(app.uploads, "large").touch()
     os.truncate(f"{app.uploads}/large", 60_000 * 1024)
@@ -215,7 +215,7 @@ def test_take_uploads_need_room_only_where_they_are_new(app: Application, progra
     assert (refused.returncode, "no room" in refused.stdout, set(listed(app))) == (1, True, {ID, LATER}), done
 
 
-def test_take_configuration_is_kept(app: Application, programs: Programs) -> None:
+def test_take_includes_the_configuration(app: Application, programs: Programs) -> None:
     Path(app.config_path).mkdir()
     Path(app.config_path, "settings.yaml").write_text("a: 1")
 
@@ -225,7 +225,7 @@ def test_take_configuration_is_kept(app: Application, programs: Programs) -> Non
     assert "the config/settings.yaml" in listing
 
 
-def test_take_of_a_deploy_leaves_the_uploads_out(app: Application, programs: Programs) -> None:
+def test_take_of_a_deploy_omits_the_uploads(app: Application, programs: Programs) -> None:
     Path(app.uploads).mkdir()
 
     back_up(app, programs, kind=BackupKind.DEPLOY)
@@ -234,7 +234,7 @@ def test_take_of_a_deploy_leaves_the_uploads_out(app: Application, programs: Pro
     assert not Path(app.uploads_backups).exists()
 
 
-def test_take_uploads_of_any_name_arrive(app: Application, programs: Programs) -> None:
+def test_take_copies_uploads_with_any_name(app: Application, programs: Programs) -> None:
     for name in HOSTILE_NAMES:
         Path(app.uploads, name).mkdir(parents=True)
         Path(app.uploads, name, name).write_text(name)
@@ -246,7 +246,7 @@ def test_take_uploads_of_any_name_arrive(app: Application, programs: Programs) -
     assert (done.returncode, check.returncode, listed(app)[ID].uploads) == (0, 0, len(HOSTILE_NAMES)), check
 
 
-def test_take_unchanged_uploads_cost_nothing_and_are_not_read_again(app: Application, programs: Programs) -> None:
+def test_take_links_unchanged_uploads_and_reuses_their_hashes(app: Application, programs: Programs) -> None:
     for name in HOSTILE_NAMES:
         Path(app.uploads).mkdir(exist_ok=True)
         Path(app.uploads, name).write_text(name)
@@ -264,7 +264,7 @@ def test_take_unchanged_uploads_cost_nothing_and_are_not_read_again(app: Applica
     assert len(second) == len(HOSTILE_NAMES) + 1
 
 
-def test_take_changed_upload_does_not_touch_the_earlier_backup(app: Application, programs: Programs) -> None:
+def test_take_with_changed_upload_keeps_the_earlier_backup(app: Application, programs: Programs) -> None:
     Path(app.uploads).mkdir()
     Path(app.uploads, "a").write_text("old")
     back_up(app, programs)
@@ -275,7 +275,7 @@ def test_take_changed_upload_does_not_touch_the_earlier_backup(app: Application,
     assert [(files(app, id) / "a").read_text() for id in (ID, LATER)] == ["old", "changed"]
 
 
-def test_take_links_to_no_backup_that_was_found_damaged(app: Application, programs: Programs) -> None:
+def test_take_does_not_link_to_a_damaged_backup(app: Application, programs: Programs) -> None:
     Path(app.uploads).mkdir()
     Path(app.uploads, "a").write_text("good")
     back_up(app, programs)
@@ -286,7 +286,7 @@ def test_take_links_to_no_backup_that_was_found_damaged(app: Application, progra
     assert (files(app, LATER) / "a").stat().st_nlink == 1
 
 
-def test_take_left_overs_of_a_run_that_was_cut_off_go(app: Application, programs: Programs) -> None:
+def test_take_deletes_leftovers_of_an_interrupted_backup(app: Application, programs: Programs) -> None:
     part = Path(app.database_backups, f".shop-{LATER}.part")
     orphan = Path(app.uploads_backups, f"shop-{LATER}.uploads")
     foreign = Path(app.uploads_backups, f"shop-staging-{LATER}.uploads")
@@ -301,7 +301,7 @@ def test_take_left_overs_of_a_run_that_was_cut_off_go(app: Application, programs
     assert [path.exists() for path in (part, orphan, foreign, ancient)] == [False, False, True, True]
 
 
-def test_take_where_the_manifests_are_not_mounted_leaves_every_copy_of_the_uploads(
+def test_take_with_unmounted_backup_directory_keeps_every_copy_of_the_uploads(
     app: Application, programs: Programs
 ) -> None:
     Path(app.uploads).mkdir()
@@ -313,7 +313,7 @@ def test_take_where_the_manifests_are_not_mounted_leaves_every_copy_of_the_uploa
     assert files(app).is_dir()
 
 
-def test_take_where_the_database_is_gone_fails_and_counts_for_nothing(app: Application, programs: Programs) -> None:
+def test_take_with_database_missing_since_the_last_backup_fails(app: Application, programs: Programs) -> None:
     fill(app.database)
     assert back_up(app, programs).returncode == 0
     Path(app.database).unlink()
@@ -323,7 +323,9 @@ def test_take_where_the_database_is_gone_fails_and_counts_for_nothing(app: Appli
     assert (done.returncode, "earlier backups have one" in done.stdout, set(listed(app))) == (1, True, {ID}), done
 
 
-def test_take_while_another_runs_waits_and_then_says_so(app: Application, programs: Programs, tmp_path: Path) -> None:
+def test_take_while_another_backup_runs_waits_and_then_fails(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
     programs.add("flock", "exit 45")
     fill(app.database)
 
@@ -332,7 +334,7 @@ def test_take_while_another_runs_waits_and_then_says_so(app: Application, progra
     assert (done.returncode, "another backup did not end" in done.stdout) == (45, True)
 
 
-def test_take_of_a_deploy_waits_for_no_other(app: Application, programs: Programs) -> None:
+def test_take_of_a_deploy_does_not_wait(app: Application, programs: Programs) -> None:
     programs.add("flock", "exit 45")
     fill(app.database)
 
@@ -340,7 +342,7 @@ def test_take_of_a_deploy_waits_for_no_other(app: Application, programs: Program
 
 
 def made(app: Application, days: float, kind: BackupKind, *, verified: str = "", **facts: object) -> str:
-    """A backup of that age; its id."""
+    """Create a backup of this age and return its id."""
     at = datetime.now(timezone.utc) - timedelta(days=days)
     id = f"{at:%Y%m%dT%H%M%SZ}-abcdef"
     place(app, id).mkdir(parents=True)
@@ -352,9 +354,7 @@ def made(app: Application, days: float, kind: BackupKind, *, verified: str = "",
     return id
 
 
-def test_prune_keeps_the_newest_with_a_database_and_with_uploads_and_the_one_before_a_good_release(
-    app: Application, programs: Programs
-) -> None:
+def test_prune_keeps_the_newest_backup_of_each_kind(app: Application, programs: Programs) -> None:
     whole = made(app, 60, BackupKind.MANUAL, database="sqlite", uploads=3)
     rows = made(app, 50, BackupKind.RESTORE, database="sqlite", uploads=None)
     nothing = made(app, 40, BackupKind.SCHEDULED, database="", uploads=None)
@@ -378,7 +378,7 @@ def prune(app: Application, programs: Programs) -> set[str]:
     return left
 
 
-def test_prune_old_ones_go_and_recent_ones_stay(app: Application, programs: Programs) -> None:
+def test_prune_deletes_only_expired_backups(app: Application, programs: Programs) -> None:
     old = [made(app, days, BackupKind.MANUAL) for days in (90, 31)]
     recent = {made(app, days, BackupKind.SCHEDULED) for days in (29, 0)}
 
@@ -386,7 +386,7 @@ def test_prune_old_ones_go_and_recent_ones_stay(app: Application, programs: Prog
     assert old
 
 
-def test_prune_newest_good_of_deploys_and_of_the_others_stay_however_old(app: Application, programs: Programs) -> None:
+def test_prune_keeps_the_newest_intact_backups_of_any_age(app: Application, programs: Programs) -> None:
     made(app, 400, BackupKind.MANUAL)
     made(app, 300, BackupKind.DEPLOY)
     kept = {made(app, 90, BackupKind.MANUAL), made(app, 80, BackupKind.DEPLOY)}
@@ -395,7 +395,7 @@ def test_prune_newest_good_of_deploys_and_of_the_others_stay_however_old(app: Ap
     assert prune(app, programs) == kept
 
 
-def test_prune_what_is_not_ours_stays(app: Application, programs: Programs) -> None:
+def test_prune_keeps_files_of_others(app: Application, programs: Programs) -> None:
     made(app, 0, BackupKind.MANUAL)
     other = Path(app.database_backups, "shop-staging-20200101T000000Z-abcdef")
     other.mkdir()
@@ -405,7 +405,7 @@ def test_prune_what_is_not_ours_stays(app: Application, programs: Programs) -> N
     assert other.exists()
 
 
-def test_prune_without_a_directory_is_no_error(app: Application) -> None:
+def test_prune_without_a_backup_directory_succeeds(app: Application) -> None:
     assert sh(f"set -eu\n{backup.prune(app)}\necho on").stdout == "on\n"
 
 

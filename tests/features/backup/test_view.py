@@ -1,4 +1,4 @@
-"""The list of backups, in lines and as JSON."""
+"""The list of backups as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def rendered(*backups: Backup, as_json: bool = False) -> str:
     return out.getvalue()
 
 
-def test_backup_lines_row_has_what_an_operator_chooses_by() -> None:
+def test_backup_lines_show_kind_size_uploads_release_and_verdict() -> None:
     row = next(line for line in rendered(GOOD).splitlines() if GOOD.id in line)
 
     for part in ("scheduled", "1.5 MiB", "3 (2 KiB)", "v2 (r7)", "good, 1m 00s ago"):
         assert part in row
 
 
-def test_backup_lines_unusable_backup_and_unreachable_host() -> None:
+def test_backup_lines_show_unusable_backups_and_unreachable_hosts() -> None:
     text = rendered(BAD)
 
     assert "UNUSABLE" in text
@@ -52,9 +52,9 @@ def test_backup_lines_unusable_backup_and_unreachable_host() -> None:
     assert "web2  UNREACHABLE" in text
 
 
-def test_backup_json_holds_every_backup_and_unreachable_host() -> None:
+def test_backup_json_has_every_backup_and_unreachable_host() -> None:
     hosts = json.loads(rendered(BAD, GOOD, as_json=True))["hosts"]
 
-    assert [one["id"] for one in hosts[0]["backups"]] == [BAD.id, GOOD.id]
+    assert [backup["id"] for backup in hosts[0]["backups"]] == [BAD.id, GOOD.id]
     assert (hosts[0]["backups"][1]["verified"], hosts[0]["backups"][0]["problem"]) == ("good", BAD.problem)
     assert hosts[1]["unreachable"].startswith("web2")

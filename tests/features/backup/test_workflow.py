@@ -55,7 +55,9 @@ def test_backup_is_taken_listed_and_verified_on_every_host(
     assert (place / "verified").read_text().startswith("good ")
 
 
-def test_verify_of_a_damaged_backup_names_its_host_and_judges_the_other_one(project: Project, hosts: Machines) -> None:
+def test_verify_with_one_damaged_backup_names_its_host_and_verifies_the_others(
+    project: Project, hosts: Machines
+) -> None:
     assert backup("demo", root=project.root) is ExitCode.DONE
     (damaged,), (good,) = places(hosts, "web1"), places(hosts, "web2")
     (damaged / "database.db").write_bytes(b"damaged")

@@ -1,4 +1,4 @@
-"""The plan of a restore: its order, what undoes it, and what is refused before anything is touched."""
+"""The plan of a restore: steps, undo, and refusals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FIT = replace(as_wanted(APP), facts=(("home", "yes"), ("has_rsync", "yes"), ("ha
 
 
 def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -> Plan:
-    seen = replace(state, site=rendering.nginx_site(APP))
+    observed = replace(state, site=rendering.nginx_site(APP))
     page = rendering.maintenance_page(APP)
-    wanted = RestoreSpec(
+    spec = RestoreSpec(
         "production",
         APP,
         BACKUP,
@@ -35,18 +35,18 @@ def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -
         files=files,
         page=page,
     )
-    return plan_restore(seen, wanted, RolloutPolicy())
+    return plan_restore(observed, spec, RolloutPolicy())
 
 
 def ids(plan: Plan) -> list[str]:
     return [step.id for step in plan.steps]
 
 
-def test_plan_restore_checks_the_backup_before_it_touches_anything() -> None:
+def test_plan_restore_prepares_with_a_check_of_the_backup() -> None:
     assert [step.id for step in plan().prepare] == ["check"]
 
 
-def test_plan_restore_saves_and_changes_data_between_the_stop_and_the_start_and_the_page_frames_it() -> None:
+def test_plan_restore_has_the_steps_in_order() -> None:
     assert ids(plan()) == [
         "maintenance.on",
         "stop",
@@ -61,11 +61,11 @@ def test_plan_restore_saves_and_changes_data_between_the_stop_and_the_start_and_
 
 
 @pytest.mark.parametrize(("database", "files", "left_out"), [(True, False, "uploads"), (False, True, "database")])
-def test_plan_restore_of_one_part_leaves_the_other_alone(database: bool, files: bool, left_out: str) -> None:
+def test_plan_restore_of_one_part_omits_the_other(database: bool, files: bool, left_out: str) -> None:
     assert left_out not in ids(plan(database=database, files=files))
 
 
-def test_plan_restore_undo_stops_what_has_the_data_before_the_former_data_comes_back() -> None:
+def test_plan_restore_undo_stops_services_with_data_before_it_restores_the_former_data() -> None:
     undone = [step.id for step in reversed(plan().steps) if step.undo is not None]
 
     assert undone == ["backend.start", "uploads", "database", "stop", "maintenance.on"]
@@ -75,43 +75,43 @@ def text(id: str) -> str:
     return next(step.script.text for step in plan().steps if step.id == id)
 
 
-def test_plan_restore_service_without_data_has_to_answer_however_often_it_was_restarted() -> None:
-    """It is not stopped, so that its restarts are those of its whole life: the gate would count them."""
+def test_plan_restore_of_service_without_data_ignores_its_restarts() -> None:
+    """The restore does not stop it, so the gate would count the restarts of its whole lifetime."""
     assert ("RestartCount" in text("backend.start"), "RestartCount" in text("frontend.start")) == (True, False)
 
 
-def test_plan_restore_mounts_beside_the_data_are_no_data() -> None:
+def test_plan_restore_with_mounts_beside_the_data_stops_no_service() -> None:
     app = replace(APP, services=(backend(mounts=(Mount("/srv/shop/config", "/app/config", True),)), frontend()))
-    wanted = RestoreSpec("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", LOCK, page="")
+    spec = RestoreSpec("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", LOCK, page="")
 
-    found = plan_restore(
-        replace(as_wanted(app), facts=FIT.facts, site=rendering.nginx_site(app)), wanted, RolloutPolicy()
+    result = plan_restore(
+        replace(as_wanted(app), facts=FIT.facts, site=rendering.nginx_site(app)), spec, RolloutPolicy()
     )
 
-    assert [step.id for step in found.steps if step.id.endswith(".start") and step.undo] == []
+    assert [step.id for step in result.steps if step.id.endswith(".start") and step.undo] == []
 
 
-def test_plan_restore_undo_of_the_stop_starts_what_serves_though_nothing_ran() -> None:
-    """After a restore that was killed, nothing that the same command stops is noted."""
-    dead = replace(FIT, containers=tuple(replace(one, running=False) for one in FIT.containers))
+def test_plan_restore_undo_of_stop_starts_the_live_colors() -> None:
+    """A killed restore may have stopped them already; then the repeated run has not recorded their names."""
+    dead = replace(FIT, containers=tuple(replace(container, running=False) for container in FIT.containers))
 
     undo = next(step.undo for step in plan(dead).steps if step.id == "stop")
 
     assert undo is not None
-    assert all(f"podman start {one.name}" in undo.text for one in FIT.containers)
+    assert all(f"podman start {container.name}" in undo.text for container in FIT.containers)
     assert "127.0.0.1:18080" in undo.text or "127.0.0.1:28080" in undo.text
 
 
-def test_plan_restore_page_that_is_up_already_stays_up() -> None:
+def test_plan_restore_keeps_a_page_that_is_up_already() -> None:
     up = replace(FIT, facts=(*FIT.facts, ("maintenance", "hand")))
 
-    found = plan(up)
+    result = plan(up)
 
-    assert not {"maintenance.on", "maintenance.off"} & set(ids(found))
-    assert any("stays up" in note for note in found.notes)
+    assert not {"maintenance.on", "maintenance.off"} & set(ids(result))
+    assert any("stays up" in note for note in result.notes)
 
 
-def test_plan_restore_keeps_the_colors_that_serve() -> None:
+def test_plan_restore_starts_the_live_colors() -> None:
     green = replace(
         FIT,
         active=(("backend", Color.GREEN),),
@@ -123,17 +123,17 @@ def test_plan_restore_keeps_the_colors_that_serve() -> None:
     assert "podman start shop-backend-green" in started.script.text
 
 
-def test_plan_restore_record_names_the_backup_and_what_runs() -> None:
-    found = plan()
+def test_plan_restore_records_backup_and_services() -> None:
+    result = plan()
 
-    assert found.record is not None
-    assert (found.record.action, found.record.target, found.result) == ("restore", BACKUP.id, HostResult.RESTORED)
-    assert [name for name, _ in found.record.services] == ["backend", "frontend"]
-    assert ".before-" in found.finalize[-1].script.text
+    assert result.record is not None
+    assert (result.record.action, result.record.target, result.result) == ("restore", BACKUP.id, HostResult.RESTORED)
+    assert [name for name, _ in result.record.services] == ["backend", "frontend"]
+    assert ".before-" in result.finalize[-1].script.text
 
 
 @pytest.mark.parametrize(
-    ("backup", "database", "files", "said"),
+    ("backup", "database", "files", "problem"),
     [
         (replace(BACKUP, problem="its manifest is damaged"), True, True, "its manifest is damaged"),
         (replace(BACKUP, verdict=Verdict.DAMAGED), True, True, "found damaged"),
@@ -143,18 +143,18 @@ def test_plan_restore_record_names_the_backup_and_what_runs() -> None:
         (BACKUP, False, False, "neither"),
     ],
 )
-def test_unfit_backup_is_refused_with_its_reason(backup: Backup, database: bool, files: bool, said: str) -> None:
-    found = unfit(FIT, APP, backup, database=database, files=files)
+def test_unfit_backup_is_refused_with_its_reason(backup: Backup, database: bool, files: bool, problem: str) -> None:
+    findings = unfit(FIT, APP, backup, database=database, files=files)
 
-    assert said in " ".join(str(one) for one in found)
+    assert problem in " ".join(str(finding) for finding in findings)
 
 
-def test_unfit_whole_backup_on_a_prepared_host_is_fit() -> None:
+def test_unfit_with_intact_backup_on_prepared_host_is_empty() -> None:
     assert unfit(FIT, APP, BACKUP, database=True, files=True) == ()
 
 
-@pytest.mark.parametrize(("fact", "said"), [("has_rsync", "rsync missing"), ("home", "not writable")])
-def test_unfit_host_is_refused(fact: str, said: str) -> None:
+@pytest.mark.parametrize(("fact", "problem"), [("has_rsync", "rsync missing"), ("home", "not writable")])
+def test_unfit_host_is_refused(fact: str, problem: str) -> None:
     state = replace(FIT, facts=tuple((key, "no" if key == fact else value) for key, value in FIT.facts))
 
-    assert said in " ".join(str(one) for one in unfit(state, APP, BACKUP, database=True, files=True))
+    assert problem in " ".join(str(finding) for finding in unfit(state, APP, BACKUP, database=True, files=True))

@@ -1,4 +1,4 @@
-"""Verification and restore with the real SQLite and rsync: what is damaged is found, what was there comes back."""
+"""Verification, restore and undo with the real SQLite and rsync."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def taken(app: Application, programs: Programs) -> Backup:
     return listed(app)[ID]
 
 
-def test_verify_whole_backup_is_marked_good_and_leaves_no_scratch(
+def test_verify_intact_backup_writes_good_verdict_and_deletes_the_scratch_directory(
     app: Application, taken: Backup, run: RunContext
 ) -> None:
     done = run(verification.verify(app, taken))
@@ -61,7 +61,9 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["database.db", "rows", "uploads.sums"])
-def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, taken: Backup, run: RunContext) -> None:
+def test_verify_with_changed_bit_writes_damaged_verdict(
+    name: str, app: Application, taken: Backup, run: RunContext
+) -> None:
     flip(place(app) / name)
 
     done = run(verification.verify(app, taken))
@@ -71,7 +73,9 @@ def test_verify_a_changed_bit_is_found_and_marked(name: str, app: Application, t
 
 
 @pytest.mark.parametrize("damage", ["one", "sub dir/t\nwo", "gone", "more"])
-def test_verify_uploads_that_differ_are_found(damage: str, app: Application, taken: Backup, run: RunContext) -> None:
+def test_verify_with_different_uploads_reports_damage(
+    damage: str, app: Application, taken: Backup, run: RunContext
+) -> None:
     if damage == "gone":
         (files(app) / "one").unlink()
     else:
@@ -80,7 +84,7 @@ def test_verify_uploads_that_differ_are_found(damage: str, app: Application, tak
     assert run(verification.verify(app, taken)).returncode == verification.DAMAGED_STATUS
 
 
-def test_verify_rows_that_are_missing_are_found_in_a_database_that_is_whole(
+def test_verify_with_missing_rows_reports_damage(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -100,7 +104,7 @@ def test_verify_rows_that_are_missing_are_found_in_a_database_that_is_whole(
     assert (done.returncode, "do not have the rows" in done.stdout) == (verification.DAMAGED_STATUS, True), done
 
 
-def test_check_without_room_fails_and_blames_no_backup(
+def test_check_without_disk_space_fails_without_reporting_damage(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -115,7 +119,7 @@ def test_check_without_room_fails_and_blames_no_backup(
 
 
 def change(app: Application) -> None:
-    """The application goes on after the backup, and leaves a journal behind as it is killed."""
+    """Let the application write after the backup, and leave a journal as after a kill."""
     with closing(sqlite3.connect(app.database)) as database:
         database.execute("insert into item values (5000, 'late')")
         database.commit()
@@ -130,7 +134,7 @@ def uploaded(app: Application) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
-def test_restore_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
+def test_restore_database_replaces_it_and_removes_a_stale_journal(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -146,7 +150,7 @@ def test_restore_database_takes_the_place_and_a_stale_journal_does_not_undo_it(
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
-def test_undo_database_brings_rows_and_journal_back(app: Application, taken: Backup, run: RunContext) -> None:
+def test_undo_database_restores_rows_and_journal(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     run(restore.restore_database(app, taken, RELEASE))
 
@@ -157,7 +161,7 @@ def test_undo_database_brings_rows_and_journal_back(app: Application, taken: Bac
 
 
 @pytest.mark.parametrize("linked", [[], ["-wal"], ["-wal", ""]])
-def test_undo_database_after_a_step_that_stopped_half_way(
+def test_undo_database_after_an_interrupted_restore_restores_it(
     linked: list[str],
     app: Application,
     taken: Backup,
@@ -174,7 +178,7 @@ def test_undo_database_after_a_step_that_stopped_half_way(
     assert (done.returncode, rows(Path(app.database))) == (0, ("ok", 2001)), done
 
 
-def test_restore_database_repeated_keeps_the_former_one(app: Application, taken: Backup, run: RunContext) -> None:
+def test_restore_database_repeated_keeps_the_former_database(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
 
     for _ in range(2):
@@ -184,7 +188,7 @@ def test_restore_database_repeated_keeps_the_former_one(app: Application, taken:
     assert rows(Path(app.database)) == ("ok", 2001)
 
 
-def test_restore_database_while_a_container_has_it_is_refused(
+def test_restore_database_while_a_container_mounts_it_is_refused(
     app: Application,
     taken: Backup,
     run: RunContext,
@@ -202,9 +206,7 @@ def test_restore_database_while_a_container_has_it_is_refused(
     assert (done.returncode, "containers that mount the data still run" in done.stdout) == (1, True), done
 
 
-def test_restore_uploads_takes_the_place_of_all_that_was_there(
-    app: Application, taken: Backup, run: RunContext
-) -> None:
+def test_restore_uploads_replaces_every_file(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
 
     done = run(restore.restore_uploads(app, taken, RELEASE))
@@ -224,7 +226,7 @@ def test_restore_uploads_shares_no_file_with_the_backup(app: Application, taken:
     assert Path(uploads_path(app, ID), "files/one").read_text() == "1"
 
 
-def test_undo_uploads_brings_every_file_back(app: Application, taken: Backup, run: RunContext) -> None:
+def test_undo_uploads_restores_every_file(app: Application, taken: Backup, run: RunContext) -> None:
     change(app)
     before = uploaded(app)
     run(restore.restore_uploads(app, taken, RELEASE))
@@ -234,7 +236,7 @@ def test_undo_uploads_brings_every_file_back(app: Application, taken: Backup, ru
     assert ([one.returncode for one in done], uploaded(app)) == ([0, 0], before), done
 
 
-def test_read_manifest_of_another_form_is_said_and_never_obeyed(app: Application, taken: Backup) -> None:
+def test_read_malformed_manifest_is_reported(app: Application, taken: Backup) -> None:
     path = place(app) / "manifest.json"
     whole = json.loads(path.read_text())
     changes: tuple[dict[str, object], ...] = (
