@@ -67,7 +67,7 @@ class Board:
         rows = list(self._rows.values())
         if len(rows) <= room:
             return rows, 0
-        return sorted(rows, key=lambda row: row.health.value)[:room], len(rows) - room
+        return sorted(rows, key=lambda row: row.health.order)[:room], len(rows) - room
 
 
 def _after_step(row: Row, event: Event) -> Row:

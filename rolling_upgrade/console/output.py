@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from threading import RLock
@@ -62,33 +62,24 @@ class Output:
 
     def write(self, text: str) -> int:
         """Write text unchanged, without interleaving other output."""
-        with self._lock:
-            if not self._closed:
-                try:
-                    self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding, "replace"))
-                except (OSError, ValueError):
-                    self._close()
+        self._attempt(
+            lambda: self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding, "replace"))
+        )
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
         """Write bytes unchanged and flush them; the stream needs a `buffer`."""
-        with self._lock:
-            if not self._closed:
-                try:
-                    self._stream.flush()
-                    self._stream.buffer.write(data)
-                    self._stream.flush()
-                except (OSError, ValueError):
-                    self._close()
+
+        def write() -> None:
+            self._stream.flush()
+            self._stream.buffer.write(data)
+            self._stream.flush()
+
+        self._attempt(write)
 
     def flush(self) -> None:
         """Flush the stream."""
-        with self._lock:
-            if not self._closed:
-                try:
-                    self._stream.flush()
-                except (OSError, ValueError):
-                    self._close()
+        self._attempt(self._stream.flush)
 
     @property
     def closed(self) -> bool:
@@ -102,6 +93,15 @@ class Output:
     def fileno(self) -> int:
         """The file descriptor. Raises OSError when the stream has none."""
         return self._stream.fileno()
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        """Call `write`, one thread at a time, unless an earlier write failed."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    write()
+                except (OSError, ValueError):
+                    self._close()
 
     def _close(self) -> None:
         # Python flushes the stream again at exit; a failure there would change the exit code to 120.

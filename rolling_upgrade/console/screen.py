@@ -30,42 +30,17 @@ _CLEAR_SCREEN, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
 
 
 class Health(Enum):
-    """The health of a host, most urgent first: a short screen shows hosts in this order."""
+    """The health of a host with its mark and Rich style, most urgent first: a short screen shows hosts in this order."""
 
-    FAILED = 0
-    UNREACHABLE = 1
-    RUNNING = 2
-    ATTENTION = 3
-    WAITING = 4
-    HEALTHY = 5
+    FAILED = (0, "✗", "bold red")
+    UNREACHABLE = (1, "?", "bold red")
+    RUNNING = (2, "▶", "cyan")
+    ATTENTION = (3, "▲", "yellow")
+    WAITING = (4, "…", "dim")
+    HEALTHY = (5, "●", "green")
 
-    @property
-    def mark(self) -> str:
-        """The character in front of a host or an event."""
-        return _MARKS[self]
-
-    @property
-    def style(self) -> str:
-        """The Rich style of its texts."""
-        return _STYLES[self]
-
-
-_MARKS = {
-    Health.FAILED: "✗",
-    Health.UNREACHABLE: "?",
-    Health.RUNNING: "▶",
-    Health.ATTENTION: "▲",
-    Health.WAITING: "…",
-    Health.HEALTHY: "●",
-}
-_STYLES = {
-    Health.FAILED: "bold red",
-    Health.UNREACHABLE: "bold red",
-    Health.RUNNING: "cyan",
-    Health.ATTENTION: "yellow",
-    Health.WAITING: "dim",
-    Health.HEALTHY: "green",
-}
+    def __init__(self, order: int, mark: str, style: str) -> None:
+        self.order, self.mark, self.style = order, mark, style
 
 
 def _rich_console(output: Output, environ: Mapping[str, str]) -> Console:
