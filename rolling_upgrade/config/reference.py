@@ -182,7 +182,7 @@ def _keys_of(service: Service) -> Iterator[str]:
     name, default = service.name, f"`{service.default_port}`" if service.default_port else _REQUIRED
     yield _line(service.image, validators.IMAGE.expected, _REQUIRED, f"Image of the {name}.")
     yield _line(
-        service.port, validators.STABLE_PORT.expected, default, f"Service port of the {name} on the host's loopback."
+        service.port, validators.SERVICE_PORT.expected, default, f"Service port of the {name} on the host's loopback."
     )
     if service.limits.memory:
         yield _line(service.limits.memory, validators.MEMORY.expected, "", f"Memory limit of the {name}.")

@@ -195,9 +195,9 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
 def _service_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
         if declared.default_port is None and values.services_complete:
-            values.add(declared.port, expected=validators.STABLE_PORT.expected)
+            values.add(declared.port, expected=validators.SERVICE_PORT.expected)
         return declared.default_port
-    return values.read(declared.port, validators.STABLE_PORT)
+    return values.read(declared.port, validators.SERVICE_PORT)
 
 
 def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:

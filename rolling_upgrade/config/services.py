@@ -174,7 +174,7 @@ class Service(Strict):
         description="Port on which the process in the container listens."
     )
     port: _Key = Field(description="Env key with the service port on the host's loopback.")
-    default_port: Annotated[int, validators.STABLE_PORT] | None = Field(
+    default_port: Annotated[int, validators.SERVICE_PORT] | None = Field(
         default=None, description="Service port when that key is not set."
     )
     health: _UrlPath = Field(

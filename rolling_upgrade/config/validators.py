@@ -228,14 +228,14 @@ _EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@" + rf"{_LABEL}(?:\.{_LABEL})*"
 UNPRINTABLE = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff"
 _MAILBOX = rf"(?:{_EMAIL}|[^<>,\t{UNPRINTABLE}]{{1,100}} <{_EMAIL}>)"
 
-HIGHEST_STABLE_PORT = 65535 - max(PORT_OFFSET.values())
+HIGHEST_SERVICE_PORT = 65535 - max(PORT_OFFSET.values())
 
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 TEXT = text_matching("text without line breaks or control characters", rf"[^{UNPRINTABLE}]*")
 BOOLEAN = Validator("true or false", lambda text: _BOOLEANS.get(text.casefold()))
 PORT = integer(1, 65535, "a port")
-STABLE_PORT = integer(1024, HIGHEST_STABLE_PORT, "a port", note=" (candidates use it plus 10000 and 20000)")
+SERVICE_PORT = integer(1024, HIGHEST_SERVICE_PORT, "a port", note=" (candidates use it plus 10000 and 20000)")
 APP_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
 SERVICE_NAME = text_matching("a lower-case letter, then up to 30 of a-z, 0-9 and -", r"[a-z][a-z0-9-]{0,30}")
 ENVIRONMENT_NAME = text_matching("a letter, then up to 30 of a-z, A-Z, 0-9, _ and -", r"[A-Za-z][A-Za-z0-9_-]{0,30}")

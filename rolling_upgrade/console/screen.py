@@ -30,7 +30,7 @@ _CLEAR_SCREEN, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
 
 
 class Health(Enum):
-    """The health of a host with its mark and Rich style, most urgent first: a short screen shows hosts in this order."""
+    """The health of a host, most urgent first, with its mark and Rich style; a short screen sorts hosts by it."""
 
     FAILED = (0, "✗", "bold red")
     UNREACHABLE = (1, "?", "bold red")
