@@ -191,7 +191,7 @@ def _print_errors(stream: IO[str] | None) -> Thread | None:
 def _print(text: str, stream: IO[str] | None = None) -> None:
     """Print a text, with CI commands neutralized.
 
-    Lines are printed one at a time. Otherwise, where both outputs share a file, a part of a long line could start a line.
+    Lines are printed one at a time. Otherwise, where both outputs share a file, part of a line could start a new line.
     """
     for line in re.split(r"\r\n|\r|\n", text):
         with _PRINT_LOCK:
@@ -224,7 +224,7 @@ _SECTION = re.compile(r"(section_(?:start|end)):")
 def _forward_signals(started: list[subprocess.Popen[str]]) -> None:
     """Forward signals, because runners and `make` signal only the job. Ctrl-C on a terminal also reaches the task.
 
-    The handlers are set before the task starts, so that the task does not inherit ignored signals from the job's parent.
+    The handlers are set before the task starts, so that the task does not inherit ignored signals of the parent.
     """
 
     def forward(number: int, _frame: object) -> None:
