@@ -55,7 +55,7 @@ def check_mounts(app: Application, user: str, declared: Services, values: Values
         if not why and not mount.read_only:
             why = _overlap(mount, (*mounts, *data_directories(app))) or _system_directory(mount)
         if why:
-            what = "a file in a directory of its own" if mount.file else "a directory of its own"
+            what = "a file in a separate directory" if mount.file else "a separate directory"
             values.add(mount.key, expected=f"{what}: the container gets all of {mount.path}, and {why}")
 
 

@@ -208,7 +208,7 @@ class Service(Strict):
     )
     log_max_size: Annotated[int, validators.LOG_SIZE] = Field(
         default=model.Confinement.log_max_bytes,
-        description="Maximum size of the log file before Podman truncates it. The journal has limits of its own.",
+        description="Maximum size of the log file before Podman truncates it. journald has its own limits.",
     )
     build: Build | None = Field(
         default=None, description="How `rolling-upgrade build` builds the image. Default: the image is built elsewhere."

@@ -157,9 +157,9 @@ def test_live_warning_before_the_plan_draws_no_table() -> None:
     stream = Terminal()
     reporter = choose(stream=stream, environ=SCREEN)
 
-    reporter.event(Event(NOW, Phase.NOTE, "warning: a key nobody knows"))
+    reporter.event(Event(NOW, Phase.NOTE, "warning: a unknown key"))
 
-    assert "warning: a key nobody knows" in stream.getvalue()
+    assert "warning: a unknown key" in stream.getvalue()
     assert "HOST" not in stream.getvalue()
 
 

@@ -57,7 +57,7 @@ def _binary(data: bytes) -> bytes:
 def describe_recipients(stanzas: Sequence[Stanza], known: Sequence[Recipient]) -> str:
     """Describe the recipients of a file, by owner where the recipients file lists the key."""
     names = {recipient.tag: recipient.title for recipient in known if recipient.tag}
-    return ", ".join(_recipients(stanzas, names)) or "nobody"
+    return ", ".join(_recipients(stanzas, names)) or "no recipient"
 
 
 def _recipients(stanzas: Sequence[Stanza], names: dict[str, str]) -> Iterator[str]:
