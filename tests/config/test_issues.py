@@ -34,7 +34,7 @@ def test_load_reports_the_errors_of_all_files_at_once(project: Project) -> None:
     assert "has 9 errors. Nothing was contacted." in str(error)
 
 
-def test_load_invalid_yaml_inventory_still_checks_the_env_file(project: Project) -> None:
+def test_load_invalid_yaml_inventory_still_checks_the_other_files(project: Project) -> None:
     project.write("hosts.yaml", "environments: [")
     project.edit(SERVICES, "health: /health", "health: health")
     project.env({"NGINX_PORT": "x"})

@@ -122,7 +122,7 @@ def test_decrypt_without_a_key_names_the_recipients(tmp_path: Path, ann: Path) -
 
 
 @pytest.mark.parametrize("text", ["garbage", "", "AGE-SECRET-KEY-1QQ"])
-def test_decrypt_unusable_key_source_is_named(tmp_path: Path, ann: Path, text: str) -> None:
+def test_decrypt_skips_an_unusable_key_source(tmp_path: Path, ann: Path, text: str) -> None:
     (tmp_path / "bad").write_text(text)
 
     with pytest.raises(EncryptionError, match="no matching private key"):
