@@ -49,7 +49,7 @@ class Tasks(Program):
 
     def parse_tasks(self) -> None:
         """Read the tasks and their options. Raises Exit for a usage error, or after printing the version."""
-        with _translated_errors():
+        with _translated_errors(self.argv):
             super().parse_tasks()
         if self.args.version.value:
             self.print_version()
@@ -102,12 +102,13 @@ def _with_help_first(argv: list[str]) -> list[str]:
     return [argv[0], "--help", task] if task else argv
 
 
-def translated(text: str, context: ParserContext | None) -> ConfigError:
+def translated(text: str, context: ParserContext | None, argv: Sequence[str] = ()) -> ConfigError:
     """Translate a usage error of Invoke, and add the usage of the task.
 
     Args:
         text: The text of Invoke's error.
         context: The current task; None, or without a name, before the first task.
+        argv: The command line.
     """
     if match := _NO_VALUE.fullmatch(text):
         name, letter = match.groups()
@@ -117,7 +118,7 @@ def translated(text: str, context: ParserContext | None) -> ConfigError:
         else:
             problem = f"--{name} needs a value"
     elif match := _UNKNOWN.fullmatch(text):
-        problem = _unknown_word(match[1], context)
+        problem = _unknown_word(match[1], context, argv)
     elif match := _NO_ARGUMENT.fullmatch(text):
         problem = f"{match[1]} needs {match[2].replace(chr(39), '').upper()}"
     else:
@@ -147,11 +148,14 @@ def _replacement(name: str, context: ParserContext) -> str:
     return f"; use {option}" if option else ""
 
 
-def _unknown_word(word: str, context: ParserContext | None) -> str:
+def _unknown_word(word: str, context: ParserContext | None, argv: Sequence[str]) -> str:
     """Describe a word that is neither a task nor an option."""
     task, options = (context.name, context.flags) if context is not None else (None, {})
     if word.startswith("-"):
         return f"{task or NAME} has no option {word}{_nearest(word, options)}"
+    option = argv[argv.index(word) - 1] if word in argv else ""
+    if option in options and options[option].takes_value:
+        return f"{option} was given more than once"
     hint = _nearest(word, [name for names in GROUPS.values() for name in names])
     if not hint and "--env" in options and not options["--env"].got_value:
         hint = f"; did you mean: {NAME} {task} --env {word}"
@@ -165,11 +169,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(argv: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        raise _exit(translated(str(error), error.context)) from None
+        raise _exit(translated(str(error), error.context, argv)) from None
 
 
 def _summary(name: str) -> str:

@@ -99,7 +99,9 @@ class EnvFile:
 
 def read_env(path: Path, issues: Issues, keyring: Keyring) -> EnvFile | None:
     """Read an env file. Errors go to `issues`; the result is None when the file cannot be read."""
-    data = read_bytes(path, issues, remedy=f"an env file (copy {path.name}.example and fill it in)")
+    example = path.with_name(f"{path.name}.example")
+    remedy = f"an env file (copy {example.name} and fill it in)" if example.exists() else "an env file: KEY=value lines"
+    data = read_bytes(path, issues, remedy=remedy)
     if data is None:
         return None
     file = issues.name(path)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from invoke.exceptions import Exit
+from invoke.exceptions import Exit, ParseError
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
@@ -177,6 +177,8 @@ class NamedTask(Task):  # type: ignore[type-arg]
             letter = None if name in self._long_only else LETTERS.get(name)
             argument.names = (name, *filter(None, (SECOND_NAMES.get(name), letter)))
             argument.help = argument.help or OPTIONS.get(name)
+            if argument.kind is int:
+                argument.kind = _number(name)
         return arguments
 
 
@@ -197,6 +199,18 @@ def _ignored(config: Any) -> str:
         **{f"--{name}": given.get("connect_kwargs", {}).get(key) for key, name in _CONNECT_OPTIONS.items()},
     }
     return next((option for option, value in options.items() if value), "")
+
+
+def _number(option: str) -> Callable[[str], int]:
+    """Return int() for an option: Invoke shows its ValueError as a traceback."""
+
+    def number(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ParseError(f"--{option} needs a whole number, not {text!r}") from None
+
+    return number
 
 
 def _repeatable(body: Callable[..., None]) -> list[str]:

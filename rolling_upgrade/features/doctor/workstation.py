@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rolling_upgrade import __version__
 from rolling_upgrade.config.cross_checks import local_warnings
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine.local_file import OWNER_ONLY, exposed_mode
@@ -52,7 +53,8 @@ def _packages(root: Path) -> Iterator[Diagnosis]:
         what = f"packages differ from requirements.lock: {', '.join(other)}"
         yield Diagnosis(HERE, Level.WARNING, what, "make setup")
     else:
-        yield Diagnosis(HERE, Level.OK, f"Python {version}, packages as in requirements.lock")
+        packages = "packages as in requirements.lock" if locked else f"rolling-upgrade {__version__}"
+        yield Diagnosis(HERE, Level.OK, f"Python {version}, {packages}")
 
 
 def _installed(name: str) -> str:
