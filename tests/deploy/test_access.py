@@ -62,6 +62,8 @@ class Team:
     def ssh(self, name: str, host: Host, *options: str, user: str = "deploy") -> subprocess.CompletedProcess[str]:
         known = self.site.directory / "known_hosts"
         fixed = [f"UserKnownHostsFile={known}", "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes"]
+        # A reload of sshd closes its port for a moment.
+        fixed.append("ConnectionAttempts=10")
         chosen = [part for option in (*fixed, *options) for part in ("-o", option)]
         command = [
             "ssh",

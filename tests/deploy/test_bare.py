@@ -52,7 +52,7 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
     bare.edit_environment(setup_user="admin")
     assert host.sh("command -v podman nginx curl sudo || id deploy", check=False).returncode != 0
     host.sh("""
-        useradd --create-home --shell /bin/sh admin && usermod -p '*' admin
+        useradd --uid 2000 --create-home --shell /bin/sh admin && usermod -p '*' admin
         install -d -o admin -m 700 /home/admin/.ssh
         install -o admin -m 600 /etc/ssh/lab_authorized_keys /home/admin/.ssh/authorized_keys
     """)
@@ -62,7 +62,7 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
         host.sh("""
             DEBIAN_FRONTEND=noninteractive apt-get -qq update
             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install sudo
-            echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin
+            echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin && chmod 440 /etc/sudoers.d/admin
         """)
         process = bare.start("setup")
         unpacking = "ls /var/lib/dpkg/info/nginx*.list /var/lib/dpkg/info/podman*.list"
@@ -92,6 +92,8 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
     firewall = host.sh("ufw status").stdout
     assert "Status: active" in firewall
     assert re.search(r"^9100/tcp +ALLOW +192\.0\.2\.9", firewall, re.MULTILINE)
+    # The other tests of this host expect no firewall.
+    host.sh("ufw disable")
 
 
 def test_bare_host_deploy_user_may_run_only_two_command_lines_as_root(bare: Site, host: Host) -> None:
