@@ -156,6 +156,8 @@ def _unknown_word(word: str, context: ParserContext | None, argv: Sequence[str])
     option = argv[argv.index(word) - 1] if word in argv else ""
     if option in options and options[option].takes_value:
         return f"{option} was given more than once"
+    if not task and word in {"help", "version"}:
+        return f"there is no task {word!r}; did you mean: {NAME} --{word}"
     hint = _nearest(word, [name for names in GROUPS.values() for name in names])
     if not hint and "--env" in options and not options["--env"].got_value:
         hint = f"; did you mean: {NAME} {task} --env {word}"

@@ -80,6 +80,9 @@ def test_help_of_a_task_shows_its_usage_and_options(
     ("words", "error"),
     [
         (("depoy",), "there is no task 'depoy'; did you mean: deploy. "),
+        (("help",), "there is no task 'help'; did you mean: rolling-upgrade --help. "),
+        (("help", "deploy"), "did you mean: rolling-upgrade --help. "),
+        (("version",), "did you mean: rolling-upgrade --version. "),
         (("lock",), "did you mean: lock.status, lock.acquire, lock.release. "),
         (("deploy", "production"), "did you mean: rolling-upgrade deploy --env production. "),
         (("deploy", "--env", "production", "staging"), "there is no task 'staging'. "),

@@ -232,8 +232,9 @@ def revoke(environment: Environment, name: str) -> KeyChange:
     key = access.key_of(name)
     if key is None:
         if not any(name == former for former, _ in access.revoked):
-            known = ", ".join(holder for holder, _ in access.granted) or "nobody"
-            raise usage_error(("--name", "a name without a key", f"one of: {known}"))
+            known = ", ".join(holder for holder, _ in access.granted)
+            expected = f"one of: {known}" if known else "a name with a key; no key is granted"
+            raise usage_error(("--name", "a name without a key", expected))
         leftover = directory / f"{name}.pub"
         if not leftover.exists():
             return no_change(environment)

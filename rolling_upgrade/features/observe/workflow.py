@@ -13,7 +13,7 @@ from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
-from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
 from rolling_upgrade.features.observe import dashboard, files, monitoring_host
 from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.ssh.fleet import monitor_of, opened
@@ -72,7 +72,11 @@ def _monitored(env: str | None, root: Path) -> tuple[Environment, Target]:
     if monitor is None:
         place = f"environments.{environment.name}.monitoring.address"
         issue = ConfigIssue("hosts.yaml", place, "", "the address of the host that runs Prometheus")
-        raise ConfigError(f"{environment.name} has no monitoring host. Nothing was contacted.", [issue])
+        raise ConfigError(
+            f"{environment.name} has no monitoring host. Nothing was contacted.",
+            [issue],
+            next_step=f"add it, or {PROGRAM} observe.render --env {environment.name} writes the files for a host of yours",
+        )
     return environment, monitor
 
 

@@ -81,7 +81,8 @@ def _requests(file: str) -> Requests | None:
         with Path(file).expanduser().open(encoding="utf-8") as lines:
             return Requests.read(lines)
     except (OSError, ValueError) as error:
-        raise usage_error(("--load", repr(file), f"a file of requests, a JSON object each ({error})")) from error
+        reason = getattr(error, "strerror", None) or error
+        raise usage_error(("--load", repr(file), f"a file of requests, a JSON object each ({reason})")) from error
 
 
 def _require_run(
