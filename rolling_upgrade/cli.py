@@ -45,7 +45,10 @@ class Tasks(Program):
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the options before the first task. Raises Exit after printing help or the version."""
+        before = sys.dont_write_bytecode
         super().parse_core(_with_help_first(list(sys.argv if argv is None else argv)))
+        # Invoke sets it. After an installer that compiles nothing (uv), each start would compile every module again.
+        sys.dont_write_bytecode = before
 
     def parse_tasks(self) -> None:
         """Read the tasks and their options. Raises Exit for a usage error, or after printing the version."""

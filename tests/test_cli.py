@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,13 @@ def test_task_without_configuration_runs_without_hosts_yaml(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     assert run(monkeypatch, capsys, *words).code == 0
+
+
+@pytest.mark.parametrize("without_cache", [False, True])
+def test_bytecode_cache_is_used_as_python_was_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], without_cache: bool
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", without_cache)
+
+    assert run(monkeypatch, capsys, "completion").code == 0
+    assert sys.dont_write_bytecode is without_cache
