@@ -9,11 +9,11 @@ from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.config.cross_checks import conflicts, local_warnings
-from rolling_upgrade.config.effective import Effective, Explained, explain_environment
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode
+from rolling_upgrade.features.configuration.effective import Effective, Explained, explain_environment
 
 
 def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitCode:

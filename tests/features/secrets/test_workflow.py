@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import config
-from rolling_upgrade.config.effective import explain_environment
 from rolling_upgrade.config.encryption import Encryption, detect
 from rolling_upgrade.errors import ConfigError, ExitCode
+from rolling_upgrade.features.configuration.effective import explain_environment
 from rolling_upgrade.features.secrets.workflow import decrypt, encrypt, rotate
 from tests.support.pgp import Pgp
 from tests.support.team import SECRET, Team
