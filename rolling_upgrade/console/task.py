@@ -51,8 +51,9 @@ _CONNECT_OPTIONS = {
 #: The variable with the file descriptor of a JSON object with secret variables.
 SECRETS_FD = "ROLLING_SECRETS_FD"
 
-#: The message of an interrupted task: one that acts on hosts, and one that acts only on local files.
+#: The message of an interrupted task: one that acts on hosts, on local processes only, and on local files only.
 ON_HOSTS = f"changes that had started on a host were finished. Next: {PROGRAM} status, or the same command again"
+ON_PROCESSES = "the local processes were stopped; no host was contacted. Next: the same command again"
 ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command again"
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, isolated, root, split_words, task
-
-_STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
+from rolling_upgrade.console.task import ON_PROCESSES, exit_with, isolated, root, split_words, task
 
 
 @task(
@@ -52,5 +50,5 @@ def build(
             dry_run=dry_run,
             json=json,
         ),
-        interrupted=_STOPPED,
+        interrupted=ON_PROCESSES,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, isolated, root, task
-
-_STOPPED = "what ran here was ended; no host was contacted. Next: the same command again"
+from rolling_upgrade.console.task import ON_PROCESSES, exit_with, isolated, root, task
 
 
 @task(
@@ -24,4 +22,4 @@ def run_suites(
     """Run the application's test suites that services.yaml declares; exits with 1 if one failed."""
     from rolling_upgrade.features.suites import workflow
 
-    exit_with(lambda: isolated(workflow.run_suites)(env, root=root(), suite=suite), interrupted=_STOPPED)
+    exit_with(lambda: isolated(workflow.run_suites)(env, root=root(), suite=suite), interrupted=ON_PROCESSES)

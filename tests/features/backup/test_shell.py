@@ -67,8 +67,8 @@ def files(app: Application, id: str = ID) -> Path:
 
 
 def listed(app: Application) -> dict[str, Backup]:
-    _, found = manifest.parse(app, sh(manifest.read_all(app)).stdout)
-    return {one.id: one for one in found}
+    _, backups = manifest.parse(app, sh(manifest.read_all(app)).stdout)
+    return {taken.id: taken for taken in backups}
 
 
 def rows(path: Path) -> tuple[str, int]:
@@ -118,10 +118,10 @@ def test_take_manifest_lists_the_content(app: Application, programs: Programs) -
 
     back_up(app, programs)
 
-    found = listed(app)[ID]
-    assert (found.kind, found.app, found.database, found.journal_mode) == (BackupKind.MANUAL, "shop", "sqlite", "wal")
-    assert (found.rows, found.uploads, found.uploads_bytes, found.problem) == (2000, 1, 4, "")
-    for file in found.files:
+    taken = listed(app)[ID]
+    assert (taken.kind, taken.app, taken.database, taken.journal_mode) == (BackupKind.MANUAL, "shop", "sqlite", "wal")
+    assert (taken.rows, taken.uploads, taken.uploads_bytes, taken.problem) == (2000, 1, 4, "")
+    for file in taken.files:
         content = (place(app) / file.path).read_bytes()
         assert (len(content), sh(f"sha256sum < {quote(str(place(app) / file.path))}").stdout[:64]) == (
             file.bytes,
@@ -141,8 +141,8 @@ def test_take_records_the_running_release(app: Application, programs: Programs, 
 
     back_up(app, programs)
 
-    found = listed(app)[ID]
-    assert (found.release, found.services) == ("r2", (("backend", "r.test/shop/backend:v2@sha256:bb"),))
+    taken = listed(app)[ID]
+    assert (taken.release, taken.services) == ("r2", (("backend", "r.test/shop/backend:v2@sha256:bb"),))
 
 
 def test_take_repeated_for_one_run_keeps_the_first(app: Application, programs: Programs) -> None:
@@ -432,6 +432,6 @@ def test_scheduled_program_backs_up_and_prunes(app: Application, programs: Progr
 
     done = sh(text)
 
-    found = listed(app)
-    assert (done.returncode, [one.kind for one in found.values()]) == (0, [BackupKind.SCHEDULED]), done
-    assert next(iter(found.values())).rows == 2000
+    backups = listed(app)
+    assert (done.returncode, [taken.kind for taken in backups.values()]) == (0, [BackupKind.SCHEDULED]), done
+    assert next(iter(backups.values())).rows == 2000

@@ -61,15 +61,15 @@ def test_plan_has_reference_labels_and_build_type(project: Project) -> None:
     folder = project.root.parent / "app"
     git(folder, "remote", "add", "origin", "https://ann:s3cret@git.test/ark.git")
 
-    found = plan(project, tag="v2.0.1", build_type="debug", platform="linux/arm64")
+    build_plan = plan(project, tag="v2.0.1", build_type="debug", platform="linux/arm64")
 
-    assert found.references == {"backend": "registry.example.org/memoryark/backend:v2.0.1"}
-    argv = found.command(found.builds[0])
+    assert build_plan.references == {"backend": "registry.example.org/memoryark/backend:v2.0.1"}
+    argv = build_plan.command(build_plan.builds[0])
     assert f"org.opencontainers.image.revision={git(folder, 'rev-parse', 'HEAD')}" in argv
     assert "org.opencontainers.image.source=https://git.test/ark.git" in argv
     assert "org.opencontainers.image.version=v2.0.1" in argv
     assert {"BUILD_TYPE=debug", "linux/arm64"} < set(argv)
-    assert found.build_type is BuildType.DEBUG
+    assert build_plan.build_type is BuildType.DEBUG
     assert argv[-1] == str(folder)
 
 
@@ -79,9 +79,9 @@ def test_plan_with_dirty_tree_is_refused_unless_forced(project: Project) -> None
     with pytest.raises(PreflightError, match=r"backend: .*new\.txt"):
         plan(project)
 
-    found = plan(project, force=True)
-    assert found.tag.endswith("-dirty")
-    assert any(word.endswith("+changes") for word in found.command(found.builds[0]))
+    build_plan = plan(project, force=True)
+    assert build_plan.tag.endswith("-dirty")
+    assert any(word.endswith("+changes") for word in build_plan.command(build_plan.builds[0]))
 
 
 def test_build_of_dirty_tree_prints_a_warning(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,8 +153,8 @@ def test_plan_with_engine_that_does_not_answer_is_refused(project: Project) -> N
 
 def test_docker_build_names_a_containerfile(project: Project) -> None:
     docker(project, "exit 0")
-    found = plan(project)
-    argv = found.command(found.builds[0])
+    build_plan = plan(project)
+    argv = build_plan.command(build_plan.builds[0])
 
     assert argv[argv.index("--file") + 1] == str(project.root.parent / "app/Containerfile")
 
@@ -201,15 +201,15 @@ def test_load_environment_with_different_settings_is_refused(project: Project) -
 
 def test_tag_from_git_has_version_hash_and_outside_production_the_time(project: Project) -> None:
     folder = project.root.parent / "app"
-    before = {"backend": source.read(str(folder))}
+    untagged = {"backend": source.read(str(folder))}
     git(folder, "tag", "v1.4.0")
-    found = {"backend": source.read(str(folder))}
+    tagged = {"backend": source.read(str(folder))}
     short = git(folder, "rev-parse", "HEAD")[:8]
 
-    assert tag_from_git(before, production=True, now=NOW) == f"0.0.0-{short}"
-    assert tag_from_git(found, production=True, now=NOW) == f"v1.4.0-{short}"
-    assert tag_from_git(found, production=False, now=NOW) == f"v1.4.0-20261124T083000Z-{short}"
-    assert found["backend"].branch == "trunk"
+    assert tag_from_git(untagged, production=True, now=NOW) == f"0.0.0-{short}"
+    assert tag_from_git(tagged, production=True, now=NOW) == f"v1.4.0-{short}"
+    assert tag_from_git(tagged, production=False, now=NOW) == f"v1.4.0-20261124T083000Z-{short}"
+    assert tagged["backend"].branch == "trunk"
 
 
 def test_tag_from_git_with_two_commits_or_none_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Completion in real shells: tasks, options, environments and hosts, as a person at the prompt gets them."""
+"""Completion of tasks, options, environments and hosts in real shells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.project import MEMORYARK, ROOT
 
-#: What bash does at the prompt, and what it would offer.
+#: Calls the completion function as bash does at the prompt, and prints the proposals.
 _PRESS_TAB = """
 source "$1"
 shift
@@ -21,8 +21,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-def completion(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "invoke", "completion", *words]
+def completion(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "invoke", "completion", *arguments]
     return subprocess.run(command, cwd=MEMORYARK, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -37,7 +37,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def offered(script: Path, *words: str) -> set[str]:
+def proposals(script: Path, *words: str) -> set[str]:
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", _PRESS_TAB, "bash", str(script), *words],
@@ -51,14 +51,14 @@ def offered(script: Path, *words: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_bash_offers_environments_after_to_of_a_promotion_alone(script: Path) -> None:
-    # A rollback goes to a release, a backup to a folder.
-    assert {"production", "staging"} <= offered(script, "inv", "promote", "--to", "")
-    assert "production" not in offered(script, "inv", "rollback", "--env", "staging", "--to", "")
+def test_bash_after_to_proposes_environments_only_for_promote(script: Path) -> None:
+    # --to of a rollback is a release.
+    assert {"production", "staging"} <= proposals(script, "inv", "promote", "--to", "")
+    assert "production" not in proposals(script, "inv", "rollback", "--env", "staging", "--to", "")
 
 
 @pytest.mark.parametrize(
-    ("words", "some"),
+    ("words", "expected"),
     [
         (("inv", "rollb"), {"rollback"}),
         (("inv", "monitor.i"), {"monitor.install"}),
@@ -75,16 +75,16 @@ def test_bash_offers_environments_after_to_of_a_promotion_alone(script: Path) ->
         (("inv", "deploy", "--env", "production", "--hosts", ""), {"web1", "web2", "canary", "web"}),
     ],
 )
-def test_bash_offers(script: Path, words: tuple[str, ...], some: set[str]) -> None:
-    assert some <= offered(script, *words)
+def test_bash_proposes_matching_names(script: Path, words: tuple[str, ...], expected: set[str]) -> None:
+    assert expected <= proposals(script, *words)
 
 
-def test_bash_offers_nothing_for_an_environment_that_is_not_there(script: Path) -> None:
-    assert offered(script, "inv", "deploy", "--env", "nowhere") == set()
+def test_bash_proposes_no_hosts_for_an_unknown_environment(script: Path) -> None:
+    assert proposals(script, "inv", "deploy", "--env", "nowhere") == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_script_is_read_by_its_shell(shell: str, tmp_path: Path) -> None:
+def test_script_parses_in_its_shell(shell: str, tmp_path: Path) -> None:
     done = completion("--shell", shell)
     assert done.returncode == 0
     path = tmp_path / "script"
@@ -92,13 +92,13 @@ def test_script_is_read_by_its_shell(shell: str, tmp_path: Path) -> None:
     subprocess.run([shell, "-n", str(path)], check=True, timeout=30)
 
 
-def test_fish_offers_environments(script: Path) -> None:
+def test_fish_proposes_environments(script: Path) -> None:
     path = script.with_suffix(".fish")
     path.write_text(completion("--shell", "fish").stdout)
-    asked = f"source {path}; complete --do-complete 'inv deploy --env '"
+    command = f"source {path}; complete --do-complete 'inv deploy --env '"
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}", "HOME": str(script.parent)}
     done = subprocess.run(
-        ["fish", "--no-config", "-c", asked],
+        ["fish", "--no-config", "-c", command],
         cwd=MEMORYARK,
         env=environment,
         capture_output=True,
@@ -111,7 +111,7 @@ def test_fish_offers_environments(script: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("--shell", "csh"), ("--names", "secrets"), ("--shell", "")])
-def test_completion_of_what_there_is_not_is_refused(words: tuple[str, ...]) -> None:
+def test_completion_with_unknown_shell_or_names_is_refused(words: tuple[str, ...]) -> None:
     done = completion(*words)
 
     assert (done.returncode, f"found '{words[1]}'" in done.stderr) == (2, True)
