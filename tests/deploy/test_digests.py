@@ -63,7 +63,7 @@ def manifest(registry: Registry, name: str) -> bytes:
 
 
 def put(registry: Registry, tag: str, body: bytes) -> None:
-    response, _ = registry.request("PUT", f"{_PATH}/{v2_digest}", {"Content-Type": _MANIFEST}, body)
+    response, _ = registry.request("PUT", f"{_PATH}/{tag}", {"Content-Type": _MANIFEST}, body)
     assert response.status == 201
 
 

@@ -108,7 +108,7 @@ def test_status_flooding_host_is_reported_and_the_other_is_shown(flood: str, ssh
         evil.stop()
 
     assert result.code == 1, result
-    assert "evil: its answer has more than 2 MiB; the rest was not read" in result.output
+    assert "evil  UNREACHABLE: its answer has more than 2 MiB; the rest was not read" in result.output
     assert "good (127.0.0.1)" in result.output
     assert "Traceback" not in result.output + result.errors
     assert 0 < result.peak_kib < MAX_KIB
