@@ -26,14 +26,14 @@ OUTPUT_MODULES = ("tasks", "workflow", "view")
 DOCUMENTED = {"features.report.load.Requests.read": (ValueError,)}
 #: Calls that do not read an answer: they read options, files of the kernel, or text whose pattern bounds its digits.
 TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
-    "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)"),
+    "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)", "return int(text)"),
     "engine/untrusted.py": ("return int(text)", "value = float(text) if len", "value = json.loads(text, parse_int="),
     "engine/site/document.py": ("value = json.loads(text, object_pairs_hook=",),
     "features/lock/workflow.py": ("seconds = int(match[1])",),
     "features/observe/dashboard.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
     "features/logs/shell.py": ("return Since(int(match[1])",),
     "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
-    "engine/processes.py": ("while layer := ", "above = "),
+    "engine/processes.py": ("child for child, fields in stats.items()",),
     "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
 }
 #: The limit of the processor time, in seconds, of parsing one answer of up to 10 MB.
