@@ -140,8 +140,9 @@ def _no_environment(name: str | None, names: Sequence[str], inventories: Iterabl
     hint = f" (did you mean {near}?)" if near else ""
     what = f"Unknown environment {name!r}{hint}." if name else "No environment was given, and there is no default."
     errors = [error for issues in inventories for error in issues.errors]
+    next_step = "use one of these names" if name else "pass one with --env"
     return ConfigError(
         f"{what} Environments: {listed}. Nothing was contacted.",
         errors,
-        next_step="pass one with --env" if names else "add one to hosts.yaml",
+        next_step=next_step if names else "add one to hosts.yaml",
     )
