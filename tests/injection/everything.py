@@ -1,4 +1,4 @@
-"""Every script and text that follows from an environment, and where a value of it has to be found again."""
+"""All scripts and texts of an environment, and the places where its values have to arrive."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ _PARTS = (
 
 
 def resolved(environment: Environment) -> Application:
-    """The application of the first host, its images with digests."""
+    """Return the application of the first host with digests for its images."""
     app = environment.targets[0].application
-    pinned = (replace(one, image=one.image.with_digest(f"sha256:{'a' * 64}")) for one in app.services)
+    pinned = (replace(entry, image=entry.image.with_digest(f"sha256:{'a' * 64}")) for entry in app.services)
     return replace(app, services=tuple(pinned))
 
 
 def scripts(environment: Environment) -> Iterator[str]:
-    """Every script for the first host, found in each of the states in its turn."""
+    """Yield every script for the first host, in one of the host states."""
     app = resolved(environment)
     states = list(generated.host_states().values())
-    for found in (states[len(app.domain) % len(states)],):
-        yield from (script.text for _, script in generated.of_a_deploy(app, found))
-        yield from (script.text for _, script in generated.of_a_rollback(app, found))
+    state = states[len(app.domain) % len(states)]
+    yield from (script.text for _, script in generated.of_a_deploy(app, state))
+    yield from (script.text for _, script in generated.of_a_rollback(app, state))
     for part in _PARTS:
         yield from (script.text for _, script in part(app))
     yield from (script.text for _, script in generated.of_setup(app, (environment.preparation,)))
@@ -84,7 +84,7 @@ def _settings(environment: Environment) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an environment under a shell: the calls and files, and the texts for other programs."""
+    """The results of an environment's scripts: calls, files, and texts for other programs."""
 
     environment: Environment
     app: Application
@@ -94,16 +94,16 @@ class Outcome:
 
     @cached_property
     def _settings(self) -> tuple[object, ...]:
-        """Every value of the watchdog's settings."""
+        """All values in the watchdog's settings."""
         return tuple(_values(json.loads(self.file("watchdog/settings.json"))))
 
     def file(self, end: str) -> bytes:
-        """The one file whose path ends so."""
-        (found,) = {content for name, content in self.ran.files.items() if name.endswith(end)}
-        return found
+        """Return the only file whose path has this suffix."""
+        (content,) = {content for name, content in self.ran.files.items() if name.endswith(end)}
+        return content
 
     def where(self, place: str, value: str) -> bool:
-        """Whether a value is, byte for byte, where it has to be. See ARRIVES."""
+        """Return whether a value arrived unchanged at its place. See ARRIVES."""
         raw = value.encode()
         path = (value.rstrip("/") or "/").encode() if value.startswith("/") else raw
         match place:
@@ -114,40 +114,40 @@ class Outcome:
             case "directory":
                 return posixpath.dirname(value).encode() in self.ran.words
             case "site" | "site of https":
-                arguments = {argument for one in self.site for argument in one.arguments}
+                arguments = {argument for directive in self.site for argument in directive.arguments}
                 return value in arguments or (place != "site" and self.app.tls is None)
             case "container":
                 return raw in self.ran.words
             case "login":
                 return self.ran.files.get("password") == raw
             case "timer":
-                wanted = [f"OnCalendar={one}" for one in self.app.backup_calendar]
-                return wanted == [row for row in self.units[2].split("\n") if row.startswith("OnCalendar=")]
+                expected = [f"OnCalendar={event}" for event in self.app.backup_calendar]
+                return expected == [row for row in self.units[2].split("\n") if row.startswith("OnCalendar=")]
             case "watchdog":
-                return value in self._settings and self._channels_are_whole
+                return value in self._settings and self._channels_are_complete
             case "watchdog metrics":
                 directory = "" if value.casefold() == "none" else value.rstrip("/")
                 return bool(json.loads(self.file("watchdog/settings.json"))["metrics_dir"] == directory)
             case "mail":
-                return self._mail_is_whole
+                return self._mail_is_complete
         return place in {"list", "nowhere"}
 
     @cached_property
-    def _channels_are_whole(self) -> bool:
-        """Whether the programs on the hosts read what was configured."""
+    def _channels_are_complete(self) -> bool:
+        """Whether the watchdog and Alertmanager read the configured channels."""
         return self._watchdog_reads_them() and self._alertmanager_reads_them()
 
     def _alertmanager_reads_them(self) -> bool:
-        """One that cannot speak to the mail server is told, and gets no files."""
+        """A mail server that Alertmanager does not support is a configuration error."""
         try:
             text = prometheus.complete_files(self.environment)["alertmanager.yml"]
         except ConfigError:
             return True
-        receivers = [one for one in yaml.safe_load(text)["receivers"] if len(one) > 1]
+        receivers = [receiver for receiver in yaml.safe_load(text)["receivers"] if len(receiver) > 1]
         slack, mail = self.app.channels.slack, self.app.channels.mail
-        mails = [row for one in receivers for row in one.get("email_configs", [])]
+        mails = [row for receiver in receivers for row in receiver.get("email_configs", [])]
         return (
-            [row["api_url"] for one in receivers for row in one.get("slack_configs", [])]
+            [row["api_url"] for receiver in receivers for row in receiver.get("slack_configs", [])]
             == [slack.url for _ in (slack and slack.lowest,) if slack and _]
             and [plainly(row["to"]) for row in mails] == list(mail.recipients if mail and mail.lowest else ())
             and all(
@@ -158,48 +158,50 @@ class Outcome:
         )
 
     def _watchdog_reads_them(self) -> bool:
-        found: state_store.Settings = from_plain(state_store.Settings, json.loads(self.file("watchdog/settings.json")))
-        return found.channels == self.app.channels
+        settings: state_store.Settings = from_plain(
+            state_store.Settings, json.loads(self.file("watchdog/settings.json"))
+        )
+        return settings.channels == self.app.channels
 
     @cached_property
-    def _mail_is_whole(self) -> bool:
-        """Whether a mail's reader sees the configured sender and recipients, and no header more than ours."""
-        wanted = self.app.channels.mail
-        if wanted is None:
+    def _mail_is_complete(self) -> bool:
+        """Whether a mail has the configured sender and recipients, and only the known headers."""
+        channel = self.app.channels.mail
+        if channel is None:
             return True
         message = notice(text="x")
-        told = text.compose(message, "en", rendering.notice_template)
-        raw = mail.build_email(message, told, wanted, rendering.notice_template).as_bytes()
+        composed = text.compose(message, "en", rendering.notice_template)
+        raw = mail.build_email(message, composed, channel, rendering.notice_template).as_bytes()
         read = BytesParser(policy=policy.default).parsebytes(raw)
         known = {"From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted"}
         known |= {"List-Id", "MIME-Version", "Content-Type"}
-        people = [(one.display_name, one.addr_spec) for one in read["To"].addresses]
-        asked = [mail._address(one) for one in wanted.recipients]
+        recipients = [(address.display_name, address.addr_spec) for address in read["To"].addresses]
+        expected = [mail._address(recipient) for recipient in channel.recipients]
         return (
             set(read.keys()) <= known
-            and people == [(one.display_name, one.addr_spec) for one in asked]
-            and [one.addr_spec for one in read["From"].addresses] == [mail._address(wanted.sender).addr_spec]
+            and recipients == [(address.display_name, address.addr_spec) for address in expected]
+            and [address.addr_spec for address in read["From"].addresses] == [mail._address(channel.sender).addr_spec]
         )
 
 
 def plainly(text: str) -> str:
-    """What Alertmanager makes of a text that it reads as a template."""
+    """Return the text that Alertmanager renders from a template."""
     return text.replace('{{ "{{" }}', "{{")
 
 
-def _values(found: object) -> Iterator[object]:
-    if isinstance(found, dict):
-        for value in found.values():
+def _values(content: object) -> Iterator[object]:
+    if isinstance(content, dict):
+        for value in content.values():
             yield from _values(value)
-    elif isinstance(found, list):
-        for value in found:
+    elif isinstance(content, list):
+        for value in content:
             yield from _values(value)
     else:
-        yield found
+        yield content
 
 
-def carried_out(environment: Environment, shell: Shell, *, status: int = 0) -> Outcome:
-    """Run every script of an environment, and read every text."""
+def run_everything(environment: Environment, shell: Shell, *, status: int = 0) -> Outcome:
+    """Run every script of an environment and parse every text."""
     app = resolved(environment)
     return Outcome(
         environment,

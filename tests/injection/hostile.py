@@ -1,6 +1,6 @@
-"""Values that break whatever does not quote them, and the settings under which they are searched for.
+"""Values that break missing quotes, and the settings of Hypothesis for their search.
 
-Each names the word of `PWNED` where a shell, Nginx, systemd or sudo that was taken in would run or read it.
+Each contains the word of `PWNED` where a shell, Nginx, systemd or sudo would evaluate it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-#: A command that stands in for every program: it must never be called.
+#: The name of a command that must never be called.
 PWNED = "pwned"
 
-#: The same values on every run: what fails here fails everywhere.
+#: The same values on every run and every machine.
 FIXED = {
     "derandomize": True,
     "database": None,
@@ -22,7 +22,7 @@ FIXED = {
 
 
 def cases(count: int) -> settings:
-    """So many examples, always the same ones."""
+    """Return settings for a fixed set of examples."""
     return settings(max_examples=count, **FIXED)  # type: ignore[arg-type]
 
 
@@ -44,7 +44,7 @@ _NGINX = ("; pwned on;", "} pwned {", "$pwned", "{", "}", ";")
 _SYSTEMD = ("\nExecStart=pwned", "%n%H%%", "\\x20")
 _SUDO = (", ALL", "\npwned ALL=(ALL) NOPASSWD: ALL", " ALL=(ALL) ALL")
 _TEXTS = ("<pwned>", "{{ pwned }}", "{% pwned %}", "&amp;", "\nBcc: pwned@example.org", "@@end\n", "```", "=", ",", ":")
-_SPOKEN = (
+_CHARACTERS = (
     "\u2028token=pwned",
     "\x85token=pwned",
     "\x0ctoken=pwned",
@@ -57,13 +57,13 @@ _SPOKEN = (
     "🚀",
 )
 _PATHS = ("/../", "..", "/", "@", " ", "\t")
-FRAGMENTS = (*_SHELL, *_NGINX, *_SYSTEMD, *_SUDO, *_TEXTS, *_SPOKEN, *_PATHS)
+FRAGMENTS = (*_SHELL, *_NGINX, *_SYSTEMD, *_SUDO, *_TEXTS, *_CHARACTERS, *_PATHS)
 
 _piece = st.one_of(st.sampled_from(FRAGMENTS), st.sampled_from(_SHELL), st.text(max_size=8))
 
 #: Anything at all, NUL bytes and control characters too.
 anything = st.lists(_piece, min_size=1, max_size=4).map("".join)
-#: What an argument of a process can hold: bytes that are no UTF-8 too, as Python has them.
+#: Anything that an argument of a process can contain, also bytes that are not UTF-8, as surrogates.
 argument = st.one_of(anything, st.binary(max_size=12).map(lambda raw: raw.decode(errors="surrogateescape"))).map(
     lambda text: text.replace("\0", "")
 )
@@ -71,13 +71,13 @@ argument = st.one_of(anything, st.binary(max_size=12).map(lambda raw: raw.decode
 
 @st.composite
 def near(draw: st.DrawFn, *seeds: str) -> str:
-    """One of the good values, a good value with something in it, or something else altogether."""
+    """Draw a valid value, a valid value with an inserted text, or another text."""
     good = draw(st.sampled_from(seeds))
     kind = draw(st.integers(0, 9))
     if kind < 3:
         return good
-    found = draw(anything)
+    text = draw(anything)
     if kind < 5:
-        return found
+        return text
     at = draw(st.sampled_from((0, len(good) // 2, len(good))))
-    return good[:at] + found + good[at:]
+    return good[:at] + text + good[at:]

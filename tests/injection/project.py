@@ -112,7 +112,7 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "NGINX_CPU_LIMIT": ("0.5",),
 }  # fmt: skip
 
-#: The settings of services.yaml as the project below names them: the keys' values, not the keys.
+#: Valid values of the settings that services.yaml of the project below names.
 SERVICE_SEEDS: dict[str, tuple[str, ...]] = {
     "BACKEND_IMAGE": ("ghcr.io/a__b/c.d-e", "registry.test:5000/shop/backend:v2"),
     "BACKEND_PORT": ("8080",),
@@ -121,8 +121,7 @@ SERVICE_SEEDS: dict[str, tuple[str, ...]] = {
     "OWN_TEXT": ("anything at all", ""),
 }
 
-#: Where a setting that stays a text is found again, see test_configuration.py; other settings end as numbers or words
-#: of a list.
+#: The place where each text setting has to arrive, see `Outcome.where`. Other settings become numbers or choices.
 ARRIVES: dict[str, str] = {
     "APP_NAME": "shell",
     "APP_VERSION": "tag",
@@ -169,7 +168,7 @@ ARRIVES: dict[str, str] = {
     "NGINX_IMAGE": "nowhere",
 }
 
-#: Good values of every field of the two YAML files, by model and name.
+#: Valid values of every field of the two YAML files, by model and name.
 FIELDS: dict[str, tuple[Any, ...]] = {
     "Gate.passes": ("3",),
     "Gate.interval_seconds": ("1", "500ms"),
@@ -277,20 +276,20 @@ MODELS: tuple[type[BaseModel], ...] = (
     RolloutPolicy, Setup, Monitoring, Host, EnvironmentEntry, Inventory,
 )  # fmt: skip
 
-#: The plain settings of a project whose own env keys are all in the container.
+#: The settings of a project that passes all its env keys to the container.
 BASE = {key: seeds[0] for key, seeds in (SEEDS | SERVICE_SEEDS).items()} | {"OWN_PATH": "/srv/shop/own"}
 _CONTAINER = tuple(key for key, where in ARRIVES.items() if where == "container")
 
 
 def structural(annotation: Any) -> bool:
-    """Whether a field holds other models, whose own fields are what counts."""
+    """Return whether a field contains other models, whose fields are listed instead."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return True
-    return get_origin(annotation) is not None and any(structural(one) for one in get_args(annotation))
+    return get_origin(annotation) is not None and any(structural(argument) for argument in get_args(annotation))
 
 
 def fields_of_the_models() -> Iterator[str]:
-    """Every field of the YAML files that a person fills in."""
+    """Yield every field of the YAML files with a value."""
     for model in MODELS:
         for name, info in model.model_fields.items():
             if not structural(info.annotation):
@@ -298,11 +297,11 @@ def fields_of_the_models() -> Iterator[str]:
 
 
 def text_settings() -> set[str]:
-    """The settings whose value is still a text after validation."""
+    """Return the settings whose value is a text after validation."""
     return {name.upper() for name, info in Settings.model_fields.items() if info.annotation in (str, object)}
 
 
-#: A key by which images could be signed.
+#: A public key for image signatures.
 PUBLIC = (
     ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 )
@@ -310,14 +309,14 @@ PUBLIC = (
 
 @dataclass
 class Project:
-    """The three files of one environment; `env` and `fields` hold what stands in them."""
+    """The three files of one environment; `env` and `fields` have their values."""
 
     root: Path
     env: dict[str, str] = field(default_factory=lambda: dict(BASE))
     fields: dict[str, Any] = field(default_factory=lambda: {name: seeds[0] for name, seeds in FIELDS.items()})
 
     def write(self) -> None:
-        """Write the files as a person would, quoted."""
+        """Write the files with quoted values."""
         self.root.mkdir(exist_ok=True)
         lines = (f"{key}={_in_quotes(value)}\n" for key, value in self.env.items())
         (self.root / "demo.env").write_bytes("".join(lines).encode(errors="surrogatepass"))
@@ -327,20 +326,20 @@ class Project:
             (self.root / name).write_text(yaml.dump(content, Dumper=yaml.CSafeDumper), "utf-8")
 
     def load(self) -> Environment:
-        """Load it from its files. Raises ConfigError."""
+        """Write and load the project. Raises ConfigError."""
         self.write()
         return config.load("demo", root=self.root)
 
     def accepted(self) -> Environment:
-        """What is left once every refused value is a good one again."""
+        """Load the project, and replace refused values with valid ones until it is accepted."""
         for _ in range(12):
             try:
                 return self.load()
             except ConfigError as error:
-                self._put_right(error)
+                self._replace_refused(error)
         raise AssertionError("values are refused again and again")
 
-    def _put_right(self, error: ConfigError) -> None:
+    def _replace_refused(self, error: ConfigError) -> None:
         before = (dict(self.env), dict(self.fields))
         for issue in error.issues:
             word = issue.path.rpartition(".")[2].partition("[")[0]

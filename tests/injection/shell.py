@@ -1,6 +1,6 @@
-"""Scripts run by a real `sh` that knows no program of the host: each stand-in keeps its words, and nothing else runs.
+"""Runs scripts in a real `sh` with stubs for all programs of a host, which record their arguments.
 
-It runs as nobody where the tests run as root, and the host's own directories stand below a folder of the test's.
+Under root the shell runs as nobody. The host's directories are below a temporary directory.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 
 from tests.injection.hostile import PWNED
 
-#: What a host has; none of them runs. Those that only change a text (awk, sed, grep …) are the machine's own.
+#: The programs with stubs. Programs that only process text (awk, sed, grep …) are real.
 _PROGRAMS = """
     podman nginx curl skopeo python3 systemctl loginctl sudo rsync tar pg_dump pg_restore psql openssl flock setsid
     pkill pgrep ss df du find rm chown cp ln rmdir runuser visudo sshd journalctl nice useradd usermod groupadd
     userdel install touch getent xargs systemd_run apt_get dpkg dpkg_query ufw nft sysctl certbot logrotate ssh_keygen
     setfacl nproc id uname sync tee crontab timedatectl hostname
 """
-_FOLDERS = """
+_DIRECTORIES = """
     home run var/lib usr/local/lib etc/systemd/user etc/systemd/system etc/nginx/conf.d etc/sudoers.d
     etc/ssh/sshd_config.d etc/sysctl.d etc/logrotate.d etc/apt/apt.conf.d etc/prometheus/rolling
 """
 _DASHED = re.compile(r"(?<![\w/.-])(?:systemd-run|apt-get|dpkg-query|ssh-keygen)(?![\w-])")
 _OWN = re.compile(r"(?<![\w.@+=-])/(?=(?:etc|run|var/lib|usr/local/lib)/)")
-#: What a shell says that read a value as its own text.
+#: Error messages of a shell that evaluated a value.
 _MISREAD = re.compile(
     rb"^\S*sh: (?:line )?\d+: (?:\S+: (?:not found|Permission denied)|Syntax error|Bad|.*bad variable).*", re.M
 )
@@ -40,7 +40,7 @@ _NOBODY = 65534
 
 @dataclass
 class Ran:
-    """What came of it: every call's words, every file's bytes, and what `sh` complained of."""
+    """The arguments of every call, the content of every file, and the errors of `sh`."""
 
     calls: list[list[bytes]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -48,22 +48,22 @@ class Ran:
 
     @property
     def words(self) -> bytes:
-        """Every word and every file's content, one after the other."""
+        """Every argument and the content of every file, joined."""
         return b"\0".join([*(word for call in self.calls for word in call), *self.files.values()])
 
     @property
-    def taken_in(self) -> list[object]:
-        """Whatever shows that a value was read as a command or as a name of a file."""
+    def injections(self) -> list[object]:
+        """The evidence that a value was executed or used as a file name."""
         called = [call for call in self.calls if call[0] == PWNED.encode()]
         return [*called, *(name for name in self.files if PWNED in name), *self.complaints]
 
 
 class Shell:
-    """A folder in which scripts run."""
+    """A directory in which scripts run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in _FOLDERS.split():
+        for name in _DIRECTORIES.split():
             (root / name).mkdir(parents=True)
         (root / "etc/os-release").write_text("ID=debian\nVERSION_ID=13\n")
         if os.geteuid() == 0:
@@ -71,7 +71,7 @@ class Shell:
                 os.chown(path, _NOBODY, _NOBODY)
 
     def run(self, scripts: Iterable[str], *, status: int = 0) -> Ran:
-        """Run the scripts, each in a subshell of one `sh`, then what they gave to another shell."""
+        """Run each script in a subshell of one `sh`, and then the scripts that they pass to other shells."""
         ran, done = Ran(), set[str]()
         waiting = list(dict.fromkeys(scripts))
         while waiting:
@@ -86,7 +86,7 @@ class Shell:
         calls = self.root / "calls"
         calls.unlink(missing_ok=True)
         text = "\n".join(
-            (self._prologue(status), *(f"(\n{self._moved(one)}\n) </dev/null 3</dev/null" for one in scripts))
+            (self._prologue(status), *(f"(\n{self._moved(script)}\n) </dev/null 3</dev/null" for script in scripts))
         )
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.root / "home"), "LC_ALL": "C"}
         options = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -101,7 +101,7 @@ class Shell:
                 ran.files[str(path.relative_to(self.root))] = path.read_bytes()
 
     def _moved(self, text: str) -> str:
-        """The text with the host's own directories elsewhere, and names that a function of `sh` can have."""
+        """Move the host's directories in a text, and replace program names that `sh` functions cannot have."""
         text = _OWN.sub(f"{self.root}/", text)
         text = _DASHED.sub(lambda name: name[0].replace("-", "_"), text)
         if text.startswith("exec sh -c "):
@@ -117,13 +117,13 @@ class Shell:
         timeout = f'timeout() {{ note timeout "$@"; {password}; return {status}; }}'
         made = shlex.quote(str(self.root / "made"))
         mktemp = f'mktemp() {{ note mktemp "$@"; : > {made}; echo {made}; return {status}; }}'
-        # Whatever waits for something has waited enough.
+        # A script that sleeps in a loop ends at once.
         return "\n".join((note, *stand_ins, clock, timeout, mktemp, "sleep() { exit 9; }"))
 
 
 @contextmanager
 def shell() -> Iterator[Shell]:
-    """A shell in a folder that everybody may enter, taken away at the end."""
+    """Yield a shell in a temporary, world-readable directory."""
     root = Path(tempfile.mkdtemp(prefix="shell-"))
     root.chmod(0o755)
     try:
@@ -133,27 +133,27 @@ def shell() -> Iterator[Shell]:
 
 
 def _calls(raw: bytes) -> list[list[bytes]]:
-    """The calls as they were noted: how many words, then the words."""
+    """Parse the recorded calls: each is a count and that many arguments."""
     words = raw.split(b"\0")
-    found, at = [], 0
+    calls, at = [], 0
     while at < len(words) - 1:
         count = int(words[at])
-        found.append(words[at + 1 : at + 1 + count])
+        calls.append(words[at + 1 : at + 1 + count])
         at += 1 + count
-    return found
+    return calls
 
 
 def _handed_on(calls: Iterable[list[bytes]]) -> Iterator[str]:
-    """The texts that a call gives to another shell, with the words that go with it."""
+    """Yield the scripts that calls pass to another shell, with their arguments."""
     for call in calls:
         for at, word in enumerate(call[:-2]):
             if word == b"sh" and call[at + 1] == b"-c":
-                text, *words = (one.decode(errors="surrogateescape") for one in call[at + 2 :])
-                yield f"set -- {' '.join(shlex.quote(one) for one in words[1:])}\n{text}"
+                text, *arguments = (argument.decode(errors="surrogateescape") for argument in call[at + 2 :])
+                yield f"set -- {' '.join(map(shlex.quote, arguments[1:]))}\n{text}"
 
 
 def _stages(files: dict[str, bytes]) -> Iterator[str]:
-    """The stages that were written to be run in a session of their own."""
+    """Yield the written scripts of stages."""
     for name, content in files.items():
         if name.endswith((".sh", ".body")):
             yield content.decode(errors="surrogateescape")

@@ -1,7 +1,7 @@
-"""Every word of the command line, hostile: refused, or byte for byte where it belongs, and nothing else happens.
+"""Hostile values of every command line option: each is refused, or passed on byte for byte without being executed.
 
-Batches of words go through the real checks, the real builders and one real `sh` each. A new option fails the last test
-until it is among OPTIONS.
+Batches of values go through the real checks, the real builders and a real `sh`. The last test fails for a new option
+until OPTIONS lists it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ APP = application()
 BATCH, EXAMPLES = 20, 12
 HOLDER = Lock("20261123T020000Z-abcdef", "ann", "laptop", 41, "", 0, 0)
 
-#: How each option of the tasks is proved: by the name of a test below, or because it never leaves this machine.
+#: The proof for each option: a test in this file or another one, or the reason why no host receives the value.
 OPTIONS = {
     "env": "names an environment of a file here",
     "host": "names hosts of a file here; of a new one: tests/features/init/test_workflow.py",
@@ -114,7 +114,7 @@ def test_exec_arguments_arrive_unchanged(values: list[str]) -> None:
     with shell() as place:
         ran = place.run([runs + inside.execute(APP, "backend", values).text])
 
-    assert ran.taken_in == []
+    assert ran.injections == []
     (call,) = [call for call in ran.calls if call[:2] == [b"podman", b"exec"]]
     assert call[5:] == [value.encode(errors="surrogateescape") for value in values]
 
@@ -124,21 +124,21 @@ def test_exec_arguments_arrive_unchanged(values: list[str]) -> None:
 def test_arguments_that_are_not_utf8_arrive_unchanged(values: list[str]) -> None:
     answer = LocalHost().run(Script(f"printf '%s\\0' {shell_join(*values)} | od -An -v -tx1"), timeout_seconds=30)
 
-    assert bytes.fromhex(answer.output) == b"".join(f"{one}\0".encode(errors="surrogateescape") for one in values)
+    assert bytes.fromhex(answer.output) == b"".join(f"{value}\0".encode(errors="surrogateescape") for value in values)
 
 
 @given(values=_many)
 @cases(EXAMPLES)
 def test_reason_is_stored_and_sets_no_other_field_of_the_lock(values: list[str]) -> None:
-    taken = [replace(HOLDER, reason=reason, owner=reason[:8] or "ann") for reason in values]
+    locks = [replace(HOLDER, reason=reason, owner=reason[:8] or "ann") for reason in values]
     with shell() as place:
-        texts = [lock.acquire(f"/var/lib/shop/{number}", one, lease_seconds=60) for number, one in enumerate(taken)]
-        assert place.run(texts).taken_in == []
+        texts = [lock.acquire(f"/var/lib/shop/{number}", held, lease_seconds=60) for number, held in enumerate(locks)]
+        assert place.run(texts).injections == []
         for number, reason in enumerate(values):
-            found = lock.parse((place.root / f"var/lib/shop/{number}/lock/held").read_text("utf-8"))
-            assert found is not None
-            assert (found.token, found.pid, found.expires_at) == (HOLDER.token, 41, 1060)
-            assert found.reason == lock._UNPRINTABLE.sub("?", reason)
+            parsed = lock.parse((place.root / f"var/lib/shop/{number}/lock/held").read_text("utf-8"))
+            assert parsed is not None
+            assert (parsed.token, parsed.pid, parsed.expires_at) == (HOLDER.token, 41, 1060)
+            assert parsed.reason == lock._UNPRINTABLE.sub("?", reason)
 
 
 @given(values=_many)
@@ -151,8 +151,8 @@ def test_reason_is_recorded_unchanged_in_the_history(values: list[str]) -> None:
         assert "\n" not in row
         assert history.parse(row) == (release,)
     with shell() as place:
-        ran = place.run([history.append(APP.home, replace(release, reason=one)) for one in values])
-    assert ran.taken_in == []
+        ran = place.run([history.append(APP.home, replace(release, reason=value)) for value in values])
+    assert ran.injections == []
 
 
 @given(values=_many)
@@ -160,12 +160,12 @@ def test_reason_is_recorded_unchanged_in_the_history(values: list[str]) -> None:
 def test_message_of_the_page_is_escaped_and_arrives_complete(values: list[str]) -> None:
     pages = [rendering.maintenance_page(APP, value) for value in values]
     with shell() as place:
-        ran = place.run([write_file(f"{APP.home}/{n}.html", one).text for n, one in enumerate(pages)])
-        proved = place.run([maintenance.enable_verified(APP, one).text for one in pages])
+        ran = place.run([write_file(f"{APP.home}/{n}.html", html).text for n, html in enumerate(pages)])
+        enabled = place.run([maintenance.enable_verified(APP, html).text for html in pages])
 
-    assert (ran.taken_in, proved.taken_in) == ([], [])
-    usual = _tags(rendering.maintenance_page(APP, "x"))
-    assert all(_tags(one) == usual for one in pages)
+    assert (ran.injections, enabled.injections) == ([], [])
+    expected = _tags(rendering.maintenance_page(APP, "x"))
+    assert all(_tags(html) == expected for html in pages)
 
 
 def _tags(text: str) -> list[str]:
@@ -185,7 +185,7 @@ def test_login_names_are_refused_or_passed_as_arguments(registry_name: str, user
             [logins.login_script(replace(wanted, password=password.replace("\0", "")), always_ask=True).text]
         )
 
-    assert ran.taken_in == []
+    assert ran.injections == []
     asked = next(call for call in ran.calls if call[0] == b"timeout")
     assert asked[asked.index(b"--password-stdin") + 1] == wanted.registry.encode()
     assert asked[asked.index(b"--username") + 1] == wanted.username.encode()
@@ -196,13 +196,13 @@ def test_login_names_are_refused_or_passed_as_arguments(registry_name: str, user
 @given(text=anything.filter(bool))
 @cases(300)
 def test_formatted_values_are_refused_or_match_their_format(text: str) -> None:
-    """A tag, a batch, a time, a number of lines: what the checks let pass has nothing to quote."""
+    """A tag, a batch, a time or a number of lines that the checks accept contains nothing to quote."""
     for check, form in _FORMS:
         try:
-            found = check(text)
+            value = check(text)
         except (ConfigError, ValueError, OverflowError):
             continue
-        assert re.fullmatch(form, str(found)), (text, found)
+        assert re.fullmatch(form, str(value)), (text, value)
 
 
 def _since(text: str) -> str:
@@ -237,16 +237,16 @@ _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
 @cases(150)
 def test_grep_is_refused_or_stays_a_local_pattern(text: str) -> None:
     with contextlib.suppress(ConfigError):
-        found = reading._pattern(text)
-        assert found is not None
-        assert found.pattern == text
-    assert "grep" not in {one.name for one in dataclasses.fields(logs.LogQuery)}
+        pattern = reading._pattern(text)
+        assert pattern is not None
+        assert pattern.pattern == text
+    assert "grep" not in {field.name for field in dataclasses.fields(logs.LogQuery)}
 
 
 @given(text=anything.filter(lambda text: bool(text) and not text.isalpha()))
 @cases(150)
 def test_choices_are_refused_with_their_option(text: str) -> None:
-    """None of the hostile words is one of a list."""
+    """None of the hostile values is a valid choice."""
     requests: tuple[tuple[str, Callable[[], object]], ...] = (
         ("--severity", lambda: messages._check("x", text)),
         ("on or off", lambda: page._check_options(text, "")),
@@ -263,25 +263,25 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
 @given(values=_many)
 @cases(EXAMPLES)
 def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> None:
-    """A release's id comes from the host's own history: it has no form there, so each use has to quote it."""
+    """A release id comes from the host's history, where its format is not checked, so each use has to quote it."""
     parts = [history.read_definition(APP.home, value.replace("/", "")) for value in values]
     parts += [
         watchdog.recover(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values
     ]
     parts += [stage.abort(APP.home, value.replace("/", "")) for value in values]
     with shell() as place:
-        assert place.run(parts).taken_in == []
+        assert place.run(parts).injections == []
 
 
 @given(text=anything.filter(bool))
 @cases(150)
 def test_backup_ids_of_a_host_match_their_format_or_are_skipped(text: str) -> None:
-    said = f"@@now\n1000\n@@backup {APP.name}-{text}\n{{}}\n@@verdict\n\n@@end\n"
+    answer = f"@@now\n1000\n@@backup {APP.name}-{text}\n{{}}\n@@verdict\n\n@@end\n"
     try:
-        _, found = manifest.parse(APP, said)
+        _, backups = manifest.parse(APP, answer)
     except ValueError:
         return
-    assert all(re.fullmatch(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}", one.id) for one in found)
+    assert all(re.fullmatch(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}", backup.id) for backup in backups)
 
 
 def test_quote_of_a_null_byte_is_refused() -> None:
@@ -295,6 +295,6 @@ def test_login_repr_has_no_password() -> None:
 
 def test_every_option_of_every_task_is_covered() -> None:
     tasks = [namespace[name] for name in namespace.task_names]
-    found = {one.name for task in tasks for one in task.get_arguments() if one.kind in (str, list)}
+    names = {argument.name for task in tasks for argument in task.get_arguments() if argument.kind in (str, list)}
 
-    assert found == set(OPTIONS)
+    assert names == set(OPTIONS)

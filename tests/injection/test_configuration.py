@@ -1,7 +1,7 @@
-"""Every value of the three files, spoiled: refused, or byte for byte where it belongs, and nothing else happens.
+"""Hostile values in the three configuration files: each is refused, or passed on byte for byte without being executed.
 
-Whole projects go through the real loading, the real builders and a real `sh`. A new setting or field fails the last
-tests until it has good values in project.py and, where it stays a text, a place at which it has to arrive.
+Complete projects go through the real loader, the real builders and a real `sh`. The last tests fail for a new setting
+or field until project.py has valid values for it and, for a text, the place where it has to arrive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine.model import BuildType
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.build import shell as building
-from tests.injection.everything import Outcome, carried_out
+from tests.injection.everything import Outcome, run_everything
 from tests.injection.hostile import cases, near
 from tests.injection.project import (
     ARRIVES,
@@ -37,12 +37,12 @@ from tests.injection.texts import keys, rules
 
 #: Each example runs a few hundred scripts, in two or three seconds. Every run draws others.
 EXAMPLES, MANY_EXAMPLES = 30, 300
-#: A word that is the same for a shell, for Nginx and for systemd, quoted or not.
+#: A word that needs no quotes for a shell, Nginx and systemd.
 PLAIN = re.compile(r"[\w./:@+=-]+")
 
 
-def spoiled(good: dict[str, tuple[str, ...]]) -> st.SearchStrategy[dict[str, str]]:
-    """Values in the places of the good ones, those that are other ones."""
+def changed_values(good: dict[str, tuple[str, ...]]) -> st.SearchStrategy[dict[str, str]]:
+    """Draw values for all keys, and return those that differ from the valid ones."""
     drawn = st.fixed_dictionaries({key: near(*seeds) for key, seeds in good.items()})
     return drawn.map(lambda values: {key: value for key, value in values.items() if value != good[key][0]})
 
@@ -51,18 +51,18 @@ _status = st.sampled_from((0, 0, 1))
 
 
 def outcome(project: Project, status: int) -> Outcome:
-    """What becomes of what is accepted; nothing of it may be taken for a command or a name of a file."""
+    """Run the scripts of the accepted values, and check that none is executed or used as a file name."""
     environment = project.accepted()
     with shell() as place:
-        found = carried_out(environment, place, status=status)
-    assert found.ran.taken_in == []
-    assert {one.name for one in found.site} <= _directives(found.app.name)
-    assert [keys(unit) for unit in found.units][0::3] == [keys(unit) for unit in _usual().units][0::3]
-    return found
+        result = run_everything(environment, place, status=status)
+    assert result.ran.injections == []
+    assert {directive.name for directive in result.site} <= _directives(result.app.name)
+    assert [keys(unit) for unit in result.units][0::3] == [keys(unit) for unit in _unchanged().units][0::3]
+    return result
 
 
 def _directives(app: str) -> set[str]:
-    """The words that may begin a directive, whatever the values are: the template's, and those of its maps."""
+    """Return the names of the directives in the template and in its maps."""
     template = (Path(__file__).parents[2] / "templates/nginx/site.conf.j2").read_text()
     words = set(re.findall(r"(?:^|[{;])\s*([a-z_]+)(?=[ ;])", template, re.MULTILINE))
     return words | {
@@ -75,19 +75,19 @@ def _directives(app: str) -> set[str]:
 
 
 @lru_cache
-def _usual() -> Outcome:
+def _unchanged() -> Outcome:
     with tempfile.TemporaryDirectory() as root, shell() as place:
-        return carried_out(Project(Path(root) / "usual").load(), place, status=1)
+        return run_everything(Project(Path(root) / "usual").load(), place, status=1)
 
 
-@given(values=spoiled(SEEDS | SERVICE_SEEDS), status=_status)
+@given(values=changed_values(SEEDS | SERVICE_SEEDS), status=_status)
 @cases(EXAMPLES)
 def test_settings_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     check_settings(values, status)
 
 
 @pytest.mark.extended
-@given(values=spoiled(SEEDS | SERVICE_SEEDS), status=_status)
+@given(values=changed_values(SEEDS | SERVICE_SEEDS), status=_status)
 @cases(MANY_EXAMPLES)
 def test_many_settings_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     check_settings(values, status)
@@ -107,14 +107,14 @@ def check_settings(values: dict[str, str], status: int) -> None:
         assert all(row.startswith("deploy ALL=(root) NOPASSWD: /usr/local/lib/") for row in rules(rule))
 
 
-@given(values=spoiled(FIELDS), status=_status)
+@given(values=changed_values(FIELDS), status=_status)
 @cases(EXAMPLES)
 def test_fields_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     check_fields(values, status)
 
 
 @pytest.mark.extended
-@given(values=spoiled(FIELDS), status=_status)
+@given(values=changed_values(FIELDS), status=_status)
 @cases(MANY_EXAMPLES)
 def test_many_fields_are_refused_or_arrive_unchanged(values: dict[str, str], status: int) -> None:
     check_fields(values, status)
@@ -139,7 +139,7 @@ def check_fields(values: dict[str, str], status: int) -> None:
         for name, value in names.items()
         if value and not PLAIN.fullmatch(value.replace("~", "-").replace("%", "-"))
     ] == []
-    _arrives_at_the_engine(found, fields)
+    _assert_build_arguments(found, fields)
     assert target.user == (fields["Host.user"] or fields["EnvironmentEntry.user"])
     if status == 0:
         for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
@@ -149,8 +149,8 @@ def check_fields(values: dict[str, str], status: int) -> None:
         assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
 
 
-def _arrives_at_the_engine(found: Outcome, fields: dict[str, Any]) -> None:
-    """What is built is asked for in words of its own; no value is one that begins an option."""
+def _assert_build_arguments(found: Outcome, fields: dict[str, Any]) -> None:
+    """Each value is a separate argument of the build, and none starts an option."""
     pipeline = found.environment.pipeline
     build, suite = pipeline.builds[0], pipeline.suites[0]
     argv = building.build(building.Engine(pipeline.engine), build, "r.test/x:v1", {}, BuildType.RELEASE)
@@ -169,12 +169,12 @@ def _arrives_at_the_engine(found: Outcome, fields: dict[str, Any]) -> None:
 
 
 def test_planted_injections_are_detected(tmp_path: Path) -> None:
-    """The search itself: a value that is not quoted, in each of the ways in which one could be taken in."""
+    """An unquoted value is detected in each way in which a shell could evaluate it."""
     for text in ("podman run $(pwned)", "podman run a; pwned", "> pwned.conf", "podman run ${a b}", "unknown-program"):
         with shell() as place:
-            assert place.run([text]).taken_in, text
+            assert place.run([text]).injections, text
     with shell() as place:
-        assert place.run(["podman unshare sh -c 'pwned'", "exec sh -c 'a=1; pwned'"]).taken_in == [[b"pwned"]] * 2
+        assert place.run(["podman unshare sh -c 'pwned'", "exec sh -c 'a=1; pwned'"]).injections == [[b"pwned"]] * 2
         assert place.run(["podman run 'a\n$(pwned)'"]).calls == [[b"podman", b"run", b"a\n$(pwned)"]]
 
 

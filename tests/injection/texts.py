@@ -1,4 +1,4 @@
-"""Readers of the texts that other programs read: an Nginx configuration, systemd units, rules of sudo."""
+"""Parsers of Nginx configurations, systemd units and sudo rules, as strict as those programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Directive:
-    """One directive with its arguments as Nginx has them, and the blocks around it."""
+    """One directive with its unquoted arguments, and the blocks around it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -17,12 +17,12 @@ class Directive:
 
 
 def directives(text: str) -> list[Directive]:
-    """Every directive of a configuration. Raises ValueError for what Nginx would refuse.
+    """Parse every directive of a configuration. Raises ValueError for a text that Nginx rejects.
 
-    Source: nginx, ngx_conf_read_token: words end at blanks, `;` and `{`; quotes and backslashes keep what follows; a
-    comment begins where a word could.
+    Source: nginx, ngx_conf_read_token: words end at blanks, `;` and `{`; quotes and backslashes escape; a comment
+    starts where a word can start.
     """
-    found: list[Directive] = []
+    parsed: list[Directive] = []
     words: list[str] = []
     inside: list[str] = []
     for kind, word in _tokens(text):
@@ -35,13 +35,13 @@ def directives(text: str) -> list[Directive]:
         else:
             if not words:
                 raise ValueError(f"{kind!r} without a directive")
-            found.append(Directive(words[0], tuple(words[1:]), tuple(inside), kind == "{"))
+            parsed.append(Directive(words[0], tuple(words[1:]), tuple(inside), kind == "{"))
             if kind == "{":
                 inside.append(words[0])
             words = []
     if words or inside:
         raise ValueError("it ends in the middle")
-    return found
+    return parsed
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
@@ -87,22 +87,22 @@ def _bare(text: str, at: int) -> tuple[str, int]:
 
 
 def keys(unit: str) -> list[str]:
-    """The sections and keys of a unit in their order. Raises ValueError for a line that is neither.
+    """Return the sections and keys of a unit in their order. Raises ValueError for any other line.
 
-    Source: systemd.syntax(7): a backslash at its end makes the next line part of a line.
+    Source: systemd.syntax(7): a backslash at the end continues a line.
     """
-    found = []
+    names = []
     for row in unit.split("\n"):
         if not row or row.startswith(("#", ";")):
             continue
         key, equals, _ = row.partition("=")
         if row.endswith("\\") or not (equals or (row[0] == "[" and row[-1] == "]")):
-            raise ValueError(f"{row!r} is no line of a unit")
-        found.append(key)
-    return found
+            raise ValueError(f"{row!r} is not a line of a unit")
+        names.append(key)
+    return names
 
 
 def rules(sudoers: str) -> list[str]:
-    """The rules of a sudoers file, lines that go on joined. Source: sudoers(5)."""
+    """Return the rules of a sudoers file, with continued lines joined. Source: sudoers(5)."""
     rows = sudoers.replace("\\\n", "").split("\n")
     return [row for row in rows if row and not row.startswith("#")]
