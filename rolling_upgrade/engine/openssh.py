@@ -60,18 +60,18 @@ def is_type(word: str) -> bool:
 def read_public_key(text: str) -> PublicKey:
     """Parse one public key strictly. Raises ValueError, which never repeats the text."""
     if any(mark in text for mark in _PRIVATE) or _PRIVATE_BODY in text:
-        raise ValueError("this is a PRIVATE key: it stays where it was made; give the .pub file beside it")
+        raise ValueError("a PRIVATE key, which never leaves its machine (the .pub file beside it is the public one)")
     if "BEGIN SSH2 PUBLIC KEY" in text:
-        raise ValueError("this is the form of RFC 4716: turn it into OpenSSH's with ssh-keygen -i -f FILE")
+        raise ValueError("a key in the format of RFC 4716 (ssh-keygen -i -f FILE converts it)")
     line = text.strip(" \t\r\n")
     if not line:
-        raise ValueError("there is no key")
+        raise ValueError("no key")
     if "\n" in line or "\r" in line:
-        raise ValueError("more than one line; one key, on one line")
+        raise ValueError("more than one line")
     type, _, rest = line.partition(" ")
     if not is_type(type):
         if any(is_type(word) for word in rest.split()):
-            raise ValueError("options in front of the key are refused; give the key alone")
+            raise ValueError("options in front of the key")
         raise ValueError(f"no public key of OpenSSH; a line such as: ssh-ed25519 AAAA… NAME ({', '.join(TYPES)})")
     _check_type(type)
     blob, _, comment = rest.strip().partition(" ")
@@ -84,9 +84,9 @@ def read_public_key(text: str) -> PublicKey:
 
 def _check_type(type: str) -> None:
     if type == "ssh-dss":
-        raise ValueError("DSA keys are too weak; make one with ssh-keygen -t ed25519")
+        raise ValueError("a DSA key, which is too weak (ssh-keygen -t ed25519 makes a better one)")
     if "-cert-v" in type:
-        raise ValueError("this is a certificate; give the public key itself")
+        raise ValueError("a certificate in place of the public key")
     if type not in TYPES:
         raise ValueError(f"a type of key that is not accepted; one of {', '.join(TYPES)}")
 
@@ -95,9 +95,9 @@ def _decoded(blob: str) -> bytes:
     try:
         data = base64.b64decode(blob, validate=True)
     except (ValueError, binascii.Error):
-        raise ValueError("the key is not whole: its second word is not base64") from None
+        raise ValueError("an incomplete key: its second word is not base64") from None
     if base64.b64encode(data).decode() != blob:
-        raise ValueError("the key is not whole: its base64 is not as it is written")
+        raise ValueError("an incomplete key: its base64 is not as it is written")
     return data
 
 
@@ -106,7 +106,7 @@ def _check_bytes(type: str, data: bytes) -> None:
     fields = _fields(data)
     security = 1 if type.startswith("sk-") else 0
     if not fields or fields[0] != type.encode():
-        raise ValueError("the key is not whole: its bytes are not of the type in front of them")
+        raise ValueError("an incomplete key: its bytes are not of the type in front of them")
     body = fields[1 : len(fields) - security]
     if type in _EDWARDS:
         fits = len(body) == 1 and len(body[0]) == 32
@@ -116,7 +116,7 @@ def _check_bytes(type: str, data: bytes) -> None:
     else:
         fits = len(body) == 2
     if not fits:
-        raise ValueError("the key is not whole: its bytes are cut short or too many")
+        raise ValueError("an incomplete key: its bytes are cut short or too many")
     if type == "ssh-rsa":
         _check_rsa(*(int.from_bytes(number, "big") for number in body))
 
@@ -127,7 +127,7 @@ def _check_rsa(exponent: int, modulus: int) -> None:
             f"an RSA key of {modulus.bit_length()} bits; {LEAST_RSA_BITS} at least, or ssh-keygen -t ed25519"
         )
     if exponent < 3 or exponent % 2 == 0 or modulus % 2 == 0:
-        raise ValueError("the key is not whole: these are no numbers of an RSA key")
+        raise ValueError("an incomplete key: these are no numbers of an RSA key")
 
 
 def _fields(data: bytes) -> list[bytes]:
@@ -137,7 +137,7 @@ def _fields(data: bytes) -> list[bytes]:
         length = int.from_bytes(data[at : at + 4], "big")
         at += 4
         if at + length > len(data):
-            raise ValueError("the key is not whole: its bytes are cut short")
+            raise ValueError("an incomplete key: its bytes are cut short")
         found.append(data[at : at + length])
         at += length
     return found

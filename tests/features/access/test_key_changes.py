@@ -62,7 +62,7 @@ def test_grant_invalid_name_is_refused(name: str, environment: Environment) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there is no key"),
+        ("", "no key"),
         ("/nowhere/key.pub", "neither an existing file"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22\n", "PRIVATE key"),
         (f"{ed25519(2)}\n{ed25519(3)}", "more than one line"),

@@ -47,7 +47,7 @@ def test_read_access_interrupted_revocation_counts_as_revoked(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("alice.pub", "", "there is no key"),
+        ("alice.pub", "", "no key"),
         ("alice.pub", rsa(2048), "2048 bits"),
         ("alice.pub", f"{ed25519(1)}\n{ed25519(2)}", "more than one line"),
         ("alice.pub", "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter22", "PRIVATE key"),
