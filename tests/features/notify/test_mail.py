@@ -26,16 +26,16 @@ from tests.support.receiver import silent
 MAIL = Mail("mail.example.org", "MemoryArk <ark@mail.example.org>", ("Ann <ann@example.org>", "bob@example.org"))
 
 
-def sent(what: Notice, channel: Mail, *, language: str = "en", seconds: float = 5) -> Delivery:
+def sent(event: Notice, channel: Mail, *, language: str = "en", seconds: float = 5) -> Delivery:
     (delivery,) = send(
-        what, Channels(mail=channel, language=language), read=rendering.notice_template, seconds=seconds
+        event, Channels(mail=channel, language=language), read=rendering.notice_template, seconds=seconds
     ).wait()
     return delivery
 
 
-def composed(what: Notice, channel: Mail = MAIL) -> Any:
-    message = compose(what, "en", rendering.notice_template)
-    raw = build_email(what, message, channel, rendering.notice_template).as_bytes()
+def composed(event: Notice, channel: Mail = MAIL) -> Any:
+    message = compose(event, "en", rendering.notice_template)
+    raw = build_email(event, message, channel, rendering.notice_template).as_bytes()
     return email.message_from_bytes(raw, policy=policy.default)
 
 
@@ -44,11 +44,11 @@ def composed(what: Notice, channel: Mail = MAIL) -> Any:
 def test_mail_with_tls_and_login_arrives_in_text_and_html(
     security: Security, language: str, authority: Authority, tmp_path: Path
 ) -> None:
-    what = notice()
+    event = notice()
     with mailbox(authority.server(tmp_path), security=security, login=True) as box:
-        delivery = sent(what, box.channel(security, user=USER, password=PASSWORD), language=language)
+        delivery = sent(event, box.channel(security, user=USER, password=PASSWORD), language=language)
 
-    message = compose(what, language, rendering.notice_template)
+    message = compose(event, language, rendering.notice_template)
     (mail,) = box.mails
     assert delivery == Delivery("mail", "", 1, delivery.seconds)
     assert box.protected == [True]

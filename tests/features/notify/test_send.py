@@ -24,8 +24,8 @@ from tests.support.receiver import GOOD, Reply, closed_port, receiving, silent, 
 TOKEN = "q7Zk1m9pX2vB8nW4sL6t"
 
 
-def sent(channels: Channels, what: Notice | None = None, **changes: Any) -> tuple[Delivery, ...]:
-    return send(what or notice(), channels, read=rendering.notice_template, **changes).wait()
+def sent(channels: Channels, event: Notice | None = None, **changes: Any) -> tuple[Delivery, ...]:
+    return send(event or notice(), channels, read=rendering.notice_template, **changes).wait()
 
 
 def hook(port: int) -> Channels:
@@ -315,9 +315,9 @@ def test_send_masks_the_login_that_a_mail_server_echoes() -> None:
 
 def test_send_secrets_in_the_notice_reach_no_channel() -> None:
     secret = "jwt-s3cret-value"
-    what = notice(cause=f"log: {secret}", text=secret, who=secret, target=secret, next_command=f"x {secret}")
+    event = notice(cause=f"log: {secret}", text=secret, who=secret, target=secret, next_command=f"x {secret}")
     with mailbox() as box, receiving() as slack, receiving() as webhook:
-        sent(Channels(Hook(slack.url()), box.channel(Security.NONE), Hook(webhook.url())), what, secrets=(secret,))
+        sent(Channels(Hook(slack.url()), box.channel(Security.NONE), Hook(webhook.url())), event, secrets=(secret,))
 
     bodies = [*(request.body for request in (*slack.requests, *webhook.requests)), *box.raw]
     assert len(bodies) == 3

@@ -21,9 +21,9 @@ from tests.support.receiver import Received, receiving, slack
 NASTY = st.text(alphabet=st.sampled_from("&<>`*_~|\\\"'\n\t $!@#é部署🚨\u202ex"), max_size=400)
 
 
-def rejection(what: Notice, language: str = "en") -> str:
+def rejection(event: Notice, language: str = "en") -> str:
     """Return the error with which Slack would reject the message; '' for none."""
-    body = payload(what, compose(what, language, rendering.notice_template))
+    body = payload(event, compose(event, language, rendering.notice_template))
     return slack(Received("/", {"Content-Type": "application/json"}, json.dumps(body).encode()))
 
 
@@ -44,7 +44,7 @@ def test_slack_payload_of_any_notice_keeps_the_limits(
     hosts: list[str], changes: list[tuple[str, str, str]], nasty: str, times: int, occasion: Occasion
 ) -> None:
     long = nasty * times
-    what = notice(
+    event = notice(
         occasion,
         hosts=tuple(hosts),
         changes=tuple(VersionChange(*change, hosts=tuple(hosts)) for change in changes),
@@ -56,7 +56,7 @@ def test_slack_payload_of_any_notice_keeps_the_limits(
         next_command=long,
     )
 
-    assert rejection(what) == ""
+    assert rejection(event) == ""
 
 
 @given(NASTY, st.integers(1, 200))
@@ -69,21 +69,21 @@ def test_fit_never_exceeds_and_never_cuts_an_entity(text: str, longest: int) -> 
 
 
 def test_slack_payload_escapes_mentions_and_links() -> None:
-    what = notice(Occasion.MESSAGE, text="<!channel> & <http://evil.example|click>")
-    body = payload(what, compose(what, "en", rendering.notice_template))
+    event = notice(Occasion.MESSAGE, text="<!channel> & <http://evil.example|click>")
+    body = payload(event, compose(event, "en", rendering.notice_template))
 
     assert body["blocks"][1]["text"]["text"] == "&lt;!channel&gt; &amp; &lt;http://evil.example|click&gt;"
 
 
 def test_slack_payload_replaces_backticks_in_verbatim_fields() -> None:
-    what = notice(cause="``` *bold* ```")
-    (block,) = [block for block in _sections(what) if "*Cause*" in block]
+    event = notice(cause="``` *bold* ```")
+    (block,) = [block for block in _sections(event) if "*Cause*" in block]
 
     assert block == "*Cause*\n```''' *bold* '''```"
 
 
-def _sections(what: Notice) -> list[str]:
-    blocks: list[dict[str, Any]] = payload(what, compose(what, "en", rendering.notice_template))["blocks"]
+def _sections(event: Notice) -> list[str]:
+    blocks: list[dict[str, Any]] = payload(event, compose(event, "en", rendering.notice_template))["blocks"]
     return [block["text"]["text"] for block in blocks if block["type"] == "section" and "text" in block]
 
 
@@ -99,8 +99,8 @@ def _sections(what: Notice) -> list[str]:
     ],
 )
 def test_slack_payload_header_shows_the_severity(occasion: Occasion, level: Severity | None, mark: str) -> None:
-    what = notice(occasion, level=level)
-    body = payload(what, compose(what, "en", rendering.notice_template))
+    event = notice(occasion, level=level)
+    body = payload(event, compose(event, "en", rendering.notice_template))
 
     assert body["blocks"][0]["text"]["text"].startswith(f"{mark} [memoryark production] ")
     assert body["text"].startswith(f"{mark} [memoryark production] ")

@@ -122,7 +122,7 @@ def test_send_test_without_a_channel_is_an_error(changes: dict[str, str], projec
 
 def test_notify_task_prints_no_secret_when_channels_fail(project: Project) -> None:
     """The whole process: standard output, standard error, and a secret path and password on ports that are closed."""
-    folder = PROJECT / ".lab" / f"notify-{os.getpid()}"
+    directory = PROJECT / ".lab" / f"notify-{os.getpid()}"
     words = {
         "SLACK_WEBHOOK": f"http://127.0.0.1:{closed_port()}/services/T00000009/hUsHhUsH1234",
         "WEBHOOK_URL": f"http://u:pass-w0rd-9@127.0.0.1:{closed_port()}/hook",
@@ -135,14 +135,14 @@ def test_notify_task_prints_no_secret_when_channels_fail(project: Project) -> No
     }
     project.env(words)
     project.edit("hosts.yaml", "demo:\n", "demo:\n    env_file: demo.env\n    services_file: services.yaml\n")
-    folder.mkdir(parents=True)
-    name = folder.name
+    directory.mkdir(parents=True)
+    name = directory.name
     for source, target in (
         ("hosts.yaml", "hosts.yaml"),
         ("deploy/demo.env", "demo.env"),
         ("deploy/services.yaml", "services.yaml"),
     ):
-        (folder / target).write_text((project.root / source).read_text().replace("  demo:", f"  {name}:"))
+        (directory / target).write_text((project.root / source).read_text().replace("  demo:", f"  {name}:"))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "invoke", "notify.test", "--env", name],
@@ -152,11 +152,11 @@ def test_notify_task_prints_no_secret_when_channels_fail(project: Project) -> No
             timeout=60,
         )
     finally:
-        for path in folder.iterdir():
+        for path in directory.iterdir():
             path.unlink()
-        folder.rmdir()
+        directory.rmdir()
 
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert said.count("NOT SENT: connection refused") == 3
-    assert not any(secret in said for secret in ("hUsHhUsH1234", "T00000009", "pass-w0rd-9", "open-sesame-7"))
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert output.count("NOT SENT: connection refused") == 3
+    assert not any(secret in output for secret in ("hUsHhUsH1234", "T00000009", "pass-w0rd-9", "open-sesame-7"))

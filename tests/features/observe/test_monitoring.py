@@ -24,12 +24,12 @@ class Host:
         programs.add("systemctl")
         self.listens(LOOPBACK)
         for unit in UNITS:
-            self.lay(f"default/{unit}", '# --web.listen-address="0.0.0.0:9090"\nARGS=""\n')
+            self.write(f"default/{unit}", '# --web.listen-address="0.0.0.0:9090"\nARGS=""\n')
 
     def listens(self, rows: str) -> None:
         self._programs.add("ss", f"cat <<'END'\n{rows}\nEND")
 
-    def lay(self, path: str, text: str) -> None:
+    def write(self, path: str, text: str) -> None:
         (self._root / path).parent.mkdir(parents=True, exist_ok=True)
         (self._root / path).write_text(text, "utf-8")
 
@@ -84,7 +84,7 @@ def test_monitoring_check_finds_one_stopped_program(
 
 def test_monitoring_listen_address_in_the_defaults_must_be_removed_by_hand(host: Host, loopback: Resource) -> None:
     host.apply(loopback)
-    host.lay("default/prometheus", 'ARGS="--web.listen-address=0.0.0.0:9090"\n')
+    host.write("default/prometheus", 'ARGS="--web.listen-address=0.0.0.0:9090"\n')
 
     assert (host.holds(loopback.check), host.holds(loopback.possible)) == (False, False)
 
@@ -94,6 +94,6 @@ def test_monitoring_environment_is_removed_only_without_leftovers(host: Host, pl
     (resource,) = monitoring_host.removal("shop.production")
     assert host.holds(resource.check)
 
-    host.lay(f"prometheus/rolling/{place}shop.production/receivers.yml", "a secret")
+    host.write(f"prometheus/rolling/{place}shop.production/receivers.yml", "a secret")
 
     assert not host.holds(resource.check)

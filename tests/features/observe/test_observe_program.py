@@ -36,9 +36,9 @@ class Monitor:
         self.etc, self.parts = directory / "etc", directory / "etc" / "rolling"
         self.parts.mkdir(parents=True)
         for name in FILES:
-            self.lay(self.etc / name, f"# Debian's {name}\n")
+            self.write(self.etc / name, f"# Debian's {name}\n")
         for name, text in prometheus.heads().items():
-            self.lay(self.parts / name, text)
+            self.write(self.parts / name, text)
         text = rendering.host_program("observe").replace("etc=/etc/prometheus", f"etc={self.etc}")
         text = text.replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs.path}")
         self.program = directory / "observe"
@@ -51,22 +51,22 @@ class Monitor:
             (directory / f"{port}.read").write_text("0\n")
 
     @staticmethod
-    def lay(path: Path, text: str) -> None:
+    def write(path: Path, text: str) -> None:
         """Write a file that is older than the run."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         os.utime(path, (time.time() - 100, time.time() - 100))
 
-    def stage(self, name: str, said: str = "one") -> None:
+    def stage(self, name: str, content: str = "one") -> None:
         for part in prometheus.PARTS:
-            self.lay(self.parts / ".staged" / name / part, f"# {name} {part} {said}\n")
+            self.write(self.parts / ".staged" / name / part, f"# {name} {part} {content}\n")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = ["sh", str(self.program), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, start_new_session=True)
 
-    def install(self, name: str, said: str = "one") -> subprocess.CompletedProcess[str]:
-        self.stage(name, said)
+    def install(self, name: str, content: str = "one") -> subprocess.CompletedProcess[str]:
+        self.stage(name, content)
         return self.run("install", name)
 
     def checks(self) -> bool:

@@ -24,8 +24,8 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def modes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
 
 
 def test_observe_render_writes_every_file_and_keeps_the_secrets_private(
@@ -33,14 +33,14 @@ def test_observe_render_writes_every_file_and_keeps_the_secrets_private(
 ) -> None:
     assert render("demo", root=project.root) is ExitCode.DONE
 
-    folder = project.root / "observe" / "demo"
-    assert modes(folder) == dict.fromkeys(NAMES, 0o644) | {"alertmanager.yml": 0o600}
-    assert HOOK in (folder / "alertmanager.yml").read_text()
-    assert [name for name in NAMES - {"alertmanager.yml"} if HOOK in (folder / name).read_text()] == []
-    assert yaml.safe_load((folder / "prometheus.yml").read_text())["rule_files"] == ["alerting.yml"]
-    assert "memoryark" in json.loads((folder / "dashboard.json").read_text())["title"]
+    directory = project.root / "observe" / "demo"
+    assert modes(directory) == dict.fromkeys(NAMES, 0o644) | {"alertmanager.yml": 0o600}
+    assert HOOK in (directory / "alertmanager.yml").read_text()
+    assert [name for name in NAMES - {"alertmanager.yml"} if HOOK in (directory / name).read_text()] == []
+    assert yaml.safe_load((directory / "prometheus.yml").read_text())["rule_files"] == ["alerting.yml"]
+    assert "memoryark" in json.loads((directory / "dashboard.json").read_text())["title"]
     output = capsys.readouterr().out
-    assert all(str(folder / name) in output for name in NAMES)
+    assert all(str(directory / name) in output for name in NAMES)
     assert HOOK not in output
 
 

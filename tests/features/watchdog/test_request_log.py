@@ -20,8 +20,8 @@ LATER = 4_000_000_000.0
 class Log:
     """A log that Nginx writes, and its counts; `now` is long after each write unless a test says otherwise."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "requests.log"
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "requests.log"
         self.counts = RequestCounts()
         self.read()
 
