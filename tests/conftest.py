@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.shell import Programs
 from tests.support.sshd import Sshd
 from tests.support.team import Team
 
-# Tests run beside others on small machines, so time says nothing; what an earlier run found is not kept.
+# Tests run in parallel on small machines, so there are no deadlines. Examples of earlier runs are not reused.
 settings.register_profile("project", deadline=None, database=None, print_blob=True)
 settings.load_profile("project")
 
 TESTS = Path(__file__).parent
-#: Files that take minutes each. They come first, so that the workers end together.
+#: Files that take minutes each. They run first, so that all workers finish at about the same time.
 LONG = (TESTS / "deploy", TESTS / "lab", TESTS / "injection", TESTS / "test_generated_scripts.py")
-#: Files whose tests share nothing, and take minutes together: each test goes to whichever worker is free.
+#: Slow files with independent tests, which are distributed over all workers.
 SPREAD = (
     "tests/ci/test_job.py",
     "tests/engine/test_sqlite.py",
@@ -41,7 +41,7 @@ SPREAD = (
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
-    """The tests of a file together, in one worker; those of the files above apart."""
+    """Runs the tests of a file in one worker, except for the files in SPREAD."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -49,7 +49,7 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
-    """Take ours for `--dist loadfile`."""
+    """Use ByFile for `--dist loadfile`."""
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
@@ -59,19 +59,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
-    """An empty directory of stand-ins for programs, that comes first on PATH."""
+    """An empty directory for stub programs at the front of PATH."""
     return Programs(tmp_path / "bin")
 
 
 @pytest.fixture
 def site(tmp_path: Path, programs: Programs) -> Site:
-    """An application's directories, as scripts find them on a host."""
+    """The directories and servers of an application for health checks."""
     return Site(tmp_path, programs)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project that loads, and a home directory without a known_hosts file."""
+    """A valid project, and a home directory without a known_hosts file."""
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "project").mkdir()
@@ -80,13 +80,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def machines(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Machines:
-    """Hosts of every fleet that are directories on this machine."""
+    """Fake hosts with directories on this machine instead of SSH connections."""
     return Machines(tmp_path / "machines", programs, monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """An SSH server of this process."""
+    """An SSH server for this process."""
     server = Sshd.start(tmp_path_factory.mktemp("sshd"))
     yield server
     server.stop()
@@ -94,23 +94,23 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture
 def pgp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pgp]:
-    """A gpg keyring with one key, which this process uses too; its agent ends with the test."""
+    """A gpg keyring with one key, which this process uses too. Its agent is killed after the test."""
     gpgconf = shutil.which("gpgconf")
     assert gpgconf
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
     monkeypatch.setenv("GNUPGHOME", str(home))
-    made = Pgp(home)
-    made.key("Ann <ann@example.org>")
+    keyring = Pgp(home)
+    keyring.key("Ann <ann@example.org>")
     try:
-        yield made
+        yield keyring
     finally:
-        for one in made.homes:
-            subprocess.run([gpgconf, "--homedir", str(one), "--kill", "all"], check=True, timeout=30)
+        for directory in keyring.homes:
+            subprocess.run([gpgconf, "--homedir", str(directory), "--kill", "all"], check=True, timeout=30)
 
 
-#: Variables of the person who runs the tests: none of them may decide here.
-OWN = (
+#: Variables of the user's environment that must not affect the tests.
+USER_VARIABLES = (
     "ROLLING_AGE_KEY",
     "ROLLING_AGE_KEY_FILE",
     "ANSIBLE_VAULT_PASSWORD_FILE",
@@ -122,8 +122,8 @@ OWN = (
 
 @pytest.fixture
 def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
-    """A project with a plain env file, in a home with ann's key."""
-    for name in OWN:
+    """A project with a plaintext env file, and a home directory with ann's key."""
+    for name in USER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return Team(tmp_path)

@@ -17,12 +17,12 @@ PAGES = [
     "CHANGELOG.md",
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
 ]
-#: A command: in a span, behind a prompt, or alone on a line of a code block; a `\\` at the end continues it.
+#: A command: in a span, after a prompt, or alone on a line of a code block; a `\\` at the end continues it.
 COMMAND = re.compile(
     r"(?:^|`|\$ |&& |; )(?:rolling-upgrade|(?:\.venv/bin/)?inv) ((?:[^`\n|#]|\\\||\\\n)+)", re.MULTILINE
 )
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
-#: Each task, under the name of its collection too where it is that one's default.
+#: The options of each task, also under the name of the collection of which it is the default.
 OPTIONS = {
     name: {word.replace("_", "-") for argument in namespace[task].get_arguments() for word in argument.names}
     for task, others in namespace.task_names.items()
@@ -36,7 +36,7 @@ def text(page: str) -> str:
 
 
 def commands(page: str) -> list[str]:
-    """The words behind the program in each command of the page, without core options such as `--list`."""
+    """Return the arguments of each command on the page, except for core options such as `--list`."""
     found = [match[1].replace("\\\n", " ") for match in COMMAND.finditer(text(page))]
     return [one.partition(" -- ")[0] for one in found if re.match(r"[a-z.]+(?![a-z.*])", one)]
 

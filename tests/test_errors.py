@@ -1,4 +1,4 @@
-"""How an error reads on the screen."""
+"""The text of errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_error_of_one_line_is_followed_by_its_next_step() -> None:
 
 
 def test_error_of_several_lines_has_its_next_step_on_a_line_of_its_own() -> None:
-    # Behind the last words of a program it would be read as theirs.
+    # On the same line it would look like a part of a program's output.
     error = PreflightError("it is full.\n  web1: 9 MB\n", next_step="make room")
 
     assert str(error) == "it is full.\n  web1: 9 MB\nNext: make room"

@@ -1,4 +1,4 @@
-"""docs/errors.md has a section for every error: what the source can say stands there, and nothing that it cannot."""
+"""docs/errors.md has a section for every error of the source, and for no other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rolling_upgrade.engine.model.observed import Kind
 from tests.support.error_messages import messages, texts
 
 PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text("utf-8")
-#: What each section answers; the first section of health has a table in the place of a list of texts.
+#: The parts of each section. The section of health checks has a table instead of a list of texts.
 PARTS = ("Meaning.", "Check.", "Fix.", "Resolved when")
 SECTIONS: dict[str, str] = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
@@ -29,10 +29,10 @@ def test_every_error_has_its_section() -> None:
     known = set(documented())
     missing = [message for message in messages() if message.text not in known]
 
-    told = "\n".join(f"  {one.text}    ({one.place})" for one in missing)
+    listed = "\n".join(f"  {message.text}    ({message.place})" for message in missing)
     assert not missing, (
-        "docs/errors.md lists no section for these texts. Put each line, as it stands here, into the ```text block of\n"
-        f"the section whose cure it shares, or write a section for it:\n{told}"
+        "docs/errors.md has no section for these texts. Add each line unchanged to the ```text block of the\n"
+        f"the section whose cure it shares, or write a section for it:\n{listed}"
     )
 
 

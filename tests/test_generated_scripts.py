@@ -1,4 +1,4 @@
-"""Every script that the project can send to a host, and every one it installs there, through ShellCheck at once."""
+"""ShellCheck accepts every script that the project sends to hosts or installs there."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from tests.support.sample import application, backend, frontend, image
 from tests.support.ssh_keys import key as public_key
 
-#: What ShellCheck warns of and we mean.
+#: Disabled warnings of ShellCheck, with the reason.
 MEANT = {
-    "SC1091": "/etc/os-release is the host's, not ours to check",
-    "SC2016": "text in single quotes is for a shell further in: sh -c under another user",
-    "SC2024": "the site text is ours to read; only the helper behind sudo needs root",
+    "SC1091": "/etc/os-release is a file of the host",
+    "SC2016": "text in single quotes is for an inner shell: sh -c under another user",
+    "SC2024": "the deploy user may read the site text; only the helper behind sudo needs root",
 }
 
-#: A program that is quoted whole, for `sh -c` under another namespace.
+#: A quoted program for `sh -c` in another namespace.
 _IN_THE_NAMESPACE = re.compile(r"<<'END-OF-THE-PROGRAM'\n(.*?)\nEND-OF-THE-PROGRAM\n", re.DOTALL)
 
 KERNEL = (("fs.file-max", "100000"), ("vm.swappiness", "10"))
@@ -87,7 +87,7 @@ def container(service: str, color: Color) -> Container:
 
 
 def host_states() -> dict[str, HostState]:
-    """A bare host, and one on which everything is replaced and a left-over color runs."""
+    """A bare host, one on which everything is replaced while another color still runs, and one with kept containers."""
     running = (container("backend", Color.GREEN), container("frontend", Color.BLUE), container("frontend", Color.GREEN))
     stopped = tuple(
         replace(container(one.name, Color.GREEN), image=one.image, running=False, spec=spec_hash("shop", one))
@@ -142,7 +142,7 @@ def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Scrip
 
 
 def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
-    """Back to what is kept, and to what has to be run anew from the host's own record."""
+    """A rollback to a kept container, and one to a new container from the host's record."""
     kept = history.parse_definition(history.dump_definition(app), app.home)
     site = rendering.nginx_site(kept)
     wanted = DeploySpec(
@@ -260,7 +260,7 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
 
 
 def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[tuple[str, Script]]:
-    """Every way in which a host can be prepared, or those that are wanted, and the way back."""
+    """Every kind of setup, or the given ones, and the teardown."""
     dog = watchdog.install(app, watchdog.Files(b"program", "settings", "unit"))
     target = Target("web1", "web1", "deploy", app)
     for rules in wanted or EVERY_PREPARATION:
@@ -273,7 +273,7 @@ def of_setup(app: Application, wanted: Sequence[Preparation] = ()) -> Iterator[t
 
 
 def of_monitoring(environment: Environment) -> Iterator[tuple[str, Script]]:
-    """What has a monitoring host watch an environment, and forget it."""
+    """The scripts that install and remove the monitoring of an environment."""
     name = prometheus.name_of(environment)
     items = monitoring_host.resources(name, "#!/bin/sh\n", prometheus.heads(), prometheus.parts(environment))
     yield "check", as_root(check(items), user="root")

@@ -1,4 +1,4 @@
-"""The programs that setup installs on a host, run as copies whose Nginx and Podman are stand-ins."""
+"""The programs that setup installs on hosts, run as copies with stubs for Nginx and Podman."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.shell import Programs
 
 
 class RequestLog:
-    """The program that rotates the request log, beside an Nginx that opens a new one."""
+    """The program that rotates the request log, with an Nginx stub that opens a new log."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         here = directory / "lib" / "shop"
@@ -56,7 +56,7 @@ def test_request_log_that_is_long_is_rotated_and_four_are_kept(tmp_path: Path, p
 
 
 class Boot:
-    """The boot program beside a Podman with containers of both colors."""
+    """The boot program, with a Podman stub that has containers of both colors."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.flags = directory / "var" / "shop" / "live"
@@ -88,7 +88,7 @@ class Boot:
             check=False,
         )
 
-    def told(self, verb: str) -> list[str]:
+    def calls(self, verb: str) -> list[str]:
         return [call[-1] for call in self.programs.calls("podman") if call[1] == verb]
 
 
@@ -103,8 +103,8 @@ def test_boot_starts_exactly_the_colors_that_the_flags_name(boot: Boot) -> None:
     done = boot.run()
 
     assert done.returncode == 0
-    assert boot.told("start") == ["shop-a-blue", "shop-b-green"]
-    assert boot.told("stop") == ["shop-a-green", "shop-b-blue"]
+    assert boot.calls("start") == ["shop-a-blue", "shop-b-green"]
+    assert boot.calls("stop") == ["shop-a-green", "shop-b-blue"]
 
 
 def test_boot_stops_the_standby_of_an_interrupted_run(boot: Boot) -> None:
@@ -114,26 +114,26 @@ def test_boot_stops_the_standby_of_an_interrupted_run(boot: Boot) -> None:
 
 
 def test_boot_container_of_an_undone_release_stays_stopped(boot: Boot) -> None:
-    """A first deploy that failed: its container stands in the color that no flag names."""
+    """After a failed first deploy, the container has the color that no flag names."""
     undone = replace(Release("r1", "t", "deploy", Outcome.UNDONE, ()), reason="its gate")
     (boot.flags.parent / "releases.jsonl").write_text(history.line(undone) + "\n")
 
     assert boot.run().returncode == 0
-    assert boot.told("start") == []
+    assert boot.calls("start") == []
 
 
 def test_boot_waits_for_the_network(boot: Boot) -> None:
     boot.podman('n=$(cat "$here/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$here/n"; [ "$n" -ge 3 ]')
 
     assert boot.run().returncode == 0
-    assert boot.told("start") == ["shop-a-blue"] * 4 + ["shop-b-blue"]
+    assert boot.calls("start") == ["shop-a-blue"] * 4 + ["shop-b-blue"]
 
 
 def test_boot_container_that_never_starts_fails_but_the_others_start(boot: Boot) -> None:
     boot.podman('[ "$2" != shop-a-blue ]')
 
     assert boot.run().returncode == 1
-    assert "shop-b-blue" in boot.told("start")
+    assert "shop-b-blue" in boot.calls("start")
 
 
 def test_boot_host_without_containers_is_no_error(boot: Boot) -> None:

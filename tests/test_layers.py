@@ -1,4 +1,4 @@
-"""Imports run one way, pure layers stay pure, and nothing grows beyond what a person reads at once."""
+"""The rules of the layers hold: imports run one way, pure modules stay pure, and functions stay short."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZED = [
     *sorted((ROOT / "lab").rglob("*.py")),
     *sorted((ROOT / "benchmarks").rglob("*.py")),
 ]
-#: What travels to hosts.
+#: The modules of the zipapps that run on hosts.
 PACKED = frozenset(
     module_name(path, PACKAGE)
     for path in reachable(["rolling_upgrade.features.watchdog.__main__", "rolling_upgrade.engine.site.program"])

@@ -1,4 +1,4 @@
-"""The package that pip installs: complete, without what belongs to this repository alone, and able to run by itself."""
+"""The package that pip installs: it is complete, contains nothing else, and runs outside the repository."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rolling_upgrade.rendering import templates
 
 ROOT = Path(__file__).parent.parent
 
-# One worker: building takes seconds, and one build serves them all.
+# One worker: building takes seconds, and all tests share one build.
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the wheel and the sdist."""
+    """The directory with the wheel and the sdist."""
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True, timeout=60)
     return folder
@@ -29,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, as pip would put it among other packages."""
+    """The directory with the installed content of the wheel."""
     folder = tmp_path_factory.mktemp("installed")
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -38,7 +38,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the console script of the wheel alone, without this clone."""
+    """Run the console script of the wheel, without this clone on the path."""
     code = "from rolling_upgrade.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-P", "-c", code, *words],

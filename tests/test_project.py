@@ -1,4 +1,4 @@
-"""The frame of the project: the lock file, the Makefile and the CI run say the same."""
+"""The lock file, the Makefile and the CI run agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
-def wanted() -> dict[str, Requirement]:
+def declared_requirements() -> dict[str, Requirement]:
     return requirements((ROOT / "requirements.in").read_text("utf-8").splitlines())
 
 
@@ -41,14 +41,16 @@ def test_lock_names_no_index_and_no_url() -> None:
 def test_lock_contains_the_declared_dependencies() -> None:
     versions = locked()
 
-    assert [name for name, one in wanted().items() if versions[name] not in one.specifier] == []
+    assert [name for name, one in declared_requirements().items() if versions[name] not in one.specifier] == []
 
 
 def test_project_dependencies_match_the_input_of_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = requirements(project["dependencies"])
 
-    assert {name: str(one) for name, one in declared.items()} == {name: str(wanted()[name]) for name in declared}
+    assert {name: str(one) for name, one in declared.items()} == {
+        name: str(declared_requirements()[name]) for name in declared
+    }
 
 
 def test_makefile_every_target_is_phony_and_documented() -> None:

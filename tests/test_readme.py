@@ -1,4 +1,4 @@
-"""Both READMEs, English and Traditional Chinese, say the same: commands, tables, headings, links; words differ."""
+"""The English and the Traditional Chinese README have the same commands, tables, headings and links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def text(name: str) -> str:
 
 
 def commands(name: str) -> list[str]:
-    """The code blocks without what a `#` explains: explanations are words."""
+    """Return the code blocks without their comments."""
     return [re.sub(r"[ \t]+#.*", "", block) for block in FENCE.findall(text(name))]
 
 
@@ -59,7 +59,7 @@ def lacking(one: list[str], other: list[str]) -> list[str]:
 
 
 def differences(what: str, english: list[str], chinese: list[str]) -> str:
-    """What one of them lacks, item by item; what stands in both, but elsewhere; empty when they are equal."""
+    """Return the items that one page lacks, or else the first item at another place, or '' when both are equal."""
     found = [f"{CHINESE} lacks this {what} of {ENGLISH}:\n    {item}" for item in lacking(english, chinese)]
     found += [f"{ENGLISH} lacks this {what} of {CHINESE}:\n    {item}" for item in lacking(chinese, english)]
     if not found:
@@ -115,7 +115,7 @@ def test_page_every_link_has_a_target(name: str) -> None:
 
 
 def anchors(page: str) -> set[str]:
-    """The anchors that GitHub makes of headings."""
+    """Return the anchors that GitHub creates for headings."""
     titles = re.findall(r"^#+ (.*)$", FENCE.sub("", page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -1,4 +1,4 @@
-"""The texts that hosts are given: the Nginx site for every kind of application, the boot unit, installed programs."""
+"""The rendered files of hosts: the Nginx site, the boot unit, the maintenance page and the installed programs."""
 
 from __future__ import annotations
 

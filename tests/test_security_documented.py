@@ -1,4 +1,4 @@
-"""docs/security.md names, beside each promise, the tests that attack it: they are there."""
+"""docs/security.md names existing tests for each promise."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def test_named_test_exists(path: str, name: str) -> None:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
-    assert any(one.startswith("test_") for one in defined)
+    assert any(function.startswith("test_") for function in defined)
     assert not name or name in defined

@@ -1,4 +1,4 @@
-"""The documentation site: generated pages are current, and no page is left out or too long for its purpose."""
+"""The documentation site: generated pages are current, the navigation is complete, and the READMEs are short."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ README_LINES = 150
 
 
 def test_task_reference_is_current() -> None:
-    # A process of its own: Invoke hands out the help of an option only once.
+    # A separate process, because Invoke returns the help of an option only once.
     command = [sys.executable, "-m", "fabfile.reference"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
 

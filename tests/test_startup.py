@@ -1,4 +1,4 @@
-"""Listing the tasks is quick: what a person waits for is Python and invoke, hardly anything of ours."""
+"""Listing the tasks is fast: it imports no heavy package."""
 
 from __future__ import annotations
 

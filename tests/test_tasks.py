@@ -1,4 +1,4 @@
-"""The options of all tasks: one name, one help and one letter for one meaning."""
+"""The options of all tasks have consistent names, help texts and letters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rolling_upgrade.console.task import LETTERS, OPTIONS, SECOND_NAMES
 from rolling_upgrade.tasks import GROUPS, namespace
 
 NAMES = sorted(namespace.task_names)
-#: Options whose use without a question deletes or replaces data.
+#: Options that delete or replace data without a confirmation.
 DELETING = {("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")}
-#: The feature of a task whose name is another one's.
+#: The feature of each task whose name differs from its feature.
 FEATURES = {
     "backups": "backup",
     "config": "configuration",
@@ -34,7 +34,7 @@ def options(name: str) -> dict[str, Argument]:
 
 
 def shown(name: str) -> str:
-    """The name of a task without that of its group, where it is the group's default."""
+    """Return the name of a task, or the name of its group if it is the group's default."""
     group, _, task = name.partition(".")
     return group if task == group else name
 

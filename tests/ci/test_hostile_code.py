@@ -1,4 +1,4 @@
-"""Code of an application that looks for the keys of its job: as a suite, with everything that its user may do."""
+"""Hostile code of an application that searches for the keys of its CI job with all rights of its user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.project import MEMORYARK, ROOT
 CANARIES = {"DEPLOY_SSH_KEY": "", "REGISTRY_PASSWORD": "canary-registry-1", "ROLLING_AGE_KEY": "canary-age-2"}
 CANARIES |= {"JWT_SECRET_KEY": "canary-jwt-3", "CI_JOB_TOKEN": "canary-token-4"}
 
-#: Everything is tried, nothing stops it; what it finds goes into a file.
+#: Tries every way to read secrets, and writes its findings to a file.
 THIEF = """
 import glob, json, os, subprocess, sys, time
 
@@ -91,7 +91,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def operators_agent(tmp_path: Path) -> Iterator[str]:
-    """An agent of the operator's own, with a key in it."""
+    """An SSH agent of the operator with a key."""
     path = tmp_path / "agent"
     (tmp_path / "own").mkdir()
     new_key(tmp_path / "own")
@@ -105,7 +105,7 @@ def operators_agent(tmp_path: Path) -> Iterator[str]:
 
 
 def stolen(clone: Path, sock: str, key: str) -> tuple[dict[str, Any], str]:
-    """What the hostile suite found, and the job's log."""
+    """Run the job. Return the findings of the hostile suite, and the log."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
     environment = {**clean, **CANARIES, "DEPLOY_SSH_KEY": key, "SSH_AUTH_SOCK": sock, "OTHER": "1", "PASSED": "2"}
     done = subprocess.run(
@@ -160,7 +160,7 @@ def test_invalid_deploy_key_is_refused_before_a_build(monkeypatch: pytest.Monkey
 
 
 def test_suite_output_cannot_forge_a_line_of_the_task(tmp_path: Path) -> None:
-    """What a suite prints passes to the job as `inv full` passes it on: no part of it is a line of the task's own."""
+    """The job receives the output of a suite through `inv full`; no part of it looks like a line of the task."""
     path = report(tmp_path, json.dumps(REPORT))
     task = (
         "import sys; from rolling_upgrade.console.output import Output; "
@@ -173,10 +173,10 @@ def test_suite_output_cannot_forge_a_line_of_the_task(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
 
     with started(f"cd {ROOT}; {command}", "full", tmp_path, JOB_SUMMARY=str(page)) as process:
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 0, said
-    assert {line[:7] for line in said.splitlines()} == {"unit | "}
+    assert process.returncode == 0, output
+    assert {line[:7] for line in output.splitlines()} == {"unit | "}
     assert page.read_text() == "### inv full: done\n\n"
 
 
@@ -216,20 +216,20 @@ def test_task_output_without_ci_commands_is_unchanged(line: str) -> None:
 def test_multi_line_message_cannot_issue_ci_commands(task: str) -> None:
     text = r"printf 'fine\n::stop-commands::x\r::error::y\n##[error]z\n'; printf '::warning::w\n' >&2"
     event = {"type": "event", "phase": "failed", "host": "web1", "step": "s", "title": "t", "seconds": 0}
-    told = json.dumps(event | {"detail": "a\n::stop-commands::x", "title": "t\n::error::x\r::error::y"})
-    with started(f"{text}; printf '%s\\n' '{told}'", task, GITHUB_ACTIONS="true") as process:
-        said, _ = process.communicate(timeout=60)
+    message = json.dumps(event | {"detail": "a\n::stop-commands::x", "title": "t\n::error::x\r::error::y"})
+    with started(f"{text}; printf '%s\\n' '{message}'", task, GITHUB_ACTIONS="true") as process:
+        output, _ = process.communicate(timeout=60)
 
-    assert "fine" in said
-    assert [line for line in said.splitlines() if line.lstrip().startswith(("::", "##["))] == []
+    assert "fine" in output
+    assert [line for line in output.splitlines() if line.lstrip().startswith(("::", "##["))] == []
 
 
 def test_long_line_is_not_split_by_concurrent_output() -> None:
-    """Where both outputs are one, what is said aside would end a line in the middle of another."""
+    """Where both outputs share a file, a line of standard error could split a line of standard output."""
     aside = "while :; do echo aside >&2; done & aside=$!"
     line = "printf x; head -c 200000 /dev/zero | tr '\\0' ':'; echo"
     text = f"{aside}; i=0; while [ $i -lt 50 ]; do {line}; i=$((i+1)); done; kill $aside"
     with started(text, "status") as process:
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
 
-    assert {f"x{':' * 200_000}", "aside"} == set(said.splitlines())
+    assert {f"x{':' * 200_000}", "aside"} == set(output.splitlines())

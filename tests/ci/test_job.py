@@ -1,4 +1,4 @@
-"""A task as a CI job: its exit code, its summary, its annotations, its masks, and the key that no file holds."""
+"""Tasks as CI jobs: exit codes, summaries, annotations, masked secrets, and the key, which is never in a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUMMARY = {
 }
 
 
-def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_job(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
     command = [sys.executable, "scripts/job.py", *words]
     return subprocess.run(
@@ -40,7 +40,7 @@ def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_job_exits_with_the_code_of_its_task_and_writes_a_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
 
-    done = ran("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
+    done = run_job("deploy", "--env", "nowhere", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
 
     assert (done.returncode, "Unknown environment 'nowhere'" in done.stderr) == (2, True)
     assert done.stdout == "::error title=inv deploy failed::exit code 2; the job's log says why\n"
@@ -48,13 +48,13 @@ def test_job_exits_with_the_code_of_its_task_and_writes_a_summary(tmp_path: Path
 
 
 def test_job_without_a_task_prints_usage() -> None:
-    assert (ran().returncode, "usage" in ran().stderr) == (2, True)
+    assert (run_job().returncode, "usage" in run_job().stderr) == (2, True)
 
 
 def test_job_outside_of_github_has_no_annotation(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
 
-    done = ran("status", "--env", "nowhere", JOB_SUMMARY=str(page))
+    done = run_job("status", "--env", "nowhere", JOB_SUMMARY=str(page))
 
     assert (done.returncode, done.stdout, "failed" in page.read_text()) == (2, "", True)
 
@@ -62,7 +62,7 @@ def test_job_outside_of_github_has_no_annotation(tmp_path: Path) -> None:
 def test_job_key_is_loaded_into_an_agent_and_every_line_is_masked(tmp_path: Path) -> None:
     key = new_key(tmp_path)
 
-    done = ran("config.check", DEPLOY_SSH_KEY=key, GITHUB_ACTIONS="true")
+    done = run_job("config.check", DEPLOY_SSH_KEY=key, GITHUB_ACTIONS="true")
 
     hidden = {line.removeprefix("::add-mask::") for line in done.stdout.splitlines() if line.startswith("::add-mask::")}
     assert hidden == {line for line in key.splitlines() if line}
@@ -70,13 +70,13 @@ def test_job_key_is_loaded_into_an_agent_and_every_line_is_masked(tmp_path: Path
 
 
 def test_job_invalid_key_fails_before_the_task() -> None:
-    done = ran("config.check", DEPLOY_SSH_KEY="no key at all")
+    done = run_job("config.check", DEPLOY_SSH_KEY="no key at all")
 
     assert (done.returncode, "ERROR    " in done.stdout) == (1, False)
 
 
-#: Whoever begins a job may have it ignore signals, as `nohup` and a shell's `&` do.
-DEAF = ("sh", "-c", 'trap "" INT HUP TERM; exec "$@"', "sh")
+#: A parent can start a job with ignored signals, as `nohup` and a shell's `&` do.
+IGNORE_SIGNALS = ("sh", "-c", 'trap "" INT HUP TERM; exec "$@"', "sh")
 DRIVER = """
 import pathlib, sys
 from scripts import job
@@ -86,9 +86,9 @@ sys.exit(job.main(['%s']))
 
 
 def started(text: str, task: str, root: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
-    """A job whose task is this text for sh, in a clone at `root`."""
+    """Start a job whose task is this shell text, in a clone at `root`."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "JOB_", "DEPLOY_"))}
-    command = [*DEAF, sys.executable, "-c", DRIVER % task, text, str(root)]
+    command = [*IGNORE_SIGNALS, sys.executable, "-c", DRIVER % task, text, str(root)]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -101,18 +101,18 @@ def started(text: str, task: str, root: Path = ROOT, **environment: str) -> subp
     )
 
 
-def new_key(folder: Path) -> str:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True, timeout=30)
-    return (folder / "key").read_text()
+def new_key(directory: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "key"], check=True, timeout=30)
+    return (directory / "key").read_text()
 
 
 def test_job_key_may_be_one_line_of_base64(tmp_path: Path) -> None:
-    # GitLab masks a variable of one line alone.
+    # GitLab masks only variables of one line.
     key = base64.b64encode(new_key(tmp_path).encode()).decode()
 
-    said, _ = started("ssh-add -l", "status", DEPLOY_SSH_KEY=key).communicate(timeout=60)
+    output, _ = started("ssh-add -l", "status", DEPLOY_SSH_KEY=key).communicate(timeout=60)
 
-    assert "(ED25519)" in said
+    assert "(ED25519)" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -126,12 +126,12 @@ def test_job_cancelled_lets_its_task_undo(number: signal.Signals, agent: bool, t
         try:
             assert job_process.stdout.readline() == "begun\n"
             job_process.send_signal(number)
-            said, _ = job_process.communicate(timeout=30)
+            output, _ = job_process.communicate(timeout=30)
         finally:
             if job_process.poll() is None:
                 os.killpg(job_process.pid, signal.SIGKILL)
 
-    assert (job_process.returncode, "undone" in said) == (130, True)
+    assert (job_process.returncode, "undone" in output) == (130, True)
 
 
 REPORT_NAME = "staging-20261124T083000Z-0a1b2c.json"
@@ -142,10 +142,10 @@ STAGES = [
 REPORT = {"environment": "staging", "tag": "v2", "outcome": "failed", "deploy": [], "stages": STAGES}
 
 
-def summary_of_full(root: Path, said: str) -> str:
-    """The summary of a job in whose clone `inv full` says this at its end."""
+def summary_of_full(root: Path, text: str) -> str:
+    """Return the summary of a job whose `inv full` runs this shell text and fails."""
     page = root / "summary.md"
-    with started(f"{said}; exit 1", "full", root, JOB_SUMMARY=str(page)) as process:
+    with started(f"{text}; exit 1", "full", root, JOB_SUMMARY=str(page)) as process:
         process.communicate(timeout=60)
     return page.read_text()
 
@@ -162,9 +162,9 @@ def test_job_of_full_summarizes_the_stages_of_its_report(tmp_path: Path) -> None
     text = f"echo 'report: {path}'; exit 1"
 
     with started(text, "full", tmp_path, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page)) as process:
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
 
-    assert "::error title=inv full failed::test failed: unit: nothing was pushed" in said
+    assert "::error title=inv full failed::test failed: unit: nothing was pushed" in output
     assert page.read_text().startswith("### full v2 on staging: test failed: unit: nothing was pushed\n")
     assert "| test | failed | 1.5 s | unit: nothing was pushed |" in page.read_text()
 
@@ -244,7 +244,7 @@ def test_annotation_escapes_texts_into_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("message", "shown"),
     [
         ({"type": "plan", "host": "web1", "services": []}, ["plan  web1: nothing to do"]),
         (
@@ -268,14 +268,14 @@ def test_annotation_escapes_texts_into_one_line() -> None:
         ({"type": "other"}, []),
     ],
 )
-def test_lines_of_json_output(told: dict[str, object], shown: list[str]) -> None:
-    assert list(job.lines(told)) == shown
+def test_lines_of_json_output(message: dict[str, object], shown: list[str]) -> None:
+    assert list(job.lines(message)) == shown
 
 
 @pytest.mark.parametrize("tag", ["$(touch made)", "`touch made`", "'; touch made; '", '"; touch made; "'])
 def test_make_does_not_evaluate_a_tag(tag: str, tmp_path: Path) -> None:
-    # The make that runs these tests hands its own variables on, ARGS among them. Source: GNU make, MAKEFLAGS.
-    outside = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "ARGS", "TAG"}}
+    # The make that runs these tests exports its variables, such as ARGS. Source: GNU make, MAKEFLAGS.
+    clean = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "ARGS", "TAG"}}
     for given in ({"TAG": tag}, {}):
         words = [] if given else [f"TAG={tag.replace('$', '$$')}"]
         command = [
@@ -291,7 +291,7 @@ def test_make_does_not_evaluate_a_tag(tag: str, tmp_path: Path) -> None:
         done = subprocess.run(
             command,
             cwd=tmp_path,
-            env={**outside, "CI": "", **given},
+            env={**clean, "CI": "", **given},
             capture_output=True,
             text=True,
             timeout=60,

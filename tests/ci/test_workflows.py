@@ -1,4 +1,4 @@
-"""The workflow files for GitHub and GitLab: as their schemas want them; nothing unpinned, unbounded or unquoted."""
+"""The workflow files for GitHub and GitLab: valid by their schemas, pinned, bounded and quoted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 GITLAB = ROOT / ".gitlab-ci.yml"
-#: How long a job may take, minutes.
+#: The longest timeout of a job in minutes.
 LONGEST = 60
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["jobs"]
-    return found
+    content: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["jobs"]
+    return content
 
 
 def steps() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,10 +31,10 @@ def steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def scripts() -> list[str]:
-    """Every text that a runner gives to a shell."""
+    """Return every script of the workflows."""
     gitlab = [value for value in yaml.safe_load(GITLAB.read_text()).values() if isinstance(value, dict)]
-    found = [step["run"] for _, step in steps() if "run" in step]
-    return [*found, *(line for job in gitlab for key in ("before_script", "script") for line in job.get(key, ()))]
+    github = [step["run"] for _, step in steps() if "run" in step]
+    return [*github, *(line for job in gitlab for key in ("before_script", "script") for line in job.get(key, ()))]
 
 
 def schema(*words: str) -> subprocess.CompletedProcess[str]:
@@ -65,32 +65,32 @@ def test_github_actions_are_pinned_to_a_commit() -> None:
     used = [step["uses"] for _, step in steps() if "uses" in step]
 
     assert used
-    assert [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", one)] == []
+    assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
 
 
 def test_github_scripts_contain_no_expression() -> None:
-    # What a person types into an input would be read by the shell.
+    # The shell would evaluate the values of inputs.
     assert [(where, step["run"]) for where, step in steps() if "${{" in step.get("run", "")] == []
 
 
 def test_github_environments_run_one_job_at_a_time_without_cancelling() -> None:
     for path in WORKFLOWS:
-        whole = yaml.safe_load(path.read_text())
-        for job in whole["jobs"].values():
+        workflow = yaml.safe_load(path.read_text())
+        for job in workflow["jobs"].values():
             if "environment" in job:
-                assert job.get("concurrency", whole.get("concurrency"))["cancel-in-progress"] is False
+                assert job.get("concurrency", workflow.get("concurrency"))["cancel-in-progress"] is False
 
 
 def test_github_secrets_go_only_to_jobs_of_an_environment() -> None:
     for path in WORKFLOWS:
-        whole = yaml.safe_load(path.read_text())
-        for job in whole.pop("jobs").values():
+        workflow = yaml.safe_load(path.read_text())
+        for job in workflow.pop("jobs").values():
             assert "environment" in job or "secrets" not in str(job)
-        assert "secrets" not in str(whole), f"{path.name}: what stands above the jobs is for all of them"
+        assert "secrets" not in str(workflow), f"{path.name}: every job can read secrets outside of jobs"
 
 
 def test_jobs_with_secrets_run_no_code_of_the_application() -> None:
-    """What a pull request or a dependency brings would read the secrets of its job."""
+    """Code of a pull request or a dependency could read the secrets of its job."""
     own_code = re.compile(r"make \"?(full|build|suites|test)\b")
     for path in WORKFLOWS:
         for name, job in jobs(path).items():
@@ -107,17 +107,17 @@ def test_jobs_with_secrets_run_no_code_of_the_application() -> None:
 
 def test_github_pull_requests_run_without_secrets() -> None:
     for path in WORKFLOWS:
-        whole = yaml.safe_load(path.read_text())
-        assert "pull_request_target" not in whole[True]
-        assert "workflow_run" not in whole[True]
-        if "pull_request" in whole[True]:
+        workflow = yaml.safe_load(path.read_text())
+        assert "pull_request_target" not in workflow[True]
+        assert "workflow_run" not in workflow[True]
+        if "pull_request" in workflow[True]:
             assert "secrets" not in path.read_text()
 
 
 def test_github_tasks_that_change_hosts_replace_their_shell() -> None:
-    # A run that is cancelled signals the shell of a step alone: the task would be killed before it has undone anything.
-    found = [line.strip() for _, step in steps() for line in step.get("run", "").splitlines() if "make" in line]
-    changing = [line for line in found if re.search(r"make \"?(\$TASK|deploy|promote)", line)]
+    # A cancelled run signals only the shell of a step, so that the task would be killed before its undo.
+    commands = [line.strip() for _, step in steps() for line in step.get("run", "").splitlines() if "make" in line]
+    changing = [line for line in commands if re.search(r"make \"?(\$TASK|deploy|promote)", line)]
 
     assert len(changing) == 3
     assert [line for line in changing if not line.startswith("exec make ")] == []
@@ -133,7 +133,7 @@ def test_github_jobs_that_change_hosts_upload_the_report() -> None:
 
 
 def test_workflows_run_only_make_targets() -> None:
-    # What CI does, a person can do with the same words.
+    # An operator can run everything that CI runs with the same commands.
     lines = [line.strip() for text in scripts() for line in text.splitlines()]
     own = re.compile(r"(exec |\w+=\w+ )?make |case |apt-get ")
 
@@ -149,8 +149,8 @@ def test_make_targets_of_the_workflows_exist() -> None:
 
 
 def test_tasks_of_the_deploy_workflow_have_a_target() -> None:
-    whole = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
-    options = whole[True]["workflow_dispatch"]["inputs"]["task"]["options"]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
+    options = workflow[True]["workflow_dispatch"]["inputs"]["task"]["options"]
     makefile = (ROOT / "Makefile").read_text()
 
     assert [task for task in options if f"\n{task}-%: " not in makefile] == []
