@@ -37,13 +37,13 @@ sys.exit(main(enter_scope(program, sys.argv[1:]), template, HostPaths(program)))
 
 
 def templates(package: Path) -> Path:
-    """Return the folder of the templates: inside an installed package, beside the package in the clone."""
+    """Return the directory of the templates: inside an installed package, beside the package in a clone."""
     inside = package / "templates"
     return inside if inside.is_dir() else package.parent / "templates"
 
 
 TEMPLATES = templates(Path(__file__).resolve().parent)
-_OF_PROMETHEUS: dict[str, Any] = {
+_PROMETHEUS_DELIMITERS: dict[str, Any] = {
     "variable_start_string": "[[",
     "variable_end_string": "]]",
     "block_start_string": "[%",
@@ -151,7 +151,7 @@ def completion_script(name: str) -> str:
 
 
 def yaml_text(text: str) -> str:
-    """Quote a text for YAML, unless YAML reads it as the same text without quotes."""
+    """Quote a text for YAML unless it needs no quotes."""
     import yaml
 
     try:
@@ -190,12 +190,12 @@ def template(name: str) -> Template:
     )
     environment.filters["yaml"] = yaml_text
     if name.startswith("observe/"):
-        environment = environment.overlay(**_OF_PROMETHEUS)
+        environment = environment.overlay(**_PROMETHEUS_DELIMITERS)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    environment.filters["plain"] = _untemplated
+    environment.filters["plain"] = _escape_template
     return environment.get_template(name)
 
 
-def _untemplated(text: str) -> str:
+def _escape_template(text: str) -> str:
     """Escape a text for Alertmanager, which reads it as a template."""
     return text.replace("{{", '{{ "{{" }}')

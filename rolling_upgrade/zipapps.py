@@ -50,11 +50,11 @@ def _files(module: str) -> Iterator[Path]:
     first, *names = module.split(".")
     if first != _PACKAGE.name:
         return
-    folder = _PACKAGE
-    yield folder / "__init__.py"
+    directory = _PACKAGE
+    yield directory / "__init__.py"
     for name in names:
-        folder = folder / name
-        for path in (folder / "__init__.py", folder.with_suffix(".py")):
+        directory = directory / name
+        for path in (directory / "__init__.py", directory.with_suffix(".py")):
             if path.is_file():
                 yield path
 

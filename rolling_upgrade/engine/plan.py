@@ -1,7 +1,7 @@
 """Plans: everything that a run does on one host, as data that can be shown before it is executed.
 
-A plan is complete. The executor adds nothing to it but the facts that exist only at run time: how long the steps took
-and, for a failure, its outcome and cause. They reach the script as shell variables; see `history.ending`.
+A plan is complete. The executor adds only the facts of the run: the duration of the steps and, for a failure, its
+outcome and cause. They reach the script as shell variables; see `history.ending`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rolling_upgrade.engine.transfer import Push
 
 
 class Change(str, Enum):
-    """What a plan does with one service: nothing, start it where nothing serves, or replace what serves."""
+    """The change of one service in a plan: none, its first start, or the replacement of its container."""
 
     KEEP = "keep"
     FIRST = "first"
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """One service in a plan: from which image and color to which, and what else differs."""
+    """One service in a plan: its current and desired image and color, and the other differences."""
 
     service: str
     change: Change
@@ -59,11 +59,11 @@ class Plan:
     """Everything that a run does on one host, in order. A plan without `steps` has nothing to do.
 
     Attributes:
-        acquire: takes the host's lock and observes the host again under it.
-        prepare: changes nothing that visitors see; every host finishes it before any host goes on.
-        steps: change what visitors get; when one fails, those that began are undone in reverse.
-        finalize: drain what no longer serves, record the release and free the host.
-        abort: records the failure and frees the host, after the undo.
+        acquire: acquires the host's lock and observes the host again under it.
+        prepare: changes nothing that visitors see; all hosts finish it before any host continues.
+        steps: change the answers that visitors get; after a failure, the executor undoes the started steps in reverse.
+        finalize: drains the old colors, records the release and releases the lock.
+        abort: records the failure and releases the lock, after the undo.
         record: the history line of a run that succeeds.
         result: the host's result in the summary of a run that succeeds.
         home: the application's directory on the host.
@@ -91,36 +91,36 @@ class Plan:
 
     @property
     def longest_seconds(self) -> float:
-        """The most time that the steps may take, undo included."""
+        """The longest duration of the steps, undo included."""
         return 2 * sum(step.timeout_seconds for step in self.steps)
 
 
-#: How long a cleanup may take: many uploaded files, backups, images.
+#: The time limit of a cleanup, which may delete many uploaded files, backups and images.
 CLEANUP_SECONDS = 1800
 
 
 def record_success(
     home: str, release: Release, *, definition: Application | None = None, cleanup: Script = Script("")
 ) -> Step:
-    """Record the release as good, free the host, then clean up. A failed or slow cleanup never fails the run.
+    """Record the release as good, release the lock, then clean up. A failed or slow cleanup never fails the run.
 
     Args:
         home: the application's directory on the host.
         release: the history line.
         definition: the application that a later rollback to this release restores.
-        cleanup: deletes what is past its retention.
+        cleanup: deletes items past their retention.
     """
     body = script(
         history.write_definition(home, release.id, definition) if definition else "",
         history.append(home, release),
         lock.release(home, release.id),
-        f"(\n{cleanup.text}\n) || echo 'tidying up did not finish'" if cleanup.text else "",
+        f"(\n{cleanup.text}\n) || echo 'the cleanup did not finish'" if cleanup.text else "",
     )
     return Step("record", "record the release and unlock", body, 120 + (CLEANUP_SECONDS if cleanup.text else 0))
 
 
 def record_failure(home: str, release: Release) -> Step:
-    """Record the release as bad and free the host, after its undo."""
+    """Record the release as bad and release the lock, after the undo."""
     body = script(
         history.append(home, replace(release, outcome=Outcome.UNDONE, reason="")), lock.release(home, release.id)
     )

@@ -1,6 +1,6 @@
 """Podman commands: names, labels, the candidate's `run`, pull, stop and image retention.
 
-Containers are rootless and belong to the deploy user. Labels are the only record of what a container is.
+Containers are rootless and belong to the deploy user. Only the labels identify a container.
 """
 
 from __future__ import annotations
@@ -129,18 +129,18 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     )
 
 
-def _confinement(wanted: Confinement) -> list[str]:
+def _confinement(confinement: Confinement) -> list[str]:
     """The options that limit a container.
 
     Rootless on cgroup v1, Podman ignores the limits of processes and memory with a warning.
     Source: podman-run(1): a k8s-file log starts anew at `max-size`; a journald log has the limits of the journal.
     """
-    arguments = ["--security-opt", "no-new-privileges"] if wanted.no_new_privileges else []
-    for option, names in (("--cap-drop", wanted.cap_drop), ("--cap-add", wanted.cap_add)):
+    arguments = ["--security-opt", "no-new-privileges"] if confinement.no_new_privileges else []
+    for option, names in (("--cap-drop", confinement.cap_drop), ("--cap-add", confinement.cap_add)):
         arguments += [word for name in names for word in (option, name)]
-    arguments += ["--pids-limit", str(wanted.pids_limit), "--log-driver", wanted.log_driver]
-    if wanted.log_driver == "k8s-file":
-        arguments += ["--log-opt", f"max-size={wanted.log_max_bytes}b"]
+    arguments += ["--pids-limit", str(confinement.pids_limit), "--log-driver", confinement.log_driver]
+    if confinement.log_driver == "k8s-file":
+        arguments += ["--log-opt", f"max-size={confinement.log_max_bytes}b"]
     return arguments
 
 
@@ -201,12 +201,12 @@ def remove(name: str, stop_seconds: float) -> str:
 
 
 def stop(name: str, stop_seconds: float) -> str:
-    """Stop a container and keep it: SIGTERM, then SIGKILL after `stop_seconds`. A missing one is no error."""
+    """Stop a container and keep it: SIGTERM, then SIGKILL after `stop_seconds`. Ignores a missing container."""
     return shell_join("podman", "stop", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
 
 
 def start(name: str) -> str:
-    """Start a kept container; a running one stays as it is."""
+    """Start a kept container; does nothing to a running one."""
     return shell_join("podman", "start", name) + " >/dev/null"
 
 
@@ -222,9 +222,9 @@ def last_logs(name: str, lines: int = 20) -> str:
 
 def pull(images: Iterable[Image]) -> str:
     """Pull images by digest, without contacting the registry for images on the host. Prints nothing."""
-    pairs = ((shell_join("podman", "image", "exists", one.pinned), one.pinned) for one in dict.fromkeys(images))
+    pairs = ((shell_join("podman", "image", "exists", image.pinned), image.pinned) for image in dict.fromkeys(images))
     return "\n".join(
-        f"{there} || {shell_join('podman', 'pull', '--quiet', pinned)} >/dev/null" for there, pinned in pairs
+        f"{exists} || {shell_join('podman', 'pull', '--quiet', pinned)} >/dev/null" for exists, pinned in pairs
     )
 
 
@@ -242,8 +242,8 @@ def registry_answer(output: str) -> tuple[str, str]:
 
     The builder of an image chooses its labels. A label can hold line breaks and digests, but cannot add a JSON field.
     """
-    told = untrusted.json_object(output)
-    digest, labels = untrusted.string(told.get("Digest")), told.get("Labels")
+    description = untrusted.json_object(output)
+    digest, labels = untrusted.string(description.get("Digest")), description.get("Labels")
     if not _DIGEST.fullmatch(digest):
         raise Malformed(f"{untrusted.line(digest)!r} is no digest")
     revision = labels.get(_REVISION) if isinstance(labels, dict) else ""
@@ -270,8 +270,8 @@ def resolve(images: Iterable[Image]) -> str:
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
     """Select images that no container uses, no kept release names, and no other application's history names.
 
-    An image may have several names and digests if it was pulled and pushed. One that is kept keeps them all, and
-    removal goes name by name. Source: podman-rmi(1) removes no image of several names by its id.
+    An image may have several names and digests if it was pulled and pushed. A kept image keeps all of them, and the
+    script removes names one by one. Source: podman-rmi(1) removes no image of several names by its id.
     """
     kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"

@@ -17,7 +17,7 @@ MINIMUM_INODES = 10_000
 
 @dataclass(frozen=True)
 class Finding:
-    """A reason to leave a host untouched, and the remedy."""
+    """A problem that prevents a run on a host, and its remedy."""
 
     host: str
     problem: str
@@ -50,10 +50,10 @@ def findings(
 
 
 def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
-    """All problems that prevent a backup; its disk space is measured when it starts."""
+    """All problems that prevent a backup. The backup itself checks its disk space at the start."""
     needed = ["podman", "flock", *(["python3"] if app.database else []), *(["rsync"] if app.uploads else [])]
     needed += ["pg_dump"] if app.database_server else []
-    found = [*_missing(state, needed), *(one for one in _prepared(state) if state.fact("home") != "yes")]
+    found = [*_missing(state, needed), *(_prepared(state) if state.fact("home") != "yes" else [])]
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
@@ -134,14 +134,14 @@ def _space(state: HostState) -> list[tuple[str, str]]:
 
 
 def _names(state: HostState, app: Application) -> list[tuple[str, str]]:
-    wanted = {container_name(app.name, service.name, color) for service in app.services for color in Color}
+    own_names = {container_name(app.name, service.name, color) for service in app.services for color in Color}
     return [
         (
             f"a container named {name} exists that this project did not make",
             f"Remove or rename it: podman rename {name} NEW",
         )
         for name in state.foreign
-        if name in wanted
+        if name in own_names
     ]
 
 

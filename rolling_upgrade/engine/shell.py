@@ -12,10 +12,10 @@ from rolling_upgrade.engine.untrusted import ANSWER_BYTES
 
 
 def quote(value: str | int | float) -> str:
-    """One shell word that the shell reads back byte for byte. Raises ValueError for a NUL byte."""
+    """Quote a value as one shell word. Raises ValueError for a NUL byte."""
     text = str(value)
     if "\0" in text:
-        raise ValueError("a NUL byte cannot travel in shell text")
+        raise ValueError("shell text cannot contain a NUL byte")
     return shlex.quote(text)
 
 
@@ -26,19 +26,19 @@ def shell_join(*values: str | int | float) -> str:
 
 @dataclass(frozen=True)
 class Script:
-    """Shell text that runs as one unit under `sh`, the secret strings in it, and the most that its answer may be."""
+    """Shell text that runs as one unit under `sh`, its secret strings, and the size limit of its answer."""
 
     text: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
     answer_bytes: int = ANSWER_BYTES
 
     def answering(self, most_bytes: int) -> Script:
-        """The same, with an answer of at most that many bytes on both outputs together."""
+        """The same script with another size limit for both outputs together, in bytes."""
         return replace(self, answer_bytes=most_bytes)
 
     @property
     def masked(self) -> str:
-        """The text as people may see it."""
+        """The text with masked secrets."""
         shown = self.text
         for secret in self.secrets:
             shown = shown.replace(secret, MASK)
@@ -59,9 +59,9 @@ def script(*parts: str | Script) -> Script:
 
 
 def write_file(path: str, content: str, *, mode: str = "0600", secret: bool = False) -> Script:
-    """Write a file by temp and rename, so that readers see the old bytes or the new ones, never half.
+    """Replace a file atomically.
 
-    The content travels as base64 inside the script: nothing in it can be read as shell text.
+    The script contains the content as base64, so the shell cannot interpret any of it.
     """
     encoded = base64.b64encode(content.encode(errors="surrogateescape")).decode()
     target = quote(path)
@@ -80,7 +80,7 @@ def lines(items: Iterable[str]) -> str:
 
 
 def sha256(content: bytes) -> str:
-    """The SHA-256 of bytes, as hexadecimal digits; its library is loaded at first use, for programs that stay small."""
+    """The SHA-256 of bytes in hexadecimal digits. The late import keeps the memory of the watchdog small."""
     import hashlib
 
     return hashlib.sha256(content).hexdigest()

@@ -23,7 +23,7 @@ from urllib.parse import quote
 #: Exit status for a damaged database, and for one that could not be read; Python itself fails with 1 or 2.
 DAMAGED, UNREADABLE = 3, 4
 #: The time limit for a locked database, in seconds: of a copy, and of a health check.
-COPY_BUSY_SECONDS, LOOK_BUSY_SECONDS = 10.0, 3.0
+COPY_BUSY_SECONDS, CHECK_BUSY_SECONDS = 10.0, 3.0
 #: The time limit of one call, in seconds: a hostile file can make a statement endless.
 LONGEST_SECONDS = 4 * 3600
 #: The space of a copy beyond twice the size of its source, and the space that it leaves free on the file system.
@@ -70,7 +70,7 @@ def pinned(path: str) -> tuple[int, os.stat_result]:
 
 
 def found_at(path: str) -> os.stat_result | None:
-    """What is at the path, a link for itself; None for nothing. Journals come and go while others write."""
+    """The status of the file at the path, without following a link; None if it is missing, as a journal may be."""
     try:
         return os.lstat(path)
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def limit(kind: int, most: int) -> None:
 
 
 def connect(path: str, *, busy: float = COPY_BUSY_SECONDS, write: bool = False) -> sqlite3.Connection:
-    """Open the database that is at the path now, and nothing that is put there meanwhile."""
+    """Open the database at the path. Refuses a file that replaces it meanwhile."""
     handle, known = pinned(path)
     for beside in (path + ending for ending in JOURNALS):
         found = found_at(beside)
@@ -100,7 +100,7 @@ def connect(path: str, *, busy: float = COPY_BUSY_SECONDS, write: bool = False) 
 
 
 def open_files(but: int) -> Iterator[os.stat_result]:
-    """Every open file of this process but one."""
+    """Every open file of this process except one."""
     for number in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
         if number != but:
             try:
@@ -120,11 +120,11 @@ def harden(database: sqlite3.Connection) -> None:
 
 
 def check(path: str) -> None:
-    """Raise DatabaseDamaged for a database that is not whole."""
+    """Raise DatabaseDamaged unless the database is intact."""
     with closing(connect(path)) as database:
         found = [str(row[0]) for row in database.execute("pragma integrity_check(3)")]
     if found != ["ok"]:
-        raise DatabaseDamaged("; ".join(clean(one) for one in found) or "integrity_check says nothing")
+        raise DatabaseDamaged("; ".join(clean(message) for message in found) or "integrity_check says nothing")
 
 
 def count(path: str) -> list[tuple[str, int | None]]:
@@ -151,7 +151,7 @@ def rows_of(database: sqlite3.Connection, name: object) -> int | None:
 
 
 def copy(source: str, target: str, rows: str) -> None:
-    """Copy the database while others write to it, check the copy, and write down the rows of its tables.
+    """Copy the database while others write to it, check the copy, and record the rows of its tables.
 
     Prints the source's journal mode and the number of all rows, then a line for what could not be counted.
     """
@@ -172,7 +172,7 @@ def copy(source: str, target: str, rows: str) -> None:
 
 
 def limit_output(source: str, target: str) -> None:
-    """Let no file grow beyond what a copy of the source needs: a hostile file can make a copy endless."""
+    """Limit the size of written files to the need of a copy: a hostile file can make a copy endless."""
     size = sum(found.st_size for path in (source, source + "-wal") if (found := found_at(path)))
     room = os.statvfs(Path(target).absolute().parent)
     free = max(room.f_bavail * room.f_frsize - SPARE_BYTES, MARGIN_BYTES)
@@ -233,7 +233,7 @@ def copy_bytes(source: str, target: str) -> None:
 
 
 def compare(path: str, rows: str) -> None:
-    """Raise DatabaseDamaged unless the database is whole and its tables have the rows that were written down.
+    """Raise DatabaseDamaged unless the database is intact and its tables have the recorded numbers of rows.
 
     A table that could not be counted, then or now, is compared by its name.
     """
@@ -263,13 +263,13 @@ def fold(path: str) -> None:
 
 def entries(path: str) -> None:
     """Print the number of entries in the schema."""
-    with closing(connect(path, busy=LOOK_BUSY_SECONDS)) as database:
+    with closing(connect(path, busy=CHECK_BUSY_SECONDS)) as database:
         say(str(database.execute("select count(*) from sqlite_master").fetchone()[0]))
 
 
 def quick(path: str) -> None:
-    """Print `ok`, or the first thing that is wrong."""
-    with closing(connect(path, busy=LOOK_BUSY_SECONDS)) as database:
+    """Print `ok`, or the first error."""
+    with closing(connect(path, busy=CHECK_BUSY_SECONDS)) as database:
         say(clean("; ".join(str(row[0]) for row in database.execute("pragma quick_check(1)"))))
 
 

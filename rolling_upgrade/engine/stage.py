@@ -18,7 +18,7 @@ NEVER_BEGAN_STATUS = 42
 DIED_STATUS = 43
 #: How long a stage waits for another one on the host, or for the host's boot program, to end.
 WAIT_SECONDS = 120
-#: Exit status of a stage that waited in vain.
+#: Exit status of a stage that waited for another one which did not end in time.
 BUSY_STATUS = lock.BUSY_STATUS
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
@@ -35,7 +35,7 @@ export PATH LC_ALL XDG_RUNTIME_DIR
 
 
 def direct(*parts: str | Script) -> Script:
-    """A script that runs in the connection itself: it only reads, or it must not wait for a stage."""
+    """A script that runs within its connection, because it only reads or must not wait for a stage."""
     texts = [part.text if isinstance(part, Script) else part for part in parts]
     secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
     return Script(ENVIRONMENT + "\n".join(texts), secrets)
@@ -44,8 +44,8 @@ def direct(*parts: str | Script) -> Script:
 def stage(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
     """Run the body as a stage of at most `seconds`, print its log, and exit with its status.
 
-    The stage file holds the body, secrets included, with mode 0600 in a directory of the deploy user, and is removed
-    when the stage ends.
+    The body, secrets included, is in a file with mode 0600 in a directory of the deploy user. The stage deletes the
+    file at its end.
     """
     inner = _stage_text(home, run, step, token, body, seconds=seconds, lease_seconds=lease_seconds)
     encoded = base64.b64encode(inner.encode()).decode()
@@ -139,14 +139,14 @@ done"""
 
 
 def undo_all(parts: list[Script]) -> Script:
-    """Run every undo in a subshell of its own, even after one has failed; fail if any did."""
+    """Run every undo in a subshell, even after another failed; fail if any failed."""
     blocks = [f"(\nset -eu\n{part.text}\n)\nundone=$((undone | $?))" for part in parts]
     text = "\n".join(["set +e", "undone=0", *blocks, '[ "$undone" -eq 0 ]'])
     return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
 
 
 def prune(home: str, keep: int) -> str:
-    """Select the journals of all but the newest runs; run ids sort by time."""
+    """Select the journals of all runs except the newest; run ids sort by time."""
     directory = quote(f"{home}/journal")
     return (
         f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "

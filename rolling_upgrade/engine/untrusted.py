@@ -33,7 +33,7 @@ SHOWN_CHARACTERS: Final = 300
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
-#: A JSON string, or a bracket outside of every string. It never fails half-way, so that it never goes back.
+#: A JSON string, or a bracket outside of strings. The pattern never fails half-way, so it never backtracks.
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _SURROGATE_ALONE = re.compile("[\ud800-\udfff]")
@@ -69,23 +69,23 @@ def number(value: object, *, minimum: float = 0, maximum: float = LARGEST) -> fl
 def number(value: object, *, minimum: float = 0, maximum: float = LARGEST, default: T) -> float | T: ...
 def number(value: object, *, minimum: float = 0, maximum: float = LARGEST, default: Any = ...) -> Any:
     """A finite number within bounds, given as JSON's number or as ASCII digits with a point, without an exponent."""
-    found = math.nan
+    parsed = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
-        found = float(value) if abs(value) <= LARGEST else math.nan
+        parsed = float(value) if abs(value) <= LARGEST else math.nan
     elif isinstance(value, str) and _DECIMAL.fullmatch(value):
-        found = float(value)
-    if minimum <= found <= maximum:
-        return found
+        parsed = float(value)
+    if minimum <= parsed <= maximum:
+        return parsed
     return _otherwise(default, value, f"a number from {minimum:g} to {maximum:g}")
 
 
 def moment(value: object, *, default: Any = ...) -> Any:
-    """Unix seconds that every calendar here knows, as `number` reads them."""
+    """Unix seconds, no later than LATEST. See `number`."""
     return number(value, maximum=LATEST, default=default)
 
 
 def json_value(text: str, *, max_bytes: int = JSON_BYTES, max_depth: int = JSON_DEPTH, surrogates: bool = False) -> Any:
-    """The value of a JSON document: finite numbers, no deeper than `max_depth`, lone surrogates only on request."""
+    """Parse a JSON document with finite numbers, at most `max_depth` levels, and no lone surrogates by default."""
     if len(text) > max_bytes:
         raise Malformed(f"a JSON document of more than {size(max_bytes)}")
     _check_depth(text, max_depth)
@@ -103,7 +103,7 @@ def json_value(text: str, *, max_bytes: int = JSON_BYTES, max_depth: int = JSON_
 def json_object(
     text: str, *, max_bytes: int = JSON_BYTES, max_depth: int = JSON_DEPTH, surrogates: bool = False
 ) -> dict[str, Any]:
-    """The JSON object that the text is. See `json_value`."""
+    """Parse a JSON object. See `json_value`."""
     value = json_value(text, max_bytes=max_bytes, max_depth=max_depth, surrogates=surrogates)
     if not isinstance(value, dict):
         raise Malformed(f"a JSON {type(value).__name__}, and no object")
@@ -111,35 +111,35 @@ def json_object(
 
 
 def line(value: object, longest: int = SHOWN_CHARACTERS) -> str:
-    """A text as one line without anything that a terminal obeys, cut at `longest` characters with an ellipsis."""
+    """A text as one line without control sequences, cut at `longest` characters with an ellipsis."""
     text = value if isinstance(value, str) else str(value)
     words = " ".join(clean(text[: 4 * longest]).split())
     return words if len(words) <= longest else f"{words[: longest - 1]}…"
 
 
 def lines(text: str, most: int = MOST_LINES) -> list[str]:
-    """The lines of a text, as str.splitlines() has them. Raises Malformed before it makes more than `most`."""
+    """The lines of a text by str.splitlines(). Raises Malformed for more than `most`, before it splits."""
     if len(text) > most and sum(map(text.count, _BREAKS)) > most:
         raise Malformed(f"an answer of more than {most} lines")
     return text.splitlines()
 
 
 def rows(text: str, most: int = MOST_LINES) -> list[str]:
-    """The parts of a text between line feeds. Raises Malformed before it makes more than `most`."""
+    """The parts of a text between line feeds. Raises Malformed for more than `most`, before it splits."""
     if text.count("\n") > most:
         raise Malformed(f"an answer of more than {most} lines")
     return text.split("\n")
 
 
 def string(value: object, longest: int = 4096) -> str:
-    """A text of JSON, as it is. Raises Malformed for another type or a longer one."""
+    """A JSON string, unchanged. Raises Malformed for another type or a longer string."""
     if not isinstance(value, str) or len(value) > longest:
         raise Malformed(f"{line(repr(value)[:200], 80)} is not a text of at most {longest} characters")
     return value
 
 
 def tail(text: str, most: int = 30, longest: int = 1000) -> str:
-    """The last lines of a text for people, clean, each cut at `longest` characters."""
+    """The last lines of a text, safe to show, each cut at `longest` characters."""
     end = clean(text[-most * longest * 4 :]).strip()
     return "\n".join(row if len(row) <= longest else f"{row[: longest - 1]}…" for row in end.splitlines()[-most:])
 
@@ -166,8 +166,8 @@ def _otherwise(default: Any, value: object, expected: str) -> Any:
 
 def _check_depth(text: str, most: int) -> None:
     depth = 0
-    for found in _BRACKET.finditer(text):
-        first = found[0][0]
+    for match in _BRACKET.finditer(text):
+        first = match[0][0]
         if first in "[{":
             depth += 1
             if depth > most:

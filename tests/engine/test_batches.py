@@ -24,12 +24,12 @@ from rolling_upgrade.engine import rollout
         ("200%", 5, 10),
     ],
 )
-def test_size_of_a_batch(batch: str, hosts: int, size: int) -> None:
+def test_batch_size_of_a_number_or_percentage(batch: str, hosts: int, size: int) -> None:
     assert rollout.batch_size(batch, hosts) == size
 
 
 @pytest.mark.parametrize("batch", ["", "0", "0%", "-1", "1.5", "a", "%", "10%%", "1 %x", "half"])
-def test_size_of_what_is_no_batch_is_refused(batch: str) -> None:
+def test_batch_size_of_an_invalid_batch_is_refused(batch: str) -> None:
     with pytest.raises(ValueError, match="neither a number of hosts nor a percentage"):
         rollout.batch_size(batch, 5)
 
@@ -42,16 +42,16 @@ def test_size_of_what_is_no_batch_is_refused(batch: str) -> None:
         ("1", (("a",), ("b",), ("c",), ("d",), ("e",))),
     ],
 )
-def test_split_keeps_the_order(batch: str, split: tuple[tuple[str, ...], ...]) -> None:
+def test_split_batches_keeps_the_order(batch: str, split: tuple[tuple[str, ...], ...]) -> None:
     assert rollout.split_batches(["a", "b", "c", "d", "e"], batch) == split
 
 
-def test_split_of_no_hosts_is_nothing() -> None:
+def test_split_batches_of_no_hosts_is_empty() -> None:
     assert rollout.split_batches([], "50%") == ()
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 300), st.booleans())
-def test_split_every_host_is_in_exactly_one_batch(names: list[str], number: int, share: bool) -> None:
+def test_split_batches_every_host_is_in_exactly_one_batch(names: list[str], number: int, share: bool) -> None:
     found = rollout.split_batches(names, f"{number}%" if share else str(number))
 
     assert [name for batch in found for name in batch] == names

@@ -1,4 +1,4 @@
-"""What a release was made of, as the host keeps it: nothing is lost in it and no secret is in it."""
+"""The stored definition of a release is complete and contains no secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FULL = replace(
 
 
 @pytest.mark.parametrize("app", [application(), FULL, application(frontend(), full_chain=None, database="")])
-def test_parse_gives_back_what_was_dumped_but_for_the_environments(app: Application) -> None:
+def test_parse_restores_a_dump_except_the_environments(app: Application) -> None:
     found = history.parse_definition(history.dump_definition(app), app.home)
 
     for field in fields(Application):
@@ -43,14 +43,14 @@ def test_parse_service_keeps_its_identity_without_its_environment() -> None:
     assert spec_hash("shop", found) == spec_hash("shop", backend())
 
 
-def test_dump_holds_no_value_of_the_environment() -> None:
+def test_dump_contains_no_value_of_the_environment() -> None:
     text = history.dump_definition(application(backend(env=(("KEY", "hunter2"),))))
 
     assert "hunter2" not in text
     assert "recorded" in text
 
 
-def test_dump_of_what_was_parsed_is_the_same() -> None:
+def test_dump_of_a_parsed_definition_is_unchanged() -> None:
     text = history.dump_definition(history.parse_definition(history.dump_definition(FULL), FULL.home))
 
     assert history.dump_definition(history.parse_definition(text, FULL.home)) == text
@@ -84,7 +84,7 @@ def test_parse_ignores_what_a_newer_version_added_and_fills_in_what_an_older_one
     assert history.parse_definition(json.dumps(content), "/var/lib/shop").backup_retention_days == 30
 
 
-def test_look_prints_the_definition_or_nothing(tmp_path: Path) -> None:
+def test_read_definition_prints_the_definition_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     app = application()
 
@@ -96,7 +96,7 @@ def test_look_prints_the_definition_or_nothing(tmp_path: Path) -> None:
     assert oct((tmp_path / "config" / "r1.json").stat().st_mode & 0o777) == "0o600"
 
 
-def test_available_says_of_each_image_and_environment_where_it_is(programs: Programs) -> None:
+def test_available_prints_the_location_of_each_image_and_environment(programs: Programs) -> None:
     programs.add("podman", 'case "$*" in *backend*) exit 0 ;; *) exit 1 ;; esac')
     programs.add("skopeo", "exit 0")
 
@@ -110,7 +110,7 @@ def test_available_says_of_each_image_and_environment_where_it_is(programs: Prog
     ]
 
 
-def test_available_image_that_is_nowhere_is_said(programs: Programs) -> None:
+def test_available_missing_image_is_reported(programs: Programs) -> None:
     programs.add("podman", "exit 1")
     programs.add("skopeo", "exit 1")
 

@@ -47,14 +47,14 @@ def test_marks_mean_nothing_to_another_process(tmp_path: Path) -> None:
     assert other.stdout.strip() not in ("", env_changes.marks(service)["PIN"])
 
 
-def test_look_at_a_host_without_files_or_python_says_nothing(tmp_path: Path) -> None:
+def test_read_marks_without_files_or_python_prints_nothing(tmp_path: Path) -> None:
     assert seen(tmp_path) == {}
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sh").symlink_to("/bin/sh")
     assert sh(env_changes.read_marks(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
 
 
-def test_look_at_strange_files_says_what_it_can(tmp_path: Path) -> None:
+def test_read_marks_of_unusual_files_prints_the_valid_keys(tmp_path: Path) -> None:
     kept(tmp_path, b"", f"backend-{SPEC}")
     kept(tmp_path, b"no equal sign\n\xff\n", "other-1234")
 

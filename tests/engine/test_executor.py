@@ -191,7 +191,7 @@ def test_apply_undo_cannot_be_interrupted(scene: Scene) -> None:
     assert shielded == {"abort", "stage undo", "stage abandon"}
 
 
-def test_apply_abandon_that_fails_is_said_and_keeps_the_cause(scene: Scene) -> None:
+def test_apply_failed_abandon_is_reported_and_keeps_the_cause(scene: Scene) -> None:
     host = scene.host(stage_b=[Answer(1, "it broke")], stage_abandon=[Answer(1, "disk full")])
 
     with pytest.raises(StepFailed, match="it broke"):
@@ -250,7 +250,7 @@ def test_unlock_host_that_is_away_is_no_error(scene: Scene) -> None:
     assert "its lease ends by itself" in scene.titles(Phase.NOTE)[0]
 
 
-def test_run_step_tells_how_long_it_took_and_what_was_said(scene: Scene) -> None:
+def test_run_step_reports_duration_and_output(scene: Scene) -> None:
     def work() -> None:
         scene.now += 3
 

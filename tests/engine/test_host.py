@@ -70,7 +70,7 @@ def test_run_hostile_values_arrive_byte_for_byte(value: str, host: Host) -> None
     assert host.run(Script(f"printf %s {quote(value)}"), timeout_seconds=20).output == value
 
 
-def test_run_five_megabytes_of_output_arrive_whole(host: Host) -> None:
+def test_run_five_megabytes_of_output_arrive_complete(host: Host) -> None:
     script = Script("head -c 5000000 /dev/zero | tr '\\0' x; echo end").answering(6_000_000)
 
     answer = host.run(script, timeout_seconds=30)
@@ -86,7 +86,7 @@ def test_run_much_on_both_streams_does_not_block(host: Host) -> None:
     assert (len(answer.output), len(answer.errors)) == (1_200_000, 1_200_000)
 
 
-def test_run_half_a_megabyte_of_script_arrives_whole(host: Host, tmp_path: Path) -> None:
+def test_run_half_a_megabyte_of_script_arrives_complete(host: Host, tmp_path: Path) -> None:
     content = "0123456789abcde\n" * 25_000
 
     answer = host.run(write_file(f"{tmp_path}/large", content), timeout_seconds=30)

@@ -1,4 +1,4 @@
-"""Reading image archives of every form, and refusing what is damaged, missing or not meant."""
+"""Read image archives of every format; refuse damaged, missing and other images."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_read_gzipped_layer_cut_short_is_refused(tmp_path: Path, scratch: Path) 
         of(layout, scratch)
 
 
-def test_read_archive_gzipped_as_a_whole_and_cut_short_is_refused(docker: Path, scratch: Path, tmp_path: Path) -> None:
+def test_read_truncated_gzipped_archive_is_refused(docker: Path, scratch: Path, tmp_path: Path) -> None:
     packed = tmp_path / "image.tar.gz"
     packed.write_bytes(gzip.compress(docker.read_bytes())[:-20])
 

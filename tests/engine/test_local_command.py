@@ -81,7 +81,7 @@ def test_time_is_up_and_what_left_for_a_session_of_its_own_ends_too(tmp_path: Pa
     assert is_gone(int(kept.read_text()))
 
 
-def test_what_a_command_left_running_ends_with_it(tmp_path: Path) -> None:
+def test_processes_left_by_a_command_end_with_it(tmp_path: Path) -> None:
     kept = tmp_path / "pid"
     began = time.monotonic()
 

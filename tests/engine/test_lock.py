@@ -77,7 +77,7 @@ def test_acquire_own_lock_again_is_no_takeover(home: str) -> None:
     assert take(home).stdout == "went on\n"
 
 
-def test_acquire_expired_lease_is_taken_over_and_said(home: str) -> None:
+def test_acquire_expired_lease_is_taken_over_and_reported(home: str) -> None:
     take(home, THEIRS, lease=-5)
 
     done = take(home)
@@ -118,7 +118,7 @@ def test_acquire_hostile_reason_stays_one_line_and_runs_nothing(value: str, home
     assert not list(Path(home).rglob("pwned"))
 
 
-def test_acquire_reason_with_percent_and_backslash_is_kept_as_it_is(home: str) -> None:
+def test_acquire_reason_with_percent_and_backslash_is_stored_unchanged(home: str) -> None:
     take(home, replace(MINE, reason="100 % \\n done"))
 
     found = held(home)
@@ -216,14 +216,14 @@ def test_parse_damaged_numbers_are_zero() -> None:
     assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)
 
 
-def test_look_free_host_has_no_holder_and_no_stage(home: str) -> None:
+def test_show_free_host_has_no_holder_and_no_stage(home: str) -> None:
     done = sh(script(lock.show(home)))
 
     assert (lock.parse(done.stdout), lock.is_stage_running(done.stdout), done.returncode) == (None, False, 0)
     assert lock.host_time(done.stdout) > 0
 
 
-def test_look_held_host_while_a_stage_runs_says_both(home: str) -> None:
+def test_show_held_host_with_a_running_stage_prints_both(home: str) -> None:
     take(home, THEIRS)
 
     looked = shlex.quote(lock.show(home))
@@ -233,7 +233,7 @@ def test_look_held_host_while_a_stage_runs_says_both(home: str) -> None:
     assert (found and found.token, lock.is_stage_running(done.stdout)) == ("theirs", True)
 
 
-def test_take_away_frees_the_lock_of_that_holder_alone(home: str) -> None:
+def test_force_release_releases_only_the_lock_of_that_holder(home: str) -> None:
     take(home, THEIRS)
 
     assert sh(script(lock.force_release(home, "mine"))).returncode == 0
@@ -242,7 +242,7 @@ def test_take_away_frees_the_lock_of_that_holder_alone(home: str) -> None:
     assert held(home) is None
 
 
-def test_take_away_while_a_stage_runs_is_refused(home: str) -> None:
+def test_force_release_while_a_stage_runs_is_refused(home: str) -> None:
     take(home, THEIRS)
 
     text = shlex.quote(script(lock.force_release(home, "theirs")).text)

@@ -1,4 +1,4 @@
-"""The order in which locks are taken, and that all are given back when one cannot be had."""
+"""The order of acquiring locks, and the release of all locks if one is refused."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
     return asked, had, freed
 
 
-def test_in_turn_first_is_taken_alone() -> None:
+def test_acquire_all_first_lock_is_acquired_alone() -> None:
     assert attempt() == ([["a"], ["b", "c"]], ["a", "b", "c"], [])
 
 
-def test_in_turn_refused_by_the_first_asks_no_other() -> None:
+def test_acquire_all_refused_by_the_first_contacts_no_other() -> None:
     assert attempt("a") == ([["a"]], [], [])
 
 
-def test_in_turn_refused_later_gives_everything_back() -> None:
+def test_acquire_all_refused_later_releases_all_locks() -> None:
     assert attempt("b") == ([["a"], ["b", "c"]], [], ["a", "c"])
 
 
@@ -59,7 +59,9 @@ def test_in_turn_refused_later_gives_everything_back() -> None:
         ),
     ],
 )
-def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said: str, next_step: str) -> None:
+def test_held_error_names_holder_lease_and_next_command(
+    token: str, pid: int, said: str, next_step: str
+) -> None:
     error = locking.held_error("web1", Lock(token, "ann", "laptop", pid, "disk", 60, 160), "lab", 100)
 
     assert locking.is_held_by_other(error)
@@ -67,7 +69,7 @@ def test_held_says_who_why_until_when_and_what_to_do(token: str, pid: int, said:
     assert next_step in error.next_step
 
 
-def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
+def test_acquire_with_a_busy_stage_still_holds_the_lock() -> None:
     host = Scene().host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
 
     with pytest.raises(StageBusy) as caught:
@@ -76,7 +78,7 @@ def test_take_that_waits_in_vain_for_a_stage_has_the_lock() -> None:
     assert not locking.is_held_by_other(caught.value)
 
 
-def test_take_that_says_nothing_is_no_lock() -> None:
+def test_acquire_with_a_failed_script_raises_step_failed() -> None:
     """A full disk, or a host that was never set up: the script ends before the lock is written."""
     scene = Scene()
     host = scene.host_run("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host

@@ -56,11 +56,11 @@ def test_origin_of_any_other_page_is_a_person(home: Path, programs: Programs) ->
     assert ran(maintenance.origin(APP), home, programs) == (0, "hand\n")
 
 
-def test_origin_without_a_page_is_nobody(home: Path, programs: Programs) -> None:
+def test_origin_without_a_page_is_empty(home: Path, programs: Programs) -> None:
     assert ran(maintenance.origin(APP), home, programs) == (0, "")
 
 
-def test_prove_on_page_that_visitors_get_stays(home: Path, programs: Programs) -> None:
+def test_enable_verified_page_that_visitors_get_stays(home: Path, programs: Programs) -> None:
     answers(programs, home)
 
     assert ran(maintenance.enable_verified(APP, "page"), home, programs)[0] == 0
@@ -68,7 +68,7 @@ def test_prove_on_page_that_visitors_get_stays(home: Path, programs: Programs) -
 
 
 @pytest.mark.parametrize("answer", ["200 ", "503 ", "000 "])
-def test_prove_on_page_that_no_visitor_gets_is_taken_down(answer: str, home: Path, programs: Programs) -> None:
+def test_enable_verified_page_that_no_visitor_gets_is_disabled(answer: str, home: Path, programs: Programs) -> None:
     programs.clock()
     answers(programs, home, up=answer)
 
@@ -78,7 +78,7 @@ def test_prove_on_page_that_no_visitor_gets_is_taken_down(answer: str, home: Pat
     assert f"/ as a visitor sees it: HTTP {answer}" in said
 
 
-def test_prove_on_another_page_in_vain_leaves_the_one_that_was_up(home: Path, programs: Programs) -> None:
+def test_enable_verified_failed_replacement_restores_the_previous_page(home: Path, programs: Programs) -> None:
     programs.clock()
     answers(programs, home, up="000 ")
     (home / "lock").mkdir(exist_ok=True)
@@ -90,21 +90,21 @@ def test_prove_on_another_page_in_vain_leaves_the_one_that_was_up(home: Path, pr
 
 
 @pytest.mark.parametrize("answer", ["200", "404", "502", "503"])
-def test_prove_off_any_answer_of_the_application_is_told(answer: str, home: Path, programs: Programs) -> None:
+def test_disable_verified_prints_any_answer_of_the_application(answer: str, home: Path, programs: Programs) -> None:
     answers(programs, home, down=f"{answer} ")
     (home / "live" / "maintenance.html").touch()
 
     assert ran(maintenance.disable_verified(APP), home, programs) == (0, f"visitors get HTTP {answer} \n")
 
 
-def test_prove_off_page_that_stays_is_a_failure(home: Path, programs: Programs) -> None:
+def test_disable_verified_page_that_stays_is_a_failure(home: Path, programs: Programs) -> None:
     programs.clock()
     answers(programs, home, down="503 on")
 
     assert ran(maintenance.disable_verified(APP), home, programs)[0] == 1
 
 
-def test_prove_off_without_a_page_is_no_error(home: Path, programs: Programs) -> None:
+def test_disable_verified_without_a_page_is_no_error(home: Path, programs: Programs) -> None:
     answers(programs, home)
 
     assert ran(maintenance.disable_verified(APP), home, programs)[0] == 0
@@ -125,26 +125,26 @@ def paths(app: Application) -> list[tuple[str, str]]:
     return [(path, service.name) for path, service, _ in maintenance.exempt_paths(app)]
 
 
-def test_excepted_health_path_goes_where_visitors_are_sent() -> None:
+def test_exempt_paths_use_the_route_of_visitors() -> None:
     assert paths(APP) == [("/api/health", "backend"), ("/health", "frontend")]
 
 
-def test_excepted_health_path_that_no_route_reaches_is_left_out() -> None:
+def test_exempt_paths_exclude_a_path_without_a_route() -> None:
     assert paths(application(backend(), frontend(routes=()))) == [("/api/health", "backend")]
 
 
-def test_excepted_full_chain_of_its_own_is_there_once() -> None:
+def test_exempt_paths_include_the_full_chain_once() -> None:
     app = replace(APP, full_chain=Probe("frontend", "/deep"))
 
     assert paths(app) == [("/api/health", "backend"), ("/health", "frontend"), ("/deep", "frontend")]
 
 
-def test_shown_path_is_none_of_the_health_paths() -> None:
+def test_shown_path_is_not_a_health_path() -> None:
     assert maintenance.shown_path(APP) == "/"
     assert maintenance.shown_path(application(backend(routes=(Route("/api/health"),)), frontend(routes=()))) == ""
 
 
-def test_is_known_site_of_before_does_not_know_the_page() -> None:
+def test_is_supported_site_of_an_early_version_has_no_page() -> None:
     site = rendering.nginx_site(APP)
 
     assert maintenance.is_supported(APP, site)

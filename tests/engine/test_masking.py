@@ -32,7 +32,7 @@ from rolling_upgrade.engine.masking import MASK, clean, mask, safe
         ("升級完成 ✅", "升級完成 ✅"),
     ],
 )
-def test_clean_control_characters_are_gone(text: str, shown: str) -> None:
+def test_clean_removes_control_characters(text: str, shown: str) -> None:
     assert clean(text) == shown
 
 
@@ -82,7 +82,7 @@ def test_mask_secret_of_several_lines_is_hidden_line_by_line() -> None:
     assert mask("log: abcdefghijkl", (key,)) == f"log: {MASK}"
 
 
-def test_mask_secret_that_contains_another_is_hidden_whole() -> None:
+def test_mask_secret_that_contains_another_is_hidden_completely() -> None:
     assert mask("password1234", ("password", "password1234")) == MASK
 
 

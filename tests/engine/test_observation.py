@@ -155,7 +155,7 @@ def test_probes_site_with_a_certificate_is_asked_over_tls() -> None:
     assert observation.probes(secured)[-1][1] == "https://shop.test:8443/"
 
 
-def test_observation_of_a_bare_host_is_whole(programs: Programs) -> None:
+def test_observation_of_a_bare_host_is_complete(programs: Programs) -> None:
     programs.add("podman", "exit 127")
     programs.add("curl", "exit 7")
 

@@ -28,7 +28,7 @@ LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
         {"containers": tuple(replace(one, restarts=3, started_at="later") for one in SEEN.containers)},
     ],
 )
-def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object]) -> None:
+def test_plan_still_fits_other_differences_are_ignored(changed: dict[str, object]) -> None:
     assert locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
@@ -44,11 +44,11 @@ def test_same_what_a_plan_does_not_stand_on_may_differ(changed: dict[str, object
         {"releases": (*SEEN.releases, replace(recorded(APP), id="r9"))},
     ],
 )
-def test_same_what_a_plan_stands_on_may_not(changed: dict[str, object]) -> None:
+def test_plan_still_fits_a_difference_in_its_basis_needs_a_new_plan(changed: dict[str, object]) -> None:
     assert not locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
-def test_same_order_of_flags_says_nothing() -> None:
+def test_plan_still_fits_order_of_flags_is_ignored() -> None:
     one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
 
     assert locking.plan_still_fits(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
@@ -64,5 +64,5 @@ def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
     assert locking.acquire_step(APP, LOCK, lease_seconds=60).timeout_seconds > 120
 
 
-def test_same_a_bare_host_is_itself() -> None:
+def test_plan_still_fits_a_bare_host() -> None:
     assert locking.plan_still_fits(HostState("web1"), HostState("web1", now=5))

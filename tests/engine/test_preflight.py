@@ -1,4 +1,4 @@
-"""What speaks against touching a host: one observation in, findings out."""
+"""Preflight: one observation in, findings out."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_findings_ports_that_the_application_left_may_stay_granted() -> None:
     assert problems(state(site_rules=more)) == []
 
 
-def test_findings_host_without_a_request_log_is_told_where_one_is_wanted() -> None:
+def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
     counted = replace(APP, request_metrics=True)
     problem = "the host is not prepared for the request log"
 
@@ -104,7 +104,7 @@ def test_findings_host_without_a_request_log_is_told_where_one_is_wanted() -> No
         ({"free_inodes": "12"}, "only 12 inodes free"),
     ],
 )
-def test_findings_unfit_host_is_told_why(facts: dict[str, str], problem: str) -> None:
+def test_findings_unfit_host_is_reported_with_the_reason(facts: dict[str, str], problem: str) -> None:
     assert problems(state(**facts)) == [problem]
 
 
@@ -117,7 +117,7 @@ def test_findings_application_without_a_database_needs_no_sqlite() -> None:
     assert problems(state(has_python3="no"), application(database="")) == []
 
 
-def test_findings_everything_wrong_is_told_at_once_with_remedies() -> None:
+def test_findings_all_problems_are_reported_with_remedies() -> None:
     found = preflight.findings(HostState("web1"), APP)
 
     assert len(found) >= 5
@@ -144,7 +144,7 @@ def test_findings_color_ports_must_be_free_or_ours(port: int, problem: str | Non
     assert problems(replace(state(), listening=(port,))) == ([problem] if problem else [])
 
 
-def test_findings_port_of_our_stopped_color_taken_by_another_is_told() -> None:
+def test_findings_port_of_a_stopped_color_taken_by_another_is_reported() -> None:
     stopped = container(backend(), Color.GREEN, running=False, status="exited")
     found = replace(state(), containers=(container(backend()), stopped, container(frontend())), listening=(28080,))
 
@@ -152,20 +152,20 @@ def test_findings_port_of_our_stopped_color_taken_by_another_is_told() -> None:
 
 
 @pytest.mark.parametrize("status", ["stopping", "stopped"])
-def test_findings_port_of_our_color_that_is_being_stopped_is_fine(status: str) -> None:
+def test_findings_port_of_a_color_that_is_stopping_is_accepted(status: str) -> None:
     stopping = container(backend(), Color.GREEN, running=False, status=status)
     found = replace(state(), containers=(container(backend()), stopping, container(frontend())), listening=(28080,))
 
     assert problems(found) == []
 
 
-def test_findings_service_port_taken_while_no_site_is_live_is_told() -> None:
+def test_findings_service_port_taken_without_a_live_site_is_reported() -> None:
     found = replace(state(), live_site_hash="", listening=(8080,))
 
     assert problems(found) == ["backend: port 8080 is taken, and not by this application's Nginx site"]
 
 
-def test_findings_service_port_of_the_live_site_is_fine() -> None:
+def test_findings_service_port_of_the_live_site_is_accepted() -> None:
     assert problems(replace(state(), live_site_hash=SITE_HASH, listening=(8080, 7001))) == []
 
 

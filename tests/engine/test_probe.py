@@ -88,7 +88,7 @@ def test_gate_exit_or_restart_fails_at_once(state: str, host: Programs) -> None:
     assert asked(host) == 1
 
 
-def test_gate_container_that_is_gone_fails_at_once(host: Programs) -> None:
+def test_gate_missing_container_fails_at_once(host: Programs) -> None:
     host.add("curl", "printf 200")
     host.add("podman", "exit 125")
 
@@ -200,7 +200,7 @@ def test_through_nginx_only_the_color_itself_counts(answer: str, good: bool, hos
 
 
 @pytest.mark.parametrize(("state", "good"), [("true 0", True), ("true 1", False), ("false 0", False), ("", False)])
-def test_unrestarted_is_fatal_when_not(state: str, good: bool, host: Programs) -> None:
+def test_not_restarted_fails_fatally_after_a_restart(state: str, good: bool, host: Programs) -> None:
     host.add("podman", f"echo '{state}'")
 
     done = watch(host, [probe.not_restarted(APP, backend(), Color.BLUE)], passes=1)
@@ -209,7 +209,7 @@ def test_unrestarted_is_fatal_when_not(state: str, good: bool, host: Programs) -
 
 
 @pytest.mark.parametrize(("code", "good"), [("200", True), ("404", False), ("503", False), ("000", False)])
-def test_answered_takes_2xx_from_anyone(code: str, good: bool, host: Programs) -> None:
+def test_answers_accepts_2xx_of_any_color(code: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf {code}")
 
     done = watch(host, [probe.answers(APP, Probe("frontend", "/api/health"))], passes=1)

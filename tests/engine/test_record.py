@@ -119,11 +119,11 @@ def faults(lines: list[str], head: str) -> list[int]:
 FOUR = tuple(replace(RELEASE, id=f"r{number}", reason='it\'s "so" \\ %s $HOME') for number in range(1, 5))
 
 
-def test_verify_history_as_it_was_written_is_whole(tmp_path: Path) -> None:
+def test_verify_unchanged_history_is_intact(tmp_path: Path) -> None:
     assert faults(*written(tmp_path, *FOUR)) == []
 
 
-def test_verify_empty_history_is_whole(tmp_path: Path) -> None:
+def test_verify_empty_history_is_intact(tmp_path: Path) -> None:
     assert faults(*written(tmp_path)) == []
 
 

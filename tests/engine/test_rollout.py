@@ -88,7 +88,7 @@ def test_roll_out_stage_of_a_former_run_still_running_is_a_held_lock(scene: Scen
         go(scene, scene.host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
 
 
-def test_roll_out_takeover_is_said(scene: Scene) -> None:
+def test_roll_out_takeover_is_reported(scene: Scene) -> None:
     taken = Answer(0, "takeover\ntoken=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n" + EMPTY)
 
     go(scene, scene.host_run("web1", lock=[taken]))
@@ -132,7 +132,7 @@ def test_roll_out_host_that_became_as_wanted_is_freed_and_unchanged(scene: Scene
     assert (results(outcomes), scene.calls("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
 
 
-def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene) -> None:
+def test_roll_out_failed_preparation_stops_all_hosts_at_the_barrier(scene: Scene) -> None:
     outcomes = go(scene, scene.host_run("web1"), scene.host_run("web2", stage_backup=FAILS), scene.host_run("web3"))
 
     assert results(outcomes) == {
@@ -144,7 +144,7 @@ def test_roll_out_failed_preparation_stops_everyone_at_the_barrier(scene: Scene)
     assert {"web1 unlock", "web3 unlock", "web2 stage abandon"} <= set(scene.log)
 
 
-def test_roll_out_nobody_goes_on_before_everybody_is_prepared(scene: Scene) -> None:
+def test_roll_out_no_host_continues_before_all_are_prepared(scene: Scene) -> None:
     go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
     last_prepared = max(n for n, entry in enumerate(scene.log) if entry.endswith("stage backup"))
@@ -181,7 +181,7 @@ def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
     ]
 
 
-def test_roll_out_lock_that_cannot_be_renewed_is_said_and_tried(scene: Scene) -> None:
+def test_roll_out_failed_renewal_is_reported_and_the_host_still_upgraded(scene: Scene) -> None:
     members = [scene.host_run("web1"), scene.host_run("web2", renew=[HostUnreachable("web2: away.")])]
 
     outcomes = go(scene, *members, batch="1")
@@ -220,7 +220,7 @@ def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_un
     assert "disk full" in outcome.summary.cause
 
 
-def test_roll_out_interrupted_while_locking_frees_everyone(scene: Scene) -> None:
+def test_roll_out_interrupted_while_locking_releases_all_hosts(scene: Scene) -> None:
     with pytest.raises(Interrupted, match="before anything was changed"):
         go(scene, scene.host_run("web1", lock=[scene.context.cancelled.set]), scene.host_run("web2"))
 
@@ -236,7 +236,7 @@ def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(s
     assert isinstance(outcomes[0].error, Interrupted)
 
 
-def test_roll_out_cut_short_observation_frees_the_lock_of_others(scene: Scene) -> None:
+def test_roll_out_truncated_observation_releases_the_locks_of_others(scene: Scene) -> None:
     with pytest.raises(Exception, match="cut short"):
         go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[Answer(0, "@@facts\n")]))
 
@@ -262,7 +262,7 @@ def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
     assert [title.partition(":")[0] for title in scene.titles(Phase.NOTE)] == ["stopping", "already stopping"]
 
 
-def test_roll_out_unexpected_error_is_one_hosts_end_and_not_the_others(scene: Scene) -> None:
+def test_roll_out_unexpected_error_ends_the_run_on_one_host_only(scene: Scene) -> None:
     members = [scene.host_run("web1", stage_b=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     outcomes = go(scene, *members)
@@ -271,14 +271,14 @@ def test_roll_out_unexpected_error_is_one_hosts_end_and_not_the_others(scene: Sc
     assert "unexpected error" in next(outcome.summary.cause for outcome in outcomes if outcome.error)
 
 
-def test_roll_out_unexpected_error_while_preparing_leaves_everyone_as_before(scene: Scene) -> None:
+def test_roll_out_unexpected_error_while_preparing_leaves_all_hosts_unchanged(scene: Scene) -> None:
     members = [scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     assert results(go(scene, *members)) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
     assert scene.calls("web2")[-1] == "unlock"
 
 
-def test_roll_out_unexpected_error_while_locking_frees_the_others(scene: Scene) -> None:
+def test_roll_out_unexpected_error_while_locking_releases_the_others(scene: Scene) -> None:
     members = [scene.host_run("web1"), scene.host_run("web2", lock=[ZeroDivisionError("a defect")])]
 
     with pytest.raises(RollingError, match="unexpected error"):
@@ -286,7 +286,7 @@ def test_roll_out_unexpected_error_while_locking_frees_the_others(scene: Scene) 
     assert scene.calls("web1")[-1] == "unlock"
 
 
-def test_roll_out_unexpected_error_while_a_lock_is_freed_is_a_note(scene: Scene) -> None:
+def test_roll_out_unexpected_error_while_a_lock_is_released_is_a_note(scene: Scene) -> None:
     members = [
         scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]),
         scene.host_run("web2", unlock=[ZeroDivisionError("another")]),

@@ -75,7 +75,7 @@ def test_write_file_in_a_missing_directory_fails_the_script(tmp_path: Path) -> N
     assert "went on" not in done.stdout
 
 
-def test_write_file_megabyte_arrives_whole(tmp_path: Path) -> None:
+def test_write_file_megabyte_arrives_complete(tmp_path: Path) -> None:
     content = "0123456789abcdé\n" * 64_000
 
     sh(shell.write_file(f"{tmp_path}/large", content))

@@ -108,7 +108,7 @@ def test_hostile_schema_most_of_them_are_no_reason_to_fail(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["a NUL cuts the quote", "an endless view", "views that double"])
-def test_hostile_schema_is_looked_at_and_leaves_the_check_well(name: str, site: Site, tmp_path: Path) -> None:
+def test_hostile_schema_is_checked_without_an_error(name: str, site: Site, tmp_path: Path) -> None:
     Path(site.app.database).unlink()
     hostile.write(site.app.database, hostile.SCHEMAS[name])
 
@@ -118,7 +118,7 @@ def test_hostile_schema_is_looked_at_and_leaves_the_check_well(name: str, site: 
     assert_nothing_ran(tmp_path)
 
 
-def test_table_that_no_statement_can_name_is_told_and_fails_nothing(
+def test_table_that_no_statement_can_name_is_reported_without_a_failure(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     with closing(hostile.application_table(app.database)) as database:
@@ -254,7 +254,7 @@ def test_journal_that_names_a_file_would_delete_it_where_the_file_is_opened_for_
     assert not victim.exists()
 
 
-def test_what_is_wrong_is_told_in_one_short_line_without_control_characters(tmp_path: Path) -> None:
+def test_error_is_one_short_line_without_control_characters(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     name = "\x1b]0;pwned\x07\n" + "long" * 5000
     with closing(hostile.application_table(str(path))) as database:

@@ -110,7 +110,7 @@ def test_stage_past_its_deadline_gives_the_status_of_timeout(home: Path) -> None
     assert run(stage(home, "sleep 30", seconds=0.2)).status == journal.TIMED_OUT_STATUS
 
 
-def test_stage_secrets_are_gone_from_the_disk_when_it_ended(home: Path) -> None:
+def test_stage_secrets_are_deleted_from_the_disk_at_its_end(home: Path) -> None:
     run(stage(home, Script("true hunter2", ("hunter2",))))
 
     left = {path.name for path in (home / "journal" / "run").iterdir()}
@@ -136,7 +136,7 @@ def test_stage_what_it_writes_is_for_its_owner_alone(home: Path, began: Signal, 
     assert modes == {0o600}
 
 
-def test_stage_script_of_secrets_is_masked_as_a_whole(home: Path) -> None:
+def test_stage_script_with_secrets_is_masked_completely(home: Path) -> None:
     shown = stage(home, Script("true hunter2", ("hunter2",))).masked
 
     assert "hunter2" not in shown

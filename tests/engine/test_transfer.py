@@ -57,7 +57,7 @@ def test_fetch_missing_image_is_pulled_by_its_own_name_from_the_forwarded_port(
     ]
 
 
-def test_fetch_password_is_in_a_private_file_alone_and_gone_afterwards(programs: Programs, tmp_path: Path) -> None:
+def test_fetch_password_is_only_in_a_private_file_and_deleted_afterwards(programs: Programs, tmp_path: Path) -> None:
     fetched(programs, tmp_path / "run", push(), push("frontend"))
 
     login = json.loads((tmp_path / "auth.json").read_text())["auths"]["127.0.0.1:40001"]["auth"]
@@ -118,7 +118,7 @@ def test_full_name_is_as_docker_has_it(repository: str, full: str) -> None:
     assert transfer.full_name(repository) == full
 
 
-def test_look_gives_architecture_and_every_layer(programs: Programs, tmp_path: Path) -> None:
+def test_read_layers_prints_architecture_and_every_layer(programs: Programs, tmp_path: Path) -> None:
     layers = [{"id": "x", "compressed-diff-digest": ID, "diff-digest": digest} for digest in DIGEST.values()]
     (tmp_path / "overlay-layers").mkdir()
     (tmp_path / "overlay-layers" / "layers.json").write_text(json.dumps(layers, separators=(",", ":")))
@@ -131,7 +131,7 @@ def test_look_gives_architecture_and_every_layer(programs: Programs, tmp_path: P
     assert transfer.parse(done.stdout) == ("amd64", frozenset(DIGEST.values()))
 
 
-def test_look_host_without_any_image_has_no_layer(programs: Programs) -> None:
+def test_read_layers_of_a_host_without_images_is_empty(programs: Programs) -> None:
     programs.add("podman", "echo /nowhere/layers.json")
     programs.add("uname", "echo aarch64")
     text = transfer.read_layers().text.replace("PATH=/", "OTHER=/")

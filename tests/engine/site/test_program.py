@@ -206,7 +206,7 @@ def test_first_site_that_never_gets_live_is_removed_again(host: Host) -> None:
     assert not host.site.exists()
 
 
-def test_old_site_that_cannot_come_back_is_told(host: Host, programs: Programs) -> None:
+def test_old_site_that_cannot_be_restored_is_reported(host: Host, programs: Programs) -> None:
     host.grant()
     host.install()
     host.systemctl('rm -f "$here/loaded"; printf 0 >"$here/loaded"')
@@ -366,7 +366,7 @@ def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
     assert host.install() == (0, "the site is live\n")
 
 
-def test_answer_that_nobody_reads_keeps_no_other_change_away(host: Host) -> None:
+def test_answer_without_a_reader_blocks_no_other_change(host: Host) -> None:
     """The caller hands over a pipe that is full: the program waits to say its word, and has given the lock back."""
     host.grant()
     full, end = os.pipe()
@@ -502,7 +502,7 @@ def test_rules_keep_the_ports_of_the_site_in_place_until_a_deploy_replaces_it(ho
     assert host.install()[0] == 3
 
 
-def test_refresh_makes_the_site_anew_from_its_own_data(host: Host) -> None:
+def test_refresh_renders_the_site_again_from_its_own_data(host: Host) -> None:
     host.grant()
     host.install(other(host))
     moved = replace(host.app, domain="new.test")
@@ -533,7 +533,7 @@ def test_certificate_is_the_one_that_root_named(host: Host) -> None:
     assert "ssl_certificate_key /etc/ssl/private/a.pem;" in host.site.read_text()
 
 
-def test_program_is_one_file_that_python_runs_by_itself(tmp_path: Path) -> None:
+def test_program_is_one_file_that_python_runs(tmp_path: Path) -> None:
     place = tmp_path / "shop" / "site"
     place.parent.mkdir()
     place.write_bytes(rendering.site_program().encode(errors="surrogateescape"))

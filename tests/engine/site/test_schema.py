@@ -182,7 +182,7 @@ def test_missing_field_and_unknown_field_are_refused(place: str) -> None:
     ],
     ids=lambda data: repr(data[:30]),
 )
-def test_what_is_no_bounded_document_is_refused(data: bytes) -> None:
+def test_malformed_or_unbounded_document_is_refused(data: bytes) -> None:
     for parse in (parse_site, parse_rules, parse_request):
         with pytest.raises(SiteError):
             parse(data)
