@@ -1,4 +1,4 @@
-"""A lab for each test process: brought up at the first test that needs it, taken down at the end."""
+"""A lab for each test process, started by the first test that needs it and removed at the end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ RELEASE = os.environ.get("ROLLING_LAB_RELEASE", "trixie")
 
 @pytest.fixture(scope="session")
 def lab_name() -> str:
-    """The name of this process's lab, which is its environment's name too."""
+    """The name of this process's lab and of its environment."""
     return f"t-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
 
 @pytest.fixture(scope="session")
 def laboratory(lab_name: str) -> Iterator[lab.Lab]:
-    """Two hosts and a registry, in whatever state the last test left them."""
+    """Two hosts and a registry, in the state after the previous test."""
     yield lab.up(2, RELEASE, lab_name)
     lab.down(lab_name)
 
 
 @pytest.fixture
 def fresh_lab(laboratory: lab.Lab) -> lab.Lab:
-    """Two hosts as `lab.up` makes them, and a registry that answers."""
+    """Two hosts after `lab.up`, and a registry that answers."""
     with ThreadPoolExecutor() as pool:
         registry = pool.submit(laboratory.registry.start)
         resets = list(pool.map(laboratory.reset_host, [host.name for host in laboratory.hosts]))
@@ -40,13 +40,13 @@ def fresh_lab(laboratory: lab.Lab) -> lab.Lab:
 
 @pytest.fixture
 def fresh_host(laboratory: lab.Lab) -> lab.Host:
-    """One host as `lab.up` makes it."""
+    """One host after `lab.up`."""
     return laboratory.reset_host(laboratory.hosts[0].name)
 
 
 @pytest.fixture(scope="session")
 def extra_lab(lab_name: str) -> Iterator[Callable[..., lab.Lab]]:
-    """Bring up a small lab beside the process's own; it is taken down at the end."""
+    """Start a second, small lab, which is removed at the end."""
     name = f"{lab_name}-x"
     yield lambda hosts=1, release=RELEASE: lab.up(hosts, release, name)
     lab.down(name)

@@ -1,4 +1,4 @@
-"""The sample application as a plain process: what it keeps, how it drains, and how each fault shows."""
+"""The sample application as a process: its stored uploads, its drain, and each of its faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROXIED = {"X-Forwarded-For": "192.0.2.1", "Host": "app.lab.test"}
 
 
 class Running:
-    """One process of the application on a port of its own."""
+    """One process of the application on a separate port."""
 
     def __init__(self, folder: Path, service: str, fault: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -72,7 +72,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start processes on one folder; all are ended after the test."""
+    """Start processes on one directory. All are stopped after the test."""
     started: list[Running] = []
 
     def run(service: str = "backend", fault: str = "", *, listening: bool = True) -> Running:

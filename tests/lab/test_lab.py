@@ -1,4 +1,4 @@
-"""The lab itself: up, up again, after a crash, beside another lab, down, and on a machine that cannot."""
+"""The lab: up, up again, after a crash, beside another lab, down, and on an unsuitable machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ExtraLab = Callable[..., lab.Lab]
 
 
 def over_ssh(laboratory: lab.Lab, host: lab.Host, script: str, user: str = "deploy") -> str:
-    """What a script prints in a session as an operator has it: strict host keys, the lab's key, no config."""
+    """Run a script over SSH as an operator does: strict host keys, the lab's key, no configuration."""
     options = ["-F", "/dev/null", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
     options += [
         "-o",
@@ -40,7 +40,7 @@ def over_ssh(laboratory: lab.Lab, host: lab.Host, script: str, user: str = "depl
 
 
 def started_at(laboratory: lab.Lab) -> list[str]:
-    """When each container of the lab was started."""
+    """Return the start time of each container of the lab."""
     names = [host.container for host in laboratory.machines]
     asked = laboratory.machine.podman("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *names)
     return asked.stdout.splitlines()
@@ -55,7 +55,7 @@ def test_up_on_a_running_lab_changes_nothing(laboratory: lab.Lab, lab_name: str)
 
 
 def laboratory_release(laboratory: lab.Lab) -> str:
-    """The Debian release in the image's name."""
+    """Return the Debian release in the image's name."""
     return laboratory.image.rpartition("-")[2].partition(":")[0]
 
 
@@ -192,9 +192,9 @@ def test_down_leaves_nothing(extra_lab: ExtraLab) -> None:
 
 
 def test_down_without_a_lab_is_no_error(lab_name: str) -> None:
-    said: list[str] = []
-    lab.down(f"{lab_name}-none", log=said.append)
-    assert said == [f"Lab {lab_name}-none is down: 0 containers and 0 volumes removed"]
+    output: list[str] = []
+    lab.down(f"{lab_name}-none", log=output.append)
+    assert output == [f"Lab {lab_name}-none is down: 0 containers and 0 volumes removed"]
 
 
 def test_status_names_every_host_with_its_state(laboratory: lab.Lab, lab_name: str) -> None:

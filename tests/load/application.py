@@ -1,4 +1,4 @@
-"""A small application on a real loopback socket that answers as the sample one does, but for one fault.
+"""A small application on a loopback socket that answers as the sample application does, with one fault.
 
 The fault replaces the answer to one request on one path. The load is told to stop once `enough` requests for
 that path have come, so that no test has to wait for a clock.
@@ -23,13 +23,13 @@ PAGE = b'<html><strong id="version">v1</strong></html>'
 TICK = b"event: tick\ndata: {}\n\n"
 GOODBYE = b"event: goodbye\ndata: {}\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
-NOBODY = WorkerGroup(0, 1)
-QUIET = LoadProfile(NOBODY, NOBODY, NOBODY, NOBODY, streams=0, timeout_seconds=0.3, silence_seconds=0.3)
+NO_WORKERS = WorkerGroup(0, 1)
+QUIET = LoadProfile(NO_WORKERS, NO_WORKERS, NO_WORKERS, NO_WORKERS, streams=0, timeout_seconds=0.3, silence_seconds=0.3)
 
 
 @dataclass
 class Exchange:
-    """One request at the server, and the means to answer it in any way."""
+    """One request at the server, and methods that answer it in different ways."""
 
     app: Application
     method: str
@@ -38,29 +38,29 @@ class Exchange:
     writer: asyncio.StreamWriter
 
     def answer(self, body: bytes, status: str = "200 OK", extra: str = "") -> None:
-        """A whole answer with a length."""
+        """Send a complete answer with a length."""
         self.raw(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{extra}\r\n".encode() + body)
 
     def raw(self, data: bytes) -> None:
-        """Any bytes."""
+        """Send raw bytes."""
         self.writer.write(data)
 
     def close(self) -> None:
-        """End the connection in the orderly way of TCP."""
+        """Close the connection with a FIN."""
         self.writer.close()
 
     def reset(self) -> None:
-        """End the connection with a RST."""
+        """Close the connection with a RST."""
         channel = self.writer.get_extra_info("socket")
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     def begin_stream(self) -> None:
-        """The head of an event stream."""
+        """Send the head of an event stream."""
         self.raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
 
     def chunk(self, data: bytes) -> None:
-        """One chunk of a stream."""
+        """Send one chunk of a stream."""
         self.raw(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
 
@@ -104,7 +104,7 @@ class Application:
             await self.proper(exchange)
 
     async def proper(self, exchange: Exchange) -> None:
-        """What the sample application would answer."""
+        """Answer as the sample application does."""
         if exchange.path == "/":
             exchange.answer(PAGE)
         elif exchange.path == "/api/version":
@@ -125,12 +125,12 @@ class Application:
             exchange.answer(b"{}", "404 Not Found")
 
     def acknowledge(self, exchange: Exchange, name: str, content: bytes) -> None:
-        """Say that an upload is kept."""
+        """Acknowledge an upload."""
         receipt = {"id": name, "sha256": hashlib.sha256(content).hexdigest()}
         exchange.answer(json.dumps(receipt).encode(), "201 Created")
 
     async def stream(self, exchange: Exchange) -> None:
-        """Tick until the client goes."""
+        """Send ticks until the client disconnects."""
         exchange.begin_stream()
         while not exchange.writer.is_closing():
             exchange.chunk(TICK)
@@ -138,7 +138,7 @@ class Application:
             await asyncio.sleep(0.05)
 
     async def load(self, mix: LoadProfile) -> LoadResult:
-        """Serve, and load this server with the mix until enough requests have come."""
+        """Serve, and load this server until enough requests have arrived."""
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(20):
@@ -149,7 +149,7 @@ class Application:
         return result
 
     def close(self) -> None:
-        """Close every connection that is still open."""
+        """Close every open connection."""
         for writer in self._open:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""The story of the demo: which tasks it runs, in which order, and what it says when one fails."""
+"""The demo runs its tasks in order, and reports a failed one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVERS = (Server("web1", "10.0.0.1"),)
 
 
 class Clock:
-    """Time that passes only when somebody waits or works."""
+    """A clock that advances only when the demo waits or works."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Hosts:
-    """Tasks that take 10 s each and end as told; it knows which version serves when."""
+    """Fake tasks that take 10 s each and end with prescribed exit codes, and the version that serves at each time."""
 
     def __init__(self, clock: Clock, endings: dict[str, int] | None = None) -> None:
         self.clock = clock
@@ -51,7 +51,7 @@ class Hosts:
 
 
 class FakeLoad(Load):
-    """A load that sends four requests a second in the clock's time, and has no process."""
+    """A fake load without a process that sends four requests per second of the clock."""
 
     def __init__(self, hosts: Hosts, *, silent: bool = False, dies: bool = False) -> None:
         super().__init__(SERVERS, "app.test")
@@ -75,14 +75,14 @@ class FakeLoad(Load):
         return LoadResult(0.0, end, tuple(records), 5, ())
 
 
-def stage_with(hosts: Hosts, said: list[str]) -> Stage:
-    return Stage(said.append, hosts.run, hosts.clock.pass_by, lambda: hosts.clock.now)
+def stage_with(hosts: Hosts, output: list[str]) -> Stage:
+    return Stage(output.append, hosts.run, hosts.clock.pass_by, lambda: hosts.clock.now)
 
 
 def play(endings: dict[str, int] | None = None) -> tuple[Round, Hosts, list[str]]:
-    said: list[str] = []
+    output: list[str] = []
     hosts = Hosts(Clock(), endings)
-    return one_round(OPTIONS, stage_with(hosts, said), SERVERS, FakeLoad(hosts)), hosts, said
+    return one_round(OPTIONS, stage_with(hosts, output), SERVERS, FakeLoad(hosts)), hosts, output
 
 
 def test_round_upgrades_then_deploys_the_broken_version() -> None:

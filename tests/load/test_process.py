@@ -1,4 +1,4 @@
-"""The load in a process of its own, and as a command."""
+"""The load in another process, and as a command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 class Running:
-    """An application that serves in a thread until the test is over."""
+    """An application that serves in a thread during the test."""
 
     def __init__(self, app: Application) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The figures drawn from records."""
+"""The figures computed from records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each way in which a server can misbehave, and whether the load counts it."""
+"""The load counts each kind of server fault as a failure."""
 
 from __future__ import annotations
 

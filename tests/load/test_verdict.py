@@ -1,4 +1,4 @@
-"""What the demo concludes from a round: its table, its figures, its problems."""
+"""The table, the figures and the problems of a round of the demo."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_problems_successful_round_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "record,said",
+    "record,message",
     [
         pytest.param(
             Record(25.0, 0.1, Kind.KEPT, "web1", cause=Cause.RESET),
@@ -50,8 +50,8 @@ def test_problems_successful_round_has_none() -> None:
         pytest.param(answers(33.0, "v1")[0], "web1 showed backend v1", id="old version after the upgrade"),
     ],
 )
-def test_problems_one_bad_record_is_named(record: Record, said: str) -> None:
-    assert [said in problem for problem in problems(round_of(record))] == [True]
+def test_problems_one_bad_record_is_named(record: Record, message: str) -> None:
+    assert [message in problem for problem in problems(round_of(record))] == [True]
 
 
 def test_problems_host_without_answers_in_a_phase_is_named() -> None:
