@@ -113,14 +113,8 @@ class StepBuilder:
     def _site(self) -> Step:
         body = script(site.install(self._app, self._spec.site_hash))
         undo = script(site.restore(self._app, self._spec.site_hash))
-        return Step(
-            "site",
-            "install the Nginx site and prove it live",
-            body,
-            SITE_SECONDS,
-            undo,
-            "put the old site back",
-        )
+        title, undo_title = "install the Nginx site and prove it live", "restore the former site"
+        return Step("site", title, body, SITE_SECONDS, undo, undo_title)
 
     def _start(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
@@ -144,14 +138,8 @@ class StepBuilder:
         seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
         seconds += service.drain.deadline_seconds if busy else 0
         title = f"{service.name}: start {'the kept ' if kept else ''}{choice.color.value} and wait for its gate"
-        return Step(
-            f"{service.name}.start",
-            title,
-            body,
-            seconds,
-            undo,
-            f"{service.name}: stop {choice.color.value}, keep it",
-        )
+        undo_title = f"{service.name}: stop {choice.color.value}, keep it"
+        return Step(f"{service.name}.start", title, body, seconds, undo, undo_title)
 
     def _refuse_if_serving(self, choice: ServicePlan) -> str:
         """Fail an undo before it stops the color that the flag still names because the cutback failed."""
@@ -172,14 +160,8 @@ class StepBuilder:
         )
         title = f"{service.name}: cut over to {choice.color.value}, verify through Nginx"
         undo_title = f"{service.name}: cut back to {choice.color.other.value}"
-        return Step(
-            f"{service.name}.cutover",
-            title,
-            body,
-            CUTOVER_SECONDS + 10,
-            self._undo_cutover(choice),
-            undo_title,
-        )
+        undo = self._undo_cutover(choice)
+        return Step(f"{service.name}.cutover", title, body, CUTOVER_SECONDS + 10, undo, undo_title)
 
     def _both_serve(self, choice: ServicePlan) -> bool:
         """Whether both colors may answer between cutover and drain: the former one runs, and the data stays."""

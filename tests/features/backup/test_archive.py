@@ -51,7 +51,7 @@ class Sender:
             on_output(self._content[at : at + 1000])
         if self._error:
             raise self._error
-        on_errors(b"tar: said why")
+        on_errors(b"tar: the reason")
         return self._status
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ def test_download_intact_backup_is_readable_only_by_the_owner(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "problem"),
     [
         ({"database.db": b"e" * 5000}, "a different SHA-256"),
         ({"rows": b""}, "missing"),
@@ -130,11 +130,11 @@ def test_download_intact_backup_is_readable_only_by_the_owner(tmp_path: Path) ->
     ],
 )
 def test_download_that_differs_from_the_manifest_is_refused_and_deleted(
-    changed: dict[str, bytes], said: str, tmp_path: Path
+    changed: dict[str, bytes], problem: str, tmp_path: Path
 ) -> None:
     content, backup = archive(**changed)
 
-    with pytest.raises(StepFailed, match=said):
+    with pytest.raises(StepFailed, match=problem):
         bring(Sender(content), backup, tmp_path)
 
     assert list(tmp_path.iterdir()) == []
@@ -154,5 +154,5 @@ def test_truncated_download_leaves_no_file(tmp_path: Path) -> None:
 def test_download_that_the_host_cannot_read_reports_the_reason(tmp_path: Path) -> None:
     content, backup = archive()
 
-    with pytest.raises(StepFailed, match="tar: said why"):
+    with pytest.raises(StepFailed, match="tar: the reason"):
         bring(Sender(content, status=2), backup, tmp_path)

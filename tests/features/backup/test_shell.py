@@ -341,7 +341,7 @@ def test_take_of_a_deploy_does_not_wait(app: Application, programs: Programs) ->
     assert back_up(app, programs, kind=BackupKind.DEPLOY).returncode == 0
 
 
-def made(app: Application, days: float, kind: BackupKind, *, verified: str = "", **facts: object) -> str:
+def add_backup(app: Application, days: float, kind: BackupKind, *, verified: str = "", **facts: object) -> str:
     """Create a backup of this age and return its id."""
     at = datetime.now(timezone.utc) - timedelta(days=days)
     id = f"{at:%Y%m%dT%H%M%SZ}-abcdef"
@@ -355,18 +355,18 @@ def made(app: Application, days: float, kind: BackupKind, *, verified: str = "",
 
 
 def test_prune_keeps_the_newest_backup_of_each_kind(app: Application, programs: Programs) -> None:
-    whole = made(app, 60, BackupKind.MANUAL, database="sqlite", uploads=3)
-    rows = made(app, 50, BackupKind.RESTORE, database="sqlite", uploads=None)
-    nothing = made(app, 40, BackupKind.SCHEDULED, database="", uploads=None)
-    good = made(app, 45, BackupKind.DEPLOY, database="sqlite", uploads=None)
-    undone = made(app, 35, BackupKind.DEPLOY, database="sqlite", uploads=None)
-    made(app, 70, BackupKind.MANUAL, database="sqlite", uploads=3)
+    complete = add_backup(app, 60, BackupKind.MANUAL, database="sqlite", uploads=3)
+    rows = add_backup(app, 50, BackupKind.RESTORE, database="sqlite", uploads=None)
+    nothing = add_backup(app, 40, BackupKind.SCHEDULED, database="", uploads=None)
+    good = add_backup(app, 45, BackupKind.DEPLOY, database="sqlite", uploads=None)
+    undone = add_backup(app, 35, BackupKind.DEPLOY, database="sqlite", uploads=None)
+    add_backup(app, 70, BackupKind.MANUAL, database="sqlite", uploads=3)
     home = Path(app.database_backups).parent / "home"
     home.mkdir(exist_ok=True)
     lines = [{"id": good, "outcome": "good", "action": "deploy"}, {"id": undone, "outcome": "undone"}]
     (home / "releases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    assert prune(app, programs) == {whole, rows, nothing, good, undone}
+    assert prune(app, programs) == {complete, rows, nothing, good, undone}
 
 
 def prune(app: Application, programs: Programs) -> set[str]:
@@ -379,24 +379,24 @@ def prune(app: Application, programs: Programs) -> set[str]:
 
 
 def test_prune_deletes_only_expired_backups(app: Application, programs: Programs) -> None:
-    old = [made(app, days, BackupKind.MANUAL) for days in (90, 31)]
-    recent = {made(app, days, BackupKind.SCHEDULED) for days in (29, 0)}
+    old = [add_backup(app, days, BackupKind.MANUAL) for days in (90, 31)]
+    recent = {add_backup(app, days, BackupKind.SCHEDULED) for days in (29, 0)}
 
     assert prune(app, programs) == recent
     assert old
 
 
 def test_prune_keeps_the_newest_intact_backups_of_any_age(app: Application, programs: Programs) -> None:
-    made(app, 400, BackupKind.MANUAL)
-    made(app, 300, BackupKind.DEPLOY)
-    kept = {made(app, 90, BackupKind.MANUAL), made(app, 80, BackupKind.DEPLOY)}
-    made(app, 70, BackupKind.SCHEDULED, verified="damaged")
+    add_backup(app, 400, BackupKind.MANUAL)
+    add_backup(app, 300, BackupKind.DEPLOY)
+    kept = {add_backup(app, 90, BackupKind.MANUAL), add_backup(app, 80, BackupKind.DEPLOY)}
+    add_backup(app, 70, BackupKind.SCHEDULED, verified="damaged")
 
     assert prune(app, programs) == kept
 
 
 def test_prune_keeps_files_of_others(app: Application, programs: Programs) -> None:
-    made(app, 0, BackupKind.MANUAL)
+    add_backup(app, 0, BackupKind.MANUAL)
     other = Path(app.database_backups, "shop-staging-20200101T000000Z-abcdef")
     other.mkdir()
 
@@ -424,7 +424,7 @@ def test_scheduled_program_holds_no_secret(app: Application) -> None:
 def test_scheduled_program_backs_up_and_prunes(app: Application, programs: Programs) -> None:
     fill(app.database)
     Path(app.uploads).mkdir()
-    made(app, 90, BackupKind.SCHEDULED)
+    add_backup(app, 90, BackupKind.SCHEDULED)
     home = Path(app.database_backups).parent / "home"
     text = moved(backup.scheduled(app), app, home).replace(
         "PATH=/usr/local/sbin", f"PATH={programs.directory}:/usr/local/sbin"
