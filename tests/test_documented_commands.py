@@ -38,7 +38,7 @@ def text(page: str) -> str:
 def commands(page: str) -> list[str]:
     """Return the arguments of each command on the page, except for core options such as `--list`."""
     found = [match[1].replace("\\\n", " ") for match in COMMAND.finditer(text(page))]
-    return [one.partition(" -- ")[0] for one in found if re.match(r"[a-z.]+(?![a-z.*])", one)]
+    return [words.partition(" -- ")[0] for words in found if re.match(r"[a-z.]+(?![a-z.*])", words)]
 
 
 def faults(command: str) -> list[str]:

@@ -340,8 +340,8 @@ def test_generated_scripts_pass_shellcheck(scripts: list[Path]) -> None:
     with ThreadPoolExecutor(cores) as pool:
         done = list(pool.map(check, (different[start::cores] for start in range(cores))))
 
-    said = {line.rpartition("/")[2] for one in done for line in one.stdout.splitlines()}
-    assert (sorted(said), [one.stderr for one in done if one.stderr]) == ([], [])
+    warnings = {line.rpartition("/")[2] for result in done for line in result.stdout.splitlines()}
+    assert (sorted(warnings), [result.stderr for result in done if result.stderr]) == ([], [])
 
 
 def test_generated_scripts_parse_with_sh(scripts: list[Path]) -> None:

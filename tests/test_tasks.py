@@ -52,7 +52,7 @@ def test_task_is_in_the_directory_of_its_feature(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_help_and_no_conflicting_name(name: str) -> None:
     for option, argument in options(name).items():
-        letters = {one for one in argument.names if len(one) == 1}
+        letters = {name for name in argument.names if len(name) == 1}
         assert argument.help or argument.positional, option
         assert letters <= {LETTERS.get(option)}, option
         assert SECOND_NAMES.get(option, option) in argument.names, option
@@ -67,7 +67,7 @@ def test_option_hosts_is_repeatable_and_has_the_alias_host(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "option"), sorted(DELETING))
 def test_option_that_deletes_data_has_no_short_form(name: str, option: str) -> None:
-    assert [one for one in options(name)[option].names if len(one) == 1] == []
+    assert [alias for alias in options(name)[option].names if len(alias) == 1] == []
 
 
 def test_help_of_a_task_is_stable() -> None:
@@ -78,7 +78,7 @@ def test_help_of_a_task_is_stable() -> None:
 
 def test_short_options_are_unique_in_a_task() -> None:
     for name in NAMES:
-        letters = [one for argument in options(name).values() for one in argument.names if len(one) == 1]
+        letters = [alias for argument in options(name).values() for alias in argument.names if len(alias) == 1]
         assert len(letters) == len(set(letters)), name
 
 
@@ -86,7 +86,7 @@ def test_letter_has_one_meaning_in_all_tasks() -> None:
     meanings: dict[str, set[str]] = {}
     for name in fabfile.namespace.task_names:
         for argument in fabfile.namespace[name].get_arguments():
-            for letter in (one for one in argument.names if len(one) == 1):
+            for letter in (alias for alias in argument.names if len(alias) == 1):
                 meanings.setdefault(letter, set()).add(argument.names[0])
 
     assert meanings == {"d": {"dry-run"}, "e": {"env"}, "f": {"force"}, "j": {"json"}}

@@ -59,9 +59,7 @@ def test_acquire_all_refused_later_releases_all_locks() -> None:
         ),
     ],
 )
-def test_held_error_names_holder_lease_and_next_command(
-    token: str, pid: int, said: str, next_step: str
-) -> None:
+def test_held_error_names_holder_lease_and_next_command(token: str, pid: int, said: str, next_step: str) -> None:
     error = locking.held_error("web1", Lock(token, "ann", "laptop", pid, "disk", 60, 160), "lab", 100)
 
     assert locking.is_held_by_other(error)

@@ -145,7 +145,9 @@ def check_fields(values: dict[str, str], status: int) -> None:
         for name in ("Service.name", "Service.alias", "Service.health", "FullChain.path"):
             assert fields[name].encode() in found.ran.words, name
         assert f"{fields['Mount.target'].rstrip('/')}:ro".encode() in found.ran.words
-        assert ("location", (fields["Route.prefix"],)) in {(one.name, one.arguments) for one in found.site}
+        assert ("location", (fields["Route.prefix"],)) in {
+            (directive.name, directive.arguments) for directive in found.site
+        }
         assert f"OWN_TEXT={fields['Host.env']}\n".encode() in found.ran.words
 
 

@@ -113,11 +113,11 @@ def choice(found: Plan, service: str) -> ServicePlan:
 
 def text(found: Plan, step: str) -> str:
     """Return the script of a step."""
-    return next(one.script.text for one in (*found.steps, *found.finalize) if one.id == step)
+    return next(entry.script.text for entry in (*found.steps, *found.finalize) if entry.id == step)
 
 
 def undo(found: Plan, step: str) -> str:
     """Return the undo script of a step."""
-    script = next(one.undo for one in found.steps if one.id == step)
+    script = next(entry.undo for entry in found.steps if entry.id == step)
     assert script is not None
     return script.text

@@ -51,7 +51,9 @@ class Team:
 
     def listing(self, *recipients: Recipient) -> None:
         """Write the recipients file."""
-        self.project.write("deploy/recipients/demo.txt", "# team\n" + "".join(f"{one.line}\n" for one in recipients))
+        self.project.write(
+            "deploy/recipients/demo.txt", "# team\n" + "".join(f"{recipient.line}\n" for recipient in recipients)
+        )
 
     def git(self, *words: str) -> str:
         """Run git in the project; the first call creates the repository."""
