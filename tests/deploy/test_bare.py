@@ -51,8 +51,9 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
     edit_setup(bare, firewall="ufw", watchdog=True, node_exporter=True, monitoring_host="192.0.2.9")
     bare.edit_environment(setup_user="admin")
     assert host.sh("command -v podman nginx curl sudo || id deploy", check=False).returncode != 0
+    # The lab expects the deploy user to be the first ordinary user, 1000.
     host.sh("""
-        useradd --uid 2000 --create-home --shell /bin/sh admin && usermod -p '*' admin
+        useradd --uid 900 --create-home --shell /bin/sh admin && usermod -p '*' admin
         install -d -o admin -m 700 /home/admin/.ssh
         install -o admin -m 600 /etc/ssh/lab_authorized_keys /home/admin/.ssh/authorized_keys
     """)
