@@ -1,10 +1,10 @@
 #!/bin/sh
 # Turns a bare Debian tree into a lab host. It runs once, inside the tree, while the base image is built.
-# With the word `bare` it leaves out whatever makes a host ready for deploys.
+# With the argument `bare`, it omits everything that prepares a host for deploys.
 set -eu
 kind=${1:-prepared}
 
-# A locked password is no password to sshd, but '!' makes it refuse keys as well.
+# '*' disables password logins; '!' would make sshd refuse keys too.
 usermod -p '*' root
 if [ "$kind" = prepared ]; then
 	useradd --create-home --shell /bin/bash --uid 1000 deploy
@@ -13,7 +13,7 @@ if [ "$kind" = prepared ]; then
 	usermod -p '*' deploy
 fi
 
-# Every host gets keys of its own when it is created; logins are by the lab's key alone.
+# Each host gets its own host keys when it is created; only the lab's key can log in.
 rm -f /etc/ssh/ssh_host_*
 mkdir -p /etc/ssh/sshd_config.d
 cat >/etc/ssh/sshd_config.d/lab.conf <<'EOF'
@@ -26,14 +26,14 @@ UseDNS no
 MaxStartups 100:30:200
 EOF
 
-# On a bare host that key is root's alone: whoever may deploy comes with the keys that setup brings.
+# On a bare host, only root has that key: setup installs the keys of the deploy user.
 if [ "$kind" = bare ]; then
 	sed -i '/^AuthorizedKeysFile/d' /etc/ssh/sshd_config.d/lab.conf
 	printf 'Match User root\n\tAuthorizedKeysFile .ssh/authorized_keys /etc/ssh/lab_authorized_keys\n' \
 		>>/etc/ssh/sshd_config.d/lab.conf
 fi
 
-# What a container lacks that a machine has: device permissions and a shared root mount, at each boot.
+# At each boot, set what a container lacks in comparison with a machine: device permissions and a shared root mount.
 cat >/etc/systemd/system/lab-host.service <<'EOF'
 [Unit]
 Description=Make this container behave as a machine
@@ -60,20 +60,20 @@ printf '[Manager]\nDefaultEnvironment=PODMAN_IGNORE_CGROUPSV1_WARNING=1\n' |
 	tee /etc/systemd/system.conf.d/lab.conf >/etc/systemd/user.conf.d/lab.conf
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 
-# Debian 12 picks vfs for rootless Podman when nothing is said.
+# Debian 12 uses vfs for rootless Podman by default.
 if [ "$kind" = prepared ]; then
 	mkdir -p /etc/containers
 	printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' \
 		>/etc/containers/storage.conf
 fi
 
-# The database server is there for whoever makes a cluster.
+# The PostgreSQL server is installed without a cluster; tests create one.
 for cluster in /etc/postgresql/*/main; do
 	if [ -d "$cluster" ]; then pg_dropcluster "$(basename "$(dirname "$cluster")")" main; fi
 done
 
-# Settings and modules of the kernel are the outer machine's affair, and a privileged container could change them.
-# A boot asks for each module several times; without the program that loads them, systemd soon counts it as failed.
+# Kernel settings and modules belong to the outer machine, and a privileged container could change them.
+# Each boot requests modules repeatedly; without modprobe, systemd would mark these units as failed.
 ln -s /dev/null /etc/systemd/system/modprobe@.service
 rm -f /usr/lib/sysctl.d/*.conf /etc/sysctl.d/*.conf
 systemctl enable lab-host.service ssh.service

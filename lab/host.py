@@ -90,7 +90,7 @@ class Host:
         self.start()
 
     def kill(self) -> None:
-        """Stop the host as a power cut does."""
+        """Stop the host abruptly, as a power cut does."""
         self.machine.podman("kill", self.container)
         self.machine.podman("wait", self.container)
 

@@ -79,8 +79,8 @@ _WATCHERS_FILE = Path("/proc/sys/fs/inotify/max_user_instances")
 
 _PLACES = ("/run/rolling-lab", "/sys/fs/cgroup/unified")
 
-#: Crun does not see the v2 side, so it gives no container a group of its own there, and the systemds of all hosts would
-#: make and remove groups of the same names in one place: whoever starts a process of a container stands in its group.
+#: Crun ignores the v2 hierarchy, so containers have no separate cgroup there, and the systemd instances of all hosts
+#: would create and remove cgroups with the same names. So the process that starts a container enters its own cgroup.
 #: Source: cgroups(7): a child is born into its parent's group, and a new cgroup namespace has its root there.
 _IN_A_GROUP = """
 set -eu
@@ -102,7 +102,7 @@ done
 """
 
 #: Podman takes a quarter of a second for what nsenter does in milliseconds, and tests look at their hosts all the time.
-#: The process stands in the container's groups, as Podman's own would; a stale PID belongs to no container of that id.
+#: The process joins the container's cgroups, as with `podman exec`; a stale PID does not match the container's id.
 _ENTER = """
 pid=$(cat "$2" 2>/dev/null) && grep -qs "$1" "/proc/$pid/mountinfo" || exit 213
 shift 2
@@ -116,7 +116,7 @@ done <"/proc/$pid/cgroup"
 umask 022
 exec nsenter --target "$pid" --all "$@"
 """
-#: The exit code of that text where the container is not there: neither a shell's nor nsenter's.
+#: The exit code of that script when the container is missing; neither `sh` nor nsenter uses it.
 _AWAY = 213
 
 _FACTS = """

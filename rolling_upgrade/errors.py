@@ -2,7 +2,7 @@
 
     RollingError                 1   failed; completed steps are undone
     ├── ConfigError              2   usage or configuration; nothing was contacted
-    ├── PreflightError           3   a host is not fit for the run; nothing was touched
+    ├── PreflightError           3   a host fails a preflight check; nothing was changed
     │   └── HostUnreachable      3   no verified SSH connection to a host
     ├── LockHeld                 4   another run holds a host's lock
     │   ├── StageBusy            4   this run has the lock, but a stage of an earlier run has not ended
@@ -25,7 +25,7 @@ from typing import TypeVar
 
 
 def _program(started: Path) -> str:
-    """The name for the next command: the program that was started, where it is one of those that have the tasks."""
+    """Return the program name for hints: `inv` or `fab` if the operator runs it, otherwise `rolling-upgrade`."""
     name = started.parent.name if started.name == "__main__.py" else started.name
     return {"inv": "inv", "invoke": "inv", "fab": "fab", "fabric": "fab"}.get(name, "rolling-upgrade")
 
@@ -102,14 +102,14 @@ def usage_error(*issues: tuple[str, str, str], nothing: str = "contacted") -> Co
     """
     listed = [ConfigIssue("command line", *issue) for issue in issues]
     return ConfigError(
-        f"The command line has a mistake; nothing was {nothing}.",
+        f"The command line has an error; nothing was {nothing}.",
         listed,
         next_step=f"correct it; {PROGRAM} --help TASK lists the options of a task",
     )
 
 
 class PreflightError(RollingError):
-    """One or more hosts do not qualify for the run; nothing was changed."""
+    """One or more hosts failed the preflight checks; nothing was changed."""
 
     exit_code = ExitCode.REFUSED
 
@@ -125,7 +125,7 @@ class LockHeld(RollingError):
 
 
 class StageBusy(LockHeld):
-    """This run has the lock of a host, but a stage of an earlier run still runs there."""
+    """This run holds the lock of a host, but a stage of an earlier run is still running there."""
 
 
 class LockLost(LockHeld):
@@ -139,7 +139,7 @@ class StepFailed(RollingError):
 class ConnectionDropped(RollingError):
     """The connection dropped while a script ran: its outcome is unknown until the host is observed.
 
-    The executor attaches to a running stage again. A task ends with this error only when it read state or took
+    The executor reattaches to a running stage. A task fails with this error only when it was reading state or acquiring
     locks, hence the exit code.
     """
 
@@ -162,5 +162,5 @@ E = TypeVar("E", bound=RollingError)
 
 
 def unexpected(host: str, error: Exception, kind: type[E], *, next_step: str) -> E:
-    """The error of one host for an exception that is a defect of this program; the other hosts go on."""
+    """Build the error of one host for an unexpected exception, a bug; the other hosts continue."""
     return kind(f"{host}: unexpected error: {error!r}", next_step=f"{next_step}; please report the error")

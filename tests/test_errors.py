@@ -58,7 +58,7 @@ def test_next_step_names_the_program_that_runs(command: tuple[str, ...], named: 
 
 
 def test_text_of_the_product_names_no_program_that_may_be_missing() -> None:
-    """Marks on hosts keep their text; docstrings may say inv."""
+    """Markers in files on hosts must not change; docstrings may mention `inv`."""
     kept = re.compile(r"Made by inv|(BEGIN|END) inv access|^inv setup\\\|rolling-site$")
     found = []
     for path in (ROOT / "rolling_upgrade").rglob("*.py"):

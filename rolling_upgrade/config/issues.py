@@ -97,7 +97,7 @@ def shown(value: object, key: str = "") -> str:
 
 
 def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return the strings to mask, longest first, so that masking one leaves no rest of another."""
+    """Return the strings to mask, longest first, so that masking one leaves no fragment of another."""
     secrets: set[str] = set()
     for key, value in values:
         credentials = _CREDENTIALS.search(value)

@@ -227,7 +227,7 @@ class Service(Strict):
 
 
 class FullChain(Strict):
-    """The request that proves that the services work together."""
+    """The request that checks that all services work together."""
 
     service: _Name = Field(description="Service that receives the request on its service port.")
     path: _UrlPath = Field(description="Path that answers 2xx when all services work.")
@@ -237,7 +237,7 @@ class Services(Strict):
     """The content of the file."""
 
     full_chain: FullChain | None = Field(
-        default=None, description="Request that proves that the services work together."
+        default=None, description="Request that checks that all services work together."
     )
     services: tuple[Service, ...] = Field(min_length=1, description="The services, in upgrade order.")
     building: Building = Field(default=Building(), description="Defaults for all builds.")

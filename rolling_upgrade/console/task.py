@@ -58,7 +58,7 @@ ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command 
 
 
 def exit_with(work: Callable[[], int], *, interrupted: str = ON_HOSTS) -> None:
-    """Do the work. Print its error to stderr and raise Invoke's Exit with the exit code.
+    """Run the task. Print its error to stderr and raise Invoke's Exit with the exit code.
 
     SIGTERM and SIGHUP act as Ctrl-C, so that a cancelled CI job undoes its changes. SIGINT is handled even if the shell
     started this process with SIGINT ignored.

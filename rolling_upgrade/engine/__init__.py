@@ -1,4 +1,4 @@
-"""What every feature stands on: shell text, Podman, Nginx, probes, locks, stages, plans, the executor, the rollout.
+"""The core of every feature: shell scripts, Podman, Nginx, probes, locks, stages, plans, executor and rollout.
 
 Standard library only (Python 3.10+): parts of it also run on the hosts, as one zipapp.
 """

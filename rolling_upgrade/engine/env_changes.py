@@ -30,7 +30,7 @@ for path in paths[:{_MOST}]:
 
 
 def marks(service: Service) -> dict[str, str]:
-    """A mark for each key of the service's environment; equal values have equal marks."""
+    """Return a keyed hash for each key of the service's environment; equal values have equal hashes."""
     return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in service.env}
 
 

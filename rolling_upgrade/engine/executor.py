@@ -69,7 +69,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
         StepFailed: the step failed on the host.
         LockLost: another run took the lock over.
         Interrupted: Ctrl-C, unless the step is shielded from it.
-        HostUnreachable: the host did not come back; the outcome of the step is unknown.
+        HostUnreachable: the host stayed unreachable; the outcome of the step is unknown.
     """
     cancelled = None if shielded else context.cancelled
     if cancelled is not None and cancelled.is_set():
@@ -150,7 +150,7 @@ def _check_answer(host: Host, step: Step, answer: Answer) -> None:
 
 
 def prepare(host: Host, plan: Plan, context: RunContext) -> None:
-    """Run the steps that change nothing visitors see."""
+    """Run the preparation steps, which have no effect on visitors."""
     for step in plan.prepare:
         if not step.pushes or context.offer is None:
             run_step(host, plan, step, context)
@@ -199,7 +199,7 @@ def undo(
         started_at: the start of the first step in Unix seconds.
 
     Raises:
-        UndoFailed: an operator has to repair the host.
+        UndoFailed: the undo failed; the host needs manual intervention.
     """
     undone = [step for step in reversed(started) if step.undo is not None]
     title = "; ".join(step.undo_title for step in undone) or "nothing to undo"

@@ -1,4 +1,4 @@
-"""Acquire the locks of hosts, and word the errors when another run holds one.
+"""Acquire the locks of hosts, and describe the holder in errors.
 
 Runs that start at the same time compete for the first host alone, so that one of them gets all its locks.
 """
@@ -138,7 +138,7 @@ def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, de
     """Run a short script under the lock in one round trip: acquire, wait for a running stage, run, release.
 
     The script exits with the status of the body. It prints the output of the body after the release, so that a
-    connection that drops meanwhile leaves no lock behind.
+    dropped connection cannot leave the lock behind.
     """
     text = f"""\
 {locks.acquire(app.home, lock, lease_seconds=seconds + stage.WAIT_SECONDS, dead_token=dead_token)}
@@ -164,7 +164,7 @@ def _wait_for_stage(app: Application) -> str:
 
 
 def plan_still_fits(planned: HostState, now: HostState) -> bool:
-    """Whether a plan made from the first observation is also right for the second."""
+    """Return whether a plan made from the first observation is still valid for the second."""
     return _basis(planned) == _basis(now)
 
 

@@ -50,7 +50,7 @@ def disable_verified(app: Application) -> Script:
 
 
 def origin(app: Application) -> str:
-    """A shell line that prints the origin of the page; nothing while it is disabled."""
+    """Return a shell command that prints who enabled the page, or nothing while it is disabled."""
     page = quote(maintenance_page(app))
     return (
         f"if [ -f {page} ]; then sed -n '2s/.* data-by=\"\\([a-z]*\\)\".*/\\1/p' {page} | grep . || echo {BY_HAND}; fi"
@@ -76,7 +76,7 @@ def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:
 
 
 def shown_path(app: Application) -> str:
-    """A path on which a visitor gets the page; "" if visitors reach nothing but health paths."""
+    """Return a path that shows the page to visitors; "" if only health paths are public."""
     health = {path for path, _, _ in exempt_paths(app)}
     prefixes = [route.prefix for service in app.services for route in service.routes if route.prefix not in health]
     return min(prefixes, key=len, default="")

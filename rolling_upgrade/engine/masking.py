@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 #: The replacement for every secret.
 MASK = "••••••"
 
-#: Shorter secrets are not masked: they would hide parts of ordinary words.
+#: Shorter secrets are not masked: masking them would alter ordinary words.
 SHORTEST_SECRET = 4
 
 #: Every secret that this process has read. See `remember`.

@@ -25,12 +25,12 @@ def flip(app: Application, service: str, color: Color) -> str:
 
 
 def standby_flag(app: Application, service: str) -> str:
-    """The flag file that lets each color answer for the other."""
+    """Return the flag file that makes each color the backup of the other."""
     return f"{app.home}/live/{service}.standby"
 
 
 def allow_standby(app: Application, service: str) -> str:
-    """Let the other color answer if the active one refuses a connection; only while both are healthy."""
+    """Make each color the backup of the other for refused connections; only while both are healthy."""
     return f": > {quote(standby_flag(app, service))}"
 
 

@@ -225,7 +225,7 @@ def _containers(app: Application, lines: list[str]) -> tuple[list[list[str]], tu
 
 
 def _port(text: str) -> int:
-    """A port; 0 if the text is not one."""
+    """Parse a port; 0 for invalid text."""
     return untrusted.integer(text, maximum=65_535, default=0)
 
 

@@ -1,4 +1,4 @@
-"""Run jobs in threads, on many hosts too; the threads never block an operator who presses Ctrl-C."""
+"""Run jobs in threads, such as one per host; Ctrl-C always returns control to the operator."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ if [ "$physical" != "$named" ]; then echo "$named leads to $physical: set the pa
 
 
 def refuse_link(path: str) -> str:
-    """Fail if the path or a directory above it is a link. The result holds only while nothing changes the path."""
+    """Fail if the path or a parent directory is a symbolic link. The check is subject to races with later changes."""
     return f'named={quote(path)}\nphysical=$(realpath -m -- "$named")\n{_CHECK_PHYSICAL}'
 
 

@@ -60,8 +60,8 @@ class Plan:
 
     Attributes:
         acquire: acquires the host's lock and observes the host again under it.
-        prepare: changes nothing that visitors see; all hosts finish it before any host continues.
-        steps: change the answers that visitors get; after a failure, the executor undoes the started steps in reverse.
+        prepare: has no effect on visitors; all hosts finish it before any host continues.
+        steps: may affect visitors; after a failure, the executor undoes the started steps in reverse order.
         finalize: drains the old colors, records the release and releases the lock.
         abort: records the failure and releases the lock, after the undo.
         record: the history line of a run that succeeds.
@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def empty(self) -> bool:
-        """Whether the host already is in the desired state."""
+        """Whether the host is already in the desired state."""
         return not self.steps
 
     @property

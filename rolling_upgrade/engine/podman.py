@@ -25,7 +25,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LONGEST_REVISION = 200
 _PLAIN_REVISION = re.compile(r"[A-Za-z0-9<>._:+/ -]*")
 
-#: Podman's restart policies as this project hands them over. `always` becomes `unless-stopped`: both restart after
+#: The restart policies passed to Podman. `always` becomes `unless-stopped`: both restart after
 #: every crash, but at boot podman-restart.service starts each `always` container, the stopped old color too.
 #: Source: podman-restart.service(1), `podman start --all --filter restart-policy=always`.
 _RESTART_POLICY = {"always": "unless-stopped"}
@@ -268,7 +268,7 @@ def resolve(images: Iterable[Image]) -> str:
 
 
 def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
-    """Select images that no container uses, no kept release names, and no other application's history names.
+    """Select images that are unused by containers, kept releases and the histories of other applications.
 
     An image may have several names and digests if it was pulled and pushed. A kept image keeps all of them, and the
     script removes names one by one. Source: podman-rmi(1) removes no image of several names by its id.

@@ -17,7 +17,7 @@ TOOLS = ("pg_dump", "pg_restore", "psql")
 
 _PSQL = ("psql", "--no-psqlrc", "--no-password")
 
-#: Drops the application's objects in every schema, with everything that refers to them. Extensions stay: not every role
+#: Drops the application's objects in every schema, with all dependent objects. Extensions stay: not every role
 #: may drop or create them. `pg_restore --clean` replaces the remaining objects (collations, large objects).
 _CLEAR = """\
 do $clear$

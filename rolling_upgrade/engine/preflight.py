@@ -33,7 +33,7 @@ def findings(
     """All problems that prevent a run on the host.
 
     Args:
-        room: whether images or a backup need disk space.
+        room: whether the run needs disk space for images or a backup.
         wanted_site: the hash of the desired site, and the SHA-256 of the program that must render it on the host.
     """
     found = [

@@ -56,7 +56,7 @@ done"""
 
 
 def through_nginx(service: Service, color: Color) -> str:
-    """A shell condition: a request to the service port is answered 2xx by exactly this color."""
+    """Return a shell condition: a request to the service port gets a 2xx answer from this color."""
     url = f"http://127.0.0.1:{service.service_port}{service.gate.path}"
     form = f"%{{http_code}} %header{{{SERVED_BY}}}"
     curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)

@@ -1,6 +1,6 @@
 """Resources of a prepared host: check them, create them, and run parts of a root script as the deploy user.
 
-Scripts run as root and are idempotent. Root never waits without limit for the deploy user: that user's part of a script
+Scripts run as root and are idempotent. Root never waits indefinitely for the deploy user: that user's part of a script
 has a deadline, no input from root, and bounded output.
 """
 
@@ -67,7 +67,7 @@ def as_root(text: Script, *, user: str, seconds: float = 0) -> Script:
 def with_bounded_output(text: Script) -> Script:
     """Run the script with its output in a file, then print the end of that file.
 
-    A process that the deploy user leaves behind keeps the file open, not the connection.
+    A process left behind by the deploy user then keeps only the file open, not the connection.
     """
     return Script(
         f"""\

@@ -46,7 +46,7 @@ class HostOutcome:
 
     @property
     def verdict(self) -> HostResult | LockLost:
-        """The value for the exit code of the run: a lost lock outweighs the result."""
+        """The value that determines the exit code of the run: a lost lock takes precedence over the result."""
         return self.error if isinstance(self.error, LockLost) else self.summary.result
 
 
@@ -155,7 +155,7 @@ class _Rollout:
         return _outcome(host_run, HostResult.UNDONE, 0, error)
 
     def not_started(self, host_run: HostRun) -> HostOutcome:
-        """Release a host that the run leaves unchanged because another one failed."""
+        """Release the lock of a host that was not started because another host failed."""
         executor.unlock(host_run.host, host_run.plan, self._context)
         return _outcome(host_run, HostResult.NOT_STARTED, 0)
 
@@ -219,7 +219,7 @@ class _Rollout:
         return _outcome(host_run, host_run.plan.result, seconds)
 
     def unchanged(self, host_run: HostRun) -> HostOutcome:
-        """Release a host that already is in the desired state."""
+        """Release the lock of a host that is already in the desired state."""
         executor.unlock(host_run.host, host_run.plan, self._context)
         return _outcome(host_run, HostResult.UNCHANGED, 0)
 

@@ -32,7 +32,7 @@ MARGIN_BYTES, SPARE_BYTES = 16 * 1024**2, 50 * 1024**2
 MEMORY_BYTES = 512 * 1024**2
 LONGEST_MESSAGE = 300
 JOURNALS = ("-journal", "-wal", "-shm")
-#: SQLite's shared lock: so many bytes from there on. Source: os.h, SHARED_FIRST and SHARED_SIZE.
+#: The offset and length of SQLite's shared lock. Source: os.h, SHARED_FIRST and SHARED_SIZE.
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
 #: The last bytes of a rollback journal that names another file. Source: pager.c, readSuperJournal().
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -44,11 +44,11 @@ _TABLES = (
 
 
 class DatabaseDamaged(Exception):
-    """The database's own bytes are wrong."""
+    """The content of the database is damaged."""
 
 
 class DatabaseRefused(Exception):
-    """The file cannot be read, or must not be."""
+    """The file cannot be read, or is not a regular file."""
 
 
 def pinned(path: str) -> tuple[int, os.stat_result]:
@@ -110,7 +110,7 @@ def open_files(but: int) -> Iterator[os.stat_result]:
 
 
 def harden(database: sqlite3.Connection) -> None:
-    """Switch off what a schema could use. Source: sqlite.org/security.html; setconfig is new in Python 3.12."""
+    """Disable what a hostile schema could abuse. Source: sqlite.org/security.html; setconfig is new in Python 3.12."""
     database.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     for setting in ("trusted_schema=off", "cell_size_check=on", "mmap_size=0"):
         database.execute(f"pragma {setting}").fetchall()
@@ -190,7 +190,7 @@ def vacuum(source: str, target: str, *, write: bool = False) -> str:
 def vacuum_rolled_back(source: str, target: str) -> str:
     """Copy a database whose last writer was killed: its journal is rolled back in a private copy.
 
-    SQLite's shared lock keeps others from a rollback of their own meanwhile; one that is under way is waited for.
+    SQLite's shared lock prevents a concurrent rollback by another process, and waits for one in progress.
     """
     private = f"{target}.rolled-back"
     try:
@@ -223,7 +223,7 @@ def refuse_journal_of_several_files(path: str) -> None:
 
 
 def copy_bytes(source: str, target: str) -> None:
-    """Copy a regular file as it is now, no more than its present size."""
+    """Copy a regular file, up to its current size."""
     handle, found = pinned(source)
     with Path(target).open("xb") as file:
         at = 0
@@ -235,7 +235,7 @@ def copy_bytes(source: str, target: str) -> None:
 def compare(path: str, rows: str) -> None:
     """Raise DatabaseDamaged unless the database is intact and its tables have the recorded numbers of rows.
 
-    A table that could not be counted, then or now, is compared by its name.
+    A table whose rows were not counted, at either time, is compared by name only.
     """
     check(path)
     found = count(path)
@@ -255,7 +255,7 @@ def prepare(path: str, mode: str) -> None:
 
 
 def fold(path: str) -> None:
-    """Move what is in the write-ahead log into the database; only while nobody else has it open."""
+    """Checkpoint the write-ahead log into the database; requires that no other process has it open."""
     refuse_journal_of_several_files(path)
     with closing(connect(path, write=True)) as database:
         database.execute("pragma wal_checkpoint(truncate)").fetchall()
@@ -300,7 +300,7 @@ def main(words: list[str]) -> int:
     except DatabaseDamaged as error:
         return failed(DAMAGED, f"the database is damaged: {error}")
     except sqlite3.Error as error:
-        # Only the class itself stands for a file that is wrong: its subclasses are locks, disks and statements.
+        # Only the base class means a damaged file: its subclasses mean locks, disk errors and SQL errors.
         if type(error) is sqlite3.DatabaseError:
             return failed(DAMAGED, f"the database is damaged: {error}")
         return failed(UNREADABLE, f"the database cannot be read: {error}")

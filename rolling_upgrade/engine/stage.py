@@ -1,4 +1,4 @@
-"""Stages: run a script that changes a host, detached from its connection, with a log of its own.
+"""Stages: run a script that changes a host, detached from its connection, with its own log.
 
 A stage checks the run's lock, renews its lease, runs under `lock/stage`, and leaves its log and exit status in
 `journal/RUN/`. A dropped connection does not stop it; `attach` waits for it and reads its answer.
@@ -18,7 +18,7 @@ NEVER_BEGAN_STATUS = 42
 DIED_STATUS = 43
 #: How long a stage waits for another one on the host, or for the host's boot program, to end.
 WAIT_SECONDS = 120
-#: Exit status of a stage that waited for another one which did not end in time.
+#: Exit status of a stage that waited too long for another stage.
 BUSY_STATUS = lock.BUSY_STATUS
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
@@ -125,7 +125,7 @@ def abort(home: str, run: str) -> str:
 for session in {quote(f"{home}/journal/{run}")}/*.session; do
   base=${{session%.session}}
   if [ ! -s "$session" ] || [ -f "$base.status" ]; then continue; fi
-  # After a boot the number may be another session's.
+  # After a reboot the id may belong to another session.
   if ! grep -qsF "$base.sh" "/proc/$(cat "$session")/cmdline"; then continue; fi
   pkill -TERM -s "$(cat "$session")" || :
   waited=0

@@ -26,7 +26,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64
 
 @dataclass(frozen=True)
 class Push:
-    """One image to push to one host: its id, the number of its layers, and the number that the host lacks.
+    """One image to push to one host: its id, and the numbers of its layers and of its missing layers.
 
     `bytes` is the compressed size of the missing layers, without those that another push of the same step brings.
     """

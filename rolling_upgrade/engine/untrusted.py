@@ -33,7 +33,7 @@ SHOWN_CHARACTERS: Final = 300
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
-#: A JSON string, or a bracket outside of strings. The pattern never fails half-way, so it never backtracks.
+#: A JSON string, or a bracket outside of strings. The pattern never fails midway, so it never backtracks.
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _SURROGATE_ALONE = re.compile("[\ud800-\udfff]")

@@ -1,1 +1,1 @@
-"""What an operator does, one folder per thing: tasks, workflow, plan, shell text, view."""
+"""The operator tasks, one package each: tasks, workflow, plan, shell, view."""

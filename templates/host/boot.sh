@@ -1,13 +1,13 @@
 #!/bin/sh
 # Starts the active colors after a boot, and stops the others. Runs as the deploy user.
-# Podman's restart service would start nothing or, with the policy `always`, the old color too. A container of an undone
+# Podman's restart service would start nothing or, with the policy `always`, also the old color. A container of an undone
 # release is not started: a failed first deploy leaves one in blue, the color without a flag.
 set -u
 app=$(basename "$(dirname "$(readlink -f "$0")")")
 home=/var/lib/$app
 failed=0
 
-# An interrupted run may be undone while the host boots: the stage lock serializes both.
+# A run may be undone while the host boots, so both take the stage lock.
 if [ "${1:-}" != locked ]; then
   exec flock -o -w 300 "$home/lock/stage" sh "$0" locked
 fi

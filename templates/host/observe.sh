@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installed by inv observe.install, owned by root. Assembles the files of Prometheus, Alertmanager and blackbox-exporter
 # from the parts of each environment, validates them, reloads the programs, and checks that each has read its new file;
-# otherwise it restores the previous files. Killed at any instant, it restores the previous parts at its next run.
-#   check          exits 0 if the programs use the files that the parts make
+# otherwise it restores the previous files. If it is killed, its next run restores the previous parts.
+#   check          exits 0 if the programs use the files assembled from the parts
 #   install NAME   installs the parts of an environment from .staged/NAME
 #   remove NAME    removes the parts of an environment
 set -eu

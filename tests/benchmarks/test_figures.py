@@ -8,7 +8,7 @@ from benchmarks.figures import MeasuredDeploy, Parts, SshCounts, read_parts, tab
 
 
 def event(at: float, phase: str, step: str) -> dict[str, object]:
-    """An event as `inv deploy --json` writes it, as far as it counts here."""
+    """Return the relevant fields of an event of `inv deploy --json`."""
     return {"at": at, "phase": phase, "step": step}
 
 

@@ -16,7 +16,7 @@ RTT = 0.1
 
 @pytest.fixture
 def echo() -> Iterator[tuple[str, int]]:
-    """A server that sends one connection's bytes back, and its end once the client has ended."""
+    """An echo server for one connection, which closes when the client has closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -32,7 +32,7 @@ def echo() -> Iterator[tuple[str, int]]:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Everything until the other side ends."""
+    """Read until the other side closes the connection."""
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 

@@ -225,7 +225,7 @@ def test_multi_line_message_cannot_issue_ci_commands(task: str) -> None:
 
 
 def test_long_line_is_not_split_by_concurrent_output() -> None:
-    """Where both outputs share a file, a line of standard error could split a line of standard output."""
+    """If both streams share a file, a line of standard error can split a line of standard output."""
     aside = "while :; do echo aside >&2; done & aside=$!"
     line = "printf x; head -c 200000 /dev/zero | tr '\\0' ':'; echo"
     text = f"{aside}; i=0; while [ $i -lt 50 ]; do {line}; i=$((i+1)); done; kill $aside"

@@ -94,7 +94,7 @@ class Dashboard:
 
     @property
     def restored(self) -> bool:
-        """Whether the terminal has its earlier modes, screen and cursor again."""
+        """Whether the terminal's modes, screen and cursor are restored."""
         screen_restored = self.screen.sent.endswith("\x1b[?25h\x1b[?1049l")
         return screen_restored and termios.tcgetattr(self.follower) == self._before
 

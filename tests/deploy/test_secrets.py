@@ -45,7 +45,7 @@ exit_with(lambda: deploy(sys.argv[1], root=Path.cwd(), tag="v2", force=True))
 
 @dataclass
 class Disclosed:
-    """Everything that people and processes could see: the output of each task, every message, every process."""
+    """Everything visible to people and processes: task output, messages, and process lists."""
 
     canaries: Canaries
     outputs: dict[str, str] = field(default_factory=dict)

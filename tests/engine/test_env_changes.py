@@ -1,4 +1,4 @@
-"""Which keys of an environment changed: the host's program, run on real files, and what it says to a stranger."""
+"""Detection of changed environment keys: the host's program on real files, and marks that reveal no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One plan on one host: what follows a failure, a drop, a lost lock and Ctrl-C, told by what the host is given."""
+"""Executing a plan on a fake host: failures, dropped connections, lost locks and Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one exit code that the results of all hosts make."""
+"""Combining the results of all hosts into one exit code."""
 
 from __future__ import annotations
 

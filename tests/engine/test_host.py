@@ -1,4 +1,4 @@
-"""What every Host keeps, one suite for all: this machine's own `sh`, and an OpenSSH server through Fabric."""
+"""The contract of Host, tested on LocalHost and on FabricHost with a real OpenSSH server."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _set_once(cancelled: threading.Event, began: Signal) -> None:
 
 
 def _told(process: Path) -> bytes:
-    """The words and the environment that a process list shows."""
+    """Return the arguments and the environment of a process, as /proc shows them."""
     found = b""
     for name in ("cmdline", "environ"):
         try:

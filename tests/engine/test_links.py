@@ -1,4 +1,4 @@
-"""A link in the place of a directory that a container has: nothing is read, written or started behind it."""
+"""A container replaces a mounted directory with a symbolic link: its target is not read, written or mounted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["app", "run"]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """What the container is after: the home directory of the deploy user."""
+    """The target of the attack: the home directory of the deploy user."""
     home = tmp_path / "victim"
     home.mkdir()
     (home / ".bashrc").write_text("mine")
@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def swap(path: str, target: Path) -> None:
-    """Do as a container that may write the directory above."""
+    """Replace a directory with a link, as a container with write access to its parent can."""
     shutil.rmtree(path)
     Path(path).symlink_to(target)
 
@@ -82,7 +82,7 @@ def test_backup_of_uploads_that_lead_elsewhere_is_refused(
 def test_backup_of_uploads_swapped_while_they_are_copied_copies_what_was_there(
     uploading: Application, programs: Programs, home: Path
 ) -> None:
-    """The container swaps the directory between the proof and the copy."""
+    """The container replaces the directory between the check and the copy."""
     real = shutil.which("rsync")
     swap_it = f'mv "$here/up loads" "$here/away"; ln -s "$here/{home.name}" "$here/up loads"'
     programs.add("rsync", f'case " $* " in *" --dry-run "*) ;; *) {swap_it} ;; esac; exec {real} "$@"')

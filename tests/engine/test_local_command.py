@@ -1,4 +1,4 @@
-"""A command of this workstation: heard while it runs, ended whole when its time is up or it is interrupted."""
+"""Local commands: output is passed on while they run; a timeout or an interrupt ends all their processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of a host, for real: under `sh` in a directory of the test's own."""
+"""The lock of a host, run with a real `sh` in a temporary directory."""
 
 from __future__ import annotations
 

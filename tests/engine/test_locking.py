@@ -15,7 +15,7 @@ from tests.support.scripted_host import APP, Scene
 
 
 def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
-    """Take a, b and c, of which one may be refused: the groups asked, what was had, what was freed."""
+    """Acquire the locks of a, b and c; return the requested groups, the acquired locks and the released locks."""
     asked: list[list[str]] = []
     freed: list[str] = []
 
@@ -77,7 +77,7 @@ def test_acquire_with_a_busy_stage_still_holds_the_lock() -> None:
 
 
 def test_acquire_with_a_failed_script_raises_step_failed() -> None:
-    """A full disk, or a host that was never set up: the script ends before the lock is written."""
+    """On a full disk, or without setup, the script fails before it writes the lock."""
     scene = Scene()
     host = scene.host_run("web1", lock=[Answer(1, "", "sh: cannot create held.new: No space left on device")]).host
 

@@ -1,4 +1,4 @@
-"""The maintenance page: put up, taken down, proved by what a visitor gets, and told who put it up."""
+"""The maintenance page: turning it on and off, verification by a visitor's request, and its origin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def answers(programs: Programs, home: Path, *, up: str = "503 on", down: str = "200 ") -> None:
-    """A curl that answers as Nginx would, page or no page."""
+    """Add a curl stub that answers as Nginx does with the page on or off."""
     programs.add("curl", f"if [ -f {home}/live/maintenance.html ]; then printf '{up}'; else printf '{down}'; fi")
 
 

@@ -1,4 +1,4 @@
-"""What may be shown: masking and cleaning."""
+"""Masking of secrets, and removal of control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at a host: what the script prints under a real `sh`, and what is read from texts of every kind."""
+"""Observation of a host: the script under a real `sh`, and the parser with valid and malformed output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMPTY = "".join(
 
 
 def text(**sections: str) -> str:
-    """An observation that found nothing but what these sections say."""
+    """Return the output of an observation with these sections; all others are empty."""
     found = EMPTY
     for name, rows in sections.items():
         found = found.replace(f"@@{name}\n", f"@@{name}\n{rows}\n")

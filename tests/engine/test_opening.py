@@ -1,4 +1,4 @@
-"""How a run begins: whether a plan still holds, and the lock with the look that follows it."""
+"""The start of a run: whether a plan is still valid, and the step that acquires the lock and observes again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which text is a public key that may be granted, and that a refusal never repeats what it was given."""
+"""Parsing of public keys: accepted and refused keys, and errors that never repeat the input."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rolling_upgrade.engine import parallel
 
 
 class Interrupted(Thread):
-    """A thread whose job begins before Ctrl-C arrives, while its starter still waits for it."""
+    """A thread that is interrupted after its job has started, while its starter waits for it."""
 
     begun = Event()
 

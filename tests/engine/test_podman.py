@@ -1,4 +1,4 @@
-"""What Podman is told: words, labels, the environment's file. A recording `podman` stands in for the real one."""
+"""Podman commands: arguments, labels and the environment file, recorded by a `podman` stub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ APP = application()
 
 
 def run(programs: Programs, home: Path, service: Service, release: str = "r2") -> list[str]:
-    """Start the service's green candidate; the words of `podman run`."""
+    """Start the green candidate of a service and return the arguments of `podman run`."""
     home.mkdir()
     programs.add("podman")
     text = moved(podman.run(application(service), service, Color.GREEN, release), APP, home)
@@ -31,7 +31,7 @@ def run(programs: Programs, home: Path, service: Service, release: str = "r2") -
 
 
 def after(words: list[str], option: str) -> list[str]:
-    """The values that an option was given."""
+    """Return the values of an option."""
     return [value for word, value in itertools.pairwise(words) if word == option]
 
 
@@ -168,7 +168,7 @@ def test_labels_hold_no_hash_of_a_value() -> None:
 
 
 def test_spec_hash_stays_what_it_was() -> None:
-    """Another one replaces every container at the next deploy, and a fast one lets short values be tried."""
+    """Another hash would replace every container at the next deploy; a fast one would allow guessing short values."""
     assert podman.spec_hash("shop", backend()) == "8ad7f4fe8a944bb2"
 
 
@@ -278,7 +278,7 @@ DIGESTS = {"needed": f"sha256:{'1' * 64}", "old": f"sha256:{'2' * 64}"}
 
 
 def pruned(programs: Programs, hosts: Path) -> list[str]:
-    """The images that go on a host whose applications lie in that directory."""
+    """Return the deleted images of a host whose applications are in that directory."""
     rows = "\\n".join(f"{name} {digest}" for name, digest in DIGESTS.items())
     programs.add("podman", f'[ "$1" != images ] || printf "{rows}\\n"')
     own = "/var/lib/shop/releases.jsonl"
@@ -296,7 +296,7 @@ def history(hosts: Path, app: str, text: str) -> Path:
 
 
 def test_prune_images_of_another_applications_history_stay(programs: Programs, tmp_path: Path) -> None:
-    """Its newest lines count however long the file is; the own history keeps nothing by itself."""
+    """The newest lines of a large history count; the application's own history does not protect an image."""
     history(tmp_path / "lib", "shop", f'{{"digests": "{DIGESTS["old"]}"}}\n')
     history(tmp_path / "lib", "notes", "x" * (8 << 20) + f'\n{{"digests": "{DIGESTS["needed"]}"}}\n')
 

@@ -1,4 +1,4 @@
-"""The texts around PostgreSQL's own programs: the password is nobody's to see, and a failure leaves nothing behind."""
+"""Scripts that run PostgreSQL's programs: the password stays hidden, and a failure leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.shell import Programs, moved, sh
 
 ADDRESS = "postgresql://ark@db.test:5433/ark?sslmode=require"
 PASSWORD = "p:w\\x'$HOME"
-#: What pg_restore says of itself since it can keep a dump from running commands.
+#: The help of a pg_restore that can keep a dump from running commands.
 HELP = "case $* in --help) echo ' --restrict-key=KEY'; exit ;; esac"
 
 
 @pytest.fixture
 def app(tmp_path: Path, programs: Programs) -> Application:
-    """An application on a server whose programs are stand-ins that keep their words."""
+    """An application with a database server; stubs of PostgreSQL's programs record their arguments."""
     for name in ("home/lock", "home/journal/r2"):
         (tmp_path / name).mkdir(parents=True)
     programs.add("podman", 'case $1 in unshare) shift; exec "$@" ;; ps) ;; esac')
@@ -141,7 +141,7 @@ def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
 def test_restore_dump_that_breaks_off_is_never_taken_for_done(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
-    """The server is told nothing more then, and so commits nothing: psql itself ends well."""
+    """The server receives no commit, although psql exits with 0."""
     take(app, programs, tmp_path)
     programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
     programs.add("pg_restore", f"{HELP}\ncase $* in *--list*) echo kept ;; *) echo SQL; exit 1 ;; esac")
@@ -157,7 +157,7 @@ def test_restore_dump_that_breaks_off_is_never_taken_for_done(
 def test_restore_with_programs_that_would_run_commands_of_a_dump_is_refused(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
-    """pg_restore before August 2025 knows no key, and psql then takes a line `\\!` of a dump for a command."""
+    """pg_restore from before August 2025 has no --restrict-key, so psql would execute a line `\\!` of a dump."""
     take(app, programs, tmp_path)
     programs.add(
         "pg_restore", "case $* in *--restrict-key*) exit 1 ;; *--list*) echo kept ;; *) echo '\\! pwned' ;; esac"

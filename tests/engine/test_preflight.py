@@ -1,4 +1,4 @@
-"""Preflight: one observation in, findings out."""
+"""Preflight findings for given observations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FACTS = {
 
 
 def granted(**changes: object) -> str:
-    """Rules of a host that differ from those that the application wants."""
+    """Return rules that differ from those that the application needs."""
     return dump(replace(site.rules(APP), **changes))  # type: ignore[arg-type]
 
 

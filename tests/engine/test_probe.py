@@ -1,4 +1,4 @@
-"""The health loops, run under `sh`: stand-ins for `podman` and `curl` tell, second by second, what they find."""
+"""The health check loops under `sh`, with stubs of `podman` and `curl` and a fake clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNS = "true 0 0"
 
 @pytest.fixture
 def host(programs: Programs) -> Programs:
-    """A host whose clock moves only while something sleeps."""
+    """A host with a fake clock that only `sleep` advances."""
     programs.clock()
     return programs
 
@@ -121,7 +121,7 @@ def spent(done: subprocess.CompletedProcess[str]) -> int:
 
 
 def answers(host: Programs, codes: list[str]) -> str:
-    """A condition that is good while the sequence says 200."""
+    """Return a condition that holds while the next code of the sequence is 200."""
     host.add("ask", host.sequence("ask", codes))
     return 'code=$(ask)\nif [ "$code" = 200 ]; then true; else why="got $code"; false; fi'
 

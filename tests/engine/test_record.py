@@ -1,4 +1,4 @@
-"""The history of a host: lines appended once, and read back whatever else stands in the file."""
+"""The history of a host: each line is appended once, and parsing skips malformed lines."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_parse_line_that_is_not_ours_is_left_out(garbage: str) -> None:
 
 
 def written(home: Path, *releases: Release) -> tuple[list[str], str]:
-    """The lines and the head of a history to which these were added."""
+    """Append the releases and return the lines and the head of the history."""
     for release in releases:
         assert sh(script(record.append(str(home), release))).returncode == 0
     text, head = record.split(sh(script(record.read(str(home)))).stdout)

@@ -1,4 +1,4 @@
-"""One run over many hosts: locks, the barrier, batches, and what one host's failure means for the others."""
+"""A rollout over several hosts: locks, the barrier, batches, and the effect of a failed host on the others."""
 
 from __future__ import annotations
 

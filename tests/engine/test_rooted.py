@@ -1,4 +1,4 @@
-"""The walk by which root finds out whether a path is its alone, on directories and links as others leave them."""
+"""The check that only root can change a path, with hostile directories and symbolic links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = os.getuid()
 
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
-    """A directory in the place of `/`, its owner in the place of root."""
+    """A directory that stands in for `/`; its owner stands in for root."""
     place = tmp_path / "top"
     (place / "etc/ssl").mkdir(parents=True)
     (place / "home/deploy").mkdir(parents=True)
@@ -27,7 +27,7 @@ def top(tmp_path: Path) -> Path:
 
 
 def walk(path: str, top: Path) -> tuple[int, str]:
-    """Status and words of the walk to a path below `top`."""
+    """Return the exit status and the output of the check of a path below `top`."""
     text = ROOTED.replace("cd / ", f"cd {quote(str(top))} ").replace("'0 d'", f"'{HERE} d'")
     assert text.count(str(top)) == 2
     done = sh(f"{text}\nrooted {quote(path)}")
@@ -63,7 +63,7 @@ def test_rooted_counts_what_stands_above_alone(top: Path) -> None:
     assert not passes("/etc/ssl/.", top)
 
 
-@pytest.mark.skipif(HERE != 0, reason="only root gives a directory away")
+@pytest.mark.skipif(HERE != 0, reason="only root can change the owner of a directory")
 def test_rooted_fails_below_a_directory_of_another_user_whatever_its_mode(top: Path) -> None:
     os.chown(top / "home/deploy", 65534, -1)
     (top / "home/deploy").chmod(0o500)

@@ -1,4 +1,4 @@
-"""Every program of this project that reads an application's database, on files that a hostile container wrote."""
+"""Backup, restore and health checks of SQLite files that a hostile container wrote."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ RunContext = Callable[[str | Script], subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a command that was let in leaves its mark."""
+    """Change to an empty directory, in which an injected command would leave a file."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """The site of the health checks, beside the application of the backups."""
+    """The application of the health checks, separate from the application of the backups."""
     (tmp_path / "site").mkdir()
     return Site(tmp_path / "site", Programs(tmp_path / "site/bin"))
 
@@ -50,7 +50,7 @@ def assert_nothing_ran(root: Path) -> None:
 
 
 def backed_up_and_verified(app: Application, programs: Programs, run: RunContext, root: Path) -> Backup:
-    """The backup of what is there, made and verified; no command has run."""
+    """Take and verify a backup, and check that no injected command ran. Return the backup."""
     done = back_up(app, programs)
     assert done.returncode == 0, done
     (taken,) = listed(app).values()
@@ -78,7 +78,7 @@ def test_hostile_name_is_copied_counted_and_verified(
 def test_hostile_schema_is_copied_and_verified_or_refused_as_damaged(
     name: str, app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
-    """A schema that SQLite itself cannot read is a damaged database; every other is backed up."""
+    """A schema that SQLite cannot read counts as damage; any other schema is backed up."""
     hostile.write(app.database, hostile.SCHEMAS[name])
     with closing(sqlite3.connect(app.database)) as database:
         try:
@@ -132,7 +132,7 @@ def test_table_that_no_statement_can_name_is_reported_without_a_failure(
 
 
 def tool(*words: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
-    """The program as a host runs it."""
+    """Run the program as a host does."""
     return subprocess.run(
         [python, "-I", "-", *words], input=sqlite.source(), capture_output=True, text=True, timeout=60, check=False
     )
@@ -153,7 +153,7 @@ def test_tree_of_pages_that_explodes_ends_and_fills_no_disk(app: Application, pr
 def test_file_of_another_kind_is_refused_at_once(
     kind: str, ending: str, app: Application, programs: Programs, site: Site, tmp_path: Path
 ) -> None:
-    """A link would have another file of the deploy user copied, and a FIFO would be waited for."""
+    """Following a link would copy another file of the deploy user; opening a FIFO would block."""
     secret = tmp_path / "secret.db"
     with closing(hostile.application_table(str(secret))):
         pass
@@ -219,7 +219,7 @@ def test_database_of_a_killed_writer_is_rolled_back_in_the_copy_alone(
 def test_journal_that_names_a_file_does_not_delete_it(
     action: str, app: Application, programs: Programs, run: RunContext, site: Site, tmp_path: Path
 ) -> None:
-    """SQLite ends a commit over several files by deleting the file that the journal names: any file."""
+    """After a commit across several files, SQLite deletes whichever file the journal names."""
     victim = tmp_path / "authorized_keys"
     victim.write_text("ssh-ed25519 AAAA")
     if action == "restore":
@@ -243,7 +243,7 @@ def test_journal_that_names_a_file_does_not_delete_it(
 
 
 def test_journal_that_names_a_file_would_delete_it_where_the_file_is_opened_for_writing(tmp_path: Path) -> None:
-    """What the test above attacks with is what SQLite obeys."""
+    """Proves that the attack of the test above works on SQLite itself."""
     victim = tmp_path / "victim"
     victim.write_text("x")
     hostile.with_hot_journal(str(tmp_path / "shop.db"), str(victim))
@@ -347,7 +347,7 @@ def test_restore_database_over_a_link_replaces_the_link_alone(
 
 
 def obstruct(path: Path, kind: str, elsewhere: Path) -> None:
-    """Put what is no file in the way."""
+    """Create a directory, a pipe or a link in place of a file."""
     if kind == "directory":
         (path / "full").mkdir(parents=True)
     elif kind == "pipe":
@@ -402,7 +402,7 @@ def test_restore_takes_no_mode_from_behind_a_link(
 def test_restore_uploads_does_not_write_through_links_of_the_container(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
-    """After a restore that was cut off the container has seen the directories: links in their place lead elsewhere."""
+    """After an interrupted restore, the container knows the directories and can replace them with links."""
     Path(app.uploads).mkdir()
     Path(app.uploads, "one").write_text("1")
     app = replace(app, database="")
@@ -447,7 +447,7 @@ def test_restore_uploads_keeps_its_notes_in_no_file_behind_a_link(
 def test_restore_uploads_links_no_file_behind_a_link_into_the_uploads(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
-    """A hard link to a file of the deploy user's would let the container change it."""
+    """A hard link to a file of the deploy user would let the container change that file."""
     home = tmp_path / "of the deploy user"
     home.mkdir()
     (home / "profile").write_text("public text")

@@ -1,4 +1,4 @@
-"""Stages, for real: detached scripts, their log and status, attaching to them and ending them."""
+"""Stages under a real `sh`: detached scripts, their logs and exit statuses, attaching and aborting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """An application's directory, its name in need of quotes, locked by this run."""
+    """An application's directory, locked by this run; its name needs quoting."""
     directory = tmp_path / "an app's home"
     directory.mkdir()
     sh(script(lock.acquire(str(directory), MINE, lease_seconds=60)))
@@ -312,7 +312,7 @@ def _launched(text: Script) -> subprocess.Popen[bytes]:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process runs; a dead one that its parent has not waited for does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

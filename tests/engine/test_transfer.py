@@ -1,4 +1,4 @@
-"""How a host fetches a pushed image, and what it says of the layers it has: real `sh`, a stand-in for Podman."""
+"""Fetching a pushed image, and listing the layers of a host, with a real `sh` and a `podman` stub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.shell import Programs, sh
 ID = "sha256:" + "e" * 64
 PASSWORD = "a-word' of $the run"
 
-#: Keeps what a pull was given; `exists` is as the test says.
+#: Records the configuration of a pull; the test sets the result of `exists`.
 PODMAN = """
 case "$1 $2" in
   "image exists") exit 1 ;;

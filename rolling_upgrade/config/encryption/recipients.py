@@ -81,7 +81,7 @@ def ssh_tag(blob: bytes) -> str:
 
 
 def parse_line(line: str) -> Recipient | None:
-    """Parse one line; None when it is no usable public key."""
+    """Parse one line; None when it is not a usable public key."""
     words = line.split()
     if words and words[0] in _SSH:
         return _ssh_recipient(words)

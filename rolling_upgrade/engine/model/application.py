@@ -56,7 +56,7 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True)
 class WatchRules:
-    """When the watchdog starts a recovery, and when it gives up.
+    """The thresholds at which the watchdog starts a recovery and gives up.
 
     `failures` consecutive failed checks start a recovery; as many successful ones end the failure. There are at most
     `limit` recoveries within `window_seconds`. The watchdog rolls back a release younger than `fresh_seconds` if a

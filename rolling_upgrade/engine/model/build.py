@@ -57,7 +57,7 @@ class Suite:
         return self.name or self.kind.value
 
     def skipped(self, *, production: bool) -> bool:
-        """Whether the suite does not run there: production gets no load test."""
+        """Return whether the suite is skipped in that environment: load tests do not run in production."""
         return production and self.kind is SuiteKind.LOAD
 
 

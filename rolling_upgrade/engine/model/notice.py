@@ -21,13 +21,13 @@ class Severity(str, Enum):
     CRITICAL = "critical"
 
     def reaches(self, lowest: Severity) -> bool:
-        """Whether this is at least as severe."""
+        """Whether this severity is at least as high as the other."""
         order = list(Severity)
         return order.index(self) >= order.index(lowest)
 
 
 class Occasion(str, Enum):
-    """The reason for a message. A run that ends `partly` may also have hosts in an unknown state."""
+    """The event that a message reports. A run that ends `partly` may also have hosts in an unknown state."""
 
     DEPLOY_STARTED = "deploy started"
     DEPLOY_DONE = "deploy done"
@@ -69,7 +69,7 @@ class Occasion(str, Enum):
 
     @property
     def is_success(self) -> bool:
-        """Whether it reports a finished run or a resolved alert."""
+        """Whether the notice reports a finished run or a resolved alert."""
         return self.phase in {"done", "resolved"}
 
 
@@ -130,7 +130,7 @@ class Notice:
 
     @property
     def severity(self) -> Severity:
-        """The severity, which decides the channels that the message goes to."""
+        """The severity, which selects the channels that receive the message."""
         return self.level or self.occasion.severity
 
     @property
@@ -170,7 +170,7 @@ class Hook:
 
 
 def _is_secret(piece: str) -> bool:
-    """Whether a part of an address is a secret rather than a word of ordinary texts, such as `services`."""
+    """Return whether a part of a URL is a secret, rather than an ordinary word such as `services`."""
     return len(piece) >= 16 or (len(piece) >= 8 and not re.fullmatch(r"[a-z_-]+", piece))
 
 
@@ -217,5 +217,5 @@ class Channels:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The texts to mask of all channels."""
+        """The secrets of all channels, which must be masked."""
         return tuple(secret for _, channel in self.configured for secret in channel.secrets)

@@ -49,7 +49,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Lock:
-    """The holder of a host, its purpose, and the end of its lease (Unix seconds on the host's clock).
+    """The holder of a host's lock, its reason, and the end of its lease (Unix seconds on the host's clock).
 
     `target` is the release that a rollback takes the host to, so that the next rollback can finish one that died; ''
     for every other run. `key` and `client` are the fingerprint of the SSH key and the address, as seen by the host.
@@ -143,7 +143,7 @@ class HostState:
     environments: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=(), repr=False)
 
     def environment(self, service: str, spec: str) -> dict[str, str] | None:
-        """The marks of a service's environment under that spec; None if the host has none."""
+        """Return the keyed hashes of a service's environment with that spec; None if the host has none."""
         marks = dict(self.environments).get(f"{service}-{spec}")
         return None if marks is None else dict(marks)
 

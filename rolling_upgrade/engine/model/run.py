@@ -71,7 +71,7 @@ class HostResult(str, Enum):
 
     @classmethod
     def changed(cls) -> tuple[HostResult, ...]:
-        """The results of a host on which the whole plan was executed."""
+        """Return the results of a host whose complete plan was executed."""
         return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
 
 

@@ -14,7 +14,7 @@ LARGEST, DEEPEST = 65_536, 8
 
 
 class SiteError(Exception):
-    """The document is malformed or requests something that is not allowed; the message names the field."""
+    """The document is malformed or violates the rules; the message names the field."""
 
 
 def read(data: bytes) -> Fields:
@@ -64,7 +64,7 @@ def _integer(digits: str) -> int:
 
 
 class Fields:
-    """An object of the document. Each method takes one field; `done` refuses the fields that nothing took."""
+    """An object of the document. Each method reads one field; `done` rejects unread fields."""
 
     def __init__(self, value: Any, path: str) -> None:
         if not isinstance(value, dict):

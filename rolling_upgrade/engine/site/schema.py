@@ -1,4 +1,4 @@
-"""The request of a deploy (`Site`), the rules of root (`Rules`), and the check of one against the other.
+"""The requested site (`Site`), root's rules (`Rules`), and the validation of the site against the rules.
 
 A site names no file, address or variable: it selects loopback ports that root granted, and describes routes. Domains,
 public listeners, certificates and ports come from the rules, which setup writes as root.

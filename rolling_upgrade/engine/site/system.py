@@ -28,7 +28,7 @@ _IGNORED_SIGNALS = (
 
 
 class Refused(Exception):
-    """The command ends without a change; `code` is the exit code."""
+    """The command was refused or failed; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 3) -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def enter_scope(program: Path, words: Sequence[str]) -> Sequence[str]:
-    """Restart the program in a system scope unless it runs in one; return its words without the marker of the restart.
+    """Re-execute the program in a systemd scope unless it runs in one; return its arguments without the marker.
 
     The caller owns the cgroup in which it starts sudo, and could freeze or kill every process in it. The sudo rule
     allows exactly one word, so the marker never comes from the caller. Source: cgroups(7), delegation; systemd-run(1),

@@ -70,7 +70,7 @@ class Standing(str, Enum):
 
 @dataclass(frozen=True)
 class Holder:
-    """A key that logs in as the deploy user, or should, with the name of its owner.
+    """A key that can or should be able to log in as the deploy user, with the name of its owner.
 
     `block` names the block of another application or environment that contains the key.
     """

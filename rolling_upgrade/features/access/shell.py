@@ -1,4 +1,4 @@
-"""authorized_keys on a host: the scripts that read and write it, its parser, and the block that this project manages.
+"""authorized_keys on a host: the scripts that read and write it, its parser, and the managed block.
 
 The scripts run as root, but read and write the deploy user's home as that user: a link in the home then reaches
 nothing that the user could not reach alone.

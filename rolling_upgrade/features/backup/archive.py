@@ -152,7 +152,7 @@ def first_fault(path: Path, app: Application, backup: Backup, check: Callable[[]
         with tarfile.open(path, "r:", tarinfo=_Member) as archive:
             return _Comparison(archive, app, backup, check).fault()
     except RecursionError:
-        # tarfile calls itself for each header that describes the next one.
+        # tarfile recurses for each header that describes the next member.
         return "it cannot be read (headers without a file)"
     except (tarfile.TarError, RollingError, ValueError, LookupError, OSError, ArithmeticError) as error:
         return f"it cannot be read ({line(error)})"

@@ -43,7 +43,7 @@ def build(
             tag=tag,
             build_type=build_type,
             platform=platform,
-            # An empty name (--service "$EMPTY") is no service, and must not mean all.
+            # An empty value (--service "$EMPTY") selects no service; it must not select all.
             services=split_words(service) or tuple(service or ()),
             push=push,
             force=force,

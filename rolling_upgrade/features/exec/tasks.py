@@ -17,7 +17,7 @@ def execute(context: Any, env: str | None = None, service: str = "", hosts: list
 
     command, chosen = _remainder(), selected_hosts(context, hosts)
     exit_with(lambda: workflow.execute(env, command, root=root(), hosts=chosen, service=service))
-    # `fab` takes what is behind `--` for a command of its own on the host: it does not get there.
+    # `fab` would run the words after `--` as a remote command; exiting here prevents that.
     raise Exit(code=0)
 
 

@@ -1,1 +1,1 @@
-"""The whole pipeline: build, test, push, deploy, check, watch."""
+"""The full pipeline: build, test, push, deploy, health check, monitor."""

@@ -1,4 +1,4 @@
-"""Full: build, test, push, deploy, check and watch."""
+"""The full pipeline: build, test, push, deploy, health check and monitor."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ READ_SECONDS = 60.0
 class HostHistory:
     """The history of one host: its releases, oldest first, and the places where the chain of hashes is broken.
 
-    `head` is the hash of the last line. `left` holds the ids of good releases that a rollback left: no later rollback
-    chooses them by itself. `key_names` holds the names of SSH keys by fingerprint.
+    `head` is the hash of the last line. `left` holds the ids of good releases that were rolled back: later rollbacks
+    skip them unless an operator names them. `key_names` maps fingerprints of SSH keys to names.
     """
 
     releases: tuple[Release, ...]

@@ -1,1 +1,1 @@
-"""Logs of containers, Nginx and units of many hosts, merged by time."""
+"""Logs of containers, Nginx and systemd units on all hosts, merged by time."""

@@ -112,7 +112,7 @@ def _cause(error: RollingError, host: str) -> str:
 def latency(report: HealthReport) -> int | None:
     """Return the milliseconds of a request through the full chain, or to the site if there is no chain.
 
-    None for a failed request: Nginx answers quickly with an error of its own.
+    None for a failed request, because Nginx returns its own error page quickly.
     """
     requests = {check.name: check for check in report.checks if check.kind is Kind.HTTP}
     check = requests.get("full chain") or requests.get("site")

@@ -1,6 +1,6 @@
 """Alert deduplication: one message when an alert starts, one after each repeat interval, one when it is resolved.
 
-An alert is resolved once it has stayed away for a while, twice as long each time it came back recently, so that a
+An alert is resolved after a quiet period, which doubles with each recent recurrence, so that a
 flapping check is one alert rather than a message a minute. The caller keeps the tracked alerts; where a message reached
 no channel, pass the previous ones again, and the message is due again.
 """
@@ -20,7 +20,7 @@ from rolling_upgrade.engine.serialization import from_plain, to_plain
 class Alert:
     """A check that fails on a host now. `level` overrides the usual severity.
 
-    `given_up`: the watchdog gave up recovery and needs an operator; an alert that becomes so is sent again.
+    `given_up`: the watchdog gave up recovery and needs an operator; an alert for which this becomes true is sent again.
     """
 
     host: str

@@ -86,7 +86,7 @@ class Deadline:
             self._open.append(connection)
 
     def cut(self) -> None:
-        """Shut all connections down: a peer that sends a byte now and then would hold one for hours."""
+        """Close all connections: a slow peer that sends occasional bytes would keep one open for hours."""
         with self._lock:
             self._over = True
             for connection in self._open:
@@ -107,7 +107,7 @@ def deliver(channel: str, attempt: Callable[[Deadline], None], deadline: Deadlin
             return Delivery(channel, "", tries, deadline.clock() - started_at)
         pause = max(failure.wait_seconds, PAUSE_SECONDS * 2 ** (tries - 1))
         if not failure.again or tries >= MOST_TRIES or deadline.over or pause >= deadline.remaining:
-            # Mask before cutting: half a secret would not be recognized.
+            # Mask before truncating: a truncated secret would not be recognized.
             return Delivery(channel, safe(failure.why, secrets)[:LONGEST_ERROR], tries, deadline.clock() - started_at)
         deadline.sleep(pause)
 

@@ -122,7 +122,7 @@ def _connect(mail: Mail, context: ssl.SSLContext, deadline: Deadline) -> smtplib
             answer: tuple[int, bytes] = super().connect(*arguments, **named)
             return answer
 
-    # Without a name the library would ask the resolver for this machine's, which can take long.
+    # Without a name, the library would look up this machine's name, which can be slow.
     smtp: smtplib.SMTP = Limited(
         mail.host, mail.port, local_hostname="[127.0.0.1]", timeout=deadline.connecting, **options
     )

@@ -22,7 +22,7 @@ Attempt = Callable[[Deadline], None]
 
 
 class Sending:
-    """A notice being sent; each channel has a daemon thread, so that no exit of the process waits for it."""
+    """A notice being sent; each channel has a daemon thread, so that the process can exit without waiting for it."""
 
     def __init__(self, deadline: Deadline, attempts: Mapping[str, Attempt], secrets: Sequence[str]) -> None:
         self._deadline, self._secrets = deadline, secrets

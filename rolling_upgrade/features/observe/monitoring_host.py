@@ -42,7 +42,7 @@ def resources(name: str, program: str, heads: Mapping[str, str], parts: Mapping[
 def removal(name: str) -> tuple[Resource, ...]:
     """The resource that removes one environment; the programs and the recorded data stay.
 
-    It also finds parts that an interrupted run left set aside or staged.
+    It also removes parts that an interrupted run left in the staging or backup directory.
     """
     directory = f"{_PARTS}/{name}"
     places = (directory, f"{_PARTS}/.staged/{name}", f"{_PARTS}/.aside/was/{name}", f"{_PARTS}/.aside/none/{name}")

@@ -1,4 +1,4 @@
-"""The scripts that restore a database and uploaded files, and their undo.
+"""The scripts that restore the database and the uploaded files, and their undo scripts.
 
 A restore moves the former data aside on the same file system, and its undo renames them back. Source: a stale `-wal`
 beside a restored SQLite file reverts or damages it.

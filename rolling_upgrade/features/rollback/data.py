@@ -20,7 +20,7 @@ from rolling_upgrade.features.restore import shell as restore
 
 
 def choose(state: HostState, target: Release, backups: Sequence[Backup]) -> Backup | Finding:
-    """Return the backup with the data as the target release left it: the run that replaced the target took it.
+    """Return the backup that the next run took when it replaced the target release.
 
     A run that was killed after a cutover may have replaced the target; the next run repeated it. A killed run has no
     line in the history, so then the right backup is the newest one that was taken while the target ran.

@@ -73,7 +73,7 @@ def remove_request_log(app: Application) -> Script:
 def exporter(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
     """Debian's node-exporter, and the deploy user's right to write to its directory.
 
-    An installed node-exporter stays when the setting is switched off: others may use it.
+    An installed node-exporter stays when the setting is turned off, because other programs may use it.
     """
     if not rules.node_exporter:
         return ()

@@ -47,12 +47,12 @@ class Family:
 
 
 def gauge(name: str, help: str, *samples: Sample) -> Family:
-    """A metric that rises and falls."""
+    """A gauge, which can increase and decrease."""
     return Family(name, "gauge", help, samples)
 
 
 def counter(name: str, help: str, *samples: Sample) -> Family:
-    """A metric that only rises."""
+    """A counter, which only increases."""
     return Family(name, "counter", help, samples)
 
 

@@ -167,7 +167,7 @@ class Watchdog:
 
 
 def unanswered(app: Application) -> str:
-    """The first service that does not answer through Nginx, '' when all do. Takes a few milliseconds."""
+    """Return the first service that does not answer through Nginx, or ''. Takes a few milliseconds."""
     for service in app.services:
         if not _answers(service.service_port, service.gate.path, service.gate.timeout_seconds):
             return service.name

@@ -56,7 +56,7 @@ STOP_SECONDS = 2.0
 
 
 def recover(home: Path, action: RecoveryAction, service: str, seconds: float, reason: str) -> ExitCode:
-    """Run one recovery of a failure that has lasted `seconds`, and put a message about it into the outbox.
+    """Run one recovery of a failure that has lasted `seconds`, and store a message about it in the outbox.
 
     Raises RollingError where nothing was started.
     """

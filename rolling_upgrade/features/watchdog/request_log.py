@@ -1,4 +1,4 @@
-"""Counts the requests in Nginx's request log, from where the previous reading ended, across rotations.
+"""Counts new requests in Nginx's request log since the previous read, across rotations.
 
 A line is `UPSTREAM/STATUS/SECONDS`, see templates/nginx/site.conf.j2. Equal lines are frequent: they are counted as
 bytes first, and each distinct line is parsed once.

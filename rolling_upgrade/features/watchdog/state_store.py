@@ -1,4 +1,4 @@
-"""The watchdog's files in `/var/lib/APP/watchdog/`, and the release that the host's history calls live."""
+"""The watchdog's files in `/var/lib/APP/watchdog/`, and the active release according to the host's history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host whose site is of an earlier version: what root grants there, although the deploy user says what runs."""
+"""Hosts with a site of an earlier version: the ports that root grants do not depend on files of the deploy user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APP = application(backend(), frontend())
 
 
 def named(text: str, tmp_path: Path) -> str:
-    """The ports that the script finds in a site of that text."""
+    """Return the ports that the script finds in the text of a site."""
     file = tmp_path / "site.conf"
     file.write_text(text)
     done = sh(commands.ports_of_earlier_version(APP).text.replace(site_file(APP.name), str(file)))

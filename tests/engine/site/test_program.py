@@ -1,4 +1,4 @@
-"""The site program as the host runs it, beside an Nginx that answers the hash of what it last loaded."""
+"""The site program as a host runs it, with a fake Nginx that answers with the hash of the loaded site."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sys.exit(site.main(sys.argv[4:], template.read_text(), site.HostPaths(program, r
 
 
 class Nginx(http.server.BaseHTTPRequestHandler):
-    """Answers what the stand-in for `systemctl reload` noted last."""
+    """Answers with the hash that the stub of `systemctl reload` recorded last."""
 
     loaded: Path
 
@@ -48,11 +48,11 @@ class Nginx(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 class Host:
-    """A host's directories, the program in them, and stand-ins for what it starts."""
+    """A host's directories with the program, and stubs of the commands that it runs."""
 
     def __init__(self, root: Path, programs: Programs, port: int) -> None:
         self.root, self.programs = root, programs
@@ -64,17 +64,17 @@ class Host:
         (root / "proc/net/tcp").symlink_to("/proc/net/tcp")
         self.template = Path(rendering.TEMPLATES / "nginx/site.conf.j2")
         programs.add("nginx")
-        # The last two words are the private copy of conf.d and conf.d itself.
+        # The last two arguments are the private copy of conf.d, and conf.d itself.
         programs.add("unshare", 'for word; do copy=$last last=$word; done; export copy; exec nginx -t "$copy"')
         self.systemctl()
 
     def systemctl(self, reload: str = "") -> None:
-        """What a reload does: by default Nginx loads the site that is in place."""
+        """Add a systemctl stub; by default a reload loads the installed site."""
         load = f"sed -n '1s/.* //p' {self.site} | tr -d '\\n' >\"$here/loaded\""
         self.programs.add("systemctl", f'case "$1" in reload) {reload or load} ;; esac')
 
     def start(self, *words: str, limit: str = "", output: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Begin a command of the program; `limit` is a shell's, such as `ulimit -n 3`."""
+        """Start a command of the program; `limit` is a shell command such as `ulimit -n 3`."""
         python = [sys.executable, "-c", _RUN, str(self.program), str(self.root), str(self.template), *words]
         command = ["sh", "-c", f'{limit}\nexec "$@"', "sh", *python] if limit else python
         return subprocess.Popen(
@@ -87,7 +87,7 @@ class Host:
         )
 
     def run(self, *words: str, text: str = "", limit: str = "") -> tuple[int, str]:
-        """Run a command of the program: exit code and message."""
+        """Run a command of the program and return its exit code and message."""
         process = self.start(*words, limit=limit)
         said, _ = process.communicate(text, timeout=60)
         return process.returncode, said
@@ -103,7 +103,7 @@ class Host:
         return self.run("install", text=dump_request(commands.site(wanted), hash or text_hash(self.text(wanted))))
 
     def files(self) -> set[str]:
-        """Everything that a command left, by its place."""
+        """Return the paths of all files on the host."""
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
 
 
@@ -236,7 +236,7 @@ def test_restore_of_a_site_that_is_not_in_place_changes_nothing(host: Host) -> N
 
 
 def test_restore_keeps_to_the_rules_of_now(host: Host) -> None:
-    """What root took back from the application since, no undo brings back."""
+    """A restore uses the current rules, so it does not bring back a revoked domain."""
     host.grant()
     host.install()
     host.install(other(host))
@@ -297,7 +297,7 @@ def test_input_that_never_ends_is_given_up(host: Host) -> None:
     assert process.returncode == 3
 
 
-#: What a terminal, a timer of the caller's or sudo itself can send; a fault of the program is none of these.
+#: Signals that a terminal, a timer of the caller or sudo can send; signals for program faults are excluded.
 SENT = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM TSTP TTIN TTOU XCPU XFSZ VTALRM PROF IO"
 
 
@@ -324,7 +324,7 @@ def test_signal_to_the_program_does_not_stop_a_change_half_way(
 
 
 def test_ignored_end_of_children_hides_no_refusal_of_nginx(host: Host, programs: Programs) -> None:
-    """A parent that ignores SIGCHLD learns nothing of how its commands ended, and hands that on to its sudo."""
+    """A process that ignores SIGCHLD cannot read exit statuses of its children, and sudo inherits that setting."""
     host.grant()
     host.install()
     programs.add("nginx", 'echo "[emerg] unknown directive"; exit 1')
@@ -340,7 +340,7 @@ def test_ignored_end_of_children_hides_no_refusal_of_nginx(host: Host, programs:
 
 
 def test_defect_after_the_change_puts_the_former_site_back(host: Host) -> None:
-    """The table of sockets is what the program reads next, and it cannot be read."""
+    """After the change, the program fails to read the table of sockets."""
     host.grant()
     host.install()
     table = host.root / "proc/net/tcp"
@@ -354,7 +354,7 @@ def test_defect_after_the_change_puts_the_former_site_back(host: Host) -> None:
 
 
 def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
-    """Every user can open sockets: the table has no largest size, and may be read while it changes."""
+    """Any user can open sockets, so the table can be arbitrarily large and can change while it is read."""
     host.grant()
     table = host.root / "proc/net/tcp"
     real = Path("/proc/net/tcp").read_text()
@@ -367,7 +367,7 @@ def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
 
 
 def test_answer_without_a_reader_blocks_no_other_change(host: Host) -> None:
-    """The caller hands over a pipe that is full: the program waits to say its word, and has given the lock back."""
+    """The caller passes a full pipe as output: the program blocks on its message after it has released the lock."""
     host.grant()
     full, end = os.pipe()
     os.set_blocking(end, False)
@@ -390,7 +390,7 @@ def test_answer_without_a_reader_blocks_no_other_change(host: Host) -> None:
 def test_kill_leaves_a_site_that_was_tested_and_the_next_command_clears_up(
     host: Host, programs: Programs, tmp_path: Path
 ) -> None:
-    """SIGKILL and a power cut: Nginx could start with what is in place at every moment."""
+    """After SIGKILL, as after a power cut, the installed files are valid for Nginx."""
     host.grant()
     host.install()
     reached = Signal(tmp_path / "reached")
@@ -423,7 +423,7 @@ def test_limits_of_the_caller_never_leave_half_a_change(host: Host, limit: str) 
 
 
 def test_answer_of_another_users_process_is_no_proof(host: Host) -> None:
-    """Whoever took the port before Nginx did would answer any hash."""
+    """A process that took the port before Nginx could answer with any hash."""
     host.grant()
     table = host.root / "proc/net/tcp"
     row = f"0: 0100007F:{host.app.services[0].service_port:04X} 00000000:0000 0A 0:0 0:0 0 4242 0 1"

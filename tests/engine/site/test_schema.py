@@ -1,4 +1,4 @@
-"""The site's schema against hostile documents: whatever is not of its form, or not granted, is refused in one way."""
+"""The schema of the site against hostile documents: every malformed or ungranted document raises SiteError."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ PLACES: dict[str, tuple[object, ...]] = {
     "max_upload_bytes": ("max_upload_bytes",),
     "request_metrics": ("request_metrics",),
 }
-#: What is no fault: the field may be just that.
+#: Exceptions: values that are valid in that field.
 FINE = {
     ("full chain", ""),
     ("routes", "[]"),
@@ -108,7 +108,7 @@ FINE = {
 
 
 def changed(document: dict[str, Any], place: tuple[object, ...], value: object) -> dict[str, Any]:
-    """The document with another value at a place."""
+    """Return the document with a changed value at a path."""
     found = copy.deepcopy(document)
     inner: Any = found
     for step in place[:-1]:
@@ -118,7 +118,7 @@ def changed(document: dict[str, Any], place: tuple[object, ...], value: object) 
 
 
 def accepted(data: bytes) -> None:
-    """What the program does with a document before it makes a text of it. Raises SiteError."""
+    """Validate a document as the program does before it renders the site. Raises SiteError."""
     check(parse_site(data), RULES)
 
 

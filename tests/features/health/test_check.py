@@ -24,7 +24,7 @@ Result = HealthReport | RollingError
 
 
 class Broken:
-    """A host on which every command raises an unexpected error."""
+    """A host whose `run` always raises an unexpected error."""
 
     name = "web1"
 

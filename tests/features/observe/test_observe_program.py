@@ -14,7 +14,7 @@ from rolling_upgrade.features.observe import files as prometheus
 from tests.support.shell import Programs
 
 FILES = ("prometheus.yml", "alertmanager.yml", "blackbox.yml")
-#: Everything of the run, as when the machine loses its power.
+#: Kills every process of the run, as a power cut does.
 KILL = "kill -9 0"
 READ = """\
 if [ "$1" = reload-or-restart ]; then
@@ -30,7 +30,7 @@ done"""
 
 
 class Monitor:
-    """Debian's directory of Prometheus with the heads of the parts, and the program beside it."""
+    """Debian's Prometheus directory with the common parts, and the program."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.etc, self.parts = directory / "etc", directory / "etc" / "rolling"
@@ -73,12 +73,12 @@ class Monitor:
         return self.run("check").returncode == 0
 
     def files(self) -> dict[str, tuple[str, int]]:
-        """What each program's file says, and its mode."""
+        """Return the content and the mode of each program's file."""
         found = [self.etc / name for name in FILES if (self.etc / name).exists()]
         return {path.name: (path.read_text("utf-8"), path.stat().st_mode & 0o777) for path in found}
 
     def left(self) -> set[str]:
-        """What lies beside the parts and the files when nothing is under way."""
+        """Return all other files in the directories of the parts and of the programs."""
         beside = {path.name for path in self.parts.iterdir()} - set(prometheus.HEADS)
         return (beside | {path.name for path in self.etc.iterdir()} - set(FILES)) - {"rolling", ".lock", ".staged"}
 
@@ -100,7 +100,7 @@ def test_observe_program_installs_two_environments_and_removes_one(monitor: Moni
 
 
 def test_observe_program_restores_the_previous_files(monitor: Monitor, programs: Programs) -> None:
-    """Debian's own are open to everyone and not of the programs' group: with 0640 none of them could read its file."""
+    """Debian's files are world-readable and of another group: with mode 0640, no program could read its file."""
     before = monitor.files()
     programs.add("systemctl")
 
@@ -131,7 +131,7 @@ def test_observe_program_restores_missing_files_as_missing(monitor: Monitor, pro
 def test_observe_program_fails_when_a_command_fails(
     monitor: Monitor, programs: Programs, name: str, wrong: str
 ) -> None:
-    """A full disk, say: half a file is never taken into use."""
+    """After a failed write, for example on a full disk, no truncated file is used."""
     monitor.install("shop.production")
     before = monitor.files()
     programs.add(
@@ -169,7 +169,7 @@ def test_observe_program_killed_anywhere_is_detected_and_repaired(
 
 
 def test_observe_program_killed_during_a_removal_restores_the_environment(monitor: Monitor, programs: Programs) -> None:
-    """Otherwise the programs would keep using its parts unnoticed."""
+    """Otherwise the programs would silently keep using the removed parts."""
     monitor.install("shop.production")
     monitor.install("shop.staging")
     programs.add("promtool", KILL)
