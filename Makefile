@@ -71,7 +71,7 @@ rollback-%: setup ## bring an environment back to its last good release
 promote-%: setup ## deploy to an environment what another one has proved: make promote-production FROM=staging
 	@$(RUN) promote --from "$${FROM:-staging}" --to '$*' $(ARGS)
 
-status-%: setup ## show what runs in an environment
+status-%: setup ## show the state of an environment
 	@$(RUN) status --env '$*' $(ARGS)
 
 health-%: setup ## check an environment once
@@ -114,7 +114,7 @@ lock: ## make requirements.lock anew from requirements.in
 	@scripts/lock.sh
 
 .PHONY: audit
-audit: ## ask the Python Packaging Advisory Database about every version in requirements.lock (needs the internet)
+audit: ## check requirements.lock for known vulnerabilities in the Python Packaging Advisory Database (needs the internet)
 	@scripts/tool.sh 'pip-audit==2.10.1' pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 .PHONY: sbom
@@ -123,6 +123,6 @@ sbom: ## write sbom.json: every version in requirements.lock with its hashes, as
 		--output-file sbom.json requirements.lock
 
 .PHONY: clean
-clean: ## remove .venv and what tools left behind; the lab stays (make lab-down)
+clean: ## remove .venv and build artifacts; the lab stays (make lab-down removes it)
 	rm -rf dist site sbom.json .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

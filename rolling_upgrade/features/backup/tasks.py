@@ -47,7 +47,7 @@ def fetch(
 
 @task(help=ONE_OBJECT)
 def backups(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
-    """List the backups of each host: kind, age, size, release, verified or not."""
+    """List the backups of each host: kind, age, size, release, verification."""
     from rolling_upgrade.features.backup import workflow
 
     exit_with(lambda: workflow.show(env, root=root(), hosts=selected_hosts(context, hosts), json=json))

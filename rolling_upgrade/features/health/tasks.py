@@ -12,7 +12,7 @@ from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
         "once": "check once; default on a terminal: repeat every HEALTH_CHECK_INTERVAL",
         "interval": "repeat at this interval, even without a terminal: 10s, 1m",
         "max-failures": "exit with 1 after this many failed rounds in a row; default: run until Ctrl-C",
-        "auto-recovery": "first make sure that the watchdog runs on the hosts, to recover failing services",
+        "auto-recovery": "first ensure that the watchdog, which recovers failing services, is running on the hosts",
         "verbose": "show every check with its answer and time, not only failures",
         "json": "print one JSON object on stdout, once",
     }

@@ -21,7 +21,7 @@ from rolling_upgrade.console.task import exit_with, root_or_here, task
         "health": "NAME=PATH that answers 2xx when the service is healthy; default: /health",
         "route": "NAME=PATH[,PATH…] routed to the service, or NAME=none; default: / for the last service that has paths, else /NAME/",
         "directory": "directory for the files; default: the one with hosts.yaml, else the current one",
-        "yes": "ask nothing; use defaults for missing options",
+        "yes": "do not prompt; use defaults for missing options",
         "force": "replace existing files; the old ones are kept as .bak",
     },
 )

@@ -26,7 +26,7 @@ def restore(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Restore a backup; stops the application meanwhile, and undoes the restore if it fails."""
+    """Restore a backup; stops the application during the restore, and undoes it on failure."""
     from rolling_upgrade.features.restore import workflow
 
     chosen = selected_hosts(context, hosts)

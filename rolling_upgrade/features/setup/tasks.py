@@ -34,7 +34,7 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
 @task(
     help={
         "data": "also delete data and backups",
-        "confirm": "name of the application, if there is no terminal to type it on",
+        "confirm": "name of the application, as confirmation without a terminal",
         "dry-run": "show every removal with its command; change nothing",
     }
 )
