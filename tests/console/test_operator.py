@@ -57,7 +57,7 @@ def test_name_outside_ci_is_the_login_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert operator.name() == "ann"
 
 
-def test_name_of_a_user_without_a_login_name_is_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operator_name_falls_back_to_the_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> str:
         raise KeyError("uid not found")
 

@@ -34,7 +34,7 @@ def signed(site: Site) -> Iterator[Site]:
         host.sh("rm -rf /root/keys /root/.config/containers /home/deploy/.config/containers/registries.d")
 
 
-def test_image_without_our_signature_is_not_pulled(signed: Site) -> None:
+def test_image_without_the_required_signature_is_not_pulled(signed: Site) -> None:
     alone = ("--hosts", "web1")
     code, output = signed.deploy("v2", *alone)
     assert (code, signed.versions()) == (0, ["v2", "v1"]), output

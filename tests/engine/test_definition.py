@@ -71,12 +71,12 @@ def test_dump_of_a_parsed_definition_is_unchanged() -> None:
         history.dump_definition(replace(application(), name="other")),
     ],
 )
-def test_parse_what_is_no_definition_of_this_application_is_refused(text: str) -> None:
+def test_parse_definition_of_another_application_or_malformed_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no definition"):
         history.parse_definition(text, "/var/lib/shop")
 
 
-def test_parse_ignores_what_a_newer_version_added_and_fills_in_what_an_older_one_lacked() -> None:
+def test_parse_ignores_unknown_fields_and_fills_in_missing_ones() -> None:
     content = json.loads(history.dump_definition(application()))
     content["news"] = 1
     del content["backup_retention_days"]
@@ -117,7 +117,7 @@ def test_available_missing_image_is_reported(programs: Programs) -> None:
     assert "backend image no" in sh(history.available(application()), path=programs.path).stdout
 
 
-def test_parse_definition_that_knew_no_confinement_gives_a_release_without() -> None:
+def test_parse_definition_without_confinement_has_none() -> None:
     content = json.loads(history.dump_definition(application()))
     for service in content["services"]:
         del service["confinement"]

@@ -27,7 +27,7 @@ def seen(home: Path) -> dict[str, dict[str, str]]:
     return {name: dict(marks) for name, marks in env_changes.parse(done.stdout.splitlines())}
 
 
-def test_marks_of_a_host_are_those_of_the_same_values(tmp_path: Path) -> None:
+def test_marks_are_equal_for_equal_values(tmp_path: Path) -> None:
     kept(tmp_path, b"LEVEL=info\nPIN=1234\nTEXT=a=b 'c' \xc3\xbc\n")
     service = backend(env=(("LEVEL", "info"), ("PIN", "1235"), ("TEXT", "a=b 'c' ü")))
 
@@ -37,7 +37,7 @@ def test_marks_of_a_host_are_those_of_the_same_values(tmp_path: Path) -> None:
     assert {key for key in host if host[key] != here[key]} == {"PIN"}
 
 
-def test_marks_mean_nothing_to_another_process(tmp_path: Path) -> None:
+def test_marks_differ_between_processes(tmp_path: Path) -> None:
     service = backend(env=(("PIN", "1234"),))
     text = "from rolling_upgrade.engine import env_changes as e; from tests.support.sample import backend as b; "
     text += "print(e.marks(b(env=(('PIN', '1234'),)))['PIN'])"
@@ -64,5 +64,5 @@ def test_read_marks_of_unusual_files_prints_the_valid_keys(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "row", ["", "backend-0123 A:1", "backend-0123 A:" + "g" * 16, "../x-0123 A:" + "0" * 16, "²-0123"]
 )
-def test_parse_other_lines_are_passed_over(row: str) -> None:
+def test_parse_skips_malformed_rows(row: str) -> None:
     assert env_changes.parse([row]) == ()

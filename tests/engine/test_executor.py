@@ -62,7 +62,7 @@ def test_apply_failing_first_step_undoes_it_alone(scene: Scene) -> None:
     assert "undo b" not in host.texts["stage undo"]
 
 
-def test_apply_step_without_undo_that_fails_takes_back_those_before(scene: Scene) -> None:
+def test_apply_failing_step_without_undo_undoes_earlier_steps(scene: Scene) -> None:
     host = scene.host(stage_c=[Answer(1, "")])
 
     with pytest.raises(StepFailed):
@@ -71,7 +71,7 @@ def test_apply_step_without_undo_that_fails_takes_back_those_before(scene: Scene
     assert "undo a" in host.texts["stage undo"]
 
 
-def test_apply_failing_undo_is_marked_and_asks_for_a_person(scene: Scene) -> None:
+def test_apply_failing_undo_is_recorded_and_raises_undo_failed(scene: Scene) -> None:
     host = scene.host(stage_b=[Answer(1, "it broke")], stage_undo=[Answer(1, "cannot")])
 
     with pytest.raises(UndoFailed) as caught:
@@ -83,7 +83,7 @@ def test_apply_failing_undo_is_marked_and_asks_for_a_person(scene: Scene) -> Non
     assert "run_outcome=undo-failed" in host.texts["stage abandon"]
 
 
-def test_apply_stage_that_cannot_be_ended_is_not_undone_under_its_feet(scene: Scene) -> None:
+def test_apply_does_not_undo_while_a_stage_cannot_be_ended(scene: Scene) -> None:
     host = scene.host(stage_b=[Answer(1, "")], abort=[Answer(1, "")])
 
     with pytest.raises(UndoFailed):
@@ -92,7 +92,7 @@ def test_apply_stage_that_cannot_be_ended_is_not_undone_under_its_feet(scene: Sc
     assert "stage undo" not in scene.calls("web1")
 
 
-def test_apply_lost_lock_is_left_to_its_new_holder(scene: Scene) -> None:
+def test_apply_after_a_lost_lock_stops_without_undo(scene: Scene) -> None:
     host = scene.host(stage_b=[Answer(lock.LOST_STATUS, "the lock was taken over:\nowner=bob")])
 
     with pytest.raises(LockLost, match="owner=bob"):
@@ -101,14 +101,14 @@ def test_apply_lost_lock_is_left_to_its_new_holder(scene: Scene) -> None:
     assert scene.calls("web1") == ["stage a", "stage b"]
 
 
-def test_apply_dropped_connection_is_attached_to_and_goes_on(scene: Scene) -> None:
+def test_apply_reattaches_after_a_dropped_connection(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(0, "")]))
 
     assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage c"]
     assert "Connecting again." in scene.titles(Phase.NOTE)[0]
 
 
-def test_apply_dropped_stage_that_failed_meanwhile_is_undone(scene: Scene) -> None:
+def test_apply_undoes_a_stage_that_failed_while_disconnected(scene: Scene) -> None:
     host = scene.host(stage_b=[DROPPED], attach_b=[Answer(1, "it broke")])
 
     with pytest.raises(StepFailed, match="it broke"):
@@ -117,14 +117,14 @@ def test_apply_dropped_stage_that_failed_meanwhile_is_undone(scene: Scene) -> No
     assert scene.calls("web1") == ["stage a", "stage b", "attach b", *UNDONE[2:]]
 
 
-def test_apply_host_away_for_a_while_is_tried_again(scene: Scene) -> None:
+def test_apply_retries_a_temporarily_unreachable_host(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[AWAY, DROPPED, AWAY, Answer(0, "")]))
 
     assert scene.calls("web1").count("attach b") == 4
     assert scene.now == 1003
 
 
-def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> None:
+def test_apply_lost_host_has_an_unknown_outcome_and_no_undo(scene: Scene) -> None:
     host = scene.host(stage_b=[DROPPED], attach_b=[AWAY] * 100)
 
     with pytest.raises(HostUnreachable, match="the outcome is unknown"):
@@ -134,7 +134,7 @@ def test_apply_host_away_for_good_is_unknown_and_not_undone(scene: Scene) -> Non
     assert scene.now == pytest.approx(1061, abs=1)
 
 
-def test_apply_stage_that_never_began_is_sent_again(scene: Scene) -> None:
+def test_apply_resends_a_stage_that_never_started(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")]))
 
     assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
@@ -171,7 +171,7 @@ def test_apply_interrupted_during_a_step_is_undone(scene: Scene) -> None:
     assert scene.calls("web1") == UNDONE
 
 
-def test_apply_interrupted_between_steps_begins_no_further_one(scene: Scene) -> None:
+def test_apply_interrupted_between_steps_starts_no_further_step(scene: Scene) -> None:
     host = scene.host(stage_a=[scene.context.cancelled.set])
 
     with pytest.raises(Interrupted, match="interrupted before: do b"):
@@ -210,7 +210,7 @@ def test_apply_reason_in_the_history_is_the_first_line(scene: Scene) -> None:
     assert "line two" not in host.texts["stage abandon"]
 
 
-def test_prepare_failing_step_ends_it_and_undoes_nothing_itself(scene: Scene) -> None:
+def test_prepare_stops_at_a_failing_step_without_undo(scene: Scene) -> None:
     with pytest.raises(StepFailed):
         executor.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.context)
 
@@ -244,7 +244,7 @@ def test_finalize_records_even_after_an_interrupt(scene: Scene) -> None:
     assert "run_seconds=12.3" in host.texts["stage record"]
 
 
-def test_unlock_host_that_is_away_is_no_error(scene: Scene) -> None:
+def test_unlock_of_an_unreachable_host_succeeds(scene: Scene) -> None:
     executor.unlock(scene.host(unlock=[AWAY]), PLAN, scene.context)
 
     assert "its lease ends by itself" in scene.titles(Phase.NOTE)[0]

@@ -36,7 +36,7 @@ AWAY, HELD, LOST, FAILED = HostUnreachable("away"), LockHeld("held"), LockLost("
         ([FAILED, AWAY], ExitCode.FAILED),
     ],
 )
-def test_exit_code_first_rule_that_applies_decides(
+def test_exit_code_is_decided_by_the_first_matching_rule(
     results: list[HostResult | RollingError | None], code: ExitCode
 ) -> None:
     assert exit_code(results) is code

@@ -43,17 +43,17 @@ def may_end(tmp_path: Path) -> Iterator[Signal]:
     signal.close()
 
 
-def test_run_answers_with_output_errors_and_status(host: Host) -> None:
+def test_run_returns_output_errors_and_status(host: Host) -> None:
     answer = host.run(Script("echo out\necho err >&2\nexit 7"), timeout_seconds=20)
 
     assert (answer.status, answer.output, answer.errors, answer.ok) == (7, "out\n", "err\n", False)
 
 
-def test_run_knows_its_name(host: Host) -> None:
+def test_host_has_its_inventory_name(host: Host) -> None:
     assert host.name == "web1"
 
 
-def test_run_one_after_another_share_nothing(host: Host) -> None:
+def test_runs_share_no_shell_state(host: Host) -> None:
     host.run(Script("cd /; changed=yes; umask 0"), timeout_seconds=20)
 
     assert host.run(Script('echo "${changed:-no}"'), timeout_seconds=20).output == "no\n"
@@ -78,7 +78,7 @@ def test_run_five_megabytes_of_output_arrive_complete(host: Host) -> None:
     assert (len(answer.output), answer.output[-5:], answer.ok) == (5_000_004, "xend\n", True)
 
 
-def test_run_much_on_both_streams_does_not_block(host: Host) -> None:
+def test_run_with_large_output_on_both_streams_does_not_block(host: Host) -> None:
     text = "for n in 1 2 3 4; do head -c 300000 /dev/zero | tr '\\0' e >&2; head -c 300000 /dev/zero | tr '\\0' o; done"
 
     answer = host.run(Script(text).answering(3_000_000), timeout_seconds=30)
@@ -94,7 +94,7 @@ def test_run_half_a_megabyte_of_script_arrives_complete(host: Host, tmp_path: Pa
     assert (answer.ok, (tmp_path / "large").read_text()) == (True, content)
 
 
-def test_run_bytes_that_are_no_text_are_replaced(host: Host) -> None:
+def test_run_replaces_invalid_utf8(host: Host) -> None:
     answer = host.run(Script("printf 'a\\377\\000b'"), timeout_seconds=20)
 
     assert answer.output == "a\ufffd\0b"
@@ -104,11 +104,11 @@ def test_run_standard_input_is_empty(host: Host) -> None:
     assert host.run(Script("cat; echo end"), timeout_seconds=20).output == "end\n"
 
 
-def test_run_text_after_a_greedy_reader_still_runs(host: Host) -> None:
+def test_run_continues_after_a_command_that_reads_standard_input(host: Host) -> None:
     assert host.run(Script("read -r line || :\necho \"read '$line'\""), timeout_seconds=20).output == "read ''\n"
 
 
-def test_run_longer_than_a_moment_is_waited_for(host: Host) -> None:
+def test_run_waits_for_a_slow_script(host: Host) -> None:
     assert host.run(Script("sleep 0.4; echo end"), timeout_seconds=20).output == "end\n"
 
 
@@ -146,7 +146,7 @@ def test_run_cancelled_leaves_the_host_usable(host: Host) -> None:
     assert host.run(Script("echo again"), timeout_seconds=20).output == "again\n"
 
 
-def test_run_secrets_are_in_no_process_list(host: Host, began: Signal, may_end: Signal) -> None:
+def test_run_hides_secrets_from_the_process_list(host: Host, began: Signal, may_end: Signal) -> None:
     secret = f"hunter2-{host.name}-{id(host)}"
     text = f'key={secret}\necho began > {began.path}\nread -r _ < {may_end.path}\necho "${{#key}}"'
     thread = threading.Thread(target=host.run, args=(Script(text, (secret,)),), kwargs={"timeout_seconds": 30})
@@ -176,7 +176,7 @@ def _told(process: Path) -> bytes:
     return found
 
 
-def test_run_background_child_without_streams_holds_nothing_up(host: Host) -> None:
+def test_run_does_not_wait_for_a_detached_child(host: Host) -> None:
     text = "setsid sh -c 'sleep 0.3' </dev/null >/dev/null 2>&1 &\necho end"
 
     assert host.run(Script(text), timeout_seconds=20).output == "end\n"
@@ -198,7 +198,7 @@ def streaming(request: pytest.FixtureRequest) -> Iterator[StreamingHost]:
     made.close()
 
 
-def test_stream_hands_over_both_streams_and_the_status(streaming: StreamingHost) -> None:
+def test_stream_passes_on_both_streams_and_returns_the_status(streaming: StreamingHost) -> None:
     output, errors = bytearray(), bytearray()
 
     status = streaming.stream(Script("printf 'a\\377\\000b'; echo err >&2; exit 7"), output.extend, errors.extend)
@@ -206,7 +206,7 @@ def test_stream_hands_over_both_streams_and_the_status(streaming: StreamingHost)
     assert (status, bytes(output), bytes(errors)) == (7, b"a\xff\0b", b"err\n")
 
 
-def test_stream_is_heard_while_the_script_runs(streaming: StreamingHost, may_end: Signal) -> None:
+def test_stream_passes_on_output_while_the_script_runs(streaming: StreamingHost, may_end: Signal) -> None:
     heard = bytearray()
 
     def hear(piece: bytes) -> None:
@@ -218,7 +218,7 @@ def test_stream_is_heard_while_the_script_runs(streaming: StreamingHost, may_end
     assert heard == b"begun\nend\n"
 
 
-def test_stream_standard_input_is_empty_and_the_third_file_stays_open(streaming: StreamingHost) -> None:
+def test_stream_has_empty_standard_input_and_open_descriptor_3(streaming: StreamingHost) -> None:
     heard = bytearray()
 
     streaming.stream(Script("cat; timeout 0.3 cat <&3 || echo $?"), heard.extend, heard.extend)
@@ -227,9 +227,7 @@ def test_stream_standard_input_is_empty_and_the_third_file_stays_open(streaming:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "callback", "closed"])
-def test_stream_let_go_of_the_script_sees_the_end_of_its_third_file(
-    how: str, streaming: StreamingHost, began: Signal
-) -> None:
+def test_stream_closes_descriptor_3_when_it_ends_early(how: str, streaming: StreamingHost, began: Signal) -> None:
     cancelled = threading.Event()
 
     def hear(piece: bytes) -> None:
@@ -248,7 +246,7 @@ def test_stream_past_its_deadline_is_a_dropped_connection(streaming: StreamingHo
         streaming.stream(Script("sleep 20"), bytearray().extend, bytearray().extend, timeout_seconds=0.3)
 
 
-def test_stream_many_at_once_share_one_connection(sshd: Sshd) -> None:
+def test_concurrent_streams_share_one_connection(sshd: Sshd) -> None:
     host = sshd.host()
     heard = [bytearray() for _ in range(6)]
     threads = [

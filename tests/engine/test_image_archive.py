@@ -45,7 +45,7 @@ def test_read_docker_archive_gives_id_layers_and_revision(docker: Path, scratch:
     assert saved.image.digest == made.digest(saved.manifest)
 
 
-def test_read_every_form_of_one_image_gives_one_digest(tmp_path: Path, docker: Path, scratch: Path) -> None:
+def test_read_gives_the_same_digest_for_every_archive_format(tmp_path: Path, docker: Path, scratch: Path) -> None:
     files = made.oci_files({IMAGE.reference: ([BASE, TOP], CONFIG)})
     packed = tmp_path / "image.tar.gz"
     packed.write_bytes(gzip.compress(docker.read_bytes()))
@@ -57,7 +57,7 @@ def test_read_every_form_of_one_image_gives_one_digest(tmp_path: Path, docker: P
     assert len({(of(source, scratch).image.digest, of(source, scratch).id) for source in sources}) == 1
 
 
-def test_read_several_images_picks_the_one_of_that_reference(tmp_path: Path, scratch: Path) -> None:
+def test_read_selects_the_image_with_the_reference(tmp_path: Path, scratch: Path) -> None:
     other = made.configuration([BASE], "other")
     names = {"registry.test/shop/other:v1": [BASE], IMAGE.reference: [BASE, TOP]}
     source = made.docker_archive(
@@ -67,7 +67,7 @@ def test_read_several_images_picks_the_one_of_that_reference(tmp_path: Path, scr
     assert of(source, scratch).id == made.digest(CONFIG)
 
 
-def test_read_several_images_none_of_that_reference_names_them(tmp_path: Path, scratch: Path) -> None:
+def test_read_without_a_matching_image_lists_the_images(tmp_path: Path, scratch: Path) -> None:
     names = {"shop/one:v7": [BASE], "shop/two:v8": [TOP]}
     configs = {name: made.configuration(layers) for name, layers in names.items()}
 
@@ -75,14 +75,14 @@ def test_read_several_images_none_of_that_reference_names_them(tmp_path: Path, s
         of(made.docker_archive(tmp_path / "two.tar", names, configs), scratch)
 
 
-def test_read_one_image_without_a_name_is_taken(tmp_path: Path, scratch: Path) -> None:
+def test_read_accepts_a_single_unnamed_image(tmp_path: Path, scratch: Path) -> None:
     source = made.docker_archive(tmp_path / "one.tar", {"": [BASE, TOP]}, {"": CONFIG})
 
     assert of(source, scratch).id == made.digest(CONFIG)
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_read_multi_platform_image_picks_the_hosts_own(tmp_path: Path, scratch: Path, nested: bool) -> None:
+def test_read_selects_the_platform_of_the_host(tmp_path: Path, scratch: Path, nested: bool) -> None:
     arm = made.configuration([BASE, TOP], architecture="arm64")
     images = {"": ([BASE, TOP], arm), IMAGE.reference if not nested else "amd": ([BASE, TOP], CONFIG)}
     source = made.oci_layout(tmp_path / "layout", made.oci_files(images, nested=nested))
@@ -90,7 +90,7 @@ def test_read_multi_platform_image_picks_the_hosts_own(tmp_path: Path, scratch: 
     assert of(source, scratch).architecture == "amd64"
 
 
-def test_read_multi_platform_image_without_the_hosts_kind_is_refused(tmp_path: Path, scratch: Path) -> None:
+def test_read_without_the_platform_of_the_host_is_refused(tmp_path: Path, scratch: Path) -> None:
     arm = made.configuration([BASE], architecture="arm64")
     files = made.oci_files({"": ([BASE], arm)}, nested=True)
 
@@ -121,14 +121,14 @@ def test_read_one_wrong_byte_in_a_gzipped_layer_is_refused(tmp_path: Path, scrat
 
 
 @pytest.mark.parametrize("kept", [0, 100, 1_000_000])
-def test_read_archive_cut_short_is_refused(docker: Path, scratch: Path, kept: int) -> None:
+def test_read_truncated_archive_is_refused(docker: Path, scratch: Path, kept: int) -> None:
     docker.write_bytes(docker.read_bytes()[:kept])
 
     with pytest.raises(PreflightError, match="Nothing was touched"):
         of(docker, scratch)
 
 
-def test_read_gzipped_layer_cut_short_is_refused(tmp_path: Path, scratch: Path) -> None:
+def test_read_truncated_gzipped_layer_is_refused(tmp_path: Path, scratch: Path) -> None:
     layout = made.oci_layout(tmp_path / "layout", made.oci_files({"": ([BASE], made.configuration([BASE]))}))
     blob = layout / "blobs" / "sha256" / made.digest(gzip.compress(BASE, mtime=0))[7:]
     blob.write_bytes(blob.read_bytes()[:-9])
@@ -145,7 +145,7 @@ def test_read_truncated_gzipped_archive_is_refused(docker: Path, scratch: Path, 
         of(packed, scratch)
 
 
-def test_read_layout_with_another_configuration_than_its_digest_is_refused(tmp_path: Path, scratch: Path) -> None:
+def test_read_layout_with_a_wrong_configuration_digest_is_refused(tmp_path: Path, scratch: Path) -> None:
     layout = made.oci_layout(tmp_path / "layout", made.oci_files({"": ([TOP], made.configuration([TOP]))}))
     (layout / "blobs" / "sha256" / made.digest(made.configuration([TOP]))[7:]).write_bytes(made.configuration([BASE]))
 
@@ -157,7 +157,7 @@ def test_read_layout_with_another_configuration_than_its_digest_is_refused(tmp_p
     "entries",
     [b"[]", b"{}", b"null", b"[{}]", b"\xff", b'[{"Config": "../../etc/passwd", "RepoTags": null, "Layers": []}]'],
 )
-def test_read_nonsense_in_the_description_is_refused(tmp_path: Path, scratch: Path, entries: bytes) -> None:
+def test_read_malformed_metadata_is_refused(tmp_path: Path, scratch: Path, entries: bytes) -> None:
     path = tmp_path / "odd.tar"
     path.write_bytes(made.tar({"manifest.json": entries}))
 
@@ -174,7 +174,7 @@ def test_read_layout_that_names_no_digest_is_refused(tmp_path: Path, scratch: Pa
         of(layout, scratch)
 
 
-def test_read_zstd_layer_is_refused_with_a_way_out(tmp_path: Path, scratch: Path) -> None:
+def test_read_zstd_layer_is_refused_with_a_next_step(tmp_path: Path, scratch: Path) -> None:
     content = b"\x28\xb5\x2f\xfd and more"
     source = made.docker_archive(tmp_path / "image.tar", {"": [content]}, {"": made.configuration([content])})
 
@@ -183,7 +183,7 @@ def test_read_zstd_layer_is_refused_with_a_way_out(tmp_path: Path, scratch: Path
     assert "podman save" in refused.value.next_step
 
 
-def test_packed_plain_layer_is_gzipped_and_holds_the_same(docker: Path, scratch: Path) -> None:
+def test_packed_plain_layer_is_gzipped_without_changes(docker: Path, scratch: Path) -> None:
     layer = of(docker, scratch).layers[0]
 
     packed = layer.packed(scratch)

@@ -48,7 +48,7 @@ def uploading(app: Application, programs: Programs) -> Application:
 
 
 @pytest.mark.parametrize("above", [False, True])
-def test_restore_of_uploads_that_lead_elsewhere_is_refused(
+def test_restore_of_uploads_behind_a_link_is_refused(
     above: bool, uploading: Application, run: RunContext, home: Path
 ) -> None:
     app, backup = uploading, listed(uploading)[ID]
@@ -68,7 +68,7 @@ def test_restore_of_uploads_that_lead_elsewhere_is_refused(
 
 
 @pytest.mark.parametrize("target", ["victim", "nothing"])
-def test_backup_of_uploads_that_lead_elsewhere_is_refused(
+def test_backup_of_uploads_behind_a_link_is_refused(
     target: str, uploading: Application, programs: Programs, home: Path
 ) -> None:
     swap(uploading.uploads, home.parent / target)
@@ -79,7 +79,7 @@ def test_backup_of_uploads_that_lead_elsewhere_is_refused(
     assert not place(uploading, LATER).exists()
 
 
-def test_backup_of_uploads_swapped_while_they_are_copied_copies_what_was_there(
+def test_backup_copies_the_original_uploads_if_the_directory_is_replaced_meanwhile(
     uploading: Application, programs: Programs, home: Path
 ) -> None:
     """The container replaces the directory between the check and the copy."""
@@ -95,7 +95,7 @@ def test_backup_of_uploads_swapped_while_they_are_copied_copies_what_was_there(
 
 
 @pytest.mark.parametrize("kind", [BackupKind.MANUAL, BackupKind.DEPLOY])
-def test_database_directory_that_leads_elsewhere_is_refused(
+def test_database_directory_behind_a_link_is_refused(
     kind: BackupKind, app: Application, programs: Programs, run: RunContext, home: Path
 ) -> None:
     fill(app.database, 10)
@@ -115,9 +115,7 @@ def test_database_directory_that_leads_elsewhere_is_refused(
     assert sorted(path.name for path in home.iterdir()) == before
 
 
-def test_forgetting_what_was_set_aside_deletes_nothing_behind_a_link(
-    uploading: Application, run: RunContext, home: Path
-) -> None:
+def test_delete_former_data_does_not_follow_links(uploading: Application, run: RunContext, home: Path) -> None:
     (home / f".before-{RELEASE}").mkdir()
     swap(uploading.uploads, home)
 

@@ -22,7 +22,7 @@ local_command.run(["sh", "-c", "echo $$; sleep 60"], lambda line: print(line, fl
 """
 
 
-def test_lines_of_both_outputs_are_heard_in_order_and_the_last_are_kept() -> None:
+def test_lines_of_both_streams_arrive_in_order() -> None:
     heard: list[str] = []
 
     ended = local_command.run(
@@ -38,7 +38,7 @@ def test_lines_of_both_outputs_are_heard_in_order_and_the_last_are_kept() -> Non
     assert (ended.status, ended.ok, ended.output_tail) == (3, False, "one\ntwo\n/usr\nsaid")
 
 
-def test_carriage_return_ends_a_line_so_that_no_part_of_it_goes_without_its_prefix() -> None:
+def test_carriage_return_ends_a_line() -> None:
     heard: list[str] = []
     hostile = ["printf", "ok\\rreport: x\\r\\r\\nnext\\n\\nlast\\r"]
 
@@ -47,7 +47,7 @@ def test_carriage_return_ends_a_line_so_that_no_part_of_it_goes_without_its_pref
     assert heard == ["unit | ok", "unit | report: x", "unit | next", "unit | ", "unit | last"]
 
 
-def test_answer_is_all_of_the_standard_output_and_nothing_of_the_errors() -> None:
+def test_capture_returns_only_standard_output() -> None:
     text = "i=0; while [ $i -lt 99 ]; do echo $i; i=$((i+1)); done; echo no >&2"
 
     ended = local_command.capture(["sh", "-c", text], timeout_seconds=30)
@@ -56,7 +56,7 @@ def test_answer_is_all_of_the_standard_output_and_nothing_of_the_errors() -> Non
     assert ("no" in ended.output, "no" in ended.output_tail.split("\n")) == (False, True)
 
 
-def test_answer_without_an_end_is_bounded() -> None:
+def test_capture_limits_endless_output() -> None:
     text = "yes | head -c 9000000"
 
     ended = local_command.capture(["sh", "-c", text], timeout_seconds=60)
@@ -64,7 +64,7 @@ def test_answer_without_an_end_is_bounded() -> None:
     assert (ended.ok, len(ended.output) <= untrusted.ANSWER_BYTES) == (True, True)
 
 
-def test_time_is_up_and_what_it_began_ends_too(tmp_path: Path) -> None:
+def test_timeout_ends_child_processes(tmp_path: Path) -> None:
     kept = tmp_path / "pid"
 
     ended = local_command.run(["sh", "-c", f"sleep 60 & echo $! >{kept}; wait"], lambda _: None, timeout_seconds=0.5)
@@ -73,7 +73,7 @@ def test_time_is_up_and_what_it_began_ends_too(tmp_path: Path) -> None:
     assert is_gone(int(kept.read_text()))
 
 
-def test_time_is_up_and_what_left_for_a_session_of_its_own_ends_too(tmp_path: Path) -> None:
+def test_timeout_ends_children_in_other_sessions(tmp_path: Path) -> None:
     kept = tmp_path / "pid"
     text = f"setsid sh -c 'echo $$ >{kept}; sleep 60 & wait' & wait"
 
@@ -102,7 +102,7 @@ def test_interrupt_ends_the_command() -> None:
     assert is_gone(inner)
 
 
-def test_command_has_what_an_application_may_have_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_environment_contains_only_allowed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {encrypted_files.KEY_TEXT, encrypted_files.KEY_FILE, "SSH_AUTH_SOCK"} <= process_environment.SECRETS
     for name in (*process_environment.SECRETS, "OTHER", "GITHUB_ENV", "https_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
@@ -115,13 +115,13 @@ def test_command_has_what_an_application_may_have_and_nothing_else(monkeypatch: 
     assert [line for line in said if line.startswith(("OTHER", "GITHUB_ENV", *process_environment.SECRETS))] == []
 
 
-def test_no_name_that_is_passed_on_is_that_of_a_secret() -> None:
+def test_secret_variables_are_never_passed_on() -> None:
     environ = dict.fromkeys((*process_environment.SECRETS, "JAVA_HOME"), "x")
 
     assert process_environment.for_application(environ, environ) == {"JAVA_HOME": "x"}
 
 
-def test_engine_has_its_own_variables_and_an_agent_only_where_it_works_over_ssh() -> None:
+def test_engine_gets_its_variables_and_the_agent_only_over_ssh() -> None:
     environ = {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1", "SSH_AUTH_SOCK": "/a", "OTHER": "1"}
 
     assert process_environment.for_engine(environ) == {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1"}
@@ -141,7 +141,7 @@ def test_daemon_of_a_confined_command_ends_with_it(how: str, tmp_path: Path) -> 
     assert not Path(f"/proc/{int(kept.read_text())}").exists()
 
 
-def test_processes_that_were_here_before_a_confined_command_stay() -> None:
+def test_confined_command_leaves_existing_processes_running() -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         try:
             assert local_command.run(["true"], lambda _: None, timeout_seconds=30, confined=True).ok
@@ -150,7 +150,7 @@ def test_processes_that_were_here_before_a_confined_command_stay() -> None:
             other.kill()
 
 
-def test_answer_of_a_program_that_is_missing_is_a_status() -> None:
+def test_capture_of_a_missing_program_returns_127() -> None:
     assert local_command.capture(["/nowhere/at-all"], timeout_seconds=5).status == 127
     with pytest.raises(OSError, match="at-all"):
         local_command.run(["/nowhere/at-all"], lambda _: None, timeout_seconds=5)

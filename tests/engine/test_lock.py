@@ -71,7 +71,7 @@ def test_parse_lock_file_of_an_earlier_version_has_no_target() -> None:
     assert (found.owner, found.target, found.expires_at) == ("bob", "", 9)
 
 
-def test_acquire_own_lock_again_is_no_takeover(home: str) -> None:
+def test_acquire_of_the_own_lock_reports_no_takeover(home: str) -> None:
     take(home)
 
     assert take(home).stdout == "went on\n"
@@ -101,7 +101,7 @@ def test_acquire_another_token_than_the_dead_one_is_refused(home: str) -> None:
     assert take(home, dead="somebody else").returncode == lock.HELD_STATUS
 
 
-def test_acquire_garbage_in_the_file_counts_as_expired(home: str) -> None:
+def test_acquire_takes_over_a_malformed_lock_file(home: str) -> None:
     Path(home, "lock").mkdir()
     Path(home, "lock", "held").write_text("half a li")
 
@@ -126,7 +126,7 @@ def test_acquire_reason_with_percent_and_backslash_is_stored_unchanged(home: str
     assert found.reason == "100 % \\n done"
 
 
-def test_acquire_twenty_at_once_lets_exactly_one_through(home: str) -> None:
+def test_acquire_twenty_at_once_only_one_succeeds(home: str) -> None:
     texts = [script(lock.acquire(home, replace(MINE, token=f"run-{n}"), lease_seconds=60)).text for n in range(20)]
     running = [subprocess.Popen(["sh", "-c", text], stdout=subprocess.PIPE, text=True) for text in texts]
 
@@ -138,7 +138,7 @@ def test_acquire_twenty_at_once_lets_exactly_one_through(home: str) -> None:
     assert {lock.parse(output).token for output in outputs if output} == {f"run-{winners[0]}"}  # type: ignore[union-attr]
 
 
-def test_renew_own_lock_pushes_only_the_lease_out(home: str) -> None:
+def test_renew_changes_only_the_end_of_the_lease(home: str) -> None:
     take(home, lease=10)
     before = held(home)
 
@@ -163,7 +163,7 @@ def test_renew_after_a_takeover_refuses_and_names_the_new_holder(home: str) -> N
     assert "went on" not in done.stdout
 
 
-def test_renew_freed_lock_refuses_and_says_so(home: str) -> None:
+def test_renew_of_a_released_lock_is_refused(home: str) -> None:
     take(home)
     sh(script(lock.release(home, "mine")))
 
@@ -180,7 +180,7 @@ def test_release_own_lock_frees_the_host(home: str) -> None:
     assert (done.returncode, held(home)) == (0, None)
 
 
-def test_release_lock_of_another_stays(home: str) -> None:
+def test_release_keeps_the_lock_of_another_run(home: str) -> None:
     take(home, THEIRS)
 
     done = sh(script(lock.release(home, "mine")))
@@ -189,7 +189,7 @@ def test_release_lock_of_another_stays(home: str) -> None:
     assert (done.returncode, found and found.token) == (0, "theirs")
 
 
-def test_release_twice_is_no_error(home: str) -> None:
+def test_release_twice_succeeds(home: str) -> None:
     take(home)
 
     assert [sh(script(lock.release(home, "mine"))).returncode for _ in range(2)] == [0, 0]
@@ -210,7 +210,7 @@ def test_parse_without_a_token_is_no_lock(text: str) -> None:
     assert lock.parse(text) is None
 
 
-def test_parse_damaged_numbers_are_zero() -> None:
+def test_parse_malformed_numbers_are_zero() -> None:
     found = lock.parse("token=t\npid=x\nexpires_at=\nreason=a=b\n")
 
     assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)

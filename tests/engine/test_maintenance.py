@@ -34,7 +34,7 @@ def ran(text: str | Script, home: Path, programs: Programs) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("message", HOSTILE)
-def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, home: Path, programs: Programs) -> None:
+def test_enable_writes_the_page_unchanged_and_world_readable(message: str, home: Path, programs: Programs) -> None:
     page = rendering.maintenance_page(APP, message)
 
     assert ran(maintenance.enable(APP, page), home, programs)[0] == 0
@@ -44,13 +44,13 @@ def test_on_page_arrives_byte_for_byte_and_workers_can_read_it(message: str, hom
 
 
 @pytest.mark.parametrize("by", [maintenance.BY_HAND, maintenance.BY_SETTING])
-def test_origin_of_a_page_is_who_put_it_up(by: str, home: Path, programs: Programs) -> None:
+def test_origin_names_who_turned_the_page_on(by: str, home: Path, programs: Programs) -> None:
     ran(maintenance.enable(APP, rendering.maintenance_page(APP, 'data-by="other"', by=by)), home, programs)
 
     assert ran(maintenance.origin(APP), home, programs) == (0, f"{by}\n")
 
 
-def test_origin_of_any_other_page_is_a_person(home: Path, programs: Programs) -> None:
+def test_origin_of_an_unknown_page_is_an_operator(home: Path, programs: Programs) -> None:
     (home / "live" / "maintenance.html").write_text("<p>back soon</p>")
 
     assert ran(maintenance.origin(APP), home, programs) == (0, "hand\n")
@@ -111,7 +111,7 @@ def test_disable_verified_without_a_page_is_no_error(home: Path, programs: Progr
 
 
 @pytest.mark.parametrize(("up", "good"), [(True, True), (False, False)])
-def test_public_503_is_an_answer_while_the_page_is_up(up: bool, good: bool, home: Path, programs: Programs) -> None:
+def test_public_accepts_503_only_while_the_page_is_on(up: bool, good: bool, home: Path, programs: Programs) -> None:
     programs.clock()
     programs.add("curl", "printf 503")
     if up:

@@ -37,7 +37,7 @@ def test_clean_removes_control_characters(text: str, shown: str) -> None:
 
 
 @given(st.text())
-def test_clean_any_text_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
+def test_clean_removes_every_terminal_control_sequence(text: str) -> None:
     assert not [char for char in clean(text) if char not in "\n\t" and (char < " " or "\x7f" <= char <= "\x9f")]
 
 
@@ -65,7 +65,7 @@ def test_clean_any_text_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
         *("repr", "html", "plus", "percent-lower", "double-quoted"),
     ],
 )
-def test_mask_secret_in_any_form_is_hidden(secret: str, form: object) -> None:
+def test_mask_hides_every_form_of_a_secret(secret: str, form: object) -> None:
     assert callable(form)
     written = form(secret)
 
@@ -86,7 +86,7 @@ def test_mask_secret_that_contains_another_is_hidden_completely() -> None:
     assert mask("password1234", ("password", "password1234")) == MASK
 
 
-def test_mask_value_of_three_characters_stays() -> None:
+def test_mask_keeps_short_values() -> None:
     assert mask("abc is short", ("abc", "")) == "abc is short"
 
 

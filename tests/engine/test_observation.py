@@ -56,12 +56,12 @@ def test_parse_empty_host_has_nothing() -> None:
 
 
 @pytest.mark.parametrize("cut", ["", "Welcome\n", EMPTY.replace("@@end\n", ""), EMPTY[: len(EMPTY) // 2]])
-def test_parse_text_cut_short_is_refused(cut: str) -> None:
+def test_parse_truncated_text_is_refused(cut: str) -> None:
     with pytest.raises(ValueError, match="web1 was cut short"):
         observation.parse(APP, "web1", cut)
 
 
-def test_parse_what_a_login_shell_printed_first_is_skipped() -> None:
+def test_parse_skips_output_of_a_login_shell() -> None:
     assert observation.parse(APP, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
 
 
@@ -71,13 +71,13 @@ def test_parse_facts_keep_equal_signs_and_lose_spaces_at_the_end() -> None:
     assert (found.fact("os"), found.fact("last_backup"), found.fact("unknown")) == ("debian 12", "a=b", "")
 
 
-def test_parse_flags_name_the_green_services_alone() -> None:
+def test_parse_flags_list_only_green_services() -> None:
     found = observation.parse(APP, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
 
     assert found.active == (("backend", Color.GREEN),)
 
 
-def test_parse_container_says_all_that_its_labels_say() -> None:
+def test_parse_container_reads_all_labels() -> None:
     container = observation.parse(APP, "web1", text(containers=row())).containers[0]
 
     assert (container.service, container.color, container.running) == ("backend", Color.GREEN, True)
@@ -149,7 +149,7 @@ def test_probes_name_every_service_the_chain_and_the_public_site() -> None:
     ]
 
 
-def test_probes_site_with_a_certificate_is_asked_over_tls() -> None:
+def test_probes_request_a_site_with_certificate_over_tls() -> None:
     secured = application(tls=Tls("/c", "/k"), https_port=8443)
 
     assert observation.probes(secured)[-1][1] == "https://shop.test:8443/"
@@ -168,7 +168,7 @@ def test_observation_of_a_bare_host_is_complete(programs: Programs) -> None:
     assert (found.containers, found.releases, found.lock) == ((), (), None)
 
 
-def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, tmp_path: Path) -> None:
+def test_observation_of_a_prepared_host_reports_its_state(programs: Programs, tmp_path: Path) -> None:
     home = tmp_path / "shop"
     (home / "live").mkdir(parents=True)
     (home / "live" / "backend.green").touch()
@@ -196,7 +196,7 @@ def test_observation_of_a_prepared_host_says_what_is_there(programs: Programs, t
     assert [probe.ok for probe in found.probes] == [True] * 4
 
 
-def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> None:
+def test_observation_with_a_failing_probe_is_complete(programs: Programs) -> None:
     programs.add("curl", "printf '000\\t5.0\\t\\n'; exit 28")
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)
@@ -205,7 +205,7 @@ def test_observation_failing_probe_still_gives_the_rest(programs: Programs) -> N
 
 
 @pytest.mark.parametrize(("body", "fact"), [('exec /usr/bin/env -i /usr/bin/python3 "$@"', "yes"), ("exit 1", "no")])
-def test_observation_says_whether_python_can_read_sqlite_files(body: str, fact: str, programs: Programs) -> None:
+def test_observation_reports_whether_python_has_sqlite(body: str, fact: str, programs: Programs) -> None:
     programs.add("python3", body)
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)

@@ -28,7 +28,7 @@ LOCK = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
         {"containers": tuple(replace(one, restarts=3, started_at="later") for one in SEEN.containers)},
     ],
 )
-def test_plan_still_fits_other_differences_are_ignored(changed: dict[str, object]) -> None:
+def test_plan_still_fits_ignores_irrelevant_changes(changed: dict[str, object]) -> None:
     assert locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
@@ -44,7 +44,7 @@ def test_plan_still_fits_other_differences_are_ignored(changed: dict[str, object
         {"releases": (*SEEN.releases, replace(recorded(APP), id="r9"))},
     ],
 )
-def test_plan_still_fits_a_difference_in_its_basis_needs_a_new_plan(changed: dict[str, object]) -> None:
+def test_plan_still_fits_is_false_after_a_relevant_change(changed: dict[str, object]) -> None:
     assert not locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
 
 

@@ -80,7 +80,7 @@ def test_read_public_key_of_a_hardware_token_is_read(type: str) -> None:
         ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA", "RFC 4716"),
     ],
 )
-def test_read_public_key_anything_else_is_refused_and_not_repeated(text: str, said: str) -> None:
+def test_read_public_key_refuses_other_text_without_repeating_it(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as refused:
         read_public_key(text)
 

@@ -35,7 +35,7 @@ def after(words: list[str], option: str) -> list[str]:
     return [value for word, value in itertools.pairwise(words) if word == option]
 
 
-def test_run_candidate_is_published_on_its_color_on_loopback_alone(programs: Programs, tmp_path: Path) -> None:
+def test_run_publishes_the_candidate_port_only_on_loopback(programs: Programs, tmp_path: Path) -> None:
     words = run(programs, tmp_path / "home", backend())
 
     assert after(words, "--publish") == ["127.0.0.1:28080:8080"]
@@ -49,7 +49,7 @@ def test_run_image_is_named_by_digest_and_never_pulled(programs: Programs, tmp_p
     assert "--pull=never" in words
 
 
-def test_run_limits_mounts_and_stop_time_are_handed_over(programs: Programs, tmp_path: Path) -> None:
+def test_run_passes_limits_mounts_and_stop_timeout(programs: Programs, tmp_path: Path) -> None:
     words = run(programs, tmp_path / "home", backend())
 
     assert after(words, "--volume") == ["/srv/shop/data:/app/data", "/srv/shop/config:/app/config:ro"]
@@ -74,7 +74,7 @@ def test_run_restart_policy_never_starts_an_old_color_at_boot(
     assert after(words, "--restart") == [given]
 
 
-def test_run_labels_say_what_the_container_is(programs: Programs, tmp_path: Path) -> None:
+def test_run_labels_identify_the_container(programs: Programs, tmp_path: Path) -> None:
     labels = dict(label.split("=", 1) for label in after(run(programs, tmp_path / "home", backend()), "--label"))
 
     assert {key: labels[f"rolling.{key}"] for key in ("app", "environment", "service", "color", "release")} == {
@@ -92,7 +92,7 @@ def test_run_candidate_has_no_alias_before_its_gate(programs: Programs, tmp_path
     assert after(run(programs, tmp_path / "home", backend()), "--network-alias") == ["backend-green"]
 
 
-def test_run_secrets_are_in_no_words_of_any_program(programs: Programs, tmp_path: Path) -> None:
+def test_run_passes_no_secret_in_arguments(programs: Programs, tmp_path: Path) -> None:
     for name in ("base64", "mkdir", "chmod", "mv"):
         programs.add(name, f'exec /usr/bin/{name} "$@"')
 
@@ -103,9 +103,7 @@ def test_run_secrets_are_in_no_words_of_any_program(programs: Programs, tmp_path
 
 
 @pytest.mark.parametrize("value", [value for value in HOSTILE if "\n" not in value])
-def test_run_environment_arrives_byte_for_byte_for_the_owner_alone(
-    value: str, programs: Programs, tmp_path: Path
-) -> None:
+def test_run_writes_the_environment_unchanged_to_a_private_file(value: str, programs: Programs, tmp_path: Path) -> None:
     words = run(programs, tmp_path / "home", backend(env=(("KEY", value), ("OTHER", "x"))))
 
     file = Path(after(words, "--env-file")[0])
@@ -154,11 +152,11 @@ def test_run_missing_network_is_created(programs: Programs, tmp_path: Path) -> N
         ({"service_port": 8081}, False),
     ],
 )
-def test_spec_hash_changes_with_what_makes_a_container(changes: dict[str, object], same: bool) -> None:
+def test_spec_hash_changes_with_the_configuration(changes: dict[str, object], same: bool) -> None:
     assert (podman.spec_hash("shop", backend(**changes)) == podman.spec_hash("shop", backend())) is same
 
 
-def test_labels_hold_no_hash_of_a_value() -> None:
+def test_labels_contain_no_hash_of_a_value() -> None:
     service = backend(env=(("PIN", "1234"),))
     said = " ".join(podman.labels(APP, service, Color.BLUE, "r1").values())
 
@@ -167,7 +165,7 @@ def test_labels_hold_no_hash_of_a_value() -> None:
     assert "PIN" not in said
 
 
-def test_spec_hash_stays_what_it_was() -> None:
+def test_spec_hash_is_stable() -> None:
     """Another hash would replace every container at the next deploy; a fast one would allow guessing short values."""
     assert podman.spec_hash("shop", backend()) == "8ad7f4fe8a944bb2"
 
@@ -183,11 +181,11 @@ def test_give_alias_joins_the_network_again_under_both_names(programs: Programs)
     ]
 
 
-def test_give_alias_service_without_one_needs_nothing() -> None:
+def test_give_alias_does_nothing_for_a_service_without_alias() -> None:
     assert podman.give_alias(APP, backend(alias=""), Color.BLUE) == ""
 
 
-def test_pull_image_that_is_there_costs_no_transfer(programs: Programs) -> None:
+def test_pull_skips_images_that_are_present(programs: Programs) -> None:
     programs.add("podman", 'case "$*" in "image exists "*backend*) exit 0 ;; "image exists "*) exit 1 ;; esac')
 
     sh(podman.pull([image("backend"), image("frontend"), image("backend")]), path=programs.path)
@@ -228,7 +226,7 @@ def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) ->
     ]
 
 
-def test_prune_images_kept_digests_and_foreign_repositories_stay(programs: Programs) -> None:
+def test_prune_images_keeps_digests_and_other_repositories(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
 
     sh(
@@ -251,7 +249,7 @@ def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Pro
     assert [call for call in programs.calls() if call[1] == "rmi"] == []
 
 
-def test_prune_images_image_of_several_names_goes_name_by_name(programs: Programs) -> None:
+def test_prune_images_removes_each_name_of_an_image(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a:v2]"')
 
     sh(
@@ -262,7 +260,7 @@ def test_prune_images_image_of_several_names_goes_name_by_name(programs: Program
     assert [call[2] for call in programs.calls() if call[1] == "rmi"] == ["r/a@sha256:one", "r/a:v2"]
 
 
-def test_prune_images_used_image_that_cannot_go_is_no_error(programs: Programs) -> None:
+def test_prune_images_ignores_an_image_in_use(programs: Programs) -> None:
     programs.add("podman", 'case "$1" in images) echo "old sha256:old" ;; rmi) exit 2 ;; esac')
 
     assert (
@@ -295,7 +293,7 @@ def history(hosts: Path, app: str, text: str) -> Path:
     return file
 
 
-def test_prune_images_of_another_applications_history_stay(programs: Programs, tmp_path: Path) -> None:
+def test_prune_images_keeps_images_in_other_applications_histories(programs: Programs, tmp_path: Path) -> None:
     """The newest lines of a large history count; the application's own history does not protect an image."""
     history(tmp_path / "lib", "shop", f'{{"digests": "{DIGESTS["old"]}"}}\n')
     history(tmp_path / "lib", "notes", "x" * (8 << 20) + f'\n{{"digests": "{DIGESTS["needed"]}"}}\n')
@@ -303,9 +301,7 @@ def test_prune_images_of_another_applications_history_stay(programs: Programs, t
     assert pruned(programs, tmp_path / "lib") == ["old"]
 
 
-def test_prune_images_ends_whatever_another_application_put_in_its_historys_place(
-    programs: Programs, tmp_path: Path
-) -> None:
+def test_prune_images_ends_with_any_file_in_place_of_another_history(programs: Programs, tmp_path: Path) -> None:
     hosts = tmp_path / "lib"
     history(hosts, "notes", DIGESTS["needed"])
     for app, target in (("zero", "/dev/zero"), ("gone", "/nonexistent"), ("own", str(hosts / "notes"))):
@@ -320,7 +316,7 @@ def test_prune_images_ends_whatever_another_application_put_in_its_historys_plac
     assert pruned(programs, hosts) == ["old"]
 
 
-def test_prune_configs_only_kept_ones_stay(tmp_path: Path) -> None:
+def test_prune_configs_deletes_all_but_kept_ones(tmp_path: Path) -> None:
     for name in ("a-1", "a-2", "b-1"):
         (tmp_path / "config" / name).mkdir(parents=True)
 
@@ -337,7 +333,7 @@ def test_last_logs_missing_container_is_no_error(programs: Programs) -> None:
     assert (done.returncode, done.stdout) == (0, "no such container\n")
 
 
-def test_resolve_label_of_one_image_says_nothing_of_another(programs: Programs) -> None:
+def test_resolve_label_of_an_image_does_not_affect_other_images(programs: Programs) -> None:
     programs.add("skopeo", 'printf "sha256:aa x\\nregistry.test:5000/shop/frontend:v2 sha256:ee\\nsha256:bb\\n"')
 
     done = sh(script(podman.resolve([tag("backend")])), path=programs.path)
@@ -345,7 +341,7 @@ def test_resolve_label_of_one_image_says_nothing_of_another(programs: Programs) 
     assert done.stdout == "registry.test:5000/shop/backend:v2 sha256:aa x\n"
 
 
-def test_run_confinement_is_handed_over(programs: Programs, tmp_path: Path) -> None:
+def test_run_passes_the_confinement(programs: Programs, tmp_path: Path) -> None:
     words = run(programs, tmp_path / "home", backend())
 
     assert after(words, "--security-opt") == ["no-new-privileges"]
@@ -355,7 +351,7 @@ def test_run_confinement_is_handed_over(programs: Programs, tmp_path: Path) -> N
     assert (after(words, "--log-driver"), after(words, "--log-opt")) == (["k8s-file"], ["max-size=52428800b"])
 
 
-def test_run_confinement_of_a_service_is_its_own(programs: Programs, tmp_path: Path) -> None:
+def test_run_uses_the_confinement_of_the_service(programs: Programs, tmp_path: Path) -> None:
     own = Confinement(("SYS_PTRACE",), ("ALL",), no_new_privileges=False, pids_limit=64, log_driver="journald")
     words = run(programs, tmp_path / "home", backend(confinement=own))
 
@@ -383,5 +379,5 @@ def test_run_release_that_was_recorded_without_confinement_gets_none(programs: P
         Confinement(log_max_bytes=1024**2),
     ],
 )
-def test_spec_hash_says_how_a_container_is_confined(changed: Confinement | None) -> None:
+def test_spec_hash_changes_with_the_confinement(changed: Confinement | None) -> None:
     assert podman.spec_hash("shop", backend(confinement=changed)) != podman.spec_hash("shop", backend())

@@ -42,7 +42,7 @@ def take(app: Application, programs: Programs, tmp_path: Path) -> tuple[int, str
     return done.returncode, done.stdout + done.stderr
 
 
-def test_take_password_is_in_a_file_of_the_owner_and_in_no_words(
+def test_take_passes_the_password_in_a_private_file_and_not_in_arguments(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     code, said = take(app, programs, tmp_path)
@@ -53,9 +53,7 @@ def test_take_password_is_in_a_file_of_the_owner_and_in_no_words(
     assert PASSWORD not in backup.take(app, ID, BackupKind.MANUAL).masked
 
 
-def test_take_dump_is_custom_read_through_and_in_the_manifest(
-    app: Application, programs: Programs, tmp_path: Path
-) -> None:
+def test_take_writes_a_verified_custom_format_dump(app: Application, programs: Programs, tmp_path: Path) -> None:
     take(app, programs, tmp_path)
 
     (dump,) = programs.calls("pg_dump")
@@ -65,7 +63,7 @@ def test_take_dump_is_custom_read_through_and_in_the_manifest(
 
 
 @pytest.mark.parametrize("failing", ["psql", "pg_dump", "pg_restore"])
-def test_take_a_program_that_fails_leaves_no_backup(
+def test_take_with_a_failing_program_leaves_no_backup(
     failing: str, app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     programs.add(failing, "echo 'FATAL: password authentication failed' >&2; exit 2")
@@ -85,7 +83,7 @@ def test_verify_dump_that_cannot_be_read_is_damaged(app: Application, programs: 
 
 
 @pytest.mark.parametrize("missing", ["pg_restore", "psql"])
-def test_verify_without_a_program_is_no_damage(
+def test_verify_without_a_required_program_reports_no_damage(
     missing: str, app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     take(app, programs, tmp_path)
@@ -102,7 +100,7 @@ def test_verify_without_a_program_is_no_damage(
 
 
 @pytest.mark.parametrize("said", ["FATAL: the database system is shutting down", "could not extend file: No space"])
-def test_verify_refused_by_the_server_is_no_damage(
+def test_verify_refused_by_the_server_reports_no_damage(
     said: str, app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     take(app, programs, tmp_path)
@@ -114,7 +112,7 @@ def test_verify_refused_by_the_server_is_no_damage(
     assert listed(app)[ID].verdict is Verdict.UNVERIFIED
 
 
-def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
+def test_restore_is_one_transaction_and_undone_only_if_completed(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     take(app, programs, tmp_path)
@@ -138,9 +136,7 @@ def test_restore_is_one_transaction_and_undone_only_when_it_was_done(
     assert back[-1] == f"{backup.backup_path(app, 'r2')}/database.pgdump"
 
 
-def test_restore_dump_that_breaks_off_is_never_taken_for_done(
-    app: Application, programs: Programs, tmp_path: Path
-) -> None:
+def test_restore_of_a_truncated_dump_changes_nothing(app: Application, programs: Programs, tmp_path: Path) -> None:
     """The server receives no commit, although psql exits with 0."""
     take(app, programs, tmp_path)
     programs.add("psql", f"case $* in *-c*) ;; *) cat >{tmp_path}/said ;; esac")
@@ -154,7 +150,7 @@ def test_restore_dump_that_breaks_off_is_never_taken_for_done(
     assert not (tmp_path / "home/journal/r2/postgres.restored").exists()
 
 
-def test_restore_with_programs_that_would_run_commands_of_a_dump_is_refused(
+def test_restore_with_vulnerable_postgresql_programs_is_refused(
     app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     """pg_restore from before August 2025 has no --restrict-key, so psql would execute a line `\\!` of a dump."""
@@ -176,7 +172,7 @@ def test_restore_with_programs_that_would_run_commands_of_a_dump_is_refused(
 
 
 @pytest.mark.parametrize("answer", ["x[$(touch pwned)]", "12; touch pwned", "", "1e9"])
-def test_take_size_that_is_no_number_is_refused(
+def test_take_with_an_invalid_database_size_is_refused(
     answer: str, app: Application, programs: Programs, tmp_path: Path
 ) -> None:
     programs.add("psql", f"echo {quote(answer)}")

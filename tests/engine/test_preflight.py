@@ -44,7 +44,7 @@ def problems(found: HostState, app: Application = APP) -> list[str]:
     return [finding.problem for finding in preflight.findings(found, app)]
 
 
-def test_findings_fit_host_has_none() -> None:
+def test_findings_of_a_ready_host_are_empty() -> None:
     assert problems(state()) == []
 
 
@@ -104,12 +104,12 @@ def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
         ({"free_inodes": "12"}, "only 12 inodes free"),
     ],
 )
-def test_findings_unfit_host_is_reported_with_the_reason(facts: dict[str, str], problem: str) -> None:
+def test_findings_report_each_problem(facts: dict[str, str], problem: str) -> None:
     assert problems(state(**facts)) == [problem]
 
 
 @pytest.mark.parametrize("inodes", ["-", ""])
-def test_findings_file_system_that_counts_no_inodes_is_fit(inodes: str) -> None:
+def test_findings_accept_a_file_system_without_inode_counts(inodes: str) -> None:
     assert problems(state(free_inodes=inodes)) == []
 
 
@@ -124,7 +124,7 @@ def test_findings_all_problems_are_reported_with_remedies() -> None:
     assert all(str(finding).startswith("web1: ") and finding.remedy for finding in found)
 
 
-def test_findings_foreign_container_of_a_wanted_name_is_named() -> None:
+def test_findings_name_a_foreign_container_with_a_required_name() -> None:
     found = replace(state(), foreign=("shop-backend-green", "shop-other-thing"))
 
     assert problems(found) == ["a container named shop-backend-green exists that this project did not make"]
@@ -140,7 +140,7 @@ def test_findings_foreign_container_of_a_wanted_name_is_named() -> None:
         (22, None),
     ],
 )
-def test_findings_color_ports_must_be_free_or_ours(port: int, problem: str | None) -> None:
+def test_findings_candidate_ports_must_be_free_or_used_by_the_application(port: int, problem: str | None) -> None:
     assert problems(replace(state(), listening=(port,))) == ([problem] if problem else [])
 
 
@@ -152,7 +152,7 @@ def test_findings_port_of_a_stopped_color_taken_by_another_is_reported() -> None
 
 
 @pytest.mark.parametrize("status", ["stopping", "stopped"])
-def test_findings_port_of_a_color_that_is_stopping_is_accepted(status: str) -> None:
+def test_findings_accept_the_port_of_a_stopping_container(status: str) -> None:
     stopping = container(backend(), Color.GREEN, running=False, status=status)
     found = replace(state(), containers=(container(backend()), stopping, container(frontend())), listening=(28080,))
 
@@ -169,7 +169,7 @@ def test_findings_service_port_of_the_live_site_is_accepted() -> None:
     assert problems(replace(state(), live_site_hash=SITE_HASH, listening=(8080, 7001))) == []
 
 
-def test_preflight_service_port_that_changes_while_it_serves_is_refused() -> None:
+def test_findings_refuse_a_service_port_change_of_a_running_service() -> None:
     moved = replace(state().containers[0], service_port=9999, running=True, color=Color.BLUE)
     found = problems(replace(state(), containers=(moved,), active=()))
 

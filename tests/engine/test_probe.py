@@ -37,24 +37,24 @@ def asked(host: Programs) -> int:
     return len(host.calls("curl"))
 
 
-def test_gate_healthy_candidate_passes_after_as_many_answers(host: Programs) -> None:
+def test_gate_passes_after_the_required_answers(host: Programs) -> None:
     done = gate(host, ["200"])
 
     assert (done.returncode, done.stdout, asked(host)) == (0, "passed\n", 3)
 
 
-def test_gate_asks_the_candidate_on_its_own_port(host: Programs) -> None:
+def test_gate_probes_the_candidate_port(host: Programs) -> None:
     gate(host, ["200"])
 
     assert host.calls("curl")[0][-1] == "http://127.0.0.1:28080/api/health"
     assert host.calls("podman")[0][-1] == "shop-backend-green"
 
 
-def test_gate_slow_start_is_forgiven(host: Programs) -> None:
+def test_gate_tolerates_a_slow_start(host: Programs) -> None:
     assert gate(host, ["000"] * 5 + ["503", "204"]).returncode == 0
 
 
-def test_gate_misses_after_the_start_period_fail_it(host: Programs) -> None:
+def test_gate_fails_after_misses_past_the_start_period(host: Programs) -> None:
     done = gate(host, ["502"])
 
     assert done.returncode == 1
@@ -66,14 +66,14 @@ def test_gate_failure_shows_the_last_log_lines(host: Programs) -> None:
     assert "last log lines of shop-backend-green:\nthe last log line" in gate(host, ["500"]).stdout
 
 
-def test_gate_flapping_candidate_never_passes_and_meets_the_deadline(host: Programs) -> None:
+def test_gate_flapping_candidate_fails_at_the_deadline(host: Programs) -> None:
     done = gate(host, ["200", "200", "503"] * 10)
 
     assert done.returncode == 1
     assert "after 20 s (deadline; last: HTTP 503" in done.stdout
 
 
-def test_gate_one_miss_between_passes_starts_the_count_again(host: Programs) -> None:
+def test_gate_miss_resets_the_passes(host: Programs) -> None:
     gate(host, ["200", "200", "500", "200", "200", "200"])
 
     assert asked(host) == 6
@@ -102,7 +102,7 @@ def test_gate_answer_other_than_2xx_is_a_miss(code: str, host: Programs) -> None
     assert gate(host, [code]).returncode == 1
 
 
-def test_gate_failing_curl_is_a_miss_and_no_end_of_the_script(host: Programs) -> None:
+def test_gate_counts_a_failing_curl_as_a_miss(host: Programs) -> None:
     host.add("podman", f"echo '{RUNS}'")
     host.add("curl", f"{host.sequence('curl', ['000', '000', '200'])}; exit 7")
 
@@ -126,7 +126,7 @@ def answers(host: Programs, codes: list[str]) -> str:
     return 'code=$(ask)\nif [ "$code" = 200 ]; then true; else why="got $code"; false; fi'
 
 
-def test_watch_good_rounds_end_it(host: Programs) -> None:
+def test_watch_succeeds_after_enough_good_rounds(host: Programs) -> None:
     done = watch(host, [answers(host, ["200"])])
 
     assert (done.stdout.splitlines()[0], spent(done)) == ("good", 1)
@@ -138,19 +138,19 @@ def test_watch_lasts_at_least_its_seconds(host: Programs) -> None:
     assert (done.stdout.splitlines()[0], spent(done)) == ("good", 6)
 
 
-def test_watch_single_bad_round_is_forgiven(host: Programs) -> None:
+def test_watch_tolerates_a_single_bad_round(host: Programs) -> None:
     done = watch(host, [answers(host, ["200", "500", "200", "500", "500", "200"])])
 
     assert done.stdout.startswith("good")
 
 
-def test_watch_three_bad_rounds_in_a_row_fail_it_with_the_reason(host: Programs) -> None:
+def test_watch_fails_after_three_consecutive_bad_rounds(host: Programs) -> None:
     done = watch(host, [answers(host, ["200", "200", "502"])], seconds=30, deadline=45)
 
     assert done.stdout.splitlines()[:2] == ["got 502 (2 s)", "bad"]
 
 
-def test_watch_flapping_meets_the_deadline(host: Programs) -> None:
+def test_watch_flapping_condition_fails_at_the_deadline(host: Programs) -> None:
     done = watch(host, [answers(host, ["200", "500"] * 60)], deadline=10)
 
     assert (done.stdout.splitlines()[1], spent(done)) == ("bad", 10)
@@ -170,7 +170,7 @@ def test_watch_without_conditions_is_good(host: Programs) -> None:
     assert watch(host, []).stdout.startswith("good")
 
 
-def test_watch_second_watch_of_a_script_forgets_the_first(host: Programs) -> None:
+def test_watch_resets_its_state_for_each_call(host: Programs) -> None:
     text = probe.watch([answers(host, ["500"] * 3 + ["200"])], seconds=0, passes=1, deadline_seconds=5)
 
     done = sh(script(text, "watch || echo failed; watch && echo passed"), path=host.path)
@@ -190,7 +190,7 @@ def test_watch_second_watch_of_a_script_forgets_the_first(host: Programs) -> Non
         ("000 ", False),
     ],
 )
-def test_through_nginx_only_the_color_itself_counts(answer: str, good: bool, host: Programs) -> None:
+def test_through_nginx_accepts_only_the_expected_color(answer: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf '%s' '{answer}'")
 
     done = watch(host, [probe.through_nginx(backend(), Color.GREEN)], passes=1, deadline=1)
@@ -221,13 +221,13 @@ def test_answers_accepts_2xx_of_any_color(code: str, good: bool, host: Programs)
 @pytest.mark.parametrize(
     ("code", "good"), [("200", True), ("301", True), ("403", True), ("502", False), ("000", False)]
 )
-def test_public_anything_but_a_server_error_is_an_answer(code: str, good: bool, host: Programs) -> None:
+def test_public_accepts_any_status_but_a_server_error(code: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf {code}")
 
     assert ("good" in watch(host, [probe.public(APP)], passes=1).stdout) is good
 
 
-def test_public_site_with_a_certificate_is_asked_by_name_on_loopback(host: Programs) -> None:
+def test_public_requests_a_tls_site_by_name_on_loopback(host: Programs) -> None:
     host.add("curl", "printf 200")
 
     watch(host, [probe.public(application(tls=Tls("/c", "/k")))], passes=1)

@@ -69,14 +69,14 @@ def test_append_after_an_ending_records_its_outcome_reason_and_seconds(reason: s
     assert not (tmp_path / "pwned").exists()
 
 
-def test_append_line_is_what_line_gives_before_the_host_adds_its_part(tmp_path: Path) -> None:
+def test_append_writes_the_line_before_the_fields_of_the_host(tmp_path: Path) -> None:
     sh(script(record.append(str(tmp_path), RELEASE)))
 
     written = Path(record.history_file(str(tmp_path))).read_text("utf-8")
     assert written.startswith(record.line(RELEASE)[:-1] + ", ")
 
 
-def test_append_where_the_history_cannot_be_written_fails(tmp_path: Path) -> None:
+def test_append_fails_if_the_history_is_not_writable(tmp_path: Path) -> None:
     assert sh(script(record.append(f"{tmp_path}/none", RELEASE))).returncode != 0
 
 
@@ -100,7 +100,7 @@ def test_line_reason_of_many_lines_stays_one_line() -> None:
         record.line(RELEASE).replace('"services": {', '"services": [], "x": {'),
     ],
 )
-def test_parse_line_that_is_not_ours_is_left_out(garbage: str) -> None:
+def test_parse_skips_malformed_lines(garbage: str) -> None:
     assert record.parse(f"{record.line(RELEASE)}\n{garbage}\n{record.line(RELEASE)}") == (RELEASE, RELEASE)
 
 
@@ -149,26 +149,26 @@ def test_verify_lines_in_another_order_are_found(tmp_path: Path) -> None:
     assert faults([lines[0], lines[2], lines[1], lines[3]], head) != []
 
 
-def test_verify_history_that_was_emptied_is_found(tmp_path: Path) -> None:
+def test_verify_finds_an_emptied_history(tmp_path: Path) -> None:
     _, head = written(tmp_path, *FOUR)
 
     assert faults([], head) == [0]
 
 
-def test_verify_line_that_is_none_is_found(tmp_path: Path) -> None:
+def test_verify_finds_a_malformed_line(tmp_path: Path) -> None:
     lines, head = written(tmp_path, *FOUR)
 
     assert faults([*lines[:2], "half a li", *lines[2:]], head) == [3, 4]
 
 
-def test_verify_power_lost_before_the_head_was_written_is_no_fault(tmp_path: Path) -> None:
+def test_verify_tolerates_a_head_one_line_behind(tmp_path: Path) -> None:
     lines, _ = written(tmp_path, *FOUR[:3])
     before = hashlib.sha256(lines[1].encode()).hexdigest()
 
     assert faults(lines, before) == []
 
 
-def test_append_after_a_line_that_was_cut_begins_a_new_one(tmp_path: Path) -> None:
+def test_append_after_a_truncated_line_starts_a_new_line(tmp_path: Path) -> None:
     written(tmp_path, FOUR[0])
     with Path(record.history_file(str(tmp_path))).open("a") as history:
         history.write('{"id": "r2", "outc')
@@ -184,7 +184,7 @@ def test_append_after_a_line_that_was_cut_begins_a_new_one(tmp_path: Path) -> No
     "value",
     [*(value for value in HOSTILE if value), "x; touch pwned", "$(id)", "a b", "-x", "--force", "a\n", "x" * 129],
 )
-def test_id_that_is_more_than_one_word_for_a_shell_decides_nothing(name: str, value: str) -> None:
+def test_id_with_shell_syntax_is_ignored(name: str, value: str) -> None:
     changed = {
         "id": replace(RELEASE, id=value),
         "target": replace(RELEASE, target=value),

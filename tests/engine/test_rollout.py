@@ -44,7 +44,7 @@ def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
     return {outcome.summary.host: outcome.summary.result for outcome in outcomes}
 
 
-def test_roll_out_good_hosts_are_all_upgraded(scene: Scene) -> None:
+def test_roll_out_upgrades_all_hosts(scene: Scene) -> None:
     outcomes = go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
     assert set(results(outcomes).values()) == {HostResult.UPGRADED}
@@ -60,7 +60,7 @@ def test_roll_out_first_host_is_locked_alone(scene: Scene) -> None:
     assert scene.log[0] == "web1 lock"
 
 
-def test_roll_out_lock_held_on_the_second_host_frees_the_first(scene: Scene) -> None:
+def test_roll_out_lock_held_on_the_second_host_releases_the_first(scene: Scene) -> None:
     with pytest.raises(LockHeld, match=r"web2: locked by bob@ci \(process 7\): deploy v1"):
         go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[HELD]))
 
@@ -75,7 +75,7 @@ def test_roll_out_lock_held_on_the_first_host_touches_no_other(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("error", [HostUnreachable("web2: away."), ConnectionDropped("web2: dropped.")])
-def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, scene: Scene) -> None:
+def test_roll_out_host_lost_while_locking_releases_the_others(error: Exception, scene: Scene) -> None:
     with pytest.raises(type(error)):
         go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[error]), scene.host_run("web3"))
 
@@ -83,7 +83,7 @@ def test_roll_out_host_lost_while_locking_frees_the_others(error: Exception, sce
     assert not [entry for entry in scene.log if "stage" in entry]
 
 
-def test_roll_out_stage_of_a_former_run_still_running_is_a_held_lock(scene: Scene) -> None:
+def test_roll_out_running_stage_of_an_earlier_run_raises_lock_held(scene: Scene) -> None:
     with pytest.raises(LockHeld, match="a stage of an earlier run is still running"):
         go(scene, scene.host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
 
@@ -96,7 +96,7 @@ def test_roll_out_takeover_is_reported(scene: Scene) -> None:
     assert "took over the lock of bob@ci (process 7): deploy v1" in scene.titles(Phase.NOTE)[0]
 
 
-def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
+def test_roll_out_passes_a_dead_token_only_to_its_host(scene: Scene) -> None:
     members = [scene.host_run("web1"), scene.host_run("web2", plan=three_steps("web2", dead_token="dead-token"))]
 
     go(scene, *members)
@@ -104,14 +104,14 @@ def test_roll_out_dead_token_reaches_its_host_alone(scene: Scene) -> None:
     assert ["dead-token" in member.host.texts["lock"] for member in members] == [False, True]  # type: ignore[attr-defined]
 
 
-def test_roll_out_host_as_wanted_is_not_even_locked(scene: Scene) -> None:
+def test_roll_out_does_not_lock_an_up_to_date_host(scene: Scene) -> None:
     outcomes = go(scene, scene.host_run("web1", plan=empty_plan("web1")), scene.host_run("web2"))
 
     assert results(outcomes) == {"web1": HostResult.UNCHANGED, "web2": HostResult.UPGRADED}
     assert scene.calls("web1") == []
 
 
-def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None:
+def test_roll_out_replans_a_changed_host(scene: Scene) -> None:
     changed = Answer(0, text(active="backend.green"))
     seen: list[HostState] = []
 
@@ -124,7 +124,7 @@ def test_roll_out_host_that_changed_since_is_planned_again(scene: Scene) -> None
     assert ([name for name, _ in seen[0].active], results(outcomes)) == (["backend"], {"web1": HostResult.UPGRADED})
 
 
-def test_roll_out_host_that_became_as_wanted_is_freed_and_unchanged(scene: Scene) -> None:
+def test_roll_out_unlocks_a_host_that_is_up_to_date_by_now(scene: Scene) -> None:
     member = scene.host_run("web1", lock=[Answer(0, text(active="backend.green"))])
 
     outcomes = roll_out([member], lambda one, _: empty_plan(one.name), rollout(), scene.context)
@@ -151,7 +151,7 @@ def test_roll_out_no_host_continues_before_all_are_prepared(scene: Scene) -> Non
     assert last_prepared < min(n for n, entry in enumerate(scene.log) if entry.endswith("stage a"))
 
 
-def test_roll_out_failed_batch_leaves_the_later_ones_as_they_were(scene: Scene) -> None:
+def test_roll_out_failed_batch_leaves_later_hosts_unchanged(scene: Scene) -> None:
     members = [scene.host_run("web1"), scene.host_run("web2", stage_b=FAILS), scene.host_run("web3")]
 
     outcomes = go(scene, *members, batch="1")
@@ -203,7 +203,7 @@ def test_roll_out_failed_renewal_is_reported_and_the_host_still_upgraded(scene: 
         ({"stage_b": FAILS, "stage_undo": FAILS}, HostResult.UNDO_FAILED, Exception),
     ],
 )
-def test_roll_out_ending_says_where_the_host_stands(
+def test_roll_out_outcome_reflects_the_state_of_the_host(
     replies: dict[str, Any], result: HostResult, error: type[Exception], scene: Scene
 ) -> None:
     (outcome,) = go(scene, scene.host_run("web1", **replies))
@@ -213,7 +213,7 @@ def test_roll_out_ending_says_where_the_host_stands(
     assert outcome.summary.cause == outcome.error.message
 
 
-def test_roll_out_release_that_serves_but_could_not_be_recorded_is_not_called_undone(scene: Scene) -> None:
+def test_roll_out_unrecorded_release_has_an_unknown_outcome(scene: Scene) -> None:
     (outcome,) = go(scene, scene.host_run("web1", stage_record=[Answer(1, "disk full")]))
 
     assert outcome.summary.result is HostResult.UNKNOWN
@@ -243,7 +243,7 @@ def test_roll_out_truncated_observation_releases_the_locks_of_others(scene: Scen
     assert "web1 unlock" in scene.log
 
 
-def test_wait_patiently_first_ctrl_c_cancels_and_the_second_only_explains(
+def test_wait_for_all_first_ctrl_c_cancels_and_the_second_is_only_reported(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     presses = iter([KeyboardInterrupt, KeyboardInterrupt])

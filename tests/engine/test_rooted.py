@@ -42,13 +42,13 @@ def passes(path: str, top: Path) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/etc/ssl/a.crt", "//etc//ssl/./a.crt", "/etc/ssl/new/deep/a.crt", "/a.crt", "/etc"])
-def test_rooted_holds_where_only_root_writes_or_nothing_is_yet(path: str, top: Path) -> None:
+def test_rooted_succeeds_if_only_root_can_write_or_path_is_missing(path: str, top: Path) -> None:
     assert passes(path, top)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777, 0o2775, 0o722])
 @pytest.mark.parametrize("where", ["", "etc", "etc/ssl"])
-def test_rooted_fails_where_another_may_write_any_directory_on_the_way(where: str, mode: int, top: Path) -> None:
+def test_rooted_fails_if_another_user_can_write_a_parent_directory(where: str, mode: int, top: Path) -> None:
     (top / where).chmod(mode)
 
     status, said = walk("/etc/ssl/a.crt", top)
@@ -56,7 +56,7 @@ def test_rooted_fails_where_another_may_write_any_directory_on_the_way(where: st
     assert (status, said) == (1, f"somebody besides root can write {top / where}\n")
 
 
-def test_rooted_counts_what_stands_above_alone(top: Path) -> None:
+def test_rooted_checks_only_parent_directories(top: Path) -> None:
     (top / "etc/ssl").chmod(0o777)
 
     assert passes("/etc/ssl", top)
@@ -64,7 +64,7 @@ def test_rooted_counts_what_stands_above_alone(top: Path) -> None:
 
 
 @pytest.mark.skipif(HERE != 0, reason="only root can change the owner of a directory")
-def test_rooted_fails_below_a_directory_of_another_user_whatever_its_mode(top: Path) -> None:
+def test_rooted_fails_below_a_directory_owned_by_another_user(top: Path) -> None:
     os.chown(top / "home/deploy", 65534, -1)
     (top / "home/deploy").chmod(0o500)
 
@@ -90,14 +90,14 @@ def link(place: str, target: str) -> Callable[[Path], None]:
     ],
     ids=["relative", "absolute", "dots", "absolute to another", "relative to another", "dangling", "loop", "growing"],
 )
-def test_rooted_follows_links_of_root_to_where_they_lead(made: Callable[[Path], None], holds: bool, top: Path) -> None:
+def test_rooted_checks_the_targets_of_links(made: Callable[[Path], None], holds: bool, top: Path) -> None:
     (top / "home/deploy").chmod(0o777)
     made(top)
 
     assert passes("/etc/tls/a.crt", top) is holds
 
 
-def test_rooted_follows_a_last_link_as_certbot_makes_it(top: Path) -> None:
+def test_rooted_follows_a_final_link_like_those_of_certbot(top: Path) -> None:
     (top / "etc/live").mkdir()
     (top / "etc/archive").mkdir()
     (top / "etc/live/a.crt").symlink_to("../archive/a1.crt")
@@ -107,7 +107,7 @@ def test_rooted_follows_a_last_link_as_certbot_makes_it(top: Path) -> None:
     assert not passes("/etc/live/a.crt", top)
 
 
-def test_rooted_opens_no_file_above_the_path(top: Path) -> None:
+def test_rooted_does_not_open_a_pipe_in_the_path(top: Path) -> None:
     os.mkfifo(top / "etc/pipe")
     done = sh(
         ROOTED.replace("cd / ", f"cd {quote(str(top))} ").replace("'0 d'", f"'{HERE} d'") + "\nrooted /etc/pipe/a"
@@ -116,7 +116,7 @@ def test_rooted_opens_no_file_above_the_path(top: Path) -> None:
     assert passes("/etc/pipe", top)
 
 
-def test_rooted_or_end_names_the_path_the_place_and_what_next() -> None:
+def test_rooted_or_exit_names_the_path_the_directory_and_the_next_step() -> None:
     done = sh(Script(rooted_or_exit("/dev/shm/$(touch pwned)`/a.key") + "\necho on"))
 
     assert done.returncode == 1
@@ -126,5 +126,5 @@ def test_rooted_or_end_names_the_path_the_place_and_what_next() -> None:
     )
 
 
-def test_rooted_is_a_condition_that_needs_every_path() -> None:
+def test_rooted_fails_if_any_path_fails() -> None:
     assert sh(f"if {rooted('/no-such', '/dev/shm/a')}; then echo yes; fi").stdout.startswith("somebody besides root")

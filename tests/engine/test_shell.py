@@ -26,7 +26,7 @@ def test_quote_hostile_value_arrives_byte_for_byte(value: str, tmp_path: Path) -
 
 @settings(max_examples=30)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=8))
-def test_shell_join_any_texts_stay_as_many_words(values: list[str]) -> None:
+def test_shell_join_keeps_each_argument_one_word(values: list[str]) -> None:
     done = sh(f"printf '%s\\0' {shell.shell_join(*values)}")
 
     assert done.stdout.split("\0")[:-1] == values
@@ -42,7 +42,7 @@ def test_quote_nul_byte_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", HOSTILE)
-def test_write_file_hostile_content_arrives_and_nothing_else_appears(content: str, tmp_path: Path) -> None:
+def test_write_file_writes_hostile_content_unchanged(content: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
 
     done = sh(shell.write_file(str(target), content), cwd=tmp_path)
@@ -58,7 +58,7 @@ def test_write_file_hostile_path_is_one_path(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["0600", "0644", "0755"])
-def test_write_file_mode_is_exactly_the_wanted_one(mode: str, tmp_path: Path) -> None:
+def test_write_file_sets_the_exact_mode(mode: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("old")
     target.chmod(0o666)
@@ -83,7 +83,7 @@ def test_write_file_megabyte_arrives_complete(tmp_path: Path) -> None:
     assert (tmp_path / "large").read_text("utf-8") == content
 
 
-def test_masked_secret_file_shows_neither_the_value_nor_its_code() -> None:
+def test_masked_write_file_hides_the_value_and_its_base64() -> None:
     written = shell.write_file("/etc/env", "TOKEN=hunter2", secret=True)
 
     assert MASK in written.masked
@@ -94,7 +94,7 @@ def test_write_file_without_content_has_no_secret_to_mask() -> None:
     assert shell.write_file("/etc/env", "", secret=True).secrets == ()
 
 
-def test_script_joined_parts_keep_every_secret_once() -> None:
+def test_script_keeps_the_secrets_of_its_parts_once() -> None:
     part = Script("set -eu\necho s\n", ("s",))
 
     joined = shell.script(part, "", part, Script("echo t", ("t",)))
@@ -113,5 +113,5 @@ def test_script_secrets_stay_out_of_repr() -> None:
     assert "hunter2" not in repr(Script("text", ("hunter2",)))
 
 
-def test_lines_empty_items_are_left_out() -> None:
+def test_lines_skips_empty_items() -> None:
     assert shell.lines(["a", "", "b"]) == "a\nb"

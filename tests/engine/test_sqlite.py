@@ -94,7 +94,7 @@ def test_hostile_schema_is_copied_and_verified_or_refused_as_damaged(
         assert_nothing_ran(tmp_path)
 
 
-def test_hostile_schema_most_of_them_are_no_reason_to_fail(tmp_path: Path) -> None:
+def test_hostile_schemas_are_mostly_readable_by_sqlite(tmp_path: Path) -> None:
     readable = 0
     for number, make in enumerate(hostile.SCHEMAS.values()):
         hostile.write(str(tmp_path / f"{number}.db"), make)
@@ -118,7 +118,7 @@ def test_hostile_schema_is_checked_without_an_error(name: str, site: Site, tmp_p
     assert_nothing_ran(tmp_path)
 
 
-def test_table_that_no_statement_can_name_is_reported_without_a_failure(
+def test_table_with_an_invalid_name_is_reported_and_not_counted(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     with closing(hostile.application_table(app.database)) as database:
@@ -138,7 +138,7 @@ def tool(*words: str, python: str = sys.executable) -> subprocess.CompletedProce
     )
 
 
-def test_tree_of_pages_that_explodes_ends_and_fills_no_disk(app: Application, programs: Programs) -> None:
+def test_exponential_page_tree_is_stopped_within_the_size_limit(app: Application, programs: Programs) -> None:
     hostile.tree_that_explodes(app.database)
     size = Path(app.database).stat().st_size
 
@@ -150,7 +150,7 @@ def test_tree_of_pages_that_explodes_ends_and_fills_no_disk(app: Application, pr
 
 @pytest.mark.parametrize("ending", ["", "-journal", "-wal", "-shm"])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "directory"])
-def test_file_of_another_kind_is_refused_at_once(
+def test_special_file_is_refused_immediately(
     kind: str, ending: str, app: Application, programs: Programs, site: Site, tmp_path: Path
 ) -> None:
     """Following a link would copy another file of the deploy user; opening a FIFO would block."""
@@ -200,7 +200,7 @@ def test_file_that_is_replaced_by_a_link_while_it_is_opened_is_refused(
         sqlite_program.connect(str(path))
 
 
-def test_database_of_a_killed_writer_is_rolled_back_in_the_copy_alone(
+def test_rollback_of_a_killed_writer_happens_only_in_the_copy(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     hostile.with_hot_journal(app.database)
@@ -242,7 +242,7 @@ def test_journal_that_names_a_file_does_not_delete_it(
     assert victim.read_text() == "ssh-ed25519 AAAA"
 
 
-def test_journal_that_names_a_file_would_delete_it_where_the_file_is_opened_for_writing(tmp_path: Path) -> None:
+def test_journal_attack_deletes_the_file_when_opened_for_writing(tmp_path: Path) -> None:
     """Proves that the attack of the test above works on SQLite itself."""
     victim = tmp_path / "victim"
     victim.write_text("x")
@@ -271,7 +271,7 @@ def test_error_is_one_short_line_without_control_characters(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "lines", ["20 6974656D\n-1 78\n", "x\n", "20\n", "", "20 6974656D\n20 6974656D\n", "\0\n", "٢٠ 6974656D\n"]
 )
-def test_rows_of_another_form_are_a_mismatch(lines: str, tmp_path: Path) -> None:
+def test_malformed_row_counts_are_a_mismatch(lines: str, tmp_path: Path) -> None:
     hostile.application_table(str(tmp_path / "shop.db")).close()
     (tmp_path / "rows").write_text(lines)
 
@@ -281,7 +281,7 @@ def test_rows_of_another_form_are_a_mismatch(lines: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
-def test_rows_are_those_that_earlier_versions_counted(
+def test_row_counts_of_earlier_versions_are_accepted(
     encoding: str, app: Application, run: RunContext, tmp_path: Path
 ) -> None:
     """A backup of an earlier version, counted by the sqlite3 program, is still good."""
@@ -330,7 +330,7 @@ def test_program_is_the_same_in_the_watchdogs_archive(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, Path(sqlite_program.__file__).read_text()), done.stderr
 
 
-def test_restore_database_over_a_link_replaces_the_link_alone(
+def test_restore_database_replaces_a_link_and_not_its_target(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     fill(app.database)
@@ -358,7 +358,7 @@ def obstruct(path: Path, kind: str, elsewhere: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link", "dangling link"])
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])
-def test_restore_is_not_blocked_by_what_stands_in_the_place_of_a_file(
+def test_restore_replaces_directories_pipes_and_links_in_place_of_a_file(
     ending: str, kind: str, app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     fill(app.database, 10)
@@ -383,7 +383,7 @@ def test_restore_is_not_blocked_by_what_stands_in_the_place_of_a_file(
     assert not elsewhere.exists() or not list(elsewhere.iterdir())
 
 
-def test_restore_takes_no_mode_from_behind_a_link(
+def test_restore_does_not_copy_the_mode_of_a_link_target(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     fill(app.database, 10)
@@ -425,7 +425,7 @@ def test_restore_uploads_does_not_write_through_links_of_the_container(
     assert not Path(app.uploads, "profile").exists()
 
 
-def test_restore_uploads_keeps_its_notes_in_no_file_behind_a_link(
+def test_restore_uploads_does_not_write_state_through_links(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     Path(app.uploads).mkdir()
@@ -444,7 +444,7 @@ def test_restore_uploads_keeps_its_notes_in_no_file_behind_a_link(
     assert (done.returncode, profile.read_text(), made.exists()) == (0, "mine", False), done
 
 
-def test_restore_uploads_links_no_file_behind_a_link_into_the_uploads(
+def test_restore_uploads_does_not_hard_link_files_through_a_link(
     app: Application, programs: Programs, run: RunContext, tmp_path: Path
 ) -> None:
     """A hard link to a file of the deploy user would let the container change that file."""

@@ -60,7 +60,7 @@ def attach(home: Path, step: str = "step", seconds: float = 20) -> Answer:
     return run(journal.attach(str(home), "run", step, seconds=seconds))
 
 
-def test_stage_good_body_gives_its_log_and_status(home: Path) -> None:
+def test_stage_returns_the_log_and_status_of_its_body(home: Path) -> None:
     assert run(stage(home, "echo out; echo err >&2")) == Answer(0, "out\nerr\n", "")
 
 
@@ -86,7 +86,7 @@ def test_stage_hostile_text_in_the_body_stays_text(value: str, home: Path, tmp_p
     assert (answer.output, list(tmp_path.rglob("pwned"))) == (value, [])
 
 
-def test_stage_body_has_nothing_on_standard_input(home: Path) -> None:
+def test_stage_body_has_empty_standard_input(home: Path) -> None:
     assert run(stage(home, "cat; echo end")).output == "end\n"
 
 
@@ -98,7 +98,7 @@ def test_stage_token_of_another_run_is_refused_and_the_body_never_runs(home: Pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_stage_lease_is_renewed_for_its_own_time_and_the_lease(home: Path) -> None:
+def test_stage_extends_the_lease_by_its_deadline_and_lease_seconds(home: Path) -> None:
     run(stage(home, ":", seconds=500))
 
     found = lock.parse((home / "lock" / "held").read_text())
@@ -124,7 +124,7 @@ def test_stage_failing_body_leaves_no_secrets_either(home: Path) -> None:
     assert not (home / "journal" / "run" / "step.body").exists()
 
 
-def test_stage_what_it_writes_is_for_its_owner_alone(home: Path, began: Signal, may_end: Signal) -> None:
+def test_stage_files_are_readable_only_by_the_owner(home: Path, began: Signal, may_end: Signal) -> None:
     thread = threading.Thread(target=run, args=(stage(home, _waiting(began, may_end)),))
     thread.start()
     began.wait()
@@ -143,7 +143,7 @@ def test_stage_script_with_secrets_is_masked_completely(home: Path) -> None:
     assert not re.search(r"[A-Za-z0-9+/]{60}", shown)
 
 
-def test_stage_long_log_gives_its_end(home: Path) -> None:
+def test_stage_returns_the_end_of_a_long_log(home: Path) -> None:
     answer = run(stage(home, "head -c 300000 /dev/zero | tr '\\0' x; echo; echo the end"))
 
     assert answer.output.endswith("the end\n")
@@ -160,7 +160,7 @@ def test_stage_run_again_after_a_failure_gives_the_new_answer(home: Path) -> Non
     assert run(stage(home, "echo second")) == Answer(0, "second\n", "")
 
 
-def test_stage_two_at_once_go_one_after_the_other(home: Path, began: Signal, may_end: Signal) -> None:
+def test_stages_run_one_after_the_other(home: Path, began: Signal, may_end: Signal) -> None:
     log = home / "order"
     text = _waiting(began, may_end) + f"echo first >> {_quoted(log)}"
     first = threading.Thread(target=run, args=(stage(home, text),))
@@ -198,7 +198,7 @@ def test_attach_after_the_launching_shell_was_killed_gives_the_status(
     assert (answer.status, answer.output) == (9, "survived\n")
 
 
-def test_attach_to_a_stage_that_never_came_says_so(home: Path) -> None:
+def test_attach_to_a_stage_that_never_started_returns_never_began(home: Path) -> None:
     assert attach(home).status == journal.NEVER_BEGAN_STATUS
 
 
@@ -215,7 +215,7 @@ def test_attach_to_a_killed_stage_says_that_it_died(home: Path, began: Signal, m
     assert (answer.status, answer.output) == (journal.DIED_STATUS, "half-way\n")
 
 
-def test_attach_past_its_own_patience_gives_the_status_of_timeout(home: Path, began: Signal, may_end: Signal) -> None:
+def test_attach_past_its_deadline_returns_timed_out(home: Path, began: Signal, may_end: Signal) -> None:
     launcher = _launched(stage(home, _waiting(began, may_end)))
     began.wait()
 
@@ -235,7 +235,7 @@ def test_abort_running_stage_ends_it_with_its_children(home: Path, began: Signal
     assert (answer.status, _alive(child), launcher.wait(30)) == (0, False, 143)
 
 
-def test_abort_child_deaf_to_sigterm_is_killed(home: Path, began: Signal) -> None:
+def test_abort_kills_a_child_that_ignores_sigterm(home: Path, began: Signal) -> None:
     launcher = _launched(stage(home, f"trap '' TERM\necho $$ > {began.path}\nwhile :; do sleep 0.2; done"))
     child = int(began.wait())
 
@@ -251,7 +251,7 @@ def test_abort_without_a_running_stage_is_no_error(home: Path) -> None:
     assert run(journal.direct(journal.abort(str(home), "run"))).status == 0
 
 
-def test_abort_stage_of_another_run_goes_on(home: Path, began: Signal, may_end: Signal) -> None:
+def test_abort_leaves_stages_of_other_runs_running(home: Path, began: Signal, may_end: Signal) -> None:
     launcher = _launched(stage(home, _waiting(began, may_end)))
     began.wait()
 
@@ -261,7 +261,7 @@ def test_abort_stage_of_another_run_goes_on(home: Path, began: Signal, may_end: 
     assert launcher.wait(30) == 0
 
 
-def test_undo_all_failing_part_stops_neither_the_others_nor_hides_itself() -> None:
+def test_undo_all_runs_every_part_and_fails_if_one_fails() -> None:
     parts = [Script("echo one"), Script("echo two; false; echo never"), Script("exit 3"), Script("echo four")]
 
     done = sh(journal.undo_all(parts))
@@ -287,7 +287,7 @@ def test_direct_runs_in_the_login_directory_with_a_known_path() -> None:
     ]
 
 
-def test_prune_old_journals_go_and_the_newest_stay(home: Path) -> None:
+def test_prune_deletes_all_but_the_newest_journals(home: Path) -> None:
     for day in range(1, 6):
         (home / "journal" / f"2026110{day}T000000Z-aa").mkdir(parents=True)
         (home / "journal" / f"2026110{day}T000000Z-aa" / "step.log").touch()

@@ -67,7 +67,7 @@ def test_fetch_password_is_only_in_a_private_file_and_deleted_afterwards(program
     assert not [call for call in programs.calls() if PASSWORD in " ".join(call) or login in " ".join(call)]
 
 
-def test_fetch_image_that_is_there_is_not_pulled(programs: Programs, tmp_path: Path) -> None:
+def test_fetch_does_not_pull_a_present_image(programs: Programs, tmp_path: Path) -> None:
     programs.add("podman", f'case "$1 $2" in "image inspect") echo {ID} ;; esac')
 
     script = transfer.fetch([push()], str(tmp_path / "run"))
@@ -77,7 +77,7 @@ def test_fetch_image_that_is_there_is_not_pulled(programs: Programs, tmp_path: P
     assert not [call for call in programs.calls("podman") if call[1] == "pull"]
 
 
-def test_fetch_another_id_than_the_workstations_fails(programs: Programs, tmp_path: Path) -> None:
+def test_fetch_fails_if_the_image_id_differs(programs: Programs, tmp_path: Path) -> None:
     status, said = fetched(programs, tmp_path / "run", push(), id="f" * 64)
 
     assert status == 1
@@ -114,7 +114,7 @@ def test_fetch_short_name_is_pulled_with_its_registry(programs: Programs, tmp_pa
         ("registry:5000/backend", "registry:5000/backend"),
     ],
 )
-def test_full_name_is_as_docker_has_it(repository: str, full: str) -> None:
+def test_full_name_follows_docker(repository: str, full: str) -> None:
     assert transfer.full_name(repository) == full
 
 

@@ -34,7 +34,7 @@ def ssh_host(sshd: Sshd) -> Iterator[StreamingHost]:
 
 @pytest.mark.parametrize("script", [OUTPUT, ERRORS], ids=["output", "errors"])
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_run_endless_answer_stops_at_its_bound(kind: str, script: Script, ssh_host: StreamingHost) -> None:
+def test_run_endless_answer_stops_at_its_limit(kind: str, script: Script, ssh_host: StreamingHost) -> None:
     host = ssh_host if kind == "ssh" else LocalHost("web1")
     started_at = time.monotonic()
 

@@ -148,7 +148,7 @@ def test_offer_host_that_never_answers_the_port_request_is_refused_in_time(sshd:
     assert time.monotonic() - started_at < LONGEST
 
 
-def test_offer_host_that_never_closes_the_port_is_left_in_time(sshd: Sshd) -> None:
+def test_offer_stops_waiting_for_a_host_that_never_closes_the_port(sshd: Sshd) -> None:
     started_at = time.monotonic()
     with stalling(sshd, "the end of the forwarding") as port:
         host = client(sshd, port)

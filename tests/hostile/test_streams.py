@@ -23,7 +23,7 @@ def output(out: io.TextIOWrapper, *hosts: str) -> HostOutput:
 
 
 @pytest.mark.parametrize("hosts", [("web1",), ("web1", "web2")])
-def test_host_output_endless_line_is_written_in_parts_with_secrets_masked(
+def test_host_output_writes_an_endless_line_in_parts_with_secrets_masked(
     hosts: tuple[str, ...],
 ) -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")

@@ -181,7 +181,7 @@ def test_up_beside_another_lab_shares_nothing(laboratory: lab.Lab, extra_lab: Ex
     assert other.hosts[0].sh("getent hosts registry").stdout.split()[0] == other.registry.host.address
 
 
-def test_down_leaves_nothing(extra_lab: ExtraLab) -> None:
+def test_down_removes_everything(extra_lab: ExtraLab) -> None:
     gone = extra_lab(1)
     lab.down(gone.name)
     assert labelled(gone.machine, "ps", gone.id) == []
@@ -246,7 +246,7 @@ def test_missing_programs_are_installed_by_setup() -> None:
     assert set(PROGRAMS) <= set(lab.packages)
 
 
-def test_namespace_is_made_once_and_hides_the_mount(laboratory: lab.Lab, tmp_path: Path) -> None:
+def test_namespace_is_created_once_and_hides_the_mount(laboratory: lab.Lab, tmp_path: Path) -> None:
     hidden, places = tmp_path / "hidden", tmp_path / "places"
     hidden.mkdir()
     enter = f"""

@@ -95,7 +95,7 @@ def test_problems_lost_write_is_named() -> None:
     assert problems(done) == ["1 of 7 acknowledged uploads are lost"]
 
 
-def test_problems_round_without_writes_proves_nothing() -> None:
+def test_problems_round_without_writes_is_reported() -> None:
     done = round_of()
 
     assert problems(replace(done, load=replace(done.load, writes_acknowledged=0))) == ["no upload was acknowledged"]

@@ -32,7 +32,7 @@ def test_ports_of_the_former_site_are_those_of_its_listeners_and_upstreams(tmp_p
 
 
 @pytest.mark.parametrize("port", [25, 5432, 9100])
-def test_release_file_of_the_deploy_user_adds_no_port(port: int, tmp_path: Path) -> None:
+def test_forged_release_definition_adds_no_port(port: int, tmp_path: Path) -> None:
     forged = application(backend(), frontend(), frontend(name="more", service_port=port, routes=()))
 
     assert not commands.is_site_of(forged, named(FORMER.read_text(), tmp_path))
@@ -50,11 +50,11 @@ def test_release_file_of_the_deploy_user_adds_no_port(port: int, tmp_path: Path)
         "    server 127.0.0.1:54321x;\n",
     ],
 )
-def test_other_numbers_of_a_site_are_no_ports_of_it(text: str, tmp_path: Path) -> None:
+def test_other_numbers_in_a_site_are_not_ports(text: str, tmp_path: Path) -> None:
     assert named(text, tmp_path) == ""
 
 
-def test_former_site_that_is_not_there_names_no_port(tmp_path: Path) -> None:
+def test_missing_site_has_no_ports(tmp_path: Path) -> None:
     text = commands.ports_of_earlier_version(APP).text.replace(site_file(APP.name), str(tmp_path / "none"))
 
     assert sh(text).stdout == ""

@@ -130,7 +130,7 @@ def other(host: Host, **changes: object) -> Application:
     return replace(host.app, max_upload_bytes=7, **changes)  # type: ignore[arg-type]
 
 
-def test_first_site_is_installed_and_proved_live(host: Host) -> None:
+def test_first_site_is_installed_and_verified(host: Host) -> None:
     assert host.grant() == (0, "the rules are in place\n")
 
     assert host.install() == (0, "the site is live\n")
@@ -185,7 +185,7 @@ def test_site_that_nginx_refuses_changes_nothing_in_place(host: Host, programs: 
 
 
 @pytest.mark.parametrize("reload", [":", "exit 1"])
-def test_reload_that_keeps_the_old_configuration_puts_the_old_site_back(host: Host, reload: str) -> None:
+def test_reload_without_effect_restores_the_previous_site(host: Host, reload: str) -> None:
     host.grant()
     host.install()
     log = host.root / "var/log/nginx/error.log"
@@ -198,7 +198,7 @@ def test_reload_that_keeps_the_old_configuration_puts_the_old_site_back(host: Ho
     assert ("still could not bind()" in said, "secret request" in said) == (True, False)
 
 
-def test_first_site_that_never_gets_live_is_removed_again(host: Host) -> None:
+def test_first_site_that_nginx_never_serves_is_removed(host: Host) -> None:
     host.grant()
     host.systemctl(":")
 
@@ -217,7 +217,7 @@ def test_old_site_that_cannot_be_restored_is_reported(host: Host, programs: Prog
     assert (code, "could not be brought back" in said) == (5, True)
 
 
-def test_restore_brings_the_former_site_back(host: Host) -> None:
+def test_restore_reinstalls_the_previous_site(host: Host) -> None:
     host.grant()
     host.install()
     host.install(other(host))
@@ -235,7 +235,7 @@ def test_restore_of_a_site_that_is_not_in_place_changes_nothing(host: Host) -> N
     assert host.site.read_text() == host.text(other(host))
 
 
-def test_restore_keeps_to_the_rules_of_now(host: Host) -> None:
+def test_restore_uses_the_current_rules(host: Host) -> None:
     """A restore uses the current rules, so it does not bring back a revoked domain."""
     host.grant()
     host.install()
@@ -262,20 +262,20 @@ def test_restore_of_a_text_that_was_changed_by_hand_is_checked_like_any_other(ho
 
 
 @pytest.mark.parametrize("text", ["", "x", "f" * 15, "f" * 17, "../../../etc/pwd", "F" * 16, "f" * 70_000, "\0" * 16])
-def test_restore_takes_a_hash_and_nothing_else(host: Host, text: str) -> None:
+def test_restore_accepts_only_a_hash(host: Host, text: str) -> None:
     host.grant()
 
     assert host.run("restore", text=text)[0] == 3
 
 
 @pytest.mark.parametrize("words", [(), ("remove",), ("install", "x"), ("restore", "--force"), ("--help",)])
-def test_any_other_words_are_refused(host: Host, words: tuple[str, ...]) -> None:
+def test_unknown_arguments_are_refused(host: Host, words: tuple[str, ...]) -> None:
     code, said = host.run(*words)
 
     assert (code, said.startswith("usage:")) == (2, True)
 
 
-def test_input_without_an_end_is_refused_by_its_size(host: Host) -> None:
+def test_endless_input_is_refused_at_the_size_limit(host: Host) -> None:
     with host.start("install") as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -289,7 +289,7 @@ def test_input_without_an_end_is_refused_by_its_size(host: Host) -> None:
     assert process.returncode == 3
 
 
-def test_input_that_never_ends_is_given_up(host: Host) -> None:
+def test_stalled_input_is_refused_at_the_deadline(host: Host) -> None:
     with host.start("install") as process:
         assert process.stdout is not None
         assert "did not end within" in process.stdout.read()
@@ -302,9 +302,7 @@ SENT = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM TSTP TTIN TTOU XCPU XFSZ VTALRM PR
 
 
 @pytest.mark.parametrize("number", [signal.Signals[f"SIG{name}"] for name in SENT.split()])
-def test_signal_to_the_program_does_not_stop_a_change_half_way(
-    host: Host, programs: Programs, tmp_path: Path, number: int
-) -> None:
+def test_signal_does_not_interrupt_a_change(host: Host, programs: Programs, tmp_path: Path, number: int) -> None:
     host.grant()
     reached, go_on = Signal(tmp_path / "reached"), Signal(tmp_path / "go-on")
     load = f"sed -n '1s/.* //p' {host.site} | tr -d '\\n' >\"$here/loaded\""
@@ -323,7 +321,7 @@ def test_signal_to_the_program_does_not_stop_a_change_half_way(
     go_on.close()
 
 
-def test_ignored_end_of_children_hides_no_refusal_of_nginx(host: Host, programs: Programs) -> None:
+def test_inherited_sigchld_ignore_does_not_hide_a_rejected_site(host: Host, programs: Programs) -> None:
     """A process that ignores SIGCHLD cannot read exit statuses of its children, and sudo inherits that setting."""
     host.grant()
     host.install()
@@ -339,7 +337,7 @@ def test_ignored_end_of_children_hides_no_refusal_of_nginx(host: Host, programs:
     assert host.site.read_text() == host.text()
 
 
-def test_defect_after_the_change_puts_the_former_site_back(host: Host) -> None:
+def test_unexpected_error_after_a_change_restores_the_previous_site(host: Host) -> None:
     """After the change, the program fails to read the table of sockets."""
     host.grant()
     host.install()
@@ -353,7 +351,7 @@ def test_defect_after_the_change_puts_the_former_site_back(host: Host) -> None:
     assert host.site.read_text() == host.text()
 
 
-def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
+def test_listener_is_found_in_a_large_socket_table(host: Host) -> None:
     """Any user can open sockets, so the table can be arbitrarily large and can change while it is read."""
     host.grant()
     table = host.root / "proc/net/tcp"
@@ -366,7 +364,7 @@ def test_listener_is_found_among_very_many_sockets(host: Host) -> None:
     assert host.install() == (0, "the site is live\n")
 
 
-def test_answer_without_a_reader_blocks_no_other_change(host: Host) -> None:
+def test_unread_output_does_not_block_other_changes(host: Host) -> None:
     """The caller passes a full pipe as output: the program blocks on its message after it has released the lock."""
     host.grant()
     full, end = os.pipe()
@@ -387,7 +385,7 @@ def test_answer_without_a_reader_blocks_no_other_change(host: Host) -> None:
     stuck.wait(timeout=30)
 
 
-def test_kill_leaves_a_site_that_was_tested_and_the_next_command_clears_up(
+def test_kill_leaves_a_valid_site_and_the_next_command_cleans_up(
     host: Host, programs: Programs, tmp_path: Path
 ) -> None:
     """After SIGKILL, as after a power cut, the installed files are valid for Nginx."""
@@ -410,7 +408,7 @@ def test_kill_leaves_a_site_that_was_tested_and_the_next_command_clears_up(
 
 
 @pytest.mark.parametrize("limit", ["ulimit -f 0", "ulimit -n 8", "ulimit -t 1", "umask 777"])
-def test_limits_of_the_caller_never_leave_half_a_change(host: Host, limit: str) -> None:
+def test_limits_of_the_caller_never_leave_a_partial_change(host: Host, limit: str) -> None:
     host.grant()
     host.install()
 
@@ -422,7 +420,7 @@ def test_limits_of_the_caller_never_leave_half_a_change(host: Host, limit: str) 
     assert host.site.stat().st_mode & 0o777 == 0o644
 
 
-def test_answer_of_another_users_process_is_no_proof(host: Host) -> None:
+def test_answer_of_another_users_process_does_not_count(host: Host) -> None:
     """A process that took the port before Nginx could answer with any hash."""
     host.grant()
     table = host.root / "proc/net/tcp"
@@ -453,7 +451,9 @@ def neighbour(host: Host, **changes: object) -> Path:
         ({"domain": "SHOP.test", "http_port": 80}, "the domain shop.test"),
     ],
 )
-def test_rules_that_another_application_has_are_refused(host: Host, changes: dict[str, object], claimed: str) -> None:
+def test_rules_that_conflict_with_another_application_are_refused(
+    host: Host, changes: dict[str, object], claimed: str
+) -> None:
     neighbour(host, **changes)
 
     code, said = host.grant()
@@ -470,13 +470,13 @@ def test_listener_that_is_another_applications_loopback_port_is_refused(host: Ho
     assert (code, "8081" in said, "granted to notes" in said) == (3, True, True)
 
 
-def test_rules_beside_an_application_with_others_are_granted(host: Host) -> None:
+def test_rules_without_conflicts_are_granted(host: Host) -> None:
     neighbour(host)
 
     assert host.grant()[0] == 0
 
 
-def test_rules_beside_rules_that_cannot_be_read_are_refused(host: Host) -> None:
+def test_rules_are_refused_if_other_rules_are_unreadable(host: Host) -> None:
     neighbour(host, app="a/b")
 
     assert host.grant()[0] == 3
@@ -515,7 +515,7 @@ def test_refresh_renders_the_site_again_from_its_own_data(host: Host) -> None:
 
 
 @pytest.mark.parametrize("old", ["", "# rolling-site: 0123456789abcdef\n# rolling-port: 8080\nserver { }\n"])
-def test_refresh_takes_the_given_site_where_there_is_none_of_this_version(host: Host, old: str) -> None:
+def test_refresh_uses_the_given_site_as_a_fallback(host: Host, old: str) -> None:
     host.grant()
     if old:
         host.site.write_text(old)

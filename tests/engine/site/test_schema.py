@@ -138,7 +138,7 @@ def test_hostile_text_is_refused_in_every_field(place: str, text: str) -> None:
     ("place", "value"),
     [(place, value) for place in PLACES for value in VALUES if (place, json.dumps(value)) not in FINE],
 )
-def test_value_of_another_kind_is_refused_in_every_field(place: str, value: object) -> None:
+def test_value_of_a_wrong_type_is_refused_in_every_field(place: str, value: object) -> None:
     with pytest.raises(SiteError):
         accepted(encoded(changed(site_document(), PLACES[place], value)))
 
@@ -248,7 +248,7 @@ def _one_health_path_twice(document: dict[str, Any]) -> None:
         _one_health_path_twice,
     ],
 )
-def test_site_beyond_its_rules_or_against_itself_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
+def test_site_that_violates_its_rules_or_is_inconsistent_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
     document = site_document()
     change(document)
 
@@ -257,14 +257,14 @@ def test_site_beyond_its_rules_or_against_itself_is_refused(change: Callable[[di
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip  # noqa: E501
-def test_any_document_is_accepted_or_refused_and_nothing_else(value: object) -> None:
+def test_arbitrary_json_document_raises_site_error(value: object) -> None:
     for parse in (parse_site, parse_rules, parse_request):
         with pytest.raises(SiteError):
             parse(json.dumps(value).encode())
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused(data: bytes) -> None:
+def test_arbitrary_bytes_raise_site_error(data: bytes) -> None:
     for parse in (parse_site, parse_rules, parse_request):
         with pytest.raises(SiteError):
             parse(data)
@@ -280,7 +280,7 @@ def test_site_and_rules_are_read_back_as_they_were_written() -> None:
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if text not in {"", "169.254.169.254"}], ids=repr)
 @pytest.mark.parametrize("place", [("app",), ("domain",), ("tls", "certificate"), ("tls", "key"), ("tls", "chain")])
-def test_rules_of_another_form_are_refused_too(place: tuple[object, ...], text: str) -> None:
+def test_rules_with_hostile_text_are_refused(place: tuple[object, ...], text: str) -> None:
     tls = {"certificate": "/etc/ssl/certs/shop.crt", "key": "/etc/ssl/private/shop.key", "chain": "", "acme": False}
     document = rules_document() | {"tls": tls}
     parse_rules(encoded(document))
@@ -298,7 +298,7 @@ def test_rules_of_a_host_of_an_earlier_version_keep_the_ports_of_what_it_runs() 
 
 
 @pytest.mark.parametrize("port", [1, 25, 1023])
-def test_ports_that_root_starts_services_on_are_refused(port: int) -> None:
+def test_privileged_ports_are_refused(port: int) -> None:
     with pytest.raises(SiteError, match="ports"):
         parse_rules(encoded(rules_document() | {"ports": [port]}))
     for name in ("port", "blue", "green"):
