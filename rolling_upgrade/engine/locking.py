@@ -90,10 +90,7 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
         StepFailed: the lock may not have been acquired: a full disk, a host without setup.
     """
     answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
-    if answer.status == locks.HELD_STATUS:
-        raise held_error(host.name, locks.parse(answer.output), environment, locks.host_time(answer.output))
-    if answer.status == stage.BUSY_STATUS:
-        raise busy_error(host.name)
+    _check_acquired(host.name, answer, environment)
     if not answer.ok:
         raise StepFailed(
             f"{host.name}: the lock could not be acquired (status {answer.status}): {answer.output_tail}",
@@ -102,6 +99,23 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
     before, _, _ = answer.output.partition("@@")
     previous = locks.parse(before) if before.startswith("takeover") else None
     return Acquired(answer, previous)
+
+
+def run_under_lock(
+    host: Host, app: Application, lock: Lock, script: Script, *, environment: str, seconds: float, dead_token: str = ""
+) -> Answer:
+    """Run the script of `under_lock` on its host. Raises LockHeld or StageBusy if it did not run."""
+    locked = under_lock(app, lock, script, seconds=seconds, dead_token=dead_token)
+    answer = host.run(locked, timeout_seconds=seconds + stage.WAIT_SECONDS + 30)
+    _check_acquired(host.name, answer, environment)
+    return answer
+
+
+def _check_acquired(host: str, answer: Answer, environment: str) -> None:
+    if answer.status == locks.HELD_STATUS:
+        raise held_error(host, locks.parse(answer.output), environment, locks.host_time(answer.output))
+    if answer.status == stage.BUSY_STATUS:
+        raise busy_error(host)
 
 
 def is_held_by_other(error: RollingError) -> bool:

@@ -11,7 +11,7 @@ from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import HostState, Lock
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import HostUnreachable, RollingError, StepFailed
+from rolling_upgrade.errors import HostUnreachable, LockHeld, RollingError, StepFailed
 from rolling_upgrade.ssh.fleet import Fleet
 
 
@@ -60,15 +60,13 @@ def observe_and_run(
 
 
 def _run(host: Host, fleet: Fleet, lock: Lock, script: Script, seconds: float, dead: str) -> Answer | RollingError:
-    app = fleet.targets[host.name].application
-    locked = locking.under_lock(app, lock, script, seconds=seconds, dead_token=dead)
-    answer = host.run(locked, timeout_seconds=seconds + stage.WAIT_SECONDS + 30)
-    if answer.status == locks.HELD_STATUS:
-        holder, now = locks.parse(answer.output), locks.host_time(answer.output)
-        return locking.held_error(host.name, holder, fleet.environment.name, now)
-    if answer.status == stage.BUSY_STATUS:
-        return locking.busy_error(host.name)
-    return answer
+    app, environment = fleet.targets[host.name].application, fleet.environment.name
+    try:
+        return locking.run_under_lock(
+            host, app, lock, script, environment=environment, seconds=seconds, dead_token=dead
+        )
+    except LockHeld as error:
+        return error
 
 
 def failure(answer: Answer | RollingError) -> RollingError | None:

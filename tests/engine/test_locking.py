@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Event
 
 import pytest
 
-from rolling_upgrade.engine import locking, stage
+from rolling_upgrade.engine import lock, locking, stage
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import LockHeld, RollingError, StageBusy, StepFailed
 from tests.support.sample import LOCK
 from tests.support.scripted_host import APP, Scene
@@ -83,3 +85,30 @@ def test_acquire_with_a_failed_script_raises_step_failed() -> None:
 
     with pytest.raises(StepFailed, match="the lock could not be acquired"):
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
+
+
+class Refusing:
+    """A host that answers every script with one exit status."""
+
+    name = "web1"
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+        return Answer(self.status, "", "")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(("status", "error"), [(lock.HELD_STATUS, LockHeld), (stage.BUSY_STATUS, StageBusy)])
+def test_run_under_lock_that_was_not_acquired_raises(status: int, error: type[RollingError]) -> None:
+    with pytest.raises(error, match="web1: "):
+        locking.run_under_lock(Refusing(status), APP, LOCK, Script("true"), environment="lab", seconds=5)
+
+
+def test_run_under_lock_returns_the_answer_of_the_script() -> None:
+    answer = locking.run_under_lock(Refusing(3), APP, LOCK, Script("exit 3"), environment="lab", seconds=5)
+
+    assert (answer.status, answer.ok) == (3, False)

@@ -109,7 +109,8 @@ def health_lines(reports: Reports, environment: str, *, verbose: bool = False) -
         many = len(report.checks)
         state = f"{len(report.failed)} of {many} checks FAILED" if report.failed else f"healthy, {count(many, 'check')}"
         page = f", maintenance page up ({report.state.fact('maintenance')})" if report.state.fact("maintenance") else ""
-        held = f", locked by {report.state.lock.owner}: {report.state.lock.reason}" if report.state.lock else ""
+        lock = report.state.held_lock
+        held = f", locked by {lock.owner}: {lock.reason}" if lock else ""
         lines.append(f"{name}  {state}{page}{held}")
         shown = [*report.failed, *(check for check in report.checks if check.ok)] if verbose else report.failed
         lines += [f"  {row}" for row in table([_row(check) for check in shown])]

@@ -12,8 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, observation, podman, probe, stage
+from rolling_upgrade.engine import locking, observation, podman, probe
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
@@ -206,10 +205,9 @@ def _earlier_release(target: Release, app: Application, state: HostState, live: 
 def _prune(host: Host, app: Application, state: HostState, settings: Settings) -> ExitCode:
     body = retention.prune(state, app, settings.rollout, Mode.REPORT)
     lock = _lock(new_run_id(), "prune: the host is short of disk space or memory")
-    locked = locking.under_lock(app, lock, Script(body), seconds=PRUNE_SECONDS)
-    answer = host.run(locked, timeout_seconds=PRUNE_SECONDS + stage.WAIT_SECONDS)
-    if answer.status == locks.HELD_STATUS:
-        raise locking.held_error(host.name, None, settings.environment, state.now)
+    answer = locking.run_under_lock(
+        host, app, lock, Script(body), environment=settings.environment, seconds=PRUNE_SECONDS
+    )
     log(answer.output_tail)
     return ExitCode.DONE if answer.ok else ExitCode.FAILED
 

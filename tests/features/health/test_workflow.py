@@ -74,6 +74,14 @@ def test_health_lines_maintenance_and_lock_are_shown_and_healthy() -> None:
     assert rows[-1].endswith("healthy")
 
 
+def test_health_lines_expired_lock_is_not_shown() -> None:
+    lock = Lock("t", "ann", "laptop", 1, "deploy v2", NOW - 90, NOW - 1)
+
+    rows = lines({"web1": replace(HEALTHY, state=replace(HEALTHY.state, lock=lock))})
+
+    assert rows[0] == "web1  healthy, 2 checks"
+
+
 def test_health_lines_hostile_text_stays_on_its_line_without_control_characters() -> None:
     dirty = replace(DISK, detail="a\nb\t\x1b[2Jsecret-word\x07")
     out = io.StringIO()
