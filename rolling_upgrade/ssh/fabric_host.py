@@ -104,11 +104,6 @@ class FabricHost:
         if connection is not None:
             close(connection)
 
-    def fingerprint(self) -> str:
-        """Return the SHA-256 fingerprint of the verified host key. Raises HostUnreachable."""
-        transport = self._transport()
-        return str(transport.get_remote_server_key().fingerprint)
-
     def _open_channel(self, command: str = "exec sh -s", *, size: os.terminal_size | None = None) -> Channel:
         from paramiko import SSHException
 

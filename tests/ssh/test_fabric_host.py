@@ -296,16 +296,6 @@ def test_run_changed_key_of_a_hop_is_refused_before_login(changed: str, own: Ssh
         assert not [line for line in own.ended() if "user" in line or "Accepted" in line]
 
 
-def test_fingerprint_is_the_fingerprint_of_the_host_key(sshd: Sshd) -> None:
-    host = sshd.host()
-    listed = subprocess.run(
-        ["ssh-keygen", "-l", "-f", sshd.directory / "host.pub"], capture_output=True, text=True, check=True
-    )
-
-    assert host.fingerprint() == listed.stdout.split()[1]
-    host.close()
-
-
 def test_load_key_reads_the_file_once(sshd: Sshd) -> None:
     path = str(sshd.directory / "user")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
@@ -37,8 +36,6 @@ DATA_SECONDS = 6 * 3600.0
 #: The maximum of an answer with the manifests, bytes: enough for thousands of backups.
 _ANSWER_BYTES = 16 << 20
 LATEST = "latest"
-
-R = TypeVar("R")
 
 
 def backup(
