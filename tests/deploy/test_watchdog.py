@@ -108,7 +108,7 @@ def test_watchdog_gives_up_at_its_limit_and_resets_when_all_is_healthy(site: Sit
 
     wait_for_log(web1, "give up: ")
 
-    assert log(web1).count("take the lock …") == 1, log(web1)
+    assert log(web1).count("acquire the lock …") == 1, log(web1)
     code, output = site.run("monitor.status", "--hosts", "web1", "--json")
     assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
     site.deploy_ok("v1", "--hosts", "web1")
