@@ -12,13 +12,13 @@ _TIMED = frozenset({Phase.DONE, Phase.FAILED, Phase.UNDONE})
 
 _RESULTS = {
     ExitCode.DONE: "done",
-    ExitCode.FAILED: "failed, and what was done is undone",
-    ExitCode.USAGE: "not started: the command or the configuration is wrong",
+    ExitCode.FAILED: "failed; the completed steps were undone",
+    ExitCode.USAGE: "not started: the command line or the configuration has errors",
     ExitCode.REFUSED: "refused, nothing was touched",
     ExitCode.LOCKED: "stopped: another run holds the lock",
-    ExitCode.UNDO_FAILED: "failed, and the undo failed too: an operator is needed",
+    ExitCode.UNDO_FAILED: "failed, and so did the undo: manual intervention is required",
     ExitCode.PARTLY_DONE: "partly done: run the same command again to continue",
-    ExitCode.INTERRUPTED: "interrupted, and what was done is undone",
+    ExitCode.INTERRUPTED: "interrupted; the completed steps were undone",
 }
 
 

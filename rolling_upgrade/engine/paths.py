@@ -19,7 +19,7 @@ ROOTED = r"""rooted() (
     case $(stat -c '%u %A' .) in
       '0 d'????-??-?) ;;
       *)
-        echo "somebody besides root can write $(pwd -P)"
+        echo "a user other than root can write to $(pwd -P)"
         exit 1
         ;;
     esac
@@ -52,7 +52,7 @@ def rooted(*paths: str) -> str:
 def rooted_or_exit(*paths: str) -> str:
     """Exit with an explanation unless only root can write every directory above each path."""
     remedy = (
-        "root touches nothing below it. Next: choose another path, or take the right to write it away (chown, chmod)"
+        "root does not use paths below it. Next: choose another path, or remove the write permission (chown, chmod)"
     )
     checks = [
         f'if ! problem=$({shell_join("rooted", path)}); then\n  echo "{_escaped(path)}: $problem; {remedy}"\n  exit 1\nfi'
@@ -67,7 +67,7 @@ def _escaped(path: str) -> str:
 
 
 _CHECK_PHYSICAL = """\
-if [ "$physical" != "$named" ]; then echo "$named leads to $physical: set the path $physical where that link is your own, else remove the link"; exit 1; fi"""
+if [ "$physical" != "$named" ]; then echo "$named is a link to $physical: if you created the link, configure the path $physical; otherwise remove the link"; exit 1; fi"""
 
 
 def refuse_link(path: str) -> str:

@@ -128,11 +128,11 @@ rehearse() {{
 }}
 trap {quote(drop + ' >/dev/null 2>&1 || :; rm -rf "$scratch"')} EXIT
 if rehearse 2> "$scratch/said"; then
-  rehearsed="$({ask} {quote(other)} -c {quote(count)}) tables, restored into a database of their own"
+  rehearsed="$({ask} {quote(other)} -c {quote(count)}) tables, restored into a temporary database"
 elif grep -q 'permission denied' "$scratch/said"; then
   rehearsed="a readable dump, not restored: $(grep -m 1 -o 'permission denied.*' "$scratch/said")"
 else
-  echo "the dump is as it was made, and could not be restored into a database of its own:"
+  echo "the dump is intact, but could not be restored into a temporary database:"
   cat "$scratch/said"
   exit 1
 fi"""
@@ -168,4 +168,4 @@ begin;
 CLEAR
   {shell_join("pg_restore", *options)} --restrict-key="$key" --use-list={list_file} {path} && printf '\\n\\\\echo %s\\n' restored
 }} | {ask})
-if [ "$(printf '%s\\n' "$said" | tail -n 1)" != restored ]; then echo 'the dump could not be put back whole: nothing is changed'; exit 1; fi"""
+if [ "$(printf '%s\\n' "$said" | tail -n 1)" != restored ]; then echo 'the dump could not be restored in full: nothing was changed'; exit 1; fi"""

@@ -76,11 +76,11 @@ def _prepared(state: HostState) -> list[tuple[str, str]]:
     if state.fact("home") != "yes":
         found.append(("the application's directory is missing or not writable", remedy))
     elif closed := state.fact("closed"):
-        problem = f"Nginx's workers cannot look into {closed}: every flag would mean blue to them"
+        problem = f"Nginx's workers cannot access {closed}, so they would treat every service as blue"
         found.append((problem, f"As its owner: chmod o+x {closed}"))
     if state.fact("has_nginx") == "yes" and state.fact("nginx_active") != "active":
         found.append(
-            (f"Nginx is {state.fact('nginx_active') or 'not a service here'}", "As root: systemctl start nginx")
+            (f"Nginx is {state.fact('nginx_active') or 'not installed as a service'}", "As root: systemctl start nginx")
         )
     if state.fact("linger") != "yes":
         found.append(("linger is off: rootless containers would die after logout", remedy))
@@ -93,7 +93,7 @@ def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str
     if state.fact("helper") != "yes":
         return []
     if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
-        return [("the Nginx site helper and its template are those of another version", remedy)]
+        return [("the installed Nginx site helper is from a different version", remedy)]
     if missing := site.missing_grant(state.fact("site_rules"), app):
         return [(f"the host does not grant {app.name} {missing}", f"{remedy}: only root can change that")]
     return []
@@ -115,7 +115,7 @@ def _space(state: HostState) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{_mib(free)} free, {_mib(enough)} needed for images",
-                "Make room, for example with podman image prune --all",
+                "Free disk space, for example with podman image prune --all",
             )
         )
     needed = _number(state, "database_kib") * 11 // 10 + 51_200
@@ -124,12 +124,12 @@ def _space(state: HostState) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{_mib(backup_free)} free for backups, {_mib(needed)} needed",
-                "Make room in the backup directory",
+                "Free disk space in the backup directory",
             )
         )
     inodes = untrusted.integer(state.fact("free_inodes"), default=MINIMUM_INODES)
     if inodes < MINIMUM_INODES:
-        found.append((f"only {inodes} inodes free", "Delete what is not needed"))
+        found.append((f"only {inodes} inodes free", "Delete unneeded files"))
     return found
 
 
@@ -137,7 +137,7 @@ def _names(state: HostState, app: Application) -> list[tuple[str, str]]:
     own_names = {container_name(app.name, service.name, color) for service in app.services for color in Color}
     return [
         (
-            f"a container named {name} exists that this project did not make",
+            f"a container named {name} exists that rolling-upgrade did not create",
             f"Remove or rename it: podman rename {name} NEW",
         )
         for name in state.foreign
@@ -150,21 +150,21 @@ def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
     if not state.live_site_hash and service.service_port in state.listening:
         found.append(
             (
-                f"{service.name}: port {service.service_port} is taken, and not by this application's Nginx site",
-                f"See who listens: ss -tlnp | grep :{service.service_port}",
+                f"{service.name}: port {service.service_port} is in use, but not by this application's Nginx site",
+                f"Find the process: ss -tlnp | grep :{service.service_port}",
             )
         )
     active = state.container(service.name, state.active_color(service.name))
     if active is not None and active.running and active.service_port not in {0, service.service_port}:
         problem = f"{service.name}: its service port would change from {active.service_port} to {service.service_port}"
-        found.append((f"{problem} while it serves", f"Keep the port, or stop it first: podman stop {active.name}"))
+        found.append((f"{problem} while it is running", f"Keep the port, or stop it first: podman stop {active.name}"))
     for color in Color:
         port, container = service.port(color), state.container(service.name, color)
         if port in state.listening and not (container is not None and (container.running or container.stopping)):
             found.append(
                 (
-                    f"{service.name}: port {port} of {color.value} is taken by something else",
-                    f"See who listens: ss -tlnp | grep :{port}",
+                    f"{service.name}: the candidate port {port} ({color.value}) is in use by another process",
+                    f"Find the process: ss -tlnp | grep :{port}",
                 )
             )
     return found

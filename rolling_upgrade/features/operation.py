@@ -125,8 +125,8 @@ class Operation:
                 (self.spec.done, names(*HostResult.changed(), HostResult.UNCHANGED)),
                 (self.spec.undone, names(HostResult.UNDONE)),
                 ("Left as it was", names(HostResult.NOT_STARTED)),
-                ("Outcome unknown, the color that serves has passed its gate", names(HostResult.UNKNOWN)),
-                ("The undo failed, an operator has to check the host", names(HostResult.UNDO_FAILED)),
+                ("Outcome unknown; the active color has passed its gate", names(HostResult.UNKNOWN)),
+                ("The undo failed; manual intervention is required", names(HostResult.UNDO_FAILED)),
             )
             if hosts
         ]

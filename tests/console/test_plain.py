@@ -148,7 +148,7 @@ def test_summary_lines_have_message_and_warnings() -> None:
 
 @pytest.mark.parametrize(
     ("code", "how"),
-    [(0, "done"), (5, "an operator is needed"), (6, "run the same command again"), (42, "exit code 42")],
+    [(0, "done"), (5, "manual intervention is required"), (6, "run the same command again"), (42, "exit code 42")],
 )
 def test_result_line_describes_the_exit_code(code: int, how: str) -> None:
     assert how in result_line(summary(exit_code=code))

@@ -45,7 +45,7 @@ def test_doctor_broken_host_fails_as_the_next_deploy_does(site: Site) -> None:
     assert (code, deploy_code) == (3, 3), output
     assert findings(output, "refused") == [
         "the Nginx site helper or its sudo rule is missing",
-        "Nginx's workers cannot look into /var/lib/memoryark/live: every flag would mean blue to them",
+        "Nginx's workers cannot access /var/lib/memoryark/live, so they would treat every service as blue",
     ]
     assert all(problem in deploy_output for problem in findings(output, "refused"))
     warnings = " ".join(findings(output, "warning"))

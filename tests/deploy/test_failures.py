@@ -84,7 +84,7 @@ def test_deploy_detects_that_nginx_kept_the_old_configuration(site: Site) -> Non
     code, output = site.deploy("v2", "--hosts", "web1")
     host.sh("systemctl stop taken")
     assert (code, site.version(host)) == (1, "v1"), output
-    assert "Nginx kept the old configuration" in output
+    assert "Nginx kept its old configuration" in output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
 
 
@@ -98,7 +98,7 @@ def test_setup_detects_that_nginx_kept_the_old_configuration(site: Site) -> None
     code, output = site.run("setup", "--hosts", "web1")
     host.sh("systemctl stop taken")
     site.env_file.write_text(env)
-    assert (code, site.version(host), "Nginx kept the old configuration" in output) == (6, "v1", True), output
+    assert (code, site.version(host), "Nginx kept its old configuration" in output) == (6, "v1", True), output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
     site.run_ok("setup", "--hosts", "web1")
 

@@ -53,7 +53,7 @@ def test_postgres_backup_is_verified_and_restored(served: Site) -> None:
     rows = sql(host, "select count(*) from item")
     id = backup(served)
     code, output = served.run("backup.verify", "--hosts", "web1")
-    assert (code, "1 tables, restored into a database of their own" in output) == (0, True), output
+    assert (code, "1 tables, restored into a temporary database" in output) == (0, True), output
     assert sql(host, "select count(*) from pg_database where datname like '%verify%'") == "0"
     sql(host, "insert into item values ('later'); create table another (item text references item)")
     sql(host, "create view seen as select name from item; create schema newer create table it (x int)")

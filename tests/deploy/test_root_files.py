@@ -78,7 +78,7 @@ def test_renewal_hook_follows_no_link_of_another_user(bare: Site, host: Host) ->
     host.sh("cd /srv/renewed; for name in key cert; do ln -s /etc/victim.conf $name.pem.new; done", user="deploy")
     hook = "/usr/local/lib/memoryark/certificate"
     done = host.sh(f"RENEWED_LINEAGE=/root/lineage {hook}", check=False)
-    assert (done.returncode, "root touches nothing below it" in done.stdout + done.stderr) == (1, True), done
+    assert (done.returncode, "root does not use paths below it" in done.stdout + done.stderr) == (1, True), done
     assert host.sh("cat /etc/victim.conf").stdout == "victim\n"
     host.sh(f"rm -rf {hook} /srv/renewed /root/lineage")
 

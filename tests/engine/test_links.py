@@ -62,7 +62,7 @@ def test_restore_of_uploads_behind_a_link_is_refused(
 
     for text in (restore.restore_uploads(app, backup, RELEASE), restore.undo_uploads(app, RELEASE)):
         done = run(text)
-        assert (done.returncode, f"{app.uploads} leads to {home}: " in done.stdout) == (1, True), done
+        assert (done.returncode, f"{app.uploads} is a link to {home}: " in done.stdout) == (1, True), done
 
     assert {path.name: path.read_text() for path in home.iterdir()} == {".bashrc": "mine", "secret": "secret"}
 
@@ -75,7 +75,8 @@ def test_backup_of_uploads_behind_a_link_is_refused(
 
     done = back_up(uploading, programs, LATER)
 
-    assert (done.returncode, f"{uploading.uploads} leads to {home.parent / target}: " in done.stdout) == (1, True), done
+    told = f"{uploading.uploads} is a link to {home.parent / target}: "
+    assert (done.returncode, told in done.stdout) == (1, True), done
     assert not place(uploading, LATER).exists()
 
 
@@ -111,7 +112,7 @@ def test_database_directory_behind_a_link_is_refused(
         run(restore.undo_database(app, backup, RELEASE)),
     ]
 
-    assert [(one.returncode, f"leads to {home}: " in one.stdout) for one in done] == [(1, True)] * 3, done
+    assert [(one.returncode, f"is a link to {home}: " in one.stdout) for one in done] == [(1, True)] * 3, done
     assert sorted(path.name for path in home.iterdir()) == before
 
 
@@ -134,7 +135,10 @@ def test_candidate_whose_mount_is_a_link_is_not_started(
         app = application(service)
         for text in (podman.run(app, service, Color.GREEN, "r2"), podman.revive(app, service, Color.GREEN)):
             done = sh(moved(script(text), app, tmp_path), path=programs.path)
-            told = f"{tmp_path}/{source} leads to {home}{source[2:]}: set the path {home}{source[2:]} where"
+            physical = f"{home}{source[2:]}"
+            told = (
+                f"{tmp_path}/{source} is a link to {physical}: if you created the link, configure the path {physical};"
+            )
             assert (done.returncode, told in done.stdout) == (1, True), done
 
     assert not [call for call in programs.calls() if call[1] in {"run", "start", "rm"}]

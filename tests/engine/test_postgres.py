@@ -145,7 +145,7 @@ def test_restore_of_a_truncated_dump_changes_nothing(app: Application, programs:
     text = moved(restore.restore_database(app, listed(app)[ID], "r2"), app, tmp_path / "home")
     done = sh(script(text), path=programs.path)
 
-    assert (done.returncode, "nothing is changed" in done.stdout) == (1, True), done.stderr
+    assert (done.returncode, "nothing was changed" in done.stdout) == (1, True), done.stderr
     assert "restored" not in (tmp_path / "said").read_text()
     assert not (tmp_path / "home/journal/r2/postgres.restored").exists()
 

@@ -53,7 +53,7 @@ def test_findings_of_a_ready_host_are_empty() -> None:
     [
         (("another", "h"), []),
         ((SITE_HASH, "another"), []),
-        (("another", "another"), ["the Nginx site helper and its template are those of another version"]),
+        (("another", "another"), ["the installed Nginx site helper is from a different version"]),
     ],
 )
 def test_findings_helper_of_another_version_is_refused_where_the_site_changes(
@@ -83,7 +83,7 @@ def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
         ({"has_python3": "no"}, "python3 (3.10 or newer, with its sqlite3 module) missing"),
         ({"home": "no"}, "the application's directory is missing or not writable"),
         ({"helper": "no"}, "the Nginx site helper or its sudo rule is missing"),
-        ({"site_rules": ""}, "the host does not grant shop anything in a form that this version understands"),
+        ({"site_rules": ""}, "the host does not grant shop any rules that this version can read"),
         ({"site_rules": granted(domain="other.test")}, "the host does not grant shop the domain shop.test"),
         ({"site_rules": granted(http_port=81)}, "the host does not grant shop the public ports 80"),
         ({"site_rules": granted(app="notes")}, "the host does not grant shop the name shop"),
@@ -95,7 +95,7 @@ def test_findings_missing_request_log_is_reported_if_one_is_wanted() -> None:
         ({"nginx_active": "failed"}, "Nginx is failed"),
         (
             {"closed": "/var/lib/shop"},
-            "Nginx's workers cannot look into /var/lib/shop: every flag would mean blue to them",
+            "Nginx's workers cannot access /var/lib/shop, so they would treat every service as blue",
         ),
         ({"free_kib": "1024"}, "1 MiB free, 2048 MiB needed for images"),
         ({"free_kib": "1024", "total_kib": "1024000"}, "1 MiB free, 100 MiB needed for images"),
@@ -127,15 +127,15 @@ def test_findings_all_problems_are_reported_with_remedies() -> None:
 def test_findings_name_a_foreign_container_with_a_required_name() -> None:
     found = replace(state(), foreign=("shop-backend-green", "shop-other-thing"))
 
-    assert problems(found) == ["a container named shop-backend-green exists that this project did not make"]
+    assert problems(found) == ["a container named shop-backend-green exists that rolling-upgrade did not create"]
 
 
 @pytest.mark.parametrize(
     ("port", "problem"),
     [
         (18080, None),
-        (28080, "backend: port 28080 of green is taken by something else"),
-        (27001, "frontend: port 27001 of green is taken by something else"),
+        (28080, "backend: the candidate port 28080 (green) is in use by another process"),
+        (27001, "frontend: the candidate port 27001 (green) is in use by another process"),
         (8080, None),
         (22, None),
     ],
@@ -148,7 +148,7 @@ def test_findings_port_of_a_stopped_color_taken_by_another_is_reported() -> None
     stopped = container(backend(), Color.GREEN, running=False, status="exited")
     found = replace(state(), containers=(container(backend()), stopped, container(frontend())), listening=(28080,))
 
-    assert problems(found) == ["backend: port 28080 of green is taken by something else"]
+    assert problems(found) == ["backend: the candidate port 28080 (green) is in use by another process"]
 
 
 @pytest.mark.parametrize("status", ["stopping", "stopped"])
@@ -162,7 +162,7 @@ def test_findings_accept_the_port_of_a_stopping_container(status: str) -> None:
 def test_findings_service_port_taken_without_a_live_site_is_reported() -> None:
     found = replace(state(), live_site_hash="", listening=(8080,))
 
-    assert problems(found) == ["backend: port 8080 is taken, and not by this application's Nginx site"]
+    assert problems(found) == ["backend: port 8080 is in use, but not by this application's Nginx site"]
 
 
 def test_findings_service_port_of_the_live_site_is_accepted() -> None:

@@ -53,7 +53,7 @@ def test_rooted_fails_if_another_user_can_write_a_parent_directory(where: str, m
 
     status, said = walk("/etc/ssl/a.crt", top)
 
-    assert (status, said) == (1, f"somebody besides root can write {top / where}\n")
+    assert (status, said) == (1, f"a user other than root can write to {top / where}\n")
 
 
 def test_rooted_checks_only_parent_directories(top: Path) -> None:
@@ -121,10 +121,10 @@ def test_rooted_or_exit_names_the_path_the_directory_and_the_next_step() -> None
 
     assert done.returncode == 1
     assert done.stdout == (
-        "/dev/shm/$(touch pwned)`/a.key: somebody besides root can write /dev/shm; root touches nothing below it. "
-        "Next: choose another path, or take the right to write it away (chown, chmod)\n"
+        "/dev/shm/$(touch pwned)`/a.key: a user other than root can write to /dev/shm; "
+        "root does not use paths below it. Next: choose another path, or remove the write permission (chown, chmod)\n"
     )
 
 
 def test_rooted_fails_if_any_path_fails() -> None:
-    assert sh(f"if {rooted('/no-such', '/dev/shm/a')}; then echo yes; fi").stdout.startswith("somebody besides root")
+    assert sh(f"if {rooted('/no-such', '/dev/shm/a')}; then echo yes; fi").stdout.startswith("a user other than root")

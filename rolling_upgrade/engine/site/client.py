@@ -69,7 +69,7 @@ def missing_grant(granted: str, app: Application) -> str:
     try:
         return parse_rules(granted.encode(errors="replace")).missing(rules(app))
     except SiteError:
-        return "anything in a form that this version understands"
+        return "any rules that this version can read"
 
 
 def install(app: Application, expected_hash: str) -> str:

@@ -106,7 +106,7 @@ def _install(data: bytes, paths: HostPaths, template: str) -> str:
     text = render(site, _rules(paths), template)
     if text_hash(text) != expected:
         raise Refused(
-            "this host makes another text of the site than the plan shows: run rolling-upgrade setup for it first"
+            "this host renders a site that differs from the plan: run rolling-upgrade setup for this host first"
         )
     old = read_text(paths.site)
     if old == text and _answers(text, paths):
@@ -119,20 +119,20 @@ def _restore(data: bytes, paths: HostPaths, template: str) -> str:
     """Restore the site before the one with the given hash; nothing happens if another one is installed."""
     wanted = data.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{16}", wanted):
-        raise Refused("refused: restore takes the hash of a text: 16 hexadecimal digits")
+        raise Refused("refused: restore expects the hash of the installed site: 16 hexadecimal digits")
     current, previous = read_text(paths.site), read_text(paths.previous)
     if text_hash(current) != wanted or not previous:
-        return "another site is in place: nothing to restore"
+        return "a different site is installed: nothing to restore"
     former = text_site(previous)
     if former is None:
         raise Refused(
-            "the former site was made by an earlier version and is not restored: run rolling-upgrade setup", 5
+            "the previous site was installed by an earlier version and cannot be restored: run rolling-upgrade setup", 5
         )
     try:
         _replace(current, render(former, _rules(paths), template), paths)
     except (Refused, SiteError) as error:
-        raise Refused(f"the former site did not come back: {error}", 5) from error
-    return "the former site is in place"
+        raise Refused(f"the previous site could not be restored: {error}", 5) from error
+    return "the previous site is restored"
 
 
 def _set_rules(data: bytes, paths: HostPaths, _: str) -> str:
@@ -140,7 +140,7 @@ def _set_rules(data: bytes, paths: HostPaths, _: str) -> str:
     wanted = _wanted_rules(data, paths)
     for app, other in _other_rules(paths):
         if claimed := wanted.conflict(other):
-            raise Refused(f"refused: {claimed}: granted to {app} on this host; choose others, or remove {app} first")
+            raise Refused(f"refused: {claimed}: granted to {app} on this host; choose others, or tear {app} down first")
     write_text(paths.rules, dump(wanted) + "\n")
     return "the rules are in place"
 
@@ -149,7 +149,7 @@ def _check_rules(data: bytes, paths: HostPaths, _: str) -> str:
     """Refuse unless the stored rules are exactly the ones that `rules` would write."""
     wanted = _wanted_rules(data, paths)
     if read_text(paths.rules) != dump(wanted) + "\n":
-        raise Refused("the rules differ")
+        raise Refused("the stored rules differ from the desired ones")
     return "the rules are in place"
 
 
@@ -174,7 +174,7 @@ def _check(_: bytes, paths: HostPaths, template: str) -> str:
     text = read_text(paths.site)
     site = text_site(text)
     if site is None or render(site, _rules(paths), template) != text:
-        raise Refused("the site was made by another version, or under other rules")
+        raise Refused("the installed site was rendered by a different version or with different rules")
     if not _answers(text, paths):
         raise Refused("Nginx does not run the site")
     return "the site is live"
@@ -227,7 +227,7 @@ def _replace(old: str, new: str, paths: HostPaths) -> None:
     except Exception as error:  # noqa: BLE001 - a defect of this program must not leave an unverified site
         reasons = f"\n{type(error).__name__}: {error}"
     _restore_old(old, paths)
-    raise Refused(f"Nginx kept the old configuration, the old site is in place.{reasons}", 4)
+    raise Refused(f"Nginx kept its old configuration; the old site is restored.{reasons}", 4)
 
 
 def _restore_old(old: str, paths: HostPaths) -> None:
@@ -241,7 +241,7 @@ def _restore_old(old: str, paths: HostPaths) -> None:
     except Exception:  # noqa: BLE001 - the cause of the failure may affect the old site as well
         restored = False
     if not restored:
-        raise Refused("the old site could not be brought back: its text is in place, look at nginx -t", 5)
+        raise Refused("the old site could not be restored: its file is in place; check nginx -t", 5)
 
 
 def _load(text: str, paths: HostPaths) -> bool:

@@ -14,7 +14,7 @@ _LOG_LINES = 5
 
 
 def report_lines(report: RunReport) -> list[str]:
-    """Return the report; the command that goes back comes last."""
+    """Return the lines of the report; the last one is the undo command."""
     return [*_head(report), *(line for host in report.hosts for line in _host_lines(host)), *_tail(report)]
 
 

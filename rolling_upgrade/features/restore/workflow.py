@@ -109,7 +109,7 @@ def _operation_spec(environment: Environment, backup: str, only: str) -> operati
         action="restore",
         question=f"Replace the {only or 'data'} of {environment.name} by backup {backup}?",
         hint=f"{PROGRAM} restore {backup} --env {environment.name} --force restores without asking",
-        done="With the data of the backup",
-        undone="With its former data",
+        done="Restored",
+        undone="Restore undone; the previous data is in place",
         nothing="Nothing to do.",
     )

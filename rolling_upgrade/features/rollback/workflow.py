@@ -31,7 +31,7 @@ from rolling_upgrade.ssh.fleet import Fleet, opened
 
 QUERY_SECONDS = 120.0
 #: The text of the maintenance page while the database is restored.
-MESSAGE = "An earlier version is being brought back. This takes a few minutes."
+MESSAGE = "We are restoring an earlier version. This takes a few minutes."
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def _operation_spec(
         action="rollback",
         question=f"Roll {environment.name} back?",
         hint=f"{PROGRAM} rollback --env {environment.name} --force rolls back without asking",
-        done="On the earlier release",
-        undone="Still on the release that the rollback was to leave",
+        done="Rolled back",
+        undone="Rollback undone; still on the previous release",
         nothing="Nothing to do: every host already runs that release.",
         undo_command=undo_command,
     )

@@ -158,7 +158,7 @@ def test_text_other_than_the_plan_showed_is_refused(host: Host, programs: Progra
 
     code, said = host.install(hash="f" * 16)
 
-    assert (code, "another text" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
+    assert (code, "differs from the plan" in said, host.site.exists(), programs.calls()) == (3, True, False, [])
 
 
 def test_port_of_another_application_is_refused(host: Host, programs: Programs) -> None:
@@ -214,7 +214,7 @@ def test_old_site_that_cannot_be_restored_is_reported(host: Host, programs: Prog
 
     code, said = host.install(other(host))
 
-    assert (code, "could not be brought back" in said) == (5, True)
+    assert (code, "could not be restored" in said) == (5, True)
 
 
 def test_restore_reinstalls_the_previous_site(host: Host) -> None:
@@ -222,7 +222,7 @@ def test_restore_reinstalls_the_previous_site(host: Host) -> None:
     host.install()
     host.install(other(host))
 
-    assert host.run("restore", text=text_hash(host.text(other(host)))) == (0, "the former site is in place\n")
+    assert host.run("restore", text=text_hash(host.text(other(host)))) == (0, "the previous site is restored\n")
     assert host.site.read_text() == host.text()
 
 
@@ -347,7 +347,7 @@ def test_unexpected_error_after_a_change_restores_the_previous_site(host: Host) 
 
     code, said = host.install(other(host))
 
-    assert (code, "its text is in place" in said, "Traceback" in said) == (5, True, False), said
+    assert (code, "its file is in place" in said, "Traceback" in said) == (5, True, False), said
     assert host.site.read_text() == host.text()
 
 
