@@ -11,7 +11,7 @@ TAG ?=
 ARGS ?=
 # In CI a task runs as a job, with a summary and annotations.
 RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
-# The shell reads the tag, not make: neither runs what is in it.
+# The shell expands the tag, not make, so neither executes its content.
 TAGGED = $(if $(value TAG),--tag "$$TAG")
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard rolling_upgrade fabfile lab tests benchmarks scripts/job.py tasks.py)
@@ -32,11 +32,11 @@ demo: setup ## upgrade a real application on two real hosts under load, then sur
 	@$(BIN)/python -m lab.demo $(ARGS)
 
 .PHONY: test
-test: setup ## run the tests, those on lab hosts too
+test: setup ## run all tests, including those on lab hosts
 	@$(PYTEST) -m 'not extended' $(ARGS)
 
 .PHONY: test-extended
-test-extended: setup ## run the long tests that prove little more
+test-extended: setup ## run slow variants of the lab tests
 	@$(PYTEST) -m extended $(ARGS)
 
 .PHONY: test-here
@@ -44,7 +44,7 @@ test-here: setup ## run the tests that need no lab hosts
 	@$(BIN)/python -m pytest -n 2 --ignore tests/deploy --ignore tests/lab -m 'not extended' $(ARGS)
 
 .PHONY: check
-check: setup ## check form, types, layers, every shell text and the documentation site, in seconds
+check: setup ## check formatting, types, import rules, shell scripts and the documentation site, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
@@ -55,7 +55,7 @@ check: setup ## check form, types, layers, every shell text and the documentatio
 	$(BIN)/mkdocs build --strict
 
 .PHONY: format
-format: setup ## put the sources into form
+format: setup ## format the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -65,7 +65,7 @@ deploy-%: setup ## upgrade an environment: make deploy-production TAG=v2.0.1
 full-%: setup ## build, test, push, deploy, check and watch: make full-staging TAG=v2.0.1
 	@$(RUN) full --env '$*' $(TAGGED) $(ARGS)
 
-rollback-%: setup ## bring an environment back to its last good release
+rollback-%: setup ## roll an environment back to its last good release
 	@$(RUN) rollback --env '$*' $(ARGS)
 
 promote-%: setup ## deploy to an environment what another one has proved: make promote-production FROM=staging
@@ -77,7 +77,7 @@ status-%: setup ## show the state of an environment
 health-%: setup ## check an environment once
 	@$(RUN) health --env '$*' --once $(ARGS)
 
-doctor-%: setup ## find what would keep a deploy from beginning
+doctor-%: setup ## find problems that would make a deploy fail
 	@$(RUN) doctor --env '$*' $(ARGS)
 
 report-%: setup ## write the page of an environment's last run: report.html
@@ -92,7 +92,7 @@ suites: setup ## run the application's own suites: make suites ARGS='--suite uni
 	@$(RUN) test $(ARGS)
 
 .PHONY: config-check
-config-check: setup ## find every mistake in the configuration
+config-check: setup ## report every error in the configuration
 	@$(RUN) config.check $(ARGS)
 
 .PHONY: lab-up
@@ -110,7 +110,7 @@ dist: setup ## build the package that pip installs, as dist/*.whl and dist/*.tar
 	@scripts/tool.sh 'twine==6.2.0' twine check --strict dist/*
 
 .PHONY: lock
-lock: ## make requirements.lock anew from requirements.in
+lock: ## regenerate requirements.lock from requirements.in
 	@scripts/lock.sh
 
 .PHONY: audit

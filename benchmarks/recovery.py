@@ -141,7 +141,7 @@ def _wait_for_calm(host: Host) -> None:
             counter["attempts"] == counter["failures"] == counter["crashes"] == 0 for counter in counters
         )
 
-    wait_for(healthy, LONGEST_SECONDS, "a calm watchdog")
+    wait_for(healthy, LONGEST_SECONDS, "the watchdog to reset its counters")
 
 
 def _recovered_at(host: Host) -> float:

@@ -183,9 +183,9 @@ def status(*, root: Path = PROJECT) -> tuple[HostStatus, ...]:
 
 def _check(hosts: int, name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
-        raise ConfigError(f"{name!r} is no name for a lab.", next_step="--name with letters, digits and hyphens")
+        raise ConfigError(f"{name!r} is not a valid lab name.", next_step="--name with letters, digits and hyphens")
     if not 1 <= hosts <= MAXIMUM_HOSTS:
-        raise ConfigError(f"A lab of {hosts} hosts cannot be.", next_step=f"--hosts 1 to {MAXIMUM_HOSTS}")
+        raise ConfigError(f"A lab cannot have {hosts} hosts.", next_step=f"--hosts 1 to {MAXIMUM_HOSTS}")
 
 
 def _identity(root: Path, name: str) -> str:

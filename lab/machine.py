@@ -153,7 +153,7 @@ class Machine:
             output = (done.stderr.strip() or done.stdout.strip() or "no output")[-2000:]
             raise PreflightError(
                 f"`{' '.join(command)[:300]}` failed with {done.returncode}: {output}",
-                next_step="inv lab.up again; if it stays, inv lab.down first",
+                next_step="run inv lab.up again; if the error persists, run inv lab.down first",
             )
         return done
 
@@ -302,7 +302,7 @@ def _refuse_missing(absent: Sequence[str], sudo: Iterable[str] | None) -> None:
         reasons = ["Linux (the hosts are containers of this machine's kernel)"]
     if reasons:
         raise PreflightError(
-            "This machine cannot carry a lab. Missing: " + "; ".join(reasons) + ". Nothing was started.",
+            "This machine cannot run a lab. Missing: " + "; ".join(reasons) + ". Nothing was started.",
             next_step="make setup, or apt-get install --no-install-recommends " + " ".join(packages),
         )
 

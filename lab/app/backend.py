@@ -203,14 +203,14 @@ def unhealthy_reason(headers: Iterable[str]) -> str:
     if FAULT is Fault.FLAPPING and next(_health_answers) % 2:
         return "flapping"
     if FAULT is Fault.WRONG_CHAIN and PROXY_HEADERS & {name.lower() for name in headers}:
-        return "wrong behind a proxy"
+        return "unhealthy behind a proxy"
     # A file beside the database makes one version unhealthy in every container.
     return "this version went bad" if (DATABASE.parent / f"unhealthy-{VERSION}").exists() else ""
 
 
 def crash() -> None:
     """Exit as after a fatal error."""
-    log("fatal: out of ideas")
+    log("fatal: simulated crash")
     os._exit(1)
 
 
@@ -218,7 +218,7 @@ def main() -> int:
     """Prepare the directories, then serve until drained."""
     log(f"backend {VERSION} starts" + (f" with fault {FAULT.value}" if FAULT.value else ""))
     if FAULT is Fault.EXITS_AT_ONCE:
-        log("fatal: a needed setting is missing")
+        log("fatal: a required setting is missing")
         return 1
     prepare()
     server = DrainingServer(int(os.environ.get("PORT", "8080")), Backend)

@@ -59,7 +59,7 @@ def slow(answer: Answer) -> ServedBy:
     """Check the answer to a slow request."""
     _status(answer, 200)
     if _text(answer, "slept") != "2.0":
-        raise RequestFailed(Cause.WRONG_CONTENT, f"not the wait that was asked for: {_start(answer)}")
+        raise RequestFailed(Cause.WRONG_CONTENT, f"not the requested delay: {_start(answer)}")
     return ServedBy()
 
 

@@ -28,8 +28,8 @@ class Cause(StrEnum):
     SHORT_BODY = "short body"
     WRONG_STATUS = "wrong status"
     WRONG_CONTENT = "wrong content"
-    STREAM_CUT = "stream cut without goodbye"
-    STREAM_SILENT = "stream fell silent"
+    STREAM_CUT = "stream ended without the final event"
+    STREAM_SILENT = "no stream events"
 
 
 class RequestFailed(Exception):
@@ -147,7 +147,7 @@ class Connection:
             while self._received or await self._receive():
                 yield self._take(len(self._received))
         else:
-            raise RequestFailed(Cause.MALFORMED, "neither Content-Length nor chunks nor Connection: close")
+            raise RequestFailed(Cause.MALFORMED, "neither Content-Length, chunked encoding nor Connection: close")
 
     def _check_quiet(self) -> None:
         """Refuse to reuse a connection on which something happened since the last answer."""
@@ -217,7 +217,7 @@ class Connection:
             async for piece in self._exactly(size):
                 yield piece
             if await self._line(cut):
-                raise RequestFailed(Cause.MALFORMED, "a chunk longer than it said")
+                raise RequestFailed(Cause.MALFORMED, "a chunk longer than its declared size")
         while await self._line(cut):
             pass
 

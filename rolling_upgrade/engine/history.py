@@ -115,7 +115,7 @@ def split(output: str) -> tuple[str, str]:
     """The history and the head from the output of `read`. Raises Malformed if it was cut short."""
     history, mark, head = output.rpartition("@@head\n")
     if not mark:
-        raise Malformed("the history was cut short")
+        raise Malformed("the history is truncated")
     return history, head.strip()
 
 
@@ -220,9 +220,9 @@ def parse_definition(text: str, home: str) -> Application:
     try:
         app: Application = from_plain(Application, untrusted.json_object(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Malformed(f"this is no definition of a release ({untrusted.line(error)})") from error
+        raise Malformed(f"this is not a release definition ({untrusted.line(error)})") from error
     if not app.services or not all(service.recorded for service in app.services) or app.home != home:
-        raise Malformed("this is no definition of a release")
+        raise Malformed("this is not a release definition")
     return app
 
 

@@ -71,16 +71,16 @@ class _Archive:
     def blob(self, digest: object) -> ByteRange:
         """A file of an OCI layout by its digest."""
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise self.damaged(f"{str(digest)[:80]!r} is no sha256 digest")
+            raise self.damaged(f"{str(digest)[:80]!r} is not a sha256 digest")
         return self.file(f"blobs/sha256/{digest.removeprefix('sha256:')}")
 
     def text(self, piece: ByteRange, digest: str = "") -> bytes:
         """The bytes of a small file, verified against the digest if one is given."""
         if piece.size > _SMALL:
-            raise self.damaged(f"a description of {piece.size} bytes")
+            raise self.damaged(f"a metadata file of {piece.size} bytes")
         content = b"".join(piece.chunks())
         if digest and _sha256(content) != digest:
-            raise self.damaged(f"{digest[:19]}… has other content than its digest says")
+            raise self.damaged(f"{digest[:19]}… does not match its digest")
         return content
 
     def json(self, content: bytes) -> Any:
@@ -88,7 +88,7 @@ class _Archive:
         try:
             return untrusted.json_value(content.decode(), max_bytes=_SMALL)
         except ValueError as error:
-            raise self.damaged(f"a description cannot be read ({error})") from error
+            raise self.damaged(f"a metadata file cannot be parsed ({error})") from error
 
     def damaged(self, reason: str) -> PreflightError:
         """The error for an unusable archive."""
@@ -131,7 +131,7 @@ def read(source: Path, image: Image, scratch: Path, architecture: str) -> SavedI
         described = archive.json(configuration)
         digests = described["rootfs"]["diff_ids"]
         if len(digests) != len(files):
-            raise archive.damaged(f"{len(files)} layers where the image names {len(digests)}")
+            raise archive.damaged(f"{len(files)} layers instead of {len(digests)}")
         layers = tuple(verify_layer(source, digest, file) for digest, file in zip(digests, files, strict=True))
         labels = (described.get("config") or {}).get("Labels") or {}
         manifest = _manifest(configuration, layers)
@@ -144,7 +144,7 @@ def read(source: Path, image: Image, scratch: Path, architecture: str) -> SavedI
             layers,
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise archive.damaged(f"a description is not of the expected form ({error!r})") from error
+        raise archive.damaged(f"a metadata file has an unexpected format ({error!r})") from error
 
 
 def _docker(archive: _Archive, image: Image) -> tuple[bytes, list[ByteRange]]:
@@ -272,7 +272,7 @@ class Layer:
 
 def _damaged(source: Path, reason: str) -> PreflightError:
     return PreflightError(
-        f"{source} is damaged or no image archive: {reason}. Nothing was touched.",
+        f"{source} is damaged or not an image archive: {reason}. Nothing was touched.",
         next_step="save the image again: podman save --output FILE IMAGE",
     )
 
@@ -294,7 +294,7 @@ def verify_layer(source: Path, digest: str, piece: ByteRange) -> Layer:
     except (zlib.error, EOFError) as error:
         raise _damaged(source, f"layer {digest[:19]}… cannot be unpacked ({error})") from error
     if f"sha256:{hashed.hexdigest()}" != digest:
-        raise _damaged(source, f"layer {digest[:19]}… has other content than its digest says")
+        raise _damaged(source, f"layer {digest[:19]}… does not match its digest")
     return Layer(digest, size, piece, gzipped)
 
 
@@ -310,4 +310,4 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
             rest = unpack.unconsumed_tail or unpack.unused_data
     yield unpack.flush()
     if not unpack.eof:
-        raise EOFError("it is cut short")
+        raise EOFError("it is truncated")

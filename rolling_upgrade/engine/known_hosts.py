@@ -91,7 +91,7 @@ def _without(line: str, number: int, names: set[str]) -> str | None:
         return line
     patterns = record.patterns.split(",")
     if any(char in pattern for pattern in patterns for char in "*?!"):
-        raise ValueError(f"line {number} names it by a wildcard ({record.patterns})")
+        raise ValueError(f"line {number} matches it with a wildcard ({record.patterns})")
     left = [pattern for pattern in patterns if not any(_fits(pattern, name) for name in names)]
     return " ".join([",".join(left), *line.split()[1:]]) if left else None
 

@@ -34,7 +34,7 @@ def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"it has more than {size(most)}")
+        raise OSError(errno.EFBIG, f"larger than {size(most)}")
     return data
 
 
@@ -42,7 +42,7 @@ def _check_kind(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 #: The most permissive mode of a file with secrets, which the group may read, and of a key.

@@ -189,7 +189,7 @@ def parse(app: Application, host: str, text: str) -> HostState:
     """
     parts = sections(text)
     if not parts.keys() >= _PARTS:
-        raise Malformed(f"the observation of {host} was cut short")
+        raise Malformed(f"the observation of {host} is truncated")
     for part in _COUNTED:
         if len(parts[part]) > _MOST_ROWS:
             raise Malformed(f"the observation of {host} has more than {_MOST_ROWS} rows of {part}")

@@ -71,8 +71,8 @@ def read_public_key(text: str) -> PublicKey:
     type, _, rest = line.partition(" ")
     if not is_type(type):
         if any(is_type(word) for word in rest.split()):
-            raise ValueError("options in front of the key")
-        raise ValueError(f"no public key of OpenSSH; a line such as: ssh-ed25519 AAAA… NAME ({', '.join(TYPES)})")
+            raise ValueError("options before the key")
+        raise ValueError(f"not an OpenSSH public key; expected: ssh-ed25519 AAAA… NAME ({', '.join(TYPES)})")
     _check_type(type)
     blob, _, comment = rest.strip().partition(" ")
     comment = comment.strip()
@@ -88,7 +88,7 @@ def _check_type(type: str) -> None:
     if "-cert-v" in type:
         raise ValueError("a certificate in place of the public key")
     if type not in TYPES:
-        raise ValueError(f"a type of key that is not accepted; one of {', '.join(TYPES)}")
+        raise ValueError(f"an unsupported key type; use one of {', '.join(TYPES)}")
 
 
 def _decoded(blob: str) -> bytes:
@@ -97,7 +97,7 @@ def _decoded(blob: str) -> bytes:
     except (ValueError, binascii.Error):
         raise ValueError("an incomplete key: its second word is not base64") from None
     if base64.b64encode(data).decode() != blob:
-        raise ValueError("an incomplete key: its base64 is not as it is written")
+        raise ValueError("an invalid key: its base64 is not canonical")
     return data
 
 
@@ -106,7 +106,7 @@ def _check_bytes(type: str, data: bytes) -> None:
     fields = _fields(data)
     security = 1 if type.startswith("sk-") else 0
     if not fields or fields[0] != type.encode():
-        raise ValueError("an incomplete key: its bytes are not of the type in front of them")
+        raise ValueError("an invalid key: its data does not match its type")
     body = fields[1 : len(fields) - security]
     if type in _EDWARDS:
         fits = len(body) == 1 and len(body[0]) == 32
@@ -116,7 +116,7 @@ def _check_bytes(type: str, data: bytes) -> None:
     else:
         fits = len(body) == 2
     if not fits:
-        raise ValueError("an incomplete key: its bytes are cut short or too many")
+        raise ValueError("an invalid key: its data has the wrong length")
     if type == "ssh-rsa":
         _check_rsa(*(int.from_bytes(number, "big") for number in body))
 
@@ -124,10 +124,10 @@ def _check_bytes(type: str, data: bytes) -> None:
 def _check_rsa(exponent: int, modulus: int) -> None:
     if modulus.bit_length() < LEAST_RSA_BITS:
         raise ValueError(
-            f"an RSA key of {modulus.bit_length()} bits; {LEAST_RSA_BITS} at least, or ssh-keygen -t ed25519"
+            f"an RSA key of {modulus.bit_length()} bits; at least {LEAST_RSA_BITS}, or use ssh-keygen -t ed25519"
         )
     if exponent < 3 or exponent % 2 == 0 or modulus % 2 == 0:
-        raise ValueError("an incomplete key: these are no numbers of an RSA key")
+        raise ValueError("an invalid key: its RSA numbers are invalid")
 
 
 def _fields(data: bytes) -> list[bytes]:
@@ -137,7 +137,7 @@ def _fields(data: bytes) -> list[bytes]:
         length = int.from_bytes(data[at : at + 4], "big")
         at += 4
         if at + length > len(data):
-            raise ValueError("an incomplete key: its bytes are cut short")
+            raise ValueError("an invalid key: its data is truncated")
         found.append(data[at : at + length])
         at += length
     return found

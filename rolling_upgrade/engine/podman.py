@@ -245,7 +245,7 @@ def registry_answer(output: str) -> tuple[str, str]:
     description = untrusted.json_object(output)
     digest, labels = untrusted.string(description.get("Digest")), description.get("Labels")
     if not _DIGEST.fullmatch(digest):
-        raise Malformed(f"{untrusted.line(digest)!r} is no digest")
+        raise Malformed(f"{untrusted.line(digest)!r} is not a digest")
     revision = labels.get(_REVISION) if isinstance(labels, dict) else ""
     if not isinstance(revision, str) or len(revision) > _LONGEST_REVISION or not _PLAIN_REVISION.fullmatch(revision):
         return digest, ""

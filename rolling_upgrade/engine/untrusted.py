@@ -96,7 +96,7 @@ def json_value(text: str, *, max_bytes: int = JSON_BYTES, max_depth: int = JSON_
     except (ValueError, RecursionError) as error:
         raise Malformed(f"no JSON document ({error})") from None
     if not surrogates and _SURROGATE.search(text) and not _encodable(value):
-        raise Malformed("a JSON document with half a character")
+        raise Malformed("a JSON document with a lone surrogate")
     return value
 
 
@@ -106,7 +106,7 @@ def json_object(
     """Parse a JSON object. See `json_value`."""
     value = json_value(text, max_bytes=max_bytes, max_depth=max_depth, surrogates=surrogates)
     if not isinstance(value, dict):
-        raise Malformed(f"a JSON {type(value).__name__}, and no object")
+        raise Malformed(f"a JSON {type(value).__name__} instead of an object")
     return value
 
 
@@ -134,7 +134,7 @@ def rows(text: str, most: int = MOST_LINES) -> list[str]:
 def string(value: object, longest: int = 4096) -> str:
     """A JSON string, unchanged. Raises Malformed for another type or a longer string."""
     if not isinstance(value, str) or len(value) > longest:
-        raise Malformed(f"{line(repr(value)[:200], 80)} is not a text of at most {longest} characters")
+        raise Malformed(f"{line(repr(value)[:200], 80)} is not a string of at most {longest} characters")
     return value
 
 
@@ -147,7 +147,7 @@ def tail(text: str, most: int = 30, longest: int = 1000) -> str:
 def columns(row: Sequence[str], count: int) -> Sequence[str]:
     """The row itself, if it has at least that many columns."""
     if len(row) < count:
-        raise Malformed(f"a row of {len(row)} columns, and not {count}")
+        raise Malformed(f"a row of {len(row)} columns instead of {count}")
     return row
 
 

@@ -16,11 +16,11 @@ from tests.support.project import ROOT, Project
 SECONDS = 30
 KINDS = ("a device", "a pipe", "a directory", "a large file", "a link to a device")
 ERRORS = {
-    "a device": "it is no regular file",
-    "a pipe": "it is no regular file",
+    "a device": "not a regular file",
+    "a pipe": "not a regular file",
     "a directory": "Is a directory",
-    "a large file": "it has more than 1 MiB",
-    "a link to a device": "it is no regular file",
+    "a large file": "larger than 1 MiB",
+    "a link to a device": "not a regular file",
 }
 #: The settings of the inventory that name a file.
 SETTINGS = {

@@ -36,7 +36,7 @@ def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
 
 def test_deploy_of_a_bad_release_shows_its_last_log_lines(site: Site) -> None:
     _, output = site.deploy("exits-at-once", "--hosts", "web1")
-    assert "fatal: a needed setting is missing" in output
+    assert "fatal: a required setting is missing" in output
 
 
 def test_deploy_in_batches_stops_at_the_first_bad_batch(site: Site) -> None:

@@ -280,7 +280,7 @@ def test_health_malformed_answer_is_reported_and_the_other_host_is_checked(site:
         web1.sh("mv /usr/bin/awk.away /usr/bin/awk")
 
     assert (code, "web2  healthy" in output) == (1, True), output
-    assert "web1  UNREACHABLE: the observation of web1 was cut short: " in output
+    assert "web1  UNREACHABLE: the observation of web1 is truncated: " in output
     assert "awk: not found" in output
 
 

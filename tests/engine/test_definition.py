@@ -72,7 +72,7 @@ def test_dump_of_a_parsed_definition_is_unchanged() -> None:
     ],
 )
 def test_parse_definition_of_another_application_or_malformed_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no definition"):
+    with pytest.raises(ValueError, match="not a release definition"):
         history.parse_definition(text, "/var/lib/shop")
 
 

@@ -93,7 +93,7 @@ def test_rewritten_line_loses_only_the_name(line: str, left: str) -> None:
 
 
 def test_rewritten_line_with_a_matching_wildcard_is_an_error() -> None:
-    with pytest.raises(ValueError, match="line 2 names it by a wildcard"):
+    with pytest.raises(ValueError, match="line 2 matches it with a wildcard"):
         rewritten(f"# mine\n*.test {KEY}\n", ["a.test"], [])
 
 

@@ -57,7 +57,7 @@ def test_parse_empty_host_has_nothing() -> None:
 
 @pytest.mark.parametrize("cut", ["", "Welcome\n", EMPTY.replace("@@end\n", ""), EMPTY[: len(EMPTY) // 2]])
 def test_parse_truncated_text_is_refused(cut: str) -> None:
-    with pytest.raises(ValueError, match="web1 was cut short"):
+    with pytest.raises(ValueError, match="web1 is truncated"):
         observation.parse(APP, "web1", cut)
 
 

@@ -206,5 +206,5 @@ def test_append_names_the_key_and_the_address_of_the_locks_holder(tmp_path: Path
 
 
 def test_split_answer_without_its_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         record.split('{"id": "r1"')

@@ -237,7 +237,7 @@ def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(s
 
 
 def test_roll_out_truncated_observation_releases_the_locks_of_others(scene: Scene) -> None:
-    with pytest.raises(Exception, match="cut short"):
+    with pytest.raises(Exception, match="truncated"):
         go(scene, scene.host_run("web1"), scene.host_run("web2", lock=[Answer(0, "@@facts\n")]))
 
     assert "web1 unlock" in scene.log

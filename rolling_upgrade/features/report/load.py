@@ -71,7 +71,7 @@ def _request(number: int, line: str) -> TimedRequest:
         fields = untrusted.json_object(line, max_bytes=_MAX_LINE_BYTES)
         return TimedRequest(untrusted.moment(fields["at"]), untrusted.number(fields["ms"]), bool(fields["ok"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"line {number} is no request with at, ms and ok") from error
+        raise ValueError(f"line {number} is not an object with at, ms and ok") from error
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:

@@ -33,7 +33,7 @@ def parse(text: str) -> tuple[Stage, ...]:
     """Parse the output of `read`. Raises Malformed when it was cut short or is invalid."""
     lines = untrusted.rows(text.rstrip("\n"))
     if lines[-1] != _END:
-        raise Malformed("the journal was cut short")
+        raise Malformed("the journal is truncated")
     stages: list[tuple[str, list[str]]] = []
     for line in lines[:-1]:
         if line.startswith(_STAGE):

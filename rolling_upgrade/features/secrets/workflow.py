@@ -82,7 +82,7 @@ def _left_out(encryption: Encryption, secrets: SecretsFile) -> list[str]:
 
 
 def _keys(values: dict[str, str]) -> list[str]:
-    return [f"  {key}" for key in secret_keys(values.items())] or ["  none: no name of a key suggests a secret"]
+    return [f"  {key}" for key in secret_keys(values.items())] or ["  none: no key has the name of a secret"]
 
 
 def decrypt(env: str | None, *, root: Path, in_place: bool = False, force: bool = False) -> ExitCode:

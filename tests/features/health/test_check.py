@@ -71,7 +71,7 @@ def test_check_host_refuses_a_truncated_answer() -> None:
         def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
             return Answer(127, "", "sh: not found")
 
-    with pytest.raises(HostUnreachable, match=r"web1 was cut short.*: sh: not found"):
+    with pytest.raises(HostUnreachable, match=r"web1 is truncated.*: sh: not found"):
         check_host(Mute(), application())
 
 

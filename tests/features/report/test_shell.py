@@ -76,5 +76,5 @@ def test_read_hostile_log_stays_a_log(value: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "@@stage 1 2 0 x\n", "Permission denied\n"])
 def test_parse_truncated_answer_raises(text: str) -> None:
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         shell.parse(text)

@@ -89,7 +89,7 @@ def test_newest_run_of_any_host() -> None:
 
 @pytest.mark.parametrize("line", ["x", "[]", "3", "{}", '{"at": "x", "ms": 1, "ok": true}', '{"at": 1, "ok": true}'])
 def test_requests_read_names_the_invalid_line(line: str) -> None:
-    with pytest.raises(ValueError, match="line 2 is no request"):
+    with pytest.raises(ValueError, match="line 2 is not an object"):
         Requests.read(['{"at": 1, "ms": 2, "ok": true}\n', line])
 
 
