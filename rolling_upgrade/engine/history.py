@@ -139,7 +139,7 @@ def verify(text: str, head: str) -> tuple[Fault, ...]:
     for number, row in enumerate(rows, 1):
         stated = _previous(row)
         if stated is None:
-            faults.append(Fault(number, "this is no line of the history"))
+            faults.append(Fault(number, "this is not a valid line"))
         elif stated != previous and number == 1:
             faults.append(Fault(number, "the line before it was removed"))
         elif stated != previous:
@@ -183,7 +183,7 @@ def _release(row: str) -> Release | None:
 def _id(value: object) -> str:
     """The id of a release or a backup, of this version or an earlier one. Raises Malformed."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise Malformed(f"{untrusted.line(repr(value)[:200], 80)} is no id")
+        raise Malformed(f"{untrusted.line(repr(value)[:200], 80)} is not a valid id")
     return value
 
 

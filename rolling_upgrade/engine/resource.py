@@ -141,7 +141,7 @@ def file(id: str, title: str, path: str, content: str, mode: str, after: str = "
 
 #: The marker in files of this program whose paths other programs may use too.
 _MARK = "inv setup\\|rolling-site"
-FOREIGN = "is another program's, or was written by hand: move it away, or choose another APP_NAME"
+FOREIGN = "belongs to another program or was created by hand: move it, or choose another APP_NAME"
 
 
 def is_ours(path: str) -> str:

@@ -87,7 +87,7 @@ def test_restore_failed_start_restores_the_previous_data(site: Site, web1: Host)
     code, output = restore(site, id, "--only", "database")
 
     assert code == 1, output
-    assert "bring the former database back" in output
+    assert "restore the previous database" in output
     assert readable(web1, kept)
     assert web1.sh("ls /home/deploy/data /var/lib/memoryark/live").stdout.count("maintenance") == 0
 
@@ -141,7 +141,7 @@ def test_restore_damaged_backup_is_refused_before_any_change(site: Site, web1: H
     assert site.run("backup.verify", "--backup", id, "--hosts", "web1")[0] == 1
     assert list_backups(site)[-1]["verified"] == "damaged"
     code, output = restore(site, id)
-    assert (code, "was found damaged" in output) == (3, True), output
+    assert (code, "failed its last verification" in output) == (3, True), output
 
 
 def test_restore_backup_with_a_wrong_manifest_is_refused(site: Site, web1: Host) -> None:

@@ -255,7 +255,7 @@ def test_health_maintenance_page_is_shown_and_not_a_failure(site: Site, web1: Ho
         site.run_ok("maintenance", "off", "--hosts", "web1")
 
     assert code == 0, output
-    assert "maintenance page up" in output
+    assert "maintenance page on" in output
 
 
 def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:

@@ -68,7 +68,10 @@ def test_maintenance_switched_under_load_gives_only_200_and_503_with_retry_after
     assert set(responses) == {(200, None), (503, "120")}
     assert (page[:2], "Back at &lt;nine&gt;" in page[2], posted[:2]) == ((503, "120"), True, (503, "120"))
     assert ([answer[0] for answer in health], other[0]) == ([200, 200], 200)
-    assert (shown[0], "MAINTENANCE: visitors get a page with 503; put up by hand" in shown[1]) == (0, True)
+    assert (shown[0], "MAINTENANCE: visitors get the maintenance page (503), turned on by hand" in shown[1]) == (
+        0,
+        True,
+    )
 
 
 _FLICKER = """
@@ -99,7 +102,7 @@ def test_maintenance_mode_follows_the_setting(site: Site) -> None:
     site.edit_env(MAINTENANCE_MODE="true")
     code, output = site.deploy("v1", "--hosts", "web1")
     assert (code, ask(site.lab.hosts[0], "/")[0]) == (0, 503), output
-    assert "put the maintenance page up" in output
+    assert "turn the maintenance page on" in output
 
     site.edit_env(MAINTENANCE_MODE="false")
     code, output = site.deploy("v1", "--hosts", "web1")

@@ -114,4 +114,4 @@ def test_full_disk_restarts_nothing_and_is_reported_without_writing_files(site: 
             web1.sh(f"umount {DIRECTORY} {BACKUPS}; rm -rf /tmp/kept")
 
     assert (container_starts(web1), state) == (before, "0")
-    assert "wanted 10 %" in hook.requests[0].json["cause"]
+    assert "required 10 %" in hook.requests[0].json["cause"]

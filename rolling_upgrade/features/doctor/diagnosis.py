@@ -215,8 +215,8 @@ def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
     if state.fact("maintenance"):
         yield (
             Level.WARNING,
-            "the maintenance page is up",
-            f"{PROGRAM} maintenance off --env {app.environment} when it is over",
+            "the maintenance page is on",
+            f"{PROGRAM} maintenance off --env {app.environment} when the maintenance is over",
         )
 
 

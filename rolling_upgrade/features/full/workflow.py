@@ -143,7 +143,7 @@ class _Run:
 
     def _push(self) -> PhaseOutcome:
         if self.pushes_from_here:
-            self.log("hosts.yaml says transfer: push: the deploy carries the images to the hosts itself")
+            self.log("transfer: push is set in hosts.yaml: the deploy sends the images to the hosts")
             return PhaseOutcome(detail="transfer: push", skipped=True)
         if self.dry_run:
             for service, reference in self.build_plan.references.items():
@@ -154,7 +154,7 @@ class _Run:
 
     def _deploy(self) -> PhaseOutcome:
         if self.dry_run and not self.pushes_from_here:
-            self.log("a push reveals the digests: until then 000000000000 stands for each")
+            self.log("the digests are unknown until the push; 000000000000 is a placeholder")
         if self.dry_run and self.pushes_from_here:
             self.log(f"deploy {self.build_plan.tag} from this workstation: the plan needs the built images")
             return PhaseOutcome(detail="shown")

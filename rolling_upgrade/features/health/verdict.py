@@ -74,11 +74,11 @@ def _resources(app: Application, rows: list[list[str]]) -> Iterator[Check]:
     for what in ("disk", "inodes"):
         mounts = [row for row in rows if row[0] == what and len(row) == 4]
         if not mounts and what == "disk":
-            yield Check(Kind.DISK, "disk", False, "df gave no answer")
+            yield Check(Kind.DISK, "disk", False, "df returned nothing")
         for _, mount, available, used in mounts:
             free = _share(available, used)
             if free is not None:
-                detail = f"{free:.0f} % of {what} free on {mount}, wanted {limits.free_percent:g} %"
+                detail = f"{free:.0f} % of {what} free on {mount}, required {limits.free_percent:g} %"
                 yield Check(Kind.DISK, f"{what} {mount}", free >= limits.free_percent, detail)
     for _, total, available in (row for row in rows if row[0] == "memory" and len(row) == 3):
         in_use = 100 - 100 * untrusted.integer(available) / untrusted.integer(total, minimum=1)
@@ -112,10 +112,10 @@ def _certificate(app: Application, state: HostState, rows: list[list[str]]) -> I
             continue
         ends = untrusted.integer(row[1], maximum=untrusted.LATEST, default=None) if len(row) > 1 else None
         if ends is None:
-            yield Check(Kind.CERTIFICATE, "certificate", False, "Nginx serves none")
+            yield Check(Kind.CERTIFICATE, "certificate", False, "Nginx serves no certificate")
             continue
         days = (ends - state.now) / _DAY
-        detail = f"{days:.0f} days left, wanted {app.thresholds.certificate_days:g}"
+        detail = f"{days:.0f} days left, required {app.thresholds.certificate_days:g}"
         yield Check(Kind.CERTIFICATE, "certificate", days >= app.thresholds.certificate_days, detail)
 
 
@@ -126,7 +126,7 @@ def _backup(app: Application, state: HostState) -> Iterator[Check]:
     text, _, name = state.fact("last_backup").partition(" ")
     at = untrusted.integer(text, maximum=untrusted.LATEST, default=None)
     if at is None:
-        yield Check(Kind.BACKUP, "backup", False, "there is none")
+        yield Check(Kind.BACKUP, "backup", False, "no backup exists")
         return
     hours, allowed = (state.now - at) / 3600, app.thresholds.backup_age_seconds / 3600
     yield Check(Kind.BACKUP, "backup", hours <= allowed, f"{name}: {hours:.1f} h old, allowed {allowed:g} h")
@@ -137,5 +137,5 @@ def _clock(app: Application, state: HostState, rows: list[list[str]], now: float
     off = untrusted.integer(clock, maximum=untrusted.LATEST) - now
     allowed = app.thresholds.clock_seconds
     return Check(
-        Kind.CLOCK, "clock", abs(off) <= allowed + 1, f"{off:+.0f} s off this machine's, allowed {allowed:g} s"
+        Kind.CLOCK, "clock", abs(off) <= allowed + 1, f"{off:+.0f} s from this machine's clock, allowed {allowed:g} s"
     )

@@ -108,7 +108,7 @@ def health_lines(reports: Reports, environment: str, *, verbose: bool = False) -
             continue
         many = len(report.checks)
         state = f"{len(report.failed)} of {many} checks FAILED" if report.failed else f"healthy, {count(many, 'check')}"
-        page = f", maintenance page up ({report.state.fact('maintenance')})" if report.state.fact("maintenance") else ""
+        page = f", maintenance page on ({report.state.fact('maintenance')})" if report.state.fact("maintenance") else ""
         lock = report.state.held_lock
         held = f", locked by {lock.owner}: {lock.reason}" if lock else ""
         lines.append(f"{name}  {state}{page}{held}")

@@ -129,7 +129,7 @@ def _ports(target: Target, services: Sequence[Service], state: HostState) -> Ite
 def _port_table(ports: Iterator[Port]) -> list[str]:
     rows = [("PORT", "OF", "EXPECTED", "FOUND")]
     for port in ports:
-        unexpected = "" if port.found == port.expected else "  <- not as expected"
+        unexpected = "" if port.found == port.expected else "  <- unexpected"
         rows.append((str(port.port), port.of, port.expected, f"{port.found}{unexpected}"))
     return table(rows)
 

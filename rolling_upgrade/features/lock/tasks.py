@@ -15,7 +15,7 @@ def status(context: Any, env: str | None = None, hosts: list[str] | None = None,
     exit_with(lambda: workflow.status(env, root=root(), hosts=selected_hosts(context, hosts), json=json))
 
 
-@task(help={"reason": "purpose, shown to everyone who is refused", "for": "duration: 30m, 2h, 1d; default: 1h"})
+@task(help={"reason": "reason, shown to anyone whom the lock refuses", "for": "duration: 30m, 2h, 1d; default: 1h"})
 def acquire(
     context: Any, env: str | None = None, reason: str = "", hosts: list[str] | None = None, for_: str = "1h"
 ) -> None:

@@ -171,7 +171,7 @@ def _refuse_foreign(locks_by_host: Mapping[str, HostLock], environment: Environm
         listed = "\n  ".join(f"{name}: {locking.describe(lock)}" for name, lock in foreign.items())
         raise LockHeld(
             f"the lock belongs to another operator; nothing was released.\n  {listed}.",
-            next_step=f"if no operator or run works on the host: {PROGRAM} lock.release --env {environment.name} --force",
+            next_step=f"if nobody is working on the host: {PROGRAM} lock.release --env {environment.name} --force",
         )
 
 

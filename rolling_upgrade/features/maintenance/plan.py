@@ -1,6 +1,6 @@
 """The steps that turn the maintenance page on and off in a run: for MAINTENANCE_MODE, and while a run replaces data.
 
-A page that an operator put up stays until an operator takes it down. The next run takes down the page of a dead run.
+A page that an operator turned on stays on until an operator turns it off. The next run turns off a dead run's page.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ def differs(state: HostState, page: str | None) -> bool:
 
 
 def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
-    """Return the step that puts the page up before the first cutover."""
+    """Return the step that turns the page on before the first cutover."""
     return (_up(app, page),) if page and differs(state, page) else ()
 
 
 def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Return the steps before and after a time in which the application cannot answer; none if a page stays up."""
+    """Return the steps that turn the page on and off around an outage; none if a page is already on and stays on."""
     if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_supported(app, state.site):
         return (), ()
     return (_up(app, page),), (down(app),)
 
 
 def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
-    """Return the last step, which takes the page down once the release is verified."""
+    """Return the last step, which turns the page off once the release is verified."""
     return () if page or not differs(state, page) else (down(app),)
 
 
 def down(app: Application) -> Step:
-    """Take the page down and wait until the application answers visitors."""
+    """Turn the page off and wait until the application answers visitors."""
     answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.VERIFY_SECONDS)
     body = script(maintenance.disable(app), answers, "watch")
-    return Step("maintenance.off", "take the maintenance page down", body, PAGE_SECONDS)
+    return Step("maintenance.off", "turn the maintenance page off", body, PAGE_SECONDS)
 
 
 def _up(app: Application, page: str) -> Step:
     undo = script(maintenance.disable(app))
     body = maintenance.enable_verified(app, page)
     return Step(
-        "maintenance.on", "put the maintenance page up", body, PAGE_SECONDS, undo, "take the maintenance page down"
+        "maintenance.on", "turn the maintenance page on", body, PAGE_SECONDS, undo, "turn the maintenance page off"
     )

@@ -34,9 +34,9 @@ def maintenance(
         if switch == "on":
             _check_hosts(fleet.targets, states)
         dead = operation.dead_locks(states, environment)
-        question = f"Show visitors of {environment.name} the maintenance page?"
+        question = f"Turn the maintenance page of {environment.name} on?"
         if switch == "off":
-            question = f"Take the maintenance page of {environment.name} down?"
+            question = f"Turn the maintenance page of {environment.name} off?"
         hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force skips the question"
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
@@ -83,7 +83,7 @@ def _report(switch: str, environment: Environment, answers: Mapping[str, Answer 
         if isinstance(answer, RollingError):
             lines.append(str(answer))
         elif not answer.ok:
-            lines.append(f"{name}: the page could not be switched {switch}: {answer.output_tail}")
+            lines.append(f"{name}: the page could not be turned {switch}: {answer.output_tail}")
         elif switch == "on":
             lines.append(f"{name}: maintenance is on: visitors get the page with 503; health paths answer as before")
         else:

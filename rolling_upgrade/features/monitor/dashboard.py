@@ -146,7 +146,7 @@ def notices(state: HostState) -> tuple[str, ...]:
     lock, page = state.held_lock, state.fact("maintenance")
     return (
         *([f"locked by {lock.owner}: {lock.reason}"] if lock else []),
-        *([f"maintenance page up ({page})"] if page else []),
+        *([f"maintenance page on ({page})"] if page else []),
     )
 
 
@@ -184,7 +184,7 @@ def _lock_changes(before: Lock | None, after: Lock | None) -> Iterator[tuple[Hea
 
 def _page_changes(before: str, after: str) -> Iterator[tuple[Health, str]]:
     if bool(before) != bool(after):
-        yield Health.ATTENTION, one_line(f"maintenance page up ({after})") if after else "maintenance page down"
+        yield Health.ATTENTION, one_line(f"maintenance page on ({after})") if after else "maintenance page off"
 
 
 def _version_changes(before: ActiveVersion, after: ActiveVersion) -> Iterator[tuple[Health, str]]:

@@ -35,7 +35,7 @@ class Sending:
         try:
             thread.start()
         except RuntimeError:
-            self._deliveries[name] = Delivery(name, "this machine cannot start another thread")
+            self._deliveries[name] = Delivery(name, "cannot start another thread on this machine")
             return None
         return thread
 

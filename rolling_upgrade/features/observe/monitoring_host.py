@@ -65,9 +65,7 @@ def _own_files() -> Resource:
         packaged = f"dpkg-query -W -f '${{Conffiles}}\\n' {package} | grep -qF \" {_ETC}/{name} $(md5sum < {path} | cut -d ' ' -f 1)\""
         tests.append(f"{{ ! test -e {path} || head -n 1 {path} | grep -q {quote(_MARK)} || {packaged}; }}")
     title = f"{', '.join(_FILES)} in {_ETC}, not written by hand"
-    remedy = (
-        f"a file was written by hand: move it away, or keep it and add the output of {PROGRAM} observe.render to it"
-    )
+    remedy = f"a file was edited by hand: move it, or keep it and add the output of {PROGRAM} observe.render to it"
     return Resource("own files", title, " && ".join(tests), None, remedy)
 
 

@@ -75,7 +75,8 @@ def _monitored(env: str | None, root: Path) -> tuple[Environment, Target]:
         raise ConfigError(
             f"{environment.name} has no monitoring host. Nothing was contacted.",
             [issue],
-            next_step=f"add it, or {PROGRAM} observe.render --env {environment.name} writes the files for a host of yours",
+            next_step=f"add it, or {PROGRAM} observe.render --env {environment.name} writes the files for your own "
+            "monitoring host",
         )
     return environment, monitor
 

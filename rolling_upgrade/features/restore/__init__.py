@@ -1,1 +1,1 @@
-"""Put a backup back on each host."""
+"""Restore a backup on each host."""

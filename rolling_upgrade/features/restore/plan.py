@@ -66,13 +66,13 @@ def unfit(state: HostState, app: Application, backup: Backup, *, database: bool,
     if backup.problem:
         problems.append((f"backup {backup.id}: {backup.problem}", other))
     elif backup.verdict is Verdict.DAMAGED:
-        problems.append((f"backup {backup.id} was found damaged when it was verified", other))
+        problems.append((f"backup {backup.id} failed its last verification", other))
     else:
         if not database and not files:
             problems.append((f"backup {backup.id} holds neither the database nor uploads of this application", other))
         if database and backup.database != ("postgres" if app.database_server else "sqlite" if app.database else ""):
             kind = backup.database or "no database"
-            problems.append((f"backup {backup.id} holds {kind}, and the application now uses another kind", other))
+            problems.append((f"backup {backup.id} has {kind}, but the application uses a different database", other))
         if files and backup.uploads is None:
             problems.append((f"backup {backup.id} holds no uploaded files", "Add --only database, or choose another"))
         if files and state.fact("has_rsync") == "no":
@@ -132,13 +132,13 @@ class RestoreSteps:
         """Move the database aside and restore the backup's."""
         body = script(restore.restore_database(self._app, self._backup, self._run_id))
         undo = script(restore.undo_database(self._app, self._backup, self._run_id))
-        return Step("database", "restore the database", body, DATA_SECONDS, undo, "bring the former database back")
+        return Step("database", "restore the database", body, DATA_SECONDS, undo, "restore the previous database")
 
     def uploads(self) -> Step:
         """Move the uploaded files aside and restore the backup's."""
         body = script(restore.restore_uploads(self._app, self._backup, self._run_id))
         undo = script(restore.undo_uploads(self._app, self._run_id))
-        return Step("uploads", "restore the uploaded files", body, DATA_SECONDS, undo, "bring the former files back")
+        return Step("uploads", "restore the uploaded files", body, DATA_SECONDS, undo, "restore the previous files")
 
     def data(self) -> tuple[Step, ...]:
         """Return the selected steps of `database` and `uploads`."""
@@ -204,9 +204,9 @@ def _notes(state: HostState, spec: RestoreSpec) -> tuple[str, ...]:
 
 def _page_note(state: HostState, app: Application) -> str:
     if not maintenance.is_supported(app, state.site):
-        return "the Nginx site of an earlier version has no maintenance page: visitors get errors meanwhile"
+        return "the installed Nginx site has no maintenance page: visitors get errors during the restore"
     up = state.fact("maintenance")
-    return "the maintenance page is up already, and stays up" if up not in {"", maintenance.BY_RUN} else ""
+    return "the maintenance page is already on, and stays on" if up not in {"", maintenance.BY_RUN} else ""
 
 
 def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, ...]:

@@ -1,1 +1,1 @@
-"""Bring each host back to its last good release."""
+"""Roll each host back to its last good release."""

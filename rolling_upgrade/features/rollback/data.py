@@ -43,7 +43,7 @@ def choose(state: HostState, target: Release, backups: Sequence[Backup]) -> Back
     missing = f"the backup of {replaced_by}" if replaced_by else "a matching one"
     return Finding(
         state.host,
-        f"no backup has the data as release {target.id} left it: {missing} is missing, or was taken later",
+        f"no backup has the data of release {target.id}: {missing} is missing, or was taken later",
         f"Roll back without --restore-db, then choose a backup: {PROGRAM} backups, {PROGRAM} restore",
     )
 

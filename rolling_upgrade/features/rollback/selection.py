@@ -105,7 +105,7 @@ def choose(state: HostState, named: str = "") -> Release | Finding:
         return best[0]
     return Finding(
         state.host,
-        "there is no earlier good release to go back to",
+        "there is no earlier good release to roll back to",
         f"Deploy a tag: {PROGRAM} deploy --tag TAG, or leave the host out with --hosts",
     )
 

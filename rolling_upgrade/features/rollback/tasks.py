@@ -10,7 +10,7 @@ from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 @task(
     help={
         "to": "run id or image tag of the release; default: the last good one that is not running",
-        "restore-db": "also restore the database as that release left it; visitors get a 503 page meanwhile",
+        "restore-db": "also restore the database of that release; visitors get a 503 page during the restore",
     }
 )
 def rollback(
@@ -23,7 +23,7 @@ def rollback(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Roll back to the last good release, image and configuration, without dropping a request."""
+    """Roll back to the image and configuration of the last good release without dropping a request."""
     from rolling_upgrade.features.rollback import workflow
 
     exit_with(

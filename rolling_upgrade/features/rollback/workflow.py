@@ -65,7 +65,7 @@ def rollback(
         if restore_db:
             targets = _with_backups(fleet, states, targets)
         for name, target in targets.items():
-            title = f"goes back to {target.release.id} ({', '.join(selection.tags(target.release))})"
+            title = f"rolls back to {target.release.id} ({', '.join(selection.tags(target.release))})"
             context.emit(Phase.NOTE, title, name)
 
         reason = selection.lock_reason({name: target.release.id for name, target in targets.items()})

@@ -105,7 +105,7 @@ def _check(host: Host, spec: ApplySpec, fleet: Fleet) -> dict[str, bool]:
     if answer.status in _TIMED_OUT:
         raise HostUnreachable(
             f"{host.name}: the check of the host did not end within {CHECK_SECONDS - 10:g} s and was stopped",
-            next_step=f"on the host, find what blocks root or {fleet.targets[host.name].user} (ps), then run it again",
+            next_step=f"use ps on the host to find what blocks root or {fleet.targets[host.name].user}, then retry",
         )
     try:
         if not answer.ok:

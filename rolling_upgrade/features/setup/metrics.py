@@ -123,7 +123,7 @@ if [ ! -e {place} ]; then
 fi
 cd -P {place}
 if [ "$(pwd -P)" != {place} ]; then
-  echo {quote(f"{path} is reached through a link: set METRICS_DIR to the real path")}
+  echo {quote(f"{path} is behind a symbolic link: set METRICS_DIR to the real path")}
   exit 1
 fi
 chmod 1755 .

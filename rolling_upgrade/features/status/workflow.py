@@ -87,7 +87,7 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     yield from table([("", *row) for row in rows])
     if state.fact("maintenance"):
         owner = _PAGE_OWNERS.get(state.fact("maintenance"), "hand")
-        yield f"  MAINTENANCE: visitors get a page with 503; put up by {owner}"
+        yield f"  MAINTENANCE: visitors get the maintenance page (503), turned on by {owner}"
     yield from (f"  ! {one_line(problem)}" for problem in wrong)
     yield ""
 

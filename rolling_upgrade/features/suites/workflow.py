@@ -85,7 +85,7 @@ def run(suites: Sequence[Suite], log: Log, *, production: bool, env: Mapping[str
 
 def _run_suite(suite: Suite, log: Log, *, production: bool, env: Mapping[str, str]) -> SuiteResult:
     if suite.skipped(production=production):
-        log(f"{suite.title}: skipped, production is not put under load")
+        log(f"{suite.title}: skipped: load tests do not run against production")
         return SuiteResult(suite, "skipped", detail="load suites are not run against production")
     log(f"{suite.title}: {suite.kind.value} suite in {suite.folder}")
     try:
@@ -113,7 +113,7 @@ def _run_suite(suite: Suite, log: Log, *, production: bool, env: Mapping[str, st
 def suite_plan_lines(suites: Iterable[Suite], *, production: bool) -> list[str]:
     """Return the plan of the suites: each with its command, or the reason to skip it."""
     return [
-        f"{suite.title}: would be skipped: production is not put under load"
+        f"{suite.title}: would be skipped: load tests do not run against production"
         if suite.skipped(production=production)
         else f"{suite.title}: {shlex.join(suite.command)} in {suite.folder}"
         for suite in suites

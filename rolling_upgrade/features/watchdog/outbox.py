@@ -39,9 +39,9 @@ def put(home: Path, notice: Notice, channels: Channels) -> None:
             state_store.replace_file(directory / f"{time.time_ns():020d}.json", json.dumps(to_plain(notice)))
             break
     else:
-        log(f"message '{notice.id}' is lost: neither disk nor memory takes a file")
+        log(f"message '{notice.id}' is lost: it could be stored neither on disk nor in memory")
     for old in waiting(home)[:-CAPACITY]:
-        _drop(old, "too many messages wait")
+        _drop(old, "too many pending messages")
 
 
 def waiting(home: Path) -> list[Path]:

@@ -63,7 +63,7 @@ def load_settings(home: Path) -> Settings:
         settings: Settings = from_plain(Settings, untrusted.json_object(read(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{path}: no settings of a watchdog ({error}).", next_step=f"{PROGRAM} monitor.install"
+            f"{path}: the watchdog's settings cannot be read ({error}).", next_step=f"{PROGRAM} monitor.install"
         ) from error
     return settings
 

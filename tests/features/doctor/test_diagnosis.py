@@ -134,7 +134,7 @@ def test_diagnose_maintenance_page_and_lock_are_reported() -> None:
 
     message = [row.what for row in found(host_state=state({"maintenance": "hand"}, lock=lock))]
 
-    assert message == ["the maintenance page is up", "ann holds the lock: deploy v2"]
+    assert message == ["the maintenance page is on", "ann holds the lock: deploy v2"]
 
 
 @pytest.mark.parametrize(

@@ -121,4 +121,4 @@ def test_check_without_a_served_certificate_says_so(how: str, site: Site) -> Non
             stack.enter_context(hang(port) if how == "hangs" else serve(port))
         report = site.check(secured, seconds=0.5)
 
-    assert check(report, "certificate").detail == "Nginx serves none"
+    assert check(report, "certificate").detail == "Nginx serves no certificate"

@@ -195,8 +195,8 @@ def test_parse_check_fails_only_beyond_its_limit(name: str, rows: str, bad: set[
 @pytest.mark.parametrize(
     ("fact", "detail"),
     [
-        ("", "there is none"),
-        ("soon shop-1", "there is none"),
+        ("", "no backup exists"),
+        ("soon shop-1", "no backup exists"),
         (f"{NOW - 26 * 3600} shop-1", ""),
         (f"{NOW - 27 * 3600} shop-1", "shop-1: 27.0 h old, allowed 26 h"),
     ],

@@ -21,7 +21,7 @@ from tests.support.shell import Programs
 
 GOOD = Check(Kind.CONTAINER, "backend container", True, "blue v1 runs, 0 restarts", "backend")
 HTTP = Check(Kind.HTTP, "backend http", True, "HTTP 200, http://127.0.0.1:18080/api/health", "backend", 12)
-DISK = Check(Kind.DISK, "disk /", False, "3 % of disk free on /, wanted 10 %")
+DISK = Check(Kind.DISK, "disk /", False, "3 % of disk free on /, required 10 %")
 UNANSWERED = replace(HTTP, ok=False, detail="no answer", milliseconds=5004, answered=False)
 HEALTHY = HealthReport(state(), (GOOD, HTTP))
 FAILING = HealthReport(state("web2"), (GOOD, UNANSWERED, DISK))
@@ -42,8 +42,8 @@ def test_health_lines_failed_checks_are_below_their_host_and_in_the_verdict() ->
     assert lines({"web1": HEALTHY, "web2": FAILING}) == [
         "web1  healthy, 2 checks",
         "web2  2 of 3 checks FAILED",
-        "  FAILED  backend http  no answer                           5004 ms",
-        "  FAILED  disk /        3 % of disk free on /, wanted 10 %",
+        "  FAILED  backend http  no answer                             5004 ms",
+        "  FAILED  disk /        3 % of disk free on /, required 10 %",
         "",
         "production: 2 hosts, UNHEALTHY: web2: backend http, disk /",
     ]
@@ -70,7 +70,7 @@ def test_health_lines_maintenance_and_lock_are_shown_and_healthy() -> None:
 
     rows = lines({"web1": busy})
 
-    assert rows[0] == "web1  healthy, 2 checks, maintenance page up (operator), locked by ann: deploy v2"
+    assert rows[0] == "web1  healthy, 2 checks, maintenance page on (operator), locked by ann: deploy v2"
     assert rows[-1].endswith("healthy")
 
 

@@ -22,7 +22,7 @@ from rolling_upgrade.features.monitor.dashboard import (
 from tests.support.builders import NOW
 from tests.support.reports import CHAIN, report
 
-BUSY = "locked by ann: a; maintenance page up (b)"
+BUSY = "locked by ann: a; maintenance page on (b)"
 REFUSED = HostUnreachable("web1: cannot reach\ndeploy@10.0.0.1:22 (timed out).", next_step="check")
 
 
@@ -63,8 +63,8 @@ def titles(made: Dashboard) -> list[str]:
         (report(lock="deploy v2"), report(), ["ann released the lock: deploy v2"]),
         (report(lock="a"), report(lock="b"), ["ann released the lock: a", "locked by ann: b"]),
         (report(lock="a", lease_seconds=-1), report(), []),
-        (report(), report(page="ann"), ["maintenance page up (ann)"]),
-        (report(page="ann"), report(), ["maintenance page down"]),
+        (report(), report(page="ann"), ["maintenance page on (ann)"]),
+        (report(page="ann"), report(), ["maintenance page off"]),
         (report(), report(lock="x\ny\x1b[2J"), ["locked by ann: x y\x1b[2J"]),
     ],
 )
@@ -150,7 +150,7 @@ def test_update_keeps_only_the_newest() -> None:
         ([report(chain="502")], 5, (Health.FAILED, "FAILED: full chain")),
         ([report(lock="deploy v2")], 5, (Health.ATTENTION, "locked by ann: deploy v2")),
         ([report(lock="deploy v2", lease_seconds=-1)], 5, (Health.HEALTHY, "healthy")),
-        ([report(page="ann")], 5, (Health.ATTENTION, "maintenance page up (ann)")),
+        ([report(page="ann")], 5, (Health.ATTENTION, "maintenance page on (ann)")),
         ([report(chain="502", lock="a", page="b")], 5, (Health.FAILED, f"FAILED: full chain; {BUSY}")),
     ],
 )

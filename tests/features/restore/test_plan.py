@@ -108,7 +108,7 @@ def test_plan_restore_keeps_a_page_that_is_up_already() -> None:
     result = plan(up)
 
     assert not {"maintenance.on", "maintenance.off"} & set(ids(result))
-    assert any("stays up" in note for note in result.notes)
+    assert any("stays on" in note for note in result.notes)
 
 
 def test_plan_restore_starts_the_live_colors() -> None:
@@ -136,9 +136,9 @@ def test_plan_restore_records_backup_and_services() -> None:
     ("backup", "database", "files", "problem"),
     [
         (replace(BACKUP, problem="its manifest is damaged"), True, True, "its manifest is damaged"),
-        (replace(BACKUP, verdict=Verdict.DAMAGED), True, True, "found damaged"),
+        (replace(BACKUP, verdict=Verdict.DAMAGED), True, True, "failed its last verification"),
         (replace(BACKUP, uploads=None), False, True, "holds no uploaded files"),
-        (replace(BACKUP, database="postgres"), True, False, "another kind"),
+        (replace(BACKUP, database="postgres"), True, False, "a different database"),
         (replace(BACKUP, database=""), True, False, "no database"),
         (BACKUP, False, False, "neither"),
     ],

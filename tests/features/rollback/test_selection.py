@@ -70,7 +70,7 @@ def choose(state: HostState, named: str = "") -> str:
         (replace(host(release("A", "v1"), release("B", "v2"), runs="v2"), containers=()), "A"),
         (
             replace(host(release("A", "v1"), release("B", "v2"), back("R", "v1", "A", "B"), runs="v1"), containers=()),
-            "there is no earlier good release to go back to",
+            "there is no earlier good release to roll back to",
         ),
         # A deploy died between two services: the host runs no release and goes back to the last good one.
         (host(release("A", "v1"), release("B", "v2"), runs="v3"), "B"),
@@ -103,7 +103,7 @@ def test_choose_returns_the_last_good_release_that_is_not_running(state: HostSta
     ],
 )
 def test_choose_without_an_earlier_good_release_is_refused(state: HostState) -> None:
-    assert choose(state) == "there is no earlier good release to go back to"
+    assert choose(state) == "there is no earlier good release to roll back to"
 
 
 def test_choose_after_a_rollback_that_died_returns_its_target() -> None:

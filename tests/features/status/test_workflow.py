@@ -80,7 +80,7 @@ def test_status_shows_an_expired_lock() -> None:
 def test_status_maintenance_is_shown_and_healthy() -> None:
     up = replace(state(), facts=(("maintenance", "setting"),))
 
-    assert "MAINTENANCE: visitors get a page with 503; put up by MAINTENANCE_MODE" in shown({"web1": up})
+    assert "MAINTENANCE: visitors get the maintenance page (503), turned on by MAINTENANCE_MODE" in shown({"web1": up})
     assert shown({"web1": up}).splitlines()[-1] == "production: 1 host, healthy"
     assert as_json({"web1": up})["hosts"][0]["maintenance"] == "setting"
 

@@ -54,7 +54,7 @@ def test_load_suite_in_production_is_skipped_and_reported(project: Project, caps
     assert suites.run_suites("demo", root=project.root, suite="load") is ExitCode.DONE
 
     output = capsys.readouterr().out
-    assert "load: skipped, production is not put under load" in output
+    assert "load: skipped: load tests do not run against production" in output
     assert "pressed" not in output
 
 
@@ -91,7 +91,7 @@ def test_suite_past_its_timeout_is_stopped_and_missing_command_fails() -> None:
 
 @pytest.mark.parametrize(
     ("production", "load"),
-    [(False, "load: k6 run 'a b' in /app"), (True, "load: would be skipped: production is not put under load")],
+    [(False, "load: k6 run 'a b' in /app"), (True, "load: would be skipped: load tests do not run against production")],
 )
 def test_suite_plan_lines_in_production_skip_load_suites(production: bool, load: str) -> None:
     selected = (Suite(SuiteKind.UNIT, ("make", "test"), "/app"), Suite(SuiteKind.LOAD, ("k6", "run", "a b"), "/app"))

@@ -27,7 +27,7 @@ from tests.support.sample import application
 SETTINGS = Settings("shop", "web1", "production", WatchRules(), RolloutPolicy())
 STATE = verdict.parse(application(), "web1", EMPTY).state
 SITE = Check(Kind.HTTP, "site", False, "HTTP 502")
-DISK = Check(Kind.DISK, "disk /", False, "4 % of disk free on /, wanted 10 %")
+DISK = Check(Kind.DISK, "disk /", False, "4 % of disk free on /, required 10 %")
 HTTP = Check(Kind.HTTP, "backend http", False, "no answer", "backend")
 CHAIN = Check(Kind.HTTP, "full chain", False, "HTTP 502", "frontend")
 UNRESPONSIVE = Failure("backend", FailureKind.UNRESPONSIVE, "backend http: no answer")
