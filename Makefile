@@ -68,7 +68,7 @@ full-%: setup ## build, test, push, deploy, check and watch: make full-staging T
 rollback-%: setup ## roll an environment back to its last good release
 	@$(RUN) rollback --env '$*' $(ARGS)
 
-promote-%: setup ## deploy to an environment what another one has proved: make promote-production FROM=staging
+promote-%: setup ## deploy the images tested in another environment: make promote-production FROM=staging
 	@$(RUN) promote --from "$${FROM:-staging}" --to '$*' $(ARGS)
 
 status-%: setup ## show the state of an environment

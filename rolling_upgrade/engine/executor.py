@@ -102,7 +102,7 @@ def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelle
     try:
         return host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
     except ConnectionDropped as dropped:
-        context.emit(Phase.NOTE, f"{dropped.message} Connecting again.", host.name, step.id)
+        context.emit(Phase.NOTE, f"{dropped.message} Reconnecting.", host.name, step.id)
     answer = _attach(host, plan, step, context, cancelled)
     if answer.status == stage.NEVER_BEGAN_STATUS:
         answer = host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
@@ -261,4 +261,4 @@ def unlock(host: Host, plan: Plan, context: RunContext) -> None:
     except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
         failure = error
     if failure:
-        context.emit(Phase.NOTE, f"the lock could not be released; its lease ends by itself: {failure}", host.name)
+        context.emit(Phase.NOTE, f"the lock could not be released; its lease will expire: {failure}", host.name)

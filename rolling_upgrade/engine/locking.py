@@ -133,8 +133,8 @@ def held_error(host: str, lock: Lock | None, environment: str, now: int) -> Lock
     if lock is None:
         return LockHeld(f"{host}: another run holds the lock.")
     age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
-    lease = f"its lease ends in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
-    next_step = f"wait for it ({PROGRAM} lock.status --env {environment} shows it); a dead run's lease ends by itself"
+    lease = f"its lease expires in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
+    next_step = f"wait for it ({PROGRAM} lock.status --env {environment} shows it); the lease of a dead run expires"
     if locks.is_manual(lock):
         next_step = f"ask {lock.owner}; if the work there is done: {PROGRAM} lock.release --env {environment} --force"
     return LockHeld(

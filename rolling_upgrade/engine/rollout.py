@@ -120,12 +120,12 @@ class _Rollout:
         [acquire] = host_run.plan.acquire
         acquired = locking.acquire(host_run.host, acquire, environment=host_run.plan.environment)
         if acquired.previous is not None:
-            title = f"took over the lock of {locking.describe(acquired.previous)}: its run is dead or its lease is over"
+            title = f"took over the lock of {locking.describe(acquired.previous)}: its run is dead or its lease expired"
             self._context.emit(Phase.NOTE, title, host_run.name)
         now = acquired.state(host_run.application, host_run.name)
         if locking.plan_still_fits(host_run.state, now):
             return host_run
-        self._context.emit(Phase.NOTE, "the host changed since its observation: planned again", host_run.name)
+        self._context.emit(Phase.NOTE, "the host changed after it was observed; a new plan was made", host_run.name)
         return replace(host_run, state=now, plan=self._replan(host_run, now))
 
     def prepare_all(self, host_runs: list[HostRun]) -> tuple[list[HostRun], list[HostOutcome]]:
@@ -254,9 +254,9 @@ def wait_for_all(futures: Sequence[Future[R]], context: RunContext) -> None:
             _, pending = wait(pending, timeout=0.2)
         except KeyboardInterrupt:
             if context.cancelled.is_set():
-                context.emit(Phase.NOTE, "already stopping: the undo of the completed steps is running")
+                context.emit(Phase.NOTE, "already stopping: still undoing the completed steps")
             else:
-                context.emit(Phase.NOTE, "stopping: the completed steps are undone first")
+                context.emit(Phase.NOTE, "stopping: undoing the completed steps first")
                 context.cancelled.set()
 
 

@@ -48,7 +48,7 @@ sqlite_file() {{
   ended=0
   sqlite_program | {RUN} "$@" || ended=$?
   if [ "$ended" -gt 128 ]; then
-    echo "the database cannot be read: SQLite was ended by signal $((ended - 128)): it took too long or crashed"
+    echo "the database cannot be read: SQLite was killed by signal $((ended - 128)): it took too long or crashed"
   fi
   return "$ended"
 }}"""

@@ -61,11 +61,11 @@ def pinned(path: str) -> tuple[int, os.stat_result]:
     except FileNotFoundError:
         raise DatabaseRefused(f"there is no file {path}") from None
     except OSError as error:
-        reason = "is a link; name the file itself" if Path(path).is_symlink() else f"cannot be opened: {error.strerror}"
+        reason = "is a symlink; name its target" if Path(path).is_symlink() else f"cannot be opened: {error.strerror}"
         raise DatabaseRefused(f"{path} {reason}") from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
-        raise DatabaseRefused(f"{path} is no regular file")
+        raise DatabaseRefused(f"{path} is not a regular file")
     return handle, found
 
 
@@ -89,7 +89,7 @@ def connect(path: str, *, busy: float = COPY_BUSY_SECONDS, write: bool = False) 
     for beside in (path + ending for ending in JOURNALS):
         found = found_at(beside)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise DatabaseRefused(f"{beside} is no regular file")
+            raise DatabaseRefused(f"{beside} is not a regular file")
     address = f"file://{quote(os.fsencode(Path(path).absolute()))}?mode={'rw' if write else 'ro'}"
     limit(resource.RLIMIT_AS, MEMORY_BYTES + 3 * min(known.st_size, 1024**3))
     database = sqlite3.connect(address, timeout=busy, uri=True, isolation_level=None)
@@ -168,7 +168,7 @@ def copy(source: str, target: str, rows: str) -> None:
         file.writelines(f"{'-' if number is None else number} {digits}\n" for digits, number in counted)
     say(f"{mode} {sum(number or 0 for _, number in counted)}")
     for digits in (digits for digits, number in counted if number is None):
-        say(f"not counted: a table whose name no statement can hold (hexadecimal: {clean(digits)})")
+        say(f"not counted: a table whose name cannot be used in SQL (hexadecimal: {clean(digits)})")
 
 
 def limit_output(source: str, target: str) -> None:
@@ -218,7 +218,7 @@ def refuse_journal_of_several_files(path: str) -> None:
     handle, found = pinned(path + "-journal")
     if os.pread(handle, len(JOURNAL_MAGIC), max(0, found.st_size - len(JOURNAL_MAGIC))) == JOURNAL_MAGIC:
         raise DatabaseRefused(
-            f"{path}-journal is of a commit over several files: start the application, which rolls it back"
+            f"{path}-journal belongs to a commit across several files: start the application, which rolls it back"
         )
 
 
@@ -244,7 +244,7 @@ def compare(path: str, rows: str) -> None:
     same = [digits for digits, _ in found] == [digits for _, _, digits in expected]
     pairs = zip((number for _, number in found), (word for word, _, _ in expected), strict=False)
     if not same or any(number is not None and word not in {"-", str(number)} for number, word in pairs):
-        raise DatabaseDamaged("its tables do not have the rows that were counted when it was made")
+        raise DatabaseDamaged("the row counts differ from those recorded with the backup")
 
 
 def prepare(path: str, mode: str) -> None:

@@ -18,7 +18,7 @@ def test_plan_lines_replaced_service_shows_tags_digests_colors_and_reasons() -> 
     text = shown(plan())
 
     assert "backend  v1.0.0 (ab12ab12ab12) blue → v2.0.0 (cd34cd34cd34) green" in text
-    assert "because another image" in text
+    assert "because the image differs" in text
     assert "environment keys: +NEW_KEY" in text
     assert "the Nginx text changes" in text
 

@@ -190,7 +190,7 @@ def test_backup_onto_a_full_disk_is_refused_before_it_starts(site: Site, web1: H
         code, output = site.run("backup", "--hosts", "web1")
     finally:
         web1.sh("umount /home/deploy/backups/database")
-    assert (code, "no room for a backup" in output) == (1, True), output
+    assert (code, "not enough disk space for a backup" in output) == (1, True), output
 
 
 def test_setup_installs_and_removes_the_backup_timer(site: Site, web1: Host) -> None:

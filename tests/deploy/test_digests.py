@@ -161,7 +161,7 @@ def test_hosts_that_disagree_about_a_digest_are_reported_without_changes(
 def test_plan_names_the_source_of_the_digests(site: Site, false_registry: tuple[str, str]) -> None:
     """A single host cannot be compared with another one, so the plan says that it is the only source."""
     code, output = site.deploy("v2", "--hosts", "web1", "--dry-run")
-    assert (code, "digests: web1 alone says so; no other host can ask a registry" in output) == (0, True), output
+    assert (code, "digests: resolved by web1 alone; no other host can query a registry" in output) == (0, True), output
     site.lab.hosts[0].sh("rm /home/deploy/.config/containers/registries.conf; :", user="deploy")
     code, output = site.deploy("v2", "--dry-run")
     assert (code, "digests: web1 and web2 agree" in output) == (0, True), output

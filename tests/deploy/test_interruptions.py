@@ -57,7 +57,7 @@ def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
     host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
     output, _ = process.communicate(timeout=240)
     assert (process.returncode, site.version(host)) == (0, "v2"), output
-    assert "Connecting again" in output
+    assert "Reconnecting" in output
 
 
 @pytest.mark.parametrize("how", ["power_cut", pytest.param("reboot", marks=pytest.mark.extended)])

@@ -401,7 +401,7 @@ def test_promote_staging_digest_unlike_its_registry_is_reported(both: Pipeline, 
     forged(older)
     code, output = task("promote", "--from", both.staging, "--to", both.live, "--dry-run")
     assert (code, fingerprint_without_watchdog(live)) == (0, before), output
-    assert f"backend: {both.staging} ran {older}, its tag " in output
+    assert f"backend: {both.staging} runs {older}, but its tag " in output
     assert "digests: " in output
 
 

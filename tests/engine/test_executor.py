@@ -105,7 +105,7 @@ def test_apply_reattaches_after_a_dropped_connection(scene: Scene) -> None:
     apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(0, "")]))
 
     assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage c"]
-    assert "Connecting again." in scene.titles(Phase.NOTE)[0]
+    assert "Reconnecting." in scene.titles(Phase.NOTE)[0]
 
 
 def test_apply_undoes_a_stage_that_failed_while_disconnected(scene: Scene) -> None:
@@ -247,7 +247,7 @@ def test_finalize_records_even_after_an_interrupt(scene: Scene) -> None:
 def test_unlock_of_an_unreachable_host_succeeds(scene: Scene) -> None:
     executor.unlock(scene.host(unlock=[AWAY]), PLAN, scene.context)
 
-    assert "its lease ends by itself" in scene.titles(Phase.NOTE)[0]
+    assert "its lease will expire" in scene.titles(Phase.NOTE)[0]
 
 
 def test_run_step_reports_duration_and_output(scene: Scene) -> None:

@@ -50,13 +50,13 @@ def test_acquire_all_refused_later_releases_all_locks() -> None:
         (
             "r2",
             41,
-            "(process 41): disk, for 40 s so far; its lease ends in 60 s unless renewed",
+            "(process 41): disk, for 40 s so far; its lease expires in 60 s unless renewed",
             "rolling-upgrade lock.status",
         ),
         (
             "manual-1",
             0,
-            "(by hand): disk, for 40 s so far; its lease ends in 60 s.",
+            "(by hand): disk, for 40 s so far; its lease expires in 60 s.",
             "rolling-upgrade lock.release --env lab",
         ),
     ],

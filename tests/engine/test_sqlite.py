@@ -126,7 +126,7 @@ def test_table_with_an_invalid_name_is_reported_and_not_counted(
 
     done = back_up(app, programs)
 
-    assert (done.returncode, "not counted: a table whose name no statement can hold" in done.stdout) == (0, True), done
+    assert (done.returncode, "not counted: a table whose name cannot be used in SQL" in done.stdout) == (0, True), done
     assert (place(app) / "rows").read_text().splitlines() == ["20 6974656D", "- FFFE"]
     assert run(verification.verify(app, listed(app)[ID])).returncode == 0
 
@@ -233,7 +233,7 @@ def test_journal_that_names_a_file_does_not_delete_it(
 
     if action == "backup":
         done = back_up(app, programs)
-        assert (done.returncode, "is of a commit over several files" in done.stdout) == (1, True), done
+        assert (done.returncode, "belongs to a commit across several files" in done.stdout) == (1, True), done
     elif action == "restore":
         assert run(restore.restore_database(app, taken, RELEASE)).returncode == 0
     else:
@@ -277,7 +277,7 @@ def test_malformed_row_counts_are_a_mismatch(lines: str, tmp_path: Path) -> None
 
     done = tool("compare", str(tmp_path / "shop.db"), str(tmp_path / "rows"))
 
-    assert (done.returncode, "do not have the rows" in done.stdout) == (sqlite_program.DAMAGED, True), done
+    assert (done.returncode, "the row counts differ" in done.stdout) == (sqlite_program.DAMAGED, True), done
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])

@@ -30,7 +30,9 @@ class Terminal(io.StringIO):
 
 
 def replaced(service: str = "backend") -> ServicePlan:
-    return ServicePlan(service, Change.REPLACE, NEW, Color.GREEN, OLD, Color.BLUE, ("+NEW_KEY",), ("another image",))
+    return ServicePlan(
+        service, Change.REPLACE, NEW, Color.GREEN, OLD, Color.BLUE, ("+NEW_KEY",), ("the image differs",)
+    )
 
 
 def kept(service: str = "backend") -> ServicePlan:

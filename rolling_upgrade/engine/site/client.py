@@ -65,7 +65,7 @@ def rules_file(app: str) -> str:
 
 
 def missing_grant(granted: str, app: Application) -> str:
-    """The first thing that the printed rules of a host do not grant this application, in words; '' for none."""
+    """Describe the first grant that this application needs and the host's rules lack; '' if there is none."""
     try:
         return parse_rules(granted.encode(errors="replace")).missing(rules(app))
     except SiteError:

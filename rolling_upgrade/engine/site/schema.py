@@ -108,7 +108,7 @@ class Rules:
         return (self.http_port, self.https_port) if self.tls else (self.http_port,)
 
     def missing(self, wanted: Rules) -> str:
-        """The first thing in the wanted rules that these do not grant, in words; '' if they grant everything."""
+        """Describe the first of the wanted grants that these rules lack; '' if there is none."""
         if self.app != wanted.app:
             return f"the name {wanted.app}"
         if self.domain != wanted.domain:
@@ -121,7 +121,7 @@ class Rules:
         return f"the loopback ports {_listed(missing)}" if missing else ""
 
     def conflict(self, other: Rules) -> str:
-        """The first thing that these rules and another application's both claim, in words; '' for none."""
+        """Describe the first domain or port that another application's rules also claim; '' if there is none."""
         if shared := sorted(set(self.ports) & set(other.ports)):
             return f"the loopback ports {_listed(shared)}"
         if taken := sorted(set(self.listeners) & set(other.ports) | set(other.listeners) & set(self.ports)):

@@ -170,7 +170,7 @@ def _room(app: Application, *, with_uploads: bool) -> str:
 room() {{
   free=$(df -Pk "$1" | awk 'NR == 2 {{ print $4 }}')
   if [ "$free" -lt $(($2 + {SPARE_KIB})) ]; then
-    echo "no room for a backup in $1: $free KiB free, $(($2 + {SPARE_KIB})) KiB needed"; exit 1
+    echo "not enough disk space for a backup in $1: $free KiB free, $(($2 + {SPARE_KIB})) KiB needed"; exit 1
   fi
 }}""",
         postgres.access(app) if server else "",

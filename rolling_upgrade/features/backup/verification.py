@@ -51,7 +51,8 @@ def check(app: Application, backup: Backup, *, database: bool, files: bool) -> S
     checks = [
         f"free=$(df -Pk {quote(path)} | awk 'NR == 2 {{ print $4 }}')\n"
         f'if [ "$free" -lt {bytes_ // 1024 + SPARE_KIB} ]; then\n'
-        f'  echo "no room for the restore in {path}: $free KiB free, {bytes_ // 1024 + SPARE_KIB} KiB needed"; exit 1\nfi'
+        f'  echo "not enough disk space for the restore in {path}: $free KiB free, '
+        f'{bytes_ // 1024 + SPARE_KIB} KiB needed"; exit 1\nfi'
         for path, bytes_ in room
     ]
     return script(restricted, *checks, _checked(app, backup, database=database, files=files), IN_NAMESPACE)
@@ -85,7 +86,7 @@ cd {quote(backup_path(app, backup.id))} || damaged "its directory is missing"
 same() {{
   if [ ! -f "$1" ]; then damaged "$1 is missing"; fi
   if [ "$(stat -c %s "$1")" -ne "$2" ]; then damaged "$1 has $(stat -c %s "$1") bytes instead of $2"; fi
-  if [ "$(sha256sum < "$1" | cut -c 1-64)" != "$3" ]; then damaged "$1 differs from its manifest (SHA-256)"; fi
+  if [ "$(sha256sum < "$1" | cut -c 1-64)" != "$3" ]; then damaged "$1 does not match the manifest (SHA-256)"; fi
 }}""",
         *(shell_join("same", file.path, file.bytes, file.sha256) for file in expected),
         'mkdir "$scratch"',
@@ -113,7 +114,7 @@ def _scratch_sqlite(backup: Backup) -> str:
     need = (file.bytes if file else 0) // 1024 + SPARE_KIB
     return f"""\
 free=$(df -Pk . | awk 'NR == 2 {{ print $4 }}')
-if [ "$free" -lt {need} ]; then echo "no room to check the backup: $free KiB free, {need} KiB needed"; exit 1; fi
+if [ "$free" -lt {need} ]; then echo "no disk space to check the backup: $free KiB free, {need} KiB needed"; exit 1; fi
 if ! {sqlite.CAPABLE}; then echo 'python3 with its sqlite3 module is missing: the backup cannot be checked'; exit 1; fi
 {sqlite.functions()}
 cp database.db "$scratch/database.db"

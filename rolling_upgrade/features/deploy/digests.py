@@ -49,7 +49,7 @@ def resolve(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[Imag
     if not requested:
         return Resolved({})
     resolved = _from_here(list(requested.values()))
-    notes = ["digests: this workstation asked the registry"] if resolved else []
+    notes = ["digests: resolved by this workstation"] if resolved else []
     missing = [image for name, image in requested.items() if name not in resolved]
     if missing:
         from_hosts = _from_hosts(fleet, states, missing)
@@ -95,7 +95,7 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
     capable = [host for host in fleet.hosts if states[host.name].fact("has_skopeo") == "yes"]
     if not capable:
         raise PreflightError(
-            "neither this workstation nor a host can ask a registry for a digest: skopeo is missing.",
+            "neither this workstation nor any host can query a registry: skopeo is missing.",
             next_step="apt-get install skopeo here or on a host, or name images by digest",
         )
     answers = fleet.on_all(lambda host: resolve_on_host(host, images), hosts=capable[:WITNESSES])
@@ -111,7 +111,7 @@ def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
     rows = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}
     resolved = {image.exact: _with_digest(image, *rows[image.exact]) for image in images if image.exact in rows}
     failures += [
-        f"{image.exact}: the answer is {resolved[image.exact].digest}"
+        f"{image.exact}: the registry returned {resolved[image.exact].digest}"
         for image in images
         if image.digest and image.exact in resolved and resolved[image.exact].digest != image.digest
     ]
@@ -158,8 +158,8 @@ def witnessed(hosts: Sequence[str], capable: int) -> str:
     """Return a line on the hosts that gave the digests; `capable` is the number of hosts that can query a registry."""
     if len(hosts) > 1:
         return f"digests: {' and '.join(hosts)} agree"
-    others = "no other host can ask a registry" if capable < WITNESSES else "no other was asked"
-    return f"digests: {hosts[0]} alone says so; {others}"
+    others = "no other host can query a registry" if capable < WITNESSES else "no other host was asked"
+    return f"digests: resolved by {hosts[0]} alone; {others}"
 
 
 def compare_with_source(
@@ -184,7 +184,7 @@ def compare_with_source(
         if image.exact not in confirmed:
             resolve(fleet, states, [image])
         if not image.tag:
-            notes.append(f"{service}: {source} recorded no tag of {image.digest}: there is nothing to compare it with")
+            notes.append(f"{service}: {source} recorded no tag for {image.digest}, so it cannot be compared")
             continue
         tag = replace(image, digest="")
         try:
@@ -194,7 +194,7 @@ def compare_with_source(
             notes.append(f"{service}: not compared with the registry of {source}: {reason}")
             continue
         if now.digest == image.digest:
-            notes.append(f"{service}: {source} ran what its tag {image.tag} names in its registry")
+            notes.append(f"{service}: {source} runs the image that its tag {image.tag} points to in its registry")
         else:
-            notes.append(f"{service}: {source} ran {image.digest}, its tag {image.tag} names {now.digest} now")
+            notes.append(f"{service}: {source} runs {image.digest}, but its tag {image.tag} now points to {now.digest}")
     return tuple(notes)

@@ -113,11 +113,11 @@ def _candidate_color(state: HostState, current: Container, reasons: tuple[str, .
 def _reasons(current: Container, app: Application, service: Service, force: bool) -> tuple[str, ...]:
     reasons = []
     if current.image.digest != service.image.digest:
-        reasons.append("another image")
+        reasons.append("the image differs")
     if current.spec != podman.spec_hash(app.name, service):
-        reasons.append("another configuration")
+        reasons.append("the configuration differs")
     if not current.running:
-        reasons.append(f"it does not run ({current.status})")
+        reasons.append(f"its container is not running ({current.status})")
     if force and not reasons:
         reasons.append("forced")
     return tuple(reasons)
@@ -146,11 +146,11 @@ def _notes(new_site: str, state: HostState, leftovers: list[Container], changed:
     notes = []
     if new_site:
         change = "changes" if state.live_site_hash else "is not live yet"
-        notes.append(f"the Nginx site text {change}: it is installed and Nginx reloaded")
+        notes.append(f"the Nginx site {change}: it will be installed and Nginx reloaded")
         notes += _site_changes(state.site, new_site)
-    notes += [f"{container.name} runs without serving: it is drained and stopped" for container in leftovers]
+    notes += [f"{container.name} is running but not active: it will be drained and stopped" for container in leftovers]
     if not changed:
-        notes.append("every service is up to date: the release is verified and recorded")
+        notes.append("every service is up to date: the release will be verified and recorded")
     return tuple(notes)
 
 

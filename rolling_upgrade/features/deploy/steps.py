@@ -113,7 +113,7 @@ class StepBuilder:
     def _site(self) -> Step:
         body = script(site.install(self._app, self._spec.site_hash))
         undo = script(site.restore(self._app, self._spec.site_hash))
-        title, undo_title = "install the Nginx site and prove it live", "restore the former site"
+        title, undo_title = "install and verify the Nginx site", "restore the previous site"
         return Step("site", title, body, SITE_SECONDS, undo, undo_title)
 
     def _start(self, choice: ServicePlan) -> Step:
@@ -173,7 +173,7 @@ class StepBuilder:
     def _flip_back(self, choice: ServicePlan) -> str:
         """Flip back to the former color; without one, keep the flag as it is."""
         if choice.current_color is None:
-            return "echo 'nothing served before: there is nothing to cut back to'"
+            return "echo 'no color was active before: nothing to restore'"
         return nginx.flip(self._app, choice.service, choice.current_color)
 
     def _undo_cutover(self, choice: ServicePlan) -> Script:
@@ -230,7 +230,7 @@ class StepBuilder:
     def drain(self, leftovers: list[Container]) -> Step:
         """Stop the colors that no longer serve, once their connections have ended, and keep them.
 
-        No undo reverses this step: the release has proved to be good.
+        This step has no undo: the release has passed its bake.
         """
         app = self._app
         ended = {(choice.service, choice.color.other) for choice in self._changed}

@@ -1,1 +1,1 @@
-"""Deploy to one environment what another one runs."""
+"""Deploy the images that run in one environment to another."""

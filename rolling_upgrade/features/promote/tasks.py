@@ -9,8 +9,8 @@ from rolling_upgrade.console.task import exit_with, root, task
 
 @task(
     help={
-        "from": "environment that proved the release",
-        "to": "environment that gets the same images",
+        "from": "environment on which the release was tested",
+        "to": "environment to deploy the images to",
         "force": "skip the confirmation; create new containers even where nothing changed",
     }
 )
@@ -22,7 +22,7 @@ def promote(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Deploy the digests that one environment has proved to another; tags may have moved since."""
+    """Deploy the digests that run in one environment to another, even if their tags have moved."""
     from rolling_upgrade.features.promote import workflow
 
     exit_with(lambda: workflow.promote(from_, to, root=root(), force=force, dry_run=dry_run, json=json))

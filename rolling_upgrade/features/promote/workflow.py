@@ -83,7 +83,7 @@ def good_images(state: HostState, services: list[str]) -> tuple[dict[str, Image]
         if record is None or not record.digest:
             return {}, f"its last good release {last.id} has no digest of {service}"
         if run is None or not run.running or run.image.digest != record.digest:
-            return {}, f"{service} is not what its last good release {last.id} recorded"
+            return {}, f"{service} does not match its last good release {last.id}"
         images[service] = replace(Image.parse(record.image), digest=record.digest, revision=record.revision)
     return images, ""
 
@@ -106,7 +106,7 @@ def _given(source: Environment, target: Environment, proven: Mapping[str, Image]
         raise ConfigError(
             f"{source.name} runs {', '.join(sorted(proven))}, {target.name} is to run {', '.join(sorted(services))}: "
             "a release cannot be promoted between them. Nothing was touched.",
-            next_step="let both name one services_file in hosts.yaml",
+            next_step="use the same services_file for both environments in hosts.yaml",
         )
     if target.rollout.transfer is Transfer.PUSH:
         raise ConfigError(

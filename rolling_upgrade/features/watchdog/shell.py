@@ -84,7 +84,7 @@ tries=0
 until [ -e {quote(base + "/alive")} ] && systemctl --user is-active --quiet {name}; do
   tries=$((tries + 1))
   if [ "$tries" -ge {UP_SECONDS * 10} ]; then
-    echo "the watchdog does not come up:"
+    echo "the watchdog did not start:"
     tail -n 20 {quote(base + "/log")} 2>/dev/null || :
     exit 1
   fi

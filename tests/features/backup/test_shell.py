@@ -194,7 +194,7 @@ def test_take_without_disk_space_fails_before_it_copies(app: Application, progra
 
     done = back_up(app, programs)
 
-    assert (done.returncode, "no room for a backup" in done.stdout) == (1, True)
+    assert (done.returncode, "not enough disk space for a backup" in done.stdout) == (1, True)
     assert list(Path(app.database_backups).iterdir()) == []
     assert programs.calls("python3") == []
 
@@ -212,7 +212,11 @@ def test_take_needs_disk_space_only_for_new_uploads(app: Application, programs: 
 
     done = back_up(app, programs, LATER)
 
-    assert (refused.returncode, "no room" in refused.stdout, set(listed(app))) == (1, True, {ID, LATER}), done
+    assert (refused.returncode, "not enough disk space" in refused.stdout, set(listed(app))) == (
+        1,
+        True,
+        {ID, LATER},
+    ), done
 
 
 def test_take_includes_the_configuration(app: Application, programs: Programs) -> None:

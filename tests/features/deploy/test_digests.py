@@ -56,7 +56,7 @@ def test_label_of_an_image_does_not_choose_its_digest(label: str, programs: Prog
 def test_answer_with_oversized_label_is_ignored(programs: Programs) -> None:
     add_skopeo(programs, {"Digest": REAL, "Labels": {NAME: "x" * 200_000}})
 
-    with pytest.raises(PreflightError, match="neither this workstation nor a host"):
+    with pytest.raises(PreflightError, match="neither this workstation nor any host"):
         digests.resolve(FLEET, {}, [IMAGE])
 
 
@@ -72,7 +72,7 @@ def test_resolve_returns_digest_and_revision_of_the_registry(programs: Programs)
 def test_malformed_answer_is_ignored(answer: object, programs: Programs) -> None:
     add_skopeo(programs, answer)
 
-    with pytest.raises(PreflightError, match="neither this workstation nor a host"):
+    with pytest.raises(PreflightError, match="neither this workstation nor any host"):
         digests.resolve(FLEET, {}, [IMAGE])
 
 

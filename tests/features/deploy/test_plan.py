@@ -95,7 +95,7 @@ def test_plan_with_changed_environment_names_keys_without_values() -> None:
     result = plan(as_wanted(APP), now)
 
     backend_plan = choice(result, "backend")
-    assert (backend_plan.change, backend_plan.reasons) == (Change.REPLACE, ("another configuration",))
+    assert (backend_plan.change, backend_plan.reasons) == (Change.REPLACE, ("the configuration differs",))
     assert backend_plan.env_changes == ("-LEVEL", "+NEW", "~SECRET_KEY")
     assert "hunter2" not in repr(result.services)
 
@@ -108,7 +108,7 @@ def test_forced_plan_replaces_current_services() -> None:
 
 
 def test_forced_plan_of_outdated_service_keeps_its_reason() -> None:
-    assert choice(plan(UP, force=True), "backend").reasons == ("another image",)
+    assert choice(plan(UP, force=True), "backend").reasons == ("the image differs",)
 
 
 def test_plan_with_stopped_active_container_starts_the_other_color() -> None:
@@ -120,7 +120,7 @@ def test_plan_with_stopped_active_container_starts_the_other_color() -> None:
     assert (backend_plan.change, backend_plan.color, backend_plan.reasons) == (
         Change.FIRST,
         Color.GREEN,
-        ("it does not run (exited)",),
+        ("its container is not running (exited)",),
     )
 
 
@@ -131,7 +131,7 @@ def test_plan_with_leftover_running_color_drains_and_reports_it() -> None:
 
     assert ids(result) == ["verify", "drain"]
     assert "shop-backend-green" in text(result, "drain")
-    assert "shop-backend-green runs without serving: it is drained and stopped" in result.notes
+    assert "shop-backend-green is running but not active: it will be drained and stopped" in result.notes
 
 
 def test_plan_after_kill_before_cutover_starts_the_same_color() -> None:
@@ -161,14 +161,14 @@ def test_plan_after_kill_before_record_verifies_and_records() -> None:
     result = plan(replace(as_wanted(APP), releases=()))
 
     assert (ids(result), [step.id for step in result.prepare]) == (["verify", "drain"], ["backup"])
-    assert "every service is up to date: the release is verified and recorded" in result.notes
+    assert "every service is up to date: the release will be verified and recorded" in result.notes
 
 
 def test_plan_with_new_site_text_installs_and_verifies_it() -> None:
     result = plan(replace(as_wanted(APP), live_site_hash="another"))
 
     assert ids(result) == ["site", "verify", "drain"]
-    assert result.notes[0] == "the Nginx site text changes: it is installed and Nginx reloaded"
+    assert result.notes[0] == "the Nginx site changes: it will be installed and Nginx reloaded"
 
 
 def test_plan_with_site_that_was_never_live_says_so() -> None:

@@ -47,8 +47,8 @@ def test_good_images_of_running_last_good_release_are_returned() -> None:
     ("state", "problem"),
     [
         (host_state(outcome=Outcome.UNDONE), "no good release"),
-        (host_state(digest=OTHER), "is not what its last good release r1 recorded"),
-        (host_state(running=False), "is not what its last good release r1 recorded"),
+        (host_state(digest=OTHER), "does not match its last good release r1"),
+        (host_state(running=False), "does not match its last good release r1"),
     ],
 )
 def test_good_images_of_host_that_runs_another_release_returns_the_problem(state: HostState, problem: str) -> None:

@@ -101,7 +101,7 @@ def test_verify_with_missing_rows_reports_damage(
 
     done = run(verification.verify(app, replace(taken, files=same)))
 
-    assert (done.returncode, "do not have the rows" in done.stdout) == (verification.DAMAGED_STATUS, True), done
+    assert (done.returncode, "the row counts differ" in done.stdout) == (verification.DAMAGED_STATUS, True), done
 
 
 def test_check_without_disk_space_fails_without_reporting_damage(
@@ -114,7 +114,7 @@ def test_check_without_disk_space_fails_without_reporting_damage(
 
     done = run(verification.check(app, taken, database=True, files=True))
 
-    assert (done.returncode, "no room for the restore" in done.stdout) == (1, True)
+    assert (done.returncode, "not enough disk space for the restore" in done.stdout) == (1, True)
     assert listed(app)[ID].verdict is Verdict.UNVERIFIED
 
 

@@ -104,7 +104,7 @@ def test_install_that_does_not_start_fails_with_the_end_of_the_log_and_can_be_re
 
     done = machine.install()
 
-    assert (done.returncode, "does not come up:\nno settings of a watchdog" in done.stdout) == (1, True)
+    assert (done.returncode, "did not start:\nno settings of a watchdog" in done.stdout) == (1, True)
     machine.programs.add("systemctl", SYSTEMD)
     assert machine.install().returncode == 0
 
