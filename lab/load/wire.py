@@ -28,8 +28,8 @@ class Cause(StrEnum):
     SHORT_BODY = "short body"
     WRONG_STATUS = "wrong status"
     WRONG_CONTENT = "wrong content"
-    STREAM_CUT = "stream ended without the final event"
-    STREAM_SILENT = "no stream events"
+    STREAM_CUT = "stream cut without goodbye"
+    STREAM_SILENT = "stream fell silent"
 
 
 class RequestFailed(Exception):
