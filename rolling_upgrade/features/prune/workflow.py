@@ -115,7 +115,7 @@ def _host_line(host: str, result: PruneResult) -> str:
     if planned:
         most = size(sum(item.bytes for item in planned))
         return f"{host}: {count(len(planned), 'item')} expired, at most {most}"
-    deleted = sum(item.verdict == "deleted" for item in items)
+    deleted = sum(item.verdict == "gone" for item in items)
     return (
         f"{host}: {count(deleted, 'item')} deleted, {size(freed_bytes)} freed"
         if deleted
