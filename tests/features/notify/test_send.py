@@ -103,7 +103,7 @@ def test_send_webhook_gets_every_fact() -> None:
         "next_command": "inv status --env production",
         "text": "The tea is ready.",
         "language": "en",
-        "subject": "[memoryark production] Deploy of v2 failed and was undone",
+        "subject": "[memoryark production] Deploy of v2 failed; all changes were undone",
         "message": "",
     }
 

@@ -78,7 +78,7 @@ def test_compose_occasions_have_different_subjects(language: str) -> None:
 
 def test_compose_undone_deploy_lists_every_fact() -> None:
     assert composed(notice()).plain == (
-        "[memoryark production] Deploy of v2 failed and was undone\n\n"
+        "[memoryark production] Deploy of v2 failed; all changes were undone\n\n"
         "It failed after 3 min 12 s. All changes on web1, web2 were undone.\n\n"
         "Hosts: web1, web2\nBy: ann\nCheck: backend\nChanges:\n  backend v1 → v2\n  frontend → v2 (web2)\n"
         "Results:\n  web1: upgraded\n  web2: undone\nRun: 20261123T044253Z-6c2844\n"
