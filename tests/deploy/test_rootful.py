@@ -9,7 +9,7 @@ import pytest
 
 from lab import laboratory
 from lab.host import Host
-from tests.deploy.conftest import Site, shorten_waits, wait_until
+from tests.deploy.conftest import LOCK_FILE, Site, shorten_waits, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def test_rootful_host_is_recovered_by_its_watchdog(rootful: Site, host: Host) ->
     rootful.run_ok("monitor.status")
     host.sh("podman stop -t 1 $(podman ps --format '{{.Names}}' | grep backend)")
     wait_until(lambda: rootful.run("status")[0] == 0, "the recovery", 120)
+    wait_until(lambda: not host.sh(f"cat {LOCK_FILE}", check=False).stdout, "the end of the recovery")
 
 
 def test_rootful_host_passes_its_checks(rootful: Site) -> None:
