@@ -109,7 +109,7 @@ def _monitored_host(target: Target) -> MonitoredHost:
 
 
 def _site(app: Application, address: str) -> str:
-    """The URL of a public health path, first that of the full chain; it works during maintenance too."""
+    """Return the URL of a health path that stays public during maintenance, preferably the path of the full chain."""
     paths = [path for path, _, _ in maintenance.exempt_paths(app)]
     preferred = app.full_chain.path if app.full_chain else ""
     path = preferred if preferred in paths else next(iter(paths), "/")

@@ -21,7 +21,7 @@ _FLAGS = {
     "prometheus-alertmanager": "--web.listen-address=127.0.0.1:9093 --cluster.listen-address=",
     "prometheus-blackbox-exporter": "--web.listen-address=127.0.0.1:9115",
 }
-#: Their ports, and that of an Alertmanager cluster, which is off.
+#: The ports of these programs, and Alertmanager's cluster port: cluster mode is disabled.
 _PORTS = "9090|9093|9094|9115"
 _PACKAGES = (*_FLAGS, "prometheus-node-exporter")
 _PROGRAMS = (*_PACKAGES, "promtool", "amtool", "curl")
