@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.model.observed import Kind
+from rolling_upgrade.engine.model import Kind
 from tests.support.error_messages import messages, texts
 
 PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text("utf-8")

@@ -19,7 +19,7 @@ from rolling_upgrade.config.issues import Issues, report, shown
 from rolling_upgrade.config.services import Mount, Service, Services
 from rolling_upgrade.config.settings import Settings
 from rolling_upgrade.engine import model
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import WatchRules
 
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Thresholds
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Thresholds, WatchRules
 from tests.support.project import Project
 
 ENV_FILE = "deploy/demo.env"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.model.notice import Notice, Occasion, Severity
+from rolling_upgrade.engine.model import Notice, Occasion, Severity
 from rolling_upgrade.engine.serialization import from_plain, to_plain
 
 

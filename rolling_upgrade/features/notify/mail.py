@@ -18,7 +18,7 @@ from email.policy import SMTP
 from string import Template
 from typing import Any
 
-from rolling_upgrade.engine.model.notice import Mail, Notice, Security, Severity
+from rolling_upgrade.engine.model import Mail, Notice, Security, Severity
 from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, explain, one_line
 from rolling_upgrade.features.notify.text import Field, Message, Read
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Thread
 
-from rolling_upgrade.engine.model.notice import Channels, Hook, Mail, Notice, Occasion, Severity
+from rolling_upgrade.engine.model import Channels, Hook, Mail, Notice, Occasion, Severity
 from rolling_upgrade.features.notify import mail, webhooks
 from rolling_upgrade.features.notify.delivery import Deadline, Delivery, deliver
 from rolling_upgrade.features.notify.text import Read, compose

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from string import Template
 
 from rolling_upgrade.engine.masking import safe
-from rolling_upgrade.engine.model.notice import Notice, VersionChange
+from rolling_upgrade.engine.model import Notice, VersionChange
 
 #: Returns a template by its name, such as `en/done.txt`.
 Read = Callable[[str], str]

@@ -20,7 +20,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Opene
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.masking import safe
-from rolling_upgrade.engine.model.notice import Notice, Severity
+from rolling_upgrade.engine.model import Notice, Severity
 from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, one_line
 from rolling_upgrade.features.notify.text import Field, Message
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rolling_upgrade.engine.model import Check, HealthReport, Kind
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Check, HealthReport, Kind, WatchRules
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.notify import deduplication
 from rolling_upgrade.features.notify.deduplication import Alert, AlertDeduplicator

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rolling_upgrade.engine.masking import safe
-from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Release
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Release, WatchRules
 from rolling_upgrade.features.watchdog.policy import (
     RECOVERIES,
     RecoveryAction,

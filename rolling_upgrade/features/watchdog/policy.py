@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from rolling_upgrade.engine.model import Application, Check, HealthReport, Kind, Release
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Application, Check, HealthReport, Kind, Release, WatchRules
 from rolling_upgrade.features.rollback import selection
 
 #: Pause between two prunes of a host that is short of disk or memory, seconds.

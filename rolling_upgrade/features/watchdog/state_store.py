@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.engine import history, untrusted
-from rolling_upgrade.engine.model import Application, Channels, Release, RolloutPolicy, Thresholds
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Application, Channels, Release, RolloutPolicy, Thresholds, WatchRules
 from rolling_upgrade.engine.serialization import from_plain, to_plain
 from rolling_upgrade.errors import PROGRAM, ConfigError
 from rolling_upgrade.features.watchdog.policy import RecoveryState, is_deployment

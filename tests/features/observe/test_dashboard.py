@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from rolling_upgrade.engine.model import Application, Channels
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Application, Channels, WatchRules
 from rolling_upgrade.features.observe.dashboard import dashboard
 from rolling_upgrade.features.watchdog import exposition
 from rolling_upgrade.rendering import TEMPLATES

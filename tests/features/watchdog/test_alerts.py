@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Check, HealthReport, Kind, RolloutPolicy
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Check, HealthReport, Kind, RolloutPolicy, WatchRules
 from rolling_upgrade.features.health import verdict
 from rolling_upgrade.features.watchdog.alerts import alerts, count_failures
 from rolling_upgrade.features.watchdog.policy import (

@@ -18,8 +18,8 @@ from rolling_upgrade.engine.model import (
     Lock,
     Outcome,
     Release,
+    WatchRules,
 )
-from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.features.watchdog import policy
 from rolling_upgrade.features.watchdog.policy import Failure, FailureKind, HealthObservation
 from tests.engine.test_record import RELEASE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import WatchRules
 from rolling_upgrade.features.watchdog.policy import (
     PRUNE_AGAIN_SECONDS,
     RECOVERIES,

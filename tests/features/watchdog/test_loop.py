@@ -10,8 +10,7 @@ import pytest
 
 from rolling_upgrade.engine import history
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Application, RolloutPolicy
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Application, RolloutPolicy, WatchRules
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.watchdog import loop, state_store

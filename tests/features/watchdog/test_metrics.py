@@ -24,8 +24,8 @@ from rolling_upgrade.engine.model import (
     Outcome,
     Release,
     RolloutPolicy,
+    WatchRules,
 )
-from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.features.watchdog import metrics
 from rolling_upgrade.features.watchdog.exposition import add_restarts, check_labels
 from rolling_upgrade.features.watchdog.metrics import MetricsWriter, newest_backup, nginx_status, write_public

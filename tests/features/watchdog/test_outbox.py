@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, RolloutPolicy, Severity
-from rolling_upgrade.engine.model.application import WatchRules
+from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, RolloutPolicy, Severity, WatchRules
 from rolling_upgrade.features.watchdog import outbox, state_store
 from tests.support.receiver import closed_port, receiving, slack
 

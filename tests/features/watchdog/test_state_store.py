@@ -20,8 +20,8 @@ from rolling_upgrade.engine.model import (
     Severity,
     Thresholds,
     Transfer,
+    WatchRules,
 )
-from rolling_upgrade.engine.model.application import WatchRules
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.policy import FailureCounter, RecoveryState
