@@ -8,7 +8,7 @@ from functools import partial
 from threading import Thread
 
 from rolling_upgrade.engine.model import Channels, Hook, Mail, Notice, Occasion, Severity
-from rolling_upgrade.features.notify import mail, webhooks
+from rolling_upgrade.features.notify import mail, slack, webhook
 from rolling_upgrade.features.notify.delivery import Deadline, Delivery, deliver
 from rolling_upgrade.features.notify.text import Read, compose
 
@@ -83,9 +83,9 @@ def send(
         if isinstance(channel, Mail):
             mail.send(channel, mail.build_email(notice, message, channel, read), deadline)
         elif name == "slack":
-            webhooks.post(channel.url, webhooks.slack_payload(notice, message), deadline)
+            slack.send(channel, notice, message, deadline)
         else:
-            webhooks.post(channel.url, webhooks.webhook_payload(notice, message, hidden), deadline)
+            webhook.send(channel, notice, message, deadline, hidden)
 
     # A test goes to every channel that is not off.
     accepting = channels.accepting(Severity.CRITICAL if notice.occasion is Occasion.TEST else notice.severity)

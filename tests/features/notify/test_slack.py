@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Channels, Hook, Notice, Occasion, Severity, VersionChange
 from rolling_upgrade.features.notify.send import send
+from rolling_upgrade.features.notify.slack import fit
+from rolling_upgrade.features.notify.slack import slack_payload as payload
 from rolling_upgrade.features.notify.text import compose
-from rolling_upgrade.features.notify.webhooks import fit
-from rolling_upgrade.features.notify.webhooks import slack_payload as payload
 from tests.support.notices import notice
 from tests.support.receiver import Received, receiving, slack
 
