@@ -25,7 +25,7 @@ from rolling_upgrade.engine.shell import Script, quote
 from rolling_upgrade.engine.stage import ENVIRONMENT
 from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import DeploySpec
 
 _DEPLOY_SECONDS = 300.0
 

@@ -45,7 +45,7 @@ from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile
 from rolling_upgrade.features.deploy import steps
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import DeploySpec
 from rolling_upgrade.features.doctor import diagnosis
 from rolling_upgrade.features.exec import shell as inside
 from rolling_upgrade.features.health import shell as health

@@ -262,7 +262,7 @@ PARSERS: dict[str, Parser] = {
 NOT_OF_A_HOST = {
     "engine.openssh.read_public_key": "a key file of this workstation, or a checked line of ssh-keyscan",
     "features.init.answers.read_routes": "an option of the operator",
-    "features.rollback.data.steps": "a parsed line",
+    "features.rollback.workflow.data_steps": "a parsed line",
     "features.logs.shell.since": "an option of the operator",
     "features.logs.shell.after": "a parsed line",
     "engine.maintenance.is_supported": "the site text that this program rendered",

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Plan, ServicePlan
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import DeploySpec
 from tests.support.sample import LOCK, application
 
 SITE_HASH = "0123456789abcdef"

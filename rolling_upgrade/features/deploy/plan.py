@@ -11,8 +11,7 @@ from rolling_upgrade.engine import env_changes, locking, podman
 from rolling_upgrade.engine.model import Application, Color, Container, HostResult, HostState, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.features.deploy.spec import DeploySpec
-from rolling_upgrade.features.deploy.steps import StepBuilder
+from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
 from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.prune import plan as retention
 from rolling_upgrade.features.rollback.selection import content_of

@@ -35,7 +35,7 @@ from rolling_upgrade.features.deploy import digests
 from rolling_upgrade.features.deploy.digests import Resolved
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.push import LocalImages, prepared
-from rolling_upgrade.features.deploy.spec import DeploySpec
+from rolling_upgrade.features.deploy.steps import DeploySpec
 from rolling_upgrade.features.registry.workflow import log_in
 from rolling_upgrade.features.rollback.selection import candidates
 from rolling_upgrade.ssh.fleet import Fleet, opened

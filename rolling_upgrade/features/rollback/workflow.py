@@ -22,11 +22,14 @@ from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features import operation
-from rolling_upgrade.features.backup.manifest import Backup
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind
 from rolling_upgrade.features.backup.workflow import every_backup
 from rolling_upgrade.features.deploy.plan import plan_deploy
-from rolling_upgrade.features.deploy.spec import DeploySpec
-from rolling_upgrade.features.rollback import data, selection
+from rolling_upgrade.features.deploy.steps import DataSteps, DeploySpec
+from rolling_upgrade.features.maintenance import plan as page
+from rolling_upgrade.features.restore import plan as restore_plan
+from rolling_upgrade.features.restore import shell as restore
+from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 QUERY_SECONDS = 120.0
@@ -103,7 +106,7 @@ def _with_backups(
     """Add the backup of each target's data. Raises PreflightError."""
     listed = every_backup(fleet)
     choices = {
-        name: data.choose(states[name], target.release, listed[name].backups) for name, target in targets.items()
+        name: choose_backup(states[name], target.release, listed[name].backups) for name, target in targets.items()
     }
     operation.refuse([choice for choice in choices.values() if isinstance(choice, Finding)], "a rollback")
     backups = {name: choice for name, choice in choices.items() if isinstance(choice, Backup)}
@@ -111,7 +114,7 @@ def _with_backups(
     unfit = [
         finding
         for name, backup in backups.items()
-        for finding in data.unfit(states[name], current[name], targets[name].application, backup)
+        for finding in unfit_for_data(states[name], current[name], targets[name].application, backup)
     ]
     operation.refuse(unfit, "a rollback")
     return {name: replace(targets[name], backup=backup) for name, backup in backups.items()}
@@ -159,7 +162,7 @@ def _spec(
         target=target.release.id,
         left=target.left.id if target.left else "",
         force=target.backup is not None,
-        data=data.steps(state, current, target.backup, context.run_id, text) if target.backup else None,
+        data=data_steps(state, current, target.backup, context.run_id, text) if target.backup else None,
         observed=current,
         **operation.signature(root),
     )
@@ -210,3 +213,61 @@ def _common_name(releases: Sequence[Release | None]) -> str:
     ids = {release.id for release in known}
     names = ids if len(ids) == 1 else {tag for release in known for tag in selection.tags(release)}
     return names.pop() if len(names) == 1 else ""
+
+
+def choose_backup(state: HostState, target: Release, backups: Sequence[Backup]) -> Backup | Finding:
+    """Return the backup that the next run took when it replaced the target release.
+
+    A run that was killed after a cutover may have replaced the target; the next run repeated it. A killed run has no
+    line in the history, so then the right backup is the newest one that was taken while the target ran.
+    """
+    good = [release for release in state.releases if release.good]
+    served = [number for number, release in enumerate(good) if release.content == target.content]
+    replaced_by = good[served[-1] + 1].id if served and served[-1] + 1 < len(good) else ""
+    if served and (not replaced_by or any(backup.id == replaced_by for backup in backups)):
+        started = good[served[-1]].id
+        matching = [
+            backup
+            for backup in backups
+            if backup.id > started
+            and (backup.kind is BackupKind.DEPLOY or backup.id == replaced_by)
+            and (not replaced_by or backup.id <= replaced_by)
+            and _ran(target, backup)
+        ]
+        if matching:
+            return matching[-1]
+    missing = f"the backup of {replaced_by}" if replaced_by else "a matching one"
+    return Finding(
+        state.host,
+        f"no backup has the data of release {target.id}: {missing} is missing, or was taken later",
+        f"Roll back without --restore-db, then choose a backup: {PROGRAM} backups, {PROGRAM} restore",
+    )
+
+
+def _ran(target: Release, backup: Backup) -> bool:
+    """Whether the target's images ran when the backup was taken; a service without a container does not count."""
+    digests = {name: image.rpartition("@")[2] for name, image in backup.services}
+    return all(digests.get(name, run.digest) == run.digest for name, run in target.services)
+
+
+def unfit_for_data(state: HostState, current: Application, earlier: Application, backup: Backup) -> tuple[Finding, ...]:
+    """Return the problems of restoring the backup; `earlier` is the application of the target release."""
+    if earlier.database != current.database:
+        before, now = earlier.database or "(none)", current.database or "(none)"
+        problem = f"the release used the database {before}, the application now uses {now}"
+        return (Finding(state.host, problem, "Roll back without --restore-db and move the data by hand"),)
+    return restore_plan.unfit(state, current, backup, database=True, files=False)
+
+
+def data_steps(state: HostState, current: Application, backup: Backup, run_id: str, text: str) -> DataSteps:
+    """Return the steps around the steps of the release; `text` is the page that visitors get meanwhile."""
+    app = replace(current, uploads="")
+    data = restore_plan.RestoreSteps(app, backup, run_id, database=True, files=False)
+    up, down = page.around(state, app, text)
+    return DataSteps(
+        prepare=(data.check(),),
+        before=(*up, data.stop(state), data.save(), data.database()),
+        after=down,
+        cleanup=restore.delete_former_data(app),
+        note=f"the database goes back to backup {backup.id} of {backup.time}; backup {run_id} keeps the current one",
+    )

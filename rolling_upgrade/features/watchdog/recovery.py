@@ -37,8 +37,7 @@ from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
-from rolling_upgrade.features.deploy.spec import DeploySpec
-from rolling_upgrade.features.deploy.steps import StepBuilder
+from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
 from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.prune import plan as retention
 from rolling_upgrade.features.rollback import selection
