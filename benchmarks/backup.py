@@ -19,8 +19,8 @@ from lab.files import locked
 from lab.host import Host
 from lab.laboratory import PROJECT, Lab
 from rolling_upgrade import config
-from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import RollingError
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
@@ -91,7 +91,7 @@ def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measurement]:
         host.sh(f"python3 /tmp/writer.py fill {app.database} {mode} {megabytes}", user="deploy", timeout=300)
         for number in range(repeat):
             yield _measure_during(host, app, mode, megabytes, "nothing", f"sleep {QUIET_SECONDS:g}")
-            script = stage.direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
+            script = direct(backup.take(app, f"20261123T00000{number}Z-{mode:0<6}", BackupKind.MANUAL))
             yield _measure_during(host, app, mode, megabytes, "a backup", script.text)
 
 

@@ -21,8 +21,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Environment
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.run_id import new_run_id
-from rolling_upgrade.engine.shell import Script, quote
-from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
 from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec

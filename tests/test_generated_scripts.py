@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import history, lock, locking, maintenance, observation, podman, stage, transfer
+from rolling_upgrade.engine import detached, history, lock_file, locking, maintenance, observation, podman, transfer
 from rolling_upgrade.engine.model import (
     Application,
     Certificate,
@@ -37,7 +37,7 @@ from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.prune import Mode, free_bytes
 from rolling_upgrade.engine.resource import Resource, as_root, check
-from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup import manifest, verification
@@ -53,7 +53,7 @@ from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.observe import files as prometheus
 from rolling_upgrade.features.observe import monitoring_host
-from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.registry import workflow as registry
 from rolling_upgrade.features.restore import plan as restore
 from rolling_upgrade.features.setup import application as setup
@@ -138,7 +138,7 @@ def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Scrip
         yield from of_a_step(step)
     ended = history.ending(Outcome.UNDONE, "it's broken", 3)
     yield from (("ended", Script(f"{ended}\n{step.script.text}")) for step in plan.abort)
-    yield "undo-all", stage.undo_all([step.undo for step in plan.steps if step.undo])
+    yield "undo-all", detached.undo_all([step.undo for step in plan.steps if step.undo])
 
 
 def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
@@ -155,22 +155,22 @@ def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Scr
 
 def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     body = Script("echo body")
-    yield "stage", stage.stage(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
-    inner = stage._stage_text(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
+    yield "stage", detached.launch(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
+    inner = detached._stage_text(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
     yield "stage-inner", Script(inner)
-    yield "attach", stage.attach(app.home, "run", "step", seconds=3)
-    yield "abort", stage.direct(stage.abort(app.home, "run"))
-    yield "renew", stage.direct(lock.renew(app.home, "token", lease_seconds=9))
-    yield "lock-show", stage.direct(lock.show(app.home))
-    yield "lock-force-release", stage.direct(lock.force_release(app.home, "token"))
-    yield "release", stage.direct(lock.release(app.home, "token"))
+    yield "attach", detached.attach(app.home, "run", "step", seconds=3)
+    yield "abort", direct(detached.abort(app.home, "run"))
+    yield "renew", direct(lock_file.renew(app.home, "token", lease_seconds=9))
+    yield "lock-show", direct(lock_file.show(app.home))
+    yield "lock-force-release", direct(lock_file.force_release(app.home, "token"))
+    yield "release", direct(lock_file.release(app.home, "token"))
 
 
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     images = [service.image for service in app.services]
     for verify in (True, False):
         yield f"pull-signed-{verify}", steps.pull_signed(images, "KEY", verify_present=verify)
-    yield "observe", stage.direct(observation.shell_text(app))
+    yield "observe", direct(observation.shell_text(app))
     yield "examine", diagnosis.fact_script(app)
     pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]
     fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
@@ -181,12 +181,12 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     yield "login", registry.login_script(wanted, always_ask=False)
     yield "login-again", registry.login_script(wanted, always_ask=True)
     yield "logout", registry.logout_script(wanted.registry)
-    yield "resolve", stage.direct(podman.resolve([service.image for service in app.services]))
+    yield "resolve", direct(podman.resolve([service.image for service in app.services]))
     tags = [replace(service.image, digest="") for service in app.services]
-    yield "resolve-tags", stage.direct(podman.resolve(tags))
-    yield "history", stage.direct(history.read(app.home))
-    yield "definition", stage.direct(history.read_definition(app.home, "r1"))
-    yield "available", stage.direct(history.available(app))
+    yield "resolve-tags", direct(podman.resolve(tags))
+    yield "history", direct(history.read(app.home))
+    yield "definition", direct(history.read_definition(app.home, "r1"))
+    yield "available", direct(history.available(app))
 
 
 def of_upkeep(app: Application) -> Iterator[tuple[str, Script]]:
@@ -221,8 +221,8 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
     yield "scheduled", Script(backup.scheduled(app))
     yield "backups", manifest.read_all(app)
-    yield "verify", stage.direct(verification.verify(app, taken))
-    yield "archive", stage.direct(verification.archive(app, taken))
+    yield "verify", direct(verification.verify(app, taken))
+    yield "archive", direct(verification.archive(app, taken))
     wanted = restore.RestoreSpec(
         "production",
         app,
@@ -292,7 +292,7 @@ def of_access(app: Application) -> Iterator[tuple[str, Script]]:
     yield "access-read", as_root(access.read_files("deploy"), user="root")
     yield "access-read-by-sudo", as_root(access.read_files("deploy"), user="admin")
     yield "access-write", as_root(access.write("deploy", found, f"# {app.name}'s\n"), user="root")
-    yield "access-session-key", stage.direct(access.session_key())
+    yield "access-session-key", direct(access.session_key())
 
 
 def generated() -> Iterator[tuple[str, str]]:

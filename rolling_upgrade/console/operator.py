@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from rolling_upgrade.engine import git, local_command
-from rolling_upgrade.engine.lock import MANUAL, is_manual
+from rolling_upgrade.engine.lock_file import MANUAL, is_manual
 from rolling_upgrade.engine.masking import remembered, safe
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.run_id import new_run_id

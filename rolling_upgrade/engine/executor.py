@@ -1,6 +1,6 @@
 """Execute one plan on one host: run its steps, undo them when one fails, survive a dropped connection.
 
-Every script that changes the host runs as a stage (see engine/stage.py). A dropped connection leaves the stage running,
+Every script that changes the host runs as a stage (see engine/detached.py). A dropped connection leaves the stage running,
 and the executor attaches to it again.
 """
 
@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from threading import Event as Flag
 
-from rolling_upgrade.engine import history, lock, stage
+from rolling_upgrade.engine import detached, history, lock_file
 from rolling_upgrade.engine.host import Answer, Cancelled, Host
 from rolling_upgrade.engine.model import Event, Outcome, Phase
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.errors import (
     PROGRAM,
     ConnectionDropped,
@@ -30,7 +30,7 @@ from rolling_upgrade.errors import (
 #: How long the executor reconnects to a lost host before the outcome counts as unknown.
 RECONNECT_SECONDS = 60.0
 #: The time for an answer beyond a stage's own deadline: waiting for another stage, starting, reading the log.
-GRACE_SECONDS = stage.WAIT_SECONDS + 60.0
+GRACE_SECONDS = detached.WAIT_SECONDS + 60.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
 
 def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
     seconds = step.timeout_seconds
-    body = stage.stage(
+    body = detached.launch(
         plan.home,
         context.run_id,
         step.id,
@@ -104,14 +104,14 @@ def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelle
     except ConnectionDropped as dropped:
         context.emit(Phase.NOTE, f"{dropped.message} Reconnecting.", host.name, step.id)
     answer = _attach(host, plan, step, context, cancelled)
-    if answer.status == stage.NEVER_BEGAN_STATUS:
+    if answer.status == detached.NEVER_BEGAN_STATUS:
         answer = host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)
     return answer
 
 
 def _attach(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
     """Wait for the stage of a dropped connection, reconnecting for up to RECONNECT_SECONDS."""
-    script = stage.attach(plan.home, context.run_id, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
+    script = detached.attach(plan.home, context.run_id, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
     return _run_reconnecting(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, context, cancelled, step.title)
 
 
@@ -135,15 +135,15 @@ def _run_reconnecting(
 def _check_answer(host: Host, step: Step, answer: Answer) -> None:
     if answer.ok:
         return
-    if answer.status == lock.LOST_STATUS:
+    if answer.status == lock_file.LOST_STATUS:
         raise LockLost(
             f"{host.name}: another run took over the lock; this run stops here.\n{answer.output_tail}",
             next_step=f"{PROGRAM} status shows what the other run did",
         )
     reasons = {
-        stage.BUSY_STATUS: "another stage is still running on the host",
-        stage.TIMED_OUT_STATUS: f"it did not end within {step.timeout_seconds:g} s",
-        stage.DIED_STATUS: "the stage was killed on the host",
+        detached.BUSY_STATUS: "another stage is still running on the host",
+        detached.TIMED_OUT_STATUS: f"it did not end within {step.timeout_seconds:g} s",
+        detached.DIED_STATUS: "the stage was killed on the host",
     }
     details = "\n".join(part for part in (reasons.get(answer.status, ""), answer.output_tail) if part)
     raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{details}".rstrip())
@@ -211,7 +211,7 @@ def undo(
         if undone:
             parts = [step.undo for step in undone if step.undo is not None]
             seconds = sum(step.timeout_seconds for step in undone)
-            _run_undo(host, plan, Step("undo", title, stage.undo_all(parts), seconds), context)
+            _run_undo(host, plan, Step("undo", title, detached.undo_all(parts), seconds), context)
     except (RollingError, Cancelled) as error:
         outcome, failure = Outcome.UNDO_FAILED, error
     reason = cause.message.splitlines()[0]
@@ -228,7 +228,7 @@ def undo(
 
 def _abort(host: Host, plan: Plan, context: RunContext) -> None:
     """End the interrupted or dropped stage that may still run on the host."""
-    script = stage.direct(stage.abort(plan.home, context.run_id))
+    script = direct(detached.abort(plan.home, context.run_id))
     answer = _run_reconnecting(host, script, 30, context, None, "ending the running stage")
     if not answer.ok:
         raise StepFailed(f"{host.name}: the running stage could not be ended.\n{answer.output_tail}")
@@ -253,7 +253,7 @@ def unlock(host: Host, plan: Plan, context: RunContext) -> None:
     """
     failure: object = ""
     try:
-        answer = host.run(stage.direct(lock.release(plan.home, context.run_id)), timeout_seconds=30)
+        answer = host.run(direct(lock_file.release(plan.home, context.run_id)), timeout_seconds=30)
         if not answer.ok:
             failure = answer.output_tail or f"status {answer.status}"
     except Cancelled:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import observation, stage
+from rolling_upgrade.engine import detached, lock_file, observation
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Application, HostState, Lock
 from rolling_upgrade.engine.plan import Step
-from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import PROGRAM, LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
 
@@ -76,8 +75,8 @@ def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_tok
         lease_seconds: how long the lock lasts unless it is renewed.
         dead_token: the token of a run known to be dead; the step does not wait for its lease to expire.
     """
-    lock_script = locks.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
-    body = stage.direct(lock_script, _wait_for_stage(app), observation.shell_text(app, probe=False))
+    lock_script = lock_file.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
+    body = direct(lock_script, _wait_for_stage(app), observation.shell_text(app, probe=False))
     return Step("lock", "acquire the lock and observe again", body, LOCK_SECONDS)
 
 
@@ -97,7 +96,7 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
             next_step=f"{PROGRAM} doctor --env {environment} --hosts {host.name}",
         )
     before, _, _ = answer.output.partition("@@")
-    previous = locks.parse(before) if before.startswith("takeover") else None
+    previous = lock_file.parse(before) if before.startswith("takeover") else None
     return Acquired(answer, previous)
 
 
@@ -106,15 +105,15 @@ def run_under_lock(
 ) -> Answer:
     """Run the script of `under_lock` on its host. Raises LockHeld or StageBusy if it did not run."""
     locked = under_lock(app, lock, script, seconds=seconds, dead_token=dead_token)
-    answer = host.run(locked, timeout_seconds=seconds + stage.WAIT_SECONDS + 30)
+    answer = host.run(locked, timeout_seconds=seconds + detached.WAIT_SECONDS + 30)
     _check_acquired(host.name, answer, environment)
     return answer
 
 
 def _check_acquired(host: str, answer: Answer, environment: str) -> None:
-    if answer.status == locks.HELD_STATUS:
-        raise held_error(host, locks.parse(answer.output), environment, locks.host_time(answer.output))
-    if answer.status == stage.BUSY_STATUS:
+    if answer.status == lock_file.HELD_STATUS:
+        raise held_error(host, lock_file.parse(answer.output), environment, lock_file.host_time(answer.output))
+    if answer.status == detached.BUSY_STATUS:
         raise busy_error(host)
 
 
@@ -133,9 +132,9 @@ def held_error(host: str, lock: Lock | None, environment: str, now: int) -> Lock
     if lock is None:
         return LockHeld(f"{host}: another run holds the lock.")
     age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
-    lease = f"its lease expires in {left} s" + ("" if locks.is_manual(lock) else " unless renewed")
+    lease = f"its lease expires in {left} s" + ("" if lock_file.is_manual(lock) else " unless renewed")
     next_step = f"wait for it ({PROGRAM} lock.status --env {environment} shows it); the lease of a dead run expires"
-    if locks.is_manual(lock):
+    if lock_file.is_manual(lock):
         next_step = f"ask {lock.owner}; if the work there is done: {PROGRAM} lock.release --env {environment} --force"
     return LockHeld(
         f"{host}: locked by {describe(lock)}, for {age} s so far; {lease}. Nothing was touched.", next_step=next_step
@@ -144,7 +143,7 @@ def held_error(host: str, lock: Lock | None, environment: str, now: int) -> Lock
 
 def describe(lock: Lock) -> str:
     """The holder of a lock and its purpose, for operators."""
-    how = "by hand" if locks.is_manual(lock) else f"process {lock.pid}"
+    how = "by hand" if lock_file.is_manual(lock) else f"process {lock.pid}"
     return f"{lock.owner}@{lock.workstation} ({how}): {lock.reason}"
 
 
@@ -155,7 +154,7 @@ def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, de
     dropped connection cannot leave the lock behind.
     """
     text = f"""\
-{locks.acquire(app.home, lock, lease_seconds=seconds + stage.WAIT_SECONDS, dead_token=dead_token)}
+{lock_file.acquire(app.home, lock, lease_seconds=seconds + detached.WAIT_SECONDS, dead_token=dead_token)}
 set +e
 said=$(
 exec 2>&1
@@ -166,15 +165,15 @@ END-OF-THE-BODY
 )
 status=$?
 set -e
-{locks.release(app.home, lock.token)}
+{lock_file.release(app.home, lock.token)}
 printf '%s\\n' "$said"
 exit "$status\""""
-    return stage.direct(Script(text, body.secrets))
+    return direct(Script(text, body.secrets))
 
 
 def _wait_for_stage(app: Application) -> str:
     """Wait for the stage that a dead run left; exits BUSY_STATUS if it does not end."""
-    return f"flock -w {stage.WAIT_SECONDS} -E {stage.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
+    return f"flock -w {detached.WAIT_SECONDS} -E {detached.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
 
 
 def plan_still_fits(planned: HostState, now: HostState) -> bool:

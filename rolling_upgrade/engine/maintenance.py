@@ -5,7 +5,7 @@ The file is both switch and page: one rename changes both, from the next request
 
 from __future__ import annotations
 
-from rolling_upgrade.engine import probe
+from rolling_upgrade.engine import health_gate, nginx
 from rolling_upgrade.engine.model import Application, Route, Service
 from rolling_upgrade.engine.nginx import maintenance_page
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
@@ -85,11 +85,11 @@ def shown_path(app: Application) -> str:
 def _watch(app: Application, pattern: str) -> str:
     """Define `watch` for a visitor's answer: its status, followed by `on` if it is the page."""
     path = shown_path(app)
-    curl = probe.visitor_request(app, path, f"%{{http_code}} %header{{{HEADER}}}")
+    curl = nginx.visitor_request(app, path, f"%{{http_code}} %header{{{HEADER}}}")
     condition = f"""\
 answer=$({curl}) || :
 case "$answer" in
   {pattern.replace(" ", chr(92) + " ")}) true ;;
   *) why="{path} as a visitor sees it: HTTP $answer"; false ;;
 esac"""
-    return probe.watch([condition], seconds=0, passes=1, deadline_seconds=VERIFY_SECONDS, tolerance=1000)
+    return health_gate.watch([condition], seconds=0, passes=1, deadline_seconds=VERIFY_SECONDS, tolerance=1000)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rolling_upgrade.engine import env_changes, history, lock, maintenance, sqlite, stage, untrusted
+from rolling_upgrade.engine import env_changes, history, lock_file, maintenance, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult
-from rolling_upgrade.engine.nginx import HASH_PATH, request_log, site_file, site_helper
+from rolling_upgrade.engine.nginx import HASH_PATH, SERVED_BY, request_log, site_file, site_helper, visitor
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
-from rolling_upgrade.engine.probe import SERVED_BY, visitor
-from rolling_upgrade.engine.shell import quote, shell_join
+from rolling_upgrade.engine.shell import direct, quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
 from rolling_upgrade.engine.untrusted import Malformed
 
@@ -44,7 +43,7 @@ _LONGEST_ANSWER_SECONDS = 86_400
 
 def observe(host: Host, app: Application, *, probe: bool = True) -> HostState:
     """Observe one host. Raises HostUnreachable, also for an incomplete answer."""
-    answer = host.run(stage.direct(shell_text(app, probe=probe)), timeout_seconds=OBSERVE_SECONDS)
+    answer = host.run(direct(shell_text(app, probe=probe)), timeout_seconds=OBSERVE_SECONDS)
     return from_answer(app, host.name, answer)
 
 
@@ -205,7 +204,7 @@ def parse(app: Application, host: str, text: str) -> HostState:
         foreign=foreign,
         listening=tuple(sorted({port for row in parts["listening"] if (port := _port(row.rpartition(":")[2]))})),
         releases=history.parse("\n".join(parts["releases"])),
-        lock=lock.parse("\n".join(parts["lock"])),
+        lock=lock_file.parse("\n".join(parts["lock"])),
         live_site_hash=found.get("site", ""),
         site="\n".join(parts["site"]) + "\n" if parts.get("site") else "",
         probes=tuple(result for row in parts["probes"] if (result := _probe_result(row, found)) is not None),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from rolling_upgrade.engine import history, lock
+from rolling_upgrade.engine import history, lock_file
 from rolling_upgrade.engine.model import Application, Color, HostResult, Image, Outcome, Release
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.engine.transfer import Push
@@ -113,7 +113,7 @@ def record_success(
     body = script(
         history.write_definition(home, release.id, definition) if definition else "",
         history.append(home, release),
-        lock.release(home, release.id),
+        lock_file.release(home, release.id),
         f"(\n{cleanup.text}\n) || echo 'the cleanup did not finish'" if cleanup.text else "",
     )
     return Step("record", "record the release and unlock", body, 120 + (CLEANUP_SECONDS if cleanup.text else 0))
@@ -122,6 +122,6 @@ def record_success(
 def record_failure(home: str, release: Release) -> Step:
     """Record the release as bad and release the lock, after the undo."""
     body = script(
-        history.append(home, replace(release, outcome=Outcome.UNDONE, reason="")), lock.release(home, release.id)
+        history.append(home, replace(release, outcome=Outcome.UNDONE, reason="")), lock_file.release(home, release.id)
     )
     return Step("abandon", "mark the release as bad and unlock", body, 60)

@@ -1,4 +1,4 @@
-"""Retention: delete expired items, delete and report them, or report them in a dry run.
+"""Delete expired items, delete and report them, or list them; features/prune/retention.py decides which have expired.
 
 Every selection calls the shell function `prune_entry KIND NAME BYTES COMMAND…`, so that a dry run lists exactly what a
 run deletes.

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rolling_upgrade.engine import executor, locking, stage
-from rolling_upgrade.engine import lock as locks
+from rolling_upgrade.engine import executor, lock_file, locking
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, HostResult, HostState, HostSummary, Phase, RolloutPolicy
 from rolling_upgrade.engine.plan import Change, Plan
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, HostUnreachable, Interrupted, LockLost, RollingError, UndoFailed, unexpected
 
 R = TypeVar("R")
@@ -183,11 +183,11 @@ class _Rollout:
         """Renew the locks of the hosts in later batches."""
 
         def renew(host_run: HostRun) -> None:
-            text = locks.renew(
+            text = lock_file.renew(
                 host_run.plan.home, self._context.run_id, lease_seconds=seconds + self._rollout.lease_seconds
             )
             try:
-                host_run.host.run(stage.direct(text), timeout_seconds=30)
+                host_run.host.run(direct(text), timeout_seconds=30)
             except RollingError as error:
                 self._context.emit(Phase.NOTE, f"its lock could not be renewed: {error.message}", host_run.name)
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass, field, replace
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.untrusted import ANSWER_BYTES
 
+#: The environment of every script, independent of the login shell.
+ENVIRONMENT = """\
+set -eu
+umask 077
+cd || exit
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
+export PATH LC_ALL XDG_RUNTIME_DIR
+"""
+
 
 def quote(value: str | int | float) -> str:
     """Quote a value as one shell word. Raises ValueError for a NUL byte."""
@@ -56,6 +66,13 @@ def script(*parts: str | Script) -> Script:
         elif part:
             texts.append(part)
     return Script("\n".join(texts) + "\n", tuple(dict.fromkeys(secrets)))
+
+
+def direct(*parts: str | Script) -> Script:
+    """A script that runs within its connection, because it only reads or must not wait for a stage."""
+    texts = [part.text if isinstance(part, Script) else part for part in parts]
+    secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
+    return Script(ENVIRONMENT + "\n".join(texts), secrets)
 
 
 def write_file(path: str, content: str, *, mode: str = "0600", secret: bool = False) -> Script:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Image
-from rolling_upgrade.engine.shell import Script, quote, script, shell_join
-from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.shell import Script, direct, quote, script, shell_join
 
 LOOPBACK = "127.0.0.1"
 USER = "deploy"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from rolling_upgrade.console import operator
-from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, stage
+from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import HostState, Lock
 from rolling_upgrade.engine.run_id import new_run_id
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import Script, direct
 from rolling_upgrade.errors import HostUnreachable, LockHeld, RollingError, StepFailed
 from rolling_upgrade.ssh.fleet import Fleet
 
@@ -52,7 +51,7 @@ def observe_and_run(
             script = script_for(acquired.state(app, host.name))
         except RollingError as error:
             if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
-                host.run(stage.direct(locks.release(app.home, lock.token)), timeout_seconds=30)
+                host.run(direct(lock_file.release(app.home, lock.token)), timeout_seconds=30)
             return error
         return _run(host, fleet, lock, script, seconds, "")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine import executor, lock, stage
+from rolling_upgrade.engine import detached, executor, lock_file
 from rolling_upgrade.engine.host import Answer, Cancelled, Host
 from rolling_upgrade.engine.model import Phase
 from rolling_upgrade.engine.plan import Step
@@ -93,7 +93,7 @@ def test_apply_does_not_undo_while_a_stage_cannot_be_ended(scene: Scene) -> None
 
 
 def test_apply_after_a_lost_lock_stops_without_undo(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(lock.LOST_STATUS, "the lock was taken over:\nowner=bob")])
+    host = scene.host(stage_b=[Answer(lock_file.LOST_STATUS, "the lock was taken over:\nowner=bob")])
 
     with pytest.raises(LockLost, match="owner=bob"):
         apply(scene, host)
@@ -135,13 +135,13 @@ def test_apply_lost_host_has_an_unknown_outcome_and_no_undo(scene: Scene) -> Non
 
 
 def test_apply_resends_a_stage_that_never_started(scene: Scene) -> None:
-    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")]))
+    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(detached.NEVER_BEGAN_STATUS, "")]))
 
     assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
 
 
 def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
-    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(stage.NEVER_BEGAN_STATUS, "")])
+    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(detached.NEVER_BEGAN_STATUS, "")])
 
     with pytest.raises(ConnectionDropped):
         apply(scene, host)
@@ -152,9 +152,9 @@ def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (stage.BUSY_STATUS, "another stage is still running"),
-        (stage.TIMED_OUT_STATUS, "it did not end within 10 s"),
-        (stage.DIED_STATUS, "the stage was killed on the host"),
+        (detached.BUSY_STATUS, "another stage is still running"),
+        (detached.TIMED_OUT_STATUS, "it did not end within 10 s"),
+        (detached.DIED_STATUS, "the stage was killed on the host"),
     ],
 )
 def test_apply_special_status_is_explained(status: int, words: str, scene: Scene) -> None:

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from rolling_upgrade.engine import lock, locking, stage
+from rolling_upgrade.engine import detached, lock_file, locking
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.shell import Script
@@ -70,7 +70,7 @@ def test_held_error_names_holder_lease_and_next_command(token: str, pid: int, sa
 
 
 def test_acquire_with_a_busy_stage_still_holds_the_lock() -> None:
-    host = Scene().host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]).host
+    host = Scene().host_run("web1", lock=[Answer(detached.BUSY_STATUS, "")]).host
 
     with pytest.raises(StageBusy) as caught:
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
@@ -102,7 +102,7 @@ class Refusing:
         """Do nothing."""
 
 
-@pytest.mark.parametrize(("status", "error"), [(lock.HELD_STATUS, LockHeld), (stage.BUSY_STATUS, StageBusy)])
+@pytest.mark.parametrize(("status", "error"), [(lock_file.HELD_STATUS, LockHeld), (detached.BUSY_STATUS, StageBusy)])
 def test_run_under_lock_that_was_not_acquired_raises(status: int, error: type[RollingError]) -> None:
     with pytest.raises(error, match="web1: "):
         locking.run_under_lock(Refusing(status), APP, LOCK, Script("true"), environment="lab", seconds=5)

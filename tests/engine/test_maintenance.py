@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import maintenance, probe
+from rolling_upgrade.engine import health_gate, maintenance
 from rolling_upgrade.engine.model import Application, Probe, Route
 from rolling_upgrade.engine.shell import Script, script
 from tests.support.sample import application, backend, frontend
@@ -116,7 +116,7 @@ def test_public_accepts_503_only_while_the_page_is_on(up: bool, good: bool, home
     programs.add("curl", "printf 503")
     if up:
         (home / "live" / "maintenance.html").touch()
-    watch = probe.watch([probe.public(APP)], seconds=0, passes=1, deadline_seconds=3)
+    watch = health_gate.watch([health_gate.public(APP)], seconds=0, passes=1, deadline_seconds=3)
 
     assert (ran(script(watch, "watch"), home, programs)[0] == 0) is good
 

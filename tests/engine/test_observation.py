@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import history, lock, observation
+from rolling_upgrade.engine import history, lock_file, observation
 from rolling_upgrade.engine.model import Color, Lock, Tls
 from rolling_upgrade.engine.shell import script
 from tests.engine.test_record import RELEASE
@@ -173,7 +173,7 @@ def test_observation_of_a_prepared_host_reports_its_state(programs: Programs, tm
     (home / "live").mkdir(parents=True)
     (home / "live" / "backend.green").touch()
     holder = Lock("t", "bob", "ci", 4, "deploy", 0, 0)
-    sh(script(lock.acquire(str(home), holder, lease_seconds=60), history.append(str(home), RELEASE)))
+    sh(script(lock_file.acquire(str(home), holder, lease_seconds=60), history.append(str(home), RELEASE)))
     listed = tmp_path / "containers"
     listed.write_text(row() + "\n")
     programs.add(

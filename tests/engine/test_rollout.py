@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rolling_upgrade.engine import lock, stage
+from rolling_upgrade.engine import detached, lock_file
 from rolling_upgrade.engine import rollout as rolling
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import HostResult, HostState, Phase
@@ -27,7 +27,7 @@ from tests.engine.test_observation import EMPTY, text
 from tests.support.scripted_host import Scene, empty_plan, fail_on_replan, rollout, three_steps
 
 FAILS = [Answer(1, "it broke")]
-HELD = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
+HELD = Answer(lock_file.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
 STEPS = ["stage a", "stage b", "stage c"]
 
 
@@ -85,7 +85,7 @@ def test_roll_out_host_lost_while_locking_releases_the_others(error: Exception, 
 
 def test_roll_out_running_stage_of_an_earlier_run_raises_lock_held(scene: Scene) -> None:
     with pytest.raises(LockHeld, match="a stage of an earlier run is still running"):
-        go(scene, scene.host_run("web1", lock=[Answer(stage.BUSY_STATUS, "")]))
+        go(scene, scene.host_run("web1", lock=[Answer(detached.BUSY_STATUS, "")]))
 
 
 def test_roll_out_takeover_is_reported(scene: Scene) -> None:
@@ -193,7 +193,7 @@ def test_roll_out_failed_renewal_is_reported_and_the_host_still_upgraded(scene: 
 @pytest.mark.parametrize(
     ("replies", "result", "error"),
     [
-        ({"stage_b": [Answer(lock.LOST_STATUS, "")]}, HostResult.UNKNOWN, LockLost),
+        ({"stage_b": [Answer(lock_file.LOST_STATUS, "")]}, HostResult.UNKNOWN, LockLost),
         (
             {"stage_b": [ConnectionDropped("gone")], "attach_b": [HostUnreachable("away")] * 99},
             HostResult.UNKNOWN,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.engine import history, lock, observation, podman, preflight, prune, transfer, untrusted
+from rolling_upgrade.engine import history, lock_file, observation, podman, preflight, prune, transfer, untrusted
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
 from rolling_upgrade.engine.model import HealthReport, HostState, Release, Stage, Target
@@ -205,9 +205,9 @@ PARSERS: dict[str, Parser] = {
     "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, FACTS, _facts),
     "engine.prune.parse": Parser(prune.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
-    "engine.lock.host_time": Parser(lock.host_time, "now=12\n"),
-    "engine.lock.parse": Parser(lock.parse, HELD, _lock),
-    "engine.lock.is_stage_running": Parser(lock.is_stage_running, "stage=yes\n"),
+    "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
+    "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),
+    "engine.lock_file.is_stage_running": Parser(lock_file.is_stage_running, "stage=yes\n"),
     "features.logs.shell.parse": Parser(
         lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
     ),

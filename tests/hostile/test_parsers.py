@@ -15,7 +15,7 @@ from rolling_upgrade.engine import observation as state
 from rolling_upgrade.engine.model import RolloutPolicy
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.untrusted import Malformed
-from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.prune import retention
 from tests.engine.test_observation import APP, row, text
 from tests.hostile.parsers import NOT_OF_A_HOST, PARSERS
 
@@ -181,7 +181,7 @@ def test_every_parser_of_an_answer_is_in_the_table() -> None:
     paths = [*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("features/*/*.py")]
     names = {name for path in paths if path.stem not in OUTPUT_MODULES for name in readers(path)}
 
-    assert names >= {"engine.lock.parse", "features.health.verdict.parse"}
+    assert names >= {"engine.lock_file.parse", "features.health.verdict.parse"}
     expected = names - NOT_OF_A_HOST.keys()
     assert expected - PARSERS.keys() == set()
 

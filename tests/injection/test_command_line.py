@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rolling_upgrade import rendering
 from rolling_upgrade.config import validators
-from rolling_upgrade.engine import history, lock, maintenance, stage
+from rolling_upgrade.engine import detached, history, lock_file, maintenance
 from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Environment, Lock, Login, Outcome, Release, Target
 from rolling_upgrade.engine.rollout import batch_size
@@ -132,13 +132,15 @@ def test_arguments_that_are_not_utf8_arrive_unchanged(values: list[str]) -> None
 def test_reason_is_stored_and_sets_no_other_field_of_the_lock(values: list[str]) -> None:
     locks = [replace(HOLDER, reason=reason, owner=reason[:8] or "ann") for reason in values]
     with shell() as place:
-        texts = [lock.acquire(f"/var/lib/shop/{number}", held, lease_seconds=60) for number, held in enumerate(locks)]
+        texts = [
+            lock_file.acquire(f"/var/lib/shop/{number}", held, lease_seconds=60) for number, held in enumerate(locks)
+        ]
         assert place.run(texts).injections == []
         for number, reason in enumerate(values):
-            parsed = lock.parse((place.root / f"var/lib/shop/{number}/lock/held").read_text("utf-8"))
+            parsed = lock_file.parse((place.root / f"var/lib/shop/{number}/lock/held").read_text("utf-8"))
             assert parsed is not None
             assert (parsed.token, parsed.pid, parsed.expires_at) == (HOLDER.token, 41, 1060)
-            assert parsed.reason == lock._UNPRINTABLE.sub("?", reason)
+            assert parsed.reason == lock_file._UNPRINTABLE.sub("?", reason)
 
 
 @given(values=_many)
@@ -268,7 +270,7 @@ def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> 
     parts += [
         watchdog.recover(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values
     ]
-    parts += [stage.abort(APP.home, value.replace("/", "")) for value in values]
+    parts += [detached.abort(APP.home, value.replace("/", "")) for value in values]
     with shell() as place:
         assert place.run(parts).injections == []
 

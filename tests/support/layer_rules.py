@@ -45,7 +45,7 @@ FEATURE_IMPORTS = {
 }
 
 #: The pure modules of a feature, which contact neither hosts nor operators.
-PURE = ("plan", "selection", "shell")
+PURE = ("plan", "retention", "selection", "shell")
 #: The layers that pure modules may import.
 PURE_IMPORTS = ("errors", "engine")
 

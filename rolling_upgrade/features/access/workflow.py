@@ -15,12 +15,12 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.reporter import Reporter, choose
-from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.access import keys, plan, shell
 from rolling_upgrade.features.access.keys import KeyChange, read_access
@@ -264,7 +264,7 @@ def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
     """Return the key of this session if the host exposes it, otherwise the keys that this workstation could offer."""
     target = fleet.targets[host.name]
     try:
-        answer = host.run(stage.direct(shell.session_key()), timeout_seconds=READ_SECONDS)
+        answer = host.run(direct(shell.session_key()), timeout_seconds=READ_SECONDS)
     except RollingError:
         return offered_keys(target.identity_file)
     fingerprint = answer.output.strip()

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NoReturn
 
-from rolling_upgrade.engine import stage, untrusted
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import StreamingHost, check_given_up
 from rolling_upgrade.engine.model import Application, Phase
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.engine.untrusted import Malformed, line
 from rolling_upgrade.errors import PROGRAM, ConfigError, RollingError, StepFailed
 from rolling_upgrade.features.backup import manifest, verification
@@ -130,7 +131,7 @@ def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO
         errors.extend(piece)
         del errors[:-_MAX_ERRORS]
 
-    script = stage.direct(verification.archive(app, backup))
+    script = direct(verification.archive(app, backup))
     status = host.stream(script, write, keep_errors, timeout_seconds=DOWNLOAD_SECONDS)
     if status != 0:
         tail = untrusted.tail(errors.decode(errors="replace"))

@@ -13,8 +13,7 @@ from typing import Any
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
-from rolling_upgrade.engine.shell import Script, quote
-from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.engine.untrusted import Malformed
 
 #: The only files that a backup may have.

@@ -13,8 +13,7 @@ from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
 from rolling_upgrade.engine.podman import IN_NAMESPACE, in_namespace
 from rolling_upgrade.engine.prune import Mode, prune_entry, size_of
-from rolling_upgrade.engine.shell import Script, quote, script, shell_join
-from rolling_upgrade.engine.stage import ENVIRONMENT
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, shell_join
 from rolling_upgrade.features.backup.manifest import BackupKind
 
 #: The free space that a backup leaves on its file system, KiB.

@@ -9,11 +9,11 @@ from pathlib import Path
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import preflight, stage
+from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Phase
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import Script, direct
 from rolling_upgrade.errors import (
     PROGRAM,
     ConfigError,
@@ -55,7 +55,7 @@ def backup(
 
         def take(host: Host) -> None:
             app = fleet.targets[host.name].application
-            _run_script(host, context, "back up", stage.direct(shell.take(app, context.run_id, BackupKind.MANUAL)))
+            _run_script(host, context, "back up", direct(shell.take(app, context.run_id, BackupKind.MANUAL)))
 
         def download_new(host: Host) -> None:
             taken = _find(_read_backups(host, fleet), context.run_id)
@@ -95,7 +95,7 @@ def verify(
             if backup.problem:
                 raise StepFailed(f"{host.name}: backup {backup.id} is damaged: {backup.problem}.")
             app = fleet.targets[host.name].application
-            _run_script(host, context, f"verify {backup.id}", stage.direct(verification.verify(app, backup)))
+            _run_script(host, context, f"verify {backup.id}", direct(verification.verify(app, backup)))
 
         return _exit_code(_each(fleet.hosts, fleet, check, finish=True))
 

@@ -12,9 +12,10 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import local_command, podman, stage
+from rolling_upgrade.engine import local_command, podman
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import HostState, Image
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import PreflightError
 from rolling_upgrade.ssh.fleet import Fleet
@@ -105,7 +106,7 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
 
 def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
     """Resolve the digest of each image on one host; the result is keyed by `Image.exact`. Raises PreflightError."""
-    answer = host.run(stage.direct(podman.resolve(images)), timeout_seconds=HOST_SECONDS)
+    answer = host.run(direct(podman.resolve(images)), timeout_seconds=HOST_SECONDS)
     lines = answer.output.splitlines()
     failures = [line.removeprefix("! ") for line in lines if line.startswith("! ")]
     rows = {row[0]: row[1:] for line in lines if len(row := line.split(" ")) > 1 and row[1].startswith("sha256:")}

@@ -13,7 +13,7 @@ from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
 from rolling_upgrade.features.maintenance import plan as page
-from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback.selection import content_of
 
 #: The maximum of changed lines of the Nginx site in a plan.

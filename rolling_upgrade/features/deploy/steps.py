@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rolling_upgrade.engine import nginx, podman, probe, transfer
+from rolling_upgrade.engine import health_gate, nginx, podman, transfer
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -189,7 +189,7 @@ class StepBuilder:
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.run_id),
-            probe.gate(app, service, choice.color),
+            health_gate.gate(app, service, choice.color),
             podman.give_alias(app, service, choice.color),
         )
         undo = script(
@@ -213,9 +213,9 @@ class StepBuilder:
 
     def _cutover(self, choice: ServicePlan) -> Step:
         app, service = self._app, self._app.service(choice.service)
-        condition = probe.through_nginx(service, choice.color)
+        condition = health_gate.through_nginx(service, choice.color)
         body = script(
-            probe.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
+            health_gate.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
             nginx.allow_standby(app, service.name) if self._both_serve(choice) else "",
             nginx.flip(app, service.name, choice.color),
             f"if ! watch; then\n{self._flip_back(choice)}\nexit 1\nfi",
@@ -245,15 +245,15 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
-        answers = probe.watch(
-            [probe.through_candidate_port(service, before)],
+        answers = health_gate.watch(
+            [health_gate.through_candidate_port(service, before)],
             seconds=0,
             passes=1,
             deadline_seconds=CUTOVER_SECONDS,
-            tolerance=probe.RESTART_TOLERANCE,
+            tolerance=health_gate.RESTART_TOLERANCE,
         )
-        serves = probe.watch(
-            [probe.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
+        serves = health_gate.watch(
+            [health_gate.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
         )
         return script(
             podman.start(podman.container_name(app.name, service.name, before)),
@@ -271,16 +271,18 @@ class StepBuilder:
     def _verify(self) -> Step:
         """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
-        conditions = [probe.through_nginx(service, self._colors[service.name]) for service in app.services]
-        conditions += [probe.not_restarted(app, app.service(choice.service), choice.color) for choice in self._changed]
+        conditions = [health_gate.through_nginx(service, self._colors[service.name]) for service in app.services]
+        conditions += [
+            health_gate.not_restarted(app, app.service(choice.service), choice.color) for choice in self._changed
+        ]
         if app.full_chain:
-            conditions.append(probe.answers(app, app.full_chain))
-        conditions.append(probe.public(app))
+            conditions.append(health_gate.answers(app, app.full_chain))
+        conditions.append(health_gate.public(app))
         bake = self._rollout.bake_seconds
         flips = "\n".join(self._flip_back(choice) for choice in reversed(self._changed))
         logs = "\n".join(self._logs(choice) for choice in self._changed)
         body = script(
-            probe.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
+            health_gate.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
             f"if ! watch; then\n{flips or ':'}\n{logs or ':'}\nexit 1\nfi",
         )
         return Step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)

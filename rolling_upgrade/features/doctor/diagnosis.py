@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rolling_upgrade.engine import observation, preflight, stage, untrusted
+from rolling_upgrade.engine import observation, preflight, untrusted
 from rolling_upgrade.engine.model import Application, Diagnosis, HostState, Level
 from rolling_upgrade.engine.nginx import site_helper
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import PROGRAM
 
 #: The oldest tested versions.
@@ -28,7 +28,7 @@ _MARK = "@@doctor"
 
 def fact_script(app: Application) -> Script:
     """Print an observation and further facts."""
-    return stage.direct(observation.shell_text(app), _facts(app))
+    return direct(observation.shell_text(app), _facts(app))
 
 
 def _facts(app: Application) -> str:

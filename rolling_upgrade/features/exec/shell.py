@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.nginx import flag
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import PROGRAM
 
 #: Exit status without a running container. Source: podman-exec(1), an error of Podman itself.
@@ -26,7 +25,7 @@ def execute(app: Application, service: str, argv: Sequence[str]) -> Script:
 
     When descriptor 3 closes, the command gets SIGTERM, and SIGKILL five seconds later.
     """
-    return stage.direct(
+    return direct(
         _active(app, service),
         f"""\
 podman exec --env "{_MARK}=$mark" "$name" {shell_join(*argv)} &
@@ -41,7 +40,7 @@ exit "$status\"""",
 
 def shell(app: Application, service: str) -> str:
     """Return the command line that opens a shell in the active container on a terminal: Bash if the image has it."""
-    text = stage.direct(
+    text = direct(
         _active(app, service),
         f"""\
 trap 'end_marked >/dev/null 2>&1' EXIT

@@ -6,13 +6,12 @@ own deadline on the host: a hanging backend or disk cannot delay the others.
 
 from __future__ import annotations
 
-from rolling_upgrade.engine import maintenance, postgres, sqlite, stage
+from rolling_upgrade.engine import maintenance, postgres, sqlite
 from rolling_upgrade.engine.model import PORT_OFFSET, Application, Color
-from rolling_upgrade.engine.nginx import flag
+from rolling_upgrade.engine.nginx import SERVED_BY, flag, visitor
 from rolling_upgrade.engine.observation import FACT, containers, last_backup, section
 from rolling_upgrade.engine.paths import backup_directory
-from rolling_upgrade.engine.probe import SERVED_BY, visitor
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 #: The timeouts of opening the database and of reading it through.
 OPEN_SECONDS = 5
@@ -46,7 +45,7 @@ def check(app: Application) -> Script:
         "printf 'clock\\t%s\\n' \"$(date +%s)\"",
         section("end"),
     ]
-    return stage.direct("\n".join(part for part in parts if part))
+    return direct("\n".join(part for part in parts if part))
 
 
 def own_url(port: str | int, path: str) -> str:

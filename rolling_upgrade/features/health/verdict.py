@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rolling_upgrade.engine import observation, untrusted
 from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Service
-from rolling_upgrade.engine.probe import visitor
+from rolling_upgrade.engine.nginx import visitor
 from rolling_upgrade.features.health.shell import own_url
 
 _DAY = 86_400.0

@@ -12,10 +12,10 @@ from rolling_upgrade import config
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines, utc_time
 from rolling_upgrade.engine import history as chain
-from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Release, short_digest
 from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.engine.untrusted import LARGE_ANSWER_BYTES, Malformed
 from rolling_upgrade.errors import ExitCode, HostUnreachable
 from rolling_upgrade.features.access.keys import key_names
@@ -57,7 +57,7 @@ def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, 
 def read(host: Host, fleet: Fleet, names: Mapping[str, str]) -> HostHistory:
     """Return the history of one host; `names` are the names of SSH keys. Raises HostUnreachable when it was cut short."""
     home = fleet.targets[host.name].application.home
-    answer = host.run(stage.direct(chain.read(home)).answering(LARGE_ANSWER_BYTES), timeout_seconds=READ_SECONDS)
+    answer = host.run(direct(chain.read(home)).answering(LARGE_ANSWER_BYTES), timeout_seconds=READ_SECONDS)
     try:
         text, head = chain.split(answer.output)
         faults = chain.verify(text, head)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rolling_upgrade.engine import observation, stage, untrusted
+from rolling_upgrade.engine import observation, untrusted
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.podman import container_name
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 _MARK = "@@part "
 #: The time limit of one part.
@@ -43,7 +43,7 @@ part() {{
   echo "{_MARK}$1"
   timeout {PART_SECONDS} sh 2>&1 | sed 's/^/ /' || :
 }}"""
-    return stage.direct(each, parts, observation.shell_text(app))
+    return direct(each, parts, observation.shell_text(app))
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:

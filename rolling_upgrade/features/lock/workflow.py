@@ -14,11 +14,11 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
-from rolling_upgrade.engine import lock as locks
-from rolling_upgrade.engine import locking, stage
+from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Lock
 from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode, LockHeld, RollingError, usage_error
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet, opened
@@ -107,9 +107,11 @@ def _lease(reason: str, lease: str) -> int:
 
 def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     home = fleet.targets[host.name].application.home
-    text = host.run(stage.direct(locks.show(home)), timeout_seconds=LOCK_SECONDS).output
-    lock = locks.parse(text)
-    return HostLock(lock, locks.host_time(text), stage=locks.is_stage_running(text), dead=operator.is_dead(lock))
+    text = host.run(direct(lock_file.show(home)), timeout_seconds=LOCK_SECONDS).output
+    lock = lock_file.parse(text)
+    return HostLock(
+        lock, lock_file.host_time(text), stage=lock_file.is_stage_running(text), dead=operator.is_dead(lock)
+    )
 
 
 def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
@@ -160,7 +162,7 @@ class _Acquisition:
             # The operator held it before: a failed renewal elsewhere keeps it.
             return
         home = self._fleet.targets[host.name].application.home
-        host.run(stage.direct(locks.release(home, self._lock.token)), timeout_seconds=LOCK_SECONDS)
+        host.run(direct(lock_file.release(home, self._lock.token)), timeout_seconds=LOCK_SECONDS)
 
 
 def _refuse_foreign(locks_by_host: Mapping[str, HostLock], environment: Environment) -> None:
@@ -179,8 +181,8 @@ def _release(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     if state.lock is None:
         return f"{host.name}: the lock was free."
     home = fleet.targets[host.name].application.home
-    answer = host.run(stage.direct(locks.force_release(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
-    if answer.status == locks.BUSY_STATUS:
+    answer = host.run(direct(lock_file.force_release(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
+    if answer.status == lock_file.BUSY_STATUS:
         return LockHeld(
             f"{host.name}: a stage of {locking.describe(state.lock)} is still running; its lock was not released.",
             next_step="wait until the stage ends, then run the same command again",

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from rolling_upgrade.engine import stage, untrusted
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.podman import container_name
-from rolling_upgrade.engine.shell import Script, quote, shell_join
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 
 #: The sources besides the services; a service with such a name takes precedence.
 NGINX = "nginx"
@@ -57,7 +57,7 @@ _END = f'[ "$unreadable" = 0 ] || exit {UNREADABLE_STATUS}'
 def fetch(app: Application, sources: Sequence[str], query: LogQuery) -> Script:
     """Print the logs of the sources; exits with UNREADABLE_STATUS when one could not be read."""
     parts = [_fetch_source(app, source, query) for source in sources]
-    return stage.direct(_COMMON, _since(query, *sources), *parts, _END)
+    return direct(_COMMON, _since(query, *sources), *parts, _END)
 
 
 def follow(app: Application, source: str, query: LogQuery) -> Script:
@@ -70,7 +70,7 @@ def follow(app: Application, source: str, query: LogQuery) -> Script:
     body = _follow_source(app, source, query)
     # Podman misses a SIGTERM while it starts.
     stop_all = "trap '' TERM\ncat <&3 >/dev/null || :\npkill -TERM -s 0 || :\nsleep 1\npkill -KILL -s 0 || :"
-    return stage.direct(_COMMON, _since(query, source), f"note {quote(source)} ''", body, stop_all, _END)
+    return direct(_COMMON, _since(query, source), f"note {quote(source)} ''", body, stop_all, _END)
 
 
 def _since(query: LogQuery, *sources: str) -> str:

@@ -5,7 +5,7 @@ A page that an operator turned on stays on until an operator turns it off. The n
 
 from __future__ import annotations
 
-from rolling_upgrade.engine import maintenance, probe
+from rolling_upgrade.engine import health_gate, maintenance
 from rolling_upgrade.engine.model import Application, HostState
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import script
@@ -40,7 +40,9 @@ def take_down(state: HostState, app: Application, page: str | None) -> tuple[Ste
 
 def down(app: Application) -> Step:
     """Turn the page off and wait until the application answers visitors."""
-    answers = probe.watch([probe.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.VERIFY_SECONDS)
+    answers = health_gate.watch(
+        [health_gate.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.VERIFY_SECONDS
+    )
     body = script(maintenance.disable(app), answers, "watch")
     return Step("maintenance.off", "turn the maintenance page off", body, PAGE_SECONDS)
 

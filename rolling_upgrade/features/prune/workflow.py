@@ -12,16 +12,15 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine import prune as pruning
-from rolling_upgrade.engine import stage
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
 from rolling_upgrade.engine.prune import Mode
-from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, RollingError, StepFailed
 from rolling_upgrade.features import locked_command, operation
-from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 #: The time limit for listing or deleting on a host.
@@ -64,7 +63,7 @@ def prune(
 
 
 def _list(host: Host, fleet: Fleet, state: HostState) -> PruneResult:
-    answer = host.run(stage.direct(_script(fleet, state, Mode.LIST)), timeout_seconds=PRUNE_SECONDS)
+    answer = host.run(direct(_script(fleet, state, Mode.LIST)), timeout_seconds=PRUNE_SECONDS)
     return _parse(host.name, answer)
 
 

@@ -21,8 +21,7 @@ from rolling_upgrade.engine import masking
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Environment, Login
-from rolling_upgrade.engine.shell import Script, quote, shell_join
-from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import Fleet, opened
 

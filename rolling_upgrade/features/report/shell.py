@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Stage
-from rolling_upgrade.engine.shell import Script, quote
-from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.engine.untrusted import Malformed
 
 #: Limits: stages of a run, lines of each log, characters of a line.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import locking, maintenance, podman, postgres, probe
+from rolling_upgrade.engine import health_gate, locking, maintenance, podman, postgres
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -109,13 +109,17 @@ class RestoreSteps:
         """
         app, serving = self._app, live(state, self._app)
         waiting = [
-            probe.through_candidate_port(app.service(container.service), container.color) for container in serving
+            health_gate.through_candidate_port(app.service(container.service), container.color) for container in serving
         ]
         undo = script(
             restore.start_writers(app, self._run_id),
             *(podman.start(container.name) for container in serving),
-            probe.watch(
-                waiting, seconds=0, passes=1, deadline_seconds=SWITCH_SECONDS - 30, tolerance=probe.RESTART_TOLERANCE
+            health_gate.watch(
+                waiting,
+                seconds=0,
+                passes=1,
+                deadline_seconds=SWITCH_SECONDS - 30,
+                tolerance=health_gate.RESTART_TOLERANCE,
             ),
             "watch",
         )
@@ -220,14 +224,14 @@ def _start_color(app: Application, service: Service, color: Color) -> Step:
     """
     name, gate = podman.container_name(app.name, service.name, color), service.gate
     writes = _writes(app, service)
-    answers = probe.watch(
-        [probe.through_candidate_port(service, color)],
+    answers = health_gate.watch(
+        [health_gate.through_candidate_port(service, color)],
         seconds=0,
         passes=gate.passes,
         deadline_seconds=gate.deadline_seconds,
-        tolerance=probe.RESTART_TOLERANCE,
+        tolerance=health_gate.RESTART_TOLERANCE,
     )
-    waits = (probe.gate(app, service, color),) if writes else (answers, "watch")
+    waits = (health_gate.gate(app, service, color),) if writes else (answers, "watch")
     body = script(podman.start(name), *waits)
     undo = script(podman.stop(name, service.drain.stop_seconds)) if writes else None
     seconds = service.gate.deadline_seconds + 60
@@ -244,11 +248,13 @@ def _writes(app: Application, service: Service) -> bool:
 
 
 def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
-    conditions = [probe.through_nginx(app.service(container.service), container.color) for container in containers]
+    conditions = [
+        health_gate.through_nginx(app.service(container.service), container.color) for container in containers
+    ]
     if app.full_chain:
-        conditions.append(probe.answers(app, app.full_chain))
-    conditions.append(probe.public(app))
-    watched = probe.watch(conditions, seconds=0, passes=3, deadline_seconds=30, tolerance=20)
+        conditions.append(health_gate.answers(app, app.full_chain))
+    conditions.append(health_gate.public(app))
+    watched = health_gate.watch(conditions, seconds=0, passes=3, deadline_seconds=30, tolerance=20)
     logs = "\n".join(
         f"echo {quote(f'last log lines of {container.name}:')}\n{podman.last_logs(container.name)}"
         for container in containers

@@ -12,7 +12,7 @@ from pathlib import Path
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import history, preflight, stage
+from rolling_upgrade.engine import history, preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
@@ -20,6 +20,7 @@ from rolling_upgrade.engine.model import Application, Environment, HostState, Ph
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
+from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
@@ -124,7 +125,7 @@ def _read_target(
     host: Host, current: Application, state: HostState, release: Release
 ) -> RollbackTarget | tuple[Finding, ...]:
     """Read the release from the host; names, ports and certificate stay the current ones, which root controls."""
-    answer = host.run(stage.direct(history.read_definition(current.home, release.id)), timeout_seconds=QUERY_SECONDS)
+    answer = host.run(direct(history.read_definition(current.home, release.id)), timeout_seconds=QUERY_SECONDS)
     try:
         app = replace(
             history.parse_definition(answer.output, current.home),
@@ -138,7 +139,7 @@ def _read_target(
     except ValueError:
         problem = f"the configuration of release {release.id} is past its retention"
         return (Finding(host.name, problem, f"Deploy its tag instead: {', '.join(selection.tags(release))}"),)
-    available = host.run(stage.direct(history.available(app)), timeout_seconds=QUERY_SECONDS)
+    available = host.run(direct(history.available(app)), timeout_seconds=QUERY_SECONDS)
     missing = selection.unavailable(host.name, release, app, available.output)
     return missing or RollbackTarget(release, selection.current(state), app)
 

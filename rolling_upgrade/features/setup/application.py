@@ -25,9 +25,8 @@ from rolling_upgrade.engine.resource import (
     output_of_user,
     script_as_user,
 )
-from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, sha256, shell_join, write_file
 from rolling_upgrade.engine.site import client as site
-from rolling_upgrade.engine.stage import ENVIRONMENT
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup.shell import scheduled
 from rolling_upgrade.features.setup import certificate, firewall, metrics, system

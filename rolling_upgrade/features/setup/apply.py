@@ -13,7 +13,7 @@ from rolling_upgrade.console.reporter import Reporter
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.lock import HELD_STATUS
+from rolling_upgrade.engine.lock_file import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.preflight import Finding

@@ -6,7 +6,7 @@ the operator asks for its removal. Each part is idempotent.
 
 from __future__ import annotations
 
-from rolling_upgrade.engine.lock import MANUAL, acquire
+from rolling_upgrade.engine.lock_file import MANUAL, acquire
 from rolling_upgrade.engine.model import Application, Lock
 from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import rooted

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from rolling_upgrade.engine import locking, observation, podman, probe
+from rolling_upgrade.engine import health_gate, locking, observation, podman
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
@@ -39,7 +39,7 @@ from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
 from rolling_upgrade.features.notify.changes import version_changes
-from rolling_upgrade.features.prune import plan as retention
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
@@ -144,12 +144,12 @@ def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: Rol
 def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
     app = spec.application
     service, color = app.service(name), state.active_color(name)
-    answers = probe.watch(
-        [probe.through_candidate_port(service, color)],
+    answers = health_gate.watch(
+        [health_gate.through_candidate_port(service, color)],
         seconds=0,
         passes=service.gate.passes,
         deadline_seconds=service.gate.deadline_seconds,
-        tolerance=probe.RESTART_TOLERANCE,
+        tolerance=health_gate.RESTART_TOLERANCE,
     )
     body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers, "watch")
     seconds = service.gate.deadline_seconds + STOP_SECONDS + 60

@@ -9,8 +9,7 @@ import base64
 from dataclasses import dataclass
 
 from rolling_upgrade.engine.model import Application
-from rolling_upgrade.engine.shell import Script, quote, sha256, shell_join, write_file
-from rolling_upgrade.engine.stage import direct
+from rolling_upgrade.engine.shell import Script, direct, quote, sha256, shell_join, write_file
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 
 #: Exit status of an installation on a host without a Python that can run the watchdog.

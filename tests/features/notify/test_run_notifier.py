@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rolling_upgrade.console.reporter import choose
-from rolling_upgrade.engine import lock
+from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
 from rolling_upgrade.engine.plan import Plan
@@ -131,7 +131,7 @@ def test_run_incomplete_deploy_sends_the_result_of_each_host(scene: Scene, recei
 
 
 def test_run_that_finds_the_lock_held_sends_nothing(scene: Scene, receiver: Receiver) -> None:
-    held = Answer(lock.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
+    held = Answer(lock_file.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
 
     with pytest.raises(LockHeld):
         rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", lock=[held]))

@@ -1,4 +1,4 @@
-"""The lock of a host: the shell text that acquires, renews, releases and shows it, and the parser.
+"""The lock file of a host: the shell text that acquires, renews, releases and shows it, and the parser.
 
 `lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change atomic. A running stage
 holds `lock/stage` (flock), so that the first stage of a new holder waits for the last stage of the previous one.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 
-from rolling_upgrade.engine import lock
+from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.prune import size_of
-from rolling_upgrade.engine.shell import Script, quote
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
 
 #: Exit status of `attach` for a stage that never began.
 NEVER_BEGAN_STATUS = 42
@@ -19,29 +19,12 @@ DIED_STATUS = 43
 #: How long a stage waits for another one on the host, or for the host's boot program, to end.
 WAIT_SECONDS = 120
 #: Exit status of a stage that waited too long for another stage.
-BUSY_STATUS = lock.BUSY_STATUS
+BUSY_STATUS = lock_file.BUSY_STATUS
 #: Exit status of a stage that ran longer than its deadline. Source: timeout(1).
 TIMED_OUT_STATUS = 124
 
-#: The environment of every script, independent of the login shell.
-ENVIRONMENT = """\
-set -eu
-umask 077
-cd || exit
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
-export PATH LC_ALL XDG_RUNTIME_DIR
-"""
 
-
-def direct(*parts: str | Script) -> Script:
-    """A script that runs within its connection, because it only reads or must not wait for a stage."""
-    texts = [part.text if isinstance(part, Script) else part for part in parts]
-    secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
-    return Script(ENVIRONMENT + "\n".join(texts), secrets)
-
-
-def stage(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
+def launch(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
     """Run the body as a stage of at most `seconds`, print its log, and exit with its status.
 
     The body, secrets included, is in a file with mode 0600 in a directory of the deploy user. The stage deletes the
@@ -78,7 +61,7 @@ def _stage_text(
 }}
 trap finish EXIT
 trap 'exit 143' TERM INT HUP
-{lock.renew(home, token, lease_seconds=seconds + lease_seconds)}
+{lock_file.renew(home, token, lease_seconds=seconds + lease_seconds)}
 cat > {quote(base + ".body")} <<'END-OF-THE-BODY-OF-THIS-STAGE'
 {body.text}
 END-OF-THE-BODY-OF-THIS-STAGE
@@ -145,7 +128,7 @@ def undo_all(parts: list[Script]) -> Script:
     return Script(text + "\n", tuple(secret for part in parts for secret in part.secrets))
 
 
-def prune(home: str, keep: int) -> str:
+def prune_journals(home: str, keep: int) -> str:
     """Select the journals of all runs except the newest; run ids sort by time."""
     directory = quote(f"{home}/journal")
     return (

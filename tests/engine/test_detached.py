@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import lock
-from rolling_upgrade.engine import stage as journal
+from rolling_upgrade.engine import detached, lock_file
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.prune import Mode, prune_entry
-from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.shell import Script, direct, script
 from tests.support.shell import HOSTILE, Signal, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
@@ -29,7 +28,7 @@ def home(tmp_path: Path) -> Path:
     """An application's directory, locked by this run; its name needs quoting."""
     directory = tmp_path / "an app's home"
     directory.mkdir()
-    sh(script(lock.acquire(str(directory), MINE, lease_seconds=60)))
+    sh(script(lock_file.acquire(str(directory), MINE, lease_seconds=60)))
     return directory
 
 
@@ -49,7 +48,7 @@ def may_end(tmp_path: Path) -> Iterator[Signal]:
 
 def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, token: str = MINE.token) -> Script:
     part = body if isinstance(body, Script) else Script(body)
-    return journal.stage(str(home), "run", step, token, part, seconds=seconds, lease_seconds=60)
+    return detached.launch(str(home), "run", step, token, part, seconds=seconds, lease_seconds=60)
 
 
 def run(text: Script) -> Answer:
@@ -57,7 +56,7 @@ def run(text: Script) -> Answer:
 
 
 def attach(home: Path, step: str = "step", seconds: float = 20) -> Answer:
-    return run(journal.attach(str(home), "run", step, seconds=seconds))
+    return run(detached.attach(str(home), "run", step, seconds=seconds))
 
 
 def test_stage_returns_the_log_and_status_of_its_body(home: Path) -> None:
@@ -93,7 +92,7 @@ def test_stage_body_has_empty_standard_input(home: Path) -> None:
 def test_stage_token_of_another_run_is_refused_and_the_body_never_runs(home: Path, tmp_path: Path) -> None:
     answer = run(stage(home, f"touch {tmp_path}/ran", token="theirs"))
 
-    assert answer.status == lock.LOST_STATUS
+    assert answer.status == lock_file.LOST_STATUS
     assert "owner=ann" in answer.output
     assert not (tmp_path / "ran").exists()
 
@@ -101,13 +100,13 @@ def test_stage_token_of_another_run_is_refused_and_the_body_never_runs(home: Pat
 def test_stage_extends_the_lease_by_its_deadline_and_lease_seconds(home: Path) -> None:
     run(stage(home, ":", seconds=500))
 
-    found = lock.parse((home / "lock" / "held").read_text())
+    found = lock_file.parse((home / "lock" / "held").read_text())
     assert found is not None
     assert found.expires_at - found.acquired_at >= 560
 
 
 def test_stage_past_its_deadline_gives_the_status_of_timeout(home: Path) -> None:
-    assert run(stage(home, "sleep 30", seconds=0.2)).status == journal.TIMED_OUT_STATUS
+    assert run(stage(home, "sleep 30", seconds=0.2)).status == detached.TIMED_OUT_STATUS
 
 
 def test_stage_secrets_are_deleted_from_the_disk_at_its_end(home: Path) -> None:
@@ -199,7 +198,7 @@ def test_attach_after_the_launching_shell_was_killed_gives_the_status(
 
 
 def test_attach_to_a_stage_that_never_started_returns_never_began(home: Path) -> None:
-    assert attach(home).status == journal.NEVER_BEGAN_STATUS
+    assert attach(home).status == detached.NEVER_BEGAN_STATUS
 
 
 def test_attach_to_a_killed_stage_says_that_it_died(home: Path, began: Signal, may_end: Signal) -> None:
@@ -212,7 +211,7 @@ def test_attach_to_a_killed_stage_says_that_it_died(home: Path, began: Signal, m
 
     answer = attach(home)
 
-    assert (answer.status, answer.output) == (journal.DIED_STATUS, "half-way\n")
+    assert (answer.status, answer.output) == (detached.DIED_STATUS, "half-way\n")
 
 
 def test_attach_past_its_deadline_returns_timed_out(home: Path, began: Signal, may_end: Signal) -> None:
@@ -222,7 +221,7 @@ def test_attach_past_its_deadline_returns_timed_out(home: Path, began: Signal, m
     answer = attach(home, seconds=0)
 
     may_end.give()
-    assert (answer.status, launcher.wait(30)) == (journal.TIMED_OUT_STATUS, 0)
+    assert (answer.status, launcher.wait(30)) == (detached.TIMED_OUT_STATUS, 0)
 
 
 def test_abort_running_stage_ends_it_with_its_children(home: Path, began: Signal, may_end: Signal) -> None:
@@ -230,7 +229,7 @@ def test_abort_running_stage_ends_it_with_its_children(home: Path, began: Signal
     launcher = _launched(stage(home, body))
     child = int(began.wait())
 
-    answer = run(journal.direct(journal.abort(str(home), "run")))
+    answer = run(direct(detached.abort(str(home), "run")))
 
     assert (answer.status, _alive(child), launcher.wait(30)) == (0, False, 143)
 
@@ -239,7 +238,7 @@ def test_abort_kills_a_child_that_ignores_sigterm(home: Path, began: Signal) -> 
     launcher = _launched(stage(home, f"trap '' TERM\necho $$ > {began.path}\nwhile :; do sleep 0.2; done"))
     child = int(began.wait())
 
-    run(journal.direct(journal.abort(str(home), "run")))
+    run(direct(detached.abort(str(home), "run")))
 
     launcher.wait(30)
     assert not _alive(child)
@@ -248,14 +247,14 @@ def test_abort_kills_a_child_that_ignores_sigterm(home: Path, began: Signal) -> 
 def test_abort_without_a_running_stage_is_no_error(home: Path) -> None:
     run(stage(home, ":"))
 
-    assert run(journal.direct(journal.abort(str(home), "run"))).status == 0
+    assert run(direct(detached.abort(str(home), "run"))).status == 0
 
 
 def test_abort_leaves_stages_of_other_runs_running(home: Path, began: Signal, may_end: Signal) -> None:
     launcher = _launched(stage(home, _waiting(began, may_end)))
     began.wait()
 
-    run(journal.direct(journal.abort(str(home), "another run")))
+    run(direct(detached.abort(str(home), "another run")))
 
     may_end.give()
     assert launcher.wait(30) == 0
@@ -264,21 +263,21 @@ def test_abort_leaves_stages_of_other_runs_running(home: Path, began: Signal, ma
 def test_undo_all_runs_every_part_and_fails_if_one_fails() -> None:
     parts = [Script("echo one"), Script("echo two; false; echo never"), Script("exit 3"), Script("echo four")]
 
-    done = sh(journal.undo_all(parts))
+    done = sh(detached.undo_all(parts))
 
     assert (done.returncode, done.stdout) == (1, "one\ntwo\nfour\n")
 
 
 def test_undo_all_good_parts_succeed() -> None:
-    assert sh(journal.undo_all([Script("echo one"), Script("cd /; x=1")])).returncode == 0
+    assert sh(detached.undo_all([Script("echo one"), Script("cd /; x=1")])).returncode == 0
 
 
 def test_undo_all_secrets_of_every_part_are_masked() -> None:
-    assert journal.undo_all([Script("a", ("a",)), Script("b", ("b",))]).secrets == ("a", "b")
+    assert detached.undo_all([Script("a", ("a",)), Script("b", ("b",))]).secrets == ("a", "b")
 
 
 def test_direct_runs_in_the_login_directory_with_a_known_path() -> None:
-    answer = run(journal.direct('pwd; echo "$PATH"; umask'))
+    answer = run(direct('pwd; echo "$PATH"; umask'))
 
     assert answer.output.splitlines() == [
         os.path.realpath(os.environ["HOME"]),
@@ -292,7 +291,7 @@ def test_prune_deletes_all_but_the_newest_journals(home: Path) -> None:
         (home / "journal" / f"2026110{day}T000000Z-aa").mkdir(parents=True)
         (home / "journal" / f"2026110{day}T000000Z-aa" / "step.log").touch()
 
-    sh(script(prune_entry(Mode.QUIET), journal.prune(str(home), keep=2)))
+    sh(script(prune_entry(Mode.QUIET), detached.prune_journals(str(home), keep=2)))
 
     assert sorted(path.name[:8] for path in (home / "journal").iterdir()) == ["20261104", "20261105"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import lock
+from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.shell import script
 from tests.support.shell import HOSTILE, sh
@@ -27,12 +27,12 @@ def home(tmp_path: Path) -> str:
 
 
 def take(home: str, holder: Lock = MINE, lease: float = 60, dead: str = "") -> subprocess.CompletedProcess[str]:
-    return sh(script(lock.acquire(home, holder, lease_seconds=lease, dead_token=dead), "echo went on"))
+    return sh(script(lock_file.acquire(home, holder, lease_seconds=lease, dead_token=dead), "echo went on"))
 
 
 def held(home: str) -> Lock | None:
     file = Path(home, "lock", "held")
-    return lock.parse(file.read_text("utf-8")) if file.exists() else None
+    return lock_file.parse(file.read_text("utf-8")) if file.exists() else None
 
 
 def test_acquire_free_host_takes_it_for_the_lease(home: str) -> None:
@@ -50,8 +50,8 @@ def test_acquire_live_other_holder_is_refused_and_named(home: str) -> None:
 
     done = take(home)
 
-    named = lock.parse(done.stdout)
-    assert done.returncode == lock.HELD_STATUS
+    named = lock_file.parse(done.stdout)
+    assert done.returncode == lock_file.HELD_STATUS
     assert (named and named.owner, held(home)) == ("bob", named)
     assert "went on" not in done.stdout
 
@@ -65,7 +65,7 @@ def test_acquire_writes_the_target_that_the_next_run_reads(home: str) -> None:
 
 
 def test_parse_lock_file_of_an_earlier_version_has_no_target() -> None:
-    found = lock.parse("token=t\nowner=bob\nworkstation=ci\npid=7\nreason=rollback to A\nexpires_at=9\n")
+    found = lock_file.parse("token=t\nowner=bob\nworkstation=ci\npid=7\nreason=rollback to A\nexpires_at=9\n")
 
     assert found is not None
     assert (found.owner, found.target, found.expires_at) == ("bob", "", 9)
@@ -82,7 +82,7 @@ def test_acquire_expired_lease_is_taken_over_and_reported(home: str) -> None:
 
     done = take(home)
 
-    former = lock.parse(done.stdout)
+    former = lock_file.parse(done.stdout)
     assert done.stdout.startswith("takeover\n")
     assert (former and former.token, held(home) and held(home).token) == ("theirs", "mine")  # type: ignore[union-attr]
 
@@ -98,7 +98,7 @@ def test_acquire_lease_of_a_run_known_to_be_dead_is_taken_over(home: str) -> Non
 def test_acquire_another_token_than_the_dead_one_is_refused(home: str) -> None:
     take(home, THEIRS)
 
-    assert take(home, dead="somebody else").returncode == lock.HELD_STATUS
+    assert take(home, dead="somebody else").returncode == lock_file.HELD_STATUS
 
 
 def test_acquire_takes_over_a_malformed_lock_file(home: str) -> None:
@@ -127,22 +127,22 @@ def test_acquire_reason_with_percent_and_backslash_is_stored_unchanged(home: str
 
 
 def test_acquire_twenty_at_once_only_one_succeeds(home: str) -> None:
-    texts = [script(lock.acquire(home, replace(MINE, token=f"run-{n}"), lease_seconds=60)).text for n in range(20)]
+    texts = [script(lock_file.acquire(home, replace(MINE, token=f"run-{n}"), lease_seconds=60)).text for n in range(20)]
     running = [subprocess.Popen(["sh", "-c", text], stdout=subprocess.PIPE, text=True) for text in texts]
 
     outputs = [process.communicate(timeout=30)[0] for process in running]
 
     winners = [n for n, process in enumerate(running) if process.returncode == 0]
     losers = {process.returncode for process in running} - {0}
-    assert (len(winners), losers) == (1, {lock.HELD_STATUS})
-    assert {lock.parse(output).token for output in outputs if output} == {f"run-{winners[0]}"}  # type: ignore[union-attr]
+    assert (len(winners), losers) == (1, {lock_file.HELD_STATUS})
+    assert {lock_file.parse(output).token for output in outputs if output} == {f"run-{winners[0]}"}  # type: ignore[union-attr]
 
 
 def test_renew_changes_only_the_end_of_the_lease(home: str) -> None:
     take(home, lease=10)
     before = held(home)
 
-    done = sh(script(lock.renew(home, "mine", lease_seconds=500), "echo went on"))
+    done = sh(script(lock_file.renew(home, "mine", lease_seconds=500), "echo went on"))
 
     after = held(home)
     assert before is not None
@@ -156,26 +156,26 @@ def test_renew_after_a_takeover_refuses_and_names_the_new_holder(home: str) -> N
     take(home, lease=-5)
     take(home, THEIRS)
 
-    done = sh(script(lock.renew(home, "mine", lease_seconds=60), "echo went on"))
+    done = sh(script(lock_file.renew(home, "mine", lease_seconds=60), "echo went on"))
 
-    assert done.returncode == lock.LOST_STATUS
+    assert done.returncode == lock_file.LOST_STATUS
     assert "owner=bob" in done.stdout
     assert "went on" not in done.stdout
 
 
 def test_renew_of_a_released_lock_is_refused(home: str) -> None:
     take(home)
-    sh(script(lock.release(home, "mine")))
+    sh(script(lock_file.release(home, "mine")))
 
-    done = sh(script(lock.renew(home, "mine", lease_seconds=60)))
+    done = sh(script(lock_file.renew(home, "mine", lease_seconds=60)))
 
-    assert (done.returncode, "nobody holds it" in done.stdout) == (lock.LOST_STATUS, True)
+    assert (done.returncode, "nobody holds it" in done.stdout) == (lock_file.LOST_STATUS, True)
 
 
 def test_release_own_lock_frees_the_host(home: str) -> None:
     take(home)
 
-    done = sh(script(lock.release(home, "mine")))
+    done = sh(script(lock_file.release(home, "mine")))
 
     assert (done.returncode, held(home)) == (0, None)
 
@@ -183,7 +183,7 @@ def test_release_own_lock_frees_the_host(home: str) -> None:
 def test_release_keeps_the_lock_of_another_run(home: str) -> None:
     take(home, THEIRS)
 
-    done = sh(script(lock.release(home, "mine")))
+    done = sh(script(lock_file.release(home, "mine")))
 
     found = held(home)
     assert (done.returncode, found and found.token) == (0, "theirs")
@@ -192,7 +192,7 @@ def test_release_keeps_the_lock_of_another_run(home: str) -> None:
 def test_release_twice_succeeds(home: str) -> None:
     take(home)
 
-    assert [sh(script(lock.release(home, "mine"))).returncode for _ in range(2)] == [0, 0]
+    assert [sh(script(lock_file.release(home, "mine"))).returncode for _ in range(2)] == [0, 0]
 
 
 def test_release_on_a_host_without_a_lock_directory_touches_nothing_else(home: str, tmp_path: Path) -> None:
@@ -200,52 +200,52 @@ def test_release_on_a_host_without_a_lock_directory_touches_nothing_else(home: s
     elsewhere.mkdir()
     (elsewhere / "held").write_text("token=mine\n")
 
-    sh(lock.release(home, "mine"), cwd=elsewhere)
+    sh(lock_file.release(home, "mine"), cwd=elsewhere)
 
     assert (elsewhere / "held").exists()
 
 
 @pytest.mark.parametrize("text", ["", "owner=bob\n", "no equals sign", "token=\n"])
 def test_parse_without_a_token_is_no_lock(text: str) -> None:
-    assert lock.parse(text) is None
+    assert lock_file.parse(text) is None
 
 
 def test_parse_malformed_numbers_are_zero() -> None:
-    found = lock.parse("token=t\npid=x\nexpires_at=\nreason=a=b\n")
+    found = lock_file.parse("token=t\npid=x\nexpires_at=\nreason=a=b\n")
 
     assert found == Lock("t", "?", "?", 0, "a=b", 0, 0)
 
 
 def test_show_free_host_has_no_holder_and_no_stage(home: str) -> None:
-    done = sh(script(lock.show(home)))
+    done = sh(script(lock_file.show(home)))
 
-    assert (lock.parse(done.stdout), lock.is_stage_running(done.stdout), done.returncode) == (None, False, 0)
-    assert lock.host_time(done.stdout) > 0
+    assert (lock_file.parse(done.stdout), lock_file.is_stage_running(done.stdout), done.returncode) == (None, False, 0)
+    assert lock_file.host_time(done.stdout) > 0
 
 
 def test_show_held_host_with_a_running_stage_prints_both(home: str) -> None:
     take(home, THEIRS)
 
-    looked = shlex.quote(lock.show(home))
+    looked = shlex.quote(lock_file.show(home))
     done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {looked}")
 
-    found = lock.parse(done.stdout)
-    assert (found and found.token, lock.is_stage_running(done.stdout)) == ("theirs", True)
+    found = lock_file.parse(done.stdout)
+    assert (found and found.token, lock_file.is_stage_running(done.stdout)) == ("theirs", True)
 
 
 def test_force_release_releases_only_the_lock_of_that_holder(home: str) -> None:
     take(home, THEIRS)
 
-    assert sh(script(lock.force_release(home, "mine"))).returncode == 0
+    assert sh(script(lock_file.force_release(home, "mine"))).returncode == 0
     assert held(home) is not None
-    assert sh(script(lock.force_release(home, "theirs"))).returncode == 0
+    assert sh(script(lock_file.force_release(home, "theirs"))).returncode == 0
     assert held(home) is None
 
 
 def test_force_release_while_a_stage_runs_is_refused(home: str) -> None:
     take(home, THEIRS)
 
-    text = shlex.quote(script(lock.force_release(home, "theirs")).text)
+    text = shlex.quote(script(lock_file.force_release(home, "theirs")).text)
     done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {text}")
 
-    assert (done.returncode, held(home) is None) == (lock.BUSY_STATUS, False)
+    assert (done.returncode, held(home) is None) == (lock_file.BUSY_STATUS, False)

@@ -1,14 +1,12 @@
-"""Health checks on the host, one round trip each: the gate, the answer through Nginx, the bake."""
+"""The health gate and the checks after it, one round trip each: the answer through Nginx, and the bake."""
 
 from __future__ import annotations
 
+from rolling_upgrade.engine import nginx
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
-from rolling_upgrade.engine.nginx import maintenance_page
 from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.shell import quote, shell_join
 
-#: The header in which Nginx names the upstream that answered, on service ports only.
-SERVED_BY = "x-served-by"
 #: The tolerance of a watch while a stopped container starts again.
 RESTART_TOLERANCE = 1000
 
@@ -58,7 +56,7 @@ done"""
 def through_nginx(service: Service, color: Color) -> str:
     """Return a shell condition: a request to the service port gets a 2xx answer from this color."""
     url = f"http://127.0.0.1:{service.service_port}{service.gate.path}"
-    form = f"%{{http_code}} %header{{{SERVED_BY}}}"
+    form = f"%{{http_code}} %header{{{nginx.SERVED_BY}}}"
     curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
     return f"""\
 answer=$({curl}) || :
@@ -97,24 +95,12 @@ case "$code" in
 esac"""
 
 
-def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:
-    """The public URL of a path, and the curl options that send the request to this host."""
-    scheme, port = ("https", app.https_port) if app.tls else ("http", app.http_port)
-    return f"{scheme}://{app.domain}:{port}{path}", ("-k", "--resolve", f"{app.domain}:{port}:127.0.0.1")
-
-
-def visitor_request(app: Application, path: str, form: str) -> str:
-    """A command that requests a path as a visitor and prints the answer in curl's format `form`."""
-    url, options = visitor(app, path)
-    return shell_join("curl", "-s", *options, "-o", "/dev/null", "-w", form, "--max-time", 5, url)
-
-
 def public(app: Application) -> str:
     """A shell condition: Nginx answers a visitor without a server error, or with its deliberate 503."""
-    page = quote(maintenance_page(app))
-    url, _ = visitor(app)
+    page = quote(nginx.maintenance_page(app))
+    url, _ = nginx.visitor(app)
     return f"""\
-code=$({visitor_request(app, "/", "%{http_code}")}) || :
+code=$({nginx.visitor_request(app, "/", "%{http_code}")}) || :
 if [ "$code" = 503 ] && [ -f {page} ]; then code=200; fi
 case "$code" in
   2??|3??|4??) true ;;

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from rolling_upgrade.engine import probe
+from rolling_upgrade.engine import health_gate
 from rolling_upgrade.engine.model import Color, Gate, Probe, Tls
 from rolling_upgrade.engine.shell import script
 from tests.support.sample import application, backend
@@ -30,7 +30,7 @@ def gate(
     host.add("curl", host.sequence("curl", codes))
     state = host.sequence("podman", states or [RUNS])
     host.add("podman", f'if [ "$1" = logs ]; then echo "the last log line"; exit 0; fi\n{state}')
-    return sh(script(probe.gate(APP, backend(gate=rules), Color.GREEN), "echo passed"), path=host.path)
+    return sh(script(health_gate.gate(APP, backend(gate=rules), Color.GREEN), "echo passed"), path=host.path)
 
 
 def asked(host: Programs) -> int:
@@ -92,7 +92,7 @@ def test_gate_missing_container_fails_at_once(host: Programs) -> None:
     host.add("curl", "printf 200")
     host.add("podman", "exit 125")
 
-    done = sh(script(probe.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path)
+    done = sh(script(health_gate.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path)
 
     assert (done.returncode, "the container is gone" in done.stdout) == (1, True)
 
@@ -106,13 +106,13 @@ def test_gate_counts_a_failing_curl_as_a_miss(host: Programs) -> None:
     host.add("podman", f"echo '{RUNS}'")
     host.add("curl", f"{host.sequence('curl', ['000', '000', '200'])}; exit 7")
 
-    assert sh(script(probe.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path).returncode == 0
+    assert sh(script(health_gate.gate(APP, backend(gate=GATE), Color.GREEN)), path=host.path).returncode == 0
 
 
 def watch(
     host: Programs, conditions: list[str], *, seconds: float = 0, passes: int = 3, deadline: float = 10
 ) -> subprocess.CompletedProcess[str]:
-    text = probe.watch(conditions, seconds=seconds, passes=passes, deadline_seconds=deadline)
+    text = health_gate.watch(conditions, seconds=seconds, passes=passes, deadline_seconds=deadline)
     return sh(script(text, "if watch; then echo good; else echo bad; fi; date +%s"), path=host.path)
 
 
@@ -171,7 +171,7 @@ def test_watch_without_conditions_is_good(host: Programs) -> None:
 
 
 def test_watch_resets_its_state_for_each_call(host: Programs) -> None:
-    text = probe.watch([answers(host, ["500"] * 3 + ["200"])], seconds=0, passes=1, deadline_seconds=5)
+    text = health_gate.watch([answers(host, ["500"] * 3 + ["200"])], seconds=0, passes=1, deadline_seconds=5)
 
     done = sh(script(text, "watch || echo failed; watch && echo passed"), path=host.path)
 
@@ -193,7 +193,7 @@ def test_watch_resets_its_state_for_each_call(host: Programs) -> None:
 def test_through_nginx_accepts_only_the_expected_color(answer: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf '%s' '{answer}'")
 
-    done = watch(host, [probe.through_nginx(backend(), Color.GREEN)], passes=1, deadline=1)
+    done = watch(host, [health_gate.through_nginx(backend(), Color.GREEN)], passes=1, deadline=1)
 
     assert ("good" in done.stdout) is good
     assert good or f"expected 2xx from 127.0.0.1:28080, got {answer}" in done.stdout
@@ -203,7 +203,7 @@ def test_through_nginx_accepts_only_the_expected_color(answer: str, good: bool, 
 def test_not_restarted_fails_fatally_after_a_restart(state: str, good: bool, host: Programs) -> None:
     host.add("podman", f"echo '{state}'")
 
-    done = watch(host, [probe.not_restarted(APP, backend(), Color.BLUE)], passes=1)
+    done = watch(host, [health_gate.not_restarted(APP, backend(), Color.BLUE)], passes=1)
 
     assert ("good" in done.stdout, spent(done)) == (good, 0)
 
@@ -212,7 +212,7 @@ def test_not_restarted_fails_fatally_after_a_restart(state: str, good: bool, hos
 def test_answers_accepts_2xx_of_any_color(code: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf {code}")
 
-    done = watch(host, [probe.answers(APP, Probe("frontend", "/api/health"))], passes=1)
+    done = watch(host, [health_gate.answers(APP, Probe("frontend", "/api/health"))], passes=1)
 
     assert ("good" in done.stdout) is good
     assert host.calls("curl")[0][-1] == "http://127.0.0.1:7001/api/health"
@@ -224,13 +224,13 @@ def test_answers_accepts_2xx_of_any_color(code: str, good: bool, host: Programs)
 def test_public_accepts_any_status_but_a_server_error(code: str, good: bool, host: Programs) -> None:
     host.add("curl", f"printf {code}")
 
-    assert ("good" in watch(host, [probe.public(APP)], passes=1).stdout) is good
+    assert ("good" in watch(host, [health_gate.public(APP)], passes=1).stdout) is good
 
 
 def test_public_requests_a_tls_site_by_name_on_loopback(host: Programs) -> None:
     host.add("curl", "printf 200")
 
-    watch(host, [probe.public(application(tls=Tls("/c", "/k")))], passes=1)
+    watch(host, [health_gate.public(application(tls=Tls("/c", "/k")))], passes=1)
 
     words = host.calls("curl")[0]
     assert (words[-1], "shop.test:443:127.0.0.1" in words, "-k" in words) == ("https://shop.test:443/", True, True)
