@@ -265,5 +265,6 @@ NOT_OF_A_HOST = {
     "features.rollback.workflow.data_steps": "a parsed line",
     "features.logs.shell.since": "an option of the operator",
     "features.logs.shell.after": "a parsed line",
+    "engine.model.parse": "an image reference, from a configuration or a parsed field",
     "engine.maintenance.is_supported": "the site text that this program rendered",
 }
