@@ -15,9 +15,9 @@ from rolling_upgrade.engine.model import Channels, Environment, HostResult, Noti
 from rolling_upgrade.engine.plan import Change, Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
-from rolling_upgrade.features.notify.changes import version_changes
 from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.send import Sending, send
+from rolling_upgrade.features.notify.text import version_changes
 
 #: The occasion for each exit code; an interrupted run was undone.
 _PHASES = {
