@@ -33,7 +33,6 @@ from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.inspect.view import Inspection, inspect_json, inspect_lines
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.logs.workflow import LogWriter
-from rolling_upgrade.features.notify import deduplication
 from rolling_upgrade.features.prune.workflow import prune_json, prune_lines
 from rolling_upgrade.features.report import shell as journal
 from rolling_upgrade.features.report.html_page import page
@@ -43,7 +42,7 @@ from rolling_upgrade.features.report.view import report_lines
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
-from rolling_upgrade.features.watchdog import state_store
+from rolling_upgrade.features.watchdog import alerts, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
 from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
 from rolling_upgrade.rendering import report_page
@@ -239,11 +238,11 @@ PARSERS: dict[str, Parser] = {
     "engine.untrusted.json_value": Parser(untrusted.json_value, "[1, 2.5, null]", json.dumps),
     "engine.untrusted.lines": Parser(untrusted.lines, "a\nb\n"),
     "engine.untrusted.rows": Parser(untrusted.rows, "a\nb\n"),
-    "features.notify.deduplication.load": Parser(
-        deduplication.load,
+    "features.watchdog.alerts.load_tracked": Parser(
+        alerts.load_tracked,
         '[{"alert": {"host": "web1", "check": "disk", "cause": "", "next_command": "", "level": "warning", '
         '"given_up": false}, "thread": "t", "since": 1.5, "told_at": 2, "seen_at": 3, "times": 1, "open": true}]',
-        deduplication.dump,
+        alerts.dump_tracked,
     ),
     "features.rollback.selection.unavailable": Parser(
         lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rolling_upgrade.engine.model import Notice, Occasion, Severity
-from rolling_upgrade.features.notify.deduplication import (
+from rolling_upgrade.features.watchdog.alerts import (
     Alert,
     AlertDeduplicator,
     TrackedAlert,
     TrackedAlerts,
-    dump,
-    load,
+    dump_tracked,
+    load_tracked,
 )
 
-DISK = Alert("web1", "disk", "4 % free on /", "inv prune --env production", Severity.WARNING)
+DISK = Alert("web1", "disk", "4 % free on /", "inv prune --env production")
 BACKEND = Alert("web1", "backend", "HTTP 502")
 DEDUPLICATOR = AlertDeduplicator("memoryark", "production", repeat_seconds=3600, quiet_seconds=120)
 FAILING, AGAIN, RESOLVED = Occasion.CHECK_FAILING, Occasion.CHECK_AGAIN, Occasion.CHECK_RESOLVED
@@ -51,7 +51,6 @@ def test_update_first_failure_is_sent_with_all_facts() -> None:
         check="disk",
         cause="4 % free on /",
         next_command="inv prune --env production",
-        level=Severity.WARNING,
     )
 
 
@@ -68,7 +67,7 @@ def test_update_absent_alert_is_resolved_once_in_its_thread() -> None:
     assert [(at, notice.occasion) for at, notice in found] == [(0, FAILING), (160, RESOLVED)]
     assert found[0][1].thread == found[1][1].thread
     assert found[1][1].seconds == 30
-    assert found[1][1].severity is found[0][1].severity is Severity.WARNING
+    assert found[1][1].severity is found[0][1].severity is Severity.CRITICAL
 
 
 def test_update_short_gap_does_not_end_an_alert() -> None:
@@ -153,8 +152,8 @@ def test_update_every_failing_is_followed_by_one_resolved(
 def test_load_reads_what_dump_wrote_without_causes() -> None:
     tracked, _ = DEDUPLICATOR.update({}, [DISK, BACKEND], 1000)
 
-    assert load(dump(tracked)) == tracked
-    assert "4 % free" not in dump(tracked)
+    assert load_tracked(dump_tracked(tracked)) == tracked
+    assert "4 % free" not in dump_tracked(tracked)
 
 
 def test_load_reads_the_file_of_an_earlier_version() -> None:
@@ -162,16 +161,14 @@ def test_load_reads_the_file_of_an_earlier_version() -> None:
         "level": "warning", "given_up": false}, "thread": "t",
         "since": 1.5, "told_at": 2, "seen_at": 3.0, "times": 1, "open": true}]"""
 
-    assert load(text) == {
-        "web1 backend": TrackedAlert(
-            Alert("web1", "backend", "", "inv health", Severity.WARNING), "t", 1.5, 2.0, 3.0, times=1
-        )
+    assert load_tracked(text) == {
+        "web1 backend": TrackedAlert(Alert("web1", "backend", "", "inv health"), "t", 1.5, 2.0, 3.0, times=1)
     }
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '[{"alert": {}}]', "[[]]", '{"a": 1}', "\0"])
 def test_load_of_malformed_text_is_empty(text: str) -> None:
-    assert load(text) == {}
+    assert load_tracked(text) == {}
 
 
 def test_update_alert_of_a_recovery_given_up_is_sent_at_once_and_resolved_once() -> None:
