@@ -6,9 +6,9 @@ commands and acquires the lock as every other run does.
     loop         observe, decide, act, wait
     policy       the rules: classify failures, choose a recovery
     recovery     one recovery, as a run of its own, and the plan of a restart
-    alerts       the failures that become alerts
+    alerts       the failures that become alerts, deduplicated
     outbox       stored messages, which a second process sends
-    metrics      the file for node-exporter: exposition has its samples, request_log counts requests
+    metrics      the file for node-exporter; request_log counts its requests
     state_store  settings, state and log on the host
     shell, view, workflow   the commands of the workstation
 """

@@ -14,7 +14,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Application, Channels, WatchRules
 from rolling_upgrade.features.observe.dashboard import dashboard
-from rolling_upgrade.features.watchdog import exposition
+from rolling_upgrade.features.watchdog import metrics
 from rolling_upgrade.rendering import TEMPLATES
 from tests.support.monitoring import expressions
 from tests.support.sample import application
@@ -142,7 +142,7 @@ def test_dashboard_every_query_of_a_graph_has_a_legend(app: Application) -> None
 
 @EVERY
 def test_expressions_select_only_exported_series(app: Application) -> None:
-    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(exposition)))
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(metrics)))
     parts = {name + part for name in families for part in ("", "_bucket", "_sum", "_count")}
     used = {name for expression in expressions(app, "production") for name in re.findall(r"(\w+)\{", expression)}
 
@@ -151,7 +151,7 @@ def test_expressions_select_only_exported_series(app: Application) -> None:
 
 
 def test_expressions_cover_the_series_of_the_watchdog() -> None:
-    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(exposition)))
+    families = set(re.findall(r'"(rolling_[a-z_]+)"', inspect.getsource(metrics)))
     text = "\n".join(expressions(APP, "production"))
 
     assert {name for name in families if name not in text} == {
