@@ -186,8 +186,6 @@ def add_restarts(totals: Mapping[str, int], before: Mapping[str, int], state: Ho
 
 
 def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
-    done, failed = dict(counters.recoveries), dict(counters.failed)
-    actions = sorted(RECOVERIES, key=lambda action: action.value)
     yield gauge(
         "rolling_watchdog_heartbeat_timestamp_seconds", "Time of the watchdog's last observation", sample(snapshot.now)
     )
@@ -196,21 +194,14 @@ def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
     )
     yield gauge("rolling_watchdog_given_up", "The watchdog gave up recovery", sample(snapshot.state.given_up))
     yield gauge("rolling_look_ok", "The host could be observed", sample(snapshot.report is not None))
-    text = "Recoveries started"
-    yield counter(
-        "rolling_recoveries_total", text, *(sample(done.get(action, 0), act=action_label(action)) for action in actions)
-    )
-    text = "Recoveries failed"
-    yield counter(
-        "rolling_recoveries_failed_total",
-        text,
-        *(sample(failed.get(action, 0), act=action_label(action)) for action in actions),
-    )
+    yield counter("rolling_recoveries_total", "Recoveries started", *_of_each_action(counters.recoveries))
+    yield counter("rolling_recoveries_failed_total", "Recoveries failed", *_of_each_action(counters.failed))
 
 
-def action_label(action: RecoveryAction) -> str:
-    """The value of the label `act`."""
-    return action.value.replace(" ", "_")
+def _of_each_action(counts: Iterable[tuple[RecoveryAction, int]]) -> Iterator[Sample]:
+    known = dict(counts)
+    for action in sorted(RECOVERIES, key=lambda action: action.value):
+        yield sample(known.get(action, 0), act=action.value.replace(" ", "_"))
 
 
 def _checks(report: HealthReport) -> Iterator[Family]:
