@@ -59,6 +59,7 @@ from rolling_upgrade.features.restore import plan as restore
 from rolling_upgrade.features.setup import application as setup
 from rolling_upgrade.features.setup import teardown
 from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog.loop import recovery_script
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from tests.support.sample import application, backend, frontend, image
 from tests.support.ssh_keys import key as public_key
@@ -255,7 +256,7 @@ def of_watching(app: Application) -> Iterator[tuple[str, Script]]:
     yield "watchdog-log", watchdog.log(app, 100)
     yield (
         "watchdog-act",
-        watchdog.recover(app.home, app.name, RecoveryAction.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x'),
+        recovery_script(app.home, app.name, RecoveryAction.ROLL_BACK, "backend", 42.0, 'it\'s "bad" $HOME\n-x'),
     )
 
 

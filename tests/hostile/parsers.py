@@ -44,7 +44,8 @@ from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import alerts, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
-from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
+from rolling_upgrade.features.watchdog.shell import WatchdogStatus
+from rolling_upgrade.features.watchdog.workflow import watchdog_json, watchdog_lines
 from rolling_upgrade.rendering import report_page
 from tests.engine import test_observation
 from tests.engine.test_record import RELEASE
@@ -251,7 +252,7 @@ PARSERS: dict[str, Parser] = {
     "features.report.load.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda requests: requests.figures(0, 2e9)
     ),
-    "features.watchdog.view.WatchdogStatus.read": Parser(
+    "features.watchdog.shell.WatchdogStatus.read": Parser(
         lambda text: WatchdogStatus.read(text, "v1"), WATCHDOG, _watchdog
     ),
     "features.watchdog.state_store.load_state": Parser(_load_state, '{"boot": "b", "memory": {}}'),

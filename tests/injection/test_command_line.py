@@ -35,7 +35,7 @@ from rolling_upgrade.features.notify import workflow as messages
 from rolling_upgrade.features.registry import workflow as logins
 from rolling_upgrade.features.restore import workflow as restore
 from rolling_upgrade.features.suites import workflow as suites
-from rolling_upgrade.features.watchdog import shell as watchdog
+from rolling_upgrade.features.watchdog.loop import recovery_script
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.tasks import namespace
 from tests.injection.hostile import anything, argument, cases
@@ -267,9 +267,7 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
 def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> None:
     """A release id comes from the host's history, where its format is not checked, so each use has to quote it."""
     parts = [history.read_definition(APP.home, value.replace("/", "")) for value in values]
-    parts += [
-        watchdog.recover(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values
-    ]
+    parts += [recovery_script(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values]
     parts += [detached.abort(APP.home, value.replace("/", "")) for value in values]
     with shell() as place:
         assert place.run(parts).injections == []

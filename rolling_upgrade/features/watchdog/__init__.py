@@ -10,5 +10,5 @@ commands and acquires the lock as every other run does.
     outbox       stored messages, which a second process sends
     metrics      the file for node-exporter; request_log counts its requests
     state_store  settings, state and log on the host
-    shell, view, workflow   the commands of the workstation
+    shell, workflow   the commands of the workstation
 """

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Application, HealthReport
+from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import ExitCode, LockHeld, RollingError
 from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health import verdict
-from rolling_upgrade.features.watchdog import policy, shell, state_store
+from rolling_upgrade.features.watchdog import policy, state_store
 from rolling_upgrade.features.watchdog.alerts import AlertNotifier
 from rolling_upgrade.features.watchdog.metrics import MetricsWriter
 from rolling_upgrade.features.watchdog.outbox import Sender
@@ -35,6 +36,9 @@ OBSERVATION_SECONDS = 180.0
 QUICK_REQUEST_SECONDS, FAILING_SECONDS = 3.0, 1.0
 #: Bytes after which the log is cut to its newer half.
 LONGEST_LOG = 1_000_000
+
+#: Limit of a recovery: a redeploy with its gates, and its undo.
+RECOVERY_SECONDS = 3600
 
 
 def watch(home: Path) -> ExitCode:
@@ -133,11 +137,11 @@ class Watchdog:
     def _act(self, decision: Decision) -> None:
         since = self._state.counter(decision.service).since
         seconds = self._clock() - since if since is not None else 0.0
-        script = shell.recover(
+        script = recovery_script(
             str(self._home), self._settings.app, decision.action, decision.service, seconds, decision.reason
         )
         try:
-            answer = self._host.run(script, timeout_seconds=shell.RECOVERY_SECONDS)
+            answer = self._host.run(script, timeout_seconds=RECOVERY_SECONDS)
             code, output = answer.status, answer.output_tail
         except RollingError as error:
             code, output = int(ExitCode.FAILED), str(error)
@@ -164,6 +168,24 @@ class Watchdog:
             with path.open("r+b") as file:
                 file.truncate(0)
                 file.write(newer)
+
+
+def recovery_script(home: str, app: str, action: RecoveryAction, service: str, seconds: float, reason: str) -> Script:
+    """Run one recovery in a unit of its own, outside the watchdog's limits and lifetime, and wait for its end.
+
+    `seconds` is how long the failure has lasted. The recovery writes to the watchdog's log. Each unit has a new name:
+    container processes started by a recovery may stay in its unit, and then the unit stays.
+    Source: systemd-run(1): `--wait` returns the unit's exit status, `--collect` removes a failed unit.
+    """
+    program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, action.value, service]
+    # Source: systemd.service(5): the manager expands `$NAME`.
+    program += [f"{seconds:.0f}", reason.replace("$", "$$")]
+    log = f"append:{home}/watchdog/log"
+    rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
+    start = shell_join(
+        "systemd-run", "--user", "--quiet", "--wait", "--collect", *(f"--property={rule}" for rule in rules)
+    )
+    return direct(f'{start} --unit {quote(f"{app}-recovery")}-"$(date +%s%N)" {shell_join(*program)}')
 
 
 def unanswered(app: Application) -> str:

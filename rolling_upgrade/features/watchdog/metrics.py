@@ -32,7 +32,6 @@ from rolling_upgrade.features.watchdog.policy import (
     released_at,
 )
 from rolling_upgrade.features.watchdog.request_log import BOUNDS, RequestCounts, Series, read_new
-from rolling_upgrade.features.watchdog.shell import text_file
 from rolling_upgrade.features.watchdog.state_store import Settings
 
 #: Characters of a label's value; an operator may have written a longer text.
@@ -331,7 +330,7 @@ class MetricsWriter:
         self, app: Application | None, report: HealthReport | None, releases: tuple[Release, ...], state: RecoveryState
     ) -> None:
         """Update the counters and write the file, where METRICS_DIR names a writable directory."""
-        path = Path(text_file(self._settings.metrics_dir, self._settings.app))
+        path = Path(state_store.metrics_file(self._settings.metrics_dir, self._settings.app))
         if not self._settings.metrics_dir or not os.access(path.parent, os.W_OK):
             return
         try:

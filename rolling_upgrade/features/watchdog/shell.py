@@ -1,4 +1,4 @@
-"""Shell text that installs, removes and inspects the watchdog's unit on a host, and that starts a recovery.
+"""Shell text that installs, removes and inspects the watchdog's unit on a host, and the parser of its state.
 
 The unit belongs to the deploy user's manager: it needs no root, and with linger it starts at boot.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import Any
 
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import Script, direct, quote, sha256, shell_join, write_file
-from rolling_upgrade.features.watchdog.policy import RecoveryAction
+from rolling_upgrade.features.watchdog.state_store import metrics_file
 
 #: Exit status of an installation on a host without a Python that can run the watchdog.
 NO_PYTHON_STATUS = 45
@@ -18,8 +20,6 @@ NO_PYTHON_STATUS = 45
 NOT_PREPARED_STATUS = 47
 #: Seconds within which an installed watchdog must start.
 UP_SECONDS = 15
-#: Limit of a recovery: a redeploy with its gates, and its undo.
-RECOVERY_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,6 @@ def unit_name(app: str) -> str:
 def directory(app: Application) -> str:
     """The directory of the watchdog's files."""
     return f"{app.home}/watchdog"
-
-
-def text_file(directory: str, app: str) -> str:
-    """The file that an application's watchdog writes for node-exporter."""
-    return f"{directory}/rolling-{app}.prom"
 
 
 def install(app: Application, files: Files) -> Script:
@@ -102,7 +97,7 @@ def uninstall(app: Application) -> Script:
         f"if [ ! -e {quote(unit)} ] && [ ! -d {quote(base)} ]; then echo nothing; exit 0; fi",
         f"systemctl --user stop {name} 2>/dev/null || :",
         shell_join("rm", "-rf", unit, link, base),
-        f"{shell_join('rm', '-f', text_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
+        f"{shell_join('rm', '-f', metrics_file(app.metrics_dir, app.name))} || :" if app.metrics_dir else "",
         "systemctl --user daemon-reload",
         f"systemctl --user reset-failed {name} 2>/dev/null || :",
         "echo gone",
@@ -110,7 +105,7 @@ def uninstall(app: Application) -> Script:
 
 
 def status(app: Application) -> Script:
-    """Print the unit's state, the installed version and the recovery state, as `view.WatchdogStatus.read` parses them."""
+    """Print the unit's state, the installed version and the recovery state, as `WatchdogStatus.read` parses them."""
     base = directory(app)
     shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
     ask = shell_join("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
@@ -137,19 +132,49 @@ def log(app: Application, lines: int) -> Script:
     return direct(f"if [ -e {path} ]; then tail -n {lines} {path}; else echo 'no watchdog has run here'; fi")
 
 
-def recover(home: str, app: str, action: RecoveryAction, service: str, seconds: float, reason: str) -> Script:
-    """Run one recovery in a unit of its own, outside the watchdog's limits and lifetime, and wait for its end.
+@dataclass(frozen=True)
+class WatchdogStatus:
+    """The state of one watchdog; `alive_seconds` is the age of its last check."""
 
-    `seconds` is how long the failure has lasted. The recovery writes to the watchdog's log. Each unit has a new name:
-    container processes started by a recovery may stay in its unit, and then the unit stays.
-    Source: systemd-run(1): `--wait` returns the unit's exit status, `--collect` removes a failed unit.
-    """
-    program = ["/usr/bin/env", "python3", "-I", f"{home}/watchdog/watchdog.pyz", "recover", home, action.value, service]
-    # Source: systemd.service(5): the manager expands `$NAME`.
-    program += [f"{seconds:.0f}", reason.replace("$", "$$")]
-    log = f"append:{home}/watchdog/log"
-    rules = ("KillMode=process", "UMask=0077", f"StandardOutput={log}", f"StandardError={log}")
-    start = shell_join(
-        "systemd-run", "--user", "--quiet", "--wait", "--collect", *(f"--property={rule}" for rule in rules)
-    )
-    return direct(f'{start} --unit {quote(f"{app}-recovery")}-"$(date +%s%N)" {shell_join(*program)}')
+    installed: bool
+    runs: bool
+    current: bool
+    alive_seconds: int
+    starts: int
+    cpu_percent: float
+    memory_bytes: int
+    recoveries: int
+    given_up: bool
+    last: str
+
+    @classmethod
+    def read(cls, text: str, version: str) -> WatchdogStatus:
+        """Parse the output of `status`; `version` is the version that this clone would install."""
+        values = dict(line.split("=", 1) for line in untrusted.lines(text) if "=" in line)
+        memory = _memory(values.get("memory", ""))
+        seconds = _number(values.get("uptime", "")) - _number(values.get("ActiveEnterTimestampMonotonic", "")) / 1e6
+        cpu = _number(values.get("ticks", "")) / (_number(values.get("ticks_a_second", "")) or 100)
+        return cls(
+            installed=values.get("installed") == "yes",
+            runs=values.get("ActiveState") == "active",
+            current=values.get("version") == version,
+            alive_seconds=_number(values.get("alive", "")),
+            starts=_number(values.get("NRestarts", "")),
+            cpu_percent=round(100 * cpu / seconds, 2) if seconds > 0 else 0.0,
+            memory_bytes=1024 * _number(values.get("memory_kb", "")),
+            recoveries=len(recoveries) if isinstance(recoveries := memory.get("recoveries"), list) else 0,
+            given_up=bool(memory.get("given_up")),
+            last=values.get("last", ""),
+        )
+
+
+def _memory(text: str) -> dict[str, Any]:
+    try:
+        memory = untrusted.json_object(text).get("memory")
+    except untrusted.Malformed:
+        return {}
+    return memory if isinstance(memory, dict) else {}
+
+
+def _number(text: str) -> int:
+    return untrusted.integer(text, default=0)

@@ -50,6 +50,11 @@ def directory(home: Path) -> Path:
     return home / "watchdog"
 
 
+def metrics_file(directory: str, app: str) -> str:
+    """The file that an application's watchdog writes for node-exporter."""
+    return f"{directory}/rolling-{app}.prom"
+
+
 def dump_settings(settings: Settings) -> str:
     """The content of the settings file, secrets included."""
     return json.dumps(to_plain(settings, secrets=True), indent=1) + "\n"

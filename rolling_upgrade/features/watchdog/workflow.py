@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.text import duration, table, unreachable_lines
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, Target
+from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.watchdog import shell, state_store
-from rolling_upgrade.features.watchdog.view import WatchdogStatus, watchdog_json, watchdog_lines
 from rolling_upgrade.ssh.fleet import opened
 
 TIMEOUT_SECONDS = 90.0
@@ -70,7 +72,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     versions = {target.name: _files(environment, target).version for target in environment.targets}
     answers = _on_each(environment, lambda target: shell.status(target.application))
     watchdogs = {
-        name: WatchdogStatus.read(answer.output, versions[name])
+        name: shell.WatchdogStatus.read(answer.output, versions[name])
         for name, answer in answers.items()
         if isinstance(answer, Answer)
     }
@@ -80,6 +82,44 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     else:
         print_lines(watchdog_lines(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
     return ExitCode.DONE if not errors and all(status.runs for status in watchdogs.values()) else ExitCode.FAILED
+
+
+def watchdog_lines(
+    watchdogs: Mapping[str, shell.WatchdogStatus], unreachable: Mapping[str, str], environment: str
+) -> list[str]:
+    """Return a table of the watchdogs, and the next command for each that does not run."""
+    rows = [("HOST", "WATCHDOG", "LAST CHECK", "RECOVERIES", "RESTARTS", "LAST OUTPUT")]
+    for name, status in watchdogs.items():
+        last_check = f"{duration(status.alive_seconds)} ago" if status.runs else "-"
+        rows.append((name, _state(status), last_check, str(status.recoveries), str(status.starts), status.last))
+    lines = table(rows)
+    for name, status in watchdogs.items():
+        if not status.installed or not status.runs:
+            lines.append(f"{name}: Next: {PROGRAM} monitor.install --env {environment} --hosts {name}")
+        elif not status.current:
+            lines.append(
+                f"{name}: differs from this clone's watchdog. Next: {PROGRAM} monitor.install --env {environment}"
+            )
+        if status.given_up:
+            lines.append(
+                f"{name}: gave up, recovery needs an operator. Next: {PROGRAM} inspect --env {environment} --host {name}"
+            )
+    return [*lines, *unreachable_lines(unreachable)]
+
+
+def _state(status: shell.WatchdogStatus) -> str:
+    if not status.installed:
+        return "not installed"
+    return ("gave up" if status.given_up else "running") if status.runs else "NOT RUNNING"
+
+
+def watchdog_json(
+    watchdogs: Mapping[str, shell.WatchdogStatus], unreachable: Mapping[str, str], environment: str
+) -> dict[str, Any]:
+    """Return the states and errors as a JSON object."""
+    hosts: list[dict[str, Any]] = [{"host": name, **to_plain(status)} for name, status in watchdogs.items()]
+    hosts += [{"host": name, "error": error} for name, error in unreachable.items()]
+    return {"environment": environment, "hosts": hosts}
 
 
 def logs(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), lines: int = 100) -> ExitCode:

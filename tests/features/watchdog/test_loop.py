@@ -14,11 +14,13 @@ from rolling_upgrade.engine.model import Application, RolloutPolicy, WatchRules
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.watchdog import loop, state_store
+from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.engine.test_observation import EMPTY
 from tests.engine.test_record import RELEASE
 from tests.support.receiver import closed_port
 from tests.support.sample import application, backend
+from tests.support.shell import HOSTILE, Programs, sh
 
 SETTINGS = Settings("shop", "web1", "production", WatchRules(), RolloutPolicy())
 
@@ -126,3 +128,22 @@ def test_wait_ends_at_a_failed_quick_request_only_while_all_services_are_healthy
     watchdog.wait(30.0)
 
     assert clock.now == waited
+
+
+@pytest.mark.parametrize("reason", HOSTILE)
+def test_recovery_script_passes_every_argument_unchanged_and_returns_the_exit_status(
+    reason: str, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    programs.add("systemd-run", "exit 4")
+    script = loop.recovery_script(str(tmp_path), "shop", RecoveryAction.ROLL_BACK, "backend", 42.4, reason)
+
+    done = sh(script.text.replace("PATH=/usr/local/sbin", f"PATH={programs.directory}:/usr/local/sbin"))
+
+    (arguments,) = programs.calls("systemd-run")
+    assert done.returncode == 4
+    assert arguments[-6:-1] == ["recover", str(tmp_path), "roll back", "backend", "42"]
+    # Source: systemd.service(5): the manager reads `$$` as `$`, and `$NAME` as a variable.
+    assert arguments[-1] == reason.replace("$", "$$")
+    assert re.fullmatch(r"shop-recovery-\d{19}", arguments[arguments.index("--unit") + 1])
+    assert not (tmp_path / "pwned").exists()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.watchdog import shell as watchdog
-from rolling_upgrade.features.watchdog.policy import RecoveryAction
-from rolling_upgrade.features.watchdog.shell import Files
-from rolling_upgrade.features.watchdog.view import WatchdogStatus
+from rolling_upgrade.features.watchdog.shell import Files, WatchdogStatus
 from tests.support.sample import application
-from tests.support.shell import HOSTILE, Programs, moved, sh
+from tests.support.shell import Programs, moved, sh
 
 APP = application()
 FILES = Files(b"PK\x03\x04\0program\xff", '{"password": "it\'s $HOME hunter2"}\n', "[Service]\nExecStart=/bin/true\n")
@@ -26,6 +25,26 @@ case "$*" in
   *is-active*) [ -e "$here/home/watchdog/alive" ] ;;
   *show*) printf 'ActiveState=active\\nNRestarts=0\\n' ;;
 esac"""
+
+
+ANSWER = """\
+installed=yes
+version=0123
+uptime=5000
+ActiveState=active
+SubState=running
+NRestarts=2
+ActiveEnterTimestampMonotonic=1000000000
+memory_kb=15000
+ticks=400
+ticks_a_second=100
+alive=3
+memory={"boot": "b", "memory": {"recoveries": [1.5, 2.5], "given_up": false}}
+last=2026-11-23 07:00:00 restart backend: done = ok
+"""
+WATCHDOG = WatchdogStatus(
+    True, True, True, 3, 2, 0.1, 15_360_000, 2, False, "2026-11-23 07:00:00 restart backend: done = ok"
+)
 
 
 class Machine:
@@ -166,16 +185,33 @@ def test_log_prints_its_end_or_says_that_no_watchdog_has_run(machine: Machine) -
     assert (none, machine.run(watchdog.log(APP, 2)).stdout) == ("no watchdog has run here\n", "two\nthree\n")
 
 
-@pytest.mark.parametrize("reason", HOSTILE)
-def test_recover_passes_every_argument_unchanged_and_returns_the_exit_status(reason: str, machine: Machine) -> None:
-    machine.programs.add("systemd-run", "exit 4")
+def test_read_answer_of_a_host() -> None:
+    assert WatchdogStatus.read(ANSWER, "0123") == WATCHDOG
 
-    done = machine.run(watchdog.recover(str(machine.home), "shop", RecoveryAction.ROLL_BACK, "backend", 42.4, reason))
 
-    (arguments,) = machine.programs.calls("systemd-run")
-    assert done.returncode == 4
-    assert arguments[-6:-1] == ["recover", str(machine.home), "roll back", "backend", "42"]
-    # Source: systemd.service(5): the manager reads `$$` as `$`, and `$NAME` as a variable.
-    assert arguments[-1] == reason.replace("$", "$$")
-    assert re.fullmatch(r"shop-recovery-\d{19}", arguments[arguments.index("--unit") + 1])
-    assert not (machine.user / "pwned").exists()
+def test_read_another_version_is_not_current() -> None:
+    assert not WatchdogStatus.read(ANSWER, "4567").current
+
+
+@pytest.mark.parametrize(
+    "memory", ["", "{", "[]", "null", "7", "{}", '{"memory": 7}', '{"memory": []}', '{"memory": {"given_up": null}}']
+)
+def test_read_malformed_memory_has_no_recoveries(memory: str) -> None:
+    rows = [row if not row.startswith("memory=") else f"memory={memory}" for row in ANSWER.splitlines()]
+
+    found = WatchdogStatus.read("\n".join(rows), "0123")
+
+    assert found == replace(WATCHDOG, recoveries=0)
+
+
+@pytest.mark.parametrize("text", ["", "installed=no\nversion=\nuptime=\nalive=-5\nmemory=\nlast=\n", "Welcome!\n"])
+def test_read_host_without_a_watchdog(text: str) -> None:
+    assert WatchdogStatus.read(text, "0123") == WatchdogStatus(False, False, False, 0, 0, 0.0, 0, 0, False, "")
+
+
+def test_read_missing_numbers_are_zero() -> None:
+    unknown = ANSWER.replace("15000", "").replace("400\n", "\n")
+
+    found = WatchdogStatus.read(unknown, "0123")
+
+    assert (found.memory_bytes, found.cpu_percent) == (0, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ExitCode, HostUnreachable
 from rolling_upgrade.features.watchdog import shell, workflow
 from rolling_upgrade.ssh.fleet import Fleet
+from tests.features.watchdog.test_shell import WATCHDOG
 from tests.support.sample import application
 
 ENVIRONMENT = Environment(
@@ -131,3 +133,57 @@ def test_logs_of_several_hosts_name_the_host_on_each_line(hosts: Hosts, capsys: 
 
     assert workflow.logs("production", root=ROOT) is ExitCode.DONE
     assert capsys.readouterr().out.splitlines() == ["web1 | one", "web1 | two", "web2 | three"]
+
+
+def rows(**changes: object) -> list[str]:
+    return workflow.watchdog_lines({"web1": replace(WATCHDOG, **changes)}, {}, "production")  # type: ignore[arg-type]
+
+
+def test_watchdog_lines_running_watchdog_has_one_line() -> None:
+    lines = rows()
+
+    assert len(lines) == 2
+    assert lines[0].split()[:3] == ["HOST", "WATCHDOG", "LAST"]
+    assert [cell.strip() for cell in lines[1].split("  ") if cell] == [
+        "web1",
+        "running",
+        "3.0s ago",
+        "2",
+        "2",
+        WATCHDOG.last,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "next_step"),
+    [
+        (
+            {"installed": False, "runs": False},
+            "not installed",
+            "rolling-upgrade monitor.install --env production --hosts web1",
+        ),
+        ({"runs": False}, "NOT RUNNING", "rolling-upgrade monitor.install --env production --hosts web1"),
+        ({"current": False}, "running", "rolling-upgrade monitor.install --env production"),
+        ({"given_up": True}, "gave up", "rolling-upgrade inspect --env production --host web1"),
+    ],
+)
+def test_watchdog_lines_failed_watchdog_has_the_next_command(
+    changes: dict[str, object], state: str, next_step: str
+) -> None:
+    lines = rows(**changes)
+
+    assert f"web1  {state}" in lines[1]
+    assert len(lines) == 3
+    assert lines[2].startswith("web1: ")
+    assert lines[2].endswith(next_step)
+
+
+def test_watchdog_lines_unreachable_host_has_its_error() -> None:
+    assert workflow.watchdog_lines({}, {"web2": "timed out"}, "production")[-1] == "web2  UNREACHABLE: timed out"
+
+
+def test_watchdog_json_has_every_host() -> None:
+    found = workflow.watchdog_json({"web1": WATCHDOG}, {"web2": "timed out"}, "production")["hosts"]
+
+    assert (found[0]["host"], found[0]["runs"], found[0]["memory_bytes"]) == ("web1", True, 15_360_000)
+    assert found[1] == {"host": "web2", "error": "timed out"}
