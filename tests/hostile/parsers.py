@@ -26,7 +26,7 @@ from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
 from rolling_upgrade.features.build import shell as building
 from rolling_upgrade.features.doctor import diagnosis
-from rolling_upgrade.features.health import verdict
+from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health.workflow import health_json, health_lines
 from rolling_upgrade.features.history.workflow import HostHistory, history_json, history_lines
 from rolling_upgrade.features.inspect import shell as inspection
@@ -49,7 +49,7 @@ from rolling_upgrade.features.watchdog.workflow import watchdog_json, watchdog_l
 from rolling_upgrade.rendering import report_page
 from tests.engine import test_observation
 from tests.engine.test_record import RELEASE
-from tests.features.health import test_verdict
+from tests.features.health import test_shell_parse
 from tests.support.builders import environment
 from tests.support.sample import application
 
@@ -232,8 +232,8 @@ PARSERS: dict[str, Parser] = {
     "engine.observation.parse": Parser(lambda text: observation.parse(APP, "web1", text), STATE, _state),
     "engine.observation.sections": Parser(observation.sections, STATE),
     "engine.transfer.parse": Parser(transfer.parse, f"x86_64\nsha256:{CHECKSUM}\n"),
-    "features.health.verdict.parse": Parser(
-        lambda text: verdict.parse(test_verdict.APP, "web1", text, 1_795_403_565.0), test_verdict.text(), _health
+    "features.health.shell.parse": Parser(
+        lambda text: health.parse(test_shell_parse.APP, "web1", text, 1_795_403_565.0), test_shell_parse.text(), _health
     ),
     "engine.untrusted.json_object": Parser(untrusted.json_object, '{"a": [1, 2.5, "x"]}', json.dumps),
     "engine.untrusted.json_value": Parser(untrusted.json_value, "[1, 2.5, null]", json.dumps),

@@ -181,7 +181,7 @@ def test_every_parser_of_an_answer_is_in_the_table() -> None:
     paths = [*PACKAGE.glob("engine/*.py"), *PACKAGE.glob("features/*/*.py")]
     names = {name for path in paths if path.stem not in OUTPUT_MODULES for name in readers(path)}
 
-    assert names >= {"engine.lock_file.parse", "features.health.verdict.parse"}
+    assert names >= {"engine.lock_file.parse", "features.health.shell.parse"}
     expected = names - NOT_OF_A_HOST.keys()
     assert expected - PARSERS.keys() == set()
 

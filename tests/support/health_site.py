@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rolling_upgrade.engine.model import Application, Check, Gate, HealthReport, Thresholds
 from rolling_upgrade.features.health import shell as health
-from rolling_upgrade.features.health import verdict
 from tests.engine.test_observation import row
 from tests.support.sample import application, backend, frontend
 from tests.support.servers import free_ports, serve
@@ -80,7 +79,7 @@ class Site:
 
     def check(self, app: Application | None = None, *, seconds: float = 5) -> HealthReport:
         """Run the health script and parse its output."""
-        return verdict.parse(app or self.app, "web1", self.output(app, seconds=seconds), time.time())
+        return health.parse(app or self.app, "web1", self.output(app, seconds=seconds), time.time())
 
 
 def failed(report: HealthReport) -> set[str]:

@@ -6,18 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 from rolling_upgrade import config
 from rolling_upgrade.config import validators
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, one_line, table, unreachable_lines
-from rolling_upgrade.engine.model import Check, Environment, HealthReport
+from rolling_upgrade.engine.host import Host
+from rolling_upgrade.engine.model import Application, Check, Environment, HealthReport
+from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, usage_error
-from rolling_upgrade.features.health.check import check_host
+from rolling_upgrade.features.health import shell
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
+#: The timeout of one check: the daily integrity check of the database takes longest.
+CHECK_SECONDS = 180.0
 #: The report of each host, or the error of an unreachable one.
 Reports = Mapping[str, HealthReport | HostUnreachable]
 
@@ -90,6 +95,17 @@ def _install_watchdog(environment: Environment, root: Path, hosts: tuple[str, ..
 def check_hosts(fleet: Fleet) -> Reports:
     """Check every host once; return its report or error."""
     return fleet.on_each(lambda host: check_host(host, fleet.targets[host.name].application))
+
+
+def check_host(host: Host, app: Application, *, cancelled: Event | None = None) -> HealthReport:
+    """Run every check of one host in one round trip. Raises HostUnreachable, also for a malformed answer."""
+    answer = host.run(shell.check(app), timeout_seconds=CHECK_SECONDS, cancelled=cancelled)
+    try:
+        return shell.parse(app, host.name, answer.output, time.time())
+    except Malformed as error:
+        # A malformed answer of one host does not hide the others.
+        message = f"{host.name}: {error}: {answer.output_tail}"
+        raise HostUnreachable(message, next_step=f"log in to {host.name} and see what a login shell prints") from error
 
 
 def _show(reports: Reports, environment: Environment, *, verbose: bool, json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -14,14 +14,16 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from rolling_upgrade import config
-from rolling_upgrade.engine.model import HealthReport
-from rolling_upgrade.errors import ExitCode, RollingError
-from rolling_upgrade.features.health.check import Watch
-from rolling_upgrade.features.health.workflow import interval_seconds
+from rolling_upgrade.engine.host import Cancelled, Host
+from rolling_upgrade.engine.model import Application, HealthReport
+from rolling_upgrade.errors import ExitCode, RollingError, unexpected
+from rolling_upgrade.features.health.workflow import check_host, interval_seconds
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
 from rolling_upgrade.features.monitor.display import Display, display
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
+#: The longest pause before an unreachable host is tried again.
+MAX_PAUSE_SECONDS = 30.0
 #: The pause between two draws, and how long the threads may take to end.
 TICK_SECONDS, JOIN_SECONDS = 1.0, 1.0
 #: Ctrl-C, the end of a job, and a terminal that hangs up.
@@ -79,6 +81,49 @@ def _watches(fleet: Fleet, interval: float | None, inbox: Inbox) -> list[Watch]:
 
     apps = [(host, fleet.targets[host.name].application) for host in fleet.hosts]
     return [Watch(host, app, interval or app.watch.interval_seconds, ended, on_result) for host, app in apps]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Checks one host repeatedly, `interval_seconds` after each answer, until `ended` is set.
+
+    `on_result` receives the host's name with each report or error.
+    """
+
+    host: Host
+    application: Application
+    interval_seconds: float
+    ended: Event
+    on_result: Callable[[str, HealthReport | RollingError], None]
+
+    def run(self) -> None:
+        """Check until `ended` is set; the pauses before an unreachable host is tried again grow to MAX_PAUSE_SECONDS."""
+        failures = 0
+        while not self.ended.is_set():
+            try:
+                result = self._check()
+            except Cancelled:
+                return
+            self.on_result(self.host.name, result)
+            failures = failures + 1 if isinstance(result, RollingError) else 0
+            self.ended.wait(pause_seconds(failures, self.interval_seconds))
+
+    def _check(self) -> HealthReport | RollingError:
+        try:
+            return check_host(self.host, self.application, cancelled=self.ended)
+        except Cancelled:
+            raise
+        except RollingError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - one host must not stop the others
+            return unexpected(self.host.name, error, RollingError, next_step="the host is checked again")
+
+
+def pause_seconds(failures: int, interval_seconds: float) -> float:
+    """Return the pause after consecutive failures: 1, 2, 4 … seconds; without failures the interval."""
+    if not failures:
+        return interval_seconds
+    return min(2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)
 
 
 @contextmanager

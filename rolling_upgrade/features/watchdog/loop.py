@@ -16,7 +16,6 @@ from rolling_upgrade.engine.model import Application, HealthReport
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import ExitCode, LockHeld, RollingError
 from rolling_upgrade.features.health import shell as health
-from rolling_upgrade.features.health import verdict
 from rolling_upgrade.features.watchdog import policy, state_store
 from rolling_upgrade.features.watchdog.alerts import AlertNotifier
 from rolling_upgrade.features.watchdog.metrics import MetricsWriter
@@ -125,7 +124,7 @@ class Watchdog:
 
     def _health_report(self, app: Application) -> HealthReport:
         answer = self._host.run(health.check(app), timeout_seconds=OBSERVATION_SECONDS)
-        return verdict.parse(app, self._host.name, answer.output)
+        return health.parse(app, self._host.name, answer.output)
 
     def _pause(self, observation: HealthObservation) -> float:
         """Seconds until the next observation: few while a recovery is near. A crash that Podman fixed can wait."""

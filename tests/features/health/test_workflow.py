@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
 
 from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import Check, HealthReport, Kind, Lock
 from rolling_upgrade.engine.serialization import to_plain
+from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable
-from rolling_upgrade.features.health.workflow import Reports, health, health_json, health_lines
+from rolling_upgrade.features.health.workflow import Reports, check_host, health, health_json, health_lines
 from tests.support.builders import NOW, state
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
+from tests.support.sample import application
 from tests.support.shell import Programs
 
 GOOD = Check(Kind.CONTAINER, "backend container", True, "blue v1 runs, 0 restarts", "backend")
@@ -141,3 +146,19 @@ def test_health_ends_after_max_failures(
 def test_health_with_an_invalid_option_contacts_no_host(project: Project, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="command line"):
         health("demo", root=project.root, **options)
+
+
+def test_check_host_of_this_machine_has_every_check() -> None:
+    report = check_host(LocalHost("web1"), application())
+
+    names = {check.name for check in report.checks}
+    assert {"backend container", "backend http", "full chain", "site", "memory", "clock"} <= names
+
+
+def test_check_host_refuses_a_truncated_answer() -> None:
+    class Mute(LocalHost):
+        def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
+            return Answer(127, "", "sh: not found")
+
+    with pytest.raises(HostUnreachable, match=r"web1 is truncated.*: sh: not found"):
+        check_host(Mute("web1"), application())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade.engine.model import Check, HealthReport, Kind, RolloutPolicy, WatchRules
-from rolling_upgrade.features.health import verdict
+from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.watchdog.alerts import alerts, count_failures
 from rolling_upgrade.features.watchdog.policy import (
     Decision,
@@ -24,7 +24,7 @@ from tests.engine.test_observation import EMPTY
 from tests.support.sample import application
 
 SETTINGS = Settings("shop", "web1", "production", WatchRules(), RolloutPolicy())
-STATE = verdict.parse(application(), "web1", EMPTY).state
+STATE = health.parse(application(), "web1", EMPTY).state
 SITE = Check(Kind.HTTP, "site", False, "HTTP 502")
 DISK = Check(Kind.DISK, "disk /", False, "4 % of disk free on /, required 10 %")
 HTTP = Check(Kind.HTTP, "backend http", False, "no answer", "backend")

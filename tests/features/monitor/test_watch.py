@@ -16,7 +16,7 @@ from rolling_upgrade.engine.local_host import LocalHost
 from rolling_upgrade.engine.model import HealthReport
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import HostUnreachable, RollingError
-from rolling_upgrade.features.health.check import MAX_PAUSE_SECONDS, Watch, check_host, pause_seconds
+from rolling_upgrade.features.monitor.workflow import MAX_PAUSE_SECONDS, Watch, pause_seconds
 from tests.support.sample import application
 from tests.support.sshd import Sshd, free_port
 
@@ -57,22 +57,6 @@ def next_of(results: SimpleQueue[Result], kind: type[Result]) -> Result:
     while not isinstance(result := results.get(timeout=30), kind):
         pass
     return result
-
-
-def test_check_host_of_this_machine_has_every_check() -> None:
-    report = check_host(LocalHost("web1"), application())
-
-    names = {check.name for check in report.checks}
-    assert {"backend container", "backend http", "full chain", "site", "memory", "clock"} <= names
-
-
-def test_check_host_refuses_a_truncated_answer() -> None:
-    class Mute(Broken):
-        def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
-            return Answer(127, "", "sh: not found")
-
-    with pytest.raises(HostUnreachable, match=r"web1 is truncated.*: sh: not found"):
-        check_host(Mute(), application())
 
 
 def test_watch_reconnects_to_a_server_that_was_stopped(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade.engine.model import Application, DatabaseServer, HealthReport, Kind, Thresholds, Tls
-from rolling_upgrade.features.health import verdict
+from rolling_upgrade.features.health import shell as health
 from tests.engine.test_observation import row
 from tests.support.health_site import check, failed
 from tests.support.sample import application
@@ -54,7 +54,7 @@ def text(
 
 
 def report(answer: str, app: Application = APP, now: float = NOW) -> HealthReport:
-    return verdict.parse(app, "web1", answer, now)
+    return health.parse(app, "web1", answer, now)
 
 
 def test_parse_healthy_host_passes_every_check() -> None:
@@ -217,7 +217,7 @@ def test_parse_applies_the_thresholds_of_the_host() -> None:
 
 
 def test_parse_without_another_clock_has_no_clock_check() -> None:
-    assert "clock" not in {check.name for check in verdict.parse(APP, "web1", text()).checks}
+    assert "clock" not in {check.name for check in health.parse(APP, "web1", text()).checks}
 
 
 def test_parse_includes_lock_and_maintenance_page() -> None:
