@@ -19,7 +19,7 @@ from rolling_upgrade.engine.model import Application, HealthReport
 from rolling_upgrade.errors import ExitCode, RollingError, unexpected
 from rolling_upgrade.features.health.workflow import check_host, interval_seconds
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
-from rolling_upgrade.features.monitor.display import Display, display
+from rolling_upgrade.features.monitor.view import Display, display
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 #: The longest pause before an unreachable host is tried again.

@@ -15,7 +15,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, HostUnreachable
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost
-from rolling_upgrade.features.monitor.display import PlainDisplay
+from rolling_upgrade.features.monitor.view import PlainDisplay
 from rolling_upgrade.features.monitor.workflow import CheckResult, Command, Inbox, Watch, monitor, running, show
 from tests.support.builders import NOW
 from tests.support.reports import report

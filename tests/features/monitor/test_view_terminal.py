@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost, update
-from rolling_upgrade.features.monitor.display import display
+from rolling_upgrade.features.monitor.view import display
 from tests.support.builders import NOW, Terminal
 from tests.support.reports import report
 
