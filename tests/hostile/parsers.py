@@ -35,10 +35,8 @@ from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.logs.workflow import LogWriter
 from rolling_upgrade.features.prune.workflow import prune_json, prune_lines
 from rolling_upgrade.features.report import shell as journal
-from rolling_upgrade.features.report.html_page import page
-from rolling_upgrade.features.report.load import Requests
-from rolling_upgrade.features.report.run_report import RunRecord, run_report
-from rolling_upgrade.features.report.view import report_lines
+from rolling_upgrade.features.report.run_report import Requests, RunRecord, run_report
+from rolling_upgrade.features.report.view import html_values, report_lines
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
@@ -138,7 +136,7 @@ def _stages(stages: Sequence[Stage]) -> None:
     histories = {"web1": HostHistory((RELEASE,))}
     report = run_report(RunRecord("production", RELEASE.id, histories, {"web1": stages}, {}))
     _printed(report_lines(report), report)
-    assert "<script" not in report_page(page(report))
+    assert "<script" not in report_page(html_values(report))
 
 
 def _backups(backups: tuple[int, Any]) -> None:
@@ -249,7 +247,7 @@ PARSERS: dict[str, Parser] = {
         lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
     ),
     "features.setup.apply.parse_check": Parser(setup.parse_check, "user ok\npackages drift\n"),
-    "features.report.load.Requests.read": Parser(
+    "features.report.run_report.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda requests: requests.figures(0, 2e9)
     ),
     "features.watchdog.shell.WatchdogStatus.read": Parser(

@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[2] / "rolling_upgrade"
 #: Modules whose functions write texts for operators and read no answer of a host.
 OUTPUT_MODULES = ("tasks", "workflow", "view")
 #: The only other documented error of a parser: a file of the operator has an invalid line.
-DOCUMENTED = {"features.report.load.Requests.read": (ValueError,)}
+DOCUMENTED = {"features.report.run_report.Requests.read": (ValueError,)}
 #: Calls that do not read an answer: they read options, files of the kernel, or text whose pattern bounds its digits.
 TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "console/task.py": ("if named.isdecimal()", "secrets: dict[str, str] = json.load(file)", "return int(text)"),

@@ -13,7 +13,7 @@ from lab import demo
 from lab.demo import DemoFailed, Options, Stage, conclusion, one_round, read_options
 from lab.load import Kind, Load, LoadDied, LoadResult, Progress, Record, Server
 from lab.verdict import Round
-from rolling_upgrade.features.report.load import Requests
+from rolling_upgrade.features.report.run_report import Requests
 
 OPTIONS = Options("lab", 2, 1, 8.0, down=False)
 SERVERS = (Server("web1", "10.0.0.1"),)

@@ -8,8 +8,7 @@ from typing import Any
 from rolling_upgrade.engine.history import Fault
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease, Stage
 from rolling_upgrade.features.history.workflow import HostHistory
-from rolling_upgrade.features.report.load import Requests, TimedRequest
-from rolling_upgrade.features.report.run_report import RunRecord, RunReport, run_report
+from rolling_upgrade.features.report.run_report import Requests, RunRecord, RunReport, TimedRequest, run_report
 
 AT = 1_795_500_000.0
 

@@ -1,14 +1,25 @@
-"""The report of one run in lines."""
+"""The report of one run in lines, and the values of its HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines, utc_time
+from rolling_upgrade.console.text import clock_time, count, duration, one_line, table, unreachable_lines, utc_time
 from rolling_upgrade.engine.model import Outcome, short_digest
+from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import PROGRAM
-from rolling_upgrade.features.report.load import Figures
-from rolling_upgrade.features.report.run_report import HostReport, RunReport, ServiceChange, ServiceVersion, StageReport
+from rolling_upgrade.features.report.run_report import (
+    Figures,
+    HostReport,
+    LoadReport,
+    PastRun,
+    RunReport,
+    SecondFigures,
+    ServiceChange,
+    ServiceVersion,
+    StageReport,
+)
 
 _LOG_LINES = 5
 
@@ -88,3 +99,139 @@ def _figure_cells(figures: Figures) -> tuple[str, ...]:
         f"p50 {figures.p50_ms:g} ms",
         f"p99 {figures.p99_ms:g} ms",
     )
+
+
+#: The size of a drawing in its own units; the page scales it.
+WIDTH, HEIGHT = 720, 140
+#: The least width of a bar in percent, so that a short step is visible.
+_THINNEST = 0.4
+_OUTCOMES = {Outcome.GOOD: "good", Outcome.UNDONE: "undone", Outcome.UNDO_FAILED: "undo failed"}
+
+
+def html_values(report: RunReport) -> dict[str, Any]:
+    """Return the values for the template of the page: texts, and positions and sizes of its drawings."""
+    return {
+        **to_plain(report),
+        "when": utc_time(report.time),
+        "took": duration(report.seconds),
+        "outcome_text": _OUTCOMES[report.outcome],
+        "hosts": _hosts(report.hosts),
+        "runs": _runs(report.runs, report.run),
+        "chart": _chart(report.runs, report.run),
+        "load": _load(report.requests, report.hosts) if report.requests else None,
+        "width": WIDTH,
+        "height": HEIGHT,
+    }
+
+
+def _hosts(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
+    stages = [stage for host in hosts for stage in host.stages]
+    start = min((stage.began for stage in stages), default=0.0)
+    end = max((stage.began + (stage.seconds or 0.0) for stage in stages), default=start)
+    span = max(end - start, 0.001)
+    return [
+        {
+            **to_plain(host),
+            "took": duration(host.seconds),
+            "outcome_text": _OUTCOMES[host.outcome],
+            "changes": [_change(change) for change in host.changes],
+            "stages": [_stage(stage, start, span) for stage in host.stages],
+            "excerpts": [to_plain(stage) for stage in host.stages if stage.status != 0 and stage.log],
+        }
+        for host in hosts
+    ]
+
+
+def _change(change: ServiceChange) -> dict[str, Any]:
+    if change.before is None:
+        kind = "new here"
+    elif change.image_changed:
+        kind = "new image"
+    else:
+        kind = "new configuration" if change.configuration_changed else "unchanged"
+    return {
+        "service": change.service,
+        "kind": kind,
+        "before": image_text(change.before) if change.before else "",
+        "after": image_text(change.after),
+    }
+
+
+def _stage(stage: StageReport, start: float, span: float) -> dict[str, Any]:
+    left = min((stage.began - start) / span * 100, 100 - _THINNEST)
+    share = max((stage.seconds or 0.0) / span * 100, _THINNEST)
+    return {
+        "step": stage.step,
+        "at": f"+{stage.began - start:.1f} s",
+        "took": "no end" if stage.seconds is None else duration(stage.seconds),
+        "result": "done" if stage.status == 0 else "no end" if stage.status is None else f"status {stage.status}",
+        "good": stage.status == 0,
+        "left": round(left, 2),
+        "share": round(min(share, 100 - left), 2),
+    }
+
+
+def _runs(runs: Sequence[PastRun], current: str) -> list[dict[str, Any]]:
+    """Return the rows of the list of runs, newest first."""
+    return [
+        {
+            **to_plain(run),
+            "when": utc_time(run.time),
+            "took": duration(run.seconds),
+            "outcome_text": _OUTCOMES[run.outcome],
+            "current": run.id == current,
+        }
+        for run in reversed(runs)
+    ]
+
+
+def _chart(runs: Sequence[PastRun], current: str) -> dict[str, Any]:
+    """Return a bar for each run, whose height is the run's duration."""
+    longest = max((run.seconds for run in runs), default=0.0) or 1.0
+    room = WIDTH / max(len(runs), 8)
+    bars = [
+        {
+            "x": round(number * room + room * 0.15, 1),
+            "width": round(room * 0.7, 1),
+            "height": (height := round(max(run.seconds / longest * (HEIGHT - 10), 3.0), 1)),
+            "y": round(HEIGHT - height, 1),
+            "outcome": run.outcome.value,
+            "current": run.id == current,
+            "title": f"{run.action} {run.id}: {_OUTCOMES[run.outcome]}, {duration(run.seconds)}",
+        }
+        for number, run in enumerate(runs)
+    ]
+    return {"bars": bars, "longest": duration(longest)}
+
+
+def _load(load: LoadReport, hosts: Sequence[HostReport]) -> dict[str, Any]:
+    most = max((second.requests for second in load.seconds), default=0) or 1
+    room = WIDTH / max(len(load.seconds), 1)
+    first = load.seconds[0].at if load.seconds else 0
+    cutovers = [
+        {"x": round((stage.began - first) * room, 1), "title": f"{host.host} {stage.step}"}
+        for host in hosts
+        for stage in host.stages
+        if stage.step.endswith(".cutover")
+    ]
+    return {
+        "bars": [_second(number, second, room, most) for number, second in enumerate(load.seconds)],
+        "cutovers": [cutover for cutover in cutovers if 0 <= cutover["x"] <= WIDTH],  # type: ignore[operator]
+        "most": most,
+        "from": clock_time(first),
+        "whole": load.total,
+        "near": load.cutovers,
+    }
+
+
+def _second(number: int, second: SecondFigures, room: float, most: int) -> dict[str, Any]:
+    height = second.requests / most * (HEIGHT - 10)
+    failed = max(second.failed / most * (HEIGHT - 10), 3.0) if second.failed else 0.0
+    return {
+        "x": round(number * room, 1),
+        "width": round(max(room * 0.85, 0.5), 1),
+        "y": round(HEIGHT - height, 1),
+        "height": round(height, 1),
+        "failed": round(failed, 1),
+        "failed_y": round(HEIGHT - failed, 1),
+    }

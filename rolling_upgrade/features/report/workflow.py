@@ -16,10 +16,8 @@ from rolling_upgrade.features.access.keys import key_names
 from rolling_upgrade.features.history import workflow as history
 from rolling_upgrade.features.history.workflow import HostHistory
 from rolling_upgrade.features.report import shell
-from rolling_upgrade.features.report.html_page import page
-from rolling_upgrade.features.report.load import Requests
-from rolling_upgrade.features.report.run_report import RunRecord, newest, run_report
-from rolling_upgrade.features.report.view import report_lines
+from rolling_upgrade.features.report.run_report import Requests, RunRecord, newest, run_report
+from rolling_upgrade.features.report.view import html_values, report_lines
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 
@@ -51,7 +49,7 @@ def report(
     # Masked before texts are cut to size: a part of a secret would no longer be recognized.
     masked = output.masked(run_report(record))
     if html:
-        replace_text(Path(html).expanduser(), rendering.report_page(page(masked)))
+        replace_text(Path(html).expanduser(), rendering.report_page(html_values(masked)))
         print_lines([f"{html}: {masked.action} {run}, {masked.outcome.value}"], sys.stderr, environment.secrets)
     if json:
         output.write_json(masked, indent=2)

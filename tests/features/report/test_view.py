@@ -10,8 +10,7 @@ import pytest
 from rolling_upgrade.engine.history import Fault
 from rolling_upgrade.engine.model import Outcome, Release, Stage
 from rolling_upgrade.features.history.workflow import HostHistory
-from rolling_upgrade.features.report.load import Figures, Requests
-from rolling_upgrade.features.report.run_report import RunRecord, newest, run_report
+from rolling_upgrade.features.report.run_report import Figures, Requests, RunRecord, newest, run_report
 from rolling_upgrade.features.report.view import report_lines
 from tests.support.run_reports import AT, BAD, FIRST, LOAD, SECOND, record
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.features.report.html_page import page
 from rolling_upgrade.features.report.run_report import run_report
+from rolling_upgrade.features.report.view import html_values
 from tests.support.browser import Browser, browser
 from tests.support.run_reports import BAD, LOAD, SECOND, hostile, record
 
@@ -66,7 +66,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(params=CASES)
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(rendering.report_page(page(CASES[request.param]())), encoding="utf-8")
+    path.write_text(rendering.report_page(html_values(CASES[request.param]())), encoding="utf-8")
     return path
 
 
@@ -136,7 +136,7 @@ def test_page_can_be_printed(chromium: Browser, file: Path) -> None:
 
 def test_page_shows_hostile_texts_as_text(chromium: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text(rendering.report_page(page(hostile())), encoding="utf-8")
+    path.write_text(rendering.report_page(html_values(hostile())), encoding="utf-8")
     chromium.open(path)
 
     assert chromium.value("document.scripts.length") == 0
