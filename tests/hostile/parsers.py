@@ -30,7 +30,7 @@ from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health.workflow import health_json, health_lines
 from rolling_upgrade.features.history.workflow import HostHistory, history_json, history_lines
 from rolling_upgrade.features.inspect import shell as inspection
-from rolling_upgrade.features.inspect.view import Inspection, inspect_json, inspect_lines
+from rolling_upgrade.features.inspect.workflow import Inspection, inspect_json, inspect_lines
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.logs.workflow import LogWriter
 from rolling_upgrade.features.prune.workflow import prune_json, prune_lines

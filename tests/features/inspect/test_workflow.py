@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rolling_upgrade.engine import observation
-from rolling_upgrade.features.inspect.view import Inspection, inspect_json
+from rolling_upgrade.features.inspect.workflow import Inspection, inspect_json
 from tests.engine.test_observation import APP, row, text
 from tests.support.builders import environment
 
