@@ -38,8 +38,8 @@ from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
-from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.notify.text import version_changes
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
