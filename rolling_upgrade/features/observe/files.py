@@ -14,7 +14,7 @@ from typing import Any
 from rolling_upgrade.engine import maintenance
 from rolling_upgrade.engine.model import Application, Certificate, Environment, Mail, Security, Severity, Target
 from rolling_upgrade.errors import ConfigError, ConfigIssue
-from rolling_upgrade.features.setup.firewall import METRICS_PORT
+from rolling_upgrade.features.setup.system import METRICS_PORT
 from rolling_upgrade.rendering import template
 
 #: The parts of one environment. Prometheus reads `alerting.yml` itself; the others are assembled.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import postgres
 from rolling_upgrade.engine.model import Application, Preparation, Target
-from rolling_upgrade.engine.nginx import site_file, site_helper
+from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
 from rolling_upgrade.engine.paths import ROOTED, backup_directory, rooted
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
 from rolling_upgrade.engine.resource import (
@@ -29,7 +29,7 @@ from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, sha
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup.shell import scheduled
-from rolling_upgrade.features.setup import certificate, firewall, metrics, system
+from rolling_upgrade.features.setup import certificate, firewall, system
 
 
 def resources(
@@ -65,8 +65,8 @@ def resources(
         system.sshd(app, user),
         *(_backups(app, user) if app.auto_backup else (_no_timer(app, user, "backup"),)),
         *(_rotation(app, user, rules) if rules.rotate_logs_days and app.log_files else (_no_timer(app, user, "logs"),)),
-        *metrics.request_log_resources(app),
-        *metrics.exporter(app, user, rules),
+        *_request_log(app),
+        *system.node_exporter(app, user, rules),
         *certificate.before_site(app, rules),
         _site(app, live),
         *((_watchdog(app, user, *watchdog),) if watchdog else ()),
@@ -270,6 +270,60 @@ def remove_timer(app: Application, user: str, kind: str) -> Script:
     disable = f"rm -f ~/.config/systemd/user/timers.target.wants/{name} && systemctl --user daemon-reload"
     stop = as_user(user, f"systemctl --user stop {name}")
     return script(f"{stop} || :", shell_join("rm", "-f", *timer_paths(app, kind)), as_user(user, disable))
+
+
+def request_log_units(app: str) -> tuple[str, str]:
+    """The units of root that rotate the request log."""
+    return f"/etc/systemd/system/{app}-requests.service", f"/etc/systemd/system/{app}-requests.timer"
+
+
+def _request_log(app: Application) -> tuple[Resource, ...]:
+    """The request log's directory and rotation. They stay when it is switched off: the site may still use the log.
+
+    Nginx's workers open a rotated log as their own user; so everyone may enter the directory, and only root writes to it.
+    """
+    if not app.request_metrics:
+        return ()
+    log = request_log(app.name)
+    directory, path = log.rpartition("/")[0], f"{site_helper(app.name).rpartition('/')[0]}/requests"
+    timer = f"{app.name}-requests.timer"
+    files = {
+        path: (rendering.host_program("requests"), "755"),
+        **{
+            unit: (text, "644")
+            for unit, text in zip(request_log_units(app.name), rendering.requests_units(app), strict=True)
+        },
+    }
+    test = [f"{has_content(name, text)} && {has_mode(name, f'root {mode}')}" for name, (text, mode) in files.items()]
+    test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {has_mode(directory, 'root 755')}"]
+    test += [
+        shell_join("systemctl", "is-active", "--quiet", timer),
+        shell_join("systemctl", "is-enabled", "--quiet", timer),
+    ]
+    apply = script(
+        shell_join("mkdir", "-p", path.rpartition("/")[0]),
+        *(write_file(name, text, mode=f"0{mode}") for name, (text, mode) in files.items()),
+        shell_join("install", "-d", "-o", "root", "-g", "root", "-m", "755", directory),
+        f"systemctl daemon-reload\n{shell_join('systemctl', 'enable', '--quiet', timer)}\n{shell_join('systemctl', 'restart', timer)}",
+    )
+    title = f"the request log ({log}), rotated by {timer}"
+    possible = f"! test -L {quote(directory)}"
+    return (
+        Resource(
+            "request log", title, " && ".join(test), apply, f"{directory} is a link: remove it", possible=possible
+        ),
+    )
+
+
+def remove_request_log(app: Application) -> Script:
+    """Remove the request log and its rotation, after the site that uses it."""
+    timer = f"{app.name}-requests.timer"
+    return script(
+        f"{shell_join('systemctl', 'disable', '--quiet', '--now', timer)} 2>/dev/null || :",
+        shell_join("rm", "-f", *request_log_units(app.name)),
+        shell_join("rm", "-rf", request_log(app.name).rpartition("/")[0]),
+        "systemctl daemon-reload",
+    )
 
 
 def _password(app: Application, user: str) -> tuple[Resource, ...]:

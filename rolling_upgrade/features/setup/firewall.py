@@ -11,15 +11,13 @@ import re
 from rolling_upgrade.engine.model import Application, Firewall, Preparation
 from rolling_upgrade.engine.resource import Resource, has_content, has_mode
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
-from rolling_upgrade.features.setup.system import install, possible
+from rolling_upgrade.features.setup.system import METRICS_PORT, install, possible
 
 _HERE = "/etc/rolling"
 _RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
 _UNIT = "rolling-firewall.service"
 _UNIT_PATH = f"/etc/systemd/system/{_UNIT}"
 
-#: The port of node-exporter, for the monitoring host alone.
-METRICS_PORT = 9100
 #: The actions with which ufw lists an open port.
 _OPEN = "ALLOW|LIMIT"
 

@@ -1,4 +1,4 @@
-"""The operating system's resources of a prepared host: programs, the deploy user, sshd, kernel settings, updates.
+"""The operating system's resources of a prepared host: programs, the deploy user, sshd, kernel settings, updates, node-exporter.
 
 Setup installs packages with apt on Debian and Ubuntu; on other distributions the operator installs them.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rolling_upgrade.engine import postgres, sqlite
 from rolling_upgrade.engine.model import Application, Preparation
+from rolling_upgrade.engine.paths import ROOTED
 from rolling_upgrade.engine.resource import (
     CHECK_SECONDS,
     FOREIGN,
@@ -59,6 +60,13 @@ _CONFIGURED = '{ ! command -v dpkg || test -z "$(dpkg --audit)"; }'
 _LOCK = "DPkg::Lock::Timeout=300"
 #: How long to wait for another apt that holds the package lists, seconds: no option of apt waits for that lock.
 _LISTS_SECONDS = 300
+
+#: The port of node-exporter, for the monitoring host alone.
+METRICS_PORT = 9100
+#: The default directory of the textfile collector in Debian's node-exporter.
+_DEBIANS_DIRECTORY = "/var/lib/prometheus/node-exporter"
+_EXPORTER, _EXPORTER_UNIT = "prometheus-node-exporter", "prometheus-node-exporter.service"
+_DROP_IN = f"/etc/systemd/system/{_EXPORTER_UNIT}.d/rolling.conf"
 
 #: How long a user manager may take to start, seconds.
 _BUS_SECONDS = 60
@@ -289,3 +297,68 @@ def sudo_rule(app: Application, name: str, helper: str) -> Resource:
     test = f"{has_content(path, content)} && {has_mode(path, 'root 440')}"
     title = f"sudo for the site helper alone ({path})"
     return Resource("sudo rule", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
+
+
+def node_exporter(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
+    """Debian's node-exporter, and the deploy user's right to write to its directory.
+
+    An installed node-exporter stays when the setting is turned off, because other programs may use it.
+    """
+    if not rules.node_exporter:
+        return ()
+    return (
+        (_node_exporter_service(app), _metrics_directory(app.metrics_dir, user))
+        if app.metrics_dir
+        else (_node_exporter_service(app),)
+    )
+
+
+def _node_exporter_service(app: Application) -> Resource:
+    """Source: systemd.service(5): an empty ExecStart= resets the command. Debian's unit reads ARGS from a file."""
+    directory = app.metrics_dir or _DEBIANS_DIRECTORY
+    flag = f"--collector.textfile.directory={directory}"
+    drop_in = f"# Made by inv setup.\n[Service]\nExecStart=\nExecStart=/usr/bin/{_EXPORTER} {flag} $ARGS\n"
+    elsewhere = directory != _DEBIANS_DIRECTORY
+    known = has_content(_DROP_IN, drop_in) if elsewhere else shell_join("test", "!", "-e", _DROP_IN)
+    running = f"systemctl is-enabled --quiet {_EXPORTER_UNIT} && systemctl is-active --quiet {_EXPORTER_UNIT}"
+    test = f"command -v {_EXPORTER} && command -v setfacl && {known} && {running}"
+    place = script(shell_join("mkdir", "-p", _DROP_IN.rpartition("/")[0]), write_file(_DROP_IN, drop_in, mode="0644"))
+    apply = script(
+        f"if ! command -v {_EXPORTER} >/dev/null || ! command -v setfacl >/dev/null; then\n"
+        f"{install((_EXPORTER, 'acl'))}\nfi",
+        place if elsewhere else shell_join("rm", "-f", _DROP_IN),
+        f"systemctl daemon-reload\nsystemctl enable --quiet {_EXPORTER_UNIT}\nsystemctl restart {_EXPORTER_UNIT}",
+    )
+    title = f"{_EXPORTER} on port {METRICS_PORT}, with the text files of {directory}"
+    remedy = f"this host is not Debian or Ubuntu: install {_EXPORTER} and setfacl by hand"
+    return Resource(
+        "node exporter", title, test, apply, remedy, possible=f"{possible(_EXPORTER)} && {possible('setfacl')}"
+    )
+
+
+def _metrics_directory(path: str, user: str) -> Resource:
+    """Several applications may write there, each user its own files: a sticky directory with an ACL entry for each user.
+
+    A group would apply to a user's running systemd manager, and so to its watchdog, only after a new login. Root follows
+    no link: the script changes to the directory first, and then uses relative paths.
+    """
+    place = quote(path)
+    sticky = f'( cd -P {place} && test -z "$(find . -maxdepth 0 ! -perm -1555)" )'
+    test = f"{sticky} && {as_user(user, shell_join('test', '-w', path), CHECK_SECONDS)}"
+    apply = f"""\
+if [ ! -e {place} ]; then
+  {ROOTED}
+  if ! said=$(rooted {place}); then
+    echo {quote(f"root does not create {path}:")} "$said. Next: create it by hand, or choose another METRICS_DIR"
+    exit 1
+  fi
+  mkdir -p {place}
+fi
+cd -P {place}
+if [ "$(pwd -P)" != {place} ]; then
+  echo {quote(f"{path} is behind a symbolic link: set METRICS_DIR to the real path")}
+  exit 1
+fi
+chmod 1755 .
+setfacl -m {quote(f"u:{user}:rwx")} ."""
+    return Resource("metrics directory", f"directory {path} ({user} may write)", test, script(apply))

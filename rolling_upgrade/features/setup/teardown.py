@@ -22,8 +22,13 @@ from rolling_upgrade.engine.resource import (
 )
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.deploy.steps import LOOKASIDE
-from rolling_upgrade.features.setup import firewall, metrics
-from rolling_upgrade.features.setup.application import data_directories, remove_timer
+from rolling_upgrade.features.setup import firewall
+from rolling_upgrade.features.setup.application import (
+    data_directories,
+    remove_request_log,
+    remove_timer,
+    request_log_units,
+)
 from rolling_upgrade.features.watchdog import shell as watchdog
 
 #: The lease of the lock, seconds: enough time to repeat an interrupted teardown.
@@ -143,8 +148,8 @@ def _remove_empty(path: str, user: str) -> str:
 def _request_log(app: Application) -> Resource:
     """The request log, removed after the site that names it: Nginx does not start without its directory."""
     log = request_log(app.name)
-    test = _absent(log.rpartition("/")[0], *metrics.timer_paths(app.name))
-    return Resource("request log", f"the request log ({log})", test, metrics.remove_request_log(app))
+    test = _absent(log.rpartition("/")[0], *request_log_units(app.name))
+    return Resource("request log", f"the request log ({log})", test, remove_request_log(app))
 
 
 def _renewal(app: Application) -> Resource:
