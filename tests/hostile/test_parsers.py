@@ -30,7 +30,7 @@ TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "engine/untrusted.py": ("return int(text)", "value = float(text) if len", "value = json.loads(text, parse_int="),
     "engine/site/document.py": ("value = json.loads(text, object_pairs_hook=",),
     "features/lock/workflow.py": ("seconds = int(match[1])",),
-    "features/observe/dashboard.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
+    "features/observe/files.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
     "features/logs/shell.py": ("return Since(int(match[1])",),
     "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
     "engine/processes.py": ("child for child, fields in stats.items()",),

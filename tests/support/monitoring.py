@@ -17,7 +17,7 @@ from rolling_upgrade.engine.model import (
     Tls,
 )
 from rolling_upgrade.features.observe import files as prometheus
-from rolling_upgrade.features.observe.dashboard import dashboard
+from rolling_upgrade.features.observe.files import dashboard
 from tests.support.sample import application
 
 SLACK = Hook("https://hooks.test/services/T1/B2/q7Zk1m9pX2vB8nW4", Severity.WARNING)

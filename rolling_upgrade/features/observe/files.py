@@ -1,4 +1,4 @@
-"""Renders the Prometheus, Alertmanager and blackbox-exporter files of an environment.
+"""Render the files of an environment for Prometheus, Alertmanager, blackbox-exporter and Grafana.
 
 A monitoring host may monitor several environments. Each has its parts, and the programs' files are assembled from common
 heads and these parts: here for `inv observe.render`, on the host by templates/host/observe.sh, in the same order.
@@ -6,8 +6,10 @@ heads and these parts: here for `inv observe.render`, on the host by templates/h
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from rolling_upgrade.engine import maintenance
 from rolling_upgrade.engine.model import Application, Certificate, Environment, Mail, Security, Severity, Target
 from rolling_upgrade.errors import ConfigError, ConfigIssue
 from rolling_upgrade.features.setup.system import METRICS_PORT
-from rolling_upgrade.rendering import template
+from rolling_upgrade.rendering import TEMPLATES, template
 
 #: The parts of one environment. Prometheus reads `alerting.yml` itself; the others are assembled.
 PARTS = ("scrape.yml", "module.yml", "alerting.yml", "routes.yml", "receivers.yml")
@@ -25,6 +27,8 @@ _RUNBOOK = "docs/runbook.md"
 #: File systems that are not on a disk.
 _VIRTUAL = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
 _IMPLICIT_TLS_PORT = 465
+#: The columns of a Grafana dashboard.
+_COLUMNS = 24
 _WORDS = {"en": {"firing": "Alert", "resolved": "Resolved"}, "zh-TW": {"firing": "警報", "resolved": "已解除"}}
 
 
@@ -147,3 +151,45 @@ def _mail(app: Application) -> Mail | None:
         issue = ConfigIssue("the env file", "SMTP_PORT", f"{mail.port} with SMTP_SECURITY=tls", expected)
         raise ConfigError("Alertmanager uses implicit TLS on port 465 only.", [issue])
     return mail
+
+
+def dashboard(app: Application, environment: str) -> str:
+    """Render a Grafana dashboard as JSON, in the language of the application's messages; equal input gives equal bytes.
+
+    Source: Grafana, the Prometheus data source's annotations: `useValueForTime` takes a value as milliseconds, and
+    `{{label}}` in `titleFormat` and `textFormat` is the value of a label.
+    """
+    text = template("observe/dashboard.json.j2").render(
+        app=app,
+        environment=environment,
+        uid=_uid(app, environment),
+        _=_translation(app.channels.language),
+    )
+    document = json.loads(text)
+    _place(document["panels"])
+    return json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def _uid(app: Application, environment: str) -> str:
+    """Source: Grafana takes at most 40 characters."""
+    return "rolling-" + hashlib.sha256(f"{app.name}\0{environment}".encode()).hexdigest()[:24]
+
+
+def _translation(language: str) -> Callable[[str], str]:
+    """Translate the English texts of the template. A text without a translation raises KeyError."""
+    if language == "en":
+        return str
+    texts: dict[str, str] = json.loads((TEMPLATES / f"observe/dashboard.{language}.json").read_text(encoding="utf-8"))
+    return texts.__getitem__
+
+
+def _place(panels: list[dict[str, Any]]) -> None:
+    """Number the panels, and lay them out from left to right on lines of 24 columns."""
+    x = y = height = 0
+    for number, panel in enumerate(panels, 1):
+        position = panel["gridPos"]
+        if x + position["w"] > _COLUMNS:
+            x, y, height = 0, y + height, 0
+        panel["id"] = number
+        position.update(x=x, y=y)
+        x, height = x + position["w"], max(height, position["h"])

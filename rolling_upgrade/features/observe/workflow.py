@@ -14,7 +14,7 @@ from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
-from rolling_upgrade.features.observe import dashboard, files, monitoring_host
+from rolling_upgrade.features.observe import files, monitoring_host
 from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.ssh.fleet import monitor_of, opened
 
@@ -27,7 +27,7 @@ def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
     if directory.exists() and not directory.is_dir():
         raise usage_error(("--output", repr(output), "a directory, not a file"), nothing="written")
     texts = dict(files.complete_files(environment))
-    texts["dashboard.json"] = dashboard.dashboard(environment.targets[0].application, environment.name)
+    texts["dashboard.json"] = files.dashboard(environment.targets[0].application, environment.name)
     new_files = [
         NewFile(directory / name, text.encode(), PRIVATE if name == "alertmanager.yml" else PUBLIC)
         for name, text in texts.items()

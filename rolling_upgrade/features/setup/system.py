@@ -1,4 +1,4 @@
-"""The operating system's resources of a prepared host: programs, the deploy user, sshd, kernel settings, updates, node-exporter.
+"""The operating system's resources of a prepared host: programs, user, sshd, kernel settings, updates, node-exporter.
 
 Setup installs packages with apt on Debian and Ubuntu; on other distributions the operator installs them.
 """

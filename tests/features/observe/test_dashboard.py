@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rolling_upgrade.engine.model import Application, Channels, WatchRules
-from rolling_upgrade.features.observe.dashboard import dashboard
+from rolling_upgrade.features.observe.files import dashboard
 from rolling_upgrade.features.watchdog import metrics
 from rolling_upgrade.rendering import TEMPLATES
 from tests.support.monitoring import expressions
