@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.config.cross_checks import conflicts, local_warnings
+from rolling_upgrade.config.files import EnvFile, read_yaml
+from rolling_upgrade.config.issues import Issues, conceals, validate
+from rolling_upgrade.config.loader import load_located, read_env_file
+from rolling_upgrade.config.locate import Located, locate
+from rolling_upgrade.config.services import Services
+from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
+from rolling_upgrade.engine import model
+from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode
-from rolling_upgrade.features.configuration.effective import Effective, Explained, explain_environment
+
+
+@dataclass(frozen=True)
+class Effective:
+    """One effective value and its source."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An environment, its rollout policy, and the keys and derived values of each selected host."""
+
+    environment: model.Environment
+    rollout: tuple[Effective, ...]
+    keys: tuple[tuple[str, tuple[Effective, ...]], ...]
+    derived: tuple[tuple[str, tuple[Effective, ...]], ...]
 
 
 def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitCode:
@@ -115,3 +143,118 @@ def show_json(explained: Explained) -> dict[str, Any]:
     derived = dict(explained.derived)
     hosts = {host: {"keys": values(keys), "derived": values(derived[host])} for host, keys in explained.keys}
     return {"environment": explained.environment.name, "rollout": values(explained.rollout), "hosts": hosts}
+
+
+def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
+    """Read the files and collect the effective values. Raises ConfigError with every error."""
+    issues = Issues(root.resolve())
+    located = locate(environment, root.resolve(), issues)
+    env = read_env_file(located, issues, prompt=True)
+    loaded = load_located(located, env, issues, hosts=hosts, tag=tag, strict=False)
+    sources = _Sources(located, env or EnvFile({}, {}), issues, tag)
+    return Explained(
+        environment=loaded,
+        rollout=tuple(_rollout(located, issues, loaded.rollout)),
+        keys=tuple((target.name, tuple(sources.keys(target.name))) for target in loaded.targets),
+        derived=tuple((target.name, tuple(_derived(target))) for target in loaded.targets),
+    )
+
+
+class _Sources:
+    """Look up the source of each key in the three files."""
+
+    def __init__(self, located: Located, env: EnvFile, issues: Issues, tag: str) -> None:
+        self._located, self._tag = located, tag
+        self._base, self._lines = env.values, env.lines
+        self._env_name, self._inventory_name = issues.name(located.env_file), issues.name(located.file)
+        path = located.resolve(located.entry.services_file)
+        content = read_yaml(path, issues, remedy="") or {}
+        services = validate(Services, content, issues.name(path), issues)
+        self._services_name = issues.name(path)
+        self._services = services.services if services else ()
+
+    def keys(self, host: str) -> Iterator[Effective]:
+        """Yield the keys of the settings and services, then unknown keys."""
+        named = [key for service in self._services for key in service.named_keys()]
+        for key in dict.fromkeys((*KEYS, *named, *self._base)):
+            value, source = self._value(host, key)
+            yield Effective(key, MASK if value and conceals(key, value) else value, source)
+
+    def _value(self, host: str, key: str) -> tuple[str, str]:
+        overrides = self._located.entry.hosts[host].env
+        if key == "APP_VERSION" and self._tag:
+            return self._tag, "--tag"
+        if key in overrides:
+            return overrides[key], f"{self._inventory_name} environments.{self._located.name}.hosts.{host}.env"
+        if self._base.get(key):
+            return self._base[key], f"{self._env_name} line {self._lines[key]}"
+        for service in self._services:
+            if key == service.port and service.default_port is not None:
+                return str(service.default_port), f"{self._services_name} {service.name}.default_port"
+        field = Settings.model_fields.get(key.lower())
+        default = field.default if field is not None else ""
+        return ("" if default is None else _plain(default)), "default" if field is not None else "not set"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Enum):
+        return str(value.value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rollout(located: Located, issues: Issues, rollout: model.RolloutPolicy) -> Iterator[Effective]:
+    written = located.entry.rollout.model_fields_set
+    # The signing key is shown by the name of its file.
+    for name, value in (asdict(rollout) | {"signed_by": located.entry.rollout.signed_by}).items():
+        place = f"{issues.name(located.file)} environments.{located.name}.rollout.{name}"
+        yield Effective(name, _plain(value), place if name in written else "default")
+
+
+def _derived(target: model.Target) -> Iterator[Effective]:
+    """Yield the values derived from the keys of a host."""
+    app = target.application
+    scheme, port, usual = ("https", app.https_port, 443) if app.tls else ("http", app.http_port, 80)
+    rows = [
+        (
+            "login",
+            f"{target.user}@{target.address} port {target.port}" + (f" through {target.jump}" if target.jump else ""),
+        ),
+        ("setup login", target.setup_user),
+        ("roles", ", ".join(target.roles)),
+        ("groups", ", ".join(target.groups)),
+        ("identity file", target.identity_file),
+        ("public address", f"{scheme}://{app.domain}" + ("" if port == usual else f":{port}")),
+        ("home on the host", app.home),
+        ("full chain", f"{app.full_chain.path} on {app.full_chain.service}'s service port" if app.full_chain else ""),
+    ]
+    for service in app.services:
+        rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
+    for name, value in rows:
+        yield Effective(name, value or "none", "derived")
+
+
+def _service(app: model.Application, service: model.Service) -> Iterator[tuple[str, str]]:
+    gate, drain = service.gate, service.drain
+    yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
+    yield "service port", str(service.service_port)
+    for color in model.Color:
+        yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
+    yield (
+        "gate",
+        f"{gate.path}: {gate.passes} passes, every {gate.interval_seconds:g} s, answers within "
+        f"{gate.timeout_seconds:g} s, start period {gate.start_period_seconds:g} s, {gate.retries} failures end it, "
+        f"deadline {gate.deadline_seconds:g} s",
+    )
+    yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
+    yield "routes", ", ".join(route.prefix + (" (stream)" if route.stream else "") for route in service.routes)
+    mounts = (
+        f"{mount.source} at {mount.target}{' (read only)' if mount.read_only else ''}" for mount in service.mounts
+    )
+    yield "mounts", ", ".join(mounts)
+    yield "alias", service.alias
+    memory = f"{service.memory_bytes // 1024**2} MiB" if service.memory_bytes else "no memory limit"
+    yield "limits", f"{memory}, {f'{service.cpus:g} CPUs' if service.cpus else 'no CPU limit'}"
+    yield "restart policy", service.restart_policy
+    yield "environment keys", ", ".join(key for key, _ in service.env)

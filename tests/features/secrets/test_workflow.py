@@ -12,7 +12,7 @@ import pytest
 from rolling_upgrade import config
 from rolling_upgrade.config.encryption import Encryption, detect
 from rolling_upgrade.errors import ConfigError, ExitCode
-from rolling_upgrade.features.configuration.effective import explain_environment
+from rolling_upgrade.features.configuration.workflow import explain_environment
 from rolling_upgrade.features.secrets.workflow import decrypt, encrypt, rotate
 from tests.support.pgp import Pgp
 from tests.support.team import SECRET, Team
