@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.config.cross_checks import conflicts, local_warnings
@@ -19,29 +18,34 @@ from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
-from rolling_upgrade.engine import model
 from rolling_upgrade.engine.masking import MASK
-from rolling_upgrade.engine.model import Environment
+from rolling_upgrade.engine.model import Application, Color, Environment, RolloutPolicy, Service, Target
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode
 
 
 @dataclass(frozen=True)
 class Effective:
-    """One effective value and its source."""
+    """An effective value and its source."""
 
-    name: str
     value: str
     source: str
 
 
 @dataclass(frozen=True)
-class Explained:
-    """An environment, its rollout policy, and the keys and derived values of each selected host."""
+class HostValues:
+    """The keys and the derived values of a host, by name."""
 
-    environment: model.Environment
-    rollout: tuple[Effective, ...]
-    keys: tuple[tuple[str, tuple[Effective, ...]], ...]
-    derived: tuple[tuple[str, tuple[Effective, ...]], ...]
+    keys: Mapping[str, Effective]
+    derived: Mapping[str, Effective]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An environment, its rollout policy, and the values of each selected host."""
+
+    environment: Environment
+    rollout: Mapping[str, Effective]
+    hosts: Mapping[str, HostValues]
 
 
 def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitCode:
@@ -63,7 +67,7 @@ def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitC
         _render(found)
     issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, environment, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
-    print_lines(check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
+    print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
 
 
@@ -96,13 +100,14 @@ def show(
     explained = explain_environment(environment, root=root, hosts=hosts, tag=tag)
     secrets = explained.environment.secrets
     if json:
-        print_json(show_json(explained), sys.stdout, secrets)
+        report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
+        print_json(report, sys.stdout, secrets)
     else:
-        print_lines(show_lines(explained), sys.stdout, secrets)
+        print_lines(_show_lines(explained), sys.stdout, secrets)
     return ExitCode.DONE
 
 
-def check_lines(
+def _check_lines(
     environments: Sequence[Environment], issues: Sequence[ConfigIssue], warnings: Sequence[str]
 ) -> list[str]:
     """Format the errors, the warnings, the checked environments and a summary."""
@@ -117,32 +122,17 @@ def check_lines(
     return [*lines, f"No errors, {count(len(warnings), 'warning')}; nothing was contacted."]
 
 
-def show_lines(explained: Explained) -> list[str]:
+def _show_lines(explained: Explained) -> list[str]:
     """Format the rollout policy, then the keys and derived values of each host."""
     lines = [f"rollout policy of {explained.environment.name}", *_rows(explained.rollout)]
-    derived = dict(explained.derived)
-    for host, keys in explained.keys:
-        lines += ["", f"{host}: keys", *_rows(keys), "", f"{host}: derived values", *_facts(derived[host])]
+    for host, values in explained.hosts.items():
+        derived = table([("", name, value.value) for name, value in values.derived.items()])
+        lines += ["", f"{host}: keys", *_rows(values.keys), "", f"{host}: derived values", *derived]
     return lines
 
 
-def _rows(values: Sequence[Effective]) -> list[str]:
-    return table([("", value.name, value.value or "-", value.source) for value in values])
-
-
-def _facts(values: Sequence[Effective]) -> list[str]:
-    return table([("", value.name, value.value) for value in values])
-
-
-def show_json(explained: Explained) -> dict[str, Any]:
-    """Return the report as a JSON object."""
-
-    def values(found: Sequence[Effective]) -> dict[str, dict[str, str]]:
-        return {value.name: {"value": value.value, "source": value.source} for value in found}
-
-    derived = dict(explained.derived)
-    hosts = {host: {"keys": values(keys), "derived": values(derived[host])} for host, keys in explained.keys}
-    return {"environment": explained.environment.name, "rollout": values(explained.rollout), "hosts": hosts}
+def _rows(values: Mapping[str, Effective]) -> list[str]:
+    return table([("", name, value.value or "-", value.source) for name, value in values.items()])
 
 
 def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[str] = (), tag: str = "") -> Explained:
@@ -153,10 +143,12 @@ def explain_environment(environment: str | None, *, root: Path, hosts: Sequence[
     loaded = load_located(located, env, issues, hosts=hosts, tag=tag, strict=False)
     sources = _Sources(located, env or EnvFile({}, {}), issues, tag)
     return Explained(
-        environment=loaded,
-        rollout=tuple(_rollout(located, issues, loaded.rollout)),
-        keys=tuple((target.name, tuple(sources.keys(target.name))) for target in loaded.targets),
-        derived=tuple((target.name, tuple(_derived(target))) for target in loaded.targets),
+        loaded,
+        rollout=dict(_rollout(located, issues, loaded.rollout)),
+        hosts={
+            target.name: HostValues(keys=dict(sources.keys(target.name)), derived=_derived(target))
+            for target in loaded.targets
+        },
     )
 
 
@@ -173,12 +165,12 @@ class _Sources:
         self._services_name = issues.name(path)
         self._services = services.services if services else ()
 
-    def keys(self, host: str) -> Iterator[Effective]:
+    def keys(self, host: str) -> Iterator[tuple[str, Effective]]:
         """Yield the keys of the settings and services, then unknown keys."""
         named = [key for service in self._services for key in service.named_keys()]
         for key in dict.fromkeys((*KEYS, *named, *self._base)):
             value, source = self._value(host, key)
-            yield Effective(key, MASK if value and conceals(key, value) else value, source)
+            yield key, Effective(MASK if value and conceals(key, value) else value, source)
 
     def _value(self, host: str, key: str) -> tuple[str, str]:
         overrides = self._located.entry.hosts[host].env
@@ -204,23 +196,21 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rollout(located: Located, issues: Issues, rollout: model.RolloutPolicy) -> Iterator[Effective]:
+def _rollout(located: Located, issues: Issues, rollout: RolloutPolicy) -> Iterator[tuple[str, Effective]]:
     written = located.entry.rollout.model_fields_set
     # The signing key is shown by the name of its file.
     for name, value in (asdict(rollout) | {"signed_by": located.entry.rollout.signed_by}).items():
         place = f"{issues.name(located.file)} environments.{located.name}.rollout.{name}"
-        yield Effective(name, _plain(value), place if name in written else "default")
+        yield name, Effective(_plain(value), place if name in written else "default")
 
 
-def _derived(target: model.Target) -> Iterator[Effective]:
-    """Yield the values derived from the keys of a host."""
+def _derived(target: Target) -> dict[str, Effective]:
+    """Return the values derived from the keys of a host."""
     app = target.application
     scheme, port, usual = ("https", app.https_port, 443) if app.tls else ("http", app.http_port, 80)
+    through = f" through {target.jump}" if target.jump else ""
     rows = [
-        (
-            "login",
-            f"{target.user}@{target.address} port {target.port}" + (f" through {target.jump}" if target.jump else ""),
-        ),
+        ("login", f"{target.user}@{target.address} port {target.port}" + through),
         ("setup login", target.setup_user),
         ("roles", ", ".join(target.roles)),
         ("groups", ", ".join(target.groups)),
@@ -231,15 +221,14 @@ def _derived(target: model.Target) -> Iterator[Effective]:
     ]
     for service in app.services:
         rows += [(f"{service.name}: {name}", value) for name, value in _service(app, service)]
-    for name, value in rows:
-        yield Effective(name, value or "none", "derived")
+    return {name: Effective(value or "none", "derived") for name, value in rows}
 
 
-def _service(app: model.Application, service: model.Service) -> Iterator[tuple[str, str]]:
+def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
     gate, drain = service.gate, service.drain
     yield "image", f"{service.image.reference}" + (f"@{service.image.digest}" if service.image.digest else "")
     yield "service port", str(service.service_port)
-    for color in model.Color:
+    for color in Color:
         yield color.value, f"{app.name}-{service.name}-{color.value} on port {service.port(color)}"
     yield (
         "gate",

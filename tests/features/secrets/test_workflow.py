@@ -74,12 +74,8 @@ def test_load_error_in_an_encrypted_file_has_its_line(team: Team, pgp: Pgp, pass
     (issue,) = team.project.issues()
 
     assert (issue.file, issue.path, issue.found) == ("deploy/demo.env", "BACKEND_PORT", "'no'")
-    source = [
-        value.source
-        for value in explain_environment("demo", root=_without_mistake(team)).keys[0][1]
-        if value.name == "JWT_SECRET_KEY"
-    ]
-    assert source == ["deploy/demo.env line 9"]
+    explained = explain_environment("demo", root=_without_mistake(team))
+    assert explained.hosts["web1"].keys["JWT_SECRET_KEY"].source == "deploy/demo.env line 9"
 
 
 def _without_mistake(team: Team) -> Path:
