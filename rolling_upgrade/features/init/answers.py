@@ -5,29 +5,27 @@ The validators of the configuration itself check each answer.
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from rolling_upgrade.config import validators
-from rolling_upgrade.config.files import read_yaml
-from rolling_upgrade.config.inventory import Inventory
-from rolling_upgrade.config.issues import Issues, shown, validate
+from rolling_upgrade.config.issues import shown
 from rolling_upgrade.config.settings import KEYS
-from rolling_upgrade.engine.git import is_tracked, staged
-from rolling_upgrade.errors import ConfigIssue
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.errors import ConfigIssue, Interrupted
+
+T = TypeVar("T")
 
 #: The service port of the first service; each further service gets the next port.
 FIRST_PORT = 8080
 HEALTH = "/health"
-_EXAMPLE_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 
 SERVICE = "NAME=IMAGE:PORT, such as web=registry.example.org/shop/web:8080"
 HOST = "NAME=ADDRESS, such as web1=192.0.2.11"
-CERTIFICATE = validators.one_of("none", "self-signed", "acme", "files")
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,20 @@ class Question:
         return f"--{self.name}"
 
 
-APP = Question("app", "Name of the application", validators.APP_NAME)
-DOMAIN = Question("domain", "Domain of the site", validators.DOMAIN)
-ENV = Question("env", "Name of the environment", validators.ENVIRONMENT_NAME, "production")
-USER = Question("user", "Login name on the hosts, owner of the containers", validators.USER, "deploy")
-CERT = Question(
-    "certificate",
-    "Certificate: none (http), self-signed, acme (Let's Encrypt) or files (your own)",
-    CERTIFICATE,
-    "none",
-)
 EMAIL = Question("email", "Contact address for the certificate authority", validators.EMAIL)
-QUESTIONS = (APP, DOMAIN, ENV, USER, CERT, EMAIL)
+QUESTIONS = (
+    Question("app", "Name of the application", validators.APP_NAME),
+    Question("domain", "Domain of the site", validators.DOMAIN),
+    Question("env", "Name of the environment", validators.ENVIRONMENT_NAME, "production"),
+    Question("user", "Login name on the hosts, owner of the containers", validators.USER, "deploy"),
+    Question(
+        "certificate",
+        "Certificate: none (http), self-signed, acme (Let's Encrypt) or files (your own)",
+        validators.one_of("none", "self-signed", "acme", "files"),
+        "none",
+    ),
+    EMAIL,
+)
 
 
 def _paths(text: str) -> tuple[str, ...] | None:
@@ -227,34 +227,84 @@ def _route(text: str, names: Sequence[str], answers: Answers) -> tuple[str, tupl
     return name, answers.read_routes(name, value)
 
 
-def is_example(root: Path) -> bool:
-    """Whether hosts.yaml has hosts, all with addresses that are reserved for documentation (RFC 5737)."""
-    issues = Issues(root)
-    content = read_yaml(root / "hosts.yaml", issues, remedy="") or {}
-    inventory = validate(Inventory, content, "hosts.yaml", issues)
-    if inventory is None or issues.errors:
-        return False
-    addresses = [
-        host.address or name
-        for environment in inventory.environments.values()
-        for name, host in environment.hosts.items()
-    ]
-    return bool(addresses) and all(map(_is_for_documentation, addresses))
+def ask_missing(answers: Answers, check_files: Callable[[], object]) -> None:
+    """Ask on the terminal for every answer that no option gave; an invalid answer repeats its question.
+
+    Raises Interrupted when the input ends. Calls `check_files` before the first question, and again once the environment has a name.
+    """
+    check_files()
+    print_lines(["Enter accepts the default in brackets. Ctrl-C quits; nothing is written."], sys.stderr)
+    *first, user, certificate, email = QUESTIONS
+    for question in first:
+        _ask_for(question, answers)
+    check_files()
+    _ask_for_services(answers)
+    _ask_for_hosts(answers)
+    _ask_for(user, answers)
+    _ask_for(certificate, answers)
+    if answers.values["certificate"] == "acme":
+        _ask_for(email, answers)
 
 
-def _is_for_documentation(address: str) -> bool:
-    try:
-        return any(ipaddress.ip_address(address) in network for network in _EXAMPLE_NETWORKS)
-    except ValueError:
-        return False
+def _ask_for(question: Question, answers: Answers) -> None:
+    if question.name not in answers.values:
+        answers.values[question.name] = _ask(question.text, question.default, question.validator)
 
 
-def is_staged_unchanged(path: Path) -> bool:
-    """Whether Git's index has exactly this content, so that replacing the file loses nothing."""
-    try:
-        return bool(is_tracked(path)) and staged(path) == path.read_bytes()
-    except OSError:
-        return False
+def _ask_for_services(answers: Answers) -> None:
+    if not answers.services:
+        print_lines(["", "The services, in upgrade order: a service comes before those that call it."], sys.stderr)
+        name = _ask("Name of the first service", "web", answers.service_name)
+        while name:
+            image = _ask(f"Image of {name}, such as registry.example.org/shop/{name}:v1", "", read_image)
+            port = _ask(f"Port on which the process in {name} listens", "8080", validators.PORT)
+            answers.services.append((name, image, port))
+            name = _ask("Name of the next service (Enter: no more)", "", _optional(answers.service_name))
+    for name, _, _ in answers.services:
+        if name not in answers.health:
+            text = f"Path of {name} that answers 2xx when it is healthy"
+            answers.health[name] = _ask(text, HEALTH, validators.URL_PATH)
+        if name not in answers.routes:
+            text = f"Paths of the site routed to {name}, separated by commas, or none"
+            answers.routes[name] = _ask(text, answers.default_routes(name), partial(answers.read_routes, name))
+
+
+def _ask_for_hosts(answers: Answers) -> None:
+    if answers.hosts:
+        return
+    print_lines(["", "The hosts."], sys.stderr)
+    _ask("First host as NAME=ADDRESS, such as web1=192.0.2.11", "", answers.add_host)
+
+    def add(text: str) -> str:
+        answers.add_host(text)
+        return text
+
+    while _ask("Next host as NAME=ADDRESS (Enter: no more)", "", _optional(add)):
+        pass
+
+
+def _optional(parser: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: parser(text) if text else ""
+
+
+def _ask(text: str, default: str, parser: Callable[[str], T]) -> T:
+    while True:
+        answer = _read_line(f"{text} [{default}]: " if default else f"{text}: ") or default
+        try:
+            return parser(answer)
+        except ValueError as error:
+            found = f"found {shown(answer)}, expected" if answer else "an answer is required: expected"
+            print_lines([f"  {found} {error}"], sys.stderr)
+
+
+def _read_line(prompt: str) -> str:
+    """Read a line without surrounding spaces. Invalid UTF-8 becomes surrogates, which every validator refuses."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    typed = sys.stdin.buffer.readline()
+    if not typed.endswith(b"\n"):
+        raise Interrupted("the input ended; nothing was written.", next_step="run the same command again")
+    return typed.decode(errors="surrogateescape").strip()
 
 
 @dataclass(frozen=True)

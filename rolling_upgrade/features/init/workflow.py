@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import shlex
 import sys
@@ -12,25 +13,22 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.config.issues import shown
+from rolling_upgrade.config.files import read_yaml
+from rolling_upgrade.config.inventory import Inventory
+from rolling_upgrade.config.issues import Issues, shown, validate
 from rolling_upgrade.config.locate import list_lab_environments
 from rolling_upgrade.console.operator import confirm
 from rolling_upgrade.console.output import print_lines
-from rolling_upgrade.engine.git import is_tracked
+from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
-from rolling_upgrade.features.init.answers import (
-    Answers,
-    InitialConfig,
-    is_example,
-    is_staged_unchanged,
-    read_options,
-)
-from rolling_upgrade.features.init.questions import ask_missing
+from rolling_upgrade.features.init.answers import Answers, InitialConfig, ask_missing, read_options
 
 #: The file that `inv` loads in a repository that uses the installed package.
 TASKS = 'from rolling_upgrade.tasks import namespace\n\n__all__ = ["namespace"]\n'
 GITIGNORE = "# Env files hold secrets; `git add --force` adds an encrypted one.\n/*.env\n"
+#: The networks that RFC 5737 reserves for documentation.
+_EXAMPLE_NETWORKS = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 
 
 def init(
@@ -108,8 +106,8 @@ def _replaceable(directory: Path, environment: str, *, force: bool) -> frozenset
     _refuse_tracked(env_file, environment)
     paths = [directory / "hosts.yaml", directory / "deploy/services.yaml", *([env_file] if environment else [])]
     existing = [path for path in paths if os.path.lexists(path)]
-    examples = frozenset(path for path in existing if path != env_file and is_staged_unchanged(path))
-    if directory / "hosts.yaml" not in examples or not is_example(directory):
+    examples = frozenset(path for path in existing if path != env_file and _is_staged_unchanged(path))
+    if directory / "hosts.yaml" not in examples or not _is_example(directory):
         examples = frozenset()
     others = [_name(path, directory) for path in existing if path not in examples]
     if others and not force:
@@ -119,6 +117,36 @@ def _replaceable(directory: Path, environment: str, *, force: bool) -> frozenset
             "For another environment, add an entry to hosts.yaml and an env file",
         )
     return examples
+
+
+def _is_example(root: Path) -> bool:
+    """Whether hosts.yaml has hosts, all with addresses that are reserved for documentation."""
+    issues = Issues(root)
+    content = read_yaml(root / "hosts.yaml", issues, remedy="") or {}
+    inventory = validate(Inventory, content, "hosts.yaml", issues)
+    if inventory is None or issues.errors:
+        return False
+    addresses = [
+        host.address or name
+        for environment in inventory.environments.values()
+        for name, host in environment.hosts.items()
+    ]
+    return bool(addresses) and all(map(_is_for_documentation, addresses))
+
+
+def _is_for_documentation(address: str) -> bool:
+    try:
+        return any(ipaddress.ip_address(address) in network for network in _EXAMPLE_NETWORKS)
+    except ValueError:
+        return False
+
+
+def _is_staged_unchanged(path: Path) -> bool:
+    """Whether Git's index has exactly this content, so that replacing the file loses nothing."""
+    try:
+        return bool(is_tracked(path)) and staged(path) == path.read_bytes()
+    except OSError:
+        return False
 
 
 def _refuse_tracked(env_file: Path, environment: str) -> None:
