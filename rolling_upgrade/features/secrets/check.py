@@ -21,7 +21,7 @@ from rolling_upgrade.engine.local_file import OWNER_AND_GROUP, OWNER_ONLY, PRIVA
 from rolling_upgrade.engine.model import Diagnosis, Level
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import kept_texts
-from rolling_upgrade.features.secrets.files import parse_values, read_env_file, recipient_differences, shown_path
+from rolling_upgrade.features.secrets.env_file import parse_values, read_env_file, recipient_differences
 
 
 def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitCode:
@@ -106,12 +106,18 @@ def _keys(secrets: SecretsFile, encryption: Encryption | None, repair: bool) -> 
     """Check that only the owner can read the key and password files."""
     if encryption is Encryption.AGE:
         for path in dict.fromkeys(source.path for source in secrets.sources if source.path):
-            yield from _mode(path, shown_path(path), OWNER_ONLY, repair)
+            yield from _mode(path, _shown_path(path), OWNER_ONLY, repair)
     named = os.environ.get(PASSWORD_FILE, "")
     if encryption is Encryption.VAULT and named:
         path = expanded(named)
         if not os.access(path, os.X_OK):
-            yield from _mode(path, shown_path(path), OWNER_AND_GROUP, repair)
+            yield from _mode(path, _shown_path(path), OWNER_AND_GROUP, repair)
+
+
+def _shown_path(path: Path) -> str:
+    """Abbreviate the home directory in a path to ~."""
+    home = str(Path.home())
+    return f"~{str(path).removeprefix(home)}" if str(path).startswith(f"{home}/") else str(path)
 
 
 def _content(secrets: SecretsFile, data: bytes, encryption: Encryption | None) -> Iterator[Diagnosis]:

@@ -20,7 +20,7 @@ from rolling_upgrade.config.encryption import Encryption
 from rolling_upgrade.config.loader import issues_of_env_text
 from rolling_upgrade.engine.local_file import PRIVATE
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
-from rolling_upgrade.features.secrets.files import (
+from rolling_upgrade.features.secrets.env_file import (
     as_config_error,
     encrypt_for_same_recipients,
     encrypted_bytes,

@@ -65,7 +65,7 @@ def recipients(
     comment: str = "",
 ) -> None:
     """List the recipients of the env file, or add and remove some; secrets.rotate applies the change."""
-    from rolling_upgrade.features.secrets import recipients as workflow
+    from rolling_upgrade.features.secrets import workflow
 
     exit_with(
         lambda: workflow.recipients(

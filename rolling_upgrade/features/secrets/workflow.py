@@ -1,19 +1,24 @@
-"""Encrypt, decrypt and rotate an env file on this workstation."""
+"""Encrypt, decrypt and rotate an env file on this workstation, and change its recipients."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, detect, passwords
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect, passwords
+from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, add_line, parse, remove_line
 from rolling_upgrade.config.issues import secret_keys
 from rolling_upgrade.config.locate import expanded
+from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.git import is_tracked
+from rolling_upgrade.engine.local_file import PUBLIC, replace
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
-from rolling_upgrade.features.secrets.files import (
+from rolling_upgrade.features.secrets.env_file import (
     as_config_error,
     describe_recipients,
     encrypt_like,
@@ -22,11 +27,13 @@ from rolling_upgrade.features.secrets.files import (
     print_notes,
     read_env_file,
     recipient_differences,
+    recipients_text,
     replace_env_file,
     update_mark,
     verify,
 )
 
+_HEADER = "# Public keys that {file} is encrypted for, one per line: {expected}.\n"
 _NEW_PASSWORD = f"Pass the new password to everybody who deploys, and to CI ({passwords.PASSWORD_FILE})."
 
 
@@ -149,7 +156,7 @@ def _with_new_password(secrets: SecretsFile, file: str) -> SecretsFile:
     else:
         environ = {key: value for key, value in os.environ.items() if key != passwords.PASSWORD_FILE}
         new = _asked(environ)
-    return replace(secrets, keyring=secrets.keyring.with_password(new))
+    return dataclasses.replace(secrets, keyring=secrets.keyring.with_password(new))
 
 
 def _refuse_same(secrets: SecretsFile, data: bytes) -> None:
@@ -168,3 +175,99 @@ def _asked(environ: dict[str, str]) -> bytes:
         raise NoTerminal(
             "an ansible-vault file, but no new password for it", "--new-password-file FILE, or a terminal to prompt on"
         ) from None
+
+
+def recipients(
+    env: str | None, *, root: Path, add: Sequence[str] = (), remove: Sequence[str] = (), comment: str = ""
+) -> ExitCode:
+    """Add and remove recipients, then list them. Raises ConfigError before any change."""
+    secrets = locate_secrets(env, root=root)
+    text = recipients_text(secrets)
+    changed = _removed(_added(text, add, comment, secrets), remove, secrets)
+    if changed != text:
+        replace(secrets.recipients_path, changed.encode(), PUBLIC)
+        secrets = locate_secrets(env, root=root)
+    _print_recipients(secrets, changed=changed != text)
+    return ExitCode.DONE
+
+
+def _added(text: str, add: Sequence[str], comment: str, secrets: SecretsFile) -> str:
+    if comment and len(add) != 1:
+        raise ConfigError("--comment names the owner of a key and requires exactly one --add.")
+    if not comment.isprintable():
+        raise ConfigError("--comment must be a single line of text.")
+    known = {recipient.key for recipient in secrets.recipients}
+    for word in add:
+        for recipient in _parse_recipients(word, comment):
+            if recipient.key not in known:
+                text = add_line(text or _HEADER.format(file=secrets.name, expected=EXPECTED), recipient)
+                known.add(recipient.key)
+    return text
+
+
+def _parse_recipients(word: str, comment: str) -> list[Recipient]:
+    """Parse a key, or the keys in a file of that name. Raises ConfigError."""
+    path = expanded(word)
+    try:
+        text = path.read_text(encoding="utf-8") if len(word) < 4096 and path.is_file() else word
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"--add {word}: cannot read the file as text.", next_step=EXPECTED) from None
+    listed, faults = parse(text)
+    if faults or not listed:
+        what = faults[0][1] if faults else "no key"
+        shown = f"{word}: " if text != word else ""
+        raise ConfigError(
+            f"--add {shown}found {what}; nothing was changed.", next_step=f"add {EXPECTED}; or its .pub file"
+        )
+    for recipient in listed:
+        if recipient.encryption is Encryption.AGE:
+            try:
+                age.public_key(recipient)
+            except EncryptionError as error:
+                raise ConfigError(f"--add: found {error.found}; nothing was changed.", next_step=error.needed) from None
+    return [Recipient(recipient.key, " ".join(comment.split()) or recipient.comment) for recipient in listed]
+
+
+def _removed(text: str, remove: Sequence[str], secrets: SecretsFile) -> str:
+    for word in remove:
+        listed, _ = parse(text)
+        picked = [
+            recipient
+            for recipient in listed
+            if word in (recipient.comment, recipient.fingerprint, recipient.key, recipient.key.split()[-1])
+        ]
+        if len(picked) != 1:
+            titles = ", ".join(recipient.title for recipient in listed) or "nobody"
+            what = "more than one key" if picked else "no key"
+            raise ConfigError(
+                f"--remove {word!r} matches {what} in {secrets.recipients_name}; nothing was changed.",
+                next_step=f"name a key by its comment or fingerprint: {titles}",
+            )
+        if len(listed) == 1:
+            raise ConfigError(
+                f"{picked[0].title} is the only recipient in {secrets.recipients_name}; without it, nobody could decrypt the file.",
+                next_step="add another recipient first",
+            )
+        text = remove_line(text, picked[0])
+    return text
+
+
+def _print_recipients(secrets: SecretsFile, *, changed: bool) -> None:
+    data = secrets.path.read_bytes() if secrets.path.exists() else b""
+    with as_config_error(secrets):
+        found = recipient_differences(data, secrets) if data else ()
+    encryption = detect(data)
+    rows = [
+        (recipient.title, recipient.key.split()[0] if " " in recipient.key else "age", recipient.fingerprint)
+        for recipient in secrets.recipients
+    ]
+    listed = count(len(rows), "key") if rows else "no keys"
+    print_lines([f"{secrets.recipients_name}: {listed}", *table([("", *row) for row in rows])], sys.stdout)
+    state = f"encrypted by {encryption.value}" if encryption else "not encrypted" if data else "missing"
+    print_lines([f"{secrets.name} is {state}.", *(f"  {difference}" for difference in found)], sys.stdout)
+    if found or (changed and encryption in (Encryption.AGE, Encryption.GPG)):
+        print_notes(
+            [f"Next: {PROGRAM} secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."]
+        )
+    elif changed and encryption is None:
+        print_notes([f"Next: {PROGRAM} secrets.encrypt --env {secrets.environment}"])

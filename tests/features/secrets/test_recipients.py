@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rolling_upgrade.errors import ConfigError, ExitCode
-from rolling_upgrade.features.secrets.recipients import recipients
-from rolling_upgrade.features.secrets.workflow import encrypt, rotate
+from rolling_upgrade.features.secrets.workflow import encrypt, recipients, rotate
 from tests.support.encryption_keys import age_key
 from tests.support.team import Team
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, age, detect, gpg, is_armored, vault
@@ -136,7 +135,7 @@ def recipient_differences(data: bytes, secrets: SecretsFile) -> tuple[str, ...]:
     if encryption is Encryption.AGE:
         listed = [recipient for recipient in secrets.recipients if recipient.encryption is encryption]
         found = age.differences(age.stanzas(data), listed)
-        if not found and not is_mark_current(_recipients_text(secrets), listed):
+        if not found and not is_mark_current(recipients_text(secrets), listed):
             return ("the list changed after the file was encrypted: its mark names other age keys",)
         return found
     return tuple(_gpg_differences(data, secrets)) if encryption is Encryption.GPG else ()
@@ -144,13 +143,14 @@ def recipient_differences(data: bytes, secrets: SecretsFile) -> tuple[str, ...]:
 
 def update_mark(secrets: SecretsFile) -> None:
     """Record the age recipients in the recipients file, because an age file does not name its recipients."""
-    text = _recipients_text(secrets)
+    text = recipients_text(secrets)
     marked = with_mark(text, [recipient for recipient in secrets.recipients if recipient.encryption is Encryption.AGE])
     if marked != text:
         replace(secrets.recipients_path, marked.encode(), PUBLIC)
 
 
-def _recipients_text(secrets: SecretsFile) -> str:
+def recipients_text(secrets: SecretsFile) -> str:
+    """Return the recipients file, or an empty text; its lines keep their line endings."""
     return secrets.recipients_path.read_bytes().decode() if secrets.recipients_path.exists() else ""
 
 
@@ -203,9 +203,3 @@ _ROTATE = f"listed recipients: add them with {PROGRAM} secrets.recipients --add,
 def print_notes(lines: list[str]) -> None:
     """Print to standard error, because standard output may carry the secrets."""
     print_lines(lines, sys.stderr)
-
-
-def shown_path(path: Path) -> str:
-    """Abbreviate the home directory in a path to ~."""
-    home = str(Path.home())
-    return f"~{str(path).removeprefix(home)}" if str(path).startswith(f"{home}/") else str(path)
