@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
 
 #: The time limit of the deploy user's part of a check, in seconds.
@@ -46,6 +47,21 @@ def check(resources: tuple[Resource, ...]) -> Script:
             otherwise = f"if {{\n{item.possible}\n}} >/dev/null 2>&1; then\n  {otherwise}\nelse\n  echo {quote(item.id)} hand\nfi"
         parts.append(f"if {{\n{item.check}\n}} >/dev/null 2>&1; then\necho {quote(item.id)} ok\nelse\n{otherwise}\nfi")
     return Script("\n".join(parts) + "\n")
+
+
+def parse_check(output: str) -> dict[str, bool]:
+    """Parse the output of `check`: the ids of the missing resources, and whether a script can create each.
+
+    Raises Malformed for any other output.
+    """
+    missing = {}
+    for line in untrusted.lines(output):
+        id, _, state = line.rpartition(" ")
+        if state not in {"ok", "drift", "hand"}:
+            raise untrusted.Malformed(f"unexpected answer to a check: {untrusted.line(line)!r}")
+        if state != "ok":
+            missing[id] = state == "drift"
+    return missing
 
 
 def as_root(text: Script, *, user: str, seconds: float = 0) -> Script:

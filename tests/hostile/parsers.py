@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.engine import history, lock_file, observation, podman, preflight, prune, transfer, untrusted
+from rolling_upgrade.engine import (
+    history,
+    lock_file,
+    observation,
+    podman,
+    preflight,
+    prune,
+    resource,
+    transfer,
+    untrusted,
+)
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
 from rolling_upgrade.engine.model import HealthReport, HostState, Release, Stage, Target
@@ -38,7 +48,6 @@ from rolling_upgrade.features.report import shell as journal
 from rolling_upgrade.features.report.run_report import Requests, RunRecord, run_report
 from rolling_upgrade.features.report.view import html_values, report_lines
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.features.setup import apply as setup
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import alerts, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
@@ -246,7 +255,7 @@ PARSERS: dict[str, Parser] = {
     "features.rollback.selection.unavailable": Parser(
         lambda text: selection.unavailable("web1", RELEASE, APP, text), "backend env yes\nbackend image yes\n"
     ),
-    "features.setup.apply.parse_check": Parser(setup.parse_check, "user ok\npackages drift\n"),
+    "engine.resource.parse_check": Parser(resource.parse_check, "user ok\npackages drift\n"),
     "features.report.run_report.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda requests: requests.figures(0, 2e9)
     ),

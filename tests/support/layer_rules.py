@@ -22,6 +22,7 @@ ORDER = (
 
 #: Which features each feature imports.
 FEATURE_IMPORTS = {
+    "apply": (),
     "backup": ("operation",),
     "deploy": ("backup", "maintenance", "operation", "prune", "registry", "rollback"),
     "doctor": ("deploy",),
@@ -32,14 +33,14 @@ FEATURE_IMPORTS = {
     "locked_command": (),
     "maintenance": ("locked_command", "operation"),
     "monitor": ("health",),
-    "observe": ("setup",),
+    "observe": ("apply", "setup"),
     "operation": ("notify",),
     "promote": ("build", "deploy", "health"),
     "prune": ("backup", "locked_command", "operation", "rollback"),
     "report": ("access", "history"),
     "restore": ("backup", "maintenance", "operation"),
     "rollback": ("backup", "deploy", "maintenance", "operation", "restore"),
-    "setup": ("access", "backup", "deploy", "rollback", "watchdog"),
+    "setup": ("access", "apply", "backup", "deploy", "rollback", "watchdog"),
     "suites": ("build",),
     "watchdog": ("deploy", "health", "notify", "prune", "rollback"),
 }

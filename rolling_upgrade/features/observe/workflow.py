@@ -14,8 +14,8 @@ from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
+from rolling_upgrade.features.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.observe import files, monitoring_host
-from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.ssh.fleet import monitor_of, opened
 
 

@@ -21,6 +21,7 @@ from rolling_upgrade.engine.resource import (
     script_as_user,
 )
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.features.apply import LOCK
 from rolling_upgrade.features.deploy.steps import LOOKASIDE
 from rolling_upgrade.features.setup import firewall
 from rolling_upgrade.features.setup.application import (
@@ -33,7 +34,6 @@ from rolling_upgrade.features.watchdog import shell as watchdog
 
 #: The lease of the lock, seconds: enough time to repeat an interrupted teardown.
 LEASE_SECONDS = 900
-LOCK = "lock"
 _TOKEN = f"{MANUAL}teardown"
 
 

@@ -15,10 +15,10 @@ from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.access.keys import read_access
 from rolling_upgrade.features.access.shell import block_name
+from rolling_upgrade.features.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.setup import application
 from rolling_upgrade.features.setup import teardown as removal
-from rolling_upgrade.features.setup.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 

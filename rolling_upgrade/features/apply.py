@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rolling_upgrade.console.reporter import Reporter
-from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock_file import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.resource import Resource, as_root, check, with_bounded_output
+from rolling_upgrade.engine.resource import Resource, as_root, check, parse_check, with_bounded_output
 from rolling_upgrade.errors import (
     PROGRAM,
     ExitCode,
@@ -27,9 +26,10 @@ from rolling_upgrade.errors import (
     RollingError,
     StepFailed,
 )
-from rolling_upgrade.features.setup.teardown import LOCK
 from rolling_upgrade.ssh.fleet import Fleet
 
+#: The id of a resource that locks the host against other runs.
+LOCK = "lock"
 CHECK_SECONDS = 120.0
 #: Packages may come from a slow mirror.
 APPLY_SECONDS = 900
@@ -116,21 +116,6 @@ def _check(host: Host, spec: ApplySpec, fleet: Fleet) -> dict[str, bool]:
             f"{host.name}: cannot check the host as root through {user}: {error}",
             next_step="set setup_user in hosts.yaml to root or to a user with passwordless sudo",
         ) from error
-
-
-def parse_check(output: str) -> dict[str, bool]:
-    """Parse the output of `resource.check`: the ids of the missing resources, and whether a script can create each.
-
-    Raises Malformed for any other output.
-    """
-    missing = {}
-    for line in untrusted.lines(output):
-        id, _, state = line.rpartition(" ")
-        if state not in {"ok", "drift", "hand"}:
-            raise untrusted.Malformed(f"unexpected answer to a check: {untrusted.line(line)!r}")
-        if state != "ok":
-            missing[id] = state == "drift"
-    return missing
 
 
 def findings(host: str, resources: Sequence[Resource], missing: Mapping[str, bool]) -> tuple[Finding, ...]:
