@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from rolling_upgrade.console.task import LETTERS, OPTIONS, SECOND_NAMES
 from rolling_upgrade.tasks import GROUPS, namespace
 
 NAMES = sorted(namespace.task_names)
+#: The tasks with a body of their own.
+WITH_BODY = {"completion", "exec", "init", "setup.check"}
 #: Options that delete or replace data without a confirmation.
 DELETING = {("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")}
 #: The feature of each task whose name differs from its feature.
@@ -47,6 +51,30 @@ def test_task_is_in_the_directory_of_its_feature(name: str) -> None:
     path = Path(inspect.getfile(namespace[name].body))
 
     assert (path.parent.name, path.name) == (feature, "tasks.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_a_task_without_a_workflow_has_a_body(name: str) -> None:
+    (function,) = ast.parse(inspect.getsource(namespace[name].body)).body
+    assert isinstance(function, ast.FunctionDef)
+
+    assert bool(namespace[name].workflow) is (len(function.body) == 1) is (name not in WITH_BODY)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - WITH_BODY))
+def test_workflow_accepts_every_option_of_its_task_with_the_same_type_and_default(name: str) -> None:
+    task = namespace[name]
+    module, _, function = task.workflow.partition(":")
+    workflow = inspect.signature(getattr(import_module(module), function))
+    options = task.argspec(task.body).parameters
+
+    assert module.rpartition(".")[0] == task.body.__module__.rpartition(".")[0]
+    workflow.bind(root=Path(), **options)
+    for option, declared in options.items():
+        accepted, repeatable = workflow.parameters[option], option in task.iterable
+        types = ("tuple[str, ...]", "Sequence[str]") if repeatable else (declared.annotation,)
+        assert accepted.annotation in types, option
+        assert accepted.default in (() if repeatable else declared.default, inspect.Parameter.empty), option
 
 
 @pytest.mark.parametrize("name", NAMES)

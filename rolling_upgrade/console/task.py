@@ -1,17 +1,18 @@
-"""The options that tasks share, and the end of a task: exit code, error on stderr, interrupts."""
+"""The `task` decorator: shared options, running a workflow, exit code, error on stderr, interrupts."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit, ParseError
 from invoke.tasks import Task
@@ -21,8 +22,6 @@ from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
-
-P = ParamSpec("P")
 
 #: The help of options with the same meaning in every task. The help in a task overrides it.
 OPTIONS = {
@@ -140,33 +139,59 @@ def split_words(given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(word.strip() for value in given or () for word in value.split(",") if word.strip())
 
 
-def isolated(run: Callable[P, int]) -> Callable[P, int]:
-    """Deny other processes of this user, such as test suites, access to this process; return the workflow."""
-    from rolling_upgrade.engine import processes
+class FeatureTask(Task):  # type: ignore[type-arg]
+    """A task with the shared options of all tasks. One with a `workflow` runs it, and its function has no body.
 
-    processes.forbid_inspection()
-    return run
-
-
-class NamedTask(Task):  # type: ignore[type-arg]
-    """A task whose shared options have the same help and names in every task.
+    The workflow gets by name: `root`, and every option of the task's function under the same name. `hosts` are the
+    selected hosts, and an option that may be repeated is a tuple. What the workflow returns is the exit code.
 
     Args:
+        workflow: Module and function, such as `rolling_upgrade.features.deploy.workflow:deploy`. The module is imported
+            when the task runs, so that `--list` stays fast.
+        interrupted: The end of the message after Ctrl-C.
+        isolated: Deny other processes of this user, such as test suites, access to this process.
         long_only: Options without a letter in this task, because they delete data.
     """
 
-    def __init__(self, body: Callable[..., None], *, long_only: Sequence[str] = (), **settings: Any) -> None:
-        settings["iterable"] = [*(settings.get("iterable") or ()), *_repeatable(body)]
-        super().__init__(body, auto_shortflags=False, **settings)
+    def __init__(
+        self,
+        body: Callable[..., None],
+        *,
+        workflow: str = "",
+        interrupted: str = ON_HOSTS,
+        isolated: bool = False,
+        long_only: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(body, auto_shortflags=False, iterable=_repeatable(body), **settings)
+        self.workflow = workflow
+        self._interrupted = interrupted
+        self._isolated = isolated
         self._long_only = tuple(long_only)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, context: Any, *args: Any, **options: Any) -> Any:
         """Run the task. Raises Exit for options of Invoke and Fabric that have no effect here."""
-        if given := _ignored(args[0].config):
+        if given := _ignored(context.config):
             problem = f"{given} is an option of Invoke or Fabric, which the tasks here do not act on"
             hint = "; use --dry-run" if given == "--dry" else ""
             raise Exit(f"{problem}{hint}. Nothing was contacted.", code=int(ExitCode.USAGE))
-        return super().__call__(*args, **kwargs)
+        if not self.workflow:
+            return super().__call__(context, *args, **options)
+        given_options = self.argspec(self.body).bind(*args, **options)
+        given_options.apply_defaults()
+        return exit_with(lambda: self._run_workflow(context, given_options.arguments), interrupted=self._interrupted)
+
+    def _run_workflow(self, context: Any, options: Mapping[str, Any]) -> int:
+        if self._isolated:
+            from rolling_upgrade.engine import processes
+
+            processes.forbid_inspection()
+        module, _, function = self.workflow.partition(":")
+        run: Callable[..., int] = getattr(importlib.import_module(module), function)
+        values = {name: tuple(value or ()) if name in self.iterable else value for name, value in options.items()}
+        if "hosts" in values:
+            values["hosts"] = selected_hosts(context, values["hosts"])
+        return run(root=root(), **values)
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the options of the task, each with all its names."""
@@ -215,8 +240,8 @@ def _number(option: str) -> Callable[[str], int]:
 
 
 def _repeatable(body: Callable[..., None]) -> list[str]:
-    hosts = inspect.signature(body).parameters.get("hosts")
-    return ["hosts"] if hosts and hosts.default is None else []
+    """Return the options of type list."""
+    return [name for name, annotation in inspect.get_annotations(body).items() if annotation.startswith("list[")]
 
 
-task = partial(invoke_task, klass=NamedTask)
+task = partial(invoke_task, klass=FeatureTask)

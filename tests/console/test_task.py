@@ -1,13 +1,17 @@
-"""The directory of the configuration, and the selected hosts."""
+"""The task that runs a workflow, the directory of the configuration, and the selected hosts."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
 
-from rolling_upgrade.console.task import root, root_or_here, selected_hosts, split_words
+from rolling_upgrade.console.task import root, root_or_here, selected_hosts, split_words, task
 from rolling_upgrade.errors import ConfigError, ExitCode
 
 
@@ -56,3 +60,62 @@ def test_selected_hosts_without_an_option_are_the_host_of_fab() -> None:
 
 def test_split_words_without_an_option_is_empty() -> None:
     assert split_words(None) == ()
+
+
+@task(workflow="workflow_of_a_test:run")
+def example(
+    context: Any,
+    env: str | None = None,
+    hosts: list[str] | None = None,
+    image: list[str] | None = None,
+    dry_run: bool = False,
+) -> None:
+    """An example."""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"env": None, "hosts": (), "image": (), "dry_run": False}),
+        (
+            {"env": "demo", "hosts": ["web1,web2"], "image": ["a=b,c", "d=e"], "dry_run": True},
+            {"env": "demo", "hosts": ("web1", "web2"), "image": ("a=b,c", "d=e"), "dry_run": True},
+        ),
+    ],
+)
+def test_task_passes_every_option_to_its_workflow_by_name(
+    options: dict[str, Any], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hosts.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    calls = workflow_with_code(monkeypatch, ExitCode.DONE)
+
+    example(Context(), **options)
+
+    assert calls == [{"root": tmp_path, **expected}]
+
+
+def test_task_exits_with_the_result_of_its_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hosts.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    workflow_with_code(monkeypatch, ExitCode.PARTLY_DONE)
+
+    with pytest.raises(Exit) as caught:
+        example(Context())
+
+    assert caught.value.code == ExitCode.PARTLY_DONE
+
+
+def workflow_with_code(monkeypatch: pytest.MonkeyPatch, code: ExitCode) -> list[dict[str, Any]]:
+    """Replace the workflow of the example; return the list to which each call adds its arguments."""
+    calls: list[dict[str, Any]] = []
+
+    def run(**options: Any) -> ExitCode:
+        calls.append(options)
+        return code
+
+    module = ModuleType("workflow_of_a_test")
+    vars(module)["run"] = run
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of this process stay
+    return calls

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ON_PROCESSES, exit_with, isolated, root, split_words, task
+from rolling_upgrade.console.task import ON_PROCESSES, task
 
 
 @task(
-    iterable=["service"],
+    workflow="rolling_upgrade.features.build.workflow:build",
+    isolated=True,
+    interrupted=ON_PROCESSES,
     help={
         "env": "environment that names the images; default: DEPLOY_ENV, or any whose env file is here",
         "tag": "tag of the images; default: derived from Git",
@@ -22,7 +24,7 @@ from rolling_upgrade.console.task import ON_PROCESSES, exit_with, isolated, root
     },
 )
 def build(
-    context: Any,  # noqa: ARG001
+    context: Any,
     env: str | None = None,
     tag: str = "",
     build_type: str = "",
@@ -34,21 +36,3 @@ def build(
     json: bool = False,
 ) -> None:
     """Build the images of the services from source on this workstation."""
-    from rolling_upgrade.features.build import workflow
-
-    exit_with(
-        lambda: isolated(workflow.build)(
-            env,
-            root=root(),
-            tag=tag,
-            build_type=build_type,
-            platform=platform,
-            # An empty value (--service "$EMPTY") selects no service; it must not select all.
-            services=split_words(service) or tuple(service or ()),
-            push=push,
-            force=force,
-            dry_run=dry_run,
-            json=json,
-        ),
-        interrupted=ON_PROCESSES,
-    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rolling_upgrade.console.output import Output, print_json
+from rolling_upgrade.console.task import split_words
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.build import builder
@@ -22,7 +23,7 @@ def build(
     tag: str = "",
     build_type: str = "",
     platform: str = "",
-    services: Sequence[str] = (),
+    service: Sequence[str] = (),
     push: bool = False,
     force: bool = False,
     dry_run: bool = False,
@@ -35,7 +36,8 @@ def build(
         tag=tag,
         build_type=build_type,
         platform=platform,
-        services=services,
+        # An empty value (--service "$EMPTY") selects no service; it must not select all.
+        services=split_words(service) or service,
         force=force,
         dry_run=dry_run,
     )

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
 @task(
-    help={
-        "env": "only this environment; default: all",
-        "strict": "treat unknown keys in an env file as errors",
-    }
+    workflow="rolling_upgrade.features.configuration.workflow:check",
+    help={"env": "only this environment; default: all", "strict": "treat unknown keys in an env file as errors"},
 )
-def check(context: Any, env: str | None = None, strict: bool = False) -> None:  # noqa: ARG001
+def check(context: Any, env: str | None = None, strict: bool = False) -> None:
     """Report every error in the configuration; contacts no host, exits with 2 if there is one."""
-    from rolling_upgrade.features.configuration import workflow
-
-    exit_with(lambda: workflow.check(env, root=root(), strict=strict))
 
 
-@task(help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"})
+@task(
+    workflow="rolling_upgrade.features.configuration.workflow:show",
+    help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"},
+)
 def show(
     context: Any, env: str | None = None, hosts: list[str] | None = None, tag: str = "", json: bool = False
 ) -> None:
     """Show every effective value and its source, secrets masked; contacts no host."""
-    from rolling_upgrade.features.configuration import workflow
-
-    exit_with(lambda: workflow.show(env, root=root(), hosts=selected_hosts(context, hosts), tag=tag, json=json))

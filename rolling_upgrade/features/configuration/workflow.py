@@ -48,9 +48,9 @@ class Explained:
     hosts: Mapping[str, HostValues]
 
 
-def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitCode:
+def check(env: str | None, *, root: Path, strict: bool = False) -> ExitCode:
     """Check one environment or all of them, and conflicts between them. Return USAGE when there is an error."""
-    names = (environment,) if environment else config.environments(root)
+    names = (env,) if env else config.environments(root)
     issues: dict[ConfigIssue, None] = {}
     warnings: dict[str, None] = {}
     loaded: list[Environment] = []
@@ -65,7 +65,7 @@ def check(environment: str | None, *, root: Path, strict: bool = False) -> ExitC
         loaded.append(found)
         warnings |= dict.fromkeys((*found.warnings, *local_warnings(found, root)))
         _render(found)
-    issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, environment, root)))
+    issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, env, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
     print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
@@ -93,11 +93,9 @@ def _render(environment: Environment) -> None:
         rendering.maintenance_page(target.application)
 
 
-def show(
-    environment: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str = "", json: bool = False
-) -> ExitCode:
+def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str = "", json: bool = False) -> ExitCode:
     """Print every effective value and its source, secrets masked."""
-    explained = explain_environment(environment, root=root, hosts=hosts, tag=tag)
+    explained = explain_environment(env, root=root, hosts=hosts, tag=tag)
     secrets = explained.environment.secrets
     if json:
         report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
 @task(
-    iterable=["image"],
+    workflow="rolling_upgrade.features.deploy.workflow:deploy",
     help={
         "tag": "image tag to deploy; default: the tag in the env file, or APP_VERSION",
         "batch": "hosts upgraded at the same time: N or P%; default: rollout.batch in hosts.yaml",
@@ -32,20 +32,3 @@ def deploy(
     image: list[str] | None = None,
 ) -> None:
     """Upgrade the application on its hosts without dropping a request."""
-    from rolling_upgrade.features.deploy import workflow
-
-    exit_with(
-        lambda: workflow.deploy(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            tag=tag,
-            batch=batch,
-            transfer=transfer,
-            images=tuple(image or ()),
-            strict=strict,
-            force=force,
-            dry_run=dry_run,
-            json=json,
-        )
-    )

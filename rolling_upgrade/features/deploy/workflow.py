@@ -57,7 +57,7 @@ def deploy(
     tag: str = "",
     batch: str = "",
     transfer: str = "",
-    images: Sequence[str] = (),
+    image: Sequence[str] = (),
     strict: bool = False,
     force: bool = False,
     dry_run: bool = False,
@@ -69,20 +69,20 @@ def deploy(
     """Upgrade the hosts to the desired release. Raises RollingError if no host was changed.
 
     Args:
-        images: Image archives as SERVICE=PATH.
+        image: Image archives as SERVICE=PATH.
         promoted: The source of a promotion; its registries must have the images too.
         given: Images with digests by service, which replace the images of the env file.
         on_finish: Called with the summary of the run.
     """
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
-    environment = _with_rollout(_with_images(environment, given), batch, transfer, images)
+    environment = _with_rollout(_with_images(environment, given), batch, transfer, image)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
-        with _resolved(fleet, states, context, images, promoted, dry_run=dry_run) as (resolved, local):
+        with _resolved(fleet, states, context, image, promoted, dry_run=dry_run) as (resolved, local):
             planner = _Planner(environment, root, context, resolved, local, force=force)
             host_runs = operation.host_runs(fleet.hosts, planner.applications, states, planner.plan)
             operation.refuse_unfit(_unfit(host_runs), "a deploy", states, environment)

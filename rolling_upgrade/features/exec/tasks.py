@@ -21,12 +21,12 @@ def execute(context: Any, env: str | None = None, service: str = "", hosts: list
     raise Exit(code=0)
 
 
-@task(help={"hosts": "the host", "service": "service to open the shell in; default: the first in services.yaml"})
+@task(
+    workflow="rolling_upgrade.features.exec.workflow:shell",
+    help={"hosts": "the host", "service": "service to open the shell in; default: the first in services.yaml"},
+)
 def shell(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:
     """Open a shell in the active container of one host."""
-    from rolling_upgrade.features.exec import workflow
-
-    exit_with(lambda: workflow.shell(env, root=root(), hosts=selected_hosts(context, hosts), service=service))
 
 
 def _remainder() -> tuple[str, ...]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, isolated, root, task
+from rolling_upgrade.console.task import task
 
 
 @task(
+    workflow="rolling_upgrade.features.full.workflow:full",
+    isolated=True,
     help={
         "tag": "tag of the images; default: derived from Git",
         "suite": "unit, integration, load or all; default: all",
         "build-type": "release or debug; default: release",
         "force": "skip the confirmation; build a work tree that differs from its commit",
         "dry-run": "show the plan of every phase; change nothing",
-    }
+    },
 )
 def full(
-    context: Any,  # noqa: ARG001
+    context: Any,
     env: str | None = None,
     tag: str = "",
     suite: str = "all",
@@ -26,10 +28,3 @@ def full(
     dry_run: bool = False,
 ) -> None:
     """Build, test, push, deploy, check and monitor; stops at the first phase that fails."""
-    from rolling_upgrade.features.full import workflow
-
-    exit_with(
-        lambda: isolated(workflow.full)(
-            env, root=root(), tag=tag, suite=suite, build_type=build_type, force=force, dry_run=dry_run
-        )
-    )

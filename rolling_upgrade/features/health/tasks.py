@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
 @task(
+    workflow="rolling_upgrade.features.health.workflow:health",
     help={
         "once": "check once; default on a terminal: repeat every HEALTH_CHECK_INTERVAL",
         "interval": "repeat at this interval, even without a terminal: 10s, 1m",
@@ -15,7 +16,7 @@ from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
         "auto-recovery": "first ensure that the watchdog, which recovers failing services, is running on the hosts",
         "verbose": "show every check with its answer and time, not only failures",
         "json": "print one JSON object on stdout, once",
-    }
+    },
 )
 def health(
     context: Any,
@@ -29,18 +30,3 @@ def health(
     auto_recovery: bool = False,
 ) -> None:
     """Check every host: containers, HTTP, database, disk, memory, certificate, clock, backup."""
-    from rolling_upgrade.features.health import workflow
-
-    exit_with(
-        lambda: workflow.health(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            once=once,
-            verbose=verbose,
-            json=json,
-            interval=interval,
-            max_failures=max_failures,
-            auto_recovery=auto_recovery,
-        )
-    )

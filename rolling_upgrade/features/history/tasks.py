@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
 @task(
+    workflow="rolling_upgrade.features.history.workflow:history",
     help={
         "limit": "number of newest entries of each host; default: 20; 0: all",
         "verify": "check that no line was changed or removed; exits with 1 if one was",
-    }
+    },
 )
 def history(
     context: Any,
@@ -22,7 +23,3 @@ def history(
     json: bool = False,
 ) -> None:
     """Show the runs on each host: action, time, operator and result."""
-    from rolling_upgrade.features.history import workflow
-
-    chosen = selected_hosts(context, hosts)
-    exit_with(lambda: workflow.history(env, root=root(), hosts=chosen, limit=limit, verify=verify, json=json))

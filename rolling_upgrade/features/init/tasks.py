@@ -8,7 +8,6 @@ from rolling_upgrade.console.task import exit_with, root_or_here, task
 
 
 @task(
-    iterable=["service", "host", "health", "route"],
     help={
         "app": "name of the application, its containers, directories and networks",
         "domain": "domain of the site",
@@ -23,7 +22,7 @@ from rolling_upgrade.console.task import exit_with, root_or_here, task
         "directory": "directory for the files; default: the one with hosts.yaml, else the current one",
         "yes": "do not prompt; use defaults for missing options",
         "force": "replace existing files; the old ones are kept as .bak",
-    },
+    }
 )
 def init(
     context: Any,  # noqa: ARG001

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, split_words, task
+from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
 @task(
-    iterable=["service"],
+    workflow="rolling_upgrade.features.inspect.workflow:inspect",
     help=ONE_OBJECT | {"service": "only these services, separated by commas; may be repeated"},
 )
 def inspect(
@@ -19,7 +19,3 @@ def inspect(
     json: bool = False,
 ) -> None:
     """Show one page per host: containers, ports, images, resources, health, logs, the last run."""
-    from rolling_upgrade.features.inspect import workflow
-
-    chosen, services = selected_hosts(context, hosts), split_words(service)
-    exit_with(lambda: workflow.inspect(env, root=root(), hosts=chosen, services=services, json=json))

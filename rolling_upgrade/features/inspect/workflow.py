@@ -37,10 +37,12 @@ _ANSWER_BYTES = 8 << 20
 _SITE_HASH = re.compile(r"[0-9a-f]{16,64}")
 
 
-def inspect(env: str | None, *, root: Path, hosts: tuple[str, ...], services: tuple[str, ...], json: bool) -> ExitCode:
+def inspect(
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), service: Sequence[str] = (), json: bool = False
+) -> ExitCode:
     """Print a page for each host. FAILED when a host is unreachable."""
     environment = config.load(env, root=root, hosts=hosts)
-    names = chosen_services(environment, services)
+    names = chosen_services(environment, service)
     with opened(environment) as fleet:
         inspections, unreachable = fleet.on_reachable(
             lambda host: _inspect(host, fleet.targets[host.name].application, names)

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(help=ONE_OBJECT)
+@task(workflow="rolling_upgrade.features.lock.workflow:status", help=ONE_OBJECT)
 def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
     """Show each host's lock: holder, reason, start and lease."""
-    from rolling_upgrade.features.lock import workflow
-
-    exit_with(lambda: workflow.status(env, root=root(), hosts=selected_hosts(context, hosts), json=json))
 
 
-@task(help={"reason": "reason, shown to anyone whom the lock refuses", "for": "duration: 30m, 2h, 1d; default: 1h"})
+@task(
+    workflow="rolling_upgrade.features.lock.workflow:acquire",
+    help={"reason": "reason, shown to anyone whom the lock refuses", "for": "duration: 30m, 2h, 1d; default: 1h"},
+)
 def acquire(
     context: Any, env: str | None = None, reason: str = "", hosts: list[str] | None = None, for_: str = "1h"
 ) -> None:
     """Lock hosts while you work on them by hand; a second call renews the lock."""
-    from rolling_upgrade.features.lock import workflow
-
-    exit_with(
-        lambda: workflow.acquire(env, root=root(), hosts=selected_hosts(context, hosts), reason=reason, lease=for_)
-    )
 
 
-@task(help={"force": "also release locks of other operators and of runs; refused while a stage runs"})
+@task(
+    workflow="rolling_upgrade.features.lock.workflow:release",
+    help={"force": "also release locks of other operators and of runs; refused while a stage runs"},
+)
 def release(context: Any, env: str | None = None, hosts: list[str] | None = None, force: bool = False) -> None:
     """Release the locks that you acquired."""
-    from rolling_upgrade.features.lock import workflow
-
-    exit_with(lambda: workflow.release(env, root=root(), hosts=selected_hosts(context, hosts), force=force))

@@ -57,10 +57,10 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
 
 
 def acquire(
-    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), reason: str = "", lease: str = "1h"
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), reason: str = "", for_: str = "1h"
 ) -> ExitCode:
     """Lock every chosen host, or none. Raises LockHeld for a live holder."""
-    environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, lease)
+    environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, for_)
     lock = operator.manual_lock(reason)
     with opened(environment) as fleet:
         read = fleet.on_all(lambda host: _read_lock(host, fleet))

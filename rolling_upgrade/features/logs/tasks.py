@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, split_words, task
+from rolling_upgrade.console.task import task
 
 
 @task(
-    iterable=["service"],
+    workflow="rolling_upgrade.features.logs.workflow:logs",
     help={
         "service": "only these services, separated by commas; may be repeated; also nginx, and units for the "
         "application's systemd units",
@@ -34,20 +34,3 @@ def logs(
     json: bool = False,
 ) -> None:
     """Show the logs of the services on all hosts, merged by time, or follow them."""
-    from rolling_upgrade.features.logs import workflow
-
-    exit_with(
-        lambda: workflow.logs(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            services=split_words(service),
-            since=since,
-            lines=lines,
-            grep=grep,
-            color=color,
-            all_colors=all_colors,
-            follow=follow,
-            json=json,
-        )
-    )

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import Output, has_colors
+from rolling_upgrade.console.task import split_words
 from rolling_upgrade.console.text import one_line, pad, width
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.host import Answer, Host
@@ -36,7 +37,7 @@ def logs(
     *,
     root: Path,
     hosts: tuple[str, ...] = (),
-    services: Sequence[str] = (),
+    service: Sequence[str] = (),
     since: str = "",
     lines: str = "",
     grep: str = "",
@@ -47,7 +48,7 @@ def logs(
 ) -> ExitCode:
     """Print the logs of the hosts. FAILED when a host or a source could not be read; the others are printed."""
     environment = config.load(env, root=root, hosts=hosts)
-    sources = chosen_services(environment, services, extra=(shell.NGINX, shell.UNITS))
+    sources = chosen_services(environment, service, extra=(shell.NGINX, shell.UNITS))
     query = _query(since, lines, color, all_colors=all_colors)
     writer = LogWriter(
         sys.stdout,
@@ -65,8 +66,9 @@ def logs(
         return _fetch(fleet, sources, query, writer)
 
 
-def chosen_services(environment: Environment, names: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the requested services, by default all. Raises ConfigError for an unknown one."""
+def chosen_services(environment: Environment, given: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the services that `--service` names, by default all. Raises ConfigError for an unknown one."""
+    names = split_words(given)
     known = list(
         dict.fromkeys(service.name for target in environment.targets for service in target.application.services)
     )

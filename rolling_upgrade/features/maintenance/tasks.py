@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
-@task(positional=["switch"], help={"switch": "on or off", "message": "with on: text of the page"})
+@task(
+    workflow="rolling_upgrade.features.maintenance.workflow:maintenance",
+    positional=["switch"],
+    help={"switch": "on or off", "message": "with on: text of the page"},
+)
 def maintenance(
     context: Any,
     switch: str,
@@ -17,7 +21,3 @@ def maintenance(
     force: bool = False,
 ) -> None:
     """Turn the maintenance page (503) for visitors on or off; health paths answer as before."""
-    from rolling_upgrade.features.maintenance import workflow
-
-    chosen = selected_hosts(context, hosts)
-    exit_with(lambda: workflow.maintenance(switch, env, root=root(), hosts=chosen, message=message, force=force))

@@ -16,24 +16,24 @@ from rolling_upgrade.ssh.fleet import opened
 
 
 def promote(
-    source_name: str, target_name: str, *, root: Path, force: bool = False, dry_run: bool = False, json: bool = False
+    from_: str, to: str, *, root: Path, force: bool = False, dry_run: bool = False, json: bool = False
 ) -> ExitCode:
     """Deploy to the target the good release that every host of the source runs. Raises RollingError."""
-    if not source_name or not target_name or source_name == target_name:
-        value = f"--from {source_name!r} --to {target_name!r}"
+    if not from_ or not to or from_ == to:
+        value = f"--from {from_!r} --to {to!r}"
         raise usage_error(("--from, --to", value, "two environments of hosts.yaml"))
-    source = config.load(source_name, root=root)
-    config.load(target_name, root=root, tag="promoted")  # report errors of its configuration first
+    source = config.load(from_, root=root)
+    config.load(to, root=root, tag="promoted")  # report errors of its configuration first
     proven = _proven(source)
     tags = {image.tag for image in proven.values()}
     tag = tags.pop() if len(tags) == 1 else ""
-    target = config.load(target_name, root=root, tag=tag)
+    target = config.load(to, root=root, tag=tag)
     given = _given(source, target, proven)
     log = printer(target, to_stderr=json)
     for service, image in given.items():
         log(f"{service}: {image.reference} is {image.digest} on every host of {source.name}")
     return deploy.deploy(
-        target_name,
+        to,
         root=root,
         tag=tag,
         force=force,

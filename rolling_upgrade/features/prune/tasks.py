@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(long_only=["force"], help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"})
+@task(
+    workflow="rolling_upgrade.features.prune.workflow:prune",
+    long_only=["force"],
+    help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"},
+)
 def prune(
     context: Any,
     env: str | None = None,
@@ -17,7 +21,3 @@ def prune(
     json: bool = False,
 ) -> None:
     """Delete images, containers, configurations, backups and journals past their retention."""
-    from rolling_upgrade.features.prune import workflow
-
-    chosen = selected_hosts(context, hosts)
-    exit_with(lambda: workflow.prune(env, root=root(), hosts=chosen, force=force, dry_run=dry_run, json=json))

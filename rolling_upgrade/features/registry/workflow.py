@@ -32,21 +32,21 @@ LOGIN_SECONDS = 60
 
 
 def login(
-    environment: str | None, *, root: Path, hosts: tuple[str, ...], registry_name: str, username: str
+    env: str | None, *, root: Path, hosts: tuple[str, ...] = (), registry: str = "", username: str = ""
 ) -> ExitCode:
     """Log every host in. Raises PreflightError that names each host with a refused login."""
-    loaded = config.load(environment, root=root, hosts=hosts)
-    chosen = _login(loaded, registry_name, username)
+    loaded = config.load(env, root=root, hosts=hosts)
+    chosen = _login(loaded, registry, username)
     with opened(loaded) as fleet:
         log_in(fleet, {target.name: chosen for target in loaded.targets}, always_ask=True)
     _show(loaded, [f"{target.name}: logged in to {chosen.registry} as {chosen.username}" for target in loaded.targets])
     return ExitCode.DONE
 
 
-def logout(environment: str | None, *, root: Path, hosts: tuple[str, ...], registry_name: str) -> ExitCode:
+def logout(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), registry: str = "") -> ExitCode:
     """Delete every host's login. FAILED when a host is unreachable."""
-    loaded = config.load(environment, root=root, hosts=hosts)
-    registry = registry_name or _configured(loaded).registry
+    loaded = config.load(env, root=root, hosts=hosts)
+    registry = registry or _configured(loaded).registry
     if not registry:
         raise ConfigError(
             "the registry is missing; nothing was contacted.", next_step="--registry NAME, or REGISTRY in the env file"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ONE_OBJECT, exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import ONE_OBJECT, task
 from rolling_upgrade.errors import PROGRAM
 
 
 @task(
+    workflow="rolling_upgrade.features.report.workflow:report",
     help=ONE_OBJECT
     | {
         "last": "report the last run, which is the default",
         "release": f"id of the run, as {PROGRAM} history shows it",
         "html": "write a self-contained HTML page to this file",
         "load": "file with the requests sent during the run, such as .demo/requests.jsonl",
-    }
+    },
 )
 def report(
     context: Any,
@@ -28,17 +29,3 @@ def report(
     json: bool = False,
 ) -> None:
     """Report a run: the changes on each host, every step with its time, and earlier runs."""
-    from rolling_upgrade.features.report import workflow
-
-    exit_with(
-        lambda: workflow.report(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            release=release,
-            last=last,
-            html=html,
-            load=load,
-            json=json,
-        )
-    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 from rolling_upgrade.errors import PROGRAM
 
 
 @task(
+    workflow="rolling_upgrade.features.restore.workflow:restore",
     positional=["backup"],
     long_only=["force"],
     help={
@@ -27,11 +28,3 @@ def restore(
     json: bool = False,
 ) -> None:
     """Restore a backup; stops the application during the restore, and undoes it on failure."""
-    from rolling_upgrade.features.restore import workflow
-
-    chosen = selected_hosts(context, hosts)
-    exit_with(
-        lambda: workflow.restore(
-            backup, env, root=root(), hosts=chosen, only=only, force=force, dry_run=dry_run, json=json
-        )
-    )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
 @task(
+    workflow="rolling_upgrade.features.rollback.workflow:rollback",
     help={
         "to": "run id or image tag of the release; default: the last good one that is not running",
         "restore-db": "also restore the database of that release; visitors get a 503 page during the restore",
-    }
+    },
 )
 def rollback(
     context: Any,
@@ -24,17 +25,3 @@ def rollback(
     json: bool = False,
 ) -> None:
     """Roll back to the image and configuration of the last good release without dropping a request."""
-    from rolling_upgrade.features.rollback import workflow
-
-    exit_with(
-        lambda: workflow.rollback(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            to=to,
-            restore_db=restore_db,
-            force=force,
-            dry_run=dry_run,
-            json=json,
-        )
-    )

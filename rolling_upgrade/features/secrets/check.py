@@ -24,13 +24,13 @@ from rolling_upgrade.features.secrets.edit import kept_texts
 from rolling_upgrade.features.secrets.env_file import parse_values, read_env_file, recipient_differences
 
 
-def check(environment: str | None, *, root: Path, repair: bool = False) -> ExitCode:
+def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
     """Check one environment or all of them. Return FAILED for any finding. `repair` restricts file modes to the owner."""
     rows: list[Diagnosis] = []
-    names = (environment,) if environment else config.environments(root)
+    names = (env,) if env else config.environments(root)
     every = [locate_secrets(name, root=root) for name in names or (None,)]
     # A workstation may lack the env files of some environments.
-    checked = [secrets for secrets in every if environment or secrets.path.exists()]
+    checked = [secrets for secrets in every if env or secrets.path.exists()]
     for secrets in checked:
         rows += _environment(secrets, repair)
     rows = list(dict.fromkeys(rows))

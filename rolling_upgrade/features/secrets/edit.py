@@ -40,12 +40,12 @@ _PREFIX = "rolling-"
 _KEPT = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}-[^-]+-(?P<original>[0-9a-f]{{12}})-(?P<file>.+)")
 
 
-def edit(environment: str | None, *, root: Path, resume: str = "") -> ExitCode:
+def edit(env: str | None, *, root: Path, resume: str = "") -> ExitCode:
     """Let the operator edit the plaintext; an invalid text is kept in memory and the file stays unchanged.
 
     `resume` names a text that an earlier edit kept; it replaces the decrypted content. Raises ConfigError.
     """
-    secrets = locate_secrets(environment, root=root)
+    secrets = locate_secrets(env, root=root)
     data, encryption = encrypted_bytes(secrets)
     editor = _editor()
     with as_config_error(secrets):

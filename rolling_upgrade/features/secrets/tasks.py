@@ -4,53 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import ON_FILES, exit_with, root, task
+from rolling_upgrade.console.task import ON_FILES, task
 
 _FORCE = {"force": "even if no key on this machine opens the result"}
 
 
-@task(help=_FORCE | {"form": "age, ansible-vault or gpg; also converts an encrypted file; default: age"})
-def encrypt(context: Any, env: str | None = None, force: bool = False, form: str = "") -> None:  # noqa: ARG001
+@task(
+    workflow="rolling_upgrade.features.secrets.workflow:encrypt",
+    interrupted=ON_FILES,
+    help=_FORCE | {"form": "age, ansible-vault or gpg; also converts an encrypted file; default: age"},
+)
+def encrypt(context: Any, env: str | None = None, force: bool = False, form: str = "") -> None:
     """Encrypt the env file in place, for the keys in the recipients file."""
-    from rolling_upgrade.features.secrets import workflow
-
-    exit_with(lambda: workflow.encrypt(env, root=root(), form=form, force=force), interrupted=ON_FILES)
-
-
-@task(help={"in-place": "replace the encrypted file", "force": "print even to a terminal"})
-def decrypt(context: Any, env: str | None = None, in_place: bool = False, force: bool = False) -> None:  # noqa: ARG001
-    """Print the env file in plaintext, for a pipe or a file."""
-    from rolling_upgrade.features.secrets import workflow
-
-    exit_with(lambda: workflow.decrypt(env, root=root(), in_place=in_place, force=force), interrupted=ON_FILES)
-
-
-@task(help={"resume": "file with the text that an earlier edit kept"})
-def edit(context: Any, env: str | None = None, resume: str = "") -> None:  # noqa: ARG001
-    """Edit the encrypted env file in $VISUAL or $EDITOR; keeps its form and recipients."""
-    from rolling_upgrade.features.secrets import edit as workflow
-
-    exit_with(lambda: workflow.edit(env, root=root(), resume=resume), interrupted=ON_FILES)
-
-
-@task(help=_FORCE | {"new-password-file": "for ansible-vault: file with the new password, or a program that prints it"})
-def rotate(
-    context: Any,  # noqa: ARG001
-    env: str | None = None,
-    new_password_file: str = "",
-    force: bool = False,
-) -> None:
-    """Encrypt the env file again for the keys in the recipients file; lists the values to change."""
-    from rolling_upgrade.features.secrets import workflow
-
-    exit_with(
-        lambda: workflow.rotate(env, root=root(), new_password_file=new_password_file, force=force),
-        interrupted=ON_FILES,
-    )
 
 
 @task(
-    iterable=["add", "remove"],
+    workflow="rolling_upgrade.features.secrets.workflow:decrypt",
+    interrupted=ON_FILES,
+    help={"in-place": "replace the encrypted file", "force": "print even to a terminal"},
+)
+def decrypt(context: Any, env: str | None = None, in_place: bool = False, force: bool = False) -> None:
+    """Print the env file in plaintext, for a pipe or a file."""
+
+
+@task(
+    workflow="rolling_upgrade.features.secrets.edit:edit",
+    interrupted=ON_FILES,
+    help={"resume": "file with the text that an earlier edit kept"},
+)
+def edit(context: Any, env: str | None = None, resume: str = "") -> None:
+    """Edit the encrypted env file in $VISUAL or $EDITOR; keeps its form and recipients."""
+
+
+@task(
+    workflow="rolling_upgrade.features.secrets.workflow:rotate",
+    interrupted=ON_FILES,
+    help=_FORCE | {"new-password-file": "for ansible-vault: file with the new password, or a program that prints it"},
+)
+def rotate(context: Any, env: str | None = None, new_password_file: str = "", force: bool = False) -> None:
+    """Encrypt the env file again for the keys in the recipients file; lists the values to change."""
+
+
+@task(
+    workflow="rolling_upgrade.features.secrets.workflow:recipients",
+    interrupted=ON_FILES,
     help={
         "add": "public key, or a file with one; may be repeated",
         "remove": "comment or fingerprint of a listed key; may be repeated",
@@ -58,31 +55,19 @@ def rotate(
     },
 )
 def recipients(
-    context: Any,  # noqa: ARG001
+    context: Any,
     env: str | None = None,
     add: list[str] | None = None,
     remove: list[str] | None = None,
     comment: str = "",
 ) -> None:
     """List the recipients of the env file, or add and remove some; secrets.rotate applies the change."""
-    from rolling_upgrade.features.secrets import workflow
-
-    exit_with(
-        lambda: workflow.recipients(
-            env, root=root(), add=tuple(add or ()), remove=tuple(remove or ()), comment=comment
-        ),
-        interrupted=ON_FILES,
-    )
 
 
 @task(
-    help={
-        "env": "only this environment; default: all",
-        "repair": "set the mode of files that others can read to 0600",
-    }
+    workflow="rolling_upgrade.features.secrets.check:check",
+    interrupted=ON_FILES,
+    help={"env": "only this environment; default: all", "repair": "set the mode of files that others can read to 0600"},
 )
-def check(context: Any, env: str | None = None, repair: bool = False) -> None:  # noqa: ARG001
+def check(context: Any, env: str | None = None, repair: bool = False) -> None:
     """Find exposed secrets: modes, tracked plaintext, placeholders, wrong recipients; exits with 1 if there are any."""
-    from rolling_upgrade.features.secrets import check as workflow
-
-    exit_with(lambda: workflow.check(env, root=root(), repair=repair), interrupted=ON_FILES)

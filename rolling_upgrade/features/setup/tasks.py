@@ -7,7 +7,11 @@ from typing import Any
 from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
-@task(default=True, help={"dry-run": "show what is missing, with every command; change nothing"})
+@task(
+    workflow="rolling_upgrade.features.setup.workflow:setup",
+    default=True,
+    help={"dry-run": "show what is missing, with every command; change nothing"},
+)
 def setup(
     context: Any,
     env: str | None = None,
@@ -17,10 +21,6 @@ def setup(
     json: bool = False,
 ) -> None:
     """Prepare hosts for deploys, from a bare Debian or Ubuntu; changes only what is missing."""
-    from rolling_upgrade.features.setup import workflow
-
-    chosen = selected_hosts(context, hosts)
-    exit_with(lambda: workflow.setup(env, root=root(), hosts=chosen, dry_run=dry_run, force=force, json=json))
 
 
 @task
@@ -32,11 +32,12 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
 
 
 @task(
+    workflow="rolling_upgrade.features.setup.workflow:teardown",
     help={
         "data": "also delete data and backups",
         "confirm": "name of the application, as confirmation without a terminal",
         "dry-run": "show every removal with its command; change nothing",
-    }
+    },
 )
 def teardown(
     context: Any,
@@ -48,16 +49,3 @@ def teardown(
     json: bool = False,
 ) -> None:
     """Remove the application from its hosts; packages, users and data stay."""
-    from rolling_upgrade.features.setup import workflow
-
-    exit_with(
-        lambda: workflow.teardown(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            data=data,
-            confirmed=confirm,
-            dry_run=dry_run,
-            json=json,
-        )
-    )

@@ -62,7 +62,7 @@ def teardown(
     root: Path,
     hosts: tuple[str, ...] = (),
     data: bool = False,
-    confirmed: str = "",
+    confirm: str = "",
     dry_run: bool = False,
     json: bool = False,
 ) -> ExitCode:
@@ -77,7 +77,7 @@ def teardown(
         choose(json=json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
-        ask = lambda: _confirm_name(environment, confirmed, data=data)  # noqa: E731
+        ask = lambda: _confirm_name(environment, confirm, data=data)  # noqa: E731
         return apply_resources(fleet, spec, reporter, ask, dry_run=dry_run)
 
 

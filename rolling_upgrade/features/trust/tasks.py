@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
+from rolling_upgrade.console.task import task
 
 
 @task(
-    iterable=["fingerprint", "replace"],
+    workflow="rolling_upgrade.features.trust.workflow:trust",
     help={
         "fingerprint": "accept exactly this key without asking: SHA256:…; may be repeated",
         "replace": "host whose changed key you have verified; may be repeated",
@@ -24,15 +24,3 @@ def trust(
     replace: list[str] | None = None,
 ) -> None:
     """Show the host keys and record new ones in known_hosts once confirmed; refuses changed keys."""
-    from rolling_upgrade.features.trust import workflow
-
-    exit_with(
-        lambda: workflow.trust(
-            env,
-            root=root(),
-            hosts=selected_hosts(context, hosts),
-            fingerprints=tuple(fingerprint or ()),
-            changed=tuple(replace or ()),
-            force=force,
-        )
-    )

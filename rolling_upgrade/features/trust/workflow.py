@@ -62,13 +62,13 @@ def trust(
     *,
     root: Path,
     hosts: tuple[str, ...] = (),
-    fingerprints: tuple[str, ...] = (),
-    changed: tuple[str, ...] = (),
+    fingerprint: Sequence[str] = (),
+    replace: Sequence[str] = (),
     force: bool = False,
 ) -> ExitCode:
     """Record host keys. PARTLY_DONE for an unreachable host. Raises PreflightError for a changed or revoked key."""
     environment = config.load(env, root=root, hosts=hosts)
-    run = _Trust(environment, fingerprints, changed, named=bool(hosts), force=force)
+    run = _Trust(environment, fingerprint, replace, named=bool(hosts), force=force)
     run.check()
     unreachable: dict[str, HostUnreachable] = {}
     for level in run.levels():
@@ -83,8 +83,8 @@ class _Trust:
     def __init__(
         self,
         environment: Environment,
-        fingerprints: tuple[str, ...],
-        changed: tuple[str, ...],
+        fingerprints: Sequence[str],
+        changed: Sequence[str],
         *,
         named: bool,
         force: bool,

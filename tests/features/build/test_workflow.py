@@ -78,4 +78,4 @@ def test_failed_build_pushes_nothing(source: Project, programs: Programs, tmp_pa
 
 def test_unknown_service_is_refused(source: Project) -> None:
     with pytest.raises(ConfigError, match="command line"):
-        build("demo", root=source.root, tag="v9", services=("frontend",))
+        build("demo", root=source.root, tag="v9", service=("frontend",))

@@ -37,7 +37,7 @@ def test_status_of_free_hosts(project: Project, machines: Machines, capsys: pyte
 def test_acquired_lock_is_shown_and_released(
     project: Project, machines: Machines, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert acquire("demo", root=project.root, reason="new disk", lease="2h") is ExitCode.DONE
+    assert acquire("demo", root=project.root, reason="new disk", for_="2h") is ExitCode.DONE
     assert "web1: locked for 120 minutes" in capsys.readouterr().out
     assert "reason=new disk" in held(machines, "web2").read_text()
 
@@ -92,4 +92,4 @@ def test_acquire_checks_its_options_before_it_connects(
     machines.unreachable |= {"web1", "web2"}
 
     with pytest.raises(ConfigError):
-        acquire("demo", root=project.root, reason=reason, lease=lease)
+        acquire("demo", root=project.root, reason=reason, for_=lease)

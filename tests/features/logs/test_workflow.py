@@ -84,7 +84,7 @@ def test_logs_of_all_hosts_are_merged_by_time(
 ) -> None:
     programs.add("podman", PODMAN)
 
-    assert logs("demo", root=project.root, services=("backend",), lines="5") is ExitCode.DONE
+    assert logs("demo", root=project.root, service=("backend",), lines="5") is ExitCode.DONE
 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [(row[0], row[-1]) for row in rows] == [("web2", "first"), ("web1", "second")]
@@ -96,7 +96,7 @@ def test_logs_with_an_unreachable_host_show_the_others_and_fail(
     programs.add("podman", PODMAN)
     machines.unreachable.add("web2")
 
-    assert logs("demo", root=project.root, services=("backend",)) is ExitCode.FAILED
+    assert logs("demo", root=project.root, service=("backend",)) is ExitCode.FAILED
 
     captured = capsys.readouterr()
     assert captured.out.endswith("second\n")
@@ -108,7 +108,7 @@ def test_logs_of_a_missing_container_fail(
 ) -> None:
     programs.add("podman", "exit 1")
 
-    assert logs("demo", root=project.root, services=("frontend",), hosts=("web1",)) is ExitCode.FAILED
+    assert logs("demo", root=project.root, service=("frontend",), hosts=("web1",)) is ExitCode.FAILED
 
     assert "there is no container memoryark-frontend-blue" in capsys.readouterr().err
 
@@ -116,7 +116,7 @@ def test_logs_of_a_missing_container_fail(
 @pytest.mark.parametrize(
     "options",
     [
-        {"services": ("database",)},
+        {"service": ("database",)},
         {"since": "yesterday"},
         {"lines": "many"},
         {"color": "red"},

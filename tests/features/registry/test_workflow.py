@@ -79,7 +79,7 @@ def test_login_with_env_file_logs_every_host_in(
 ) -> None:
     programs.add("podman", PODMAN)
 
-    assert registry.login("demo", root=with_login.root, hosts=(), registry_name="", username="") is ExitCode.DONE
+    assert registry.login("demo", root=with_login.root) is ExitCode.DONE
 
     captured = capsys.readouterr().out
     assert captured == "".join(f"{host}: logged in to registry.test as robot\n" for host in ("web1", "web2"))
@@ -94,7 +94,7 @@ def test_refused_login_names_the_host_without_the_password(
     (machines.root("web2") / "home/refuse").touch()
 
     with pytest.raises(PreflightError, match=r"web2: registry\.test refused robot: unauthorized") as caught:
-        registry.login("demo", root=with_login.root, hosts=(), registry_name="", username="")
+        registry.login("demo", root=with_login.root)
 
     assert "web1" not in str(caught.value)
     assert "pass-word-1" not in str(caught.value)
@@ -105,8 +105,8 @@ def test_logout_lists_every_host_and_fails_if_one_is_unreachable(
 ) -> None:
     programs.add("podman", PODMAN)
 
-    assert registry.logout("demo", root=with_login.root, hosts=(), registry_name="") is ExitCode.DONE
+    assert registry.logout("demo", root=with_login.root) is ExitCode.DONE
     assert capsys.readouterr().out.count("no login to registry.test") == 2
 
     machines.unreachable.add("web2")
-    assert registry.logout("demo", root=with_login.root, hosts=(), registry_name="") is ExitCode.FAILED
+    assert registry.logout("demo", root=with_login.root) is ExitCode.FAILED

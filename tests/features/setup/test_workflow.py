@@ -109,8 +109,8 @@ def test_teardown_requires_the_name_of_the_application(
         teardown("demo", root=project.root)
     assert hosts.scripts == []
 
-    assert teardown("demo", root=project.root, confirmed="memoryark") is ExitCode.DONE
+    assert teardown("demo", root=project.root, confirm="memoryark") is ExitCode.DONE
     assert sorted(hosts.scripts) == ["web1"] * 3 + ["web2"] * 3
 
-    assert teardown("demo", root=project.root, confirmed="memoryark") is ExitCode.DONE
+    assert teardown("demo", root=project.root, confirm="memoryark") is ExitCode.DONE
     assert len(hosts.scripts) == 6

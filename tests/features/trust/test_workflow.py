@@ -100,14 +100,14 @@ def test_trust_forced_records_the_shown_keys_and_a_second_run_changes_nothing(
 
 
 def test_trust_fingerprints_accept_exactly_those_keys_without_confirmation(site: Site) -> None:
-    assert site.trust(fingerprints=(fingerprint(site.inner), fingerprint(site.bastion))) == ExitCode.DONE
+    assert site.trust(fingerprint=(fingerprint(site.inner), fingerprint(site.bastion))) == ExitCode.DONE
 
     assert site.known.read_text() == site.record(site.inner) + site.record(site.bastion)
 
 
 def test_trust_fingerprint_that_a_host_does_not_offer_is_refused(site: Site) -> None:
     with pytest.raises(PreflightError, match="web2: it offers no key with the fingerprint"):
-        site.trust(fingerprints=(fingerprint(site.inner),), force=True)
+        site.trust(fingerprint=(fingerprint(site.inner),), force=True)
 
     assert not site.known.exists()
 
@@ -116,7 +116,7 @@ def test_trust_fingerprint_that_no_known_host_offers_is_refused(site: Site) -> N
     site.known.write_text(site.record(site.inner) + site.record(site.bastion))
 
     with pytest.raises(PreflightError, match="no machine offers"):
-        site.trust(fingerprints=(fingerprint(site.inner, "stranger"),))
+        site.trust(fingerprint=(fingerprint(site.inner, "stranger"),))
 
 
 def test_trust_changed_key_is_refused_with_both_fingerprints_even_when_forced(
@@ -138,8 +138,8 @@ def test_trust_changed_key_is_replaced_for_the_named_host(site: Site) -> None:
     site.known.write_text(site.record(site.inner, "stranger") + site.record(site.bastion))
 
     with pytest.raises(PreflightError, match="web1"):
-        site.trust(force=True, changed=("web2",))
-    assert site.trust(force=True, changed=("web1",)) == ExitCode.DONE
+        site.trust(force=True, replace=("web2",))
+    assert site.trust(force=True, replace=("web1",)) == ExitCode.DONE
 
     assert site.known.read_text() == site.record(site.bastion) + site.record(site.inner)
 
@@ -150,14 +150,14 @@ def test_trust_changed_key_in_another_file_is_refused(site: Site, tmp_path: Path
     users.write_text(site.record(site.inner, "stranger"))
 
     with pytest.raises(PreflightError, match=r"ssh-keygen -f .*/home/.ssh/known_hosts -R"):
-        site.trust(force=True, changed=("web1",))
+        site.trust(force=True, replace=("web1",))
 
 
 def test_trust_revoked_key_is_refused_with_every_option(site: Site) -> None:
     site.known.write_text(f"@revoked * {site.record(site.inner).partition(' ')[2]}")
 
     with pytest.raises(PreflightError, match="@revoked"):
-        site.trust(force=True, changed=("web1",), fingerprints=(fingerprint(site.inner),))
+        site.trust(force=True, replace=("web1",), fingerprint=(fingerprint(site.inner),))
 
 
 def test_trust_jump_host_login_requires_its_recorded_key(site: Site) -> None:
@@ -184,7 +184,7 @@ def test_trust_changed_jump_host_is_refused_until_replaced_by_name(site: Site) -
 
     with pytest.raises(PreflightError, match=f"--replace {name}"):
         site.trust(force=True)
-    assert site.trust(force=True, changed=(name,)) == ExitCode.DONE
+    assert site.trust(force=True, replace=(name,)) == ExitCode.DONE
 
 
 def test_trust_changed_host_behind_a_jump_host_is_refused(site: Site) -> None:
@@ -214,9 +214,9 @@ def test_trust_without_a_reachable_host_is_refused(site: Site) -> None:
 
 def test_trust_invalid_fingerprint_or_unknown_host_is_refused(site: Site) -> None:
     with pytest.raises(ConfigError, match="43 characters"):
-        site.trust(fingerprints=("SHA256:short",))
+        site.trust(fingerprint=("SHA256:short",))
     with pytest.raises(ConfigError, match="one of: web1, web2"):
-        site.trust(changed=("web3",))
+        site.trust(replace=("web3",))
 
 
 def test_trust_known_hosts_setting_selects_the_file(site: Site) -> None:
