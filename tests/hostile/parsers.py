@@ -34,7 +34,7 @@ from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
-from rolling_upgrade.features.build import shell as building
+from rolling_upgrade.features.build import builder
 from rolling_upgrade.features.doctor import diagnosis
 from rolling_upgrade.features.health import shell as health
 from rolling_upgrade.features.health.workflow import health_json, health_lines
@@ -202,10 +202,10 @@ PARSERS: dict[str, Parser] = {
     "features.access.shell.parse": Parser(access.parse, _access_answer(), _access),
     "features.access.shell.entries": Parser(access.entries, f"{KEY}\n"),
     "features.access.shell.unparsed_lines": Parser(access.unparsed_lines, f"{KEY}\n"),
-    "features.build.shell.platforms_of": Parser(
-        building.platforms_of, '{"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}'
+    "features.build.builder.platforms_of": Parser(
+        builder.platforms_of, '{"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}'
     ),
-    "features.build.shell.pushed_digest": Parser(building.pushed_digest, f"latest: digest: sha256:{CHECKSUM} size: 9"),
+    "features.build.builder.pushed_digest": Parser(builder.pushed_digest, f"latest: digest: sha256:{CHECKSUM} size: 9"),
     "engine.history.parse_definition": Parser(
         lambda text: history.parse_definition(text, HOME), history.dump_definition(APP), to_plain
     ),
@@ -269,7 +269,6 @@ PARSERS: dict[str, Parser] = {
 NOT_OF_A_HOST = {
     "engine.openssh.read_public_key": "a key file of this workstation, or a checked line of ssh-keyscan",
     "features.init.answers.read_routes": "an option of the operator",
-    "features.rollback.workflow.data_steps": "a parsed line",
     "features.logs.shell.since": "an option of the operator",
     "features.logs.shell.after": "a parsed line",
     "engine.model.parse": "an image reference, from a configuration or a parsed field",

@@ -25,7 +25,7 @@ from rolling_upgrade.engine.rollout import batch_size
 from rolling_upgrade.engine.shell import Script, quote, shell_join, write_file
 from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.backup import manifest
-from rolling_upgrade.features.build import spec
+from rolling_upgrade.features.build import plan as build_plan
 from rolling_upgrade.features.exec import shell as inside
 from rolling_upgrade.features.lock import workflow as locks
 from rolling_upgrade.features.logs import shell as logs
@@ -221,7 +221,7 @@ def _batch(text: str) -> str:
 
 
 def _platforms(text: str) -> str:
-    return ",".join(spec._options("", text)[1])
+    return ",".join(build_plan._options("", text)[1])
 
 
 _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
@@ -253,7 +253,7 @@ def test_choices_are_refused_with_their_option(text: str) -> None:
         ("--severity", lambda: messages._check("x", text)),
         ("on or off", lambda: page._check_options(text, "")),
         ("--color", lambda: reading._query(color=text)),
-        ("--build-type", lambda: spec._options(text, "")),
+        ("--build-type", lambda: build_plan._options(text, "")),
         ("--suite", lambda: suites.check_kind(text)),
         ("--only", lambda: restore._check_options("b", text, "demo")),
     )

@@ -20,7 +20,7 @@ from rolling_upgrade import config
 from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine.model import BuildType
 from rolling_upgrade.errors import ConfigError
-from rolling_upgrade.features.build import shell as building
+from rolling_upgrade.features.build import builder
 from tests.injection.everything import Outcome, run_everything
 from tests.injection.hostile import cases, near
 from tests.injection.project import (
@@ -155,14 +155,14 @@ def _assert_build_arguments(found: Outcome, fields: dict[str, Any]) -> None:
     """Each value is a separate argument of the build, and none starts an option."""
     pipeline = found.environment.pipeline
     build, suite = pipeline.builds[0], pipeline.suites[0]
-    argv = building.build(building.Engine(pipeline.engine), build, "r.test/x:v1", {}, BuildType.RELEASE)
+    argv = builder.build_command(builder.Engine(pipeline.engine), build, "r.test/x:v1", {}, BuildType.RELEASE)
     assert argv[: len(pipeline.engine)] == pipeline.engine
     assert argv[-1] == build.context
     assert build.context.startswith("/")
     assert f"OWN_ARG={fields['Build.args']}" in argv
     assert PLAIN.fullmatch(build.target or "x")
     assert PLAIN.fullmatch(build.debug_target or "x")
-    assert building.scan(build.scan, "r.test/x:v1")[2].startswith(fields["Build.scan"])
+    assert builder.scan_command(build.scan, "r.test/x:v1")[2].startswith(fields["Build.scan"])
     assert (suite.command, dict(suite.env)) == (
         ("sh", "-c", fields["Suite.command"]),
         {"OWN_TEXT": fields["Suite.env"]},

@@ -1,29 +1,54 @@
-"""Build, scan and push images with the container engine of this workstation."""
+"""Build, scan and push images with Podman or Docker on this workstation.
+
+A password travels only on the standard input of `login`, which writes it to a file that the run deletes.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rolling_upgrade.engine import local_command, process_environment, untrusted
 from rolling_upgrade.engine.local_command import CommandResult
-from rolling_upgrade.engine.model import Image, Login
+from rolling_upgrade.engine.model import Build, BuildType, Image, Login
 from rolling_upgrade.errors import PreflightError, StepFailed
-from rolling_upgrade.features.build import shell
-from rolling_upgrade.features.build.shell import Engine
 
 ENGINES = ("podman", "docker")
 BUILD_SECONDS = 7200.0
 PUSH_SECONDS = 3600.0
 SCAN_SECONDS = 1800.0
 QUERY_SECONDS = 60.0
+#: Labels of an image. Source: the OCI image specification, annotations.md, pre-defined annotation keys.
+_OCI = "org.opencontainers.image"
+_IMAGE_VARIABLE = re.compile(r"\$\{?IMAGE\b")
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Podman or Docker on this workstation.
+
+    `pass_env` names the variables of this shell that the engine and the scan hook receive.
+    """
+
+    command: tuple[str, ...]
+    pass_env: tuple[str, ...] = ()
+
+    @property
+    def is_docker(self) -> bool:
+        """Whether the engine is Docker."""
+        return "docker" in {PurePath(word).name for word in self.command}
+
+    def argv(self, *arguments: str) -> tuple[str, ...]:
+        """Return a command line of the engine."""
+        return (*self.command, *arguments)
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,8 @@ def find_engine(command: Sequence[str], pass_env: Sequence[str] = ()) -> Engine:
 
 def check_engine(engine: Engine) -> None:
     """Raise PreflightError, with the error output, when the engine does not answer."""
-    ended = _query(engine, shell.version(engine))
+    # Docker's client answers alone; its daemon may be stopped.
+    ended = _query(engine, "version", *(["--format", "{{.Server.Version}}"] if engine.is_docker else []))
     if not ended.ok:
         raise PreflightError(
             f"{' '.join(engine.command)} does not answer ({_failure(ended)}): nothing was built.\n{ended.output_tail.strip()}",
@@ -65,7 +91,7 @@ def check_engine(engine: Engine) -> None:
 
 def size(engine: Engine, image: str) -> tuple[str, int]:
     """Return the id and the size in bytes of a local image; ('', 0) for a missing image or a manifest list."""
-    ended = _query(engine, shell.size(engine, image))
+    ended = _query(engine, "image", "inspect", "--format", "{{.Id}} {{.Size}}", image)
     fields = ended.output.split()
     count = untrusted.integer(fields[1], default=None) if ended.ok and len(fields) == 2 else None
     return (fields[0], count) if count is not None else ("", 0)
@@ -73,9 +99,47 @@ def size(engine: Engine, image: str) -> tuple[str, int]:
 
 def newest_size(engine: Engine, repository: str) -> int:
     """Return the size of the repository's newest local image in bytes; 0 for none."""
-    ended = _query(engine, shell.newest(engine, repository))
+    ended = _query(engine, "images", "--no-trunc", "--format", "{{.ID}}", repository)
     ids = ended.output.split() if ended.ok else []
     return size(engine, ids[0])[1] if ids else 0
+
+
+def labels(
+    *, revision: str, version: str, created: str, source: str, tag: str, build_type: BuildType
+) -> dict[str, str]:
+    """Return the labels of an image, without empty values."""
+    values = {"revision": revision, "version": version, "created": created, "source": source, "ref.name": tag}
+    named = {f"{_OCI}.{name}": value for name, value in values.items() if value}
+    return {**named, "rolling.build-type": build_type.value}
+
+
+def build_command(
+    engine: Engine,
+    spec: Build,
+    reference: str,
+    labels: Mapping[str, str],
+    build_type: BuildType,
+    platforms: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Build the image under its reference; several platforms become one manifest list, which only Podman stores locally.
+
+    Source: podman-build(1), docker-buildx-build: `--build-arg`, `--label`, `--target`, `--no-cache`, `--platform`.
+    """
+    args = {"BUILD_TYPE": build_type.value, **dict(spec.args)}
+    target = spec.debug_target if build_type is BuildType.DEBUG and spec.debug_target else spec.target
+    return engine.argv(
+        "build",
+        *(["--platform", ",".join(platforms)] if platforms else []),
+        *(["--manifest", reference] if len(platforms) > 1 else ["--tag", reference]),
+        *(["--file", spec.file] if spec.file else []),
+        *(["--target", target] if target else []),
+        *(["--squash"] if spec.squash else []),
+        # Podman 4.3 reuses cached layers across platforms: a list would contain one platform several times.
+        *([] if spec.cache and len(platforms) < 2 else ["--no-cache"]),
+        *(word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")),
+        *(word for name, value in labels.items() for word in ("--label", f"{name}={value}")),
+        spec.context,
+    )
 
 
 def build(
@@ -84,11 +148,14 @@ def build(
     """Build one image and log each line of output. Raises StepFailed with the last lines."""
     previous_bytes = newest_size(engine, Image.parse(reference).repository)
     if len(platforms) > 1:
-        _query(engine, shell.remove_list(engine, reference))
+        # A build would add to an earlier list.
+        _query(engine, "manifest", "rm", reference)
     with tempfile.TemporaryDirectory(prefix="rolling-build-") as directory:
         id_file = Path(directory) / "id"
+        # The file tells a built image from an interrupted build, which may exit with 0.
+        argv = (*argv[:-1], "--iidfile", str(id_file), argv[-1])
         # Confined: the build steps are the application's own code, and so are Docker's plugins and helpers.
-        ended = _run(engine, shell.with_id_file(argv, str(id_file)), log, seconds=BUILD_SECONDS, confined=True)
+        ended = _run(engine, argv, log, seconds=BUILD_SECONDS, confined=True)
         is_built = len(platforms) > 1 or id_file.exists()
     if not ended.ok or not is_built:
         raise StepFailed(
@@ -104,10 +171,8 @@ def build(
 
 def _check_list(engine: Engine, service: str, reference: str, platforms: Sequence[str]) -> None:
     """Raise StepFailed when a manifest list lacks one of the platforms."""
-    printed: list[str] = []
-    _run(engine, shell.inspect_list(engine, reference), printed.append, seconds=QUERY_SECONDS)
     expected = {"/".join(platform.split("/")[:2]) for platform in platforms}
-    lacking = expected - shell.platforms_of("\n".join(printed))
+    lacking = expected - platforms_of(_query(engine, "manifest", "inspect", reference).output)
     if lacking:
         raise StepFailed(
             f"{service}: {reference} was built, but without {', '.join(sorted(lacking))}; nothing was pushed.",
@@ -115,10 +180,19 @@ def _check_list(engine: Engine, service: str, reference: str, platforms: Sequenc
         )
 
 
+def platforms_of(text: str) -> set[str]:
+    """Return the platforms of a manifest list, as os/arch; none for invalid JSON."""
+    try:
+        listed = untrusted.json_object(text)["manifests"]
+        return {f"{entry['platform']['os']}/{entry['platform']['architecture']}" for entry in listed}
+    except (ValueError, LookupError, TypeError):
+        return set()
+
+
 def scan(engine: Engine, command: Sequence[str], built: BuildResult, log: Log) -> None:
     """Run the scan hook on an image, confined like code of the application. Raises StepFailed when it fails."""
     base = process_environment.for_application(os.environ, engine.pass_env)
-    argv = shell.scan(command, built.reference)
+    argv = scan_command(command, built.reference)
     try:
         ended = local_command.run(
             argv, log, base=base, env={"IMAGE": built.reference}, timeout_seconds=SCAN_SECONDS, confined=True
@@ -133,12 +207,20 @@ def scan(engine: Engine, command: Sequence[str], built: BuildResult, log: Log) -
         )
 
 
+def scan_command(command: Sequence[str], image: str) -> tuple[str, ...]:
+    """Return the scan command with the reference as its last argument, unless its shell text uses $IMAGE."""
+    if tuple(command[:2]) == ("sh", "-c") and len(command) == 3:
+        text = command[2]
+        return tuple(command) if _IMAGE_VARIABLE.search(text) else ("sh", "-c", f'{text} "$@"', "sh", image)
+    return (*command, image)
+
+
 @contextmanager
 def logged_in(engine: Engine, login: Login | None) -> Iterator[tuple[str, bool]]:
     """Yield a temporary directory for the login file, and whether it holds a login. Raises PreflightError."""
     with tempfile.TemporaryDirectory(prefix="rolling-login-") as directory:
         if login is not None:
-            argv = shell.login(engine, login, directory)
+            argv = login_command(engine, login, directory)
             ended = _run(engine, argv, lambda _: None, seconds=QUERY_SECONDS, stdin=login.password)
             if not ended.ok:
                 raise PreflightError(
@@ -148,13 +230,21 @@ def logged_in(engine: Engine, login: Login | None) -> Iterator[tuple[str, bool]]
         yield directory, login is not None
 
 
+def login_command(engine: Engine, login: Login, directory: str) -> tuple[str, ...]:
+    """Log in to the registry, with the password on standard input, and store the login in the directory."""
+    arguments = ("login", "--username", login.username, "--password-stdin")
+    if engine.is_docker:
+        return engine.argv("--config", directory, *arguments, login.registry)
+    return engine.argv(*arguments, "--authfile", f"{directory}/auth.json", login.registry)
+
+
 def push(engine: Engine, built: BuildResult, directory: str, log: Log, *, many: bool, login: bool) -> BuildResult:
     """Push one image and return it with its digest. Raises StepFailed with the last lines of output."""
     digest_file = Path(directory) / "digest"
     digest_file.unlink(missing_ok=True)
-    argv = shell.push(engine, built.reference, directory, many=many, logged_in=login)
+    argv = push_command(engine, built.reference, directory, many=many, logged_in=login)
     ended = _run(engine, argv, log, seconds=PUSH_SECONDS)
-    digest = digest_file.read_text().strip() if digest_file.exists() else shell.pushed_digest(ended.output_tail)
+    digest = digest_file.read_text().strip() if digest_file.exists() else pushed_digest(ended.output_tail)
     if not ended.ok or not digest:
         raise StepFailed(
             f"{built.service}: {built.reference} was not pushed ({_failure(ended)}).\n{ended.output_tail}",
@@ -163,9 +253,26 @@ def push(engine: Engine, built: BuildResult, directory: str, log: Log, *, many: 
     return replace(built, digest=digest)
 
 
-def _query(engine: Engine, argv: Sequence[str]) -> CommandResult:
+def push_command(engine: Engine, reference: str, directory: str, *, many: bool, logged_in: bool) -> tuple[str, ...]:
+    """Push the image. Podman writes the digest to `digest` in the directory, Docker prints it in its last lines."""
+    if engine.is_docker:
+        return engine.argv(*(["--config", directory] if logged_in else []), "push", reference)
+    auth = ["--authfile", f"{directory}/auth.json"] if logged_in else []
+    digest_file = ["--digestfile", f"{directory}/digest"]
+    if many:
+        return engine.argv("manifest", "push", "--all", *auth, *digest_file, reference, f"docker://{reference}")
+    return engine.argv("push", *auth, *digest_file, reference)
+
+
+def pushed_digest(output: str) -> str:
+    """Return the last digest in the output of `docker push`; '' for none."""
+    digests = re.findall(r"digest: (sha256:[0-9a-f]{64})", output)
+    return digests[-1] if digests else ""
+
+
+def _query(engine: Engine, *arguments: str) -> CommandResult:
     """Run a short query of the engine."""
-    return local_command.capture(argv, timeout_seconds=QUERY_SECONDS, base=_environment(engine))
+    return local_command.capture(engine.argv(*arguments), timeout_seconds=QUERY_SECONDS, base=_environment(engine))
 
 
 def _run(

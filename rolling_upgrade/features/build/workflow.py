@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rolling_upgrade import config
+from rolling_upgrade.config.locate import list_environments_with_values
 from rolling_upgrade.console.output import Output, print_json
 from rolling_upgrade.console.task import split_words
+from rolling_upgrade.console.text import table
 from rolling_upgrade.engine.model import Environment
-from rolling_upgrade.errors import ExitCode
+from rolling_upgrade.errors import ConfigError, ExitCode
 from rolling_upgrade.features.build import builder
 from rolling_upgrade.features.build.builder import BuildResult, Log
-from rolling_upgrade.features.build.spec import BuildPlan, differences, plan_build
-from rolling_upgrade.features.build.view import build_json, build_lines, build_plan_lines
+from rolling_upgrade.features.build.plan import BuildPlan, differences, is_production, plan_build
+
+#: The placeholder for the tag while only the repositories of the images matter.
+_NO_TAG = "unbuilt"
 
 
 def build(
@@ -31,8 +38,7 @@ def build(
 ) -> ExitCode:
     """Build every service with a `build:` section; push the images once all are built. Raises RollingError."""
     plan = plan_build(
-        env,
-        root=root,
+        load_environment(env, root, tag),
         tag=tag,
         build_type=build_type,
         platform=platform,
@@ -54,6 +60,34 @@ def build(
     else:
         log("\n".join(build_lines(built)))
     return ExitCode.DONE
+
+
+def load_environment(name: str | None, root: Path, tag: str) -> Environment:
+    """Load the named environment, the one in DEPLOY_ENV, or one with a local env file. Raises ConfigError.
+
+    If several environments have an env file, their settings for builds must be equal.
+    """
+    name = name or os.environ.get("DEPLOY_ENV") or None
+    names = (name,) if name else list_environments_with_values(root)
+    if not names:
+        return config.load(None, root=root)
+    environments = [config.load(name, root=root, tag=tag or _NO_TAG) for name in names]
+    if len({_build_settings(environment) for environment in environments}) > 1:
+        raise ConfigError(
+            f"No environment was named, and {', '.join(names)} differ in their images, builds or registry login. "
+            "Nothing was built.",
+            next_step="name one with --env, or with DEPLOY_ENV in this shell",
+        )
+    return min(environments, key=is_production)
+
+
+def _build_settings(environment: Environment) -> tuple[object, ...]:
+    images = tuple(
+        (service.name, service.image.repository)
+        for target in environment.targets
+        for service in target.application.services
+    )
+    return environment.pipeline, frozenset(images), environment.targets[0].application.login
 
 
 def printer(environment: Environment, *, to_stderr: bool = False) -> Log:
@@ -90,7 +124,7 @@ def build_images(plan: BuildPlan, log: Log) -> tuple[BuildResult, ...]:
 def push_images(plan: BuildPlan, built: Sequence[BuildResult], log: Log) -> tuple[BuildResult, ...]:
     """Push the images with the login of the env file. Return them with their digests."""
     pushed = []
-    with builder.logged_in(plan.engine, plan.login) as (directory, login):
+    with builder.logged_in(plan.engine, plan.environment.targets[0].application.login) as (directory, login):
         for image in built:
             log(f"{image.service}: pushing {image.reference}")
             prefixed = _prefixed(image.service, log)
@@ -107,3 +141,41 @@ def _warn(plan: BuildPlan, log: Log) -> None:
 
 def _prefixed(service: str, log: Log) -> Log:
     return lambda line: log(f"{service} | {line}")
+
+
+def build_plan_lines(commands: Mapping[str, Sequence[str]], references: Mapping[str, str], *, push: bool) -> list[str]:
+    """Return the plan of a build, with every command."""
+    lines = []
+    for service, argv in commands.items():
+        lines += [f"{service}: build {references[service]}", f"  {shlex.join(argv)}"]
+    return [*lines, *(f"{service}: push {reference}" for service, reference in references.items() if push)]
+
+
+def build_lines(built: Sequence[BuildResult]) -> list[str]:
+    """Return a table of the built images, each with its size and the change from the previous image."""
+    rows = [("SERVICE", "IMAGE", "SECONDS", "SIZE", "CHANGE", "DIGEST")]
+    for image in built:
+        size = f"{image.bytes / 1e6:.1f} MB" if image.bytes else "-"
+        digest = image.digest or "not pushed"
+        rows.append((image.service, image.reference, f"{image.seconds:.1f}", size, _change(image), digest))
+    return ["", *table(rows)]
+
+
+def _change(built: BuildResult) -> str:
+    if not built.previous_bytes or not built.bytes:
+        return "-"
+    change = built.bytes - built.previous_bytes
+    return f"{change / 1e6:+.1f} MB, {change * 100 / built.previous_bytes:+.0f}%"
+
+
+def build_json(built: BuildResult) -> dict[str, object]:
+    """Return the JSON object of one image."""
+    return {
+        "service": built.service,
+        "image": built.reference,
+        "id": built.id,
+        "digest": built.digest,
+        "bytes": built.bytes,
+        "bytes_before": built.previous_bytes,
+        "seconds": round(built.seconds, 1),
+    }

@@ -12,11 +12,9 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine.model import Environment, Image, Suite, Summary, Transfer
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
-from rolling_upgrade.features.build import spec
 from rolling_upgrade.features.build import workflow as building
 from rolling_upgrade.features.build.builder import BuildResult
-from rolling_upgrade.features.build.spec import BuildPlan
-from rolling_upgrade.features.build.view import build_json, build_lines
+from rolling_upgrade.features.build.plan import BuildPlan, is_production, plan_build
 from rolling_upgrade.features.deploy import workflow as deploy
 from rolling_upgrade.features.full.phases import (
     PhaseOutcome,
@@ -52,8 +50,8 @@ def full(
     agent.check_deploy_key()
     if not env:
         config.load(None, root=root)
-    build_plan = spec.plan_build(env, root=root, tag=tag, build_type=build_type, force=force, dry_run=dry_run)
-    environment = build_plan.environment
+    environment = building.load_environment(env, root, tag)
+    build_plan = plan_build(environment, tag=tag, build_type=build_type, force=force, dry_run=dry_run)
     _refuse_silent_question(environment, force=force, dry_run=dry_run)
     # Read now: code of the application could change the clone later.
     operator.revision(root)
@@ -121,14 +119,14 @@ class _Run:
             building.print_plan(self.build_plan, self.log, push=False)
             return PhaseOutcome(detail="shown")
         self.built = building.build_images(self.build_plan, self.log)
-        self.log("\n".join(build_lines(self.built)))
+        self.log("\n".join(building.build_lines(self.built)))
         return PhaseOutcome(detail=", ".join(image.reference for image in self.built))
 
     def _test(self) -> PhaseOutcome:
         if not self.suites:
             self.log("services.yaml declares no suites")
             return PhaseOutcome(detail="services.yaml declares no suites", skipped=True)
-        production = spec.is_production(self.environment)
+        production = is_production(self.environment)
         if self.dry_run:
             self.log("\n".join(suite_plan_lines(self.suites, production=production)))
             return PhaseOutcome(detail="shown")
@@ -232,7 +230,7 @@ class _Run:
                 service: {"revision": tree.revision, "branch": tree.branch, "changed": list(tree.dirty)}
                 for service, tree in self.build_plan.sources.items()
             },
-            "images": [build_json(image) for image in self.built],
+            "images": [building.build_json(image) for image in self.built],
             "suites": [
                 {"name": run.suite.title, "kind": run.suite.kind.value, "result": run.result, "seconds": run.seconds}
                 for run in self.suite_results

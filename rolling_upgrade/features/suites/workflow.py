@@ -15,8 +15,9 @@ from rolling_upgrade.console.text import indent, table
 from rolling_upgrade.engine import local_command, process_environment
 from rolling_upgrade.engine.model import Suite, SuiteKind
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
-from rolling_upgrade.features.build import spec
 from rolling_upgrade.features.build.builder import Log
+from rolling_upgrade.features.build.plan import is_production
+from rolling_upgrade.features.build.workflow import load_environment
 
 ALL = "all"
 
@@ -41,9 +42,9 @@ def run_suites(env: str | None, *, root: Path, suite: str = ALL) -> ExitCode:
     check_kind(suite)
     name = env or os.environ.get("DEPLOY_ENV") or None
     if name:
-        environment = spec.load_environment(name, root, "")
+        environment = load_environment(name, root, "")
         output = Output(sys.stdout, environment.secrets)
-        suites, production = environment.pipeline.suites, spec.is_production(environment)
+        suites, production = environment.pipeline.suites, is_production(environment)
         variables = {"ENVIRONMENT": environment.targets[0].application.environment}
     else:
         suites, production, variables, output = load_suites(root), False, {}, Output(sys.stdout)

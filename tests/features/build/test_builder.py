@@ -1,4 +1,4 @@
-"""Builds of untrusted code: processes of the build end with it, processes of the engine stay."""
+"""The command lines for Podman and Docker; builds of untrusted code: their processes end with them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from rolling_upgrade.engine.model import Build, BuildType, Login
 from rolling_upgrade.errors import StepFailed
 from rolling_upgrade.features.build import builder
+from rolling_upgrade.features.build.builder import Engine
 from tests.support.shell import Programs
 
-REFERENCE = "registry.test/shop/backend:v2"
+PODMAN, DOCKER = Engine(("sudo", "/usr/bin/podman")), Engine(("docker",))
+BUILD = Build(
+    "backend", "/src/back end", file="/src/back end/Own", target="run", debug_target="debug", args=(("A", "x y"),)
+)
+REFERENCE = "registry.test:5000/shop/backend:v2"
 #: Starts a daemon whose number is in a file named after its first word.
 DAEMON = """\
 daemon() {
@@ -20,7 +26,7 @@ daemon() {
   until [ -s "$here/$1" ]; do sleep 0.02; done
 }
 """
-PODMAN = """
+PODMAN_SCRIPT = """
 case "$1" in
 version) daemon pause ;;
 build)
@@ -37,7 +43,7 @@ esac
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     programs = Programs(tmp_path / "bin")
-    programs.add("podman", DAEMON + PODMAN)
+    programs.add("podman", DAEMON + PODMAN_SCRIPT)
     monkeypatch.setenv("PATH", programs.path)
     return programs
 
@@ -84,3 +90,93 @@ def test_background_process_of_the_engine_outlives_a_build(tmp_path: Path, progr
 def test_newest_size_with_warnings_and_many_images_reads_the_newest(programs: Programs) -> None:
     assert builder.newest_size(builder.find_engine(("podman",)), "registry.test/shop/backend") == 1000
     assert [call[-1] for call in programs.calls("podman")] == ["registry.test/shop/backend", "newest"]
+
+
+def pairs(argv: tuple[str, ...], option: str) -> list[str]:
+    return [argv[at + 1] for at, word in enumerate(argv) if word == option]
+
+
+def test_build_passes_each_value_as_its_own_argument() -> None:
+    argv = builder.build_command(PODMAN, BUILD, REFERENCE, {"a": "b c"}, BuildType.RELEASE)
+
+    assert argv[:3] == ("sudo", "/usr/bin/podman", "build")
+    assert argv[-1] == "/src/back end"
+    assert pairs(argv, "--tag") == [REFERENCE]
+    assert pairs(argv, "--file") == ["/src/back end/Own"]
+    assert pairs(argv, "--target") == ["run"]
+    assert pairs(argv, "--build-arg") == ["BUILD_TYPE=release", "A=x y"]
+    assert pairs(argv, "--label") == ["a=b c"]
+    assert not {"--squash", "--no-cache", "--platform", "--manifest"} & set(argv)
+
+
+def test_debug_build_has_debug_target_and_build_arg() -> None:
+    argv = builder.build_command(DOCKER, BUILD, REFERENCE, {}, BuildType.DEBUG)
+
+    assert pairs(argv, "--target") == ["debug"]
+    assert pairs(argv, "--build-arg")[0] == "BUILD_TYPE=debug"
+    # Docker without its buildx component knows no --progress; with it, no terminal means plain lines.
+    assert "--progress" not in argv
+
+
+def test_build_for_several_platforms_creates_a_manifest_list() -> None:
+    build = Build("backend", "/src", cache=False, squash=True)
+    argv = builder.build_command(PODMAN, build, REFERENCE, {}, BuildType.RELEASE, ("linux/amd64", "linux/arm64"))
+
+    assert pairs(argv, "--manifest") == [REFERENCE]
+    assert pairs(argv, "--platform") == ["linux/amd64,linux/arm64"]
+    assert {"--squash", "--no-cache"} < set(argv)
+    assert "--tag" not in argv
+
+
+def test_platforms_of_manifest_list_are_parsed() -> None:
+    entry = '{"platform": {"os": "linux", "architecture": "%s"}}'
+
+    assert builder.platforms_of(f'{{"manifests": [{entry % "amd64"}, {entry % "arm64"}]}}') == {
+        "linux/amd64",
+        "linux/arm64",
+    }
+    assert builder.platforms_of("Error: no such list") == set()
+
+
+def test_labels_omit_empty_values() -> None:
+    labels = builder.labels(
+        revision="abc", version="", created="now", source="", tag="v2", build_type=BuildType.RELEASE
+    )
+
+    assert labels == {
+        "org.opencontainers.image.revision": "abc",
+        "org.opencontainers.image.created": "now",
+        "org.opencontainers.image.ref.name": "v2",
+        "rolling.build-type": "release",
+    }
+
+
+def test_login_has_no_password_in_its_arguments() -> None:
+    for engine in (PODMAN, DOCKER):
+        argv = builder.login_command(engine, Login("registry.test", "robot", "pass word"), "/tmp/x")
+
+        assert "--password-stdin" in argv
+        assert not [word for word in argv if "pass word" in word]
+
+
+def test_push_of_manifest_list_pushes_all_and_writes_the_digest() -> None:
+    argv = builder.push_command(PODMAN, REFERENCE, "/f", many=True, logged_in=True)
+
+    assert argv[2:5] == ("manifest", "push", "--all")
+    assert argv[-2:] == (REFERENCE, f"docker://{REFERENCE}")
+    assert pairs(argv, "--authfile") == ["/f/auth.json"]
+    assert pairs(argv, "--digestfile") == ["/f/digest"]
+    assert "--authfile" not in builder.push_command(PODMAN, REFERENCE, "/f", many=False, logged_in=False)
+
+
+def test_pushed_digest_is_the_last_one_in_the_output() -> None:
+    digest = f"sha256:{'a' * 64}"
+
+    assert builder.pushed_digest(f"latest: digest: {digest} size: 528\n") == digest
+    assert builder.pushed_digest("denied") == ""
+
+
+def test_scan_appends_the_image_unless_its_text_uses_it() -> None:
+    assert builder.scan_command(("trivy", "image"), "r:1") == ("trivy", "image", "r:1")
+    assert builder.scan_command(("sh", "-c", "trivy image"), "r:1") == ("sh", "-c", 'trivy image "$@"', "sh", "r:1")
+    assert builder.scan_command(("sh", "-c", 'trivy "$IMAGE"'), "r:1") == ("sh", "-c", 'trivy "$IMAGE"')

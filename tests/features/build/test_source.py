@@ -9,7 +9,7 @@ import pytest
 
 from rolling_upgrade.engine import git, process_environment
 from rolling_upgrade.errors import PreflightError
-from rolling_upgrade.features.build import source
+from rolling_upgrade.features.build.plan import read_source
 from tests.hostile.repositories import THIEF, Repository
 
 FILES = {"backend/Containerfile": "FROM scratch\n", "backend/main.py": "one\n"}
@@ -28,7 +28,7 @@ def test_repository_committed_as_files_runs_no_program(app: Repository) -> None:
     app.change("backend/main.py", "one\n")
 
     with pytest.raises(PreflightError, match=r"safe\.bareRepository"):
-        source.read(str(context))
+        read_source(str(context))
 
     assert not app.found.exists()
     # Without that setting, Git runs the filter of the same directory.
@@ -49,7 +49,7 @@ def test_filter_of_the_work_tree_gets_no_secret_and_leaves_no_daemon(app: Reposi
     app.change("backend/main.py", "two\n")
     app.filter_with(THIEF)
 
-    assert source.read(str(app.directory / "backend")).dirty == (" M backend/main.py",)
+    assert read_source(str(app.directory / "backend")).dirty == (" M backend/main.py",)
 
     assert "canary" not in app.found.read_text()
     assert app.daemon_is_gone()
@@ -61,7 +61,7 @@ def test_work_tree_with_failing_git_status_is_refused(app: Repository) -> None:
     app.change("backend/main.py", "two\n")
 
     with pytest.raises(PreflightError, match="git status failed"):
-        source.read(str(app.directory / "backend"))
+        read_source(str(app.directory / "backend"))
 
 
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "core.hooksPath", "core.sshCommand", "core.pager"])
@@ -74,7 +74,7 @@ def test_program_in_git_configuration_does_not_run(app: Repository, setting: str
     app.git("config", setting, str(hooks if setting == "core.hooksPath" else program))
     app.change("backend/main.py", "one\n")
 
-    assert source.read(str(app.directory / "backend")).dirty == ()
+    assert read_source(str(app.directory / "backend")).dirty == ()
     assert git.is_tracked(app.directory / "backend/main.py") is True
     assert git.staged(app.directory / "backend/main.py") == b"one\n"
     assert not app.found.exists()

@@ -1,32 +1,34 @@
-"""Plan a build: services, references and labels. The plan finds every problem before a build starts."""
+"""Plan a build: services, work trees, references and labels. The plan finds every problem before a build starts."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rolling_upgrade import config
-from rolling_upgrade.config.locate import list_environments_with_values
-from rolling_upgrade.engine.model import Build, BuildType, Environment, Login, Source
+from rolling_upgrade.engine import git, local_command
+from rolling_upgrade.engine.model import Build, BuildType, Environment, Source
 from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
-from rolling_upgrade.features.build import builder, shell, source
-from rolling_upgrade.features.build.shell import Engine
+from rolling_upgrade.features.build import builder
+from rolling_upgrade.features.build.builder import Engine
 
-#: The placeholder for the tag while only the repositories of the images matter.
-_NO_TAG = "unbuilt"
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
 _DEFAULT_FILES = ("Containerfile", "Dockerfile")
 _HASH_DIGITS = 8
 _SHOWN_FILES = 5
+_GIT_SECONDS = 60.0
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+#: The error of Git outside a repository. The operator sees every other error.
+_NO_REPOSITORY = "not a git repository"
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The images to build. `references` and `sources` are by service; `login` is for a push."""
+    """The images to build. `references` and `sources` are by service."""
 
     environment: Environment
     engine: Engine
@@ -37,7 +39,6 @@ class BuildPlan:
     build_type: BuildType
     platforms: tuple[str, ...]
     created: str
-    login: Login | None
 
     @property
     def many(self) -> bool:
@@ -47,7 +48,7 @@ class BuildPlan:
     def command(self, build: Build) -> tuple[str, ...]:
         """Return the command line that builds one service."""
         tree = self.sources[build.service]
-        labels = shell.labels(
+        labels = builder.labels(
             revision=f"{tree.revision}+changes" if tree.dirty else tree.revision,
             version=tree.version if tree.version and tree.version in self.tag else self.tag,
             created=self.created,
@@ -56,13 +57,12 @@ class BuildPlan:
             build_type=self.build_type,
         )
         reference = self.references[build.service]
-        return shell.build(self.engine, build, reference, labels, self.build_type, self.platforms)
+        return builder.build_command(self.engine, build, reference, labels, self.build_type, self.platforms)
 
 
 def plan_build(
-    env: str | None,
+    environment: Environment,
     *,
-    root: Path,
     tag: str = "",
     build_type: str = "",
     platform: str = "",
@@ -72,13 +72,12 @@ def plan_build(
 ) -> BuildPlan:
     """Plan the build. Raises ConfigError or PreflightError before anything is built."""
     kind, platforms = _options(build_type, platform)
-    environment = load_environment(env, root, tag)
     builds = _builds(environment, services)
     engine = builder.find_engine(environment.pipeline.engine, environment.pipeline.pass_env)
     _check(builds, engine, platforms)
     if not dry_run:
         builder.check_engine(engine)
-    sources = {build.service: source.read(build.context) for build in builds}
+    sources = {build.service: read_source(build.context) for build in builds}
     if not force:
         _refuse_dirty(sources)
     now = datetime.now(UTC)
@@ -93,41 +92,12 @@ def plan_build(
         build_type=kind,
         platforms=platforms,
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        login=environment.targets[0].application.login,
     )
 
 
 def is_production(environment: Environment) -> bool:
     """Whether the environment is production, by its name or its ENVIRONMENT."""
     return "production" in {environment.name, *(target.application.environment for target in environment.targets)}
-
-
-def load_environment(name: str | None, root: Path, tag: str) -> Environment:
-    """Load the named environment, the one in DEPLOY_ENV, or one with a local env file. Raises ConfigError.
-
-    If several environments have an env file, their settings for builds must be equal.
-    """
-    name = name or os.environ.get("DEPLOY_ENV") or None
-    names = (name,) if name else list_environments_with_values(root)
-    if not names:
-        return config.load(None, root=root)
-    environments = [config.load(name, root=root, tag=tag or _NO_TAG) for name in names]
-    if len({_build_settings(environment) for environment in environments}) > 1:
-        raise ConfigError(
-            f"No environment was named, and {', '.join(names)} differ in their images, builds or registry login. "
-            "Nothing was built.",
-            next_step="name one with --env, or with DEPLOY_ENV in this shell",
-        )
-    return min(environments, key=is_production)
-
-
-def _build_settings(environment: Environment) -> tuple[object, ...]:
-    images = tuple(
-        (service.name, service.image.repository)
-        for target in environment.targets
-        for service in target.application.services
-    )
-    return environment.pipeline, frozenset(images), environment.targets[0].application.login
 
 
 def tag_from_git(sources: Mapping[str, Source], *, production: bool, now: datetime) -> str:
@@ -236,3 +206,39 @@ def _repository(environment: Environment, service: str) -> str:
             f"{service}: its hosts name different images ({', '.join(sorted(repositories))}). Nothing was built."
         )
     return repositories.pop()
+
+
+def read_source(directory: str) -> Source:
+    """Return the state of the work tree; an empty Source without Git or a commit. Raises PreflightError."""
+    top = _git(directory, "rev-parse", "--show-toplevel")
+    if not top.ok:
+        if top.status == 127 or _NO_REPOSITORY in top.output_tail:
+            return Source()
+        raise PreflightError(f"{directory}: git refused to read it: {top.output_tail}. Nothing was built.")
+    revision = _git(directory, "rev-parse", "--verify", "HEAD")
+    if not revision.ok:
+        return Source()
+    tag = _git(directory, "describe", "--tags", "--match", "v[0-9]*", "--abbrev=0")
+    origin = _git(directory, "config", "--get", "remote.origin.url")
+    branch = _git(directory, "rev-parse", "--abbrev-ref", "HEAD").output
+    # Untracked files get into an image too; Git ignores the files that must not.
+    dirty = _git(directory, "status", "--porcelain", "--untracked-files=normal")
+    if not dirty.ok:
+        raise PreflightError(
+            f"{directory}: git status failed: {dirty.output_tail}. Nothing was built.",
+            next_step=f"fix the cause until git -C {shlex.quote(directory)} status succeeds",
+        )
+    return Source(
+        root=top.output,
+        revision=revision.output,
+        branch="" if branch == "HEAD" else branch,
+        version=tag.output if tag.ok else "",
+        origin=_CREDENTIALS.sub("", origin.output) if origin.ok else "",
+        dirty=tuple(dirty.output.splitlines()),
+    )
+
+
+def _git(directory: str, *words: str) -> local_command.CommandResult:
+    # Confined: Git runs the filters of its configuration when it compares files.
+    argv, base = git.command(directory, *words), git.environment(os.environ)
+    return local_command.capture(argv, timeout_seconds=_GIT_SECONDS, base=base, confined=True)

@@ -13,9 +13,8 @@ import yaml
 
 from rolling_upgrade.engine.model import BuildType, Source
 from rolling_upgrade.errors import ConfigError, PreflightError
-from rolling_upgrade.features.build import source, spec
 from rolling_upgrade.features.build import workflow as building
-from rolling_upgrade.features.build.spec import BuildPlan, plan_build, tag_from_git
+from rolling_upgrade.features.build.plan import BuildPlan, plan_build, read_source, tag_from_git
 from tests.support.project import ENV, HOSTS, Project
 
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
@@ -54,7 +53,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def plan(project: Project, **options: Any) -> BuildPlan:
-    return plan_build("demo", root=project.root, **options)
+    return plan_build(building.load_environment("demo", project.root, options.get("tag", "")), **options)
 
 
 def test_plan_has_reference_labels_and_build_type(project: Project) -> None:
@@ -170,14 +169,14 @@ def test_docker_build_with_squash_or_several_platforms_is_refused(project: Proje
 
 
 def test_load_environment_without_name_uses_the_local_env_file(project: Project) -> None:
-    assert spec.load_environment(None, project.root, "").name == "demo"
+    assert building.load_environment(None, project.root, "").name == "demo"
 
 
 def test_load_environment_without_name_uses_deploy_env(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPLOY_ENV", "nowhere")
 
     with pytest.raises(ConfigError, match="'nowhere'"):
-        spec.load_environment(None, project.root, "")
+        building.load_environment(None, project.root, "")
 
 
 def add_production(project: Project, **values: str) -> None:
@@ -189,21 +188,21 @@ def add_production(project: Project, **values: str) -> None:
 def test_load_environment_with_equal_settings_prefers_non_production(project: Project) -> None:
     add_production(project)
 
-    assert spec.load_environment(None, project.root, "").name == "demo"
+    assert building.load_environment(None, project.root, "").name == "demo"
 
 
 def test_load_environment_with_different_settings_is_refused(project: Project) -> None:
     add_production(project, BACKEND_IMAGE="other.example.org/backend")
 
     with pytest.raises(ConfigError, match=r"demo, production differ.*\n?.*--env"):
-        spec.load_environment(None, project.root, "")
+        building.load_environment(None, project.root, "")
 
 
 def test_tag_from_git_has_version_hash_and_outside_production_the_time(project: Project) -> None:
     folder = project.root.parent / "app"
-    untagged = {"backend": source.read(str(folder))}
+    untagged = {"backend": read_source(str(folder))}
     git(folder, "tag", "v1.4.0")
-    tagged = {"backend": source.read(str(folder))}
+    tagged = {"backend": read_source(str(folder))}
     short = git(folder, "rev-parse", "HEAD")[:8]
 
     assert tag_from_git(untagged, production=True, now=NOW) == f"0.0.0-{short}"
@@ -220,4 +219,4 @@ def test_tag_from_git_with_two_commits_or_none_is_refused(tmp_path: Path) -> Non
 
 
 def test_read_outside_a_repository_returns_empty_source(tmp_path: Path) -> None:
-    assert source.read(str(tmp_path)) == Source()
+    assert read_source(str(tmp_path)) == Source()
