@@ -40,7 +40,7 @@ from rolling_upgrade.engine.resource import Resource, as_root, check
 from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
-from rolling_upgrade.features.backup import manifest, verification
+from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile
 from rolling_upgrade.features.deploy import steps
@@ -222,8 +222,8 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     taken = Backup("20261123T020000Z-abcdef", database=kind, journal_mode="wal", uploads=3, files=files)
     yield "scheduled", Script(backup.scheduled(app))
     yield "backups", manifest.read_all(app)
-    yield "verify", direct(verification.verify(app, taken))
-    yield "archive", direct(verification.archive(app, taken))
+    yield "verify", direct(backup.verify(app, taken))
+    yield "archive", direct(backup.archive(app, taken))
     wanted = restore.RestoreSpec(
         "production",
         app,

@@ -11,7 +11,6 @@ import pytest
 from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.shell import quote, script
 from rolling_upgrade.features.backup import shell as backup
-from rolling_upgrade.features.backup import verification
 from rolling_upgrade.features.backup.manifest import BackupKind, Verdict
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, listed
@@ -77,9 +76,9 @@ def test_verify_dump_that_cannot_be_read_is_damaged(app: Application, programs: 
     take(app, programs, tmp_path)
     programs.add("pg_restore", "echo 'could not read' >&2; exit 1")
 
-    text = moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home")
+    text = moved(script(backup.verify(app, listed(app)[ID])), app, tmp_path / "home")
 
-    assert sh(text, path=programs.path).returncode == verification.DAMAGED_STATUS
+    assert sh(text, path=programs.path).returncode == backup.DAMAGED_STATUS
 
 
 @pytest.mark.parametrize("missing", ["pg_restore", "psql"])
@@ -92,7 +91,7 @@ def test_verify_without_a_required_program_reports_no_damage(
         if not (programs.directory / name).exists():
             (programs.directory / name).symlink_to(str(shutil.which(name)))
 
-    text = moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home")
+    text = moved(script(backup.verify(app, listed(app)[ID])), app, tmp_path / "home")
     done = sh(text, path=str(programs.directory))
 
     assert (done.returncode, f"{missing} is missing" in done.stdout) == (1, True), done.stderr
@@ -106,7 +105,7 @@ def test_verify_refused_by_the_server_reports_no_damage(
     take(app, programs, tmp_path)
     programs.add("pg_restore", f'case $* in *--dbname=*) echo "{said}" >&2; exit 1 ;; esac')
 
-    done = sh(moved(script(verification.verify(app, listed(app)[ID])), app, tmp_path / "home"), path=programs.path)
+    done = sh(moved(script(backup.verify(app, listed(app)[ID])), app, tmp_path / "home"), path=programs.path)
 
     assert (done.returncode, said in done.stdout) == (1, True), done.stderr
     assert listed(app)[ID].verdict is Verdict.UNVERIFIED
@@ -163,7 +162,7 @@ def test_restore_with_vulnerable_postgresql_programs_is_refused(
 
     for text in (
         restore.restore_database(app, taken, "r2"),
-        verification.check(app, taken, database=True, files=False),
+        backup.check(app, taken, database=True, files=False),
     ):
         done = sh(moved(script(text), app, tmp_path / "home"), path=programs.path)
         assert (done.returncode, "could run commands on this host" in done.stdout) == (1, True), done

@@ -17,7 +17,7 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine import sqlite, sqlite_program
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.features.backup import verification
+from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind, Verdict
 from rolling_upgrade.features.restore import shell as restore
 from tests.features.backup.test_shell import ID, app, back_up, fill, listed, place, rows
@@ -54,7 +54,7 @@ def backed_up_and_verified(app: Application, programs: Programs, run: RunContext
     done = back_up(app, programs)
     assert done.returncode == 0, done
     (taken,) = listed(app).values()
-    verified = run(verification.verify(app, taken))
+    verified = run(backup.verify(app, taken))
     assert verified.returncode == 0, verified
     assert listed(app)[ID].verdict is Verdict.GOOD
     assert_nothing_ran(root)
@@ -128,7 +128,7 @@ def test_table_with_an_invalid_name_is_reported_and_not_counted(
 
     assert (done.returncode, "not counted: a table whose name cannot be used in SQL" in done.stdout) == (0, True), done
     assert (place(app) / "rows").read_text().splitlines() == ["20 6974656D", "- FFFE"]
-    assert run(verification.verify(app, listed(app)[ID])).returncode == 0
+    assert run(backup.verify(app, listed(app)[ID])).returncode == 0
 
 
 def tool(*words: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.model import Application, Phase
 from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.engine.untrusted import Malformed, line
 from rolling_upgrade.errors import PROGRAM, ConfigError, RollingError, StepFailed
-from rolling_upgrade.features.backup import manifest, verification
+from rolling_upgrade.features.backup import manifest, shell
 from rolling_upgrade.features.backup.manifest import Backup
 
 #: The comparison accepts this many uploaded files: each takes a few hundred bytes of memory, whatever its name.
@@ -131,7 +131,7 @@ def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO
         errors.extend(piece)
         del errors[:-_MAX_ERRORS]
 
-    script = direct(verification.archive(app, backup))
+    script = direct(shell.archive(app, backup))
     status = host.stream(script, write, keep_errors, timeout_seconds=DOWNLOAD_SECONDS)
     if status != 0:
         tail = untrusted.tail(errors.decode(errors="replace"))

@@ -24,7 +24,7 @@ from rolling_upgrade.errors import (
     StepFailed,
 )
 from rolling_upgrade.features import operation
-from rolling_upgrade.features.backup import manifest, shell, verification
+from rolling_upgrade.features.backup import manifest, shell
 from rolling_upgrade.features.backup.archive import download
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
 from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
@@ -95,7 +95,7 @@ def verify(
             if backup.problem:
                 raise StepFailed(f"{host.name}: backup {backup.id} is damaged: {backup.problem}.")
             app = fleet.targets[host.name].application
-            _run_script(host, context, f"verify {backup.id}", direct(verification.verify(app, backup)))
+            _run_script(host, context, f"verify {backup.id}", direct(shell.verify(app, backup)))
 
         return _exit_code(_each(fleet.hosts, fleet, check, finish=True))
 

@@ -15,7 +15,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Environment, HostState, Target
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, usage_error
-from rolling_upgrade.features import locked_command, operation
+from rolling_upgrade.features import operation
 from rolling_upgrade.ssh.fleet import opened
 
 #: The time limit for switching on one host, proof included.
@@ -41,7 +41,7 @@ def maintenance(
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
         reason = f"maintenance {switch}"
-        answers = locked_command.run_under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
+        answers = operation.run_under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
     return _report(switch, environment, answers)
 
 
@@ -88,7 +88,7 @@ def _report(switch: str, environment: Environment, answers: Mapping[str, Answer 
             lines.append(f"{name}: maintenance is on: visitors get the page with 503; health paths answer as before")
         else:
             lines.append(f"{name}: maintenance is off: {answer.output.strip()}")
-    code = exit_code(locked_command.failure(answer) for answer in answers.values())
+    code = exit_code(operation.failure(answer) for answer in answers.values())
     if code is not ExitCode.DONE:
         lines.append(f"Next: {PROGRAM} status --env {environment.name}; run the same command again")
     print_lines(lines, sys.stdout, environment.secrets)

@@ -19,7 +19,7 @@ from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, RollingError, StepFailed
-from rolling_upgrade.features import locked_command, operation
+from rolling_upgrade.features import operation
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -53,7 +53,7 @@ def prune(
         hint = f"{PROGRAM} prune --env {environment.name} --force deletes without asking"
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
-        answers = locked_command.observe_and_run(
+        answers = operation.observe_and_run(
             fleet, lambda state: _script(fleet, state, Mode.REPORT), reason="prune", seconds=PRUNE_SECONDS, dead=dead
         )
     done: dict[str, PruneResult] = {

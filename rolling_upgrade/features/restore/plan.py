@@ -28,7 +28,6 @@ from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.shell import Script, quote, script
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.backup import shell as backups
-from rolling_upgrade.features.backup import verification
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind, Verdict
 from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.restore import shell as restore
@@ -99,7 +98,7 @@ class RestoreSteps:
 
     def check(self) -> Step:
         """Compare the backup with its manifest, test it in a scratch directory, and check the disk space."""
-        body = verification.check(self._app, self._backup, database=self._database, files=self._files)
+        body = backups.check(self._app, self._backup, database=self._database, files=self._files)
         return Step("check", f"check backup {self._backup.id} and the disk space for it", body, DATA_SECONDS)
 
     def stop(self, state: HostState) -> Step:

@@ -14,7 +14,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.features.backup import verification
+from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, Verdict
 from rolling_upgrade.features.backup.shell import uploads_path
 from rolling_upgrade.features.restore import shell as restore
@@ -47,7 +47,7 @@ def taken(app: Application, programs: Programs) -> Backup:
 def test_verify_intact_backup_writes_good_verdict_and_deletes_the_scratch_directory(
     app: Application, taken: Backup, run: RunContext
 ) -> None:
-    done = run(verification.verify(app, taken))
+    done = run(backup.verify(app, taken))
 
     assert (done.returncode, "2000 rows, 2 uploaded files" in done.stdout) == (0, True), done
     assert listed(app)[ID].verdict is Verdict.GOOD
@@ -66,9 +66,9 @@ def test_verify_with_changed_bit_writes_damaged_verdict(
 ) -> None:
     flip(place(app) / name)
 
-    done = run(verification.verify(app, taken))
+    done = run(backup.verify(app, taken))
 
-    assert (done.returncode, f"damaged: {name}" in done.stdout) == (verification.DAMAGED_STATUS, True), done
+    assert (done.returncode, f"damaged: {name}" in done.stdout) == (backup.DAMAGED_STATUS, True), done
     assert listed(app)[ID].verdict is Verdict.DAMAGED
 
 
@@ -81,7 +81,7 @@ def test_verify_with_different_uploads_reports_damage(
     else:
         (files(app) / damage).write_text("another")
 
-    assert run(verification.verify(app, taken)).returncode == verification.DAMAGED_STATUS
+    assert run(backup.verify(app, taken)).returncode == backup.DAMAGED_STATUS
 
 
 def test_verify_with_missing_rows_reports_damage(
@@ -99,9 +99,9 @@ def test_verify_with_missing_rows_reports_damage(
         for one in taken.files
     )
 
-    done = run(verification.verify(app, replace(taken, files=same)))
+    done = run(backup.verify(app, replace(taken, files=same)))
 
-    assert (done.returncode, "the row counts differ" in done.stdout) == (verification.DAMAGED_STATUS, True), done
+    assert (done.returncode, "the row counts differ" in done.stdout) == (backup.DAMAGED_STATUS, True), done
 
 
 def test_check_without_disk_space_fails_without_reporting_damage(
@@ -112,7 +112,7 @@ def test_check_without_disk_space_fails_without_reporting_damage(
 ) -> None:
     programs.add("df", "printf 'head\\nfs 100000 99000 1000 99%% /\\n'")
 
-    done = run(verification.check(app, taken, database=True, files=True))
+    done = run(backup.check(app, taken, database=True, files=True))
 
     assert (done.returncode, "not enough disk space for the restore" in done.stdout) == (1, True)
     assert listed(app)[ID].verdict is Verdict.UNVERIFIED

@@ -9,7 +9,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Environment, Pipeline
 from rolling_upgrade.errors import ExitCode, LockHeld
-from rolling_upgrade.features.full.phases import PhaseOutcome, Phases, phase_lines, phase_objects, write_report
+from rolling_upgrade.features.full.workflow import PhaseOutcome, Phases, phase_lines, phase_objects, write_report
 
 
 def new_phases() -> tuple[Phases, list[str], list[str]]:
