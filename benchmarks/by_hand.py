@@ -18,7 +18,7 @@ from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Application, Environment
+from rolling_upgrade.engine.model import Application, Environment, Outcome, Release
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
@@ -74,9 +74,7 @@ def _spec(app: Application, environment: Environment) -> DeploySpec:
         application=app,
         site=site,
         site_hash=rendering.site_hash(site),
-        run_id=run_id,
-        time=now.isoformat(timespec="seconds"),
-        owner="benchmark",
+        record=Release(run_id, now.isoformat(timespec="seconds"), "deploy", Outcome.GOOD, (), "benchmark"),
         lock=operator.lock(run_id, "benchmark"),
         force=True,
     )

@@ -63,6 +63,7 @@ from rolling_upgrade.features.watchdog.loop import recovery_script
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from tests.support.sample import application, backend, frontend, image
 from tests.support.ssh_keys import key as public_key
+from tests.support.states import RUN
 
 #: Disabled warnings of ShellCheck, with the reason.
 MEANT = {
@@ -131,9 +132,7 @@ def of_a_step(step: Step) -> Iterator[tuple[str, Script]]:
 
 def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
     site = rendering.nginx_site(app)
-    wanted = DeploySpec(
-        "production", app, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", HOLDER
-    )
+    wanted = DeploySpec("production", app, site, rendering.site_hash(site), RUN, HOLDER)
     plan = plan_deploy(found, wanted, RolloutPolicy())
     for step in every_step(plan):
         yield from of_a_step(step)
@@ -146,10 +145,8 @@ def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Scr
     """A rollback to a kept container, and one to a new container from the host's record."""
     kept = history.parse_definition(history.dump_definition(app), app.home)
     site = rendering.nginx_site(kept)
-    wanted = DeploySpec(
-        "production", kept, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", HOLDER
-    )
-    plan = plan_deploy(found, replace(wanted, action="rollback", target="r0"), RolloutPolicy())
+    wanted = DeploySpec("production", kept, site, rendering.site_hash(site), RUN, HOLDER)
+    plan = plan_deploy(found, replace(wanted, record=replace(RUN, action="rollback", target="r0")), RolloutPolicy())
     for step in every_step(plan):
         yield from of_a_step(step)
 
@@ -228,9 +225,7 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
         "production",
         app,
         taken,
-        "r2",
-        "2026-11-23T00:00:00+00:00",
-        "ann",
+        replace(RUN, action="restore"),
         HOLDER,
         database=bool(kind),
         files=bool(app.uploads),

@@ -1,12 +1,12 @@
-"""Operations: show the plans of all hosts, confirm, roll out, and report."""
+"""Operations: show the plans of all hosts, confirm, roll out, and report; or run one script under each lock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
 
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import Reporter
@@ -15,7 +15,15 @@ from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.locking import held_error
-from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Lock, Summary
+from rolling_upgrade.engine.model import (
+    Application,
+    Environment,
+    HostResult,
+    HostState,
+    Outcome,
+    Release,
+    Summary,
+)
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split_batches
@@ -93,7 +101,7 @@ class Operation:
         )
         if self.dry_run:
             return ExitCode.DONE
-        dead_locks({host_run.name: host_run.state for host_run in host_runs}, self.environment)
+        refuse_live_locks({host_run.name: host_run.state for host_run in host_runs}, self.environment)
         if any(not plan.empty for plan in plans):
             force = self.force or not self.environment.rollout.confirm
             operator.confirm(self.spec.question, force=force, hint=self.spec.hint)
@@ -177,7 +185,7 @@ def refuse_unfit(
 ) -> None:
     """Refuse hosts with findings. Report a live lock first: its run may have caused the findings."""
     if findings:
-        dead_locks(states, environment)
+        refuse_live_locks(states, environment)
     refuse(findings, action)
 
 
@@ -186,18 +194,11 @@ def dead_token(state: HostState) -> str:
     return state.lock.token if state.lock is not None and operator.is_dead(state.lock) else ""
 
 
-def dead_locks(states: Mapping[str, HostState], environment: Environment) -> dict[str, str]:
-    """Return the lock tokens of dead runs by host. Raises LockHeld for a live run."""
-    dead: dict[str, str] = {}
+def refuse_live_locks(states: Mapping[str, HostState], environment: Environment) -> None:
+    """Raise LockHeld if a live run holds the lock of a host."""
     for name, state in states.items():
-        lock = state.lock
-        if lock is None or lock.expires_at <= state.now:
-            continue
-        token = dead_token(state)
-        if not token:
-            raise held_error(name, lock, environment.name, state.now)
-        dead[name] = token
-    return dead
+        if state.lock is not None and state.lock.expires_at > state.now and not dead_token(state):
+            raise held_error(name, state.lock, environment.name, state.now)
 
 
 def hosts_option(changed: Sequence[HostRun], environment: Environment, selected: Sequence[str]) -> str:
@@ -210,17 +211,18 @@ def hosts_option(changed: Sequence[HostRun], environment: Environment, selected:
     return "" if is_all else f" --hosts {','.join(names)}"
 
 
-class Signature(TypedDict):
-    """Who runs what from where, for the history: operator, machine, commit of the clone."""
-
-    owner: str
-    workstation: str
-    revision: str
-
-
-def signature(root: Path) -> Signature:
-    """Return the signature of this process."""
-    return Signature(owner=operator.name(), workstation=operator.workstation(), revision=operator.revision(root))
+def new_record(context: RunContext, action: str, root: Path) -> Release:
+    """Return the history line of a run that succeeds, without services: who runs what from where."""
+    return Release(
+        context.run_id,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        action,
+        Outcome.GOOD,
+        (),
+        operator.name(),
+        workstation=operator.workstation(),
+        revision=operator.revision(root),
+    )
 
 
 def applications(environment: Environment) -> dict[str, Application]:
@@ -229,57 +231,47 @@ def applications(environment: Environment) -> dict[str, Application]:
 
 
 def run_under_locks(
-    fleet: Fleet, scripts: Mapping[str, Script], *, reason: str, seconds: float, dead: Mapping[str, str]
+    fleet: Fleet,
+    states: Mapping[str, HostState],
+    script_for: Callable[[HostState], Script],
+    *,
+    reason: str,
+    seconds: float,
+    observe: bool = False,
 ) -> dict[str, Answer | RollingError]:
-    """Run each host's script under its lock, in one round trip.
+    """Run a short script without an undo on every host under its lock.
 
     A locked or unreachable host gets its error as the result.
 
     Args:
-        scripts: the script of each host.
+        states: the observed state of each host.
+        script_for: returns the script for a host in this state.
         reason: the reason that the lock shows.
         seconds: the time limit of one script.
-        dead: the lock tokens of dead runs by host.
+        observe: observe each host again under its lock, in one more round trip.
     """
-    lock = operator.lock(new_run_id(), reason)
+    lock, environment = operator.lock(new_run_id(), reason), fleet.environment.name
 
     def attempt(host: Host) -> Answer | RollingError:
-        return _run(host, fleet, lock, scripts[host.name], seconds, dead.get(host.name, ""))
-
-    hosts = [host for host in fleet.hosts if host.name in scripts]
-    return {**fleet.on_each(attempt, hosts=hosts, finish=True)}
-
-
-def observe_and_run(
-    fleet: Fleet, script_for: Callable[[HostState], Script], *, reason: str, seconds: float, dead: Mapping[str, str]
-) -> dict[str, Answer | RollingError]:
-    """Lock each host, observe it again, and run the script for the observed state: two round trips."""
-    lock = operator.lock(new_run_id(), reason)
-
-    def attempt(host: Host) -> Answer | RollingError:
-        app, token = fleet.targets[host.name].application, dead.get(host.name, "")
-        lease = seconds + locking.LOCK_SECONDS
-        step = locking.acquire_step(app, lock, lease_seconds=lease, dead_token=token)
+        app, state = fleet.targets[host.name].application, states[host.name]
+        dead = dead_token(state)
+        if observe:
+            lease = seconds + locking.LOCK_SECONDS
+            step = locking.acquire_step(app, lock, lease_seconds=lease, dead_token=dead)
+            try:
+                state = locking.acquire(host, step, environment=environment).state(app, host.name)
+            except RollingError as error:
+                if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
+                    host.run(direct(lock_file.release(app.home, lock.token)), timeout_seconds=30)
+                return error
         try:
-            acquired = locking.acquire(host, step, environment=fleet.environment.name)
-            script = script_for(acquired.state(app, host.name))
-        except RollingError as error:
-            if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
-                host.run(direct(lock_file.release(app.home, lock.token)), timeout_seconds=30)
+            return locking.run_under_lock(
+                host, app, lock, script_for(state), environment=environment, seconds=seconds, dead_token=dead
+            )
+        except LockHeld as error:
             return error
-        return _run(host, fleet, lock, script, seconds, "")
 
     return {**fleet.on_each(attempt, finish=True)}
-
-
-def _run(host: Host, fleet: Fleet, lock: Lock, script: Script, seconds: float, dead: str) -> Answer | RollingError:
-    app, environment = fleet.targets[host.name].application, fleet.environment.name
-    try:
-        return locking.run_under_lock(
-            host, app, lock, script, environment=environment, seconds=seconds, dead_token=dead
-        )
-    except LockHeld as error:
-        return error
 
 
 def failure(answer: Answer | RollingError) -> RollingError | None:

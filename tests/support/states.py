@@ -24,6 +24,8 @@ from rolling_upgrade.features.deploy.steps import DeploySpec
 from tests.support.sample import LOCK, application
 
 SITE_HASH = "0123456789abcdef"
+#: The history line of the run that is planned.
+RUN = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, (), "ann")
 OLD = "sha256:" + "0" * 64
 
 
@@ -90,9 +92,7 @@ def wanted(app: Application, *, force: bool = False) -> DeploySpec:
         application=app,
         site=f"# rolling-site: {SITE_HASH}\n",
         site_hash=SITE_HASH,
-        run_id="r2",
-        time="2026-11-23T00:00:00+00:00",
-        owner="ann",
+        record=RUN,
         lock=LOCK,
         force=force,
     )

@@ -11,7 +11,7 @@ from rolling_upgrade.engine import env_changes, locking, podman
 from rolling_upgrade.engine.model import Application, Color, Container, HostResult, HostState, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
+from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder, release
 from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback.selection import content_of
@@ -28,7 +28,7 @@ _RESULTS = {
 
 def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> Plan:
     """Plan the change of each service on a host, and the steps."""
-    app = spec.application
+    app, action, run_id = spec.application, spec.record.action, spec.record.id
     choices = tuple(_choose(state, app, service, spec.force or service.name in spec.renew) for service in app.services)
     changed = [choice for choice in choices if choice.change is not Change.KEEP]
     new_site = state.live_site_hash != spec.site_hash
@@ -37,19 +37,19 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
     ]
     is_current = not (changed or new_site or leftovers or page.differs(state, spec.page))
     if is_current and state.last_good is not None and state.last_good.content == content_of(app):
-        return Plan(state.host, spec.action, spec.run_id, choices, home=app.home, environment=spec.environment)
+        return Plan(state.host, action, run_id, choices, home=app.home, environment=spec.environment)
     builder = StepBuilder(state, spec, rollout, choices)
-    release = builder.release()
-    record = record_success(
+    record = release(spec, choices)
+    recording = record_success(
         app.home,
-        release,
-        definition=app if spec.action == "deploy" else None,
+        record,
+        definition=app if action == "deploy" else None,
         cleanup=Script(_cleanup(state, spec, rollout)),
     )
     return Plan(
         host=state.host,
-        action=spec.action,
-        run_id=spec.run_id,
+        action=action,
+        run_id=run_id,
         services=choices,
         notes=(
             *_notes(spec.site if new_site else "", state, leftovers, changed),
@@ -59,12 +59,12 @@ def plan_deploy(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> P
         acquire=(acquire(spec, rollout),),
         prepare=builder.prepare(),
         steps=builder.steps(new_site),
-        finalize=(builder.drain(leftovers), record),
-        abort=(record_failure(app.home, release),),
+        finalize=(builder.drain(leftovers), recording),
+        abort=(record_failure(app.home, record),),
         home=app.home,
         environment=spec.environment,
-        record=release,
-        result=_RESULTS[spec.action],
+        record=record,
+        result=_RESULTS[action],
     )
 
 
@@ -78,7 +78,7 @@ def acquire(spec: DeploySpec, rollout: RolloutPolicy) -> Step:
 
 def _cleanup(state: HostState, spec: DeploySpec, rollout: RolloutPolicy) -> str:
     app = spec.application
-    expired = retention.prune_files(state, app, retention.kept(state, app, rollout, spec.run_id))
+    expired = retention.prune_files(state, app, retention.kept(state, app, rollout, spec.record.id))
     return "\n".join((expired, spec.data.cleanup)) if spec.data else expired
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rolling_upgrade.engine import health_gate, nginx, podman, transfer
 from rolling_upgrade.engine.model import (
@@ -19,7 +19,6 @@ from rolling_upgrade.engine.model import (
     HostState,
     Image,
     Lock,
-    Outcome,
     Release,
     RolloutPolicy,
     Service,
@@ -39,12 +38,11 @@ class DeploySpec:
     """The desired state of a host: the application with all digests, the site, and the run itself.
 
     Attributes:
+        record: the history line of the run, still without services.
         lock: the lock that the run acquires on the host.
         dead_token: the token of a dead run, whose lock this run takes over.
         renew: services that get a new container of the same image and configuration.
         page: the text of the maintenance page, '' for none, None to keep the current one.
-        target: the release that a rollback goes to.
-        left: the release that a rollback leaves.
         pushes: images that the workstation serves.
         notes: further lines of the plan.
         data: the steps that also roll the data back.
@@ -55,20 +53,12 @@ class DeploySpec:
     application: Application
     site: str
     site_hash: str
-    run_id: str
-    time: str
-    owner: str
+    record: Release
     lock: Lock
     dead_token: str = ""
     force: bool = False
     renew: frozenset[str] = frozenset()
     page: str | None = None
-    action: str = "deploy"
-    target: str = ""
-    left: str = ""
-    workstation: str = ""
-    revision: str = ""
-    reason: str = ""
     pushes: tuple[Push, ...] = ()
     notes: tuple[str, ...] = ()
     data: DataSteps | None = None
@@ -111,6 +101,7 @@ class StepBuilder:
     ) -> None:
         self._state, self._spec, self._rollout = state, spec, rollout
         self._app = spec.application
+        self._action = spec.record.action
         self._data = spec.data or DataSteps()
         self._changed = [choice for choice in choices if choice.change is not Change.KEEP]
         self._colors = {choice.service: choice.color for choice in choices}
@@ -119,12 +110,12 @@ class StepBuilder:
         """Return the backup and the pull or push. A rollback takes no backup; a kept container needs no pull."""
         images = [self._app.service(choice.service).image for choice in self._changed if not self._is_kept(choice)]
         steps = list(self._data.prepare)
-        if self._spec.action == "deploy":
-            body = backup.take(self._app, self._spec.run_id, BackupKind.DEPLOY)
+        if self._action == "deploy":
+            body = backup.take(self._app, self._spec.record.id, BackupKind.DEPLOY)
             steps.append(Step("backup", "back up database and configuration", body, BACKUP_SECONDS))
         pushes = tuple(push for push in self._spec.pushes if push.image in images)
         if pushes:
-            steps.append(push_step(self._app, self._spec.run_id, pushes))
+            steps.append(push_step(self._app, self._spec.record.id, pushes))
         elif images:
             steps.append(self._pull(images))
         return tuple(steps)
@@ -137,7 +128,7 @@ class StepBuilder:
         key = self._rollout.signed_by
         if not key:
             return Step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS)
-        body = pull_signed(images, key, verify_present=self._spec.action == "deploy")
+        body = pull_signed(images, key, verify_present=self._action == "deploy")
         return Step("pull", "pull signed images by digest", body, PULL_SECONDS)
 
     def _is_kept(self, choice: ServicePlan) -> bool:
@@ -147,7 +138,7 @@ class StepBuilder:
         """
         container, service = self._state.container(choice.service, choice.color), self._app.service(choice.service)
         return (
-            self._spec.action == "rollback"
+            self._action == "rollback"
             and container is not None
             and not container.running
             and container.release in {release.id for release in self._state.releases if release.good}
@@ -188,7 +179,7 @@ class StepBuilder:
             _drain_color(app, service, choice.color) if busy else "",
             podman.revive(app, service, choice.color)
             if kept
-            else podman.run(app, service, choice.color, self._spec.run_id),
+            else podman.run(app, service, choice.color, self._spec.record.id),
             health_gate.gate(app, service, choice.color),
             podman.give_alias(app, service, choice.color),
         )
@@ -312,35 +303,24 @@ class StepBuilder:
             seconds += service.drain.deadline_seconds + service.drain.stop_seconds
         return Step("drain", "drain and stop the old colors, keep them", script(*parts), seconds)
 
-    def release(self) -> Release:
-        """Return the history entry of a successful run."""
-        app, spec = self._app, self._spec
-        services = tuple(
-            (
-                service.name,
-                ServiceRelease(
-                    service.image.reference,
-                    service.image.digest,
-                    self._colors[service.name],
-                    podman.spec_hash(app.name, service),
-                    service.image.revision,
-                ),
-            )
-            for service in app.services
+
+def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
+    """Return the history line of a successful run."""
+    colors = {choice.service: choice.color for choice in choices}
+    services = tuple(
+        (
+            service.name,
+            ServiceRelease(
+                service.image.reference,
+                service.image.digest,
+                colors[service.name],
+                podman.spec_hash(spec.application.name, service),
+                service.image.revision,
+            ),
         )
-        return Release(
-            spec.run_id,
-            spec.time,
-            spec.action,
-            Outcome.GOOD,
-            services,
-            spec.owner,
-            spec.reason,
-            target=spec.target,
-            left=spec.left,
-            workstation=spec.workstation,
-            revision=spec.revision,
-        )
+        for service in spec.application.services
+    )
+    return replace(spec.record, services=services)
 
 
 def _drain_color(app: Application, service: Service, color: Color) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -185,9 +184,9 @@ class _Planner:
         *,
         force: bool,
     ) -> None:
-        self._environment, self._context, self._resolved = environment, context, resolved
+        self._environment, self._resolved = environment, resolved
         self._local, self._force = local, force
-        self._signature = operation.signature(root)
+        self._record = operation.new_record(context, "deploy", root)
         self.applications = {
             target.name: _replace_images(
                 target.application, lambda service: resolved.images.get(service.image.exact, service.image)
@@ -207,15 +206,13 @@ class _Planner:
             application=app,
             site=site,
             site_hash=rendering.site_hash(site),
-            run_id=self._context.run_id,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            record=self._record,
             lock=self._lock,
             dead_token=operation.dead_token(state),
             force=self._force,
             page=rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
             pushes=self._local.pushes(state.host) if self._local else (),
             notes=self._resolved.notes,
-            **self._signature,
         )
         return plan_deploy(state, spec, self._environment.rollout)
 

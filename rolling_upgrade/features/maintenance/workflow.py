@@ -33,15 +33,19 @@ def maintenance(
         states = fleet.observe()
         if switch == "on":
             _check_hosts(fleet.targets, states)
-        dead = operation.dead_locks(states, environment)
+        operation.refuse_live_locks(states, environment)
         question = f"Turn the maintenance page of {environment.name} on?"
         if switch == "off":
             question = f"Turn the maintenance page of {environment.name} off?"
         hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force skips the question"
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
-        bodies = {name: _body(switch, message, target) for name, target in fleet.targets.items()}
-        reason = f"maintenance {switch}"
-        answers = operation.run_under_locks(fleet, bodies, reason=reason, seconds=SWITCH_SECONDS, dead=dead)
+        answers = operation.run_under_locks(
+            fleet,
+            states,
+            lambda state: _body(switch, message, fleet.targets[state.host]),
+            reason=f"maintenance {switch}",
+            seconds=SWITCH_SECONDS,
+        )
     return _report(switch, environment, answers)
 
 

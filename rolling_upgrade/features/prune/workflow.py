@@ -47,14 +47,19 @@ def prune(
         listed: dict[str, PruneResult] = fleet.on_each(lambda host: _list(host, fleet, states[host.name]))
         if dry_run or not _any_expired(listed):
             return _report(listed, environment, json=json)
-        dead = operation.dead_locks(states, environment)
+        operation.refuse_live_locks(states, environment)
         if not json:
             print_lines(prune_lines(listed), sys.stdout, environment.secrets)
         hint = f"{PROGRAM} prune --env {environment.name} --force deletes without asking"
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
-        answers = operation.observe_and_run(
-            fleet, lambda state: _script(fleet, state, Mode.REPORT), reason="prune", seconds=PRUNE_SECONDS, dead=dead
+        answers = operation.run_under_locks(
+            fleet,
+            states,
+            lambda state: _script(fleet, state, Mode.REPORT),
+            reason="prune",
+            seconds=PRUNE_SECONDS,
+            observe=True,
         )
     done: dict[str, PruneResult] = {
         name: answer if isinstance(answer, RollingError) else _parse(name, answer) for name, answer in answers.items()

@@ -17,7 +17,6 @@ from rolling_upgrade.engine.model import (
     HostResult,
     HostState,
     Lock,
-    Outcome,
     Release,
     RolloutPolicy,
     Service,
@@ -41,20 +40,16 @@ WAIT_SECONDS = 60
 
 @dataclass(frozen=True)
 class RestoreSpec:
-    """The restore of one host: the backup and its parts, the maintenance page, and the run itself."""
+    """The restore of one host: the backup, its parts, the maintenance page, and the run's history line without services."""
 
     environment: str
     application: Application
     backup: Backup
-    run_id: str
-    time: str
-    owner: str
+    record: Release
     lock: Lock
     dead_token: str = ""
     database: bool = True
     files: bool = True
-    workstation: str = ""
-    revision: str = ""
     page: str = ""
 
 
@@ -157,16 +152,23 @@ def live(state: HostState, app: Application) -> tuple[Container, ...]:
 def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) -> Plan:
     """Plan a restore; the colors that serve before it serve after it."""
     app, backup = spec.application, spec.backup
-    steps = RestoreSteps(app, backup, spec.run_id, database=spec.database, files=spec.files)
+    steps = RestoreSteps(app, backup, spec.record.id, database=spec.database, files=spec.files)
     containers = live(state, app)
     up, down = page.around(state, app, spec.page)
-    record = _record(spec, containers)
+    services = tuple(
+        (
+            live.service,
+            ServiceRelease(live.image.reference, live.image.digest, live.color, live.spec, live.image.revision),
+        )
+        for live in containers
+    )
+    record = replace(spec.record, target=backup.id, services=services)
     cleanup = Script("\n".join((restore.delete_former_data(app), backups.prune(app))))
     lease = rollout.lease_seconds + locking.LOCK_SECONDS
     return Plan(
         host=state.host,
-        action="restore",
-        run_id=spec.run_id,
+        action=record.action,
+        run_id=record.id,
         services=tuple(
             ServicePlan(live.service, Change.KEEP, live.image, live.color, live.image, live.color)
             for live in containers
@@ -260,24 +262,3 @@ def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
     )
     body = script(watched, f"if ! watch; then\n{logs or ':'}\nexit 1\nfi")
     return Step("verify", "verify the full chain", body, 90)
-
-
-def _record(spec: RestoreSpec, containers: tuple[Container, ...]) -> Release:
-    services = tuple(
-        (
-            live.service,
-            ServiceRelease(live.image.reference, live.image.digest, live.color, live.spec, live.image.revision),
-        )
-        for live in containers
-    )
-    return Release(
-        spec.run_id,
-        spec.time,
-        "restore",
-        Outcome.GOOD,
-        services,
-        spec.owner,
-        target=spec.backup.id,
-        workstation=spec.workstation,
-        revision=spec.revision,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
@@ -45,30 +44,24 @@ def restore(
         context = operation.new_context(environment, reporter)
         states = fleet.observe()
         backups = chosen(every_backup(fleet), backup, environment.name)
-        signature = operation.signature(root)
+        record = operation.new_record(context, "restore", root)
         lock = operator.lock(context.run_id, f"restore of {backup}")
 
         def plan(state: HostState) -> Plan:
             app, selected = fleet.targets[state.host].application, backups[state.host]
             database, files = _parts(app, selected, only)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            return plan_restore(
-                state,
-                RestoreSpec(
-                    environment.name,
-                    app,
-                    selected,
-                    context.run_id,
-                    now,
-                    lock=lock,
-                    dead_token=operation.dead_token(state),
-                    database=database,
-                    files=files,
-                    page=rendering.maintenance_page(app, _MESSAGE, by=BY_RUN),
-                    **signature,
-                ),
-                environment.rollout,
+            spec = RestoreSpec(
+                environment.name,
+                app,
+                selected,
+                record,
+                lock,
+                dead_token=operation.dead_token(state),
+                database=database,
+                files=files,
+                page=rendering.maintenance_page(app, _MESSAGE, by=BY_RUN),
             )
+            return plan_restore(state, spec, environment.rollout)
 
         operation.refuse_unfit(_unfit(states, backups, environment, only), "a restore", states, environment)
         host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)

@@ -6,14 +6,12 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine import history, preflight
-from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState, Phase, Release
@@ -73,9 +71,10 @@ def rollback(
             context.emit(Phase.NOTE, title, name)
 
         reason = selection.lock_reason({name: target.release.id for name, target in targets.items()})
+        record = operation.new_record(context, "rollback", root)
 
         def plan(state: HostState) -> Plan:
-            spec = _spec(targets[state.host], state, fleet, context, root, reason)
+            spec = _spec(targets[state.host], state, fleet, record, reason)
             return plan_deploy(state, spec, environment.rollout)
 
         host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)
@@ -144,9 +143,7 @@ def _read_target(
     return missing or RollbackTarget(release, selection.current(state), app)
 
 
-def _spec(
-    target: RollbackTarget, state: HostState, fleet: Fleet, context: RunContext, root: Path, reason: str
-) -> DeploySpec:
+def _spec(target: RollbackTarget, state: HostState, fleet: Fleet, record: Release, reason: str) -> DeploySpec:
     site = rendering.nginx_site(target.application)
     current = fleet.targets[state.host].application
     text = rendering.maintenance_page(current, MESSAGE, by=BY_RUN)
@@ -155,17 +152,12 @@ def _spec(
         application=target.application,
         site=site,
         site_hash=rendering.site_hash(site),
-        run_id=context.run_id,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        lock=operator.lock(context.run_id, reason, target=target.release.id),
+        record=replace(record, target=target.release.id, left=target.left.id if target.left else ""),
+        lock=operator.lock(record.id, reason, target=target.release.id),
         dead_token=operation.dead_token(state),
-        action="rollback",
-        target=target.release.id,
-        left=target.left.id if target.left else "",
         force=target.backup is not None,
-        data=data_steps(state, current, target.backup, context.run_id, text) if target.backup else None,
+        data=data_steps(state, current, target.backup, record.id, text) if target.backup else None,
         observed=current,
-        **operation.signature(root),
     )
 
 

@@ -25,6 +25,7 @@ from rolling_upgrade.engine.model import (
     Lock,
     Notice,
     Occasion,
+    Outcome,
     Phase,
     Release,
     RolloutPolicy,
@@ -37,8 +38,8 @@ from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
-from rolling_upgrade.features.deploy.steps import DeploySpec, StepBuilder
 from rolling_upgrade.features.notify.text import version_changes
+from rolling_upgrade.features.deploy.steps import DeploySpec, release
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store
@@ -124,11 +125,11 @@ def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: Rol
         )
         for kept in app.services
     )
-    record = StepBuilder(state, spec, rollout, choices).release()
+    record = release(spec, choices)
     return Plan(
         host=state.host,
-        action=spec.action,
-        run_id=spec.run_id,
+        action=record.action,
+        run_id=record.id,
         services=choices,
         acquire=(acquire(spec, rollout),),
         steps=(_restart_step(state, spec, service),),
@@ -171,19 +172,16 @@ def _live_release(
     app: Application, state: HostState, settings: Settings, lock: Lock, service: str, reason: str
 ) -> DeploySpec:
     """The live release, with a new container of the same image and configuration for one service."""
+    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record = Release(lock.token, time, "recovery", Outcome.GOOD, (), OWNER, reason=reason, workstation=settings.host)
     return DeploySpec(
         environment=settings.environment,
         application=app,
         site=state.site,
         site_hash=state.live_site_hash,
-        run_id=lock.token,
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        owner=OWNER,
+        record=record,
         lock=lock,
         renew=frozenset({service}),
-        action="recovery",
-        workstation=settings.host,
-        reason=reason,
     )
 
 
@@ -194,10 +192,8 @@ def _earlier_release(target: Release, app: Application, state: HostState, live: 
         live,
         application=app,
         observed=live.application,
-        action="rollback",
+        record=replace(live.record, action="rollback", target=target.id, left=left.id if left else ""),
         renew=frozenset(),
-        target=target.id,
-        left=left.id if left else "",
     )
 
 

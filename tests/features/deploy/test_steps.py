@@ -12,6 +12,7 @@ from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, push_step
 from tests.support.sample import LOCK, application, image
+from tests.support.states import RUN
 
 ID = "sha256:" + "e" * 64
 
@@ -23,10 +24,8 @@ def pushes(**lacking: int) -> tuple[Push, ...]:
 def spec(*images: Push, action: str = "deploy") -> DeploySpec:
     app = application()
     site = rendering.nginx_site(app)
-    plain = DeploySpec(
-        "production", app, site, rendering.site_hash(site), "r2", "2026-11-23T00:00:00+00:00", "ann", LOCK
-    )
-    return replace(plain, action=action, pushes=images)
+    record = replace(RUN, action=action)
+    return DeploySpec("production", app, site, rendering.site_hash(site), record, LOCK, pushes=images)
 
 
 def test_push_step_title_counts_the_lacking_layers() -> None:

@@ -12,12 +12,15 @@ from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, Verdict
 from rolling_upgrade.features.restore.plan import RestoreSpec, plan_restore, unfit
 from tests.support.sample import LOCK, application, backend, frontend
-from tests.support.states import as_wanted
+from tests.support.states import RUN, as_wanted
 
 APP = replace(application(), uploads="/srv/shop/uploads")
 FILES = tuple(BackupFile(name, 9, "a" * 64) for name in ("database.db", "rows", "uploads.sums"))
 BACKUP = Backup("20261123T020000Z-abcdef", app="shop", database="sqlite", rows=7, uploads=3, files=FILES)
 FIT = replace(as_wanted(APP), facts=(("home", "yes"), ("has_rsync", "yes"), ("has_pg_dump", "yes")))
+
+#: The history line of the run that is planned.
+RESTORE = replace(RUN, action="restore")
 
 
 def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -> Plan:
@@ -27,9 +30,7 @@ def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -
         "production",
         APP,
         BACKUP,
-        "r2",
-        "2026-11-24T00:00:00+00:00",
-        "ann",
+        RESTORE,
         LOCK,
         database=database,
         files=files,
@@ -82,7 +83,7 @@ def test_plan_restore_of_service_without_data_ignores_its_restarts() -> None:
 
 def test_plan_restore_with_mounts_beside_the_data_stops_no_service() -> None:
     app = replace(APP, services=(backend(mounts=(Mount("/srv/shop/config", "/app/config", True),)), frontend()))
-    spec = RestoreSpec("production", app, BACKUP, "r2", "2026-11-24T00:00:00+00:00", "ann", LOCK, page="")
+    spec = RestoreSpec("production", app, BACKUP, RESTORE, LOCK, page="")
 
     result = plan_restore(
         replace(as_wanted(app), facts=FIT.facts, site=rendering.nginx_site(app)), spec, RolloutPolicy()

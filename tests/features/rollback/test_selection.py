@@ -23,7 +23,10 @@ from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.rollback import selection
 from tests.support.sample import application, backend, image
-from tests.support.states import container, ids, outdated, text, upgradable, wanted
+from tests.support.states import RUN, container, ids, outdated, text, upgradable, wanted
+
+#: The history line of a rollback that is planned.
+ROLLBACK = replace(RUN, action="rollback", target="r0", left="r1")
 
 
 def digest(tag: str) -> str:
@@ -181,12 +184,12 @@ def test_unavailable_with_empty_answer_reports_every_part() -> None:
 
 def plan_rollback(state: HostState) -> Plan:
     app = application()
-    return plan_deploy(state, replace(wanted(app), action="rollback", target="r0", left="r1"), RolloutPolicy())
+    return plan_deploy(state, replace(wanted(app), record=ROLLBACK), RolloutPolicy())
 
 
 def test_rollback_observes_the_host_with_the_current_application() -> None:
     earlier, current = application(database="/old/shop.db"), application(database="/srv/new/shop.db")
-    spec = replace(wanted(earlier), action="rollback", target="r0", left="r1", observed=current)
+    spec = replace(wanted(earlier), record=ROLLBACK, observed=current)
 
     (step,) = plan_deploy(host(release("r0", "v1"), release("r1", "v2"), runs="v2"), spec, RolloutPolicy()).acquire
 

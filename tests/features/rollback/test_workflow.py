@@ -27,7 +27,7 @@ from rolling_upgrade.features.rollback import workflow as rollback
 from rolling_upgrade.features.rollback.workflow import RollbackTarget
 from tests.features.rollback.test_selection import back, digest, host, release
 from tests.support.sample import application
-from tests.support.states import ids, undo, upgradable, wanted
+from tests.support.states import RUN, ids, undo, upgradable, wanted
 
 
 @pytest.mark.parametrize("tag", ["v1; touch pwned", "$(touch pwned)", "`id`", "a b", "'", "v1\nid", "-x", "--force"])
@@ -133,7 +133,7 @@ def test_unfit_with_moved_database_is_refused() -> None:
 
 def plan_rollback(state: HostState) -> Plan:
     steps = rollback.data_steps(state, APP, backups("B")[0], "r2", "<html>")
-    spec = replace(wanted(APP, force=True), action="rollback", target="r0", data=steps)
+    spec = replace(wanted(APP, force=True), record=replace(RUN, action="rollback", target="r0"), data=steps)
     return plan_deploy(state, spec, RolloutPolicy())
 
 
