@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from rolling_upgrade.engine import local_command, process_environment, untrusted
@@ -56,12 +56,12 @@ class BuildResult:
     """A built image: sizes in bytes (0: unknown, or no previous image), and the digest after a push."""
 
     service: str
-    reference: str
-    seconds: float
+    reference: str = field(metadata={"key": "image"})
     id: str = ""
-    bytes: int = 0
-    previous_bytes: int = 0
     digest: str = ""
+    bytes: int = 0
+    previous_bytes: int = field(default=0, metadata={"key": "bytes_before"})
+    seconds: float = 0.0
 
 
 def find_engine(command: Sequence[str], pass_env: Sequence[str] = ()) -> Engine:
@@ -164,9 +164,11 @@ def build(
         )
     if len(platforms) > 1:
         _check_list(engine, service, reference, platforms)
-        return BuildResult(service, reference, ended.seconds)
+        return BuildResult(service, reference, seconds=round(ended.seconds, 1))
     id, bytes_ = size(engine, reference)
-    return BuildResult(service, reference, ended.seconds, id, bytes_, previous_bytes)
+    return BuildResult(
+        service, reference, id, bytes=bytes_, previous_bytes=previous_bytes, seconds=round(ended.seconds, 1)
+    )
 
 
 def _check_list(engine: Engine, service: str, reference: str, platforms: Sequence[str]) -> None:

@@ -55,8 +55,7 @@ def build(
     if push:
         built = push_images(plan, built, log)
     if json:
-        content = {"tag": plan.tag, "images": [build_json(image) for image in built]}
-        print_json(content, sys.stdout, plan.environment.secrets)
+        print_json({"tag": plan.tag, "images": built}, sys.stdout, plan.environment.secrets)
     else:
         log("\n".join(build_lines(built)))
     return ExitCode.DONE
@@ -166,16 +165,3 @@ def _change(built: BuildResult) -> str:
         return "-"
     change = built.bytes - built.previous_bytes
     return f"{change / 1e6:+.1f} MB, {change * 100 / built.previous_bytes:+.0f}%"
-
-
-def build_json(built: BuildResult) -> dict[str, object]:
-    """Return the JSON object of one image."""
-    return {
-        "service": built.service,
-        "image": built.reference,
-        "id": built.id,
-        "digest": built.digest,
-        "bytes": built.bytes,
-        "bytes_before": built.previous_bytes,
-        "seconds": round(built.seconds, 1),
-    }

@@ -18,6 +18,7 @@ from rolling_upgrade.engine.local_file import IGNORE_ALL
 from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Environment, Image, Suite, Summary, Transfer
 from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.build import workflow as building
 from rolling_upgrade.features.build.builder import BuildResult, Log
@@ -31,6 +32,68 @@ from rolling_upgrade.ssh import agent
 
 #: The placeholder in a dry run for a digest that only a push reveals.
 UNKNOWN_DIGEST = f"sha256:{'0' * 64}"
+
+
+@dataclass(frozen=True)
+class PhaseOutcome:
+    """The return value of a phase: its exit code, a detail for the report, and whether it had nothing to do."""
+
+    code: int = ExitCode.DONE
+    detail: str = ""
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """One phase in the report; `began` is an ISO 8601 time, None if the phase did not run."""
+
+    name: str = field(metadata={"key": "stage"})
+    result: str
+    began: str | None = None
+    seconds: float = 0.0
+    exit_code: int = 0
+    detail: str = ""
+
+
+@dataclass
+class Phases:
+    """The phases of one run; after a failed phase, the others are only listed."""
+
+    log: Log
+    log_error: Log
+    records: list[PhaseRecord] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        """The exit code of the failed phase, 0 without one."""
+        return next((record.exit_code for record in self.records if record.exit_code), int(ExitCode.DONE))
+
+    def run(self, name: str, work: Callable[[], PhaseOutcome]) -> None:
+        """Run one phase unless an earlier one failed. Record every exception; raise all but RollingError again."""
+        if self.code:
+            self.records.append(PhaseRecord(name, "not run"))
+            return
+        started_at, clock = time.time(), time.monotonic()
+        self.log(f"== {name}")
+
+        def record(result: str, code: int, detail: str) -> None:
+            seconds = round(time.monotonic() - clock, 1)
+            self.records.append(PhaseRecord(name, result, _iso_time(started_at), seconds, code, detail))
+
+        try:
+            outcome = work()
+        except RollingError as error:
+            self.log_error(str(error))
+            record("failed", int(error.exit_code), error.message.splitlines()[0])
+        except KeyboardInterrupt:
+            record("interrupted", int(ExitCode.INTERRUPTED), "")
+            raise
+        except BaseException as error:
+            record("failed", int(ExitCode.FAILED), f"{type(error).__name__}: {error}")
+            raise
+        else:
+            result = "skipped" if outcome.skipped else "failed" if outcome.code else "done"
+            record(result, int(outcome.code), outcome.detail)
 
 
 def full(
@@ -216,7 +279,7 @@ class _Run:
             "action": "full",
             "outcome": "done" if not code else "interrupted" if code == ExitCode.INTERRUPTED else "failed",
             "exit_code": code,
-            "began": iso_time(started_at),
+            "began": _iso_time(started_at),
             "seconds": round(seconds, 1),
             "owner": operator.name(),
             "workstation": operator.workstation(),
@@ -229,7 +292,7 @@ class _Run:
                 service: {"revision": tree.revision, "branch": tree.branch, "changed": list(tree.dirty)}
                 for service, tree in self.build_plan.sources.items()
             },
-            "images": [building.build_json(image) for image in self.built],
+            "images": self.built,
             "suites": [
                 {"name": run.suite.title, "kind": run.suite.kind.value, "result": run.result, "seconds": run.seconds}
                 for run in self.suite_results
@@ -239,95 +302,19 @@ class _Run:
                 {"host": host.host, "result": host.result.value, "seconds": round(host.seconds, 1), "cause": host.cause}
                 for host in (summary.hosts if summary else ())
             ],
-            "stages": phase_objects(self.phases.records),
+            "stages": self.phases.records,
         }
-
-
-@dataclass(frozen=True)
-class PhaseOutcome:
-    """The return value of a phase: its exit code, a detail for the report, and whether it had nothing to do."""
-
-    code: int = ExitCode.DONE
-    detail: str = ""
-    skipped: bool = False
-
-
-@dataclass(frozen=True)
-class PhaseRecord:
-    """One phase in the report; `started_at` is in Unix seconds, 0 if the phase did not run."""
-
-    name: str
-    result: str
-    started_at: float = 0.0
-    seconds: float = 0.0
-    exit_code: int = 0
-    detail: str = ""
-
-
-@dataclass
-class Phases:
-    """The phases of one run; after a failed phase, the others are only listed."""
-
-    log: Log
-    log_error: Log
-    records: list[PhaseRecord] = field(default_factory=list)
-
-    @property
-    def code(self) -> int:
-        """The exit code of the failed phase, 0 without one."""
-        return next((record.exit_code for record in self.records if record.exit_code), int(ExitCode.DONE))
-
-    def run(self, name: str, work: Callable[[], PhaseOutcome]) -> None:
-        """Run one phase unless an earlier one failed. Record every exception; raise all but RollingError again."""
-        if self.code:
-            self.records.append(PhaseRecord(name, "not run"))
-            return
-        started_at, clock = time.time(), time.monotonic()
-        self.log(f"== {name}")
-
-        def record(result: str, code: int, detail: str) -> None:
-            self.records.append(PhaseRecord(name, result, started_at, time.monotonic() - clock, code, detail))
-
-        try:
-            outcome = work()
-        except RollingError as error:
-            self.log_error(str(error))
-            record("failed", int(error.exit_code), error.message.splitlines()[0])
-        except KeyboardInterrupt:
-            record("interrupted", int(ExitCode.INTERRUPTED), "")
-            raise
-        except BaseException as error:
-            record("failed", int(ExitCode.FAILED), f"{type(error).__name__}: {error}")
-            raise
-        else:
-            result = "skipped" if outcome.skipped else "failed" if outcome.code else "done"
-            record(result, int(outcome.code), outcome.detail)
 
 
 def phase_lines(records: Sequence[PhaseRecord], pipeline: str, seconds: float) -> list[str]:
     """Return a table of the phases, then the result of the pipeline."""
     rows = [("PHASE", "RESULT", "SECONDS", "DETAIL")]
     for phase in records:
-        took = f"{phase.seconds:.1f}" if phase.started_at else "-"
+        took = f"{phase.seconds:.1f}" if phase.began else "-"
         rows.append((phase.name, phase.result, took, one_line(phase.detail) or "-"))
     failed = next((phase.name for phase in records if phase.exit_code), "")
     result = f"stopped at {failed}" if failed else "done"
     return ["", *table(rows), "", f"{pipeline}: {result} ({duration(seconds)})"]
-
-
-def phase_objects(records: Sequence[PhaseRecord]) -> list[dict[str, object]]:
-    """Return the JSON objects of the phases."""
-    return [
-        {
-            "stage": phase.name,
-            "result": phase.result,
-            "began": iso_time(phase.started_at) if phase.started_at else None,
-            "seconds": round(phase.seconds, 1),
-            "exit_code": phase.exit_code,
-            "detail": phase.detail,
-        }
-        for phase in records
-    ]
 
 
 def write_report(environment: Environment, started_at: float, content: Mapping[str, object]) -> str:
@@ -341,13 +328,13 @@ def write_report(environment: Environment, started_at: float, content: Mapping[s
     if is_new:
         (directory / ".gitignore").write_bytes(IGNORE_ALL)
     path = directory / f"{environment.name}-{new_run_id(started_at)}.json"
-    text = safe(json.dumps(content, indent=2, ensure_ascii=False), environment.secrets)
+    text = safe(json.dumps(to_plain(content), indent=2, ensure_ascii=False), environment.secrets)
     partial = path.with_suffix(".half")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return str(path)
 
 
-def iso_time(at: float) -> str:
+def _iso_time(at: float) -> str:
     """Format Unix seconds as an ISO 8601 time."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

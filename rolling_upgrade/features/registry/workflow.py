@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.config import validators
-from rolling_upgrade.console.output import Output
+from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine import masking
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.masking import safe
@@ -39,7 +39,8 @@ def login(
     chosen = _login(loaded, registry, username)
     with opened(loaded) as fleet:
         log_in(fleet, {target.name: chosen for target in loaded.targets}, always_ask=True)
-    _show(loaded, [f"{target.name}: logged in to {chosen.registry} as {chosen.username}" for target in loaded.targets])
+    lines = [f"{target.name}: logged in to {chosen.registry} as {chosen.username}" for target in loaded.targets]
+    print_lines(lines, sys.stdout, loaded.secrets)
     return ExitCode.DONE
 
 
@@ -59,7 +60,8 @@ def logout(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), registry
 
     with opened(loaded) as fleet:
         problems = fleet.on_each(log_out)
-    _show(loaded, [f"{host}: {problem or f'no login to {registry}'}" for host, problem in problems.items()])
+    lines = [f"{host}: {problem or f'no login to {registry}'}" for host, problem in problems.items()]
+    print_lines(lines, sys.stdout, loaded.secrets)
     return ExitCode.FAILED if any(problems.values()) else ExitCode.DONE
 
 
@@ -80,10 +82,6 @@ def log_in(fleet: Fleet, logins: Mapping[str, Login], *, always_ask: bool = Fals
             f"a registry login was refused; nothing was touched.\n  {listed}",
             next_step="check the registry, the name and the password (REGISTRY, REGISTRY_USERNAME, REGISTRY_PASSWORD)",
         )
-
-
-def _show(environment: Environment, lines: list[str]) -> None:
-    Output(sys.stdout, environment.secrets).show(lines)
 
 
 def _configured(environment: Environment) -> Login:

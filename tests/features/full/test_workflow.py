@@ -9,7 +9,7 @@ import pytest
 
 from rolling_upgrade.engine.model import Environment, Pipeline
 from rolling_upgrade.errors import ExitCode, LockHeld
-from rolling_upgrade.features.full.workflow import PhaseOutcome, Phases, phase_lines, phase_objects, write_report
+from rolling_upgrade.features.full.workflow import PhaseOutcome, Phases, phase_lines, write_report
 
 
 def new_phases() -> tuple[Phases, list[str], list[str]]:
@@ -65,7 +65,7 @@ def test_report_is_complete_and_masks_secrets(tmp_path: Path) -> None:
     phases, _, _ = new_phases()
     phases.run("build", lambda: PhaseOutcome(detail='said "correct-horse" twice'))
 
-    path = write_report(environment, 0, {"stages": phase_objects(phases.records)})
+    path = write_report(environment, 0, {"stages": phases.records})
 
     text = Path(path).read_text()
     assert "correct-horse" not in text
