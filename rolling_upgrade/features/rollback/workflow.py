@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.restore import plan as restore_plan
 from rolling_upgrade.features.restore import shell as restore
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.ssh.fleet import Fleet, opened
+from rolling_upgrade.ssh.fleet import opened
 
 QUERY_SECONDS = 120.0
 #: The text of the maintenance page while the database is restored.
@@ -62,10 +62,18 @@ def rollback(
     environment = config.load(env, root=root, hosts=hosts)
     with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
-        states = fleet.observe()
-        targets = _targets(fleet, states, to)
+        states, current = fleet.observe(), operation.applications(environment)
+        targets = _without_findings(
+            fleet.on_all(lambda host: _read_target(host, current[host.name], states[host.name], to))
+        )
         if restore_db:
-            targets = _with_backups(fleet, states, targets)
+            listed = every_backup(fleet)
+            targets = _without_findings(
+                {
+                    name: _with_backup(states[name], current[name], target, listed[name].backups)
+                    for name, target in targets.items()
+                }
+            )
         for name, target in targets.items():
             title = f"rolls back to {target.release.id} ({', '.join(selection.tags(target.release))})"
             context.emit(Phase.NOTE, title, name)
@@ -74,56 +82,23 @@ def rollback(
         record = operation.new_record(context, "rollback", root)
 
         def plan(state: HostState) -> Plan:
-            spec = _spec(targets[state.host], state, fleet, record, reason)
+            spec = _spec(targets[state.host], state, current[state.host], environment.name, record, reason)
             return plan_deploy(state, spec, environment.rollout)
 
-        host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)
+        host_runs = operation.host_runs(fleet.hosts, current, states, plan)
         operation.refuse_unfit(_unfit(host_runs, targets), "a rollback", states, environment)
         op_spec = _operation_spec(environment, targets, hosts, context.run_id)
         run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
         return run.run(host_runs, plan)
 
 
-def _targets(fleet: Fleet, states: dict[str, HostState], named: str) -> dict[str, RollbackTarget]:
-    """Choose every host's target and check that the host still has it. Raises PreflightError."""
-    choices = {name: selection.choose(state, named) for name, state in states.items()}
-    operation.refuse([choice for choice in choices.values() if isinstance(choice, Finding)], "a rollback")
-    releases = {name: choice for name, choice in choices.items() if isinstance(choice, Release)}
-
-    def read(host: Host) -> RollbackTarget | tuple[Finding, ...]:
-        current = fleet.targets[host.name].application
-        return _read_target(host, current, states[host.name], releases[host.name])
-
-    results = fleet.on_all(read)
-    missing = [finding for result in results.values() if isinstance(result, tuple) for finding in result]
-    operation.refuse(missing, "a rollback")
-    return {name: result for name, result in results.items() if isinstance(result, RollbackTarget)}
-
-
-def _with_backups(
-    fleet: Fleet, states: dict[str, HostState], targets: dict[str, RollbackTarget]
-) -> dict[str, RollbackTarget]:
-    """Add the backup of each target's data. Raises PreflightError."""
-    listed = every_backup(fleet)
-    choices = {
-        name: choose_backup(states[name], target.release, listed[name].backups) for name, target in targets.items()
-    }
-    operation.refuse([choice for choice in choices.values() if isinstance(choice, Finding)], "a rollback")
-    backups = {name: choice for name, choice in choices.items() if isinstance(choice, Backup)}
-    current = operation.applications(fleet.environment)
-    unfit = [
-        finding
-        for name, backup in backups.items()
-        for finding in unfit_for_data(states[name], current[name], targets[name].application, backup)
-    ]
-    operation.refuse(unfit, "a rollback")
-    return {name: replace(targets[name], backup=backup) for name, backup in backups.items()}
-
-
 def _read_target(
-    host: Host, current: Application, state: HostState, release: Release
+    host: Host, current: Application, state: HostState, named: str
 ) -> RollbackTarget | tuple[Finding, ...]:
-    """Read the release from the host; names, ports and certificate stay the current ones, which root controls."""
+    """Choose the release and read it from the host; root controls names, ports and certificate, so they stay."""
+    release = selection.choose(state, named)
+    if isinstance(release, Finding):
+        return (release,)
     answer = host.run(direct(history.read_definition(current.home, release.id)), timeout_seconds=QUERY_SECONDS)
     try:
         app = replace(
@@ -143,12 +118,30 @@ def _read_target(
     return missing or RollbackTarget(release, selection.current(state), app)
 
 
-def _spec(target: RollbackTarget, state: HostState, fleet: Fleet, record: Release, reason: str) -> DeploySpec:
+def _with_backup(
+    state: HostState, current: Application, target: RollbackTarget, backups: Sequence[Backup]
+) -> RollbackTarget | tuple[Finding, ...]:
+    """Add the backup of the target's data."""
+    backup = choose_backup(state, target.release, backups)
+    if isinstance(backup, Finding):
+        return (backup,)
+    return unfit_for_data(state, current, target.application, backup) or replace(target, backup=backup)
+
+
+def _without_findings(results: Mapping[str, RollbackTarget | tuple[Finding, ...]]) -> dict[str, RollbackTarget]:
+    """Return every host's target. Raises PreflightError with the findings of all hosts."""
+    findings = [finding for result in results.values() if isinstance(result, tuple) for finding in result]
+    operation.refuse(findings, "a rollback")
+    return {name: result for name, result in results.items() if isinstance(result, RollbackTarget)}
+
+
+def _spec(
+    target: RollbackTarget, state: HostState, current: Application, environment: str, record: Release, reason: str
+) -> DeploySpec:
     site = rendering.nginx_site(target.application)
-    current = fleet.targets[state.host].application
     text = rendering.maintenance_page(current, MESSAGE, by=BY_RUN)
     return DeploySpec(
-        environment=fleet.environment.name,
+        environment=environment,
         application=target.application,
         site=site,
         site_hash=rendering.site_hash(site),
