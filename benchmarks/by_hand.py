@@ -18,9 +18,8 @@ from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Application, Environment, Outcome, Release
+from rolling_upgrade.engine.model import Application, Environment, Outcome, Release, new_run_id
 from rolling_upgrade.engine.plan import Plan
-from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
 from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy

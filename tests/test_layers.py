@@ -87,7 +87,7 @@ def test_layers_tasks_file_imports_nothing_heavy() -> None:
         ("engine.model", "import pydantic", "pydantic is not in the standard library"),
         ("engine.plan", "def f():\n    import yaml", "yaml is not in the standard library"),
         ("features.notify.mail", "import jinja2", "jinja2 is not in the standard library"),
-        ("engine.local_host", "try:\n    import rich\nexcept ImportError:\n    pass", "rich is not in the standard"),
+        ("engine.host", "try:\n    import rich\nexcept ImportError:\n    pass", "rich is not in the standard"),
         ("ssh.fabric_host", "import fabric", "fabric belongs inside functions of ssh"),
         ("features.deploy.workflow", "def f():\n    from paramiko import PKey", "paramiko belongs inside functions of"),
         ("features.deploy.tasks", "import yaml", "yaml is heavy: import it in the function that needs it"),

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from rolling_upgrade.config.checks import contains, data_directories, home_of
 from rolling_upgrade.config.encryption import detect
 from rolling_upgrade.config.issues import Issues
 from rolling_upgrade.config.locate import expanded, locate
-from rolling_upgrade.config.mounts import contains, data_directories, home_of
 from rolling_upgrade.engine import model
-from rolling_upgrade.engine.known_hosts import read_records, usable
 from rolling_upgrade.engine.local_file import exposed_mode, read_small
+from rolling_upgrade.engine.openssh import read_records, usable
 from rolling_upgrade.errors import PROGRAM, ConfigIssue
 
 

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rolling_upgrade.config.encryption import passwords
-from rolling_upgrade.config.encryption.identities import KeySource
-from rolling_upgrade.config.encryption.keyring import Keyring
-from rolling_upgrade.config.encryption.passwords import Prompt
+from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, Prompt, no_prompt, prompt_hidden
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, parse
 from rolling_upgrade.config.files import READABLE, decoded
 from rolling_upgrade.config.issues import Issues, conceals
@@ -39,7 +36,7 @@ class SecretsFile:
     overrides: tuple[str, ...] = ()
 
 
-def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = passwords.prompt_hidden) -> SecretsFile:
+def locate_secrets(environment: str | None, *, root: Path, prompt: Prompt = prompt_hidden) -> SecretsFile:
     """Locate the encrypted files of an environment. Raises ConfigError with every error of hosts.yaml and the list."""
     issues = Issues(root.resolve())
     located = locate(environment, root.resolve(), issues)
@@ -74,7 +71,7 @@ def _overrides(located: Located, issues: Issues) -> Iterator[str]:
 def keyring(located: Located, *, prompt: bool) -> Keyring:
     """Return the keys for the env file of an environment. `prompt` allows prompting for passphrases."""
     recipients = read_recipients(located, Issues(located.file.parent))
-    ask = passwords.prompt_hidden if prompt else passwords.no_prompt
+    ask = prompt_hidden if prompt else no_prompt
     return Keyring(tuple(_sources(located)), recipients, os.environ, ask)
 
 

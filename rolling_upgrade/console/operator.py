@@ -12,8 +12,7 @@ from pathlib import Path
 from rolling_upgrade.engine import git, local_command
 from rolling_upgrade.engine.lock_file import MANUAL, is_manual
 from rolling_upgrade.engine.masking import remembered, safe
-from rolling_upgrade.engine.model import Lock
-from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.model import Lock, new_run_id
 from rolling_upgrade.errors import ConfigError, Interrupted
 
 _GIT_SECONDS = 10.0

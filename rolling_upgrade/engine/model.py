@@ -5,10 +5,16 @@ Standard library only (Python 3.10+).
 
 from __future__ import annotations
 
+import os
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from enum import Enum
 from urllib.parse import urlsplit
+
+from rolling_upgrade.errors import ExitCode, LockLost, RollingError
 
 # --- Where notifications go.
 
@@ -719,7 +725,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class HostState:
-    """The observed state of one host; `environments` has the marks of engine/env_changes.py by directory."""
+    """The observed state of one host; `environments` has the marks of `environment_marks` by directory."""
 
     host: str
     now: int = 0
@@ -813,7 +819,13 @@ class HealthReport:
         return tuple(check for check in self.checks if not check.ok)
 
 
-# --- The events of a run, and its results.
+# --- The id of a run, its events, and its results.
+
+
+def new_run_id(now: float | None = None) -> str:
+    """A unique id that sorts by time, such as 20261123T020000Z-3fa2b1; `now` is in Unix seconds."""
+    moment = datetime.fromtimestamp(time.time() if now is None else now, timezone.utc)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
 
 
 class Phase(str, Enum):
@@ -880,6 +892,45 @@ class HostResult(str, Enum):
     def changed(cls) -> tuple[HostResult, ...]:
         """Return the results of a host whose complete plan was executed."""
         return cls.UPGRADED, cls.ROLLED_BACK, cls.RESTORED, cls.RECOVERED
+
+
+#: The results of a host that is in the desired state.
+_GOOD = frozenset(HostResult) - {
+    HostResult.UNDONE,
+    HostResult.UNDO_FAILED,
+    HostResult.NOT_STARTED,
+    HostResult.UNKNOWN,
+}
+
+
+def exit_code(results: Iterable[HostResult | RollingError | None], *, interrupted: bool = False) -> ExitCode:
+    """Combine the results of all hosts into one exit code. The first rule that applies decides:
+
+    1. an undo failed: UNDO_FAILED
+    2. a host's lock was lost to another run: LOCKED
+    3. every host is in the desired state: DONE
+    4. a host's state is unknown, or some hosts were changed and others were not: PARTLY_DONE
+    5. the operator interrupted the run: INTERRUPTED
+    6. the exit code of the first error, FAILED without one
+
+    Args:
+        results: for each host its result, the error that kept the command from doing anything there, or None where
+            the command did its work and has no more to say.
+        interrupted: whether the operator interrupted the run.
+    """
+    hosts = list(results)
+    if HostResult.UNDO_FAILED in hosts:
+        return ExitCode.UNDO_FAILED
+    if any(isinstance(result, LockLost) for result in hosts):
+        return ExitCode.LOCKED
+    if all(result is None or result in _GOOD for result in hosts):
+        return ExitCode.DONE
+    changed = (None, *_GOOD - {HostResult.UNCHANGED})
+    if HostResult.UNKNOWN in hosts or any(result in changed for result in hosts):
+        return ExitCode.PARTLY_DONE
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    return next((result.exit_code for result in hosts if isinstance(result, RollingError)), ExitCode.FAILED)
 
 
 @dataclass(frozen=True)

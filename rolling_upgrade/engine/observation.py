@@ -1,12 +1,19 @@
-"""Observe a host in one round trip: the script that prints its state, and the parser of the output."""
+"""Observe a host in one round trip: the script that prints its state, and the parser of the output.
+
+The state includes keyed hashes of the values in each environment file, so that the plan names the changed keys without
+hashes on the host. Each process draws a random key; the hashes are useless to any other process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+import os
+import re
+from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import env_changes, history, lock_file, maintenance, sqlite, untrusted
+from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
-from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult
+from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult, Service
 from rolling_upgrade.engine.nginx import HASH_PATH, SERVED_BY, request_log, site_file, site_helper, visitor
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
@@ -73,7 +80,7 @@ def shell_text(app: Application, *, probe: bool = True) -> str:
             section("lock"),
             f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
             section("environments"),
-            env_changes.read_marks(app.home),
+            read_environment_marks(app.home),
             section("probes"),
             *(_probe(name, url, options) for name, url, options in probes(app) if probe),
             section("end"),
@@ -208,7 +215,7 @@ def parse(app: Application, host: str, text: str) -> HostState:
         live_site_hash=found.get("site", ""),
         site="\n".join(parts["site"]) + "\n" if parts.get("site") else "",
         probes=tuple(result for row in parts["probes"] if (result := _probe_result(row, found)) is not None),
-        environments=env_changes.parse(parts.get("environments", ())),
+        environments=parse_environment_marks(parts.get("environments", ())),
     )
 
 
@@ -262,3 +269,40 @@ def _probe_result(row: str, facts: Mapping[str, str]) -> ProbeResult | None:
     detail = f"HTTP {code}" if code != "000" else "no answer"
     milliseconds = round(untrusted.number(seconds, maximum=_LONGEST_ANSWER_SECONDS) * 1000)
     return ProbeResult(name, url, ok, f"{detail} from {served}" if served else detail, milliseconds)
+
+
+#: The key of the hashes of environment values; it exists only as long as this process.
+_KEY = os.urandom(32)
+#: The number of directories that the host reads, newest first, and the bytes of one environment file.
+_MOST, _BYTES = 50, 1_048_576
+_ROW = re.compile(r"([a-z][a-z0-9-]{0,30}-[0-9a-f]{4,32})((?: [A-Za-z_][A-Za-z0-9_]{0,255}:[0-9a-f]{16})*)")
+_PROGRAM = f"""\
+import glob, hmac, os, sys
+key = bytes.fromhex("{_KEY.hex()}")
+paths = sorted(glob.glob(glob.escape(sys.argv[1]) + "/config/*/env"), key=os.path.getmtime, reverse=True)
+for path in paths[:{_MOST}]:
+    with open(path, "rb") as file:
+        lines = file.read({_BYTES}).splitlines()
+    marks = (line.split(b"=")[0].decode("ascii", "replace") + ":" + hmac.digest(key, line, "sha256").hex()[:16] for line in lines)
+    print(path.split("/")[-2], *marks)
+"""
+
+
+def environment_marks(service: Service) -> dict[str, str]:
+    """Return a keyed hash for each key of the service's environment; equal values have equal hashes."""
+    return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in service.env}
+
+
+def read_environment_marks(home: str) -> str:
+    """Print `DIRECTORY KEY:MARK…` for each environment file on the host; nothing if the host has no Python."""
+    return f"python3 -I - {quote(home)} 2>/dev/null <<'END-OF-PYTHON' || :\n{_PROGRAM}END-OF-PYTHON"
+
+
+def parse_environment_marks(rows: Iterable[str]) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """The marks by directory, from the output of `read_environment_marks`; other lines are ignored."""
+    marked = []
+    for row in rows:
+        if match := _ROW.fullmatch(row):
+            pairs = (pair.partition(":") for pair in match[2].split())
+            marked.append((match[1], tuple((key, mark) for key, _, mark in pairs)))
+    return tuple(marked)

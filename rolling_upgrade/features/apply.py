@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rolling_upgrade.console.reporter import Reporter
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock_file import HELD_STATUS
-from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
+from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary, exit_code
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.resource import Resource, as_root, check, parse_check, with_bounded_output

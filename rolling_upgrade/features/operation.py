@@ -12,7 +12,6 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import Reporter
 from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.executor import RunContext
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.model import (
@@ -23,11 +22,12 @@ from rolling_upgrade.engine.model import (
     Outcome,
     Release,
     Summary,
+    exit_code,
+    new_run_id,
 )
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out, split_batches
-from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script, direct
 from rolling_upgrade.errors import (
     PROGRAM,

@@ -17,9 +17,8 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rolling_upgrade.engine.known_hosts import SSH_PORT, host_name, read_records, usable
 from rolling_upgrade.engine.model import Target
-from rolling_upgrade.engine.openssh import read_public_key
+from rolling_upgrade.engine.openssh import SSH_PORT, host_name, read_public_key, read_records, usable
 from rolling_upgrade.errors import PROGRAM, HostUnreachable
 
 if TYPE_CHECKING:

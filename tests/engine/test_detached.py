@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import detached, lock_file
-from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Answer, LocalHost
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.prune import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, direct, script

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolling_upgrade.engine.exit_code import exit_code
-from rolling_upgrade.engine.model import HostResult
+from rolling_upgrade.engine.model import HostResult, exit_code
 from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld, LockLost, RollingError, StepFailed
 
 UPGRADED, UNCHANGED, UNDONE = HostResult.UPGRADED, HostResult.UNCHANGED, HostResult.UNDONE

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.host import Cancelled, Host, StreamingHost
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Cancelled, Host, LocalHost, StreamingHost
 from rolling_upgrade.engine.shell import Script, quote, write_file
 from rolling_upgrade.errors import ConnectionDropped
 from tests.support.shell import HOSTILE, Signal

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.known_hosts import read_records, rewritten, usable
-from rolling_upgrade.engine.openssh import PublicKey
+from rolling_upgrade.engine.openssh import PublicKey, read_records, rewritten, usable
 
 KEY = "ssh-ed25519 AAAA"
 

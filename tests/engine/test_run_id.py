@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.model import new_run_id
 
 
 def test_new_run_id_begins_with_the_time_and_is_unique() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.host import Cancelled, StreamingHost
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Cancelled, LocalHost, StreamingHost
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.ssh.host_keys import Route, scan

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rolling_upgrade import rendering
 from rolling_upgrade.config import validators
 from rolling_upgrade.engine import detached, history, lock_file, maintenance
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import LocalHost
 from rolling_upgrade.engine.model import Environment, Lock, Login, Outcome, Release, Target
 from rolling_upgrade.engine.rollout import batch_size
 from rolling_upgrade.engine.shell import Script, quote, shell_join, write_file

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from pyrage import x25519
 
-from rolling_upgrade.config.encryption.identities import KeySource
-from rolling_upgrade.config.encryption.keyring import Keyring
-from rolling_upgrade.config.encryption.passwords import Prompt, no_prompt
+from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, Prompt, no_prompt
 from rolling_upgrade.config.encryption.recipients import Recipient, parse_line
 
 TEXT = b"APP_NAME=memoryark\nJWT_SECRET_KEY=correct-horse-battery\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rolling_upgrade.engine import env_changes as environment
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -17,6 +16,7 @@ from rolling_upgrade.engine.model import (
     Service,
     ServiceRelease,
 )
+from rolling_upgrade.engine.observation import environment_marks
 from rolling_upgrade.engine.plan import Plan, ServicePlan
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.features.deploy.plan import plan_deploy
@@ -47,7 +47,7 @@ def container(service: Service, color: Color = Color.BLUE, **changes: object) ->
 def environments(app: Application) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     """Return the stored environments that a host reports for this application."""
     return tuple(
-        (f"{service.name}-{spec_hash(app.name, service)}", tuple(environment.marks(service).items()))
+        (f"{service.name}-{spec_hash(app.name, service)}", tuple(environment_marks(service).items()))
         for service in app.services
     )
 

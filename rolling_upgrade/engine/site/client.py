@@ -7,12 +7,12 @@ from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import site_file, site_helper
 from rolling_upgrade.engine.resource import as_user
 from rolling_upgrade.engine.shell import Script, quote, shell_join
-from rolling_upgrade.engine.site.document import SiteError
 from rolling_upgrade.engine.site.schema import (
     HealthPath,
     Route,
     Rules,
     Site,
+    SiteError,
     SiteService,
     Tls,
     dump,

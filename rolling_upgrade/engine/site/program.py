@@ -22,8 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rolling_upgrade.engine.site.document import SiteError
-from rolling_upgrade.engine.site.schema import Rules, dump, parse_request, parse_rules, parse_site
+from rolling_upgrade.engine.site.schema import Rules, SiteError, dump, parse_request, parse_rules, parse_site
 from rolling_upgrade.engine.site.system import (
     LARGEST_MESSAGE,
     Refused,

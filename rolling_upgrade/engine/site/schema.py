@@ -1,18 +1,23 @@
 """The requested site (`Site`), root's rules (`Rules`), and the validation of the site against the rules.
 
 A site names no file, address or variable: it selects loopback ports that root granted, and describes routes. Domains,
-public listeners, certificates and ports come from the rules, which setup writes as root.
+public listeners, certificates and ports come from the rules, which setup writes as root. `read` parses both from bounded
+JSON documents field by field; unknown fields are errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
-from rolling_upgrade.engine.site.document import Fields, SiteError, read
+T = TypeVar("T")
 
+#: The size limit of a document in bytes, and its nesting limit.
+LARGEST, DEEPEST = 65_536, 8
 #: Paths that belong to this product on every listener of the application.
 OWN_PATHS = "/_rolling"
 
@@ -25,6 +30,10 @@ _FILE = r"(?:/[A-Za-z0-9_.@+=-]+)+"
 _LOWEST_LOOPBACK_PORT = 1024
 _HIGHEST_PORT, _LARGEST_UPLOAD = 65_535, 2**50
 _MOST_SERVICES, _MOST_ROUTES, _MOST_PORTS = 64, 64, 512
+
+
+class SiteError(Exception):
+    """The document is malformed or violates the rules; the message names the field."""
 
 
 @dataclass(frozen=True)
@@ -238,3 +247,124 @@ def _listed(ports: Iterable[int]) -> str:
 
 def _compact(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def read(data: bytes) -> Fields:
+    """Parse a JSON object. Raises SiteError if it is too large, too deep, ambiguous or not an object."""
+    if len(data) > LARGEST:
+        raise SiteError(f"the document is larger than {LARGEST // 1024} KiB")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SiteError("the document is not UTF-8") from error
+    if _depth(text) > DEEPEST:
+        raise SiteError(f"the document nests deeper than {DEEPEST} levels")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise SiteError(f"the document is not JSON ({str(error)[:80]})") from error
+    return Fields(value, "the document")
+
+
+def _depth(text: str) -> int:
+    """The deepest nesting of brackets; brackets inside strings count too, which only refuses more documents."""
+    depth = deepest = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a duplicate key")
+    return fields
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError("a number has too many digits")
+    return int(digits)
+
+
+class Fields:
+    """An object of the document. Each method reads one field; `done` rejects unread fields."""
+
+    def __init__(self, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            raise SiteError(f"{path} must be an object")
+        self._left, self._path = dict(value), path
+
+    def text(self, name: str, pattern: str, *, longest: int = 255, empty: bool = False) -> str:
+        """A string that matches the whole pattern; with `empty` it may be empty."""
+        value = self._take(name)
+        if isinstance(value, str) and len(value) <= longest:
+            if empty and not value:
+                return ""
+            if re.fullmatch(pattern, value, re.ASCII):
+                return value
+        raise SiteError(f"{self._path}: {name} must match {pattern} and have at most {longest} characters")
+
+    def number(self, name: str, least: int, most: int) -> int:
+        """A whole number within both bounds."""
+        value = self._take(name)
+        if type(value) is int and least <= value <= most:
+            return value
+        raise SiteError(f"{self._path}: {name} must be a whole number from {least} to {most}")
+
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self._take(name)
+        if type(value) is bool:
+            return value
+        raise SiteError(f"{self._path}: {name} must be true or false")
+
+    def objects(self, name: str, read_one: Callable[[Fields], T], *, least: int = 0, most: int) -> tuple[T, ...]:
+        """A list of objects; `read_one` takes all fields of each."""
+        items = []
+        for number, value in enumerate(self._list(name, least, most), 1):
+            fields = Fields(value, f"{name} {number}")
+            items.append(read_one(fields))
+            fields.done()
+        return tuple(items)
+
+    def numbers(self, name: str, least: int, most: int, *, longest: int) -> tuple[int, ...]:
+        """A list of whole numbers, each within both bounds."""
+        values = self._list(name, 0, longest)
+        if all(type(value) is int and least <= value <= most for value in values):
+            return tuple(values)
+        raise SiteError(f"{self._path}: {name} must hold whole numbers from {least} to {most}")
+
+    def optional(self, name: str, read_one: Callable[[Fields], T]) -> T | None:
+        """An object, or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        fields = Fields(value, name)
+        item = read_one(fields)
+        fields.done()
+        return item
+
+    def done(self) -> None:
+        """Refuse the remaining fields."""
+        if self._left:
+            raise SiteError(f"{self._path}: unknown field {sorted(self._left)[0][:40]!a}")
+
+    def _take(self, name: str) -> Any:
+        if name not in self._left:
+            raise SiteError(f"{self._path}: {name} is missing")
+        return self._left.pop(name)
+
+    def _list(self, name: str, least: int, most: int) -> list[Any]:
+        value = self._take(name)
+        if isinstance(value, list) and least <= len(value) <= most:
+            return value
+        raise SiteError(f"{self._path}: {name} must be a list of {least} to {most} items")

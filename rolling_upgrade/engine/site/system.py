@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rolling_upgrade.engine.site.document import LARGEST
+from rolling_upgrade.engine.site.schema import LARGEST
 
 READ_SECONDS, LOCK_SECONDS, COMMAND_SECONDS = 10.0, 60.0, 60.0
 LARGEST_MESSAGE = 4096

@@ -15,9 +15,8 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.reporter import Reporter, choose
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary
+from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary, exit_code
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.engine.shell import direct

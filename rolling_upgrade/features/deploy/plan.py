@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from rolling_upgrade.engine import env_changes, locking, podman
+from rolling_upgrade.engine import locking, observation, podman
 from rolling_upgrade.engine.model import Application, Color, Container, HostResult, HostState, RolloutPolicy, Service
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.shell import Script
@@ -126,7 +126,7 @@ def _env_changes(state: HostState, current: Container, service: Service) -> tupl
     """Return `+KEY`, `-KEY` and `~KEY` for added, removed and changed keys, without values."""
     before = state.environment(service.name, current.spec)
     recorded = service.recorded
-    after = state.environment(service.name, recorded.spec) if recorded else env_changes.marks(service)
+    after = state.environment(service.name, recorded.spec) if recorded else observation.environment_marks(service)
     if before is None or after is None:
         return ()
     return tuple(

@@ -16,8 +16,7 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.text import duration, one_line, table
 from rolling_upgrade.engine.local_file import IGNORE_ALL
 from rolling_upgrade.engine.masking import safe
-from rolling_upgrade.engine.model import Environment, Image, Suite, Summary, Transfer
-from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.model import Environment, Image, Suite, Summary, Transfer, new_run_id
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.build import workflow as building

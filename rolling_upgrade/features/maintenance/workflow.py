@@ -10,9 +10,8 @@ from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine import maintenance as page
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Environment, HostState, Target
+from rolling_upgrade.engine.model import Environment, HostState, Target, exit_code
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, usage_error
 from rolling_upgrade.features import operation

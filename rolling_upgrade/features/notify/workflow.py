@@ -11,8 +11,7 @@ from pathlib import Path
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
-from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Severity
-from rolling_upgrade.engine.run_id import new_run_id
+from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Severity, new_run_id
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
 from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.run_notifier import channels

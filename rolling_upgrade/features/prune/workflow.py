@@ -12,9 +12,8 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine import prune as pruning
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
-from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState
+from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState, exit_code
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.engine.untrusted import size

@@ -11,7 +11,7 @@ from rolling_upgrade import config
 from rolling_upgrade.config import checks
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
-from rolling_upgrade.config.encryption.passwords import PASSWORD_FILE
+from rolling_upgrade.config.encryption.keyring import PASSWORD_FILE
 from rolling_upgrade.config.files import EnvFile
 from rolling_upgrade.config.locate import expanded
 from rolling_upgrade.console.output import print_lines

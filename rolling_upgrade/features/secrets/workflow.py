@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
-from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect, passwords
+from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect, keyring
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, add_line, parse, remove_line
 from rolling_upgrade.config.issues import secret_keys
 from rolling_upgrade.config.locate import expanded
@@ -34,7 +34,7 @@ from rolling_upgrade.features.secrets.env_file import (
 )
 
 _HEADER = "# Public keys that {file} is encrypted for, one per line: {expected}.\n"
-_NEW_PASSWORD = f"Pass the new password to everybody who deploys, and to CI ({passwords.PASSWORD_FILE})."
+_NEW_PASSWORD = f"Pass the new password to everybody who deploys, and to CI ({keyring.PASSWORD_FILE})."
 
 
 def encrypt(env: str | None, *, root: Path, form: str = "", force: bool = False) -> ExitCode:
@@ -152,9 +152,9 @@ def rotate(env: str | None, *, root: Path, new_password_file: str = "", force: b
 def _with_new_password(secrets: SecretsFile, file: str) -> SecretsFile:
     """Return the file with a keyring for the new ansible-vault password. Raises EncryptionError."""
     if file:
-        new = passwords.read_password(expanded(file), "--new-password-file")
+        new = keyring.read_password(expanded(file), "--new-password-file")
     else:
-        environ = {key: value for key, value in os.environ.items() if key != passwords.PASSWORD_FILE}
+        environ = {key: value for key, value in os.environ.items() if key != keyring.PASSWORD_FILE}
         new = _asked(environ)
     return dataclasses.replace(secrets, keyring=secrets.keyring.with_password(new))
 
@@ -170,7 +170,7 @@ def _refuse_same(secrets: SecretsFile, data: bytes) -> None:
 
 def _asked(environ: dict[str, str]) -> bytes:
     try:
-        return passwords.vault_password(environ, passwords.prompt_hidden, new=True)
+        return keyring.vault_password(environ, keyring.prompt_hidden, new=True)
     except NoTerminal:
         raise NoTerminal(
             "an ansible-vault file, but no new password for it", "--new-password-file FILE, or a terminal to prompt on"

@@ -16,11 +16,9 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import unreachable_lines
-from rolling_upgrade.engine.exit_code import exit_code
-from rolling_upgrade.engine.known_hosts import Record, host_name, read_records, rewritten, usable
 from rolling_upgrade.engine.local_file import replace_text
-from rolling_upgrade.engine.model import MONITORING_HOST, Environment
-from rolling_upgrade.engine.openssh import PublicKey
+from rolling_upgrade.engine.model import MONITORING_HOST, Environment, exit_code
+from rolling_upgrade.engine.openssh import PublicKey, Record, host_name, read_records, rewritten, usable
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import monitor_of
 from rolling_upgrade.ssh.host_keys import Route, places, scan_all

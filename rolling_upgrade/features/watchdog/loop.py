@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import LocalHost
 from rolling_upgrade.engine.model import Application, HealthReport
 from rolling_upgrade.engine.shell import Script, direct, quote, shell_join
 from rolling_upgrade.errors import ExitCode, LockHeld, RollingError

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from rolling_upgrade.engine import health_gate, locking, observation, podman
 from rolling_upgrade.engine.executor import RunContext
-from rolling_upgrade.engine.exit_code import exit_code
-from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Host, LocalHost
 from rolling_upgrade.engine.model import (
     Application,
     Event,
@@ -29,17 +27,18 @@ from rolling_upgrade.engine.model import (
     Phase,
     Release,
     RolloutPolicy,
+    exit_code,
+    new_run_id,
 )
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.rollout import HostRun, roll_out
-from rolling_upgrade.engine.run_id import new_run_id
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
-from rolling_upgrade.features.notify.text import version_changes
 from rolling_upgrade.features.deploy.steps import DeploySpec, release
+from rolling_upgrade.features.notify.text import version_changes
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.watchdog import outbox, state_store

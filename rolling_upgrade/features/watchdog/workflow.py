@@ -10,9 +10,8 @@ from typing import Any
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.console.text import duration, table, unreachable_lines
-from rolling_upgrade.engine.exit_code import exit_code
 from rolling_upgrade.engine.host import Answer, Host
-from rolling_upgrade.engine.model import Environment, Target
+from rolling_upgrade.engine.model import Environment, Target, exit_code
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError, RollingError, StepFailed

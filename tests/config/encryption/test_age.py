@@ -8,9 +8,7 @@ import pytest
 from pyrage import passphrase
 
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect
-from rolling_upgrade.config.encryption.identities import KeySource
-from rolling_upgrade.config.encryption.keyring import Keyring
-from rolling_upgrade.config.encryption.passwords import no_prompt
+from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, no_prompt
 from rolling_upgrade.config.encryption.recipients import Recipient
 from tests.support.encryption_keys import TEXT, Prompts, age_key, keyring, public, ssh_key
 

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from pyrage import x25519
 
 from rolling_upgrade.config.encryption import EncryptionError, age, vault
-from rolling_upgrade.config.encryption.identities import KeySource
-from rolling_upgrade.config.encryption.keyring import Keyring
-from rolling_upgrade.config.encryption.passwords import no_prompt
+from rolling_upgrade.config.encryption.keyring import Keyring, KeySource, no_prompt
 from rolling_upgrade.config.encryption.recipients import Recipient
 from tests.support.encryption_keys import TEXT
 

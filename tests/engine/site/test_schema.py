@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rolling_upgrade.engine.site import client as commands
-from rolling_upgrade.engine.site.document import LARGEST, SiteError
-from rolling_upgrade.engine.site.schema import check, dump, dump_request, parse_request, parse_rules, parse_site
+from rolling_upgrade.engine.site.schema import (
+    LARGEST,
+    SiteError,
+    check,
+    dump,
+    dump_request,
+    parse_request,
+    parse_rules,
+    parse_site,
+)
 from tests.support.sample import application, backend, frontend
 from tests.support.site_sample import APP, encoded, rules_document, site_document
 

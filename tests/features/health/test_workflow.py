@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from rolling_upgrade.console.output import print_lines
-from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Answer, LocalHost
 from rolling_upgrade.engine.model import Check, HealthReport, Kind, Lock
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script

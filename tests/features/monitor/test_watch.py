@@ -11,8 +11,7 @@ from threading import Event, Thread
 
 import pytest
 
-from rolling_upgrade.engine.host import Answer, Host
-from rolling_upgrade.engine.local_host import LocalHost
+from rolling_upgrade.engine.host import Answer, Host, LocalHost
 from rolling_upgrade.engine.model import HealthReport
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import HostUnreachable, RollingError

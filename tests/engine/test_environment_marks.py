@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import env_changes
+from rolling_upgrade.engine import observation
 from tests.support.sample import backend
 from tests.support.shell import sh
 
@@ -22,16 +22,16 @@ def kept(home: Path, content: bytes, name: str = f"backend-{SPEC}") -> None:
 
 
 def seen(home: Path) -> dict[str, dict[str, str]]:
-    done = sh(env_changes.read_marks(str(home)))
+    done = sh(observation.read_environment_marks(str(home)))
     assert done.returncode == 0, done
-    return {name: dict(marks) for name, marks in env_changes.parse(done.stdout.splitlines())}
+    return {name: dict(marks) for name, marks in observation.parse_environment_marks(done.stdout.splitlines())}
 
 
 def test_marks_are_equal_for_equal_values(tmp_path: Path) -> None:
     kept(tmp_path, b"LEVEL=info\nPIN=1234\nTEXT=a=b 'c' \xc3\xbc\n")
     service = backend(env=(("LEVEL", "info"), ("PIN", "1235"), ("TEXT", "a=b 'c' ü")))
 
-    host, here = seen(tmp_path)[f"backend-{SPEC}"], env_changes.marks(service)
+    host, here = seen(tmp_path)[f"backend-{SPEC}"], observation.environment_marks(service)
 
     assert host.keys() == here.keys()
     assert {key for key in host if host[key] != here[key]} == {"PIN"}
@@ -39,19 +39,19 @@ def test_marks_are_equal_for_equal_values(tmp_path: Path) -> None:
 
 def test_marks_differ_between_processes(tmp_path: Path) -> None:
     service = backend(env=(("PIN", "1234"),))
-    text = "from rolling_upgrade.engine import env_changes as e; from tests.support.sample import backend as b; "
-    text += "print(e.marks(b(env=(('PIN', '1234'),)))['PIN'])"
+    text = "from rolling_upgrade.engine import observation as e; from tests.support.sample import backend as b; "
+    text += "print(e.environment_marks(b(env=(('PIN', '1234'),)))['PIN'])"
 
     other = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
 
-    assert other.stdout.strip() not in ("", env_changes.marks(service)["PIN"])
+    assert other.stdout.strip() not in ("", observation.environment_marks(service)["PIN"])
 
 
 def test_read_marks_without_files_or_python_prints_nothing(tmp_path: Path) -> None:
     assert seen(tmp_path) == {}
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sh").symlink_to("/bin/sh")
-    assert sh(env_changes.read_marks(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
+    assert sh(observation.read_environment_marks(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
 
 
 def test_read_marks_of_unusual_files_prints_the_valid_keys(tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ def test_read_marks_of_unusual_files_prints_the_valid_keys(tmp_path: Path) -> No
     "row", ["", "backend-0123 A:1", "backend-0123 A:" + "g" * 16, "../x-0123 A:" + "0" * 16, "²-0123"]
 )
 def test_parse_skips_malformed_rows(row: str) -> None:
-    assert env_changes.parse([row]) == ()
+    assert observation.parse_environment_marks([row]) == ()
