@@ -110,11 +110,7 @@ def _ok(what: str) -> Row:
 
 
 def _versions(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
-    found = {
-        "podman": state.fact("podman"),
-        "nginx": facts.get("nginx_version"),
-        "curl": facts.get("curl_version"),
-    }
+    found = {"podman": state.fact("podman"), "nginx": facts.get("nginx_version"), "curl": facts.get("curl_version")}
     old = [name for name, text in found.items() if text and _version(text) < OLDEST[name]]
     for name in old:
         oldest = ".".join(str(part) for part in OLDEST[name])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.nginx import flag
 from rolling_upgrade.engine.podman import container_name
@@ -207,7 +206,6 @@ _ACCESS = re.compile(r"\[(\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]")
 _ERROR = re.compile(r"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) ")
 _UNIT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+[+-]\d\d:?\d\d) \S+ (.*)")
 _NGINX_LABEL = re.compile(r"(access|error)([+-]\d{4})")
-_MOMENT = re.compile(r"([^.Z+]{19})(\.[0-9]{1,9})?(Z|[+-]\d\d:?\d\d)")
 
 
 def parse(host: str, line: str) -> LogLine:
@@ -238,16 +236,11 @@ def _nginx_time(text: str, zone: str) -> float:
 
 
 def _seconds(stamp: str) -> float:
-    """Return the Unix seconds of a time with up to nine fractional digits; 0 for an invalid time."""
-    match = _MOMENT.fullmatch(stamp)
-    if match is None:
-        return 0.0
-    day, fraction, zone = match.groups()
+    """Return the Unix seconds of a time; 0 for an invalid time."""
     try:
-        seconds = datetime.strptime(f"{day} {zone.replace('Z', '+0000').replace(':', '')}", "%Y-%m-%dT%H:%M:%S %z")
+        return datetime.fromisoformat(stamp).timestamp()
     except ValueError:
         return 0.0
-    return seconds.timestamp() + untrusted.number(f"0{fraction}" if fraction else "0")
 
 
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d)")
@@ -258,7 +251,7 @@ def since(text: str) -> Since:
     """Parse `90s`, `10m`, `2h`, `1d` or an ISO time; the default zone is this machine's. Raises ValueError."""
     if match := _AGO.fullmatch(text):
         return Since(int(match[1]) * _UNITS_SECONDS[match[2]])
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+    moment = datetime.fromisoformat(text).astimezone(timezone.utc)
     return Since(moment=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
 
 

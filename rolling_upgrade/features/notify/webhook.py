@@ -21,6 +21,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Opene
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Hook, Notice
+from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.features.notify.delivery import Deadline, NotDelivered, one_line
 from rolling_upgrade.features.notify.text import Message
 
@@ -35,24 +36,21 @@ def send(hook: Hook, notice: Notice, message: Message, deadline: Deadline, secre
 
 def _payload(notice: Notice, message: Message, secrets: Sequence[str]) -> dict[str, Any]:
     """The request body, with its secrets masked. `id` identifies the event across retries."""
-    document: dict[str, Any] = {
+    document = {
         "form": FORM,
         "id": notice.id,
         "thread": notice.thread,
-        "event": notice.occasion.value,
-        "severity": notice.severity.value,
+        "event": notice.occasion,
+        "severity": notice.severity,
         "application": notice.application,
         "environment": notice.environment,
         "at": datetime.fromtimestamp(notice.at, timezone.utc).isoformat(timespec="seconds"),
-        "hosts": list(notice.hosts),
+        "hosts": notice.hosts,
         "who": notice.who,
         "target": notice.target,
         "check": notice.check,
-        "changes": [
-            {"what": change.what, "before": change.before, "after": change.after, "hosts": list(change.hosts)}
-            for change in notice.changes
-        ],
-        "results": {host: result.value for host, result in notice.results},
+        "changes": notice.changes,
+        "results": dict(notice.results),
         "seconds": round(notice.seconds, 3),
         "cause": notice.cause,
         "next_command": notice.next_command,
@@ -61,7 +59,7 @@ def _payload(notice: Notice, message: Message, secrets: Sequence[str]) -> dict[s
         "subject": message.subject,
         "message": message.plain,
     }
-    masked: dict[str, Any] = _masked(document, secrets)
+    masked: dict[str, Any] = _masked(to_plain(document), secrets)
     return masked
 
 

@@ -17,13 +17,7 @@ from rolling_upgrade.engine.model import Check, HealthReport, Kind, Notice, Occa
 from rolling_upgrade.engine.serialization import from_plain, to_plain
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.watchdog import outbox, state_store
-from rolling_upgrade.features.watchdog.policy import (
-    RECOVERIES,
-    Decision,
-    Failure,
-    HealthObservation,
-    RecoveryState,
-)
+from rolling_upgrade.features.watchdog.policy import RECOVERIES, Decision, Failure, HealthObservation, RecoveryState
 from rolling_upgrade.features.watchdog.state_store import Settings
 
 #: Checks that belong to services; they are part of the alert of a failing service.
