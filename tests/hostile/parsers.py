@@ -51,7 +51,7 @@ from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.features.status.workflow import status_json, status_lines
 from rolling_upgrade.features.watchdog import alerts, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryState
-from rolling_upgrade.features.watchdog.shell import WatchdogStatus
+from rolling_upgrade.features.watchdog.shell import WatchdogStatus, parse_status
 from rolling_upgrade.features.watchdog.workflow import watchdog_json, watchdog_lines
 from rolling_upgrade.rendering import report_page
 from tests.engine import test_observation
@@ -259,9 +259,7 @@ PARSERS: dict[str, Parser] = {
     "features.report.run_report.Requests.read": Parser(
         _requests, '{"at": 1795403500.5, "ms": 12.5, "ok": true}', lambda requests: requests.figures(0, 2e9)
     ),
-    "features.watchdog.shell.WatchdogStatus.read": Parser(
-        lambda text: WatchdogStatus.read(text, "v1"), WATCHDOG, _watchdog
-    ),
+    "features.watchdog.shell.parse_status": Parser(lambda text: parse_status(text, "v1"), WATCHDOG, _watchdog),
     "features.watchdog.state_store.load_state": Parser(_load_state, '{"boot": "b", "memory": {}}'),
 }
 

@@ -64,18 +64,10 @@ def _requests(app: Application) -> str:
     form = f"http\\t%{{url}}\\t%{{http_code}}\\t%{{time_total}}\\t%header{{{SERVED_BY}}}\\n"
     seconds = max(service.gate.timeout_seconds for service in app.services)
     url, options = visitor(app)
-    curl: list[str | float] = [
-        "curl",
-        "-s",
-        "--no-progress-meter",
-        "--parallel",
-        "--parallel-immediate",
-        "-w",
-        form,
-        "--max-time",
-        seconds,
+    curl = shell_join(
+        *("curl", "-s", "--no-progress-meter", "--parallel", "--parallel-immediate", "-w", form, "--max-time", seconds),
         *options,
-    ]
+    )
     urls = [own_url(service.service_port, service.gate.path) for service in app.services]
     if app.full_chain:
         urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
@@ -87,7 +79,7 @@ def _requests(app: Application) -> str:
             f"if [ -e {quote(flag(app, service.name))} ]; then at_{number}={green}; else at_{number}={blue}; fi"
         )
         requests += f' -o /dev/null "$at_{number}"{quote(service.gate.path)}'
-    return "\n".join((*colors, f"{shell_join(*curl)} {requests} || :"))
+    return "\n".join((*colors, f"{curl} {requests} || :"))
 
 
 def _resources(app: Application) -> str:

@@ -55,7 +55,11 @@ def health(
     with opened(environment) as fleet:
         while True:
             reports = check_hosts(fleet)
-            _show(reports, environment, verbose=verbose, json=json)
+            if json:
+                print_json(health_json(reports, environment.name), sys.stdout, environment.secrets)
+            else:
+                lines = health_lines(reports, environment.name, verbose=verbose)
+                print_lines(lines, sys.stdout, environment.secrets)
             healthy = all(map(is_healthy, reports.values()))
             failures = 0 if healthy else failures + 1
             code = ExitCode.DONE if healthy else ExitCode.FAILED
@@ -106,13 +110,6 @@ def check_host(host: Host, app: Application, *, cancelled: Event | None = None) 
         # A malformed answer of one host does not hide the others.
         message = f"{host.name}: {error}: {answer.output_tail}"
         raise HostUnreachable(message, next_step=f"log in to {host.name} and see what a login shell prints") from error
-
-
-def _show(reports: Reports, environment: Environment, *, verbose: bool, json: bool) -> None:
-    if json:
-        print_json(health_json(reports, environment.name), sys.stdout, environment.secrets)
-        return
-    print_lines(health_lines(reports, environment.name, verbose=verbose), sys.stdout, environment.secrets)
 
 
 def health_lines(reports: Reports, environment: str, *, verbose: bool = False) -> list[str]:

@@ -33,9 +33,7 @@ def maintenance(
         if switch == "on":
             _check_hosts(fleet.targets, states)
         operation.refuse_live_locks(states, environment)
-        question = f"Turn the maintenance page of {environment.name} on?"
-        if switch == "off":
-            question = f"Turn the maintenance page of {environment.name} off?"
+        question = f"Turn the maintenance page of {environment.name} {switch}?"
         hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force skips the question"
         operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         answers = operation.run_under_locks(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rolling_upgrade.console.output import Output, is_live
 from rolling_upgrade.console.screen import FullScreen, Health, Line, Span
@@ -229,18 +229,30 @@ def check_lines(host: MonitoredHost, events: Sequence[HostEvent], view: View) ->
     return [*lines, start + _GAP.join(view.text(part) for part in parts)]
 
 
-class Display(Protocol):
-    """An output of the dashboard."""
+class Display:
+    """An output of the dashboard: a full screen, or without one, lines for each check."""
+
+    def __init__(self, output: Output, clock: Callable[[], float], screen: FullScreen | None = None) -> None:
+        self._output, self._clock, self._screen = output, clock, screen
 
     def show_check(self, board: Dashboard, host: str, events: Sequence[HostEvent]) -> None:
-        """Show one check of a host and the events that it caused."""
+        """Write the lines of a check and of the events that it caused; a screen shows them at the next tick."""
+        if self._screen is None:
+            view = View(0, 0, self._clock(), self._output.safe)
+            self._output.show(check_lines(board.host(host), events, view))
 
     def tick(self, board: Dashboard, *, redraw: bool = False) -> None:
-        """Show the present state; `redraw` when another program may have written to the screen."""
+        """Draw the present state on the screen; `redraw` when another program may have written to it."""
+        if self._screen is not None:
+            now = self._clock()
+            self._screen.draw(
+                lambda columns, rows: screen_lines(board, View(columns, rows, now, self._output.safe)), redraw=redraw
+            )
 
     @property
     def closed(self) -> bool:
         """Whether the terminal or pipe is closed."""
+        return self._output.closed
 
 
 @contextlib.contextmanager
@@ -254,49 +266,7 @@ def display(
     environ = environ if environ is not None else os.environ
     output = Output(stream, secrets)
     if not is_live(stream, environ):
-        yield PlainDisplay(output, clock)
+        yield Display(output, clock)
         return
     with FullScreen(output, environ, clock).opened() as screen:
-        yield ScreenDisplay(output, screen, clock)
-
-
-class PlainDisplay:
-    """Writes a line for each check and one for each event."""
-
-    def __init__(self, output: Output, clock: Callable[[], float]) -> None:
-        self._output, self._clock = output, clock
-
-    def show_check(self, board: Dashboard, host: str, events: Sequence[HostEvent]) -> None:
-        """Write the lines of a check."""
-        view = View(0, 0, self._clock(), self._output.safe)
-        self._output.show(check_lines(board.host(host), events, view))
-
-    def tick(self, board: Dashboard, *, redraw: bool = False) -> None:
-        """Do nothing: every check has its own lines."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the reader closed the pipe."""
-        return self._output.closed
-
-
-class ScreenDisplay:
-    """Draws the dashboard on a full screen."""
-
-    def __init__(self, output: Output, screen: FullScreen, clock: Callable[[], float]) -> None:
-        self._output, self._screen, self._clock = output, screen, clock
-
-    def show_check(self, board: Dashboard, host: str, events: Sequence[HostEvent]) -> None:
-        """Do nothing: the next tick draws the checks of all hosts at once."""
-
-    def tick(self, board: Dashboard, *, redraw: bool = False) -> None:
-        """Draw the dashboard with the present time."""
-        now = self._clock()
-        self._screen.draw(
-            lambda columns, rows: screen_lines(board, View(columns, rows, now, self._output.safe)), redraw=redraw
-        )
-
-    @property
-    def closed(self) -> bool:
-        """Whether the terminal hung up."""
-        return self._output.closed
+        yield Display(output, clock, screen)

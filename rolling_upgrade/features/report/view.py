@@ -59,12 +59,16 @@ def _host_lines(host: HostReport) -> Iterator[str]:
 
 
 def _change_cells(change: ServiceChange) -> tuple[str, ...]:
-    after = image_text(change.after)
+    kind, after = _kind(change), image_text(change.after)
+    return kind, f"{image_text(change.before)} → {after}" if change.before and kind == "image" else after
+
+
+def _kind(change: ServiceChange) -> str:
     if change.before is None:
-        return "new", after
+        return "new"
     if change.image_changed:
-        return "image", f"{image_text(change.before)} → {after}"
-    return ("configuration", after) if change.configuration_changed else ("unchanged", after)
+        return "image"
+    return "configuration" if change.configuration_changed else "unchanged"
 
 
 def image_text(version: ServiceVersion) -> str:
@@ -105,6 +109,7 @@ def _figure_cells(figures: Figures) -> tuple[str, ...]:
 WIDTH, HEIGHT = 720, 140
 #: The least width of a bar in percent, so that a short step is visible.
 _THINNEST = 0.4
+_HTML_KINDS = {"new": "new here", "image": "new image", "configuration": "new configuration", "unchanged": "unchanged"}
 _OUTCOMES = {Outcome.GOOD: "good", Outcome.UNDONE: "undone", Outcome.UNDO_FAILED: "undo failed"}
 
 
@@ -143,15 +148,9 @@ def _hosts(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
 
 
 def _change(change: ServiceChange) -> dict[str, Any]:
-    if change.before is None:
-        kind = "new here"
-    elif change.image_changed:
-        kind = "new image"
-    else:
-        kind = "new configuration" if change.configuration_changed else "unchanged"
     return {
         "service": change.service,
-        "kind": kind,
+        "kind": _HTML_KINDS[_kind(change)],
         "before": image_text(change.before) if change.before else "",
         "after": image_text(change.after),
     }

@@ -105,7 +105,7 @@ def uninstall(app: Application) -> Script:
 
 
 def status(app: Application) -> Script:
-    """Print the unit's state, the installed version and the recovery state, as `WatchdogStatus.read` parses them."""
+    """Print the unit's state, the installed version and the recovery state, as `parse_status` parses them."""
     base = directory(app)
     shown = "ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic"
     ask = shell_join("systemctl", "--user", "show", "--property=MainPID", "--value", unit_name(app.name))
@@ -147,25 +147,25 @@ class WatchdogStatus:
     given_up: bool
     last: str
 
-    @classmethod
-    def read(cls, text: str, version: str) -> WatchdogStatus:
-        """Parse the output of `status`; `version` is the version that this clone would install."""
-        values = dict(line.split("=", 1) for line in untrusted.lines(text) if "=" in line)
-        memory = _memory(values.get("memory", ""))
-        seconds = _number(values.get("uptime", "")) - _number(values.get("ActiveEnterTimestampMonotonic", "")) / 1e6
-        cpu = _number(values.get("ticks", "")) / (_number(values.get("ticks_a_second", "")) or 100)
-        return cls(
-            installed=values.get("installed") == "yes",
-            runs=values.get("ActiveState") == "active",
-            current=values.get("version") == version,
-            alive_seconds=_number(values.get("alive", "")),
-            starts=_number(values.get("NRestarts", "")),
-            cpu_percent=round(100 * cpu / seconds, 2) if seconds > 0 else 0.0,
-            memory_bytes=1024 * _number(values.get("memory_kb", "")),
-            recoveries=len(recoveries) if isinstance(recoveries := memory.get("recoveries"), list) else 0,
-            given_up=bool(memory.get("given_up")),
-            last=values.get("last", ""),
-        )
+
+def parse_status(text: str, version: str) -> WatchdogStatus:
+    """Parse the output of `status`; `version` is the version that this clone would install."""
+    values = dict(line.split("=", 1) for line in untrusted.lines(text) if "=" in line)
+    memory = _memory(values.get("memory", ""))
+    seconds = _number(values.get("uptime", "")) - _number(values.get("ActiveEnterTimestampMonotonic", "")) / 1e6
+    cpu = _number(values.get("ticks", "")) / (_number(values.get("ticks_a_second", "")) or 100)
+    return WatchdogStatus(
+        installed=values.get("installed") == "yes",
+        runs=values.get("ActiveState") == "active",
+        current=values.get("version") == version,
+        alive_seconds=_number(values.get("alive", "")),
+        starts=_number(values.get("NRestarts", "")),
+        cpu_percent=round(100 * cpu / seconds, 2) if seconds > 0 else 0.0,
+        memory_bytes=1024 * _number(values.get("memory_kb", "")),
+        recoveries=len(recoveries) if isinstance(recoveries := memory.get("recoveries"), list) else 0,
+        given_up=bool(memory.get("given_up")),
+        last=values.get("last", ""),
+    )
 
 
 def _memory(text: str) -> dict[str, Any]:

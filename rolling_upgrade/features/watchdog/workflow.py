@@ -71,7 +71,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     versions = {target.name: _files(environment, target).version for target in environment.targets}
     answers = _on_each(environment, lambda target: shell.status(target.application))
     watchdogs = {
-        name: shell.WatchdogStatus.read(answer.output, versions[name])
+        name: shell.parse_status(answer.output, versions[name])
         for name, answer in answers.items()
         if isinstance(answer, Answer)
     }

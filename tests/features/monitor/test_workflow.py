@@ -15,7 +15,7 @@ from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, HostUnreachable
 from rolling_upgrade.features.monitor.dashboard import Dashboard, MonitoredHost
-from rolling_upgrade.features.monitor.view import PlainDisplay
+from rolling_upgrade.features.monitor.view import Display
 from rolling_upgrade.features.monitor.workflow import CheckResult, Command, Inbox, Watch, monitor, running, show
 from tests.support.builders import NOW
 from tests.support.reports import report
@@ -44,7 +44,7 @@ def shown(*items: CheckResult | Command, stream: io.StringIO | None = None) -> l
     for item in items:
         inbox.put(item)
     stream = stream or io.StringIO()
-    show(BOARD, inbox, PlainDisplay(Output(stream), lambda: float(NOW)))
+    show(BOARD, inbox, Display(Output(stream), lambda: float(NOW)))
     return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
 
 
@@ -74,7 +74,7 @@ def test_show_ends_with_a_closed_pipe() -> None:
 
 def test_show_ends_while_it_waits() -> None:
     inbox: Inbox = SimpleQueue()
-    thread = Thread(target=show, args=(BOARD, inbox, PlainDisplay(Output(io.StringIO()), time.time)), daemon=True)
+    thread = Thread(target=show, args=(BOARD, inbox, Display(Output(io.StringIO()), time.time)), daemon=True)
     thread.start()
 
     inbox.put(Command.END)

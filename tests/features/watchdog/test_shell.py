@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.watchdog import shell as watchdog
-from rolling_upgrade.features.watchdog.shell import Files, WatchdogStatus
+from rolling_upgrade.features.watchdog.shell import Files, WatchdogStatus, parse_status
 from tests.support.sample import application
 from tests.support.shell import Programs, moved, sh
 
@@ -165,12 +165,12 @@ def test_uninstall_removes_everything_and_does_nothing_the_second_time(machine: 
 
 
 def test_status_before_and_after_an_installation(machine: Machine) -> None:
-    none = WatchdogStatus.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+    none = parse_status(machine.run(watchdog.status(APP)).stdout, FILES.version)
     machine.install()
     (machine.place / "log").write_text("first\nlast = line\n")
     (machine.place / "memory.json").write_text('{"boot": "b",\n"memory": {"recoveries": [1.5], "given_up": true}}')
 
-    found = WatchdogStatus.read(machine.run(watchdog.status(APP)).stdout, FILES.version)
+    found = parse_status(machine.run(watchdog.status(APP)).stdout, FILES.version)
 
     assert (none.installed, none.current, none.recoveries, none.last) == (False, False, 0, "")
     assert (found.installed, found.runs, found.current, found.alive_seconds < 60) == (True, True, True, True)
@@ -185,33 +185,33 @@ def test_log_prints_its_end_or_says_that_no_watchdog_has_run(machine: Machine) -
     assert (none, machine.run(watchdog.log(APP, 2)).stdout) == ("no watchdog has run here\n", "two\nthree\n")
 
 
-def test_read_answer_of_a_host() -> None:
-    assert WatchdogStatus.read(ANSWER, "0123") == WATCHDOG
+def test_parse_status_answer_of_a_host() -> None:
+    assert parse_status(ANSWER, "0123") == WATCHDOG
 
 
-def test_read_another_version_is_not_current() -> None:
-    assert not WatchdogStatus.read(ANSWER, "4567").current
+def test_parse_status_another_version_is_not_current() -> None:
+    assert not parse_status(ANSWER, "4567").current
 
 
 @pytest.mark.parametrize(
     "memory", ["", "{", "[]", "null", "7", "{}", '{"memory": 7}', '{"memory": []}', '{"memory": {"given_up": null}}']
 )
-def test_read_malformed_memory_has_no_recoveries(memory: str) -> None:
+def test_parse_status_malformed_memory_has_no_recoveries(memory: str) -> None:
     rows = [row if not row.startswith("memory=") else f"memory={memory}" for row in ANSWER.splitlines()]
 
-    found = WatchdogStatus.read("\n".join(rows), "0123")
+    found = parse_status("\n".join(rows), "0123")
 
     assert found == replace(WATCHDOG, recoveries=0)
 
 
 @pytest.mark.parametrize("text", ["", "installed=no\nversion=\nuptime=\nalive=-5\nmemory=\nlast=\n", "Welcome!\n"])
-def test_read_host_without_a_watchdog(text: str) -> None:
-    assert WatchdogStatus.read(text, "0123") == WatchdogStatus(False, False, False, 0, 0, 0.0, 0, 0, False, "")
+def test_parse_status_host_without_a_watchdog(text: str) -> None:
+    assert parse_status(text, "0123") == WatchdogStatus(False, False, False, 0, 0, 0.0, 0, 0, False, "")
 
 
-def test_read_missing_numbers_are_zero() -> None:
+def test_parse_status_missing_numbers_are_zero() -> None:
     unknown = ANSWER.replace("15000", "").replace("400\n", "\n")
 
-    found = WatchdogStatus.read(unknown, "0123")
+    found = parse_status(unknown, "0123")
 
     assert (found.memory_bytes, found.cpu_percent) == (0, 0.0)
