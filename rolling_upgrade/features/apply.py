@@ -75,7 +75,7 @@ def apply_resources(
     if not complete:
         confirm()
     rows = fleet.on_each(lambda host: _apply(host, plans[host.name], fleet, spec, reporter), finish=True)
-    summary = _summary(fleet.environment.name, spec, rows, time.time() - started_at)
+    summary = _summary(fleet.environment.name, spec, host_summaries(rows), time.time() - started_at)
     reporter.summary(summary)
     return ExitCode(summary.exit_code)
 
@@ -133,16 +133,12 @@ def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str,
         for resource in spec.resources[host]
         if missing.get(resource.id) and resource.apply is not None
     )
-    return Plan(host, spec.action, "", steps=steps, notes=spec.notes.get(host, ()) if steps else ())
+    notes = spec.notes.get(host, ()) if steps else ()
+    return Plan(host, spec.action, "", steps=steps, notes=notes, result=spec.result)
 
 
 def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Reporter) -> HostSummary:
-    if plan.empty:
-        return HostSummary(host.name, HostResult.UNCHANGED, 0)
-    started_at = time.time()
-    try:
-        for step in plan.steps:
-            _run(host, step, reporter)
+    def verify() -> None:
         missing = _check(host, spec, fleet)
         if missing:
             rows = [
@@ -151,10 +147,25 @@ def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Repo
                 if resource.id in missing
             ]
             raise StepFailed(f"{host.name}: still missing after {spec.action}:\n  " + "\n  ".join(rows))
+
+    summary = run_steps(host, plan, reporter, verify)
+    if summary.result is spec.result:
+        reporter.event(Event(time.time(), Phase.DONE, spec.result.value, host.name))
+    return summary
+
+
+def run_steps(host: Host, plan: Plan, reporter: Reporter, verify: Callable[[], None]) -> HostSummary:
+    """Run the steps of the plan, then `verify`; an error of either is the cause of the host's unknown result."""
+    if plan.empty:
+        return HostSummary(host.name, HostResult.UNCHANGED, 0)
+    started_at = time.time()
+    try:
+        for step in plan.steps:
+            _run(host, step, reporter)
+        verify()
     except RollingError as error:
         return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
-    reporter.event(Event(time.time(), Phase.DONE, spec.result.value, host.name))
-    return HostSummary(host.name, spec.result, time.time() - started_at)
+    return HostSummary(host.name, plan.result, time.time() - started_at)
 
 
 def _run(host: Host, step: Step, reporter: Reporter) -> None:
@@ -169,13 +180,15 @@ def _run(host: Host, step: Step, reporter: Reporter) -> None:
     reporter.event(Event(time.time(), Phase.DONE, step.title, host.name, step.id, seconds))
 
 
-def _summary(
-    environment: str, spec: ApplySpec, rows: Mapping[str, HostSummary | HostUnreachable], seconds: float
-) -> Summary:
-    hosts = tuple(
+def host_summaries(rows: Mapping[str, HostSummary | HostUnreachable]) -> tuple[HostSummary, ...]:
+    """Return the result of each host; an unreachable one has an unknown result."""
+    return tuple(
         row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
         for name, row in rows.items()
     )
+
+
+def _summary(environment: str, spec: ApplySpec, hosts: tuple[HostSummary, ...], seconds: float) -> Summary:
     failed = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
     changed = [row for row in hosts if row.result is spec.result]
     message = f"{len(changed)} {spec.result.value}." if changed else spec.unchanged

@@ -156,7 +156,7 @@ def _backups(backups: tuple[int, Any]) -> None:
 def _access(observed: access.HostAccess) -> None:
     desired = access_plans.DesiredAccess("production", TARGET, Access((), ()))
     access_plans.holders(desired, observed)
-    access_plans.faults(desired, observed, "production")
+    access_plans.faults(desired, observed)
     desired.text(observed)
 
 

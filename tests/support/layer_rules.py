@@ -22,6 +22,7 @@ ORDER = (
 
 #: Which features each feature imports.
 FEATURE_IMPORTS = {
+    "access": ("apply",),
     "apply": (),
     "backup": ("operation",),
     "deploy": ("backup", "maintenance", "operation", "prune", "registry", "rollback"),

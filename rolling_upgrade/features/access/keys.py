@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from rolling_upgrade.config import validators
@@ -36,56 +35,6 @@ class Access:
     def revoked_blobs(self) -> frozenset[str]:
         """The revoked keys, as base64."""
         return frozenset(key.blob for _, key in self.revoked)
-
-    def key_of(self, name: str) -> PublicKey | None:
-        """Return the key granted under the name."""
-        return dict(self.granted).get(name)
-
-    def with_granted(self, name: str, key: PublicKey) -> Access:
-        """Return a copy with one more granted key."""
-        return Access(_by_name([*self.granted, (name, key)]), self.revoked)
-
-    def with_revoked(self, name: str) -> Access:
-        """Return a copy with the key of that name revoked."""
-        granted = tuple(row for row in self.granted if row[0] != name)
-        revoked = tuple(row for row in self.granted if row[0] == name)
-        return Access(granted, (*self.revoked, *revoked))
-
-
-class Standing(str, Enum):
-    """The state of a key on a host, compared with the directory of keys."""
-
-    GRANTED = "granted"
-    MISSING = "MISSING"
-    REMOVED = "NOT IN THE FOLDER"
-    REVOKED = "REVOKED"
-    UNMANAGED = "NOT MANAGED"
-    ELSEWHERE = "another block"
-
-    @property
-    def is_drift(self) -> bool:
-        """Whether the host differs from the directory in this key."""
-        return self not in (Standing.GRANTED, Standing.ELSEWHERE)
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A key that can or should be able to log in as the deploy user, with the name of its owner.
-
-    `block` names the block of another application or environment that contains the key.
-    """
-
-    name: str
-    key: PublicKey
-    standing: Standing
-    file: str
-    block: str = ""
-    options: str = ""
-
-    @property
-    def place(self) -> str:
-        """The file and block that contain the key, for display."""
-        return f"{self.file} (block of {self.block})" if self.block else self.file
 
 
 @dataclass(frozen=True)
@@ -203,7 +152,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
         raise usage_error(("--name", "an invalid name", "letters, digits and . _ -, such as alice or ci-runner"))
     public = _read(key)
     access = read_access(environment.access_directory)
-    current = access.key_of(name)
+    current = dict(access.granted).get(name)
     if current is not None and current.blob == public.blob:
         return KeyChange(access)
     if current is not None:
@@ -216,7 +165,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
         raise usage_error(("--key", f"the key of {holder}", expected))
     path = Path(environment.access_directory) / f"{name}.pub"
     return KeyChange(
-        access.with_granted(name, public),
+        Access(_by_name([*access.granted, (name, public)]), access.revoked),
         f"Let {name} ({public.fingerprint}) deploy to {environment.name}",
         lambda: replace_text(path, public.line(public.comment or name) + "\n"),
     )
@@ -229,7 +178,7 @@ def revoke(environment: Environment, name: str) -> KeyChange:
     """
     directory = Path(environment.access_directory)
     access = read_access(environment.access_directory)
-    key = access.key_of(name)
+    key = dict(access.granted).get(name)
     if key is None:
         if not any(name == former for former, _ in access.revoked):
             known = ", ".join(holder for holder, _ in access.granted)
@@ -245,7 +194,8 @@ def revoke(environment: Environment, name: str) -> KeyChange:
             next_step=f"grant another key first: {PROGRAM} access.grant --env {environment.name} --name NAME --key FILE",
         )
     title = f"Revoke {name}'s access ({key.fingerprint}) to {environment.name}"
-    return KeyChange(access.with_revoked(name), title, lambda: _move(directory, name, key))
+    granted = tuple(row for row in access.granted if row[0] != name)
+    return KeyChange(Access(granted, (*access.revoked, (name, key))), title, lambda: _move(directory, name, key))
 
 
 def _move(directory: Path, name: str, key: PublicKey) -> None:

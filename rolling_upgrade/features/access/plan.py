@@ -4,17 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from rolling_upgrade.engine.model import HostResult, Target
+from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.resource import as_root, with_bounded_output
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.access import shell
-from rolling_upgrade.features.access.keys import Access, Holder, Standing
+from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.access.shell import Entry, HostAccess
 
 WRITE_SECONDS = 60.0
 STEP = "authorized_keys"
+
+
+class Standing(str, Enum):
+    """The state of a key on a host, compared with the directory of keys."""
+
+    GRANTED = "granted"
+    MISSING = "MISSING"
+    REMOVED = "NOT IN THE FOLDER"
+    REVOKED = "REVOKED"
+    UNMANAGED = "NOT MANAGED"
+    ELSEWHERE = "another block"
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether the host differs from the directory in this key."""
+        return self not in (Standing.GRANTED, Standing.ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A key that can or should be able to log in as the deploy user, with the name of its owner.
+
+    `block` names the block of another application or environment that contains the key.
+    """
+
+    name: str
+    key: PublicKey
+    standing: Standing
+    file: str
+    block: str = ""
+    options: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file and block that contain the key, for display."""
+        return f"{self.file} (block of {self.block})" if self.block else self.file
+
+
+@dataclass(frozen=True)
+class AccessReport:
+    """The keys of one host, including missing ones, and the faults of its SSH server."""
+
+    holders: tuple[Holder, ...]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def drift(self) -> bool:
+        """Whether the host differs from the directory."""
+        return bool(self.faults) or any(holder.standing.is_drift for holder in self.holders)
+
+
 #: The report texts for keys that a sync leaves in place.
 REVOKED = "REVOKED, but still accepted from a file or block that this project does not manage"
 _KEPT = {Standing.UNMANAGED: "not managed, kept", Standing.REVOKED: REVOKED}
@@ -137,7 +190,12 @@ def _removes(desired: DesiredAccess, current: HostAccess, holder: Holder) -> boo
     return outside and (desired.exclusive or holder.standing is Standing.REVOKED)
 
 
-def faults(desired: DesiredAccess, current: HostAccess, environment: str) -> tuple[str, ...]:
+def compare(desired: DesiredAccess, current: HostAccess) -> AccessReport:
+    """Compare the host with the directory of keys."""
+    return AccessReport(holders(desired, current), faults(desired, current))
+
+
+def faults(desired: DesiredAccess, current: HostAccess) -> tuple[str, ...]:
     """List further deviations: owners and modes, password login, and logins without a key of the files."""
     user, problems = desired.target.user, []
     if not is_read(current):
@@ -149,7 +207,9 @@ def faults(desired: DesiredAccess, current: HostAccess, environment: str) -> tup
             f"~/.ssh is {current.directory}, authorized_keys is {current.own.state}; expected {user} 700 and {user} 600"
         )
     if current.password_login:
-        problems.append(f"sshd accepts a password for {user}. Next: {PROGRAM} setup --env {environment} disables it")
+        problems.append(
+            f"sshd accepts a password for {user}. Next: {PROGRAM} setup --env {desired.environment} disables it"
+        )
     for file in current.files:
         if lines := shell.unparsed_lines(file.text):
             numbers = ", ".join(map(str, lines))

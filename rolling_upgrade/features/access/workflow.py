@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_json, print_lines
-from rolling_upgrade.console.reporter import Reporter, choose
+from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.text import one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary, exit_code
-from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.access import keys, plan, shell
-from rolling_upgrade.features.access.keys import KeyChange, read_access
-from rolling_upgrade.features.access.plan import DesiredAccess
+from rolling_upgrade.features.access.keys import Access, KeyChange, read_access
+from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder
 from rolling_upgrade.features.access.shell import HostAccess
-from rolling_upgrade.features.access.view import AccessReport, access_json, access_lines
+from rolling_upgrade.features.apply import host_summaries, run_steps
 from rolling_upgrade.ssh.connection import offered_keys
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -41,7 +41,7 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     with opened(environment, as_setup_user=True) as fleet:
         found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
     reports = {
-        name: _compare(current, DesiredAccess(environment.name, fleet.targets[name], access))
+        name: plan.compare(DesiredAccess(environment.name, fleet.targets[name], access), current)
         for name, current in found.items()
     }
     names = [name for name, _ in access.granted]
@@ -68,7 +68,7 @@ def grant(
     """Grant a key on every host. `key` is a file or the key itself. Raises ConfigError for an invalid name or key."""
     environment = config.load(env, root=root, hosts=hosts)
     change = keys.grant(environment, name, key)
-    return _Sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+    return _sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json)
 
 
 def revoke(
@@ -84,7 +84,7 @@ def revoke(
     """Revoke a key on every host. Raises PreflightError for the last key, and for the operator's own without force."""
     environment = config.load(env, root=root, hosts=hosts)
     change = keys.revoke(environment, name)
-    return _Sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json).run()
+    return _sync(environment, change, hosts_named=bool(hosts), dry_run=dry_run, force=force, json=json)
 
 
 def sync(
@@ -99,9 +99,9 @@ def sync(
 ) -> ExitCode:
     """Sync every host with the directory. PARTLY_DONE when a host was not synced, or still accepts a revoked key."""
     environment = config.load(env, root=root, hosts=hosts)
-    change, named = keys.no_change(environment), bool(hosts)
+    change = keys.no_change(environment)
     options = {"exclusive": exclusive, "dry_run": dry_run, "force": force, "json": json}
-    return _Sync(environment, change, hosts_named=named, **options).run()
+    return _sync(environment, change, hosts_named=bool(hosts), **options)
 
 
 def _read_host(host: Host, fleet: Fleet) -> HostAccess:
@@ -119,144 +119,123 @@ def _read_host(host: Host, fleet: Fleet) -> HostAccess:
         ) from error
 
 
-def _compare(current: HostAccess, desired: DesiredAccess) -> AccessReport:
-    return AccessReport(plan.holders(desired, current), plan.faults(desired, current, desired.environment))
+def _sync(
+    environment: Environment,
+    change: KeyChange,
+    *,
+    hosts_named: bool,
+    exclusive: bool = False,
+    dry_run: bool,
+    force: bool,
+    json: bool,
+) -> ExitCode:
+    """Read the hosts, plan, confirm, write the directory and the hosts, verify.
 
-
-@dataclass(frozen=True)
-class _Sync:
-    """One run: read the hosts, plan, confirm, write the directory and the hosts, verify.
-
-    `hosts_named` means that --hosts selected the hosts.
+    `hosts_named` means that --hosts selected the hosts. Raises HostUnreachable when no host is reachable, before
+    anything changes.
     """
+    started_at = time.time()
+    desired = {
+        target.name: DesiredAccess(environment.name, target, change.access, exclusive=exclusive)
+        for target in environment.targets
+    }
+    with (
+        choose(json=json, secrets=environment.secrets) as reporter,
+        opened(environment, as_setup_user=True) as fleet,
+    ):
+        found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
+        if not found:
+            raise HostUnreachable("\n".join(unreachable.values()))
+        _refuse_unread(found)
+        plans = {name: plan.plan_access(desired[name], current) for name, current in found.items()}
+        reporter.plan(list(plans.values()), scripts=dry_run)
+        for name, error in unreachable.items():
+            reporter.event(Event(time.time(), Phase.NOTE, f"unreachable, and left unchanged: {error}", name))
+        if not force:
+            _refuse_own_keys(environment, change.access, desired, found)
+        if dry_run:
+            return ExitCode.REFUSED if unreachable else ExitCode.DONE
+        if change.title or not all(host_plan.empty for host_plan in plans.values()):
+            _confirm(environment, change.title, force=force)
+        change.write()
 
-    environment: Environment
-    change: KeyChange
-    hosts_named: bool
-    dry_run: bool
-    force: bool
-    json: bool
-    exclusive: bool = False
+        def apply(host: Host) -> HostSummary:
+            if host.name in unreachable:
+                raise HostUnreachable(unreachable[host.name])
+            return run_steps(host, plans[host.name], reporter, lambda: _verify(host, desired[host.name], fleet))
 
-    def _desired(self, host: str) -> DesiredAccess:
-        target = next(target for target in self.environment.targets if target.name == host)
-        return DesiredAccess(self.environment.name, target, self.change.access, exclusive=self.exclusive)
+        rows = host_summaries(fleet.on_each(apply, finish=True))
+        elsewhere = bool(change.title) and hosts_named
+        summary = _summary(desired, found, rows, time.time() - started_at, elsewhere=elsewhere)
+        reporter.summary(summary)
+        return ExitCode(summary.exit_code)
 
-    def run(self) -> ExitCode:
-        """Run the sync. Raises HostUnreachable when no host is reachable, before anything changes."""
-        started_at, environment = time.time(), self.environment
-        with (
-            choose(json=self.json, secrets=environment.secrets) as reporter,
-            opened(environment, as_setup_user=True) as fleet,
-        ):
-            found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))
-            if not found:
-                raise HostUnreachable("\n".join(unreachable.values()))
-            self._refuse(found)
-            plans = {name: plan.plan_access(self._desired(name), current) for name, current in found.items()}
-            reporter.plan(list(plans.values()), scripts=self.dry_run)
-            for name, error in unreachable.items():
-                reporter.event(Event(time.time(), Phase.NOTE, f"unreachable, and left unchanged: {error}", name))
-            if not self.force:
-                self._keep_own(found)
-            if self.dry_run:
-                return ExitCode.REFUSED if unreachable else ExitCode.DONE
-            self._confirm(plans)
-            self.change.write()
-            rows = fleet.on_each(
-                lambda host: self._apply(host, plans[host.name], fleet, reporter),
-                hosts=[host for host in fleet.hosts if host.name in plans],
-                finish=True,
-            )
-            summary = self._summary({**rows, **unreachable}, found, time.time() - started_at)
-            reporter.summary(summary)
-            return ExitCode(summary.exit_code)
 
-    def _refuse(self, found: Mapping[str, HostAccess]) -> None:
-        unread = [f"{name}: {current.path}" for name, current in found.items() if not plan.is_read(current)]
-        if unread:
+def _refuse_unread(found: Mapping[str, HostAccess]) -> None:
+    unread = [f"{name}: {current.path}" for name, current in found.items() if not plan.is_read(current)]
+    if unread:
+        raise PreflightError(
+            "sshd does not read the file of the authorized keys; nothing was touched.\n  " + "\n  ".join(unread),
+            next_step="add .ssh/authorized_keys to AuthorizedKeysFile in sshd_config on these hosts",
+        )
+
+
+def _refuse_own_keys(
+    environment: Environment, access: Access, desired: Mapping[str, DesiredAccess], found: Mapping[str, HostAccess]
+) -> None:
+    """Raise PreflightError when the plan removes a key with which the operator logs in as the deploy user."""
+    removed = {name: plan.removed_keys(desired[name], current) for name, current in found.items()}
+    with opened(environment) as fleet:
+        hosts = [host for host in fleet.hosts if removed.get(host.name)]
+        own = fleet.on_each(lambda host: _own_keys(host, fleet), hosts=hosts)
+    for name, fingerprints in own.items():
+        for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
             raise PreflightError(
-                "sshd does not read the file of the authorized keys; nothing was touched.\n  " + "\n  ".join(unread),
-                next_step="add .ssh/authorized_keys to AuthorizedKeysFile in sshd_config on these hosts",
+                f"{name}: {access.names.get(fingerprint, 'no name')} {fingerprint} is the key that you log in with; "
+                "without it you could not deploy any more. Nothing was touched.",
+                next_step="have another operator run the command, or use --force",
             )
 
-    def _keep_own(self, found: Mapping[str, HostAccess]) -> None:
-        """Raise PreflightError when the plan removes a key with which the operator logs in as the deploy user."""
-        removed = {name: plan.removed_keys(self._desired(name), current) for name, current in found.items()}
-        with opened(self.environment) as fleet:
-            hosts = [host for host in fleet.hosts if removed.get(host.name)]
-            own = fleet.on_each(lambda host: _own_keys(host, fleet), hosts=hosts)
-        for name, fingerprints in own.items():
-            for fingerprint in sorted(removed[name] & fingerprints if isinstance(fingerprints, frozenset) else ()):
-                who = self.change.access.names.get(fingerprint, "no name")
-                raise PreflightError(
-                    f"{name}: {who} {fingerprint} is the key that you log in with; without it you could not "
-                    "deploy any more. Nothing was touched.",
-                    next_step="have another operator run the command, or use --force",
-                )
 
-    def _confirm(self, plans: Mapping[str, Plan]) -> None:
-        if not self.change.title and all(host_plan.empty for host_plan in plans.values()):
-            return
-        environment = self.environment
-        what = self.change.title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
-        force = self.force or not environment.rollout.confirm
-        operator.confirm(f"{what}?", force=force, hint="the same command with --force skips the question")
+def _confirm(environment: Environment, title: str, *, force: bool) -> None:
+    question = title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
+    hint = "the same command with --force skips the question"
+    operator.confirm(f"{question}?", force=force or not environment.rollout.confirm, hint=hint)
 
-    def _apply(self, host: Host, host_plan: Plan, fleet: Fleet, reporter: Reporter) -> HostSummary:
-        if host_plan.empty:
-            return HostSummary(host.name, HostResult.UNCHANGED, 0)
-        started_at, step = time.time(), host_plan.steps[0]
-        reporter.event(Event(started_at, Phase.STARTED, step.title, host.name, step.id))
-        try:
-            answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
-            if not answer.ok:
-                raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
-            if plan.is_wrong(self._desired(host.name), _read_host(host, fleet)):
-                raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the directory.")
-        except RollingError as error:
-            reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, time.time() - started_at))
-            return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
-        reporter.event(Event(time.time(), Phase.DONE, step.title, host.name, step.id, time.time() - started_at))
-        return HostSummary(host.name, host_plan.result, time.time() - started_at)
 
-    def _summary(
-        self, rows: Mapping[str, HostSummary | HostUnreachable | str], found: Mapping[str, HostAccess], seconds: float
-    ) -> Summary:
-        by_name = {
-            name: row if isinstance(row, HostSummary) else HostSummary(name, HostResult.UNKNOWN, 0, cause=str(row))
-            for name, row in rows.items()
-        }
-        hosts = tuple(by_name[target.name] for target in self.environment.targets)
-        behind = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
-        kept = [
-            f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(self._desired(name), current)
-        ]
-        revoked = [key for key in kept if plan.REVOKED in key]
-        code = ExitCode.PARTLY_DONE if revoked else exit_code(row.result for row in hosts)
-        message = self._message(behind, revoked, changed=any(row.result is HostResult.SYNCED for row in hosts))
-        warnings = (*self._elsewhere(), *(key for key in kept if key not in revoked))
-        return Summary("access", self.environment.name, "", code, seconds, hosts, message, warnings=tuple(warnings))
+def _verify(host: Host, desired: DesiredAccess, fleet: Fleet) -> None:
+    if plan.is_wrong(desired, _read_host(host, fleet)):
+        raise StepFailed(f"{host.name}: authorized_keys was written, but still differs from the directory.")
 
-    def _message(self, behind: list[str], revoked: list[str], *, changed: bool) -> str:
-        exclusive = " --exclusive" if self.exclusive else ""
-        lines = [*revoked]
-        if revoked:
-            lines.append(f"Next: revoke it with {PROGRAM} access.revoke in the other environment, or delete it by hand")
-        if behind:
-            names = ",".join(behind)
-            lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")
-            lines.append(f"Next: {PROGRAM} access.sync --env {self.environment.name} --hosts {names}{exclusive}")
-        if not lines:
-            lines.append(
-                "Every host matches the directory." if changed else "Nothing to do: every host matches the directory."
-            )
-        return "\n".join(lines)
 
-    def _elsewhere(self) -> tuple[str, ...]:
-        if not (self.change.title and self.hosts_named):
-            return ()
-        return (f"hosts outside of --hosts are not synced. Next: {PROGRAM} access.sync --env {self.environment.name}",)
+def _summary(
+    desired: Mapping[str, DesiredAccess],
+    found: Mapping[str, HostAccess],
+    hosts: tuple[HostSummary, ...],
+    seconds: float,
+    *,
+    elsewhere: bool,
+) -> Summary:
+    """Describe the keys that stay and the hosts that were not synced; `elsewhere` means also hosts outside of --hosts."""
+    environment, exclusive = next((wanted.environment, wanted.exclusive) for wanted in desired.values())
+    kept = [f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(desired[name], current)]
+    lines = [key for key in kept if plan.REVOKED in key]
+    code = ExitCode.PARTLY_DONE if lines else exit_code(row.result for row in hosts)
+    warnings = [key for key in kept if key not in lines]
+    if elsewhere:
+        sync_all = f"{PROGRAM} access.sync --env {environment}"
+        warnings.insert(0, f"hosts outside of --hosts are not synced. Next: {sync_all}")
+    if lines:
+        lines.append(f"Next: revoke it with {PROGRAM} access.revoke in the other environment, or delete it by hand")
+    behind = [row.host for row in hosts if row.result is HostResult.UNKNOWN]
+    if behind:
+        option = " --exclusive" if exclusive else ""
+        lines.append(f"{', '.join(behind)}: not synced; the keys there are unchanged.")
+        lines.append(f"Next: {PROGRAM} access.sync --env {environment} --hosts {','.join(behind)}{option}")
+    if not lines:
+        changed = any(row.result is HostResult.SYNCED for row in hosts)
+        lines = ["Every host matches the directory." if changed else "Nothing to do: every host matches the directory."]
+    return Summary("access", environment, "", code, seconds, hosts, "\n".join(lines), warnings=tuple(warnings))
 
 
 def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
@@ -268,3 +247,55 @@ def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
         return offered_keys(target.identity_file)
     fingerprint = answer.output.strip()
     return frozenset({fingerprint}) if fingerprint.startswith("SHA256:") else offered_keys(target.identity_file)
+
+
+def access_lines(
+    environment: str, hosts: Mapping[str, AccessReport], unreachable: Mapping[str, str], *, granted: Sequence[str]
+) -> list[str]:
+    """Return the granted names, the keys of each host, and the next command."""
+    lines = [f"{environment}: granted to {', '.join(granted) or 'nobody'}", ""]
+    lines += [line for name, access in hosts.items() for line in _host_lines(name, access)]
+    lines += unreachable_lines(unreachable)
+    if any(access.drift for access in hosts.values()):
+        lines.append(
+            f"The hosts differ from the directory of keys. Next: {PROGRAM} access.sync --env {environment} --dry-run"
+        )
+    return lines
+
+
+def _host_lines(name: str, access: AccessReport) -> Iterator[str]:
+    yield f"{name}  {'DIFFERS' if access.drift else 'matches the directory'}"
+    yield from table([_row(holder) for holder in access.holders])
+    yield from (f"  {one_line(fault)}" for fault in access.faults)
+    yield ""
+
+
+def _row(holder: Holder) -> tuple[str, ...]:
+    options = f" with options {holder.options}" if holder.options else ""
+    name = one_line(holder.name) or "no name"
+    return ("", name, holder.key.fingerprint, holder.key.type, holder.standing.value, one_line(holder.place + options))
+
+
+def access_json(
+    environment: str, hosts: Mapping[str, AccessReport], unreachable: Mapping[str, str], *, granted: Sequence[str]
+) -> dict[str, Any]:
+    """Return the report as a JSON object."""
+    objects = [_host_json(name, access) for name, access in hosts.items()]
+    objects += [{"host": name, "unreachable": error} for name, error in unreachable.items()]
+    return {"environment": environment, "granted": granted, "hosts": objects}
+
+
+def _host_json(name: str, access: AccessReport) -> dict[str, Any]:
+    keys = [
+        {
+            "name": holder.name,
+            "fingerprint": holder.key.fingerprint,
+            "type": holder.key.type,
+            "standing": holder.standing.value.lower(),
+            "file": holder.file,
+            "block": holder.block,
+            "options": holder.options,
+        }
+        for holder in access.holders
+    ]
+    return {"host": name, "drift": access.drift, "keys": keys, "faults": access.faults}

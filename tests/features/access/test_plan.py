@@ -9,8 +9,8 @@ import pytest
 
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.features.access import plan as planning
-from rolling_upgrade.features.access.keys import Access, Standing
-from rolling_upgrade.features.access.plan import DesiredAccess
+from rolling_upgrade.features.access.keys import Access
+from rolling_upgrade.features.access.plan import DesiredAccess, Standing
 from rolling_upgrade.features.access.shell import HostAccess, KeyFile, parse
 from tests.support.sample import application
 from tests.support.ssh_keys import ed25519, key
@@ -56,7 +56,7 @@ def test_plan_wrong_owner_or_mode_is_corrected(directory: str, state: str) -> No
     current = host_access(GOOD, directory=directory, state=state)
 
     assert not planning.plan_access(DESIRED, current).empty
-    assert planning.faults(DESIRED, current, "production")[0].startswith("~/.ssh is")
+    assert planning.faults(DESIRED, current)[0].startswith("~/.ssh is")
 
 
 def test_plan_key_removed_from_the_directory_is_removed() -> None:
@@ -113,7 +113,7 @@ def test_holders_second_file_with_a_similar_name_is_another_file() -> None:
 def test_faults_password_login_and_other_login_methods_are_reported() -> None:
     settings = {"passwordauthentication": "yes", "kbdinteractiveauthentication": "no", "trustedusercakeys": "/etc/ca"}
 
-    said = planning.faults(DESIRED, replace(host_access(GOOD), settings=settings), "production")
+    said = planning.faults(DESIRED, replace(host_access(GOOD), settings=settings))
 
     assert ["password" in said[0], "/etc/ca" in said[1]] == [True, True]
 

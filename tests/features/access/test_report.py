@@ -7,8 +7,8 @@ import json
 
 from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.engine.openssh import PublicKey
-from rolling_upgrade.features.access.keys import Holder, Standing
-from rolling_upgrade.features.access.view import AccessReport, access_json, access_lines
+from rolling_upgrade.features.access.plan import AccessReport, Holder, Standing
+from rolling_upgrade.features.access.workflow import access_json, access_lines
 from tests.support.ssh_keys import key
 
 FILE = "/home/deploy/.ssh/authorized_keys"
