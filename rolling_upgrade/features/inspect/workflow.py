@@ -26,7 +26,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import ExitCode
-from rolling_upgrade.features.inspect import shell as inspection
+from rolling_upgrade.features.inspect import shell
 from rolling_upgrade.features.logs.workflow import chosen_services
 from rolling_upgrade.features.status.workflow import problems, uptime_seconds
 from rolling_upgrade.ssh.fleet import opened
@@ -55,10 +55,10 @@ def inspect(
 
 
 def _inspect(host: Host, app: Application, services: Sequence[str]) -> Inspection:
-    answer = host.run(inspection.inspect(app, services).answering(_ANSWER_BYTES), timeout_seconds=INSPECT_SECONDS)
+    answer = host.run(shell.inspect(app, services).answering(_ANSWER_BYTES), timeout_seconds=INSPECT_SECONDS)
     state = observation.from_answer(app, host.name, answer)
-    parts = inspection.parse(answer.output)
-    titled = {title: parts.get(key, ()) for key, title in inspection.TITLES.items()}
+    parts = shell.parse(answer.output)
+    titled = {title: parts.get(key, ()) for key, title in shell.TITLES.items()}
     site_hash = _SITE_HASH.search(state.site.partition("\n")[0])
     return Inspection(state, titled, site_hash[0] if site_hash else "")
 

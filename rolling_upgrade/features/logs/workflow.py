@@ -194,11 +194,11 @@ class LogWriter:
         secrets: Sequence[str] = (),
         grep: re.Pattern[str] | None = None,
         json: bool = False,
-        environ: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._output, self._notes = Output(out, secrets), Output(notes, secrets)
         self._grep, self._json = grep, json
-        colored = has_colors(out, environ if environ is not None else os.environ)
+        colored = has_colors(out, environ)
         self._colors = {host: _COLORS[at % len(_COLORS)] for at, host in enumerate(hosts)} if colored else {}
         widest = [max(map(width, names), default=0) for names in (hosts, sources, [color.value for color in Color])]
         self._width = sum(widest) + 2

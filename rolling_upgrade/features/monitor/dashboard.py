@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import tzinfo
 
 from rolling_upgrade.console.screen import Health
 from rolling_upgrade.console.text import clock_time, count, duration, one_line
@@ -127,10 +126,10 @@ def active_versions(report: HealthReport) -> tuple[ActiveVersion, ...]:
     return tuple(ActiveVersion(name, color, state.container(name, color)) for name, color in colors)
 
 
-def host_status(host: MonitoredHost, now: float, zone: tzinfo | None = None) -> tuple[Health, str]:
+def host_status(host: MonitoredHost, now: float) -> tuple[Health, str]:
     """Return the health of a host and the text of its row."""
     if host.unreachable_since is not None:
-        return Health.UNREACHABLE, f"UNREACHABLE since {clock_time(host.unreachable_since, zone)}"
+        return Health.UNREACHABLE, f"UNREACHABLE since {clock_time(host.unreachable_since)}"
     if host.report is None:
         return Health.WAITING, "connecting"
     age = now - host.checked_at

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
 from typing import TextIO
 
 from rolling_upgrade.console.output import Output, is_live
@@ -38,19 +37,14 @@ class View:
     rows: int
     now: float
     safe: Callable[[str], str]
-    zone: tzinfo | None = None
 
     def text(self, text: str) -> str:
         """Return the text on one line, safe to show."""
         return one_line(self.safe(text))
 
-    def time(self, at: float) -> str:
-        """Return the time of day of a moment."""
-        return clock_time(at, self.zone)
-
     def status(self, host: MonitoredHost) -> tuple[Health, str]:
         """Return the present health of a host and the text of its row."""
-        health, text = host_status(host, self.now, self.zone)
+        health, text = host_status(host, self.now)
         return health, self.text(text)
 
 
@@ -83,7 +77,7 @@ def _title(board: Dashboard, view: View) -> Line:
     waiting = Health.WAITING in healths
     verdict = f"{unhealthy} UNHEALTHY" if unhealthy else "connecting" if waiting else "all healthy"
     name = f"{view.text(board.environment)}: {count(len(healths), 'host')}, "
-    end = f"{view.time(view.now)}  Ctrl-C quits"
+    end = f"{clock_time(view.now)}  Ctrl-C quits"
     gap = max(view.columns - width(name) - width(verdict) - width(end), 2)
     return (
         (name, "bold"),
@@ -208,7 +202,7 @@ def _events(board: Dashboard, view: View, room: int) -> list[Line]:
 
 
 def _event(event: HostEvent, name: int, view: View) -> Line:
-    start = f"{view.time(event.at)}  {fit(view.text(event.host), name)}  "
+    start = f"{clock_time(event.at)}  {fit(view.text(event.host), name)}  "
     mark = f"{event.health.mark} "
     room = max(view.columns - width(start) - width(mark), 1)
     return (start, ""), (mark, event.health.style), (fit(view.text(event.title), room).rstrip(), "")
@@ -216,7 +210,7 @@ def _event(event: HostEvent, name: int, view: View) -> Line:
 
 def check_lines(host: MonitoredHost, events: Sequence[HostEvent], view: View) -> list[str]:
     """Return a line for each event of a check, and a line with the host's status, for output without a screen."""
-    start = f"{view.time(view.now)} {view.text(host.host)}  "
+    start = f"{clock_time(view.now)} {view.text(host.host)}  "
     health, text = view.status(host)
     parts = [text]
     if health is Health.UNREACHABLE:
@@ -259,11 +253,10 @@ class Display:
 def display(
     stream: TextIO,
     secrets: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Display]:
     """Open the display for the stream; restore a terminal at the end."""
-    environ = environ if environ is not None else os.environ
     output = Output(stream, secrets)
     if not is_live(stream, environ):
         yield Display(output, clock)

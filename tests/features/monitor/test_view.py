@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timezone
+import time
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -16,7 +17,18 @@ from rolling_upgrade.features.monitor.view import View, check_lines, screen_line
 from tests.support.builders import NOW
 from tests.support.reports import report
 
+
 LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Show the times of day in UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def board(**found: HealthReport | RollingError) -> Dashboard:
@@ -27,7 +39,7 @@ def board(**found: HealthReport | RollingError) -> Dashboard:
 
 
 def view(columns: int = 80, rows: int = 24, *secrets: str, now: float = NOW + 4) -> View:
-    return View(columns, rows, now, partial(safe, secrets=secrets), timezone.utc)
+    return View(columns, rows, now, partial(safe, secrets=secrets))
 
 
 def drawn(made: Dashboard, seen: View) -> list[str]:
