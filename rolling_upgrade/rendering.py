@@ -167,11 +167,7 @@ def report_page(values: Mapping[str, Any]) -> str:
 
 
 def _render(name: str, app: Application, **values: str) -> str:
-    return template(name).render(
-        app=app,
-        retry_after=maintenance.RETRY_AFTER_SECONDS,
-        **values,
-    )
+    return template(name).render(app=app, retry_after=site_text.RETRY_AFTER, **values)
 
 
 @cache

@@ -153,8 +153,8 @@ def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Scr
 
 def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
     body = Script("echo body")
-    yield "stage", detached.launch(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
-    inner = detached._stage_text(app.home, "run", "step", "token", body, seconds=3, lease_seconds=9)
+    yield "stage", detached.launch(app.home, "run", "step", body, seconds=3, lease_seconds=9)
+    inner = detached._stage_text(app.home, "run", "step", body, seconds=3, lease_seconds=9)
     yield "stage-inner", Script(inner)
     yield "attach", detached.attach(app.home, "run", "step", seconds=3)
     yield "abort", direct(detached.abort(app.home, "run"))

@@ -24,13 +24,13 @@ BUSY_STATUS = lock_file.BUSY_STATUS
 TIMED_OUT_STATUS = 124
 
 
-def launch(home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
+def launch(home: str, run: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
     """Run the body as a stage of at most `seconds`, print its log, and exit with its status.
 
     The body, secrets included, is in a file with mode 0600 in a directory of the deploy user. The stage deletes the
     file at its end.
     """
-    inner = _stage_text(home, run, step, token, body, seconds=seconds, lease_seconds=lease_seconds)
+    inner = _stage_text(home, run, step, body, seconds=seconds, lease_seconds=lease_seconds)
     encoded = base64.b64encode(inner.encode()).decode()
     base = f"{home}/journal/{run}/{step}"
     text = f"""\
@@ -48,9 +48,7 @@ exit "$status"
     return Script(text, (encoded,) if body.secrets else ())
 
 
-def _stage_text(
-    home: str, run: str, step: str, token: str, body: Script, *, seconds: float, lease_seconds: float
-) -> str:
+def _stage_text(home: str, run: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> str:
     base = f"{home}/journal/{run}/{step}"
     return f"""\
 {ENVIRONMENT}finish() {{
@@ -61,7 +59,7 @@ def _stage_text(
 }}
 trap finish EXIT
 trap 'exit 143' TERM INT HUP
-{lock_file.renew(home, token, lease_seconds=seconds + lease_seconds)}
+{lock_file.renew(home, run, lease_seconds=seconds + lease_seconds)}
 cat > {quote(base + ".body")} <<'END-OF-THE-BODY-OF-THIS-STAGE'
 {body.text}
 END-OF-THE-BODY-OF-THIS-STAGE

@@ -91,13 +91,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
 def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
     seconds = step.timeout_seconds
     body = detached.launch(
-        plan.home,
-        context.run_id,
-        step.id,
-        context.run_id,
-        step.script,
-        seconds=seconds,
-        lease_seconds=context.lease_seconds,
+        plan.home, context.run_id, step.id, step.script, seconds=seconds, lease_seconds=context.lease_seconds
     )
     try:
         return host.run(body, timeout_seconds=seconds + GRACE_SECONDS, cancelled=cancelled)

@@ -17,15 +17,8 @@ def gate(app: Application, service: Service, color: Color) -> str:
     A container that exits or restarts fails at once, whatever its restart policy.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
-    url = f"http://127.0.0.1:{service.port(color)}{rules.path}"
-    state = shell_join(
-        "podman",
-        "container",
-        "inspect",
-        "--format",
-        "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}",
-    )
-    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", rules.timeout_seconds, url)
+    form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}}"
+    state = shell_join("podman", "container", "inspect", "--format", form, name)
     return f"""\
 gate_failed() {{
   printf '%s\\n' "{service.name}: {color.value} failed its health gate after $(($(date +%s) - began)) s ($1)"
@@ -35,12 +28,12 @@ gate_failed() {{
 }}
 began=$(date +%s) passes=0 misses=0 last='no answer yet'
 while :; do
-  state=$({state} {quote(name)} 2>&1) || gate_failed "the container is gone"
+  state=$({state} 2>&1) || gate_failed "the container is gone"
   case "$state" in
     'true 0 '*) ;;
     *) gate_failed "the container exited or restarted: running, restarts, exit code = $state" ;;
   esac
-  code=$({curl}) || :
+  code=$({_request(service, service.port(color), rules.path)}) || :
   case "$code" in
     2??) passes=$((passes + 1)) misses=0 ;;
     *) passes=0 last="HTTP $code from {rules.path}"
@@ -55,11 +48,9 @@ done"""
 
 def through_nginx(service: Service, color: Color) -> str:
     """Return a shell condition: a request to the service port gets a 2xx answer from this color."""
-    url = f"http://127.0.0.1:{service.service_port}{service.gate.path}"
     form = f"%{{http_code}} %header{{{nginx.SERVED_BY}}}"
-    curl = shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
     return f"""\
-answer=$({curl}) || :
+answer=$({_request(service, service.service_port, service.gate.path, form)}) || :
 case "$answer" in
   2??\\ 127.0.0.1:{service.port(color)}) true ;;
   *) why="{service.name} through Nginx: expected 2xx from 127.0.0.1:{service.port(color)}, got $answer"; false ;;
@@ -68,30 +59,31 @@ esac"""
 
 def through_candidate_port(service: Service, color: Color) -> str:
     """A shell condition: the color answers 2xx on its candidate port."""
-    url = f"http://127.0.0.1:{service.port(color)}{service.gate.path}"
-    curl = shell_join(
-        "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url
-    )
-    return f"""\
-code=$({curl}) || :
-case "$code" in
-  2??) true ;;
-  *) why="{service.name}: {color.value} on its own port: HTTP $code"; false ;;
-esac"""
+    request = _request(service, service.port(color), service.gate.path)
+    return _is_2xx(request, f'why="{service.name}: {color.value} on its own port: HTTP $code"; false')
 
 
 def answers(app: Application, probe: Probe) -> str:
     """A shell condition: a request to a service port is answered 2xx by any color."""
     service = app.service(probe.service)
-    url = f"http://127.0.0.1:{service.service_port}{probe.path}"
-    curl = shell_join(
-        "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", service.gate.timeout_seconds, url
+    request = _request(service, service.service_port, probe.path)
+    return _is_2xx(
+        request, f'why="{probe.path} through {probe.service}\'s port {service.service_port}: HTTP $code"; false'
     )
+
+
+def _request(service: Service, port: int, path: str, form: str = "%{http_code}") -> str:
+    """A command that requests a path of the service on a loopback port and prints the answer in curl's format `form`."""
+    url = f"http://127.0.0.1:{port}{path}"
+    return shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
+
+
+def _is_2xx(request: str, otherwise: str) -> str:
     return f"""\
-code=$({curl}) || :
+code=$({request}) || :
 case "$code" in
   2??) true ;;
-  *) why="{probe.path} through {probe.service}'s port {service.service_port}: HTTP $code"; false ;;
+  *) {otherwise} ;;
 esac"""
 
 

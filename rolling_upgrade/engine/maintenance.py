@@ -9,10 +9,7 @@ from rolling_upgrade.engine import health_gate, nginx
 from rolling_upgrade.engine.model import Application, Route, Service
 from rolling_upgrade.engine.nginx import maintenance_page
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
-from rolling_upgrade.engine.site import text as site_text
 
-#: The value of Retry-After in seconds; the page reloads itself after the same time.
-RETRY_AFTER_SECONDS = site_text.RETRY_AFTER
 #: The origin of a page: an operator, a deploy with MAINTENANCE_MODE, or a run that replaces data and disables the page
 #: itself. An unknown origin counts as an operator.
 BY_HAND, BY_SETTING, BY_RUN = "hand", "setting", "run"

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from rolling_upgrade.engine.model import Application, Color
 from rolling_upgrade.engine.shell import quote, shell_join
-from rolling_upgrade.engine.site.text import ACME_PORT, HASH_PATH, STATUS_PATH
-
-__all__ = ["ACME_PORT", "HASH_PATH", "STATUS_PATH"]
 
 #: The header in which Nginx names the upstream that answered, on service ports only.
 SERVED_BY = "x-served-by"

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult, Service
-from rolling_upgrade.engine.nginx import HASH_PATH, SERVED_BY, request_log, site_file, site_helper, visitor
+from rolling_upgrade.engine.nginx import SERVED_BY, request_log, site_file, site_helper, visitor
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
 from rolling_upgrade.engine.shell import direct, quote, shell_join
 from rolling_upgrade.engine.site.client import rules_file
+from rolling_upgrade.engine.site.text import HASH_PATH
 from rolling_upgrade.engine.untrusted import Malformed
 
 OBSERVE_SECONDS = 60.0

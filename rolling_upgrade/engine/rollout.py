@@ -45,14 +45,14 @@ class HostOutcome:
     error: RollingError | None = None
 
     @property
-    def verdict(self) -> HostResult | LockLost:
-        """The value that determines the exit code of the run: a lost lock takes precedence over the result."""
+    def result(self) -> HostResult | LockLost:
+        """The result that determines the exit code of the run: a lost lock takes precedence over the summary's."""
         return self.error if isinstance(self.error, LockLost) else self.summary.result
 
 
 def roll_out(
     host_runs: Sequence[HostRun],
-    replan: Callable[[HostRun, HostState], Plan],
+    replan: Callable[[HostState], Plan],
     rollout: RolloutPolicy,
     context: RunContext,
     on_locked: Callable[[Sequence[HostRun]], None] = lambda _: None,
@@ -61,7 +61,7 @@ def roll_out(
 
     Args:
         host_runs: the hosts with their plans.
-        replan: makes a new plan for a host that changed between its observation and its lock.
+        replan: makes a new plan from the state of a host that changed between its observation and its lock.
         rollout: the batch size and the number of parallel connections.
         context: the state shared by all steps.
         on_locked: receives the hosts with something to change, after all hosts are locked.
@@ -84,7 +84,7 @@ class _Rollout:
 
     def __init__(
         self,
-        replan: Callable[[HostRun, HostState], Plan],
+        replan: Callable[[HostState], Plan],
         rollout: RolloutPolicy,
         context: RunContext,
     ) -> None:
@@ -126,7 +126,7 @@ class _Rollout:
         if locking.plan_still_fits(host_run.state, now):
             return host_run
         self._context.emit(Phase.NOTE, "the host changed after it was observed; a new plan was made", host_run.name)
-        return replace(host_run, state=now, plan=self._replan(host_run, now))
+        return replace(host_run, state=now, plan=self._replan(now))
 
     def prepare_all(self, host_runs: list[HostRun]) -> tuple[list[HostRun], list[HostOutcome]]:
         """The barrier: prepare every host before any host continues."""

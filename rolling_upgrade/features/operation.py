@@ -106,9 +106,7 @@ class Operation:
             force = self.force or not self.environment.rollout.confirm
             operator.confirm(self.spec.question, force=force, hint=self.spec.hint)
         notifier = RunNotifier(self.environment, self.context, self.spec.action)
-        outcomes = roll_out(
-            host_runs, lambda _, state: replan(state), self.environment.rollout, self.context, notifier.started
-        )
+        outcomes = roll_out(host_runs, replan, self.environment.rollout, self.context, notifier.started)
         summary = self._summary(outcomes, host_runs, self.context.clock() - self.started_at)
         summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
         self.reporter.summary(summary)
@@ -116,7 +114,7 @@ class Operation:
         return ExitCode(summary.exit_code)
 
     def _summary(self, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun], seconds: float) -> Summary:
-        code = exit_code((outcome.verdict for outcome in outcomes), interrupted=self.context.cancelled.is_set())
+        code = exit_code((outcome.result for outcome in outcomes), interrupted=self.context.cancelled.is_set())
         changed = {outcome.summary.host for outcome in outcomes if outcome.summary.result in HostResult.changed()}
         return Summary(
             action=self.spec.action,

@@ -19,7 +19,7 @@ from rolling_upgrade.engine.prune import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, direct, script
 from tests.support.shell import HOSTILE, Signal, sh
 
-MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
+MINE = Lock("run", "ann", "laptop", 41, "deploy v2", 0, 0)
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def may_end(tmp_path: Path) -> Iterator[Signal]:
     signal.close()
 
 
-def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, token: str = MINE.token) -> Script:
+def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, run_id: str = MINE.token) -> Script:
     part = body if isinstance(body, Script) else Script(body)
-    return detached.launch(str(home), "run", step, token, part, seconds=seconds, lease_seconds=60)
+    return detached.launch(str(home), run_id, step, part, seconds=seconds, lease_seconds=60)
 
 
 def run(text: Script) -> Answer:
@@ -88,8 +88,8 @@ def test_stage_body_has_empty_standard_input(home: Path) -> None:
     assert run(stage(home, "cat; echo end")).output == "end\n"
 
 
-def test_stage_token_of_another_run_is_refused_and_the_body_never_runs(home: Path, tmp_path: Path) -> None:
-    answer = run(stage(home, f"touch {tmp_path}/ran", token="theirs"))
+def test_stage_without_the_lock_is_refused_and_the_body_never_runs(home: Path, tmp_path: Path) -> None:
+    answer = run(stage(home, f"touch {tmp_path}/ran", run_id="theirs"))
 
     assert answer.status == lock_file.LOST_STATUS
     assert "owner=ann" in answer.output

@@ -115,9 +115,9 @@ def test_roll_out_replans_a_changed_host(scene: Scene) -> None:
     changed = Answer(0, text(active="backend.green"))
     seen: list[HostState] = []
 
-    def replan(member: HostRun, state: HostState) -> Plan:
+    def replan(state: HostState) -> Plan:
         seen.append(state)
-        return three_steps(member.name)
+        return three_steps(state.host)
 
     outcomes = roll_out([scene.host_run("web1", lock=[changed])], replan, rollout(), scene.context)
 
@@ -127,7 +127,7 @@ def test_roll_out_replans_a_changed_host(scene: Scene) -> None:
 def test_roll_out_unlocks_a_host_that_is_up_to_date_by_now(scene: Scene) -> None:
     member = scene.host_run("web1", lock=[Answer(0, text(active="backend.green"))])
 
-    outcomes = roll_out([member], lambda one, _: empty_plan(one.name), rollout(), scene.context)
+    outcomes = roll_out([member], lambda state: empty_plan(state.host), rollout(), scene.context)
 
     assert (results(outcomes), scene.calls("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
 

@@ -133,8 +133,8 @@ def empty_plan(host: str) -> Plan:
     return Plan(host, "deploy", "r2", home="/var/lib/shop", environment="production")
 
 
-def fail_on_replan(host: HostRun, state: HostState) -> Plan:
-    raise AssertionError(f"{host.name} was planned again")
+def fail_on_replan(state: HostState) -> Plan:
+    raise AssertionError(f"{state.host} was planned again")
 
 
 def rollout(batch: str = "100%") -> RolloutPolicy:

@@ -22,7 +22,7 @@ HASH_PATH = f"{OWN_PATHS}/site"
 STATUS_PATH = f"{OWN_PATHS}/nginx"
 #: The loopback port of certbot for the certificate authority; only root can listen on it.
 ACME_PORT = 402
-#: The value of Retry-After during maintenance, in seconds.
+#: The value of Retry-After during maintenance, in seconds; the page reloads itself after the same time.
 RETRY_AFTER = 120
 _HASH = re.compile(r"# rolling-site: ([0-9a-f]{16})")
 _PORT = re.compile(r"# rolling-port: ([0-9]{1,5})")

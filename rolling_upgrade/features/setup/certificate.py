@@ -7,10 +7,11 @@ site proxies it to certbot's port.
 from __future__ import annotations
 
 from rolling_upgrade.engine.model import Application, Certificate, Preparation, Tls
-from rolling_upgrade.engine.nginx import ACME_PORT, site_helper
+from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.paths import rooted, rooted_or_exit
 from rolling_upgrade.engine.resource import Resource, file
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
+from rolling_upgrade.engine.site.text import ACME_PORT
 from rolling_upgrade.features.setup.system import install, possible
 
 _DAYS = 825

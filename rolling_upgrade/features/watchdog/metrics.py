@@ -20,9 +20,10 @@ from pathlib import Path
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.masking import safe
 from rolling_upgrade.engine.model import Application, Check, HealthReport, HostState, Kind, Release, WatchRules
-from rolling_upgrade.engine.nginx import STATUS_PATH, request_log
+from rolling_upgrade.engine.nginx import request_log
 from rolling_upgrade.engine.paths import backup_directory
 from rolling_upgrade.engine.serialization import from_plain, to_plain
+from rolling_upgrade.engine.site.text import STATUS_PATH
 from rolling_upgrade.features.watchdog import policy, state_store
 from rolling_upgrade.features.watchdog.policy import (
     RECOVERIES,

@@ -80,11 +80,11 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
         return plan_deploy(observed, spec, settings.rollout)
 
     host_run = HostRun(host, app, state, plan(state))
-    outcomes = roll_out([host_run], lambda _, observed: plan(observed), settings.rollout, context)
+    outcomes = roll_out([host_run], plan, settings.rollout, context)
     for outcome in outcomes:
         if outcome.error is not None:
             log(str(outcome.error))
-    code = exit_code(outcome.verdict for outcome in outcomes)
+    code = exit_code(outcome.result for outcome in outcomes)
     if code is ExitCode.DONE:
         _notify(home, settings, host_run.plan, action, service, seconds + context.clock() - started_at, reason)
     return code
