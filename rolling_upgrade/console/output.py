@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
@@ -112,14 +113,14 @@ class Output:
             os.close(null)
 
 
-def print_lines(lines: Sequence[str], stream: TextIO, secrets: Sequence[str] = ()) -> None:
-    """Write lines to a stream, each masked and without control characters."""
-    Output(stream, secrets).show(lines)
+def print_lines(lines: Sequence[str], secrets: Sequence[str] = (), *, stream: TextIO | None = None) -> None:
+    """Write lines to a stream, by default standard output, each masked and without control characters."""
+    Output(stream or sys.stdout, secrets).show(lines)
 
 
-def print_json(value: object, stream: TextIO, secrets: Sequence[str] = ()) -> None:
-    """Write a value, and the dataclasses in it, to a stream as one indented JSON document with secrets masked."""
-    Output(stream, secrets).write_json(value, indent=2)
+def print_json(value: object, secrets: Sequence[str] = (), *, stream: TextIO | None = None) -> None:
+    """Write a value, and the dataclasses in it, as one indented JSON document with secrets masked."""
+    Output(stream or sys.stdout, secrets).write_json(value, indent=2)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -90,7 +90,7 @@ def _print_error(text: str) -> None:
     from rolling_upgrade.console.output import print_lines
     from rolling_upgrade.engine import masking
 
-    print_lines([text.rstrip("\n")], sys.stderr, masking.remembered())
+    print_lines([text.rstrip("\n")], masking.remembered(), stream=sys.stderr)
 
 
 def load_secrets() -> None:

@@ -110,8 +110,8 @@ class Parser:
 
 def _printed(lines: Sequence[str], content: object) -> None:
     """Print a view in both forms, as a task does."""
-    print_lines(lines, io.StringIO(), ENVIRONMENT.secrets)
-    print_json(content, io.StringIO(), ENVIRONMENT.secrets)
+    print_lines(lines, ENVIRONMENT.secrets, stream=io.StringIO())
+    print_json(content, ENVIRONMENT.secrets, stream=io.StringIO())
 
 
 def _state(state: HostState) -> None:

@@ -5,7 +5,6 @@ An unreachable host does not stop the others: the summary names it with the comm
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,11 +45,9 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     }
     names = [name for name, _ in access.granted]
     if json:
-        print_json(access_json(environment.name, reports, unreachable, granted=names), sys.stdout, environment.secrets)
+        print_json(access_json(environment.name, reports, unreachable, granted=names), environment.secrets)
     else:
-        print_lines(
-            access_lines(environment.name, reports, unreachable, granted=names), sys.stdout, environment.secrets
-        )
+        print_lines(access_lines(environment.name, reports, unreachable, granted=names), environment.secrets)
     return ExitCode.FAILED if unreachable or any(report.drift for report in reports.values()) else ExitCode.DONE
 
 

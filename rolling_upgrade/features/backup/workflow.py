@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -75,9 +74,9 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     with opened(environment) as fleet:
         listed, lost = fleet.on_reachable(lambda host: _read_backups(host, fleet))
     if json:
-        print_json(backup_json(environment.name, listed, lost), sys.stdout, environment.secrets)
+        print_json(backup_json(environment.name, listed, lost), environment.secrets)
     else:
-        print_lines(backup_lines(listed, lost), sys.stdout, environment.secrets)
+        print_lines(backup_lines(listed, lost), environment.secrets)
     return ExitCode.FAILED if lost else ExitCode.DONE
 
 

@@ -55,7 +55,7 @@ def build(
     if push:
         built = push_images(plan, built, log)
     if json:
-        print_json({"tag": plan.tag, "images": built}, sys.stdout, plan.environment.secrets)
+        print_json({"tag": plan.tag, "images": built}, plan.environment.secrets)
     else:
         log("\n".join(build_lines(built)))
     return ExitCode.DONE

@@ -22,7 +22,7 @@ def completion(shell: str, names: str, *, root: Path) -> ExitCode:
         from rolling_upgrade.config.locate import list_hosts
 
         found = config.environments(root) if names == "environments" else list_hosts(root)
-        print_lines([*found], sys.stdout)
+        print_lines([*found])
         return ExitCode.DONE
     if shell not in SHELLS:
         raise usage_error(("--shell", repr(shell), ", ".join(SHELLS)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -67,7 +66,7 @@ def check(env: str | None, *, root: Path, strict: bool = False) -> ExitCode:
         _render(found)
     issues |= dict.fromkeys(conflicts(_with_conflicting(loaded, env, root)))
     secrets = tuple(secret for found in loaded for secret in found.secrets)
-    print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), sys.stdout, secrets)
+    print_lines(_check_lines(loaded, tuple(issues), tuple(warnings)), secrets)
     return ExitCode.USAGE if issues else ExitCode.DONE
 
 
@@ -99,9 +98,9 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str =
     secrets = explained.environment.secrets
     if json:
         report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
-        print_json(report, sys.stdout, secrets)
+        print_json(report, secrets)
     else:
-        print_lines(_show_lines(explained), sys.stdout, secrets)
+        print_lines(_show_lines(explained), secrets)
     return ExitCode.DONE
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,9 +36,9 @@ def doctor(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
             rows += _unreachable(name, report) if isinstance(report, HostUnreachable) else report[1]
         rows += _registries(fleet, {name: report[0] for name, report in reports.items() if isinstance(report, tuple)})
     if json:
-        print_json(doctor_json(environment.name, rows), sys.stdout, environment.secrets)
+        print_json(doctor_json(environment.name, rows), environment.secrets)
     else:
-        print_lines(doctor_lines(environment.name, rows), sys.stdout, environment.secrets)
+        print_lines(doctor_lines(environment.name, rows), environment.secrets)
     return ExitCode.REFUSED if _refused(rows) else ExitCode.DONE
 
 

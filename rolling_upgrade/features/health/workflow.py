@@ -56,17 +56,17 @@ def health(
         while True:
             reports = check_hosts(fleet)
             if json:
-                print_json(health_json(reports, environment.name), sys.stdout, environment.secrets)
+                print_json(health_json(reports, environment.name), environment.secrets)
             else:
                 lines = health_lines(reports, environment.name, verbose=verbose)
-                print_lines(lines, sys.stdout, environment.secrets)
+                print_lines(lines, environment.secrets)
             healthy = all(map(is_healthy, reports.values()))
             failures = 0 if healthy else failures + 1
             code = ExitCode.DONE if healthy else ExitCode.FAILED
             if once or not repeats or failures == limit:
                 return code
             if not json:
-                print_lines(["", f"Next check in {pause:g} s; Ctrl-C ends it.", ""], sys.stdout, environment.secrets)
+                print_lines(["", f"Next check in {pause:g} s; Ctrl-C ends it.", ""], environment.secrets)
             try:
                 time.sleep(pause)
             except KeyboardInterrupt:

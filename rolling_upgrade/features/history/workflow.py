@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +46,9 @@ def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, 
     with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: read(host, fleet, names))
     if json:
-        print_json(history_json(environment.name, histories, unreachable, limit=limit), sys.stdout, environment.secrets)
+        print_json(history_json(environment.name, histories, unreachable, limit=limit), environment.secrets)
     else:
-        print_lines(history_lines(histories, unreachable, limit=limit, verify=verify), sys.stdout, environment.secrets)
+        print_lines(history_lines(histories, unreachable, limit=limit, verify=verify), environment.secrets)
     altered = verify and any(history.faults for history in histories.values())
     return ExitCode.FAILED if unreachable or altered else ExitCode.DONE
 

@@ -233,7 +233,7 @@ def ask_missing(answers: Answers, check_files: Callable[[], object]) -> None:
     Raises Interrupted when the input ends. Calls `check_files` before the first question, and again once the environment has a name.
     """
     check_files()
-    print_lines(["Enter accepts the default in brackets. Ctrl-C quits; nothing is written."], sys.stderr)
+    print_lines(["Enter accepts the default in brackets. Ctrl-C quits; nothing is written."], stream=sys.stderr)
     *first, user, certificate, email = QUESTIONS
     for question in first:
         _ask_for(question, answers)
@@ -253,7 +253,9 @@ def _ask_for(question: Question, answers: Answers) -> None:
 
 def _ask_for_services(answers: Answers) -> None:
     if not answers.services:
-        print_lines(["", "The services, in upgrade order: a service comes before those that call it."], sys.stderr)
+        print_lines(
+            ["", "The services, in upgrade order: a service comes before those that call it."], stream=sys.stderr
+        )
         name = _ask("Name of the first service", "web", answers.service_name)
         while name:
             image = _ask(f"Image of {name}, such as registry.example.org/shop/{name}:v1", "", read_image)
@@ -272,7 +274,7 @@ def _ask_for_services(answers: Answers) -> None:
 def _ask_for_hosts(answers: Answers) -> None:
     if answers.hosts:
         return
-    print_lines(["", "The hosts."], sys.stderr)
+    print_lines(["", "The hosts."], stream=sys.stderr)
     _ask("First host as NAME=ADDRESS, such as web1=192.0.2.11", "", answers.add_host)
 
     def add(text: str) -> str:
@@ -294,7 +296,7 @@ def _ask(text: str, default: str, parser: Callable[[str], T]) -> T:
             return parser(answer)
         except ValueError as error:
             found = f"found {shown(answer)}, expected" if answer else "an answer is required: expected"
-            print_lines([f"  {found} {error}"], sys.stderr)
+            print_lines([f"  {found} {error}"], stream=sys.stderr)
 
 
 def _read_line(prompt: str) -> str:

@@ -73,13 +73,13 @@ def init(
     initial = _initial_config(answers)
     files = _files(target, initial, _replaceable(target, initial.environment, force=force))
     _validate(initial, files, target)
-    print_lines([line for file in files for line in _preview(file)], sys.stdout)
+    print_lines([line for file in files for line in _preview(file)])
     if asks:
         confirm("Write these files?", force=False, hint="")
         _replaceable(target, initial.environment, force=force)
     kept = replace_all(files)
     names = [_name(file.path, target) for file in files]
-    print_lines(_next_lines(initial.environment, names, target, kept), sys.stdout)
+    print_lines(_next_lines(initial.environment, names, target, kept))
     return ExitCode.DONE
 
 

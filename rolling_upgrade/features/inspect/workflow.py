@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +47,9 @@ def inspect(
             lambda host: _inspect(host, fleet.targets[host.name].application, names)
         )
     if json:
-        print_json(inspect_json(environment, inspections, unreachable, names), sys.stdout, environment.secrets)
+        print_json(inspect_json(environment, inspections, unreachable, names), environment.secrets)
     else:
-        print_lines(inspect_lines(environment, inspections, unreachable, names), sys.stdout, environment.secrets)
+        print_lines(inspect_lines(environment, inspections, unreachable, names), environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,9 +49,9 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     with opened(environment) as fleet:
         read, unreachable = fleet.on_reachable(lambda host: _read_lock(host, fleet))
     if json:
-        print_json(lock_json(environment.name, read, unreachable), sys.stdout, environment.secrets)
+        print_json(lock_json(environment.name, read, unreachable), environment.secrets)
     else:
-        print_lines(lock_lines(environment.name, read, unreachable), sys.stdout, environment.secrets)
+        print_lines(lock_lines(environment.name, read, unreachable), environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 
@@ -70,7 +69,7 @@ def acquire(
         taken = locking.acquire_all(fleet.hosts, acquisition.take, acquisition.free)
     lines = [line for _, line in taken]
     end = f"Until then, deploys to these hosts exit with 4. Next: {PROGRAM} lock.release --env {environment.name} when done"
-    print_lines([*lines, end], sys.stdout, environment.secrets)
+    print_lines([*lines, end], environment.secrets)
     return ExitCode.DONE
 
 
@@ -82,7 +81,7 @@ def release(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), force: 
         if not force:
             _refuse_foreign(read, environment)
         results = fleet.on_each(lambda host: _release(host, fleet, read[host.name]), finish=True)
-    print_lines([line for line in results.values() if isinstance(line, str)], sys.stdout, environment.secrets)
+    print_lines([line for line in results.values() if isinstance(line, str)], environment.secrets)
     errors = [error for error in results.values() if isinstance(error, RollingError)]
     if len(errors) == 1:
         raise errors[0]

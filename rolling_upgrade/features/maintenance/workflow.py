@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,5 +91,5 @@ def _report(switch: str, environment: Environment, answers: Mapping[str, Answer 
     code = exit_code(operation.failure(answer) for answer in answers.values())
     if code is not ExitCode.DONE:
         lines.append(f"Next: {PROGRAM} status --env {environment.name}; run the same command again")
-    print_lines(lines, sys.stdout, environment.secrets)
+    print_lines(lines, environment.secrets)
     return code

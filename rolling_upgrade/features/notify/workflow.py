@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -71,7 +70,7 @@ def _send(environment: Environment, notice: Notice, severity: Severity) -> ExitC
     lines = [*_results(deliveries), *_skipped(chosen, severity)]
     if failed:
         lines.append(f"Next: correct the env file, then {PROGRAM} notify.test --env {environment.name}")
-    print_lines(lines, sys.stdout, environment.secrets)
+    print_lines(lines, environment.secrets)
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 

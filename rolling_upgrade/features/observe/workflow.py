@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
     gitignore = default / ".gitignore"
     ignore = [] if output or os.path.lexists(gitignore) else [NewFile(gitignore, IGNORE_ALL, PUBLIC)]
     replace_all([*ignore, *new_files])
-    print_lines([str(file.path) for file in new_files], sys.stdout, environment.secrets)
+    print_lines([str(file.path) for file in new_files], environment.secrets)
     return ExitCode.DONE
 
 

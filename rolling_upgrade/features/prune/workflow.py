@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def prune(
             return _report(listed, environment, json=json)
         operation.refuse_live_locks(states, environment)
         if not json:
-            print_lines(prune_lines(listed), sys.stdout, environment.secrets)
+            print_lines(prune_lines(listed), environment.secrets)
         hint = f"{PROGRAM} prune --env {environment.name} --force deletes without asking"
         force = force or not environment.rollout.confirm
         operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
@@ -92,9 +91,9 @@ def _any_expired(results: dict[str, PruneResult]) -> bool:
 
 def _report(results: dict[str, PruneResult], environment: Environment, *, json: bool) -> ExitCode:
     if json:
-        print_json(prune_json(results), sys.stdout, environment.secrets)
+        print_json(prune_json(results), environment.secrets)
     else:
-        print_lines(prune_lines(results), sys.stdout, environment.secrets)
+        print_lines(prune_lines(results), environment.secrets)
     return exit_code(result if isinstance(result, RollingError) else None for result in results.values())
 
 

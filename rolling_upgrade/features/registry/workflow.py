@@ -40,7 +40,7 @@ def login(
     with opened(loaded) as fleet:
         log_in(fleet, {target.name: chosen for target in loaded.targets}, always_ask=True)
     lines = [f"{target.name}: logged in to {chosen.registry} as {chosen.username}" for target in loaded.targets]
-    print_lines(lines, sys.stdout, loaded.secrets)
+    print_lines(lines, loaded.secrets)
     return ExitCode.DONE
 
 
@@ -61,7 +61,7 @@ def logout(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), registry
     with opened(loaded) as fleet:
         problems = fleet.on_each(log_out)
     lines = [f"{host}: {problem or f'no login to {registry}'}" for host, problem in problems.items()]
-    print_lines(lines, sys.stdout, loaded.secrets)
+    print_lines(lines, loaded.secrets)
     return ExitCode.FAILED if any(problems.values()) else ExitCode.DONE
 
 

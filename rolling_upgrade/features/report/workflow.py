@@ -50,7 +50,7 @@ def report(
     masked = output.masked(run_report(record))
     if html:
         replace_text(Path(html).expanduser(), rendering.report_page(html_values(masked)))
-        print_lines([f"{html}: {masked.action} {run}, {masked.outcome.value}"], sys.stderr, environment.secrets)
+        print_lines([f"{html}: {masked.action} {run}, {masked.outcome.value}"], environment.secrets, stream=sys.stderr)
     if json:
         output.write_json(masked, indent=2)
     elif not html:

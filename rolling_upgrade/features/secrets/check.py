@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
         rows += _environment(secrets, repair)
     rows = list(dict.fromkeys(rows))
     checked_names = ", ".join(secrets.environment for secrets in checked) or "no env file on this machine"
-    print_lines(_finding_lines(rows, checked_names), sys.stdout)
+    print_lines(_finding_lines(rows, checked_names))
     return ExitCode.FAILED if any(row.level is not Level.OK for row in rows) else ExitCode.DONE
 
 

@@ -99,7 +99,7 @@ def verify(written: bytes, text: bytes, secrets: SecretsFile, *, force: bool) ->
         same = secrets.keyring.decrypt(written) == text
     except EncryptionError as error:
         if force:
-            print_lines([f"warning: the new file was not verified: {error.found}"], sys.stderr)
+            print_lines([f"warning: the new file was not verified: {error.found}"], stream=sys.stderr)
             return
         raise ConfigError(
             f"{secrets.name} is unchanged, because no key on this machine decrypts the new file: {error.found}.",
@@ -202,4 +202,4 @@ _ROTATE = f"listed recipients: add them with {PROGRAM} secrets.recipients --add,
 
 def print_notes(lines: list[str]) -> None:
     """Print to standard error, because standard output may carry the secrets."""
-    print_lines(lines, sys.stderr)
+    print_lines(lines, stream=sys.stderr)

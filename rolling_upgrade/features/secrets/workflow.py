@@ -262,9 +262,9 @@ def _print_recipients(secrets: SecretsFile, *, changed: bool) -> None:
         for recipient in secrets.recipients
     ]
     listed = count(len(rows), "key") if rows else "no keys"
-    print_lines([f"{secrets.recipients_name}: {listed}", *table([("", *row) for row in rows])], sys.stdout)
+    print_lines([f"{secrets.recipients_name}: {listed}", *table([("", *row) for row in rows])])
     state = f"encrypted by {encryption.value}" if encryption else "not encrypted" if data else "missing"
-    print_lines([f"{secrets.name} is {state}.", *(f"  {difference}" for difference in found)], sys.stdout)
+    print_lines([f"{secrets.name} is {state}.", *(f"  {difference}" for difference in found)])
     if found or (changed and encryption in (Encryption.AGE, Encryption.GPG)):
         print_notes(
             [f"Next: {PROGRAM} secrets.rotate --env {secrets.environment}. Until then, the old recipients apply."]

@@ -25,7 +25,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     with opened(environment) as fleet:
         states, unreachable = fleet.on_reachable(fleet.observe_one)
     if json:
-        print_json(status_json(environment, states, unreachable), sys.stdout, environment.secrets)
+        print_json(status_json(environment, states, unreachable), environment.secrets)
     else:
         print_status(status_lines(environment, states, unreachable), sys.stdout, environment.secrets)
     unhealthy = any(problems(fleet.targets[name], state) for name, state in states.items())

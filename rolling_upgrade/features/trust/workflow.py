@@ -6,7 +6,6 @@ Jump hosts come first: their keys must be recorded before a login through them.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -183,7 +182,7 @@ class _Trust:
         return self._names.get(place) or (place[0] if place[1] == 22 else f"{place[0]}:{place[1]}")
 
     def _print(self, lines: Sequence[str]) -> None:
-        print_lines(list(lines), sys.stdout, self._environment.secrets)
+        print_lines(list(lines), self._environment.secrets)
 
 
 def compare(

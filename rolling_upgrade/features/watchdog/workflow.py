@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,9 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     }
     errors = {name: str(error) for name, error in answers.items() if isinstance(error, RollingError)}
     if json:
-        print_json(watchdog_json(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
+        print_json(watchdog_json(watchdogs, errors, environment.name), environment.secrets)
     else:
-        print_lines(watchdog_lines(watchdogs, errors, environment.name), sys.stdout, environment.secrets)
+        print_lines(watchdog_lines(watchdogs, errors, environment.name), environment.secrets)
     return ExitCode.DONE if not errors and all(status.runs for status in watchdogs.values()) else ExitCode.FAILED
 
 
@@ -164,5 +163,5 @@ def _report(
     environment: Environment, answers: Mapping[str, Answer | RollingError], line: Callable[[str, Answer], str]
 ) -> ExitCode:
     rows = [line(name, answer) if isinstance(answer, Answer) else str(answer) for name, answer in answers.items()]
-    print_lines(rows, sys.stdout, environment.secrets)
+    print_lines(rows, environment.secrets)
     return exit_code(answer if isinstance(answer, RollingError) else None for answer in answers.values())

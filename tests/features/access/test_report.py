@@ -20,9 +20,9 @@ def shown(*holders: Holder, faults: tuple[str, ...] = (), json: bool = False) ->
     out = io.StringIO()
     hosts, unreachable = {"web1": AccessReport(holders, faults)}, {"web2": "no\nroute"}
     if json:
-        print_json(access_json("production", hosts, unreachable, granted=["alice"]), out)
+        print_json(access_json("production", hosts, unreachable, granted=["alice"]), stream=out)
     else:
-        print_lines(access_lines("production", hosts, unreachable, granted=["alice"]), out)
+        print_lines(access_lines("production", hosts, unreachable, granted=["alice"]), stream=out)
     return out.getvalue()
 
 

@@ -31,9 +31,9 @@ def rendered(*backups: Backup, as_json: bool = False) -> str:
     out = io.StringIO()
     hosts, unreachable = {"web1": HostBackups(NOW, backups)}, {"web2": "web2: cannot reach it."}
     if as_json:
-        print_json(backup_json("production", hosts, unreachable), out)
+        print_json(backup_json("production", hosts, unreachable), stream=out)
     else:
-        print_lines(backup_lines(hosts, unreachable), out)
+        print_lines(backup_lines(hosts, unreachable), stream=out)
     return out.getvalue()
 
 

@@ -90,7 +90,7 @@ def test_health_lines_hostile_text_stays_on_its_line_without_control_characters(
     dirty = replace(DISK, detail="a\nb\t\x1b[2Jsecret-word\x07")
     out = io.StringIO()
 
-    print_lines(lines({"web1": HealthReport(state(), (dirty,))}), out, ("secret-word",))
+    print_lines(lines({"web1": HealthReport(state(), (dirty,))}), ("secret-word",), stream=out)
 
     assert len(out.getvalue().splitlines()) == 4
     assert not {"\x1b", "\x07"} & set(out.getvalue())

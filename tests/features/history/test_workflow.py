@@ -32,9 +32,9 @@ BACK = replace(GOOD, id="r4", action="rollback", target="r1", left="r2")
 def shown(history: HostHistory, *, limit: int = 0, verify: bool = False, json: bool = False, **unreachable: str) -> str:
     out = io.StringIO()
     if json:
-        print_json(history_json("production", {"web1": history}, unreachable, limit=limit), out)
+        print_json(history_json("production", {"web1": history}, unreachable, limit=limit), stream=out)
     else:
-        print_lines(history_lines({"web1": history}, unreachable, limit=limit, verify=verify), out)
+        print_lines(history_lines({"web1": history}, unreachable, limit=limit, verify=verify), stream=out)
     return out.getvalue()
 
 

@@ -17,7 +17,6 @@ from rolling_upgrade.features.monitor.view import View, check_lines, screen_line
 from tests.support.builders import NOW
 from tests.support.reports import report
 
-
 LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
 
 

@@ -24,7 +24,7 @@ def shown(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | N
 
 def as_json(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> Any:
     out = io.StringIO()
-    print_json(status_json(environment("web1", "web2"), states, unreachable or {}), out)
+    print_json(status_json(environment("web1", "web2"), states, unreachable or {}), stream=out)
     return json.loads(out.getvalue())
 
 
