@@ -118,9 +118,12 @@ def print_lines(lines: Sequence[str], secrets: Sequence[str] = (), *, stream: Te
     Output(stream or sys.stdout, secrets).show(lines)
 
 
-def print_json(value: object, secrets: Sequence[str] = (), *, stream: TextIO | None = None) -> None:
-    """Write a value, and the dataclasses in it, as one indented JSON document with secrets masked."""
-    Output(stream or sys.stdout, secrets).write_json(value, indent=2)
+def print_result(result: object, secrets: Sequence[str] = (), *, stream: TextIO | None = None) -> None:
+    """Write a list as lines, any other value as one indented JSON document, with secrets masked."""
+    if isinstance(result, list):
+        print_lines(result, secrets, stream=stream)
+    else:
+        Output(stream or sys.stdout, secrets).write_json(result, indent=2)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.engine import (
     history,
     lock_file,
@@ -111,7 +111,7 @@ class Parser:
 def _printed(lines: Sequence[str], content: object) -> None:
     """Print a view in both forms, as a task does."""
     print_lines(lines, ENVIRONMENT.secrets, stream=io.StringIO())
-    print_json(content, ENVIRONMENT.secrets, stream=io.StringIO())
+    print_result(content, ENVIRONMENT.secrets, stream=io.StringIO())
 
 
 def _state(state: HostState) -> None:

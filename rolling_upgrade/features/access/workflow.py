@@ -12,7 +12,7 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
@@ -44,10 +44,8 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
         for name, current in found.items()
     }
     names = [name for name, _ in access.granted]
-    if json:
-        print_json(access_json(environment.name, reports, unreachable, granted=names), environment.secrets)
-    else:
-        print_lines(access_lines(environment.name, reports, unreachable, granted=names), environment.secrets)
+    view = access_json if json else access_lines
+    print_result(view(environment.name, reports, unreachable, granted=names), environment.secrets)
     return ExitCode.FAILED if unreachable or any(report.drift for report in reports.values()) else ExitCode.DONE
 
 

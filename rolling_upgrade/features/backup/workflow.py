@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rolling_upgrade import config
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
@@ -73,10 +73,8 @@ def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bool
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         listed, lost = fleet.on_reachable(lambda host: _read_backups(host, fleet))
-    if json:
-        print_json(backup_json(environment.name, listed, lost), environment.secrets)
-    else:
-        print_lines(backup_lines(listed, lost), environment.secrets)
+    content = backup_json(environment.name, listed, lost)
+    print_result(content if json else backup_lines(listed, lost), environment.secrets)
     return ExitCode.FAILED if lost else ExitCode.DONE
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.config.locate import list_environments_with_values
-from rolling_upgrade.console.output import Output, print_json
+from rolling_upgrade.console.output import Output, print_result
 from rolling_upgrade.console.task import split_words
 from rolling_upgrade.console.text import table
 from rolling_upgrade.engine.model import Environment
@@ -54,10 +54,8 @@ def build(
     built = build_images(plan, log)
     if push:
         built = push_images(plan, built, log)
-    if json:
-        print_json({"tag": plan.tag, "images": built}, plan.environment.secrets)
-    else:
-        log("\n".join(build_lines(built)))
+    content = {"tag": plan.tag, "images": built}
+    print_result(content if json else build_lines(built), plan.environment.secrets)
     return ExitCode.DONE
 
 

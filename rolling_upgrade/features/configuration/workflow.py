@@ -15,7 +15,7 @@ from rolling_upgrade.config.loader import load_located, read_env_file
 from rolling_upgrade.config.locate import Located, locate
 from rolling_upgrade.config.services import Services
 from rolling_upgrade.config.settings import KEYS, Settings
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import Application, Color, Environment, RolloutPolicy, Service, Target
@@ -95,12 +95,8 @@ def _render(environment: Environment) -> None:
 def show(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), tag: str = "", json: bool = False) -> ExitCode:
     """Print every effective value and its source, secrets masked."""
     explained = explain_environment(env, root=root, hosts=hosts, tag=tag)
-    secrets = explained.environment.secrets
-    if json:
-        report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
-        print_json(report, secrets)
-    else:
-        print_lines(_show_lines(explained), secrets)
+    report = {"environment": explained.environment.name, "rollout": explained.rollout, "hosts": explained.hosts}
+    print_result(report if json else _show_lines(explained), explained.environment.secrets)
     return ExitCode.DONE
 
 

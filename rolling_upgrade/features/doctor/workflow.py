@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.text import count, diagnosis_lines
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
@@ -35,10 +35,8 @@ def doctor(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
         for name, report in reports.items():
             rows += _unreachable(name, report) if isinstance(report, HostUnreachable) else report[1]
         rows += _registries(fleet, {name: report[0] for name, report in reports.items() if isinstance(report, tuple)})
-    if json:
-        print_json(doctor_json(environment.name, rows), environment.secrets)
-    else:
-        print_lines(doctor_lines(environment.name, rows), environment.secrets)
+    view = doctor_json if json else doctor_lines
+    print_result(view(environment.name, rows), environment.secrets)
     return ExitCode.REFUSED if _refused(rows) else ExitCode.DONE
 
 

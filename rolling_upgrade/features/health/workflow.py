@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rolling_upgrade import config
 from rolling_upgrade.config import validators
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, Check, Environment, HealthReport
@@ -55,11 +55,8 @@ def health(
     with opened(environment) as fleet:
         while True:
             reports = check_hosts(fleet)
-            if json:
-                print_json(health_json(reports, environment.name), environment.secrets)
-            else:
-                lines = health_lines(reports, environment.name, verbose=verbose)
-                print_lines(lines, environment.secrets)
+            lines = health_lines(reports, environment.name, verbose=verbose)
+            print_result(health_json(reports, environment.name) if json else lines, environment.secrets)
             healthy = all(map(is_healthy, reports.values()))
             failures = 0 if healthy else failures + 1
             code = ExitCode.DONE if healthy else ExitCode.FAILED

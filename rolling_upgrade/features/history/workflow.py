@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines, utc_time
 from rolling_upgrade.engine import history as chain
 from rolling_upgrade.engine.host import Host
@@ -45,10 +45,9 @@ def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, 
     names = key_names(environment.access_directory)
     with opened(environment) as fleet:
         histories, unreachable = fleet.on_reachable(lambda host: read(host, fleet, names))
-    if json:
-        print_json(history_json(environment.name, histories, unreachable, limit=limit), environment.secrets)
-    else:
-        print_lines(history_lines(histories, unreachable, limit=limit, verify=verify), environment.secrets)
+    lines = history_lines(histories, unreachable, limit=limit, verify=verify)
+    content = history_json(environment.name, histories, unreachable, limit=limit)
+    print_result(content if json else lines, environment.secrets)
     altered = verify and any(history.faults for history in histories.values())
     return ExitCode.FAILED if unreachable or altered else ExitCode.DONE
 

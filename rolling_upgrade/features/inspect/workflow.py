@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Host
@@ -46,10 +46,8 @@ def inspect(
         inspections, unreachable = fleet.on_reachable(
             lambda host: _inspect(host, fleet.targets[host.name].application, names)
         )
-    if json:
-        print_json(inspect_json(environment, inspections, unreachable, names), environment.secrets)
-    else:
-        print_lines(inspect_lines(environment, inspections, unreachable, names), environment.secrets)
+    view = inspect_json if json else inspect_lines
+    print_result(view(environment, inspections, unreachable, names), environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 

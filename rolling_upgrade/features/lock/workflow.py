@@ -11,7 +11,7 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.host import Host
@@ -48,10 +48,8 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         read, unreachable = fleet.on_reachable(lambda host: _read_lock(host, fleet))
-    if json:
-        print_json(lock_json(environment.name, read, unreachable), environment.secrets)
-    else:
-        print_lines(lock_lines(environment.name, read, unreachable), environment.secrets)
+    view = lock_json if json else lock_lines
+    print_result(view(environment.name, read, unreachable), environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine import prune as pruning
 from rolling_upgrade.engine.host import Answer, Host
@@ -90,10 +90,7 @@ def _any_expired(results: dict[str, PruneResult]) -> bool:
 
 
 def _report(results: dict[str, PruneResult], environment: Environment, *, json: bool) -> ExitCode:
-    if json:
-        print_json(prune_json(results), environment.secrets)
-    else:
-        print_lines(prune_lines(results), environment.secrets)
+    print_result(prune_json(results) if json else prune_lines(results), environment.secrets)
     return exit_code(result if isinstance(result, RollingError) else None for result in results.values())
 
 

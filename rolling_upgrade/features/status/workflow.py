@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rolling_upgrade import config
-from rolling_upgrade.console.output import Output, has_colors, print_json
+from rolling_upgrade.console.output import Output, has_colors, print_result
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target, short_digest
@@ -25,7 +25,7 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
     with opened(environment) as fleet:
         states, unreachable = fleet.on_reachable(fleet.observe_one)
     if json:
-        print_json(status_json(environment, states, unreachable), environment.secrets)
+        print_result(status_json(environment, states, unreachable), environment.secrets)
     else:
         print_status(status_lines(environment, states, unreachable), sys.stdout, environment.secrets)
     unhealthy = any(problems(fleet.targets[name], state) for name, state in states.items())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import duration, table, unreachable_lines
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, Target, exit_code
@@ -75,10 +75,8 @@ def status(env: str | None, *, root: Path, hosts: tuple[str, ...] = (), json: bo
         if isinstance(answer, Answer)
     }
     errors = {name: str(error) for name, error in answers.items() if isinstance(error, RollingError)}
-    if json:
-        print_json(watchdog_json(watchdogs, errors, environment.name), environment.secrets)
-    else:
-        print_lines(watchdog_lines(watchdogs, errors, environment.name), environment.secrets)
+    view = watchdog_json if json else watchdog_lines
+    print_result(view(watchdogs, errors, environment.name), environment.secrets)
     return ExitCode.DONE if not errors and all(status.runs for status in watchdogs.values()) else ExitCode.FAILED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.features.access.plan import AccessReport, Holder, Standing
 from rolling_upgrade.features.access.workflow import access_json, access_lines
@@ -20,7 +20,7 @@ def shown(*holders: Holder, faults: tuple[str, ...] = (), json: bool = False) ->
     out = io.StringIO()
     hosts, unreachable = {"web1": AccessReport(holders, faults)}, {"web2": "no\nroute"}
     if json:
-        print_json(access_json("production", hosts, unreachable, granted=["alice"]), stream=out)
+        print_result(access_json("production", hosts, unreachable, granted=["alice"]), stream=out)
     else:
         print_lines(access_lines("production", hosts, unreachable, granted=["alice"]), stream=out)
     return out.getvalue()

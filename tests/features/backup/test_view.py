@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, Verdict
 from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
 
@@ -31,7 +31,7 @@ def rendered(*backups: Backup, as_json: bool = False) -> str:
     out = io.StringIO()
     hosts, unreachable = {"web1": HostBackups(NOW, backups)}, {"web2": "web2: cannot reach it."}
     if as_json:
-        print_json(backup_json("production", hosts, unreachable), stream=out)
+        print_result(backup_json("production", hosts, unreachable), stream=out)
     else:
         print_lines(backup_lines(hosts, unreachable), stream=out)
     return out.getvalue()

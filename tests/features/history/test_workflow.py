@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import replace
 
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.engine.history import Fault
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease
 from rolling_upgrade.features.history.workflow import HostHistory, history_json, history_lines
@@ -32,7 +32,7 @@ BACK = replace(GOOD, id="r4", action="rollback", target="r1", left="r2")
 def shown(history: HostHistory, *, limit: int = 0, verify: bool = False, json: bool = False, **unreachable: str) -> str:
     out = io.StringIO()
     if json:
-        print_json(history_json("production", {"web1": history}, unreachable, limit=limit), stream=out)
+        print_result(history_json("production", {"web1": history}, unreachable, limit=limit), stream=out)
     else:
         print_lines(history_lines({"web1": history}, unreachable, limit=limit, verify=verify), stream=out)
     return out.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rolling_upgrade.console.output import print_json
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.engine.model import Color, HostState, Lock, Outcome, Release
 from rolling_upgrade.features.status.workflow import print_status, problems, status_json, status_lines, uptime_seconds
 from tests.support.builders import NOW, Terminal, container, environment, state
@@ -24,7 +24,7 @@ def shown(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | N
 
 def as_json(states: Mapping[str, HostState], *, unreachable: Mapping[str, str] | None = None) -> Any:
     out = io.StringIO()
-    print_json(status_json(environment("web1", "web2"), states, unreachable or {}), stream=out)
+    print_result(status_json(environment("web1", "web2"), states, unreachable or {}), stream=out)
     return json.loads(out.getvalue())
 
 
