@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rolling_upgrade.engine import nginx
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.shell import quote, shell_join
-
-#: The tolerance of a watch while a stopped container starts again.
-RESTART_TOLERANCE = 1000
 
 
 def gate(app: Application, service: Service, color: Color) -> str:
@@ -136,3 +135,10 @@ watch() {{
   printf '%s (%s s)\\n' "$why" "$spent"
   return 1
 }}"""
+
+
+def wait_for_restart(colors: Sequence[tuple[Service, Color]], *, passes: int = 1, deadline_seconds: float) -> str:
+    """Wait until started colors answer on their candidate ports; until the deadline, failures do not matter."""
+    conditions = [through_candidate_port(service, color) for service, color in colors]
+    watched = watch(conditions, seconds=0, passes=passes, deadline_seconds=deadline_seconds, tolerance=1000)
+    return f"{watched}\nwatch"

@@ -215,6 +215,11 @@ def restart(name: str, stop_seconds: float) -> str:
     return f"{stop(name, stop_seconds)} || {shell_join('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
 
 
+def print_last_logs(names: Iterable[str]) -> str:
+    """Print the last log lines of each container, under a title."""
+    return "\n".join(f"echo {quote(f'last log lines of {name}:')}\n{last_logs(name)}" for name in names) or ":"
+
+
 def last_logs(name: str, lines: int = 20) -> str:
     """Print a container's last log lines; never fails."""
     return shell_join("podman", "logs", "--tail", lines, name) + " 2>&1 || :"

@@ -87,15 +87,11 @@ def read(app: str, id: str, text: str, **verification: Any) -> Backup:
         raise Malformed(f"its manifest is damaged ({untrusted.line(error)})") from None
     if (backup.app, backup.id) != (app, id):
         raise Malformed(f"its manifest belongs to {untrusted.line(backup.app)} {untrusted.line(backup.id)}")
-    lacking = [name for name in _needed(backup) if backup.file(name) is None]
+    needed = (*DATABASE_FILES[backup.database], *(("uploads.sums",) if backup.uploads is not None else ()))
+    lacking = [name for name in needed if backup.file(name) is None]
     if lacking:
         raise Malformed(f"its manifest does not name {', '.join(lacking)}")
     return backup
-
-
-def _needed(backup: Backup) -> tuple[str, ...]:
-    listed = ("uploads.sums",) if backup.uploads is not None else ()
-    return (*DATABASE_FILES[backup.database], *listed)
 
 
 def _typed(fields: dict[str, Any], verification: dict[str, Any]) -> Backup:

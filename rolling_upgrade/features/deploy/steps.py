@@ -236,20 +236,12 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         if self._data.before or not self._was_running(choice.service, before):
             return script(nginx.flip(app, service.name, before))
-        answers = health_gate.watch(
-            [health_gate.through_candidate_port(service, before)],
-            seconds=0,
-            passes=1,
-            deadline_seconds=CUTOVER_SECONDS,
-            tolerance=health_gate.RESTART_TOLERANCE,
-        )
         serves = health_gate.watch(
             [health_gate.through_nginx(service, before)], seconds=0, passes=1, deadline_seconds=CUTOVER_SECONDS
         )
         return script(
             podman.start(podman.container_name(app.name, service.name, before)),
-            answers,
-            "watch",
+            health_gate.wait_for_restart([(service, before)], deadline_seconds=CUTOVER_SECONDS),
             nginx.flip(app, service.name, before),
             serves,
             "watch",
@@ -271,16 +263,14 @@ class StepBuilder:
         conditions.append(health_gate.public(app))
         bake = self._rollout.bake_seconds
         flips = "\n".join(self._flip_back(choice) for choice in reversed(self._changed))
-        logs = "\n".join(self._logs(choice) for choice in self._changed)
+        logs = podman.print_last_logs(
+            podman.container_name(app.name, choice.service, choice.color) for choice in self._changed
+        )
         body = script(
             health_gate.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
-            f"if ! watch; then\n{flips or ':'}\n{logs or ':'}\nexit 1\nfi",
+            f"if ! watch; then\n{flips or ':'}\n{logs}\nexit 1\nfi",
         )
         return Step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)
-
-    def _logs(self, choice: ServicePlan) -> str:
-        name = podman.container_name(self._app.name, choice.service, choice.color)
-        return f"echo {quote(f'last log lines of {name}:')}\n{podman.last_logs(name)}"
 
     def drain(self, leftovers: list[Container]) -> Step:
         """Stop the colors that no longer serve, once their connections have ended, and keep them.

@@ -24,7 +24,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.shell import Script, quote, script
+from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.backup import shell as backups
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind, Verdict
@@ -102,20 +102,11 @@ class RestoreSteps:
         It also starts live colors that were stopped already: an earlier, killed restore may have stopped them.
         """
         app, serving = self._app, live(state, self._app)
-        waiting = [
-            health_gate.through_candidate_port(app.service(container.service), container.color) for container in serving
-        ]
+        waiting = [(app.service(container.service), container.color) for container in serving]
         undo = script(
             restore.start_writers(app, self._run_id),
             *(podman.start(container.name) for container in serving),
-            health_gate.watch(
-                waiting,
-                seconds=0,
-                passes=1,
-                deadline_seconds=SWITCH_SECONDS - 30,
-                tolerance=health_gate.RESTART_TOLERANCE,
-            ),
-            "watch",
+            health_gate.wait_for_restart(waiting, deadline_seconds=SWITCH_SECONDS - 30),
         )
         body = script(restore.stop_writers(app, self._run_id))
         return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
@@ -181,7 +172,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
             steps.stop(state),
             steps.save(),
             *steps.data(),
-            *_start(app, containers),
+            *(_start_color(app, app.service(container.service), container.color) for container in containers),
             _verify(app, containers),
             *down,
         ),
@@ -214,10 +205,6 @@ def _page_note(state: HostState, app: Application) -> str:
     return "the maintenance page is already on, and stays on" if up not in {"", maintenance.BY_RUN} else ""
 
 
-def _start(app: Application, containers: tuple[Container, ...]) -> tuple[Step, ...]:
-    return tuple(_start_color(app, app.service(container.service), container.color) for container in containers)
-
-
 def _start_color(app: Application, service: Service, color: Color) -> Step:
     """Start a color. The undo stops it if it mounts the data, so that the former data can come back.
 
@@ -225,17 +212,15 @@ def _start_color(app: Application, service: Service, color: Color) -> Step:
     """
     name, gate = podman.container_name(app.name, service.name, color), service.gate
     writes = _writes(app, service)
-    answers = health_gate.watch(
-        [health_gate.through_candidate_port(service, color)],
-        seconds=0,
-        passes=gate.passes,
-        deadline_seconds=gate.deadline_seconds,
-        tolerance=health_gate.RESTART_TOLERANCE,
-    )
-    waits = (health_gate.gate(app, service, color),) if writes else (answers, "watch")
-    body = script(podman.start(name), *waits)
+    if writes:
+        wait = health_gate.gate(app, service, color)
+    else:
+        wait = health_gate.wait_for_restart(
+            [(service, color)], passes=gate.passes, deadline_seconds=gate.deadline_seconds
+        )
+    body = script(podman.start(name), wait)
     undo = script(podman.stop(name, service.drain.stop_seconds)) if writes else None
-    seconds = service.gate.deadline_seconds + 60
+    seconds = gate.deadline_seconds + 60
     title = f"{service.name}: start {color.value} and wait for its gate"
     return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")
 
@@ -256,9 +241,6 @@ def _verify(app: Application, containers: tuple[Container, ...]) -> Step:
         conditions.append(health_gate.answers(app, app.full_chain))
     conditions.append(health_gate.public(app))
     watched = health_gate.watch(conditions, seconds=0, passes=3, deadline_seconds=30, tolerance=20)
-    logs = "\n".join(
-        f"echo {quote(f'last log lines of {container.name}:')}\n{podman.last_logs(container.name)}"
-        for container in containers
-    )
-    body = script(watched, f"if ! watch; then\n{logs or ':'}\nexit 1\nfi")
+    logs = podman.print_last_logs(container.name for container in containers)
+    body = script(watched, f"if ! watch; then\n{logs}\nexit 1\nfi")
     return Step("verify", "verify the full chain", body, 90)

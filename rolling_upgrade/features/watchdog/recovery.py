@@ -144,14 +144,10 @@ def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: Rol
 def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
     app = spec.application
     service, color = app.service(name), state.active_color(name)
-    answers = health_gate.watch(
-        [health_gate.through_candidate_port(service, color)],
-        seconds=0,
-        passes=service.gate.passes,
-        deadline_seconds=service.gate.deadline_seconds,
-        tolerance=health_gate.RESTART_TOLERANCE,
+    answers = health_gate.wait_for_restart(
+        [(service, color)], passes=service.gate.passes, deadline_seconds=service.gate.deadline_seconds
     )
-    body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers, "watch")
+    body = script(podman.restart(podman.container_name(app.name, name, color), STOP_SECONDS), answers)
     seconds = service.gate.deadline_seconds + STOP_SECONDS + 60
     return Step(f"{name}.restart", f"{name}: restart {color.value} and wait until it answers", body, seconds)
 
