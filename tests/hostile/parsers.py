@@ -33,7 +33,8 @@ from rolling_upgrade.features.access import plan as access_plans
 from rolling_upgrade.features.access import shell as access
 from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup import manifest
-from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
+from rolling_upgrade.features.backup.manifest import HostBackups
+from rolling_upgrade.features.backup.workflow import backup_json, backup_lines
 from rolling_upgrade.features.build import builder
 from rolling_upgrade.features.doctor import diagnosis
 from rolling_upgrade.features.health import shell as health
@@ -148,8 +149,8 @@ def _stages(stages: Sequence[Stage]) -> None:
     assert "<script" not in report_page(html_values(report))
 
 
-def _backups(backups: tuple[int, Any]) -> None:
-    hosts = {"web1": HostBackups(*backups)}
+def _backups(backups: HostBackups) -> None:
+    hosts = {"web1": backups}
     _printed(backup_lines(hosts, {}), backup_json("production", hosts, {}))
 
 
@@ -224,7 +225,7 @@ PARSERS: dict[str, Parser] = {
         _backups,
     ),
     "features.backup.manifest.read": Parser(
-        lambda text: manifest.read("shop", ID, text), MANIFEST, lambda backup: _backups((1, (backup,)))
+        lambda text: manifest.read("shop", ID, text), MANIFEST, lambda backup: _backups(HostBackups(1, (backup,)))
     ),
     "features.report.shell.parse": Parser(
         journal.parse, "@@stage 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _stages

@@ -278,7 +278,7 @@ def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> 
 def test_backup_ids_of_a_host_match_their_format_or_are_skipped(text: str) -> None:
     answer = f"@@now\n1000\n@@backup {APP.name}-{text}\n{{}}\n@@verdict\n\n@@end\n"
     try:
-        _, backups = manifest.parse(APP, answer)
+        backups = manifest.parse(APP, answer).backups
     except ValueError:
         return
     assert all(re.fullmatch(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}", backup.id) for backup in backups)

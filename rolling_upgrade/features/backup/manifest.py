@@ -42,8 +42,8 @@ done
 echo {_MARK}end""")
 
 
-def parse(app: Application, text: str) -> tuple[int, tuple[Backup, ...]]:
-    """Parse the output of `read_all`: the host's clock and its backups, oldest first. Raises Malformed for truncated output."""
+def parse(app: Application, text: str) -> HostBackups:
+    """Parse the output of `read_all`. Raises Malformed for truncated output."""
     clock, section = "", ""
     entries: list[tuple[str, list[str], list[str]]] = []
     for line in untrusted.rows(text):
@@ -59,7 +59,7 @@ def parse(app: Application, text: str) -> tuple[int, tuple[Backup, ...]]:
     if section != "end":
         raise Malformed("the list of backups is truncated")
     now = untrusted.integer(clock, maximum=untrusted.LATEST, default=0)
-    return now, tuple(_backup(app, *entry) for entry in entries if _ID.fullmatch(entry[0]))
+    return HostBackups(now, tuple(_backup(app, *entry) for entry in entries if _ID.fullmatch(entry[0])))
 
 
 def _backup(app: Application, id: str, manifest: list[str], verdict: list[str]) -> Backup:
@@ -192,3 +192,11 @@ class Backup:
     def file(self, path: str) -> BackupFile | None:
         """Return the file of that name, or None."""
         return next((file for file in self.files if file.path == path), None)
+
+
+@dataclass(frozen=True)
+class HostBackups:
+    """The backups of one host, oldest first, and the time on its clock (Unix seconds) when it listed them."""
+
+    now: int
+    backups: tuple[Backup, ...]

@@ -9,7 +9,7 @@ with values from the workstation, which has parsed the manifest.
 from __future__ import annotations
 
 from rolling_upgrade.engine import postgres, sqlite
-from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
@@ -467,7 +467,7 @@ if ! {postgres.check("database.pgdump")} 2> "$scratch/said"; then
   if grep -q 'unsupported version' "$scratch/said"; then cat "$scratch/said"; exit 1; fi
   damaged "$(cat "$scratch/said")"
 fi""")
-        parts += [_rehearsed(app, backup)] if files and app.database_server else []
+        parts += [_rehearsed(app, app.database_server, backup)] if files and app.database_server else []
     if backup.file("configuration.tar.gz") and files and database:
         parts.append("if ! tar -xzOf configuration.tar.gz > /dev/null; then damaged 'configuration.tar.gz'; fi")
     if files and backup.uploads is not None:
@@ -492,14 +492,10 @@ if [ "$status" -eq {sqlite.DAMAGED_STATUS} ]; then damaged "$said"; fi
 if [ "$status" -ne 0 ]; then printf '%s\\n' "$said"; exit 1; fi"""
 
 
-def _rehearsed(app: Application, backup: Backup) -> str:
+def _rehearsed(app: Application, server: DatabaseServer, backup: Backup) -> str:
     """Restore the dump into a scratch database. The check before a restore skips this, because a restore has an undo."""
-    if app.database_server is None:
-        raise ValueError("the application has no database server")
     name = f"{app.name}-verify-{backup.id}".lower()
-    return (
-        f'{postgres.access(app)}\n{postgres.rehearse(app.database_server, "database.pgdump", name)}\necho "$rehearsed"'
-    )
+    return f'{postgres.access(app)}\n{postgres.rehearse(server, "database.pgdump", name)}\necho "$rehearsed"'
 
 
 def _summary(backup: Backup, *, database: bool, files: bool) -> str:

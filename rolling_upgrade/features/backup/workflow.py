@@ -1,18 +1,22 @@
-"""The backup commands on many hosts in parallel: take, list, verify, fetch."""
+"""The backup commands on many hosts in parallel: take, list, verify, fetch; the list as a table and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Phase
 from rolling_upgrade.engine.shell import Script, direct
+from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.errors import (
     PROGRAM,
     ConfigError,
@@ -25,8 +29,7 @@ from rolling_upgrade.errors import (
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup import manifest, shell
 from rolling_upgrade.features.backup.archive import download
-from rolling_upgrade.features.backup.manifest import Backup, BackupKind
-from rolling_upgrade.features.backup.view import HostBackups, backup_json, backup_lines
+from rolling_upgrade.features.backup.manifest import Backup, BackupKind, HostBackups, Verdict
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 QUERY_SECONDS = 60.0
@@ -123,7 +126,12 @@ def every_backup(fleet: Fleet) -> dict[str, HostBackups]:
 def chosen(by_host: Mapping[str, HostBackups], id: str, environment: str) -> dict[str, Backup]:
     """Return each host's backup with the id, or its latest. Raises PreflightError that names every host without it."""
     backups = {name: _find(listed, id) for name, listed in by_host.items()}
-    lacking = [_lacking(name, by_host[name], id) for name, backup in backups.items() if backup is None]
+    lacking = [
+        f"{name}: no backup {id!r}; the newest ones: "
+        + (", ".join(backup.id for backup in reversed(by_host[name].backups[-3:])) or "none")
+        for name, found in backups.items()
+        if found is None
+    ]
     if lacking:
         listed = "\n  ".join(lacking)
         raise PreflightError(
@@ -131,11 +139,6 @@ def chosen(by_host: Mapping[str, HostBackups], id: str, environment: str) -> dic
             next_step=f"{PROGRAM} backups --env {environment} lists them; --hosts leaves a host out",
         )
     return {name: backup for name, backup in backups.items() if backup is not None}
-
-
-def _lacking(name: str, listed: HostBackups, id: str) -> str:
-    newest = ", ".join(backup.id for backup in reversed(listed.backups[-3:])) or "none"
-    return f"{name}: no backup {id!r}; the newest ones: {newest}"
 
 
 def _find(listed: HostBackups, id: str) -> Backup | None:
@@ -148,7 +151,7 @@ def _read_backups(host: Host, fleet: Fleet) -> HostBackups:
     app = fleet.targets[host.name].application
     answer = host.run(manifest.read_all(app).answering(_ANSWER_BYTES), timeout_seconds=QUERY_SECONDS)
     try:
-        return HostBackups(*manifest.parse(app, answer.output))
+        return manifest.parse(app, answer.output)
     except ValueError as error:
         raise HostUnreachable(f"{host.name}: {error}: {answer.output_tail}") from error
 
@@ -189,3 +192,82 @@ def _exit_code(failed: Mapping[str, RollingError]) -> ExitCode:
     if errors:
         raise StepFailed("\n".join(str(error) for error in errors))
     return ExitCode.DONE
+
+
+def backup_lines(hosts: Mapping[str, HostBackups], unreachable: Mapping[str, str]) -> list[str]:
+    """Return a table of the backups of each host, newest last."""
+    lines = [line for name, listed in hosts.items() for line in _host_lines(name, listed)]
+    return [*lines, *unreachable_lines(unreachable)]
+
+
+def _host_lines(name: str, listed: HostBackups) -> Iterator[str]:
+    if not listed.backups:
+        yield f"{name}  no backups"
+        return
+    yield name
+    head = ("", "BACKUP", "KIND", "AGE", "SIZE", "UPLOADS", "RELEASE", "VERIFIED")
+    yield from table([head, *(_row(backup, listed.now) for backup in listed.backups)])
+    yield ""
+
+
+def _row(backup: Backup, now: int) -> tuple[str, ...]:
+    if backup.problem:
+        return ("", backup.id, "UNUSABLE", _age(backup, now), one_line(backup.problem))
+    files = "none" if backup.uploads is None else f"{backup.uploads} ({size(backup.uploads_bytes)})"
+    tags = dict.fromkeys(image.partition("@")[0].rpartition(":")[2] for _, image in backup.services)
+    release = f"{', '.join(tags)} ({backup.release})" if tags else "-"
+    return (
+        "",
+        backup.id,
+        backup.kind.value,
+        _age(backup, now),
+        size(backup.bytes),
+        files,
+        one_line(release),
+        _verified(backup, now),
+    )
+
+
+def _verified(backup: Backup, now: int) -> str:
+    if backup.verdict is Verdict.UNVERIFIED:
+        return "no"
+    verdict = "DAMAGED" if backup.verdict is Verdict.DAMAGED else "good"
+    return f"{verdict}, {duration(now - backup.verified_at)} ago"
+
+
+def _time(backup: Backup) -> datetime:
+    """Return the start time, which is part of the id."""
+    return datetime.strptime(backup.id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+
+
+def _age(backup: Backup, now: int) -> str:
+    return duration(now - _time(backup).timestamp())
+
+
+def backup_json(environment: str, hosts: Mapping[str, HostBackups], unreachable: Mapping[str, str]) -> dict[str, Any]:
+    """Return the JSON object of the backups."""
+    objects: list[dict[str, Any]] = [
+        {"host": name, "backups": [_backup_json(backup, listed.now) for backup in listed.backups]}
+        for name, listed in hosts.items()
+    ]
+    objects += [{"host": name, "unreachable": error} for name, error in unreachable.items()]
+    return {"environment": environment, "hosts": objects}
+
+
+def _backup_json(backup: Backup, now: int) -> dict[str, Any]:
+    return {
+        "id": backup.id,
+        "kind": backup.kind.value,
+        "time": _time(backup).isoformat(),
+        "age_seconds": round(now - _time(backup).timestamp()),
+        "bytes": backup.bytes,
+        "database": backup.database or None,
+        "rows": backup.rows,
+        "uploads": backup.uploads,
+        "uploads_bytes": backup.uploads_bytes,
+        "release": backup.release,
+        "services": dict(backup.services),
+        "verified": backup.verdict.value,
+        "verified_at": backup.verified_at or None,
+        "problem": backup.problem or None,
+    }

@@ -100,8 +100,18 @@ def _from_hosts(fleet: Fleet, states: Mapping[str, HostState], images: Sequence[
             next_step="apt-get install skopeo here or on a host, or name images by digest",
         )
     answers = fleet.on_all(lambda host: resolve_on_host(host, images), hosts=capable[:WITNESSES])
-    refuse_disagreement(answers)
-    return Resolved(dict(next(iter(answers.values()))), (witnessed(list(answers), len(capable)),))
+    if lines := disagreements(answers):
+        listed = "\n  ".join(lines)
+        raise PreflightError(
+            f"hosts disagree about the digest of an image; nothing was touched.\n  {listed}",
+            next_step="run the same command again if the tag has just moved; else compare, on both hosts, "
+            "/etc/containers/registries.conf and ~/.config/containers/registries.conf of the deploy user",
+        )
+    note = f"digests: {' and '.join(answers)} agree"
+    if len(answers) == 1:
+        others = "no other host can query a registry" if len(capable) < WITNESSES else "no other host was asked"
+        note = f"digests: resolved by {next(iter(answers))} alone; {others}"
+    return Resolved(dict(next(iter(answers.values()))), (note,))
 
 
 def resolve_on_host(host: Host, images: Sequence[Image]) -> dict[str, Image]:
@@ -132,17 +142,6 @@ def _with_digest(image: Image, digest: str, revision: str = "", *_: str) -> Imag
     return replace(image, digest=digest, revision="" if revision.startswith("<") else revision)
 
 
-def refuse_disagreement(answers: Answers) -> None:
-    """Raise PreflightError with each image, both digests and both hosts, if hosts disagree."""
-    if lines := disagreements(answers):
-        listed = "\n  ".join(lines)
-        raise PreflightError(
-            f"hosts disagree about the digest of an image; nothing was touched.\n  {listed}",
-            next_step="run the same command again if the tag has just moved; else compare, on both hosts, "
-            "/etc/containers/registries.conf and ~/.config/containers/registries.conf of the deploy user",
-        )
-
-
 def disagreements(answers: Answers) -> tuple[str, ...]:
     """Return a line for each image to which two hosts give different digests."""
     names = dict.fromkeys(name for answer in answers.values() for name in answer)
@@ -153,14 +152,6 @@ def disagreements(answers: Answers) -> tuple[str, ...]:
             each = ", ".join(f"{host} says {digest}" for host, digest in digests.items())
             lines.append(f"{name}: {each}")
     return tuple(lines)
-
-
-def witnessed(hosts: Sequence[str], capable: int) -> str:
-    """Return a line on the hosts that gave the digests; `capable` is the number of hosts that can query a registry."""
-    if len(hosts) > 1:
-        return f"digests: {' and '.join(hosts)} agree"
-    others = "no other host can query a registry" if capable < WITNESSES else "no other host was asked"
-    return f"digests: resolved by {hosts[0]} alone; {others}"
 
 
 def compare_with_source(

@@ -175,10 +175,16 @@ class _Run:
             "monitor": self._monitor,
         }
 
+    def _shown(self, *lines: str) -> PhaseOutcome:
+        """Show the plan of a phase."""
+        for line in lines:
+            self.log(line)
+        return PhaseOutcome(detail="shown")
+
     def _build(self) -> PhaseOutcome:
         if self.dry_run:
             building.print_plan(self.build_plan, self.log, push=False)
-            return PhaseOutcome(detail="shown")
+            return self._shown()
         self.built = building.build_images(self.build_plan, self.log)
         self.log("\n".join(building.build_lines(self.built)))
         return PhaseOutcome(detail=", ".join(image.reference for image in self.built))
@@ -189,8 +195,7 @@ class _Run:
             return PhaseOutcome(detail="services.yaml declares no suites", skipped=True)
         production = is_production(self.environment)
         if self.dry_run:
-            self.log("\n".join(suite_plan_lines(self.suites, production=production)))
-            return PhaseOutcome(detail="shown")
+            return self._shown(*suite_plan_lines(self.suites, production=production))
         variables = {"ENVIRONMENT": self.environment.targets[0].application.environment}
         variables |= {f"IMAGE_{image.service.upper().replace('-', '_')}": image.reference for image in self.built}
         results = self.suite_results = suites.run(self.suites, self.log, production=production, env=variables)
@@ -205,9 +210,7 @@ class _Run:
             self.log("transfer: push is set in hosts.yaml: the deploy sends the images to the hosts")
             return PhaseOutcome(detail="transfer: push", skipped=True)
         if self.dry_run:
-            for service, reference in self.build_plan.references.items():
-                self.log(f"{service}: push {reference}")
-            return PhaseOutcome(detail="shown")
+            return self._shown(*(f"{name}: push {image}" for name, image in self.build_plan.references.items()))
         self.built = building.push_images(self.build_plan, self.built, self.log)
         return PhaseOutcome(detail=", ".join(f"{image.service} {image.digest[:19]}" for image in self.built))
 
@@ -215,8 +218,7 @@ class _Run:
         if self.dry_run and not self.pushes_from_here:
             self.log("the digests are unknown until the push; 000000000000 is a placeholder")
         if self.dry_run and self.pushes_from_here:
-            self.log(f"deploy {self.build_plan.tag} from this workstation: the plan needs the built images")
-            return PhaseOutcome(detail="shown")
+            return self._shown(f"deploy {self.build_plan.tag} from this workstation: the plan needs the built images")
         # No process of the application is left: an earlier one could have reached the agent.
         self.held.enter_context(agent.with_deploy_key())
         code = deploy.deploy(
@@ -235,15 +237,13 @@ class _Run:
 
     def _health(self) -> PhaseOutcome:
         if self.dry_run:
-            self.log(f"check {self.hosts}")
-            return PhaseOutcome(detail="shown")
+            return self._shown(f"check {self.hosts}")
         code = health.health(self.environment.name, root=self.root, once=True)
         return PhaseOutcome(code, f"{self.hosts} {'unhealthy' if code else 'healthy'}")
 
     def _monitor(self) -> PhaseOutcome:
         if self.dry_run:
-            self.log(f"make sure that the watchdog runs on {self.hosts}")
-            return PhaseOutcome(detail="shown")
+            return self._shown(f"make sure that the watchdog runs on {self.hosts}")
         code = watchdog.install(self.environment.name, root=self.root)
         return PhaseOutcome(code, f"watchdog on {self.hosts}")
 

@@ -7,7 +7,7 @@ beside a restored SQLite file reverts or damages it.
 from __future__ import annotations
 
 from rolling_upgrade.engine import postgres, sqlite
-from rolling_upgrade.engine.model import Application
+from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
 from rolling_upgrade.engine.shell import quote, shell_join
@@ -78,7 +78,7 @@ def no_writers() -> str:
 def restore_database(app: Application, backup: Backup, run_id: str) -> str:
     """Move the database and its journals aside; rename the backup's database into place with the same owner and mode."""
     if backup.database == "postgres" and app.database_server:
-        return _restore_postgres(app, backup, run_id)
+        return _restore_postgres(app, app.database_server, backup, run_id)
     path, aside, new = app.database, *_beside(app.database, run_id)
     mode = backup.journal_mode if backup.journal_mode in {"wal", "delete", "truncate", "persist"} else "delete"
     file = backup.file("database.db")
@@ -118,7 +118,7 @@ echo "the database of backup {backup.id} is in place: {backup.rows} rows\""""
 def undo_database(app: Application, backup: Backup, run_id: str) -> str:
     """Bring the former database back, also if the restore was interrupted at any point."""
     if backup.database == "postgres" and app.database_server:
-        return _undo_postgres(app, run_id)
+        return _undo_postgres(app, app.database_server, run_id)
     path, aside, new = app.database, *_beside(app.database, run_id)
     program = f"""\
 set -eu
@@ -170,28 +170,24 @@ def _beside(path: str, run_id: str) -> tuple[str, str]:
     return f"{directory}/.before-{run_id}", f"{directory}/.restored-{run_id}.db"
 
 
-def _restore_postgres(app: Application, backup: Backup, run_id: str) -> str:
-    if app.database_server is None:
-        raise ValueError("the application has no database server")
+def _restore_postgres(app: Application, server: DatabaseServer, backup: Backup, run_id: str) -> str:
     dump = quote(f"{backup_path(app, backup.id)}/database.pgdump")
     done = quote(f"{app.home}/journal/{run_id}/postgres.restored")
     return f"""\
 {postgres.access(app)}
-{postgres.restore(app.database_server, dump, f"{done}.list")}
+{postgres.restore(server, dump, f"{done}.list")}
 : > {done}
 echo "the database of backup {backup.id} is in place\""""
 
 
-def _undo_postgres(app: Application, run_id: str) -> str:
+def _undo_postgres(app: Application, server: DatabaseServer, run_id: str) -> str:
     """Restore the backup that was taken before a completed restore; a failed restore has changed nothing."""
-    if app.database_server is None:
-        raise ValueError("the application has no database server")
     dump = quote(f"{backup_path(app, run_id)}/database.pgdump")
     done = quote(f"{app.home}/journal/{run_id}/postgres.restored")
     return f"""\
 if [ -e {done} ]; then
   {postgres.access(app)}
-  {postgres.restore(app.database_server, dump, f"{done}.list")}
+  {postgres.restore(server, dump, f"{done}.list")}
   rm -f {done}
 fi"""
 

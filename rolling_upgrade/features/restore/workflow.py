@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
@@ -12,7 +11,6 @@ from rolling_upgrade.console.reporter import choose
 from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState
 from rolling_upgrade.engine.plan import Plan
-from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup
@@ -44,16 +42,17 @@ def restore(
         context = operation.new_context(environment, reporter)
         states = fleet.observe()
         backups = chosen(every_backup(fleet), backup, environment.name)
+        apps = operation.applications(environment)
+        parts = {name: _parts(apps[name], found, only) for name, found in backups.items()}
         record = operation.new_record(context, "restore", root)
         lock = operator.lock(context.run_id, f"restore of {backup}")
 
         def plan(state: HostState) -> Plan:
-            app, selected = fleet.targets[state.host].application, backups[state.host]
-            database, files = _parts(app, selected, only)
+            app, (database, files) = apps[state.host], parts[state.host]
             spec = RestoreSpec(
                 environment.name,
                 app,
-                selected,
+                backups[state.host],
                 record,
                 lock,
                 dead_token=operation.dead_token(state),
@@ -63,8 +62,13 @@ def restore(
             )
             return plan_restore(state, spec, environment.rollout)
 
-        operation.refuse_unfit(_unfit(states, backups, environment, only), "a restore", states, environment)
-        host_runs = operation.host_runs(fleet.hosts, operation.applications(environment), states, plan)
+        findings = [
+            finding
+            for name, (database, files) in parts.items()
+            for finding in unfit(states[name], apps[name], backups[name], database=database, files=files)
+        ]
+        operation.refuse_unfit(findings, "a restore", states, environment)
+        host_runs = operation.host_runs(fleet.hosts, apps, states, plan)
         op_spec = _operation_spec(environment, backup, only)
         run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
         return run.run(host_runs, plan)
@@ -84,17 +88,6 @@ def _parts(app: Application, backup: Backup, only: str) -> tuple[bool, bool]:
     if only:
         return only == "database", only == "uploads"
     return bool(backup.database), bool(app.uploads) and backup.uploads is not None
-
-
-def _unfit(
-    states: Mapping[str, HostState], backups: Mapping[str, Backup], environment: Environment, only: str
-) -> list[Finding]:
-    apps = operation.applications(environment)
-    findings: list[Finding] = []
-    for name, state in states.items():
-        database, files = _parts(apps[name], backups[name], only)
-        findings += unfit(state, apps[name], backups[name], database=database, files=files)
-    return findings
 
 
 def _operation_spec(environment: Environment, backup: str, only: str) -> operation.OperationSpec:

@@ -67,7 +67,7 @@ def files(app: Application, id: str = ID) -> Path:
 
 
 def listed(app: Application) -> dict[str, Backup]:
-    _, backups = manifest.parse(app, sh(manifest.read_all(app)).stdout)
+    backups = manifest.parse(app, sh(manifest.read_all(app)).stdout).backups
     return {taken.id: taken for taken in backups}
 
 

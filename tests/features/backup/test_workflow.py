@@ -1,16 +1,20 @@
-"""The backup commands on two hosts with a real SQLite database: take, list, verify, fetch."""
+"""The backup commands on two hosts with a real SQLite database: take, list, verify, fetch; the list as lines and as JSON."""
 
 from __future__ import annotations
 
+import io
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from rolling_upgrade.console.output import print_json, print_lines
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, StepFailed
-from rolling_upgrade.features.backup.workflow import backup, fetch, show, verify
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, HostBackups, Verdict
+from rolling_upgrade.features.backup.workflow import backup, backup_json, backup_lines, fetch, show, verify
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
 from tests.support.shell import Programs
@@ -91,3 +95,54 @@ def test_unreachable_host_fails_the_list_and_refuses_a_verification(project: Pro
     assert show("demo", root=project.root) is ExitCode.FAILED
     with pytest.raises(HostUnreachable, match="web2"):
         verify("demo", root=project.root)
+
+
+NOW = 1_795_399_200
+IMAGES = (("backend", "r.test/backend:v2@sha256:aa"), ("frontend", "r.test/frontend:v2@sha256:bb"))
+GOOD = Backup(
+    "20261123T020000Z-abcdef",
+    BackupKind.SCHEDULED,
+    "shop",
+    release="r7",
+    services=IMAGES,
+    database="sqlite",
+    uploads=3,
+    uploads_bytes=2048,
+    files=(BackupFile("database.db", 1024 * 1024 * 3 // 2, "a" * 64),),
+    verdict=Verdict.GOOD,
+    verified_at=NOW - 60,
+)
+BAD = Backup("20261123T010000Z-abcdef", problem="its manifest is missing or no JSON")
+
+
+def rendered(*backups: Backup, as_json: bool = False) -> str:
+    out = io.StringIO()
+    hosts, unreachable = {"web1": HostBackups(NOW, backups)}, {"web2": "web2: cannot reach it."}
+    if as_json:
+        print_json(backup_json("production", hosts, unreachable), stream=out)
+    else:
+        print_lines(backup_lines(hosts, unreachable), stream=out)
+    return out.getvalue()
+
+
+def test_backup_lines_show_kind_size_uploads_release_and_verdict() -> None:
+    row = next(line for line in rendered(GOOD).splitlines() if GOOD.id in line)
+
+    for part in ("scheduled", "1.5 MiB", "3 (2 KiB)", "v2 (r7)", "good, 1m 00s ago"):
+        assert part in row
+
+
+def test_backup_lines_show_unusable_backups_and_unreachable_hosts() -> None:
+    text = rendered(BAD)
+
+    assert "UNUSABLE" in text
+    assert "its manifest is missing" in text
+    assert "web2  UNREACHABLE" in text
+
+
+def test_backup_json_has_every_backup_and_unreachable_host() -> None:
+    hosts = json.loads(rendered(BAD, GOOD, as_json=True))["hosts"]
+
+    assert [backup["id"] for backup in hosts[0]["backups"]] == [BAD.id, GOOD.id]
+    assert (hosts[0]["backups"][1]["verified"], hosts[0]["backups"][0]["problem"]) == ("good", BAD.problem)
+    assert hosts[1]["unreachable"].startswith("web2")
