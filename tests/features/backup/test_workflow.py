@@ -1,4 +1,4 @@
-"""The backup commands on two hosts with a real SQLite database: take, list, verify, fetch; the list as lines and as JSON."""
+"""The backup commands on two hosts with a real SQLite database; the list of backups as lines and as JSON."""
 
 from __future__ import annotations
 
