@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.console.output import print_json, print_lines
+from rolling_upgrade.console.output import print_result
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError, StepFailed
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, HostBackups, Verdict
@@ -118,10 +118,8 @@ BAD = Backup("20261123T010000Z-abcdef", problem="its manifest is missing or no J
 def rendered(*backups: Backup, as_json: bool = False) -> str:
     out = io.StringIO()
     hosts, unreachable = {"web1": HostBackups(NOW, backups)}, {"web2": "web2: cannot reach it."}
-    if as_json:
-        print_json(backup_json("production", hosts, unreachable), stream=out)
-    else:
-        print_lines(backup_lines(hosts, unreachable), stream=out)
+    result = backup_json("production", hosts, unreachable) if as_json else backup_lines(hosts, unreachable)
+    print_result(result, stream=out)
     return out.getvalue()
 
 
