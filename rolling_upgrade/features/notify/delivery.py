@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import URLError
 
 from rolling_upgrade.engine.masking import safe
@@ -49,19 +49,13 @@ class NotDelivered(Exception):
         self.why, self.again, self.wait_seconds = why, again, wait_seconds
 
 
-class Connection(Protocol):
-    """An object that has a socket once it is connected."""
-
-    sock: Any
-
-
 class Deadline:
     """The time limit of a message, with all its attempts and pauses. `clock` counts seconds from any point."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.clock, self.sleep = clock, sleep
         self.seconds, self._end = seconds, clock() + seconds
-        self._open: list[Connection] = []
+        self._open: list[Any] = []
         self._lock = Lock()
         self._over = False
 
@@ -80,8 +74,8 @@ class Deadline:
         """Whether the time is up, or `cut` was called."""
         return self._over or self.clock() >= self._end
 
-    def register(self, connection: Connection) -> None:
-        """Register a connection for `cut`."""
+    def register(self, connection: Any) -> None:
+        """Register a connection for `cut`; it has a socket, `sock`, once it is connected."""
         with self._lock:
             self._open.append(connection)
 

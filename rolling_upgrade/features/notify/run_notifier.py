@@ -5,7 +5,7 @@ The first is sent while the run continues; the run waits for the last. A failing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rolling_upgrade import rendering
@@ -15,7 +15,6 @@ from rolling_upgrade.engine.model import Channels, Environment, HostResult, Noti
 from rolling_upgrade.engine.plan import Change, Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
-from rolling_upgrade.features.notify.delivery import Delivery
 from rolling_upgrade.features.notify.send import Sending, send
 from rolling_upgrade.features.notify.text import version_changes
 
@@ -68,43 +67,30 @@ class RunNotifier:
             return ()
         results = [(outcome.summary.host, outcome.summary.result) for outcome in outcomes]
         changed = [(host, result) for host, result in results if host in self._notice.hosts]
+        done = summary.exit_code == ExitCode.DONE
         self._send(
             replace(
                 self._notice,
                 occasion=self._occasions[_PHASES[ExitCode(summary.exit_code)]],
                 at=self._context.clock(),
-                results=tuple(changed) if summary.exit_code != ExitCode.DONE else (),
+                results=() if done else tuple(changed),
                 seconds=summary.seconds,
                 cause="\n".join(_causes(outcomes)),
-                next_command=self._next(summary),
+                next_command=summary.undo_command if done else f"{PROGRAM} status --env {summary.environment}",
             )
         )
-        return warnings(delivery for sending in self._sendings for delivery in sending.wait())
+        failures = [delivery for sending in self._sendings for delivery in sending.wait() if not delivery.ok]
+        # The same failure of several messages is one warning.
+        return tuple(dict.fromkeys(f"{failed.channel}: message not delivered: {failed.error}" for failed in failures))
 
     def _send(self, notice: Notice) -> None:
         read, secrets = rendering.notice_template, self._environment.secrets
         self._sendings.append(send(notice, self._channels, read=read, secrets=secrets))
 
-    def _next(self, summary: Summary) -> str:
-        return (
-            summary.undo_command
-            if summary.exit_code == ExitCode.DONE
-            else f"{PROGRAM} status --env {summary.environment}"
-        )
-
 
 def channels(environment: Environment) -> Channels:
     """The channels of an environment; all its hosts have the same."""
     return environment.targets[0].application.channels
-
-
-def warnings(deliveries: Iterable[Delivery]) -> tuple[str, ...]:
-    """A warning for each channel that failed; the same failure of several messages is one."""
-    return tuple(
-        dict.fromkeys(
-            f"{delivery.channel}: message not delivered: {delivery.error}" for delivery in deliveries if not delivery.ok
-        )
-    )
 
 
 def _target(plans: Sequence[Plan]) -> str:
