@@ -109,16 +109,16 @@ def _ok(what: str) -> Row:
     return Level.OK, what, ""
 
 
+def _warning(what: str, remedy: str) -> Row:
+    return Level.WARNING, what, remedy
+
+
 def _versions(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
     found = {"podman": state.fact("podman"), "nginx": facts.get("nginx_version"), "curl": facts.get("curl_version")}
     old = [name for name, text in found.items() if text and _version(text) < OLDEST[name]]
     for name in old:
         oldest = ".".join(str(part) for part in OLDEST[name])
-        yield (
-            Level.WARNING,
-            f"{name} {found[name]} is older than {oldest}",
-            f"Upgrade {name}: older versions are not tested",
-        )
+        yield _warning(f"{name} {found[name]} is older than {oldest}", f"Upgrade {name}: older versions are not tested")
     if not old:
         yield _ok(f"{state.fact('os')}, " + ", ".join(f"{name} {text}" for name, text in found.items() if text))
 
@@ -131,25 +131,25 @@ def _storage(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
     driver, cgroups, controllers = [*facts.get("podman_info").split(" "), "", "", ""][:3]
     if driver == "vfs":
         remedy = 'Set driver = "overlay" in ~/.config/containers/storage.conf; changing it means podman system reset'
-        yield Level.WARNING, "Podman stores images with vfs: each container copies its whole image", remedy
+        yield _warning("Podman stores images with vfs: each container copies its whole image", remedy)
     elif driver:
         yield _ok(f"Podman stores images with {driver}")
     limits = {"memory": any(s.memory_bytes for s in app.services), "cpu": any(s.cpus for s in app.services)}
     missing = [name for name, limited in limits.items() if limited and name not in controllers.split(",")]
     if driver and cgroups != "v2":
-        yield Level.WARNING, f"cgroup {cgroups}: limits of rootless containers are ignored", "Boot with cgroup v2"
+        yield _warning(f"cgroup {cgroups}: limits of rootless containers are ignored", "Boot with cgroup v2")
     elif driver and missing:
         remedy = "Delegate them: Delegate=cpu memory pids in a drop-in of user@.service"
-        yield Level.WARNING, f"the limits of {' and '.join(missing)} are ignored: not delegated to the user", remedy
+        yield _warning(f"the limits of {' and '.join(missing)} are ignored: not delegated to the user", remedy)
 
 
 def _identities(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
     for kind in ("subuid", "subgid"):
         if untrusted.integer(facts.get(kind), default=0) < _IDS:
             remedy = f"usermod --add-{kind}s 100000-165535 USER as root, then podman system migrate as that user"
-            yield Level.WARNING, f"{kind}: {facts.get(kind) or 'no'} ids, {_IDS} needed", remedy
+            yield _warning(f"{kind}: {facts.get(kind) or 'no'} ids, {_IDS} needed", remedy)
     if facts.get("manager") not in {"running", "degraded", "starting"}:
-        yield Level.WARNING, "the user's systemd manager does not answer", "systemctl restart user@UID as root"
+        yield _warning("the user's systemd manager does not answer", "systemctl restart user@UID as root")
 
 
 def _rights(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
@@ -159,7 +159,7 @@ def _rights(_: HostState, app: Application, facts: HostFacts) -> Iterator[Row]:
     foreign = [entry for entry in others if not re.fullmatch(r"/usr/local/lib/[^/ ]+/site (install|restore)", entry)]
     if foreign:
         remedy = "A deploy needs only the site helper: delete the other rules from /etc/sudoers.d"
-        yield Level.WARNING, f"sudo allows more than the site helper: {', '.join(foreign)}", remedy
+        yield _warning(f"sudo allows more than the site helper: {', '.join(foreign)}", remedy)
     else:
         yield _ok("sudo allows only the site helper")
 
@@ -174,9 +174,9 @@ def _programs(state: HostState, app: Application, facts: HostFacts) -> Iterator[
         if expected and expected != current
     ]
     if drifted:
-        yield Level.WARNING, f"the host has another version of the {' and the '.join(drifted)}", _SETUP
+        yield _warning(f"the host has another version of the {' and the '.join(drifted)}", _SETUP)
     if facts.get("boot_unit") not in {"enabled", "linked"}:
-        yield Level.WARNING, f"{app.name}-boot.service is not enabled: no container would start after a reboot", _SETUP
+        yield _warning(f"{app.name}-boot.service is not enabled: no container would start after a reboot", _SETUP)
     if not drifted and facts.get("boot_unit") in {"enabled", "linked"}:
         yield _ok("the installed programs match this clone, and the boot unit is enabled")
 
@@ -188,13 +188,9 @@ def _clock(_: HostState, __: Application, facts: HostFacts) -> Iterator[Row]:
     offset = facts.before - now if now < facts.before else now - facts.after if now > facts.after else 0.0
     if offset > CLOCK_SECONDS:
         direction = "behind" if now < facts.before else "ahead of"
-        yield (
-            Level.WARNING,
-            f"its clock is at least {offset:.0f} s {direction} this machine's",
-            "timedatectl set-ntp true",
-        )
+        yield _warning(f"its clock is at least {offset:.0f} s {direction} this machine's", "timedatectl set-ntp true")
     elif facts.get("synchronised") == "no":
-        yield Level.WARNING, "its clock is right, but not synchronised", "timedatectl set-ntp true"
+        yield _warning("its clock is right, but not synchronised", "timedatectl set-ntp true")
     else:
         yield _ok("its clock is right")
 
@@ -205,12 +201,11 @@ def _nginx(state: HostState, app: Application, _: HostFacts) -> Iterator[Row]:
     named = state.site.partition("\n")[0].rpartition(" ")[2]
     if state.site and named != state.live_site_hash:
         remedy = "As root: nginx -t && systemctl reload nginx; the error log of Nginx names the cause"
-        yield Level.WARNING, "Nginx does not run the installed site", remedy
+        yield _warning("Nginx does not run the installed site", remedy)
     if state.site and named == state.live_site_hash and not state.fact("closed"):
         yield _ok("Nginx runs the installed site and reaches the flags")
     if state.fact("maintenance"):
-        yield (
-            Level.WARNING,
+        yield _warning(
             "the maintenance page is on",
             f"{PROGRAM} maintenance off --env {app.environment} when the maintenance is over",
         )
@@ -222,29 +217,27 @@ def _certificate(state: HostState, app: Application, facts: HostFacts) -> Iterat
     found = facts.get("certificate")
     ends = untrusted.integer(found, maximum=untrusted.LATEST, default=None)
     if ends is None:
-        yield (
-            Level.WARNING,
-            f"{app.tls.certificate} could not be read: {found}",
-            "As root: openssl x509 -in that file -noout -text",
+        yield _warning(
+            f"{app.tls.certificate} could not be read: {found}", "As root: openssl x509 -in that file -noout -text"
         )
         return
     days = (ends - state.now) // 86_400
     if days < 0:
-        yield Level.WARNING, f"the certificate expired {-days} days ago", "Renew it and reload Nginx"
+        yield _warning(f"the certificate expired {-days} days ago", "Renew it and reload Nginx")
     elif days < CERTIFICATE_DAYS:
-        yield Level.WARNING, f"the certificate expires in {days} days", "Renew it and reload Nginx"
+        yield _warning(f"the certificate expires in {days} days", "Renew it and reload Nginx")
     if "NOT match" in facts.get("certificate_name"):
-        yield Level.WARNING, f"the certificate is not for {app.domain}", "Install one for that name"
+        yield _warning(f"the certificate is not for {app.domain}", "Install one for that name")
     elif days >= CERTIFICATE_DAYS:
         yield _ok(f"the certificate is for {app.domain} and expires in {days} days")
 
 
 def _upkeep(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
     if facts.get("reboot") == "yes":
-        yield Level.WARNING, "it needs a reboot", "Reboot it when convenient: the boot unit starts the active colors"
+        yield _warning("it needs a reboot", "Reboot it when convenient: the boot unit starts the active colors")
     if facts.get("auth_info") == "no":
         problem = "sshd does not expose the key of a login: the history cannot name it"
-        yield Level.WARNING, problem, f"{_SETUP}: it sets ExposeAuthInfo"
+        yield _warning(problem, f"{_SETUP}: it sets ExposeAuthInfo")
     if (lock := state.held_lock) is not None:
         problem = f"{lock.owner} holds the lock: {lock.reason}"
         yield Level.REFUSED, problem, f"Wait for its end; until then a deploy exits with 4 ({PROGRAM} lock.status)"
