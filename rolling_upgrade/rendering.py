@@ -162,7 +162,7 @@ def yaml_text(text: str) -> str:
 
 
 def report_page(values: Mapping[str, Any]) -> str:
-    """Render the self-contained report page of a run, with the values of `features/report/html_page.py`."""
+    """Render the self-contained report page of a run, with the values of `features/report/view.py`."""
     return template("report/page.html.j2").render(values)
 
 

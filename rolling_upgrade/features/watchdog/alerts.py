@@ -77,8 +77,7 @@ class AlertDeduplicator:
     """Decides which alerts are sent: one message when an alert starts, one after each repeat interval, one when it ends.
 
     An alert is resolved after a quiet period, which doubles with each recent recurrence, so that a flapping check is one
-    alert rather than a message a minute. The caller keeps the tracked alerts; where a message reached no channel, pass
-    the previous ones again, and the message is due again.
+    alert rather than a message a minute. The caller keeps the tracked alerts.
     """
 
     application: str
