@@ -96,24 +96,9 @@ def maintenance_page(app: Application, message: str = "", *, by: str = maintenan
     return _render("nginx/maintenance.html.j2", app, message=message, by=by)
 
 
-def boot_unit(app: Application) -> str:
-    """Render the systemd user unit that starts the live colors after a boot."""
-    return _render("systemd/boot.service.j2", app)
-
-
-def backup_units(app: Application) -> tuple[str, str]:
-    """Render the systemd user units for scheduled backups: service and timer."""
-    return _render("systemd/backup.service.j2", app), _render("systemd/backup.timer.j2", app)
-
-
-def rotation_units(app: Application) -> tuple[str, str]:
-    """Render the systemd user units for daily rotation of the application's logs: service and timer."""
-    return _render("systemd/logs.service.j2", app), _render("systemd/logs.timer.j2", app)
-
-
-def requests_units(app: Application) -> tuple[str, str]:
-    """Render the systemd units for rotation of the request log: service and timer."""
-    return _render("systemd/requests.service.j2", app), _render("systemd/requests.timer.j2", app)
+def systemd_unit(name: str, app: Application) -> str:
+    """Render one of the application's units from `templates/systemd/`, such as `boot.service`."""
+    return _render(f"systemd/{name}.j2", app)
 
 
 def host_program(name: str) -> str:
@@ -124,11 +109,6 @@ def host_program(name: str) -> str:
 def notice_template(name: str) -> str:
     """Read a message template from `templates/notify/`, such as `en/done.txt`."""
     return (TEMPLATES / "notify" / name).read_text(encoding="utf-8")
-
-
-def watchdog_unit(app: Application) -> str:
-    """Render the systemd user unit of the watchdog."""
-    return _render("systemd/watchdog.service.j2", app)
 
 
 @cache
@@ -143,11 +123,6 @@ def watchdog_program() -> bytes:
         },
         compressed=True,
     )
-
-
-def completion_script(name: str) -> str:
-    """Read a shell's completion script from `templates/completion/`."""
-    return (TEMPLATES / "completion" / name).read_text(encoding="utf-8")
 
 
 def yaml_text(text: str) -> str:

@@ -182,7 +182,7 @@ def test_boot_unit_stop_leaves_the_containers_running() -> None:
 
 
 def directives_of_unit() -> dict[str, str]:
-    return dict(line.split("=", 1) for line in rendering.boot_unit(APP).splitlines() if "=" in line)
+    return dict(line.split("=", 1) for line in rendering.systemd_unit("boot.service", APP).splitlines() if "=" in line)
 
 
 @pytest.mark.parametrize("name", ["boot", "requests"])

@@ -55,7 +55,7 @@ def scripts(environment: Environment) -> Iterator[str]:
     for part in _PARTS:
         yield from (script.text for _, script in part(app))
     yield from (script.text for _, script in generated.of_setup(app, (environment.preparation,)))
-    files = watchdog.Files(b"PK", _settings(environment), rendering.watchdog_unit(app))
+    files = watchdog.Files(b"PK", _settings(environment), rendering.systemd_unit("watchdog.service", app))
     yield watchdog.install(app, files).text
     with suppress(ConfigError):
         yield from (script.text for _, script in generated.of_monitoring(environment))
@@ -200,6 +200,10 @@ def _values(content: object) -> Iterator[object]:
         yield content
 
 
+#: The units of the deploy user.
+UNITS = ("boot.service", "backup.service", "backup.timer", "watchdog.service")
+
+
 def run_everything(environment: Environment, shell: Shell, *, status: int = 0) -> Outcome:
     """Run every script of an environment and parse every text."""
     app = resolved(environment)
@@ -208,5 +212,5 @@ def run_everything(environment: Environment, shell: Shell, *, status: int = 0) -
         app,
         shell.run(scripts(environment), status=status),
         directives(rendering.nginx_site(app)),
-        (rendering.boot_unit(app), *rendering.backup_units(app), rendering.watchdog_unit(app)),
+        tuple(rendering.systemd_unit(name, app) for name in UNITS),
     )

@@ -26,5 +26,5 @@ def completion(shell: str, names: str, *, root: Path) -> ExitCode:
         return ExitCode.DONE
     if shell not in SHELLS:
         raise usage_error(("--shell", repr(shell), ", ".join(SHELLS)))
-    sys.stdout.write(rendering.completion_script(SHELLS[shell]))
+    sys.stdout.write((rendering.TEMPLATES / "completion" / SHELLS[shell]).read_text(encoding="utf-8"))
     return ExitCode.DONE

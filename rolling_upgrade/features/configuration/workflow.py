@@ -88,7 +88,7 @@ def _render(environment: Environment) -> None:
     """Render every template, so that an invalid one fails here and not in a deploy."""
     for target in environment.targets:
         rendering.nginx_site(target.application)
-        rendering.boot_unit(target.application)
+        rendering.systemd_unit("boot.service", target.application)
         rendering.maintenance_page(target.application)
 
 

@@ -205,7 +205,7 @@ def _rules(app: Application, live: Application | None) -> Resource:
 
 def _boot_unit(app: Application, user: str) -> Resource:
     """A unit of the deploy user's systemd manager, which runs at boot with linger. Source: systemd.special(7), default.target."""
-    name, unit = f"{app.name}-boot.service", rendering.boot_unit(app)
+    name, unit = f"{app.name}-boot.service", rendering.systemd_unit("boot.service", app)
     path = f"/etc/systemd/user/{name}"
     link = f"test -L ~/.config/systemd/user/default.target.wants/{quote(name)}"
     enable = as_user(
@@ -224,21 +224,24 @@ def _boot_unit(app: Application, user: str) -> Resource:
 def _backups(app: Application, user: str) -> tuple[Resource, ...]:
     """The backup timer and its program, which contains no secret."""
     title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
-    timer = _timer(app, user, "backup", title, rendering.backup_units(app))
+    timer = _timer(app, user, "backup", title)
     return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
 
 
 def _rotation(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
     """The timer of log rotation; it runs as the deploy user, because containers write with ids of that user's range."""
     title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
-    timer = _timer(app, user, "logs", title, rendering.rotation_units(app))
+    timer = _timer(app, user, "logs", title)
     return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
 
 
-def _timer(app: Application, user: str, kind: str, title: str, contents: tuple[str, str]) -> Resource:
+def _timer(app: Application, user: str, kind: str, title: str) -> Resource:
     """A timer of the deploy user's systemd manager."""
     name = f"{app.name}-{kind}"
-    units = dict(zip((f"/etc/systemd/user/{name}.service", f"/etc/systemd/user/{name}.timer"), contents, strict=True))
+    units = {
+        f"/etc/systemd/user/{name}.{suffix}": rendering.systemd_unit(f"{kind}.{suffix}", app)
+        for suffix in ("service", "timer")
+    }
     wants = "~/.config/systemd/user/timers.target.wants"
     link = shell_join("ln", "-sf", f"/etc/systemd/user/{name}.timer")
     enable = as_user(
@@ -287,12 +290,11 @@ def _request_log(app: Application) -> tuple[Resource, ...]:
     log = request_log(app.name)
     directory, path = log.rpartition("/")[0], f"{site_helper(app.name).rpartition('/')[0]}/requests"
     timer = f"{app.name}-requests.timer"
+    service_path, timer_path = request_log_units(app.name)
     files = {
         path: (rendering.host_program("requests"), "755"),
-        **{
-            unit: (text, "644")
-            for unit, text in zip(request_log_units(app.name), rendering.requests_units(app), strict=True)
-        },
+        service_path: (rendering.systemd_unit("requests.service", app), "644"),
+        timer_path: (rendering.systemd_unit("requests.timer", app), "644"),
     }
     test = [f"{has_content(name, text)} && {has_mode(name, f'root {mode}')}" for name, (text, mode) in files.items()]
     test += [f"test -d {quote(directory)} && ! test -L {quote(directory)} && {has_mode(directory, 'root 755')}"]

@@ -47,7 +47,8 @@ def _files(environment: Environment, target: Target) -> shell.Files:
         app.metrics_dir,
         app.request_metrics,
     )
-    return shell.Files(rendering.watchdog_program(), state_store.dump_settings(settings), rendering.watchdog_unit(app))
+    unit = rendering.systemd_unit("watchdog.service", app)
+    return shell.Files(rendering.watchdog_program(), state_store.dump_settings(settings), unit)
 
 
 def installation(environment: Environment, target: Target) -> tuple[Script, str]:
