@@ -75,7 +75,7 @@ def check_setup(entry: EnvironmentEntry, file: str, place: str, values: Iterable
     for host_values in values:
         path = host_values.get("SSL_CERT_PATH")
         if setup.certificate is Certificate.ACME and path.startswith("/etc/letsencrypt/"):
-            host_values.add(
+            host_values.reject(
                 "SSL_CERT_PATH",
                 expected="a path outside /etc/letsencrypt: setup copies the ACME certificate to this path",
             )
@@ -108,7 +108,7 @@ def check_certificate_paths(app: Application, user: str, values: Values) -> None
         if parent:
             who = "any user" if parent in _WORLD_WRITABLE else user
             why = f"{who} could replace a path below {parent} with a link that root follows"
-            values.add(key, expected=f"a path in directories that only root can write, such as /etc/ssl: {why}")
+            values.reject(key, expected=f"a path in directories that only root can write, such as /etc/ssl: {why}")
 
 
 def check_services(services: Services, file: str, complete: bool, issues: Issues) -> None:
@@ -170,7 +170,7 @@ def check_plaintext_urls(values: Iterable[Values], strict: bool, issues: Issues)
                 continue
             if strict:
                 expected = "https://: anyone on the network path can read the URL and the messages over http"
-                merged.add(key, expected=expected)
+                merged.reject(key, expected=expected)
             else:
                 text = "http:// lets anyone on the network path read the URL and the messages; use https://"
                 issues.warn(f"{merged.env_file}: {key}: {text}")
@@ -201,7 +201,7 @@ def check_placeholders(hosts: Iterable[Values], lines: Mapping[str, int], produc
             if not production:
                 issues.warn(f"{values.env_file}: {key} is a placeholder; replace it with a secret of your own")
             elif key in values.overrides:
-                values.add(key, found="a placeholder", expected=OWN_VALUE)
+                values.reject(key, found="a placeholder", expected=OWN_VALUE)
             else:
                 place = f"line {lines[key]}: {key}"
                 issues.add(values.env_file, place, found="a placeholder", expected=OWN_VALUE)
@@ -260,7 +260,7 @@ def check_mounts(app: Application, user: str, declared: Services, values: Values
             why = _overlap(mount, (*mounts, *data_directories(app))) or _system_directory(mount)
         if why:
             what = "a file in a separate directory" if mount.file else "a separate directory"
-            values.add(mount.key, expected=f"{what}: the container gets all of {mount.path}, and {why}")
+            values.reject(mount.key, expected=f"{what}: the container gets all of {mount.path}, and {why}")
 
 
 def _mounts(declared: Services, values: Values) -> Iterator[Directory]:

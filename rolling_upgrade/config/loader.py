@@ -92,7 +92,7 @@ def load_located(
         checks.check_placeholders(values, env.lines, _is_production(located, values), issues)
     checks.check_plaintext_urls(values, strict, issues)
     checks.check_setup(located.entry, issues.name(located.file), f"environments.{located.name}.setup", values, issues)
-    chosen = _choose(located.entry, hosts, issues)
+    selected = _select_hosts(located.entry, hosts, issues)
     identity = _identity_file(located, issues)
     rollout = _rollout(located, applications.values(), issues)
     if issues.errors or base is None or services is None:
@@ -103,7 +103,7 @@ def load_located(
         }
     return model.Environment(
         name=located.name,
-        targets=tuple(_target(located.entry, name, applications[name], identity) for name in chosen),
+        targets=tuple(_target(located.entry, name, applications[name], identity) for name in selected),
         rollout=rollout,
         preparation=_preparation(located),
         monitoring=_monitoring(located.entry),
@@ -193,7 +193,7 @@ def _check_keys(located: Located, base: dict[str, str], services: Services, stri
     checks.check_overrides(located.name, located.entry, known, issues.name(located.file), issues)
 
 
-def _choose(entry: EnvironmentEntry, words: Sequence[str], issues: Issues) -> list[str]:
+def _select_hosts(entry: EnvironmentEntry, words: Sequence[str], issues: Issues) -> list[str]:
     """Return the selected hosts in the order of the inventory; no word selects all."""
     matches = {word: [n for n, host in entry.hosts.items() if word in (n, *host.groups, *host.roles)] for word in words}
     known = dict.fromkeys(entry.hosts)

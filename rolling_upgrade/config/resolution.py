@@ -52,7 +52,7 @@ class Values:
         """Return the text of a key, empty when it is not set."""
         return self.overrides.get(key, self.base.get(key, ""))
 
-    def add(self, key: str, *, found: str = "", expected: str) -> None:
+    def reject(self, key: str, *, found: str = "", expected: str) -> None:
         """Add an error about a key at the place where its value was written."""
         text = self.get(key)
         found = found or (shown(text, key) if text else "")
@@ -69,7 +69,7 @@ class Values:
         try:
             return validator(text)
         except ValueError as error:
-            self.add(key, expected=str(error))
+            self.reject(key, expected=str(error))
             return None
 
 
@@ -82,9 +82,9 @@ def _settings(values: Values) -> Settings | None:
         for detail in error.errors():
             key = str(detail["loc"][0])
             if detail["type"] == "missing":
-                values.add(key, expected=_expectation(key))
+                values.reject(key, expected=_expectation(key))
             elif "error" in detail.get("ctx", {}):
-                values.add(key, expected=str(detail["ctx"]["error"]))
+                values.reject(key, expected=str(detail["ctx"]["error"]))
             else:
                 report(detail, Settings, values.env_file, values.issues)
     return None
@@ -178,7 +178,7 @@ def _confinement(declared: Service) -> model.Confinement:
 
 def _image(key: str, values: Values, tag: str) -> model.Image | None:
     if not values.get(key):
-        values.add(key, expected=validators.IMAGE.expected)
+        values.reject(key, expected=validators.IMAGE.expected)
     image = values.read(key, validators.IMAGE)
     if image is None:
         return None
@@ -187,7 +187,7 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
     if image.digest or image.tag:
         return image
     if not values.get("APP_VERSION"):
-        values.add(key, expected="an image with a tag, or a tag in APP_VERSION or --tag")
+        values.reject(key, expected="an image with a tag, or a tag in APP_VERSION or --tag")
     version = values.read("APP_VERSION", validators.TAG)
     return image.with_tag(version) if version else None
 
@@ -195,7 +195,7 @@ def _image(key: str, values: Values, tag: str) -> model.Image | None:
 def _service_port(declared: Service, values: Values) -> int | None:
     if not values.get(declared.port):
         if declared.default_port is None and values.services_complete:
-            values.add(declared.port, expected=validators.SERVICE_PORT.expected)
+            values.reject(declared.port, expected=validators.SERVICE_PORT.expected)
         return declared.default_port
     return values.read(declared.port, validators.SERVICE_PORT)
 
@@ -204,7 +204,7 @@ def _mounts(declared: Service, values: Values) -> Iterator[model.Mount]:
     for mount in declared.mounts:
         validator = validators.FILE_IN_DIRECTORY if mount.parent else validators.HOST_PATH
         if not values.get(mount.source) and not mount.optional and values.services_complete:
-            values.add(mount.source, expected=validator.expected)
+            values.reject(mount.source, expected=validator.expected)
         path = values.read(mount.source, validator)
         if path is not None:
             source = posixpath.dirname(path) if mount.parent else path
@@ -217,13 +217,13 @@ def _container_env(declared: Service, values: Values, tag: str) -> Iterator[tupl
     for key in declared.env_keys:
         text = values.get(key)
         if key in declared.required and not text:
-            values.add(key, expected=f"a value for the service {declared.name}")
+            values.reject(key, expected=f"a value for the service {declared.name}")
         if key not in values.merged:
             continue
         if key in inside and text:
             yield key, _path_inside(inside[key], text)
         elif re.search(r"[\n\r\0]", text):
-            values.add(key, expected="a single line: an env file of Podman cannot contain line breaks")
+            values.reject(key, expected="a single line: an env file of Podman cannot contain line breaks")
         else:
             yield key, tag if key == "APP_VERSION" and tag else text
 
@@ -253,7 +253,7 @@ def _tls(settings: Settings, values: Values) -> model.Tls | None:
         return None
     for key, path in (("SSL_CERT_PATH", settings.ssl_cert_path), ("SSL_KEY_PATH", settings.ssl_key_path)):
         if not path:
-            values.add(key, expected=f"{validators.FILE_PATH.expected}, because PROTOCOL is https")
+            values.reject(key, expected=f"{validators.FILE_PATH.expected}, because PROTOCOL is https")
     return model.Tls(settings.ssl_cert_path, settings.ssl_key_path, settings.ssl_chain_path)
 
 
@@ -261,7 +261,7 @@ def _database_server(settings: Settings, values: Values) -> model.DatabaseServer
     try:
         server = parse_database_url(settings.database_url)
     except ValueError as error:
-        values.add("DATABASE_URL", expected=str(error))
+        values.reject("DATABASE_URL", expected=str(error))
         return None
     if server and settings.database_path:
         what = "DATABASE_URL names a PostgreSQL server, so backups contain its database, not the file at DATABASE_PATH"
@@ -279,7 +279,7 @@ def _login(settings: Settings, values: Values) -> model.Login | None:
         return None
     for key in (key for key, value in given.items() if not value):
         others = next(name for name, value in given.items() if value)
-        values.add(key, expected=f"a value, because {others} is set: a login needs all three")
+        values.reject(key, expected=f"a value, because {others} is set: a login needs all three")
     return model.Login(*given.values())
 
 
@@ -300,7 +300,7 @@ def _check_ports(
         uses += [(key, f"{key} ({color.value} of {service.name})", service.port(color)) for color in model.Color]
     for key, label, port in uses:
         if port in taken:
-            values.add(key, found=f"port {port}, already used by {taken[port]}", expected="an unused port")
+            values.reject(key, found=f"port {port}, already used by {taken[port]}", expected="an unused port")
         taken.setdefault(port, label)
 
 
@@ -349,17 +349,17 @@ def _mail(settings: Settings, values: Values) -> model.Mail | None:
 def _check_mail(settings: Settings, values: Values) -> None:
     for key in ("SMTP_FROM", "SMTP_TO"):
         if not values.get(key):
-            values.add(key, expected="a value, because SMTP_HOST is set: mail needs SMTP_FROM and SMTP_TO")
+            values.reject(key, expected="a value, because SMTP_HOST is set: mail needs SMTP_FROM and SMTP_TO")
     for key, other in (("SMTP_USER", "SMTP_PASSWORD"), ("SMTP_PASSWORD", "SMTP_USER")):
         if values.get(other) and not values.get(key):
-            values.add(key, expected=f"a value, because {other} is set: a login needs both")
+            values.reject(key, expected=f"a value, because {other} is set: a login needs both")
     for key, text in (("SMTP_USER", settings.smtp_user), ("SMTP_PASSWORD", settings.smtp_password)):
         if not text.isascii():
-            values.add(key, expected="ASCII characters only, as SMTP logins require")
+            values.reject(key, expected="ASCII characters only, as SMTP logins require")
     if settings.smtp_security == "none" and settings.smtp_password:
-        values.add("SMTP_SECURITY", expected="starttls or tls: SMTP_PASSWORD is never sent unencrypted")
+        values.reject("SMTP_SECURITY", expected="starttls or tls: SMTP_PASSWORD is never sent unencrypted")
     if settings.smtp_security == "starttls" and settings.smtp_port == IMPLICIT_TLS_PORT:
-        values.add(
+        values.reject(
             "SMTP_SECURITY",
             expected=f"tls, because SMTP_PORT is {IMPLICIT_TLS_PORT}: servers expect TLS there from the first byte",
         )

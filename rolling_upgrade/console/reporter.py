@@ -47,7 +47,7 @@ class Reporter(Protocol):
         self.close()
 
 
-def choose(
+def make_reporter(
     *,
     json: bool = False,
     stream: TextIO | None = None,

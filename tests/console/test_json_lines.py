@@ -6,14 +6,14 @@ import io
 import json
 from typing import Any
 
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from tests.support.builders import NOW, plan
 
 
 def reported(*secrets: str, **calls: Any) -> list[dict[str, Any]]:
     stream = io.StringIO()
-    with choose(json=True, stream=stream, environ={}, secrets=secrets) as reporter:
+    with make_reporter(json=True, stream=stream, environ={}, secrets=secrets) as reporter:
         if "plans" in calls:
             reporter.plan(calls["plans"], scripts=calls.get("scripts", False), batches=calls.get("batches", ()))
         for event in calls.get("events", ()):

@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade.console.live import Board, LiveReporter
 from rolling_upgrade.console.output import Output
-from rolling_upgrade.console.reporter import JsonReporter, PlainReporter, choose
+from rolling_upgrade.console.reporter import JsonReporter, PlainReporter, make_reporter
 from rolling_upgrade.console.screen import Health
 from rolling_upgrade.engine.model import Event, Phase, Summary
 from tests.support.builders import NOW, Terminal, plan
@@ -38,7 +38,7 @@ def host(phase: Phase, at: float = NOW) -> Event:
 
 def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), environ: Mapping[str, str] = SCREEN) -> str:
     stream = Terminal()
-    with choose(stream=stream, environ=environ, secrets=secrets) as reporter:
+    with make_reporter(stream=stream, environ=environ, secrets=secrets) as reporter:
         reporter.plan([plan("web1"), plan("web2")])
         for event in reporter_events:
             reporter.event(event)
@@ -61,11 +61,11 @@ def screen(reporter_events: list[Event], *, secrets: tuple[str, ...] = (), envir
 def test_choose_returns_the_reporter_for_the_stream(environ: dict[str, str], terminal: bool, kind: type) -> None:
     stream = Terminal() if terminal else io.StringIO()
 
-    assert type(choose(stream=stream, environ=environ)) is kind
+    assert type(make_reporter(stream=stream, environ=environ)) is kind
 
 
 def test_choose_json_overrides_a_terminal() -> None:
-    assert type(choose(json=True, stream=Terminal(), environ=SCREEN)) is JsonReporter
+    assert type(make_reporter(json=True, stream=Terminal(), environ=SCREEN)) is JsonReporter
 
 
 def test_board_planned_hosts_are_waiting() -> None:
@@ -155,7 +155,7 @@ def test_live_has_colors_by_default() -> None:
 
 def test_live_warning_before_the_plan_draws_no_table() -> None:
     stream = Terminal()
-    reporter = choose(stream=stream, environ=SCREEN)
+    reporter = make_reporter(stream=stream, environ=SCREEN)
 
     reporter.event(Event(NOW, Phase.NOTE, "warning: a unknown key"))
 
@@ -167,7 +167,7 @@ def test_live_restores_the_cursor_after_an_interrupt() -> None:
     stream = Terminal()
 
     def broken_off() -> None:
-        with choose(stream=stream, environ=SCREEN) as reporter:
+        with make_reporter(stream=stream, environ=SCREEN) as reporter:
             reporter.event(step(Phase.STARTED))
             raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ import pytest
 
 from rolling_upgrade.console.live import Board
 from rolling_upgrade.console.output import Output
-from rolling_upgrade.console.reporter import PlainReporter, choose
+from rolling_upgrade.console.reporter import PlainReporter, make_reporter
 from rolling_upgrade.console.screen import Health
 from rolling_upgrade.console.text import bar, progress
 from rolling_upgrade.engine.model import Event, Phase
@@ -68,7 +68,7 @@ def test_plain_reports_progress_every_few_seconds_for_each_host() -> None:
 def test_json_progress_has_the_bytes() -> None:
     stream = io.StringIO()
 
-    choose(json=True, stream=stream).event(transfer(12_400_000, 2))
+    make_reporter(json=True, stream=stream).event(transfer(12_400_000, 2))
 
     event = json.loads(stream.getvalue())
     assert (event["phase"], event["sent"], event["total"]) == ("progress", 12_400_000, 65_100_000)
@@ -77,7 +77,7 @@ def test_json_progress_has_the_bytes() -> None:
 def test_live_progress_prints_nothing_above_the_table() -> None:
     stream = Terminal()
 
-    with choose(stream=stream, environ={"TERM": "xterm"}) as live:
+    with make_reporter(stream=stream, environ={"TERM": "xterm"}) as live:
         live.event(transfer(12_400_000, 2))
         live.event(transfer(20_000_000, 3))
 

@@ -13,7 +13,7 @@ from typing import Any
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_result
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary, exit_code
@@ -135,7 +135,7 @@ def _sync(
         for target in environment.targets
     }
     with (
-        choose(json=json, secrets=environment.secrets) as reporter,
+        make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
         found, unreachable = fleet.on_reachable(lambda host: _read_host(host, fleet))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.maintenance import BY_SETTING
@@ -76,7 +76,7 @@ def deploy(
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
     environment = _with_rollout(_with_images(environment, given), batch, transfer, image)
-    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")

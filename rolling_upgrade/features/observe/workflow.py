@@ -9,7 +9,7 @@ from pathlib import Path
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.engine.model import MONITORING_HOST, Environment, HostResult, Target
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
@@ -87,7 +87,7 @@ def _apply(
     hint = "--force does it without asking"
     force = force or not environment.rollout.confirm
     with (
-        choose(json=json, secrets=environment.secrets) as reporter,
+        make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(alone, as_setup_user=True) as fleet,
     ):
         ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState
 from rolling_upgrade.engine.plan import Plan
@@ -38,7 +38,7 @@ def restore(
     started_at = time.time()
     _check_options(backup, only, env)
     environment = config.load(env, root=root, hosts=hosts)
-    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         states = fleet.observe()
         backups = chosen(every_backup(fleet), backup, environment.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import history, preflight
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
@@ -60,7 +60,7 @@ def rollback(
     """Bring each host back to an earlier release. Raises RollingError if no host was changed."""
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts)
-    with choose(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         states, current = fleet.observe(), operation.applications(environment)
         targets = _without_findings(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import history
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Target
@@ -44,7 +44,7 @@ def setup(
     force = force or not environment.rollout.confirm
     question = f"Prepare the hosts of {environment.name}?"
     with (
-        choose(json=json, secrets=environment.secrets) as reporter,
+        make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
         live = _of_earlier_version(fleet)
@@ -74,7 +74,7 @@ def teardown(
     unchanged = "Nothing to do: the application is not on the hosts."
     spec = ApplySpec("teardown", HostResult.TORN_DOWN, unchanged, resources, notes)
     with (
-        choose(json=json, secrets=environment.secrets) as reporter,
+        make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(environment, as_setup_user=True) as fleet,
     ):
         ask = lambda: _confirm_name(environment, confirm, data=data)  # noqa: E731

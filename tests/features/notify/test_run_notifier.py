@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rolling_upgrade.console.reporter import choose
+from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
@@ -59,7 +59,7 @@ def rolled(
     """Run the operation; return its exit code and its summary."""
     stream = io.StringIO()
     target = environment(channels, *(member.name for member in members))
-    with choose(json=True, stream=stream, secrets=SECRETS) as reporter:
+    with make_reporter(json=True, stream=stream, secrets=SECRETS) as reporter:
         code = Operation(target, reporter, scene.context, spec, scene.now, force=True, dry_run=dry_run).run(
             members, never_plan
         )
