@@ -246,7 +246,12 @@ def unfit_for_data(state: HostState, current: Application, earlier: Application,
 
 
 def data_steps(state: HostState, current: Application, backup: Backup, run_id: str, text: str) -> DataSteps:
-    """Return the steps around the steps of the release; `text` is the page that visitors get meanwhile."""
+    """Return the steps that roll the database back, around the steps of the release.
+
+    Check the backup → page up → stop all writers → back up the current data → restore → the steps of the release →
+    page down. Once the writers have stopped, visitors get only the page, so an undo flips to the former colors without
+    a check. `text` is the text of the page.
+    """
     app = replace(current, uploads="")
     data = restore_plan.RestoreSteps(app, backup, run_id, database=True, files=False)
     up, down = page.around(state, app, text)
