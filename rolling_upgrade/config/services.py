@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from rolling_upgrade.config import validators
 from rolling_upgrade.config.issues import Strict
-from rolling_upgrade.engine import model, process_environment
+from rolling_upgrade.engine import local_command, model
 
 _File = Annotated[str, validators.LOCAL_FILE]
 _Word = Annotated[str, validators.WORD]
@@ -32,7 +32,7 @@ _Wait = Annotated[float, validators.duration(0, 3600)]
 COMMAND = "a command: a list of arguments, or a string for sh"
 ENGINE = "podman, docker, or a command that ends in one of them, such as `sudo podman`"
 ENGINES = ("podman", "docker")
-PASSABLE = f"the name of a variable other than {', '.join(sorted(process_environment.SECRETS))}"
+PASSABLE = f"the name of a variable other than {', '.join(sorted(local_command.SECRET_VARIABLES))}"
 
 
 def _command(value: object) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _command(value: object) -> tuple[str, ...]:
 
 def _passable(text: str) -> str | None:
     """Validate the name of a variable to pass on; the secrets of this program are refused."""
-    return None if text in process_environment.SECRETS else validators.ENV_KEY(text)
+    return None if text in local_command.SECRET_VARIABLES else validators.ENV_KEY(text)
 
 
 def _engine(text: str) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from rolling_upgrade.engine import process_environment
+from rolling_upgrade.engine import local_command
 
 _SETTINGS = {"safe.bareRepository": "explicit", "core.fsmonitor": "false", "core.hooksPath": os.devnull}
 #: Git takes no lock, fetches nothing, never prompts, and writes English messages.
@@ -35,7 +35,7 @@ def command(directory: str, *words: str) -> list[str]:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of Git, without secrets, agents, and the repository of the caller."""
-    return process_environment.for_git(environ) | _ENVIRONMENT
+    return local_command.git_environment(environ) | _ENVIRONMENT
 
 
 _SECONDS = 10.0

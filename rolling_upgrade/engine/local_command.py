@@ -1,4 +1,7 @@
-"""Run one command on this workstation and read its output line by line while it runs."""
+"""Run one command on this workstation and read its output line by line while it runs.
+
+The environment of a command is an allow list without secrets. Standard library only (Python 3.10+).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
 from typing import IO
 
-from rolling_upgrade.engine import process_environment, processes, untrusted
+from rolling_upgrade.engine import processes, untrusted
 
 #: The number of last lines to keep for an error.
 TAIL_LINES = 30
@@ -62,13 +65,13 @@ def run(
     With `stdout_only`, `on_line` gets only lines of standard output. A carriage return ends a line too, so that the
     caller's prefix precedes every part of it.
 
-    `env` is added to `base`, by default the environment of `process_environment` for application code. At the end, and
-    on an interrupt, this function ends the processes that the command left running. `confined` is for untrusted code:
-    all its descendants are ended, daemons included, and as root it may trace no other process, unless `may_trace`.
-    Raises OSError if the command cannot be started.
+    `env` is added to `base`, by default the `application_environment`. At the end, and on an interrupt, this function
+    ends the processes that the command left running. `confined` is for untrusted code: all its descendants are ended,
+    daemons included, and as root it may trace no other process, unless `may_trace`. Raises OSError if the command
+    cannot be started.
     """
     started_at = time.monotonic()
-    environment = process_environment.for_application(os.environ) if base is None else base
+    environment = application_environment(os.environ) if base is None else base
     before = processes.descendants(os.getpid()) if confined else {}
     lines, errors = deque[str](maxlen=TAIL_LINES), deque[str](maxlen=TAIL_LINES)
     timed_out, survivors = False, dict[int, str]()
@@ -171,3 +174,65 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+#: Credentials for hosts, env files and registries, and the addresses of agents. A configuration cannot pass them on.
+SECRET_VARIABLES = frozenset(
+    {
+        "ANSIBLE_VAULT_PASSWORD_FILE",
+        "DEPLOY_SSH_KEY",
+        "GPG_AGENT_INFO",
+        "REGISTRY_PASSWORD",
+        "ROLLING_AGE_KEY",
+        "ROLLING_AGE_KEY_FILE",
+        "SSH_AGENT_PID",
+        "SSH_AUTH_SOCK",
+    }
+)
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+_ALLOWED = (
+    frozenset(
+        {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "NO_COLOR"}
+        | {"TMPDIR", "TMP", "TEMP", "CI", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    )
+    | _PROXIES
+    | {name.lower() for name in _PROXIES}
+)
+_ALLOWED_PREFIXES = ("LC_",)
+#: The variables of Podman, Buildah and Docker. Source: podman(1), buildah(1), containers.conf(5), Docker's "CLI reference".
+_ENGINE_PREFIXES = (
+    *("BUILDAH_", "BUILDKIT_", "BUILDX_", "CONTAINER_", "CONTAINERS_", "DBUS_", "DOCKER_", "PODMAN_", "REGISTRY_AUTH_"),
+    *("STORAGE_", "XDG_"),
+)
+#: The address of a remote engine; `ssh://` needs the agent.
+_REMOTE_ENGINE = ("CONTAINER_HOST", "DOCKER_HOST")
+_GIT_PREFIXES = ("GIT_CONFIG", "GIT_CEILING_", "GIT_DISCOVERY_", "XDG_CONFIG_HOME")
+
+
+def application_environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of application code and configured commands: the allow list, and the names in `passed`."""
+    names = frozenset(passed)
+    return _select(environ, lambda name: name in names or _is_allowed(name))
+
+
+def engine_environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of the container engine: also its own variables, and the SSH agent for a remote engine."""
+    selected = application_environment(environ, passed) | _select(
+        environ, lambda name: name.startswith(_ENGINE_PREFIXES)
+    )
+    if any(selected.get(name, "").startswith("ssh://") for name in _REMOTE_ENGINE) and "SSH_AUTH_SOCK" in environ:
+        selected["SSH_AUTH_SOCK"] = environ["SSH_AUTH_SOCK"]
+    return selected
+
+
+def git_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of Git in a work tree of the application: also the location of its configuration."""
+    return application_environment(environ) | _select(environ, lambda name: name.startswith(_GIT_PREFIXES))
+
+
+def _is_allowed(name: str) -> bool:
+    return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+
+
+def _select(environ: Mapping[str, str], is_selected: Callable[[str], bool]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES and is_selected(name)}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.console import operator
+from rolling_upgrade.engine.local_command import SECRET_VARIABLES
 from rolling_upgrade.engine.model import Lock
-from rolling_upgrade.engine.process_environment import SECRETS
 from rolling_upgrade.errors import ConfigError, Interrupted
 from tests.hostile.repositories import THIEF, Repository
 
@@ -70,7 +70,7 @@ def test_revision_gives_filters_no_secret_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = Repository(tmp_path / "clone", {"file": "one\n"})
-    for name in SECRETS:
+    for name in SECRET_VARIABLES:
         monkeypatch.setenv(name, f"canary of {name}")
     clone.change("file", "two\n")
     clone.filter_with(THIEF)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.config import encrypted_files
-from rolling_upgrade.engine import local_command, process_environment, untrusted
+from rolling_upgrade.engine import local_command, untrusted
 
 _OWN = """
 import signal, sys
@@ -103,30 +103,30 @@ def test_interrupt_ends_the_command() -> None:
 
 
 def test_command_environment_contains_only_allowed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {encrypted_files.KEY_TEXT, encrypted_files.KEY_FILE, "SSH_AUTH_SOCK"} <= process_environment.SECRETS
-    for name in (*process_environment.SECRETS, "OTHER", "GITHUB_ENV", "https_proxy", "LC_TIME"):
+    assert {encrypted_files.KEY_TEXT, encrypted_files.KEY_FILE, "SSH_AUTH_SOCK"} <= local_command.SECRET_VARIABLES
+    for name in (*local_command.SECRET_VARIABLES, "OTHER", "GITHUB_ENV", "https_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
     said: list[str] = []
 
     local_command.run(["env"], said.append, timeout_seconds=10, env={"MORE": "1"})
 
     assert {"https_proxy=value of https_proxy", "LC_TIME=value of LC_TIME", "MORE=1"} <= set(said)
-    assert {line.partition("=")[0] for line in said} <= {*process_environment.for_application(os.environ), "MORE"}
-    assert [line for line in said if line.startswith(("OTHER", "GITHUB_ENV", *process_environment.SECRETS))] == []
+    assert {line.partition("=")[0] for line in said} <= {*local_command.application_environment(os.environ), "MORE"}
+    assert [line for line in said if line.startswith(("OTHER", "GITHUB_ENV", *local_command.SECRET_VARIABLES))] == []
 
 
 def test_secret_variables_are_never_passed_on() -> None:
-    environ = dict.fromkeys((*process_environment.SECRETS, "JAVA_HOME"), "x")
+    environ = dict.fromkeys((*local_command.SECRET_VARIABLES, "JAVA_HOME"), "x")
 
-    assert process_environment.for_application(environ, environ) == {"JAVA_HOME": "x"}
+    assert local_command.application_environment(environ, environ) == {"JAVA_HOME": "x"}
 
 
 def test_engine_gets_its_variables_and_the_agent_only_over_ssh() -> None:
     environ = {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1", "SSH_AUTH_SOCK": "/a", "OTHER": "1"}
 
-    assert process_environment.for_engine(environ) == {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1"}
+    assert local_command.engine_environment(environ) == {"DOCKER_HOST": "tcp://x", "XDG_RUNTIME_DIR": "/run/user/1"}
     over_ssh = environ | {"DOCKER_HOST": "ssh://x"}
-    assert process_environment.for_engine(over_ssh)["SSH_AUTH_SOCK"] == "/a"
+    assert local_command.engine_environment(over_ssh)["SSH_AUTH_SOCK"] == "/a"
 
 
 @pytest.mark.parametrize("how", ["setsid sh -c '{}' &", "(trap '' TERM HUP; setsid -f sh -c '{}')"])

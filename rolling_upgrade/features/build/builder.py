@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from rolling_upgrade.engine import local_command, process_environment, untrusted
+from rolling_upgrade.engine import local_command, untrusted
 from rolling_upgrade.engine.local_command import CommandResult
 from rolling_upgrade.engine.model import Build, BuildType, Image, Login
 from rolling_upgrade.errors import PreflightError, StepFailed
@@ -193,7 +193,7 @@ def platforms_of(text: str) -> set[str]:
 
 def scan(engine: Engine, command: Sequence[str], built: BuildResult, log: Log) -> None:
     """Run the scan hook on an image, confined like code of the application. Raises StepFailed when it fails."""
-    base = process_environment.for_application(os.environ, engine.pass_env)
+    base = local_command.application_environment(os.environ, engine.pass_env)
     argv = scan_command(command, built.reference)
     try:
         ended = local_command.run(
@@ -291,7 +291,7 @@ def _run(
 
 
 def _environment(engine: Engine) -> dict[str, str]:
-    return process_environment.for_engine(os.environ, engine.pass_env)
+    return local_command.engine_environment(os.environ, engine.pass_env)
 
 
 def _failure(ended: CommandResult) -> str:

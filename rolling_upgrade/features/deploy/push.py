@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolling_upgrade.engine import image_archive, local_command, process_environment, transfer
+from rolling_upgrade.engine import image_archive, local_command, transfer
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
@@ -231,7 +231,7 @@ def save(service: str, image: Image, directory: Path) -> Path:
 
 
 def _run(*argv: str, seconds: float) -> CommandResult:
-    base = process_environment.for_engine(os.environ)
+    base = local_command.engine_environment(os.environ)
     return local_command.capture(argv, timeout_seconds=seconds, base=base)
 
 

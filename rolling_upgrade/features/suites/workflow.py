@@ -12,7 +12,7 @@ from pathlib import Path
 from rolling_upgrade.config.loader import load_suites
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.text import indent, table
-from rolling_upgrade.engine import local_command, process_environment
+from rolling_upgrade.engine import local_command
 from rolling_upgrade.engine.model import Suite, SuiteKind
 from rolling_upgrade.errors import ConfigError, ConfigIssue, ExitCode, usage_error
 from rolling_upgrade.features.build.builder import Log
@@ -94,7 +94,7 @@ def _run_suite(suite: Suite, log: Log, *, production: bool, env: Mapping[str, st
             suite.command,
             lambda line: log(f"{suite.title} | {line}"),
             directory=suite.folder,
-            base=process_environment.for_application(os.environ, suite.pass_env),
+            base=local_command.application_environment(os.environ, suite.pass_env),
             env={**env, **dict(suite.env)},
             timeout_seconds=suite.timeout_seconds,
             confined=True,

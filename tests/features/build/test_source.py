@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import git, process_environment
+from rolling_upgrade.engine import git, local_command
 from rolling_upgrade.errors import PreflightError
 from rolling_upgrade.features.build.plan import read_source
 from tests.hostile.repositories import THIEF, Repository
@@ -17,7 +17,7 @@ FILES = {"backend/Containerfile": "FROM scratch\n", "backend/main.py": "one\n"}
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    for name in process_environment.SECRETS:
+    for name in local_command.SECRET_VARIABLES:
         monkeypatch.setenv(name, f"canary of {name}")
     return Repository(tmp_path / "app", FILES)
 
