@@ -196,8 +196,7 @@ def ensure_network(app: str) -> str:
 
 def remove(name: str, stop_seconds: float) -> str:
     """Stop and remove a container if it exists. Source: podman 4.3 `rm -f a b` removes none if one is missing."""
-    stop = shell_join("podman", "stop", "--ignore", "--time", round(stop_seconds), name)
-    return f"{stop} >/dev/null 2>&1 || :\n{shell_join('podman', 'rm', '--force', '--ignore', name)} >/dev/null"
+    return shell_join("podman", "rm", "--force", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
 
 
 def stop(name: str, stop_seconds: float) -> str:

@@ -123,7 +123,7 @@ def test_run_left_over_container_of_the_name_is_stopped_and_removed_first(progra
     run(programs, tmp_path / "home", backend())
 
     verbs = [call[1] for call in programs.calls("podman")]
-    assert verbs == ["network", "stop", "rm", "run"]
+    assert verbs == ["network", "rm", "run"]
 
 
 def test_run_missing_network_is_created(programs: Programs, tmp_path: Path) -> None:

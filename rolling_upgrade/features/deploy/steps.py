@@ -255,9 +255,9 @@ class StepBuilder:
         """Check the full chain and bake; on a failure the host itself flips back at once."""
         app = self._app
         conditions = [health_gate.through_nginx(service, self._colors[service.name]) for service in app.services]
-        conditions += [
-            health_gate.not_restarted(app, app.service(choice.service), choice.color) for choice in self._changed
-        ]
+        changed = [podman.container_name(app.name, choice.service, choice.color) for choice in self._changed]
+        if changed:
+            conditions.append(health_gate.not_restarted(changed))
         if app.full_chain:
             conditions.append(health_gate.answers(app, app.full_chain))
         conditions.append(health_gate.public(app))
@@ -316,14 +316,14 @@ def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
 def _drain_color(app: Application, service: Service, color: Color) -> str:
     """Wait until the color's port has no established connection, twice, or for the deadline; then stop the color.
 
-    Twice, because a buffered upload reaches its upstream only once its body has arrived. The stopped color refuses an
+    A port without a listener is not waited for: the color is stopped already. Twice, because a buffered upload reaches its upstream only once its body has arrived. The stopped color refuses an
     even later connection; then the active color answers it through the service port.
     """
-    name = podman.container_name(app.name, service.name, color)
+    name, port = podman.container_name(app.name, service.name, color), f"'( sport = :{service.port(color)} )'"
     return f"""\
 began=$(date +%s) quiet=0
-while podman container exists {quote(name)} && [ "$quiet" -lt 2 ]; do
-  connected=$(ss -Htn state established '( sport = :{service.port(color)} )')
+while [ "$quiet" -lt 2 ] && [ -n "$(ss -Htln {port})" ]; do
+  connected=$(ss -Htn state established {port})
   if [ -z "$connected" ]; then quiet=$((quiet + 1)); else quiet=0; fi
   if [ $(($(date +%s) - began)) -ge {round(service.drain.deadline_seconds)} ]; then
     echo "{service.name}: {color.value} still had connections after {round(service.drain.deadline_seconds)} s"
