@@ -69,7 +69,7 @@ class Connector:
 
     def open_hop(self, hop: Connection) -> None:
         """Verify the key of one hop and log in. Raises HostUnreachable."""
-        _open(hop, self._target.name, self._known_hosts)
+        _log_in(hop, self._target.name, self._known_hosts)
 
     def _warm_up(self, hop: Connection) -> None:
         """Run one exec on a hop, which avoids a stall of about 40 ms for each later command through it."""
@@ -112,12 +112,12 @@ class Connector:
             # Fabric creates the hops of ssh_config without these limits.
             hop.connect_kwargs = {**hop.connect_kwargs, **limits}
             hop.connect_timeout = connection.connect_timeout
-            _expect(hop, self._known_hosts)
+            _accept_only_recorded_keys(hop, self._known_hosts)
         return connection
 
 
-def _expect(hop: Connection, files: tuple[str, ...]) -> None:
-    """Make the hop accept only its recorded keys.
+def _accept_only_recorded_keys(hop: Connection, files: tuple[str, ...]) -> None:
+    """Make the hop refuse every host key that is not recorded.
 
     Paramiko's own reader of known_hosts ignores wildcards, and accepts keys of `@revoked` lines.
     """
@@ -133,7 +133,7 @@ def _expect(hop: Connection, files: tuple[str, ...]) -> None:
     hop.client.set_missing_host_key_policy(RejectPolicy())
 
 
-def _open(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> None:
+def _log_in(connection: Connection, name: str, known_hosts: tuple[str, ...]) -> None:
     from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
     where = f"{connection.user}@{connection.host}:{connection.port}"
@@ -239,7 +239,7 @@ def closed_after(transport: Transport, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def bounded(transport: Transport, seconds: float) -> Transport:
+def limit_memory(transport: Transport, seconds: float) -> Transport:
     """Limit the memory that the peer can use, before and after the key exchange.
 
     A key exchange may delay outgoing packets by at most `seconds`.
@@ -278,7 +278,7 @@ def _transport_factory(seconds: float, sock: socket.socket, **kwargs: Any) -> Tr
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-    transport = bounded(Transport(sock, **kwargs), seconds)
+    transport = limit_memory(Transport(sock, **kwargs), seconds)
     transport.set_keepalive(2)
     return transport
 
@@ -296,7 +296,7 @@ def load_key(path: str) -> PKey:
         ) from error
 
 
-def offered_keys(identity_file: str) -> frozenset[str]:
+def login_fingerprints(identity_file: str) -> frozenset[str]:
     """Return the fingerprints of the keys for a login from here: the given one, or those of the agent and ~/.ssh."""
     if identity_file:
         return frozenset({str(load_key(identity_file).fingerprint)})

@@ -14,7 +14,7 @@ import pytest
 from rolling_upgrade.engine.host import Cancelled, LocalHost, StreamingHost
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
-from rolling_upgrade.ssh.host_keys import Route, scan
+from rolling_upgrade.ssh.keyscan import Route, scan
 from tests.hostile.hosts import MAX_KIB, Task, attacker, greeting, project, wait_until
 from tests.support.sshd import Sshd
 

@@ -18,7 +18,7 @@ import pytest
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, RollingError
 from rolling_upgrade.ssh import connection
-from rolling_upgrade.ssh.connection import load_key, offered_keys
+from rolling_upgrade.ssh.connection import load_key, login_fingerprints
 from tests.support.shell import Signal
 from tests.support.sshd import Sshd, free_port
 
@@ -302,15 +302,15 @@ def test_load_key_reads_the_file_once(sshd: Sshd) -> None:
     assert load_key(path) is load_key(path)
 
 
-def test_offered_keys_are_the_identity_file_or_the_keys_of_the_home_directory(
+def test_login_fingerprints_are_the_identity_file_or_the_keys_of_the_home_directory(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = offered_keys(str(sshd.directory / "user"))
+    named = login_fingerprints(str(sshd.directory / "user"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519.pub").write_text((sshd.directory / "user.pub").read_text())
     (tmp_path / ".ssh/id_broken.pub").write_text("nonsense")
 
-    assert offered_keys("") == named
+    assert login_fingerprints("") == named
     assert len(named) == 1

@@ -25,7 +25,7 @@ from rolling_upgrade.features.access.keys import Access, KeyChange, read_access
 from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder
 from rolling_upgrade.features.access.shell import HostAccess
 from rolling_upgrade.features.apply import host_summaries, run_steps
-from rolling_upgrade.ssh.connection import offered_keys
+from rolling_upgrade.ssh.connection import login_fingerprints
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
 READ_SECONDS = 60.0
@@ -239,9 +239,9 @@ def _own_keys(host: Host, fleet: Fleet) -> frozenset[str]:
     try:
         answer = host.run(direct(shell.session_key()), timeout_seconds=READ_SECONDS)
     except RollingError:
-        return offered_keys(target.identity_file)
+        return login_fingerprints(target.identity_file)
     fingerprint = answer.output.strip()
-    return frozenset({fingerprint}) if fingerprint.startswith("SHA256:") else offered_keys(target.identity_file)
+    return frozenset({fingerprint}) if fingerprint.startswith("SHA256:") else login_fingerprints(target.identity_file)
 
 
 def access_lines(

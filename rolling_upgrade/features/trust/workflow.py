@@ -20,12 +20,10 @@ from rolling_upgrade.engine.model import MONITORING_HOST, Environment, exit_code
 from rolling_upgrade.engine.openssh import PublicKey, Record, host_name, read_records, rewritten, usable
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import monitor_of
-from rolling_upgrade.ssh.host_keys import Route, places, scan_all
+from rolling_upgrade.ssh.keyscan import Address, Route, addresses, scan_all
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _COMPARE = "Compare them with the output on each host's console: for f in /etc/ssh/*.pub; do ssh-keygen -lf $f; done"
-#: An address and a port.
-Place = tuple[str, int]
 
 
 class Verdict(str, Enum):
@@ -93,11 +91,11 @@ class _Trust:
         seconds = environment.rollout.connect_timeout_seconds
         monitor = None if named else monitor_of(environment)
         targets = (*environment.targets, *([monitor] if monitor else []))
-        self._routes = [(target, places(target, seconds)) for target in targets]
-        names: dict[Place, list[str]] = {}
+        self._routes = [(target, addresses(target, seconds)) for target in targets]
+        names: dict[Address, list[str]] = {}
         for target, route in self._routes:
             names.setdefault(route[-1], []).append(target.name)
-        self._names = {place: ",".join(shared) for place, shared in names.items()}
+        self._names = {address: ",".join(shared) for address, shared in names.items()}
         self._missing = set(fingerprints)
         self.scanned: list[ScannedHost] = []
 
@@ -108,7 +106,7 @@ class _Trust:
             for text in self._fingerprints
             if not _FINGERPRINT.fullmatch(text)
         ]
-        known = {self._name(place) for _, route in self._routes for place in route}
+        known = {self._name(address) for _, route in self._routes for address in route}
         issues += [
             ("--replace", repr(name), f"one of: {', '.join(sorted(known))}")
             for name in self._changed
@@ -117,12 +115,12 @@ class _Trust:
         if issues:
             raise usage_error(*issues)
 
-    def levels(self) -> list[dict[Place, Route]]:
+    def levels(self) -> list[dict[Address, Route]]:
         """Group the machines by distance, each once; directly reachable ones first."""
         seconds = self._environment.rollout.connect_timeout_seconds
         depth = max((len(route) for _, route in self._routes), default=0)
-        levels: list[dict[Place, Route]] = [{} for _ in range(depth)]
-        seen: set[Place] = set()
+        levels: list[dict[Address, Route]] = [{} for _ in range(depth)]
+        seen: set[Address] = set()
         for level in range(depth):
             for target, route in self._routes:
                 if level < len(route) and route[level] not in seen:
@@ -130,19 +128,19 @@ class _Trust:
                     seen.add(route[level])
         return levels
 
-    def scan(self, routes: Mapping[Place, Route]) -> dict[str, HostUnreachable]:
+    def scan(self, routes: Mapping[Address, Route]) -> dict[str, HostUnreachable]:
         """Scan the machines and record their keys; return the unreachable ones. Raises PreflightError."""
         found = scan_all(routes, self._environment.rollout.parallel)
         scanned = [
-            compare(self._name(place), *place, keys, read_records(*place, self._files))
-            for place, keys in found.items()
+            compare(self._name(address), *address, keys, read_records(*address, self._files))
+            for address, keys in found.items()
             if not isinstance(keys, HostUnreachable)
         ]
         self._print([line for machine in scanned for line in _description(machine)])
         self.scanned += scanned
         self._missing -= {key.fingerprint for machine in scanned for key in machine.keys}
         self._record([select(machine, self._fingerprints) for machine in scanned])
-        return {self._name(place): keys for place, keys in found.items() if isinstance(keys, HostUnreachable)}
+        return {self._name(address): keys for address, keys in found.items() if isinstance(keys, HostUnreachable)}
 
     def _record(self, scanned: Sequence[ScannedHost]) -> None:
         new = [machine for machine in scanned if machine.verdict is not Verdict.KNOWN]
@@ -178,8 +176,9 @@ class _Trust:
             lines.append("Nothing to do: every host key is recorded.")
         self._print(lines)
 
-    def _name(self, place: Place) -> str:
-        return self._names.get(place) or (place[0] if place[1] == 22 else f"{place[0]}:{place[1]}")
+    def _name(self, address: Address) -> str:
+        host, port = address
+        return self._names.get(address) or (host if port == 22 else f"{host}:{port}")
 
     def _print(self, lines: Sequence[str]) -> None:
         print_lines(list(lines), self._environment.secrets)

@@ -1,4 +1,4 @@
-"""Scan the host keys of a machine without a login there; only jump hosts need a login, with verified keys."""
+"""Read the host keys that machines offer, as ssh-keyscan does; only jump hosts need a login, with verified keys."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.parallel import run_jobs
 from rolling_upgrade.errors import HostUnreachable
-from rolling_upgrade.ssh.connection import Connector, bounded, close, failure_reason, with_retries
+from rolling_upgrade.ssh.connection import Connector, close, failure_reason, limit_memory, with_retries
 
 if TYPE_CHECKING:
     from fabric import Connection
+
+#: The address and port of a machine.
+Address: TypeAlias = tuple[str, int]
 
 #: The key types of one scan each: a server shows a single key per connection.
 _KINDS = (
@@ -29,23 +32,21 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Route:
-    """The route to a host of the inventory, up to the hop at index `place`, 0 for the outermost."""
+    """The route to a host of the inventory, up to the hop at index `hop`, 0 for the outermost."""
 
     target: Target
     known_hosts: tuple[str, ...]
     connect_seconds: float
-    place: int
+    hop: int
 
 
-def places(target: Target, connect_seconds: float) -> tuple[tuple[str, int], ...]:
-    """Return address and port of each hop, outermost first, and of the host last; opens no connection."""
+def addresses(target: Target, connect_seconds: float) -> tuple[Address, ...]:
+    """Return the address of each hop, outermost first, and of the host last; opens no connection."""
     hops = Connector(target, target.user, (), connect_seconds).route()
     return tuple((hop.host, int(hop.port)) for hop in hops)
 
 
-def scan_all(
-    routes: Mapping[tuple[str, int], Route], parallel: int
-) -> dict[tuple[str, int], tuple[PublicKey, ...] | HostUnreachable]:
+def scan_all(routes: Mapping[Address, Route], parallel: int) -> dict[Address, tuple[PublicKey, ...] | HostUnreachable]:
     """Return the keys or the error of each machine."""
 
     def attempt(route: Route) -> tuple[PublicKey, ...] | HostUnreachable:
@@ -61,11 +62,11 @@ def scan_all(
 def scan(route: Route) -> tuple[PublicKey, ...]:
     """Return the keys of one machine, at most one of each kind. Raises HostUnreachable."""
     connector = Connector(route.target, route.target.user, route.known_hosts, route.connect_seconds)
-    hops = connector.route()[: route.place + 1]
+    hops = connector.route()[: route.hop + 1]
     try:
         for hop in hops[:-1]:
             connector.open_hop(hop)
-        found = [_offered(hops[-1], kind, route) for kind in _KINDS]
+        found = [_host_key(hops[-1], kind, route) for kind in _KINDS]
     finally:
         close(hops[-1])
     keys = tuple(key for key in found if key is not None)
@@ -75,7 +76,7 @@ def scan(route: Route) -> tuple[PublicKey, ...]:
     return keys
 
 
-def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey | None:
+def _host_key(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey | None:
     """Return the proven key of a kind; None when the machine has none."""
     from paramiko import SSHException, Transport
     from paramiko.ssh_exception import IncompatiblePeer
@@ -83,7 +84,7 @@ def _offered(hop: Connection, kind: tuple[str, ...], route: Route) -> PublicKey 
     def attempt() -> PublicKey:
         transport = Transport(_socket(hop, route))
         try:
-            bounded(transport, route.connect_seconds)
+            limit_memory(transport, route.connect_seconds)
             transport.banner_timeout = route.connect_seconds
             options = transport.get_security_options()
             options.key_types = tuple(name for name in options.key_types if name in kind)
