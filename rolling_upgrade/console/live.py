@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from threading import RLock
 
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.plan import plan_lines
 from rolling_upgrade.console.reporter import Reporter
-from rolling_upgrade.console.screen import Health, LiveBlock
+from rolling_upgrade.console.screen import RowState, rich_console
 from rolling_upgrade.console.summary import event_lines, summary_lines
 from rolling_upgrade.console.text import bar, count, duration, one_line, progress, width
 from rolling_upgrade.engine.model import Event, Phase, Summary
@@ -23,7 +24,7 @@ from rolling_upgrade.engine.plan import Plan
 
 @dataclass(frozen=True)
 class Row:
-    """One host: its current step, the number of finished steps, its health. Times are Unix seconds."""
+    """One host: its current step, the number of finished steps, its state. Times are Unix seconds."""
 
     host: str
     planned: int = 0
@@ -33,7 +34,7 @@ class Row:
     step_started_at: float = 0.0
     ended_at: float = 0.0
     done: int = 0
-    health: Health = Health.WAITING
+    state: RowState = RowState.WAITING
     result: str = "waiting"
 
     def elapsed(self, now: float) -> float:
@@ -67,37 +68,37 @@ class Board:
         rows = list(self._rows.values())
         if len(rows) <= room:
             return rows, 0
-        return sorted(rows, key=lambda row: row.health.order)[:room], len(rows) - room
+        return sorted(rows, key=lambda row: row.state.order)[:room], len(rows) - room
 
 
 def _after_step(row: Row, event: Event) -> Row:
     if event.phase is Phase.PROGRESS:
         title = f"{bar(event.sent, event.total)} {progress(event.sent, event.total, event.seconds)}"
-        return replace(row, step=event.step, title=title, ended_at=0.0, health=Health.RUNNING, result="running")
+        return replace(row, step=event.step, title=title, ended_at=0.0, state=RowState.RUNNING, result="running")
     row = replace(row, step=event.step, title=one_line(event.title), step_started_at=event.at, ended_at=0.0)
     if event.phase is Phase.FAILED:
-        return replace(row, health=Health.FAILED, result=f"failed at {event.step}")
+        return replace(row, state=RowState.FAILED, result=f"failed at {event.step}")
     if event.phase in (Phase.STARTED, Phase.DONE):
         done = row.done + (event.phase is Phase.DONE)
-        return replace(row, done=done, health=Health.RUNNING, result="running")
-    return replace(row, health=Health.ATTENTION, result="undoing")
+        return replace(row, done=done, state=RowState.RUNNING, result="running")
+    return replace(row, state=RowState.ATTENTION, result="undoing")
 
 
 _RESULTS = {
-    Phase.DONE: (Health.HEALTHY, "done"),
-    Phase.FAILED: (Health.FAILED, "failed"),
-    Phase.UNDONE: (Health.ATTENTION, "undone"),
+    Phase.DONE: (RowState.HEALTHY, "done"),
+    Phase.FAILED: (RowState.FAILED, "failed"),
+    Phase.UNDONE: (RowState.ATTENTION, "undone"),
 }
 
 
 def _after_host(row: Row, event: Event) -> Row:
     row = replace(row, step="", title=one_line(event.title))
     if event.phase in _RESULTS:
-        health, result = _RESULTS[event.phase]
-        return replace(row, ended_at=event.at, health=health, result=result)
+        state, result = _RESULTS[event.phase]
+        return replace(row, ended_at=event.at, state=state, result=result)
     undoing = event.phase is Phase.UNDOING
-    health, result = (Health.ATTENTION, "undoing") if undoing else (Health.RUNNING, "running")
-    return replace(row, step_started_at=event.at, ended_at=0.0, health=health, result=result)
+    state, result = (RowState.ATTENTION, "undoing") if undoing else (RowState.RUNNING, "running")
+    return replace(row, step_started_at=event.at, ended_at=0.0, state=state, result=result)
 
 
 #: Rows of the screen that the table leaves free for its heading and the prompt.
@@ -113,7 +114,9 @@ class LiveReporter(Reporter):
         self._board = Board()
         self._board_lock = RLock()
         self._host_columns = 0
-        self._block = LiveBlock(output, environ, self._table)
+        self._console = rich_console(output, environ)
+        self._live: Live | None = None
+        self._live_lock = RLock()
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Show the plans, with every command when `scripts`; the table appears with the first step."""
@@ -128,11 +131,12 @@ class LiveReporter(Reporter):
         with self._board_lock:
             self._board.apply(event)
         if event.host:
-            self._block.start()
+            self._start()
         if event.phase is Phase.PROGRESS:
             return
         if event.detail or event.phase in (Phase.FAILED, Phase.NOTE, Phase.UNDOING) or not event.host:
-            self._block.print_above(event_lines(event, host_columns=self._host_columns), _event_style(event.phase))
+            text = self._output.safe("\n".join(event_lines(event, host_columns=self._host_columns)))
+            self._console.print(Text(text, _event_style(event.phase)))
 
     def summary(self, summary: Summary) -> None:
         """Leave the last table on the screen and show how the run ended."""
@@ -140,12 +144,23 @@ class LiveReporter(Reporter):
         self._output.show(summary_lines(summary))
 
     def close(self) -> None:
-        """Stop redrawing and show the cursor again."""
-        self._block.close()
+        """Stop redrawing, leave the last table on the screen and show the cursor again."""
+        with self._live_lock:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
-    def _table(self, _columns: int, screen_rows: int) -> RenderableType:
+    def _start(self) -> None:
+        """Show the table at the bottom of the terminal, redrawn four times a second, unless it is shown."""
+        with self._live_lock:
+            if self._live is None:
+                self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4)
+                self._live.start()
+
+    def _table(self) -> RenderableType:
+        """Return the table. Rich holds its lock here; so call Rich nowhere while holding `_board_lock`: deadlock."""
         with self._board_lock:
-            rows, hidden = self._board.visible(max(screen_rows - _MARGIN, 3))
+            rows, hidden = self._board.visible(max(self._console.size.height - _MARGIN, 3))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for title in ("HOST", "STEP", "ELAPSED", "STEPS", "RESULT"):
             justify = "right" if title in ("ELAPSED", "STEPS") else "left"
@@ -158,7 +173,7 @@ class LiveReporter(Reporter):
         step = f"{row.step}  {row.title}".strip() if row.step != row.title else row.step
         done = f"{row.done}/{row.planned}" if row.planned else str(row.done)
         texts = (row.host, step, duration(row.elapsed(self._clock())) if row.step_started_at else "", done, row.result)
-        return [Text(self._output.safe(text), row.health.style if at == 4 else "") for at, text in enumerate(texts)]
+        return [Text(self._output.safe(text), row.state.style if at == 4 else "") for at, text in enumerate(texts)]
 
 
 def _event_style(phase: Phase) -> str:

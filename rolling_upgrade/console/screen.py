@@ -1,6 +1,6 @@
-"""Live drawing on a terminal: marks of health, a block below scrolling output, and a full screen.
+"""Drawing on a terminal: the marks of rows, and a full screen.
 
-Rich draws the block. The full screen sends only changed parts of lines, as the terminal may be behind a slow link.
+The full screen sends only changed parts of lines, as the terminal may be behind a slow link.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import zip_longest
-from threading import RLock
 from typing import TYPE_CHECKING, TypeAlias
 
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.text import width
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
+    from rich.console import Console
 
 #: A piece of a line and its Rich style.
 Span: TypeAlias = tuple[str, str]
@@ -29,8 +27,8 @@ REDRAW_SECONDS = 30.0
 _CLEAR_SCREEN, _CLEAR_TO_END = "\x1b[H\x1b[2J", "\x1b[K"
 
 
-class Health(Enum):
-    """The health of a host, most urgent first, with its mark and Rich style; a short screen sorts hosts by it."""
+class RowState(Enum):
+    """The state of a host's row, most urgent first, with its mark and Rich style; a short screen sorts rows by it."""
 
     FAILED = (0, "✗", "bold red")
     UNREACHABLE = (1, "?", "bold red")
@@ -43,7 +41,8 @@ class Health(Enum):
         self.order, self.mark, self.style = order, mark, style
 
 
-def _rich_console(output: Output, environ: Mapping[str, str]) -> Console:
+def rich_console(output: Output, environ: Mapping[str, str]) -> Console:
+    """Return a console of Rich that writes to the output."""
     from rich.console import Console
 
     return Console(
@@ -54,54 +53,12 @@ def _rich_console(output: Output, environ: Mapping[str, str]) -> Console:
     )
 
 
-class LiveBlock:
-    """A block at the bottom of the terminal that redraws four times a second; other output scrolls past above it.
-
-    Any thread may call any method. `render` gets the columns and rows of the terminal. It runs on the redrawing thread,
-    which holds Rich's lock: to avoid a deadlock, call no method while holding a lock that `render` acquires.
-    """
-
-    def __init__(
-        self, output: Output, environ: Mapping[str, str], render: Callable[[int, int], RenderableType]
-    ) -> None:
-        self._output, self._render = output, render
-        self._console = _rich_console(output, environ)
-        self._lock = RLock()
-        self._live: Live | None = None
-
-    def start(self) -> None:
-        """Draw the block, unless it is drawn."""
-        from rich.live import Live
-
-        with self._lock:
-            if self._live is None:
-                self._live = Live(get_renderable=self._current, console=self._console, refresh_per_second=4)
-                self._live.start()
-
-    def print_above(self, lines: Sequence[str], style: str = "") -> None:
-        """Print lines, each safe to show, above the block."""
-        from rich.text import Text
-
-        self._console.print(Text(self._output.safe("\n".join(lines)), style))
-
-    def close(self) -> None:
-        """Stop redrawing, leave the last drawing on the screen and show the cursor."""
-        with self._lock:
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
-
-    def _current(self) -> RenderableType:
-        size = self._console.size
-        return self._render(size.width, size.height)
-
-
 class FullScreen:
     """A terminal's alternate screen, of which each draw sends only the changed parts of lines."""
 
     def __init__(self, output: Output, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._output, self._clock = output, clock
-        self._console = _rich_console(output, environ)
+        self._console = rich_console(output, environ)
         self._lines: Sequence[Line] = ()
         self._size = (0, 0)
         self._cleared_at = 0.0

@@ -13,7 +13,7 @@ import pytest
 from rolling_upgrade.console.live import Board, LiveReporter
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.reporter import JsonReporter, PlainReporter, make_reporter
-from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.screen import RowState
 from rolling_upgrade.engine.model import Event, Phase, Summary
 from tests.support.builders import NOW, Terminal, plan
 
@@ -81,21 +81,21 @@ def test_board_planned_hosts_are_waiting() -> None:
 @pytest.mark.parametrize(
     ("events", "health", "result", "done"),
     [
-        ([step(Phase.STARTED)], Health.RUNNING, "running", 0),
-        ([step(Phase.STARTED), step(Phase.DONE)], Health.RUNNING, "running", 1),
-        ([step(Phase.FAILED)], Health.FAILED, "failed at backend.start", 0),
-        ([step(Phase.FAILED), step(Phase.UNDOING)], Health.ATTENTION, "undoing", 0),
-        ([host(Phase.STARTED)], Health.RUNNING, "running", 0),
-        ([step(Phase.DONE), host(Phase.DONE)], Health.HEALTHY, "done", 1),
-        ([step(Phase.FAILED), host(Phase.UNDONE)], Health.ATTENTION, "undone", 0),
-        ([step(Phase.FAILED), host(Phase.FAILED)], Health.FAILED, "failed", 0),
-        ([step(Phase.STARTED), host(Phase.NOTE)], Health.RUNNING, "running", 0),
+        ([step(Phase.STARTED)], RowState.RUNNING, "running", 0),
+        ([step(Phase.STARTED), step(Phase.DONE)], RowState.RUNNING, "running", 1),
+        ([step(Phase.FAILED)], RowState.FAILED, "failed at backend.start", 0),
+        ([step(Phase.FAILED), step(Phase.UNDOING)], RowState.ATTENTION, "undoing", 0),
+        ([host(Phase.STARTED)], RowState.RUNNING, "running", 0),
+        ([step(Phase.DONE), host(Phase.DONE)], RowState.HEALTHY, "done", 1),
+        ([step(Phase.FAILED), host(Phase.UNDONE)], RowState.ATTENTION, "undone", 0),
+        ([step(Phase.FAILED), host(Phase.FAILED)], RowState.FAILED, "failed", 0),
+        ([step(Phase.STARTED), host(Phase.NOTE)], RowState.RUNNING, "running", 0),
     ],
 )
-def test_board_event_updates_its_host(events: list[Event], health: Health, result: str, done: int) -> None:
+def test_board_event_updates_its_host(events: list[Event], state: RowState, result: str, done: int) -> None:
     row = board(*events).visible(10)[0][0]
 
-    assert (row.health, row.result, row.done) == (health, result, done)
+    assert (row.state, row.result, row.done) == (state, result, done)
 
 
 def test_board_running_step_counts_from_its_start() -> None:

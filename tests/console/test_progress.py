@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade.console.live import Board
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.reporter import PlainReporter, make_reporter
-from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.screen import RowState
 from rolling_upgrade.console.text import bar, progress
 from rolling_upgrade.engine.model import Event, Phase
 from tests.support.builders import NOW, Terminal
@@ -46,7 +46,7 @@ def test_board_shows_the_bar_in_the_hosts_row() -> None:
 
     (row,), _ = board.visible(5)
     assert row.title == "███░░░░░░░░░░░░░░░░░ 12.4 of 65.1 MB, 19%, 6.2 MB/s"
-    assert (row.step, row.health, row.done) == ("push", Health.RUNNING, 0)
+    assert (row.step, row.state, row.done) == ("push", RowState.RUNNING, 0)
 
 
 def test_plain_reports_progress_every_few_seconds_for_each_host() -> None:

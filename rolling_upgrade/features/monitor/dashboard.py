@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.screen import RowState
 from rolling_upgrade.console.text import clock_time, count, duration, one_line
 from rolling_upgrade.engine.model import Color, Container, HealthReport, HostState, Kind, Lock, short_digest
 from rolling_upgrade.errors import RollingError
@@ -27,7 +27,7 @@ class HostEvent:
     at: float
     host: str
     title: str
-    health: Health
+    state: RowState
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def update(
         after, changed = _unreachable(before, result, at), _unreachable_events(before, result)
     else:
         after, changed = _reached(before, result, at), _reached_events(before, result, at)
-    new = tuple(HostEvent(at, host, title, health) for health, title in changed)
+    new = tuple(HostEvent(at, host, title, state) for state, title in changed)
     hosts = tuple(after if other.host == host else other for other in board.hosts)
     return replace(board, hosts=hosts, events=(*board.events, *new)[-KEPT_EVENTS:]), new
 
@@ -126,18 +126,18 @@ def active_versions(report: HealthReport) -> tuple[ActiveVersion, ...]:
     return tuple(ActiveVersion(name, color, state.container(name, color)) for name, color in colors)
 
 
-def host_status(host: MonitoredHost, now: float) -> tuple[Health, str]:
-    """Return the health of a host and the text of its row."""
+def host_status(host: MonitoredHost, now: float) -> tuple[RowState, str]:
+    """Return the state of a host and the text of its row."""
     if host.unreachable_since is not None:
-        return Health.UNREACHABLE, f"UNREACHABLE since {clock_time(host.unreachable_since)}"
+        return RowState.UNREACHABLE, f"UNREACHABLE since {clock_time(host.unreachable_since)}"
     if host.report is None:
-        return Health.WAITING, "connecting"
+        return RowState.WAITING, "connecting"
     age = now - host.checked_at
     if age > 2 * host.interval_seconds + STALE_SECONDS:
-        return Health.UNREACHABLE, f"NO ANSWER for {duration(age)}"
+        return RowState.UNREACHABLE, f"NO ANSWER for {duration(age)}"
     failed = ", ".join(check.name for check in host.report.failed)
     text = "; ".join((*([f"FAILED: {failed}"] if failed else []), *notices(host.report.state)))
-    return Health.FAILED if failed else Health.ATTENTION if text else Health.HEALTHY, one_line(text) or "healthy"
+    return RowState.FAILED if failed else RowState.ATTENTION if text else RowState.HEALTHY, one_line(text) or "healthy"
 
 
 def notices(state: HostState) -> tuple[str, ...]:
@@ -149,18 +149,18 @@ def notices(state: HostState) -> tuple[str, ...]:
     )
 
 
-def _unreachable_events(before: MonitoredHost, error: RollingError) -> Iterator[tuple[Health, str]]:
+def _unreachable_events(before: MonitoredHost, error: RollingError) -> Iterator[tuple[RowState, str]]:
     if before.unreachable_since is None:
-        yield Health.UNREACHABLE, f"unreachable: {_cause(error, before.host)}"
+        yield RowState.UNREACHABLE, f"unreachable: {_cause(error, before.host)}"
 
 
-def _reached_events(before: MonitoredHost, report: HealthReport, at: float) -> Iterator[tuple[Health, str]]:
+def _reached_events(before: MonitoredHost, report: HealthReport, at: float) -> Iterator[tuple[RowState, str]]:
     if before.unreachable_since is not None:
-        yield Health.HEALTHY, f"reachable again after {duration(at - before.unreachable_since)}"
+        yield RowState.HEALTHY, f"reachable again after {duration(at - before.unreachable_since)}"
     yield from changes(before.report, report)
 
 
-def changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[Health, str]]:
+def changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[RowState, str]]:
     """Yield the changes from one report to the next; for a first report, its failed checks."""
     if before is not None:
         yield from _lock_changes(before.state.held_lock, after.state.held_lock)
@@ -172,41 +172,41 @@ def changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[
     yield from _check_changes(before, after)
 
 
-def _lock_changes(before: Lock | None, after: Lock | None) -> Iterator[tuple[Health, str]]:
+def _lock_changes(before: Lock | None, after: Lock | None) -> Iterator[tuple[RowState, str]]:
     if (before.token if before else None) == (after.token if after else None):
         return
     if before is not None:
-        yield Health.ATTENTION, one_line(f"{before.owner} released the lock: {before.reason}")
+        yield RowState.ATTENTION, one_line(f"{before.owner} released the lock: {before.reason}")
     if after is not None:
-        yield Health.ATTENTION, one_line(f"locked by {after.owner}: {after.reason}")
+        yield RowState.ATTENTION, one_line(f"locked by {after.owner}: {after.reason}")
 
 
-def _page_changes(before: str, after: str) -> Iterator[tuple[Health, str]]:
+def _page_changes(before: str, after: str) -> Iterator[tuple[RowState, str]]:
     if bool(before) != bool(after):
-        yield Health.ATTENTION, one_line(f"maintenance page on ({after})") if after else "maintenance page off"
+        yield RowState.ATTENTION, one_line(f"maintenance page on ({after})") if after else "maintenance page off"
 
 
-def _version_changes(before: ActiveVersion, after: ActiveVersion) -> Iterator[tuple[Health, str]]:
+def _version_changes(before: ActiveVersion, after: ActiveVersion) -> Iterator[tuple[RowState, str]]:
     old, new = before.container, after.container
     if (before.color, before.tag) != (after.color, after.tag):
-        yield Health.ATTENTION, f"{after.service}: {before} → {after}"
+        yield RowState.ATTENTION, f"{after.service}: {before} → {after}"
     elif old is None or new is None:
         return
     elif old.release != new.release:
-        yield Health.ATTENTION, f"{after.service}: release {old.release or '-'} → {new.release or '-'}, {after}"
+        yield RowState.ATTENTION, f"{after.service}: release {old.release or '-'} → {new.release or '-'}, {after}"
     elif new.restarts > old.restarts:
-        yield Health.FAILED, f"{after.service} crashed and was restarted: {count(new.restarts, 'restart')}"
+        yield RowState.FAILED, f"{after.service} crashed and was restarted: {count(new.restarts, 'restart')}"
     elif new.running and old.started_at != new.started_at:
-        yield Health.ATTENTION, f"{after.service} was restarted"
+        yield RowState.ATTENTION, f"{after.service} was restarted"
 
 
-def _check_changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[Health, str]]:
+def _check_changes(before: HealthReport | None, after: HealthReport) -> Iterator[tuple[RowState, str]]:
     failed = {check.name for check in before.failed} if before else set()
     for check in after.checks:
         if check.name in failed and check.ok:
-            yield Health.HEALTHY, f"{check.name} recovered"
+            yield RowState.HEALTHY, f"{check.name} recovered"
         elif check.name not in failed and not check.ok:
-            yield Health.FAILED, one_line(f"{check.name} FAILED: {check.detail}")
+            yield RowState.FAILED, one_line(f"{check.name} FAILED: {check.detail}")
     if after.checks:
         for name in sorted(failed - {check.name for check in after.checks}):
-            yield Health.ATTENTION, f"{name} is no longer checked"
+            yield RowState.ATTENTION, f"{name} is no longer checked"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from rolling_upgrade.console.output import Output, is_live
-from rolling_upgrade.console.screen import FullScreen, Health, Line, Span
+from rolling_upgrade.console.screen import FullScreen, Line, RowState, Span
 from rolling_upgrade.console.text import clock_time, count, duration, fit, one_line, sparkline, width
 from rolling_upgrade.features.monitor.dashboard import (
     Dashboard,
@@ -42,10 +42,10 @@ class View:
         """Return the text on one line, safe to show."""
         return one_line(self.safe(text))
 
-    def status(self, host: MonitoredHost) -> tuple[Health, str]:
-        """Return the present health of a host and the text of its row."""
-        health, text = host_status(host, self.now)
-        return health, self.text(text)
+    def status(self, host: MonitoredHost) -> tuple[RowState, str]:
+        """Return the present state of a host and the text of its row."""
+        state, text = host_status(host, self.now)
+        return state, self.text(text)
 
 
 def screen_lines(board: Dashboard, view: View) -> list[Line]:
@@ -72,16 +72,16 @@ def _cut(line: Line, columns: int) -> Line:
 
 
 def _title(board: Dashboard, view: View) -> Line:
-    healths = [view.status(host)[0] for host in board.hosts]
-    unhealthy = sum(health in (Health.FAILED, Health.UNREACHABLE) for health in healths)
-    waiting = Health.WAITING in healths
+    states = [view.status(host)[0] for host in board.hosts]
+    unhealthy = sum(state in (RowState.FAILED, RowState.UNREACHABLE) for state in states)
+    waiting = RowState.WAITING in states
     verdict = f"{unhealthy} UNHEALTHY" if unhealthy else "connecting" if waiting else "all healthy"
-    name = f"{view.text(board.environment)}: {count(len(healths), 'host')}, "
+    name = f"{view.text(board.environment)}: {count(len(states), 'host')}, "
     end = f"{clock_time(view.now)}  Ctrl-C quits"
     gap = max(view.columns - width(name) - width(verdict) - width(end), 2)
     return (
         (name, "bold"),
-        (verdict, (Health.FAILED if unhealthy else Health.HEALTHY).style),
+        (verdict, (RowState.FAILED if unhealthy else RowState.HEALTHY).style),
         (" " * gap, ""),
         (fit(end, view.columns - gap - width(name + verdict)), "dim"),
     )
@@ -118,30 +118,30 @@ def _headings(board: Dashboard, view: View) -> Line:
 def _blocks(board: Dashboard, view: View, room: int) -> list[Line]:
     """Return the lines of the hosts, with as much detail as leaves room for a few events."""
     columns = _columns(board, view)
-    healths = [view.status(host)[0] for host in board.hosts]
+    states = [view.status(host)[0] for host in board.hosts]
     rows = [[_row(host, columns, view)] for host in board.hosts]
     full = [
         [*row, *_version_lines(host, columns, view), *_detail_lines(host, columns, view)]
         for row, host in zip(rows, board.hosts, strict=True)
     ]
-    unhealthy = [full[at] if health is not Health.HEALTHY else rows[at] for at, health in enumerate(healths)]
+    unhealthy = [full[at] if state is not RowState.HEALTHY else rows[at] for at, state in enumerate(states)]
     events = min(len(board.events), _EVENTS)
     for blocks, spare in ((full, events), (unhealthy, events), (unhealthy, 1), (rows, 0)):
         if sum(map(len, blocks)) + spare <= room:
             return [line for block in blocks for line in block]
-    order = sorted(range(len(rows)), key=lambda at: healths[at].value)
+    order = sorted(range(len(rows)), key=lambda at: states[at].value)
     shown = sorted(order[: room - 1])
     more: Line = ((f"  … and {count(len(rows) - len(shown), 'more host')}", "dim"),)
     return [*(rows[at][0] for at in shown), more]
 
 
 def _row(host: MonitoredHost, columns: _Columns, view: View) -> Line:
-    health, text = view.status(host)
+    state, text = view.status(host)
     newest = host.latencies[-1] if host.latencies else None
     return (
-        (f"{health.mark} ", health.style),
+        (f"{state.mark} ", state.style),
         (fit(view.text(host.host), columns.name) + _GAP, "bold"),
-        (fit(text, columns.status) + _GAP, health.style),
+        (fit(text, columns.status) + _GAP, state.style),
         (fit(sparkline(host.latencies, columns.sparkline), columns.sparkline) + _GAP, "cyan"),
         ((f"{newest} ms" if newest is not None else "-").rjust(_NOW) + _GAP, ""),
         (_age(host, view.now).rjust(_SEEN), "dim"),
@@ -179,18 +179,18 @@ def _wrapped(texts: Iterable[str], columns: int) -> list[str]:
 
 def _detail_lines(host: MonitoredHost, columns: _Columns, view: View) -> list[Line]:
     """Return why a host is unreachable, the results of its failed checks, or a status too long for its column."""
-    health, text = view.status(host)
+    state, text = view.status(host)
     details: Sequence[str] = ()
     if host.unreachable_since is not None:
         details = (host.error,)
-    elif health is Health.FAILED and host.report is not None:
+    elif state is RowState.FAILED and host.report is not None:
         checks = [f"{check.name}: {check.detail}" for check in host.report.failed]
         details = [*notices(host.report.state), *checks]
     elif width(text) > columns.status:
         details = (text,)
     indent = len("● ") + columns.name + len(_GAP)
     room = view.columns - indent
-    return [((" " * indent, ""), (fit(view.text(detail), room).rstrip(), health.style)) for detail in details]
+    return [((" " * indent, ""), (fit(view.text(detail), room).rstrip(), state.style)) for detail in details]
 
 
 def _events(board: Dashboard, view: View, room: int) -> list[Line]:
@@ -203,23 +203,23 @@ def _events(board: Dashboard, view: View, room: int) -> list[Line]:
 
 def _event(event: HostEvent, name: int, view: View) -> Line:
     start = f"{clock_time(event.at)}  {fit(view.text(event.host), name)}  "
-    mark = f"{event.health.mark} "
+    mark = f"{event.state.mark} "
     room = max(view.columns - width(start) - width(mark), 1)
-    return (start, ""), (mark, event.health.style), (fit(view.text(event.title), room).rstrip(), "")
+    return (start, ""), (mark, event.state.style), (fit(view.text(event.title), room).rstrip(), "")
 
 
 def check_lines(host: MonitoredHost, events: Sequence[HostEvent], view: View) -> list[str]:
     """Return a line for each event of a check, and a line with the host's status, for output without a screen."""
     start = f"{clock_time(view.now)} {view.text(host.host)}  "
-    health, text = view.status(host)
+    state, text = view.status(host)
     parts = [text]
-    if health is Health.UNREACHABLE:
+    if state is RowState.UNREACHABLE:
         parts[0] = f"{text} ({host.error})" if host.error else text
     elif host.report is not None:
         milliseconds = latency(host.report)
         parts += [f"{milliseconds} ms"] if milliseconds is not None else []
         parts += [f"{version.service} {version}" for version in active_versions(host.report)]
-    lines = [f"{start}{event.health.mark} {view.text(event.title)}" for event in events]
+    lines = [f"{start}{event.state.mark} {view.text(event.title)}" for event in events]
     return [*lines, start + _GAP.join(view.text(part) for part in parts)]
 
 

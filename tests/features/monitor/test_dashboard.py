@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.console.screen import Health
+from rolling_upgrade.console.screen import RowState
 from rolling_upgrade.console.text import clock_time
 from rolling_upgrade.engine.model import Check, Color, Container, HealthReport, Image, Kind, Lock
 from rolling_upgrade.errors import HostUnreachable, RollingError
@@ -109,8 +109,8 @@ def test_update_unreachable_host_has_one_event_and_returns() -> None:
     web1 = lost.host("web1")
     assert (web1.unreachable_since, web1.error, web1.report) == (NOW + 10, "refused the login.", report())
     assert titles(lost) == ["unreachable: cannot reach deploy@10.0.0.1:22 (timed out)."]
-    assert [(event.title, event.health) for event in new] == [("reachable again after 1m 25s", Health.HEALTHY)]
-    assert host_status(back.host("web1"), NOW + 95) == (Health.HEALTHY, "healthy")
+    assert [(event.title, event.state) for event in new] == [("reachable again after 1m 25s", RowState.HEALTHY)]
+    assert host_status(back.host("web1"), NOW + 95) == (RowState.HEALTHY, "healthy")
 
 
 def test_update_changes_while_a_host_was_unreachable_are_events_on_its_return() -> None:
@@ -143,19 +143,19 @@ def test_update_keeps_only_the_newest() -> None:
 @pytest.mark.parametrize(
     ("found", "after_seconds", "expected"),
     [
-        ([], 0, (Health.WAITING, "connecting")),
-        ([report()], 5, (Health.HEALTHY, "healthy")),
-        ([report()], 36, (Health.UNREACHABLE, "NO ANSWER for 36.0s")),
-        ([REFUSED], 5, (Health.UNREACHABLE, f"UNREACHABLE since {clock_time(NOW)}")),
-        ([report(chain="502")], 5, (Health.FAILED, "FAILED: full chain")),
-        ([report(lock="deploy v2")], 5, (Health.ATTENTION, "locked by ann: deploy v2")),
-        ([report(lock="deploy v2", lease_seconds=-1)], 5, (Health.HEALTHY, "healthy")),
-        ([report(page="ann")], 5, (Health.ATTENTION, "maintenance page on (ann)")),
-        ([report(chain="502", lock="a", page="b")], 5, (Health.FAILED, f"FAILED: full chain; {BUSY}")),
+        ([], 0, (RowState.WAITING, "connecting")),
+        ([report()], 5, (RowState.HEALTHY, "healthy")),
+        ([report()], 36, (RowState.UNREACHABLE, "NO ANSWER for 36.0s")),
+        ([REFUSED], 5, (RowState.UNREACHABLE, f"UNREACHABLE since {clock_time(NOW)}")),
+        ([report(chain="502")], 5, (RowState.FAILED, "FAILED: full chain")),
+        ([report(lock="deploy v2")], 5, (RowState.ATTENTION, "locked by ann: deploy v2")),
+        ([report(lock="deploy v2", lease_seconds=-1)], 5, (RowState.HEALTHY, "healthy")),
+        ([report(page="ann")], 5, (RowState.ATTENTION, "maintenance page on (ann)")),
+        ([report(chain="502", lock="a", page="b")], 5, (RowState.FAILED, f"FAILED: full chain; {BUSY}")),
     ],
 )
 def test_host_status_of_each_state(
-    found: list[HealthReport | RollingError], after_seconds: float, expected: tuple[Health, str]
+    found: list[HealthReport | RollingError], after_seconds: float, expected: tuple[RowState, str]
 ) -> None:
     assert host_status(board(*found).host("web1"), NOW + after_seconds) == expected
 
