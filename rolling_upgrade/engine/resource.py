@@ -170,6 +170,11 @@ def is_unclaimed(path: str) -> str:
     return f"{{ ! test -e {quote(path)} || {is_ours(path)}; }}"
 
 
+def is_absent(*paths: str) -> str:
+    """A shell condition: none of the paths exists."""
+    return " && ".join(shell_join("test", "!", "-e", path) for path in paths)
+
+
 def has_content(path: str, content: str) -> str:
     """A shell condition: the file has exactly this content."""
     return f'test "$(sha256sum < {quote(path)} | cut -d " " -f 1)" = {sha256(content.encode(errors="surrogateescape"))}'

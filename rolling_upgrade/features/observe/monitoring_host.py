@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode
+from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode, is_absent
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.setup.system import install, possible
@@ -46,15 +46,8 @@ def removal(name: str) -> tuple[Resource, ...]:
     """
     directory = f"{_PARTS}/{name}"
     places = (directory, f"{_PARTS}/.staged/{name}", f"{_PARTS}/.aside/was/{name}", f"{_PARTS}/.aside/none/{name}")
-    test = " && ".join(shell_join("test", "!", "-e", place) for place in places)
-    return (
-        Resource(
-            "environment",
-            f"monitoring of the environment ({directory})",
-            test,
-            script(shell_join(HOST_PROGRAM, "remove", name)),
-        ),
-    )
+    remove = script(shell_join(HOST_PROGRAM, "remove", name))
+    return (Resource("environment", f"monitoring of the environment ({directory})", is_absent(*places), remove),)
 
 
 def _own_files() -> Resource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
@@ -90,5 +91,5 @@ def _apply(
         make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(alone, as_setup_user=True) as fleet,
     ):
-        ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
+        ask = partial(operator.confirm, question, force=force, hint=hint)
         return apply_resources(fleet, spec, reporter, ask, dry_run=dry_run)

@@ -5,6 +5,8 @@ The resources of the operating system are in system.py, firewall.py and certific
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import postgres
 from rolling_upgrade.engine.model import Application, Preparation, Target
@@ -20,6 +22,7 @@ from rolling_upgrade.engine.resource import (
     has_content,
     has_mode,
     in_directory,
+    is_absent,
     is_empty,
     is_unclaimed,
     output_of_user,
@@ -34,7 +37,7 @@ from rolling_upgrade.features.setup import certificate, firewall, system
 
 def resources(
     target: Target,
-    rules: Preparation,
+    preparation: Preparation,
     *,
     access: Access | None = None,
     block: str = "",
@@ -50,7 +53,7 @@ def resources(
     """
     app, user = target.application, target.user
     return (
-        system.packages(app, rules),
+        system.packages(app, preparation),
         *system.user(user),
         *system.keys(block, user, access or Access()),
         system.linger(user),
@@ -58,23 +61,23 @@ def resources(
         *_directories(app, user),
         _network(app, user),
         _program(app, "site", rendering.site_program()),
-        _rules(app, live),
+        _site_rules(app, live),
         _program(app, "boot", rendering.host_program("boot")),
         system.sudo_rule(app, user, site_helper(app.name)),
         _boot_unit(app, user),
         system.sshd(app, user),
-        *(_backups(app, user) if app.auto_backup else (_no_timer(app, user, "backup"),)),
-        *(_rotation(app, user, rules) if rules.rotate_logs_days and app.log_files else (_no_timer(app, user, "logs"),)),
+        *_backups(app, user),
+        *_rotation(app, user, preparation.rotate_logs_days),
         *_request_log(app),
-        *system.node_exporter(app, user, rules),
-        *certificate.before_site(app, rules),
+        *system.node_exporter(app, user, preparation),
+        *certificate.before_site(app, preparation),
         _site(app, live),
         *((_watchdog(app, user, *watchdog),) if watchdog else ()),
-        *system.kernel(app, rules),
-        *system.security_updates(rules),
-        *firewall.resources(app, rules, target.port),
+        *system.kernel(app, preparation),
+        *system.security_updates(preparation),
+        *firewall.resources(app, preparation, target.port),
         # The certificate authority connects to port 80, so the firewall comes first.
-        *certificate.after_site(app, rules),
+        *certificate.after_site(app, preparation),
     )
 
 
@@ -194,7 +197,7 @@ def _program(app: Application, name: str, content: str) -> Resource:
     return file(f"program {name}", f"{title} ({path})", path, content, "755", named=name == "site")
 
 
-def _rules(app: Application, live: Application | None) -> Resource:
+def _site_rules(app: Application, live: Application | None) -> Resource:
     """The name, ports and certificate that root grants the site; no two applications of a host share them."""
     path = site.rules_file(app.name)
     title, former = f"name, ports and certificate of the site ({path})", path.removesuffix(".json")
@@ -204,60 +207,53 @@ def _rules(app: Application, live: Application | None) -> Resource:
 
 
 def _boot_unit(app: Application, user: str) -> Resource:
-    """A unit of the deploy user's systemd manager, which runs at boot with linger. Source: systemd.special(7), default.target."""
-    name, unit = f"{app.name}-boot.service", rendering.systemd_unit("boot.service", app)
-    path = f"/etc/systemd/user/{name}"
-    link = f"test -L ~/.config/systemd/user/default.target.wants/{quote(name)}"
-    enable = as_user(
-        user,
-        f"mkdir -p ~/.config/systemd/user/default.target.wants && ln -sf {quote(path)} ~/.config/systemd/user/default.target.wants/{quote(name)} && systemctl --user daemon-reload",
-    )
-    test = f"{has_content(path, unit)} && {as_user(user, link, CHECK_SECONDS)}"
-    return Resource(
-        "boot unit",
-        f"{name}, which starts the active colors",
-        test,
-        script(write_file(path, unit, mode="0644"), enable),
-    )
+    """The unit that starts the active colors at boot. Source: systemd.special(7), default.target."""
+    title = f"{app.name}-boot.service, which starts the active colors"
+    return _user_units(app, user, "boot unit", title, ("boot.service",), wanted_by="default.target")
 
 
 def _backups(app: Application, user: str) -> tuple[Resource, ...]:
     """The backup timer and its program, which contains no secret."""
+    if not app.auto_backup:
+        return (_no_timer(app, user, "backup"),)
     title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
     timer = _timer(app, user, "backup", title)
     return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
 
 
-def _rotation(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
+def _rotation(app: Application, user: str, days: int) -> tuple[Resource, ...]:
     """The timer of log rotation; it runs as the deploy user, because containers write with ids of that user's range."""
-    title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {rules.rotate_logs_days} days"
+    if not (days and app.log_files):
+        return (_no_timer(app, user, "logs"),)
+    title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {days} days"
     timer = _timer(app, user, "logs", title)
-    return (_program(app, "logs", rotation(app, rules.rotate_logs_days)), timer)
+    return (_program(app, "logs", rotation(app, days)), timer)
 
 
 def _timer(app: Application, user: str, kind: str, title: str) -> Resource:
-    """A timer of the deploy user's systemd manager."""
-    name = f"{app.name}-{kind}"
-    units = {
-        f"/etc/systemd/user/{name}.{suffix}": rendering.systemd_unit(f"{kind}.{suffix}", app)
-        for suffix in ("service", "timer")
-    }
-    wants = "~/.config/systemd/user/timers.target.wants"
-    link = shell_join("ln", "-sf", f"/etc/systemd/user/{name}.timer")
-    enable = as_user(
-        user,
-        f"mkdir -p {wants} && {link} {wants}/ && systemctl --user daemon-reload && systemctl --user restart {name}.timer",
-    )
-    test = [*(has_content(path, content) for path, content in units.items())]
-    running = f"test -L {wants}/{name}.timer && systemctl --user is-active {name}.timer"
-    test.append(as_user(user, running, CHECK_SECONDS))
-    make = script(*(write_file(path, content, mode="0644") for path, content in units.items()), enable)
-    return Resource(f"{kind} timer", title, " && ".join(test), make)
+    units = (f"{kind}.service", f"{kind}.timer")
+    return _user_units(app, user, f"{kind} timer", title, units, wanted_by="timers.target", started=True)
+
+
+def _user_units(
+    app: Application, user: str, id: str, title: str, units: Sequence[str], *, wanted_by: str, started: bool = False
+) -> Resource:
+    """Units of the deploy user's systemd manager, which runs at boot with linger; the last one is enabled."""
+    files = {f"/etc/systemd/user/{app.name}-{unit}": rendering.systemd_unit(unit, app) for unit in units}
+    name = f"{app.name}-{units[-1]}"
+    wants = f"~/.config/systemd/user/{wanted_by}.wants"
+    enable = f"mkdir -p {wants} && ln -sf /etc/systemd/user/{name} {wants}/ && systemctl --user daemon-reload"
+    enabled = f"test -L {wants}/{name}"
+    if started:
+        enable += f" && systemctl --user restart {name}"
+        enabled += f" && systemctl --user is-active {name}"
+    tests = [*(has_content(path, text) for path, text in files.items()), as_user(user, enabled, CHECK_SECONDS)]
+    make = script(*(write_file(path, text, mode="0644") for path, text in files.items()), as_user(user, enable))
+    return Resource(id, title, " && ".join(tests), make)
 
 
 def _no_timer(app: Application, user: str, kind: str) -> Resource:
-    paths = timer_paths(app, kind)
-    test = " && ".join(shell_join("test", "!", "-e", path) for path in paths)
+    test = is_absent(*timer_paths(app, kind))
     return Resource(f"{kind} timer", f"no {app.name}-{kind}.timer", test, remove_timer(app, user, kind))
 
 

@@ -18,17 +18,17 @@ _DAYS = 825
 _RENEW_SECONDS = 30 * 86400
 
 
-def before_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
+def before_site(app: Application, preparation: Preparation) -> tuple[Resource, ...]:
     """Return the certificate and key that Nginx needs to load the site; for `acme` a self-signed pair comes first."""
     if app.tls is None:
         return ()
     directories = _root_owned_directories(app.tls)
-    if rules.certificate is Certificate.FILES:
+    if preparation.certificate is Certificate.FILES:
         return (*directories, *_checks(app, app.tls))
-    seconds = _RENEW_SECONDS if rules.certificate is Certificate.SELF_SIGNED else 0
+    seconds = _RENEW_SECONDS if preparation.certificate is Certificate.SELF_SIGNED else 0
     test = f"{_files_exist(app.tls)} && {_key_matches(app.tls)} && {_is_valid_for(app.tls, seconds)} && {_names_domain(app, app.tls)}"
     title = f"a self-signed certificate for {app.domain} ({app.tls.certificate})"
-    if rules.certificate is Certificate.ACME:
+    if preparation.certificate is Certificate.ACME:
         title += ", until certbot obtains one"
     return (*directories, Resource("certificate", title, test, script(_make_self_signed(app, app.tls))))
 
@@ -126,9 +126,9 @@ mv -f {quote(tls.certificate + ".new")} {quote(tls.certificate)}
 if systemctl is-active --quiet nginx && nginx -t 2>/dev/null; then systemctl reload nginx; fi"""
 
 
-def after_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
+def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ...]:
     """Return the certificate of the authority for `acme`; certbot's own timer renews it."""
-    if app.tls is None or rules.certificate is not Certificate.ACME:
+    if app.tls is None or preparation.certificate is not Certificate.ACME:
         return ()
     hook = f"{site_helper(app.name).rpartition('/')[0]}/certificate"
     live = f"/etc/letsencrypt/live/{app.name}"
@@ -156,15 +156,15 @@ def after_site(app: Application, rules: Preparation) -> tuple[Resource, ...]:
     program = file(
         "certificate hook", f"the hook that installs a renewed certificate ({hook})", hook, _hook(app, app.tls), "755"
     )
-    return (alone, tools, program, Resource("acme certificate", title, test, _fetch(app, rules, hook)))
+    return (alone, tools, program, Resource("acme certificate", title, test, _fetch(app, preparation, hook)))
 
 
-def _fetch(app: Application, rules: Preparation, hook: str) -> Script:
+def _fetch(app: Application, preparation: Preparation, hook: str) -> Script:
     """Run certbot, then its hook. Source: certbot(1): --deploy-hook is stored and also runs after renewals."""
     options = ["certonly", "--non-interactive", "--agree-tos", "--standalone", "--keep-until-expiring"]
     options += ["--http-01-address", "127.0.0.1", "--http-01-port", str(ACME_PORT), "--cert-name", app.name]
-    options += ["--domain", app.domain, "--email", rules.acme_email, "--deploy-hook", hook]
-    options += ["--server", rules.acme_server] if rules.acme_server else []
+    options += ["--domain", app.domain, "--email", preparation.acme_email, "--deploy-hook", hook]
+    options += ["--server", preparation.acme_server] if preparation.acme_server else []
     lineage = f"RENEWED_LINEAGE={quote('/etc/letsencrypt/live/' + app.name)}"
     return script(f"{shell_join('certbot', *options)} </dev/null\n{lineage} {quote(hook)}")
 

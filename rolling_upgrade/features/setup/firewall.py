@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from rolling_upgrade.engine.model import Application, Firewall, Preparation
-from rolling_upgrade.engine.resource import Resource, has_content, has_mode
+from rolling_upgrade.engine.resource import Resource, has_content, has_mode, is_absent
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.features.setup.system import METRICS_PORT, install, possible
 
@@ -94,12 +94,12 @@ ports=$({
 """
 
 
-def resources(app: Application, rules: Preparation, ssh_port: int) -> tuple[Resource, ...]:
+def resources(app: Application, preparation: Preparation, ssh_port: int) -> tuple[Resource, ...]:
     """Return the configured firewall; without one, setup removes its nftables rules and leaves ufw alone."""
-    monitor = rules.monitoring_host if rules.node_exporter else ""
-    if rules.firewall is Firewall.NFTABLES:
+    monitor = preparation.monitoring_host if preparation.node_exporter else ""
+    if preparation.firewall is Firewall.NFTABLES:
         return (_nftables(app, ssh_port, monitor),)
-    if rules.firewall is Firewall.UFW:
+    if preparation.firewall is Firewall.UFW:
         return (_none(app), _ufw(app, ssh_port, monitor))
     return (_none(app),)
 
@@ -149,8 +149,7 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
 
 
 def _none(app: Application) -> Resource:
-    own = own_file(app)
-    return Resource("no nftables firewall", "no ports opened by setup", shell_join("test", "!", "-e", own), remove(app))
+    return Resource("no nftables firewall", "no ports opened by setup", is_absent(own_file(app)), remove(app))
 
 
 def remove(app: Application) -> Script:

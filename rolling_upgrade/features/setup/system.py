@@ -17,6 +17,7 @@ from rolling_upgrade.engine.resource import (
     as_user,
     has_content,
     has_mode,
+    is_absent,
     is_ours,
     is_unclaimed,
 )
@@ -76,14 +77,14 @@ _LIMITS = ("fs.file-max", "fs.nr_open", "net.core.somaxconn", "net.ipv4.tcp_max_
 _PERIODIC = 'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended-Upgrade "1";\n'
 
 
-def packages(app: Application, rules: Preparation) -> Resource:
+def packages(app: Application, preparation: Preparation) -> Resource:
     """The programs that a deploy needs. Source: apt-get(8): --no-upgrade leaves installed packages alone."""
     programs = dict(_PROGRAMS)
     if app.uploads:
         programs["rsync"] = "rsync"
     if app.database_server:
         programs |= dict.fromkeys(postgres.TOOLS, "postgresql-client")
-    if rules.rotate_logs_days and app.log_files:
+    if preparation.rotate_logs_days and app.log_files:
         programs["logrotate"] = "logrotate"
     parts = _PARTS | ({sqlite.CAPABLE: "python3"} if app.database else {})
     tests = [*(f"command -v {name}" for name in programs), *(f"{{ {test}; }}" for test in parts), _CONFIGURED]
@@ -233,14 +234,14 @@ def sshd(app: Application, name: str) -> Resource:
     return Resource("sshd", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
 
 
-def kernel(app: Application, rules: Preparation) -> tuple[Resource, ...]:
+def kernel(app: Application, preparation: Preparation) -> tuple[Resource, ...]:
     """Kernel settings, now and at each boot; higher limits stay. Source: sysctl.d(5)."""
     path = f"/etc/sysctl.d/90-{app.name}.conf"
-    if not rules.sysctl:
+    if not preparation.sysctl:
         return (Resource("kernel", f"no {path}", f"! {is_ours(path)}", script(shell_join("rm", "-f", path))),)
     now = "\"$(sysctl -n {0} | tr '\\t' ' ')\""
     tests = []
-    for key, value in rules.sysctl:
+    for key, value in preparation.sysctl:
         kept = f"grep -qxF {quote(f'{key} = {value}')} {quote(path)}"
         exact = f"test {now.format(key)} = {quote(value)} && {kept}"
         tests.append(f"{{ {exact} || test {now.format(key)} -gt {value}; }}" if key in _LIMITS else f"{{ {exact}; }}")
@@ -248,7 +249,7 @@ def kernel(app: Application, rules: Preparation) -> tuple[Resource, ...]:
         f"if ! test {now.format(key)} -gt {value}; then echo {quote(f'{key} = {value}')}; fi"
         if key in _LIMITS
         else f"echo {quote(f'{key} = {value}')}"
-        for key, value in rules.sysctl
+        for key, value in preparation.sysctl
     ]
     listed = "\n  ".join(rows)
     apply = f"""\
@@ -259,16 +260,16 @@ def kernel(app: Application, rules: Preparation) -> tuple[Resource, ...]:
 chmod 644 {quote(path + ".new")}
 mv -f {quote(path + ".new")} {quote(path)}
 sysctl -q -p {quote(path)}"""
-    title = ", ".join(f"{key} {value}" for key, value in rules.sysctl)
+    title = ", ".join(f"{key} {value}" for key, value in preparation.sysctl)
     test = " && ".join(tests)
     return (
         Resource("kernel", f"kernel settings: {title}", test, script(apply), f"{path} {FOREIGN}", is_unclaimed(path)),
     )
 
 
-def security_updates(rules: Preparation) -> tuple[Resource, ...]:
+def security_updates(preparation: Preparation) -> tuple[Resource, ...]:
     """Debian's unattended security updates. Turning the setting off removes nothing: others may rely on it."""
-    if not rules.security_updates:
+    if not preparation.security_updates:
         return ()
     path, timers = "/etc/apt/apt.conf.d/20auto-upgrades", "apt-daily.timer apt-daily-upgrade.timer"
     apply = script(
@@ -299,12 +300,12 @@ def sudo_rule(app: Application, name: str, helper: str) -> Resource:
     return Resource("sudo rule", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
 
 
-def node_exporter(app: Application, user: str, rules: Preparation) -> tuple[Resource, ...]:
+def node_exporter(app: Application, user: str, preparation: Preparation) -> tuple[Resource, ...]:
     """Debian's node-exporter, and the deploy user's right to write to its directory.
 
     An installed node-exporter stays when the setting is turned off, because other programs may use it.
     """
-    if not rules.node_exporter:
+    if not preparation.node_exporter:
         return ()
     return (
         (_node_exporter_service(app), _metrics_directory(app.metrics_dir, user))
@@ -319,7 +320,7 @@ def _node_exporter_service(app: Application) -> Resource:
     flag = f"--collector.textfile.directory={directory}"
     drop_in = f"# Made by inv setup.\n[Service]\nExecStart=\nExecStart=/usr/bin/{_EXPORTER} {flag} $ARGS\n"
     elsewhere = directory != _DEBIANS_DIRECTORY
-    known = has_content(_DROP_IN, drop_in) if elsewhere else shell_join("test", "!", "-e", _DROP_IN)
+    known = has_content(_DROP_IN, drop_in) if elsewhere else is_absent(_DROP_IN)
     running = f"systemctl is-enabled --quiet {_EXPORTER_UNIT} && systemctl is-active --quiet {_EXPORTER_UNIT}"
     test = f"command -v {_EXPORTER} && command -v setfacl && {known} && {running}"
     place = script(shell_join("mkdir", "-p", _DROP_IN.rpartition("/")[0]), write_file(_DROP_IN, drop_in, mode="0644"))

@@ -16,6 +16,7 @@ from rolling_upgrade.engine.resource import (
     Resource,
     as_user,
     in_directory,
+    is_absent,
     is_empty,
     is_ours,
     script_as_user,
@@ -51,7 +52,7 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
         _file("sudo rule", f"/etc/sudoers.d/{app.name}"),
         _file("sshd", f"/etc/ssh/sshd_config.d/{app.name}.conf", after="systemctl reload ssh"),
         _file("kernel", f"/etc/sysctl.d/90-{app.name}.conf"),
-        Resource("firewall", "its ports in the firewall", _absent(firewall.own_file(app)), firewall.remove(app)),
+        Resource("firewall", "its ports in the firewall", is_absent(firewall.own_file(app)), firewall.remove(app)),
         *((_data(app, user),) if data else ()),
         _state(app, user),
         _programs(app, user, programs, unit),
@@ -81,10 +82,6 @@ def _lock(app: Application, user: str) -> Resource:
     return Resource(LOCK, "the lock of the host, until the teardown ends", there, take, possible=_free(app.home, user))
 
 
-def _absent(*paths: str) -> str:
-    return " && ".join(shell_join("test", "!", "-e", path) for path in paths)
-
-
 def _file(id: str, path: str, after: str = "") -> Resource:
     """A file that setup installed; a file of another program stays."""
     return Resource(id, path, f"! {is_ours(path)}", script(shell_join("rm", "-f", path), after))
@@ -92,7 +89,7 @@ def _file(id: str, path: str, after: str = "") -> Resource:
 
 def _programs(app: Application, user: str, directory: str, unit: str) -> Resource:
     """The installed programs, removed last: they identify the other files as this project's."""
-    test = f"! {is_ours(directory + '/site')} && {_absent(unit)}"
+    test = f"! {is_ours(directory + '/site')} && {is_absent(unit)}"
     unlink = (
         f"rm -f ~/.config/systemd/user/default.target.wants/{app.name}-boot.service && systemctl --user daemon-reload"
     )
@@ -129,7 +126,7 @@ def _data(app: Application, user: str) -> Resource:
     left = " && ".join(
         f"{{ ! test -e {quote(path)} || {in_directory(user, path, is_empty('.'))}; }}" for path in others
     )
-    test = " && ".join(filter(None, (_absent(*database), left))) or "true"
+    test = " && ".join(filter(None, (is_absent(*database), left))) or "true"
     return Resource(
         "data",
         ", ".join((*database[:1], *others)),
@@ -148,7 +145,7 @@ def _remove_empty(path: str, user: str) -> str:
 def _request_log(app: Application) -> Resource:
     """The request log, removed after the site that names it: Nginx does not start without its directory."""
     log = request_log(app.name)
-    test = _absent(log.rpartition("/")[0], *request_log_units(app.name))
+    test = is_absent(log.rpartition("/")[0], *request_log_units(app.name))
     return Resource("request log", f"the request log ({log})", test, remove_request_log(app))
 
 
@@ -156,7 +153,7 @@ def _renewal(app: Application) -> Resource:
     """Stop certbot's renewals, which would fail. Source: certbot(1), delete; the copy that Nginx read stays."""
     lineage = f"/etc/letsencrypt/renewal/{app.name}.conf"
     delete = shell_join("certbot", "delete", "--non-interactive", "--quiet", "--cert-name", app.name)
-    return Resource("renewal", f"the renewal of its certificate ({lineage})", _absent(lineage), script(delete))
+    return Resource("renewal", f"the renewal of its certificate ({lineage})", is_absent(lineage), script(delete))
 
 
 def _timers(app: Application, user: str) -> Resource:
@@ -165,7 +162,7 @@ def _timers(app: Application, user: str) -> Resource:
         script_as_user(user, watchdog.uninstall(app)),
         *(remove_timer(app, user, kind) for kind in ("backup", "logs")),
     )
-    return Resource("watchdog and timers", "its watchdog and timers", _absent(*units, watchdog.directory(app)), stop)
+    return Resource("watchdog and timers", "its watchdog and timers", is_absent(*units, watchdog.directory(app)), stop)
 
 
 def _containers(app: Application, user: str) -> Resource:

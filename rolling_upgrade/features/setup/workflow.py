@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rolling_upgrade import config
@@ -52,7 +53,7 @@ def setup(
             target.name: _resources(environment, target, live.get(target.name)) for target in environment.targets
         }
         spec = ApplySpec("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", resources)
-        ask = lambda: operator.confirm(question, force=force, hint=hint)  # noqa: E731
+        ask = partial(operator.confirm, question, force=force, hint=hint)
         return apply_resources(fleet, spec, reporter, ask, check_only=check, dry_run=dry_run)
 
 
@@ -114,12 +115,12 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
 
 
 def _resources(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
-    app, rules = target.application, environment.preparation
+    app, preparation = target.application, environment.preparation
     return application.resources(
         target,
-        rules,
+        preparation,
         access=read_access(environment.access_directory),
         block=block_name(app.name, environment.name),
-        watchdog=watchdog.installation(environment, target) if rules.watchdog else None,
+        watchdog=watchdog.installation(environment, target) if preparation.watchdog else None,
         live=live,
     )
