@@ -10,7 +10,6 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rolling_upgrade.engine import maintenance
@@ -23,22 +22,9 @@ from rolling_upgrade.rendering import TEMPLATES, template
 PARTS = ("scrape.yml", "module.yml", "alerting.yml", "routes.yml", "receivers.yml")
 #: The texts before and between the parts.
 HEADS = ("prometheus.yml", "scrape.head.yml", "blackbox.yml", "alertmanager.yml", "receivers.head.yml")
-_RUNBOOK = "docs/runbook.md"
-#: File systems that are not on a disk.
-_VIRTUAL = "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*"
-_IMPLICIT_TLS_PORT = 465
 #: The columns of a Grafana dashboard.
 _COLUMNS = 24
 _WORDS = {"en": {"firing": "Alert", "resolved": "Resolved"}, "zh-TW": {"firing": "警報", "resolved": "已解除"}}
-
-
-@dataclass(frozen=True)
-class MonitoredHost:
-    """A host with the address of its node-exporter and the URL of its site, as the monitoring host reaches them."""
-
-    name: str
-    exporter: str
-    site: str
 
 
 def name_of(environment: Environment) -> str:
@@ -92,13 +78,14 @@ def _values(environment: Environment) -> dict[str, Any]:
         "mail": mail,
         "smarthost": f"{_bracketed(mail.host)}:{mail.port}" if mail else "",
         "starttls": mail is not None and mail.security is Security.STARTTLS,
-        "runbook": limits.runbook or _RUNBOOK,
+        "runbook": limits.runbook or "docs/runbook.md",
         "latency": f"{limits.latency_seconds:g}",
         "errors": f"{limits.error_percent:g}",
         "lock": f"{limits.lock_seconds:.0f}",
         "mixed": f"{limits.mixed_seconds:.0f}",
         "maintenance": f"{limits.maintenance_seconds:.0f}",
-        "virtual": _VIRTUAL,
+        # File systems that are not on a disk.
+        "virtual": "tmpfs|ramfs|devtmpfs|squashfs|iso9660|fuse.*",
         "free": f"{app.thresholds.free_percent:g}",
         "memory": f"{app.thresholds.memory_percent:g}",
         "certificate": f"{app.thresholds.certificate_days:g}",
@@ -107,9 +94,10 @@ def _values(environment: Environment) -> dict[str, Any]:
     }
 
 
-def _monitored_host(target: Target) -> MonitoredHost:
+def _monitored_host(target: Target) -> dict[str, str]:
+    """A host with the address of its node-exporter and the URL of its site, as the monitoring host reaches them."""
     address = _bracketed(target.metrics_address or target.address)
-    return MonitoredHost(target.name, f"{address}:{METRICS_PORT}", _site(target.application, address))
+    return {"name": target.name, "exporter": f"{address}:{METRICS_PORT}", "site": _site(target.application, address)}
 
 
 def _site(app: Application, address: str) -> str:
@@ -146,7 +134,7 @@ def _mail(app: Application) -> Mail | None:
     Source: Alertmanager 0.28, notify/email: implicit TLS is used on port 465 only.
     """
     mail = app.channels.mail
-    if mail and mail.lowest and mail.security is Security.TLS and mail.port != _IMPLICIT_TLS_PORT:
+    if mail and mail.lowest and mail.security is Security.TLS and mail.port != 465:
         expected = "465 (or SMTP_SECURITY=starttls; or NOTIFY_MAIL=off)"
         issue = ConfigIssue("the env file", "SMTP_PORT", f"{mail.port} with SMTP_SECURITY=tls", expected)
         raise ConfigError("Alertmanager uses implicit TLS on port 465 only.", [issue])

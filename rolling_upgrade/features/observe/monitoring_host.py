@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode, is_absent
-from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
+from rolling_upgrade.engine.shell import quote, script, shell_join, write_file
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.setup.system import install, possible
 
@@ -36,7 +36,9 @@ _MARK = "^# rolling-observe:"
 
 def resources(name: str, program: str, heads: Mapping[str, str], parts: Mapping[str, str]) -> tuple[Resource, ...]:
     """The resources that monitor one environment. `parts` contain the secrets of its channels."""
-    return (_own_files(), _packages(), _loopback(), _program(program), *_heads(heads), _environment(name, parts))
+    title = f"the program that assembles their files ({HOST_PROGRAM})"
+    installed = file("program", title, HOST_PROGRAM, program, "755")
+    return (_own_files(), _packages(), _loopback(), installed, _heads(heads), _environment(name, parts))
 
 
 def removal(name: str) -> tuple[Resource, ...]:
@@ -101,16 +103,12 @@ def _on_loopback() -> Iterator[str]:
     yield f"! ss -Hltn | awk '{{ print $4 }}' | grep -E ':({_PORTS})$' | grep -qv '^127[.]0[.]0[.]1:'"
 
 
-def _program(text: str) -> Resource:
-    return file("program", f"the program that assembles their files ({HOST_PROGRAM})", HOST_PROGRAM, text, "755")
-
-
-def _heads(heads: Mapping[str, str]) -> tuple[Resource, ...]:
+def _heads(heads: Mapping[str, str]) -> Resource:
     """The program sets the group of the files when it installs the parts."""
     test = " && ".join(has_content(f"{_PARTS}/{name}", text) for name, text in heads.items())
     writes = [write_file(f"{_PARTS}/{name}", text, mode="0640") for name, text in heads.items()]
     apply = script(shell_join("install", "-d", "-g", "prometheus", "-m", "750", _PARTS), *writes)
-    return (Resource("heads", f"the common parts of the files ({_PARTS})", test, apply),)
+    return Resource("heads", f"the common parts of the files ({_PARTS})", test, apply)
 
 
 def _environment(name: str, parts: Mapping[str, str]) -> Resource:
@@ -118,16 +116,15 @@ def _environment(name: str, parts: Mapping[str, str]) -> Resource:
     directory, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
     tests = [has_content(f"{directory}/{part}", text) for part, text in parts.items()]
     tests += [has_mode(f"{directory}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]
-    writes = [write_file(f"{staged}/{part}", text, mode="0640", secret=_secret(part)) for part, text in parts.items()]
-    stage: list[str | Script] = [
+    apply = script(
         shell_join("rm", "-rf", staged),
         shell_join("mkdir", "-p", staged),
         shell_join("chmod", "750", staged),
-    ]
-    apply = script(*stage, *writes, shell_join(HOST_PROGRAM, "install", name))
+        *(
+            write_file(f"{staged}/{part}", text, mode="0640", secret=part == "receivers.yml")
+            for part, text in parts.items()
+        ),
+        shell_join(HOST_PROGRAM, "install", name),
+    )
     title = f"monitoring of {name}: targets, alerts, routes ({directory})"
     return Resource("environment", title, " && ".join(tests), apply)
-
-
-def _secret(part: str) -> bool:
-    return part == "receivers.yml"
