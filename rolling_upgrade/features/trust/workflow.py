@@ -5,9 +5,10 @@ Jump hosts come first: their keys must be recorded before a login through them.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import unreachable_lines
 from rolling_upgrade.engine.local_file import replace_text
-from rolling_upgrade.engine.model import MONITORING_HOST, Environment, exit_code
+from rolling_upgrade.engine.model import MONITORING_HOST, Environment, Target, exit_code
 from rolling_upgrade.engine.openssh import PublicKey, Record, host_name, read_records, rewritten, usable
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, usage_error
 from rolling_upgrade.ssh.fleet import monitor_of
@@ -63,125 +64,115 @@ def trust(
 ) -> ExitCode:
     """Record host keys. PARTLY_DONE for an unreachable host. Raises PreflightError for a changed or revoked key."""
     environment = config.load(env, root=root, hosts=hosts)
-    run = _Trust(environment, fingerprint, replace, named=bool(hosts), force=force)
-    run.check()
+    files = tuple(dict.fromkeys((environment.trust_file, *environment.known_hosts)))
+    seconds = environment.rollout.connect_timeout_seconds
+    monitor = None if hosts else monitor_of(environment)
+    targets = (*environment.targets, *([monitor] if monitor else []))
+    paths = [(target, addresses(target, seconds)) for target in targets]
+    names = _names(paths)
+    _check_options(fingerprint, replace, names)
+    scanned: list[ScannedHost] = []
     unreachable: dict[str, HostUnreachable] = {}
-    for level in run.levels():
-        unreachable |= run.scan(level)
-    run.report(unreachable)
-    return exit_code([*unreachable.values(), *(None for _ in run.scanned)])
-
-
-class _Trust:
-    """One run over the machines of an environment, level by level from the outermost hop."""
-
-    def __init__(
-        self,
-        environment: Environment,
-        fingerprints: Sequence[str],
-        changed: Sequence[str],
-        *,
-        named: bool,
-        force: bool,
-    ) -> None:
-        self._environment, self._force = environment, force
-        self._fingerprints, self._changed = fingerprints, changed
-        self._file = Path(environment.trust_file)
-        self._files = tuple(dict.fromkeys((environment.trust_file, *environment.known_hosts)))
-        seconds = environment.rollout.connect_timeout_seconds
-        monitor = None if named else monitor_of(environment)
-        targets = (*environment.targets, *([monitor] if monitor else []))
-        self._routes = [(target, addresses(target, seconds)) for target in targets]
-        names: dict[Address, list[str]] = {}
-        for target, route in self._routes:
-            names.setdefault(route[-1], []).append(target.name)
-        self._names = {address: ",".join(shared) for address, shared in names.items()}
-        self._missing = set(fingerprints)
-        self.scanned: list[ScannedHost] = []
-
-    def check(self) -> None:
-        """Raise ConfigError for an invalid fingerprint or an unknown host in --replace."""
-        issues = [
-            ("--fingerprint", repr(text), "SHA256: and 43 characters, as ssh-keygen -l shows")
-            for text in self._fingerprints
-            if not _FINGERPRINT.fullmatch(text)
-        ]
-        known = {self._name(address) for _, route in self._routes for address in route}
-        issues += [
-            ("--replace", repr(name), f"one of: {', '.join(sorted(known))}")
-            for name in self._changed
-            if name not in known
-        ]
-        if issues:
-            raise usage_error(*issues)
-
-    def levels(self) -> list[dict[Address, Route]]:
-        """Group the machines by distance, each once; directly reachable ones first."""
-        seconds = self._environment.rollout.connect_timeout_seconds
-        depth = max((len(route) for _, route in self._routes), default=0)
-        levels: list[dict[Address, Route]] = [{} for _ in range(depth)]
-        seen: set[Address] = set()
-        for level in range(depth):
-            for target, route in self._routes:
-                if level < len(route) and route[level] not in seen:
-                    levels[level][route[level]] = Route(target, self._files, seconds, level)
-                    seen.add(route[level])
-        return levels
-
-    def scan(self, routes: Mapping[Address, Route]) -> dict[str, HostUnreachable]:
-        """Scan the machines and record their keys; return the unreachable ones. Raises PreflightError."""
-        found = scan_all(routes, self._environment.rollout.parallel)
-        scanned = [
-            compare(self._name(address), *address, keys, read_records(*address, self._files))
+    for depth, level in enumerate(_levels(paths)):
+        routes = {address: Route(target, files, seconds, depth) for address, target in level.items()}
+        found = scan_all(routes, environment.rollout.parallel)
+        machines = [
+            compare(names[address], *address, keys, read_records(*address, files))
             for address, keys in found.items()
             if not isinstance(keys, HostUnreachable)
         ]
-        self._print([line for machine in scanned for line in _description(machine)])
-        self.scanned += scanned
-        self._missing -= {key.fingerprint for machine in scanned for key in machine.keys}
-        self._record([select(machine, self._fingerprints) for machine in scanned])
-        return {self._name(address): keys for address, keys in found.items() if isinstance(keys, HostUnreachable)}
+        lines = [line for machine in machines for line in _description(machine)]
+        print_lines(lines, environment.secrets)
+        _record(environment, [select(machine, fingerprint) for machine in machines], fingerprint, replace, force=force)
+        scanned += machines
+        unreachable |= {names[address]: keys for address, keys in found.items() if isinstance(keys, HostUnreachable)}
+    missing = set(fingerprint) - {key.fingerprint for machine in scanned for key in machine.keys}
+    if missing:
+        raise PreflightError(f"no machine offers a key with {', '.join(sorted(missing))}.")
+    print_lines(_end_lines(environment.name, scanned, unreachable), environment.secrets)
+    return exit_code([*unreachable.values(), *(None for _ in scanned)])
 
-    def _record(self, scanned: Sequence[ScannedHost]) -> None:
-        new = [machine for machine in scanned if machine.verdict is not Verdict.KNOWN]
-        refused = list(refusals(new, self._changed, str(self._file)))
-        if refused:
-            listed = "\n  ".join(refused)
-            raise PreflightError(f"host keys were refused; {self._file} is unchanged.\n  {listed}")
-        if not new:
-            return
-        try:
-            text = self._file.read_bytes().decode(errors="surrogateescape") if self._file.exists() else ""
-            text = _with_records(text, new)
-        except ValueError as error:
-            raise PreflightError(f"{self._file}: {error}; nothing was written.", next_step="edit it by hand") from error
-        names = ", ".join(machine.name for machine in new)
-        if not self._fingerprints:
-            self._print([_COMPARE])
-            hint = "--fingerprint SHA256:… accepts only that key; --force accepts every key shown above, unverified"
-            operator.confirm(f"Record the keys of {names} in {self._file}?", force=self._force, hint=hint)
-        replace_text(self._file, text)
-        self._print([f"Recorded in {self._file}: {names}"])
 
-    def report(self, unreachable: Mapping[str, HostUnreachable]) -> None:
-        """Print the unreachable machines. Raises PreflightError for a fingerprint that no machine offers."""
-        if self._missing:
-            raise PreflightError(f"no machine offers a key with {', '.join(sorted(self._missing))}.")
-        lines = unreachable_lines({name: str(error) for name, error in unreachable.items()})
-        if unreachable:
-            again = list(dict.fromkeys(error.message.partition(":")[0] for error in unreachable.values()))
-            only = "" if MONITORING_HOST in again else f" --hosts {','.join(again)}"
-            lines.append(f"Next: {PROGRAM} trust --env {self._environment.name}{only}")
-        elif all(machine.verdict is Verdict.KNOWN for machine in self.scanned):
-            lines.append("Nothing to do: every host key is recorded.")
-        self._print(lines)
+def _names(paths: Sequence[tuple[Target, tuple[Address, ...]]]) -> dict[Address, str]:
+    """Return the name of each machine on the paths: the hosts of the inventory there, or its address."""
+    hosts: dict[Address, list[str]] = {}
+    for target, path in paths:
+        hosts.setdefault(path[-1], []).append(target.name)
+    return {
+        (address, port): ",".join(hosts.get((address, port), [])) or (address if port == 22 else f"{address}:{port}")
+        for _, path in paths
+        for address, port in path
+    }
 
-    def _name(self, address: Address) -> str:
-        host, port = address
-        return self._names.get(address) or (host if port == 22 else f"{host}:{port}")
 
-    def _print(self, lines: Sequence[str]) -> None:
-        print_lines(list(lines), self._environment.secrets)
+def _levels(paths: Sequence[tuple[Target, tuple[Address, ...]]]) -> Iterator[dict[Address, Target]]:
+    """Group the machines by distance, each once with a host behind it; directly reachable ones first."""
+    seen: set[Address] = set()
+    for depth in range(max(len(path) for _, path in paths)):
+        level: dict[Address, Target] = {}
+        for target, path in paths:
+            if depth < len(path) and path[depth] not in seen:
+                level[path[depth]] = target
+                seen.add(path[depth])
+        yield level
+
+
+def _check_options(fingerprints: Sequence[str], changed: Sequence[str], names: Mapping[Address, str]) -> None:
+    """Raise ConfigError for an invalid fingerprint or an unknown host in --replace."""
+    known = sorted(set(names.values()))
+    issues = [
+        ("--fingerprint", repr(text), "SHA256: and 43 characters, as ssh-keygen -l shows")
+        for text in fingerprints
+        if not _FINGERPRINT.fullmatch(text)
+    ]
+    issues += [("--replace", repr(name), f"one of: {', '.join(known)}") for name in changed if name not in known]
+    if issues:
+        raise usage_error(*issues)
+
+
+def _record(
+    environment: Environment,
+    scanned: Sequence[ScannedHost],
+    fingerprints: Sequence[str],
+    changed: Sequence[str],
+    *,
+    force: bool,
+) -> None:
+    """Record the keys of the machines that known_hosts lacks, after a confirmation. Raises PreflightError."""
+    file = Path(environment.trust_file)
+    new = [machine for machine in scanned if machine.verdict is not Verdict.KNOWN]
+    refused = list(refusals(new, changed, str(file)))
+    if refused:
+        listed = "\n  ".join(refused)
+        raise PreflightError(f"host keys were refused; {file} is unchanged.\n  {listed}")
+    if not new:
+        return
+    keys = [(machine.record_name, key) for machine in new for key in machine.keys]
+    try:
+        text = file.read_bytes().decode(errors="surrogateescape") if file.exists() else ""
+        text = rewritten(text, [machine.record_name for machine in new], keys)
+    except ValueError as error:
+        raise PreflightError(f"{file}: {error}; nothing was written.", next_step="edit it by hand") from error
+    names = ", ".join(machine.name for machine in new)
+    if not fingerprints:
+        print_lines([_COMPARE], environment.secrets)
+        hint = "--fingerprint SHA256:… accepts only that key; --force accepts every key shown above, unverified"
+        operator.confirm(f"Record the keys of {names} in {file}?", force=force, hint=hint)
+    replace_text(file, text)
+    print_lines([f"Recorded in {file}: {names}"], environment.secrets)
+
+
+def _end_lines(
+    environment: str, scanned: Sequence[ScannedHost], unreachable: Mapping[str, HostUnreachable]
+) -> list[str]:
+    lines = unreachable_lines({name: str(error) for name, error in unreachable.items()})
+    if unreachable:
+        again = list(dict.fromkeys(error.message.partition(":")[0] for error in unreachable.values()))
+        only = "" if MONITORING_HOST in again else f" --hosts {','.join(again)}"
+        lines.append(f"Next: {PROGRAM} trust --env {environment}{only}")
+    elif all(machine.verdict is Verdict.KNOWN for machine in scanned):
+        lines.append("Nothing to do: every host key is recorded.")
+    return lines
 
 
 def compare(
@@ -192,12 +183,12 @@ def compare(
     A different key of a recorded type is a change, and so is a machine without any key of the recorded types.
     """
     offered = {key.blob for key in keys}
-    if any(record.revoked and record.key.blob in offered for record in records):
-        return ScannedHost(name, address, port, keys, records, Verdict.REVOKED)
     known = usable(records)
     expected = {record.key.type: record.key.blob for record in known}
     compared = [key for key in keys if key.type in expected]
-    if not known:
+    if any(record.revoked and record.key.blob in offered for record in records):
+        verdict = Verdict.REVOKED
+    elif not known:
         verdict = Verdict.UNKNOWN
     elif compared and all(key.blob == expected[key.type] for key in compared):
         verdict = Verdict.KNOWN
@@ -210,7 +201,7 @@ def select(machine: ScannedHost, fingerprints: Collection[str]) -> ScannedHost:
     """Keep only the keys with these fingerprints; keep all without fingerprints, and for a known machine."""
     if not fingerprints or machine.verdict is Verdict.KNOWN:
         return machine
-    return replace(machine, keys=tuple(key for key in machine.keys if key.fingerprint in fingerprints))
+    return dataclasses.replace(machine, keys=tuple(key for key in machine.keys if key.fingerprint in fingerprints))
 
 
 def refusals(scanned: Sequence[ScannedHost], allowed: Collection[str], trust_file: str) -> Iterator[str]:
@@ -230,12 +221,6 @@ def _elsewhere(machine: ScannedHost, trust_file: str) -> Iterator[str]:
     """Return the records of the machine in other files, which would contradict the new record."""
     for file in dict.fromkeys(record.file for record in usable(machine.records) if record.file != trust_file):
         yield f"{machine.name}: {file} has a key for it too; ssh-keygen -f {file} -R '{machine.record_name}' removes it"
-
-
-def _with_records(text: str, new: Sequence[ScannedHost]) -> str:
-    """Return the known_hosts text with the records of these machines replaced. Raises ValueError."""
-    names = [machine.record_name for machine in new]
-    return rewritten(text, names, [(machine.record_name, key) for machine in new for key in machine.keys])
 
 
 def _description(machine: ScannedHost) -> Iterator[str]:
