@@ -54,9 +54,14 @@ def request_log(app: str) -> str:
     return f"/var/log/{app}-requests/requests.log"
 
 
+def program_directory(app: str) -> str:
+    """The root-owned directory of the application's programs on a host."""
+    return f"/usr/local/lib/{app}"
+
+
 def site_helper(app: str) -> str:
     """The root-owned program that changes the site file; see engine/site/program.py."""
-    return f"/usr/local/lib/{app}/site"
+    return f"{program_directory(app)}/site"
 
 
 def visitor(app: Application, path: str = "/") -> tuple[str, tuple[str, ...]]:

@@ -144,15 +144,13 @@ exec 7<&-""",
     )
 
 
-def file(id: str, title: str, path: str, content: str, mode: str, after: str = "", *, named: bool = False) -> Resource:
+def file(id: str, title: str, path: str, content: str, mode: str, *, named: bool = False) -> Resource:
     """A root-owned file with exactly this content; with `named`, another program may use the same path."""
     test = f"{has_content(path, content)} && {has_mode(path, f'root {mode}')}"
-    make = script(shell_join("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, mode=f"0{mode}"), after)
-    return (
-        Resource(id, title, test, make, f"{path} {FOREIGN}", is_unclaimed(path))
-        if named
-        else Resource(id, title, test, make)
-    )
+    make = script(shell_join("mkdir", "-p", path.rpartition("/")[0]), write_file(path, content, mode=f"0{mode}"))
+    if named:
+        return Resource(id, title, test, make, f"{path} {FOREIGN}", is_unclaimed(path))
+    return Resource(id, title, test, make)
 
 
 #: The marker in files of this program whose paths other programs may use too.

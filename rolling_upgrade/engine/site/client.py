@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rolling_upgrade.engine import history, maintenance
 from rolling_upgrade.engine.model import Application, Color
-from rolling_upgrade.engine.nginx import site_file, site_helper
+from rolling_upgrade.engine.nginx import program_directory, site_file, site_helper
 from rolling_upgrade.engine.resource import as_user
 from rolling_upgrade.engine.shell import Script, quote, shell_join
 from rolling_upgrade.engine.site.schema import (
@@ -61,7 +61,7 @@ def rules(app: Application, live: Application | None = None) -> Rules:
 
 def rules_file(app: str) -> str:
     """The root-owned file with the rules; every user may read it."""
-    return f"{site_helper(app).rpartition('/')[0]}/rules.json"
+    return f"{program_directory(app)}/rules.json"
 
 
 def missing_grant(granted: str, app: Application) -> str:

@@ -52,9 +52,10 @@ def edit(env: str | None, *, root: Path, resume: str = "") -> ExitCode:
         text = secrets.keyring.decrypt(data)
     _check_recipients(data, encryption, secrets)
     _check_resume(resume, data, secrets)
+    original = _resumed(resume) if resume else text
     with _temporary_directory(secrets) as directory:
         file = directory / secrets.path.name
-        _write(file, _resumed(resume) if resume else text)
+        _write(file, original)
         try:
             _run(editor, file)
             edited = _read(file)
@@ -63,7 +64,7 @@ def edit(env: str | None, *, root: Path, resume: str = "") -> ExitCode:
                 return ExitCode.DONE
             _encrypt_edited(edited, data, encryption, secrets)
         except RollingError as error:
-            _keep(directory, file, _resumed(resume) if resume else text, data, secrets, error)
+            _keep(directory, file, original, data, secrets, error)
     if _is_kept(Path(resume)):
         Path(resume).unlink(missing_ok=True)
     _report(edited, secrets, root)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rolling_upgrade import rendering
 from rolling_upgrade.engine import postgres
 from rolling_upgrade.engine.model import Application, Preparation, Target
-from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
+from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
 from rolling_upgrade.engine.paths import ROOTED, backup_directory, rooted
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
 from rolling_upgrade.engine.resource import (
@@ -63,7 +63,7 @@ def resources(
         _program(app, "site", rendering.site_program()),
         _site_rules(app, live),
         _program(app, "boot", rendering.host_program("boot")),
-        system.sudo_rule(app, user, site_helper(app.name)),
+        system.sudo_rule(app, user),
         _boot_unit(app, user),
         system.sshd(app, user),
         *_backups(app, user),
@@ -187,7 +187,7 @@ def _network(app: Application, user: str) -> Resource:
 
 
 def _program(app: Application, name: str, content: str) -> Resource:
-    path = site_helper(app.name).rpartition("/")[0] + f"/{name}"
+    path = f"{program_directory(app.name)}/{name}"
     title = {
         "site": "the root-owned Nginx site helper",
         "boot": "the program that starts the active colors at boot",
@@ -260,7 +260,7 @@ def _no_timer(app: Application, user: str, kind: str) -> Resource:
 def timer_paths(app: Application, kind: str) -> tuple[str, ...]:
     """Return the files of a timer: its two units and its program."""
     units = (f"/etc/systemd/user/{app.name}-{kind}.{suffix}" for suffix in ("timer", "service"))
-    return (*units, f"{site_helper(app.name).rpartition('/')[0]}/{kind}")
+    return (*units, f"{program_directory(app.name)}/{kind}")
 
 
 def remove_timer(app: Application, user: str, kind: str) -> Script:
@@ -271,9 +271,9 @@ def remove_timer(app: Application, user: str, kind: str) -> Script:
     return script(f"{stop} || :", shell_join("rm", "-f", *timer_paths(app, kind)), as_user(user, disable))
 
 
-def request_log_units(app: str) -> tuple[str, str]:
+def request_log_units(app: Application) -> tuple[str, str]:
     """The units of root that rotate the request log."""
-    return f"/etc/systemd/system/{app}-requests.service", f"/etc/systemd/system/{app}-requests.timer"
+    return f"/etc/systemd/system/{app.name}-requests.service", f"/etc/systemd/system/{app.name}-requests.timer"
 
 
 def _request_log(app: Application) -> tuple[Resource, ...]:
@@ -284,9 +284,9 @@ def _request_log(app: Application) -> tuple[Resource, ...]:
     if not app.request_metrics:
         return ()
     log = request_log(app.name)
-    directory, path = log.rpartition("/")[0], f"{site_helper(app.name).rpartition('/')[0]}/requests"
+    directory, path = log.rpartition("/")[0], f"{program_directory(app.name)}/requests"
     timer = f"{app.name}-requests.timer"
-    service_path, timer_path = request_log_units(app.name)
+    service_path, timer_path = request_log_units(app)
     files = {
         path: (rendering.host_program("requests"), "755"),
         service_path: (rendering.systemd_unit("requests.service", app), "644"),
@@ -318,7 +318,7 @@ def remove_request_log(app: Application) -> Script:
     timer = f"{app.name}-requests.timer"
     return script(
         f"{shell_join('systemctl', 'disable', '--quiet', '--now', timer)} 2>/dev/null || :",
-        shell_join("rm", "-f", *request_log_units(app.name)),
+        shell_join("rm", "-f", *request_log_units(app)),
         shell_join("rm", "-rf", request_log(app.name).rpartition("/")[0]),
         "systemctl daemon-reload",
     )

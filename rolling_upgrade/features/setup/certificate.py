@@ -7,7 +7,7 @@ site proxies it to certbot's port.
 from __future__ import annotations
 
 from rolling_upgrade.engine.model import Application, Certificate, Preparation, Tls
-from rolling_upgrade.engine.nginx import site_helper
+from rolling_upgrade.engine.nginx import program_directory
 from rolling_upgrade.engine.paths import rooted, rooted_or_exit
 from rolling_upgrade.engine.resource import Resource, file
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
@@ -130,7 +130,7 @@ def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ..
     """Return the certificate of the authority for `acme`; certbot's own timer renews it."""
     if app.tls is None or preparation.certificate is not Certificate.ACME:
         return ()
-    hook = f"{site_helper(app.name).rpartition('/')[0]}/certificate"
+    hook = f"{program_directory(app.name)}/certificate"
     live = f"/etc/letsencrypt/live/{app.name}"
     tools = Resource(
         "certbot",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rolling_upgrade.engine import postgres, sqlite
 from rolling_upgrade.engine.model import Application, Preparation
+from rolling_upgrade.engine.nginx import site_helper
 from rolling_upgrade.engine.paths import ROOTED
 from rolling_upgrade.engine.resource import (
     CHECK_SECONDS,
@@ -282,9 +283,9 @@ def security_updates(preparation: Preparation) -> tuple[Resource, ...]:
     return (Resource("security updates", "unattended security updates", test, apply, remedy, possible=possible()),)
 
 
-def sudo_rule(app: Application, name: str, helper: str) -> Resource:
+def sudo_rule(app: Application, name: str) -> Resource:
     """Allow exactly two command lines. Source: sudoers(5): arguments in a rule must match the command line exactly."""
-    path = f"/etc/sudoers.d/{app.name}"
+    path, helper = f"/etc/sudoers.d/{app.name}", site_helper(app.name)
     content = (
         "# Made by inv setup: the deploy user may replace one Nginx site through one helper, and nothing else.\n"
         f"{name} ALL=(root) NOPASSWD: {helper} install, {helper} restore\n"
@@ -307,11 +308,8 @@ def node_exporter(app: Application, user: str, preparation: Preparation) -> tupl
     """
     if not preparation.node_exporter:
         return ()
-    return (
-        (_node_exporter_service(app), _metrics_directory(app.metrics_dir, user))
-        if app.metrics_dir
-        else (_node_exporter_service(app),)
-    )
+    directory = (_metrics_directory(app.metrics_dir, user),) if app.metrics_dir else ()
+    return (_node_exporter_service(app), *directory)
 
 
 def _node_exporter_service(app: Application) -> Resource:

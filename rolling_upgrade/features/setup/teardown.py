@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rolling_upgrade.engine.lock_file import MANUAL, acquire
 from rolling_upgrade.engine.model import Application, Lock
-from rolling_upgrade.engine.nginx import request_log, site_file, site_helper
+from rolling_upgrade.engine.nginx import program_directory, request_log, site_file
 from rolling_upgrade.engine.paths import rooted
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, network_name
 from rolling_upgrade.engine.resource import (
@@ -40,7 +40,6 @@ _TOKEN = f"{MANUAL}teardown"
 
 def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...]:
     """Return what a teardown removes, in this order; each check tests for its absence."""
-    programs = site_helper(app.name).rpartition("/")[0]
     unit = f"/etc/systemd/user/{app.name}-boot.service"
     return (
         _lock(app, user),
@@ -55,7 +54,7 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
         Resource("firewall", "its ports in the firewall", is_absent(firewall.own_file(app)), firewall.remove(app)),
         *((_data(app, user),) if data else ()),
         _state(app, user),
-        _programs(app, user, programs, unit),
+        _programs(app, user, unit),
     )
 
 
@@ -87,8 +86,9 @@ def _file(id: str, path: str, after: str = "") -> Resource:
     return Resource(id, path, f"! {is_ours(path)}", script(shell_join("rm", "-f", path), after))
 
 
-def _programs(app: Application, user: str, directory: str, unit: str) -> Resource:
+def _programs(app: Application, user: str, unit: str) -> Resource:
     """The installed programs, removed last: they identify the other files as this project's."""
+    directory = program_directory(app.name)
     test = f"! {is_ours(directory + '/site')} && {is_absent(unit)}"
     unlink = (
         f"rm -f ~/.config/systemd/user/default.target.wants/{app.name}-boot.service && systemctl --user daemon-reload"
@@ -145,7 +145,7 @@ def _remove_empty(path: str, user: str) -> str:
 def _request_log(app: Application) -> Resource:
     """The request log, removed after the site that names it: Nginx does not start without its directory."""
     log = request_log(app.name)
-    test = is_absent(log.rpartition("/")[0], *request_log_units(app.name))
+    test = is_absent(log.rpartition("/")[0], *request_log_units(app))
     return Resource("request log", f"the request log ({log})", test, remove_request_log(app))
 
 

@@ -99,9 +99,9 @@ def _names(paths: Sequence[tuple[Target, tuple[Address, ...]]]) -> dict[Address,
     for target, path in paths:
         hosts.setdefault(path[-1], []).append(target.name)
     return {
-        (address, port): ",".join(hosts.get((address, port), [])) or (address if port == 22 else f"{address}:{port}")
+        (host, port): ",".join(hosts.get((host, port), [])) or (host if port == 22 else f"{host}:{port}")
         for _, path in paths
-        for address, port in path
+        for host, port in path
     }
 
 
