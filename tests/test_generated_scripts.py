@@ -223,12 +223,9 @@ def of_backups(app: Application) -> Iterator[tuple[str, Script]]:
     yield "archive", direct(backup.archive(app, taken))
     wanted = restore.RestoreSpec(
         "production",
-        app,
-        taken,
+        restore.DataRestore(app, taken, RUN.id, database=bool(kind), files=bool(app.uploads)),
         replace(RUN, action="restore"),
         HOLDER,
-        database=bool(kind),
-        files=bool(app.uploads),
     )
     plan = restore.plan_restore(host_states()["replace"], wanted, RolloutPolicy())
     for step in every_step(plan):

@@ -39,99 +39,109 @@ WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class RestoreSpec:
-    """The restore of one host: the backup, its parts, the maintenance page, and the run's history line without services."""
+class DataRestore:
+    """The restore of the database, of the uploaded files, or of both from a backup on one host.
 
-    environment: str
-    application: Application
-    backup: Backup
-    record: Release
-    lock: Lock
-    dead_token: str = ""
-    database: bool = True
-    files: bool = True
-    page: str = ""
-
-
-def unfit(state: HostState, app: Application, backup: Backup, *, database: bool, files: bool) -> tuple[Finding, ...]:
-    """Return the problems of restoring these parts of the backup on this host."""
-    problems = []
-    other = f"Choose another: {PROGRAM} backups shows them"
-    if backup.problem:
-        problems.append((f"backup {backup.id}: {backup.problem}", other))
-    elif backup.verdict is Verdict.DAMAGED:
-        problems.append((f"backup {backup.id} failed its last verification", other))
-    else:
-        if not database and not files:
-            problems.append((f"backup {backup.id} holds neither the database nor uploads of this application", other))
-        if database and backup.database != ("postgres" if app.database_server else "sqlite" if app.database else ""):
-            kind = backup.database or "no database"
-            problems.append((f"backup {backup.id} has {kind}, but the application uses a different database", other))
-        if files and backup.uploads is None:
-            problems.append((f"backup {backup.id} holds no uploaded files", "Add --only database, or choose another"))
-        if files and state.fact("has_rsync") == "no":
-            problems.append(("rsync missing", "Install it, then run the task again"))
-        if database and backup.database == "postgres" and state.fact("has_pg_dump") == "no":
-            problems.append((f"{', '.join(postgres.TOOLS)} missing", "Install the package postgresql-client"))
-    if state.fact("home") != "yes":
-        problems.append(
-            ("the application's directory is missing or not writable", f"Run {PROGRAM} setup for this host first")
-        )
-    return tuple(Finding(state.host, problem, remedy) for problem, remedy in problems)
-
-
-class RestoreSteps:
-    """The steps that restore data, in the order of the methods.
-
-    `check` changes nothing; `stop`, `database` and `uploads` have an undo. From `stop` until the containers start, no
-    process may write to the data.
+    The steps are in the order of the methods. `check` changes nothing; `stop`, `replace_database` and `replace_uploads`
+    have an undo. From `stop` until the containers start, no process may write to the data.
     """
 
-    def __init__(self, app: Application, backup: Backup, run_id: str, *, database: bool, files: bool) -> None:
-        self._app, self._backup, self._run_id = app, backup, run_id
-        self._database, self._files = database, files
+    app: Application
+    backup: Backup
+    run_id: str
+    database: bool = True
+    files: bool = True
+
+    def unfit(self, state: HostState) -> tuple[Finding, ...]:
+        """Return the problems of restoring these parts on this host."""
+        problems, app, backup = [], self.app, self.backup
+        other = f"Choose another: {PROGRAM} backups shows them"
+        if backup.problem:
+            problems.append((f"backup {backup.id}: {backup.problem}", other))
+        elif backup.verdict is Verdict.DAMAGED:
+            problems.append((f"backup {backup.id} failed its last verification", other))
+        else:
+            if not self.database and not self.files:
+                problems.append(
+                    (f"backup {backup.id} holds neither the database nor uploads of this application", other)
+                )
+            if self.database and backup.database != (
+                "postgres" if app.database_server else "sqlite" if app.database else ""
+            ):
+                kind = backup.database or "no database"
+                problems.append(
+                    (f"backup {backup.id} has {kind}, but the application uses a different database", other)
+                )
+            if self.files and backup.uploads is None:
+                problems.append(
+                    (f"backup {backup.id} holds no uploaded files", "Add --only database, or choose another")
+                )
+            if self.files and state.fact("has_rsync") == "no":
+                problems.append(("rsync missing", "Install it, then run the task again"))
+            if self.database and backup.database == "postgres" and state.fact("has_pg_dump") == "no":
+                problems.append((f"{', '.join(postgres.TOOLS)} missing", "Install the package postgresql-client"))
+        if state.fact("home") != "yes":
+            problems.append(
+                ("the application's directory is missing or not writable", f"Run {PROGRAM} setup for this host first")
+            )
+        return tuple(Finding(state.host, problem, remedy) for problem, remedy in problems)
 
     def check(self) -> Step:
         """Compare the backup with its manifest, test it in a scratch directory, and check the disk space."""
-        body = backups.check(self._app, self._backup, database=self._database, files=self._files)
-        return Step("check", f"check backup {self._backup.id} and the disk space for it", body, DATA_SECONDS)
+        body = backups.check(self.app, self.backup, database=self.database, files=self.files)
+        return Step("check", f"check backup {self.backup.id} and the disk space for it", body, DATA_SECONDS)
 
     def stop(self, state: HostState) -> Step:
         """Stop everything that can write to the data. The undo starts it again and waits for the live colors.
 
         It also starts live colors that were stopped already: an earlier, killed restore may have stopped them.
         """
-        app, serving = self._app, live(state, self._app)
+        app, serving = self.app, live(state, self.app)
         waiting = [(app.service(container.service), container.color) for container in serving]
         undo = script(
-            restore.start_writers(app, self._run_id),
+            restore.start_writers(app, self.run_id),
             *(podman.start(container.name) for container in serving),
             health_gate.wait_for_restart(waiting, deadline_seconds=SWITCH_SECONDS - 30),
         )
-        body = script(restore.stop_writers(app, self._run_id))
+        body = script(restore.stop_writers(app, self.run_id))
         return Step("stop", "stop every container that mounts the data", body, SWITCH_SECONDS, undo, "start them again")
 
     def save(self) -> Step:
         """Back up the current data, which no process can change any more, under the id of this run."""
-        app = self._app if self._files else replace(self._app, uploads="")
-        body = backups.take(app, self._run_id, BackupKind.RESTORE, wait_seconds=WAIT_SECONDS)
+        app = self.app if self.files else replace(self.app, uploads="")
+        body = backups.take(app, self.run_id, BackupKind.RESTORE, wait_seconds=WAIT_SECONDS)
         return Step("backup", "back up the current data", body, DATA_SECONDS)
 
-    def database(self) -> Step:
+    def replace_database(self) -> Step:
         """Move the database aside and restore the backup's."""
-        body = script(restore.restore_database(self._app, self._backup, self._run_id))
-        undo = script(restore.undo_database(self._app, self._backup, self._run_id))
+        body = script(restore.restore_database(self.app, self.backup, self.run_id))
+        undo = script(restore.undo_database(self.app, self.backup, self.run_id))
         return Step("database", "restore the database", body, DATA_SECONDS, undo, "restore the previous database")
 
-    def uploads(self) -> Step:
+    def replace_uploads(self) -> Step:
         """Move the uploaded files aside and restore the backup's."""
-        body = script(restore.restore_uploads(self._app, self._backup, self._run_id))
-        undo = script(restore.undo_uploads(self._app, self._run_id))
+        body = script(restore.restore_uploads(self.app, self.backup, self.run_id))
+        undo = script(restore.undo_uploads(self.app, self.run_id))
         return Step("uploads", "restore the uploaded files", body, DATA_SECONDS, undo, "restore the previous files")
 
-    def data(self) -> tuple[Step, ...]:
-        """Return the selected steps of `database` and `uploads`."""
-        return (*([self.database()] if self._database else []), *([self.uploads()] if self._files else []))
+    def replace_data(self) -> tuple[Step, ...]:
+        """Return the steps that replace the selected parts."""
+        return (
+            *([self.replace_database()] if self.database else []),
+            *([self.replace_uploads()] if self.files else []),
+        )
+
+
+@dataclass(frozen=True)
+class RestoreSpec:
+    """The restore of one host: the data, the maintenance page, and the run's history line without services."""
+
+    environment: str
+    data: DataRestore
+    record: Release
+    lock: Lock
+    dead_token: str = ""
+    page: str = ""
 
 
 def live(state: HostState, app: Application) -> tuple[Container, ...]:
@@ -142,8 +152,7 @@ def live(state: HostState, app: Application) -> tuple[Container, ...]:
 
 def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) -> Plan:
     """Plan a restore; the colors that serve before it serve after it."""
-    app, backup = spec.application, spec.backup
-    steps = RestoreSteps(app, backup, spec.record.id, database=spec.database, files=spec.files)
+    app, data = spec.data.app, spec.data
     containers = live(state, app)
     up, down = page.around(state, app, spec.page)
     services = tuple(
@@ -153,7 +162,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
         )
         for live in containers
     )
-    record = replace(spec.record, target=backup.id, services=services)
+    record = replace(spec.record, target=data.backup.id, services=services)
     cleanup = Script("\n".join((restore.delete_former_data(app), backups.prune(app))))
     lease = rollout.lease_seconds + locking.LOCK_SECONDS
     return Plan(
@@ -164,14 +173,14 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
             ServicePlan(live.service, Change.KEEP, live.image, live.color, live.image, live.color)
             for live in containers
         ),
-        notes=_notes(state, spec),
+        notes=_notes(state, data),
         acquire=(locking.acquire_step(app, spec.lock, lease_seconds=lease, dead_token=spec.dead_token),),
-        prepare=(steps.check(),),
+        prepare=(data.check(),),
         steps=(
             *up,
-            steps.stop(state),
-            steps.save(),
-            *steps.data(),
+            data.stop(state),
+            data.save(),
+            *data.replace_data(),
             *(_start_color(app, app.service(container.service), container.color) for container in containers),
             _verify(app, containers),
             *down,
@@ -185,13 +194,13 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
     )
 
 
-def _notes(state: HostState, spec: RestoreSpec) -> tuple[str, ...]:
-    backup = spec.backup
+def _notes(state: HostState, data: DataRestore) -> tuple[str, ...]:
+    backup = data.backup
     rows = f" ({backup.rows} rows)" if backup.database == "sqlite" else ""
-    parts = [f"the database{rows}"] if spec.database else []
-    parts += [f"{backup.uploads} uploaded files"] if spec.files else []
-    kept = "" if spec.files or not spec.application.uploads else "; uploaded files stay as they are"
-    page_note = _page_note(state, spec.application)
+    parts = [f"the database{rows}"] if data.database else []
+    parts += [f"{backup.uploads} uploaded files"] if data.files else []
+    kept = "" if data.files or not data.app.uploads else "; uploaded files stay as they are"
+    page_note = _page_note(state, data.app)
     return (
         f"backup {backup.id} of {backup.time}: {' and '.join(parts)} replace the current data{kept}",
         *([page_note] if page_note else []),

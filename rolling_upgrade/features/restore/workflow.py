@@ -15,7 +15,7 @@ from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
 from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup
 from rolling_upgrade.features.backup.workflow import chosen, every_backup
-from rolling_upgrade.features.restore.plan import RestoreSpec, plan_restore, unfit
+from rolling_upgrade.features.restore.plan import DataRestore, RestoreSpec, plan_restore
 from rolling_upgrade.ssh.fleet import opened
 
 #: The text of the maintenance page during a restore.
@@ -43,30 +43,18 @@ def restore(
         states = fleet.observe()
         backups = chosen(every_backup(fleet), backup, environment.name)
         apps = operation.applications(environment)
-        parts = {name: _parts(apps[name], found, only) for name, found in backups.items()}
+        restores = {name: _restore(apps[name], found, context.run_id, only) for name, found in backups.items()}
         record = operation.new_record(context, "restore", root)
         lock = operator.lock(context.run_id, f"restore of {backup}")
 
         def plan(state: HostState) -> Plan:
-            app, (database, files) = apps[state.host], parts[state.host]
+            page = rendering.maintenance_page(apps[state.host], _MESSAGE, by=BY_RUN)
             spec = RestoreSpec(
-                environment.name,
-                app,
-                backups[state.host],
-                record,
-                lock,
-                dead_token=operation.dead_token(state),
-                database=database,
-                files=files,
-                page=rendering.maintenance_page(app, _MESSAGE, by=BY_RUN),
+                environment.name, restores[state.host], record, lock, dead_token=operation.dead_token(state), page=page
             )
             return plan_restore(state, spec, environment.rollout)
 
-        findings = [
-            finding
-            for name, (database, files) in parts.items()
-            for finding in unfit(states[name], apps[name], backups[name], database=database, files=files)
-        ]
+        findings = [finding for name, data in restores.items() for finding in data.unfit(states[name])]
         operation.refuse_unfit(findings, "a restore", states, environment)
         host_runs = operation.host_runs(fleet.hosts, apps, states, plan)
         op_spec = _operation_spec(environment, backup, only)
@@ -83,11 +71,12 @@ def _check_options(backup: str, only: str, env: str | None) -> None:
         )
 
 
-def _parts(app: Application, backup: Backup, only: str) -> tuple[bool, bool]:
-    """Return the parts to restore: the named one, else every part that the backup and the application have."""
+def _restore(app: Application, backup: Backup, run_id: str, only: str) -> DataRestore:
+    """Restore the named part, else every part that the backup and the application have."""
+    database, files = bool(backup.database), bool(app.uploads) and backup.uploads is not None
     if only:
-        return only == "database", only == "uploads"
-    return bool(backup.database), bool(app.uploads) and backup.uploads is not None
+        database, files = only == "database", only == "uploads"
+    return DataRestore(app, backup, run_id, database=database, files=files)
 
 
 def _operation_spec(environment: Environment, backup: str, only: str) -> operation.OperationSpec:

@@ -26,8 +26,8 @@ from rolling_upgrade.features.backup.workflow import every_backup
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DataSteps, DeploySpec
 from rolling_upgrade.features.maintenance import plan as page
-from rolling_upgrade.features.restore import plan as restore_plan
 from rolling_upgrade.features.restore import shell as restore
+from rolling_upgrade.features.restore.plan import DataRestore
 from rolling_upgrade.features.rollback import selection
 from rolling_upgrade.ssh.fleet import opened
 
@@ -38,12 +38,12 @@ MESSAGE = "We are restoring an earlier version. This takes a few minutes."
 
 @dataclass(frozen=True)
 class RollbackTarget:
-    """The release that a host goes back to, the one that it leaves, its application, and the backup of its data."""
+    """The release that a host goes back to, the one that it leaves, its application, and the restore of its data."""
 
     release: Release
     left: Release | None
     application: Application
-    backup: Backup | None = None
+    data: DataRestore | None = None
 
 
 def rollback(
@@ -70,7 +70,7 @@ def rollback(
             listed = every_backup(fleet)
             targets = _without_findings(
                 {
-                    name: _with_backup(states[name], current[name], target, listed[name].backups)
+                    name: _with_data(states[name], current[name], target, listed[name].backups, context.run_id)
                     for name, target in targets.items()
                 }
             )
@@ -118,14 +118,15 @@ def _read_target(
     return missing or RollbackTarget(release, selection.current(state), app)
 
 
-def _with_backup(
-    state: HostState, current: Application, target: RollbackTarget, backups: Sequence[Backup]
+def _with_data(
+    state: HostState, current: Application, target: RollbackTarget, backups: Sequence[Backup], run_id: str
 ) -> RollbackTarget | tuple[Finding, ...]:
-    """Add the backup of the target's data."""
+    """Add the restore of the target's database."""
     backup = choose_backup(state, target.release, backups)
     if isinstance(backup, Finding):
         return (backup,)
-    return unfit_for_data(state, current, target.application, backup) or replace(target, backup=backup)
+    data = DataRestore(replace(current, uploads=""), backup, run_id, files=False)
+    return unfit_for_data(state, data, target.application) or replace(target, data=data)
 
 
 def _without_findings(results: Mapping[str, RollbackTarget | tuple[Finding, ...]]) -> dict[str, RollbackTarget]:
@@ -148,8 +149,8 @@ def _spec(
         record=replace(record, target=target.release.id, left=target.left.id if target.left else ""),
         lock=operator.lock(record.id, reason, target=target.release.id),
         dead_token=operation.dead_token(state),
-        force=target.backup is not None,
-        data=data_steps(state, current, target.backup, record.id, text) if target.backup else None,
+        force=target.data is not None,
+        data=data_steps(state, target.data, text) if target.data else None,
         observed=current,
     )
 
@@ -176,7 +177,7 @@ def _operation_spec(
         if not to or to.startswith("-"):
             return ""
         option = operation.hosts_option(changed, environment, hosts)
-        restored = any(target.backup for target in targets.values())
+        restored = any(target.data for target in targets.values())
         restore = f" && {PROGRAM} restore {run_id} --env {environment.name} --only database{option}" if restored else ""
         return f"{PROGRAM} rollback --env {environment.name} --to {shlex.quote(to)}{option}{restore}"
 
@@ -236,29 +237,28 @@ def _ran(target: Release, backup: Backup) -> bool:
     return all(digests.get(name, run.digest) == run.digest for name, run in target.services)
 
 
-def unfit_for_data(state: HostState, current: Application, earlier: Application, backup: Backup) -> tuple[Finding, ...]:
-    """Return the problems of restoring the backup; `earlier` is the application of the target release."""
-    if earlier.database != current.database:
-        before, now = earlier.database or "(none)", current.database or "(none)"
+def unfit_for_data(state: HostState, data: DataRestore, earlier: Application) -> tuple[Finding, ...]:
+    """Return the problems of restoring the data; `earlier` is the application of the target release."""
+    if earlier.database != data.app.database:
+        before, now = earlier.database or "(none)", data.app.database or "(none)"
         problem = f"the release used the database {before}, the application now uses {now}"
         return (Finding(state.host, problem, "Roll back without --restore-db and move the data by hand"),)
-    return restore_plan.unfit(state, current, backup, database=True, files=False)
+    return data.unfit(state)
 
 
-def data_steps(state: HostState, current: Application, backup: Backup, run_id: str, text: str) -> DataSteps:
+def data_steps(state: HostState, data: DataRestore, text: str) -> DataSteps:
     """Return the steps that roll the database back, around the steps of the release.
 
     Check the backup → page up → stop all writers → back up the current data → restore → the steps of the release →
     page down. Once the writers have stopped, visitors get only the page, so an undo flips to the former colors without
     a check. `text` is the text of the page.
     """
-    app = replace(current, uploads="")
-    data = restore_plan.RestoreSteps(app, backup, run_id, database=True, files=False)
-    up, down = page.around(state, app, text)
+    backup = data.backup
+    up, down = page.around(state, data.app, text)
     return DataSteps(
         prepare=(data.check(),),
-        before=(*up, data.stop(state), data.save(), data.database()),
+        before=(*up, data.stop(state), data.save(), data.replace_database()),
         after=down,
-        cleanup=restore.delete_former_data(app),
-        note=f"the database goes back to backup {backup.id} of {backup.time}; backup {run_id} keeps the current one",
+        cleanup=restore.delete_former_data(data.app),
+        note=f"the database goes back to backup {backup.id} of {backup.time}; backup {data.run_id} keeps the current one",
     )

@@ -10,7 +10,7 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine.model import Color, HostResult, HostState, Mount, RolloutPolicy
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, Verdict
-from rolling_upgrade.features.restore.plan import RestoreSpec, plan_restore, unfit
+from rolling_upgrade.features.restore.plan import DataRestore, RestoreSpec, plan_restore
 from tests.support.sample import LOCK, application, backend, frontend
 from tests.support.states import RUN, as_wanted
 
@@ -28,12 +28,9 @@ def plan(state: HostState = FIT, *, database: bool = True, files: bool = True) -
     page = rendering.maintenance_page(APP)
     spec = RestoreSpec(
         "production",
-        APP,
-        BACKUP,
+        DataRestore(APP, BACKUP, RESTORE.id, database=database, files=files),
         RESTORE,
         LOCK,
-        database=database,
-        files=files,
         page=page,
     )
     return plan_restore(observed, spec, RolloutPolicy())
@@ -83,7 +80,7 @@ def test_plan_restore_of_service_without_data_ignores_its_restarts() -> None:
 
 def test_plan_restore_with_mounts_beside_the_data_stops_no_service() -> None:
     app = replace(APP, services=(backend(mounts=(Mount("/srv/shop/config", "/app/config", True),)), frontend()))
-    spec = RestoreSpec("production", app, BACKUP, RESTORE, LOCK, page="")
+    spec = RestoreSpec("production", DataRestore(app, BACKUP, RESTORE.id), RESTORE, LOCK)
 
     result = plan_restore(
         replace(as_wanted(app), facts=FIT.facts, site=rendering.nginx_site(app)), spec, RolloutPolicy()
@@ -145,17 +142,17 @@ def test_plan_restore_records_backup_and_services() -> None:
     ],
 )
 def test_unfit_backup_is_refused_with_its_reason(backup: Backup, database: bool, files: bool, problem: str) -> None:
-    findings = unfit(FIT, APP, backup, database=database, files=files)
+    findings = DataRestore(APP, backup, RESTORE.id, database=database, files=files).unfit(FIT)
 
     assert problem in " ".join(str(finding) for finding in findings)
 
 
 def test_unfit_with_intact_backup_on_prepared_host_is_empty() -> None:
-    assert unfit(FIT, APP, BACKUP, database=True, files=True) == ()
+    assert DataRestore(APP, BACKUP, RESTORE.id).unfit(FIT) == ()
 
 
 @pytest.mark.parametrize(("fact", "problem"), [("has_rsync", "rsync missing"), ("home", "not writable")])
 def test_unfit_host_is_refused(fact: str, problem: str) -> None:
     state = replace(FIT, facts=tuple((key, "no" if key == fact else value) for key, value in FIT.facts))
 
-    assert problem in " ".join(str(finding) for finding in unfit(state, APP, BACKUP, database=True, files=True))
+    assert problem in " ".join(str(finding) for finding in DataRestore(APP, BACKUP, RESTORE.id).unfit(state))

@@ -23,6 +23,7 @@ from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind
 from rolling_upgrade.features.deploy.plan import plan_deploy
+from rolling_upgrade.features.restore.plan import DataRestore
 from rolling_upgrade.features.rollback import workflow as rollback
 from rolling_upgrade.features.rollback.workflow import RollbackTarget
 from tests.features.rollback.test_selection import back, digest, host, release
@@ -123,16 +124,19 @@ def test_choose_without_the_right_backup_is_refused() -> None:
     assert "the backup of B is missing" in choice.problem
 
 
+DATA = DataRestore(replace(APP, uploads=""), backups("B")[0], "r2", files=False)
+
+
 def test_unfit_with_moved_database_is_refused() -> None:
     state = HostState("web1", facts=(("home", "yes"),))
     earlier = replace(APP, database="/elsewhere/shop.db")
 
-    assert "/elsewhere/shop.db" in rollback.unfit_for_data(state, APP, earlier, backups("B")[0])[0].problem
-    assert rollback.unfit_for_data(state, APP, APP, backups("B")[0]) == ()
+    assert "/elsewhere/shop.db" in rollback.unfit_for_data(state, DATA, earlier)[0].problem
+    assert rollback.unfit_for_data(state, DATA, APP) == ()
 
 
 def plan_rollback(state: HostState) -> Plan:
-    steps = rollback.data_steps(state, APP, backups("B")[0], "r2", "<html>")
+    steps = rollback.data_steps(state, DATA, "<html>")
     spec = replace(wanted(APP, force=True), record=replace(RUN, action="rollback", target="r0"), data=steps)
     return plan_deploy(state, spec, RolloutPolicy())
 
