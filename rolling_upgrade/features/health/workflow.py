@@ -133,9 +133,7 @@ def _row(check: Check) -> tuple[str, ...]:
 
 
 def _verdict(reports: Reports, environment: str) -> str:
-    unhealthy = {
-        name: report for name, report in reports.items() if isinstance(report, HostUnreachable) or report.failed
-    }
+    unhealthy = {name: report for name, report in reports.items() if not is_healthy(report)}
     if not unhealthy:
         return f"{environment}: {count(len(reports), 'host')}, healthy"
     named = "; ".join(f"{name}: {_names(report)}" for name, report in unhealthy.items())

@@ -159,9 +159,8 @@ def uptime_seconds(container: Container, now: int) -> float | None:
         return max(now - at, 0)
     if match is None:
         return None
-    zone = (match["zone"] or "Z").replace("Z", "+00:00")
     try:
-        started = datetime.strptime(f"{match['day']} {match['time']} {zone}", "%Y-%m-%d %H:%M:%S %z").timestamp()
+        started = datetime.fromisoformat(f"{match['day']}T{match['time']}{match['zone'] or 'Z'}").timestamp()
     except (ValueError, OverflowError):
         return None
     return max(now - started, 0.0)
