@@ -79,7 +79,7 @@ def test_board_planned_hosts_are_waiting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "health", "result", "done"),
+    ("events", "state", "result", "done"),
     [
         ([step(Phase.STARTED)], RowState.RUNNING, "running", 0),
         ([step(Phase.STARTED), step(Phase.DONE)], RowState.RUNNING, "running", 1),
