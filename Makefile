@@ -13,7 +13,7 @@ ARGS ?=
 RUN = $(if $(CI),$(BIN)/python scripts/job.py,$(BIN)/inv)
 # The shell expands the tag, not make, so neither executes its content.
 TAGGED = $(if $(value TAG),--tag "$$TAG")
-PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard rolling_upgrade fabfile lab tests benchmarks scripts/job.py tasks.py)
 SHELL_FILES = $(shell find .ci scripts lab templates -type f \( -name '*.sh' -o -path '.ci/*' \) 2>/dev/null)
 

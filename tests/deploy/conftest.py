@@ -34,6 +34,8 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
 LOCK_FILE = "/var/lib/memoryark/lock/held"
 TASK_SECONDS = 240
+#: The content of each host's saved disks.
+_prepared: dict[str, str] = {}
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -163,6 +165,12 @@ class Site:
         with self._edited_environment() as entry:
             for name, values in hosts.items():
                 entry["hosts"][name] |= values
+
+    def keep_hosts(self) -> None:
+        """Remove the other hosts from hosts.yaml."""
+        names = {host.name for host in self.lab.hosts}
+        with self._edited_environment() as entry:
+            entry["hosts"] = {name: values for name, values in entry["hosts"].items() if name in names}
 
     @contextmanager
     def unchanged_files(self) -> Iterator[None]:
@@ -342,6 +350,8 @@ def prepared_site(worker_lab: Lab) -> Site:
         on_each(worker_lab.hosts, Host.save)
     wait_until(lambda: all(all(site.containers(host).values()) for host in worker_lab.hosts), "every container")
     wait_until(lambda: all(site.serves(host, "v1") for host in worker_lab.hosts), "v1 on every host")
+    for host, state in zip(worker_lab.hosts, on_each(worker_lab.hosts, snapshot.take), strict=True):
+        _prepared[host.container] = state.content
     return site
 
 
@@ -352,27 +362,34 @@ def on_each(hosts: Iterable[S], do: Callable[[S], T]) -> list[T]:
 
 
 @pytest.fixture
-def site(prepared_site: Site) -> Iterator[Site]:
-    """The prepared site on v1, restored after the test."""
-    with restored(prepared_site):
-        yield prepared_site
+def site(prepared_site: Site, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The first prepared host on v1, or the first N with the mark `hosts(N)`, restored after the test."""
+    mark = request.node.get_closest_marker("hosts")
+    hosts = prepared_site.lab.hosts[: mark.args[0] if mark else 1]
+    chosen = replace(prepared_site, lab=replace(prepared_site.lab, hosts=hosts))
+    with restored(chosen):
+        chosen.keep_hosts()
+        yield chosen
 
 
 @contextmanager
 def restored(site: Site) -> Iterator[None]:
     """Restore the site's files and v1 after the test, so that tests pass in any order.
 
-    A host whose snapshot cannot be restored gets a deploy of v1, which has to succeed.
+    A host whose snapshot cannot be restored boots from its saved disks, if they hold the same state. Otherwise it gets
+    a deploy of v1, which has to succeed.
     """
     hosts, before = site.lab.hosts, on_each(site.lab.hosts, snapshot.take)
     on_each(zip(hosts, before, strict=True), lambda pair: snapshot.save_files(*pair))
     with site.unchanged_files():
         yield
-    if all(on_each(zip(hosts, before, strict=True), lambda pair: _restore(site, *pair))):
+    done = on_each(zip(hosts, before, strict=True), lambda pair: _restore(site, *pair))
+    failed = [host for host, restored in zip(hosts, done, strict=True) if not restored]
+    if not failed:
         return
-    code, output = site.deploy("v1")
+    code, output = site.deploy("v1", "--hosts", ",".join(host.name for host in failed))
     assert code == 0, f"a deploy cannot repair the state in which the test left the site:\n{output}"
-    on_each(hosts, snapshot.remove_stopped_containers)
+    on_each(failed, snapshot.remove_stopped_containers)
 
 
 def _restore(site: Site, host: Host, before: Snapshot) -> bool:
@@ -380,7 +397,12 @@ def _restore(site: Site, host: Host, before: Snapshot) -> bool:
     if snapshot.take(host).exact == before.exact:
         return True
     if not snapshot.restore(host, before):
-        return False
+        if before.content != _prepared.get(host.container):
+            return False
+        host.restore()
+        wait_until(lambda: all(site.containers(host).values()), "every container")
+        if snapshot.take(host).content != before.content:
+            return False
     with suppress(HostUnreachable):
         wait_until(lambda: site.serves(host, "v1"), "v1", 20)
         return True

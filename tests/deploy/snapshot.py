@@ -20,11 +20,11 @@ find /etc /usr/local {APP} /home/deploy \\
   -path '/home/deploy/.local/share/containers/*' ! -path '*/storage/overlay-images*' ! -name 'db.sql*' -prune -o \\
   -printf '%p\\t%y %m %u %g\\t%s %T@ %l\\t%C@\\n' | sort
 echo @@units
-systemctl show nginx -p ActiveState -p MainPID
-systemctl show user@1000 -p MainPID
+systemctl is-active nginx
 nft list tables
 cat {APP}/lock/held 2>/dev/null
-echo @@monitors
+echo @@processes
+systemctl show nginx user@1000 -p MainPID
 pgrep -x conmon | sort
 """
 _CONTAINERS = """
@@ -83,7 +83,7 @@ def take(host: Host) -> Snapshot:
 def _with_containers(host: Host, exact: str, files: str) -> Snapshot:
     output = host.sh(_CONTAINERS, user="deploy", check=False).stdout
     rows, _, rest = files.partition("@@units")
-    units = rest.partition("@@monitors")[0]
+    units = rest.partition("@@processes")[0]
     containers, _, user_units = output.partition("@@units")
     lasting = [_without_change_time(row) for row in rows.splitlines() if not row.startswith(_VOLATILE)]
     running = {row.split()[0]: row.split()[2] == "running" for row in containers.splitlines()}

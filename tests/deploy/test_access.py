@@ -14,6 +14,8 @@ from lab.environment import new_key
 from lab.host import Host
 from tests.deploy.conftest import Site
 
+pytestmark = pytest.mark.hosts(2)
+
 FILE = "/home/deploy/.ssh/authorized_keys"
 
 

@@ -23,8 +23,8 @@ __all__ = ["host"]
 
 @pytest.fixture(scope="module")
 def bare(worker_id: str) -> Iterator[Site]:
-    """One host on which setup never ran."""
-    yield from bare_host("trixie-bare", f"certificate-{worker_id}")
+    """One host with the packages of setup, on which setup never ran."""
+    yield from bare_host("trixie", f"certificate-{worker_id}")
 
 
 def install_certificate(host: Host, *, name: str = "app.lab.test", days: int = 90, matching: bool = True) -> None:

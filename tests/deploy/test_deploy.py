@@ -14,6 +14,7 @@ from tests.deploy.conftest import Site, fingerprint
 from tests.deploy.sqlite import ask
 
 
+@pytest.mark.hosts(2)
 def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_backup(site: Site) -> None:
     code, output = site.deploy("v2")
     assert (code, site.versions()) == (0, ["v2", "v2"]), output
@@ -61,6 +62,7 @@ def test_deploy_dry_run_shows_every_command_and_changes_nothing(site: Site) -> N
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
+@pytest.mark.hosts(2)
 def test_deploy_json_to_one_host_prints_one_object_per_line_and_leaves_the_other_unchanged(
     site: Site, fabric_hosts: list[FabricHost], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ import pytest
 from lab.images import REPOSITORY, Registry
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site, fingerprint
 
+pytestmark = pytest.mark.hosts(2)
+
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PATH = f"/v2/{REPOSITORY}/backend/manifests"
 
@@ -110,6 +112,7 @@ def test_image_replaced_and_deleted_after_the_plan_is_refused(site: Site, v2_dig
     assert [site.containers(host) for host in site.lab.hosts] == containers
 
 
+@pytest.mark.extended
 def test_rollback_uses_the_recorded_digest_even_after_its_tag_moved(site: Site, v2_digest: str) -> None:
     registry = site.lab.registry
     host = site.lab.hosts[0]

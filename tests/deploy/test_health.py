@@ -52,6 +52,7 @@ def mounted(host: Host, directory: str, options: str) -> Iterator[None]:
         host.sh(f"umount {directory}")
 
 
+@pytest.mark.hosts(2)
 def test_health_of_healthy_hosts_prints_one_line_each(site: Site, web1: Host) -> None:
     code, output = site.run("health", "--once")
 
@@ -79,6 +80,7 @@ def test_health_verbose_shows_every_check_with_its_answer_and_time(site: Site, w
         assert row.endswith(" ms")
 
 
+@pytest.mark.hosts(2)
 def test_health_uses_one_connection_and_one_execution_per_host(
     site: Site, web1: Host, fabric_hosts: list[FabricHost], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +90,7 @@ def test_health_uses_one_connection_and_one_execution_per_host(
     assert "healthy" in capsys.readouterr().out
 
 
+@pytest.mark.hosts(2)
 def test_health_json_lists_every_check(site: Site, web1: Host) -> None:
     code, output = site.run("health", "--json")
 
@@ -98,6 +101,7 @@ def test_health_json_lists_every_check(site: Site, web1: Host) -> None:
     assert (chain["kind"], chain["ok"], chain["answered"]) == ("http", True, True)
 
 
+@pytest.mark.hosts(2)
 def test_health_stopped_container_is_reported(site: Site, web1: Host) -> None:
     name = site.running_container(web1)
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
@@ -258,6 +262,7 @@ def test_health_maintenance_page_is_shown_and_not_a_failure(site: Site, web1: Ho
     assert "maintenance page on" in output
 
 
+@pytest.mark.hosts(2)
 def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
     unreachable = site.lab.hosts[1]
     unreachable.cut_network()
@@ -272,6 +277,7 @@ def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, 
     assert output.rstrip().endswith(f"{site.lab.name}: 2 hosts, UNHEALTHY: web2: unreachable")
 
 
+@pytest.mark.hosts(2)
 def test_health_malformed_answer_is_reported_and_the_other_host_is_checked(site: Site, web1: Host) -> None:
     web1.sh("mv /usr/bin/awk /usr/bin/awk.away")
     try:

@@ -128,6 +128,7 @@ def ids(host: Host) -> set[str]:
     return {f"sha256:{line}" for line in listed.stdout.split()}
 
 
+@pytest.mark.hosts(2)
 def test_push_without_a_registry_sends_missing_layers_and_keeps_the_id(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {"extra": noise(3 * MEGABYTE, 1)})
     site.lab.registry.stop()
@@ -174,6 +175,7 @@ def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_pat
     assert site.version(host) == "v2"
 
 
+@pytest.mark.hosts(2)
 def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {"extra": noise(MEGABYTE, 4)})
     before = [fingerprint(host) for host in site.lab.hosts]
@@ -197,6 +199,7 @@ def test_push_invalid_input_is_refused_without_changes(site: Site, tmp_path: Pat
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
+@pytest.mark.hosts(2)
 def test_push_host_that_forbids_forwarding_is_refused_without_changes(site: Site, tmp_path: Path) -> None:
     built = build(site, tmp_path, "v2", {})
     host = site.lab.host("web2")
@@ -237,6 +240,7 @@ def typed(site: Site, line: str, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.hosts(2)
 def test_login_wrong_password_is_refused_without_changes(login_site: Site) -> None:
     before = [fingerprint(host) for host in login_site.lab.hosts]
     login_site.edit_env(REGISTRY=LOGIN_REGISTRY, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=f"not-{PASSWORD}")
@@ -250,6 +254,7 @@ def test_login_wrong_password_is_refused_without_changes(login_site: Site) -> No
     assert [fingerprint(host) for host in login_site.lab.hosts] == before
 
 
+@pytest.mark.hosts(2)
 def test_login_of_the_env_file_is_used_by_the_deploy_and_its_password_stays_in_one_file(login_site: Site) -> None:
     login_site.edit_env(REGISTRY=LOGIN_REGISTRY, REGISTRY_USERNAME="robot", REGISTRY_PASSWORD=PASSWORD)
 
@@ -266,6 +271,7 @@ def test_login_of_the_env_file_is_used_by_the_deploy_and_its_password_stays_in_o
         assert host.sh(f"journalctl --no-pager | grep -cF -e {PASSWORD} -e {encoded} || :").stdout.strip() == "0"
 
 
+@pytest.mark.hosts(2)
 def test_login_with_a_typed_password_and_logout(login_site: Site) -> None:
     words = ("--registry", LOGIN_REGISTRY, "--username", "robot")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.deploy.conftest import PROJECT, TASK_SECONDS, Site
@@ -41,6 +42,7 @@ def job(site: Site, directory: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, summary.read_text()
 
 
+@pytest.mark.hosts(2)
 def test_job_deploys_with_the_key_of_its_environment(site: Site, tmp_path: Path) -> None:
     code, log, summary = job(site, tmp_path, "deploy", "--tag", "v2", "--force")
 

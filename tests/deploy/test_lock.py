@@ -12,7 +12,7 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import LOCK_FILE, Site, hold_lock, kill, wait_for_task, wait_until
 
-RUNS = 20
+RUNS = 8
 
 
 def lock_file(host: Host) -> str:
@@ -30,11 +30,12 @@ def many_logins(site: Site) -> Iterator[None]:
         host.sh(f"rm {drop_in} && systemctl reload ssh")
 
 
+@pytest.mark.hosts(2)
 @pytest.mark.usefixtures("many_logins")
 def test_deploys_started_at_once_only_one_takes_the_lock(site: Site) -> None:
     history = "wc -l < /var/lib/memoryark/releases.jsonl"
     before = [int(host.sh(history).stdout) for host in site.lab.hosts]
-    site.edit_rollout(bake_seconds=25)  # the first run is still baking when the last one tries to lock
+    site.edit_rollout(bake_seconds=12)  # the first run is still baking when the last one tries to lock
     processes = [site.start("deploy", "--tag", "v2", "--force") for _ in range(RUNS)]
     results = [wait_for_task(process) for process in processes]
     codes = sorted(code for code, _ in results)
@@ -66,6 +67,7 @@ def test_deploy_resumed_after_a_takeover_is_refused_at_its_next_step(site: Site)
     assert site.version(host) == "v3"
 
 
+@pytest.mark.hosts(2)
 def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site) -> None:
     site.run_ok("lock.acquire", "--reason", "new disk", "--for", "30m")
     code, output = site.deploy("v2")
@@ -79,6 +81,7 @@ def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site)
     assert [lock_file(host) for host in site.lab.hosts] == ["", ""]
 
 
+@pytest.mark.hosts(2)
 def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Site) -> None:
     second = site.lab.hosts[1]
     hold_lock(second)

@@ -37,6 +37,7 @@ def task(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.hosts(2)
 def test_logs_of_all_hosts_are_sorted_by_time(site: Site) -> None:
     done = task(site, "logs", "--json", "--grep", "starts$")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -86,6 +87,7 @@ def test_exec_passes_arguments_byte_for_byte_and_returns_the_exit_code(site: Sit
     assert (failing.returncode, failing.stdout, failing.stderr) == (7, "out\n", "err\n")
 
 
+@pytest.mark.hosts(2)
 def test_exec_on_several_hosts_prefixes_lines_and_hides_secrets(site: Site) -> None:
     done = task(site, "exec", "--", "sh", "-c", 'echo "key $JWT_SECRET_KEY"; [ "$(hostname)" = none ]')
     assert (done.returncode, sorted(done.stdout.splitlines())) == (1, ["web1 | key ••••••", "web2 | key ••••••"])

@@ -20,6 +20,8 @@ import pytest
 from lab.host import Host
 from tests.deploy.conftest import PROJECT, Site, interrupt, wait_until
 
+pytestmark = pytest.mark.hosts(2)
+
 COLUMNS, ROWS = 80, 24
 #: The escape sequences that the dashboard sends to a terminal, or one character of text.
 _OUTPUT = re.compile(

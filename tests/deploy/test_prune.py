@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.deploy.conftest import LOCK_FILE, Site, fingerprint, hold_lock
 
 PLANT = """
@@ -41,6 +43,7 @@ def test_prune_lists_then_deletes_and_rollback_still_works(site: Site) -> None:
     assert site.version(host) == "v1"
 
 
+@pytest.mark.hosts(2)
 def test_prune_on_a_locked_host_is_refused(site: Site) -> None:
     host = site.lab.hosts[1]
     host.sh("mkdir /var/lib/memoryark/config/former-1", user="deploy")

@@ -51,6 +51,7 @@ def test_report_of_an_invalid_run_gives_the_reason(site: Site, words: tuple[str,
     assert (exit_code, message in output) == (code, True), output
 
 
+@pytest.mark.hosts(2)
 def test_report_with_an_unreachable_host_shows_the_other(site: Site) -> None:
     unreachable = site.lab.hosts[1]
     unreachable.cut_network()

@@ -18,7 +18,7 @@ HOME = "/var/lib/memoryark"
 @pytest.fixture(scope="module")
 def bare(worker_id: str) -> Iterator[Site]:
     """One host after setup, in a separate lab."""
-    for site in bare_host("trixie-bare", f"rootfiles-{worker_id}"):
+    for site in bare_host("trixie", f"rootfiles-{worker_id}"):
         site.edit_env(PROTOCOL="http")
         edit_setup(site)
         run_setup(site)

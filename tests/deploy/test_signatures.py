@@ -37,12 +37,12 @@ def signed(site: Site) -> Iterator[Site]:
 def test_image_without_the_required_signature_is_not_pulled(signed: Site) -> None:
     alone = ("--hosts", "web1")
     code, output = signed.deploy("v2", *alone)
-    assert (code, signed.versions()) == (0, ["v2", "v1"]), output
+    assert (code, signed.versions()) == (0, ["v2"]), output
 
     before = [signed.containers(host) for host in signed.lab.hosts]
     for tag, message in (("slow-start", "no signature exists"), ("v3", "signature verification failed")):
         code, output = signed.deploy(tag, *alone)
-        assert (code, message in output, signed.versions()) == (1, True, ["v2", "v1"]), output
+        assert (code, message in output, signed.versions()) == (1, True, ["v2"]), output
     assert [signed.containers(host) for host in signed.lab.hosts] == before
 
     signed.lab.registry.stop()
@@ -50,7 +50,7 @@ def test_image_without_the_required_signature_is_not_pulled(signed: Site) -> Non
         code, output = signed.run("rollback", "--force", *alone)
     finally:
         signed.lab.registry.start()
-    assert (code, signed.versions()) == (0, ["v1", "v1"]), output
+    assert (code, signed.versions()) == (0, ["v1"]), output
 
 
 def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Site) -> None:
@@ -61,7 +61,7 @@ def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Sit
 
     code, output = signed.deploy("slow-start", "--hosts", "web1")
 
-    assert (code, "no signature exists" in output, site.versions()) == (1, True, ["v1", "v1"]), output
+    assert (code, "no signature exists" in output, site.versions()) == (1, True, ["v1"]), output
 
 
 def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
@@ -79,4 +79,4 @@ def test_signature_key_file_without_a_key_exits_with_2(signed: Site, content: st
 
     code, output = signed.deploy("v2")
 
-    assert (code, "cosign generate-key-pair" in output, signed.versions()) == (2, True, ["v1", "v1"]), output
+    assert (code, "cosign generate-key-pair" in output, signed.versions()) == (2, True, ["v1"]), output

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from lab.host import Host
 from tests.deploy.conftest import Site
+
+pytestmark = pytest.mark.hosts(2)
 
 
 def fingerprint(public: Path) -> str:
@@ -63,6 +67,7 @@ def test_trust_changed_host_key_is_refused_by_every_task_until_it_is_replaced(si
     assert known.read_text() == known_hosts_line(site, second) + known_hosts_line(site, first)
 
 
+@pytest.mark.extended
 def test_trust_host_behind_a_jump_host(site: Site) -> None:
     first, second = site.lab.hosts
     site.edit_hosts(web2={"jump": f"deploy@{first.address}"})

@@ -160,6 +160,7 @@ def test_watchdog_runs_again_after_a_boot(site: Site, web1: Host, how: Callable[
     wait_until(lambda: site.serves(web1, "v1"), "the application after the boot", 90)
 
 
+@pytest.mark.hosts(2)
 def test_watchdog_install_without_python_is_refused_without_changes(site: Site) -> None:
     host = site.lab.hosts[1]
     host.sh("mv /usr/bin/python3 /usr/bin/python3.away")

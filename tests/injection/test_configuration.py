@@ -36,7 +36,7 @@ from tests.injection.shell import shell
 from tests.injection.texts import keys, rules
 
 #: Each example runs a few hundred scripts, in two or three seconds. Every run draws others.
-EXAMPLES, MANY_EXAMPLES = 30, 300
+EXAMPLES, MANY_EXAMPLES = 15, 300
 #: A word that needs no quotes for a shell, Nginx and systemd.
 PLAIN = re.compile(r"[\w./:@+=-]+")
 
