@@ -120,8 +120,8 @@ fi
 # shellcheck disable=SC2086
 set -- $pids
 if [ $# -lt {len(names)} ]; then
-  why="exited or restarted: {" ".join(names)}: running, restarts, process = $(printf %s "$state" | tr '\\n' ',')"
-  fatal=1
+  states=$(printf %s "$state" | tr '\\n' ',')
+  why="exited or restarted: {" ".join(names)}: running, restarts, process = $states" fatal=1
   false
 fi"""
 

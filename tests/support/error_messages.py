@@ -131,7 +131,7 @@ def printed_by_scripts(function: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, (ast.Constant, ast.JoinedStr)):
             for pattern in FAILURE_MESSAGES:
                 for match in re.finditer(pattern, template(node)):
-                    yield node.lineno, re.sub(r"\$\(\(.*?\)\)|\$\(\w+\)|\$\w+", VARIES, match[2])
+                    yield node.lineno, re.sub(r"\$\(\(.*?\)\)|\$\(\w+\)|\$\{.*?\}|\$\w+", VARIES, match[2])
 
 
 def texts() -> set[str]:
@@ -143,4 +143,4 @@ def texts() -> set[str]:
                 found.add(template(node))
     found |= {path.read_text("utf-8") for path in (ROOT / "templates" / "host").glob("*.sh")}
     quoted = {match[1] for text in found for match in re.finditer(r"\"([^\"\n]+)\"|'([^'\n]+)'", text) if match[1]}
-    return {re.sub(r"\$\(\(.*?\)\)|\$\(\w+\)|\$\w+", VARIES, text) for text in found | quoted}
+    return {re.sub(r"\$\(\(.*?\)\)|\$\(\w+\)|\$\{.*?\}|\$\w+", VARIES, text) for text in found | quoted}
