@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import history
 from rolling_upgrade.engine.model import Outcome, Release
+from tests.support.history_line import history_line
 from tests.support.shell import Programs
 
 
@@ -116,7 +116,7 @@ def test_boot_stops_the_standby_of_an_interrupted_run(boot: Boot) -> None:
 def test_boot_container_of_an_undone_release_stays_stopped(boot: Boot) -> None:
     """After a failed first deploy, the container has the color that no flag names."""
     undone = replace(Release("r1", "t", "deploy", Outcome.UNDONE, ()), reason="its gate")
-    (boot.flags.parent / "releases.jsonl").write_text(history.line(undone) + "\n")
+    (boot.flags.parent / "releases.jsonl").write_text(history_line(undone) + "\n")
 
     assert boot.run().returncode == 0
     assert boot.calls("start") == []

@@ -47,13 +47,6 @@ def head_file(home: str) -> str:
     return f"{home}/releases.head"
 
 
-def line(release: Release) -> str:
-    """A release as one line of JSON, without the fields that the host adds."""
-    start, rest = _fixed(release)
-    seconds, reason = round(release.seconds, 1), json.dumps(release.reason)
-    return f'{start}{release.outcome.value}", {rest}, "seconds": {seconds}, "reason": {reason}}}'
-
-
 def _fixed(release: Release) -> tuple[str, str]:
     """The parts of a line around its outcome that are known when the plan is made."""
     services = {

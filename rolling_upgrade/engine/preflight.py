@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
@@ -13,6 +14,8 @@ from rolling_upgrade.errors import PROGRAM
 #: The free space that a deploy requires: a tenth of the file system, at most this many KiB.
 ENOUGH_FREE_KIB = 2 * 1024 * 1024
 MINIMUM_INODES = 10_000
+#: A problem and its remedy.
+Problem = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,122 +60,91 @@ def backup(state: HostState, app: Application) -> tuple[Finding, ...]:
     return tuple(Finding(state.host, problem, remedy) for problem, remedy in found)
 
 
-def _tools(state: HostState, app: Application) -> list[tuple[str, str]]:
+def _tools(state: HostState, app: Application) -> Iterator[Problem]:
     needed = ["podman", "nginx", "curl", "ss", "flock", "pgrep", *(["python3"] if app.database else [])]
     return _missing(state, [*needed, *(["pg_dump"] if app.database_server else [])])
 
 
-def _missing(state: HostState, needed: list[str]) -> list[tuple[str, str]]:
+def _missing(state: HostState, needed: list[str]) -> Iterator[Problem]:
     missing = [tool for tool in needed if state.fact(f"has_{tool}") != "yes"]
     missing = ["python3 (3.10 or newer, with its sqlite3 module)" if tool == "python3" else tool for tool in missing]
-    return [(f"{', '.join(missing)} missing", "Install what is missing, then run the task again")] if missing else []
+    if missing:
+        yield f"{', '.join(missing)} missing", "Install what is missing, then run the task again"
 
 
-def _prepared(state: HostState) -> list[tuple[str, str]]:
+def _prepared(state: HostState) -> Iterator[Problem]:
     remedy = f"Run {PROGRAM} setup for this host first"
-    found = []
     if state.fact("helper") != "yes":
-        found.append(("the Nginx site helper or its sudo rule is missing", remedy))
+        yield "the Nginx site helper or its sudo rule is missing", remedy
     if state.fact("home") != "yes":
-        found.append(("the application's directory is missing or not writable", remedy))
+        yield "the application's directory is missing or not writable", remedy
     elif closed := state.fact("closed"):
         problem = f"Nginx's workers cannot access {closed}, so they would treat every service as blue"
-        found.append((problem, f"As its owner: chmod o+x {closed}"))
+        yield problem, f"As its owner: chmod o+x {closed}"
     if state.fact("has_nginx") == "yes" and state.fact("nginx_active") != "active":
-        found.append(
-            (f"Nginx is {state.fact('nginx_active') or 'not installed as a service'}", "As root: systemctl start nginx")
-        )
+        yield f"Nginx is {state.fact('nginx_active') or 'not installed as a service'}", "As root: systemctl start nginx"
     if state.fact("linger") != "yes":
-        found.append(("linger is off: rootless containers would die after logout", remedy))
-    return found
+        yield "linger is off: rootless containers would die after logout", remedy
 
 
-def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str) -> list[tuple[str, str]]:
+def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str) -> Iterator[Problem]:
     """The host must grant the site's names and ports, and render the same text that the plan shows."""
     remedy = f"Run {PROGRAM} setup for this host first"
     if state.fact("helper") != "yes":
-        return []
+        return
     if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
-        return [("the installed Nginx site helper is from a different version", remedy)]
-    if missing := site.missing_grant(state.fact("site_rules"), app):
-        return [(f"the host does not grant {app.name} {missing}", f"{remedy}: only root can change that")]
-    return []
+        yield "the installed Nginx site helper is from a different version", remedy
+    elif missing := site.missing_grant(state.fact("site_rules"), app):
+        yield f"the host does not grant {app.name} {missing}", f"{remedy}: only root can change that"
 
 
-def _request_log(state: HostState, app: Application) -> list[tuple[str, str]]:
+def _request_log(state: HostState, app: Application) -> Iterator[Problem]:
     """Nginx refuses a site whose log directory is missing; an older site helper refuses one with a log."""
-    if not app.request_metrics or state.fact("request_log") == "yes":
-        return []
-    remedy = f"Run {PROGRAM} setup for this host first, or set REQUEST_METRICS=false"
-    return [("the host is not prepared for the request log", remedy)]
+    if app.request_metrics and state.fact("request_log") != "yes":
+        remedy = f"Run {PROGRAM} setup for this host first, or set REQUEST_METRICS=false"
+        yield "the host is not prepared for the request log", remedy
 
 
-def _space(state: HostState) -> list[tuple[str, str]]:
-    found = []
+def _space(state: HostState) -> Iterator[Problem]:
     free, total = _number(state, "free_kib"), _number(state, "total_kib")
     enough = min(total // 10, ENOUGH_FREE_KIB)
     if free < enough:
-        found.append(
-            (
-                f"{_mib(free)} free, {_mib(enough)} needed for images",
-                "Free disk space, for example with podman image prune --all",
-            )
-        )
+        remedy = "Free disk space, for example with podman image prune --all"
+        yield f"{_mib(free)} free, {_mib(enough)} needed for images", remedy
     needed = _number(state, "database_kib") * 11 // 10 + 51_200
     backup_free = _number(state, "backup_free_kib")
     if backup_free < needed:
-        found.append(
-            (
-                f"{_mib(backup_free)} free for backups, {_mib(needed)} needed",
-                "Free disk space in the backup directory",
-            )
-        )
+        yield f"{_mib(backup_free)} free for backups, {_mib(needed)} needed", "Free disk space in the backup directory"
     inodes = untrusted.integer(state.fact("free_inodes"), default=MINIMUM_INODES)
     if inodes < MINIMUM_INODES:
-        found.append((f"only {inodes} inodes free", "Delete unneeded files"))
-    return found
+        yield f"only {inodes} inodes free", "Delete unneeded files"
 
 
-def _names(state: HostState, app: Application) -> list[tuple[str, str]]:
+def _names(state: HostState, app: Application) -> Iterator[Problem]:
     own_names = {container_name(app.name, service.name, color) for service in app.services for color in Color}
-    return [
-        (
-            f"a container named {name} exists that rolling-upgrade did not create",
-            f"Remove or rename it: podman rename {name} NEW",
-        )
-        for name in state.foreign
-        if name in own_names
-    ]
+    for name in state.foreign:
+        if name in own_names:
+            problem = f"a container named {name} exists that rolling-upgrade did not create"
+            yield problem, f"Remove or rename it: podman rename {name} NEW"
 
 
-def _ports(state: HostState, service: Service) -> list[tuple[str, str]]:
-    found = []
+def _ports(state: HostState, service: Service) -> Iterator[Problem]:
     if not state.live_site_hash and service.service_port in state.listening:
-        found.append(
-            (
-                f"{service.name}: port {service.service_port} is in use, but not by this application's Nginx site",
-                f"Find the process: ss -tlnp | grep :{service.service_port}",
-            )
-        )
+        problem = f"{service.name}: port {service.service_port} is in use, but not by this application's Nginx site"
+        yield problem, f"Find the process: ss -tlnp | grep :{service.service_port}"
     active = state.container(service.name, state.active_color(service.name))
     if active is not None and active.running and active.service_port not in {0, service.service_port}:
-        problem = f"{service.name}: its service port would change from {active.service_port} to {service.service_port}"
-        found.append((f"{problem} while it is running", f"Keep the port, or stop it first: podman stop {active.name}"))
+        change = f"{service.name}: its service port would change from {active.service_port} to {service.service_port}"
+        yield f"{change} while it is running", f"Keep the port, or stop it first: podman stop {active.name}"
     for color in Color:
         port, container = service.port(color), state.container(service.name, color)
         if port in state.listening and not (container is not None and (container.running or container.stopping)):
-            found.append(
-                (
-                    f"{service.name}: the candidate port {port} ({color.value}) is in use by another process",
-                    f"Find the process: ss -tlnp | grep :{port}",
-                )
-            )
-    return found
+            problem = f"{service.name}: the candidate port {port} ({color.value}) is in use by another process"
+            yield problem, f"Find the process: ss -tlnp | grep :{port}"
 
 
 def _number(state: HostState, fact: str) -> int:
-    text = state.fact(fact)
-    return untrusted.integer(text, default=0)
+    return untrusted.integer(state.fact(fact), default=0)
 
 
 def _mib(kib: int) -> str:

@@ -10,6 +10,7 @@ from rolling_upgrade.engine import history, lock_file, observation
 from rolling_upgrade.engine.model import Color, Lock, Tls
 from rolling_upgrade.engine.shell import script
 from tests.engine.test_record import RELEASE
+from tests.support.history_line import history_line
 from tests.support.sample import application, image
 from tests.support.shell import Programs, moved, sh
 
@@ -117,7 +118,7 @@ def test_parse_history_and_lock_are_read() -> None:
     found = observation.parse(
         APP,
         "web1",
-        text(releases=history.line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
+        text(releases=history_line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
     )
 
     assert found.last_good == RELEASE

@@ -11,6 +11,7 @@ import pytest
 from rolling_upgrade.engine import history as record
 from rolling_upgrade.engine.model import Color, Outcome, Release, ServiceRelease
 from rolling_upgrade.engine.shell import script
+from tests.support.history_line import history_line
 from tests.support.shell import HOSTILE, sh
 
 RELEASE = Release(
@@ -73,7 +74,7 @@ def test_append_writes_the_line_before_the_fields_of_the_host(tmp_path: Path) ->
     sh(script(record.append(str(tmp_path), RELEASE)))
 
     written = Path(record.history_file(str(tmp_path))).read_text("utf-8")
-    assert written.startswith(record.line(RELEASE)[:-1] + ", ")
+    assert written.startswith(history_line(RELEASE)[:-1] + ", ")
 
 
 def test_append_fails_if_the_history_is_not_writable(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_append_fails_if_the_history_is_not_writable(tmp_path: Path) -> None:
 
 
 def test_line_reason_of_many_lines_stays_one_line() -> None:
-    assert "\n" not in record.line(replace(RELEASE, reason="a\nb\u2028c"))
+    assert "\n" not in history_line(replace(RELEASE, reason="a\nb\u2028c"))
 
 
 @pytest.mark.parametrize(
@@ -94,14 +95,14 @@ def test_line_reason_of_many_lines_stays_one_line() -> None:
         "null",
         "3",
         '{"id": "x"}',
-        record.line(RELEASE).replace('"good"', '"splendid"'),
-        record.line(RELEASE).replace('"green"', '"red"'),
-        record.line(RELEASE).replace('"seconds": 12.3', '"seconds": null'),
-        record.line(RELEASE).replace('"services": {', '"services": [], "x": {'),
+        history_line(RELEASE).replace('"good"', '"splendid"'),
+        history_line(RELEASE).replace('"green"', '"red"'),
+        history_line(RELEASE).replace('"seconds": 12.3', '"seconds": null'),
+        history_line(RELEASE).replace('"services": {', '"services": [], "x": {'),
     ],
 )
 def test_parse_skips_malformed_lines(garbage: str) -> None:
-    assert record.parse(f"{record.line(RELEASE)}\n{garbage}\n{record.line(RELEASE)}") == (RELEASE, RELEASE)
+    assert record.parse(f"{history_line(RELEASE)}\n{garbage}\n{history_line(RELEASE)}") == (RELEASE, RELEASE)
 
 
 def written(home: Path, *releases: Release) -> tuple[list[str], str]:
@@ -190,7 +191,7 @@ def test_id_with_shell_syntax_is_ignored(name: str, value: str) -> None:
         "target": replace(RELEASE, target=value),
         "left": replace(RELEASE, left=value),
     }
-    lines = [record.line(changed[name]), record.line(replace(RELEASE, id="an-earlier.form_1"))]
+    lines = [history_line(changed[name]), history_line(replace(RELEASE, id="an-earlier.form_1"))]
 
     assert [release.id for release in record.parse("\n".join(lines))] == ["an-earlier.form_1"]
 

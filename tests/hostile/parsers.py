@@ -59,6 +59,7 @@ from tests.engine import test_observation
 from tests.engine.test_record import RELEASE
 from tests.features.health import test_shell_parse
 from tests.support.builders import environment
+from tests.support.history_line import history_line
 from tests.support.sample import application
 
 HOME = application().home
@@ -66,7 +67,7 @@ APP = application(auto_backup=True)
 ENVIRONMENT = environment("web1")
 TARGET = Target("web1", "10.0.0.1", "deploy", APP)
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti ann"
-LINE = history.line(RELEASE)[:-1] + ', "key": "", "client": "", "previous": ""}'
+LINE = history_line(RELEASE)[:-1] + ', "key": "", "client": "", "previous": ""}'
 HELD = (
     "token=r1\nowner=ann\nworkstation=laptop\npid=12\nreason=a deploy\nacquired_at=1795403500\nexpires_at=1795403700\n"
 )

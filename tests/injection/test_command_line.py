@@ -40,6 +40,7 @@ from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.tasks import namespace
 from tests.injection.hostile import anything, argument, cases
 from tests.injection.shell import shell
+from tests.support.history_line import history_line
 from tests.support.sample import application
 
 APP = application()
@@ -148,7 +149,7 @@ def test_reason_is_stored_and_sets_no_other_field_of_the_lock(values: list[str])
 def test_reason_is_recorded_unchanged_in_the_history(values: list[str]) -> None:
     for reason in values:
         release = Release("r1", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, (), reason=reason, owner=reason)
-        row = history.line(release)
+        row = history_line(release)
         assert row.isascii()
         assert "\n" not in row
         assert history.parse(row) == (release,)

@@ -18,6 +18,7 @@ from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.engine.test_observation import EMPTY
 from tests.engine.test_record import RELEASE
+from tests.support.history_line import history_line
 from tests.support.receiver import closed_port
 from tests.support.sample import application, backend
 from tests.support.shell import HOSTILE, Programs, sh
@@ -63,7 +64,7 @@ def app(tmp_path: Path) -> Application:
 
 
 def deploy(app: Application) -> None:
-    Path(history.history_file(app.home)).write_text(f"{history.line(RELEASE)}\n")
+    Path(history.history_file(app.home)).write_text(f"{history_line(RELEASE)}\n")
     Path(history.definition_file(app.home, RELEASE.id)).write_text(history.dump_definition(app))
 
 

@@ -27,6 +27,7 @@ from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.policy import FailureCounter, RecoveryState
 from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.engine.test_record import RELEASE
+from tests.support.history_line import history_line
 from tests.support.sample import application
 
 SETTINGS = Settings(
@@ -59,7 +60,7 @@ def home(app: Application) -> Path:
 
 def write(home: Path, *releases: Release) -> None:
     """Write the host's history."""
-    text = "".join(f"{history.line(release)}\n" for release in releases)
+    text = "".join(f"{history_line(release)}\n" for release in releases)
     Path(history.history_file(str(home))).write_text(text, encoding="utf-8")
 
 
