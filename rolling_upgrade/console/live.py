@@ -14,9 +14,8 @@ from rich.text import Text
 
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.plan import plan_lines
-from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.console.reporter import Reporter, event_lines, summary_lines
 from rolling_upgrade.console.screen import RowState, rich_console
-from rolling_upgrade.console.summary import event_lines, summary_lines
 from rolling_upgrade.console.text import bar, count, duration, one_line, progress, width
 from rolling_upgrade.engine.model import Event, Phase, Summary
 from rolling_upgrade.engine.plan import Plan

@@ -8,8 +8,7 @@ from datetime import timezone
 import pytest
 
 from rolling_upgrade.console.output import Output
-from rolling_upgrade.console.reporter import PlainReporter
-from rolling_upgrade.console.summary import result_line
+from rolling_upgrade.console.reporter import PlainReporter, result_line
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from tests.support.builders import NOW, plan
 

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from rolling_upgrade.console.host_output import HostOutput
+from rolling_upgrade.console.output import HostOutput
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.untrusted import LINE_BYTES
 from rolling_upgrade.features.logs.follow import LogSource, _Follower

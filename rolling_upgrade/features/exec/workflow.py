@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from rolling_upgrade import config
-from rolling_upgrade.console.host_output import HostOutput
+from rolling_upgrade.console.output import HostOutput
 from rolling_upgrade.engine.host import Cancelled
 from rolling_upgrade.engine.model import Environment
 from rolling_upgrade.engine.parallel import run_streams
