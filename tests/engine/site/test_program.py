@@ -117,7 +117,7 @@ def host(tmp_path: Path, programs: Programs) -> Iterator[Host]:
     handler = type("Loaded", (Nginx,), {"loaded": tmp_path / "loaded"})
     port = free_ports(10_000, 20_000)
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield Host(tmp_path / "host", programs, port)
         server.shutdown()
 
