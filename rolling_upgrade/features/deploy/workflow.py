@@ -16,7 +16,6 @@ from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.maintenance import BY_SETTING
 from rolling_upgrade.engine.model import (
-    Application,
     Environment,
     HostState,
     Image,
@@ -75,37 +74,33 @@ def deploy(
     """
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
-    environment = _with_rollout(_with_images(environment, given), batch, transfer, image)
+    environment = _with_images(environment, lambda service: given.get(service.name, service.image))
+    environment = _with_rollout(environment, batch, transfer, image)
     with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
         context = operation.new_context(environment, reporter)
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
         with _resolved(fleet, states, context, image, promoted, dry_run=dry_run) as (resolved, local):
-            planner = _Planner(environment, root, context, resolved, local, force=force)
-            host_runs = operation.host_runs(fleet.hosts, planner.applications, states, planner.plan)
+            wanted = _with_images(environment, lambda service: resolved.images.get(service.image.exact, service.image))
+            plan = _planner(wanted, root, context, resolved.notes, local, force=force)
+            host_runs = operation.host_runs(fleet.hosts, operation.applications(wanted), states, plan)
             operation.refuse_unfit(_unfit(host_runs), "a deploy", states, environment)
             op_spec = _operation_spec(environment, hosts)
             context = replace(context, offer=local.offer(context)) if local else context
             run = operation.Operation(
                 environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run, on_finish=on_finish
             )
-            return run.run(host_runs, planner.plan)
+            return run.run(host_runs, plan)
 
 
-def _with_images(environment: Environment, given: Mapping[str, Image]) -> Environment:
-    targets = (
-        replace(
-            target,
-            application=_replace_images(target.application, lambda service: given.get(service.name, service.image)),
-        )
-        for target in environment.targets
-    )
+def _with_images(environment: Environment, image_of: Callable[[Service], Image]) -> Environment:
+    """Replace the image of every service."""
+    targets = []
+    for target in environment.targets:
+        services = tuple(replace(service, image=image_of(service)) for service in target.application.services)
+        targets.append(replace(target, application=replace(target.application, services=services)))
     return replace(environment, targets=tuple(targets))
-
-
-def _replace_images(app: Application, image_of: Callable[[Service], Image]) -> Application:
-    return replace(app, services=tuple(replace(service, image=image_of(service)) for service in app.services))
 
 
 def _with_rollout(environment: Environment, batch: str, transfer: str, archives: Sequence[str]) -> Environment:
@@ -171,50 +166,40 @@ def _digests(fleet: Fleet, states: Mapping[str, HostState], promoted: Promoted |
     return replace(resolved, notes=(*resolved.notes, *compared))
 
 
-class _Planner:
-    """Derives the desired state and the plan of each host."""
+def _planner(
+    environment: Environment,
+    root: Path,
+    context: RunContext,
+    notes: tuple[str, ...],
+    local: LocalImages | None,
+    *,
+    force: bool,
+) -> Callable[[HostState], Plan]:
+    """Return the function that plans a host; `environment` has all digests."""
+    apps, record = operation.applications(environment), operation.new_record(context, "deploy", root)
+    images = [service.image for app in apps.values() for service in app.services]
+    tags = {image.tag or image.digest[:19] for image in images}
+    lock = operator.lock(context.run_id, f"deploy {', '.join(sorted(tags))}")
 
-    def __init__(
-        self,
-        environment: Environment,
-        root: Path,
-        context: RunContext,
-        resolved: Resolved,
-        local: LocalImages | None,
-        *,
-        force: bool,
-    ) -> None:
-        self._environment, self._resolved = environment, resolved
-        self._local, self._force = local, force
-        self._record = operation.new_record(context, "deploy", root)
-        self.applications = {
-            target.name: _replace_images(
-                target.application, lambda service: resolved.images.get(service.image.exact, service.image)
-            )
-            for target in environment.targets
-        }
-        services = [service for app in self.applications.values() for service in app.services]
-        tags = {service.image.tag or service.image.digest[:19] for service in services}
-        self._lock = operator.lock(context.run_id, f"deploy {', '.join(sorted(tags))}")
-
-    def plan(self, state: HostState) -> Plan:
-        """Return the plan for the host with this observed state."""
-        app = self.applications[state.host]
+    def plan(state: HostState) -> Plan:
+        app = apps[state.host]
         site = rendering.nginx_site(app)
         spec = DeploySpec(
-            environment=self._environment.name,
+            environment=environment.name,
             application=app,
             site=site,
             site_hash=rendering.site_hash(site),
-            record=self._record,
-            lock=self._lock,
+            record=record,
+            lock=lock,
             dead_token=operation.dead_token(state),
-            force=self._force,
+            force=force,
             page=rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
-            pushes=self._local.pushes(state.host) if self._local else (),
-            notes=self._resolved.notes,
+            pushes=local.pushes(state.host) if local else (),
+            notes=notes,
         )
-        return plan_deploy(state, spec, self._environment.rollout)
+        return plan_deploy(state, spec, environment.rollout)
+
+    return plan
 
 
 def _unfit(host_runs: Sequence[HostRun]) -> list[Finding]:
