@@ -1,4 +1,4 @@
-"""The questions of `inv init` with their defaults, the answers so far, and the configuration that follows from them.
+"""The questions of `inv init` with their defaults, the answers so far, and the values that the templates show.
 
 The validators of the configuration itself check each answer.
 """
@@ -75,14 +75,24 @@ PATHS = validators.Validator("paths such as / or /api/, separated by commas, eac
 
 
 @dataclass
+class Service:
+    """A service of the new configuration; no health path and no routes mean their defaults."""
+
+    name: str
+    image: str
+    container_port: int
+    service_port: int
+    health: str = ""
+    routes: tuple[str, ...] | None = None
+
+
+@dataclass
 class Answers:
-    """The answers so far. A service is `(name, image, port)`, a host `(name, address)`."""
+    """The answers so far, `values` by the name of the question. A host is `(name, address)`."""
 
     values: dict[str, str] = field(default_factory=dict)
-    services: list[tuple[str, str, int]] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
     hosts: list[tuple[str, str]] = field(default_factory=list)
-    health: dict[str, str] = field(default_factory=dict)
-    routes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add_service(self, text: str) -> None:
         """Add the service NAME=IMAGE:PORT. Raises ValueError with the expected form."""
@@ -90,14 +100,35 @@ class Answers:
         image, colon, port = rest.rpartition(":")
         if not (equals and colon):
             raise ValueError(SERVICE)
-        self.services.append((self.service_name(name), read_image(image), validators.PORT(port)))
+        self.append_service(self.service_name(name), read_image(image), validators.PORT(port))
+
+    def append_service(self, name: str, image: str, container_port: int) -> None:
+        """Add a service with the next service port."""
+        self.services.append(Service(name, image, container_port, FIRST_PORT + len(self.services)))
 
     def service_name(self, text: str) -> str:
         """Check that no other service has the name. Raises ValueError."""
         name = validators.SERVICE_NAME(text)
-        if name in (other for other, _, _ in self.services):
+        if any(name == service.name for service in self.services):
             raise ValueError(f"another name: {name} is a service already")
         return name
+
+    def set_health(self, text: str) -> None:
+        """Set the health path of a service: NAME=PATH. Raises ValueError with the expected form."""
+        service, path = self._service_and_value(text, HEALTH)
+        service.health = validators.URL_PATH(path)
+
+    def set_routes(self, text: str) -> None:
+        """Set the paths of a service: NAME=PATH[,PATH…]. Raises ValueError with the expected form."""
+        service, paths = self._service_and_value(text, "/api/")
+        service.routes = self.read_routes(service, paths)
+
+    def _service_and_value(self, text: str, example: str) -> tuple[Service, str]:
+        name, equals, value = text.partition("=")
+        services = {service.name: service for service in self.services}
+        if not equals or name not in services:
+            raise ValueError(f"NAME={example}, where NAME is one of: {', '.join(services) or 'the services'}")
+        return services[name], value
 
     def add_host(self, text: str) -> None:
         """Add the host NAME=ADDRESS; without `=`, the word is both. Raises ValueError with the expected form."""
@@ -110,20 +141,20 @@ class Answers:
                 raise ValueError(f"another name and address: {other}={used} is a host already")
         self.hosts.append((name, address))
 
-    def read_routes(self, name: str, text: str) -> tuple[str, ...]:
+    def read_routes(self, service: Service, text: str) -> tuple[str, ...]:
         """Parse the paths of a service. Raises ValueError for a path of another service."""
         paths = PATHS(text)
-        for other, used in self.routes.items():
+        for other in self.services:
             for path in paths:
-                if other != name and path in used:
-                    raise ValueError(f"other paths: {path} belongs to {other} already")
+                if other is not service and path in (other.routes or ()):
+                    raise ValueError(f"other paths: {path} belongs to {other.name} already")
         return paths
 
-    def default_routes(self, name: str) -> str:
+    def default_routes(self, service: Service) -> str:
         """Return `/` for the last public service if it is free, otherwise /NAME/."""
-        taken = any("/" in paths for paths in self.routes.values())
-        public = [service for service, _, _ in self.services if self.routes.get(service) != ()]
-        return "/" if name == public[-1] and not taken else f"/{name}/"
+        taken = any("/" in (other.routes or ()) for other in self.services)
+        public = [other for other in self.services if other.routes != ()]
+        return "/" if service is public[-1] and not taken else f"/{service.name}/"
 
     def missing(self) -> list[tuple[str, str]]:
         """Return the option and the expected value of every required answer that is missing."""
@@ -137,28 +168,25 @@ class Answers:
         rows += [] if self.services else [("--service", SERVICE)]
         return rows + ([] if self.hosts else [("--host", HOST)])
 
-    def initial_config(self) -> InitialConfig:
-        """Apply the defaults. Raises ValueError when two services have the same path."""
-        for name, _, _ in self.services:
-            if name not in self.routes:
-                self.routes[name] = self.read_routes(name, self.default_routes(name))
+    def template_values(self) -> dict[str, Any]:
+        """Apply the defaults and return what the templates show. Raises ValueError for a path of two services."""
+        for service in self.services:
+            service.health = service.health or HEALTH
+            if service.routes is None:
+                service.routes = self.read_routes(service, self.default_routes(service))
         values = {question.name: question.default for question in QUESTIONS} | self.values
-        keys = env_keys([name for name, _, _ in self.services])
-        return InitialConfig(
-            app=values["app"],
-            domain=values["domain"],
-            environment=values["env"],
-            user=values["user"],
-            certificate=values["certificate"],
-            email=values["email"],
-            services=tuple(
-                InitialService(
-                    name, image, port, self.health.get(name, HEALTH), self.routes[name], keys[name], service_port
-                )
-                for service_port, (name, image, port) in enumerate(self.services, FIRST_PORT)
-            ),
-            hosts=tuple(self.hosts),
-        )
+        images = [service.image for service in self.services]
+        return {
+            **values,
+            "services": self.services,
+            "hosts": self.hosts,
+            "keys": env_keys([service.name for service in self.services]),
+            "home": "/root" if values["user"] == "root" else f"/home/{values['user']}",
+            # The service with the path `/`; the last service if none has it.
+            "entrance": next((each for each in self.services if "/" in (each.routes or ())), self.services[-1]),
+            # Whether an image has neither tag nor digest.
+            "needs_version": any("@" not in image and ":" not in image.rpartition("/")[2] for image in images),
+        }
 
 
 def read_image(text: str) -> str:
@@ -205,26 +233,13 @@ def read_options(
         parse("--service", text, answers.add_service)
     for text in hosts:
         parse("--host", text, answers.add_host)
-    names = [name for name, _, _ in answers.services]
     for text in health:
-        parse("--health", text, lambda text: answers.health.update([_pair(text, names, HEALTH, validators.URL_PATH)]))
+        parse("--health", text, answers.set_health)
     for text in routes:
-        parse("--route", text, lambda text: answers.routes.update([_route(text, names, answers)]))
+        parse("--route", text, answers.set_routes)
     if answers.values.get("certificate") != "acme" and "email" in values:
         issues.append(ConfigIssue("command line", "--email", "a mail address", "--certificate acme with it"))
     return answers, tuple(issues)
-
-
-def _pair(text: str, names: Sequence[str], example: str, parser: Callable[[str], str]) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or name not in names:
-        raise ValueError(f"NAME={example}, where NAME is one of: {', '.join(names) or 'the services'}")
-    return name, parser(value)
-
-
-def _route(text: str, names: Sequence[str], answers: Answers) -> tuple[str, tuple[str, ...]]:
-    name, value = _pair(text, names, "/api/", str)
-    return name, answers.read_routes(name, value)
 
 
 def ask_missing(answers: Answers, check_files: Callable[[], object]) -> None:
@@ -260,15 +275,16 @@ def _ask_for_services(answers: Answers) -> None:
         while name:
             image = _ask(f"Image of {name}, such as registry.example.org/shop/{name}:v1", "", read_image)
             port = _ask(f"Port on which the process in {name} listens", "8080", validators.PORT)
-            answers.services.append((name, image, port))
+            answers.append_service(name, image, port)
             name = _ask("Name of the next service (Enter: no more)", "", _optional(answers.service_name))
-    for name, _, _ in answers.services:
-        if name not in answers.health:
-            text = f"Path of {name} that answers 2xx when it is healthy"
-            answers.health[name] = _ask(text, HEALTH, validators.URL_PATH)
-        if name not in answers.routes:
-            text = f"Paths of the site routed to {name}, separated by commas, or none"
-            answers.routes[name] = _ask(text, answers.default_routes(name), partial(answers.read_routes, name))
+    for service in answers.services:
+        if not service.health:
+            text = f"Path of {service.name} that answers 2xx when it is healthy"
+            service.health = _ask(text, HEALTH, validators.URL_PATH)
+        if service.routes is None:
+            text = f"Paths of the site routed to {service.name}, separated by commas, or none"
+            parser = partial(answers.read_routes, service)
+            service.routes = _ask(text, answers.default_routes(service), parser)
 
 
 def _ask_for_hosts(answers: Answers) -> None:
@@ -307,49 +323,3 @@ def _read_line(prompt: str) -> str:
     if not typed.endswith(b"\n"):
         raise Interrupted("the input ended; nothing was written.", next_step="run the same command again")
     return typed.decode(errors="surrogateescape").strip()
-
-
-@dataclass(frozen=True)
-class InitialService:
-    """A service of the configuration; with the prefix `key` SHOP, its env keys are SHOP_IMAGE and SHOP_PORT."""
-
-    name: str
-    image: str
-    container_port: int
-    health: str
-    routes: tuple[str, ...]
-    key: str
-    service_port: int
-
-
-@dataclass(frozen=True)
-class InitialConfig:
-    """The configuration to write: one application with one environment and its hosts, as `(name, address)`.
-
-    `certificate` is the value of setup.certificate in hosts.yaml, or `none`; `email` is empty unless it is `acme`.
-    """
-
-    app: str
-    domain: str
-    environment: str
-    user: str
-    certificate: str
-    email: str
-    services: tuple[InitialService, ...]
-    hosts: tuple[tuple[str, str], ...]
-
-    @property
-    def needs_version(self) -> bool:
-        """Whether an image has neither tag nor digest."""
-        images = [service.image for service in self.services]
-        return any("@" not in image and ":" not in image.rpartition("/")[2] for image in images)
-
-    @property
-    def entrance(self) -> InitialService:
-        """The service with the path `/`; the last service if none has it."""
-        return next((service for service in self.services if "/" in service.routes), self.services[-1])
-
-    @property
-    def home(self) -> str:
-        """The home directory of the user on the hosts."""
-        return "/root" if self.user == "root" else f"/home/{self.user}"

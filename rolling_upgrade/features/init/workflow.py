@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.config.files import read_yaml
@@ -22,7 +23,7 @@ from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error
-from rolling_upgrade.features.init.answers import Answers, InitialConfig, ask_missing, read_options
+from rolling_upgrade.features.init.answers import Answers, ask_missing, read_options
 
 #: The file that `inv` loads in a repository that uses the installed package.
 TASKS = 'from rolling_upgrade.tasks import namespace\n\n__all__ = ["namespace"]\n'
@@ -70,16 +71,17 @@ def init(
     if asks:
         # Refuse existing files as soon as the answers name them.
         ask_missing(answers, lambda: _replaceable(target, answers.values.get("env", ""), force=force))
-    initial = _initial_config(answers)
-    files = _files(target, initial, _replaceable(target, initial.environment, force=force))
-    _validate(initial, files, target)
+    template_values = _template_values(answers)
+    env: str = template_values["env"]
+    files = _files(target, template_values, _replaceable(target, env, force=force))
+    _validate(env, files, target)
     print_lines([line for file in files for line in _preview(file)])
     if asks:
         confirm("Write these files?", force=False, hint="")
-        _replaceable(target, initial.environment, force=force)
+        _replaceable(target, env, force=force)
     kept = replace_all(files)
     names = [_name(file.path, target) for file in files]
-    print_lines(_next_lines(initial.environment, names, target, kept))
+    print_lines(_next_lines(env, names, target, kept))
     return ExitCode.DONE
 
 
@@ -93,9 +95,9 @@ def _directory(root: Path, directory: str) -> Path:
     return path
 
 
-def _initial_config(answers: Answers) -> InitialConfig:
+def _template_values(answers: Answers) -> dict[str, Any]:
     try:
-        return answers.initial_config()
+        return answers.template_values()
     except ValueError as error:
         raise usage_error(("--route", "one path for two services", str(error)), nothing="written") from error
 
@@ -158,14 +160,14 @@ def _refuse_tracked(env_file: Path, environment: str) -> None:
         )
 
 
-def _files(directory: Path, initial: InitialConfig, examples: frozenset[Path]) -> list[NewFile]:
+def _files(directory: Path, template_values: Mapping[str, Any], examples: frozenset[Path]) -> list[NewFile]:
     """Render the files; tasks.py and deploy/.gitignore only if they are missing, and not in a clone of this project."""
     names = ("hosts.yaml", "services.yaml", "values.env")
-    hosts, services, values = (rendering.template(f"init/{name}.j2").render(config=initial) for name in names)
+    hosts, services, values = (rendering.template(f"init/{name}.j2").render(template_values) for name in names)
     rendered = (
         (directory / "hosts.yaml", hosts, PUBLIC),
         (directory / "deploy/services.yaml", services, PUBLIC),
-        (directory / f"deploy/{initial.environment}.env", values, PRIVATE),
+        (directory / f"deploy/{template_values['env']}.env", values, PRIVATE),
     )
     files = [NewFile(path, text.encode(), mode, keep=path not in examples) for path, text, mode in rendered]
     repository = {"tasks.py": TASKS, "deploy/.gitignore": GITIGNORE} if not _is_clone(directory) else {}
@@ -178,10 +180,10 @@ def _is_clone(directory: Path) -> bool:
     return (directory / "rolling_upgrade" / "__init__.py").is_file()
 
 
-def _validate(initial: InitialConfig, files: Sequence[NewFile], directory: Path) -> None:
+def _validate(env: str, files: Sequence[NewFile], directory: Path) -> None:
     """Load the files strictly from a temporary directory. Raises ConfigError with every error."""
-    if initial.environment in list_lab_environments(directory):
-        raise usage_error(("--env", initial.environment, "another name; a lab here has this one"), nothing="written")
+    if env in list_lab_environments(directory):
+        raise usage_error(("--env", env, "another name; a lab here has this one"), nothing="written")
     with tempfile.TemporaryDirectory() as temporary:
         for file in files:
             path = Path(temporary) / file.path.relative_to(directory)
@@ -189,7 +191,7 @@ def _validate(initial: InitialConfig, files: Sequence[NewFile], directory: Path)
             path.touch(mode=PRIVATE)
             path.write_bytes(file.data)
         try:
-            config.load(initial.environment, root=Path(temporary), strict=True)
+            config.load(env, root=Path(temporary), strict=True)
         except ConfigError as error:
             raise ConfigError(
                 "The answers lead to an invalid configuration; nothing was written.",
