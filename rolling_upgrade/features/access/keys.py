@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from rolling_upgrade.config import validators
@@ -52,8 +53,8 @@ def read_access(directory: str) -> Access:
     A key that is both granted and revoked under one name counts as revoked: its revocation was interrupted.
     """
     issues: list[ConfigIssue] = []
-    granted = list(_granted(Path(directory), issues))
-    revoked = list(_revoked(Path(directory) / "revoked", issues))
+    granted = list(_keys(Path(directory), issues))
+    revoked = list(_keys(Path(directory) / "revoked", issues, many=True))
     former = {(name, key.blob) for name, key in revoked}
     granted = [(name, key) for name, key in granted if (name, key.blob) not in former]
     issues += _duplicates(directory, granted, revoked)
@@ -63,14 +64,14 @@ def read_access(directory: str) -> Access:
             issues,
             next_step="correct the files above and run the same command again",
         )
-    return Access(_by_name(granted), tuple(revoked))
+    return Access(tuple(sorted(granted, key=itemgetter(0))), tuple(revoked))
 
 
 def key_names(directory: str) -> Mapping[str, str]:
     """Return the name of each key by its fingerprint; invalid files are skipped."""
     ignored: list[ConfigIssue] = []
     path = Path(directory)
-    return Access(tuple(_granted(path, ignored)), tuple(_revoked(path / "revoked", ignored))).names
+    return Access(tuple(_keys(path, ignored)), tuple(_keys(path / "revoked", ignored, many=True))).names
 
 
 def is_name(name: str) -> bool:
@@ -81,27 +82,18 @@ def is_name(name: str) -> bool:
         return False
 
 
-def _by_name(rows: list[NamedKey]) -> tuple[NamedKey, ...]:
-    return tuple(sorted(rows, key=lambda row: row[0]))
-
-
-def _granted(directory: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
+def _keys(directory: Path, issues: list[ConfigIssue], *, many: bool = False) -> Iterator[NamedKey]:
+    """Read one key per file, or with `many` one per line: a name may have been revoked more than once."""
     for file in _files(directory, issues):
-        yield from _keys(file, [_text(file)], issues)
-
-
-def _revoked(directory: Path, issues: list[ConfigIssue]) -> Iterator[NamedKey]:
-    """Read one key per line: a name may have been revoked more than once."""
-    for file in _files(directory, issues):
-        yield from _keys(file, [line for line in _text(file).splitlines() if line.strip()], issues)
-
-
-def _keys(file: Path, lines: list[str], issues: list[ConfigIssue]) -> Iterator[NamedKey]:
-    for line in lines:
         try:
-            yield file.stem, read_public_key(line)
-        except ValueError as error:
-            issues.append(ConfigIssue(str(file), "", str(error), "one OpenSSH public key"))
+            text = read_small(file, _MAX_BYTES).decode()
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        for key in filter(str.strip, text.splitlines()) if many else (text,):
+            try:
+                yield file.stem, read_public_key(key)
+            except ValueError as error:
+                issues.append(ConfigIssue(str(file), "", str(error), "one OpenSSH public key"))
 
 
 def _files(directory: Path, issues: list[ConfigIssue]) -> Iterator[Path]:
@@ -113,13 +105,6 @@ def _files(directory: Path, issues: list[ConfigIssue]) -> Iterator[Path]:
         else:
             expected = f"NAME.pub, NAME {validators.WORD.expected}"
             issues.append(ConfigIssue(str(file), "", "a file with another name", expected))
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_small(file, _MAX_BYTES).decode()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _duplicates(directory: str, granted: list[NamedKey], revoked: list[NamedKey]) -> Iterator[ConfigIssue]:
@@ -165,7 +150,7 @@ def grant(environment: Environment, name: str, key: str) -> KeyChange:
         raise usage_error(("--key", f"the key of {holder}", expected))
     path = Path(environment.access_directory) / f"{name}.pub"
     return KeyChange(
-        Access(_by_name([*access.granted, (name, public)]), access.revoked),
+        Access(tuple(sorted([*access.granted, (name, public)], key=itemgetter(0))), access.revoked),
         f"Let {name} ({public.fingerprint}) deploy to {environment.name}",
         lambda: replace_text(path, public.line(public.comment or name) + "\n"),
     )
