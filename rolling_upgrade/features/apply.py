@@ -6,7 +6,7 @@ A second run finds nothing to do; after an interruption the next run resumes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rolling_upgrade.console.reporter import Reporter
@@ -14,7 +14,6 @@ from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock_file import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary, exit_code
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.resource import Resource, as_root, check, parse_check, with_bounded_output
 from rolling_upgrade.errors import (
     PROGRAM,
@@ -89,9 +88,14 @@ def _plans(fleet: Fleet, spec: ApplySpec) -> dict[str, Plan]:
             f"another run holds the lock of {', '.join(locked)}; nothing was touched",
             next_step=f"{PROGRAM} lock.status shows its holder; wait until it ends",
         )
-    refusals = [str(finding) for name in missing for finding in findings(name, spec.resources[name], missing[name])]
-    if refusals:
-        listed = "\n  ".join(refusals)
+    by_hand = [
+        f"{name}: {resource.title}: missing. {resource.remedy}"
+        for name, ids in missing.items()
+        for resource in spec.resources[name]
+        if ids.get(resource.id) is False
+    ]
+    if by_hand:
+        listed = "\n  ".join(by_hand)
         raise PreflightError(f"the hosts need manual work first; nothing was touched.\n  {listed}")
     return {name: plan_host(fleet.targets[name].setup_user, name, spec, missing[name]) for name in missing}
 
@@ -115,15 +119,6 @@ def _check(host: Host, spec: ApplySpec, fleet: Fleet) -> dict[str, bool]:
             f"{host.name}: cannot check the host as root through {user}: {error}",
             next_step="set setup_user in hosts.yaml to root or to a user with passwordless sudo",
         ) from error
-
-
-def findings(host: str, resources: Sequence[Resource], missing: Mapping[str, bool]) -> tuple[Finding, ...]:
-    """Return the missing resources that need manual work."""
-    return tuple(
-        Finding(host, f"{resource.title}: missing", resource.remedy)
-        for resource in resources
-        if missing.get(resource.id) is False
-    )
 
 
 def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str, bool]) -> Plan:

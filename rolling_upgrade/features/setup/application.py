@@ -60,9 +60,9 @@ def resources(
         system.storage(),
         *_directories(app, user),
         _network(app, user),
-        _program(app, "site", rendering.site_program()),
+        _program(app, "site", "the root-owned Nginx site helper", rendering.site_program()),
         _site_rules(app, live),
-        _program(app, "boot", rendering.host_program("boot")),
+        _program(app, "boot", "the program that starts the active colors at boot", rendering.host_program("boot")),
         system.sudo_rule(app, user),
         _boot_unit(app, user),
         system.sshd(app, user),
@@ -113,19 +113,17 @@ def _directory(path: str, mode: str, user: str) -> Resource:
     remedy = "it belongs to another program or user, or is a symbolic link: choose another APP_NAME"
     title = f"directory {path} ({user}, {mode})"
     by_user = as_user(user, test, CHECK_SECONDS)
-    return Resource(
-        f"directory {path}", title, by_user, script(_make_directory(path, mode, user)), remedy, possible=possible
-    )
+    return Resource(f"directory {path}", title, by_user, _make_directory(path, mode, user), remedy, possible=possible)
 
 
-def _make_directory(path: str, mode: str, user: str) -> str:
+def _make_directory(path: str, mode: str, user: str) -> Script:
     """Root creates the topmost missing directory and renames it into place complete; the user creates the rest.
 
     Where another user could place a symbolic link, the user creates the directory with its own rights: root never
     follows a link.
     """
     own = shell_join("timeout", "-k", 5, CHECK_SECONDS, "runuser", "-u", user)
-    return f"""\
+    return script(f"""\
 path={quote(path)} user={quote(user)}
 {ROOTED}
 own() {{ {own} -- sh -c 'cd / && umask 027 && mkdir -p -- "$1" && chmod {mode} -- "$1"' sh "$path"; }}
@@ -147,7 +145,7 @@ if ! own 2>/dev/null; then
     mv -T "$top.new" "$top"
   fi
   own
-fi"""
+fi""")
 
 
 def _data_directory(path: str, user: str) -> Resource:
@@ -160,13 +158,13 @@ def _data_directory(path: str, user: str) -> Resource:
     test = in_directory(user, path, f'{not_root}test -z "$(find . -maxdepth 0 -perm -o+w)"')
     possible = f"! test -e {quote(path)} || {in_directory(user, path, is_empty('.'))}"
     remedy = f"it belongs to root or is world-writable: check its content, then run chown {user}: and chmod 750"
-    apply = script(_make_directory(path, "750", user))
+    apply = _make_directory(path, "750", user)
     return Resource(f"directory {path}", title, test, apply, remedy, possible=possible)
 
 
 def _log_directory(path: str, user: str) -> Resource:
     """A directory of log files, of any owner: Nginx and journald may write there too."""
-    make = script(_make_directory(path, "750", user))
+    make = _make_directory(path, "750", user)
     return Resource(f"directory {path}", f"directory {path} ({user})", in_directory(user, path, ":"), make)
 
 
@@ -186,14 +184,8 @@ def _network(app: Application, user: str) -> Resource:
     )
 
 
-def _program(app: Application, name: str, content: str) -> Resource:
+def _program(app: Application, name: str, title: str, content: str) -> Resource:
     path = f"{program_directory(app.name)}/{name}"
-    title = {
-        "site": "the root-owned Nginx site helper",
-        "boot": "the program that starts the active colors at boot",
-        "backup": "the program that the backup timer runs",
-        "logs": "the program that rotates logs",
-    }[name]
     return file(f"program {name}", f"{title} ({path})", path, content, "755", named=name == "site")
 
 
@@ -217,8 +209,8 @@ def _backups(app: Application, user: str) -> tuple[Resource, ...]:
     if not app.auto_backup:
         return (_no_timer(app, user, "backup"),)
     title = f"{app.name}-backup.timer: {'; '.join(app.backup_calendar)}"
-    timer = _timer(app, user, "backup", title)
-    return (_program(app, "backup", scheduled(app)), *_password(app, user), timer)
+    program = _program(app, "backup", "the program that the backup timer runs", scheduled(app))
+    return (program, *_password(app, user), _timer(app, user, "backup", title))
 
 
 def _rotation(app: Application, user: str, days: int) -> tuple[Resource, ...]:
@@ -226,8 +218,8 @@ def _rotation(app: Application, user: str, days: int) -> tuple[Resource, ...]:
     if not (days and app.log_files):
         return (_no_timer(app, user, "logs"),)
     title = f"{app.name}-logs.timer: {', '.join(app.log_files)} for {days} days"
-    timer = _timer(app, user, "logs", title)
-    return (_program(app, "logs", rotation(app, days)), timer)
+    program = _program(app, "logs", "the program that rotates logs", _rotation_program(app, days))
+    return (program, _timer(app, user, "logs", title))
 
 
 def _timer(app: Application, user: str, kind: str, title: str) -> Resource:
@@ -356,7 +348,7 @@ def _site(app: Application, live: Application | None) -> Resource:
     return Resource("site", title, test, apply, f"{path} {FOREIGN}", is_unclaimed(path))
 
 
-def rotation(app: Application, days: int) -> str:
+def _rotation_program(app: Application, days: int) -> str:
     """The program that the timer runs. Source: logrotate(8), copytruncate: a writer keeps its file open."""
     rules = f"""\
 {" ".join(app.log_files)} {{
