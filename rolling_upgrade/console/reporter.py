@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import tzinfo
 from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
@@ -71,9 +70,8 @@ def make_reporter(
 class PlainReporter(Reporter):
     """Writes timestamped lines without colors or cursor movement."""
 
-    def __init__(self, output: Output, *, zone: tzinfo | None = None) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._zone = zone
         self._host_columns = 0
         self._lock = Lock()
         self._progress_at: dict[str, float] = {}
@@ -90,7 +88,7 @@ class PlainReporter(Reporter):
                 if event.at - self._progress_at.get(event.host, event.at - event.seconds) < PROGRESS_SECONDS:
                     return
                 self._progress_at[event.host] = event.at
-        self._output.show(event_lines(event, host_columns=self._host_columns, zone=self._zone))
+        self._output.show(event_lines(event, host_columns=self._host_columns))
 
     def summary(self, summary: Summary) -> None:
         """Write the result of the run."""
@@ -194,7 +192,7 @@ _RESULTS = {
 }
 
 
-def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = None) -> list[str]:
+def event_lines(event: Event, *, host_columns: int = 0) -> list[str]:
     """Return one line for an event, and its log lines indented below."""
     host = pad(one_line(event.host) or "-", host_columns)
     phase = event.phase.value if event.phase is not Phase.NOTE else ""
@@ -203,7 +201,7 @@ def event_lines(event: Event, *, host_columns: int = 0, zone: tzinfo | None = No
     if event.phase is Phase.PROGRESS:
         phase, title = "", progress(event.sent, event.total, event.seconds)
     text = "  ".join(part for part in (event.step, f"{phase} {took}".strip(), title) if part)
-    return [f"{clock_time(event.at, zone)} {host}  {text}".rstrip(), *indent(event.detail, "    | ")]
+    return [f"{clock_time(event.at)} {host}  {text}".rstrip(), *indent(event.detail, "    | ")]
 
 
 def summary_lines(summary: Summary) -> list[str]:

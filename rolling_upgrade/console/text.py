@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime
 
 from rolling_upgrade.engine.model import Diagnosis, Level
 
@@ -76,9 +76,9 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def clock_time(at: float, zone: tzinfo | None = None) -> str:
-    """Return the time of day of a moment in Unix seconds, in the local zone by default."""
-    return datetime.fromtimestamp(at, zone).strftime("%H:%M:%S")
+def clock_time(at: float) -> str:
+    """Return the local time of day of a moment in Unix seconds."""
+    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
 def utc_time(time: str) -> str:

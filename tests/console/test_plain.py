@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from datetime import timezone
 
 import pytest
 
@@ -12,12 +11,13 @@ from rolling_upgrade.console.reporter import PlainReporter, result_line
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary
 from tests.support.builders import NOW, plan
 
+pytestmark = pytest.mark.usefixtures("utc")
 UNDO = "inv deploy --env production --tag v1.0.0"
 
 
 def reporter(*secrets: str) -> tuple[PlainReporter, io.StringIO]:
     stream = io.StringIO()
-    return PlainReporter(Output(stream, secrets), zone=timezone.utc), stream
+    return PlainReporter(Output(stream, secrets)), stream
 
 
 def summary(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import timezone
 
 import pytest
 
@@ -51,7 +50,7 @@ def test_board_shows_the_bar_in_the_hosts_row() -> None:
 
 def test_plain_reports_progress_every_few_seconds_for_each_host() -> None:
     stream = io.StringIO()
-    plain = PlainReporter(Output(stream, ()), zone=timezone.utc)
+    plain = PlainReporter(Output(stream, ()))
 
     for number in range(41):
         for host in ("web1", "web2"):

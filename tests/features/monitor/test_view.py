@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -17,17 +15,8 @@ from rolling_upgrade.features.monitor.view import View, check_lines, screen_line
 from tests.support.builders import NOW
 from tests.support.reports import report
 
+pytestmark = pytest.mark.usefixtures("utc")
 LOST = HostUnreachable("web2: cannot reach deploy@10.0.0.2:22 (timed out).")
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Show the times of day in UTC."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def board(**found: HealthReport | RollingError) -> Dashboard:
