@@ -83,16 +83,27 @@ class Operation:
     dry_run: bool = False
     on_finish: Callable[[Summary], None] = lambda _: None
 
-    def run(self, host_runs: Sequence[HostRun], replan: Callable[[HostState], Plan]) -> ExitCode:
-        """Show the plans, ask for confirmation, execute them and report.
+    def run(
+        self,
+        host_runs: Sequence[HostRun],
+        replan: Callable[[HostState], Plan],
+        unfit: Callable[[HostRun], Sequence[Finding]] = lambda _: (),
+    ) -> ExitCode:
+        """Refuse unfit hosts, show the plans, ask for confirmation, execute them and report.
 
         Args:
             host_runs: the hosts with their plans.
             replan: plans a host again that has changed since its observation.
+            unfit: returns the problems of a host.
 
         Raises:
             RollingError: no host was changed.
         """
+        states = {host_run.name: host_run.state for host_run in host_runs}
+        if findings := [finding for host_run in host_runs for finding in unfit(host_run)]:
+            # First report a live lock: its run may have caused the findings.
+            refuse_live_locks(states, self.environment)
+            refuse(findings, f"a {self.spec.action}")
         plans = [host_run.plan for host_run in host_runs]
         self.reporter.plan(
             plans,
@@ -101,7 +112,7 @@ class Operation:
         )
         if self.dry_run:
             return ExitCode.DONE
-        refuse_live_locks({host_run.name: host_run.state for host_run in host_runs}, self.environment)
+        refuse_live_locks(states, self.environment)
         if any(not plan.empty for plan in plans):
             force = self.force or not self.environment.rollout.confirm
             operator.confirm(self.spec.question, force=force, hint=self.spec.hint)
@@ -176,15 +187,6 @@ def refuse(findings: Sequence[Finding], action: str) -> None:
     if findings:
         listed = "\n  ".join(str(finding) for finding in findings)
         raise PreflightError(f"not fit for {action}; nothing was touched.\n  {listed}")
-
-
-def refuse_unfit(
-    findings: Sequence[Finding], action: str, states: Mapping[str, HostState], environment: Environment
-) -> None:
-    """Refuse hosts with findings. Report a live lock first: its run may have caused the findings."""
-    if findings:
-        refuse_live_locks(states, environment)
-    refuse(findings, action)
 
 
 def dead_token(state: HostState) -> str:

@@ -85,13 +85,12 @@ def deploy(
             wanted = _with_images(environment, lambda service: resolved.images.get(service.image.exact, service.image))
             plan = _planner(wanted, root, context, resolved.notes, local, force=force)
             host_runs = operation.host_runs(fleet.hosts, operation.applications(wanted), states, plan)
-            operation.refuse_unfit(_unfit(host_runs), "a deploy", states, environment)
             op_spec = _operation_spec(environment, hosts)
             context = replace(context, offer=local.offer(context)) if local else context
             run = operation.Operation(
                 environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run, on_finish=on_finish
             )
-            return run.run(host_runs, plan)
+            return run.run(host_runs, plan, _unfit)
 
 
 def _with_images(environment: Environment, image_of: Callable[[Service], Image]) -> Environment:
@@ -202,14 +201,9 @@ def _planner(
     return plan
 
 
-def _unfit(host_runs: Sequence[HostRun]) -> list[Finding]:
-    return [
-        finding
-        for host_run in host_runs
-        for finding in preflight.findings(
-            host_run.state, host_run.application, wanted_site=rendering.wanted_site(host_run.application)
-        )
-    ]
+def _unfit(host_run: HostRun) -> Sequence[Finding]:
+    app = host_run.application
+    return preflight.findings(host_run.state, app, wanted_site=rendering.wanted_site(app))
 
 
 def _operation_spec(environment: Environment, hosts: Sequence[str]) -> operation.OperationSpec:

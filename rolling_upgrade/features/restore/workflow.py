@@ -54,12 +54,10 @@ def restore(
             )
             return plan_restore(state, spec, environment.rollout)
 
-        findings = [finding for name, data in restores.items() for finding in data.unfit(states[name])]
-        operation.refuse_unfit(findings, "a restore", states, environment)
         host_runs = operation.host_runs(fleet.hosts, apps, states, plan)
         op_spec = _operation_spec(environment, backup, only)
         run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
-        return run.run(host_runs, plan)
+        return run.run(host_runs, plan, lambda host_run: restores[host_run.name].unfit(host_run.state))
 
 
 def _check_options(backup: str, only: str, env: str | None) -> None:

@@ -86,10 +86,9 @@ def rollback(
             return plan_deploy(state, spec, environment.rollout)
 
         host_runs = operation.host_runs(fleet.hosts, current, states, plan)
-        operation.refuse_unfit(_unfit(host_runs, targets), "a rollback", states, environment)
         op_spec = _operation_spec(environment, targets, hosts, context.run_id)
         run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
-        return run.run(host_runs, plan)
+        return run.run(host_runs, plan, lambda host_run: _unfit(host_run, targets[host_run.name].application))
 
 
 def _read_target(
@@ -155,18 +154,10 @@ def _spec(
     )
 
 
-def _unfit(host_runs: Sequence[HostRun], targets: dict[str, RollbackTarget]) -> list[Finding]:
-    """Return the problems of each host; disk space counts only if the host has to pull images."""
-    return [
-        finding
-        for host_run in host_runs
-        for finding in preflight.findings(
-            host_run.state,
-            targets[host_run.name].application,
-            room=any(step.id == "pull" for step in host_run.plan.prepare),
-            wanted_site=rendering.wanted_site(targets[host_run.name].application),
-        )
-    ]
+def _unfit(host_run: HostRun, app: Application) -> Sequence[Finding]:
+    """Return the problems of a host; disk space counts only if the host has to pull images."""
+    room = any(step.id == "pull" for step in host_run.plan.prepare)
+    return preflight.findings(host_run.state, app, room=room, wanted_site=rendering.wanted_site(app))
 
 
 def _operation_spec(
