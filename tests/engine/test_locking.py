@@ -1,19 +1,21 @@
-"""The order of acquiring locks, and the release of all locks if one is refused."""
+"""The start of a run: acquire the locks, observe again, and decide whether a plan is still valid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Event
 
 import pytest
 
 from rolling_upgrade.engine import detached, lock_file, locking
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.model import Color, HostState, Lock, ProbeResult
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import LockHeld, RollingError, StageBusy, StepFailed
-from tests.support.sample import LOCK
+from tests.support.sample import LOCK, application, backend
 from tests.support.scripted_host import APP, Scene
+from tests.support.states import as_wanted, container, recorded
 
 
 def attempt(refused: str = "") -> tuple[list[list[str]], list[str], list[str]]:
@@ -112,3 +114,60 @@ def test_run_under_lock_returns_the_answer_of_the_script() -> None:
     answer = locking.run_under_lock(Refusing(3), APP, LOCK, Script("exit 3"), environment="lab", seconds=5)
 
     assert (answer.status, answer.ok) == (3, False)
+
+
+SHOP = application()
+SEEN = as_wanted(SHOP)
+OURS = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"now": 99},
+        {"lock": OURS},
+        {"probes": (ProbeResult("backend", "u", False, "HTTP 502"),)},
+        {"facts": (("free_kib", "1"),)},
+        {"listening": (1, 2)},
+        {"containers": tuple(reversed(SEEN.containers))},
+        {"containers": tuple(replace(one, restarts=3, started_at="later") for one in SEEN.containers)},
+    ],
+)
+def test_plan_still_fits_ignores_irrelevant_changes(changed: dict[str, object]) -> None:
+    assert locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"active": (("backend", Color.GREEN),)},
+        {"containers": ()},
+        {"containers": tuple(replace(one, running=False) for one in SEEN.containers)},
+        {"containers": tuple(replace(one, spec="another") for one in SEEN.containers)},
+        {"containers": (*SEEN.containers, container(backend(), Color.GREEN))},
+        {"live_site_hash": "another"},
+        {"releases": (*SEEN.releases, replace(recorded(SHOP), id="r9"))},
+    ],
+)
+def test_plan_still_fits_is_false_after_a_relevant_change(changed: dict[str, object]) -> None:
+    assert not locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+
+
+def test_plan_still_fits_order_of_flags_is_ignored() -> None:
+    one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
+
+    assert locking.plan_still_fits(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
+
+
+def test_acquire_step_takes_the_lock_then_waits_for_a_stage_then_observes() -> None:
+    text = locking.acquire_step(SHOP, OURS, lease_seconds=60).script.text
+
+    assert text.index("lock/guard") < text.index("lock/stage") < text.index("@@facts")
+
+
+def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
+    assert locking.acquire_step(SHOP, OURS, lease_seconds=60).timeout_seconds > 120
+
+
+def test_plan_still_fits_a_bare_host() -> None:
+    assert locking.plan_still_fits(HostState("web1"), HostState("web1", now=5))

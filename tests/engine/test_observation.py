@@ -9,7 +9,7 @@ import pytest
 from rolling_upgrade.engine import history, lock_file, observation
 from rolling_upgrade.engine.model import Color, Lock, Tls
 from rolling_upgrade.engine.shell import script
-from tests.engine.test_record import RELEASE
+from tests.engine.test_history import RELEASE
 from tests.support.history_line import history_line
 from tests.support.sample import application, image
 from tests.support.shell import Programs, moved, sh

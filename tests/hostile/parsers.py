@@ -56,7 +56,7 @@ from rolling_upgrade.features.watchdog.shell import WatchdogStatus, parse_status
 from rolling_upgrade.features.watchdog.workflow import watchdog_json, watchdog_lines
 from rolling_upgrade.rendering import report_page
 from tests.engine import test_observation
-from tests.engine.test_record import RELEASE
+from tests.engine.test_history import RELEASE
 from tests.features.health import test_shell_parse
 from tests.support.builders import environment
 from tests.support.history_line import history_line

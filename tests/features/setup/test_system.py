@@ -241,7 +241,7 @@ def test_certificate_without_tls_needs_no_resource() -> None:
 
 
 def test_certificate_self_signed_is_valid_and_kept_by_a_second_run(tmp_path: Path, programs: Programs) -> None:
-    """tests/engine/test_rooted.py tests the check for root-owned directories; this directory belongs to the test."""
+    """tests/engine/test_paths.py tests the check for root-owned directories; this directory belongs to the test."""
     programs.add("systemctl", "exit 3")
     app = replace(APP, tls=Tls(f"{tmp_path}/a.crt", f"{tmp_path}/private/a.key", f"{tmp_path}/chain.crt"))
     made = certificate.before_site(app, Preparation(certificate=Certificate.SELF_SIGNED))[-1]

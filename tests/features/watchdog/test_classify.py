@@ -22,7 +22,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.features.watchdog import policy
 from rolling_upgrade.features.watchdog.policy import Failure, FailureKind, HealthObservation
-from tests.engine.test_record import RELEASE
+from tests.engine.test_history import RELEASE
 from tests.support.sample import application
 
 APP = application()

@@ -16,8 +16,8 @@ from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.watchdog import loop, state_store
 from rolling_upgrade.features.watchdog.policy import RecoveryAction
 from rolling_upgrade.features.watchdog.state_store import Settings
+from tests.engine.test_history import RELEASE
 from tests.engine.test_observation import EMPTY
-from tests.engine.test_record import RELEASE
 from tests.support.history_line import history_line
 from tests.support.receiver import closed_port
 from tests.support.sample import application, backend

@@ -26,7 +26,7 @@ from rolling_upgrade.errors import ConfigError
 from rolling_upgrade.features.watchdog import state_store
 from rolling_upgrade.features.watchdog.policy import FailureCounter, RecoveryState
 from rolling_upgrade.features.watchdog.state_store import Settings
-from tests.engine.test_record import RELEASE
+from tests.engine.test_history import RELEASE
 from tests.support.history_line import history_line
 from tests.support.sample import application
 
