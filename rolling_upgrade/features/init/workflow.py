@@ -80,8 +80,7 @@ def init(
         confirm("Write these files?", force=False, hint="")
         _replaceable(target, env, force=force)
     kept = replace_all(files)
-    names = [_name(file.path, target) for file in files]
-    print_lines(_next_lines(env, names, target, kept))
+    print_lines(_next_lines(env, files, target, kept))
     return ExitCode.DONE
 
 
@@ -212,10 +211,11 @@ def _preview(file: NewFile) -> list[str]:
     return [f"--- {file.path} ({effect})", *file.data.decode().rstrip("\n").splitlines(), ""]
 
 
-def _next_lines(env: str, written: Sequence[str], directory: Path, kept: Sequence[Path]) -> list[str]:
+def _next_lines(env: str, files: Sequence[NewFile], directory: Path, kept: Sequence[Path]) -> list[str]:
     """List the written files and the commands up to the first deploy."""
     keys = f"deploy/authorized_keys/{env}"
-    lines = [f"Written in {directory}: {', '.join(written)}."]
+    names = ", ".join(_name(file.path, directory) for file in files)
+    lines = [f"Written in {directory}: {names}."]
     lines += [f"Kept: {path}" for path in kept]
     if not Path.cwd().is_relative_to(directory):
         lines.append(f"cd {shlex.quote(str(directory))}    # tasks read the configuration of the current directory")
