@@ -252,7 +252,10 @@ def home_of(user: str) -> str:
 
 
 def check_mounts(app: Application, user: str, declared: Services, values: Values) -> None:
-    """Report writable mounts of directories that the host relies on, and any mount of private directories."""
+    """Report writable mounts of directories that the host relies on, and any mount of private directories.
+
+    A container can replace anything it can write with a link, so no such directory may be inside a writable mount.
+    """
     mounts = tuple(dict.fromkeys(_mounts(declared, values)))
     for mount in mounts:
         why = _private(mount, app, user)

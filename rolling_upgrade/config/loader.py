@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.config import checks, validators
-from rolling_upgrade.config.checks import check_mounts
 from rolling_upgrade.config.encrypted_files import keyring
 from rolling_upgrade.config.files import EnvFile, parse_env, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
@@ -181,7 +180,7 @@ def _resolve_hosts(
         if application is not None and services is not None:
             user = host.user or located.entry.user
             checks.check_certificate_paths(application, user, values)
-            check_mounts(application, user, services, values)
+            checks.check_mounts(application, user, services, values)
             applications[name] = application
     return applications, hosts
 

@@ -24,17 +24,17 @@ BUSY_STATUS = lock_file.BUSY_STATUS
 TIMED_OUT_STATUS = 124
 
 
-def launch(home: str, run: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
+def launch(home: str, run_id: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> Script:
     """Run the body as a stage of at most `seconds`, print its log, and exit with its status.
 
     The body, secrets included, is in a file with mode 0600 in a directory of the deploy user. The stage deletes the
     file at its end.
     """
-    inner = _stage_text(home, run, step, body, seconds=seconds, lease_seconds=lease_seconds)
+    inner = _stage_text(home, run_id, step, body, seconds=seconds, lease_seconds=lease_seconds)
     encoded = base64.b64encode(inner.encode()).decode()
-    base = f"{home}/journal/{run}/{step}"
+    base = f"{home}/journal/{run_id}/{step}"
     text = f"""\
-{ENVIRONMENT}mkdir -p {quote(f"{home}/journal/{run}")}
+{ENVIRONMENT}mkdir -p {quote(f"{home}/journal/{run_id}")}
 rm -f {quote(base + ".status")}
 printf %s {quote(encoded)} | base64 -d > {quote(base + ".sh")}
 setsid flock -o -w {WAIT_SECONDS} -E {BUSY_STATUS} {quote(home + "/lock/stage")} sh {quote(base + ".sh")} </dev/null >{quote(base + ".log")} 2>&1 &
@@ -48,8 +48,8 @@ exit "$status"
     return Script(text, (encoded,) if body.secrets else ())
 
 
-def _stage_text(home: str, run: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> str:
-    base = f"{home}/journal/{run}/{step}"
+def _stage_text(home: str, run_id: str, step: str, body: Script, *, seconds: float, lease_seconds: float) -> str:
+    base = f"{home}/journal/{run_id}/{step}"
     return f"""\
 {ENVIRONMENT}finish() {{
   status=$?
@@ -59,7 +59,7 @@ def _stage_text(home: str, run: str, step: str, body: Script, *, seconds: float,
 }}
 trap finish EXIT
 trap 'exit 143' TERM INT HUP
-{lock_file.renew(home, run, lease_seconds=seconds + lease_seconds)}
+{lock_file.renew(home, run_id, lease_seconds=seconds + lease_seconds)}
 cat > {quote(base + ".body")} <<'END-OF-THE-BODY-OF-THIS-STAGE'
 {body.text}
 END-OF-THE-BODY-OF-THIS-STAGE
@@ -67,12 +67,12 @@ timeout -k 5 {seconds:g} sh {quote(base + ".body")}
 """
 
 
-def attach(home: str, run: str, step: str, *, seconds: float) -> Script:
+def attach(home: str, run_id: str, step: str, *, seconds: float) -> Script:
     """Wait for a stage whose connection was lost, print its log and exit with its status.
 
     Exits NEVER_BEGAN_STATUS if the host never received it, DIED_STATUS if it ended without a status.
     """
-    base = quote(f"{home}/journal/{run}/{step}")
+    base = quote(f"{home}/journal/{run_id}/{step}")
     text = f"""\
 {ENVIRONMENT}base={base}
 waited=0
@@ -97,13 +97,13 @@ exit "$(cat "$base.status")"
     return Script(text)
 
 
-def abort(home: str, run: str) -> str:
+def abort(home: str, run_id: str) -> str:
     """End the running stage of this run with its children, and wait until it has ended.
 
     Containers live on: Podman's monitor processes have their own sessions.
     """
     return f"""\
-for session in {quote(f"{home}/journal/{run}")}/*.session; do
+for session in {quote(f"{home}/journal/{run_id}")}/*.session; do
   base=${{session%.session}}
   if [ ! -s "$session" ] || [ -f "$base.status" ]; then continue; fi
   # After a reboot the id may belong to another session.
