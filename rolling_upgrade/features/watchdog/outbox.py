@@ -125,14 +125,3 @@ def _template(name: str) -> str:
     if content is None:
         raise FileNotFoundError(name)
     return content.decode()
-
-
-def once_per_interval(home: Path, name: str, seconds: float) -> bool:
-    """Return True at most once per interval; the marker file's mtime records the last time."""
-    path = state_store.directory(home) / f"recovered-{name}"
-    with suppress(OSError):
-        if 0 <= time.time() - path.stat().st_mtime < seconds:
-            return False
-    with suppress(OSError):
-        path.touch()
-    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -95,7 +96,7 @@ def _notify(
 ) -> None:
     """Put a message about a successful recovery into the outbox; repeated restarts of a service send one an hour."""
     rolled_back = action is RecoveryAction.ROLL_BACK
-    if not rolled_back and not outbox.once_per_interval(home, service, MESSAGE_AGAIN_SECONDS):
+    if not rolled_back and not message_is_due(home, service):
         return
     notice = Notice(
         Occasion.RECOVERY_DONE,
@@ -113,6 +114,17 @@ def _notify(
         next_command=f"{PROGRAM} history --env {settings.environment} --hosts {settings.host}",
     )
     outbox.put(home, notice, settings.channels)
+
+
+def message_is_due(home: Path, service: str) -> bool:
+    """Return True at most once per MESSAGE_AGAIN_SECONDS; the marker file's mtime records the last time."""
+    path = state_store.directory(home) / f"recovered-{service}"
+    with suppress(OSError):
+        if 0 <= time.time() - path.stat().st_mtime < MESSAGE_AGAIN_SECONDS:
+            return False
+    with suppress(OSError):
+        path.touch()
+    return True
 
 
 def _plan_restart(state: HostState, spec: DeploySpec, service: str, rollout: RolloutPolicy) -> Plan:

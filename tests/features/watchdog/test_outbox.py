@@ -110,9 +110,3 @@ def test_put_beyond_the_capacity_drops_the_oldest(home: Path) -> None:
     found = outbox.waiting(home)
     assert len(found) == outbox.CAPACITY
     assert "check 3" in found[0].read_text("utf-8")
-
-
-def test_once_per_interval_is_true_once(home: Path) -> None:
-    assert [outbox.once_per_interval(home, "backend", 3600) for _ in range(2)] == [True, False]
-    assert outbox.once_per_interval(home, "frontend", 3600)
-    assert outbox.once_per_interval(home, "backend", 0)
