@@ -65,9 +65,6 @@ class TrackedAlert:
     open: bool = True
 
 
-#: The message that an alert starts with, by whether recovery was given up.
-_FIRST = {False: Occasion.CHECK_FAILING, True: Occasion.RECOVERY_GIVEN_UP}
-
 #: Tracked alerts by their key.
 TrackedAlerts = Mapping[str, TrackedAlert]
 
@@ -82,8 +79,8 @@ class AlertDeduplicator:
 
     application: str
     environment: str
-    repeat_seconds: float = 21_600.0
-    quiet_seconds: float = 120.0
+    repeat_seconds: float
+    quiet_seconds: float
 
     def update(
         self, tracked: TrackedAlerts, alerts: Sequence[Alert], now: float
@@ -105,12 +102,14 @@ class AlertDeduplicator:
             times = known.times + 1 if known else 0
             new = TrackedAlert(without_cause, self._thread(alert, now), now, now, now, times)
             updated[alert.key] = new
-            return self._notice(_FIRST[alert.given_up], new, now, alert.cause)
+            first = Occasion.RECOVERY_GIVEN_UP if alert.given_up else Occasion.CHECK_FAILING
+            return self._notice(first, new, now, alert.cause)
         gave_up = alert.given_up and not known.alert.given_up
         due = gave_up or now - known.sent_at >= self.repeat_seconds
         known = replace(known, alert=without_cause, seen_at=now, sent_at=now if due else known.sent_at)
         updated[alert.key] = known
-        return self._notice(_FIRST[True] if gave_up else Occasion.CHECK_AGAIN, known, now, alert.cause) if due else None
+        again = Occasion.RECOVERY_GIVEN_UP if gave_up else Occasion.CHECK_AGAIN
+        return self._notice(again, known, now, alert.cause) if due else None
 
     def _update_absent(self, updated: dict[str, TrackedAlert], key: str, now: float) -> Notice | None:
         known = updated[key]
