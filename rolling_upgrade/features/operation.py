@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.console.reporter import Reporter, make_reporter
 from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Answer, Host
@@ -39,7 +40,7 @@ from rolling_upgrade.errors import (
     StepFailed,
 )
 from rolling_upgrade.features.notify.run_notifier import RunNotifier
-from rolling_upgrade.ssh.fleet import Fleet
+from rolling_upgrade.ssh.fleet import Fleet, opened
 
 
 @dataclass(frozen=True)
@@ -74,112 +75,109 @@ class Operation:
         on_finish: receives the summary.
     """
 
-    environment: Environment
+    fleet: Fleet
     reporter: Reporter
     context: RunContext
-    spec: OperationSpec
-    started_at: float
+    started_at: float = 0.0
     force: bool = False
     dry_run: bool = False
     on_finish: Callable[[Summary], None] = lambda _: None
 
     def run(
         self,
-        host_runs: Sequence[HostRun],
-        replan: Callable[[HostState], Plan],
-        unfit: Callable[[HostRun], Sequence[Finding]] = lambda _: (),
+        spec: OperationSpec,
+        applications: Mapping[str, Application],
+        states: Mapping[str, HostState],
+        plan: Callable[[HostState], Plan],
+        unfit: Callable[[HostRun], Sequence[Finding]],
     ) -> ExitCode:
-        """Refuse unfit hosts, show the plans, ask for confirmation, execute them and report.
+        """Plan every host, refuse unfit ones, show the plans, ask for confirmation, execute them and report.
 
-        Args:
-            host_runs: the hosts with their plans.
-            replan: plans a host again that has changed since its observation.
-            unfit: returns the problems of a host.
-
-        Raises:
-            RollingError: no host was changed.
+        `plan` also plans a host again that has changed since its observation. `unfit` returns the problems of a host.
+        Raises RollingError if no host was changed.
         """
-        states = {host_run.name: host_run.state for host_run in host_runs}
+        environment = self.fleet.environment
+        host_runs = [
+            HostRun(host, applications[host.name], states[host.name], plan(states[host.name]))
+            for host in self.fleet.hosts
+        ]
         if findings := [finding for host_run in host_runs for finding in unfit(host_run)]:
             # First report a live lock: its run may have caused the findings.
-            refuse_live_locks(states, self.environment)
-            refuse(findings, f"a {self.spec.action}")
-        plans = [host_run.plan for host_run in host_runs]
+            refuse_live_locks(states, environment)
+            refuse(findings, f"a {spec.action}")
         self.reporter.plan(
-            plans,
+            [host_run.plan for host_run in host_runs],
             scripts=self.dry_run,
-            batches=split_batches([plan.host for plan in plans], self.environment.rollout.batch),
+            batches=split_batches([host_run.name for host_run in host_runs], environment.rollout.batch),
         )
         if self.dry_run:
             return ExitCode.DONE
-        refuse_live_locks(states, self.environment)
-        if any(not plan.empty for plan in plans):
-            force = self.force or not self.environment.rollout.confirm
-            operator.confirm(self.spec.question, force=force, hint=self.spec.hint)
-        notifier = RunNotifier(self.environment, self.context, self.spec.action)
-        outcomes = roll_out(host_runs, replan, self.environment.rollout, self.context, notifier.started)
-        summary = self._summary(outcomes, host_runs, self.context.clock() - self.started_at)
+        refuse_live_locks(states, environment)
+        if any(not host_run.plan.empty for host_run in host_runs):
+            force = self.force or not environment.rollout.confirm
+            operator.confirm(spec.question, force=force, hint=spec.hint)
+        notifier = RunNotifier(environment, self.context, spec.action)
+        outcomes = roll_out(host_runs, plan, environment.rollout, self.context, notifier.started)
+        summary = self._summary(spec, outcomes, host_runs)
         summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
         self.reporter.summary(summary)
         self.on_finish(summary)
         return ExitCode(summary.exit_code)
 
-    def _summary(self, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun], seconds: float) -> Summary:
+    def _summary(self, spec: OperationSpec, outcomes: Sequence[HostOutcome], host_runs: Sequence[HostRun]) -> Summary:
         code = exit_code((outcome.result for outcome in outcomes), interrupted=self.context.cancelled.is_set())
         changed = {outcome.summary.host for outcome in outcomes if outcome.summary.result in HostResult.changed()}
         return Summary(
-            action=self.spec.action,
-            environment=self.environment.name,
+            action=spec.action,
+            environment=self.fleet.environment.name,
             release=self.context.run_id,
             exit_code=code,
-            seconds=seconds,
+            seconds=self.context.clock() - self.started_at,
             hosts=tuple(outcome.summary for outcome in outcomes),
-            message=self._message(code, outcomes),
-            undo_command=self.spec.undo_command([run for run in host_runs if run.name in changed]),
-            warnings=self.environment.warnings,
+            message=self._message(spec, code, outcomes),
+            undo_command=spec.undo_command([run for run in host_runs if run.name in changed]),
+            warnings=self.fleet.environment.warnings,
         )
 
-    def _message(self, code: ExitCode, outcomes: Sequence[HostOutcome]) -> str:
+    def _message(self, spec: OperationSpec, code: ExitCode, outcomes: Sequence[HostOutcome]) -> str:
         def names(*results: HostResult) -> str:
             return ", ".join(outcome.summary.host for outcome in outcomes if outcome.summary.result in results)
 
         changed = names(*HostResult.changed())
         if code is ExitCode.DONE:
             results = [outcome.summary.result for outcome in outcomes if outcome.summary.result in HostResult.changed()]
-            return f"{changed} {results[0].value}." if results else self.spec.nothing
+            return f"{changed} {results[0].value}." if results else spec.nothing
         parts = [
             f"{label}: {hosts}."
             for label, hosts in (
-                (self.spec.done, names(*HostResult.changed(), HostResult.UNCHANGED)),
-                (self.spec.undone, names(HostResult.UNDONE)),
+                (spec.done, names(*HostResult.changed(), HostResult.UNCHANGED)),
+                (spec.undone, names(HostResult.UNDONE)),
                 ("Left as it was", names(HostResult.NOT_STARTED)),
                 ("Outcome unknown; the active color has passed its gate", names(HostResult.UNKNOWN)),
                 ("The undo failed; manual intervention is required", names(HostResult.UNDO_FAILED)),
             )
             if hosts
         ]
-        steps = [
-            outcome.error.next_step for outcome in outcomes if outcome.error is not None and outcome.error.next_step
-        ]
-        next_step = (
-            steps[0] if steps else f"{PROGRAM} status --env {self.environment.name}; then run the same command again"
-        )
-        return f"{' '.join(parts)} Next: {next_step}"
+        default = f"{PROGRAM} status --env {self.fleet.environment.name}; then run the same command again"
+        given = (outcome.error.next_step for outcome in outcomes if outcome.error and outcome.error.next_step)
+        return f"{' '.join(parts)} Next: {next(given, default)}"
 
 
-def new_context(environment: Environment, reporter: Reporter) -> RunContext:
-    """Return the context of a new run."""
-    return RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event, time.time, time.sleep)
-
-
-def host_runs(
-    hosts: Sequence[Host],
-    applications: Mapping[str, Application],
-    states: Mapping[str, HostState],
-    plan: Callable[[HostState], Plan],
-) -> list[HostRun]:
-    """Return every host with its plan."""
-    return [HostRun(host, applications[host.name], states[host.name], plan(states[host.name])) for host in hosts]
+@contextmanager
+def started(
+    environment: Environment,
+    *,
+    json: bool,
+    started_at: float = 0.0,
+    force: bool = False,
+    dry_run: bool = False,
+    on_finish: Callable[[Summary], None] = lambda _: None,
+) -> Iterator[Operation]:
+    """Yield a new operation with a reporter and the connected hosts."""
+    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
+        lease_seconds = environment.rollout.lease_seconds
+        context = RunContext(new_run_id(), lease_seconds, reporter.event, time.time, time.sleep)
+        yield Operation(fleet, reporter, context, started_at, force, dry_run, on_finish)
 
 
 def refuse(findings: Sequence[Finding], action: str) -> None:

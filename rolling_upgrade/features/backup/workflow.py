@@ -9,7 +9,6 @@ from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console.output import print_result
-from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
@@ -45,8 +44,8 @@ def backup(
 ) -> ExitCode:
     """Take a full backup of each host; with `fetch`, download it too."""
     environment = config.load(env, root=root, hosts=hosts)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(environment, json=json) as run:
+        fleet, context = run.fleet, run.context
         states = fleet.observe()
         unfit = [
             finding
@@ -86,8 +85,8 @@ def verify(
 ) -> ExitCode:
     """Restore a backup of each host into a scratch directory there and check it. FAILED when one is damaged."""
     environment = config.load(env, root=root, hosts=hosts)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(environment, json=json) as run:
+        fleet, context = run.fleet, run.context
         backups = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def check(host: Host) -> None:
@@ -107,8 +106,8 @@ def fetch(
     if not to:
         raise ConfigError("--to is missing; nothing was contacted.", next_step="add --to DIRECTORY")
     environment = config.load(env, root=root, hosts=hosts)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(environment, json=json) as run:
+        fleet, context = run.fleet, run.context
         backups = chosen(every_backup(fleet), backup or LATEST, environment.name)
 
         def get(host: Host) -> None:

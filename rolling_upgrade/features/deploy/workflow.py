@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.maintenance import BY_SETTING
@@ -36,7 +35,7 @@ from rolling_upgrade.features.deploy.push import LocalImages, prepared
 from rolling_upgrade.features.deploy.steps import DeploySpec
 from rolling_upgrade.features.registry.workflow import log_in
 from rolling_upgrade.features.rollback.selection import candidates
-from rolling_upgrade.ssh.fleet import Fleet, opened
+from rolling_upgrade.ssh.fleet import Fleet
 
 
 @dataclass(frozen=True)
@@ -76,21 +75,20 @@ def deploy(
     environment = config.load(env, root=root, hosts=hosts, tag=tag, strict=strict)
     environment = _with_images(environment, lambda service: given.get(service.name, service.image))
     environment = _with_rollout(environment, batch, transfer, image)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(
+        environment, json=json, started_at=started_at, force=force, dry_run=dry_run, on_finish=on_finish
+    ) as run:
+        fleet, context = run.fleet, run.context
         for warning in environment.warnings:
             context.emit(Phase.NOTE, f"warning: {warning}")
         states = fleet.observe()
         with _resolved(fleet, states, context, image, promoted, dry_run=dry_run) as (resolved, local):
             wanted = _with_images(environment, lambda service: resolved.images.get(service.image.exact, service.image))
             plan = _planner(wanted, root, context, resolved.notes, local, force=force)
-            host_runs = operation.host_runs(fleet.hosts, operation.applications(wanted), states, plan)
+            if local:
+                run = replace(run, context=replace(context, offer=local.offer(context)))
             op_spec = _operation_spec(environment, hosts)
-            context = replace(context, offer=local.offer(context)) if local else context
-            run = operation.Operation(
-                environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run, on_finish=on_finish
-            )
-            return run.run(host_runs, plan, _unfit)
+            return run.run(op_spec, operation.applications(wanted), states, plan, _unfit)
 
 
 def _with_images(environment: Environment, image_of: Callable[[Service], Image]) -> Environment:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState
 from rolling_upgrade.engine.plan import Plan
@@ -16,7 +15,6 @@ from rolling_upgrade.features import operation
 from rolling_upgrade.features.backup.manifest import Backup
 from rolling_upgrade.features.backup.workflow import chosen, every_backup
 from rolling_upgrade.features.restore.plan import DataRestore, RestoreSpec, plan_restore
-from rolling_upgrade.ssh.fleet import opened
 
 #: The text of the maintenance page during a restore.
 _MESSAGE = "Data is being restored. This takes a few minutes."
@@ -38,8 +36,8 @@ def restore(
     started_at = time.time()
     _check_options(backup, only, env)
     environment = config.load(env, root=root, hosts=hosts)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(environment, json=json, started_at=started_at, force=force, dry_run=dry_run) as run:
+        fleet, context = run.fleet, run.context
         states = fleet.observe()
         backups = chosen(every_backup(fleet), backup, environment.name)
         apps = operation.applications(environment)
@@ -54,10 +52,8 @@ def restore(
             )
             return plan_restore(state, spec, environment.rollout)
 
-        host_runs = operation.host_runs(fleet.hosts, apps, states, plan)
         op_spec = _operation_spec(environment, backup, only)
-        run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
-        return run.run(host_runs, plan, lambda host_run: restores[host_run.name].unfit(host_run.state))
+        return run.run(op_spec, apps, states, plan, lambda host_run: restores[host_run.name].unfit(host_run.state))
 
 
 def _check_options(backup: str, only: str, env: str | None) -> None:

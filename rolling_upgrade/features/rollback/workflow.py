@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rolling_upgrade import config, rendering
 from rolling_upgrade.console import operator
-from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import history, preflight
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
@@ -29,7 +28,6 @@ from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.restore import shell as restore
 from rolling_upgrade.features.restore.plan import DataRestore
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.ssh.fleet import opened
 
 QUERY_SECONDS = 120.0
 #: The text of the maintenance page while the database is restored.
@@ -60,8 +58,8 @@ def rollback(
     """Bring each host back to an earlier release. Raises RollingError if no host was changed."""
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts)
-    with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        context = operation.new_context(environment, reporter)
+    with operation.started(environment, json=json, started_at=started_at, force=force, dry_run=dry_run) as run:
+        fleet, context = run.fleet, run.context
         states, current = fleet.observe(), operation.applications(environment)
         targets = _without_findings(
             fleet.on_all(lambda host: _read_target(host, current[host.name], states[host.name], to))
@@ -85,10 +83,10 @@ def rollback(
             spec = _spec(targets[state.host], state, current[state.host], environment.name, record, reason)
             return plan_deploy(state, spec, environment.rollout)
 
-        host_runs = operation.host_runs(fleet.hosts, current, states, plan)
         op_spec = _operation_spec(environment, targets, hosts, context.run_id)
-        run = operation.Operation(environment, reporter, context, op_spec, started_at, force=force, dry_run=dry_run)
-        return run.run(host_runs, plan, lambda host_run: _unfit(host_run, targets[host_run.name].application))
+        return run.run(
+            op_spec, current, states, plan, lambda host_run: _unfit(host_run, targets[host_run.name].application)
+        )
 
 
 def _read_target(

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,10 +15,11 @@ from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import lock_file
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Channels, Environment, Hook, Severity, Target
-from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.errors import ExitCode, HostUnreachable, LockHeld
 from rolling_upgrade.features.operation import Operation, OperationSpec
+from rolling_upgrade.ssh.fabric_host import FabricHost
+from rolling_upgrade.ssh.fleet import Fleet
 from tests.support.receiver import Receiver, closed_port, receiving, silent
 from tests.support.sample import application
 from tests.support.scripted_host import Scene, empty_plan, replacing_plan
@@ -59,16 +60,20 @@ def rolled(
     """Run the operation; return its exit code and its summary."""
     stream = io.StringIO()
     target = environment(channels, *(member.name for member in members))
+    fleet = Fleet(target, tuple(cast(FabricHost, member.host) for member in members))
+    plans = {member.name: member.plan for member in members}
     with make_reporter(json=True, stream=stream, secrets=SECRETS) as reporter:
-        code = Operation(target, reporter, scene.context, spec, scene.now, force=True, dry_run=dry_run).run(
-            members, never_plan
+        run = Operation(fleet, reporter, scene.context, scene.now, force=True, dry_run=dry_run)
+        code = run.run(
+            spec,
+            {member.name: member.application for member in members},
+            {member.name: member.state for member in members},
+            # A second plan of a host would raise KeyError.
+            lambda state: plans.pop(state.host),
+            lambda _: (),
         )
     objects = [json.loads(line) for line in stream.getvalue().splitlines()]
     return code, objects[-1]
-
-
-def never_plan(state: object) -> Plan:
-    raise AssertionError("a host was planned again")
 
 
 def member(scene: Scene, host: str, **replies: Any) -> HostRun:
