@@ -146,8 +146,8 @@ class FeatureTask(Task):  # type: ignore[type-arg]
     selected hosts, and an option that may be repeated is a tuple. What the workflow returns is the exit code.
 
     Args:
-        workflow: Module and function, such as `rolling_upgrade.features.deploy.workflow:deploy`. The module is imported
-            when the task runs, so that `--list` stays fast.
+        workflow: The name of a function in `workflow.py` beside `tasks.py`, or `MODULE:FUNCTION`. The module is
+            imported when the task runs, so that `--list` stays fast.
         interrupted: The end of the message after Ctrl-C.
         isolated: Deny other processes of this user, such as test suites, access to this process.
         long_only: Options without a letter in this task, because they delete data.
@@ -186,12 +186,18 @@ class FeatureTask(Task):  # type: ignore[type-arg]
             from rolling_upgrade.engine import processes
 
             processes.forbid_inspection()
-        module, _, function = self.workflow.partition(":")
-        run: Callable[..., int] = getattr(importlib.import_module(module), function)
+        run = self.load_workflow()
         values = {name: tuple(value or ()) if name in self.iterable else value for name, value in options.items()}
         if "hosts" in values:
             values["hosts"] = selected_hosts(context, values["hosts"])
         return run(root=root(), **values)
+
+    def load_workflow(self) -> Callable[..., int]:
+        """Import the workflow."""
+        module, _, function = self.workflow.rpartition(":")
+        package = self.body.__module__.rpartition(".")[0]
+        workflow: Callable[..., int] = getattr(importlib.import_module(f"{package}.{module or 'workflow'}"), function)
+        return workflow
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the options of the task, each with all its names."""

@@ -62,7 +62,7 @@ def test_split_words_without_an_option_is_empty() -> None:
     assert split_words(None) == ()
 
 
-@task(workflow="workflow_of_a_test:run")
+@task(workflow="run")
 def example(
     context: Any,
     env: str | None = None,
@@ -114,7 +114,7 @@ def workflow_with_code(monkeypatch: pytest.MonkeyPatch, code: ExitCode) -> list[
         calls.append(options)
         return code
 
-    module = ModuleType("workflow_of_a_test")
+    module = ModuleType(f"{__name__.rpartition('.')[0]}.workflow")
     vars(module)["run"] = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of this process stay

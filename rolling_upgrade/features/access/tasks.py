@@ -10,13 +10,13 @@ _CHANGES = {"dry-run": "show the changes with every command; change nothing"}
 _FORCE = {"force": "skip the confirmation; remove even the key that you log in with"}
 
 
-@task(workflow="rolling_upgrade.features.access.workflow:show", name="list", help=ONE_OBJECT)
+@task(workflow="show", name="list", help=ONE_OBJECT)
 def show(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
     """Show who can log in to each host; exits with 1 if that differs from deploy/authorized_keys."""
 
 
 @task(
-    workflow="rolling_upgrade.features.access.workflow:grant",
+    workflow="grant",
     help=_CHANGES
     | {
         "name": "owner of the key: the name of its file, and in the history",
@@ -36,7 +36,7 @@ def grant(
     """Grant a public key access to every host; adds it to deploy/authorized_keys/ENV."""
 
 
-@task(workflow="rolling_upgrade.features.access.workflow:revoke", help=_CHANGES | _FORCE | {"name": "owner of the key"})
+@task(workflow="revoke", help=_CHANGES | _FORCE | {"name": "owner of the key"})
 def revoke(
     context: Any,
     env: str | None = None,
@@ -50,7 +50,7 @@ def revoke(
 
 
 @task(
-    workflow="rolling_upgrade.features.access.workflow:sync",
+    workflow="sync",
     help=_CHANGES | _FORCE | {"exclusive": "also remove keys outside every block that the directory does not list"},
 )
 def sync(

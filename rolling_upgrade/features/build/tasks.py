@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import ON_PROCESSES, task
 
 
 @task(
-    workflow="rolling_upgrade.features.build.workflow:build",
+    workflow="build",
     isolated=True,
     interrupted=ON_PROCESSES,
     help={

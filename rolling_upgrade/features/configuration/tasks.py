@@ -8,17 +8,14 @@ from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
 @task(
-    workflow="rolling_upgrade.features.configuration.workflow:check",
+    workflow="check",
     help={"env": "only this environment; default: all", "strict": "treat unknown keys in an env file as errors"},
 )
 def check(context: Any, env: str | None = None, strict: bool = False) -> None:
     """Report every error in the configuration; contacts no host, exits with 2 if there is one."""
 
 
-@task(
-    workflow="rolling_upgrade.features.configuration.workflow:show",
-    help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"},
-)
+@task(workflow="show", help=ONE_OBJECT | {"tag": "show the values for a deploy of this image tag"})
 def show(
     context: Any, env: str | None = None, hosts: list[str] | None = None, tag: str = "", json: bool = False
 ) -> None:

@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.deploy.workflow:deploy",
+    workflow="deploy",
     help={
         "tag": "image tag to deploy; default: the tag in the env file, or APP_VERSION",
         "batch": "hosts upgraded at the same time: N or P%; default: rollout.batch in hosts.yaml",

@@ -7,6 +7,6 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(workflow="rolling_upgrade.features.doctor.workflow:doctor", help=ONE_OBJECT)
+@task(workflow="doctor", help=ONE_OBJECT)
 def doctor(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
     """Find problems on this workstation and the hosts; exits with 3 if a deploy would be refused."""

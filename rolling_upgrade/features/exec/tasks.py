@@ -22,7 +22,7 @@ def execute(context: Any, env: str | None = None, service: str = "", hosts: list
 
 
 @task(
-    workflow="rolling_upgrade.features.exec.workflow:shell",
+    workflow="shell",
     help={"hosts": "the host", "service": "service to open the shell in; default: the first in services.yaml"},
 )
 def shell(context: Any, env: str | None = None, service: str = "", hosts: list[str] | None = None) -> None:

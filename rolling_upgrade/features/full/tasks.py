@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.full.workflow:full",
+    workflow="full",
     isolated=True,
     help={
         "tag": "tag of the images; default: derived from Git",

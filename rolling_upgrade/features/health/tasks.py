@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.health.workflow:health",
+    workflow="health",
     help={
         "once": "check once; default on a terminal: repeat every HEALTH_CHECK_INTERVAL",
         "interval": "repeat at this interval, even without a terminal: 10s, 1m",

@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.history.workflow:history",
+    workflow="history",
     help={
         "limit": "number of newest entries of each host; default: 20; 0: all",
         "verify": "check that no line was changed or removed; exits with 1 if one was",

@@ -7,10 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(
-    workflow="rolling_upgrade.features.inspect.workflow:inspect",
-    help=ONE_OBJECT | {"service": "only these services, separated by commas; may be repeated"},
-)
+@task(workflow="inspect", help=ONE_OBJECT | {"service": "only these services, separated by commas; may be repeated"})
 def inspect(
     context: Any,
     service: list[str] | None = None,

@@ -7,13 +7,13 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(workflow="rolling_upgrade.features.lock.workflow:status", help=ONE_OBJECT)
+@task(workflow="status", help=ONE_OBJECT)
 def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
     """Show each host's lock: holder, reason, start and lease."""
 
 
 @task(
-    workflow="rolling_upgrade.features.lock.workflow:acquire",
+    workflow="acquire",
     help={"reason": "reason, shown to anyone whom the lock refuses", "for": "duration: 30m, 2h, 1d; default: 1h"},
 )
 def acquire(
@@ -23,8 +23,7 @@ def acquire(
 
 
 @task(
-    workflow="rolling_upgrade.features.lock.workflow:release",
-    help={"force": "also release locks of other operators and of runs; refused while a stage runs"},
+    workflow="release", help={"force": "also release locks of other operators and of runs; refused while a stage runs"}
 )
 def release(context: Any, env: str | None = None, hosts: list[str] | None = None, force: bool = False) -> None:
     """Release the locks that you acquired."""

@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.logs.workflow:logs",
+    workflow="logs",
     help={
         "service": "only these services, separated by commas; may be repeated; also nginx, and units for the "
         "application's systemd units",

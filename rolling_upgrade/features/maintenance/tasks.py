@@ -8,9 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.maintenance.workflow:maintenance",
-    positional=["switch"],
-    help={"switch": "on or off", "message": "with on: text of the page"},
+    workflow="maintenance", positional=["switch"], help={"switch": "on or off", "message": "with on: text of the page"}
 )
 def maintenance(
     context: Any,

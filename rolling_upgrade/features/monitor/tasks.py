@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.monitor.workflow:monitor",
+    workflow="monitor",
     default=True,
     help={"interval": "interval between two rounds of checks, such as 10s; default: HEALTH_CHECK_INTERVAL"},
 )

@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.notify.workflow:notify",
+    workflow="notify",
     default=True,
     help={"message": "text of the message", "severity": "info, warning or critical; default: info"},
 )
@@ -16,6 +16,6 @@ def notify(context: Any, env: str | None = None, message: str = "", severity: st
     """Send a message over every channel that accepts its severity."""
 
 
-@task(workflow="rolling_upgrade.features.notify.workflow:send_test", name="test")
+@task(workflow="send_test", name="test")
 def send_test(context: Any, env: str | None = None) -> None:
     """Send a test message over every configured channel and show each result; exits with 1 if one failed."""

@@ -9,22 +9,19 @@ from rolling_upgrade.console.task import task
 _CHANGES = {"dry-run": "show every command; change nothing"}
 
 
-@task(
-    workflow="rolling_upgrade.features.observe.workflow:render",
-    help={"output": "output directory; default: observe/ENVIRONMENT"},
-)
+@task(workflow="render", help={"output": "output directory; default: observe/ENVIRONMENT"})
 def render(context: Any, env: str | None = None, output: str = "") -> None:
     """Write prometheus.yml, alerting.yml, alertmanager.yml, blackbox.yml and a Grafana dashboard."""
 
 
-@task(workflow="rolling_upgrade.features.observe.workflow:install", help=_CHANGES)
+@task(workflow="install", help=_CHANGES)
 def install(
     context: Any, env: str | None = None, dry_run: bool = False, force: bool = False, json: bool = False
 ) -> None:
     """Monitor an environment from the monitoring host in hosts.yaml: Prometheus, Alertmanager, probes of the site."""
 
 
-@task(workflow="rolling_upgrade.features.observe.workflow:uninstall", help=_CHANGES)
+@task(workflow="uninstall", help=_CHANGES)
 def uninstall(
     context: Any, env: str | None = None, dry_run: bool = False, force: bool = False, json: bool = False
 ) -> None:

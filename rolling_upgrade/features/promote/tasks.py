@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.promote.workflow:promote",
+    workflow="promote",
     help={
         "from": "environment on which the release was tested",
         "to": "environment to deploy the images to",

@@ -7,11 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(
-    workflow="rolling_upgrade.features.prune.workflow:prune",
-    long_only=["force"],
-    help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"},
-)
+@task(workflow="prune", long_only=["force"], help=ONE_OBJECT | {"dry-run": "list the deletions; change nothing"})
 def prune(
     context: Any,
     env: str | None = None,

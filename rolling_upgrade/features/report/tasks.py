@@ -9,7 +9,7 @@ from rolling_upgrade.errors import PROGRAM
 
 
 @task(
-    workflow="rolling_upgrade.features.report.workflow:report",
+    workflow="report",
     help=ONE_OBJECT
     | {
         "last": "report the last run, which is the default",

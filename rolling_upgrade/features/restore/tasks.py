@@ -9,7 +9,7 @@ from rolling_upgrade.errors import PROGRAM
 
 
 @task(
-    workflow="rolling_upgrade.features.restore.workflow:restore",
+    workflow="restore",
     positional=["backup"],
     long_only=["force"],
     help={

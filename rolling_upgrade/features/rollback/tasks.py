@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.rollback.workflow:rollback",
+    workflow="rollback",
     help={
         "to": "run id or image tag of the release; default: the last good one that is not running",
         "restore-db": "also restore the database of that release; visitors get a 503 page during the restore",

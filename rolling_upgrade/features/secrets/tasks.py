@@ -10,7 +10,7 @@ _FORCE = {"force": "even if no key on this machine opens the result"}
 
 
 @task(
-    workflow="rolling_upgrade.features.secrets.workflow:encrypt",
+    workflow="encrypt",
     interrupted=ON_FILES,
     help=_FORCE | {"form": "age, ansible-vault or gpg; also converts an encrypted file; default: age"},
 )
@@ -19,7 +19,7 @@ def encrypt(context: Any, env: str | None = None, force: bool = False, form: str
 
 
 @task(
-    workflow="rolling_upgrade.features.secrets.workflow:decrypt",
+    workflow="decrypt",
     interrupted=ON_FILES,
     help={"in-place": "replace the encrypted file", "force": "print even to a terminal"},
 )
@@ -27,17 +27,13 @@ def decrypt(context: Any, env: str | None = None, in_place: bool = False, force:
     """Print the env file in plaintext, for a pipe or a file."""
 
 
-@task(
-    workflow="rolling_upgrade.features.secrets.edit:edit",
-    interrupted=ON_FILES,
-    help={"resume": "file with the text that an earlier edit kept"},
-)
+@task(workflow="edit:edit", interrupted=ON_FILES, help={"resume": "file with the text that an earlier edit kept"})
 def edit(context: Any, env: str | None = None, resume: str = "") -> None:
     """Edit the encrypted env file in $VISUAL or $EDITOR; keeps its form and recipients."""
 
 
 @task(
-    workflow="rolling_upgrade.features.secrets.workflow:rotate",
+    workflow="rotate",
     interrupted=ON_FILES,
     help=_FORCE | {"new-password-file": "for ansible-vault: file with the new password, or a program that prints it"},
 )
@@ -46,7 +42,7 @@ def rotate(context: Any, env: str | None = None, new_password_file: str = "", fo
 
 
 @task(
-    workflow="rolling_upgrade.features.secrets.workflow:recipients",
+    workflow="recipients",
     interrupted=ON_FILES,
     help={
         "add": "public key, or a file with one; may be repeated",
@@ -65,7 +61,7 @@ def recipients(
 
 
 @task(
-    workflow="rolling_upgrade.features.secrets.check:check",
+    workflow="check:check",
     interrupted=ON_FILES,
     help={"env": "only this environment; default: all", "repair": "set the mode of files that others can read to 0600"},
 )

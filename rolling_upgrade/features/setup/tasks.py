@@ -7,11 +7,7 @@ from typing import Any
 from rolling_upgrade.console.task import exit_with, root, selected_hosts, task
 
 
-@task(
-    workflow="rolling_upgrade.features.setup.workflow:setup",
-    default=True,
-    help={"dry-run": "show what is missing, with every command; change nothing"},
-)
+@task(workflow="setup", default=True, help={"dry-run": "show what is missing, with every command; change nothing"})
 def setup(
     context: Any,
     env: str | None = None,
@@ -32,7 +28,7 @@ def check(context: Any, env: str | None = None, hosts: list[str] | None = None, 
 
 
 @task(
-    workflow="rolling_upgrade.features.setup.workflow:teardown",
+    workflow="teardown",
     help={
         "data": "also delete data and backups",
         "confirm": "name of the application, as confirmation without a terminal",

@@ -7,6 +7,6 @@ from typing import Any
 from rolling_upgrade.console.task import ONE_OBJECT, task
 
 
-@task(workflow="rolling_upgrade.features.status.workflow:status", help=ONE_OBJECT)
+@task(workflow="status", help=ONE_OBJECT)
 def status(context: Any, env: str | None = None, hosts: list[str] | None = None, json: bool = False) -> None:
     """Show what runs on each host and whether it is healthy."""

@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import ON_PROCESSES, task
 
 
 @task(
-    workflow="rolling_upgrade.features.suites.workflow:run_suites",
+    workflow="run_suites",
     isolated=True,
     interrupted=ON_PROCESSES,
     name="test",

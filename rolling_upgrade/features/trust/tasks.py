@@ -8,7 +8,7 @@ from rolling_upgrade.console.task import task
 
 
 @task(
-    workflow="rolling_upgrade.features.trust.workflow:trust",
+    workflow="trust",
     help={
         "fingerprint": "accept exactly this key without asking: SHA256:…; may be repeated",
         "replace": "host whose changed key you have verified; may be repeated",
