@@ -16,8 +16,7 @@ from tests.deploy.conftest import Site, add_service, fingerprint, wait_until
         "crash-later",
         "exits-at-once",
         "wrong-chain",
-        "v3-broken",
-        pytest.param("flapping", marks=pytest.mark.extended),
+        *(pytest.param(tag, marks=pytest.mark.extended) for tag in ("v3-broken", "flapping")),
     ],
 )
 def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
@@ -52,6 +51,7 @@ def test_deploy_in_batches_stops_at_the_first_bad_batch(site: Site) -> None:
     assert "Back on the old release: web2" in output
 
 
+@pytest.mark.extended
 @pytest.mark.hosts(2)
 def test_deploy_in_batches_leaves_later_hosts_unchanged(site: Site) -> None:
     site.edit_hosts(web1={"env": {"BACKEND_IMAGE": "registry:5000/memoryark/backend:never-healthy"}})
@@ -90,6 +90,7 @@ def test_deploy_detects_that_nginx_kept_the_old_configuration(site: Site) -> Non
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before
 
 
+@pytest.mark.extended
 def test_setup_detects_that_nginx_kept_the_old_configuration(site: Site) -> None:
     host = site.lab.hosts[0]
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout

@@ -150,7 +150,7 @@ def test_push_without_a_registry_sends_missing_layers_and_keeps_the_id(site: Sit
 
 
 def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_path: Path) -> None:
-    first, second = noise(4 * MEGABYTE, 2), noise(80 * MEGABYTE, 3)
+    first, second = noise(4 * MEGABYTE, 2), noise(20 * MEGABYTE, 3)
     built = build(site, tmp_path, "v2", {"first": first, "second": second})
     host = site.lab.host("web1")
     configuration = built.backend / "blobs" / "sha256" / built.id.removeprefix("sha256:")
@@ -158,7 +158,7 @@ def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_pat
     words = ("deploy", "--tag", "v2", *built.options, "--hosts", "web1", "--json")
     layers = "/home/deploy/.local/share/containers/storage/overlay-layers/layers.json"
 
-    with Relay(host, 40 * MEGABYTE) as relay:
+    with Relay(host, 12 * MEGABYTE) as relay:
         relay.route(site)
         process = site.start(*words)
         try:
@@ -171,7 +171,7 @@ def test_push_after_a_dropped_connection_sends_only_the_rest(site: Site, tmp_pat
         code, output = site.run(*words)
 
     assert code == 0, output
-    assert 80 * MEGABYTE <= sent_bytes(output)["web1"] < 81 * MEGABYTE
+    assert 20 * MEGABYTE <= sent_bytes(output)["web1"] < 21 * MEGABYTE
     assert site.version(host) == "v2"
 
 

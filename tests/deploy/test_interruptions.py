@@ -42,7 +42,7 @@ def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> N
     site.deploy_ok("v2", "--hosts", "web1")
     (name,) = (name for name, runs in site.containers(host).items() if not runs and "frontend" in name)
     host.sh(f"podman start {name} && podman kill --signal STOP {name}", user="deploy")
-    host.sh(f"podman stop --time 8 {name} >/dev/null 2>&1 </dev/null &", user="deploy")
+    host.sh(f"podman stop --time 5 {name} >/dev/null 2>&1 </dev/null &", user="deploy")
     status = f"podman container inspect --format '{{{{.State.Status}}}}' {name}"
     wait_until(lambda: host.sh(status, user="deploy").stdout.strip() == "stopping", "the stop")
 

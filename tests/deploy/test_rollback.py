@@ -41,6 +41,7 @@ def test_rollback_under_load_loses_no_request(site: Site) -> None:
     assert "start the kept" in output
 
 
+@pytest.mark.extended
 def test_rollback_keeps_the_current_domain(site: Site) -> None:
     host, domain = site.lab.hosts[0], "new.lab.test"
     with site.setup_with(host, DOMAIN_NAME=domain):
