@@ -24,8 +24,6 @@ BUILD_SECONDS = 7200.0
 PUSH_SECONDS = 3600.0
 SCAN_SECONDS = 1800.0
 QUERY_SECONDS = 60.0
-#: Labels of an image. Source: the OCI image specification, annotations.md, pre-defined annotation keys.
-_OCI = "org.opencontainers.image"
 _IMAGE_VARIABLE = re.compile(r"\$\{?IMAGE\b")
 
 Log = Callable[[str], None]
@@ -102,15 +100,6 @@ def newest_size(engine: Engine, repository: str) -> int:
     ended = _query(engine, "images", "--no-trunc", "--format", "{{.ID}}", repository)
     ids = ended.output.split() if ended.ok else []
     return size(engine, ids[0])[1] if ids else 0
-
-
-def labels(
-    *, revision: str, version: str, created: str, source: str, tag: str, build_type: BuildType
-) -> dict[str, str]:
-    """Return the labels of an image, without empty values."""
-    values = {"revision": revision, "version": version, "created": created, "source": source, "ref.name": tag}
-    named = {f"{_OCI}.{name}": value for name, value in values.items() if value}
-    return {**named, "rolling.build-type": build_type.value}
 
 
 def build_command(

@@ -16,6 +16,8 @@ from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usa
 from rolling_upgrade.features.build import builder
 from rolling_upgrade.features.build.builder import Engine
 
+#: Labels of an image. Source: the OCI image specification, annotations.md, pre-defined annotation keys.
+_OCI = "org.opencontainers.image"
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
 _DEFAULT_FILES = ("Containerfile", "Dockerfile")
 _HASH_DIGITS = 8
@@ -45,18 +47,22 @@ class BuildPlan:
         """Whether each image is a manifest list of several platforms."""
         return len(self.platforms) > 1
 
+    def labels(self, service: str) -> dict[str, str]:
+        """Return the labels of an image, without empty values."""
+        tree = self.sources[service]
+        values = {
+            "revision": f"{tree.revision}+changes" if tree.dirty else tree.revision,
+            "version": tree.version if tree.version and tree.version in self.tag else self.tag,
+            "created": self.created,
+            "source": tree.origin,
+            "ref.name": self.tag,
+        }
+        named = {f"{_OCI}.{name}": value for name, value in values.items() if value}
+        return {**named, "rolling.build-type": self.build_type.value}
+
     def command(self, build: Build) -> tuple[str, ...]:
         """Return the command line that builds one service."""
-        tree = self.sources[build.service]
-        labels = builder.labels(
-            revision=f"{tree.revision}+changes" if tree.dirty else tree.revision,
-            version=tree.version if tree.version and tree.version in self.tag else self.tag,
-            created=self.created,
-            source=tree.origin,
-            tag=self.tag,
-            build_type=self.build_type,
-        )
-        reference = self.references[build.service]
+        reference, labels = self.references[build.service], self.labels(build.service)
         return builder.build_command(self.engine, build, reference, labels, self.build_type, self.platforms)
 
 

@@ -138,19 +138,6 @@ def test_platforms_of_manifest_list_are_parsed() -> None:
     assert builder.platforms_of("Error: no such list") == set()
 
 
-def test_labels_omit_empty_values() -> None:
-    labels = builder.labels(
-        revision="abc", version="", created="now", source="", tag="v2", build_type=BuildType.RELEASE
-    )
-
-    assert labels == {
-        "org.opencontainers.image.revision": "abc",
-        "org.opencontainers.image.created": "now",
-        "org.opencontainers.image.ref.name": "v2",
-        "rolling.build-type": "release",
-    }
-
-
 def test_login_has_no_password_in_its_arguments() -> None:
     for engine in (PODMAN, DOCKER):
         argv = builder.login_command(engine, Login("registry.test", "robot", "pass word"), "/tmp/x")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rolling_upgrade.engine.model import BuildType, Source
+from rolling_upgrade.engine.model import BuildType, Environment, Source
 from rolling_upgrade.errors import ConfigError, PreflightError
 from rolling_upgrade.features.build import workflow as building
+from rolling_upgrade.features.build.builder import Engine
 from rolling_upgrade.features.build.plan import BuildPlan, plan_build, read_source, tag_from_git
 from tests.support.project import ENV, HOSTS, Project
 
@@ -220,3 +221,24 @@ def test_tag_from_git_with_two_commits_or_none_is_refused(tmp_path: Path) -> Non
 
 def test_read_outside_a_repository_returns_empty_source(tmp_path: Path) -> None:
     assert read_source(str(tmp_path)) == Source()
+
+
+def test_labels_omit_empty_values() -> None:
+    build_plan = BuildPlan(
+        environment=Environment("demo", ()),
+        engine=Engine(("podman",)),
+        builds=(),
+        references={},
+        sources={"backend": Source(revision="abc")},
+        tag="v2",
+        build_type=BuildType.RELEASE,
+        platforms=(),
+        created="",
+    )
+
+    assert build_plan.labels("backend") == {
+        "org.opencontainers.image.revision": "abc",
+        "org.opencontainers.image.version": "v2",
+        "org.opencontainers.image.ref.name": "v2",
+        "rolling.build-type": "release",
+    }
