@@ -62,9 +62,13 @@ def parse_values(text: bytes, secrets: SecretsFile) -> EnvFile:
     return env
 
 
+def _listed(secrets: SecretsFile, encryption: Encryption) -> tuple[Recipient, ...]:
+    return tuple(recipient for recipient in secrets.recipients if recipient.encryption is encryption)
+
+
 def recipients_for(secrets: SecretsFile, encryption: Encryption) -> tuple[Recipient, ...]:
     """Return the recipients with a key for this encryption. Raises ConfigError when there is none."""
-    listed = tuple(recipient for recipient in secrets.recipients if recipient.encryption is encryption)
+    listed = _listed(secrets, encryption)
     if not listed:
         example = "'gpg FINGERPRINT'" if encryption is Encryption.GPG else "~/.ssh/id_ed25519.pub"
         kind = "gpg FINGERPRINT" if encryption is Encryption.GPG else "ssh-ed25519, ssh-rsa or age1"
@@ -125,7 +129,9 @@ def describe_recipients(data: bytes, secrets: SecretsFile) -> str:
     if encryption is Encryption.AGE:
         return age.describe_recipients(age.stanzas(data), secrets.recipients)
     if encryption is Encryption.GPG:
-        return ", ".join(_gpg_titles(gpg.recipients(data), secrets.recipients)) or "anyone with its passphrase"
+        titles = {key: recipient.title for recipient in _listed(secrets, encryption) for key in _gpg_keys(recipient)}
+        named = [titles.get(key, f"an unlisted gpg key {key}") for key in gpg.recipients(data)]
+        return ", ".join(named) or "anyone with its passphrase"
     return "anyone with its password"
 
 
@@ -133,7 +139,7 @@ def recipient_differences(data: bytes, secrets: SecretsFile) -> tuple[str, ...]:
     """Describe the differences between a file's recipients and the recipients file. Raises EncryptionError."""
     encryption = detect(data)
     if encryption is Encryption.AGE:
-        listed = [recipient for recipient in secrets.recipients if recipient.encryption is encryption]
+        listed = _listed(secrets, encryption)
         found = age.differences(age.stanzas(data), listed)
         if not found and not is_mark_current(recipients_text(secrets), listed):
             return ("the list changed after the file was encrypted: its mark names other age keys",)
@@ -144,7 +150,7 @@ def recipient_differences(data: bytes, secrets: SecretsFile) -> tuple[str, ...]:
 def update_mark(secrets: SecretsFile) -> None:
     """Record the age recipients in the recipients file, because an age file does not name its recipients."""
     text = recipients_text(secrets)
-    marked = with_mark(text, [recipient for recipient in secrets.recipients if recipient.encryption is Encryption.AGE])
+    marked = with_mark(text, _listed(secrets, Encryption.AGE))
     if marked != text:
         replace(secrets.recipients_path, marked.encode(), PUBLIC)
 
@@ -154,24 +160,12 @@ def recipients_text(secrets: SecretsFile) -> str:
     return secrets.recipients_path.read_bytes().decode() if secrets.recipients_path.exists() else ""
 
 
-def _gpg_titles(keys: tuple[str, ...], listed: tuple[Recipient, ...]) -> Iterator[str]:
-    names = {
-        key: recipient.title
-        for recipient in listed
-        if recipient.encryption is Encryption.GPG
-        for key in _gpg_keys(recipient)
-    }
-    for key in keys:
-        yield names.get(key, f"an unlisted gpg key {key}")
-
-
 def _gpg_differences(data: bytes, secrets: SecretsFile) -> Iterator[str]:
     """Compare the keys in gpg's keyring: a file names subkeys, the list names primary keys."""
     keys = set(gpg.recipients(data))
     known: set[str] = set()
     unknown = False
-    listed = [recipient for recipient in secrets.recipients if recipient.encryption is Encryption.GPG]
-    for recipient in listed:
+    for recipient in _listed(secrets, Encryption.GPG):
         own = _gpg_keys(recipient)
         known |= set(own)
         unknown = unknown or not own
@@ -192,12 +186,10 @@ def encrypt_for_same_recipients(data: bytes, text: bytes, encryption: Encryption
     keys = [f"{key}!" for key in gpg.recipients(data)]
     if not keys:
         raise EncryptionError(
-            "a gpg file that names no recipient: it has a passphrase or hides its recipients", _ROTATE
+            "a gpg file that names no recipient: it has a passphrase or hides its recipients",
+            f"listed recipients: add them with {PROGRAM} secrets.recipients --add, then run {PROGRAM} secrets.rotate",
         )
     return gpg.encrypt(text, keys, armored=is_armored(data))
-
-
-_ROTATE = f"listed recipients: add them with {PROGRAM} secrets.recipients --add, then run {PROGRAM} secrets.rotate"
 
 
 def print_notes(lines: list[str]) -> None:

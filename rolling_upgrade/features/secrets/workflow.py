@@ -155,7 +155,11 @@ def _with_new_password(secrets: SecretsFile, file: str) -> SecretsFile:
         new = keyring.read_password(expanded(file), "--new-password-file")
     else:
         environ = {key: value for key, value in os.environ.items() if key != keyring.PASSWORD_FILE}
-        new = _asked(environ)
+        try:
+            new = keyring.vault_password(environ, keyring.prompt_hidden, new=True)
+        except NoTerminal:
+            found = "an ansible-vault file, but no new password for it"
+            raise NoTerminal(found, "--new-password-file FILE, or a terminal to prompt on") from None
     return dataclasses.replace(secrets, keyring=secrets.keyring.with_password(new))
 
 
@@ -166,15 +170,6 @@ def _refuse_same(secrets: SecretsFile, data: bytes) -> None:
     except EncryptionError:
         return
     raise ConfigError(f"The new password is the old one; {secrets.name} is unchanged.", next_step="choose another")
-
-
-def _asked(environ: dict[str, str]) -> bytes:
-    try:
-        return keyring.vault_password(environ, keyring.prompt_hidden, new=True)
-    except NoTerminal:
-        raise NoTerminal(
-            "an ansible-vault file, but no new password for it", "--new-password-file FILE, or a terminal to prompt on"
-        ) from None
 
 
 def recipients(

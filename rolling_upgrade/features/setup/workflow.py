@@ -10,8 +10,8 @@ from rolling_upgrade.console import operator
 from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import history
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState, Target
-from rolling_upgrade.engine.resource import Resource, as_root
+from rolling_upgrade.engine.model import Application, Environment, HostResult, HostState
+from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.access.keys import read_access
@@ -41,6 +41,7 @@ def setup(
     Raises PreflightError for hosts that need manual work first.
     """
     environment = config.load(env, root=root, hosts=hosts)
+    access = read_access(environment.access_directory)
     hint = f"{PROGRAM} setup --env {environment.name} --force skips the question"
     force = force or not environment.rollout.confirm
     question = f"Prepare the hosts of {environment.name}?"
@@ -50,7 +51,15 @@ def setup(
     ):
         live = _of_earlier_version(fleet)
         resources = {
-            target.name: _resources(environment, target, live.get(target.name)) for target in environment.targets
+            target.name: application.resources(
+                target,
+                environment.preparation,
+                access=access,
+                block=block_name(target.application.name, environment.name),
+                watchdog=watchdog.installation(environment, target) if environment.preparation.watchdog else None,
+                live=live.get(target.name),
+            )
+            for target in environment.targets
         }
         spec = ApplySpec("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", resources)
         ask = partial(operator.confirm, question, force=force, hint=hint)
@@ -112,15 +121,3 @@ def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:
 
     found, _ = fleet.on_reachable(read)
     return {name: live for name, live in found.items() if live is not None}
-
-
-def _resources(environment: Environment, target: Target, live: Application | None) -> tuple[Resource, ...]:
-    app, preparation = target.application, environment.preparation
-    return application.resources(
-        target,
-        preparation,
-        access=read_access(environment.access_directory),
-        block=block_name(app.name, environment.name),
-        watchdog=watchdog.installation(environment, target) if preparation.watchdog else None,
-        live=live,
-    )
