@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.masking import safe
@@ -82,7 +82,7 @@ def post(url: str, content: Mapping[str, Any], deadline: Deadline) -> None:
     """Post JSON once. Raises NotDelivered, or an error of the library while nothing has been sent yet."""
     request = _request(url, content)
     try:
-        with _opener(deadline).open(request, timeout=deadline.connecting):
+        with build_opener(_CutByDeadline(deadline), _NoRedirect()).open(request, timeout=deadline.connecting):
             return
     except HTTPError as answer:
         with answer:
@@ -124,39 +124,27 @@ class _NoRedirect(HTTPRedirectHandler):
         """Return no request, which makes the redirect an HTTPError."""
 
 
-class _HTTP(HTTPHandler):
+class _CutByDeadline(HTTPHandler, HTTPSHandler):
+    """Opens connections that the deadline can cut, and whose timeout is the remaining time."""
+
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
         self._deadline = deadline
 
     def http_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_limited(http.client.HTTPConnection, self._deadline), request)
-
-
-class _HTTPS(HTTPSHandler):
-    def __init__(self, deadline: Deadline) -> None:
-        self._tls = ssl.create_default_context()
-        super().__init__(context=self._tls)
-        self._deadline = deadline
+        return self.do_open(self._limited(http.client.HTTPConnection), request)
 
     def https_open(self, request: Request) -> http.client.HTTPResponse:
-        connection = _limited(http.client.HTTPSConnection, self._deadline)
-        return self.do_open(connection, request, context=self._tls)
+        connection = self._limited(http.client.HTTPSConnection)
+        return self.do_open(connection, request, context=ssl.create_default_context())
 
+    def _limited(self, connection: type[http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
+        deadline = self._deadline
 
-def _limited(
-    connection: type[http.client.HTTPConnection], deadline: Deadline
-) -> Callable[..., http.client.HTTPConnection]:
-    """A connection class that the deadline can cut, and whose timeout is the remaining time."""
+        class Limited(connection):  # type: ignore[misc,valid-type]
+            def connect(self) -> None:
+                deadline.register(self)
+                super().connect()
+                self.sock.settimeout(deadline.remaining)
 
-    class Limited(connection):  # type: ignore[misc,valid-type]
-        def connect(self) -> None:
-            deadline.register(self)
-            super().connect()
-            self.sock.settimeout(deadline.remaining)
-
-    return Limited
-
-
-def _opener(deadline: Deadline) -> OpenerDirector:
-    return build_opener(_HTTP(deadline), _HTTPS(deadline), _NoRedirect())
+        return Limited

@@ -40,13 +40,11 @@ LONGEST_LABEL = 200
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
-@dataclass(frozen=True)
 class Sample:
     """One value with its labels; `suffix` names a part of a histogram, such as `_bucket`."""
 
-    value: float
-    labels: tuple[tuple[str, str], ...] = ()
-    suffix: str = ""
+    def __init__(self, value: float, suffix: str = "", **labels: str) -> None:
+        self.value, self.suffix, self.labels = float(value), suffix, labels
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,6 @@ def counter(name: str, help: str, *samples: Sample) -> Family:
     return Family(name, "counter", help, samples)
 
 
-def sample(value: float, suffix: str = "", **labels: str) -> Sample:
-    """A value with its labels."""
-    return Sample(float(value), tuple(labels.items()), suffix)
-
-
 def exposition(families: Iterable[Family], common: Mapping[str, str], secrets: Sequence[str] = ()) -> str:
     """Render families as text; every sample gets the common labels, and secrets are masked in labels.
 
@@ -85,7 +78,7 @@ def exposition(families: Iterable[Family], common: Mapping[str, str], secrets: S
             raise ValueError(f"{family.name!r} is not a metric name")
         rows: dict[str, str] = {}
         for sample in family.samples:
-            labels = {**common, **dict(sample.labels)}
+            labels = {**common, **sample.labels}
             inner = ",".join(f'{name}="{_escaped(value, secrets)}"' for name, value in labels.items())
             series = f"{family.name}{sample.suffix}{{{inner}}}"
             rows.setdefault(series, f"{series} {_number(sample.value)}")
@@ -172,7 +165,7 @@ def families(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
         yield from _nginx(snapshot)
         yield from _requests(counters.counted.series)
     text = "Errors while collecting metrics, and malformed lines of the request log"
-    yield counter("rolling_metrics_errors_total", text, sample(counters.errors + counters.counted.errors))
+    yield counter("rolling_metrics_errors_total", text, Sample(counters.errors + counters.counted.errors))
 
 
 def add_restarts(totals: Mapping[str, int], before: Mapping[str, int], state: HostState) -> dict[str, int]:
@@ -187,13 +180,13 @@ def add_restarts(totals: Mapping[str, int], before: Mapping[str, int], state: Ho
 
 def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
     yield gauge(
-        "rolling_watchdog_heartbeat_timestamp_seconds", "Time of the watchdog's last observation", sample(snapshot.now)
+        "rolling_watchdog_heartbeat_timestamp_seconds", "Time of the watchdog's last observation", Sample(snapshot.now)
     )
     yield gauge(
-        "rolling_watchdog_interval_seconds", "Pause between two observations", sample(snapshot.rules.interval_seconds)
+        "rolling_watchdog_interval_seconds", "Pause between two observations", Sample(snapshot.rules.interval_seconds)
     )
-    yield gauge("rolling_watchdog_given_up", "The watchdog gave up recovery", sample(snapshot.state.given_up))
-    yield gauge("rolling_look_ok", "The host could be observed", sample(snapshot.report is not None))
+    yield gauge("rolling_watchdog_given_up", "The watchdog gave up recovery", Sample(snapshot.state.given_up))
+    yield gauge("rolling_look_ok", "The host could be observed", Sample(snapshot.report is not None))
     yield counter("rolling_recoveries_total", "Recoveries started", *_of_each_action(counters.recoveries))
     yield counter("rolling_recoveries_failed_total", "Recoveries failed", *_of_each_action(counters.failed))
 
@@ -201,16 +194,16 @@ def _watchdog(snapshot: Snapshot, counters: Counters) -> Iterator[Family]:
 def _of_each_action(counts: Iterable[tuple[RecoveryAction, int]]) -> Iterator[Sample]:
     known = dict(counts)
     for action in sorted(RECOVERIES, key=lambda action: action.value):
-        yield sample(known.get(action, 0), act=action.value.replace(" ", "_"))
+        yield Sample(known.get(action, 0), act=action.value.replace(" ", "_"))
 
 
 def _checks(report: HealthReport) -> Iterator[Family]:
     names = [(check, *check_labels(check)) for check in report.checks]
     text = "Result of each check of rolling-upgrade health"
-    rows = (sample(check.ok, check=name, subject=subject) for check, name, subject in names)
+    rows = (Sample(check.ok, check=name, subject=subject) for check, name, subject in names)
     yield gauge("rolling_check_ok", text, *rows)
     answered = [row for row in names if row[0].kind is Kind.HTTP and row[0].answered]
-    times = (sample(check.milliseconds / 1000, check=name, subject=subject) for check, name, subject in answered)
+    times = (Sample(check.milliseconds / 1000, check=name, subject=subject) for check, name, subject in answered)
     yield gauge("rolling_check_seconds", "Response time of each HTTP check", *times)
 
 
@@ -224,17 +217,17 @@ def check_labels(check: Check) -> tuple[str, str]:
 
 def _host(report: HealthReport) -> Iterator[Family]:
     state = report.state
-    ends = () if report.certificate_ends is None else (sample(report.certificate_ends),)
+    ends = () if report.certificate_ends is None else (Sample(report.certificate_ends),)
     yield gauge("rolling_certificate_expiry_timestamp_seconds", "Expiry of the certificate", *ends)
     lock = state.held_lock
-    yield gauge("rolling_lock_held", "The lock is held", sample(lock is not None))
+    yield gauge("rolling_lock_held", "The lock is held", Sample(lock is not None))
     if lock is not None:
         yield gauge(
-            "rolling_lock_since_timestamp_seconds", "Time at which the lock was acquired", sample(lock.acquired_at)
+            "rolling_lock_since_timestamp_seconds", "Time at which the lock was acquired", Sample(lock.acquired_at)
         )
-        yield gauge("rolling_lock_info", "Owner and reason of the lock", sample(1, who=lock.owner, reason=lock.reason))
+        yield gauge("rolling_lock_info", "Owner and reason of the lock", Sample(1, who=lock.owner, reason=lock.reason))
     page = bool(state.fact("maintenance"))
-    yield gauge("rolling_maintenance", "The maintenance page is on", sample(page))
+    yield gauge("rolling_maintenance", "The maintenance page is on", Sample(page))
 
 
 def _release_info(snapshot: Snapshot) -> Family:
@@ -246,15 +239,15 @@ def _release_info(snapshot: Snapshot) -> Family:
             if (live := state.container(service.name, color)) is not None:
                 image = live.image
                 version = {"version": image.tag, "digest": image.digest, "color": color.value}
-                rows.append(sample(1, release=live.release, service=service.name, **version))
+                rows.append(Sample(1, release=live.release, service=service.name, **version))
     return gauge("rolling_release_info", "Live release of each service", *rows)
 
 
 def _services(app: Application, state: RecoveryState, counters: Counters) -> Iterator[Family]:
     names, restarts = [service.name for service in app.services], dict(counters.restarts)
-    failures = (sample(state.counter(name).failures, service=name) for name in names)
+    failures = (Sample(state.counter(name).failures, service=name) for name in names)
     yield gauge("rolling_service_failures", "Consecutive failed observations", *failures)
-    rows = (sample(restarts.get(name, 0), service=name) for name in names)
+    rows = (Sample(restarts.get(name, 0), service=name) for name in names)
     yield counter("rolling_service_restarts_total", "Restarts by Podman after a crash", *rows)
 
 
@@ -262,24 +255,24 @@ def _history(snapshot: Snapshot) -> Iterator[Family]:
     newest = next((release for release in reversed(snapshot.releases) if is_deployment(release)), None)
     if newest is not None:
         at = released_at(newest)
-        times = () if at is None else (sample(at),)
-        took = sample(newest.seconds, action=newest.action)
+        times = () if at is None else (Sample(at),)
+        took = Sample(newest.seconds, action=newest.action)
         yield gauge("rolling_deploy_last_timestamp_seconds", "Time of the last deploy or rollback", *times)
-        yield gauge("rolling_deploy_last_success", "The last deploy or rollback succeeded", sample(newest.good))
+        yield gauge("rolling_deploy_last_success", "The last deploy or rollback succeeded", Sample(newest.good))
         yield gauge("rolling_deploy_last_duration_seconds", "Duration of the last deploy or rollback", took)
     if snapshot.backup is not None:
         text = "Time of the newest backup that is not damaged"
-        yield gauge("rolling_backup_last_good_timestamp_seconds", text, sample(snapshot.backup))
+        yield gauge("rolling_backup_last_good_timestamp_seconds", text, Sample(snapshot.backup))
 
 
 def _nginx(snapshot: Snapshot) -> Iterator[Family]:
-    yield gauge("rolling_nginx_up", "Nginx answers on loopback", sample(snapshot.answered))
+    yield gauge("rolling_nginx_up", "Nginx answers on loopback", Sample(snapshot.answered))
     if snapshot.nginx is not None:
-        rows = (sample(count, state=name) for name, count in snapshot.nginx.states)
+        rows = (Sample(count, state=name) for name, count in snapshot.nginx.states)
         yield gauge("rolling_nginx_connections", "Client connections by state", *rows)
         accepted, requests = snapshot.nginx.accepted, snapshot.nginx.requests
-        yield counter("rolling_nginx_accepted_total", "Client connections since Nginx started", sample(accepted))
-        yield counter("rolling_nginx_requests_total", "Requests since Nginx started", sample(requests))
+        yield counter("rolling_nginx_accepted_total", "Client connections since Nginx started", Sample(accepted))
+        yield counter("rolling_nginx_requests_total", "Requests since Nginx started", Sample(requests))
 
 
 def _requests(all_series: tuple[Series, ...]) -> Iterator[Family]:
@@ -289,12 +282,12 @@ def _requests(all_series: tuple[Series, ...]) -> Iterator[Family]:
         labels = {"service": series.service, "color": series.color.value}
         for digit, count in enumerate(series.codes, 1):
             if digit > 1 or count:
-                total.append(sample(count, **labels, code=f"{digit}xx"))
+                total.append(Sample(count, **labels, code=f"{digit}xx"))
         below = 0
         for bound, count in zip((*BOUNDS, None), series.classes, strict=True):
             below += count
-            durations.append(sample(below, "_bucket", **labels, le="+Inf" if bound is None else f"{bound:g}"))
-        durations += [sample(series.seconds, "_sum", **labels), sample(below, "_count", **labels)]
+            durations.append(Sample(below, "_bucket", **labels, le="+Inf" if bound is None else f"{bound:g}"))
+        durations += [Sample(series.seconds, "_sum", **labels), Sample(below, "_count", **labels)]
     yield counter("rolling_http_requests_total", "Requests by service, color and status class", *total)
     text = "Response times, without upgraded connections and event streams"
     yield Family("rolling_http_request_duration_seconds", "histogram", text, tuple(durations))

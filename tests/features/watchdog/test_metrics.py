@@ -30,6 +30,7 @@ from rolling_upgrade.features.watchdog import metrics
 from rolling_upgrade.features.watchdog.metrics import (
     Family,
     MetricsWriter,
+    Sample,
     add_restarts,
     check_labels,
     counter,
@@ -37,7 +38,6 @@ from rolling_upgrade.features.watchdog.metrics import (
     gauge,
     newest_backup,
     nginx_status,
-    sample,
     write_public,
 )
 from rolling_upgrade.features.watchdog.policy import FailureCounter, RecoveryAction, RecoveryState
@@ -354,7 +354,7 @@ COMMON = {"app": "shop", "environment": "production"}
 
 
 def test_exposition_has_help_and_type_once_and_every_label() -> None:
-    text = exposition([gauge("up", "It runs", sample(1, service="a"), sample(0.25, service="b"))], COMMON)
+    text = exposition([gauge("up", "It runs", Sample(1, service="a"), Sample(0.25, service="b"))], COMMON)
 
     assert text.splitlines() == [
         "# HELP up It runs",
@@ -365,7 +365,7 @@ def test_exposition_has_help_and_type_once_and_every_label() -> None:
 
 
 def test_exposition_leaves_out_empty_families_and_repeated_series() -> None:
-    text = exposition([gauge("nothing", "x"), counter("a_total", "x", sample(1, b="c"), sample(2, b="c"))], COMMON)
+    text = exposition([gauge("nothing", "x"), counter("a_total", "x", Sample(1, b="c"), Sample(2, b="c"))], COMMON)
 
     assert read(text).samples == {("a_total", frozenset({**COMMON, "b": "c"}.items())): 1.0}
 
@@ -386,7 +386,7 @@ def test_exposition_leaves_out_empty_families_and_repeated_series() -> None:
     ],
 )
 def test_exposition_label_of_any_text_is_one_line_that_parses(value: str) -> None:
-    text = exposition([gauge("a", "x", sample(1, reason=value))], {})
+    text = exposition([gauge("a", "x", Sample(1, reason=value))], {})
 
     assert len(text.splitlines()) == 3
     ((_, labels),) = read(text).samples
@@ -396,7 +396,7 @@ def test_exposition_label_of_any_text_is_one_line_that_parses(value: str) -> Non
 
 
 def test_exposition_masks_secrets_in_labels() -> None:
-    text = exposition([gauge("a", "x", sample(1, reason="see https://hook/T1/s3cr3t!"))], {}, ("s3cr3t!",))
+    text = exposition([gauge("a", "x", Sample(1, reason="see https://hook/T1/s3cr3t!"))], {}, ("s3cr3t!",))
 
     assert "s3cr3t" not in text
 
@@ -405,9 +405,9 @@ def test_exposition_masks_secrets_in_labels() -> None:
     ("value", "written"), [(1_795_403_565, "1795403565"), (0.1, "0.1"), (float("inf"), "+Inf"), (True, "1")]
 )
 def test_exposition_writes_whole_numbers_without_a_fraction(value: float, written: str) -> None:
-    assert exposition([gauge("a", "x", sample(value))], {}).endswith(f"a{{}} {written}\n")
+    assert exposition([gauge("a", "x", Sample(value))], {}).endswith(f"a{{}} {written}\n")
 
 
 def test_exposition_of_an_invalid_metric_name_raises() -> None:
     with pytest.raises(ValueError, match="is not a metric name"):
-        exposition([Family("a b", "gauge", "x", (sample(1),))], {})
+        exposition([Family("a b", "gauge", "x", (Sample(1),))], {})
