@@ -21,11 +21,10 @@ def up(context: Any, hosts: int = 2, release: str = "trixie", name: str = "lab")
     """Start real Debian hosts and a registry on this machine; safe to repeat."""
     from lab import laboratory
 
-    def work() -> ExitCode:
+    def start() -> None:
         laboratory.up(hosts, release, name, log=print)
-        return ExitCode.DONE
 
-    exit_with(work)
+    exit_with(start)
 
 
 @task(help={"name": _NAME})
@@ -33,11 +32,7 @@ def down(context: Any, name: str = "lab") -> None:  # noqa: ARG001
     """Remove a lab: its hosts, registry, network and files."""
     from lab import laboratory
 
-    def work() -> ExitCode:
-        laboratory.down(name, log=print)
-        return ExitCode.DONE
-
-    exit_with(work)
+    exit_with(lambda: laboratory.down(name, log=print))
 
 
 @task
@@ -45,12 +40,11 @@ def status(context: Any) -> None:  # noqa: ARG001
     """List the hosts of every lab of this clone."""
     from lab import laboratory
 
-    def work() -> ExitCode:
+    def show() -> None:
         for line in laboratory.status():
             print(f"{line.lab:<12} {line.host:<10} {line.role:<9} {line.address:<15} {line.state}")
-        return ExitCode.DONE
 
-    exit_with(work)
+    exit_with(show)
 
 
 @task(help={"host": "host to log in to, as the deploy user", "name": _NAME}, positional=["host"])
@@ -58,7 +52,4 @@ def shell(context: Any, host: str = "web1", name: str = "lab") -> None:  # noqa:
     """Open a shell on a lab host."""
     from lab import laboratory
 
-    def work() -> ExitCode:
-        return ExitCode.FAILED if laboratory.open_shell(name, host) else ExitCode.DONE
-
-    exit_with(work)
+    exit_with(lambda: ExitCode.FAILED if laboratory.open_shell(name, host) else ExitCode.DONE)

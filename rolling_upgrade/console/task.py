@@ -56,8 +56,8 @@ ON_PROCESSES = "the local processes were stopped; no host was contacted. Next: t
 ON_FILES = "no file was changed; unsaved edits are lost. Next: the same command again"
 
 
-def exit_with(work: Callable[[], int], *, interrupted: str = ON_HOSTS) -> None:
-    """Run the task. Print its error to stderr and raise Invoke's Exit with the exit code.
+def exit_with(work: Callable[[], int | None], *, interrupted: str = ON_HOSTS) -> None:
+    """Run the task. Print its error to stderr and raise Invoke's Exit with the exit code; None counts as 0.
 
     SIGTERM and SIGHUP act as Ctrl-C, so that a cancelled CI job undoes its changes. SIGINT is handled even if the shell
     started this process with SIGINT ignored.

@@ -31,7 +31,7 @@ def pad(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
-def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as aligned lines without trailing spaces.
 
     The width depends only on the cells. A Rich table would wrap or cut cells at the width of the terminal, and Rich
@@ -39,7 +39,7 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ") -> list[str]:
     """
     columns = max((len(row) for row in rows), default=0)
     widths = [max((width(row[at]) for row in rows if at < len(row)), default=0) for at in range(columns)]
-    return [gap.join(pad(cell, widths[at]) for at, cell in enumerate(row)).rstrip() for row in rows]
+    return ["  ".join(pad(cell, widths[at]) for at, cell in enumerate(row)).rstrip() for row in rows]
 
 
 def unreachable_lines(errors: Mapping[str, str]) -> list[str]:
@@ -65,10 +65,10 @@ def progress(sent: int, total: int, seconds: float) -> str:
     return f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB, {share}%{rate}"
 
 
-def bar(sent: int, total: int, columns: int = 20) -> str:
-    """Return the progress of a transfer as a bar."""
-    full = min(columns, sent * columns // total) if total else columns
-    return "█" * full + "░" * (columns - full)
+def bar(sent: int, total: int) -> str:
+    """Return the progress of a transfer as a bar of 20 columns."""
+    full = min(20, sent * 20 // total) if total else 20
+    return "█" * full + "░" * (20 - full)
 
 
 def count(number: int, noun: str) -> str:
@@ -113,8 +113,6 @@ def fit(text: str, columns: int) -> str:
 #: The minimum value of a full bar: bars are relative to the highest value shown, or to this many milliseconds.
 _FULL_HEIGHT_MS = 100
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-#: The character for a missing value.
-GAP = "×"
 
 
 def sparkline(values: Sequence[int | None], columns: int) -> str:
@@ -122,4 +120,4 @@ def sparkline(values: Sequence[int | None], columns: int) -> str:
     shown = values[-columns:] if columns > 0 else ()
     top = max(_FULL_HEIGHT_MS, *(value or 0 for value in shown)) if shown else _FULL_HEIGHT_MS
     highest = len(_HEIGHTS) - 1
-    return "".join(GAP if value is None else _HEIGHTS[min(highest, value * len(_HEIGHTS) // top)] for value in shown)
+    return "".join("×" if value is None else _HEIGHTS[min(highest, value * len(_HEIGHTS) // top)] for value in shown)

@@ -42,18 +42,13 @@ class FabricHost:
         connect_timeout_seconds: float = 10.0,
         user: str = "",
     ) -> None:
-        self._target, self._known_hosts = target, known_hosts
+        self.name = target.name
         self._connect_seconds = connect_timeout_seconds
-        self._user = user or target.user
+        self._connector = Connector(target, user or target.user, known_hosts, connect_timeout_seconds)
         self._connection: Connection | None = None
         self._connecting = Lock()
         self.executions = 0
         self.connections = 0
-
-    @property
-    def name(self) -> str:
-        """Its name in the inventory."""
-        return self._target.name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
         """Run the script in one exec of the host's connection, which opens at first use."""
@@ -168,9 +163,7 @@ class FabricHost:
             connection = self._connection
             if connection is None or not connection.is_connected:
                 self.close()
-                self._connection = connection = Connector(
-                    self._target, self._user, self._known_hosts, self._connect_seconds
-                ).open()
+                self._connection = connection = self._connector.open()
                 self.connections += 1
         transport = connection.transport
         if transport is None:

@@ -161,8 +161,9 @@ def test_offer_stops_waiting_for_a_host_that_never_closes_the_port(sshd: Sshd) -
 def test_connection_through_a_hop_that_never_answers_ends_in_time(sshd: Sshd) -> None:
     started_at = time.monotonic()
     with stalling(sshd, "exec") as port:
-        host = client(sshd, port)
-        host._target = sshd.target(name="evil", jump=f"127.0.0.1:{port}")
+        known = sshd.known(f"[127.0.0.1]:{port}", f"[127.0.0.1]:{sshd.port}")
+        target = sshd.target(name="evil", jump=f"127.0.0.1:{port}")
+        host = FabricHost(target, known_hosts=(known,), connect_timeout_seconds=SECONDS)
         with pytest.raises(HostUnreachable):
             host.run(Script(":"), timeout_seconds=20)
 

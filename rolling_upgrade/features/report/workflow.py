@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console.output import Output, print_lines
+from rolling_upgrade.console.output import Output, print_lines, print_result
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.local_file import replace_text
 from rolling_upgrade.engine.model import Stage
@@ -51,10 +51,8 @@ def report(
     if html:
         replace_text(Path(html).expanduser(), rendering.report_page(html_values(masked)))
         print_lines([f"{html}: {masked.action} {run}, {masked.outcome.value}"], environment.secrets, stream=sys.stderr)
-    if json:
-        output.write_json(masked, indent=2)
-    elif not html:
-        output.show(report_lines(masked))
+    if json or not html:
+        print_result(masked if json else report_lines(masked), environment.secrets)
     return ExitCode.FAILED if unreachable else ExitCode.DONE
 
 
