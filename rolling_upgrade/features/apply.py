@@ -14,7 +14,6 @@ from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.lock_file import HELD_STATUS
 from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary, exit_code
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.resource import Resource, as_root, check, parse_check, with_bounded_output
 from rolling_upgrade.errors import (
     PROGRAM,
@@ -90,7 +89,7 @@ def _plans(fleet: Fleet, spec: ApplySpec) -> dict[str, Plan]:
             next_step=f"{PROGRAM} lock.status shows its holder; wait until it ends",
         )
     by_hand = [
-        str(Finding(name, f"{resource.title}: missing", resource.remedy))
+        f"{name}: {resource.title}: missing. {resource.remedy}"
         for name, ids in missing.items()
         for resource in spec.resources[name]
         if ids.get(resource.id) is False

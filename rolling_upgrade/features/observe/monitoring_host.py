@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode, is_absent
 from rolling_upgrade.engine.shell import quote, script, shell_join, write_file
 from rolling_upgrade.errors import PROGRAM
-from rolling_upgrade.features.setup.system import install, possible
+from rolling_upgrade.features.setup.system import install_packages, is_installable
 
 _ETC = "/etc/prometheus"
 _PARTS = f"{_ETC}/rolling"
@@ -66,9 +66,9 @@ def _own_files() -> Resource:
 
 def _packages() -> Resource:
     test = " && ".join(shell_join("command", "-v", name) for name in _PROGRAMS)
-    apply = script(install((*_PACKAGES, "curl")))
+    apply = script(install_packages((*_PACKAGES, "curl")))
     remedy = f"this host is not Debian or Ubuntu: install {', '.join(_PROGRAMS)} by hand"
-    return Resource("packages", f"packages: {', '.join(_PACKAGES)}", test, apply, remedy, possible=possible())
+    return Resource("packages", f"packages: {', '.join(_PACKAGES)}", test, apply, remedy, possible=is_installable())
 
 
 def _loopback() -> Resource:

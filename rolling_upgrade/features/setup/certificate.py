@@ -12,7 +12,7 @@ from rolling_upgrade.engine.paths import rooted, rooted_or_exit
 from rolling_upgrade.engine.resource import Resource, file
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.engine.site.text import ACME_PORT
-from rolling_upgrade.features.setup.system import install, possible
+from rolling_upgrade.features.setup.system import install_packages, is_installable
 
 _DAYS = 825
 _RENEW_SECONDS = 30 * 86400
@@ -59,27 +59,14 @@ def _checks(app: Application, tls: Tls) -> tuple[Resource, ...]:
     """Check the files of the operator, one resource for each possible fault; all but the first need openssl."""
     skip = f"! {{ {_files_exist(tls)}; }} || ! command -v openssl"
     exists = f"! {rooted(*_paths(tls))} || {{ {_files_exist(tls)}; }}"
-    where = " and ".join(_paths(tls))
+    tests = (_key_matches(tls), _is_valid_for(tls, 0), _names_domain(app, tls))
+    matching, valid, named = (f"{skip} || {test}" for test in tests)
+    both, path, install = " and ".join(_paths(tls)), tls.certificate, "install one that is valid for DOMAIN_NAME"
     rows = (
-        ("certificate", f"the certificate and its key ({where})", exists, "put both files there"),
-        (
-            "certificate key",
-            f"the key of the certificate ({where})",
-            f"{skip} || {_key_matches(tls)}",
-            "put a matching pair there",
-        ),
-        (
-            "certificate time",
-            f"a certificate that has not expired ({tls.certificate})",
-            f"{skip} || {_is_valid_for(tls, 0)}",
-            "renew it",
-        ),
-        (
-            "certificate name",
-            f"a certificate for {app.domain} ({tls.certificate})",
-            f"{skip} || {_names_domain(app, tls)}",
-            "install one that is valid for DOMAIN_NAME",
-        ),
+        ("certificate", f"the certificate and its key ({both})", exists, "put both files there"),
+        ("certificate key", f"the key of the certificate ({both})", matching, "put a matching pair there"),
+        ("certificate time", f"a certificate that has not expired ({path})", valid, "renew it"),
+        ("certificate name", f"a certificate for {app.domain} ({path})", named, install),
     )
     remedy = ", or set setup.certificate in hosts.yaml to self-signed or acme"
     return tuple(Resource(id, title, test, None, text + remedy) for id, title, test, text in rows)
@@ -136,9 +123,9 @@ def after_site(app: Application, preparation: Preparation) -> tuple[Resource, ..
         "certbot",
         "packages: certbot",
         "command -v certbot",
-        script(install(("certbot",))),
+        script(install_packages(("certbot",))),
         "install certbot",
-        possible=possible("certbot"),
+        possible=is_installable("certbot"),
     )
     # A process that takes this port answers the challenge, and so obtains a certificate for the domain.
     lowest = "/proc/sys/net/ipv4/ip_unprivileged_port_start"

@@ -11,7 +11,7 @@ import re
 from rolling_upgrade.engine.model import Application, Firewall, Preparation
 from rolling_upgrade.engine.resource import Resource, has_content, has_mode, is_absent
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
-from rolling_upgrade.features.setup.system import METRICS_PORT, install, possible
+from rolling_upgrade.features.setup.system import METRICS_PORT, install_packages, is_installable
 
 _HERE = "/etc/rolling"
 _RULES, _PORTS = f"{_HERE}/firewall.nft", f"{_HERE}/firewall.d"
@@ -133,7 +133,7 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
   nft list chain inet rolling input | grep -q 'policy drop' &&
   for port in $ports; do nft get element inet rolling open "{{ $port }}" || exit 1; done"""
     apply = script(
-        f"if ! command -v nft >/dev/null; then\n{install(('nftables',))}\nfi",
+        f"if ! command -v nft >/dev/null; then\n{install_packages(('nftables',))}\nfi",
         shell_join("mkdir", "-p", _PORTS),
         line,
         f"printf '%s\\n' \"$line\" > {quote(own + '.new')}\nchmod 644 {quote(own + '.new')}\nmv -f {quote(own + '.new')} {quote(own)}",
@@ -144,7 +144,12 @@ line="add element inet rolling open {{ $elements }}{rule}\""""
     )
     remedy = "install nftables"
     return Resource(
-        "firewall", _title(app, ssh_port, "nftables", monitor), f"(\n{test}\n)", apply, remedy, possible=possible("nft")
+        "firewall",
+        _title(app, ssh_port, "nftables", monitor),
+        f"(\n{test}\n)",
+        apply,
+        remedy,
+        possible=is_installable("nft"),
     )
 
 
@@ -174,7 +179,7 @@ said=$(ufw status verbose) && printf '%s\\n' "$said" | grep -qx 'Status: active'
   printf '%s\\n' "$said" | grep -qE '^Default: (deny|reject) \\(incoming\\)'{listed if monitor else ""} &&
   for port in $ports; do printf '%s\\n' "$said" | grep -qE "^$port/tcp +({_OPEN})" || exit 1; done"""
     apply = script(
-        f"if ! command -v ufw >/dev/null; then\n{install(('ufw',))}\nfi",
+        f"if ! command -v ufw >/dev/null; then\n{install_packages(('ufw',))}\nfi",
         find,
         f"""\
 said=$(ufw status)
@@ -191,5 +196,5 @@ ufw --force enable >/dev/null{f"{allow} >/dev/null" if monitor else ""}""",
         f"(\n{test}\n)",
         apply,
         "install ufw",
-        possible=possible("ufw"),
+        possible=is_installable("ufw"),
     )

@@ -96,19 +96,24 @@ case "$ID ${{VERSION_ID:-}}" in
   "debian 12"* | "ubuntu 22"* | "ubuntu 24"*) network=slirp4netns ;;
   *) network=passt ;;
 esac
-{install(names, also='"$network"')}"""
+{install_packages(names, also='"$network"')}"""
     remedy = f"not Debian or Ubuntu: install {', '.join(programs)} and the network programs of rootless Podman"
     return Resource(
-        "packages", f"packages: {', '.join(names)}", " && ".join(tests), script(apply), remedy, possible=possible()
+        "packages",
+        f"packages: {', '.join(names)}",
+        " && ".join(tests),
+        script(apply),
+        remedy,
+        possible=is_installable(),
     )
 
 
-def possible(program: str = "apt-get") -> str:
+def is_installable(program: str = "apt-get") -> str:
     """A shell condition: the program exists, or apt can install it."""
     return f"{{ command -v {program} || command -v apt-get; }} >/dev/null 2>&1"
 
 
-def install(names: Sequence[str], *, also: str = "") -> str:
+def install_packages(names: Sequence[str], *, also: str = "") -> str:
     """Install Debian packages; first finish an interrupted installation, and wait for another apt."""
     packages = shell_join(*names)
     return f"""\
@@ -274,13 +279,15 @@ def security_updates(preparation: Preparation) -> tuple[Resource, ...]:
         return ()
     path, timers = "/etc/apt/apt.conf.d/20auto-upgrades", "apt-daily.timer apt-daily-upgrade.timer"
     apply = script(
-        install(("unattended-upgrades",)),
+        install_packages(("unattended-upgrades",)),
         write_file(path, _PERIODIC, mode="0644"),
         f"systemctl enable --quiet --now {timers}",
     )
     test = f"command -v unattended-upgrade && {has_content(path, _PERIODIC)} && systemctl is-enabled {timers}"
     remedy = "not Debian or Ubuntu: configure the automatic updates of the distribution"
-    return (Resource("security updates", "unattended security updates", test, apply, remedy, possible=possible()),)
+    return (
+        Resource("security updates", "unattended security updates", test, apply, remedy, possible=is_installable()),
+    )
 
 
 def sudo_rule(app: Application, name: str) -> Resource:
@@ -324,14 +331,19 @@ def _node_exporter_service(app: Application) -> Resource:
     place = script(shell_join("mkdir", "-p", _DROP_IN.rpartition("/")[0]), write_file(_DROP_IN, drop_in, mode="0644"))
     apply = script(
         f"if ! command -v {_EXPORTER} >/dev/null || ! command -v setfacl >/dev/null; then\n"
-        f"{install((_EXPORTER, 'acl'))}\nfi",
+        f"{install_packages((_EXPORTER, 'acl'))}\nfi",
         place if elsewhere else shell_join("rm", "-f", _DROP_IN),
         f"systemctl daemon-reload\nsystemctl enable --quiet {_EXPORTER_UNIT}\nsystemctl restart {_EXPORTER_UNIT}",
     )
     title = f"{_EXPORTER} on port {METRICS_PORT}, with the text files of {directory}"
     remedy = f"this host is not Debian or Ubuntu: install {_EXPORTER} and setfacl by hand"
     return Resource(
-        "node exporter", title, test, apply, remedy, possible=f"{possible(_EXPORTER)} && {possible('setfacl')}"
+        "node exporter",
+        title,
+        test,
+        apply,
+        remedy,
+        possible=f"{is_installable(_EXPORTER)} && {is_installable('setfacl')}",
     )
 
 
