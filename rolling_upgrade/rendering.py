@@ -1,10 +1,16 @@
-"""Render the Jinja2 templates, and pack the programs for hosts."""
+"""Render the Jinja2 templates, and pack the programs for hosts, each with only the modules that it imports.
+
+Source: Python's zipapp documentation: Python runs a zip archive with a `__main__.py`, also after a prefix.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +21,6 @@ from rolling_upgrade.engine.site import client as site_commands
 from rolling_upgrade.engine.site import text as site_text
 from rolling_upgrade.engine.site.schema import SiteError
 from rolling_upgrade.errors import ConfigError
-from rolling_upgrade.zipapps import zipapp
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -30,8 +35,7 @@ os.environ.clear()
 os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C")
 with zipfile.ZipFile(program) as archive:
     template = archive.read("site.conf.j2").decode()
-from rolling_upgrade.engine.site.program import HostPaths, main
-from rolling_upgrade.engine.site.system import enter_scope
+from rolling_upgrade.engine.site.program import HostPaths, enter_scope, main
 sys.exit(main(enter_scope(program, sys.argv[1:]), template, HostPaths(program)))
 """
 
@@ -42,7 +46,8 @@ def templates(package: Path) -> Path:
     return inside if inside.is_dir() else package.parent / "templates"
 
 
-TEMPLATES = templates(Path(__file__).resolve().parent)
+_PACKAGE = Path(__file__).resolve().parent
+TEMPLATES = templates(_PACKAGE)
 _PROMETHEUS_DELIMITERS: dict[str, Any] = {
     "variable_start_string": "[[",
     "variable_end_string": "]]",
@@ -170,3 +175,63 @@ def template(name: str) -> Template:
 def _escape_template(text: str) -> str:
     """Escape a text for Alertmanager, which reads it as a template."""
     return text.replace("{{", '{{ "{{" }}')
+
+
+def zipapp(main: str, *, roots: Iterable[str], files: Mapping[str, str], compressed: bool) -> bytes:
+    """Pack a program with every module that `roots` import. The same sources give the same bytes.
+
+    Args:
+        main: The source of `__main__.py`.
+        roots: Full names of modules of this package.
+        files: Further files, by their names in the archive.
+        compressed: Whether to compress the files.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+        sources = {str(path.relative_to(_PACKAGE.parent)): path.read_text("utf-8") for path in reachable(roots)}
+        for name, text in {"__main__.py": main, **files, **sources}.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = archive.compression
+            archive.writestr(entry, text)
+    return packed.getvalue()
+
+
+def reachable(roots: Iterable[str]) -> list[Path]:
+    """Return the files of this package that the modules import, directly or indirectly, sorted."""
+    found: set[Path] = set()
+    waiting = list(roots)
+    while waiting:
+        for path in _files(waiting.pop()):
+            if path not in found:
+                found.add(path)
+                waiting += _imported(ast.parse(path.read_text("utf-8")).body)
+    return sorted(found)
+
+
+def _files(module: str) -> Iterator[Path]:
+    """Yield the file of a module and of its packages; nothing for other packages and for names inside a module."""
+    first, *names = module.split(".")
+    if first != _PACKAGE.name:
+        return
+    directory = _PACKAGE
+    yield directory / "__init__.py"
+    for name in names:
+        directory = directory / name
+        for path in (directory / "__init__.py", directory.with_suffix(".py")):
+            if path.is_file():
+                yield path
+
+
+def _imported(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield every imported module, also from inside functions, except imports for type checkers."""
+    for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        for name in ("body", "orelse", "finalbody"):
+            yield from _imported(getattr(node, name, []))
+        for part in [*getattr(node, "handlers", []), *getattr(node, "cases", [])]:
+            yield from _imported(part.body)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.zipapps import reachable
+from rolling_upgrade.rendering import reachable
 from tests.support.layer_rules import (
     FEATURE_IMPORTS,
     HEAVY,

@@ -183,9 +183,9 @@ class FeatureTask(Task):  # type: ignore[type-arg]
 
     def _run_workflow(self, context: Any, options: Mapping[str, Any]) -> int:
         if self._isolated:
-            from rolling_upgrade.engine import processes
+            from rolling_upgrade.engine import local_command
 
-            processes.forbid_inspection()
+            local_command.forbid_inspection()
         run = self.load_workflow()
         values = {name: tuple(value or ()) if name in self.iterable else value for name, value in options.items()}
         if "hosts" in values:

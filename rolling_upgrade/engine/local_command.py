@@ -1,22 +1,26 @@
 """Run one command on this workstation and read its output line by line while it runs.
 
-The environment of a command is an allow list without secrets. Standard library only (Python 3.10+).
+The environment of a command is an allow list without secrets. On Linux, the processes that a command leaves running are
+ended, and the memory of this process is protected from others. Standard library only (Python 3.10+).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from rolling_upgrade.engine import processes, untrusted
+from rolling_upgrade.engine import untrusted
 
 #: The number of last lines to keep for an error.
 TAIL_LINES = 30
@@ -72,10 +76,10 @@ def run(
     """
     started_at = time.monotonic()
     environment = application_environment(os.environ) if base is None else base
-    before = processes.descendants(os.getpid()) if confined else {}
+    before = descendants(os.getpid()) if confined else {}
     lines, errors = deque[str](maxlen=TAIL_LINES), deque[str](maxlen=TAIL_LINES)
     timed_out, survivors = False, dict[int, str]()
-    with processes.adopting_orphans() if confined else contextlib.nullcontext():
+    with adopting_orphans() if confined else contextlib.nullcontext():
         trace = may_trace or not confined
         process = _start(argv, directory, {**environment, **(env or {})}, trace=trace, stdout_only=stdout_only)
         streams = ((process.stdout, on_line, lines), (process.stderr, lambda _: None, errors))
@@ -90,7 +94,7 @@ def run(
         finally:
             _end(process)
             if confined:
-                survivors = processes.end_descendants(keep=before, seconds=GRACE_SECONDS)
+                survivors = end_descendants(keep=before, seconds=GRACE_SECONDS)
             for reader in readers:
                 if reader.ident is not None:
                     reader.join(GRACE_SECONDS)
@@ -133,7 +137,7 @@ def _start(
         stderr=subprocess.PIPE if stdout_only else subprocess.STDOUT,
         start_new_session=True,
         # The function only calls the kernel and takes no lock, so other threads of this process do not matter.
-        preexec_fn=None if trace else processes.drop_tracing(),
+        preexec_fn=None if trace else drop_tracing(),
     )
 
 
@@ -157,16 +161,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
     When Podman is terminated, it leaves such a descendant: the container of a build step.
     """
-    descendants: dict[int, str] = {}
+    started: dict[int, str] = {}
     if process.poll() is None:
-        descendants = processes.descendants(process.pid)
+        started = descendants(process.pid)
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
     _signal(process, signal.SIGKILL)
     process.wait()
-    for pid, start in descendants.items():
-        if processes.stat(pid)[1:] == (start,):
+    for pid, start in started.items():
+        if _stat(pid)[1:] == (start,):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -236,3 +240,92 @@ def _is_allowed(name: str) -> bool:
 
 def _select(environ: Mapping[str, str], is_selected: Callable[[str], bool]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES and is_selected(name)}
+
+
+# Source: prctl(2), capabilities(7), linux/prctl.h, linux/capability.h.
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_CAP_SYS_PTRACE = 19
+_CAPABILITY_VERSION_3 = 0x20080522
+_POLL_SECONDS = 0.01
+
+
+def forbid_inspection() -> None:
+    """Protect this process's memory, environment, /proc files and ptrace access from other processes of this user."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def drop_tracing() -> Callable[[], None] | None:
+    """A function that drops the right to trace, for a child to call before its program starts; None unless this is root.
+
+    A root process has CAP_SYS_PTRACE and can read the memory of every process, even after `forbid_inspection`.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return None
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Two words each of the effective, permitted and inheritable capabilities; this one is in the first word.
+    sets = (ctypes.c_uint32 * 6)()
+
+    def drop() -> None:
+        libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_PTRACE, 0, 0, 0)
+        if libc.capget(header, sets) == 0:
+            sets[2] &= ~(1 << _CAP_SYS_PTRACE)
+            libc.capset(header, sets)
+
+    return drop
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Become the parent of each orphaned descendant, so that no daemon escapes."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The start time of each descendant of a process, by pid; empty without /proc."""
+    stats = {int(path.name): _stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    found: dict[int, str] = {}
+    generation = {pid}
+    while generation := {
+        child for child, fields in stats.items() if fields and int(fields[0]) in generation and child not in found
+    }:
+        found |= {child: stats[child][1] for child in generation}
+    return found
+
+
+def end_descendants(*, keep: dict[int, str], seconds: float) -> dict[int, str]:
+    """Kill all descendants except those in `keep`, for at most `seconds`; return the survivors."""
+    deadline = time.monotonic() + seconds
+    while running := {pid: start for pid, start in descendants(os.getpid()).items() if keep.get(pid) != start}:
+        if time.monotonic() > deadline:
+            return running
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_POLL_SECONDS)
+    return {}
+
+
+def _stat(pid: int) -> tuple[str, ...]:
+    """The parent of a process and its start time in kernel ticks; empty if it has ended.
+
+    Source: proc_pid_stat(5): fields 4 and 22; the name before them is in brackets and may hold anything.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ()
+    return fields[1], fields[19]
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

@@ -33,7 +33,7 @@ TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "features/observe/files.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
     "features/logs/shell.py": ("return Since(int(match[1])",),
     "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
-    "engine/processes.py": ("child for child, fields in stats.items()",),
+    "engine/local_command.py": ("child for child, fields in stats.items()",),
     "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
 }
 #: The limit of the processor time, in seconds, of parsing one answer of up to 10 MB.

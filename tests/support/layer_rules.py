@@ -12,7 +12,6 @@ ORDER = (
     ("errors",),
     ("engine",),
     ("config",),
-    ("zipapps",),
     ("rendering",),
     ("ssh", "console"),
     ("features",),
@@ -51,7 +50,7 @@ PURE = ("plan", "retention", "selection", "shell")
 PURE_IMPORTS = ("errors", "engine")
 
 #: Layers that run on hosts or have to stay light: standard library only, like every module that the watchdog packs.
-STANDARD_LIBRARY_ONLY = ("errors", "engine", "zipapps")
+STANDARD_LIBRARY_ONLY = ("errors", "engine")
 #: Packages that `inv setup` installs on hosts, by the module that imports them there.
 ON_HOSTS = {"engine.site.text": "jinja2"}
 

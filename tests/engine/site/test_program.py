@@ -29,8 +29,8 @@ from tests.support.site_sample import rules_document
 _RUN = """
 import sys
 from pathlib import Path
-from rolling_upgrade.engine.site import program as site, system
-site.LIVE_SECONDS, system.READ_SECONDS = 1.0, 2.0
+from rolling_upgrade.engine.site import program as site
+site.LIVE_SECONDS, site.READ_SECONDS = 1.0, 2.0
 program, root, template = map(Path, sys.argv[1:4])
 sys.exit(site.main(sys.argv[4:], template.read_text(), site.HostPaths(program, root)))
 """
