@@ -15,7 +15,7 @@ from rolling_upgrade.tasks import GROUPS, namespace
 
 NAMES = sorted(namespace.task_names)
 #: The tasks with a body of their own.
-WITH_BODY = {"completion", "exec", "init", "setup.check"}
+WITH_BODY = {"exec", "setup.check"}
 #: Options that delete or replace data without a confirmation.
 DELETING = {("prune", "force"), ("restore", "force"), ("teardown", "data"), ("teardown", "confirm")}
 #: The feature of each task whose name differs from its feature.

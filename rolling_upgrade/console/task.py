@@ -148,6 +148,7 @@ class FeatureTask(Task):  # type: ignore[type-arg]
     Args:
         workflow: The name of a function in `workflow.py` beside `tasks.py`, or `MODULE:FUNCTION`. The module is
             imported when the task runs, so that `--list` stays fast.
+        needs_configuration: Fail in a directory without a configuration; without it, `root` is then this directory.
         interrupted: The end of the message after Ctrl-C.
         isolated: Deny other processes of this user, such as test suites, access to this process.
         long_only: Options without a letter in this task, because they delete data.
@@ -158,6 +159,7 @@ class FeatureTask(Task):  # type: ignore[type-arg]
         body: Callable[..., None],
         *,
         workflow: str = "",
+        needs_configuration: bool = True,
         interrupted: str = ON_HOSTS,
         isolated: bool = False,
         long_only: Sequence[str] = (),
@@ -165,6 +167,7 @@ class FeatureTask(Task):  # type: ignore[type-arg]
     ) -> None:
         super().__init__(body, auto_shortflags=False, iterable=_repeatable(body), **settings)
         self.workflow = workflow
+        self._find_root = root if needs_configuration else root_or_here
         self._interrupted = interrupted
         self._isolated = isolated
         self._long_only = tuple(long_only)
@@ -190,7 +193,7 @@ class FeatureTask(Task):  # type: ignore[type-arg]
         values = {name: tuple(value or ()) if name in self.iterable else value for name, value in options.items()}
         if "hosts" in values:
             values["hosts"] = selected_hosts(context, values["hosts"])
-        return run(root=root(), **values)
+        return run(root=self._find_root(), **values)
 
     def load_workflow(self) -> Callable[..., int]:
         """Import the workflow."""

@@ -207,7 +207,7 @@ def env_keys(names: Sequence[str]) -> Mapping[str, str]:
 
 
 def read_options(
-    values: Mapping[str, str],
+    values: Mapping[str, str | None],
     *,
     services: Sequence[str],
     hosts: Sequence[str],
@@ -226,8 +226,7 @@ def read_options(
             return None
 
     for question in QUESTIONS:
-        if question.name in values:
-            text = values[question.name]
+        if (text := values.get(question.name)) is not None:
             answers.values[question.name] = parse(question.option, text, question.validator) or question.default or "x"
     for text in services:
         parse("--service", text, answers.add_service)
@@ -237,7 +236,7 @@ def read_options(
         parse("--health", text, answers.set_health)
     for text in routes:
         parse("--route", text, answers.set_routes)
-    if answers.values.get("certificate") != "acme" and "email" in values:
+    if answers.values.get("certificate") != "acme" and values.get("email") is not None:
         issues.append(ConfigIssue("command line", "--email", "a mail address", "--certificate acme with it"))
     return answers, tuple(issues)
 

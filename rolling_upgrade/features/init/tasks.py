@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rolling_upgrade.console.task import exit_with, root_or_here, task
+from rolling_upgrade.console.task import task
 
 
 @task(
+    workflow="init",
+    needs_configuration=False,
+    interrupted="nothing was written. Next: run the same command again",
     help={
         "app": "name of the application, its containers, directories and networks",
         "domain": "domain of the site",
@@ -22,10 +25,10 @@ from rolling_upgrade.console.task import exit_with, root_or_here, task
         "directory": "directory for the files; default: the one with hosts.yaml, else the current one",
         "yes": "do not prompt; use defaults for missing options",
         "force": "replace existing files; the old ones are kept as .bak",
-    }
+    },
 )
 def init(
-    context: Any,  # noqa: ARG001
+    context: Any,
     app: str | None = None,
     domain: str | None = None,
     env: str | None = None,
@@ -41,20 +44,3 @@ def init(
     force: bool = False,
 ) -> None:
     """Write hosts.yaml, services.yaml and an env file for your application; asks for missing options."""
-    from rolling_upgrade.features.init import workflow
-
-    given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
-    exit_with(
-        lambda: workflow.init(
-            root=root_or_here(),
-            directory=directory,
-            values={name: value for name, value in given.items() if value is not None},
-            services=tuple(service or ()),
-            hosts=tuple(host or ()),
-            health=tuple(health or ()),
-            routes=tuple(route or ()),
-            yes=yes,
-            force=force,
-        ),
-        interrupted="nothing was written. Next: run the same command again",
-    )

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rolling_upgrade import config, rendering
@@ -36,27 +35,27 @@ def init(
     *,
     root: Path,
     directory: str = "",
-    values: Mapping[str, str] = MappingProxyType({}),
-    services: Sequence[str] = (),
-    hosts: Sequence[str] = (),
+    app: str | None = None,
+    domain: str | None = None,
+    env: str | None = None,
+    user: str | None = None,
+    certificate: str | None = None,
+    email: str | None = None,
+    service: Sequence[str] = (),
+    host: Sequence[str] = (),
     health: Sequence[str] = (),
-    routes: Sequence[str] = (),
+    route: Sequence[str] = (),
     yes: bool = False,
     force: bool = False,
 ) -> ExitCode:
     """Write hosts.yaml, deploy/services.yaml, deploy/ENV.env, and tasks.py and deploy/.gitignore if they are missing.
 
-    Args:
-        root: The directory for the files; `directory` overrides it.
-        values: The answers from options, by option name.
-        yes: Ask nothing.
-        force: Replace existing files.
-
-    Raises:
-        ConfigError: An answer is missing or invalid, or a file exists; nothing is written.
+    `directory` overrides `root` as the place of the files. Raises ConfigError for a missing or invalid answer, or an
+    existing file; then nothing is written.
     """
     target = _directory(root, directory)
-    answers, issues = read_options(values, services=services, hosts=hosts, health=health, routes=routes)
+    given = {"app": app, "domain": domain, "env": env, "user": user, "certificate": certificate, "email": email}
+    answers, issues = read_options(given, services=service, hosts=host, health=health, routes=route)
     asks = not yes and sys.stdin.isatty()
     if not asks:
         reported = {issue.path for issue in issues}
@@ -72,15 +71,15 @@ def init(
         # Refuse existing files as soon as the answers name them.
         ask_missing(answers, lambda: _replaceable(target, answers.values.get("env", ""), force=force))
     template_values = _template_values(answers)
-    env: str = template_values["env"]
-    files = _files(target, template_values, _replaceable(target, env, force=force))
-    _validate(env, files, target)
+    chosen_env: str = template_values["env"]
+    files = _files(target, template_values, _replaceable(target, chosen_env, force=force))
+    _validate(chosen_env, files, target)
     print_lines([line for file in files for line in _preview(file)])
     if asks:
         confirm("Write these files?", force=False, hint="")
-        _replaceable(target, env, force=force)
+        _replaceable(target, chosen_env, force=force)
     kept = replace_all(files)
-    print_lines(_next_lines(env, files, target, kept))
+    print_lines(_next_lines(chosen_env, files, target, kept))
     return ExitCode.DONE
 
 

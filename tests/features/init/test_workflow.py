@@ -37,7 +37,7 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def init_in(destination: Path, **changes: Any) -> ExitCode:
-    arguments = {"values": VALUES, "services": SERVICES, "hosts": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
+    arguments = {**VALUES, "service": SERVICES, "host": ("web1=192.0.2.11", "web2=2001:db8::1"), **changes}
     return init(root=ROOT, **{"directory": str(destination), **arguments})
 
 
@@ -120,7 +120,7 @@ def test_init_comments_uncommented_are_known_keys(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("certificate", ["self-signed", "acme", "files"])
 def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str) -> None:
     email = {"email": "o'hara+#1@example.org"} if certificate == "acme" else {}
-    init_in(tmp_path, values={**VALUES, "certificate": certificate, **email})
+    init_in(tmp_path, certificate=certificate, **email)
 
     found = config.load("production", root=tmp_path, strict=True)
     assert found.preparation.certificate.value == certificate
@@ -131,7 +131,7 @@ def test_init_certificate_makes_the_site_https(tmp_path: Path, certificate: str)
 @pytest.mark.parametrize("name", ["yes", "no", "null", "On", "e1", "true", "y", "None", "NaN"])
 def test_init_words_that_yaml_reads_as_other_types_stay_text(tmp_path: Path, name: str) -> None:
     hosts = (f"{name}=on", "1e3=0x10", "0o17=1.5", "12=::1", "2026-01-01=none")
-    init_in(tmp_path, values={**VALUES, "env": name}, hosts=hosts)
+    init_in(tmp_path, env=name, host=hosts)
 
     content = yaml.safe_load((tmp_path / "hosts.yaml").read_text())
     assert list(content["environments"]) == [name]
@@ -141,7 +141,7 @@ def test_init_words_that_yaml_reads_as_other_types_stay_text(tmp_path: Path, nam
 
 
 def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
-    init_in(tmp_path, health=("api=/up",), routes=("api=/,/ws", "web=none"))
+    init_in(tmp_path, health=("api=/up",), route=("api=/,/ws", "web=none"))
 
     api, web = config.load("production", root=tmp_path, strict=True).targets[0].application.services
     assert (api.gate.path, web.gate.path) == ("/up", "/health")
@@ -149,7 +149,7 @@ def test_init_health_and_paths_of_services(tmp_path: Path) -> None:
 
 
 def test_init_service_without_paths_leaves_the_root_path_to_the_one_before_it(tmp_path: Path) -> None:
-    init_in(tmp_path, services=("site=r.test/x:v1:80", "worker=r.test/y:v1:81"), routes=("worker=none",))
+    init_in(tmp_path, service=("site=r.test/x:v1:80", "worker=r.test/y:v1:81"), route=("worker=none",))
 
     application = config.load("production", root=tmp_path, strict=True).targets[0].application
     assert [[route.prefix for route in service.routes] for service in application.services] == [["/"], []]
@@ -159,7 +159,7 @@ def test_init_service_without_paths_leaves_the_root_path_to_the_one_before_it(tm
 
 @pytest.mark.parametrize("name", ["nginx", "https", "smtp", "app", "notify", "service"])
 def test_init_service_named_like_a_setting_gets_different_keys(tmp_path: Path, name: str) -> None:
-    init_in(tmp_path, services=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81"))
+    init_in(tmp_path, service=(f"{name}=r.test/x:v1:80", "service-nginx=r.test/y:81"))
 
     services = config.load("production", root=tmp_path, strict=True).targets[0].application.services
     assert [service.image.reference for service in services] == ["r.test/x:v1", "r.test/y:latest"]
@@ -180,29 +180,29 @@ def test_init_without_answers_lists_every_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "places_of"),
     [
-        ({"values": {"app": "Shop", "domain": "a b"}}, ["--app", "--domain"]),
+        ({"app": "Shop", "domain": "a b"}, ["--app", "--domain"]),
         (
-            {"values": {**VALUES, "env": "a/b", "user": "no one", "certificate": "x"}},
+            {"env": "a/b", "user": "no one", "certificate": "x"},
             ["--env", "--user", "--certificate"],
         ),
-        ({"values": {**VALUES, "certificate": "acme"}}, ["--email"]),
-        ({"values": {**VALUES, "email": "a@example.org"}}, ["--email"]),
-        ({"values": {**VALUES, "app": ""}}, ["--app"]),
-        ({"services": ("web",)}, ["--service"]),
-        ({"services": ("web=r.test/x",)}, ["--service"]),
-        ({"services": ("web=r.test/x:v1",)}, ["--service"]),
-        ({"services": ("web=r.test/x:70000",)}, ["--service"]),
-        ({"services": ("web=r.test/x:1", "web=r.test/y:2")}, ["--service"]),
-        ({"services": ("Web=r.test/x:1",)}, ["--service"]),
-        ({"hosts": ("a=192.0.2.1", "b=192.0.2.1")}, ["--host"]),
-        ({"hosts": ("a=192.0.2.1", "a=192.0.2.2")}, ["--host"]),
-        ({"hosts": ("a=",)}, ["--host"]),
-        ({"hosts": ("a=b c",)}, ["--host"]),
+        ({"certificate": "acme"}, ["--email"]),
+        ({"email": "a@example.org"}, ["--email"]),
+        ({"app": ""}, ["--app"]),
+        ({"service": ("web",)}, ["--service"]),
+        ({"service": ("web=r.test/x",)}, ["--service"]),
+        ({"service": ("web=r.test/x:v1",)}, ["--service"]),
+        ({"service": ("web=r.test/x:70000",)}, ["--service"]),
+        ({"service": ("web=r.test/x:1", "web=r.test/y:2")}, ["--service"]),
+        ({"service": ("Web=r.test/x:1",)}, ["--service"]),
+        ({"host": ("a=192.0.2.1", "b=192.0.2.1")}, ["--host"]),
+        ({"host": ("a=192.0.2.1", "a=192.0.2.2")}, ["--host"]),
+        ({"host": ("a=",)}, ["--host"]),
+        ({"host": ("a=b c",)}, ["--host"]),
         ({"health": ("db=/x",)}, ["--health"]),
         ({"health": ("api=x",)}, ["--health"]),
-        ({"routes": ("api=/a/,/a/",)}, ["--route"]),
-        ({"routes": ("api=/", "web=/")}, ["--route"]),
-        ({"routes": ("web=/api/",)}, ["--route"]),
+        ({"route": ("api=/a/,/a/",)}, ["--route"]),
+        ({"route": ("api=/", "web=/")}, ["--route"]),
+        ({"route": ("web=/api/",)}, ["--route"]),
     ],
 )
 def test_init_invalid_answers_are_refused_with_their_option(
@@ -217,7 +217,7 @@ def test_init_invalid_answers_are_refused_with_their_option(
 
 def test_init_image_that_looks_like_a_placeholder_is_refused_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lead to an invalid configuration"):
-        init_in(tmp_path, services=("token=example/x:v1:80",))
+        init_in(tmp_path, service=("token=example/x:v1:80",))
 
     assert files(tmp_path) == {}
 
@@ -383,7 +383,7 @@ def test_init_name_of_a_lab_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lab/x/hosts.yaml").write_text("environments: {lab: {hosts: {web1: }}}\n")
 
     with pytest.raises(ConfigError, match="a lab here has this one"):
-        init_in(tmp_path, values={**VALUES, "env": "lab"})
+        init_in(tmp_path, env="lab")
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -474,12 +474,12 @@ def _near(good: str, other: st.SearchStrategy[str] = _word) -> st.SearchStrategy
 )
 @settings(max_examples=250, deadline=None)
 def test_init_answers_are_written_literally_or_refused(
-    values: dict[str, str], services: list[str], hosts: list[str], routes: list[str]
+    values: dict[str, Any], services: list[str], hosts: list[str], routes: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
         destination = Path(place)
         try:
-            init(root=ROOT, directory=place, values=values, services=services, hosts=hosts, routes=routes)
+            init(root=ROOT, directory=place, **values, service=services, host=hosts, route=routes)
         except ConfigError as error:
             str(error).encode()
             assert files(destination) == {}
@@ -509,6 +509,6 @@ def test_yaml_text_round_trip_keeps_the_text(text: str) -> None:
 
 
 def test_init_service_example_of_the_help_is_valid(tmp_path: Path) -> None:
-    init_in(tmp_path, services=(SERVICE.rpartition(" ")[2],))
+    init_in(tmp_path, service=(SERVICE.rpartition(" ")[2],))
 
     assert (tmp_path / FILES[0]).exists()
