@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,23 @@ def acquire(
         read = fleet.on_all(lambda host: _read_lock(host, fleet))
         former = {name: _replaceable(name, state, environment) for name, state in read.items()}
         own = {name for name, state in read.items() if state.lock and operator.is_own(state.lock)}
-        acquisition = _Acquisition(fleet, lock, lease_seconds, former, own)
-        taken = locking.acquire_all(fleet.hosts, acquisition.take, acquisition.free)
+
+        def free(host: Host) -> None:
+            # The operator held it before: a failed renewal elsewhere keeps it. If the release fails, the lease expires.
+            if host.name not in own:
+                with suppress(RollingError):
+                    home = fleet.targets[host.name].application.home
+                    host.run(direct(lock_file.release(home, lock.token)), timeout_seconds=LOCK_SECONDS)
+
+        def take(hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
+            results = fleet.on_each(
+                lambda host: _acquire(host, fleet, lock, lease_seconds, former[host.name], free),
+                hosts=hosts,
+                finish=True,
+            )
+            return [(host, line) if isinstance(line := results[host.name], str) else line for host in hosts]
+
+        taken = locking.acquire_all(fleet.hosts, take, lambda locked: free(locked[0]))
     lines = [line for _, line in taken]
     end = f"Until then, deploys to these hosts exit with 4. Next: {PROGRAM} lock.release --env {environment.name} when done"
     print_lines([*lines, end], environment.secrets)
@@ -121,45 +136,22 @@ def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
     raise locking.held_error(host, lock, environment.name, state.now)
 
 
-class _Acquisition:
-    """A manual acquisition of the hosts' locks, group by group."""
-
-    def __init__(self, fleet: Fleet, lock: Lock, lease_seconds: int, former: Mapping[str, str], own: set[str]) -> None:
-        self._fleet, self._lock, self._lease, self._former, self._own = fleet, lock, lease_seconds, former, own
-
-    def take(self, hosts: Sequence[FabricHost]) -> list[tuple[FabricHost, str] | RollingError]:
-        """Lock the hosts in parallel; each result is the host with a line for the operator, or an error."""
-        results = self._fleet.on_each(self._take_one, hosts=hosts, finish=True)
-        return [(host, line) if isinstance(line := results[host.name], str) else line for host in hosts]
-
-    def _take_one(self, host: Host) -> str | RollingError:
-        app = self._fleet.targets[host.name].application
-        try:
-            step = locking.acquire_step(app, self._lock, lease_seconds=self._lease, dead_token=self._former[host.name])
-            taken = locking.acquire(host, step, environment=self._fleet.environment.name)
-        except RollingError as error:
-            # After any error except another holder's lock, the host may be locked, or become locked.
-            if not locking.is_held_by_other(error):
-                with suppress(RollingError):
-                    self._release(host)
-            return error
-        own = taken.previous is not None and operator.is_own(taken.previous)
-        origin = (
-            f", taken over from {locking.describe(taken.previous)}" if taken.previous is not None and not own else ""
-        )
-        return f"{host.name}: {'renewed' if own else 'locked'} for {self._lease // 60} minutes{origin}."
-
-    def free(self, taken: tuple[FabricHost, str]) -> None:
-        """Release a lock after another host could not be locked; if that fails, the lease expires."""
-        with suppress(RollingError):
-            self._release(taken[0])
-
-    def _release(self, host: Host) -> None:
-        if host.name in self._own:
-            # The operator held it before: a failed renewal elsewhere keeps it.
-            return
-        home = self._fleet.targets[host.name].application.home
-        host.run(direct(lock_file.release(home, self._lock.token)), timeout_seconds=LOCK_SECONDS)
+def _acquire(
+    host: Host, fleet: Fleet, lock: Lock, lease_seconds: int, former: str, free: Callable[[Host], None]
+) -> str | RollingError:
+    """Lock the host, or renew or take over the lock of the token `former`; return a line for the operator, or an error."""
+    app = fleet.targets[host.name].application
+    try:
+        step = locking.acquire_step(app, lock, lease_seconds=lease_seconds, dead_token=former)
+        taken = locking.acquire(host, step, environment=fleet.environment.name)
+    except RollingError as error:
+        # After any error except another holder's lock, the host may be locked, or become locked.
+        if not locking.is_held_by_other(error):
+            free(host)
+        return error
+    own = taken.previous is not None and operator.is_own(taken.previous)
+    origin = f", taken over from {locking.describe(taken.previous)}" if taken.previous is not None and not own else ""
+    return f"{host.name}: {'renewed' if own else 'locked'} for {lease_seconds // 60} minutes{origin}."
 
 
 def _refuse_foreign(locks_by_host: Mapping[str, HostLock], environment: Environment) -> None:
