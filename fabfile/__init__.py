@@ -18,5 +18,3 @@ namespace = Collection(
     *tasks.namespace.collections.values(),
     Collection.from_module(lab, name="lab"),
 )
-
-__all__ = ["namespace"]
