@@ -69,8 +69,10 @@ class AccessReport:
 
 
 #: The report texts for keys that a sync leaves in place.
-REVOKED = "REVOKED, but still accepted from a file or block that this project does not manage"
-_KEPT = {Standing.UNMANAGED: "not managed, kept", Standing.REVOKED: REVOKED}
+_KEPT = {
+    Standing.UNMANAGED: "not managed, kept",
+    Standing.REVOKED: "REVOKED, but still accepted from a file or block that this project does not manage",
+}
 
 
 @dataclass(frozen=True)
@@ -172,16 +174,21 @@ def _notes(desired: DesiredAccess, current: HostAccess) -> Iterator[str]:
             yield f"- {who} ({holder.standing.value.lower()})"
         elif holder.standing is Standing.GRANTED and holder.options:
             yield f"- the options in front of {who}"
-    yield from unsettled(desired, current)
+    yield from map(kept_line, kept(desired, current))
 
 
-def unsettled(desired: DesiredAccess, current: HostAccess) -> tuple[str, ...]:
-    """List the unmanaged and revoked keys that a sync leaves in place, for the operator to act on."""
+def kept(desired: DesiredAccess, current: HostAccess) -> tuple[Holder, ...]:
+    """Return the unmanaged and revoked keys that a sync leaves in place, for the operator to act on."""
     return tuple(
-        f"{_KEPT[holder.standing]}: {holder.name or 'no name'} {holder.key.fingerprint} in {holder.place}"
+        holder
         for holder in holders(desired, current)
         if holder.standing in _KEPT and not _removes(desired, current, holder)
     )
+
+
+def kept_line(holder: Holder) -> str:
+    """Describe a key that a sync leaves in place."""
+    return f"{_KEPT[holder.standing]}: {holder.name or 'no name'} {holder.key.fingerprint} in {holder.place}"
 
 
 def _removes(desired: DesiredAccess, current: HostAccess, holder: Holder) -> bool:

@@ -22,7 +22,7 @@ from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
 from rolling_upgrade.features.access import keys, plan, shell
 from rolling_upgrade.features.access.keys import Access, KeyChange, read_access
-from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder
+from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder, Standing
 from rolling_upgrade.features.access.shell import HostAccess
 from rolling_upgrade.features.apply import host_summaries, run_steps
 from rolling_upgrade.ssh.connection import login_fingerprints
@@ -213,10 +213,13 @@ def _summary(
 ) -> Summary:
     """Describe the keys that stay and the hosts that were not synced; `elsewhere` means also hosts outside of --hosts."""
     environment, exclusive = next((wanted.environment, wanted.exclusive) for wanted in desired.values())
-    kept = [f"{name}: {key}" for name, current in found.items() for key in plan.unsettled(desired[name], current)]
-    lines = [key for key in kept if plan.REVOKED in key]
+    lines: list[str] = []
+    warnings: list[str] = []
+    for name, current in found.items():
+        for holder in plan.kept(desired[name], current):
+            rows = lines if holder.standing is Standing.REVOKED else warnings
+            rows.append(f"{name}: {plan.kept_line(holder)}")
     code = ExitCode.PARTLY_DONE if lines else exit_code(row.result for row in hosts)
-    warnings = [key for key in kept if key not in lines]
     if elsewhere:
         sync_all = f"{PROGRAM} access.sync --env {environment}"
         warnings.insert(0, f"hosts outside of --hosts are not synced. Next: {sync_all}")

@@ -1,4 +1,4 @@
-"""Compare deploy/authorized_keys with a host: the standing of each key, the plan, and the unsettled keys."""
+"""Compare deploy/authorized_keys with a host: the standing of each key, the plan, and the keys that stay."""
 
 from __future__ import annotations
 
@@ -71,14 +71,15 @@ def test_plan_unmanaged_key_is_kept_and_reported() -> None:
     current = host_access(f"{ed25519(9)} carol\n{GOOD}")
 
     assert planning.plan_access(DESIRED, current).empty
-    assert planning.unsettled(DESIRED, current) == (f"not managed, kept: carol {key(9).fingerprint} in {FILE}",)
+    (carol,) = planning.kept(DESIRED, current)
+    assert planning.kept_line(carol) == f"not managed, kept: carol {key(9).fingerprint} in {FILE}"
 
 
 def test_plan_exclusive_removes_the_unmanaged_key() -> None:
     desired, current = replace(DESIRED, exclusive=True), host_access(f"{ed25519(9)} carol\n{GOOD}")
 
     assert planning.plan_access(desired, current).notes == (f"- carol {key(9).fingerprint} (not managed)",)
-    assert planning.unsettled(desired, current) == ()
+    assert planning.kept(desired, current) == ()
 
 
 def test_plan_revoked_key_outside_of_the_block_is_removed() -> None:
@@ -87,14 +88,14 @@ def test_plan_revoked_key_outside_of_the_block_is_removed() -> None:
     assert plan.notes == (f"- eve {key(3).fingerprint} (revoked)",)
 
 
-def test_unsettled_revoked_key_in_an_unmanaged_place_is_reported() -> None:
+def test_kept_revoked_key_in_an_unmanaged_place_is_reported() -> None:
     other = f"# BEGIN inv access: shop staging\n{ed25519(3)} eve\n# END inv access: shop staging\n"
     current = host_access(other + GOOD, KeyFile("/etc/ssh/keys", "root 644", f"{ed25519(3)} eve\n"))
 
-    said = planning.unsettled(DESIRED, current)
+    kept = planning.kept(DESIRED, current)
 
-    assert [line.rpartition(" in ")[2] for line in said] == [f"{FILE} (block of shop staging)", "/etc/ssh/keys"]
-    assert all(planning.REVOKED in line for line in said)
+    assert [holder.place for holder in kept] == [f"{FILE} (block of shop staging)", "/etc/ssh/keys"]
+    assert all(planning.kept_line(holder).startswith("REVOKED, but still accepted") for holder in kept)
 
 
 def test_holders_key_of_another_environment_is_no_drift() -> None:
@@ -107,7 +108,7 @@ def test_holders_key_of_another_environment_is_no_drift() -> None:
 def test_holders_second_file_with_a_similar_name_is_another_file() -> None:
     current = host_access(GOOD, KeyFile(f"{FILE}2", "deploy 600", f"{ed25519(9)} carol\n"))
 
-    assert planning.unsettled(replace(DESIRED, exclusive=True), current) != ()
+    assert planning.kept(replace(DESIRED, exclusive=True), current) != ()
 
 
 def test_faults_password_login_and_other_login_methods_are_reported() -> None:
