@@ -96,8 +96,8 @@ def shown(value: object, key: str = "") -> str:
     return quoted if len(quoted) <= _LONGEST_SHOWN else f"{quoted[: _LONGEST_SHOWN - 1]}…"
 
 
-def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return the strings to mask, longest first, so that masking one leaves no fragment of another."""
+def secret_values(values: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the strings to mask."""
     secrets: set[str] = set()
     for key, value in values:
         credentials = _CREDENTIALS.search(value)
@@ -106,8 +106,7 @@ def secret_values(values: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         if credentials:
             secrets |= {credentials["password"], unquote(credentials["password"])}
     plain = {"true", "false"}
-    long_enough = (value for value in secrets if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain)
-    return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))
+    return {value for value in secrets if len(value) >= _SHORTEST_SECRET and value.casefold() not in plain}
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -116,7 +116,7 @@ def load_located(
 
 
 def _secrets(values: Iterable[Values], applications: Iterable[model.Application]) -> tuple[str, ...]:
-    """Return the strings to mask in all output, longest first."""
+    """Return the strings to mask in all output, longest first, so that masking one leaves no fragment of another."""
     named = secret_values(item for merged in values for item in merged.merged.items())
     parts = [secret for application in applications for secret in application.channels.secrets]
     return tuple(sorted({*named, *parts}, key=lambda value: (-len(value), value)))

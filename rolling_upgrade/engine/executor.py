@@ -6,6 +6,7 @@ and the executor attaches to it again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -50,8 +51,8 @@ class RunContext:
     run_id: str
     lease_seconds: float
     on_event: Callable[[Event], None]
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
     cancelled: Flag = field(default_factory=Flag)
     offer: Callable[[Host, Step], AbstractContextManager[Script]] | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,8 +174,7 @@ def started(
 ) -> Iterator[Operation]:
     """Yield a new operation with a reporter and the connected hosts."""
     with make_reporter(json=json, secrets=environment.secrets) as reporter, opened(environment) as fleet:
-        lease_seconds = environment.rollout.lease_seconds
-        context = RunContext(new_run_id(), lease_seconds, reporter.event, time.time, time.sleep)
+        context = RunContext(new_run_id(), environment.rollout.lease_seconds, reporter.event)
         yield Operation(fleet, reporter, context, started_at, force, dry_run, on_finish)
 
 

@@ -68,7 +68,7 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     if action is RecoveryAction.PRUNE:
         return _prune(host, app, state, settings)
     target = _rollback_target(home, state) if action is RecoveryAction.ROLL_BACK else None
-    context = RunContext(new_run_id(), settings.rollout.lease_seconds, _log_event, time.time, time.sleep)
+    context = RunContext(new_run_id(), settings.rollout.lease_seconds, _log_event)
     started_at = context.clock()
     lock = _lock(context.run_id, f"{action.value} of {service}: {reason}")
 
