@@ -245,18 +245,16 @@ def kernel(app: Application, preparation: Preparation) -> tuple[Resource, ...]:
     path = f"/etc/sysctl.d/90-{app.name}.conf"
     if not preparation.sysctl:
         return (Resource("kernel", f"no {path}", f"! {is_ours(path)}", script(shell_join("rm", "-f", path))),)
-    now = "\"$(sysctl -n {0} | tr '\\t' ' ')\""
-    tests = []
+    tests, rows = [], []
     for key, value in preparation.sysctl:
-        kept = f"grep -qxF {quote(f'{key} = {value}')} {quote(path)}"
-        exact = f"test {now.format(key)} = {quote(value)} && {kept}"
-        tests.append(f"{{ {exact} || test {now.format(key)} -gt {value}; }}" if key in _LIMITS else f"{{ {exact}; }}")
-    rows = [
-        f"if ! test {now.format(key)} -gt {value}; then echo {quote(f'{key} = {value}')}; fi"
-        if key in _LIMITS
-        else f"echo {quote(f'{key} = {value}')}"
-        for key, value in preparation.sysctl
-    ]
+        now, line = f"\"$(sysctl -n {key} | tr '\\t' ' ')\"", quote(f"{key} = {value}")
+        exact, higher = f"test {now} = {quote(value)} && grep -qxF {line} {quote(path)}", f"test {now} -gt {value}"
+        if key in _LIMITS:
+            tests.append(f"{{ {exact} || {higher}; }}")
+            rows.append(f"if ! {higher}; then echo {line}; fi")
+        else:
+            tests.append(f"{{ {exact}; }}")
+            rows.append(f"echo {line}")
     listed = "\n  ".join(rows)
     apply = f"""\
 {{
