@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from rolling_upgrade import config
@@ -22,6 +22,8 @@ from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode
 from rolling_upgrade.features.secrets.edit import kept_texts
 from rolling_upgrade.features.secrets.env_file import parse_values, read_env_file, recipient_differences
 
+_LABELS = {Level.OK: "repaired", Level.WARNING: "FOUND", Level.REFUSED: "FOUND"}
+
 
 def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
     """Check one environment or all of them. Return FAILED for any finding. `repair` restricts file modes to the owner."""
@@ -34,8 +36,10 @@ def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
         rows += _environment(secrets, repair)
     rows = list(dict.fromkeys(rows))
     checked_names = ", ".join(secrets.environment for secrets in checked) or "no env file on this machine"
-    print_lines(_finding_lines(rows, checked_names))
-    return ExitCode.FAILED if any(row.level is not Level.OK for row in rows) else ExitCode.DONE
+    found = sum(row.level is not Level.OK for row in rows)
+    summary = f"{checked_names}: {count(found, 'finding') if found else 'no exposed secrets'}"
+    print_lines([*diagnosis_lines(rows, _LABELS), summary])
+    return ExitCode.FAILED if found else ExitCode.DONE
 
 
 def _environment(secrets: SecretsFile, repair: bool) -> Iterator[Diagnosis]:
@@ -149,15 +153,3 @@ def _recipients(secrets: SecretsFile, data: bytes) -> Iterator[Diagnosis]:
     for difference in found:
         remedy = f"Correct {secrets.recipients_name}, then {PROGRAM} secrets.rotate --env {secrets.environment}"
         yield Diagnosis(secrets.recipients_name, Level.WARNING, difference, remedy)
-
-
-_LABELS = {Level.OK: "repaired", Level.WARNING: "FOUND", Level.REFUSED: "FOUND"}
-
-
-def _finding_lines(rows: Sequence[Diagnosis], environments: str) -> list[str]:
-    """Return the findings of each file with their remedies, then a summary."""
-    found = sum(row.level is not Level.OK for row in rows)
-    return [
-        *diagnosis_lines(rows, _LABELS),
-        f"{environments}: {count(found, 'finding') if found else 'no exposed secrets'}",
-    ]
