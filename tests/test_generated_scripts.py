@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import detached, history, lock_file, locking, maintenance, observation, podman, transfer
+from rolling_upgrade.engine import detached, history, image_push, lock_file, locking, maintenance, observation, podman
 from rolling_upgrade.engine.model import (
     Application,
     Certificate,
@@ -170,11 +170,13 @@ def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
         yield f"pull-signed-{verify}", steps.pull_signed(images, "KEY", verify_present=verify)
     yield "observe", direct(observation.shell_text(app))
     yield "examine", diagnosis.fact_script(app)
-    pushes = [transfer.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services]
-    fetch = transfer.fetch(pushes, f"{app.home}/journal/run/images")
-    yield "fetch", Script(transfer.prologue(40001, "pass word").text + "\n" + fetch.text)
+    pushes = [
+        image_push.Push(service.name, service.image, f"sha256:{'e' * 64}", 3, 1, 5000) for service in app.services
+    ]
+    fetch = image_push.fetch(pushes, f"{app.home}/journal/run/images")
+    yield "fetch", Script(image_push.prologue(40001, "pass word").text + "\n" + fetch.text)
     yield "fetch-as-shown", fetch
-    yield "read-layers", transfer.read_layers()
+    yield "read-layers", image_push.read_layers()
     wanted = Login("registry.test:5000", "it's me", 'pa"ss $word')
     yield "login", registry.login_script(wanted, always_ask=False)
     yield "login-again", registry.login_script(wanted, always_ask=True)

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.image_push import full_name
 from rolling_upgrade.engine.model import Image
-from rolling_upgrade.engine.transfer import full_name
 from rolling_upgrade.errors import PreflightError
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from rolling_upgrade.engine import history, lock_file
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import Application, Color, HostResult, Image, Outcome, Release
 from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.engine.transfer import Push
 
 
 class Change(str, Enum):

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from threading import BoundedSemaphore, Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from rolling_upgrade.engine import transfer
+from rolling_upgrade.engine import image_push
 from rolling_upgrade.engine.image_archive import MANIFEST_TYPE, Layer, SavedImage
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import PreflightError
@@ -102,7 +102,7 @@ def offered(transport: Transport, offer: Offer, host: str, seconds: float) -> It
 
     port = listen(transport, answer, host, seconds)
     try:
-        yield transfer.prologue(port, offer.password)
+        yield image_push.prologue(port, offer.password)
     finally:
         stop_listening(transport, port, seconds)
 
@@ -114,7 +114,7 @@ def listen(transport: Transport, answer: Callable[..., None], host: str, seconds
     try:
         # Paramiko waits for the answer to this request without a timeout.
         with closed_after(transport, seconds):
-            return int(transport.request_port_forward(transfer.LOOPBACK, 0, answer))
+            return int(transport.request_port_forward(image_push.LOOPBACK, 0, answer))
     except (SSHException, EOFError, OSError) as error:
         reason = error if transport.is_active() else "the connection ended without an answer"
         raise PreflightError(
@@ -129,7 +129,7 @@ def stop_listening(transport: Transport, port: int, seconds: float) -> None:
     from paramiko import SSHException
 
     with contextlib.suppress(SSHException, EOFError, OSError), closed_after(transport, seconds):
-        transport.cancel_port_forward(transfer.LOOPBACK, port)
+        transport.cancel_port_forward(image_push.LOOPBACK, port)
 
 
 def _serve(channel: Channel, offer: Offer, free: BoundedSemaphore) -> None:
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with a manifest, a configuration or a layer."""
         offer: Offer = self.server  # type: ignore[assignment]
-        expected = base64.b64encode(f"{transfer.USER}:{offer.password}".encode()).decode()
+        expected = base64.b64encode(f"{image_push.USER}:{offer.password}".encode()).decode()
         given = self.headers.get("Authorization", "").encode(errors="replace")
         if not hmac.compare_digest(given, f"Basic {expected}".encode()):
             self._answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="images"'})

@@ -10,10 +10,10 @@ import pytest
 
 from rolling_upgrade.engine import detached, executor, lock_file
 from rolling_upgrade.engine.host import Answer, Cancelled, Host
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, Interrupted, LockLost, StepFailed, UndoFailed
 from tests.support.sample import image
 from tests.support.scripted_host import Scene, ScriptedHost, three_steps

@@ -16,13 +16,13 @@ from typing import Any
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.engine import (
     history,
+    image_push,
     lock_file,
     observation,
     podman,
     preflight,
     prune,
     resource,
-    transfer,
     untrusted,
 )
 from rolling_upgrade.engine.locking import held_error
@@ -240,7 +240,7 @@ PARSERS: dict[str, Parser] = {
     "engine.history.verify": Parser(lambda text: history.verify(text, CHECKSUM), LINE + "\n"),
     "engine.observation.parse": Parser(lambda text: observation.parse(APP, "web1", text), STATE, _state),
     "engine.observation.sections": Parser(observation.sections, STATE),
-    "engine.transfer.parse": Parser(transfer.parse, f"x86_64\nsha256:{CHECKSUM}\n"),
+    "engine.image_push.parse": Parser(image_push.parse, f"x86_64\nsha256:{CHECKSUM}\n"),
     "features.health.shell.parse": Parser(
         lambda text: health.parse(test_shell_parse.APP, "web1", text, 1_795_403_565.0), test_shell_parse.text(), _health
     ),

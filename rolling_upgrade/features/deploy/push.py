@@ -14,15 +14,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolling_upgrade.engine import image_archive, local_command, transfer
+from rolling_upgrade.engine import image_archive, image_push, local_command
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.image_archive import Layer, SavedImage
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.local_command import CommandResult
 from rolling_upgrade.engine.model import Event, Image, Phase
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.errors import ConfigError, ConfigIssue, PreflightError, usage_error
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet
@@ -171,10 +171,10 @@ def _query_stores(fleet: Fleet) -> dict[str, tuple[str, frozenset[str]]]:
 
     def query(host: Host) -> tuple[str, frozenset[str]]:
         with hosts[host.name].offer(Offer({}, {}, lambda _: None)):
-            answer = host.run(transfer.read_layers(), timeout_seconds=QUERY_SECONDS)
+            answer = host.run(image_push.read_layers(), timeout_seconds=QUERY_SECONDS)
         if not answer.ok:
             raise PreflightError(f"{host.name}: its images cannot be listed.\n{answer.output_tail}")
-        return transfer.parse(answer.output)
+        return image_push.parse(answer.output)
 
     return fleet.on_all(query)
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import health_gate, nginx, podman, transfer
+from rolling_upgrade.engine import health_gate, image_push, nginx, podman
+from rolling_upgrade.engine.image_push import Push, full_name
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -27,7 +28,6 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Change, ServicePlan, Step
 from rolling_upgrade.engine.shell import Script, lines, quote, script, sha256, shell_join
 from rolling_upgrade.engine.site import client as site
-from rolling_upgrade.engine.transfer import Push, full_name
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
 from rolling_upgrade.features.maintenance import plan as page
@@ -341,7 +341,7 @@ def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:
         f"{push.service} {push.image.tag or 'latest'} ({push.lacking} of {push.layers} layers, {_size(push.bytes)})"
         for push in pushes
     )
-    body = transfer.fetch(pushes, f"{app.home}/journal/{run_id}/images")
+    body = image_push.fetch(pushes, f"{app.home}/journal/{run_id}/images")
     return Step("push", f"push {images}", body, PUSH_SECONDS, pushes=pushes)
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rolling_upgrade import rendering
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import HostState, RolloutPolicy
-from rolling_upgrade.engine.transfer import Push
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, push_step
 from tests.support.sample import LOCK, application, image

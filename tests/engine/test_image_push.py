@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from rolling_upgrade.engine import transfer
+from rolling_upgrade.engine import image_push
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import Image
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.engine.transfer import Push
 from tests.support.sample import DIGEST, image
 from tests.support.shell import Programs, sh
 
@@ -38,8 +38,8 @@ def push(name: str = "backend", reference: Image | None = None) -> Push:
 
 def fetched(programs: Programs, folder: Path, *pushes: Push, id: str = ID) -> tuple[int, str]:
     programs.add("podman", PODMAN.format(id=id))
-    script = transfer.fetch(pushes, str(folder))
-    prologue = transfer.prologue(40001, PASSWORD)
+    script = image_push.fetch(pushes, str(folder))
+    prologue = image_push.prologue(40001, PASSWORD)
     done = sh(Script(f"umask 077\n{prologue.text}\n{script.text}"), path=programs.path)
     return done.returncode, done.stdout + done.stderr
 
@@ -70,8 +70,8 @@ def test_fetch_password_is_only_in_a_private_file_and_deleted_afterwards(program
 def test_fetch_does_not_pull_a_present_image(programs: Programs, tmp_path: Path) -> None:
     programs.add("podman", f'case "$1 $2" in "image inspect") echo {ID} ;; esac')
 
-    script = transfer.fetch([push()], str(tmp_path / "run"))
-    done = sh(Script(f"{transfer.prologue(1, 'x').text}\n{script.text}"), path=programs.path)
+    script = image_push.fetch([push()], str(tmp_path / "run"))
+    done = sh(Script(f"{image_push.prologue(1, 'x').text}\n{script.text}"), path=programs.path)
 
     assert done.returncode == 0
     assert not [call for call in programs.calls("podman") if call[1] == "pull"]
@@ -91,7 +91,7 @@ def test_fetch_id_without_its_algorithm_is_the_same(programs: Programs, tmp_path
 def test_fetch_without_a_prologue_does_nothing(programs: Programs, tmp_path: Path) -> None:
     programs.add("podman", "exit 1")
 
-    assert sh(transfer.fetch([push()], str(tmp_path / "run")), path=programs.path).returncode != 0
+    assert sh(image_push.fetch([push()], str(tmp_path / "run")), path=programs.path).returncode != 0
     assert programs.calls("podman") == []
     assert not (tmp_path / "run").exists()
 
@@ -115,7 +115,7 @@ def test_fetch_short_name_is_pulled_with_its_registry(programs: Programs, tmp_pa
     ],
 )
 def test_full_name_follows_docker(repository: str, full: str) -> None:
-    assert transfer.full_name(repository) == full
+    assert image_push.full_name(repository) == full
 
 
 def test_read_layers_prints_architecture_and_every_layer(programs: Programs, tmp_path: Path) -> None:
@@ -124,16 +124,16 @@ def test_read_layers_prints_architecture_and_every_layer(programs: Programs, tmp
     (tmp_path / "overlay-layers" / "layers.json").write_text(json.dumps(layers, separators=(",", ":")))
     programs.add("podman", f"echo '{tmp_path}/overlay-layers/layers.json'")
     programs.add("uname", "echo x86_64")
-    text = transfer.read_layers().text.replace("PATH=/", "OTHER=/")
+    text = image_push.read_layers().text.replace("PATH=/", "OTHER=/")
 
     done = sh(text, path=programs.path)
 
-    assert transfer.parse(done.stdout) == ("amd64", frozenset(DIGEST.values()))
+    assert image_push.parse(done.stdout) == ("amd64", frozenset(DIGEST.values()))
 
 
 def test_read_layers_of_a_host_without_images_is_empty(programs: Programs) -> None:
     programs.add("podman", "echo /nowhere/layers.json")
     programs.add("uname", "echo aarch64")
-    text = transfer.read_layers().text.replace("PATH=/", "OTHER=/")
+    text = image_push.read_layers().text.replace("PATH=/", "OTHER=/")
 
-    assert transfer.parse(sh(text, path=programs.path).stdout) == ("arm64", frozenset())
+    assert image_push.parse(sh(text, path=programs.path).stdout) == ("arm64", frozenset())
