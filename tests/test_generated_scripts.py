@@ -35,7 +35,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.podman import spec_hash
-from rolling_upgrade.engine.prune import Mode, free_bytes
+from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.resource import Resource, as_root, check
 from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.features.access import shell as access
@@ -238,7 +238,10 @@ def of_retention(app: Application) -> Iterator[tuple[str, Script]]:
     green = tuple((service, Color.GREEN) for service in ("backend", "former"))
     old = HostState("web1", active=green, containers=(replace(container("backend", Color.BLUE), running=False),))
     for mode in Mode:
-        yield f"prune-{mode.value}", Script("\n".join((free_bytes(), retention.prune(old, app, RolloutPolicy(), mode))))
+        yield (
+            f"prune-{mode.value}",
+            Script("\n".join((retention.free_bytes(), retention.prune(old, app, RolloutPolicy(), mode)))),
+        )
 
 
 def of_watching(app: Application) -> Iterator[tuple[str, Script]]:

@@ -959,19 +959,6 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ExpiredItem:
-    """An item past its retention; `verdict` is `would go`, `gone` or `in use`.
-
-    Images share layers, so the sum of their `bytes` is an upper bound of the space that deleting them frees.
-    """
-
-    kind: str
-    name: str
-    bytes: int
-    verdict: str
-
-
 class Level(str, Enum):
     """The severity of a diagnosis: no action, worth attention, or a reason to refuse a deploy."""
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.model import ExpiredItem
-from rolling_upgrade.engine.shell import quote
-
 
 class Mode(str, Enum):
     """The action for each selected item: delete it, delete and report it, or only list it."""
@@ -39,38 +35,3 @@ def prune_entry(mode: Mode) -> str:
 def size_of(variable: str) -> str:
     """Shell text for the size in bytes of the file or directory that a shell variable names."""
     return f'"$(du -sk "${variable}" 2>/dev/null | awk \'{{ print $1 * 1024; exit }}\')"'
-
-
-def containers(names: list[str]) -> str:
-    """Remove stopped containers; `podman rm` refuses one that was started meanwhile."""
-    size = "podman container inspect --size --format '{{.SizeRw}}'"
-    return "\n".join(
-        f'prune_entry container {quote(name)} "$({size} {quote(name)} 2>/dev/null || echo 0)" podman rm {quote(name)}'
-        for name in names
-    )
-
-
-def flags(paths: list[str]) -> str:
-    """Remove the flags of removed services."""
-    return "\n".join(f"prune_entry flag {quote(path)} 0 rm -f {quote(path)}" for path in paths)
-
-
-def free_bytes() -> str:
-    """Print `free BYTES`: the free space on the file system of the images."""
-    return "printf 'free\\t%s\\n' \"$(df -Pk \"$HOME\" | awk 'NR == 2 { print $4 * 1024 }')\""
-
-
-def parse(output: str) -> tuple[tuple[ExpiredItem, ...], int]:
-    """The reported items, and the bytes by which the free space grew."""
-    items, free = [], []
-    for line in untrusted.lines(output):
-        columns = line.split("\t")
-        if len(columns) == 4:
-            items.append(ExpiredItem(columns[1], columns[2], _number(columns[3]), columns[0]))
-        elif len(columns) == 2 and columns[0] == "free":
-            free.append(_number(columns[1]))
-    return tuple(items), max(0, free[-1] - free[0]) if free else 0
-
-
-def _number(text: str) -> int:
-    return int(untrusted.number(text, default=0.0))

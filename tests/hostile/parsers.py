@@ -21,7 +21,6 @@ from rolling_upgrade.engine import (
     observation,
     podman,
     preflight,
-    prune,
     resource,
     untrusted,
 )
@@ -44,6 +43,7 @@ from rolling_upgrade.features.inspect import shell as inspection
 from rolling_upgrade.features.inspect.workflow import Inspection, inspect_json, inspect_lines
 from rolling_upgrade.features.logs import shell as logs
 from rolling_upgrade.features.logs.workflow import LogWriter
+from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.prune.workflow import prune_json, prune_lines
 from rolling_upgrade.features.report import shell as journal
 from rolling_upgrade.features.report.run_report import Requests, RunRecord, run_report
@@ -212,7 +212,7 @@ PARSERS: dict[str, Parser] = {
         lambda text: history.parse_definition(text, HOME), history.dump_definition(APP), to_plain
     ),
     "features.doctor.diagnosis.parse_facts": Parser(diagnosis.parse_facts, FACTS, _facts),
-    "engine.prune.parse": Parser(prune.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
+    "features.prune.retention.parse": Parser(retention.parse, "free\t10\ngone\timage\tx\t3.5\nfree\t12\n", _pruned),
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),

@@ -1,4 +1,4 @@
-"""Select the expired items of a host, by the same rule after a deploy and in a prune.
+"""Select the expired items of a host, by the same rule after a deploy and in a prune; parse what a prune reports.
 
 A host keeps everything that runs, and everything that the next rollback needs: release, images, configuration.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rolling_upgrade.engine import detached, history, nginx, podman
-from rolling_upgrade.engine import prune as pruning
+from rolling_upgrade.engine import detached, history, nginx, podman, untrusted
 from rolling_upgrade.engine.model import Application, Container, HostState, Image, RolloutPolicy
 from rolling_upgrade.engine.podman import spec_hash
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.shell import quote
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.rollback import selection
 
@@ -88,7 +88,7 @@ def prune_files(state: HostState, app: Application, kept: Kept, mode: Mode = Mod
     """Return shell text that selects expired images, configurations, backups and journals."""
     return "\n".join(
         (
-            pruning.prune_entry(mode),
+            prune_entry(mode),
             podman.prune_images(_repositories(state, app), kept.digests, history.history_file(app.home)),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
             backup.prune(app, mode),
@@ -106,11 +106,20 @@ def prune(state: HostState, app: Application, rollout: RolloutPolicy, mode: Mode
     flags = [nginx.flag(app, service) for service, _ in state.active if service not in services]
     return "\n".join(
         (
-            pruning.prune_entry(mode),
-            pruning.containers([container.name for container in expired]),
-            pruning.flags(flags),
+            prune_entry(mode),
+            _containers([container.name for container in expired]),
+            "\n".join(f"prune_entry flag {quote(flag)} 0 rm -f {quote(flag)}" for flag in flags),
             prune_files(rest, app, kept(rest, app, rollout), mode),
         )
+    )
+
+
+def _containers(names: list[str]) -> str:
+    """Remove stopped containers; `podman rm` refuses one that was started meanwhile."""
+    size = "podman container inspect --size --format '{{.SizeRw}}'"
+    return "\n".join(
+        f'prune_entry container {quote(name)} "$({size} {quote(name)} 2>/dev/null || echo 0)" podman rm {quote(name)}'
+        for name in names
     )
 
 
@@ -122,3 +131,37 @@ def _repositories(state: HostState, app: Application) -> list[str]:
         *(container.image.repository for container in state.containers),
     ]
     return list(dict.fromkeys(repositories))
+
+
+@dataclass(frozen=True)
+class ExpiredItem:
+    """An item past its retention; `verdict` is `would go`, `gone` or `in use`.
+
+    Images share layers, so the sum of their `bytes` is an upper bound of the space that deleting them frees.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    verdict: str
+
+
+def free_bytes() -> str:
+    """Print `free BYTES`: the free space on the file system of the images."""
+    return "printf 'free\\t%s\\n' \"$(df -Pk \"$HOME\" | awk 'NR == 2 { print $4 * 1024 }')\""
+
+
+def parse(output: str) -> tuple[tuple[ExpiredItem, ...], int]:
+    """The reported items, and the bytes by which the free space grew."""
+    items, free = [], []
+    for line in untrusted.lines(output):
+        columns = line.split("\t")
+        if len(columns) == 4:
+            items.append(ExpiredItem(columns[1], columns[2], _number(columns[3]), columns[0]))
+        elif len(columns) == 2 and columns[0] == "free":
+            free.append(_number(columns[1]))
+    return tuple(items), max(0, free[-1] - free[0]) if free else 0
+
+
+def _number(text: str) -> int:
+    return int(untrusted.number(text, default=0.0))

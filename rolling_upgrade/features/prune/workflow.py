@@ -10,9 +10,8 @@ from rolling_upgrade import config
 from rolling_upgrade.console import operator
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, table
-from rolling_upgrade.engine import prune as pruning
 from rolling_upgrade.engine.host import Answer, Host
-from rolling_upgrade.engine.model import Environment, ExpiredItem, HostState, exit_code
+from rolling_upgrade.engine.model import Environment, HostState, exit_code
 from rolling_upgrade.engine.prune import Mode
 from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.engine.untrusted import size
@@ -26,7 +25,7 @@ PRUNE_SECONDS = 600.0
 
 
 #: The expired items of one host and the freed bytes of its disk, or the error of the host.
-PruneResult = tuple[tuple[ExpiredItem, ...], int] | RollingError
+PruneResult = tuple[tuple[retention.ExpiredItem, ...], int] | RollingError
 
 
 def prune(
@@ -72,13 +71,13 @@ def _list(host: Host, fleet: Fleet, state: HostState) -> PruneResult:
 
 def _script(fleet: Fleet, state: HostState, mode: Mode) -> Script:
     body = retention.prune(state, fleet.targets[state.host].application, fleet.environment.rollout, mode)
-    return script(pruning.free_bytes(), body, pruning.free_bytes())
+    return script(retention.free_bytes(), body, retention.free_bytes())
 
 
 def _parse(name: str, answer: Answer) -> PruneResult:
     if not answer.ok:
         return StepFailed(f"{name}: pruning did not finish (status {answer.status}).\n{answer.output_tail}")
-    return pruning.parse(answer.output)
+    return retention.parse(answer.output)
 
 
 def _any_expired(results: dict[str, PruneResult]) -> bool:
