@@ -2,7 +2,8 @@
 
 TEXTS has one text per line. Each hit is appended to OUT: the text, the file in /proc and the process. The program reads
 as the user UID; with PARENT it reads only environments of that process's descendants. It counts its passes in
-OUT.samples and stops once OUT.end exists. It runs on hosts: standard library only.
+OUT.samples and stops once OUT.end exists. A pass is short, because it searches new processes, which may still execute
+their program, and older ones only now and then. It runs on hosts: standard library only.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+#: A process counts as new in so many passes; later it is searched once in so many passes.
+NEW_PASSES, EVERY = 100, 50
 
-def parents() -> dict[int, int]:
-    """Return the parent of each process."""
-    result = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        result[int(process.name)] = int(stat.rpartition(")")[2].split()[1])
-    return result
+
+def parent(pid: int) -> int:
+    """Return the parent of a process, or 0 if the process has ended."""
+    stat = read(pid, "stat").rpartition(b")")[2].split()
+    return int(stat[1]) if stat else 0
 
 
 def descends(pid: int, ancestor: int, parent_of: dict[int, int]) -> bool:
@@ -41,7 +39,7 @@ def read(pid: int, name: str) -> bytes:
         return b""
 
 
-def main(texts: str, out: str, uid: str, parent: str = "") -> None:
+def main(texts: str, out: str, uid: str, ancestor: str = "") -> None:
     """Search until OUT.end exists."""
     secrets = [line for line in Path(texts).read_bytes().split(b"\n") if line]
     with Path(out).open("ab", buffering=0) as hits, Path(f"{out}.samples").open("wb", buffering=0) as samples:
@@ -50,22 +48,34 @@ def main(texts: str, out: str, uid: str, parent: str = "") -> None:
             os.setgid(int(uid))
             os.setuid(int(uid))
         count, seen = 0, set[bytes]()
+        parents: dict[int, int] = {}
+        passes: dict[int, int] = {}
         while not Path(f"{out}.end").exists():
-            for hit in search(secrets, int(parent or 0)):
+            for hit in search(secrets, int(ancestor or 0), parents, passes):
                 if hit not in seen:
                     seen.add(hit)
                     hits.write(hit)
             count += 1
             samples.seek(0)
             samples.write(b"%d\n" % count)
-            time.sleep(0.002)
+            time.sleep(0.004)
 
 
-def search(secrets: list[bytes], parent: int) -> Iterator[bytes]:
-    """Yield a line for each secret in the arguments or the environment of another process."""
-    parent_of = parents()
-    for pid in parent_of.keys() - {os.getpid()}:
-        for name in ("cmdline", "environ") if not parent or descends(pid, parent, parent_of) else ("cmdline",):
+def search(secrets: list[bytes], ancestor: int, parents: dict[int, int], passes: dict[int, int]) -> Iterator[bytes]:
+    """Yield a line for each secret in the arguments or the environment of another process.
+
+    `parents` has the parent of each process, and `passes` in how many passes it existed; both are updated.
+    """
+    pids = {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()} - {os.getpid()}
+    for pid in passes.keys() - pids:
+        del passes[pid], parents[pid]
+    for pid in pids - passes.keys():
+        passes[pid], parents[pid] = 0, parent(pid)
+    for pid in pids:
+        passes[pid] += 1
+        if passes[pid] > NEW_PASSES and passes[pid] % EVERY:
+            continue
+        for name in ("cmdline", "environ") if not ancestor or descends(pid, ancestor, parents) else ("cmdline",):
             content = read(pid, name)
             for text in secrets:
                 if text in content:
