@@ -1,4 +1,4 @@
-"""Shared steps of the secrets tasks: read, encrypt, verify that the result decrypts, replace the file."""
+"""The env file of the secrets tasks: read it, encrypt it, verify that the result decrypts, replace it; its recipients."""
 
 from __future__ import annotations
 
