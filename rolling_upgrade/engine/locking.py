@@ -114,17 +114,12 @@ def _check_acquired(host: str, answer: Answer, environment: str) -> None:
     if answer.status == lock_file.HELD_STATUS:
         raise held_error(host, lock_file.parse(answer.output), environment, lock_file.host_time(answer.output))
     if answer.status == detached.BUSY_STATUS:
-        raise busy_error(host)
+        raise StageBusy(f"{host}: a stage of an earlier run is still running.", next_step="try again in a minute")
 
 
 def is_held_by_other(error: RollingError) -> bool:
     """Whether another run holds the lock, so that this run has none to release."""
     return isinstance(error, LockHeld) and not isinstance(error, StageBusy | LockLost)
-
-
-def busy_error(host: str) -> StageBusy:
-    """The error for a stage of an earlier run that has not ended."""
-    return StageBusy(f"{host}: a stage of an earlier run is still running.", next_step="try again in a minute")
 
 
 def held_error(host: str, lock: Lock | None, environment: str, now: int) -> LockHeld:
