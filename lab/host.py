@@ -111,7 +111,9 @@ class Host:
 
     def restore(self) -> None:
         """Boot the host from its saved disks. Returns when it is up."""
-        self.machine.podman("stop", "--time", "0", self.container)
+        # Not `podman stop --time 0`: crun then sometimes fails with "open pidfd: No such file or directory".
+        self.machine.podman("kill", self.container, check=False)
+        self.machine.podman("wait", self.container)
         self._copy_disks(".saved", "")
         self.start()
 
