@@ -181,8 +181,11 @@ def _id(value: object) -> str:
 
 
 def _service(run: dict[str, str]) -> ServiceRelease:
+    """Raises Malformed, or ValueError for a text that is not an image: retention reads its repository."""
+    image = string(run["image"])
+    Image.parse(image)
     return ServiceRelease(
-        string(run["image"]),
+        image,
         string(run["digest"]),
         Color(run["color"]),
         string(run.get("spec", "")),

@@ -102,6 +102,7 @@ def test_line_reason_of_many_lines_stays_one_line() -> None:
         history_line(RELEASE).replace('"green"', '"red"'),
         history_line(RELEASE).replace('"seconds": 12.3', '"seconds": null'),
         history_line(RELEASE).replace('"services": {', '"services": [], "x": {'),
+        history_line(RELEASE).replace('"image": "', '"image": "; reboot '),
     ],
 )
 def test_parse_skips_malformed_lines(garbage: str) -> None:
