@@ -124,19 +124,21 @@ def root_or_here() -> Path:
 
 
 def selected_hosts(context: Any, hosts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the hosts of `--hosts a,b`, or the host of this call by `fab -H`.
-
-    An empty option (`--hosts "$EMPTY"`) is returned as it is, so that it selects an unknown host and not all hosts.
-    """
+    """Return the hosts of `--hosts a,b`, or the host of this call by `fab -H`."""
     if hosts:
-        return split_words(hosts) or tuple(hosts)
+        return split_words(hosts)
     single = getattr(context, "original_host", None) or getattr(context, "host", None)
     return (single,) if isinstance(single, str) else ()
 
 
 def split_words(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Split the values of a repeatable option at commas."""
-    return tuple(word.strip() for value in given or () for word in value.split(",") if word.strip())
+    """Split the values of a repeatable option at commas.
+
+    An empty option (`--hosts "$EMPTY"`) is returned as it is, so that it selects an unknown host and not all hosts.
+    """
+    return tuple(word.strip() for value in given or () for word in value.split(",") if word.strip()) or tuple(
+        given or ()
+    )
 
 
 class FeatureTask(Task):  # type: ignore[type-arg]

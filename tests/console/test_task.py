@@ -62,6 +62,10 @@ def test_split_words_without_an_option_is_empty() -> None:
     assert split_words(None) == ()
 
 
+def test_split_words_of_an_empty_option_is_not_the_default() -> None:
+    assert split_words([""]) == ("",)
+
+
 @task(workflow="run")
 def example(
     context: Any,

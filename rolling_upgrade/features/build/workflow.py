@@ -43,7 +43,7 @@ def build(
         build_type=build_type,
         platform=platform,
         # An empty value (--service "$EMPTY") selects no service; it must not select all.
-        services=split_words(service) or service,
+        services=split_words(service),
         force=force,
         dry_run=dry_run,
     )
