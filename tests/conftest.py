@@ -18,6 +18,7 @@ from tests.support.local_fleet import Machines
 from tests.support.pgp import Pgp
 from tests.support.project import Project
 from tests.support.shell import Programs
+from tests.support.simulated_fleet import SimulatedFleet
 from tests.support.sshd import Sshd
 from tests.support.team import Team
 
@@ -93,6 +94,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def machines(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Machines:
     """Fake hosts with directories on this machine instead of SSH connections."""
     return Machines(tmp_path / "machines", programs, monkeypatch)
+
+
+@pytest.fixture
+def fleet(project: Project, monkeypatch: pytest.MonkeyPatch) -> SimulatedFleet:
+    """Two hosts, web1 and web2, that run an earlier release and answer scripts without running them."""
+    return SimulatedFleet(project, monkeypatch)
 
 
 @pytest.fixture(scope="session")

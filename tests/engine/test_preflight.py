@@ -11,24 +11,10 @@ from rolling_upgrade.engine.model import Application, Color, HostState
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.engine.site.schema import dump
 from tests.support.sample import application, backend, frontend
-from tests.support.states import SITE_HASH, as_wanted, container
+from tests.support.states import SITE_HASH, as_wanted, container, fit_facts
 
 APP = application()
-FACTS = {
-    **{f"has_{tool}": "yes" for tool in ("podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", "skopeo")},
-    "home": "yes",
-    "helper": "yes",
-    "linger": "yes",
-    "helper_sum": "h",
-    "site_rules": dump(site.rules(APP)),
-    "nginx_active": "active",
-    "closed": "",
-    "free_kib": "50000000",
-    "total_kib": "100000000",
-    "free_inodes": "1000000",
-    "backup_free_kib": "50000000",
-    "database_kib": "1000",
-}
+FACTS = fit_facts(APP)
 
 
 def granted(**changes: object) -> str:

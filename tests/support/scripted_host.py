@@ -39,9 +39,9 @@ class ScriptedHost:
         return self._name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: threading.Event | None = None) -> Answer:
-        kind = _kind(script.text)
+        kind = kind_of(script.text)
         self._log.append(f"{self._name} {kind}")
-        self.texts[kind] = _readable(script.text)
+        self.texts[kind] = readable(script.text)
         self.shielded[kind] = cancelled is None
         reply = next(self._replies.get(kind, iter(())), None)
         if isinstance(reply, Exception):
@@ -56,21 +56,24 @@ class ScriptedHost:
         """Hold no connection."""
 
 
-def _kind(text: str) -> str:
+def kind_of(text: str) -> str:
+    """Return `KIND` or `KIND STEP` of a script of a run."""
     if "@@facts" in text:
-        return "lock"
+        return "lock" if "held.new" in text else "observe"
     if "pkill -TERM" in text:
         return "abort"
-    stage = re.search(r"setsid .*journal/r2/([\w.-]+)\.sh", text)
+    stage = re.search(r"setsid .*journal/[^/]+/([\w.-]+)\.sh", text)
     if stage:
         return f"stage {stage[1]}"
-    attach = re.search(r"base=\S*journal/r2/([\w.-]+)", text)
+    attach = re.search(r"base=\S*journal/[^/]+/([\w.-]+)", text)
     if attach:
         return f"attach {attach[1]}"
-    return "renew" if "held.new" in text else "unlock"
+    if "held.new" in text:
+        return "renew"
+    return "unlock" if "rm -f held" in text else "query"
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Return the script, or the decoded body of a stage."""
     encoded = re.search(r"printf %s (\S{100,}) \| base64 -d", text)
     return base64.b64decode(encoded[1]).decode() if encoded else text

@@ -19,6 +19,8 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.observation import environment_marks
 from rolling_upgrade.engine.plan import Plan, ServicePlan
 from rolling_upgrade.engine.podman import spec_hash
+from rolling_upgrade.engine.site import client as site
+from rolling_upgrade.engine.site.schema import dump
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec
 from tests.support.sample import LOCK, application
@@ -29,17 +31,17 @@ RUN = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, (), "an
 OLD = "sha256:" + "0" * 64
 
 
-def container(service: Service, color: Color = Color.BLUE, **changes: object) -> Container:
+def container(service: Service, color: Color = Color.BLUE, *, app: str = "shop", **changes: object) -> Container:
     """Return the container that a deploy of this service leaves."""
     values: dict[str, object] = {
-        "name": f"shop-{service.name}-{color.value}",
+        "name": f"{app}-{service.name}-{color.value}",
         "service": service.name,
         "color": color,
         "running": True,
         "status": "running",
         "image": service.image,
         "release": "r1",
-        "spec": spec_hash("shop", service),
+        "spec": spec_hash(app, service),
     }
     return Container(**(values | changes))  # type: ignore[arg-type]
 
@@ -52,10 +54,10 @@ def environments(app: Application) -> tuple[tuple[str, tuple[tuple[str, str], ..
     )
 
 
-def outdated(service: Service, color: Color = Color.BLUE, **changes: object) -> Container:
+def outdated(service: Service, color: Color = Color.BLUE, *, app: str = "shop", **changes: object) -> Container:
     """Return the container of an earlier release, which differs only in its image."""
     old = Image(service.image.repository, "v1", OLD)
-    return container(service, color, **({"image": old} | changes))
+    return container(service, color, app=app, **({"image": old} | changes))
 
 
 def recorded(app: Application, color: Color = Color.BLUE) -> Release:
@@ -70,11 +72,31 @@ def recorded(app: Application, color: Color = Color.BLUE) -> Release:
     return Release("r1", "2026-11-22T00:00:00+00:00", "deploy", Outcome.GOOD, services)
 
 
+def fit_facts(app: Application) -> dict[str, str]:
+    """Return the facts of a host that passes the preflight of a deploy of this application."""
+    tools = ("podman", "nginx", "curl", "ss", "flock", "pgrep", "python3", "skopeo")
+    return {
+        **{f"has_{tool}": "yes" for tool in tools},
+        "home": "yes",
+        "helper": "yes",
+        "linger": "yes",
+        "helper_sum": "h",
+        "site_rules": dump(site.rules(app)),
+        "nginx_active": "active",
+        "closed": "",
+        "free_kib": "50000000",
+        "total_kib": "100000000",
+        "free_inodes": "1000000",
+        "backup_free_kib": "50000000",
+        "database_kib": "1000",
+    }
+
+
 def as_wanted(app: Application) -> HostState:
     """Return the state of an up-to-date host."""
     return HostState(
         "web1",
-        containers=tuple(container(service) for service in app.services),
+        containers=tuple(container(service, app=app.name) for service in app.services),
         live_site_hash=SITE_HASH,
         releases=(recorded(app),),
         environments=environments(app),
@@ -83,7 +105,7 @@ def as_wanted(app: Application) -> HostState:
 
 def upgradable(app: Application) -> HostState:
     """Return the state of a host on which every service runs an earlier image."""
-    return replace(as_wanted(app), containers=tuple(outdated(service) for service in app.services))
+    return replace(as_wanted(app), containers=tuple(outdated(service, app=app.name) for service in app.services))
 
 
 def wanted(app: Application, *, force: bool = False) -> DeploySpec:

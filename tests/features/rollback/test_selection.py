@@ -218,7 +218,7 @@ def test_rollback_with_kept_containers_starts_them_without_a_pull() -> None:
     ],
 )
 def test_rollback_does_not_start_a_container_of_another_release(changes: dict[str, object]) -> None:
-    kept = container(backend(), Color.GREEN, **({"running": False, "status": "exited"} | changes))
+    kept = container(backend(), Color.GREEN, **({"running": False, "status": "exited"} | changes))  # type: ignore[arg-type]
     state = upgradable(application())
 
     plan = plan_rollback(replace(state, containers=(*state.containers, kept)))

@@ -1,0 +1,276 @@
+"""Deploys of two hosts from the command to the summary: which scripts ran on which host, and what the operator sees."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.lock_file import HELD_STATUS
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, LockHeld, PreflightError
+from rolling_upgrade.features.deploy.workflow import deploy
+from tests.support.project import HOSTS, Project
+from tests.support.simulated_fleet import READ_ONLY, SimulatedFleet
+from tests.support.states import as_wanted
+
+PREPARED = ["lock", "stage backup", "stage pull"]
+UPGRADED = [
+    *PREPARED,
+    "stage backend.start",
+    "stage backend.cutover",
+    "stage frontend.start",
+    "stage frontend.cutover",
+    "stage verify",
+    "stage drain",
+    "stage record",
+]
+#: The scripts of a host whose step failed, after that step.
+UNDONE = ["abort", "stage undo", "stage abandon"]
+BEN = Lock("r9", "ben", "laptop", 7, "deploy v3", 1000, 4_000_000_000)
+
+
+def test_deploy_upgrades_both_hosts_in_the_order_of_the_plan(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("demo", root=project.root, batch="100%") is ExitCode.DONE
+
+    assert fleet.changed("web1") == fleet.changed("web2") == UPGRADED
+    out = capsys.readouterr().out
+    assert "backend   v1 (111111111111) blue → 2.0.1 (aaaaaaaaaaaa) green" in out
+    assert "digests: web1 and web2 agree" in out
+    assert "web1, web2 upgraded." in out
+    assert "rolling-upgrade rollback --env demo\n" in out
+
+
+def test_deploy_starts_the_images_by_the_digests_of_the_registry(project: Project, fleet: SimulatedFleet) -> None:
+    assert deploy("demo", root=project.root, tag="2.1.0") is ExitCode.DONE
+
+    backend, frontend = (service.image for service in fleet.app.services)
+    assert backend.pinned in fleet.text("web1", "stage backend.start")
+    assert frontend.pinned in fleet.text("web2", "stage frontend.start")
+    assert "backend:2.1.0" in fleet.text("web1", "stage record")
+
+
+def test_deploy_in_batches_finishes_each_batch_before_the_next(project: Project, fleet: SimulatedFleet) -> None:
+    assert deploy("demo", root=project.root, batch="1") is ExitCode.DONE
+
+    ran = [(host, kind) for host, kind in fleet.log if kind.startswith("stage ")]
+    assert ran.index(("web1", "stage record")) < ran.index(("web2", "stage backend.start"))
+    barrier = ran.index(("web1", "stage backend.start"))
+    assert ran.index(("web2", "stage pull")) < barrier
+    assert fleet.ran("web2").count("renew") == 1
+
+
+def test_deploy_of_one_host_does_not_contact_the_other(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("demo", root=project.root, hosts=("web2",)) is ExitCode.DONE
+
+    assert (fleet.ran("web1"), fleet.changed("web2")) == ([], UPGRADED)
+    assert "rolling-upgrade rollback --env demo --hosts web2\n" in capsys.readouterr().out
+
+
+def test_deploy_of_the_running_release_has_nothing_to_do(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host in fleet.states:
+        fleet.states[host] = fleet.fit(replace(as_wanted(fleet.app), host=host))
+
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+
+    assert fleet.changed() == []
+    assert "Nothing to do: every host is up to date." in capsys.readouterr().out
+
+
+def test_deploy_leaves_a_host_alone_that_is_up_to_date(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.states["web1"] = fleet.fit(as_wanted(fleet.app))
+
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+
+    assert (fleet.changed("web1"), fleet.changed("web2")) == ([], UPGRADED)
+    assert "web2 upgraded." in capsys.readouterr().out
+
+
+def test_deploy_dry_run_shows_every_script_and_runs_only_scripts_that_read(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("demo", root=project.root, dry_run=True) is ExitCode.DONE
+
+    assert set(fleet.ran()) <= READ_ONLY
+    out = capsys.readouterr().out
+    assert "podman run" in out
+    assert "rm -f held" in out
+    assert "correct-horse-battery" not in out
+
+
+def test_deploy_json_prints_only_json(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("demo", root=project.root, json=True) is ExitCode.DONE
+
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["host"], row["empty"]) for row in rows if row.get("type") == "plan"] == [
+        ("web1", False),
+        ("web2", False),
+    ]
+    assert rows[-1]["exit_code"] == 0
+    assert {host["host"]: host["result"] for host in rows[-1]["hosts"]} == {"web1": "upgraded", "web2": "upgraded"}
+    assert err == ""
+
+
+def test_deploy_with_one_unfit_host_is_refused_and_changes_none(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.states["web2"] = fleet.fit(fleet.states["web2"], linger="no", has_flock="no")
+
+    with pytest.raises(PreflightError) as refused:
+        deploy("demo", root=project.root, force=True)
+
+    assert fleet.changed() == []
+    assert refused.value.exit_code is ExitCode.REFUSED
+    findings = refused.value.message.splitlines()[1:]
+    assert [line.split(". ")[0].strip() for line in findings] == [
+        "web2: flock missing",
+        "web2: linger is off: rootless containers would die after logout",
+    ]
+
+
+def test_deploy_with_an_unreachable_host_changes_none(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.answers["web2", "observe"] = HostUnreachable("web2: cannot reach 192.0.2.12.")
+
+    with pytest.raises(HostUnreachable, match="web2"):
+        deploy("demo", root=project.root)
+
+    assert fleet.changed() == []
+
+
+def test_deploy_of_a_tag_that_hosts_resolve_differently_is_refused(project: Project, fleet: SimulatedFleet) -> None:
+    other = "sha256:" + "e" * 64
+    rows = [f"{replace(service.image, digest='').exact} {other}" for service in fleet.app.services]
+    fleet.answers["web2", "resolve"] = Answer(0, "\n".join(rows), "")
+
+    with pytest.raises(PreflightError, match=f"backend:2.0.1: web1 says sha256:a*, web2 says {other}"):
+        deploy("demo", root=project.root)
+
+    assert fleet.changed() == []
+
+
+def test_deploy_without_confirmation_changes_nothing(project: Project, fleet: SimulatedFleet) -> None:
+    project.write("hosts.yaml", HOSTS.replace("  demo:\n", "  demo:\n    rollout: {confirm: true}\n"))
+
+    with pytest.raises(ConfigError, match="confirmation required") as refused:
+        deploy("demo", root=project.root)
+
+    assert fleet.changed() == []
+    assert "deploy --env demo --force" in refused.value.next_step
+    assert deploy("demo", root=project.root, force=True) is ExitCode.DONE
+
+
+def test_deploy_to_a_locked_host_is_refused_with_its_holder(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.states["web2"] = replace(fleet.states["web2"], lock=BEN, now=2000)
+
+    with pytest.raises(LockHeld, match=r"web2: locked by ben@laptop \(process 7\): deploy v3"):
+        deploy("demo", root=project.root, force=True)
+
+    assert fleet.changed() == []
+
+
+def test_deploy_that_loses_the_race_for_a_lock_releases_the_others(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.answers["web2", "lock"] = Answer(HELD_STATUS, "token=r9\nowner=ben\nworkstation=laptop\nnow=2000\n", "")
+
+    with pytest.raises(LockHeld, match="web2: locked by ben@laptop"):
+        deploy("demo", root=project.root)
+
+    assert fleet.changed("web1") == ["lock", "unlock"]
+    assert fleet.changed("web2") == ["lock"]
+
+
+def test_deploy_with_a_failed_pull_on_one_host_starts_no_container_on_any(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.fail("web2", "stage pull", "no space left on device")
+
+    assert deploy("demo", root=project.root) is ExitCode.FAILED
+
+    assert fleet.changed("web1") == [*PREPARED, "unlock"]
+    assert fleet.changed("web2") == [*PREPARED, "abort", "stage abandon"]
+    assert "no space left on device" in capsys.readouterr().out
+
+
+def test_deploy_with_a_failed_gate_undoes_the_started_steps_in_reverse(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.fail("web1", "stage frontend.start", "GET /health: 502")
+
+    assert deploy("demo", root=project.root, hosts=("web1",)) is ExitCode.FAILED
+
+    failed = UPGRADED.index("stage frontend.start")
+    assert fleet.changed("web1") == [*UPGRADED[: failed + 1], *UNDONE]
+    undo = fleet.text("web1", "stage undo")
+    undone = re.findall(r"podman stop \S.*?-(\w+-green)|rm -f \S*live/(backend\.green)", undo)
+    assert [stop or flag for stop, flag in undone] == ["frontend-green", "backend.green", "backend-green"]
+    assert "run_outcome=undone" in fleet.text("web1", "stage abandon")
+    out = capsys.readouterr().out
+    assert "GET /health: 502" in out
+    assert "Back on the old release: web1." in out
+
+
+def test_deploy_stops_after_the_batch_that_fails(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.fail("web1", "stage backend.start")
+
+    assert deploy("demo", root=project.root, batch="1") is ExitCode.FAILED
+
+    assert fleet.changed("web1") == [*PREPARED, "stage backend.start", *UNDONE]
+    assert fleet.changed("web2") == [*PREPARED, "renew", "unlock"]
+    assert "Back on the old release: web1. Left as it was: web2." in capsys.readouterr().out
+
+
+def test_deploy_that_fails_in_the_second_batch_keeps_the_first_and_names_its_undo(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.fail("web2", "stage verify")
+
+    assert deploy("demo", root=project.root, batch="1") is ExitCode.PARTLY_DONE
+
+    assert fleet.changed("web1") == UPGRADED
+    assert fleet.changed("web2")[-3:] == UNDONE
+    out = capsys.readouterr().out
+    assert "On the new release: web1. Back on the old release: web2." in out
+    assert "rolling-upgrade rollback --env demo --hosts web1\n" in out
+
+
+def test_deploy_with_a_failed_undo_says_so(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.fail("web1", "stage verify")
+    fleet.fail("web1", "stage undo", "cannot stop")
+
+    assert deploy("demo", root=project.root, hosts=("web1",)) is ExitCode.UNDO_FAILED
+
+    assert "run_outcome=undo-failed" in fleet.text("web1", "stage abandon")
+    assert "The undo failed; manual intervention is required: web1." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"batch": "0"}, "--batch"),
+        ({"transfer": "copy"}, "--transfer"),
+        ({"image": ["backend=a.tar"]}, "--image"),
+        ({"image": ["a.tar"], "transfer": "push"}, "--image"),
+    ],
+)
+def test_deploy_with_an_invalid_option_contacts_no_host(
+    options: dict[str, object], problem: str, project: Project, fleet: SimulatedFleet
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        deploy("demo", root=project.root, **options)  # type: ignore[arg-type]
+
+    assert fleet.ran() == []

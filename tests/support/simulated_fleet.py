@@ -1,0 +1,174 @@
+"""Hosts that answer the scripts of a run from a given state, and fail the steps that a test names. No script runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from rolling_upgrade import rendering
+from rolling_upgrade.engine.host import Answer
+from rolling_upgrade.engine.model import Application, Container, HostState, Image, Lock
+from rolling_upgrade.features.deploy import digests
+from tests.support.history_line import history_line
+from tests.support.local_fleet import answer_with
+from tests.support.project import Project
+from tests.support.scripted_host import kind_of, readable
+from tests.support.states import as_wanted, fit_facts
+
+#: What the registry knows about each image, by the last part of its repository.
+DIGESTS = {"backend": "sha256:" + "a" * 64, "frontend": "sha256:" + "b" * 64}
+#: The digests of the release before.
+EARLIER = {"backend": "sha256:" + "1" * 64, "frontend": "sha256:" + "2" * 64}
+#: The scripts that only read.
+READ_ONLY = {"observe", "resolve", "backups", "definition", "available"}
+
+
+def resolved(app: Application) -> Application:
+    """Return the application with the digests of the registry."""
+    services = tuple(
+        replace(service, image=replace(service.image, digest=DIGESTS[service.name])) for service in app.services
+    )
+    return replace(app, services=services)
+
+
+def earlier(app: Application) -> Application:
+    """Return the application with the images of its earlier release."""
+    services = tuple(
+        replace(service, image=Image(service.image.repository, "v1", EARLIER[service.name])) for service in app.services
+    )
+    return replace(app, services=services)
+
+
+class SimulatedFleet:
+    """The hosts of a project. Each one is fit for a deploy and runs an earlier image of every service.
+
+    Attributes:
+        app: the desired application, with digests.
+        states: the state of each host; a test may replace one.
+        answers: answers or errors by host and kind of script, instead of success.
+        definitions: the stored definition of each release, by id, on every host.
+        backups: the output of the list of backups.
+    """
+
+    def __init__(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        targets = project.load().targets
+        self.app = resolved(targets[0].application)
+        outdated = as_wanted(earlier(self.app))
+        self.states = {target.name: replace(self.fit(outdated), host=target.name) for target in targets}
+        self.answers: dict[tuple[str, str], Answer | Exception] = {}
+        self.definitions: dict[str, str] = {}
+        self.backups = ""
+        self._log: list[tuple[str, str, str]] = []
+        monkeypatch.setattr(digests, "can_ask_here", lambda: False)
+        answer_with(monkeypatch, self._respond)
+
+    def fit(self, state: HostState, **facts: str) -> HostState:
+        """Return the state with the facts of a fit host and the live site of the application."""
+        live = rendering.site_hash(rendering.nginx_site(self.app))
+        return replace(
+            state, facts=tuple((fit_facts(self.app) | {"request_log": "yes"} | facts).items()), live_site_hash=live
+        )
+
+    def fail(self, host: str, kind: str, output: str = "") -> None:
+        """Let every script of that kind fail on the host."""
+        self.answers[host, kind] = Answer(1, output, "")
+
+    def ran(self, host: str = "") -> list[str]:
+        """Return the kinds of the scripts that ran on the host, in order; on all hosts without a name."""
+        return [kind for name, kind in self.log if host in {"", name}]
+
+    def changed(self, host: str = "") -> list[str]:
+        """Like `ran`, without the scripts that only read."""
+        return [kind for kind in self.ran(host) if kind not in READ_ONLY]
+
+    @property
+    def log(self) -> list[tuple[str, str]]:
+        """The host and the kind of every script, in order."""
+        return [(host, kind) for host, kind, _ in self._log]
+
+    def text(self, host: str, kind: str) -> str:
+        """Return the last script of that kind on the host."""
+        return [text for name, found, text in self._log if (name, found) == (host, kind)][-1]
+
+    def _respond(self, host: str, text: str) -> Answer:
+        kind = self._kind(text)
+        self._log.append((host, kind, readable(text)))
+        given = self.answers.get((host, kind))
+        if isinstance(given, Exception):
+            raise given
+        return given or Answer(0, self._output(host, kind, text))
+
+    def _kind(self, text: str) -> str:
+        marks = {
+            "resolve": "skopeo inspect --no-tags",
+            "backups": "@@verdict",
+            "available": "env yes",
+            "definition": f"cat {self.app.home}/config/",
+        }
+        kind = kind_of(text)
+        return next((name for name, mark in marks.items() if mark in text), kind) if kind == "query" else kind
+
+    def _output(self, host: str, kind: str, text: str) -> str:
+        services = self.app.services
+        if kind in {"observe", "lock"}:
+            return observation(self.app, self.states[host])
+        if kind == "resolve":
+            images = re.findall(r"docker://(\S+/(\w+):\S+)", text)
+            return "".join(f"{exact} {DIGESTS[name]}\n" for exact, name in images)
+        if kind == "backups":
+            return self.backups
+        if kind == "available":
+            return "".join(f"{service.name} env yes\n{service.name} image yes\n" for service in services)
+        if kind == "definition":
+            return next((found for id, found in self.definitions.items() if f"/{id}.json" in text), "")
+        return ""
+
+
+def observation(app: Application, state: HostState) -> str:
+    """Return the output of an observation that finds this state."""
+    facts = {"now": str(state.now), **dict(state.facts), "site": state.live_site_hash}
+    sections = {
+        "facts": [f"{name}={value}" for name, value in facts.items()],
+        "site": state.site.splitlines(),
+        "active": [f"{name}.{color.value}" for name, color in state.active],
+        "containers": [_row(app, container) for container in state.containers],
+        "listening": [f"127.0.0.1:{port}" for port in state.listening],
+        "releases": [history_line(release) for release in state.releases],
+        "lock": _lock_lines(state.lock) if state.lock else [],
+        "environments": [_marks(name, marks) for name, marks in state.environments],
+        "probes": [],
+        "end": [],
+    }
+    return "".join(f"@@{name}\n" + "".join(f"{row}\n" for row in rows) for name, rows in sections.items())
+
+
+def _row(app: Application, container: Container) -> str:
+    fields = (
+        container.name,
+        container.status,
+        "true" if container.running else "false",
+        container.started_at,
+        container.restarts,
+        container.exit_code,
+        container.image_id,
+        app.name,
+        container.service,
+        container.color.value,
+        container.release,
+        container.image.reference,
+        container.image.digest,
+        container.spec,
+        container.service_port,
+    )
+    return "\t".join(str(field) for field in fields)
+
+
+def _lock_lines(lock: Lock) -> list[str]:
+    names = ("token", "owner", "workstation", "pid", "reason", "target", "acquired_at", "expires_at")
+    return [f"{name}={getattr(lock, name)}" for name in names]
+
+
+def _marks(name: str, marks: tuple[tuple[str, str], ...]) -> str:
+    return " ".join([name, *(f"{key}:{mark}" for key, mark in marks)])
