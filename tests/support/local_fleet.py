@@ -17,6 +17,8 @@ from rolling_upgrade.errors import HostUnreachable
 from rolling_upgrade.ssh import fleet
 from tests.support.shell import Programs
 
+#: The lock file of another operator's run; its lease outlasts the test.
+HELD = "token=other\nowner=ben\nworkstation=desk\npid=7\nreason=deploy v3\nacquired_at=1000\nexpires_at=4000000000\n"
 #: Gets the name of a host and the text of a script.
 Respond = Callable[[str, str], Answer]
 
@@ -66,15 +68,28 @@ class Machines:
     def root(self, host: str) -> Path:
         """Return the root directory of the host."""
         path = self._root / host
-        for name in ("home", "var/lib", "srv"):
+        for name in ("home", "var/lib", "srv", "etc/nginx/conf.d"):
             (path / name).mkdir(parents=True, exist_ok=True)
         return path
+
+    def home(self, host: str) -> Path:
+        """Return the directory of the application on the host."""
+        return self.root(host) / "var/lib/memoryark"
+
+    def prepare(self, host: str) -> Path:
+        """Create what setup and a first deploy leave: the application's directories and its site. Return its home."""
+        root, home = self.root(host), self.home(host)
+        for name in ("live", "lock", "config", "journal"):
+            (home / name).mkdir(parents=True)
+        site = "if (-f /var/lib/memoryark/live/maintenance.html) { return 503; }\n"
+        (root / "etc/nginx/conf.d/memoryark.conf").write_text(site)
+        return home
 
     def _run(self, host: str, text: str) -> Answer:
         if host in self.unreachable:
             raise HostUnreachable(f"{host}: cannot reach 192.0.2.1.", next_step="check the network")
         root = self.root(host)
-        for directory in ("/var/lib/", "/srv/"):
+        for directory in ("/var/lib/", "/srv/", "/etc/nginx/"):
             text = text.replace(directory, f"{root}{directory}")
         text = text.replace("PATH=/usr/local/sbin:", f"PATH={self._programs.directory}:/usr/local/sbin:")
         environment = {"PATH": self._programs.path, "HOME": str(root / "home"), "HOST": host, "LC_ALL": "C"}
