@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import pytest
 
 from rolling_upgrade import rendering
+from rolling_upgrade.engine.history import dump_definition
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import Application, Container, HostState, Image, Lock
+from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, Lock
+from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, Verdict
 from rolling_upgrade.features.deploy import digests
 from tests.support.history_line import history_line
 from tests.support.local_fleet import answer_with
@@ -21,6 +25,8 @@ from tests.support.states import as_wanted, fit_facts
 DIGESTS = {"backend": "sha256:" + "a" * 64, "frontend": "sha256:" + "b" * 64}
 #: The digests of the release before.
 EARLIER = {"backend": "sha256:" + "1" * 64, "frontend": "sha256:" + "2" * 64}
+#: The ids of the earlier release and of the desired one, on hosts that have both.
+FIRST, SECOND = "20261122T080000Z-aaaaaa", "20261123T080000Z-bbbbbb"
 #: The scripts that only read.
 READ_ONLY = {"observe", "resolve", "backups", "definition", "available"}
 
@@ -49,7 +55,7 @@ class SimulatedFleet:
         states: the state of each host; a test may replace one.
         answers: answers or errors by host and kind of script, instead of success.
         definitions: the stored definition of each release, by id, on every host.
-        backups: the output of the list of backups.
+        backups: the backups of each host.
     """
 
     def __init__(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +65,48 @@ class SimulatedFleet:
         self.states = {target.name: replace(self.fit(outdated), host=target.name) for target in targets}
         self.answers: dict[tuple[str, str], Answer | Exception] = {}
         self.definitions: dict[str, str] = {}
-        self.backups = ""
+        self.backups: dict[str, list[Backup]] = {name: [] for name in self.states}
         self._log: list[tuple[str, str, str]] = []
         monkeypatch.setattr(digests, "can_ask_here", lambda: False)
         answer_with(monkeypatch, self._respond)
 
     def fit(self, state: HostState, **facts: str) -> HostState:
         """Return the state with the facts of a fit host and the live site of the application."""
-        live = rendering.site_hash(rendering.nginx_site(self.app))
-        return replace(
-            state, facts=tuple((fit_facts(self.app) | {"request_log": "yes"} | facts).items()), live_site_hash=live
+        site = rendering.nginx_site(self.app)
+        found = fit_facts(self.app) | {"request_log": "yes", "has_rsync": "yes"} | facts
+        return replace(state, facts=tuple(found.items()), site=site, live_site_hash=rendering.site_hash(site))
+
+    def upgrade(self, host: str) -> None:
+        """Let the host run the desired release, and keep the stopped containers of the earlier one."""
+        before, after = as_wanted(earlier(self.app)), as_wanted(self.app, Color.GREEN)
+        state = replace(
+            before,
+            host=host,
+            active=tuple((service.name, Color.GREEN) for service in self.app.services),
+            containers=(
+                *(replace(kept, running=False, status="exited", release=FIRST) for kept in before.containers),
+                *(replace(serving, release=SECOND) for serving in after.containers),
+            ),
+            releases=(replace(before.releases[0], id=FIRST), replace(after.releases[0], id=SECOND)),
         )
+        self.states[host] = self.fit(state)
+        self.definitions = {FIRST: dump_definition(earlier(self.app)), SECOND: dump_definition(self.app)}
+
+    def backup(self, id: str = SECOND, **changes: object) -> Backup:
+        """Return a backup of the earlier release's data, with the database and three uploaded files."""
+        images = tuple((service.name, service.image.pinned) for service in earlier(self.app).services)
+        files = tuple(BackupFile(name, 10, "a" * 64) for name in ("database.db", "rows", "uploads.sums"))
+        values: dict[str, object] = {
+            "kind": BackupKind.MANUAL,
+            "app": self.app.name,
+            "time": "2026-11-23T08:00:00+00:00",
+            "release": FIRST,
+            "services": images,
+            "database": "sqlite",
+            "uploads": 3,
+            "files": files,
+        }
+        return Backup(id, **(values | changes))  # type: ignore[arg-type]
 
     def fail(self, host: str, kind: str, output: str = "") -> None:
         """Let every script of that kind fail on the host."""
@@ -118,7 +155,7 @@ class SimulatedFleet:
             images = re.findall(r"docker://(\S+/(\w+):\S+)", text)
             return "".join(f"{exact} {DIGESTS[name]}\n" for exact, name in images)
         if kind == "backups":
-            return self.backups
+            return _listed(self.backups[host])
         if kind == "available":
             return "".join(f"{service.name} env yes\n{service.name} image yes\n" for service in services)
         if kind == "definition":
@@ -172,3 +209,13 @@ def _lock_lines(lock: Lock) -> list[str]:
 
 def _marks(name: str, marks: tuple[tuple[str, str], ...]) -> str:
     return " ".join([name, *(f"{key}:{mark}" for key, mark in marks)])
+
+
+def _listed(backups: Sequence[Backup]) -> str:
+    """Return the output of the list of backups."""
+    rows = ["@@now", "1795420800"]
+    for backup in backups:
+        manifest = {"format": 1, **asdict(backup), "kind": backup.kind.value, "services": dict(backup.services)}
+        verdict = {Verdict.GOOD: "good 1795420000", Verdict.DAMAGED: "damaged 1795420000"}.get(backup.verdict, "")
+        rows += [f"@@backup {backup.app}-{backup.id}", json.dumps(manifest), "@@verdict", verdict]
+    return "\n".join([*rows, "@@end", ""])

@@ -92,13 +92,13 @@ def fit_facts(app: Application) -> dict[str, str]:
     }
 
 
-def as_wanted(app: Application) -> HostState:
+def as_wanted(app: Application, color: Color = Color.BLUE) -> HostState:
     """Return the state of an up-to-date host."""
     return HostState(
         "web1",
-        containers=tuple(container(service, app=app.name) for service in app.services),
+        containers=tuple(container(service, color, app=app.name) for service in app.services),
         live_site_hash=SITE_HASH,
-        releases=(recorded(app),),
+        releases=(recorded(app, color),),
         environments=environments(app),
     )
 

@@ -1,7 +1,9 @@
-"""The undo command of a rollback, the choice of the backup for its data, and the steps that restore the data."""
+"""Rollbacks of two hosts; the undo command, the choice of the backup for the data, and the steps that restore it."""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from typing import cast
 import pytest
 
 from rolling_upgrade.engine import maintenance
+from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import (
     Environment,
     HostState,
@@ -21,13 +24,16 @@ from rolling_upgrade.engine.nginx import maintenance_page
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
+from rolling_upgrade.errors import ExitCode, PreflightError
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.restore.plan import DataRestore
 from rolling_upgrade.features.rollback import workflow as rollback
 from rolling_upgrade.features.rollback.workflow import RollbackTarget
 from tests.features.rollback.test_selection import back, digest, host, release
+from tests.support.project import Project
 from tests.support.sample import application
+from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFleet
 from tests.support.states import RUN, ids, undo, upgradable, wanted
 
 
@@ -181,3 +187,193 @@ def test_plan_with_data_notes_the_backups_and_deletes_the_former_data_at_the_end
 
     assert any("backup r2 keeps the current one" in note for note in plan.notes)
     assert ".before-" in plan.finalize[-1].script.text
+
+
+ROLLED_BACK = [
+    "lock",
+    "stage backend.start",
+    "stage backend.cutover",
+    "stage frontend.start",
+    "stage frontend.cutover",
+    "stage verify",
+    "stage drain",
+    "stage record",
+]
+WITH_DATA = [
+    "lock",
+    "stage check",
+    "stage maintenance.on",
+    "stage stop",
+    "stage backup",
+    "stage database",
+    *ROLLED_BACK[1:6],
+    "stage maintenance.off",
+    *ROLLED_BACK[6:],
+]
+UNDONE = ["abort", "stage undo", "stage abandon"]
+
+
+@pytest.fixture
+def upgraded(fleet: SimulatedFleet) -> SimulatedFleet:
+    """Both hosts run release SECOND, and keep the stopped containers of FIRST and the backup of its data."""
+    for name in fleet.states:
+        fleet.upgrade(name)
+        fleet.backups[name] = [fleet.backup(kind=BackupKind.DEPLOY)]
+    return fleet
+
+
+def test_rollback_starts_the_kept_containers_of_the_earlier_release_on_both_hosts(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rollback.rollback("demo", root=project.root) is ExitCode.DONE
+
+    assert upgraded.changed("web1") == upgraded.changed("web2") == ROLLED_BACK
+    assert "podman start memoryark-backend-blue" in upgraded.text("web1", "stage backend.start")
+    assert "podman stop --ignore --time 10 memoryark-backend-green" in upgraded.text("web1", "stage drain")
+    assert f'"target": "{FIRST}", "left": "{SECOND}"' in upgraded.text("web2", "stage record")
+    out = capsys.readouterr().out
+    assert f"rolls back to {FIRST} (v1)" in out
+    assert "web1, web2 rolled back." in out
+    assert f"rolling-upgrade rollback --env demo --to {SECOND}\n" in out
+
+
+def test_rollback_brings_each_host_to_its_own_last_good_release(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "20261120T080000Z-cccccc"
+    first, second = upgraded.states["web2"].releases
+    upgraded.states["web2"] = replace(upgraded.states["web2"], releases=(replace(first, id=own), second))
+    upgraded.definitions[own] = upgraded.definitions[FIRST]
+
+    assert rollback.rollback("demo", root=project.root) is ExitCode.DONE
+
+    assert f'"target": "{FIRST}"' in upgraded.text("web1", "stage record")
+    assert f'"target": "{own}"' in upgraded.text("web2", "stage record")
+    assert f"reason=rollback to web1={FIRST} web2={own}" in upgraded.text("web2", "lock")
+
+
+def test_rollback_dry_run_runs_only_scripts_that_read(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rollback.rollback("demo", root=project.root, dry_run=True) is ExitCode.DONE
+
+    assert set(upgraded.ran()) <= READ_ONLY
+    assert "podman start memoryark-backend-blue" in capsys.readouterr().out
+
+
+def test_rollback_json_prints_only_json(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rollback.rollback("demo", root=project.root, json=True) is ExitCode.DONE
+
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [host["result"] for host in rows[-1]["hosts"]] == ["rolled back", "rolled back"]
+    assert err == ""
+
+
+def test_rollback_to_the_running_release_has_nothing_to_do(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rollback.rollback("demo", root=project.root, to=SECOND) is ExitCode.DONE
+
+    assert upgraded.changed() == []
+    assert "Nothing to do: every host already runs that release." in capsys.readouterr().out
+
+
+def test_rollback_with_one_host_on_its_first_release_is_refused(project: Project, fleet: SimulatedFleet) -> None:
+    fleet.upgrade("web1")
+
+    with pytest.raises(PreflightError, match="web2: there is no earlier good release to roll back to") as refused:
+        rollback.rollback("demo", root=project.root)
+
+    assert fleet.changed() == []
+    assert "web1" not in refused.value.message
+
+
+def test_rollback_to_an_unknown_release_lists_the_good_ones(project: Project, upgraded: SimulatedFleet) -> None:
+    with pytest.raises(PreflightError, match="web1: its history has no release 'v9'") as refused:
+        rollback.rollback("demo", root=project.root, to="v9")
+
+    assert f"Good ones, newest first: {SECOND} (2.0.1), {FIRST} (v1)" in refused.value.message
+    assert upgraded.changed() == []
+
+
+def test_rollback_to_a_release_without_its_definition_is_refused(project: Project, upgraded: SimulatedFleet) -> None:
+    upgraded.definitions.clear()
+
+    with pytest.raises(PreflightError, match=f"configuration of release {FIRST} is past its retention. Deploy its tag"):
+        rollback.rollback("demo", root=project.root)
+
+    assert upgraded.changed() == []
+
+
+def test_rollback_to_a_release_whose_image_is_gone_is_refused(project: Project, upgraded: SimulatedFleet) -> None:
+    rows = "backend env yes\nbackend image no\nfrontend env yes\nfrontend image yes\n"
+    upgraded.answers["web2", "available"] = Answer(0, rows, "")
+
+    with pytest.raises(PreflightError, match=f"web2: backend: the image of release {FIRST} is neither") as refused:
+        rollback.rollback("demo", root=project.root)
+
+    assert len(refused.value.message.splitlines()) == 2
+    assert upgraded.changed() == []
+
+
+def test_rollback_with_a_failed_verification_is_undone(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgraded.fail("web1", "stage verify", "GET /api/health: 500")
+
+    assert rollback.rollback("demo", root=project.root, hosts=("web1",)) is ExitCode.FAILED
+
+    assert upgraded.changed("web1") == [*ROLLED_BACK[:6], *UNDONE]
+    out = capsys.readouterr().out
+    undone = [f"{name}: cut back to green; {name}: stop blue, keep it" for name in ("frontend", "backend")]
+    assert "; ".join(undone) in out
+    assert "Rollback undone; still on the previous release: web1." in out
+
+
+def test_rollback_with_data_restores_the_database_while_no_container_writes(
+    project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rollback.rollback("demo", root=project.root, restore_db=True) is ExitCode.DONE
+
+    assert upgraded.changed("web1") == upgraded.changed("web2") == WITH_DATA
+    out = capsys.readouterr().out
+    assert f"the database goes back to backup {SECOND}" in out
+    assert re.search(
+        rf"rollback --env demo --to {SECOND} && rolling-upgrade restore \S+ --env demo --only database\n", out
+    )
+
+
+def test_rollback_with_data_without_the_backup_of_one_host_is_refused(
+    project: Project, upgraded: SimulatedFleet
+) -> None:
+    upgraded.backups["web2"] = []
+
+    with pytest.raises(PreflightError, match=f"web2: no backup has the data of release {FIRST}"):
+        rollback.rollback("demo", root=project.root, restore_db=True)
+
+    assert upgraded.changed() == []
+
+
+def test_rollback_with_data_and_a_failed_gate_brings_the_data_back_before_the_containers(
+    project: Project, upgraded: SimulatedFleet
+) -> None:
+    upgraded.fail("web1", "stage backend.start")
+
+    assert rollback.rollback("demo", root=project.root, hosts=("web1",), restore_db=True) is ExitCode.FAILED
+
+    failed = WITH_DATA.index("stage backend.start")
+    assert upgraded.changed("web1") == [*WITH_DATA[: failed + 1], *UNDONE]
+    found = re.findall(
+        r"podman (st\w+) .*?memoryark-(\w+-\w+) |named=(\S+)|rm -f \S+/(maintenance.html)",
+        upgraded.text("web1", "stage undo"),
+    )
+    assert [" ".join(filter(None, row)) for row in found] == [
+        "stop backend-blue",
+        "/srv/memoryark/data",
+        "start backend-green",
+        "start frontend-green",
+        "maintenance.html",
+    ]
