@@ -15,7 +15,7 @@ from typing import Any
 from lab.host import Host as LabHost
 from lab.laboratory import PROJECT, Lab
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Environment, Outcome, Release, new_run_id
@@ -74,7 +74,7 @@ def _spec(app: Application, environment: Environment) -> DeploySpec:
         site=site,
         site_hash=rendering.site_hash(site),
         record=Release(run_id, now.isoformat(timespec="seconds"), "deploy", Outcome.GOOD, (), "benchmark"),
-        lock=operator.lock(run_id, "benchmark"),
+        lock=identity.lock(run_id, "benchmark"),
         force=True,
     )
 

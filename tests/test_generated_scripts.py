@@ -35,7 +35,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.plan import Plan, Step
 from rolling_upgrade.engine.podman import spec_hash
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune_entry import Mode
 from rolling_upgrade.engine.resource import Resource, as_root, check
 from rolling_upgrade.engine.shell import Script, direct, quote
 from rolling_upgrade.features.access import shell as access
@@ -56,7 +56,7 @@ from rolling_upgrade.features.observe import monitoring_host
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.registry import workflow as registry
 from rolling_upgrade.features.restore import plan as restore
-from rolling_upgrade.features.setup import application as setup
+from rolling_upgrade.features.setup import resources as setup
 from rolling_upgrade.features.setup import teardown
 from rolling_upgrade.features.watchdog import shell as watchdog
 from rolling_upgrade.features.watchdog.loop import recovery_script

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade.config import checks, validators
-from rolling_upgrade.config.encrypted_files import keyring
 from rolling_upgrade.config.files import EnvFile, parse_env, read_env, read_yaml
 from rolling_upgrade.config.inventory import EnvironmentEntry, Host
 from rolling_upgrade.config.issues import Issues, secret_values, validate
 from rolling_upgrade.config.locate import Located, expanded, locate
 from rolling_upgrade.config.resolution import Values, resolve
+from rolling_upgrade.config.secrets_file import keyring
 from rolling_upgrade.config.services import Services, pipeline
 from rolling_upgrade.config.settings import KEYS
 from rolling_upgrade.engine import masking, model

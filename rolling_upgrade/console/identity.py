@@ -1,19 +1,16 @@
-"""The person or CI job that runs a task: name, machine, process, and confirmations on the terminal."""
+"""Who runs a task: person or CI job, machine, commit of the clone; and which locks belong to dead processes."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import socket
-import sys
 from functools import cache
 from pathlib import Path
 
 from rolling_upgrade.engine import git, local_command
 from rolling_upgrade.engine.lock_file import MANUAL, is_manual
-from rolling_upgrade.engine.masking import remembered, safe
 from rolling_upgrade.engine.model import Lock, new_run_id
-from rolling_upgrade.errors import ConfigError, Interrupted
 
 _GIT_SECONDS = 10.0
 
@@ -85,26 +82,3 @@ def is_dead(held: Lock | None) -> bool:
     except PermissionError:
         return False
     return False
-
-
-def confirm(question: str, *, force: bool, hint: str) -> None:
-    """Prompt for yes or no. Raises ConfigError without a terminal, Interrupted for any other answer than yes."""
-    if not force and _prompt(f"{question} [y/N]", hint).lower() not in {"y", "yes"}:
-        raise Interrupted("not confirmed; nothing was touched.")
-
-
-def confirm_by_name(question: str, name: str, typed: str, *, hint: str) -> None:
-    """Prompt for a name unless `typed` has it, before data is deleted. Raises as `confirm` does."""
-    answer = typed or _prompt(question, hint)
-    if answer != name:
-        raise Interrupted(f"{answer!r} is not {name!r}; nothing was touched.")
-
-
-def _prompt(question: str, hint: str) -> str:
-    if not sys.stdin.isatty():
-        raise ConfigError("confirmation required, but stdin is not a terminal.", next_step=hint)
-    print(safe(question, remembered()), end=" ", file=sys.stderr, flush=True)
-    try:
-        return sys.stdin.readline().strip()
-    except KeyboardInterrupt:
-        return ""

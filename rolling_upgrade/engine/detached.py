@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 
 from rolling_upgrade.engine import lock_file
-from rolling_upgrade.engine.prune import size_of
+from rolling_upgrade.engine.prune_entry import size_of
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
 
 #: Exit status of `attach` for a stage that never began.

@@ -6,11 +6,11 @@ and the executor attaches to it again.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from threading import Event as Flag
 
 from rolling_upgrade.engine import detached, history, lock_file
 from rolling_upgrade.engine.host import Answer, Cancelled, Host
@@ -53,7 +53,7 @@ class RunContext:
     on_event: Callable[[Event], None]
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    cancelled: Flag = field(default_factory=Flag)
+    cancelled: threading.Event = field(default_factory=threading.Event)
     offer: Callable[[Host, Step], AbstractContextManager[Script]] | None = None
 
     def emit(
@@ -89,7 +89,7 @@ def run_step(host: Host, plan: Plan, step: Step, context: RunContext, *, shielde
     return answer
 
 
-def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
+def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: threading.Event | None) -> Answer:
     seconds = step.timeout_seconds
     body = detached.launch(
         plan.home, context.run_id, step.id, step.script, seconds=seconds, lease_seconds=context.lease_seconds
@@ -104,14 +104,14 @@ def _run_stage(host: Host, plan: Plan, step: Step, context: RunContext, cancelle
     return answer
 
 
-def _attach(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: Flag | None) -> Answer:
+def _attach(host: Host, plan: Plan, step: Step, context: RunContext, cancelled: threading.Event | None) -> Answer:
     """Wait for the stage of a dropped connection, reconnecting for up to RECONNECT_SECONDS."""
     script = detached.attach(plan.home, context.run_id, step.id, seconds=step.timeout_seconds + GRACE_SECONDS)
     return _run_reconnecting(host, script, step.timeout_seconds + 2 * GRACE_SECONDS, context, cancelled, step.title)
 
 
 def _run_reconnecting(
-    host: Host, script: Script, seconds: float, context: RunContext, cancelled: Flag | None, title: str
+    host: Host, script: Script, seconds: float, context: RunContext, cancelled: threading.Event | None, title: str
 ) -> Answer:
     """Run a repeatable script, reconnecting to a lost host for up to RECONNECT_SECONDS. Raises HostUnreachable."""
     began = context.clock()

@@ -91,7 +91,7 @@ esac"""
 
 def public(app: Application) -> str:
     """A shell condition: Nginx answers a visitor without a server error, or with its deliberate 503."""
-    page = quote(nginx.maintenance_page(app))
+    page = quote(nginx.maintenance_page_path(app))
     url, _ = nginx.visitor(app)
     return f"""\
 code=$({nginx.visitor_request(app, "/", "%{http_code}")}) || :

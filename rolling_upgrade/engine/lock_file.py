@@ -38,11 +38,11 @@ def _fields(lock: Lock) -> str:
     return "".join(f"{key}={_UNPRINTABLE.sub('?', value)}\n" for key, value in values.items())
 
 
-def acquire(home: str, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> str:
+def acquire(home: str, lock: Lock, *, lease_seconds: float, replaceable_token: str = "") -> str:
     """Acquire the lock, or exit HELD_STATUS and print the lines of the holder.
 
-    The script takes over an expired lease, and the lease of `dead_token`, a run known to be dead. It then prints
-    `takeover` and the lines of the previous holder.
+    The script takes over an expired lease, and the lease of `replaceable_token`: of a dead run, or of the operator's
+    own lock. It then prints `takeover` and the lines of the previous holder.
     """
     return f"""\
 mkdir -p {quote(home + "/lock")}
@@ -53,7 +53,7 @@ mkdir -p {quote(home + "/lock")}
   if [ -s held ]; then
     token=$(sed -n 's/^token=//p' held) expires=$(sed -n 's/^expires_at=//p' held)
     if [ "$token" != {quote(lock.token)} ]; then
-      if [ "${{expires:-0}}" -gt "$now" ] && [ "$token" != {quote(dead_token)} ]; then
+      if [ "${{expires:-0}}" -gt "$now" ] && [ "$token" != {quote(replaceable_token)} ]; then
         cat held
         echo "now=$now"
         exit {HELD_STATUS}

@@ -26,7 +26,7 @@ LOCK_SECONDS = 240
 
 @dataclass(frozen=True)
 class Acquired:
-    """An acquired lock: the answer with the observation under it, and the previous holder if its lease had expired."""
+    """An acquired lock: the answer with the observation under it, and the previous holder if the lock was taken over."""
 
     answer: Answer
     previous: Lock | None = None
@@ -64,7 +64,7 @@ def acquire_all(
     return acquired
 
 
-def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_token: str = "") -> Step:
+def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, replaceable_token: str = "") -> Step:
     """The step that acquires a host's lock, waits until no stage runs there, and observes the host.
 
     The observation does not probe the application: no plan depends on its answers, and a hanging one would delay the run.
@@ -73,9 +73,9 @@ def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, dead_tok
         app: the application whose host is locked.
         lock: the holder, as other runs will see it.
         lease_seconds: how long the lock lasts unless it is renewed.
-        dead_token: the token of a run known to be dead; the step does not wait for its lease to expire.
+        replaceable_token: the token of a run known to be dead; the step does not wait for its lease to expire.
     """
-    lock_script = lock_file.acquire(app.home, lock, lease_seconds=lease_seconds, dead_token=dead_token)
+    lock_script = lock_file.acquire(app.home, lock, lease_seconds=lease_seconds, replaceable_token=replaceable_token)
     body = direct(lock_script, _wait_for_stage(app), observation.shell_text(app, probe=False))
     return Step("lock", "acquire the lock and observe again", body, LOCK_SECONDS)
 
@@ -101,10 +101,17 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
 
 
 def run_under_lock(
-    host: Host, app: Application, lock: Lock, script: Script, *, environment: str, seconds: float, dead_token: str = ""
+    host: Host,
+    app: Application,
+    lock: Lock,
+    script: Script,
+    *,
+    environment: str,
+    seconds: float,
+    replaceable_token: str = "",
 ) -> Answer:
     """Run the script of `under_lock` on its host. Raises LockHeld or StageBusy if it did not run."""
-    locked = under_lock(app, lock, script, seconds=seconds, dead_token=dead_token)
+    locked = under_lock(app, lock, script, seconds=seconds, replaceable_token=replaceable_token)
     answer = host.run(locked, timeout_seconds=seconds + detached.WAIT_SECONDS + 30)
     _check_acquired(host.name, answer, environment)
     return answer
@@ -142,14 +149,14 @@ def describe(lock: Lock) -> str:
     return f"{lock.owner}@{lock.workstation} ({how}): {lock.reason}"
 
 
-def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, dead_token: str = "") -> Script:
+def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, replaceable_token: str = "") -> Script:
     """Run a short script under the lock in one round trip: acquire, wait for a running stage, run, release.
 
     The script exits with the status of the body. It prints the output of the body after the release, so that a
     dropped connection cannot leave the lock behind.
     """
     text = f"""\
-{lock_file.acquire(app.home, lock, lease_seconds=seconds + detached.WAIT_SECONDS, dead_token=dead_token)}
+{lock_file.acquire(app.home, lock, lease_seconds=seconds + detached.WAIT_SECONDS, replaceable_token=replaceable_token)}
 set +e
 said=$(
 exec 2>&1

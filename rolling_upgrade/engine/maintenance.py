@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rolling_upgrade.engine import health_gate, nginx
 from rolling_upgrade.engine.model import Application, Route, Service
-from rolling_upgrade.engine.nginx import maintenance_page
+from rolling_upgrade.engine.nginx import maintenance_page_path
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 
 #: The origin of a page: an operator, a deploy with MAINTENANCE_MODE, or a run that replaces data and disables the page
@@ -21,17 +21,17 @@ VERIFY_SECONDS = 10
 
 def enable(app: Application, page: str) -> Script:
     """Enable or replace the page, readable for Nginx's workers."""
-    return write_file(maintenance_page(app), page, mode="0644")
+    return write_file(maintenance_page_path(app), page, mode="0644")
 
 
 def disable(app: Application) -> str:
     """Disable the page if it is enabled."""
-    return shell_join("rm", "-f", maintenance_page(app))
+    return shell_join("rm", "-f", maintenance_page_path(app))
 
 
 def enable_verified(app: Application, page: str) -> Script:
     """Enable the page and verify that a visitor gets it; if not, restore the previous state."""
-    path, previous = quote(maintenance_page(app)), quote(f"{app.home}/lock/page")
+    path, previous = quote(maintenance_page_path(app)), quote(f"{app.home}/lock/page")
     return script(
         _watch(app, "503 on"),
         f"rm -f {previous}\nif [ -f {path} ]; then cp -p {path} {previous}; fi",
@@ -48,7 +48,7 @@ def disable_verified(app: Application) -> Script:
 
 def origin(app: Application) -> str:
     """Return a shell command that prints who enabled the page, or nothing while it is disabled."""
-    page = quote(maintenance_page(app))
+    page = quote(maintenance_page_path(app))
     return (
         f"if [ -f {page} ]; then sed -n '2s/.* data-by=\"\\([a-z]*\\)\".*/\\1/p' {page} | grep . || echo {BY_HAND}; fi"
     )
@@ -56,7 +56,7 @@ def origin(app: Application) -> str:
 
 def is_supported(app: Application, site: str) -> bool:
     """Whether a site text supports the page; those of early versions do not."""
-    return maintenance_page(app) in site
+    return maintenance_page_path(app) in site
 
 
 def exempt_paths(app: Application) -> tuple[tuple[str, Service, Route], ...]:

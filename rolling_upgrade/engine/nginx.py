@@ -39,7 +39,7 @@ def end_standby(app: Application, service: str) -> str:
     return f"rm -f {quote(standby_flag(app, service))}"
 
 
-def maintenance_page(app: Application) -> str:
+def maintenance_page_path(app: Application) -> str:
     """The maintenance page: while the file exists, visitors get it with status 503; see engine/maintenance.py."""
     return f"{app.home}/live/maintenance.html"
 

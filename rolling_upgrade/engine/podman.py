@@ -13,7 +13,7 @@ from functools import lru_cache
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Application, Color, Confinement, Image, Service
 from rolling_upgrade.engine.paths import refuse_link
-from rolling_upgrade.engine.prune import size_of
+from rolling_upgrade.engine.prune_entry import size_of
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.engine.untrusted import Malformed

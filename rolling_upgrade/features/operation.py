@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity, prompt
 from rolling_upgrade.console.reporter import Reporter, make_reporter
 from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.executor import RunContext
@@ -114,7 +114,7 @@ class Operation:
         refuse_live_locks(states, environment)
         if any(not host_run.plan.empty for host_run in host_runs):
             force = self.force or not environment.rollout.confirm
-            operator.confirm(spec.question, force=force, hint=spec.hint)
+            prompt.confirm(spec.question, force=force, hint=spec.hint)
         notifier = RunNotifier(environment, self.context, spec.action)
         outcomes = roll_out(host_runs, plan, environment.rollout, self.context, notifier.started)
         summary = self._summary(spec, outcomes, host_runs)
@@ -185,15 +185,15 @@ def refuse(findings: Sequence[Finding], action: str) -> None:
         raise PreflightError(f"not fit for {action}; nothing was touched.\n  {listed}")
 
 
-def dead_token(state: HostState) -> str:
+def replaceable_token(state: HostState) -> str:
     """Return the token of the host's lock if its run was on this machine and is dead, else ''."""
-    return state.lock.token if state.lock is not None and operator.is_dead(state.lock) else ""
+    return state.lock.token if state.lock is not None and identity.is_dead(state.lock) else ""
 
 
 def refuse_live_locks(states: Mapping[str, HostState], environment: Environment) -> None:
     """Raise LockHeld if a live run holds the lock of a host."""
     for name, state in states.items():
-        if state.lock is not None and state.lock.expires_at > state.now and not dead_token(state):
+        if state.lock is not None and state.lock.expires_at > state.now and not replaceable_token(state):
             raise held_error(name, state.lock, environment.name, state.now)
 
 
@@ -215,9 +215,9 @@ def new_record(context: RunContext, action: str, root: Path) -> Release:
         action,
         Outcome.GOOD,
         (),
-        operator.name(),
-        workstation=operator.workstation(),
-        revision=operator.revision(root),
+        identity.name(),
+        workstation=identity.workstation(),
+        revision=identity.revision(root),
     )
 
 
@@ -246,14 +246,14 @@ def run_under_locks(
         seconds: the time limit of one script.
         observe: observe each host again under its lock, in one more round trip.
     """
-    lock, environment = operator.lock(new_run_id(), reason), fleet.environment.name
+    lock, environment = identity.lock(new_run_id(), reason), fleet.environment.name
 
     def attempt(host: Host) -> Answer | RollingError:
         app, state = fleet.targets[host.name].application, states[host.name]
-        dead = dead_token(state)
+        dead = replaceable_token(state)
         if observe:
             lease = seconds + locking.LOCK_SECONDS
-            step = locking.acquire_step(app, lock, lease_seconds=lease, dead_token=dead)
+            step = locking.acquire_step(app, lock, lease_seconds=lease, replaceable_token=dead)
             try:
                 state = locking.acquire(host, step, environment=environment).state(app, host.name)
             except RollingError as error:
@@ -262,7 +262,7 @@ def run_under_locks(
                 return error
         try:
             return locking.run_under_lock(
-                host, app, lock, script_for(state), environment=environment, seconds=seconds, dead_token=dead
+                host, app, lock, script_for(state), environment=environment, seconds=seconds, replaceable_token=dead
             )
         except LockHeld as error:
             return error

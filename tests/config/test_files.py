@@ -53,7 +53,7 @@ def check(root: Path) -> str:
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "from pathlib import Path\nfrom rolling_upgrade import config\nfrom rolling_upgrade.errors import ConfigError\n"
         "from rolling_upgrade.features.access.keys import read_access\n"
-        "from rolling_upgrade.config.encrypted_files import locate_secrets\n"
+        "from rolling_upgrade.config.secrets_file import locate_secrets\n"
         "root = Path(sys.argv[1])\n"
         "calls = (lambda: config.load('demo', root=root), lambda: locate_secrets('demo', root=root),\n"
         "         lambda: read_access(str(root / 'deploy/authorized_keys/demo')))\n"

@@ -1,29 +1,19 @@
-"""The operator, whether a lock's process is alive, and confirmations."""
+"""Who runs a task, and whether the process of a lock is alive."""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine.local_command import SECRET_VARIABLES
 from rolling_upgrade.engine.model import Lock
-from rolling_upgrade.errors import ConfigError, Interrupted
 from tests.hostile.repositories import THIEF, Repository
 
 CI = ("ROLLING_OPERATOR", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
-
-
-class Terminal(io.StringIO):
-    """A standard input that is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)
@@ -41,20 +31,20 @@ def ended() -> int:
 
 
 def lock(pid: int, workstation: str = "") -> Lock:
-    return Lock("t", "ann", workstation or operator.workstation(), pid, "deploy", 0, 0)
+    return Lock("t", "ann", workstation or identity.workstation(), pid, "deploy", 0, 0)
 
 
 @pytest.mark.parametrize("key", CI)
 def test_name_in_ci_is_the_actor_of_the_ci_system(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(key, "the-actor")
 
-    assert operator.name() == "the-actor"
+    assert identity.name() == "the-actor"
 
 
 def test_name_outside_ci_is_the_login_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
 
-    assert operator.name() == "ann"
+    assert identity.name() == "ann"
 
 
 def test_operator_name_falls_back_to_the_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +53,7 @@ def test_operator_name_falls_back_to_the_user_id(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("getpass.getuser", nobody)
 
-    assert operator.name() == f"uid{os.getuid()}"
+    assert identity.name() == f"uid{os.getuid()}"
 
 
 def test_revision_gives_filters_no_secret_and_leaves_no_process(
@@ -75,97 +65,51 @@ def test_revision_gives_filters_no_secret_and_leaves_no_process(
     clone.change("file", "two\n")
     clone.filter_with(THIEF)
 
-    assert operator.revision(clone.directory) == f"{clone.git('rev-parse', '--short=12', 'HEAD')}+changes"
+    assert identity.revision(clone.directory) == f"{clone.git('rev-parse', '--short=12', 'HEAD')}+changes"
     assert "canary" not in clone.found.read_text()
     assert clone.daemon_is_gone()
 
 
 def test_revision_is_cached_before_a_suite_can_change_it(tmp_path: Path) -> None:
     clone = Repository(tmp_path / "clone", {"file": "one\n"})
-    first = operator.revision(clone.directory)
+    first = identity.revision(clone.directory)
 
     clone.change("file", "two\n")
     clone.filter_with(THIEF)
 
     assert first
-    assert operator.revision(clone.directory) == first
+    assert identity.revision(clone.directory) == first
     assert not clone.found.exists()
 
 
 def test_revision_without_git_is_empty(tmp_path: Path) -> None:
-    assert operator.revision(tmp_path) == ""
+    assert identity.revision(tmp_path) == ""
 
 
 def test_lock_names_this_process() -> None:
-    made = operator.lock("r2", "deploy v2")
+    made = identity.lock("r2", "deploy v2")
 
     assert (made.token, made.pid, made.workstation, made.reason) == (
         "r2",
         os.getpid(),
-        operator.workstation(),
+        identity.workstation(),
         "deploy v2",
     )
-    assert not operator.is_dead(made)
+    assert not identity.is_dead(made)
 
 
 def test_is_dead_finished_process_of_this_machine_is_dead(ended: int) -> None:
-    assert operator.is_dead(lock(ended))
+    assert identity.is_dead(lock(ended))
 
 
 def test_is_dead_process_of_another_machine_is_not_dead(ended: int) -> None:
-    assert not operator.is_dead(lock(ended, "another-machine"))
+    assert not identity.is_dead(lock(ended, "another-machine"))
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1])
 def test_is_dead_running_process_is_not_dead(pid: int) -> None:
-    assert not operator.is_dead(lock(pid))
+    assert not identity.is_dead(lock(pid))
 
 
 def test_is_dead_without_a_lock_is_false() -> None:
-    assert not operator.is_dead(None)
-
-
-@pytest.mark.parametrize("answer", ["y\n", "Yes\n", " YES \n"])
-def test_confirm_yes_returns_after_one_prompt(
-    answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}n\n"))
-
-    operator.confirm("Deploy?", force=False, hint="")
-
-    assert (sys.stdin.readline(), capsys.readouterr().err.count("Deploy?")) == ("n\n", 1)
-
-
-@pytest.mark.parametrize("answer", ["", "\n", "n\n", "yep\n", "no, yes\n"])
-def test_confirm_other_answers_raise_interrupted(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(answer))
-
-    with pytest.raises(Interrupted, match="nothing was touched"):
-        operator.confirm("Deploy?", force=False, hint="")
-
-
-def test_confirm_prompts_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
-
-    operator.confirm("Deploy?", force=False, hint="")
-
-    assert (capsys.readouterr()) == ("", "Deploy? [y/N] ")
-
-
-def test_confirm_without_a_terminal_raises_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-
-    with pytest.raises(ConfigError) as caught:
-        operator.confirm("Deploy?", force=False, hint="use --force")
-
-    assert caught.value.next_step == "use --force"
-
-
-def test_confirm_with_force_does_not_prompt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-
-    operator.confirm("Deploy?", force=True, hint="")
-
-    assert (sys.stdin.readline(), capsys.readouterr()) == ("n\n", ("", ""))
+    assert not identity.is_dead(None)

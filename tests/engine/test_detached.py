@@ -15,7 +15,7 @@ import pytest
 from rolling_upgrade.engine import detached, lock_file
 from rolling_upgrade.engine.host import Answer, LocalHost
 from rolling_upgrade.engine.model import Lock
-from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import Script, direct, script
 from tests.support.shell import HOSTILE, Signal, sh
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.config import encrypted_files
+from rolling_upgrade.config import secrets_file
 from rolling_upgrade.engine import local_command, untrusted
 
 _OWN = """
@@ -103,7 +103,7 @@ def test_interrupt_ends_the_command() -> None:
 
 
 def test_command_environment_contains_only_allowed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {encrypted_files.KEY_TEXT, encrypted_files.KEY_FILE, "SSH_AUTH_SOCK"} <= local_command.SECRET_VARIABLES
+    assert {secrets_file.KEY_TEXT, secrets_file.KEY_FILE, "SSH_AUTH_SOCK"} <= local_command.SECRET_VARIABLES
     for name in (*local_command.SECRET_VARIABLES, "OTHER", "GITHUB_ENV", "https_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
     said: list[str] = []

@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> str:
 
 
 def take(home: str, holder: Lock = MINE, lease: float = 60, dead: str = "") -> subprocess.CompletedProcess[str]:
-    return sh(script(lock_file.acquire(home, holder, lease_seconds=lease, dead_token=dead), "echo went on"))
+    return sh(script(lock_file.acquire(home, holder, lease_seconds=lease, replaceable_token=dead), "echo went on"))
 
 
 def held(home: str) -> Lock | None:

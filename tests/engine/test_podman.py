@@ -12,7 +12,7 @@ import pytest
 
 from rolling_upgrade.engine import podman
 from rolling_upgrade.engine.model import Color, Confinement, Image, Mount, Service
-from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import script, sha256
 from tests.support.sample import application, backend, frontend, image
 from tests.support.shell import HOSTILE, Programs, moved, sh

@@ -97,7 +97,7 @@ def test_roll_out_takeover_is_reported(scene: Scene) -> None:
 
 
 def test_roll_out_passes_a_dead_token_only_to_its_host(scene: Scene) -> None:
-    members = [scene.host_run("web1"), scene.host_run("web2", plan=three_steps("web2", dead_token="dead-token"))]
+    members = [scene.host_run("web1"), scene.host_run("web2", plan=three_steps("web2", replaceable_token="dead-token"))]
 
     go(scene, *members)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rolling_upgrade.engine import observation as state
 from rolling_upgrade.engine.model import RolloutPolicy
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune_entry import Mode
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.features.prune import retention
 from tests.engine.test_observation import APP, row, text

@@ -110,14 +110,14 @@ class Scene:
         return [entry.partition(" ")[2] for entry in self.log if entry.startswith(f"{name} ")]
 
 
-def three_steps(host: str = "web1", *, dead_token: str = "") -> Plan:
+def three_steps(host: str = "web1", *, replaceable_token: str = "") -> Plan:
     """Return a plan with a backup, then a and b, which have an undo, then c, which has none."""
     record = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, ())
     return Plan(
         host=host,
         action="deploy",
         run_id="r2",
-        acquire=(locking.acquire_step(APP, LOCK, lease_seconds=60, dead_token=dead_token),),
+        acquire=(locking.acquire_step(APP, LOCK, lease_seconds=60, replaceable_token=replaceable_token),),
         prepare=(Step("backup", "back up", script("do backup"), 10),),
         steps=(
             Step("a", "do a", script("do a"), 10, script("undo a"), "take a back"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_result
 from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
@@ -195,7 +195,7 @@ def _refuse_own_keys(
 def _confirm(environment: Environment, title: str, *, force: bool) -> None:
     question = title or f"Sync the hosts of {environment.name} with the directory of authorized keys"
     hint = "the same command with --force skips the question"
-    operator.confirm(f"{question}?", force=force or not environment.rollout.confirm, hint=hint)
+    prompt.confirm(f"{question}?", force=force or not environment.rollout.confirm, hint=hint)
 
 
 def _verify(host: Host, desired: DesiredAccess, fleet: Fleet) -> None:

@@ -13,7 +13,7 @@ from rolling_upgrade.engine.model import Application, DatabaseServer
 from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
-from rolling_upgrade.engine.prune import Mode, prune_entry, size_of
+from rolling_upgrade.engine.prune_entry import Mode, prune_entry, size_of
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, shell_join
 from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup, BackupKind
 

@@ -72,7 +72,7 @@ def acquire(spec: DeploySpec, rollout: RolloutPolicy) -> Step:
     """Return the step that acquires the host's lock for this run."""
     lease = rollout.lease_seconds + locking.LOCK_SECONDS
     return locking.acquire_step(
-        spec.observed or spec.application, spec.lock, lease_seconds=lease, dead_token=spec.dead_token
+        spec.observed or spec.application, spec.lock, lease_seconds=lease, replaceable_token=spec.replaceable_token
     )
 
 

@@ -40,7 +40,7 @@ class DeploySpec:
     Attributes:
         record: the history line of the run, still without services.
         lock: the lock that the run acquires on the host.
-        dead_token: the token of a dead run, whose lock this run takes over.
+        replaceable_token: the token of a dead run, whose lock this run takes over.
         renew: services that get a new container of the same image and configuration.
         page: the text of the maintenance page, '' for none, None to keep the current one.
         pushes: images that the workstation serves.
@@ -55,7 +55,7 @@ class DeploySpec:
     site_hash: str
     record: Release
     lock: Lock
-    dead_token: str = ""
+    replaceable_token: str = ""
     force: bool = False
     renew: frozenset[str] = frozenset()
     page: str | None = None
@@ -155,11 +155,11 @@ class StepBuilder:
             *self._data.before,
             *(self._start(choice) for choice in first),
             *site,
-            *page.put_up(self._state, self._app, self._spec.page),
+            *page.turn_on(self._state, self._app, self._spec.page),
             *(self._cutover(choice) for choice in first),
             *(step for choice in replaced for step in (self._start(choice), self._cutover(choice))),
             self._verify(),
-            *page.take_down(self._state, self._app, self._spec.page),
+            *page.turn_off(self._state, self._app, self._spec.page),
             *self._data.after,
         )
 

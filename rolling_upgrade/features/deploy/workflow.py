@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine import preflight
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.maintenance import BY_SETTING
@@ -176,7 +176,7 @@ def _planner(
     apps, record = operation.applications(environment), operation.new_record(context, "deploy", root)
     images = [service.image for app in apps.values() for service in app.services]
     tags = {image.tag or image.digest[:19] for image in images}
-    lock = operator.lock(context.run_id, f"deploy {', '.join(sorted(tags))}")
+    lock = identity.lock(context.run_id, f"deploy {', '.join(sorted(tags))}")
 
     def plan(state: HostState) -> Plan:
         app = apps[state.host]
@@ -188,7 +188,7 @@ def _planner(
             site_hash=rendering.site_hash(site),
             record=record,
             lock=lock,
-            dead_token=operation.dead_token(state),
+            replaceable_token=operation.replaceable_token(state),
             force=force,
             page=rendering.maintenance_page(app, by=BY_SETTING) if app.maintenance else "",
             pushes=local.pushes(state.host) if local else (),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rolling_upgrade import __version__
 from rolling_upgrade.config.cross_checks import local_warnings
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine.local_file import OWNER_ONLY, exposed_mode
 from rolling_upgrade.engine.model import Diagnosis, Environment, Level
 
@@ -77,7 +77,7 @@ def _keys(environment: Environment) -> Iterator[Diagnosis]:
 
 
 def _clone(root: Path) -> Iterator[Diagnosis]:
-    revision = operator.revision(root)
+    revision = identity.revision(root)
     if revision.endswith("+changes"):
         what = f"this clone is at {revision}: runs use uncommitted changes"
         yield Diagnosis(HERE, Level.WARNING, what, "Commit or stash the changes")

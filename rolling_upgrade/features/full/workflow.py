@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.console.text import duration, one_line, table
 from rolling_upgrade.engine.local_file import IGNORE_ALL
 from rolling_upgrade.engine.masking import safe
@@ -115,7 +115,7 @@ def full(
     build_plan = plan_build(environment, tag=tag, build_type=build_type, force=force, dry_run=dry_run)
     _refuse_silent_question(environment, force=force, dry_run=dry_run)
     # Read now: code of the application could change the clone later.
-    operator.revision(root)
+    identity.revision(root)
     run = _Run(root, build_plan, _suites(environment, suite), force=force, dry_run=dry_run)
     try:
         with run.held:
@@ -280,9 +280,9 @@ class _Run:
             "exit_code": code,
             "began": _iso_time(started_at),
             "seconds": round(seconds, 1),
-            "owner": operator.name(),
-            "workstation": operator.workstation(),
-            "clone": operator.revision(self.root),
+            "owner": identity.name(),
+            "workstation": identity.workstation(),
+            "clone": identity.revision(self.root),
             "environment": self.environment.name,
             "hosts": [target.name for target in self.environment.targets],
             "tag": self.build_plan.tag,

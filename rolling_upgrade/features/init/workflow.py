@@ -17,8 +17,8 @@ from rolling_upgrade.config.files import read_yaml
 from rolling_upgrade.config.inventory import Inventory
 from rolling_upgrade.config.issues import Issues, shown, validate
 from rolling_upgrade.config.locate import list_lab_environments
-from rolling_upgrade.console.operator import confirm
 from rolling_upgrade.console.output import print_lines
+from rolling_upgrade.console.prompt import confirm
 from rolling_upgrade.engine.git import is_tracked, staged
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, NewFile, replace_all
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue, ExitCode, usage_error

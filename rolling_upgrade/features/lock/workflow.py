@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import lock_file, locking
@@ -58,11 +58,11 @@ def acquire(
 ) -> ExitCode:
     """Lock every chosen host, or none. Raises LockHeld for a live holder."""
     environment, lease_seconds = config.load(env, root=root, hosts=hosts), _lease(reason, for_)
-    lock = operator.manual_lock(reason)
+    lock = identity.manual_lock(reason)
     with opened(environment) as fleet:
         read = fleet.on_all(lambda host: _read_lock(host, fleet))
         former = {name: _replaceable(name, state, environment) for name, state in read.items()}
-        own = {name for name, state in read.items() if state.lock and operator.is_own(state.lock)}
+        own = {name for name, state in read.items() if state.lock and identity.is_own(state.lock)}
 
         def free(host: Host) -> None:
             # The operator held it before: a failed renewal elsewhere keeps it. If the release fails, the lease expires.
@@ -122,7 +122,7 @@ def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     text = host.run(direct(lock_file.show(home)), timeout_seconds=LOCK_SECONDS).output
     lock = lock_file.parse(text)
     return HostLock(
-        lock, lock_file.host_time(text), stage=lock_file.is_stage_running(text), dead=operator.is_dead(lock)
+        lock, lock_file.host_time(text), stage=lock_file.is_stage_running(text), dead=identity.is_dead(lock)
     )
 
 
@@ -131,7 +131,7 @@ def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
     lock = state.lock
     if lock is None or state.left_seconds <= 0:
         return ""
-    if state.dead or operator.is_own(lock):
+    if state.dead or identity.is_own(lock):
         return lock.token
     raise locking.held_error(host, lock, environment.name, state.now)
 
@@ -142,21 +142,21 @@ def _acquire(
     """Lock the host, or renew or take over the lock of the token `former`; return a line for the operator, or an error."""
     app = fleet.targets[host.name].application
     try:
-        step = locking.acquire_step(app, lock, lease_seconds=lease_seconds, dead_token=former)
+        step = locking.acquire_step(app, lock, lease_seconds=lease_seconds, replaceable_token=former)
         taken = locking.acquire(host, step, environment=fleet.environment.name)
     except RollingError as error:
         # After any error except another holder's lock, the host may be locked, or become locked.
         if not locking.is_held_by_other(error):
             free(host)
         return error
-    own = taken.previous is not None and operator.is_own(taken.previous)
+    own = taken.previous is not None and identity.is_own(taken.previous)
     origin = f", taken over from {locking.describe(taken.previous)}" if taken.previous is not None and not own else ""
     return f"{host.name}: {'renewed' if own else 'locked'} for {lease_seconds // 60} minutes{origin}."
 
 
 def _refuse_foreign(locks_by_host: Mapping[str, HostLock], environment: Environment) -> None:
     foreign = {
-        name: state.lock for name, state in locks_by_host.items() if state.lock and not operator.is_own(state.lock)
+        name: state.lock for name, state in locks_by_host.items() if state.lock and not identity.is_own(state.lock)
     }
     if foreign:
         listed = "\n  ".join(f"{name}: {locking.describe(lock)}" for name, lock in foreign.items())

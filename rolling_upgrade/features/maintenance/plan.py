@@ -21,24 +21,24 @@ def differs(state: HostState, page: str | None) -> bool:
     return not up if page else up in {maintenance.BY_SETTING, maintenance.BY_RUN}
 
 
-def put_up(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
+def turn_on(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
     """Return the step that turns the page on before the first cutover."""
-    return (_up(app, page),) if page and differs(state, page) else ()
+    return (_on_step(app, page),) if page and differs(state, page) else ()
 
 
 def around(state: HostState, app: Application, page: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Return the steps that turn the page on and off around an outage; none if a page is already on and stays on."""
     if state.fact("maintenance") not in {"", maintenance.BY_RUN} or not maintenance.is_supported(app, state.site):
         return (), ()
-    return (_up(app, page),), (down(app),)
+    return (_on_step(app, page),), (off_step(app),)
 
 
-def take_down(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
+def turn_off(state: HostState, app: Application, page: str | None) -> tuple[Step, ...]:
     """Return the last step, which turns the page off once the release is verified."""
-    return () if page or not differs(state, page) else (down(app),)
+    return () if page or not differs(state, page) else (off_step(app),)
 
 
-def down(app: Application) -> Step:
+def off_step(app: Application) -> Step:
     """Turn the page off and wait until the application answers visitors."""
     answers = health_gate.watch(
         [health_gate.public(app)], seconds=0, passes=3, deadline_seconds=maintenance.VERIFY_SECONDS
@@ -47,7 +47,7 @@ def down(app: Application) -> Step:
     return Step("maintenance.off", "turn the maintenance page off", body, PAGE_SECONDS)
 
 
-def _up(app: Application, page: str) -> Step:
+def _on_step(app: Application, page: str) -> Step:
     undo = script(maintenance.disable(app))
     body = maintenance.enable_verified(app, page)
     return Step(

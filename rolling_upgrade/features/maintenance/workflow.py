@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine import maintenance as page
 from rolling_upgrade.engine.host import Answer
@@ -34,7 +34,7 @@ def maintenance(
         operation.refuse_live_locks(states, environment)
         question = f"Turn the maintenance page of {environment.name} {switch}?"
         hint = f"{PROGRAM} maintenance {switch} --env {environment.name} --force skips the question"
-        operator.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
+        prompt.confirm(question, force=force or not environment.rollout.confirm, hint=hint)
         answers = operation.run_under_locks(
             fleet,
             states,

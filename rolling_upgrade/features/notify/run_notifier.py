@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rolling_upgrade import rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary, short_digest
 from rolling_upgrade.engine.plan import Change, Plan
@@ -55,7 +55,7 @@ class RunNotifier:
             self._context.run_id,
             self._context.clock(),
             hosts=tuple(plan.host for plan in plans),
-            who=operator.name(),
+            who=identity.name(),
             target=_target(plans),
             changes=tuple(version_changes(plans)),
         )

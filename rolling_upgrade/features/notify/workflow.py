@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Severity, new_run_id
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, usage_error
@@ -60,7 +60,7 @@ def _environment(env: str | None, root: Path) -> Environment:
 
 def _notice(environment: Environment, occasion: Occasion) -> Notice:
     app = environment.targets[0].application
-    return Notice(occasion, app.name, environment.name, new_run_id(), time.time(), who=operator.name())
+    return Notice(occasion, app.name, environment.name, new_run_id(), time.time(), who=identity.name())
 
 
 def _send(environment: Environment, notice: Notice, severity: Severity) -> ExitCode:

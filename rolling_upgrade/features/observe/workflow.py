@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine.local_file import IGNORE_ALL, PRIVATE, PUBLIC, NewFile, replace_all
@@ -91,5 +91,5 @@ def _apply(
         make_reporter(json=json, secrets=environment.secrets) as reporter,
         opened(alone, as_setup_user=True) as fleet,
     ):
-        ask = partial(operator.confirm, question, force=force, hint=hint)
+        ask = partial(prompt.confirm, question, force=force, hint=hint)
         return apply_resources(fleet, spec, reporter, ask, dry_run=dry_run)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rolling_upgrade.engine import detached, history, nginx, podman, untrusted
 from rolling_upgrade.engine.model import Application, Container, HostState, Image, RolloutPolicy
 from rolling_upgrade.engine.podman import spec_hash
-from rolling_upgrade.engine.prune import Mode, prune_entry
+from rolling_upgrade.engine.prune_entry import Mode, prune_entry
 from rolling_upgrade.engine.shell import quote
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.rollback import selection

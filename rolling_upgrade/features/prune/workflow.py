@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_lines, print_result
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Environment, HostState, exit_code
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune_entry import Mode
 from rolling_upgrade.engine.shell import Script, direct, script
 from rolling_upgrade.engine.untrusted import size
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, RollingError, StepFailed
@@ -49,7 +49,7 @@ def prune(
             print_lines(prune_lines(listed), environment.secrets)
         hint = f"{PROGRAM} prune --env {environment.name} --force deletes without asking"
         force = force or not environment.rollout.confirm
-        operator.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
+        prompt.confirm(f"Delete these items on {environment.name}?", force=force, hint=hint)
         answers = operation.run_under_locks(
             fleet,
             states,

@@ -140,7 +140,7 @@ class RestoreSpec:
     data: DataRestore
     record: Release
     lock: Lock
-    dead_token: str = ""
+    replaceable_token: str = ""
     page: str = ""
 
 
@@ -174,7 +174,7 @@ def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) ->
             for live in containers
         ),
         notes=_notes(state, data),
-        acquire=(locking.acquire_step(app, spec.lock, lease_seconds=lease, dead_token=spec.dead_token),),
+        acquire=(locking.acquire_step(app, spec.lock, lease_seconds=lease, replaceable_token=spec.replaceable_token),),
         prepare=(data.check(),),
         steps=(
             *up,

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine.maintenance import BY_RUN
 from rolling_upgrade.engine.model import Application, Environment, HostState
 from rolling_upgrade.engine.plan import Plan
@@ -43,12 +43,17 @@ def restore(
         apps = operation.applications(environment)
         restores = {name: _restore(apps[name], found, context.run_id, only) for name, found in backups.items()}
         record = operation.new_record(context, "restore", root)
-        lock = operator.lock(context.run_id, f"restore of {backup}")
+        lock = identity.lock(context.run_id, f"restore of {backup}")
 
         def plan(state: HostState) -> Plan:
             page = rendering.maintenance_page(apps[state.host], _MESSAGE, by=BY_RUN)
             spec = RestoreSpec(
-                environment.name, restores[state.host], record, lock, dead_token=operation.dead_token(state), page=page
+                environment.name,
+                restores[state.host],
+                record,
+                lock,
+                replaceable_token=operation.replaceable_token(state),
+                page=page,
             )
             return plan_restore(state, spec, environment.rollout)
 

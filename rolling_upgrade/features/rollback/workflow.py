@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rolling_upgrade import config, rendering
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine import history, preflight
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.maintenance import BY_RUN
@@ -144,8 +144,8 @@ def _spec(
         site=site,
         site_hash=rendering.site_hash(site),
         record=replace(record, target=target.release.id, left=target.left.id if target.left else ""),
-        lock=operator.lock(record.id, reason, target=target.release.id),
-        dead_token=operation.dead_token(state),
+        lock=identity.lock(record.id, reason, target=target.release.id),
+        replaceable_token=operation.replaceable_token(state),
         force=target.data is not None,
         data=data_steps(state, target.data, text) if target.data else None,
         observed=current,

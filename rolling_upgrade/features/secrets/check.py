@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rolling_upgrade import config
 from rolling_upgrade.config import checks
-from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, detect
 from rolling_upgrade.config.encryption.keyring import PASSWORD_FILE
 from rolling_upgrade.config.files import EnvFile
 from rolling_upgrade.config.locate import expanded
+from rolling_upgrade.config.secrets_file import SecretsFile, locate_secrets
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import count, diagnosis_lines
 from rolling_upgrade.engine.git import is_tracked, staged

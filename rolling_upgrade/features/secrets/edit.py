@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption
 from rolling_upgrade.config.loader import issues_of_env_text
+from rolling_upgrade.config.secrets_file import SecretsFile, locate_secrets
 from rolling_upgrade.engine.local_file import PRIVATE
 from rolling_upgrade.errors import PROGRAM, ConfigError, ExitCode, RollingError
 from rolling_upgrade.features.secrets.env_file import (

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rolling_upgrade.config.encrypted_files import SecretsFile
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, age, detect, gpg, is_armored, vault
 from rolling_upgrade.config.encryption.recipients import Recipient, is_mark_current, with_mark
 from rolling_upgrade.config.files import EnvFile, decoded, parse_env
 from rolling_upgrade.config.issues import Issues
+from rolling_upgrade.config.secrets_file import SecretsFile
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.engine.local_file import PRIVATE, PUBLIC, read_small, replace
 from rolling_upgrade.errors import PROGRAM, ConfigError, ConfigIssue

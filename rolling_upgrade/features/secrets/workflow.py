@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rolling_upgrade.config.encrypted_files import SecretsFile, locate_secrets
 from rolling_upgrade.config.encryption import Encryption, EncryptionError, NoTerminal, age, detect, keyring
 from rolling_upgrade.config.encryption.recipients import EXPECTED, Recipient, add_line, parse, remove_line
 from rolling_upgrade.config.issues import secret_keys
 from rolling_upgrade.config.locate import expanded
+from rolling_upgrade.config.secrets_file import SecretsFile, locate_secrets
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import count, table
 from rolling_upgrade.engine.git import is_tracked

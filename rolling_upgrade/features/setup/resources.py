@@ -85,7 +85,7 @@ def _directories(app: Application, user: str) -> tuple[Resource, ...]:
     home = app.home
     own = [(home, "755"), (f"{home}/live", "755")]
     own += [(f"{home}/{name}", "700") for name in ("lock", "journal", "config")]
-    data, known = data_directories(app), {path for path, _ in own}
+    data, known = data_paths(app), {path for path, _ in own}
     return (
         *(_directory(path, mode, user) for path, mode in own),
         *(_data_directory(path, user) for path in data if path not in known),
@@ -93,7 +93,7 @@ def _directories(app: Application, user: str) -> tuple[Resource, ...]:
     )
 
 
-def data_directories(app: Application) -> tuple[str, ...]:
+def data_paths(app: Application) -> tuple[str, ...]:
     """Return the directories of irreplaceable data: database, uploads, their backups, the application's configuration."""
     paths = (app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path)
     return tuple(dict.fromkeys(path for path in paths if path))

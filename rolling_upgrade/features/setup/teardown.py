@@ -25,8 +25,8 @@ from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.apply import LOCK
 from rolling_upgrade.features.deploy.steps import LOOKASIDE
 from rolling_upgrade.features.setup import firewall
-from rolling_upgrade.features.setup.application import (
-    data_directories,
+from rolling_upgrade.features.setup.resources import (
+    data_paths,
     remove_request_log,
     remove_timer,
     request_log_units,
@@ -60,7 +60,7 @@ def resources(app: Application, user: str, *, data: bool) -> tuple[Resource, ...
 
 def kept_note(app: Application, *, data: bool) -> str:
     """Describe the parts that stay on the host."""
-    kept = "" if data else f", and its data: {', '.join(data_directories(app))}"
+    kept = "" if data else f", and its data: {', '.join(data_paths(app))}"
     also = "Podman's storage.conf, automatic updates"
     return f"the packages, the deploy user with its keys and lingering session, the certificate, {also} stay{kept}"
 
@@ -103,7 +103,7 @@ def _state(app: Application, user: str) -> Resource:
     kept = sorted(
         {
             path.removeprefix(f"{app.home}/").partition("/")[0]
-            for path in data_directories(app)
+            for path in data_paths(app)
             if path.startswith(f"{app.home}/")
         }
     )
@@ -120,7 +120,7 @@ def _data(app: Application, user: str) -> Resource:
     """The data, removed with the user's rights, which include the ids of the containers; root follows no link."""
     database = [f"{app.database}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")] if app.database else []
     directory = app.database.rpartition("/")[0]
-    others = [path for path in data_directories(app) if path != directory]
+    others = [path for path in data_paths(app) if path != directory]
     remove = [f"{ENTER} {shell_join('rm', '-rf', '--', path)} || :" for path in (*database, *others)]
     tidy = [_remove_empty(path, user) for path in (*others, directory) if path]
     left = " && ".join(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.reporter import make_reporter
 from rolling_upgrade.engine import history
 from rolling_upgrade.engine.host import Host
@@ -18,8 +18,8 @@ from rolling_upgrade.features.access.keys import read_access
 from rolling_upgrade.features.access.shell import block_name
 from rolling_upgrade.features.apply import ApplySpec, apply_resources
 from rolling_upgrade.features.rollback import selection
-from rolling_upgrade.features.setup import application
 from rolling_upgrade.features.setup import teardown as removal
+from rolling_upgrade.features.setup.resources import resources as desired_resources
 from rolling_upgrade.features.watchdog import workflow as watchdog
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -51,7 +51,7 @@ def setup(
     ):
         live = _of_earlier_version(fleet)
         resources = {
-            target.name: application.resources(
+            target.name: desired_resources(
                 target,
                 environment.preparation,
                 access=access,
@@ -62,7 +62,7 @@ def setup(
             for target in environment.targets
         }
         spec = ApplySpec("setup", HostResult.PREPARED, "Nothing to do: every host is prepared.", resources)
-        ask = partial(operator.confirm, question, force=force, hint=hint)
+        ask = partial(prompt.confirm, question, force=force, hint=hint)
         return apply_resources(fleet, spec, reporter, ask, check_only=check, dry_run=dry_run)
 
 
@@ -96,7 +96,7 @@ def _confirm_name(environment: Environment, confirmed: str, *, data: bool) -> No
     kept = "with all its data" if data else "except for its data"
     hint = f"{PROGRAM} teardown --env {environment.name} --confirm {name}"
     question = f"This removes {name} from {environment.name}, {kept}. Type its name:"
-    operator.confirm_by_name(question, name, confirmed, hint=hint)
+    prompt.confirm_by_name(question, name, confirmed, hint=hint)
 
 
 def _of_earlier_version(fleet: Fleet) -> dict[str, Application]:

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from rolling_upgrade import config
-from rolling_upgrade.console import operator
+from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_lines
 from rolling_upgrade.console.text import unreachable_lines
 from rolling_upgrade.engine.local_file import replace_text
@@ -157,7 +157,7 @@ def _record(
     if not fingerprints:
         print_lines([_COMPARE], environment.secrets)
         hint = "--fingerprint SHA256:… accepts only that key; --force accepts every key shown above, unverified"
-        operator.confirm(f"Record the keys of {names} in {file}?", force=force, hint=hint)
+        prompt.confirm(f"Record the keys of {names} in {file}?", force=force, hint=hint)
     replace_text(file, text)
     print_lines([f"Recorded in {file}: {names}"], environment.secrets)
 

@@ -33,7 +33,7 @@ from rolling_upgrade.engine.model import (
 )
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune_entry import Mode
 from rolling_upgrade.engine.rollout import HostRun, roll_out
 from rolling_upgrade.engine.shell import Script, script
 from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError

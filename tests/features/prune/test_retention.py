@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rolling_upgrade.engine.model import Color, Container, HostState, Outcome, Release, RolloutPolicy, ServiceRelease
 from rolling_upgrade.engine.podman import spec_hash
-from rolling_upgrade.engine.prune import Mode
+from rolling_upgrade.engine.prune_entry import Mode
 from rolling_upgrade.features.prune import retention
 from tests.support.sample import application, backend, frontend, image
 from tests.support.shell import Programs, sh

@@ -20,7 +20,7 @@ from rolling_upgrade.engine.model import (
     RolloutPolicy,
     Target,
 )
-from rolling_upgrade.engine.nginx import maintenance_page
+from rolling_upgrade.engine.nginx import maintenance_page_path
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.rollout import HostRun
@@ -149,7 +149,7 @@ def plan_rollback(state: HostState) -> Plan:
 
 def with_page(up: str = "") -> HostState:
     """A host whose site knows the page; `up` says who put up its current page, '' for none."""
-    return replace(upgradable(APP), site=f"if (-f {maintenance_page(APP)})", facts=(("maintenance", up),))
+    return replace(upgradable(APP), site=f"if (-f {maintenance_page_path(APP)})", facts=(("maintenance", up),))
 
 
 def test_plan_with_data_stops_the_writers_before_backup_and_restore() -> None:
