@@ -58,6 +58,8 @@ class ScriptedHost:
 
 def kind_of(text: str) -> str:
     """Return `KIND` or `KIND STEP` of a script of a run."""
+    if "@@checks" in text:
+        return "health"
     if "@@facts" in text:
         return "lock" if "held.new" in text else "observe"
     if "pkill -TERM" in text:

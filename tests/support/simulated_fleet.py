@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -13,8 +14,10 @@ from rolling_upgrade import rendering
 from rolling_upgrade.engine.history import dump_definition
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, Lock
+from rolling_upgrade.engine.nginx import visitor
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile, BackupKind, Verdict
 from rolling_upgrade.features.deploy import digests
+from rolling_upgrade.features.health.shell import own_url
 from tests.support.history_line import history_line
 from tests.support.local_fleet import answer_with
 from tests.support.project import Project
@@ -28,7 +31,7 @@ EARLIER = {"backend": "sha256:" + "1" * 64, "frontend": "sha256:" + "2" * 64}
 #: The ids of the earlier release and of the desired one, on hosts that have both.
 FIRST, SECOND = "20261122T080000Z-aaaaaa", "20261123T080000Z-bbbbbb"
 #: The scripts that only read.
-READ_ONLY = {"observe", "resolve", "backups", "definition", "available"}
+READ_ONLY = {"observe", "health", "resolve", "backups", "definition", "available"}
 
 
 def resolved(app: Application) -> Application:
@@ -53,6 +56,7 @@ class SimulatedFleet:
     Attributes:
         app: the desired application, with digests.
         states: the state of each host; a test may replace one.
+        http_codes: the status of every answer to a health check by host, instead of 200.
         answers: answers or errors by host and kind of script, instead of success.
         definitions: the stored definition of each release, by id, on every host.
         backups: the backups of each host.
@@ -63,6 +67,7 @@ class SimulatedFleet:
         self.app = resolved(targets[0].application)
         outdated = as_wanted(earlier(self.app))
         self.states = {target.name: replace(self.fit(outdated), host=target.name) for target in targets}
+        self.http_codes: dict[str, int] = {}
         self.answers: dict[tuple[str, str], Answer | Exception] = {}
         self.definitions: dict[str, str] = {}
         self.backups: dict[str, list[Backup]] = {name: [] for name in self.states}
@@ -142,6 +147,7 @@ class SimulatedFleet:
             "resolve": "skopeo inspect --no-tags",
             "backups": "@@verdict",
             "available": "env yes",
+            "watchdog": "watchdog.pyz.new",
             "definition": f"cat {self.app.home}/config/",
         }
         kind = kind_of(text)
@@ -151,8 +157,12 @@ class SimulatedFleet:
         services = self.app.services
         if kind in {"observe", "lock"}:
             return observation(self.app, self.states[host])
+        if kind == "health":
+            return health(self.app, self.states[host], self.http_codes.get(host, 200))
+        if kind == "watchdog":
+            return "installed\n"
         if kind == "resolve":
-            images = re.findall(r"docker://(\S+/(\w+):\S+)", text)
+            images = re.findall(r"docker://(\S+/(\w+)[:@]\S+)", text)
             return "".join(f"{exact} {DIGESTS[name]}\n" for exact, name in images)
         if kind == "backups":
             return _listed(self.backups[host])
@@ -179,6 +189,19 @@ def observation(app: Application, state: HostState) -> str:
         "end": [],
     }
     return "".join(f"@@{name}\n" + "".join(f"{row}\n" for row in rows) for name, rows in sections.items())
+
+
+def health(app: Application, state: HostState, code: int) -> str:
+    """Return the output of a health check whose requests are all answered with this status."""
+    urls = [visitor(app)[0]]
+    for service in app.services:
+        ports = (service.service_port, service.port(state.active_color(service.name)))
+        urls += [own_url(port, service.gate.path) for port in ports]
+    if app.full_chain:
+        urls.append(own_url(app.service(app.full_chain.service).service_port, app.full_chain.path))
+    rows = [f"http\t{url}\t{code}\t0.01\n" for url in urls]
+    checks = "".join(["@@checks\n", *rows, "disk\t/\t900\t100\n", f"clock\t{int(time.time())}\n"])
+    return observation(app, state).replace("@@end\n", f"{checks}@@end\n")
 
 
 def _row(app: Application, container: Container) -> str:
