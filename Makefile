@@ -36,7 +36,7 @@ test: setup ## run all tests, including those on lab hosts
 	@$(PYTEST) -m 'not extended' $(ARGS)
 
 .PHONY: test-extended
-test-extended: setup ## run slow variants of the lab tests
+test-extended: setup ## run the slow variants of the tests
 	@$(PYTEST) -m extended $(ARGS)
 
 .PHONY: test-here
@@ -62,7 +62,7 @@ format: setup ## format the sources
 deploy-%: setup ## upgrade an environment: make deploy-production TAG=v2.0.1
 	@$(RUN) deploy --env '$*' $(TAGGED) $(ARGS)
 
-full-%: setup ## build, test, push, deploy, check and watch: make full-staging TAG=v2.0.1
+full-%: setup ## build, test, push, deploy, check and monitor: make full-staging TAG=v2.0.1
 	@$(RUN) full --env '$*' $(TAGGED) $(ARGS)
 
 rollback-%: setup ## roll an environment back to its last good release

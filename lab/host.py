@@ -33,13 +33,13 @@ for attempt in $(seq 300); do
 done
 echo "systemd says: $state"; exit 1
 """
-#: On cgroup v1 Podman hands every container the whole machine's hierarchy of systemd, and all hosts would share it.
+#: On cgroup v1, Podman gives every container the machine's own systemd hierarchy, which all hosts would then share.
 _INIT_ON_V1 = """
 umount --recursive /sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 exec /sbin/init
 """
-#: The data that survives a boot: the host's changes to its image, and its volumes.
+#: The directories that survive a boot: the host's changes to its image, and its volumes.
 _DISKS = "{{.GraphDriver.Data.UpperDir}}{{range .Mounts}} {{.Source}}{{end}}"
 _COPY = """
 set -eu
@@ -106,11 +106,11 @@ class Host:
         self.start()
 
     def is_saved(self) -> bool:
-        """Return whether there are saved disks."""
+        """Return whether `save` has copied the disks."""
         return self.machine.run("test", "-d", f"{self._disks()[0]}.saved", check=False).returncode == 0
 
     def restore(self) -> None:
-        """Boot the host from its saved disks. Returns when it is up."""
+        """Stop the host as a power cut does, and boot it from its saved disks. Returns when it is up."""
         # Not `podman stop --time 0`: crun then sometimes fails with "open pidfd: No such file or directory".
         self.machine.podman("kill", self.container, check=False)
         self.machine.podman("wait", self.container)
@@ -118,7 +118,7 @@ class Host:
         self.start()
 
     def _copy_disks(self, source: str, target: str) -> None:
-        """Copy each disk of a stopped host from the directory with one suffix to the directory with the other."""
+        """Copy each disk of a stopped host; the suffixes `source` and `target` name its directories."""
         self.machine.run("sh", "-c", _COPY, "sh", source, target, *self._disks())
 
     def _disks(self) -> list[str]:
@@ -162,7 +162,7 @@ def wait_for(
 
 
 def create(host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]) -> None:
-    """Create and boot the host's container with these files, unless an equal one exists.
+    """Create and boot the host's container with these files, unless it exists with the same specification.
 
     `files` maps absolute paths to bytes, or to the target of a symbolic link when it is a string. A container with
     another specification is replaced, and a stopped one is started.

@@ -40,7 +40,7 @@ _REGISTRY_FILES: dict[str, bytes | str] = {
         b"http: {addr: ':%d'}\n" % PORT
     ),
 }
-#: On cgroup v1 systemd, in a container, misses the end of a user's last process and waits two minutes.
+#: On cgroup v1, systemd in a container does not notice the end of a user's last process, and waits two minutes.
 _LEGACY_FILES: dict[str, bytes | str] = {
     "/etc/systemd/system/user@.service.d/lab.conf": b"[Service]\nTimeoutStopSec=5s\n",
 }

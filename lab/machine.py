@@ -43,12 +43,12 @@ _SEARCH = os.pathsep.join(
     ]
 )
 
-#: Crun refuses a v1 hierarchy with v2 mounted beside it, so Podman sees one without: in a mount namespace that
-#: a file keeps alive, for all labs together, because a network made in one namespace is unknown in another.
+#: Crun refuses a v1 hierarchy with v2 mounted beside it. So Podman runs in a mount namespace without v2, which a file
+#: keeps alive. All labs share it, because a network made in one namespace is unknown in another.
 #: Source: unshare(1), --mount=file: a bind mount on a private mount point makes the namespace persistent. A kernel
 #: that numbers namespaces per CPU (6.18) may refuse it with EINVAL on one CPU and not on another.
-#: Controllers that the v2 side still offers are taken by v1 hierarchies of their own: crun inside the hosts, too,
-#: refuses a v2 side only while it offers one.
+#: Each controller that v2 still offers gets a v1 hierarchy of its own: crun inside the hosts also
+#: refuses a v2 hierarchy, but only while it offers a controller.
 NAMESPACE = """
 set -eu
 directory=$1 hidden=$2
@@ -89,7 +89,7 @@ echo $$ >"$1/cgroup.procs"
 shift
 exec "$@"
 """
-#: Podman's own monitor stands there too, and may outlive its container by a moment.
+#: Podman's monitor process is in this cgroup too, and may briefly outlive its container.
 _FORGET_GROUPS = """
 for group; do
     tries=0
@@ -101,7 +101,7 @@ for group; do
 done
 """
 
-#: Podman takes a quarter of a second for what nsenter does in milliseconds, and tests look at their hosts all the time.
+#: nsenter takes milliseconds, `podman exec` a quarter of a second, and tests run scripts on their hosts all the time.
 #: The process joins the container's cgroups, as with `podman exec`; a stale PID does not match the container's id.
 _ENTER = """
 pid=$(cat "$2" 2>/dev/null) && grep -qs "$1" "/proc/$pid/mountinfo" || exit 213

@@ -30,7 +30,7 @@ def _program(started: Path) -> str:
     return {"inv": "inv", "invoke": "inv", "fab": "fab", "fabric": "fab"}.get(name, "rolling-upgrade")
 
 
-#: The program to name in hints: `inv` or `fab` where the operator runs it, otherwise `rolling-upgrade`, on hosts too.
+#: The program to name in hints: `inv` or `fab` if the operator runs it; otherwise, also on hosts, `rolling-upgrade`.
 PROGRAM = _program(Path(sys.argv[0] if sys.argv else ""))
 
 

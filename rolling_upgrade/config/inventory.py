@@ -64,7 +64,7 @@ class RolloutPolicy(Strict):
 
 
 class Setup(Strict):
-    """Optional parts of `inv setup`, all disabled by default."""
+    """Optional parts of `rolling-upgrade setup`, all disabled by default."""
 
     firewall: Annotated[model.Firewall, validators.one_of("none", "nftables", "ufw")] = Field(
         default=model.Preparation.firewall,
@@ -107,7 +107,7 @@ class Setup(Strict):
 
 
 class Monitoring(Strict):
-    """The host that monitors an environment from outside (`inv observe.install`), and its alerts."""
+    """The host that monitors an environment from outside (`rolling-upgrade observe.install`), and its alerts."""
 
     address: Annotated[str, validators.ADDRESS] = Field(
         default=model.Monitoring.address,

@@ -18,7 +18,7 @@ from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.untrusted import LINE_BYTES
 
 T = TypeVar("T")
-#: The maximum of bytes per character of a secret, in any encoding that masking recognises.
+#: The maximum number of bytes per character of a secret, in any encoding that masking recognises.
 _BYTES_PER_CHARACTER = 24
 
 

@@ -142,15 +142,15 @@ def split_words(given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 class FeatureTask(Task):  # type: ignore[type-arg]
-    """A task with the shared options of all tasks. One with a `workflow` runs it, and its function has no body.
+    """A task with the shared options of all tasks. With a `workflow`, it calls that; its own function has no body.
 
     The workflow gets by name: `root`, and every option of the task's function under the same name. `hosts` are the
-    selected hosts, and an option that may be repeated is a tuple. What the workflow returns is the exit code.
+    selected hosts, and a repeatable option is a tuple. The workflow returns the exit code.
 
     Args:
         workflow: The name of a function in `workflow.py` beside `tasks.py`, or `MODULE:FUNCTION`. The module is
             imported when the task runs, so that `--list` stays fast.
-        needs_configuration: Fail in a directory without a configuration; without it, `root` is then this directory.
+        needs_configuration: Fail in a directory without a configuration. If false, `root` is the current directory.
         interrupted: The end of the message after Ctrl-C.
         isolated: Deny other processes of this user, such as test suites, access to this process.
         long_only: Options without a letter in this task, because they delete data.

@@ -1,6 +1,6 @@
 """Execute one plan on one host: run its steps, undo them when one fails, survive a dropped connection.
 
-Every script that changes the host runs as a stage (see engine/detached.py). A dropped connection leaves the stage running,
+Every script that changes the host runs as a stage (see engine/detached.py). A stage survives a dropped connection,
 and the executor attaches to it again.
 """
 

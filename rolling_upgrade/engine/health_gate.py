@@ -13,8 +13,8 @@ from rolling_upgrade.engine.shell import quote, shell_join
 def gate(app: Application, service: Service, color: Color) -> str:
     """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
 
-    A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman is
-    asked only then, because one `podman` costs more than all other commands of a check.
+    A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
+    only then, because one `podman` costs more than all other commands of a check.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
     form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Pid}}"
@@ -75,7 +75,7 @@ def answers(app: Application, probe: Probe) -> str:
 
 
 def _request(service: Service, port: int, path: str, form: str = "%{http_code}") -> str:
-    """A command that requests a path of the service on a loopback port and prints the answer in curl's format `form`."""
+    """A command that requests a service's path on a loopback port and prints the answer in curl's format `form`."""
     url = f"http://127.0.0.1:{port}{path}"
     return shell_join("curl", "-s", "-o", "/dev/null", "-w", form, "--max-time", service.gate.timeout_seconds, url)
 
@@ -105,7 +105,7 @@ esac"""
 def not_restarted(names: Sequence[str]) -> str:
     """A shell condition: the containers run and never restarted; otherwise it sets `fatal`, which ends `watch`.
 
-    As in the gate, Podman is asked only after a first process has ended.
+    As in the gate, the check runs Podman only after a container's first process has ended.
     """
     form = "{{.State.Running}} {{.RestartCount}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, *names)

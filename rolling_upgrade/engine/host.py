@@ -17,7 +17,7 @@ from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 
-#: Cancels all calls of a thread, in addition to each call's `cancelled`; set by code that works on many hosts at once.
+#: Cancels all calls of a thread, beside each call's `cancelled`; code that works on many hosts at once sets it.
 given_up: ContextVar[Event | None] = ContextVar("given_up", default=None)
 
 

@@ -55,7 +55,7 @@ def read_layers() -> Script:
 
 
 def parse(output: str) -> tuple[str, frozenset[str]]:
-    """The architecture and the layer digests from the output of `read_layers`. Raises Malformed if there are too many."""
+    """The architecture and the layer digests in the output of `read_layers`. Raises Malformed for too many."""
     machine, *digests = untrusted.lines(output) or [""]
     name = untrusted.line(machine, 40)
     return _ARCHITECTURES.get(name, name), frozenset(filter(_DIGEST.fullmatch, digests))

@@ -257,7 +257,7 @@ def forbid_inspection() -> None:
 
 
 def drop_tracing() -> Callable[[], None] | None:
-    """A function that drops the right to trace, for a child to call before its program starts; None unless this is root.
+    """A function for a child to drop the right to trace before its program starts; None unless this process is root.
 
     A root process has CAP_SYS_PTRACE and can read the memory of every process, even after `forbid_inspection`.
     """

@@ -67,7 +67,7 @@ def acquire_all(
 def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, replaceable_token: str = "") -> Step:
     """The step that acquires a host's lock, waits until no stage runs there, and observes the host.
 
-    The observation does not probe the application: no plan depends on its answers, and a hanging one would delay the run.
+    The observation does not probe the application: no plan needs its answers, and a hanging one would delay the run.
 
     Args:
         app: the application whose host is locked.

@@ -914,8 +914,8 @@ def exit_code(results: Iterable[HostResult | RollingError | None], *, interrupte
     6. the exit code of the first error, FAILED without one
 
     Args:
-        results: for each host its result, the error that kept the command from doing anything there, or None where
-            the command did its work and has no more to say.
+        results: for each host its result, the error that stopped the command before it changed anything there, or
+            None if the command succeeded.
         interrupted: whether the operator interrupted the run.
     """
     hosts = list(results)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import quote, shell_join
 
-#: `rooted PATH`: succeeds where only root can write each directory above PATH, as far as they exist; prints the first
+#: `rooted PATH`: succeeds if only root can write every existing directory above PATH; otherwise prints the first
 #: path that fails. An access list that grants write permission shows as the group's write bit. Source: acl(5).
 ROOTED = r"""rooted() (
   rest=$1 links=0

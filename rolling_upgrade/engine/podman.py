@@ -258,7 +258,7 @@ def registry_answer(output: str) -> tuple[str, str]:
 
 def resolve(images: Iterable[Image]) -> str:
     """Print `NAME digest revision` for each image, or a line with `!` and the reason if its registry refuses."""
-    # The builder of an image chooses its labels: keep the first line, which starts with the digest, and plain characters.
+    # The builder chooses an image's labels: keep plain characters of the first line, which starts with the digest.
     clean = "grep -m 1 '^sha256:' | tr -cd 'A-Za-z0-9 <>._:+/-'"
     parts = []
     for image in dict.fromkeys(images):
@@ -306,7 +306,7 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
 def _digests_of_others(own_history: str) -> str:
     """Set `others` to the digests in the newest part of every other application's history.
 
-    The deploy users of those applications write these files: links and pipes are skipped, and size and time are
+    The deploy users of those applications write these files: the script skips links and pipes, and limits size and
     limited.
     """
     return f"""\

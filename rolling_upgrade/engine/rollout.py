@@ -1,4 +1,4 @@
-"""Roll one run out over many hosts: locks, the barrier, batches, and the outcome of each host.
+"""Run an operation over many hosts: locks, the barrier, batches, and the outcome of each host.
 
 An error on one host becomes that host's line in the summary. The work on the other hosts continues.
 """

@@ -1,1 +1,1 @@
-"""The operator tasks, one package each: tasks, workflow, plan, shell, view."""
+"""The operator tasks, one package each, and the modules `operation` and `apply`, which several of them share."""

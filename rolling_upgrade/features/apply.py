@@ -150,7 +150,7 @@ def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Repo
 
 
 def run_steps(host: Host, plan: Plan, reporter: Reporter, verify: Callable[[], None]) -> HostSummary:
-    """Run the steps of the plan, then `verify`; an error of either is the cause of the host's unknown result."""
+    """Run the steps of the plan, then `verify`. An error makes the host's result unknown and is its cause."""
     if plan.empty:
         return HostSummary(host.name, HostResult.UNCHANGED, 0)
     started_at = time.time()

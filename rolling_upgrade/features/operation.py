@@ -49,7 +49,7 @@ class OperationSpec:
     Attributes:
         action: the name of the operation, such as `deploy`.
         question: asks for confirmation.
-        hint: the command that skips the confirmation.
+        hint: names the command that skips the confirmation.
         done: introduces the hosts in the desired state.
         undone: introduces the hosts whose changes the run undid.
         nothing: the message when no host needs a change.
@@ -92,8 +92,8 @@ class Operation:
     ) -> ExitCode:
         """Plan every host, refuse unfit ones, show the plans, ask for confirmation, execute them and report.
 
-        `plan` also plans a host again that has changed since its observation. `unfit` returns the problems of a host.
-        Raises RollingError if no host was changed.
+        `plan` runs again for a host that has changed since its observation. `unfit` returns the problems of a host.
+        Raises RollingError if the run fails before it changes a host.
         """
         environment = self.fleet.environment
         host_runs = [
@@ -200,7 +200,7 @@ def refuse_live_locks(states: Mapping[str, HostState], environment: Environment)
 def hosts_option(changed: Sequence[HostRun], environment: Environment, selected: Sequence[str]) -> str:
     """Return the option that selects the changed hosts; '' for all hosts of the environment.
 
-    `selected` are the hosts that the operator named, which `environment` is limited to.
+    `selected` are the hosts that the operator named; `environment` contains no others.
     """
     names = sorted(host_run.name for host_run in changed)
     is_all = not selected and len(names) == len(environment.targets)
@@ -208,7 +208,7 @@ def hosts_option(changed: Sequence[HostRun], environment: Environment, selected:
 
 
 def new_record(context: RunContext, action: str, root: Path) -> Release:
-    """Return the history line of a run that succeeds, without services: who runs what from where."""
+    """Return the history line of a run that succeeds, without services: operator, workstation and revision."""
     return Release(
         context.run_id,
         datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: A peer is dead after this time without an acknowledgement. Source: tcp(7), TCP_USER_TIMEOUT, milliseconds.
 DEAD_PEER_MS = 5000
-#: The maximum of a packet of the peer, and of the text before its version, bytes.
+#: The size limits in bytes of the peer's packets, and of the text before its version.
 MAX_PACKET, MAX_GREETING = 256 << 10, 64 << 10
 #: The pauses between attempts, seconds: longer in total than the 15 seconds for which sshd blocks an address.
 #: Source: sshd_config(5), MaxStartups and PerSourcePenalties.

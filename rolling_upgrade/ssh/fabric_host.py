@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _POLL_SECONDS = 0.1
-#: The maximum of unread bytes: twice the window of the peer. Source: RFC 4254, 5.2.
+#: The maximum number of unread bytes: twice the window of the peer. Source: RFC 4254, 5.2.
 _MAX_UNREAD = 4 << 20
 
 

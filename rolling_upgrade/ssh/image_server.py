@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: The bytes between two progress reports.
 _CHUNK = 1 << 15
-#: The maximum of parallel connections of one host: Podman pulls a few layers at a time.
+#: The maximum number of parallel connections of one host: Podman pulls a few layers at a time.
 MAX_CONNECTIONS = 32
 #: The time for which a layer waits for the request of a lower layer: Podman requests several in any order.
 _LOWER_SECONDS = 1.0

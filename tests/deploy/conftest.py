@@ -34,7 +34,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
 LOCK_FILE = "/var/lib/memoryark/lock/held"
 TASK_SECONDS = 240
-#: The content of each host's saved disks.
+#: The snapshot content of each host at the time of its saved disks, by the name of its container.
 _prepared: dict[str, str] = {}
 S = TypeVar("S")
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Site:
         return self.directory / f"{self.lab.name}.env"
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a task in a new process group."""
+        """Start a task in a new session."""
         return subprocess.Popen(
             [sys.executable, "-m", "invoke", words[0], "--env", self.lab.name, *words[1:]],
             cwd=PROJECT,
@@ -136,7 +136,7 @@ class Site:
 
     @contextmanager
     def edited_services(self) -> Iterator[dict[str, Any]]:
-        """Yield the content of services.yaml, and write it back."""
+        """Yield the content of services.yaml for changes, then write it back."""
         path = self.directory / "services.yaml"
         content = yaml.safe_load(path.read_text())
         yield content
@@ -144,7 +144,7 @@ class Site:
 
     @contextmanager
     def _edited_environment(self) -> Iterator[dict[str, Any]]:
-        """Yield the environment's entry in hosts.yaml, and write it back."""
+        """Yield the environment's entry in hosts.yaml for changes, then write it back."""
         path = self.directory / "hosts.yaml"
         content = yaml.safe_load(path.read_text())
         yield content["environments"][self.lab.name]
@@ -167,14 +167,14 @@ class Site:
                 entry["hosts"][name] |= values
 
     def keep_hosts(self) -> None:
-        """Remove the other hosts from hosts.yaml."""
+        """Remove the hosts that are not in `lab.hosts` from hosts.yaml."""
         names = {host.name for host in self.lab.hosts}
         with self._edited_environment() as entry:
             entry["hosts"] = {name: values for name, values in entry["hosts"].items() if name in names}
 
     @contextmanager
     def unchanged_files(self) -> Iterator[None]:
-        """Write the environment's files back at the end."""
+        """Undo all changes of the environment's files at the end."""
         files = {path: path.read_bytes() for path in self.directory.iterdir() if path.is_file()}
         try:
             yield
@@ -235,7 +235,7 @@ def http_request(
 
 
 def hold_lock(host: Host, *, expires_at: int = 9_999_999_999) -> None:
-    """Write the lock file of another run, of eve@elsewhere."""
+    """Lock the host as a run of eve@elsewhere would."""
     owner = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade")
     lines = (*owner, "acquired_at=1", f"expires_at={expires_at}")
     host.sh(f"printf '%s\\n' {' '.join(lines)} > {LOCK_FILE}", user="deploy")
@@ -337,7 +337,7 @@ def worker_lab(worker_id: str) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def prepared_site(worker_lab: Lab) -> Site:
-    """Hosts after `inv setup` and a deploy of v1. A module shares them and keeps them healthy."""
+    """Hosts after `inv setup` and a deploy of v1. The tests of a module share them, and must leave them healthy."""
     if saved := all(host.is_saved() for host in worker_lab.hosts):
         on_each(worker_lab.hosts, Host.restore)
     else:
@@ -393,7 +393,7 @@ def restored(site: Site) -> Iterator[None]:
 
 
 def _restore(site: Site, host: Host, before: Snapshot) -> bool:
-    """Return whether a host has its earlier state; restore the snapshot where it differs."""
+    """Restore the snapshot of a host if its state differs. Return whether the host has its earlier state now."""
     if snapshot.take(host).exact == before.exact:
         return True
     if not snapshot.restore(host, before):

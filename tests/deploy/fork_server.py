@@ -1,4 +1,4 @@
-"""A fork server: a process that has imported all modules forks a process for each task, which starts at once.
+"""A fork server: one process imports all modules, then forks a process for each task, so that tasks start at once.
 
 A forked task equals `python -m invoke`: it has its own arguments, environment, directory, session and standard streams
 and no other open file. Only /proc shows the arguments and the environment of the server instead of its own.

@@ -1,9 +1,9 @@
 """Searches /proc repeatedly for secret texts: `sampler.py TEXTS OUT UID [PARENT]`.
 
 TEXTS has one text per line. Each hit is appended to OUT: the text, the file in /proc and the process. The program reads
-as the user UID; with PARENT it reads only environments of that process's descendants. It counts its passes in
-OUT.samples and stops once OUT.end exists. A pass is short, because it searches new processes, which may still execute
-their program, and older ones only now and then. It runs on hosts: standard library only.
+as the user UID. With PARENT, it reads the environments only of that process's descendants. It counts its passes in
+OUT.samples and stops once OUT.end exists. To keep a pass short, it searches new processes, which may still execute
+their program, each time, and older ones in one of fifty passes. It runs on hosts: standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-#: A process counts as new in so many passes; later it is searched once in so many passes.
+#: Each pass searches a process during its first NEW_PASSES passes; after that, every EVERY-th pass does.
 NEW_PASSES, EVERY = 100, 50
 
 
@@ -64,7 +64,7 @@ def main(texts: str, out: str, uid: str, ancestor: str = "") -> None:
 def search(secrets: list[bytes], ancestor: int, parents: dict[int, int], passes: dict[int, int]) -> Iterator[bytes]:
     """Yield a line for each secret in the arguments or the environment of another process.
 
-    `parents` has the parent of each process, and `passes` in how many passes it existed; both are updated.
+    `parents` maps each process to its parent, `passes` to the number of passes so far. This function updates both.
     """
     pids = {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()} - {os.getpid()}
     for pid in passes.keys() - pids:

@@ -1,6 +1,6 @@
 """Snapshots of a host, and their restoration without a deploy.
 
-After a restoration the host is observed again; where it still differs, the caller has to deploy.
+`restore` observes the host again; if it still differs, the caller has to deploy.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ _saved: dict[str, str] = {}
 
 
 def take(host: Host) -> Snapshot:
-    """Observe everything that a deploy reads or changes on a host. Files are compared by their time of change.
+    """Observe everything that a deploy reads or changes on a host. The ctime of a file shows whether it changed.
 
-    Podman is asked only after its database or a `conmon` process changed: each running container has its own.
+    Podman runs only if its database or the set of `conmon` processes changed; each running container has one.
     """
     files = host.sh(_FILES, check=False)
     exact = f"{files.returncode} {files.stdout}"
@@ -91,7 +91,7 @@ def _with_containers(host: Host, exact: str, files: str) -> Snapshot:
 
 
 def _without_change_time(row: str) -> str:
-    """Keep what a copy of a file also has. The size and times of a directory are left out."""
+    """Drop the fields that a copy does not preserve: the ctime, and the size and times of a directory."""
     path, kind, content, _ = row.split("\t")
     return f"{path} {kind}" if kind.startswith("d") else f"{path} {kind} {content}"
 

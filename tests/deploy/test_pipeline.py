@@ -201,7 +201,7 @@ def fingerprint_without_watchdog(host: Host) -> list[str]:
         ("refused", {}, "build", "the scan refused"),
     ],
 )
-def test_full_stops_at_the_first_stage_that_fails(
+def test_full_stops_at_the_first_phase_that_fails(
     both: Pipeline, tag: str, faults: dict[str, str], stage: str, said: str
 ) -> None:
     host, _ = both.hosts

@@ -175,16 +175,16 @@ def _own_fault(module: str, found: Import) -> str:
     if not layer:
         return f"the package imports {found.module} before it is asked" if found.eager and wanted else ""
     if not wanted:
-        return "the root package is not for its own layers"
+        return "a layer must not import the root package"
     if wanted == "__version__":
         return ""
     ranks = {name: rank for rank, row in enumerate(ORDER) for name in row}
     if layer not in ranks or wanted not in ranks:
         return f"no rule knows the layer of {module if layer not in ranks else found.module}"
     if ranks[wanted] > ranks[layer]:
-        return f"{layer} lies below {wanted}"
+        return f"{layer} is below {wanted}"
     if ranks[wanted] == ranks[layer] and wanted != layer:
-        return f"{layer} and {wanted} stand side by side"
+        return f"{layer} and {wanted} are in the same row"
     return _feature_fault(module, target) if layer == "features" else ""
 
 
@@ -193,10 +193,10 @@ def _feature_fault(module: str, target: str) -> str:
     _, feature, *rest = [*module.split("."), "", ""]
     if not target.startswith("features."):
         pure = rest[0] in PURE and not _within(target, PURE_IMPORTS)
-        return f"{module} decides and words things: it may not know {target}" if pure else ""
+        return f"{module} is pure: it must not import {target}" if pure else ""
     wanted = target.split(".")[1]
     allowed = wanted == feature or wanted in FEATURE_IMPORTS.get(feature, ())
-    return "" if allowed else f"{feature} may not know {wanted}: FEATURE_IMPORTS does not list it"
+    return "" if allowed else f"{feature} must not use {wanted}: FEATURE_IMPORTS does not list it"
 
 
 def _foreign_fault(module: str, found: Import, *, light: bool) -> str:

@@ -19,7 +19,7 @@ from tests.support.shell import Programs
 
 #: The lock file of another operator's run; its lease outlasts the test.
 HELD = "token=other\nowner=ben\nworkstation=desk\npid=7\nreason=deploy v3\nacquired_at=1000\nexpires_at=4000000000\n"
-#: Gets the name of a host and the text of a script.
+#: Answers a script: called with the name of the host and the text of the script.
 Respond = Callable[[str, str], Answer]
 
 

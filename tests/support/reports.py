@@ -23,7 +23,7 @@ def report(
     lease_seconds: int = 60,
     page: str = "",
 ) -> HealthReport:
-    """Return a healthy host's report with changes; `lock` is a lock's reason, `page` who put the page up."""
+    """Return a healthy host's report with changes; `lock` is a lock's reason, `page` the maintenance page's origin."""
     state = HostState(
         "web1",
         NOW,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def free_ports(*offsets: int) -> int:
-    """Return a port that is free, as the ports at these offsets are. All are below the ephemeral ports."""
+    """Return a free port for which the ports at these offsets are free too, all below the ephemeral range."""
     for _ in range(200):
         port = 10_000 + secrets.randbelow(2_700)
         with ExitStack() as stack:

@@ -117,7 +117,7 @@ class Rules:
         return (self.http_port, self.https_port) if self.tls else (self.http_port,)
 
     def missing(self, wanted: Rules) -> str:
-        """Describe the first of the wanted grants that these rules lack; '' if there is none."""
+        """Describe the first grant of `wanted` that these rules lack; '' if there is none."""
         if self.app != wanted.app:
             return f"the name {wanted.app}"
         if self.domain != wanted.domain:

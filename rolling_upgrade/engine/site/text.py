@@ -31,7 +31,7 @@ _UNKNOWN = "0" * 16
 
 
 def render(site: Site, rules: Rules, source: str) -> str:
-    """Render the Nginx text of a site from the template `source`. Raises SiteError if the rules do not allow the site."""
+    """Render the Nginx text of a site from the template `source`. Raises SiteError if the rules forbid the site."""
     check(site, rules)
     unhashed = _render(site, rules, source, _UNKNOWN)
     return _render(site, rules, source, hashlib.sha256(unhashed.encode()).hexdigest()[:16])

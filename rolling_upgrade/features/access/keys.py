@@ -40,7 +40,7 @@ class Access:
 
 @dataclass(frozen=True)
 class KeyChange:
-    """The access after a change to the directory, and the function that writes the change; no title: no change."""
+    """The access after a change to the directory, and the function that writes it. An empty title means no change."""
 
     access: Access
     title: str = ""

@@ -77,7 +77,7 @@ _KEPT = {
 
 @dataclass(frozen=True)
 class DesiredAccess:
-    """The keys that one host is to accept; `exclusive` removes every other key outside of blocks."""
+    """The keys that one host should accept; `exclusive` removes every other key outside of blocks."""
 
     environment: str
     target: Target

@@ -124,8 +124,8 @@ def _text(content: str) -> str:
 def write(user: str, current: HostAccess, text: str) -> Script:
     """Replace the managed file atomically, unless it has changed since it was read.
 
-    A ~/.ssh of another user that holds only authorized_keys files becomes the deploy user's. Root changes into it
-    first and changes the owner of `.`, so that replacing the directory in between has no effect.
+    If another user owns ~/.ssh, and only authorized_keys files are in it, root gives it to the deploy user: it changes
+    into the directory first and then the owner of `.`, so that a replacement in between has no effect.
     """
     before = sha256(current.own.text.encode(errors="surrogateescape"))
     encoded = base64.b64encode(text.encode(errors="surrogateescape")).decode()

@@ -211,7 +211,7 @@ def _summary(
     *,
     elsewhere: bool,
 ) -> Summary:
-    """Describe the keys that stay and the hosts that were not synced; `elsewhere` means also hosts outside of --hosts."""
+    """Describe the keys that stay and the hosts without a sync; `elsewhere` includes hosts outside of --hosts."""
     environment, exclusive = next((wanted.environment, wanted.exclusive) for wanted in desired.values())
     lines: list[str] = []
     warnings: list[str] = []

@@ -28,9 +28,9 @@ MAX_UPLOADS = 2_000_000
 _CHUNK = 1 << 20
 #: The timeout of a download.
 DOWNLOAD_SECONDS = 6 * 3600.0
-#: The kept end of the host's error output, bytes.
+#: How many bytes of the end of the host's error output to keep.
 _MAX_ERRORS = 64 << 10
-#: The number of progress reports.
+#: The number of progress reports of one download.
 _REPORTS = 10
 #: The overhead of one file in an archive, bytes: headers, a long name, block padding, directories.
 _BYTES_A_FILE = 16 << 10
@@ -38,7 +38,7 @@ _BYTES_A_FILE = 16 << 10
 _BYTES_AN_ARCHIVE, _MEMBERS_AN_ARCHIVE = 10 << 20, 10_000
 #: The members for one file: the file and its directories.
 _MEMBERS_A_FILE = 5
-#: The maximum of a header that describes the next member, of a line of hashes, and of a manifest, bytes.
+#: The size limits in bytes of a header for the next member, of a line of hashes, and of a manifest.
 _MAX_HEADER, _MAX_ROW, _MAX_MANIFEST = 64 << 10, 16 << 10, 64 << 10
 _DESCRIBING = (
     tarfile.XHDTYPE,
@@ -139,7 +139,7 @@ def _stream(host: StreamingHost, app: Application, backup: Backup, out: BinaryIO
 
 
 def max_bytes(backup: Backup) -> int:
-    """Return the maximum size of a backup's archive, by its manifest, bytes."""
+    """Return the maximum size in bytes of a backup's archive, according to its manifest."""
     files = len(backup.files) + (backup.uploads or 0)
     return backup.bytes + backup.uploads_bytes + files * _BYTES_A_FILE + _BYTES_AN_ARCHIVE
 

@@ -22,7 +22,7 @@ DATABASE_FILES = {"sqlite": ("database.db", "rows"), "postgres": ("database.pgdu
 _FORMAT = 1
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-z]{6}")
 _MARK = "@@"
-#: The maximum size of a manifest, bytes.
+#: The maximum size of a manifest in bytes.
 _MAX_BYTES = 64 << 10
 
 

@@ -17,7 +17,7 @@ from rolling_upgrade.engine.prune_entry import Mode, prune_entry, size_of
 from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote, script, shell_join
 from rolling_upgrade.features.backup.manifest import DATABASE_FILES, Backup, BackupKind
 
-#: The free space that a backup leaves on its file system, KiB.
+#: The free space in KiB that a backup leaves on its file system.
 SPARE_KIB = 51_200
 #: Exit status if another backup did not end in time.
 BUSY_STATUS = 45
@@ -493,7 +493,7 @@ if [ "$status" -ne 0 ]; then printf '%s\\n' "$said"; exit 1; fi"""
 
 
 def _rehearsed(app: Application, server: DatabaseServer, backup: Backup) -> str:
-    """Restore the dump into a scratch database. The check before a restore skips this, because a restore has an undo."""
+    """Restore the dump into a scratch database. The check before a restore skips this: a restore has an undo."""
     name = f"{app.name}-verify-{backup.id}".lower()
     return f'{postgres.access(app)}\n{postgres.rehearse(server, "database.pgdump", name)}\necho "$rehearsed"'
 

@@ -34,7 +34,7 @@ from rolling_upgrade.ssh.fleet import Fleet, opened
 QUERY_SECONDS = 60.0
 #: The timeout of one backup or verification: data may be large.
 DATA_SECONDS = 6 * 3600.0
-#: The maximum of an answer with the manifests, bytes: enough for thousands of backups.
+#: The size limit in bytes of an answer with manifests: enough for thousands of backups.
 _ANSWER_BYTES = 16 << 20
 LATEST = "latest"
 

@@ -163,8 +163,8 @@ def compare_with_source(
 ) -> tuple[str, ...]:
     """Compare the images of a promotion's source environment with the tags in its registry; return lines for the plan.
 
-    The hosts of the source recorded the tags. A line reports a tag that they did not record, or that the registry no
-    longer has. Raises PreflightError if the registry does not confirm a digest or no machine can query it.
+    The hosts of the source recorded the tags. Each line has the result for one service, or why it has no comparison
+    (no recorded tag, no answer). Raises PreflightError if no machine can query the registry or it lacks a digest.
 
     Args:
         source: the name of the source environment.

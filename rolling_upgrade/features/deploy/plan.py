@@ -1,4 +1,4 @@
-"""Plan a deploy or a rollback on one host: compare the observed with the desired state, service by service.
+"""Plan a deploy, rollback or redeploy on one host: compare observed and desired state, service by service.
 
 features/deploy/steps.py has the steps and their order.
 """
@@ -16,7 +16,7 @@ from rolling_upgrade.features.maintenance import plan as page
 from rolling_upgrade.features.prune import retention
 from rolling_upgrade.features.rollback.selection import content_of
 
-#: The maximum of changed lines of the Nginx site in a plan.
+#: The maximum number of changed lines of the Nginx site that a plan shows.
 SHOWN_CHANGES = 20
 #: The result of a host by action.
 _RESULTS = {

@@ -41,7 +41,7 @@ class LocalImages:
     """The images of a run on this workstation.
 
     Attributes:
-        services: a service of each image, by reference.
+        services: one service that uses each image, by reference.
         saved: the images by reference.
         layers: the layers in the form that a host gets, by digest.
         present: the digests of the layers that each host had at the start.

@@ -43,8 +43,8 @@ class DeploySpec:
         replaceable_token: the token of a dead run, whose lock this run takes over.
         renew: services that get a new container of the same image and configuration.
         page: the text of the maintenance page, '' for none, None to keep the current one.
-        pushes: images that the workstation serves.
-        notes: further lines of the plan.
+        pushes: images that the host fetches from the workstation.
+        notes: lines to show in the plan.
         data: the steps that also roll the data back.
         observed: the application for the observation under the lock; default: `application`.
     """
@@ -195,7 +195,7 @@ class StepBuilder:
         return Step(f"{service.name}.start", title, body, seconds, undo, undo_title)
 
     def _refuse_if_serving(self, choice: ServicePlan) -> str:
-        """Fail an undo before it stops the color that the flag still names because the cutback failed."""
+        """Make the undo fail before it stops a color that the flag still names, because the flip back failed."""
         if choice.current_color in {None, choice.color}:
             return ""
         named = shell_join("test", "-e", nginx.flag(self._app, choice.service))
@@ -217,7 +217,7 @@ class StepBuilder:
         return Step(f"{service.name}.cutover", title, body, CUTOVER_SECONDS + 10, undo, undo_title)
 
     def _both_serve(self, choice: ServicePlan) -> bool:
-        """Whether both colors may answer between cutover and drain: the former one runs, and the data stays."""
+        """Whether both colors may answer between cutover and drain: the former one runs, and no data is rolled back."""
         before = choice.current_color
         return (
             before not in {None, choice.color} and not self._data.before and self._was_running(choice.service, before)
@@ -316,8 +316,8 @@ def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
 def _drain_color(app: Application, service: Service, color: Color) -> str:
     """Wait until the color's port has no established connection, twice, or for the deadline; then stop the color.
 
-    A port without a listener is not waited for: the color is stopped already. Twice, because a buffered upload reaches its upstream only once its body has arrived. The stopped color refuses an
-    even later connection; then the active color answers it through the service port.
+    Without a listener, stop at once. Check twice: Nginx connects for a buffered upload only when its body is complete.
+    The stopped color refuses later connections; the active color answers them through the service port.
     """
     name, port = podman.container_name(app.name, service.name, color), f"'( sport = :{service.port(color)} )'"
     return f"""\

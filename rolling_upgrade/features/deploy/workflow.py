@@ -63,7 +63,7 @@ def deploy(
     given: Mapping[str, Image] = MappingProxyType({}),
     on_finish: Callable[[Summary], None] = lambda _: None,
 ) -> ExitCode:
-    """Upgrade the hosts to the desired release. Raises RollingError if no host was changed.
+    """Upgrade the hosts to the desired release. Raises RollingError if it fails before it changes a host.
 
     Args:
         image: Image archives as SERVICE=PATH.
@@ -141,7 +141,7 @@ def _resolved(
     *,
     dry_run: bool,
 ) -> Iterator[tuple[Resolved, LocalImages | None]]:
-    """Yield every desired image with its digest, keyed by `Image.exact`, and the images that this workstation pushes."""
+    """Yield every desired image with its digest, keyed by `Image.exact`, and the images that the workstation pushes."""
     if fleet.environment.rollout.transfer is Transfer.PULL:
         logins = {target.name: login for target in fleet.environment.targets if (login := target.application.login)}
         if not dry_run:

@@ -91,7 +91,7 @@ def _registries(fleet: Fleet, states: Mapping[str, HostState]) -> list[Diagnosis
 
 
 def _unresolved(host: str, error: str, *, is_witness: bool, logs_in: bool) -> Diagnosis:
-    """Diagnose a refusal of a registry. A missing login is a warning where a deploy logs in itself."""
+    """Diagnose a refusal of a registry. A missing login is only a warning if a deploy logs in by itself."""
     if logs_in and _NO_LOGIN.search(error):
         remedy = f"A deploy logs in with REGISTRY_USERNAME; {PROGRAM} registry.login does so now"
         return Diagnosis(host, Level.WARNING, f"not logged in yet: {error}", remedy)

@@ -105,7 +105,7 @@ def full(
     force: bool = False,
     dry_run: bool = False,
 ) -> ExitCode:
-    """Build, test, push, deploy, check and watch. Stop at the first phase that fails and return its exit code."""
+    """Build, test, push, deploy, check and monitor. Stop at the first phase that fails and return its exit code."""
     started_at, clock = time.time(), time.monotonic()
     suites.check_kind(suite)
     agent.check_deploy_key()

@@ -40,7 +40,7 @@ class HostHistory:
 
 
 def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, verify: bool, json: bool) -> ExitCode:
-    """Print the history of the hosts. FAILED when a host is unreachable, or with `verify` when a history was altered."""
+    """Print the history of the hosts. FAILED if a host is unreachable or, with `verify`, a history was changed."""
     environment = config.load(env, root=root, hosts=hosts)
     names = key_names(environment.access_directory)
     with opened(environment) as fleet:
@@ -53,7 +53,7 @@ def history(env: str | None, *, root: Path, hosts: tuple[str, ...], limit: int, 
 
 
 def read(host: Host, fleet: Fleet, names: Mapping[str, str]) -> HostHistory:
-    """Return the history of one host; `names` are the names of SSH keys. Raises HostUnreachable when it was cut short."""
+    """Return the history of one host; `names` are the names of SSH keys. Raises HostUnreachable if it is truncated."""
     home = fleet.targets[host.name].application.home
     answer = host.run(direct(chain.read(home)).answering(LARGE_ANSWER_BYTES), timeout_seconds=READ_SECONDS)
     try:

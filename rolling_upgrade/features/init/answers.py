@@ -244,7 +244,7 @@ def read_options(
 def ask_missing(answers: Answers, check_files: Callable[[], object]) -> None:
     """Ask on the terminal for every answer that no option gave; an invalid answer repeats its question.
 
-    Raises Interrupted when the input ends. Calls `check_files` before the first question, and again once the environment has a name.
+    Raises Interrupted when the input ends. Calls `check_files` first, and again once the environment has a name.
     """
     check_files()
     print_lines(["Enter accepts the default in brackets. Ctrl-C quits; nothing is written."], stream=sys.stderr)

@@ -30,7 +30,7 @@ _UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class HostLock:
-    """The lock of a host at `now` on its clock, whether a stage runs, and whether the holder's process is gone."""
+    """The lock of a host at `now` on its clock, whether a stage runs, and whether the holder's process has ended."""
 
     lock: Lock | None
     now: int
@@ -65,7 +65,7 @@ def acquire(
         own = {name for name, state in read.items() if state.lock and identity.is_own(state.lock)}
 
         def free(host: Host) -> None:
-            # The operator held it before: a failed renewal elsewhere keeps it. If the release fails, the lease expires.
+            # Keep a lock that the operator held before. If the release of another fails, its lease expires.
             if host.name not in own:
                 with suppress(RollingError):
                     home = fleet.targets[host.name].application.home
@@ -139,7 +139,7 @@ def _replaceable(host: str, state: HostLock, environment: Environment) -> str:
 def _acquire(
     host: Host, fleet: Fleet, lock: Lock, lease_seconds: int, former: str, free: Callable[[Host], None]
 ) -> str | RollingError:
-    """Lock the host, or renew or take over the lock of the token `former`; return a line for the operator, or an error."""
+    """Lock the host, or renew or take over the lock with the token `former`; return a line to show, or an error."""
     app = fleet.targets[host.name].application
     try:
         step = locking.acquire_step(app, lock, lease_seconds=lease_seconds, replaceable_token=former)

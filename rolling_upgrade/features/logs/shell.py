@@ -60,7 +60,7 @@ def fetch(app: Application, sources: Sequence[str], query: LogQuery) -> Script:
 
 
 def follow(app: Application, source: str, query: LogQuery) -> Script:
-    """Print what one source logs from now on, until descriptor 3 closes; then end every process on the host.
+    """Print new lines of one source until descriptor 3 closes; then end the processes of this script.
 
     An empty note marks the start; the lines of `fetch` come next. A service is followed from color to color: each
     color's log is read from its start until its container stops, so that a cutover loses no line. A line may come twice

@@ -24,7 +24,7 @@ MAX_MESSAGE_LENGTH = 500
 def maintenance(
     switch: str, env: str | None, *, root: Path, hosts: tuple[str, ...] = (), message: str = "", force: bool = False
 ) -> ExitCode:
-    """Turn the maintenance page on or off. Raises RollingError when no host was changed."""
+    """Turn the maintenance page on or off. Raises RollingError if it fails before it changes a host."""
     _check_options(switch, message)
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:

@@ -97,7 +97,7 @@ class Watch:
     on_result: Callable[[str, HealthReport | RollingError], None]
 
     def run(self) -> None:
-        """Check until `ended` is set; the pauses before an unreachable host is tried again grow to MAX_PAUSE_SECONDS."""
+        """Check until `ended` is set; pauses after an unreachable host grow up to MAX_PAUSE_SECONDS."""
         failures = 0
         while not self.ended.is_set():
             try:

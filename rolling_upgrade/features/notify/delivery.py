@@ -22,7 +22,7 @@ MOST_TRIES = 3
 PAUSE_SECONDS = 0.5
 #: Limit for opening a connection; it leaves time for a second try.
 CONNECT_SECONDS = 4.0
-#: Shown characters of a failure, with the server's reply.
+#: The maximum number of characters of an error text, the server's reply included.
 LONGEST_ERROR = 300
 
 

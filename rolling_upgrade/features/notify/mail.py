@@ -30,7 +30,7 @@ QUIT_SECONDS = 1.0
 
 
 def _policy() -> Any:
-    """The policy for headers and encodings. Without their type, the library would encode long message ids."""
+    """The policy for headers and encodings. Untyped, long message ids would be encoded."""
     headers = HeaderRegistry()
     for name in ("in-reply-to", "references"):
         headers.map_to_type(name, MessageIDHeader)  # type: ignore[arg-type]

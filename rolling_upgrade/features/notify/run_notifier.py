@@ -1,6 +1,6 @@
 """The messages of a run: when it starts, and when it ends.
 
-The first is sent while the run continues; the run waits for the last. A failing channel is a warning of the run.
+The run continues while the first message is sent, and waits for the last. A failed delivery becomes a warning.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RunNotifier:
         self._sendings: list[Sending] = []
 
     def started(self, host_runs: Sequence[HostRun]) -> None:
-        """Send the first message: every host is locked, and these are about to change."""
+        """Send the first message, once all hosts are locked; `host_runs` are the hosts to change."""
         if not host_runs or not self._channels.configured:
             return
         app = host_runs[0].application
@@ -80,7 +80,7 @@ class RunNotifier:
             )
         )
         failures = [delivery for sending in self._sendings for delivery in sending.wait() if not delivery.ok]
-        # The same failure of several messages is one warning.
+        # Report a failure that several messages share only once.
         return tuple(dict.fromkeys(f"{failed.channel}: message not delivered: {failed.error}" for failed in failures))
 
     def _send(self, notice: Notice) -> None:

@@ -14,7 +14,7 @@ from rolling_upgrade.features.notify.text import Read, compose
 
 #: Limit of a notice on all channels together, with retries and pauses.
 WITHIN_SECONDS = 9.0
-#: Wait for the threads of cut connections, to learn their errors.
+#: How long to wait for the errors of connections that the deadline cut, seconds.
 CUT_SECONDS = 0.5
 
 #: One attempt to send a message. Raises NotDelivered, or an error of a library.
@@ -43,7 +43,7 @@ class Sending:
         self._deliveries[name] = deliver(name, attempt, self._deadline, self._secrets)
 
     def wait(self) -> tuple[Delivery, ...]:
-        """Wait for the results. Ctrl-C ends the wait, and is the error of channels that have no result yet."""
+        """Wait for the results. Ctrl-C ends the wait; channels without a result then report the interrupt."""
         why = f"not finished within {self._deadline.seconds:g} s; it may still arrive"
         try:
             self._join(self._deadline.remaining)

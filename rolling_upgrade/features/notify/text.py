@@ -17,7 +17,7 @@ from rolling_upgrade.engine.plan import Change, Plan
 #: Returns a template by its name, such as `en/done.txt`.
 Read = Callable[[str], str]
 
-#: Shown items of a list; shown characters of a cause or an operator's text, and of a line.
+#: The maximum number of items of a list, and of characters of a text and of a line.
 SHOWN_ITEMS = 10
 LONGEST_TEXT = 2000
 LONGEST_LINE = 200

@@ -1,7 +1,7 @@
 """The webhook channel: a notice as JSON, and the HTTP request of both this channel and Slack's.
 
 Requests follow no redirect, which could send a message to another server. Certificates are verified against the
-system's authorities; a proxy is used where the environment variables name one.
+system's authorities; the environment variables may name a proxy.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _masked(value: Any, secrets: Sequence[str]) -> Any:
     return [_masked(item, secrets) for item in value] if isinstance(value, list) else value
 
 
-#: Bytes of an error response that are read.
+#: The maximum number of bytes to read of an error response.
 READ_BYTES = 4096
 _LONGEST_WAIT_SECONDS = 86_400
 #: Status codes after which a retry may help; so may any 5xx.

@@ -48,7 +48,7 @@ def _check(message: str, severity: str) -> None:
 
 
 def _environment(env: str | None, root: Path) -> Environment:
-    """Load the environment. Raises ConfigError where all channels are missing or off."""
+    """Load the environment. Raises ConfigError if all channels are missing or off."""
     environment = config.load(env, root=root)
     if not channels(environment).accepting(Severity.CRITICAL):
         raise ConfigError(

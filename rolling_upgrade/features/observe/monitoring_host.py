@@ -112,7 +112,7 @@ def _heads(heads: Mapping[str, str]) -> Resource:
 
 
 def _environment(name: str, parts: Mapping[str, str]) -> Resource:
-    """Atomic: where a program rejects its file, the installed program restores the previous parts."""
+    """Atomic: if a program rejects its file, the installed program restores the previous parts."""
     directory, staged = f"{_PARTS}/{name}", f"{_PARTS}/.staged/{name}"
     tests = [has_content(f"{directory}/{part}", text) for part, text in parts.items()]
     tests += [has_mode(f"{directory}/receivers.yml", "root 640"), shell_join(HOST_PROGRAM, "check")]

@@ -42,7 +42,7 @@ def render(env: str | None, *, root: Path, output: str = "") -> ExitCode:
 def install(env: str | None, *, root: Path, dry_run: bool = False, force: bool = False, json: bool = False) -> ExitCode:
     """Install the environment on its monitoring host.
 
-    Raises PreflightError where a prerequisite must be fixed by hand.
+    Raises PreflightError if an operator has to fix a prerequisite first.
     """
     environment, monitor = _monitored(env, root)
     name, program = files.name_of(environment), rendering.host_program("observe")

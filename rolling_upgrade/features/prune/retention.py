@@ -1,4 +1,4 @@
-"""Select the expired items of a host, by the same rule after a deploy and in a prune; parse what a prune reports.
+"""Select the expired items of a host, by one rule for deploys and `prune`; parse the report of a prune.
 
 A host keeps everything that runs, and everything that the next rollback needs: release, images, configuration.
 """
@@ -29,7 +29,7 @@ class Kept:
 
 
 def kept(state: HostState, app: Application, rollout: RolloutPolicy, run_id: str = "") -> Kept:
-    """Return the items that the host keeps; `app` runs there or is about to, and `run_id` is its run."""
+    """Return the items that the host keeps. `app` runs there or is about to start; `run_id` is its run."""
     good = [release for release in state.releases if release.action == "deploy" and release.good]
     releases = {release.id: release for release in good[-rollout.retain_releases :]}
     for content in (selection.content_of(app), selection.running(state)):
@@ -57,7 +57,7 @@ def kept(state: HostState, app: Application, rollout: RolloutPolicy, run_id: str
 
 
 def expired_containers(state: HostState, app: Application, rollout: RolloutPolicy) -> tuple[Container, ...]:
-    """Return the stopped containers of releases that the host does not keep; the last run's stay for their logs."""
+    """Return the stopped containers of releases that the host does not keep, except the last run's (for logs)."""
     live = _live(state, app)
     content, live_set = kept(replace(state, containers=live), app, rollout), frozenset(live)
     last = state.releases[-1].id if state.releases else ""
@@ -98,7 +98,7 @@ def prune_files(state: HostState, app: Application, kept: Kept, mode: Mode = Mod
 
 
 def prune(state: HostState, app: Application, rollout: RolloutPolicy, mode: Mode) -> str:
-    """Return shell text that also selects expired containers and the flags of removed services."""
+    """Return shell text that selects the items of `prune_files`, expired containers, and flags of removed services."""
     expired = expired_containers(state, app, rollout)
     expired_set = frozenset(expired)
     rest = replace(state, containers=tuple(item for item in state.containers if item not in expired_set))

@@ -37,7 +37,7 @@ def prune(
     dry_run: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Delete expired items, or list them in a dry run. Raises RollingError when no host was changed."""
+    """Delete expired items, or list them in a dry run. Raises RollingError if it fails before it changes a host."""
     environment = config.load(env, root=root, hosts=hosts)
     with opened(environment) as fleet:
         states = fleet.observe()

@@ -32,7 +32,7 @@ def restore(
     dry_run: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Restore a backup on each host. Raises RollingError if no host was changed."""
+    """Restore a backup on each host. Raises RollingError if it fails before it changes a host."""
     started_at = time.time()
     _check_options(backup, only, env)
     environment = config.load(env, root=root, hosts=hosts)

@@ -1,6 +1,6 @@
 """Choose the release that a host goes back to, from its own history.
 
-A release is bad if its run undid it, or if a rollback left it. Only an operator who names it gets a bad release.
+A release is bad if its run undid it, or if a rollback left it. `--to` can select one that a rollback left.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def rollback(
     dry_run: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Bring each host back to an earlier release. Raises RollingError if no host was changed."""
+    """Bring each host back to an earlier release. Raises RollingError if it fails before it changes a host."""
     started_at = time.time()
     environment = config.load(env, root=root, hosts=hosts)
     with operation.started(environment, json=json, started_at=started_at, force=force, dry_run=dry_run) as run:

@@ -26,7 +26,7 @@ _LABELS = {Level.OK: "repaired", Level.WARNING: "FOUND", Level.REFUSED: "FOUND"}
 
 
 def check(env: str | None, *, root: Path, repair: bool = False) -> ExitCode:
-    """Check one environment or all of them. Return FAILED for any finding. `repair` restricts file modes to the owner."""
+    """Check one environment or all of them. Return FAILED for any finding. `repair` sets file modes to 0600."""
     rows: list[Diagnosis] = []
     names = (env,) if env else config.environments(root)
     every = [locate_secrets(name, root=root) for name in names or (None,)]

@@ -1,4 +1,4 @@
-"""The env file of the secrets tasks: read it, encrypt it, verify that the result decrypts, replace it; its recipients."""
+"""The env file in the secrets tasks: read, encrypt, verify and replace it, and list its recipients."""
 
 from __future__ import annotations
 

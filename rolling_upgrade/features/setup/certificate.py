@@ -38,7 +38,7 @@ def _paths(tls: Tls) -> tuple[str, ...]:
 
 
 def _root_owned_directories(tls: Tls) -> tuple[Resource, ...]:
-    """Require root-owned directories: root writes these files and Nginx opens them as root, so no link may redirect it."""
+    """Require root-owned directories, so that no link redirects root, which writes these files, or Nginx."""
     keys = ("SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CHAIN_PATH")
     rows = [(key, path) for key, path in zip(keys, (tls.certificate, tls.key, tls.chain), strict=True) if path]
     return tuple(

@@ -94,7 +94,7 @@ def _directories(app: Application, user: str) -> tuple[Resource, ...]:
 
 
 def data_paths(app: Application) -> tuple[str, ...]:
-    """Return the directories of irreplaceable data: database, uploads, their backups, the application's configuration."""
+    """Return the directories of irreplaceable data: database, uploads, backups, the application's configuration."""
     paths = (app.database.rpartition("/")[0], backup_directory(app), app.uploads, app.uploads_backups, app.config_path)
     return tuple(dict.fromkeys(path for path in paths if path))
 
@@ -230,7 +230,7 @@ def _timer(app: Application, user: str, kind: str, title: str) -> Resource:
 def _user_units(
     app: Application, user: str, id: str, title: str, units: Sequence[str], *, wanted_by: str, started: bool = False
 ) -> Resource:
-    """Units of the deploy user's systemd manager, which runs at boot with linger; the last one is enabled."""
+    """Units of the deploy user's systemd manager, which linger starts at boot; `apply` enables the last one."""
     files = {f"/etc/systemd/user/{app.name}-{unit}": rendering.systemd_unit(unit, app) for unit in units}
     name = f"{app.name}-{units[-1]}"
     wants = f"~/.config/systemd/user/{wanted_by}.wants"
@@ -271,7 +271,7 @@ def request_log_units(app: Application) -> tuple[str, str]:
 def _request_log(app: Application) -> tuple[Resource, ...]:
     """The request log's directory and rotation. They stay when it is switched off: the site may still use the log.
 
-    Nginx's workers open a rotated log as their own user; so everyone may enter the directory, and only root writes to it.
+    Nginx's workers open a rotated log as their own user. So everyone may enter the directory; only root may write.
     """
     if not app.request_metrics:
         return ()

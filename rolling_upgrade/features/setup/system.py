@@ -56,7 +56,7 @@ _PARTS = {
     "command -v pasta || command -v slirp4netns": "",
     "python3 -I -c 'import jinja2'": "python3-jinja2",
 }
-#: After an interrupted installation every program may exist while its package is not configured, and Nginx does not
+#: After an interrupted installation, programs may exist although their packages are not configured; then Nginx does not
 #: start at boot.
 _CONFIGURED = '{ ! command -v dpkg || test -z "$(dpkg --audit)"; }'
 _LOCK = "DPkg::Lock::Timeout=300"
@@ -70,7 +70,7 @@ _DEBIANS_DIRECTORY = "/var/lib/prometheus/node-exporter"
 _EXPORTER, _EXPORTER_UNIT = "prometheus-node-exporter", "prometheus-node-exporter.service"
 _DROP_IN = f"/etc/systemd/system/{_EXPORTER_UNIT}.d/rolling.conf"
 
-#: How long a user manager may take to start, seconds.
+#: How many seconds a user manager may take to start.
 _BUS_SECONDS = 60
 
 #: Kernel settings that are limits: setup raises them and never lowers them.

@@ -166,7 +166,7 @@ def _timers(app: Application, user: str) -> Resource:
 
 
 def _containers(app: Application, user: str) -> Resource:
-    """The containers; the check requires an answer of Podman: a failing Podman does not prove that none are left."""
+    """The containers. The check requires an answer of Podman, because a Podman that fails may still have containers."""
     label, network = quote(f"label=rolling.app={app.name}"), quote(network_name(app.name))
     ids = f"podman ps --all --quiet --filter {label}"
     none = f'ids=$({ids}) && test -z "$ids" && {{ podman network exists {network}; test $? -eq 1; }}'

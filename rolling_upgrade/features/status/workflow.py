@@ -54,7 +54,7 @@ _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 def print_status(
     lines: Sequence[str], stream: TextIO, secrets: Sequence[str], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Write the lines of a status and color its verdicts on a terminal, after removing control characters and secrets."""
+    """Write the lines of a status, safe to show, with colored verdicts on a terminal."""
     output = Output(stream, secrets)
     text = output.safe("\n".join(lines))
     if has_colors(stream, environ):

@@ -22,7 +22,7 @@ from rolling_upgrade.features.watchdog.state_store import Settings
 
 #: Checks that belong to services; they are part of the alert of a failing service.
 _SERVICE_CHECKS = {Kind.CONTAINER, Kind.HTTP}
-#: Recoveries of a service that may fail before it gets an alert.
+#: The number of failed recoveries of a service that raise no alert yet.
 _SILENT_ATTEMPTS = 1
 
 #: Consecutive failures of checks, by their names.
@@ -85,7 +85,7 @@ class AlertDeduplicator:
     def update(
         self, tracked: TrackedAlerts, alerts: Sequence[Alert], now: float
     ) -> tuple[TrackedAlerts, tuple[Notice, ...]]:
-        """Track the alerts that fire now; return what is tracked from now on, and the notices to send.
+        """Track the firing alerts; return the alerts to track from now on, and the notices to send.
 
         `now` is Unix seconds and may jump.
         """

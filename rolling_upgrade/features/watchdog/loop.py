@@ -74,7 +74,7 @@ class Watchdog:
         self._healthy = False
 
     def observe_once(self) -> float:
-        """Observe the host, act on the decision and send waiting messages; return the seconds until the next time."""
+        """Observe the host, act on the decision and send waiting messages; return the seconds until the next call."""
         pause = self._observe_and_act()
         self._sender.send(self._clock())
         return pause
@@ -113,7 +113,7 @@ class Watchdog:
         return self._pause(observation)
 
     def wait(self, seconds: float) -> None:
-        """Wait, with quick requests while all services are healthy; the first that fails ends the wait."""
+        """Wait. While all services are healthy, send them quick requests; the first one that fails ends the wait."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             self._sleep(min(left, QUICK_REQUEST_SECONDS))
@@ -127,7 +127,7 @@ class Watchdog:
         return health.parse(app, self._host.name, answer.output)
 
     def _pause(self, observation: HealthObservation) -> float:
-        """Seconds until the next observation: few while a recovery is near. A crash that Podman fixed can wait."""
+        """Seconds until the next observation: few while a service fails, except after a crash that Podman fixed."""
         rules = self._settings.rules
         urgent = any(failure.failed_checks for failure in observation.failures)
         blocked = observation.lock_holder or observation.unrecoverable or self._state.given_up or not rules.enabled

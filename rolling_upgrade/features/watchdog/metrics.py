@@ -112,7 +112,7 @@ def _number(value: float) -> str:
 class Counters:
     """The counters that survive a restart of the watchdog. The keys of the fields are those of metrics.json.
 
-    `restarts` counts the restarts of each service, `podman_restarts` is Podman's count for each container, by name and release.
+    `restarts` counts the restarts of each service, `podman_restarts` those of each container, by name and release.
     """
 
     counted: RequestCounts = field(default_factory=RequestCounts)
@@ -323,7 +323,7 @@ class MetricsWriter:
     def write(
         self, app: Application | None, report: HealthReport | None, releases: tuple[Release, ...], state: RecoveryState
     ) -> None:
-        """Update the counters and write the file, where METRICS_DIR names a writable directory."""
+        """Update the counters and write the file, if METRICS_DIR names a writable directory."""
         path = Path(state_store.metrics_file(self._settings.metrics_dir, self._settings.app))
         if not self._settings.metrics_dir or not os.access(path.parent, os.W_OK):
             return

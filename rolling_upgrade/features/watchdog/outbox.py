@@ -30,7 +30,7 @@ CAPACITY = 100
 
 
 def put(home: Path, notice: Notice, channels: Channels) -> None:
-    """Store a notice for sending, if a channel accepts its severity; in memory where the disk is full."""
+    """Store a notice for sending, if a channel accepts its severity; in memory if the disk is full."""
     if not channels.accepting(notice.severity):
         return
     for directory in _directories(home):

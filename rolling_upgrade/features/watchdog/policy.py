@@ -14,7 +14,7 @@ from enum import Enum
 from rolling_upgrade.engine.model import Application, Check, HealthReport, Kind, Release, WatchRules
 from rolling_upgrade.features.rollback import selection
 
-#: Pause between two prunes of a host that is short of disk or memory, seconds.
+#: Seconds between two prunes of a host that is short of disk or memory.
 PRUNE_AGAIN_SECONDS = 3600.0
 
 
@@ -182,7 +182,7 @@ def is_deployment(release: Release) -> bool:
 
 
 def released_at(release: Release) -> float | None:
-    """The time of a line of history in Unix seconds; None where the line has no valid time."""
+    """The time of a line of history in Unix seconds; None if the line has no valid time."""
     try:
         return datetime.fromisoformat(release.time).timestamp()
     except ValueError:

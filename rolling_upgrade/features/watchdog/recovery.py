@@ -57,7 +57,7 @@ STOP_SECONDS = 2.0
 def recover(home: Path, action: RecoveryAction, service: str, seconds: float, reason: str) -> ExitCode:
     """Run one recovery of a failure that has lasted `seconds`, and store a message about it in the outbox.
 
-    Raises RollingError where nothing was started.
+    Raises RollingError if it fails before the first step.
     """
     settings = state_store.load_settings(home)
     app = state_store.live_application(home, state_store.recent_releases(home))
@@ -165,7 +165,7 @@ def _restart_step(state: HostState, spec: DeploySpec, name: str) -> Step:
 
 
 def _rollback_target(home: Path, state: HostState) -> tuple[Release, Application]:
-    """The release to roll back to, and its application. Raises PreflightError where there is none."""
+    """The release to roll back to, and its application. Raises PreflightError if there is none."""
     chosen = selection.choose(state)
     if isinstance(chosen, Finding):
         raise PreflightError(str(chosen))

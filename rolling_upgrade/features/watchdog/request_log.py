@@ -18,7 +18,7 @@ from rolling_upgrade.engine.model import Application, Color
 
 #: Upper bounds of the histogram's buckets, seconds; one more bucket is above the last.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: Bytes read at one observation, and at once.
+#: The maximum number of bytes per observation, and per read.
 BYTES_PER_OBSERVATION, _BLOCK = 32 * 1024 * 1024, 256 * 1024
 #: The number of rotated logs, see templates/host/requests.sh.
 _ROTATED = 4
