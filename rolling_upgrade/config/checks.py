@@ -165,7 +165,10 @@ def check_plaintext_urls(values: Iterable[Values], strict: bool, issues: Issues)
     """Report secret http:// URLs of other machines: as warnings, or as errors when strict."""
     for merged in values:
         for key in _SECRET_URLS:
-            url = urlsplit(merged.get(key))
+            try:
+                url = urlsplit(merged.get(key))
+            except ValueError:
+                continue  # the validator of the key reports it
             if url.scheme != "http" or validators.is_loopback(url.hostname or ""):
                 continue
             if strict:

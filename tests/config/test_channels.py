@@ -126,3 +126,12 @@ def test_channels_url_with_tls_or_on_loopback_is_accepted(project: Project, url:
     project.env({"SLACK_WEBHOOK": url})
 
     assert project.load(strict=True).warnings == ()
+
+
+@pytest.mark.parametrize("key", ["SLACK_WEBHOOK", "WEBHOOK_URL"])
+@pytest.mark.parametrize("url", ["//[", "http://[::1", "http://a]b/", "https://a:b:c/", "http://example.org:99999/"])
+def test_channels_malformed_url_is_an_error_of_its_key(project: Project, key: str, url: str) -> None:
+    project.env({key: url})
+
+    with pytest.raises(ConfigError, match=key):
+        project.load()
