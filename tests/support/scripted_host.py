@@ -78,7 +78,7 @@ def kind_of(text: str) -> str:
 def readable(text: str) -> str:
     """Return the script, or the decoded body of a stage."""
     encoded = re.search(r"printf %s (\S{100,}) \| base64 -d", text)
-    return base64.b64decode(encoded[1]).decode() if encoded else text
+    return base64.b64decode(encoded[1]).decode(errors="replace") if encoded else text
 
 
 @dataclass
