@@ -179,6 +179,9 @@ class Site:
         try:
             yield
         finally:
+            for path in self.directory.iterdir():
+                if path.is_file() and path not in files:
+                    path.unlink()
             for path, content in files.items():
                 path.write_bytes(content)
 

@@ -33,6 +33,7 @@ def test_deploy_of_the_running_release_has_nothing_to_do(site: Site) -> None:
     assert [fingerprint(host) for host in site.lab.hosts] == before
 
 
+@pytest.mark.extended
 def test_deploy_forced_replaces_the_running_containers(site: Site) -> None:
     host = site.lab.hosts[0]
     before = site.containers(host)

@@ -31,11 +31,8 @@ def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
         assert last["outcome"] == "undone"
         assert last["services"]["backend"]["image"].endswith(f":{tag}")
         assert not host.sh("cat /var/lib/memoryark/lock/held", check=False).stdout
-
-
-def test_deploy_of_a_bad_release_shows_its_last_log_lines(site: Site) -> None:
-    _, output = site.deploy("exits-at-once", "--hosts", "web1")
-    assert "fatal: a required setting is missing" in output
+    last_log_line = "fatal: a required setting is missing"
+    assert (last_log_line in output) == (tag == "exits-at-once")
 
 
 @pytest.mark.hosts(2)

@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.conftest import Site, interrupt, kill, start_until_step, wait_until
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.extended)])
 def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -> None:
     process = start_until_step(site, "backend.start", "deploy", "--tag", "never-healthy")
     code, output = interrupt(process, number)
@@ -22,8 +22,8 @@ def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -
 @pytest.mark.parametrize(
     "step",
     [
-        *("backend.start", "backend.cutover", "drain"),
-        *(pytest.param(step, marks=pytest.mark.extended) for step in ("backup", "frontend.start", "verify")),
+        *("backend.start", "backend.cutover"),
+        *(pytest.param(step, marks=pytest.mark.extended) for step in ("backup", "frontend.start", "verify", "drain")),
     ],
 )
 def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:

@@ -53,6 +53,7 @@ def test_job_deploys_with_the_key_of_its_environment(site: Site, tmp_path: Path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["summary.md"]
 
 
+@pytest.mark.extended
 def test_job_of_a_broken_release_fails_with_an_annotation(site: Site, tmp_path: Path) -> None:
     code, log, summary = job(site, tmp_path, "deploy", "--tag", "v3-broken", "--force")
 

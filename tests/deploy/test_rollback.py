@@ -96,6 +96,7 @@ def test_rollback_to_a_pruned_release_is_refused_before_any_change(site: Site) -
     assert before == after
 
 
+@pytest.mark.extended
 def test_rollback_to_an_invalid_release_is_refused_without_changes(site: Site) -> None:
     assert site.deploy("never-healthy", "--hosts", "web1")[0] == 1
     before = fingerprint(site.lab.hosts[0])

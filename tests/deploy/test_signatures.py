@@ -64,19 +64,21 @@ def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Sit
     assert (code, "no signature exists" in output, site.versions()) == (1, True, ["v1"]), output
 
 
-def test_push_and_signatures_exclude_each_other(signed: Site) -> None:
-    code, output = signed.deploy("v2", "--transfer", "push")
+def test_push_and_signatures_exclude_each_other(site: Site) -> None:
+    (site.directory / KEY).write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    site.edit_rollout(signed_by=KEY)
+
+    code, output = site.deploy("v2", "--transfer", "push")
 
     assert (code, "only a registry has signatures" in output) == (2, True), output
 
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "private"])
-def test_signature_key_file_without_a_key_exits_with_2(signed: Site, content: str | None) -> None:
-    path = signed.directory / KEY
-    path.unlink()
+def test_signature_key_file_without_a_key_exits_with_2(site: Site, content: str | None) -> None:
+    site.edit_rollout(signed_by=KEY)
     if content is not None:
-        path.write_text(content)
+        (site.directory / KEY).write_text(content)
 
-    code, output = signed.deploy("v2")
+    code, output = site.deploy("v2")
 
-    assert (code, "cosign generate-key-pair" in output, signed.versions()) == (2, True, ["v1"]), output
+    assert (code, "cosign generate-key-pair" in output, site.versions()) == (2, True, ["v1"]), output
