@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rolling_upgrade.config.issues import is_secret
 from rolling_upgrade.engine import history
@@ -59,13 +57,13 @@ def test_registry_password_is_a_secret() -> None:
 
 @pytest.mark.parametrize(("declared", "found"), [("", "pull"), ("transfer: pull", "pull"), ("transfer: push", "push")])
 def test_load_transfer_is_read(project: Project, declared: str, found: str) -> None:
-    project.edit("hosts.yaml", "    hosts:", f"    rollout: {{{declared}}}\n    hosts:")
+    project.rollout(declared)
 
     assert project.load().rollout.transfer is Transfer(found)
 
 
 def test_load_unknown_transfer_is_an_error(project: Project) -> None:
-    project.edit("hosts.yaml", "    hosts:", "    rollout: {transfer: carry}\n    hosts:")
+    project.rollout("transfer: carry")
 
     (issue,) = project.issues()
 
@@ -76,7 +74,7 @@ def test_load_unknown_transfer_is_an_error(project: Project) -> None:
     "content", [None, b"", b"\xff", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
 )
 def test_load_invalid_signing_key_is_an_error(project: Project, content: bytes | None) -> None:
-    project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
+    project.rollout("signed_by: release.pub")
     if content is not None:
         (project.root / "release.pub").write_bytes(content)
 
@@ -86,9 +84,6 @@ def test_load_invalid_signing_key_is_an_error(project: Project, content: bytes |
 
 
 def test_load_signing_key_is_read(project: Project) -> None:
-    project.edit("hosts.yaml", "    hosts:", "    rollout: {signed_by: release.pub}\n    hosts:")
-    key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    text = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (project.root / "release.pub").write_bytes(text)
+    key = project.require_signatures()
 
-    assert project.load().rollout.signed_by == text.decode()
+    assert project.load().rollout.signed_by == key

@@ -89,7 +89,7 @@ def test_load_confirm_defaults_to_true_in_production(
 ) -> None:
     project.env({"ENVIRONMENT": environment})
     if declared:
-        project.edit("hosts.yaml", "    hosts:\n", f"    rollout: {{confirm: {declared}}}\n    hosts:\n")
+        project.rollout(f"confirm: {declared}")
 
     assert project.load().rollout.confirm is confirm
 

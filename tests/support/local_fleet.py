@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
 import pytest
 
+from rolling_upgrade.engine import image_push
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.shell import Script
@@ -43,6 +45,11 @@ class LocalHost:
         on_output(answer.output.encode(errors="surrogateescape"))
         on_errors(answer.errors.encode(errors="surrogateescape"))
         return answer.status
+
+    @contextmanager
+    def offer(self, offered: object) -> Iterator[Script]:
+        """Serve no images; the script of a push would find this workstation on port 5000."""
+        yield image_push.prologue(5000, "password")
 
     def close(self) -> None:
         """Hold no connection."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Application, Environment
@@ -64,6 +66,18 @@ class Project:
         text = (self.root / path).read_text()
         assert old in text
         self.write(path, text.replace(old, new))
+
+    def rollout(self, settings: str) -> None:
+        """Add rollout settings to the environment, such as `confirm: true`."""
+        self.edit("hosts.yaml", "    hosts:", f"    rollout: {{{settings}}}\n    hosts:")
+
+    def require_signatures(self) -> str:
+        """Add a key that images must be signed with, and return it."""
+        self.rollout("signed_by: release.pub")
+        key = ec.generate_private_key(ec.SECP256R1()).public_key()
+        text = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.write("release.pub", text)
+        return text.decode()
 
     def load(
         self,

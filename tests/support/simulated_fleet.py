@@ -31,7 +31,7 @@ EARLIER = {"backend": "sha256:" + "1" * 64, "frontend": "sha256:" + "2" * 64}
 #: The ids of the earlier release and of the desired one, on hosts that have both.
 FIRST, SECOND = "20261122T080000Z-aaaaaa", "20261123T080000Z-bbbbbb"
 #: The scripts that only read.
-READ_ONLY = {"observe", "health", "resolve", "backups", "definition", "available"}
+READ_ONLY = {"observe", "health", "resolve", "layers", "backups", "definition", "available"}
 
 
 def resolved(app: Application) -> Application:
@@ -145,6 +145,8 @@ class SimulatedFleet:
     def _kind(self, text: str) -> str:
         marks = {
             "resolve": "skopeo inspect --no-tags",
+            "layers": "-layers/layers.json",
+            "login": "podman login",
             "backups": "@@verdict",
             "available": "env yes",
             "watchdog": "watchdog.pyz.new",
@@ -164,6 +166,8 @@ class SimulatedFleet:
         if kind == "resolve":
             images = re.findall(r"docker://(\S+/(\w+)[:@]\S+)", text)
             return "".join(f"{exact} {DIGESTS[name]}\n" for exact, name in images)
+        if kind == "layers":
+            return "x86_64\n"
         if kind == "backups":
             return _listed(self.backups[host])
         if kind == "available":

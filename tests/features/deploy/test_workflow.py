@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from rolling_upgrade import rendering
+from rolling_upgrade.console import identity
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.lock_file import HELD_STATUS
-from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.lock_file import HELD_STATUS, LOST_STATUS
+from rolling_upgrade.engine.model import HostState, Lock
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, LockHeld, PreflightError
 from rolling_upgrade.features.deploy.workflow import deploy
-from tests.support.project import HOSTS, Project
-from tests.support.simulated_fleet import READ_ONLY, SimulatedFleet
+from rolling_upgrade.features.registry.workflow import REFUSED_STATUS
+from tests.support import saved_images
+from tests.support.project import Project
+from tests.support.simulated_fleet import READ_ONLY, SimulatedFleet, observation
 from tests.support.states import as_wanted
 
 PREPARED = ["lock", "stage backup", "stage pull"]
@@ -161,7 +167,7 @@ def test_deploy_of_a_tag_that_hosts_resolve_differently_is_refused(project: Proj
 
 
 def test_deploy_without_confirmation_changes_nothing(project: Project, fleet: SimulatedFleet) -> None:
-    project.write("hosts.yaml", HOSTS.replace("  demo:\n", "  demo:\n    rollout: {confirm: true}\n"))
+    project.rollout("confirm: true")
 
     with pytest.raises(ConfigError, match="confirmation required") as refused:
         deploy("demo", root=project.root)
@@ -256,6 +262,158 @@ def test_deploy_with_a_failed_undo_says_so(
 
     assert "run_outcome=undo-failed" in fleet.text("web1", "stage abandon")
     assert "The undo failed; manual intervention is required: web1." in capsys.readouterr().out
+
+
+def test_deploy_to_a_new_host_starts_every_service_and_names_no_undo(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = replace(fleet.fit(HostState("web1")), site="", live_site_hash="")
+    wanted_sum = rendering.wanted_site(fleet.app)[1]
+    fleet.states["web1"] = replace(new, facts=(*new.facts, ("helper_sum", wanted_sum)))
+
+    assert deploy("demo", root=project.root, hosts=("web1",)) is ExitCode.DONE
+
+    assert fleet.changed("web1") == [
+        *PREPARED,
+        "stage backend.start",
+        "stage frontend.start",
+        "stage site",
+        "stage backend.cutover",
+        "stage frontend.cutover",
+        *UPGRADED[-3:],
+    ]
+    assert "rolling-upgrade rollback" not in capsys.readouterr().out
+
+
+def test_deploy_with_force_replaces_containers_that_are_up_to_date(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.states["web1"] = fleet.fit(as_wanted(fleet.app))
+
+    assert deploy("demo", root=project.root, hosts=("web1",), force=True) is ExitCode.DONE
+
+    assert fleet.changed("web1") == UPGRADED
+    assert "because forced" in capsys.readouterr().out
+
+
+def test_deploy_plans_a_host_again_that_changed_before_its_lock(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.answers["web1", "lock"] = Answer(0, observation(fleet.app, fleet.fit(as_wanted(fleet.app))), "")
+
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+
+    assert (fleet.changed("web1"), fleet.changed("web2")) == (["lock", "unlock"], UPGRADED)
+    out = capsys.readouterr().out
+    assert "the host changed after it was observed; a new plan was made" in out
+    assert "web2 upgraded." in out
+
+
+def test_deploy_takes_over_the_lock_of_its_own_dead_run(project: Project, fleet: SimulatedFleet) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead = replace(BEN, workstation=identity.workstation(), pid=ended.pid)
+    fleet.states["web1"] = replace(fleet.states["web1"], lock=dead, now=2000)
+
+    assert deploy("demo", root=project.root, hosts=("web1",)) is ExitCode.DONE
+
+    assert fleet.changed("web1") == UPGRADED
+    assert '[ "$token" != r9 ]' in fleet.text("web1", "lock")
+
+
+def test_deploy_that_loses_its_lock_stops_and_leaves_the_host_to_the_other_run(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.answers["web1", "stage frontend.start"] = Answer(LOST_STATUS, "the lock was taken over:\nowner=ben\n", "")
+
+    assert deploy("demo", root=project.root, batch="1") is ExitCode.LOCKED
+
+    assert fleet.changed("web1")[-1] == "stage frontend.start"
+    assert fleet.changed("web2") == [*PREPARED, "renew", "unlock"]
+    out = capsys.readouterr().out
+    assert "owner=ben" in out
+    assert "Outcome unknown; the active color has passed its gate: web1." in out
+
+
+def test_deploy_to_a_host_that_becomes_unreachable_undoes_nothing_there(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.answers["web1", "stage verify"] = HostUnreachable("web1: no answer.", next_step="check web1")
+
+    assert deploy("demo", root=project.root) is ExitCode.PARTLY_DONE
+
+    assert fleet.changed("web1")[-1] == "stage verify"
+    assert fleet.changed("web2") == UPGRADED
+    assert "Outcome unknown; the active color has passed its gate: web1. Next: check web1" in capsys.readouterr().out
+
+
+LOGIN = {"REGISTRY": "registry.example.org", "REGISTRY_USERNAME": "robot", "REGISTRY_PASSWORD": "pass-word-1"}
+
+
+def test_deploy_logs_the_hosts_in_before_they_ask_the_registry(project: Project, fleet: SimulatedFleet) -> None:
+    project.env(LOGIN)
+
+    assert deploy("demo", root=project.root, dry_run=True) is ExitCode.DONE
+    assert fleet.ran("web1") == ["observe", "resolve"]
+
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+    assert fleet.ran("web1")[2:6] == ["observe", "login", "resolve", "lock"]
+
+
+def test_deploy_with_a_login_that_the_registry_refuses_is_refused(project: Project, fleet: SimulatedFleet) -> None:
+    project.env(LOGIN)
+    fleet.answers["web2", "login"] = Answer(REFUSED_STATUS, "invalid username/password", "")
+
+    with pytest.raises(PreflightError, match=r"web2: .*invalid username/password"):
+        deploy("demo", root=project.root)
+
+    assert set(fleet.ran()) == {"observe", "login"}
+
+
+def test_deploy_with_push_serves_the_archives_without_a_registry(
+    project: Project, fleet: SimulatedFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archives = {}
+    for name in ("backend", "frontend"):
+        layers = [saved_images.layer("base"), saved_images.layer(name)]
+        reference = f"registry.example.org/memoryark/{name}:2.0.1"
+        archives[name] = saved_images.docker_archive(
+            tmp_path / f"{name}.tar", {reference: layers}, {reference: saved_images.configuration(layers)}
+        )
+    given = [f"{name}={path}" for name, path in archives.items()]
+
+    assert deploy("demo", root=project.root, transfer="push", image=given) is ExitCode.DONE
+
+    assert "resolve" not in fleet.ran()
+    pushed = ["stage push" if kind == "stage pull" else kind for kind in UPGRADED]
+    assert fleet.changed("web1") == fleet.changed("web2") == pushed
+    assert "images_at=127.0.0.1:5000" in fleet.text("web1", "stage push")
+    out = capsys.readouterr().out
+    assert f"backend: reading registry.example.org/memoryark/backend:2.0.1 from {archives['backend']}" in out
+    assert "push backend 2.0.1 (2 of 2 layers" in out
+    assert "frontend 2.0.1 (1 of 2 layers" in out
+
+
+def test_deploy_with_push_of_signed_images_is_refused(project: Project, fleet: SimulatedFleet) -> None:
+    project.require_signatures()
+
+    with pytest.raises(ConfigError, match="only a registry has signatures"):
+        deploy("demo", root=project.root, transfer="push")
+
+    assert fleet.ran() == []
+
+
+def test_deploy_shows_the_warning_of_an_unknown_key_and_is_refused_if_strict(
+    project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.env(extra="COLOUR=red")
+
+    with pytest.raises(ConfigError, match="COLOUR"):
+        deploy("demo", root=project.root, strict=True)
+    assert fleet.ran() == []
+
+    assert deploy("demo", root=project.root) is ExitCode.DONE
+    assert re.search("warning: .*COLOUR", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

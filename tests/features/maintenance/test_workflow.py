@@ -127,7 +127,7 @@ def test_switch_with_an_unreachable_host_touches_no_host(project: Project, hosts
 
 
 def test_switch_requires_a_confirmation(project: Project, hosts: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.edit("hosts.yaml", "  demo:\n", "  demo:\n    rollout: {confirm: true}\n")
+    project.rollout("confirm: true")
 
     with pytest.raises(ConfigError, match="stdin is not a terminal") as caught:
         switch(project, "on", force=False)

@@ -104,7 +104,7 @@ def test_prune_without_expired_items_asks_nothing_and_acquires_no_lock(
 ) -> None:
     for name in ("curl", "ss", "systemctl", "loginctl", "podman"):
         programs.add(name)
-    project.edit("hosts.yaml", "  demo:\n", "  demo:\n    rollout: {confirm: true}\n")
+    project.rollout("confirm: true")
     homes = [machines.prepare(host) for host in ("web1", "web2")]
 
     assert prune("demo", root=project.root) is ExitCode.DONE
@@ -116,7 +116,7 @@ def test_prune_without_expired_items_asks_nothing_and_acquires_no_lock(
 def test_prune_requires_a_confirmation(
     project: Project, hosts: Machines, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.edit("hosts.yaml", "  demo:\n", "  demo:\n    rollout: {confirm: true}\n")
+    project.rollout("confirm: true")
 
     with pytest.raises(ConfigError, match="stdin is not a terminal"):
         prune("demo", root=project.root)

@@ -11,7 +11,7 @@ import pytest
 from rolling_upgrade.errors import ConfigError, ExitCode, PreflightError
 from rolling_upgrade.features.backup.manifest import Verdict
 from rolling_upgrade.features.restore.workflow import restore
-from tests.support.project import HOSTS, Project
+from tests.support.project import Project
 from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFleet
 
 RESTORED = [
@@ -105,7 +105,7 @@ def test_restore_of_files_that_the_backup_lacks_is_refused(project: Project, fle
 
 
 def test_restore_without_confirmation_changes_nothing(project: Project, fleet: SimulatedFleet) -> None:
-    project.write("hosts.yaml", HOSTS.replace("  demo:\n", "  demo:\n    rollout: {confirm: true}\n"))
+    project.rollout("confirm: true")
 
     with pytest.raises(ConfigError, match="confirmation required") as refused:
         restore(SECOND, "demo", root=project.root)

@@ -14,6 +14,7 @@ import pytest
 from rolling_upgrade.engine import maintenance
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import (
+    Color,
     Environment,
     HostState,
     Outcome,
@@ -344,6 +345,45 @@ def test_rollback_with_data_restores_the_database_while_no_container_writes(
     assert re.search(
         rf"rollback --env demo --to {SECOND} && rolling-upgrade restore \S+ --env demo --only database\n", out
     )
+
+
+@pytest.fixture
+def backend_upgraded(upgraded: SimulatedFleet) -> SimulatedFleet:
+    """The same hosts, where release SECOND changed only the backend."""
+    for name, state in upgraded.states.items():
+        first, second = state.releases
+        frontends = (
+            replace(kept, running=True, status="running")
+            for kept in state.containers
+            if kept.service == "frontend" and kept.color is Color.BLUE
+        )
+        backends = (found for found in state.containers if found.service == "backend")
+        services = (second.services[0], first.services[1])
+        upgraded.states[name] = replace(
+            state,
+            active=(("backend", Color.GREEN),),
+            containers=(*backends, *frontends),
+            releases=(first, replace(second, services=services)),
+        )
+    return upgraded
+
+
+def test_rollback_leaves_a_service_alone_that_both_releases_share(
+    project: Project, backend_upgraded: SimulatedFleet
+) -> None:
+    assert rollback.rollback("demo", root=project.root) is ExitCode.DONE
+
+    assert backend_upgraded.changed("web1") == [kind for kind in ROLLED_BACK if "frontend" not in kind]
+
+
+def test_rollback_with_data_replaces_even_a_container_that_both_releases_share(
+    project: Project, backend_upgraded: SimulatedFleet
+) -> None:
+    assert rollback.rollback("demo", root=project.root, restore_db=True) is ExitCode.DONE
+
+    changed = backend_upgraded.changed("web1")
+    assert changed == [*WITH_DATA[:2], "stage pull", *WITH_DATA[2:]]
+    assert "podman run" in backend_upgraded.text("web1", "stage frontend.start")
 
 
 def test_rollback_with_data_without_the_backup_of_one_host_is_refused(
