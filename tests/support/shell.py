@@ -62,7 +62,9 @@ class Programs:
         program = self.directory / name
         notes = shlex.quote(str(self.directory.parent))
         program.write_text(
-            f'#!/bin/sh\nhere={notes}\n{{ printf "%s\\0" {name} "$@"; printf "\\1"; }} >>"$here/calls"\n{body}\n',
+            # One printf, so that the records of two hosts do not mix.
+            f"#!/bin/sh\nhere={notes} record='\\1%s\\0'\nfor word do record=\"$record%s\\0\"; done\n"
+            f'printf "$record" {name} "$@" >>"$here/calls"\n{body}\n',
             "utf-8",
         )
         program.chmod(0o755)
@@ -88,7 +90,7 @@ class Programs:
 
     def calls(self, name: str = "") -> list[list[str]]:
         """Return the arguments of every call so far, the name of the program first."""
-        rows = self._calls.read_bytes().decode().split("\1")[:-1]
+        rows = self._calls.read_bytes().decode().split("\1")[1:]
         found = [row.split("\0")[:-1] for row in rows]
         return [call for call in found if not name or call[0] == name]
 
