@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lab.images import REPOSITORY
 from tests.deploy.conftest import Site
@@ -65,7 +67,8 @@ def test_image_already_on_the_host_needs_a_signature_too(site: Site, signed: Sit
 
 
 def test_push_and_signatures_exclude_each_other(site: Site) -> None:
-    (site.directory / KEY).write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (site.directory / KEY).write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     site.edit_rollout(signed_by=KEY)
 
     code, output = site.deploy("v2", "--transfer", "push")
