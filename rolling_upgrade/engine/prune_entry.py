@@ -34,4 +34,4 @@ def prune_entry(mode: Mode) -> str:
 
 def size_of(variable: str) -> str:
     """Shell text for the size in bytes of the file or directory that a shell variable names."""
-    return f'"$(du -sk "${variable}" 2>/dev/null | awk \'{{ print $1 * 1024; exit }}\')"'
+    return f'"$(du -sk "${variable}" 2>/dev/null | awk \'{{ printf "%.0f", $1 * 1024; exit }}\')"'

@@ -56,7 +56,7 @@ sqlite_file() {{
 
 def kib(source: str) -> str:
     """A shell word: the size of the database and its journals in KiB; 0 without one."""
-    return f"$(du -ck {quote(source)} {quote(source + '-wal')} 2>/dev/null | awk 'END {{ print $1 + 0 }}')"
+    return f"$(du -ck {quote(source)} {quote(source + '-wal')} 2>/dev/null | awk 'END {{ printf \"%.0f\", $1 }}')"
 
 
 def exists(source: str) -> str:

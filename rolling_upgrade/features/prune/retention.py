@@ -148,7 +148,7 @@ class ExpiredItem:
 
 def free_bytes() -> str:
     """Print `free BYTES`: the free space on the file system of the images."""
-    return "printf 'free\\t%s\\n' \"$(df -Pk \"$HOME\" | awk 'NR == 2 { print $4 * 1024 }')\""
+    return 'printf \'free\\t%s\\n\' "$(df -Pk "$HOME" | awk \'NR == 2 { printf "%.0f", $4 * 1024 }\')"'
 
 
 def parse(output: str) -> tuple[tuple[ExpiredItem, ...], int]:

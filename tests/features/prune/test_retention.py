@@ -119,3 +119,9 @@ def test_prune_in_list_mode_deletes_nothing_and_lists_the_same_items(programs: P
 
 def test_prune_does_not_list_an_image_in_use(programs: Programs) -> None:
     assert images(programs, Mode.LIST, state(releases=(release("r0", OLD),)), used="i3") == ""
+
+
+def test_free_bytes_of_a_large_disk_are_exact(programs: Programs) -> None:
+    programs.add("df", "echo Filesystem; echo '/dev/sda1 9 9 75000123457 1% /'")
+
+    assert sh(retention.free_bytes(), path=programs.path).stdout == "free\t76800126419968\n"
