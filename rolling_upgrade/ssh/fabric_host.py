@@ -154,6 +154,7 @@ class FabricHost:
             raise
         except (SSHException, EOFError, OSError) as error:
             self.close()
+            limits.check()
             raise ConnectionDropped(f"{self.name}: the connection dropped while a script ran ({error}).") from error
         finally:
             close_channel(channel)
