@@ -150,15 +150,16 @@ def wait_for(
     seconds: float,
     what: str,
     *,
+    pause: float = 0.2,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Poll a condition until it holds. Raises HostUnreachable at the deadline."""
+    """Poll a condition every `pause` seconds until it holds. Raises HostUnreachable at the deadline."""
     deadline = clock() + seconds
     while not condition():
         if clock() > deadline:
             raise HostUnreachable(f"{what} did not answer within {seconds:.0f} s.", next_step="inv lab.status")
-        sleep(0.05)
+        sleep(pause)
 
 
 def create(host: Host, *, laboratory: str, image: str, registry: str, role: str, files: dict[str, bytes | str]) -> None:

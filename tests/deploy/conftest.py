@@ -285,9 +285,9 @@ def local_address(host: Host) -> str:
         return str(probe.getsockname()[0])
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Poll a condition until it holds."""
-    wait_for(lambda: bool(condition()), seconds, what)
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60, *, pause: float = 0.2) -> None:
+    """Poll a condition every `pause` seconds until it holds: each look at a host starts about ten processes."""
+    wait_for(lambda: bool(condition()), seconds, what, pause=pause)
 
 
 def interrupt(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
@@ -315,7 +315,7 @@ def start_until_step(site: Site, step: str, *words: str) -> subprocess.Popen[str
         session = f"/var/lib/memoryark/journal/{run.strip()}/{step}.session"
         return run != before and host.sh(f"test -e {session}", check=False).returncode == 0
 
-    wait_until(runs_the_step, f"the step {step}")
+    wait_until(runs_the_step, f"the step {step}", pause=0.05)
     return process
 
 

@@ -86,6 +86,7 @@ def test_watchdog_new_release_that_crashes_is_rolled_back(site: Site, web1: Host
     assert (code, "no earlier good release" in output) == (3, True), output
 
 
+@pytest.mark.extended
 def test_watchdog_new_release_unhealthy_after_its_gate_is_rolled_back(site: Site, web1: Host) -> None:
     """A restart does not help a release that reports itself unhealthy, so the watchdog rolls back at once."""
     site.edit_env(FRESH_RELEASE="10m")
