@@ -17,7 +17,7 @@ from tests.support.health_site import Site
 from tests.support.local_fleet import Machines
 from tests.support.pgp import Pgp
 from tests.support.project import Project
-from tests.support.shell import Programs
+from tests.support.shell import Programs, Signal
 from tests.support.simulated_fleet import SimulatedFleet
 from tests.support.sshd import Sshd
 from tests.support.team import Team
@@ -145,3 +145,17 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return Team(tmp_path)
+
+
+@pytest.fixture
+def began(tmp_path: Path) -> Iterator[Signal]:
+    signal = Signal(tmp_path / "began")
+    yield signal
+    signal.close()
+
+
+@pytest.fixture
+def may_end(tmp_path: Path) -> Iterator[Signal]:
+    signal = Signal(tmp_path / "may-end")
+    yield signal
+    signal.close()

@@ -136,9 +136,8 @@ def split_words(given: Sequence[str] | None) -> tuple[str, ...]:
 
     An empty option (`--hosts "$EMPTY"`) is returned as it is, so that it selects an unknown host and not all hosts.
     """
-    return tuple(word.strip() for value in given or () for word in value.split(",") if word.strip()) or tuple(
-        given or ()
-    )
+    values = tuple(given or ())
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip()) or values
 
 
 class FeatureTask(Task):  # type: ignore[type-arg]

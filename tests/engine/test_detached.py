@@ -7,7 +7,6 @@ import re
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,6 @@ def home(tmp_path: Path) -> Path:
     directory.mkdir()
     sh(script(lock_file.acquire(str(directory), MINE, lease_seconds=60)))
     return directory
-
-
-@pytest.fixture
-def began(tmp_path: Path) -> Iterator[Signal]:
-    signal = Signal(tmp_path / "began")
-    yield signal
-    signal.close()
-
-
-@pytest.fixture
-def may_end(tmp_path: Path) -> Iterator[Signal]:
-    signal = Signal(tmp_path / "may-end")
-    yield signal
-    signal.close()
 
 
 def stage(home: Path, body: str | Script, step: str = "step", seconds: float = 20, run_id: str = MINE.token) -> Script:

@@ -28,20 +28,6 @@ def _over_ssh(request: pytest.FixtureRequest) -> Host:
     return server.host()
 
 
-@pytest.fixture
-def began(tmp_path: Path) -> Iterator[Signal]:
-    signal = Signal(tmp_path / "began")
-    yield signal
-    signal.close()
-
-
-@pytest.fixture
-def may_end(tmp_path: Path) -> Iterator[Signal]:
-    signal = Signal(tmp_path / "may-end")
-    yield signal
-    signal.close()
-
-
 def test_run_returns_output_errors_and_status(host: Host) -> None:
     answer = host.run(Script("echo out\necho err >&2\nexit 7"), timeout_seconds=20)
 

@@ -29,7 +29,7 @@ esac"""
 
 @pytest.fixture
 def hosts(machines: Machines, programs: Programs) -> Machines:
-    """Two hosts that run the backend; Nginx listens on all ports but that of the frontend."""
+    """Two hosts that run the backend; Nginx listens on every port except that of the frontend."""
     for name in ("systemctl", "loginctl", "nginx"):
         programs.add(name)
     (programs.directory.parent / "row").write_text(
