@@ -12,6 +12,7 @@ from lab.images import REPOSITORY
 from tests.deploy.conftest import Site
 
 SIGN = f"""
+set -eu
 directory=/root/.config/containers/registries.d
 mkdir -p /root/keys $directory && cd /root/keys
 printf 'docker:\\n  registry:5000:\\n    use-sigstore-attachments: true\\n' > $directory/all.yaml

@@ -20,7 +20,7 @@ UNHEALTHY = "/home/deploy/data/unhealthy-v2"
 def web1(site: Site) -> Iterator[Host]:
     """The first host with a new watchdog that observes every second."""
     host = site.lab.hosts[0]
-    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="3s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
     site.run_ok("monitor.install", "--hosts", "web1")
     yield host
     site.run_ok("monitor.uninstall", "--hosts", "web1")

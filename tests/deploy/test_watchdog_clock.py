@@ -28,13 +28,13 @@ def stop_backend(site: Site, host: Host) -> None:
 
 
 def wait_for_recovery(host: Host, times: int) -> None:
-    wait_until(lambda: sum(" backend: done" in line for line in log(host)) == times, f"recovery {times}")
+    wait_until(lambda: sum(" backend: done" in line for line in log(host)) >= times, f"recovery {times}", 120)
     wait_until(lambda: log(host)[-1].endswith("all services are healthy"), "a healthy host")
 
 
 def test_watchdog_after_a_clock_jump_still_recovers(site: Site) -> None:
     web1 = site.lab.hosts[0]
-    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", RECOVERY_WINDOW="1m")
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="3s", HEALTH_CHECK_RETRIES="2", RECOVERY_WINDOW="1m")
     site.run_ok("monitor.install", "--hosts", "web1")
     try:
         web1.sh(f"echo +0 > {CLOCK}; mkdir -p {UNIT}; printf %s '{DROP_IN}' > {UNIT}/clock.conf", user="deploy")
@@ -50,5 +50,6 @@ def test_watchdog_after_a_clock_jump_still_recovers(site: Site) -> None:
         assert not any("give up" in line or "could not be observed" in line for line in log(web1))
         assert site.version(web1) == "v1"
     finally:
+        print(*log(web1), sep="\n")
         web1.sh(f"rm -rf {UNIT} {CLOCK}; systemctl --user daemon-reload", user="deploy")
         site.run_ok("monitor.uninstall", "--hosts", "web1")

@@ -17,7 +17,7 @@ BACKUPS = "/home/deploy/backups/database"
 @pytest.fixture
 def web1(site: Site) -> Iterator[Host]:
     host = site.lab.hosts[0]
-    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="1s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="3s", HEALTH_CHECK_RETRIES="2", FRESH_RELEASE="0")
     yield host
     site.run_ok("monitor.uninstall", "--hosts", "web1")
 
