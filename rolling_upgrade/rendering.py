@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 
 #: The entry point of the site program. It runs as root through sudo, so it clears the caller's environment.
 _SITE_MAIN = """\
-import os, sys, zipfile
-from pathlib import Path
+import os, sys
 
-program = Path(sys.argv[0]).resolve()
+program = os.path.realpath(sys.argv[0])
 os.environ.clear()
 os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C")
-with zipfile.ZipFile(program) as archive:
-    template = archive.read("site.conf.j2").decode()
-from rolling_upgrade.engine.site.program import HostPaths, enter_scope, main
-sys.exit(main(enter_scope(program, sys.argv[1:]), template, HostPaths(program)))
+from rolling_upgrade.engine.site.scope import enter_scope
+words = enter_scope(program, sys.argv[1:])
+
+from pathlib import Path
+from rolling_upgrade.engine.site.program import HostPaths, main
+template = __loader__.get_data("site.conf.j2").decode()
+sys.exit(main(words, template, HostPaths(Path(program))))
 """
 
 
@@ -84,7 +86,7 @@ def site_program() -> str:
     """Pack the root-owned program that renders and installs the site, with its template. The build is reproducible."""
     program = zipapp(
         _SITE_MAIN,
-        roots=["rolling_upgrade.engine.site.program"],
+        roots=["rolling_upgrade.engine.site.program", "rolling_upgrade.engine.site.scope"],
         files={"site.conf.j2": _site_template()},
         compressed=False,
     )

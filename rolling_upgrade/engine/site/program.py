@@ -308,7 +308,6 @@ def _reasons(paths: HostPaths) -> str:
 
 READ_SECONDS, LOCK_SECONDS, COMMAND_SECONDS = 10.0, 60.0, 60.0
 LARGEST_MESSAGE = 4096
-_IN_SCOPE = "--in-scope"
 _LARGEST_TEXT = 4 * 1024 * 1024
 #: Signals that the caller could send to its sudo, directly or by a timer: a change must finish or be undone.
 #: Source: execve(2): interval timers continue.
@@ -394,19 +393,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def enter_scope(program: Path, words: Sequence[str]) -> Sequence[str]:
-    """Re-execute the program in a systemd scope unless it runs in one; return its arguments without the marker.
-
-    The caller owns the cgroup in which it starts sudo, and could freeze or kill every process in it. The sudo rule
-    allows exactly one word, so the marker never comes from the caller. Source: cgroups(7), delegation; systemd-run(1),
-    --scope.
-    """
-    if tuple(words[:1]) != (_IN_SCOPE,):
-        scope = ("--scope", "--quiet", "--collect", "--", str(program), _IN_SCOPE, *words)
-        os.execvp("systemd-run", ("systemd-run", *scope))  # noqa: S606
-    return words[1:]
 
 
 def reset_inherited_state() -> None:
