@@ -76,9 +76,9 @@ def site_hash(site: str) -> str:
     return site_text.text_hash(site)
 
 
-def wanted_site(app: Application) -> tuple[str, str]:
-    """Return the hash of the application's site, and the SHA-256 of the program that renders it on a host."""
-    return site_hash(nginx_site(app)), hashlib.sha256(site_program().encode(errors="surrogateescape")).hexdigest()
+def site_program_sum() -> str:
+    """Return the SHA-256 of the program that renders the site on a host."""
+    return hashlib.sha256(site_program().encode(errors="surrogateescape")).hexdigest()
 
 
 @cache

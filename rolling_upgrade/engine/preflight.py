@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rolling_upgrade.engine import untrusted
@@ -31,18 +31,24 @@ class Finding:
 
 
 def findings(
-    state: HostState, app: Application, *, room: bool = True, wanted_site: tuple[str, str] = ("", "")
+    state: HostState,
+    app: Application,
+    *,
+    room: bool = True,
+    site_hash: str = "",
+    program_sum: Callable[[], str] = str,
 ) -> tuple[Finding, ...]:
     """All problems that prevent a run on the host.
 
     Args:
         room: whether the run needs disk space for images or a backup.
-        wanted_site: the hash of the desired site, and the SHA-256 of the program that must render it on the host.
+        site_hash: the hash of the desired site.
+        program_sum: returns the SHA-256 of the program that must render it on the host; only a change of the site asks.
     """
     found = [
         *_tools(state, app),
         *_prepared(state),
-        *_site(state, app, *wanted_site),
+        *_site(state, app, site_hash, program_sum),
         *_request_log(state, app),
         *(_space(state) if room else []),
         *_names(state, app),
@@ -87,12 +93,12 @@ def _prepared(state: HostState) -> Iterator[Problem]:
         yield "linger is off: rootless containers would die after logout", remedy
 
 
-def _site(state: HostState, app: Application, wanted_hash: str, program_sum: str) -> Iterator[Problem]:
+def _site(state: HostState, app: Application, wanted_hash: str, program_sum: Callable[[], str]) -> Iterator[Problem]:
     """The host must grant the site's names and ports, and render the same text that the plan shows."""
     remedy = f"Run {PROGRAM} setup for this host first"
     if state.fact("helper") != "yes":
         return
-    if wanted_hash and wanted_hash != state.live_site_hash and program_sum != state.fact("helper_sum"):
+    if wanted_hash and wanted_hash != state.live_site_hash and program_sum() != state.fact("helper_sum"):
         yield "the installed Nginx site helper is from a different version", remedy
     elif missing := site.missing_grant(state.fact("site_rules"), app):
         yield f"the host does not grant {app.name} {missing}", f"{remedy}: only root can change that"

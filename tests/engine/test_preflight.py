@@ -35,17 +35,19 @@ def test_findings_of_a_ready_host_are_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted_site", "found"),
+    ("site_hash", "program_sum", "found"),
     [
-        (("another", "h"), []),
-        ((SITE_HASH, "another"), []),
-        (("another", "another"), ["the installed Nginx site helper is from a different version"]),
+        ("another", "h", []),
+        (SITE_HASH, "another", []),
+        ("another", "another", ["the installed Nginx site helper is from a different version"]),
     ],
 )
 def test_findings_helper_of_another_version_is_refused_where_the_site_changes(
-    wanted_site: tuple[str, str], found: list[str]
+    site_hash: str, program_sum: str, found: list[str]
 ) -> None:
-    assert [one.problem for one in preflight.findings(state(), APP, wanted_site=wanted_site)] == found
+    findings = preflight.findings(state(), APP, site_hash=site_hash, program_sum=lambda: program_sum)
+
+    assert [one.problem for one in findings] == found
 
 
 def test_findings_ports_that_the_application_left_may_stay_granted() -> None:

@@ -201,7 +201,8 @@ def _planner(
 
 def _unfit(host_run: HostRun) -> Sequence[Finding]:
     app = host_run.application
-    return preflight.findings(host_run.state, app, wanted_site=rendering.wanted_site(app))
+    site_hash = rendering.site_hash(rendering.nginx_site(app))
+    return preflight.findings(host_run.state, app, site_hash=site_hash, program_sum=rendering.site_program_sum)
 
 
 def _operation_spec(environment: Environment, hosts: Sequence[str]) -> operation.OperationSpec:

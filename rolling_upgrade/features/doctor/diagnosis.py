@@ -38,6 +38,7 @@ def _facts(app: Application) -> str:
     return f"""\
 echo {_MARK}
 fact clock "$(date +%s.%N)"
+fact podman_version "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
 fact nginx_version "$(nginx -v 2>&1 | sed 's/.*nginx.//')"
 fact curl_version "$(curl --version 2>/dev/null | awk '{{ print $2; exit }}')"
 fact podman_info "$({shell_join("podman", "info", "--format", info)} 2>/dev/null)"
@@ -79,7 +80,8 @@ class HostFacts:
     facts: Mapping[str, str]
     before: float
     after: float
-    wanted_site: tuple[str, str] = ("", "")
+    site_hash: str = ""
+    program_sum: str = ""
     boot_sum: str = ""
 
     def get(self, name: str) -> str:
@@ -91,7 +93,7 @@ def diagnose(state: HostState, app: Application, facts: HostFacts) -> tuple[Diag
     """Run every check of one host; the findings that a deploy would refuse come first."""
     refused = [
         Diagnosis(state.host, Level.REFUSED, finding.problem, finding.remedy)
-        for finding in preflight.findings(state, app, wanted_site=facts.wanted_site)
+        for finding in preflight.findings(state, app, site_hash=facts.site_hash, program_sum=lambda: facts.program_sum)
     ]
     if not refused:
         refused = [
@@ -114,7 +116,7 @@ def _warning(what: str, remedy: str) -> Row:
 
 
 def _versions(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
-    found = {"podman": state.fact("podman"), "nginx": facts.get("nginx_version"), "curl": facts.get("curl_version")}
+    found = {name: facts.get(f"{name}_version") for name in OLDEST}
     old = [name for name, text in found.items() if text and _version(text) < OLDEST[name]]
     for name in old:
         oldest = ".".join(str(part) for part in OLDEST[name])
@@ -168,7 +170,7 @@ def _programs(state: HostState, app: Application, facts: HostFacts) -> Iterator[
     drifted = [
         name
         for name, expected, current in (
-            ("site helper", facts.wanted_site[1], state.fact("helper_sum")),
+            ("site helper", facts.program_sum, state.fact("helper_sum")),
             ("boot program", facts.boot_sum, facts.get("boot_sum")),
         )
         if expected and expected != current

@@ -46,8 +46,15 @@ def _examine(host: Host, fleet: Fleet) -> HostReport:
     answer = host.run(fact_script(app), timeout_seconds=observation.OBSERVE_SECONDS)
     after = time.time()
     state = observation.from_answer(app, host.name, answer)
-    site, boot = rendering.wanted_site(app), hashlib.sha256(rendering.host_program("boot").encode()).hexdigest()
-    return state, diagnose(state, app, HostFacts(parse_facts(answer.output), before, after, site, boot))
+    facts = HostFacts(
+        parse_facts(answer.output),
+        before,
+        after,
+        site_hash=rendering.site_hash(rendering.nginx_site(app)),
+        program_sum=rendering.site_program_sum(),
+        boot_sum=hashlib.sha256(rendering.host_program("boot").encode()).hexdigest(),
+    )
+    return state, diagnose(state, app, facts)
 
 
 def _unreachable(name: str, error: HostUnreachable) -> list[Diagnosis]:

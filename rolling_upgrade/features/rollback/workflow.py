@@ -155,7 +155,10 @@ def _spec(
 def _unfit(host_run: HostRun, app: Application) -> Sequence[Finding]:
     """Return the problems of a host; disk space counts only if the host has to pull images."""
     room = any(step.id == "pull" for step in host_run.plan.prepare)
-    return preflight.findings(host_run.state, app, room=room, wanted_site=rendering.wanted_site(app))
+    site_hash = rendering.site_hash(rendering.nginx_site(app))
+    return preflight.findings(
+        host_run.state, app, room=room, site_hash=site_hash, program_sum=rendering.site_program_sum
+    )
 
 
 def _operation_spec(

@@ -267,7 +267,7 @@ def test_deploy_with_a_failed_undo_says_so(
 def test_deploy_to_a_new_host_starts_every_service_and_names_no_undo(
     project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, helper_sum = rendering.wanted_site(fleet.app)
+    helper_sum = rendering.site_program_sum()
     fleet.states["web1"] = replace(fleet.fit(HostState("web1"), helper_sum=helper_sum), site="", live_site_hash="")
 
     assert deploy("demo", root=project.root, hosts=("web1",)) is ExitCode.DONE

@@ -65,7 +65,7 @@ def found(
     after: float = NOW + 1,
 ) -> list[Diagnosis]:
     facts = {**HEALTHY, **(changed_facts or {})}
-    rows = diagnose(host_state or state(), APP, HostFacts(facts, before, after, (SITE_HASH, "h"), "b"))
+    rows = diagnose(host_state or state(), APP, HostFacts(facts, before, after, SITE_HASH, "h", "b"))
     return [row for row in rows if row.level is not Level.OK]
 
 
