@@ -76,7 +76,7 @@ def run(
     """
     started_at = time.monotonic()
     environment = application_environment(os.environ) if base is None else base
-    before = descendants(os.getpid()) if confined else {}
+    before = descendants(os.getpid()) if confined and _has_children() else {}
     lines, errors = deque[str](maxlen=TAIL_LINES), deque[str](maxlen=TAIL_LINES)
     timed_out, survivors = False, dict[int, str]()
     with adopting_orphans() if confined else contextlib.nullcontext():
@@ -299,10 +299,23 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def _has_children() -> bool:
+    """Whether this process may have a child. Without one it has no descendant, and nobody has to search /proc."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def end_descendants(*, keep: dict[int, str], seconds: float) -> dict[int, str]:
     """Kill all descendants except those in `keep`, for at most `seconds`; return the survivors."""
     deadline = time.monotonic() + seconds
-    while running := {pid: start for pid, start in descendants(os.getpid()).items() if keep.get(pid) != start}:
+    while _has_children() and (
+        running := {pid: start for pid, start in descendants(os.getpid()).items() if keep.get(pid) != start}
+    ):
         if time.monotonic() > deadline:
             return running
         for pid in running:

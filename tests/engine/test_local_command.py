@@ -141,6 +141,18 @@ def test_daemon_of_a_confined_command_ends_with_it(how: str, tmp_path: Path) -> 
     assert not Path(f"/proc/{int(kept.read_text())}").exists()
 
 
+def test_confined_command_without_another_child_searches_no_process() -> None:
+    """A search reads a file of every process of the machine."""
+    text = """
+from rolling_upgrade.engine import local_command
+local_command.descendants = None
+print(local_command.run(["true"], lambda _: None, timeout_seconds=30, confined=True).ok)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_confined_command_leaves_existing_processes_running() -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         try:
