@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import time
@@ -57,6 +58,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | Non
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not any(item.path.is_relative_to(long) for long in LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all modules and collected tests from garbage collection: they live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ def main(control: socket.socket) -> None:
                 importlib.import_module(module.name)
     for name in LAZY_IMPORTS:
         importlib.import_module(name)
+    _fill_caches()
     gc.collect()
     gc.freeze()
     if request := _serve(control):
@@ -149,6 +150,15 @@ def main(control: socket.socket) -> None:
         time.tzset()
         sys.argv[1:] = words
         runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+
+
+def _fill_caches() -> None:
+    """Pack the site program and compile its template, once for all tasks."""
+    from rolling_upgrade import rendering
+    from tests.support.sample import application
+
+    rendering.site_program()
+    rendering.nginx_site(application())
 
 
 def _serve(control: socket.socket) -> bytes:
