@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
+from rolling_upgrade.engine import history, lock_file, maintenance, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult, Service
 from rolling_upgrade.engine.nginx import SERVED_BY, request_log, site_file, site_helper, visitor
@@ -81,7 +81,7 @@ def shell_text(app: Application, *, probe: bool = True) -> str:
             section("lock"),
             f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
             section("environments"),
-            read_environment_marks(app.home),
+            "printf '%s\\n' \"$python\"",
             section("probes"),
             *(_probe(name, url, options) for name, url, options in probes(app) if probe),
             section("end"),
@@ -109,8 +109,9 @@ fact user "$(id -un)"
 fact hostname "$(uname -n)"
 fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
 for tool in podman nginx curl ss flock skopeo pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
-fact has_python3 "$(if {sqlite.CAPABLE}; then echo yes; else echo no; fi)"
-fact podman "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
+python=$({ask_python(app.home)}
+)
+fact has_python3 "$(case $python in "{CAPABLE}"*) echo yes ;; *) echo no ;; esac)"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
@@ -277,8 +278,16 @@ _KEY = os.urandom(32)
 #: The number of directories that the host reads, newest first, and the bytes of one environment file.
 _MOST, _BYTES = 50, 1_048_576
 _ROW = re.compile(r"([a-z][a-z0-9-]{0,30}-[0-9a-f]{4,32})((?: [A-Za-z_][A-Za-z0-9_]{0,255}:[0-9a-f]{16})*)")
+#: The first line of the answer of a Python that can run the programs for hosts.
+CAPABLE = "python3 yes"
 _PROGRAM = f"""\
 import glob, hmac, os, sys
+try:
+    import sqlite3
+except ImportError:
+    sqlite3 = None
+if sqlite3 and sys.version_info >= (3, 10):
+    print("{CAPABLE}")
 key = bytes.fromhex("{_KEY.hex()}")
 paths = sorted(glob.glob(glob.escape(sys.argv[1]) + "/config/*/env"), key=os.path.getmtime, reverse=True)
 for path in paths[:{_MOST}]:
@@ -294,13 +303,16 @@ def environment_marks(service: Service) -> dict[str, str]:
     return {key: hmac.digest(_KEY, f"{key}={value}".encode(), "sha256").hex()[:16] for key, value in service.env}
 
 
-def read_environment_marks(home: str) -> str:
-    """Print `DIRECTORY KEY:MARK…` for each environment file on the host; nothing if the host has no Python."""
+def ask_python(home: str) -> str:
+    """Print CAPABLE if it holds, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
+
+    One process answers both, because the start of Python costs more than all other facts.
+    """
     return f"python3 -I - {quote(home)} 2>/dev/null <<'END-OF-PYTHON' || :\n{_PROGRAM}END-OF-PYTHON"
 
 
 def parse_environment_marks(rows: Iterable[str]) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    """The marks by directory, from the output of `read_environment_marks`; other lines are ignored."""
+    """The marks by directory, from the output of `ask_python`; other lines are ignored."""
     marked = []
     for row in rows:
         if match := _ROW.fullmatch(row):

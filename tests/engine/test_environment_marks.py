@@ -22,8 +22,8 @@ def kept(home: Path, content: bytes, name: str = f"backend-{SPEC}") -> None:
 
 
 def seen(home: Path) -> dict[str, dict[str, str]]:
-    done = sh(observation.read_environment_marks(str(home)))
-    assert done.returncode == 0, done
+    done = sh(observation.ask_python(str(home)))
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, observation.CAPABLE)
     return {name: dict(marks) for name, marks in observation.parse_environment_marks(done.stdout.splitlines())}
 
 
@@ -51,7 +51,7 @@ def test_read_marks_without_files_or_python_prints_nothing(tmp_path: Path) -> No
     assert seen(tmp_path) == {}
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sh").symlink_to("/bin/sh")
-    assert sh(observation.read_environment_marks(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
+    assert sh(observation.ask_python(str(tmp_path)), path=str(tmp_path / "bin")).stdout == ""
 
 
 def test_read_marks_of_unusual_files_prints_the_valid_keys(tmp_path: Path) -> None:

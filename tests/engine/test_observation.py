@@ -179,7 +179,7 @@ def test_observation_of_a_prepared_host_reports_its_state(programs: Programs, tm
     listed.write_text(row() + "\n")
     programs.add(
         "podman",
-        f'case "$1" in ps) echo c0ffee ;; container) cat {listed} ;; --version) echo podman version 5.4.2 ;; esac',
+        f'case "$1" in ps) echo c0ffee ;; container) cat {listed} ;; esac',
     )
     programs.add(
         "curl",
@@ -190,7 +190,7 @@ def test_observation_of_a_prepared_host_reports_its_state(programs: Programs, tm
     done = sh(script(moved(observation.shell_text(APP), APP, home)), path=programs.path)
 
     found = observation.parse(APP, "web1", done.stdout)
-    assert (found.fact("home"), found.fact("podman"), found.live_site_hash) == ("yes", "5.4.2", "0123456789abcdef")
+    assert (found.fact("home"), found.live_site_hash) == ("yes", "0123456789abcdef")
     assert (found.active, found.listening) == ((("backend", Color.GREEN),), (8080,))
     assert [container.name for container in found.containers] == ["shop-backend-green"]
     assert (found.releases, found.lock and found.lock.token) == ((RELEASE,), "t")
@@ -212,4 +212,4 @@ def test_observation_reports_whether_python_has_sqlite(body: str, fact: str, pro
     done = sh(script(observation.shell_text(APP)), path=programs.path)
 
     assert observation.parse(APP, "web1", done.stdout).fact("has_python3") == fact
-    assert programs.calls("python3")[0][:3] == ["python3", "-I", "-c"]
+    assert [call[:3] for call in programs.calls("python3")] == [["python3", "-I", "-"]]
