@@ -100,12 +100,14 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
 def run(app: Application, service: Service, color: Color, release: str) -> Script:
     """Start the candidate of a service in an idle color, replacing a stopped or left-over container of that name.
 
+    The network must exist; see `ensure_network`.
+
     The environment is passed in a 0600 file, never in argv. The candidate gets no service alias; see `give_alias`.
     """
     name = container_name(app.name, service.name, color)
     directory = config_directory(app, service)
     env_file = f"{directory}/env"
-    arguments = ["podman", "run", "--detach", "--quiet", "--name", name, "--pull=never"]
+    arguments = ["podman", "run", "--detach", "--quiet", "--replace", "--name", name, "--pull=never"]
     arguments += ["--network", network_name(app.name), "--network-alias", f"{service.name}-{color.value}"]
     arguments += ["--publish", f"127.0.0.1:{service.port(color)}:{service.container_port}"]
     arguments += ["--restart", _RESTART_POLICY.get(service.restart_policy, service.restart_policy)]
@@ -121,10 +123,8 @@ def run(app: Application, service: Service, color: Color, release: str) -> Scrip
     for key, value in labels(app, service, color, release).items():
         arguments += ["--label", f"{LABEL}.{key}={value}"]
     return script(
-        ensure_network(app.name),
         _environment(service, directory, env_file),
         *(refuse_link(mount.source) for mount in service.mounts),
-        remove(name, service.drain.stop_seconds),
         shell_join(*arguments, service.image.pinned) + " >/dev/null",
     )
 
@@ -194,14 +194,9 @@ def ensure_network(app: str) -> str:
     return f"podman network exists {network} || podman network create {network} >/dev/null"
 
 
-def remove(name: str, stop_seconds: float) -> str:
-    """Stop and remove a container if it exists. Source: podman 4.3 `rm -f a b` removes none if one is missing."""
-    return shell_join("podman", "rm", "--force", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
-
-
-def stop(name: str, stop_seconds: float) -> str:
-    """Stop a container and keep it: SIGTERM, then SIGKILL after `stop_seconds`. Ignores a missing container."""
-    return shell_join("podman", "stop", "--ignore", "--time", round(stop_seconds), name) + " >/dev/null"
+def stop(*names: str, seconds: float) -> str:
+    """Stop containers together and keep them: SIGTERM, then SIGKILL after `seconds`. Ignores missing containers."""
+    return shell_join("podman", "stop", "--ignore", "--time", round(seconds), *names) + " >/dev/null"
 
 
 def start(name: str) -> str:
@@ -211,7 +206,7 @@ def start(name: str) -> str:
 
 def restart(name: str, stop_seconds: float) -> str:
     """Stop a container in any state and start it again."""
-    return f"{stop(name, stop_seconds)} || {shell_join('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
+    return f"{stop(name, seconds=stop_seconds)} || {shell_join('podman', 'kill', '--signal', 'KILL', name)} >/dev/null || :\n{start(name)}"
 
 
 def print_last_logs(names: Iterable[str]) -> str:
@@ -225,11 +220,17 @@ def last_logs(name: str, lines: int = 20) -> str:
 
 
 def pull(images: Iterable[Image]) -> str:
-    """Pull images by digest, without contacting the registry for images on the host. Prints nothing."""
-    pairs = ((shell_join("podman", "image", "exists", image.pinned), image.pinned) for image in dict.fromkeys(images))
-    return "\n".join(
-        f"{exists} || {shell_join('podman', 'pull', '--quiet', pinned)} >/dev/null" for exists, pinned in pairs
+    """Pull images by digest, without contacting the registry for images on the host. Prints nothing.
+
+    One Podman process asks for all images, and only a missing one causes a process for each.
+    """
+    names = [image.pinned for image in dict.fromkeys(images)]
+    parts = (
+        f"  {shell_join('podman', 'image', 'exists', name)} || {shell_join('podman', 'pull', '--quiet', name)} >/dev/null\n"
+        for name in names
     )
+    present = shell_join("podman", "image", "inspect", "--format", "{{.Id}}", *names) + " >/dev/null 2>&1"
+    return f"{present} || {{\n{''.join(parts)}}}"
 
 
 def ask_registry(image: Image, *options: str) -> list[str]:

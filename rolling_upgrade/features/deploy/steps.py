@@ -103,7 +103,9 @@ class StepBuilder:
         self._app = spec.application
         self._action = spec.record.action
         self._data = spec.data or DataSteps()
-        self._changed = [choice for choice in choices if choice.change is not Change.KEEP]
+        changed = [choice for choice in choices if choice.change is not Change.KEEP]
+        #: In the order in which they start: new services first.
+        self._changed = sorted(changed, key=lambda choice: choice.change is not Change.FIRST)
         self._colors = {choice.service: choice.color for choice in choices}
 
     def prepare(self) -> tuple[Step, ...]:
@@ -176,7 +178,8 @@ class StepBuilder:
         kept = self._is_kept(choice)
         body = script(
             nginx.end_standby(app, service.name),
-            _drain_color(app, service, choice.color) if busy else "",
+            _drain(app, [(service, choice.color)]) if busy else "",
+            podman.ensure_network(app.name) if choice == self._first_new() else "",
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.record.id),
@@ -186,13 +189,17 @@ class StepBuilder:
         undo = script(
             self._refuse_if_serving(choice),
             nginx.end_standby(app, service.name),
-            podman.stop(name, service.drain.stop_seconds),
+            podman.stop(name, seconds=service.drain.stop_seconds),
         )
         seconds = service.gate.deadline_seconds + service.drain.stop_seconds + 60
         seconds += service.drain.deadline_seconds if busy else 0
         title = f"{service.name}: start {'the kept ' if kept else ''}{choice.color.value} and wait for its gate"
         undo_title = f"{service.name}: stop {choice.color.value}, keep it"
         return Step(f"{service.name}.start", title, body, seconds, undo, undo_title)
+
+    def _first_new(self) -> ServicePlan | None:
+        """Return the first service that gets a new container: its start creates the network for all of them."""
+        return next((choice for choice in self._changed if not self._is_kept(choice)), None)
 
     def _refuse_if_serving(self, choice: ServicePlan) -> str:
         """Make the undo fail before it stops a color that the flag still names, because the flip back failed."""
@@ -273,25 +280,19 @@ class StepBuilder:
         return Step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)
 
     def drain(self, leftovers: list[Container]) -> Step:
-        """Stop the colors that no longer serve, once their connections have ended, and keep them.
+        """Stop the colors that no longer serve, once the connections of all have ended, and keep them.
 
         This step has no undo: the release has passed its bake.
         """
         app = self._app
         ended = {(choice.service, choice.color.other) for choice in self._changed}
         ended |= {(container.service, container.color) for container in leftovers}
-        parts: list[str] = []
-        seconds = 30.0
-        for name, color in sorted(ended):
-            if name not in {service.name for service in app.services}:
-                parts.append(podman.stop(podman.container_name(app.name, name, color), 10))
-                continue
-            service = app.service(name)
-            if color is self._colors[name]:
-                continue
-            parts.append(_drain_color(app, service, color))
-            seconds += service.drain.deadline_seconds + service.drain.stop_seconds
-        return Step("drain", "drain and stop the old colors, keep them", script(*parts), seconds)
+        kept = {service.name: service for service in app.services}
+        removed = [podman.container_name(app.name, name, color) for name, color in sorted(ended) if name not in kept]
+        old = [(kept[name], color) for name, color in sorted(ended) if name in kept and color is not self._colors[name]]
+        seconds = 30 + sum(service.drain.deadline_seconds + service.drain.stop_seconds for service, _ in old)
+        body = script(_drain(app, old), podman.stop(*removed, seconds=10) if removed else "")
+        return Step("drain", "drain and stop the old colors, keep them", body, seconds)
 
 
 def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
@@ -313,26 +314,47 @@ def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
     return replace(spec.record, services=services)
 
 
-def _drain_color(app: Application, service: Service, color: Color) -> str:
-    """Wait until the color's port has no established connection, twice, or for the deadline; then stop the color.
+def _drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
+    """Wait until no color's port has an established connection, each for its deadline; then stop the colors.
 
-    Without a listener, stop at once. Check twice: Nginx connects for a buffered upload only when its body is complete.
-    The stopped color refuses later connections; the active color answers them through the service port.
+    Without a listener, a color needs no wait. Check twice: Nginx connects for a buffered upload only when its body is
+    complete. A stopped color refuses later connections; the active color answers them through the service port.
     """
-    name, port = podman.container_name(app.name, service.name, color), f"'( sport = :{service.port(color)} )'"
-    return f"""\
-began=$(date +%s) quiet=0
-while [ "$quiet" -lt 2 ] && [ -n "$(ss -Htln {port})" ]; do
-  connected=$(ss -Htn state established {port})
-  if [ -z "$connected" ]; then quiet=$((quiet + 1)); else quiet=0; fi
-  if [ $(($(date +%s) - began)) -ge {round(service.drain.deadline_seconds)} ]; then
-    echo "{service.name}: {color.value} still had connections after {round(service.drain.deadline_seconds)} s"
-    break
-  fi
-  sleep 1
-done
-{nginx.end_standby(app, service.name)}
-{podman.stop(name, service.drain.stop_seconds)}"""
+    if not colors:
+        return ""
+    waits = [
+        f"{shell_join('drain', service.name, color.value, service.port(color), round(service.drain.deadline_seconds))} &"
+        for service, color in colors
+    ]
+    names: dict[float, list[str]] = {}
+    for service, color in colors:
+        names.setdefault(service.drain.stop_seconds, []).append(podman.container_name(app.name, service.name, color))
+    return "\n".join(
+        (
+            _DRAIN,
+            *(f'{wait}\nwaiting="$waiting $!"' for wait in waits),
+            'for process in $waiting; do wait "$process"; done',
+            *(nginx.end_standby(app, service.name) for service, _ in colors),
+            *(podman.stop(*group, seconds=seconds) for seconds, group in names.items()),
+        )
+    )
+
+
+#: Define `drain SERVICE COLOR PORT SECONDS`: wait until two checks in a row find no connection to the port.
+_DRAIN = """\
+waiting=''
+drain() {
+  began=$(date +%s) quiet=0
+  while [ -n "$(ss -Htln "( sport = :$3 )")" ]; do
+    if [ -z "$(ss -Htn state established "( sport = :$3 )")" ]; then quiet=$((quiet + 1)); else quiet=0; fi
+    if [ "$quiet" -ge 2 ]; then break; fi
+    if [ $(($(date +%s) - began)) -ge "$4" ]; then
+      if [ "$quiet" -eq 0 ]; then echo "$1: $2 still had connections after $4 s"; fi
+      break
+    fi
+    sleep 1
+  done
+}"""
 
 
 def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:

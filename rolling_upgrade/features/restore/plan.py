@@ -228,7 +228,7 @@ def _start_color(app: Application, service: Service, color: Color) -> Step:
             [(service, color)], passes=gate.passes, deadline_seconds=gate.deadline_seconds
         )
     body = script(podman.start(name), wait)
-    undo = script(podman.stop(name, service.drain.stop_seconds)) if writes else None
+    undo = script(podman.stop(name, seconds=service.drain.stop_seconds)) if writes else None
     seconds = gate.deadline_seconds + 60
     title = f"{service.name}: start {color.value} and wait for its gate"
     return Step(f"{service.name}.start", title, body, seconds, undo, f"{service.name}: stop {color.value}")

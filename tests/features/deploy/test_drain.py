@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rolling_upgrade.engine.model import Color
 from tests.support.sample import application, backend, frontend
 from tests.support.shell import Programs, sh
 from tests.support.states import as_wanted, container, outdated, plan, text
@@ -73,3 +74,26 @@ def test_drain_stopped_color_does_not_wait(programs: Programs) -> None:
 
     assert sh(text(plan(state), "drain"), path=programs.path).returncode == 0
     assert (counts(programs), len(stops(programs))) == ([], 1)
+
+
+def test_drain_waits_for_all_colors_at_once_and_stops_them_together(programs: Programs) -> None:
+    """The backend's connection ends once the frontend is drained as well: one after the other would never end."""
+    services = backend(), frontend(drain=backend().drain)
+    app = application(*services)
+    state = replace(as_wanted(app), containers=tuple(outdated(service) for service in services))
+    programs.add(
+        "ss",
+        f"""\
+case "$*" in
+  -Htln*) echo LISTEN ;;
+  *{backend().port(Color.BLUE)}*) if [ ! -e "$here/frontend" ]; then echo connected; fi ;;
+  *{frontend().port(Color.BLUE)}*) : > "$here/frontend" ;;
+esac""",
+    )
+    programs.add("date", "echo 0")
+    programs.add("sleep", "exec /bin/sleep 0.02")
+
+    done = sh(text(plan(state, app), "drain"), path=programs.path)
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [call[-2:] for call in stops(programs)] == [["shop-backend-blue", "shop-frontend-blue"]]

@@ -367,7 +367,9 @@ def test_standby_lasts_from_cutover_to_drain() -> None:
 def test_start_ends_standby_before_it_replaces_the_idle_color() -> None:
     start = text(plan(UP), "backend.start")
 
-    assert start.index(f"rm -f {STANDBY}") < start.index("podman rm --force --ignore --time 4 shop-backend-green")
+    assert start.index(f"rm -f {STANDBY}") < start.index(
+        "podman run --detach --quiet --replace --name shop-backend-green"
+    )
     assert f": > {STANDBY}" not in start
 
 
