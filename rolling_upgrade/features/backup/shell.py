@@ -153,7 +153,7 @@ for old in {quote(f"{directory}/.{app.name}-")}{ID_PATTERN}.deploy {quote(f"{dir
 done
 newest=''
 for one in {quote(f"{directory}/{app.name}-")}{ID_PATTERN}/uploads.sums; do
-  if [ -f "$one" ]; then newest=$(basename "${{one%/*}}"); fi
+  if [ -f "$one" ]; then newest=${{one%/*}} newest=${{newest##*/}}; fi
 done
 for old in {quote(f"{files}/{app.name}-")}{ID_PATTERN}.uploads; do
   owner=$(basename "$old" .uploads)
@@ -292,29 +292,39 @@ if [ "$uploads" != null ]; then echo "$uploads uploaded files in $uploads_place"
 def prune(app: Application, mode: Mode = Mode.REPORT) -> str:
     """Select expired backups, except the newest intact one of each kind: see the first loop."""
     history, files = quote(f"{app.home}/releases.jsonl"), quote(uploads_directory(app))
+    backups = f"{quote(f'{backup_directory(app)}/{app.name}-')}{ID_PATTERN}"
     text = f"""\
 set -eu
 {prune_entry(mode)}
 limit=$(date -u -d '-{app.backup_retention_days} days' +%Y%m%d%H%M%S)
-deploy='' before='' full='' data='' uploads=''
-for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
-  if [ ! -f "$place/manifest.json" ] || grep -qs '^damaged' "$place/verified"; then continue; fi
-  if grep -q '^  "kind": "deploy"' "$place/manifest.json"; then
+deploy='' before='' full='' data='' uploads='' newline='
+'
+# The list comes first: a backup that another run completes later is not judged by the answers below.
+set -- {backups}
+has() {{ case "$newline$1$newline" in *"$newline$2$newline"*) ;; *) return 1 ;; esac; }}
+damaged=$(grep -ls '^damaged' {backups}/verified || :)
+deploys=$(grep -ls '^  "kind": "deploy"' {backups}/manifest.json || :)
+without_data=$(grep -ls '^  "database": ""' {backups}/manifest.json || :)
+without_uploads=$(grep -ls '^  "uploads": null' {backups}/manifest.json || :)
+good=$(grep -s '"outcome": *"good"' {history} | grep -o '"id": *"[^"]*"' | cut -d '"' -f 4) || good=''
+for place; do
+  if [ ! -f "$place/manifest.json" ] || has "$damaged" "$place/verified"; then continue; fi
+  if has "$deploys" "$place/manifest.json"; then
     # Taken before a good release: a rollback with its data restores this one.
-    deploy=$place id=$(basename "$place") id=${{id#{app.name}-}}
-    if grep -s '"id": *"'"$id"'"' {history} | grep -q '"outcome": *"good"'; then before=$place; fi
+    deploy=$place id=${{place##*/{app.name}-}}
+    if has "$good" "$id"; then before=$place; fi
     continue
   fi
   full=$place
-  if ! grep -q '^  "database": ""' "$place/manifest.json"; then data=$place; fi
-  if ! grep -q '^  "uploads": null' "$place/manifest.json"; then uploads=$place; fi
+  if ! has "$without_data" "$place/manifest.json"; then data=$place; fi
+  if ! has "$without_uploads" "$place/manifest.json"; then uploads=$place; fi
 done
-for place in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
-  name=$(basename "$place")
-  stamp=$(printf %s "${{name#{app.name}-}}" | cut -c 1-15 | tr -d T)
-  if [ ! -d "$place" ] || [ "$stamp" -ge "$limit" ]; then continue; fi
+for place; do
+  id=${{place##*/{app.name}-}}
+  seconds=${{id#*T}}
+  if [ ! -d "$place" ] || [ "${{id%%T*}}${{seconds%%Z*}}" -ge "$limit" ]; then continue; fi
   case $place in "$deploy" | "$before" | "$full" | "$data" | "$uploads") continue ;; esac
-  prune_entry backup "$place" {size_of("place")} rm -rf "$place" {files}/"$name.uploads"
+  prune_entry backup "$place" {size_of("place")} rm -rf "$place" {files}/"${{place##*/}}.uploads"
 done
 {delete_leftovers(app) if mode is not Mode.LIST else ""}"""
     return f"""\
