@@ -36,6 +36,8 @@ LOCK_FILE = "/var/lib/memoryark/lock/held"
 TASK_SECONDS = 240
 #: The snapshot content of each host at the time of its saved disks, by the name of its container.
 _prepared: dict[str, str] = {}
+#: The containers of the hosts that no test has used since their preparation.
+_unused: set[str] = set()
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -339,10 +341,10 @@ def worker_lab(worker_id: str) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def prepared_site(worker_lab: Lab) -> Site:
-    """Hosts after `inv setup` and a deploy of v1. The tests of a module share them, and must leave them healthy."""
+def module_site(worker_lab: Lab) -> Site:
+    """Hosts after `inv setup` and a deploy of v1. A host that the earlier modules have not used boots only once."""
     if saved := all(host.is_saved() for host in worker_lab.hosts):
-        on_each(worker_lab.hosts, Host.restore)
+        on_each([host for host in worker_lab.hosts if host.container not in _unused], Host.restore)
     else:
         on_each(worker_lab.hosts, lambda host: worker_lab.reset_host(host.name))
     site = Site(laboratory.up(2, name=worker_lab.name))
@@ -355,7 +357,15 @@ def prepared_site(worker_lab: Lab) -> Site:
     wait_until(lambda: all(site.serves(host, "v1") for host in worker_lab.hosts), "v1 on every host")
     for host, state in zip(worker_lab.hosts, on_each(worker_lab.hosts, snapshot.take), strict=True):
         _prepared[host.container] = state.content
+        _unused.add(host.container)
     return site
+
+
+@pytest.fixture(scope="module")
+def prepared_site(module_site: Site) -> Site:
+    """The prepared hosts. The tests of a module share them, and must leave them healthy."""
+    _unused.difference_update(host.container for host in module_site.lab.hosts)
+    return module_site
 
 
 def on_each(hosts: Iterable[S], do: Callable[[S], T]) -> list[T]:
@@ -365,11 +375,12 @@ def on_each(hosts: Iterable[S], do: Callable[[S], T]) -> list[T]:
 
 
 @pytest.fixture
-def site(prepared_site: Site, request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(module_site: Site, request: pytest.FixtureRequest) -> Iterator[Site]:
     """The first prepared host on v1, or the first N with the mark `hosts(N)`, restored after the test."""
     mark = request.node.get_closest_marker("hosts")
-    hosts = prepared_site.lab.hosts[: mark.args[0] if mark else 1]
-    chosen = replace(prepared_site, lab=replace(prepared_site.lab, hosts=hosts))
+    hosts = module_site.lab.hosts[: mark.args[0] if mark else 1]
+    _unused.difference_update(host.container for host in hosts)
+    chosen = replace(module_site, lab=replace(module_site.lab, hosts=hosts))
     with restored(chosen):
         chosen.keep_hosts()
         yield chosen
