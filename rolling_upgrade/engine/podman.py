@@ -276,7 +276,8 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
     """Select images that are unused by containers, kept releases and the histories of other applications.
 
     An image may have several names and digests if it was pulled and pushed. A kept image keeps all of them, and the
-    script removes names one by one. Source: podman-rmi(1) removes no image of several names by its id.
+    script removes names one by one. Source: podman-rmi(1) removes no image of several names by its id; measured with
+    Podman 4.3 and 5.4: an image is listed if it matches one of several `reference` filters.
     """
     kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"
@@ -285,8 +286,8 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
         "used=$(podman ps --all --no-trunc --format '{{.ImageID}}' 2>/dev/null) || used=''",
         _digests_of_others(own_history),
     ]
-    for repository in dict.fromkeys(repositories):
-        images = shell_join("podman", "images", "--no-trunc", "--format", listed, "--filter", f"reference={repository}")
+    if filters := [word for name in dict.fromkeys(repositories) for word in ("--filter", f"reference={name}")]:
+        images = shell_join("podman", "images", "--no-trunc", "--format", listed, *filters)
         parts.append(
             f"{images} | tr -d '[]' | sort -u | while read -r id digest names; do\n"
             f'  case "$digest $names" in {kept}) continue ;; esac\n'
@@ -296,8 +297,10 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
             '    case "$others" in *"${name##*@}"*) continue 2 ;; esac\n'
             "  done\n"
             f'  bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0\n'
+            "  repository=${names%%[@ ]*}\n"
+            "  case ${repository##*/} in *:*) repository=${repository%:*} ;; esac\n"
             "  # shellcheck disable=SC2086\n"
-            f'  prune_entry image {quote(repository)}"@$digest" "$bytes" '
+            '  prune_entry image "$repository@$digest" "$bytes" '
             """sh -c 'for name do podman rmi "$name"; done' sh ${names:-"$id"}\n"""
             "done"
         )

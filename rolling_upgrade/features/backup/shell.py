@@ -86,12 +86,11 @@ def _lock(app: Application) -> str:
 def _running(app: Application) -> str:
     """Set `running` to one line `SERVICE RELEASE IMAGE DIGEST` for each active color."""
     fields = " ".join(
-        f'{{{{index .Config.Labels "rolling.{name}"}}}}' for name in ("service", "color", "release", "image", "digest")
+        f'{{{{index .Labels "rolling.{name}"}}}}' for name in ("service", "color", "release", "image", "digest")
     )
     return f"""\
-ids=$(podman ps --all --quiet --filter {quote(f"label=rolling.app={app.name}")})
-# shellcheck disable=SC2086  # ids are hexadecimal words
-running=$([ -z "$ids" ] || podman container inspect --format {quote(fields)} $ids |
+rows=$({shell_join("podman", "ps", "--all", "--filter", f"label=rolling.app={app.name}", "--format", fields)})
+running=$(printf '%s\\n' "$rows" |
   tr -cd 'A-Za-z0-9._:/@ \\n-' | while read -r service color release image digest; do
     active=blue
     if [ -f {quote(app.home)}/live/"$service".green ]; then active=green; fi

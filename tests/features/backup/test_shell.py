@@ -131,10 +131,10 @@ def test_take_manifest_lists_the_content(app: Application, programs: Programs) -
 
 def test_take_records_the_running_release(app: Application, programs: Programs, tmp_path: Path) -> None:
     rows = "backend blue r1 r.test/shop/backend:v1 sha256:aa\nbackend green r2 r.test/shop/backend:v2 sha256:bb\n"
-    (tmp_path / "inspected").write_text(rows)
+    (tmp_path / "listed").write_text(rows)
     programs.add(
         "podman",
-        'case $1 in unshare) shift; exec "$@" ;; ps) echo id ;; container) cat "$here/inspected" ;; esac',
+        'case $1 in unshare) shift; exec "$@" ;; ps) cat "$here/listed" ;; esac',
     )
     (tmp_path / "home/live").mkdir()
     (tmp_path / "home/live/backend.green").touch()

@@ -90,13 +90,18 @@ def test_prune_deletes_only_flags_of_removed_services() -> None:
     assert "live/backend.green" not in text
 
 
+REPOSITORY = "registry.test:5000/shop/backend"
+
+
 def images(programs: Programs, mode: Mode, host: HostState, used: str = "") -> str:
     """Return the output of a prune on a host with three images of the backend."""
     current, previous, old = backend().image.digest, OLD, "sha256:" + "9" * 64
-    listed = f"sha256:i1 {current}\\nsha256:i2 {previous}\\nsha256:i3 {old}\\n"
+    digests = current, previous, old
+    rows = (f"sha256:{id} {digest} [{REPOSITORY}@{digest}]" for id, digest in enumerate(digests, 1))
+    listed = "\\n".join(rows) + "\\n"
     programs.add(
         "podman",
-        f"case \"$1 $2\" in 'images '*) case \"$*\" in */backend) printf '{listed}' ;; esac ;; "
+        f"case \"$1 $2\" in 'images '*) case \"$*\" in *{REPOSITORY}*) printf '{listed}' ;; esac ;; "
         f"'image inspect') echo 5000 ;; 'ps '*) echo '{used}' ;; esac",
     )
     return sh(retention.prune(host, APP, RolloutPolicy(), mode), path=programs.path).stdout
@@ -106,8 +111,8 @@ def test_prune_keeps_images_of_the_current_and_the_previous_release(programs: Pr
     output = images(programs, Mode.REPORT, state(releases=(release("r0", OLD),)))
 
     removed = [call[2] for call in programs.calls("podman") if call[1] == "rmi"]
-    assert removed == ["sha256:i3"]
-    assert output == f"gone\timage\tregistry.test:5000/shop/backend@sha256:{'9' * 64}\t5000\n"
+    assert removed == [f"{REPOSITORY}@sha256:{'9' * 64}"]
+    assert output == f"gone\timage\t{REPOSITORY}@sha256:{'9' * 64}\t5000\n"
 
 
 def test_prune_in_list_mode_deletes_nothing_and_lists_the_same_items(programs: Programs) -> None:
@@ -118,7 +123,7 @@ def test_prune_in_list_mode_deletes_nothing_and_lists_the_same_items(programs: P
 
 
 def test_prune_does_not_list_an_image_in_use(programs: Programs) -> None:
-    assert images(programs, Mode.LIST, state(releases=(release("r0", OLD),)), used="i3") == ""
+    assert images(programs, Mode.LIST, state(releases=(release("r0", OLD),)), used="3") == ""
 
 
 def test_free_bytes_of_a_large_disk_are_exact(programs: Programs) -> None:

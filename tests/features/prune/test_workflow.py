@@ -20,7 +20,7 @@ UNUSED = "sha256:" + "9" * 64
 #: Each host has one unused image of the backend; a container of web2 starts to use it before it is deleted.
 PODMAN = f"""\
 case "$1 $*" in
-"images "*memoryark/backend) echo "sha256:77 {UNUSED} [registry.example.org/memoryark/backend:v1]" ;;
+"images "*memoryark/backend*) echo "sha256:77 {UNUSED} [registry.example.org/memoryark/backend:v1]" ;;
 "image "*) echo 5000000 ;;
 "rmi "*) [ "$HOST" != web2 ] ;;
 esac"""
