@@ -105,15 +105,16 @@ esac"""
 def not_restarted(names: Sequence[str]) -> str:
     """A shell condition: the containers run and never restarted; otherwise it sets `fatal`, which ends `watch`.
 
-    As in the gate, the check runs Podman only after a container's first process has ended.
+    As in the gate, the check runs Podman only after a container's first process has ended. The script sets `pids=''`
+    before the first check.
     """
     form = "{{.State.Running}} {{.RestartCount}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, *names)
     return f"""\
-for pid in ${{pids:-}}; do
+for pid in $pids; do
   if [ ! -d "/proc/$pid" ]; then pids=''; fi
 done
-if [ -z "${{pids:-}}" ]; then
+if [ -z "$pids" ]; then
   state=$({state} 2>&1) || :
   pids=$(printf '%s\\n' "$state" | sed -n 's/^true 0 //p')
 fi

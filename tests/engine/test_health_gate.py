@@ -114,7 +114,7 @@ def watch(
     host: Programs, conditions: list[str], *, seconds: float = 0, passes: int = 3, deadline: float = 10
 ) -> subprocess.CompletedProcess[str]:
     text = health_gate.watch(conditions, seconds=seconds, passes=passes, deadline_seconds=deadline)
-    return sh(script(text, "if watch; then echo good; else echo bad; fi; date +%s"), path=host.path)
+    return sh(script("pids=''", text, "if watch; then echo good; else echo bad; fi; date +%s"), path=host.path)
 
 
 def spent(done: subprocess.CompletedProcess[str]) -> int:

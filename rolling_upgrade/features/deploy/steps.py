@@ -274,6 +274,8 @@ class StepBuilder:
             podman.container_name(app.name, choice.service, choice.color) for choice in self._changed
         )
         body = script(
+            # Not the value of the deploy user's environment.
+            "pids=''" if changed else "",
             health_gate.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
             f"if ! watch; then\n{flips or ':'}\n{logs}\nexit 1\nfi",
         )
