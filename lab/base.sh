@@ -53,6 +53,10 @@ ExecStart=/bin/sh -c '[ ! -f /sys/fs/cgroup/unified/cgroup.controllers ] || { : 
 WantedBy=sysinit.target
 EOF
 
+# Packages are installed for minutes only: no fsync for each file, and no translated descriptions.
+echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/lab
+echo 'Acquire::Languages "none";' >/etc/apt/apt.conf.d/lab
+
 # Podman 5 warns about the cgroup v1 of an outer machine; a host of the lab cannot change that.
 echo PODMAN_IGNORE_CGROUPSV1_WARNING=1 >>/etc/environment
 mkdir -p /etc/systemd/system.conf.d /etc/systemd/user.conf.d /etc/systemd/journald.conf.d
