@@ -40,6 +40,7 @@ _SAVE = f"""
 rm -rf {_SAVED}
 mkdir -p {_SAVED}/app
 cp -a /etc/nginx {_SAVED}/nginx
+cp -a /usr/local/lib/memoryark {_SAVED}/lib
 find {APP} -mindepth 1 -maxdepth 1 ! -name watchdog ! -name lock ! -name journal -exec cp -a {{}} {_SAVED}/app/ ';'
 """
 _RESTORE = f"""
@@ -48,6 +49,8 @@ find {APP} -mindepth 1 -maxdepth 1 ! -name watchdog ! -name lock ! -name journal
 find {_SAVED}/app -mindepth 1 -maxdepth 1 -exec cp -a {{}} {APP}/ ';'
 find /etc/nginx -mindepth 1 -delete
 find {_SAVED}/nginx -mindepth 1 -maxdepth 1 -exec cp -a {{}} /etc/nginx/ ';'
+rm -rf /usr/local/lib/memoryark
+cp -a {_SAVED}/lib /usr/local/lib/memoryark
 nginx -q -t
 systemctl reload nginx
 """
