@@ -96,3 +96,20 @@ def test_revoke_last_key_or_unknown_name_is_refused(project: Project, keys: Keys
         revoke("demo", "alice", root=project.root, force=True)
     with pytest.raises(ConfigError, match="command line"):
         revoke("demo", "eve", root=project.root, force=True)
+
+
+def test_revoke_unreachable_host_keeps_the_key_until_its_sync(
+    project: Project, keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grant("demo", "bob", ed25519(2), root=project.root, force=True) is ExitCode.DONE
+    keys.unreachable.add("web2")
+
+    assert revoke("demo", "bob", root=project.root, force=True) is ExitCode.PARTLY_DONE
+
+    assert [ed25519(2) in keys.files[host] for host in ("web1", "web2")] == [False, True]
+    assert "access.sync --env demo --hosts web2" in capsys.readouterr().out
+    keys.unreachable.clear()
+    assert show("demo", root=project.root) is ExitCode.FAILED
+    assert "REVOKED" in capsys.readouterr().out
+    assert sync("demo", root=project.root, hosts=("web2",), force=True) is ExitCode.DONE
+    assert ed25519(2) not in keys.files["web2"]

@@ -77,7 +77,9 @@ def test_deploy_of_one_host_does_not_contact_the_other(
     assert deploy("demo", root=project.root, hosts=("web2",)) is ExitCode.DONE
 
     assert (fleet.ran("web1"), fleet.changed("web2")) == ([], UPGRADED)
-    assert "rolling-upgrade rollback --env demo --hosts web2\n" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "rolling-upgrade rollback --env demo --hosts web2\n" in output
+    assert "digests: resolved by web2 alone; no other host can query a registry" in output
 
 
 def test_deploy_of_the_running_release_has_nothing_to_do(
@@ -431,3 +433,24 @@ def test_deploy_with_an_invalid_option_contacts_no_host(
         deploy("demo", root=project.root, **options)  # type: ignore[arg-type]
 
     assert fleet.ran() == []
+
+
+def test_deploy_with_push_of_a_damaged_archive_changes_no_host(
+    project: Project, fleet: SimulatedFleet, tmp_path: Path
+) -> None:
+    given = []
+    for name in ("backend", "frontend"):
+        layers = [saved_images.layer(name)]
+        reference = f"registry.example.org/memoryark/{name}:2.0.1"
+        path = saved_images.docker_archive(
+            tmp_path / f"{name}.tar", {reference: layers}, {reference: saved_images.configuration(layers)}
+        )
+        given.append(f"{name}={path}")
+    content = bytearray(path.read_bytes())
+    content[content.index(layers[0]) + 1000] ^= 0xFF
+    path.write_bytes(content)
+
+    with pytest.raises(PreflightError, match="is damaged"):
+        deploy("demo", root=project.root, transfer="push", image=given)
+
+    assert fleet.changed() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -17,6 +18,7 @@ from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable
 from rolling_upgrade.features.health.workflow import Reports, check_host, health, health_json, health_lines
+from rolling_upgrade.features.watchdog import workflow as watchdog
 from tests.support.builders import NOW, state
 from tests.support.local_fleet import Machines
 from tests.support.project import Project
@@ -138,7 +140,8 @@ def test_health_ends_after_max_failures(
 
     assert health("demo", root=project.root, interval="1s", max_failures="2") is ExitCode.FAILED
 
-    assert capsys.readouterr().out.count("web2  UNREACHABLE") == 2
+    output = capsys.readouterr().out
+    assert (output.count("web2  UNREACHABLE"), output.count("Next check in 1 s")) == (2, 1)
 
 
 @pytest.mark.parametrize("options", [{"interval": "soon"}, {"max_failures": "0"}])
@@ -161,3 +164,26 @@ def test_check_host_refuses_a_truncated_answer() -> None:
 
     with pytest.raises(HostUnreachable, match=r"web1 is truncated.*: sh: not found"):
         check_host(Mute("web1"), application())
+
+
+@pytest.mark.parametrize("installed", [ExitCode.DONE, ExitCode.REFUSED])
+def test_health_with_auto_recovery_checks_only_after_the_watchdog_is_installed(
+    installed: ExitCode,
+    project: Project,
+    machines: Machines,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[tuple[str, tuple[str, ...]]] = []
+
+    def install(env: str, *, root: Path, hosts: tuple[str, ...]) -> ExitCode:
+        calls.append((env, hosts))
+        return installed
+
+    monkeypatch.setattr(watchdog, "install", install)
+    machines.unreachable.add("web1")
+
+    code = health("demo", root=project.root, hosts=("web1",), once=True, auto_recovery=True)
+
+    assert (code, calls) == (installed or ExitCode.FAILED, [("demo", ("web1",))])
+    assert ("web1  UNREACHABLE" in capsys.readouterr().out) is (installed is ExitCode.DONE)

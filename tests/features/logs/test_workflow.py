@@ -119,6 +119,7 @@ def test_logs_of_a_missing_container_fail(
         {"service": ("database",)},
         {"since": "yesterday"},
         {"lines": "many"},
+        {"lines": "-1"},
         {"color": "red"},
         {"color": "blue", "all_colors": True},
         {"grep": "("},

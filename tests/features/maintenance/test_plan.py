@@ -59,3 +59,11 @@ def test_page_of_the_setting_is_disabled_after_verification() -> None:
 )
 def test_page_change_alone_makes_the_plan_not_empty(page: str | None, up: str, empty: bool) -> None:
     assert deploy(as_wanted(APP), page, up).empty is empty
+
+
+@pytest.mark.parametrize("page", ["", None, PAGE])
+def test_page_of_an_operator_stays_through_a_deploy(page: str | None) -> None:
+    found = ids(deploy(upgradable(APP), page, up="hand"))
+
+    assert "backend.cutover" in found
+    assert not {"maintenance.on", "maintenance.off"} & {*found}

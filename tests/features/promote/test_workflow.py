@@ -259,3 +259,22 @@ def test_promote_whose_cutover_fails_is_undone_and_leaves_the_next_batch_alone(
     assert proven_fleet.changed("web1")[-3:] == ["abort", "stage undo", "stage abandon"]
     assert "stage backend.start" not in proven_fleet.changed("web2")
     assert "Back on the old release: web1. Left as it was: web2." in capsys.readouterr().out
+
+
+def test_promote_of_an_image_unlike_its_tag_in_the_registry_of_the_source_is_reported(
+    project: Project, proven_fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for service in proven_fleet.app.services:
+        digest, repository = DIGESTS[service.name], service.image.repository
+        proof = repository.replace("registry.", "proof.")
+        rows += [f"{repository}@{digest} {digest}", f"{proof}@{digest} {digest}", f"{proof}:2.0.1 {OTHER}"]
+    for host in ("web1", "web2"):
+        proven_fleet.answers[host, "resolve"] = Answer(0, "\n".join(rows), "")
+
+    assert promote("proof", "demo", root=project.root, dry_run=True) is ExitCode.DONE
+
+    assert (
+        f"backend: proof runs {DIGESTS['backend']}, but its tag 2.0.1 now points to {OTHER}" in capsys.readouterr().out
+    )
+    assert set(proven_fleet.ran()) <= READ_ONLY

@@ -241,6 +241,7 @@ def test_read_malformed_manifest_is_reported(app: Application, taken: Backup) ->
     whole = json.loads(path.read_text())
     changes: tuple[dict[str, object], ...] = (
         {"id": "20200101T000000Z-000000"},
+        {"app": "another"},
         {"format": 2},
         {"database": "oracle"},
         {"rows": "many"},

@@ -19,6 +19,7 @@ from rolling_upgrade.features.watchdog.state_store import Settings
 from tests.engine.test_history import RELEASE
 from tests.engine.test_observation import EMPTY
 from tests.support.history_line import history_line
+from tests.support.prometheus import read
 from tests.support.receiver import closed_port
 from tests.support.sample import application, backend
 from tests.support.shell import HOSTILE, Programs, sh
@@ -148,3 +149,17 @@ def test_recovery_script_passes_every_argument_unchanged_and_returns_the_exit_st
     assert arguments[-1] == reason.replace("$", "$$")
     assert re.fullmatch(r"shop-recovery-\d{19}", arguments[arguments.index("--unit") + 1])
     assert not (tmp_path / "pwned").exists()
+
+
+def test_observe_once_counts_its_recovery_in_the_metrics(app: Application, tmp_path: Path) -> None:
+    deploy(app)
+    place = tmp_path / "metrics"
+    place.mkdir()
+    watchdog = watching(app, Host(), replace(SETTINGS, metrics_dir=str(place)))
+
+    for _ in range(4):
+        watchdog.observe_once()
+
+    found = read((place / "rolling-shop.prom").read_text())
+    assert found.value("rolling_recoveries_total", act="restart") == 1
+    assert found.value("rolling_recoveries_failed_total", act="restart") == 0
