@@ -18,6 +18,8 @@ from lab.host import Host, wait_for
 SAMPLER = Path(__file__).parent / "sampler.py"
 NOBODY = 65534
 _LIST, _FOUND, _PROGRAM = "/run/canaries", "/run/canaries-found", "/run/canaries-sampler.py"
+#: The file that `sampled` writes first: a file with a canary changed later.
+_BEGIN = "/run/canaries-begin"
 
 #: The places of secrets on a host: environments of releases, the watchdog's channels, the registry login, and Podman's
 #: own storage. Only the deploy user can read them.
@@ -54,12 +56,12 @@ class Canaries:
 
 
 def files_on(host: Host, canaries: Canaries, *, user: int) -> list[str]:
-    """Return the files of the host in which this user can read a secret."""
+    """Return the files of the host, changed since `sampled` began, in which this user can read a secret."""
     host.sh(f"cat > {_LIST} <<'CANARIES'\n" + "\n".join(canaries.forms) + "\nCANARIES\nchmod 0644 " + _LIST)
     search = f"""\
 setpriv --reuid={user} --regid={user} --clear-groups \\
   find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o \\
-  -type f -readable -size -65536k ! -name 'canaries*' -print0 2>/dev/null |
+  -type f -cnewer {_BEGIN} -readable -size -65536k ! -name 'canaries*' -print0 2>/dev/null |
   setpriv --reuid={user} --regid={user} --clear-groups xargs -0 -r grep -lsF -f {_LIST} --"""
     try:
         return host.sh(f"{search} || :", timeout=180).stdout.splitlines()
@@ -79,6 +81,7 @@ def sampled(host: Host, canaries: Canaries, directory: Path) -> Iterator[list[st
 
     The list is filled at the end.
     """
+    host.sh(f"touch {_BEGIN}")
     found: list[str] = []
     texts, out = directory / "canaries", directory / "found"
     texts.write_text("\n".join(canaries.forms) + "\n")

@@ -110,6 +110,7 @@ def test_grant_dry_run_changes_neither_the_directory_nor_the_hosts(team: Team) -
     assert [team.keys(host) for host in team.hosts] == ["", ""]
 
 
+@pytest.mark.hosts(1)
 def test_grant_of_a_private_key_is_refused_and_not_shown(team: Team) -> None:
     team.public("alice")
     private = (team.directory / "alice").read_text()
@@ -136,6 +137,7 @@ def test_list_with_drift_names_it_and_exits_with_1(team: Team) -> None:
     assert (hosts["web1"]["drift"], hosts["web2"]["drift"]) == (True, False)
 
 
+@pytest.mark.hosts(1)
 def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
     team.grant_lab()
     stranger = team.public("stranger").read_text().strip()
@@ -149,6 +151,7 @@ def test_sync_keeps_a_foreign_key_unless_exclusive(team: Team) -> None:
     assert "# by hand" in team.keys(team.hosts[0])
 
 
+@pytest.mark.extended
 def test_revoke_unreachable_host_is_reported_with_the_command_to_finish(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
@@ -167,6 +170,7 @@ def test_revoke_unreachable_host_is_reported_with_the_command_to_finish(team: Te
     assert not team.can_log_in("alice", unreachable)
 
 
+@pytest.mark.hosts(1)
 def test_revoke_last_key_is_refused_before_any_change(team: Team) -> None:
     team.grant_lab()
     before = [team.keys(host) for host in team.hosts]
@@ -192,6 +196,7 @@ def test_revoke_own_key_needs_force_and_reports_keys_in_other_files(team: Team) 
     assert [" lab" in team.keys(host) for host in team.hosts] == [False, False]
 
 
+@pytest.mark.extended
 def test_sync_two_environments_on_one_host_keep_a_block_each(team: Team) -> None:
     team.grant_lab()
     team.grant("alice")
@@ -215,6 +220,7 @@ def test_sync_two_environments_on_one_host_keep_a_block_each(team: Team) -> None
         shutil.rmtree(copy.directory)
 
 
+@pytest.mark.hosts(1)
 def test_sync_does_not_follow_links_of_the_deploy_user(team: Team) -> None:
     host = team.hosts[0]
     host.sh(
@@ -230,6 +236,7 @@ def test_sync_does_not_follow_links_of_the_deploy_user(team: Team) -> None:
     assert code in (0, 6)
 
 
+@pytest.mark.hosts(1)
 def test_sync_gives_a_directory_owned_by_root_to_the_deploy_user(team: Team) -> None:
     host = team.hosts[0]
     host.sh(f"mkdir -p /home/deploy/.ssh; echo '# by hand' > {FILE}; chown -R root: /home/deploy/.ssh")
@@ -241,6 +248,7 @@ def test_sync_gives_a_directory_owned_by_root_to_the_deploy_user(team: Team) -> 
     assert team.keys(host).startswith("# by hand\n")
 
 
+@pytest.mark.hosts(1)
 def test_password_login_of_the_deploy_user_is_off_even_where_sshd_allows_it(team: Team) -> None:
     team.public("stranger")
     host = team.hosts[0]
@@ -252,14 +260,19 @@ def test_password_login_of_the_deploy_user_is_off_even_where_sshd_allows_it(team
         assert "(publickey)" in team.ssh("stranger", host).stderr
         assert "password" in team.ssh("stranger", host, user="root").stderr
         assert "Nothing to do" in team.run("setup")
+        host.sh("cp -p /etc/ssh/sshd_config.d/memoryark.conf /root/kept.conf")
         host.sh("sed -i /Password/d /etc/ssh/sshd_config.d/memoryark.conf && systemctl reload ssh")
         assert "sshd accepts a password for deploy" in team.run("access.list", code=1)
         team.run("setup")
         assert "(publickey)" in team.ssh("stranger", host).stderr
     finally:
-        host.sh("rm -f /etc/ssh/sshd_config.d/00-test.conf && systemctl reload ssh")
+        host.sh(
+            "mv /root/kept.conf /etc/ssh/sshd_config.d/memoryark.conf;"
+            " rm -f /etc/ssh/sshd_config.d/00-test.conf && systemctl reload ssh"
+        )
 
 
+@pytest.mark.hosts(1)
 def test_history_names_the_owner_of_the_key(team: Team) -> None:
     """The deploy of v1 recorded the key with which it logged in."""
     team.grant_lab()

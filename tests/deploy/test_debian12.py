@@ -35,39 +35,16 @@ def test_debian12_deploy_user_may_run_only_two_command_lines_as_root(old: Site) 
     assert_only_the_site_helper_runs_as_root(old.lab.hosts[0])
 
 
-def test_debian12_host_is_upgraded_survives_a_bad_release_and_rolls_back(old: Site) -> None:
-    """A rollback starts a kept container, also one that crashed before."""
+def test_debian12_host_is_upgraded_by_a_push_rolls_back_and_survives_a_bad_release(old: Site, tmp_path: Path) -> None:
+    """The rollback starts a kept container that crashed before."""
     host = old.lab.hosts[0]
-    assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
-    assert (old.deploy("exits-at-once")[0], old.versions()) == (1, ["v2"])
-    code, output = old.run("rollback")
-    assert (code, old.versions()) == (0, ["v1"]), output
     name = old.running_container(host)
-    host.sh(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {name})", user="deploy")
     restarts = f"podman inspect --format '{{{{.State.Running}}}} {{{{.RestartCount}}}}' {name}"
-    wait_until(lambda: host.sh(restarts, user="deploy").stdout.strip() == "true 1", "the restart")
-    assert (old.deploy("v2")[0], old.versions()) == (0, ["v2"])
-    code, output = old.run("rollback")
-    assert (code, old.versions(), output.count("start the kept") > 1) == (0, ["v1"], True), output
+    before = int(host.sh(restarts, user="deploy").stdout.split()[1])
+    host.sh(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {name})", user="deploy")
+    wait_until(lambda: host.sh(restarts, user="deploy").stdout.split() == ["true", str(before + 1)], "the restart")
+    wait_until(lambda: old.serves(host, "v1"), "v1")
 
-
-def test_debian12_host_is_backed_up_and_restored(old: Site) -> None:
-    old.run_ok("backup")
-    newest = json.loads(old.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
-    code, output = old.run("restore", newest)
-    assert (code, old.versions()) == (0, ["v1"]), output
-    old.run_ok("backup.verify")
-
-
-def test_debian12_host_serves_the_live_colors_after_a_reboot(old: Site) -> None:
-    host = old.lab.hosts[0]
-    before = set(old.running_containers(host))
-    host.reboot()
-    wait_until(lambda: old.run("status")[0] == 0, "the application after a reboot", 90)
-    assert set(old.running_containers(host)) == before
-
-
-def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) -> None:
     services = ("backend", "frontend")
     ids = {write_layout(tmp_path / name, old.lab.machine, name, "v3", {"note": name.encode()}) for name in services}
     images = [f"--image={name}={tmp_path / name}" for name in services]
@@ -78,7 +55,25 @@ def test_debian12_image_is_pushed_without_a_registry(old: Site, tmp_path: Path) 
         old.lab.registry.start()
     assert (code, old.versions()) == (0, ["v3"]), output
     image_ids = "podman ps --quiet | xargs podman container inspect --format 'sha256:{{.Image}}'"
-    assert {*old.lab.hosts[0].sh(image_ids, user="deploy").stdout.split()} == ids
+    assert {*host.sh(image_ids, user="deploy").stdout.split()} == ids
+
+    code, output = old.run("rollback")
+    assert (code, old.versions(), output.count("start the kept") > 1) == (0, ["v1"], True), output
+    assert (old.deploy("exits-at-once")[0], old.versions()) == (1, ["v1"])
+
+
+def test_debian12_host_is_backed_up_restored_and_serves_the_live_colors_after_a_reboot(old: Site) -> None:
+    old.run_ok("backup")
+    newest = json.loads(old.run("backups", "--json")[1])["hosts"][0]["backups"][-1]["id"]
+    code, output = old.run("restore", newest)
+    assert (code, old.versions()) == (0, ["v1"]), output
+    old.run_ok("backup.verify")
+
+    host = old.lab.hosts[0]
+    before = set(old.running_containers(host))
+    host.reboot()
+    wait_until(lambda: old.run("status")[0] == 0, "the application after a reboot", 90)
+    assert set(old.running_containers(host)) == before
 
 
 def test_debian12_host_is_monitored_by_prometheus(old: Site) -> None:

@@ -33,14 +33,13 @@ def test_doctor_healthy_host_passes_and_is_unchanged(site: Site) -> None:
 
 def test_doctor_broken_host_fails_as_the_next_deploy_does(site: Site) -> None:
     host = site.lab.hosts[0]
-    host.sh("echo '# mine' >> /usr/local/lib/memoryark/site")
+    host.sh("cp -p /usr/local/lib/memoryark/site /root/site.kept; echo '# mine' >> /usr/local/lib/memoryark/site")
     host.sh("chmod 750 /var/lib/memoryark/live; chmod 644 /usr/local/lib/memoryark/site")
     try:
         code, output = site.run("doctor", "--json", "--hosts", "web1")
         deploy_code, deploy_output = site.deploy("v2", "--hosts", "web1")
     finally:
-        host.sh("chmod 755 /var/lib/memoryark/live /usr/local/lib/memoryark/site")
-        host.sh("sed -i '$d' /usr/local/lib/memoryark/site")
+        host.sh("mv /root/site.kept /usr/local/lib/memoryark/site; chmod 755 /var/lib/memoryark/live")
 
     assert (code, deploy_code) == (3, 3), output
     assert findings(output, "refused") == [

@@ -6,17 +6,16 @@ import json
 
 import pytest
 
-from tests.deploy.conftest import Site, add_service, fingerprint, wait_until
+from tests.deploy.conftest import Site, fingerprint, wait_until
 
 
 @pytest.mark.parametrize(
     "tag",
     [
-        "never-healthy",
         "crash-later",
         "exits-at-once",
         "wrong-chain",
-        *(pytest.param(tag, marks=pytest.mark.extended) for tag in ("v3-broken", "flapping")),
+        *(pytest.param(tag, marks=pytest.mark.extended) for tag in ("never-healthy", "v3-broken", "flapping")),
     ],
 )
 def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
@@ -35,6 +34,7 @@ def test_deploy_of_a_bad_release_is_undone(site: Site, tag: str) -> None:
     assert (last_log_line in output) == (tag == "exits-at-once")
 
 
+@pytest.mark.extended
 @pytest.mark.hosts(2)
 def test_deploy_in_batches_stops_at_the_first_bad_batch(site: Site) -> None:
     bad = {"env": {"BACKEND_IMAGE": "registry:5000/memoryark/backend:never-healthy"}}
@@ -73,15 +73,15 @@ def test_deploy_site_rejected_by_nginx_restores_the_previous_one(site: Site) -> 
 
 
 def test_deploy_detects_that_nginx_kept_the_old_configuration(site: Site) -> None:
-    """`nginx -t` and the reload both succeed, but Nginx cannot bind the port of the new service."""
+    """`nginx -t` and the reload both succeed, but Nginx cannot bind a port that another site names."""
     host = site.lab.hosts[0]
-    add_service(site, "help", 7002)
-    site.run_ok("setup", "--hosts", "web1")
     before = host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout
-    host.sh("systemd-run --unit=taken python3 -m http.server 7002 --bind 127.0.0.1")
-    wait_until(lambda: "127.0.0.1:7002 " in host.sh("ss -Hltn").stdout, "a listener on the port")
+    host.sh("systemd-run --unit=taken python3 -m http.server 7999 --bind 127.0.0.1")
+    wait_until(lambda: "127.0.0.1:7999 " in host.sh("ss -Hltn").stdout, "a listener on the port")
+    host.sh("echo 'server { listen 127.0.0.1:7999; }' > /etc/nginx/conf.d/zz-other.conf")
+    site.edit_env(MAX_UPLOAD_SIZE="65MB")
     code, output = site.deploy("v2", "--hosts", "web1")
-    host.sh("systemctl stop taken")
+    host.sh("rm /etc/nginx/conf.d/zz-other.conf; systemctl stop taken")
     assert (code, site.version(host)) == (1, "v1"), output
     assert "Nginx kept its old configuration" in output
     assert host.sh("cat /etc/nginx/conf.d/memoryark.conf").stdout == before

@@ -107,10 +107,12 @@ def test_health_stopped_container_is_reported(site: Site, web1: Host) -> None:
     web1.sh(f"podman stop -t 1 {name}", user="deploy")
     try:
         code, output = site.run("health", "--once")
+        status_code, status = site.run("status")
     finally:
         web1.sh(f"podman start {name}", user="deploy")
 
     assert code == 1, output
+    assert (status_code, "UNHEALTHY: web1" in status) == (1, True), status
     assert "backend container" in output
     assert f"{site.lab.name}: 2 hosts, UNHEALTHY: web1: backend container, backend http" in output
     assert "web2  healthy" in output
@@ -208,6 +210,7 @@ def test_health_checks_the_age_of_scheduled_backups(site: Site, web1: Host) -> N
     assert (missing, fresh, old) == ({"backup"}, set(), {"backup"})
 
 
+@pytest.mark.extended
 def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host) -> None:
     paths = {"SSL_CERT_PATH": "/etc/ssl/short.crt", "SSL_KEY_PATH": "/etc/ssl/short.key"}
     web1.sh(
@@ -223,6 +226,7 @@ def test_health_checks_the_certificate_that_nginx_serves(site: Site, web1: Host)
         assert failed(site) == set()
 
 
+@pytest.mark.extended
 def test_health_stops_after_max_failures(site: Site, web1: Host) -> None:
     web1.sh(f"podman stop {site.running_container(web1)}", user="deploy")
 
@@ -231,6 +235,7 @@ def test_health_stops_after_max_failures(site: Site, web1: Host) -> None:
     assert (code, output.count("Next check in 1 s"), output.count("UNHEALTHY")) == (1, 1, 2), output
 
 
+@pytest.mark.extended
 def test_health_auto_recovery_lets_the_watchdog_restart_a_stopped_container(site: Site, web1: Host) -> None:
     stopped = site.running_container(web1)
     web1.sh(f"podman stop {stopped}", user="deploy")
@@ -262,6 +267,7 @@ def test_health_maintenance_page_is_shown_and_not_a_failure(site: Site, web1: Ho
     assert "maintenance page on" in output
 
 
+@pytest.mark.extended
 @pytest.mark.hosts(2)
 def test_health_unreachable_host_is_named_and_the_other_is_reported(site: Site, web1: Host) -> None:
     unreachable = site.lab.hosts[1]

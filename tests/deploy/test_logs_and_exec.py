@@ -167,5 +167,6 @@ def test_inspect_shows_every_part_and_survives_a_missing_tool(site: Site) -> Non
         ("inspect", "--service", "nope"),
     ],
 )
+@pytest.mark.extended
 def test_logs_exec_shell_inspect_with_invalid_options_exit_with_2(words: tuple[str, ...], site: Site) -> None:
     assert task(site, *words).returncode == 2

@@ -155,6 +155,7 @@ def test_monitor_host_without_network_reconnects_while_the_other_is_shown(site: 
         wait_until(lambda: monitor.restored, "the restored terminal")
 
 
+@pytest.mark.extended
 def test_monitor_starts_while_a_host_is_down_and_stops_on_sigterm(site: Site, web2: Host) -> None:
     web2.cut_network()
     with dashboard(site, "--interval", "1s") as monitor:
@@ -166,7 +167,7 @@ def test_monitor_starts_while_a_host_is_down_and_stops_on_sigterm(site: Site, we
         wait_until(lambda: monitor.restored, "the restored terminal")
 
 
-def test_monitor_shows_a_deploy_and_a_crash_as_they_happen(site: Site) -> None:
+def test_monitor_shows_a_deploy_and_a_crash_as_they_happen_and_stops_on_sigterm(site: Site) -> None:
     host = site.lab.hosts[0]
     with dashboard(site, "--interval", "1s", "--hosts", "web1") as monitor:
         monitor.until(r"● web1  healthy ")
@@ -185,6 +186,10 @@ def test_monitor_shows_a_deploy_and_a_crash_as_they_happen(site: Site) -> None:
         host.sh(f"podman start {name}", user="deploy")
         monitor.until(r"[\d:]{8}  web1  ● backend container recovered$")
         monitor.until(r"● web1  healthy ")
+
+        monitor.process.send_signal(signal.SIGTERM)
+        assert monitor.process.wait(timeout=5) == 0
+        wait_until(lambda: monitor.restored, "the restored terminal")
 
 
 def test_monitor_through_a_pipe_writes_lines_and_stops_on_sigint(site: Site, web2: Host) -> None:

@@ -33,6 +33,7 @@ def neighbour(site: Site) -> Iterator[Site]:
     shutil.rmtree(other.directory)
 
 
+@pytest.mark.extended
 def test_second_application_on_a_host_leaves_the_first_unchanged(site: Site, neighbour: Site) -> None:
     host = site.lab.hosts[0]
     before = {row for row in fingerprint(host).splitlines() if "memoryark" in row}
@@ -73,7 +74,9 @@ def clone(site: Site, tmp_path: Path) -> Path:
 
 
 def test_init_configuration_deploys_another_application(site: Site, clone: Path) -> None:
+    """The application beside it stays unchanged."""
     host = site.lab.hosts[0]
+    before = {row for row in fingerprint(host).splitlines() if "memoryark" in row}
 
     def task(*words: str) -> str:
         done = subprocess.run(
@@ -111,5 +114,7 @@ def test_init_configuration_deploys_another_application(site: Site, clone: Path)
         assert "v2" in served
         assert "v2" in task("status", *env)
         assert site.versions() == ["v1"]
+        assert before <= set(fingerprint(host).splitlines())
+        site.run_ok("status")
     finally:
         task("teardown", *env, "--data", "--confirm", "shop")

@@ -196,9 +196,14 @@ def fingerprint_without_watchdog(host: Host) -> list[str]:
 @pytest.mark.parametrize(
     ("tag", "faults", "stage", "said"),
     [
-        ("untested", {"suite": "echo no; exit 3"}, "test", "unit: status 3"),
         ("unbuilt", {"builds": "echo broken-here && false"}, "build", "broken-here"),
-        ("refused", {}, "build", "the scan refused"),
+        *(
+            pytest.param(*values, marks=pytest.mark.extended)
+            for values in (
+                ("untested", {"suite": "echo no; exit 3"}, "test", "unit: status 3"),
+                ("refused", {}, "build", "the scan refused"),
+            )
+        ),
     ],
 )
 def test_full_stops_at_the_first_phase_that_fails(
@@ -335,6 +340,10 @@ def test_promote_deploys_the_tested_digest_even_after_the_tag_moved(both: Pipeli
     assert code == 0, output
     assert (both.digest(live), both.site.version(live)) == (tested, "proved")
 
+
+@pytest.mark.extended
+def test_promote_of_a_stopped_release_is_refused(both: Pipeline) -> None:
+    staging, _ = both.hosts
     # The watchdog would start the container again before the promotion observes it.
     staging.sh("systemctl --user stop memoryark-watchdog", user="deploy")
     staging.sh("podman stop --time 0 memoryark-frontend-blue memoryark-frontend-green", user="deploy", check=False)
@@ -367,8 +376,8 @@ history.write_text("\\n".join([*older, last]) + "\\n")
 """
 
 
-@pytest.fixture
-def forged(both: Pipeline) -> Iterator[Callable[..., None]]:
+@pytest.fixture(scope="module")
+def forged(both: Pipeline) -> Callable[..., None]:
     """A function that makes the staging host report this digest, and optionally a tag such as `:v1`."""
     staging, _ = both.hosts
     staging.sh("systemctl --user stop memoryark-watchdog", user="deploy")
@@ -378,9 +387,7 @@ def forged(both: Pipeline) -> Iterator[Callable[..., None]]:
         staging.sh(f"python3 -c {shlex.quote(_FORGE)} {words}", user="deploy")
         wait_until(lambda: task("health", "--env", both.staging)[0] == 0, "the forged host's health")
 
-    yield forge
-    both.run_ok("deploy", "--env", both.staging, "--force")
-    staging.sh("systemctl --user start memoryark-watchdog", user="deploy")
+    return forge
 
 
 def test_promote_digest_invented_by_a_staging_host_is_refused(both: Pipeline, forged: Callable[[str], None]) -> None:
@@ -393,6 +400,7 @@ def test_promote_digest_invented_by_a_staging_host_is_refused(both: Pipeline, fo
     )
 
 
+@pytest.mark.extended
 def test_promote_staging_digest_unlike_its_registry_is_reported(both: Pipeline, forged: Callable[[str], None]) -> None:
     _, live = both.hosts
     registry, before = both.site.lab.registry, fingerprint_without_watchdog(live)
@@ -464,6 +472,7 @@ def test_push_logs_in_and_leaves_no_password_behind(both: Pipeline) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("rolling-login-*"))
 
 
+@pytest.mark.extended
 def test_load_suite_is_skipped_for_production(both: Pipeline) -> None:
     code, output = task("test", "--suite", "all", "--env", both.live)
     assert (code, "load tests do not run against production" in output, "a load\n" in output) == (0, True, False), (

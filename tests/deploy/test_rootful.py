@@ -21,6 +21,7 @@ def rootful(worker_id: str) -> Iterator[Site]:
     shorten_waits(site)
     site.edit_environment(user="root", setup={"firewall": "nftables", "watchdog": "true"})
     site.env_file.write_text(site.env_file.read_text().replace("/home/deploy/", "/srv/ark/"))
+    site.edit_env(HEALTH_CHECK_INTERVAL="1s", HEALTH_CHECK_TIMEOUT="3s", HEALTH_CHECK_RETRIES="2")
     site.run_ok("setup")
     site.deploy_ok("v1")
     yield site

@@ -215,8 +215,8 @@ def test_planted_canaries_are_found_by_each_search(site: Site, tmp_path: Path) -
     with sampled(host, canaries, tmp_path) as samples:
         with_argument = subprocess.Popen([sys.executable, "-c", program, plain], stdin=subprocess.PIPE)
         with_environment = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env={"A": plain})
-        host.sh(f"sh -c 'sleep 2; :' sh {plain}")
-        host.sh(f"A={plain} setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sleep 2")
+        as_nobody = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
+        host.sh(f"sh -c 'sleep 2; :' sh {plain} & A={plain} {as_nobody} sleep 2; wait")
         for process in (with_argument, with_environment):
             process.communicate()
     kinds = {line.replace(plain, "canary").rpartition(" of ")[0] for line in samples}

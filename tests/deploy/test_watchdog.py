@@ -44,7 +44,7 @@ def wait_for_log(host: Host, text: str, seconds: float = 60) -> None:
         raise AssertionError(log(host)) from error
 
 
-@pytest.mark.parametrize("how", ["stopped", "hangs"])
+@pytest.mark.parametrize("how", ["hangs", pytest.param("stopped", marks=pytest.mark.extended)])
 def test_watchdog_stopped_container_is_restarted(site: Site, web1: Host, how: str) -> None:
     name = site.running_container(web1)
     web1.sh(f"podman stop -t 1 {name}" if how == "stopped" else f"kill -STOP {process(name)}", user="deploy")
@@ -102,21 +102,6 @@ def test_watchdog_new_release_unhealthy_after_its_gate_is_rolled_back(site: Site
     assert "restart" not in log(web1)
 
 
-def test_watchdog_gives_up_at_its_limit_and_resets_when_all_is_healthy(site: Site, web1: Host) -> None:
-    site.edit_env(RECOVERY_LIMIT="1")
-    site.run_ok("monitor.install", "--hosts", "web1")
-    web1.sh(f"podman rm -f -t 0 {site.running_container(web1)}", user="deploy")
-
-    wait_for_log(web1, "give up: ")
-
-    assert log(web1).count("acquire the lock …") == 1, log(web1)
-    code, output = site.run("monitor.status", "--hosts", "web1", "--json")
-    assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True)
-    site.deploy_ok("v1", "--hosts", "web1")
-    wait_for_log(web1, "all services are healthy")
-    wait_until(lambda: '"given_up": false' in web1.sh(f"cat {LOG[:-3]}memory.json").stdout, "a reset watchdog")
-
-
 def test_watchdog_waits_while_an_operator_holds_the_lock(site: Site, web1: Host) -> None:
     site.run_ok("lock.acquire", "--hosts", "web1", "--reason", "inspecting the host")
     name = site.running_container(web1)
@@ -129,7 +114,16 @@ def test_watchdog_waits_while_an_operator_holds_the_lock(site: Site, web1: Host)
     wait_for_log(web1, "restart backend: done")
 
 
-def test_watchdog_killed_is_restarted_and_a_second_one_refuses_to_run(site: Site, web1: Host) -> None:
+def test_watchdog_is_replaced_while_it_runs_restarted_when_killed_and_a_second_one_refuses_to_run(
+    site: Site, web1: Host
+) -> None:
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert (code, "nothing changed" in output) == (0, True), output
+    site.edit_env(HEALTH_CHECK_INTERVAL="2s")
+    code, output = site.run("monitor.install", "--hosts", "web1")
+    assert (code, "replaced" in output) == (0, True), output
+    wait_for_log(web1, "every 2 s")
+
     pid = "systemctl --user show -P MainPID memoryark-watchdog"
     before = web1.sh(pid, user="deploy").stdout
     web1.sh(f"kill -9 $({pid})", user="deploy")
@@ -138,23 +132,15 @@ def test_watchdog_killed_is_restarted_and_a_second_one_refuses_to_run(site: Site
     start_second = (
         "timeout 20 python3 -I /var/lib/memoryark/watchdog/watchdog.pyz watch /var/lib/memoryark 2>&1; echo $?"
     )
-    wait_until(lambda: log(web1).count("watching memoryark") == 2, "the first line of its log")
+    wait_until(lambda: log(web1).count("watching memoryark") == 3, "the first line of its log")
     output = web1.sh(start_second, user="deploy").stdout
 
     assert "another watchdog of memoryark runs on this host" in output
     assert output.endswith("4\n")
 
 
-def test_watchdog_is_replaced_while_it_runs_and_a_second_install_changes_nothing(site: Site, web1: Host) -> None:
-    code, output = site.run("monitor.install", "--hosts", "web1")
-    assert (code, "nothing changed" in output) == (0, True), output
-    site.edit_env(HEALTH_CHECK_INTERVAL="2s")
-    code, output = site.run("monitor.install", "--hosts", "web1")
-    assert (code, "replaced" in output) == (0, True), output
-    wait_for_log(web1, "every 2 s")
-
-
-@pytest.mark.parametrize("how", [Host.power_cut, pytest.param(Host.reboot, marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("how", [Host.power_cut, Host.reboot])
 def test_watchdog_runs_again_after_a_boot(site: Site, web1: Host, how: Callable[[Host], None]) -> None:
     how(web1)
     wait_until(lambda: log(web1).count("watching memoryark") == 2, "the watchdog after the boot", 90)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -68,7 +69,7 @@ def test_recovery_is_reported_once_per_hour(site: Site, web1: Host) -> None:
     assert chat.url() not in web1.sh(f"cat {DIRECTORY}/log").stdout
 
 
-def test_giving_up_is_paged_and_its_end_is_reported(site: Site, web1: Host) -> None:
+def test_giving_up_at_the_limit_is_paged_and_its_end_is_reported(site: Site, web1: Host) -> None:
     address = local_address(web1)
     with receiving(judge=slack, address=address) as chat, receiving(address=address) as hook:
         install(site, chat, hook, RECOVERY_LIMIT="1")
@@ -76,8 +77,14 @@ def test_giving_up_is_paged_and_its_end_is_reported(site: Site, web1: Host) -> N
         web1.sh(f"podman rm -f -t 0 {name}", user="deploy")
         assert_events(hook, "recovery given-up: backend")
         page = hook.requests[0].json
+        log = web1.sh(f"cat {DIRECTORY}/log").stdout
+        assert ("give up: " in log, log.count("acquire the lock …")) == (True, 1), log
+        code, output = site.run("monitor.status", "--hosts", "web1", "--json")
+        assert (code, json.loads(output)["hosts"][0]["given_up"]) == (0, True), output
         site.deploy_ok("v1", "--hosts", "web1")
         assert_events(hook, "recovery given-up: backend", "check resolved: backend")
+        wait_until(lambda: '"given_up": false' in web1.sh(f"cat {DIRECTORY}/memory.json").stdout, "a reset watchdog")
+        assert "all services are healthy" in web1.sh(f"cat {DIRECTORY}/log").stdout
 
     assert (page["severity"], page["next_command"]) == (
         "critical",
