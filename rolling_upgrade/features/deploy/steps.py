@@ -282,7 +282,7 @@ class StepBuilder:
         return Step("verify", f"verify the full chain and bake for {bake:g} s", body, bake + 60)
 
     def drain(self, leftovers: list[Container]) -> Step:
-        """Stop the colors that no longer serve, once the connections of all have ended, and keep them.
+        """Stop each color that no longer serves, once its connections have ended, and keep it.
 
         This step has no undo: the release has passed its bake.
         """
@@ -317,34 +317,26 @@ def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
 
 
 def _drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
-    """Wait until no color's port has an established connection, each for its deadline; then stop the colors.
+    """Drain all colors at the same time, and stop each one as soon as it is drained.
 
-    Without a listener, a color needs no wait. Check twice: Nginx connects for a buffered upload only when its body is
-    complete. A stopped color refuses later connections; the active color answers them through the service port.
+    A color is drained when its port has had no established connection in two checks, or at its deadline; without a
+    listener, at once. Check twice: Nginx connects for a buffered upload only when its body is complete. A stopped color
+    refuses later connections; the active color answers them through the service port.
     """
     if not colors:
         return ""
-    waits = [
-        f"{shell_join('drain', service.name, color.value, service.port(color), round(service.drain.deadline_seconds))} &"
-        for service, color in colors
-    ]
-    names: dict[float, list[str]] = {}
+    parts = []
     for service, color in colors:
-        names.setdefault(service.drain.stop_seconds, []).append(podman.container_name(app.name, service.name, color))
-    return "\n".join(
-        (
-            _DRAIN,
-            *(f'{wait}\nwaiting="$waiting $!"' for wait in waits),
-            'for process in $waiting; do wait "$process"; done',
-            *(nginx.end_standby(app, service.name) for service, _ in colors),
-            *(podman.stop(*group, seconds=seconds) for seconds, group in names.items()),
+        wait = shell_join(
+            "drain", service.name, color.value, service.port(color), round(service.drain.deadline_seconds)
         )
-    )
+        stop = podman.stop(podman.container_name(app.name, service.name, color), seconds=service.drain.stop_seconds)
+        parts.append(f'(\n{wait}\n{nginx.end_standby(app, service.name)}\n{stop}\n) &\ndraining="$draining $!"')
+    return "\n".join((_DRAIN, "draining='' failed=0", *parts, _WAIT_FOR_ALL))
 
 
 #: Define `drain SERVICE COLOR PORT SECONDS`: wait until two checks in a row find no connection to the port.
 _DRAIN = """\
-waiting=''
 drain() {
   began=$(date +%s) quiet=0
   while [ -n "$(ss -Htln "( sport = :$3 )")" ]; do
@@ -357,6 +349,9 @@ drain() {
     sleep 1
   done
 }"""
+_WAIT_FOR_ALL = """\
+for process in $draining; do wait "$process" || failed=$?; done
+if [ "$failed" -ne 0 ]; then exit "$failed"; fi"""
 
 
 def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:

@@ -76,24 +76,45 @@ def test_drain_stopped_color_does_not_wait(programs: Programs) -> None:
     assert (counts(programs), len(stops(programs))) == ([], 1)
 
 
-def test_drain_waits_for_all_colors_at_once_and_stops_them_together(programs: Programs) -> None:
-    """The backend's connection ends once the frontend is drained as well: one after the other would never end."""
-    services = backend(), frontend(drain=backend().drain)
+def both_drain(programs: Programs, connections: str) -> subprocess.CompletedProcess[str]:
+    """Drain both blue colors; `connections` is a body that prints the connections of port $port."""
+    services = backend(), frontend()
     app = application(*services)
     state = replace(as_wanted(app), containers=tuple(outdated(service) for service in services))
-    programs.add(
-        "ss",
-        f"""\
-case "$*" in
-  -Htln*) echo LISTEN ;;
-  *{backend().port(Color.BLUE)}*) if [ ! -e "$here/frontend" ]; then echo connected; fi ;;
-  *{frontend().port(Color.BLUE)}*) : > "$here/frontend" ;;
-esac""",
-    )
+    programs.add("ss", f'case "$*" in -Htln*) echo LISTEN ;; *) port=${{5%% *}}\n{connections} ;; esac')
     programs.add("date", "echo 0")
     programs.add("sleep", "exec /bin/sleep 0.02")
+    return sh(text(plan(state, app), "drain"), path=programs.path)
 
-    done = sh(text(plan(state, app), "drain"), path=programs.path)
+
+BACKEND, FRONTEND = (f"*{service.port(Color.BLUE)}*" for service in (backend(), frontend()))
+
+
+def test_drain_waits_for_all_colors_at_once(programs: Programs) -> None:
+    """The backend's connection ends once the frontend was checked: one after the other would never end."""
+    done = both_drain(
+        programs,
+        f'case "$*" in {BACKEND}) [ -e "$here/checked" ] || echo connected ;; {FRONTEND}) : > "$here/checked" ;; esac',
+    )
 
     assert (done.returncode, done.stdout) == (0, "")
-    assert [call[-2:] for call in stops(programs)] == [["shop-backend-blue", "shop-frontend-blue"]]
+    assert sorted(call[-1] for call in stops(programs)) == ["shop-backend-blue", "shop-frontend-blue"]
+
+
+def test_drain_stops_a_color_while_another_one_is_still_connected(programs: Programs) -> None:
+    """A drained color that kept listening could get a late upload, and would be stopped in the middle of it."""
+    programs.add("podman", 'case "$*" in *backend*) : > "$here/stopped" ;; esac')
+
+    done = both_drain(programs, f'case "$*" in {FRONTEND}) [ -e "$here/stopped" ] || echo connected ;; esac')
+
+    assert done.returncode == 0
+    assert [call[-1] for call in stops(programs)] == ["shop-backend-blue", "shop-frontend-blue"]
+
+
+def test_drain_with_a_failed_stop_fails_after_all_others_are_stopped(programs: Programs) -> None:
+    programs.add("podman", 'case "$*" in *backend*) exit 125 ;; esac; exec /bin/sleep 0.2')
+
+    done = both_drain(programs, ":")
+
+    assert done.returncode == 125
+    assert sorted(call[-1] for call in stops(programs)) == ["shop-backend-blue", "shop-frontend-blue"]
