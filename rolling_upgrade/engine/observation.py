@@ -63,11 +63,15 @@ def from_answer(app: Application, host: str, answer: Answer) -> HostState:
         raise malformed_answer(host, f"{error}: {answer.output_tail}") from error
 
 
-def shell_text(app: Application, *, probe: bool = True) -> str:
-    """Print facts, flags, containers, ports, history, lock, live site, and, with `probe`, the application's answers."""
+def shell_text(app: Application, *, probe: bool = True, version: bool = False) -> str:
+    """Print facts, flags, containers, ports, history, lock, live site, and, with `probe`, the application's answers.
+
+    The fact of Podman's version is printed only with `version`: Podman takes as long for it as for its containers.
+    """
     return "\n".join(
         (
             _facts(app),
+            _VERSION if version else "",
             section("site"),
             f"cat {quote(site_file(app.name))} 2>/dev/null || :",
             section("active"),
@@ -88,6 +92,9 @@ def shell_text(app: Application, *, probe: bool = True) -> str:
             "",
         )
     )
+
+
+_VERSION = "fact podman \"$(podman --version 2>/dev/null | awk '{ print $3 }')\""
 
 
 def section(name: str) -> str:

@@ -28,7 +28,7 @@ _MARK = "@@doctor"
 
 def fact_script(app: Application) -> Script:
     """Print an observation and further facts."""
-    return direct(observation.shell_text(app), _facts(app))
+    return direct(observation.shell_text(app, version=True), _facts(app))
 
 
 def _facts(app: Application) -> str:
@@ -38,7 +38,6 @@ def _facts(app: Application) -> str:
     return f"""\
 echo {_MARK}
 fact clock "$(date +%s.%N)"
-fact podman_version "$(podman --version 2>/dev/null | awk '{{ print $3 }}')"
 fact nginx_version "$(nginx -v 2>&1 | sed 's/.*nginx.//')"
 fact curl_version "$(curl --version 2>/dev/null | awk '{{ print $2; exit }}')"
 fact podman_info "$({shell_join("podman", "info", "--format", info)} 2>/dev/null)"
@@ -116,7 +115,7 @@ def _warning(what: str, remedy: str) -> Row:
 
 
 def _versions(state: HostState, _: Application, facts: HostFacts) -> Iterator[Row]:
-    found = {name: facts.get(f"{name}_version") for name in OLDEST}
+    found = {"podman": state.fact("podman"), "nginx": facts.get("nginx_version"), "curl": facts.get("curl_version")}
     old = [name for name, text in found.items() if text and _version(text) < OLDEST[name]]
     for name in old:
         oldest = ".".join(str(part) for part in OLDEST[name])

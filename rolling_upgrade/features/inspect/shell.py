@@ -43,7 +43,7 @@ part() {{
   echo "{_MARK}$1"
   timeout {PART_SECONDS} sh 2>&1 | sed 's/^/ /' || :
 }}"""
-    return direct(each, parts, observation.shell_text(app))
+    return direct(each, parts, observation.shell_text(app, version=True))
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ case "$1 $2 $*" in
 "container inspect "*" 7") cat "$here/row" ;;
 "logs "*) echo "2026-11-24 key {ENV["JWT_SECRET_KEY"]}" ;;
 "top "*) echo "1 root 0.0 1h server" ;;
+"--version "*) echo "podman version 5.4.2" ;;
 *) exit 1 ;;
 esac"""
 
@@ -58,6 +59,7 @@ def test_inspect_shows_containers_ports_problems_and_logs_without_secrets(
 
     output = capsys.readouterr().out
     assert output.startswith("web1 (192.0.2.11)  ")
+    assert output.partition("\n")[0].endswith("  podman 5.4.2")
     assert "  ! frontend: no blue container, though blue is the live color\n" in output
     containers = [line.split()[:4] for line in block(output, "containers")]
     assert ["backend", "blue", "(active)", "running"] in containers
