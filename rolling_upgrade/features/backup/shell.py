@@ -301,10 +301,10 @@ deploy='' before='' full='' data='' uploads='' newline='
 # The list comes first: a backup that another run completes later is not judged by the answers below.
 set -- {backups}
 has() {{ case "$newline$1$newline" in *"$newline$2$newline"*) ;; *) return 1 ;; esac; }}
-damaged=$(grep -ls '^damaged' {backups}/verified || :)
-deploys=$(grep -ls '^  "kind": "deploy"' {backups}/manifest.json || :)
-without_data=$(grep -ls '^  "database": ""' {backups}/manifest.json || :)
-without_uploads=$(grep -ls '^  "uploads": null' {backups}/manifest.json || :)
+damaged=$(grep -ls '^damaged' {backups}/verified || [ $? -le 2 ])
+deploys=$(grep -ls '^  "kind": "deploy"' {backups}/manifest.json || [ $? -le 2 ])
+without_data=$(grep -ls '^  "database": ""' {backups}/manifest.json || [ $? -le 2 ])
+without_uploads=$(grep -ls '^  "uploads": null' {backups}/manifest.json || [ $? -le 2 ])
 good=$(grep -s '"outcome": *"good"' {history} | grep -o '"id": *"[^"]*"' | cut -d '"' -f 4) || good=''
 for place; do
   if [ ! -f "$place/manifest.json" ] || has "$damaged" "$place/verified"; then continue; fi
