@@ -53,7 +53,8 @@ ExecStart=/bin/sh -c '[ ! -f /sys/fs/cgroup/unified/cgroup.controllers ] || { : 
 WantedBy=sysinit.target
 EOF
 
-# Packages are installed for minutes only: no fsync for each file, and no translated descriptions.
+# An interrupted installation is repeated from the start, so dpkg needs no fsync for each file. Nobody reads translated
+# descriptions.
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/lab
 echo 'Acquire::Languages "none";' >/etc/apt/apt.conf.d/lab
 

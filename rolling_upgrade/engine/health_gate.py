@@ -105,8 +105,8 @@ esac"""
 def not_restarted(names: Sequence[str]) -> str:
     """A shell condition: the containers run and never restarted; otherwise it sets `fatal`, which ends `watch`.
 
-    As in the gate, the check runs Podman only after a container's first process has ended. The script sets `pids=''`
-    before the first check.
+    As in the gate, the check runs Podman only after a container's first process has ended. The caller's script
+    must set `pids=''` before the first check.
     """
     form = "{{.State.Running}} {{.RestartCount}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, *names)

@@ -344,7 +344,9 @@ def worker_lab(worker_id: str) -> Iterator[Lab]:
 def module_site(worker_lab: Lab) -> Site:
     """Hosts after `inv setup` and a deploy of v1. A host that the earlier modules have not used boots only once."""
     if saved := all(host.is_saved() for host in worker_lab.hosts):
-        on_each([host for host in worker_lab.hosts if host.container not in _unused], Host.restore)
+        used = [host for host in worker_lab.hosts if host.container not in _unused]
+        _unused.clear()
+        on_each(used, Host.restore)
     else:
         on_each(worker_lab.hosts, lambda host: worker_lab.reset_host(host.name))
     site = Site(laboratory.up(2, name=worker_lab.name))

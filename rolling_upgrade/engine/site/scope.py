@@ -1,6 +1,7 @@
 """The scope of the site program: a cgroup that the caller of sudo does not own.
 
-The entry point of the program imports this module first and alone, because it runs it twice.
+The entry point imports only this module before the program enters its scope, because that first execution needs nothing
+else.
 """
 
 from __future__ import annotations
