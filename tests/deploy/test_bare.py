@@ -76,6 +76,11 @@ def test_bare_host_power_cut_during_setup_through_a_sudo_user_is_resumed_by_the_
         host.power_cut()
         output, _ = process.communicate(timeout=300)
         assert process.returncode != 0, output
+        # As if the power had failed in the middle of this package.
+        status = "Status: install reinstreq half-installed"
+        host.sh(
+            f"sed -i '/^Package: sudo$/,/^$/ s/^Status: .*/{status}/' /var/lib/dpkg/status; dpkg --audit | grep sudo"
+        )
         bare.run_ok("setup")
         code, output = bare.run("setup")
         assert (code, "Nothing to do" in output) == (0, True), output

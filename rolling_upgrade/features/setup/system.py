@@ -114,8 +114,13 @@ def is_installable(program: str = "apt-get") -> str:
 
 
 def install_packages(names: Sequence[str], *, also: str = "") -> str:
-    """Install Debian packages; first finish an interrupted installation, and wait for another apt."""
+    """Install Debian packages; first finish an interrupted installation, and wait for another apt.
+
+    Source: dpkg(1): a package whose unpacking was interrupted has the flag `reinstreq`, and only its reinstallation
+    removes the flag.
+    """
     packages = shell_join(*names)
+    install = f"apt-get -qq -y -o {_LOCK} --no-install-recommends"
     return f"""\
 export DEBIAN_FRONTEND=noninteractive
 ready() {{
@@ -131,7 +136,10 @@ until ready; do
   fi
   sleep 2
 done
-apt-get -qq -y -o {_LOCK} --no-upgrade --no-install-recommends install {packages} {also} </dev/null"""
+interrupted=$(dpkg-query -W -f '${{db:Status-Eflag}} ${{Package}}\\n' | sed -n 's/^reinstreq //p')
+# shellcheck disable=SC2086
+if [ -n "$interrupted" ]; then {install} --reinstall install $interrupted </dev/null; fi
+{install} --no-upgrade install {packages} {also} </dev/null"""
 
 
 def user(name: str) -> tuple[Resource, ...]:
