@@ -224,6 +224,11 @@ class Machine:
 
     def remove(self, *containers: str) -> None:
         """Remove containers in any state. Missing ones are ignored."""
+        running = {*self.podman("ps", "--format", "{{.Names}}").stdout.split()} & {*containers}
+        if running:
+            # Crun sometimes fails to delete a container that it is killing: "open pidfd: No such file or directory".
+            self.podman("kill", *running, check=False)
+            self.podman("wait", *running)
         self.podman("rm", "--force", "--time", "0", "--ignore", *containers)
         for container in containers:
             _places.pop(container, None)
