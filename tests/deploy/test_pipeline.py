@@ -346,7 +346,7 @@ def test_promote_of_a_stopped_release_is_refused(both: Pipeline) -> None:
     staging, _ = both.hosts
     # The watchdog would start the container again before the promotion observes it.
     staging.sh("systemctl --user stop memoryark-watchdog", user="deploy")
-    staging.sh("podman stop --time 0 memoryark-frontend-blue memoryark-frontend-green", user="deploy", check=False)
+    staging.sh("podman stop --time 0 --ignore memoryark-frontend-blue memoryark-frontend-green", user="deploy")
     code, output = task("promote", "--from", both.staging, "--to", both.live, "--force")
     assert (code, "has not proved one release" in output) == (3, True), output
     both.run_ok("deploy", "--env", both.staging, "--force")
@@ -404,7 +404,7 @@ def test_promote_digest_invented_by_a_staging_host_is_refused(both: Pipeline, fo
 def test_promote_staging_digest_unlike_its_registry_is_reported(both: Pipeline, forged: Callable[[str], None]) -> None:
     _, live = both.hosts
     registry, before = both.site.lab.registry, fingerprint_without_watchdog(live)
-    older, tag = registry.digest("backend", "first"), registry.digest("backend", "v1")
+    older, tag = registry.digest("backend", "v2"), registry.digest("backend", "v1")
     assert older not in ("", tag)
     forged(older)
     code, output = task("promote", "--from", both.staging, "--to", both.live, "--dry-run")
