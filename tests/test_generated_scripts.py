@@ -43,7 +43,7 @@ from rolling_upgrade.features.access.keys import Access
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupFile
-from rolling_upgrade.features.deploy import steps
+from rolling_upgrade.features.deploy import shell as deploy_shell
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec
 from rolling_upgrade.features.doctor import diagnosis
@@ -167,7 +167,7 @@ def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
 def of_looking(app: Application) -> Iterator[tuple[str, Script]]:
     images = [service.image for service in app.services]
     for verify in (True, False):
-        yield f"pull-signed-{verify}", steps.pull_signed(images, "KEY", verify_present=verify)
+        yield f"pull-signed-{verify}", deploy_shell.pull_signed(images, "KEY", verify_present=verify)
     yield "observe", direct(observation.shell_text(app))
     yield "examine", diagnosis.fact_script(app)
     pushes = [

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from rolling_upgrade.engine import history, lock_file, maintenance, untrusted
+from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
 from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult, Service
 from rolling_upgrade.engine.nginx import SERVED_BY, request_log, site_file, site_helper, visitor
@@ -66,12 +66,12 @@ def from_answer(app: Application, host: str, answer: Answer) -> HostState:
 def shell_text(app: Application, *, probe: bool = True, version: bool = False) -> str:
     """Print facts, flags, containers, ports, history, lock, live site, and, with `probe`, the application's answers.
 
-    The fact of Podman's version is printed only with `version`: Podman takes as long for it as for its containers.
+    Only `version` adds Podman's version, because asking for it costs as much as listing the containers.
     """
     return "\n".join(
         (
             _facts(app),
-            _VERSION if version else "",
+            "fact podman \"$(podman --version 2>/dev/null | awk '{ print $3 }')\"" if version else "",
             section("site"),
             f"cat {quote(site_file(app.name))} 2>/dev/null || :",
             section("active"),
@@ -92,9 +92,6 @@ def shell_text(app: Application, *, probe: bool = True, version: bool = False) -
             "",
         )
     )
-
-
-_VERSION = "fact podman \"$(podman --version 2>/dev/null | awk '{ print $3 }')\""
 
 
 def section(name: str) -> str:
@@ -118,7 +115,7 @@ fact os "$(. /etc/os-release && echo "$ID $VERSION_ID")"
 for tool in podman nginx curl ss flock skopeo pgrep rsync pg_dump; do fact "has_$tool" "$(has "$tool")"; done
 python=$({ask_python(app.home)}
 )
-fact has_python3 "$(case $python in "{CAPABLE}"*) echo yes ;; *) echo no ;; esac)"
+fact has_python3 "$(case $python in "{sqlite.USABLE}"*) echo yes ;; *) echo no ;; esac)"
 fact linger "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null || echo no)"
 fact home "$(if [ -d {home}/live ] && [ -w {home}/live ] && [ -w {home} ]; then echo yes; else echo no; fi)"
 fact helper "$(if [ -x {helper} ] && sudo -n -l {helper} install >/dev/null 2>&1; then echo yes; else echo no; fi)"
@@ -285,16 +282,9 @@ _KEY = os.urandom(32)
 #: The number of directories that the host reads, newest first, and the bytes of one environment file.
 _MOST, _BYTES = 50, 1_048_576
 _ROW = re.compile(r"([a-z][a-z0-9-]{0,30}-[0-9a-f]{4,32})((?: [A-Za-z_][A-Za-z0-9_]{0,255}:[0-9a-f]{16})*)")
-#: The first line of the answer of a Python that can run the programs for hosts.
-CAPABLE = "python3 yes"
 _PROGRAM = f"""\
+{sqlite.PRINT_USABLE}\
 import glob, hmac, os, sys
-try:
-    import sqlite3
-except ImportError:
-    sqlite3 = None
-if sqlite3 and sys.version_info >= (3, 10):
-    print("{CAPABLE}")
 key = bytes.fromhex("{_KEY.hex()}")
 paths = sorted(glob.glob(glob.escape(sys.argv[1]) + "/config/*/env"), key=os.path.getmtime, reverse=True)
 for path in paths[:{_MOST}]:
@@ -311,7 +301,7 @@ def environment_marks(service: Service) -> dict[str, str]:
 
 
 def ask_python(home: str) -> str:
-    """Print CAPABLE if it holds, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
+    """Print `sqlite.USABLE` if that holds, and `DIRECTORY KEY:MARK…` for each environment file; nothing without Python.
 
     One process answers both, because the start of Python costs more than all other facts.
     """

@@ -100,9 +100,7 @@ def labels(app: Application, service: Service, color: Color, release: str) -> di
 def run(app: Application, service: Service, color: Color, release: str) -> Script:
     """Start the candidate of a service in an idle color, replacing a stopped or left-over container of that name.
 
-    The network must exist; see `ensure_network`.
-
-    The environment is passed in a 0600 file, never in argv. The candidate gets no service alias; see `give_alias`.
+    The network must exist; see `ensure_network`. The environment is passed in a 0600 file, never in argv. The candidate gets no service alias; see `give_alias`.
     """
     name = container_name(app.name, service.name, color)
     directory = config_directory(app, service)

@@ -16,8 +16,19 @@ from rolling_upgrade.engine.shell import quote, shell_join
 
 #: Runs the program that `sqlite_program` prints; its command and paths follow.
 RUN = "python3 -I -"
+#: The Python that the program needs, as a condition in Python.
+_RECENT = "sys.version_info >= (3, 10)"
+#: PRINT_USABLE is Python that prints the line USABLE where the host's Python can run the program.
+USABLE = "python3 yes"
+PRINT_USABLE = f"""\
+try:
+    import sqlite3, sys
+    if {_RECENT}: print("{USABLE}")
+except ImportError:
+    pass
+"""
 #: A shell condition: the host's Python can run the program.
-CAPABLE = f"python3 -I -c {quote('import sqlite3, sys; sys.exit(sys.version_info < (3, 10))')} >/dev/null 2>&1"
+CAPABLE = f"python3 -I -c {quote(f'import sqlite3, sys; sys.exit(not ({_RECENT}))')} >/dev/null 2>&1"
 #: Exit status of `sqlite_file` for a damaged database; any other failure says that it could not be read.
 DAMAGED_STATUS = 3
 

@@ -239,10 +239,10 @@ def http_request(
         return response.status, response.read()
 
 
-def hold_lock(host: Host, *, expires_at: int = 9_999_999_999) -> None:
+def hold_lock(host: Host) -> None:
     """Lock the host as a run of eve@elsewhere would."""
     owner = ("token=x", "owner=eve", "workstation=elsewhere", "pid=1", "reason=upgrade")
-    lines = (*owner, "acquired_at=1", f"expires_at={expires_at}")
+    lines = (*owner, "acquired_at=1", "expires_at=9999999999")
     host.sh(f"printf '%s\\n' {' '.join(lines)} > {LOCK_FILE}", user="deploy")
 
 

@@ -34,13 +34,6 @@ def own(tmp_path: Path) -> Iterator[Sshd]:
         server.stop()
 
 
-@pytest.fixture
-def began(tmp_path: Path) -> Iterator[Signal]:
-    signal = Signal(tmp_path / "began")
-    yield signal
-    signal.close()
-
-
 def drop_once(server: Sshd, began: Signal) -> None:
     """Drop the server's sessions once a script has started."""
     began.wait()

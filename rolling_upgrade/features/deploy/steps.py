@@ -6,13 +6,11 @@ At every instant, the color that the flag names is running and has passed its ga
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rolling_upgrade.engine import health_gate, image_push, nginx, podman
-from rolling_upgrade.engine.image_push import Push, full_name
+from rolling_upgrade.engine.image_push import Push
 from rolling_upgrade.engine.model import (
     Application,
     Color,
@@ -22,14 +20,14 @@ from rolling_upgrade.engine.model import (
     Lock,
     Release,
     RolloutPolicy,
-    Service,
     ServiceRelease,
 )
 from rolling_upgrade.engine.plan import Change, ServicePlan, Step
-from rolling_upgrade.engine.shell import Script, lines, quote, script, sha256, shell_join
+from rolling_upgrade.engine.shell import Script, script, shell_join
 from rolling_upgrade.engine.site import client as site
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
+from rolling_upgrade.features.deploy import shell
 from rolling_upgrade.features.maintenance import plan as page
 
 
@@ -130,7 +128,7 @@ class StepBuilder:
         key = self._rollout.signed_by
         if not key:
             return Step("pull", "pull images by digest", script(podman.pull(images)), PULL_SECONDS)
-        body = pull_signed(images, key, verify_present=self._action == "deploy")
+        body = shell.pull_signed(images, key, verify_present=self._action == "deploy")
         return Step("pull", "pull signed images by digest", body, PULL_SECONDS)
 
     def _is_kept(self, choice: ServicePlan) -> bool:
@@ -178,7 +176,7 @@ class StepBuilder:
         kept = self._is_kept(choice)
         body = script(
             nginx.end_standby(app, service.name),
-            _drain(app, [(service, choice.color)]) if busy else "",
+            shell.drain(app, [(service, choice.color)]) if busy else "",
             podman.ensure_network(app.name) if choice == self._first_new() else "",
             podman.revive(app, service, choice.color)
             if kept
@@ -293,7 +291,7 @@ class StepBuilder:
         removed = [podman.container_name(app.name, name, color) for name, color in sorted(ended) if name not in kept]
         old = [(kept[name], color) for name, color in sorted(ended) if name in kept and color is not self._colors[name]]
         seconds = 30 + sum(service.drain.deadline_seconds + service.drain.stop_seconds for service, _ in old)
-        body = script(_drain(app, old), podman.stop(*removed, seconds=10) if removed else "")
+        body = script(shell.drain(app, old), podman.stop(*removed, seconds=10) if removed else "")
         return Step("drain", "drain and stop the old colors, keep them", body, seconds)
 
 
@@ -316,44 +314,6 @@ def release(spec: DeploySpec, choices: Sequence[ServicePlan]) -> Release:
     return replace(spec.record, services=services)
 
 
-def _drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
-    """Drain all colors at the same time, and stop each one as soon as it is drained.
-
-    A color is drained when its port has had no established connection in two checks, or at its deadline; without a
-    listener, at once. Check twice: Nginx connects for a buffered upload only when its body is complete. A stopped color
-    refuses later connections; the active color answers them through the service port.
-    """
-    if not colors:
-        return ""
-    parts = []
-    for service, color in colors:
-        wait = shell_join(
-            "drain", service.name, color.value, service.port(color), round(service.drain.deadline_seconds)
-        )
-        stop = podman.stop(podman.container_name(app.name, service.name, color), seconds=service.drain.stop_seconds)
-        parts.append(f'(\n{wait}\n{nginx.end_standby(app, service.name)}\n{stop}\n) &\ndraining="$draining $!"')
-    return "\n".join((_DRAIN, "draining='' failed=0", *parts, _WAIT_FOR_ALL))
-
-
-#: Define `drain SERVICE COLOR PORT SECONDS`: wait until two checks in a row find no connection to the port.
-_DRAIN = """\
-drain() {
-  began=$(date +%s) quiet=0
-  while [ -n "$(ss -Htln "( sport = :$3 )")" ]; do
-    if [ -z "$(ss -Htn state established "( sport = :$3 )")" ]; then quiet=$((quiet + 1)); else quiet=0; fi
-    if [ "$quiet" -ge 2 ]; then break; fi
-    if [ $(($(date +%s) - began)) -ge "$4" ]; then
-      if [ "$quiet" -eq 0 ]; then echo "$1: $2 still had connections after $4 s"; fi
-      break
-    fi
-    sleep 1
-  done
-}"""
-_WAIT_FOR_ALL = """\
-for process in $draining; do wait "$process" || failed=$?; done
-if [ "$failed" -ne 0 ]; then exit "$failed"; fi"""
-
-
 def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:
     """Fetch the missing layers of each image from the workstation and verify each image's id."""
     images = ", ".join(
@@ -366,46 +326,3 @@ def push_step(app: Application, run_id: str, pushes: tuple[Push, ...]) -> Step:
 
 def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
-
-
-#: The directory in the user's home with Podman's settings for signatures that registries store beside images.
-LOOKASIDE = ".config/containers/registries.d"
-
-
-def pull_signed(images: Iterable[Image], key: str, *, verify_present: bool) -> Script:
-    """Pull images by digest and verify their signatures with the public key (PEM).
-
-    With `verify_present`, also verify the signatures of images that the host has already.
-    """
-    unique = tuple(dict.fromkeys(images))
-    repositories = dict.fromkeys(full_name(image.repository) for image in unique)
-    return script(
-        "policy=$(mktemp)\ntrap 'rm -f \"$policy\"' EXIT",
-        f'printf %s {quote(json.dumps(_policy(repositories, key)))} > "$policy"',
-        f'signatures="$HOME/{LOOKASIDE}"\nmkdir -p "$signatures"',
-        *(_enable_signatures(repository) for repository in repositories),
-        lines(_pull(image, verify_present=verify_present) for image in unique),
-    )
-
-
-def _policy(repositories: Iterable[str], key: str) -> dict[str, object]:
-    """Accept only signed images of these repositories. Cosign signatures name no tag, hence matchRepository."""
-    data = base64.b64encode(key.encode()).decode()
-    signed = {"type": "sigstoreSigned", "keyData": data, "signedIdentity": {"type": "matchRepository"}}
-    return {"default": [{"type": "reject"}], "transports": {"docker": {name: [signed] for name in repositories}}}
-
-
-def _enable_signatures(repository: str) -> str:
-    """Let Podman read signatures beside the images of a repository.
-
-    Source: containers-registries.d(5): two files must not name one repository, so the file name is a hash of it.
-    """
-    name = f"rolling-{sha256(repository.encode())[:16]}.yaml"
-    content = json.dumps({"docker": {repository: {"use-sigstore-attachments": True}}})
-    return f'printf \'%s\\n\' {quote(content)} > "$signatures/{name}.new"\nmv -f "$signatures/{name}.new" "$signatures/{name}"'
-
-
-def _pull(image: Image, *, verify_present: bool) -> str:
-    """Pull one image with the policy. Source: podman-pull(1) does not list --signature-policy."""
-    pull = shell_join("podman", "pull", "--quiet") + f' --signature-policy "$policy" {quote(image.pinned)}'
-    return pull if verify_present else f"{shell_join('podman', 'image', 'exists', image.pinned)} || {pull}"

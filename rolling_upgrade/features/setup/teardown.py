@@ -23,7 +23,7 @@ from rolling_upgrade.engine.resource import (
 )
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join
 from rolling_upgrade.features.apply import LOCK
-from rolling_upgrade.features.deploy.steps import LOOKASIDE
+from rolling_upgrade.features.deploy.shell import LOOKASIDE
 from rolling_upgrade.features.setup import firewall
 from rolling_upgrade.features.setup.resources import (
     data_paths,

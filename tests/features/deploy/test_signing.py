@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine.model import Image
-from rolling_upgrade.features.deploy.steps import LOOKASIDE, pull_signed
+from rolling_upgrade.features.deploy.shell import LOOKASIDE, pull_signed
 from tests.support.shell import Programs, sh
 
 KEY = "-----BEGIN PUBLIC KEY-----\n…\n-----END PUBLIC KEY-----\n"

@@ -30,7 +30,7 @@ esac"""
 
 @pytest.fixture
 def hosts(machines: Machines, programs: Programs) -> Machines:
-    """Two hosts that run the backend; Nginx listens on every port except that of the frontend."""
+    """Two hosts that run the backend; Nginx listens on every port but the frontend's."""
     for name in ("systemctl", "loginctl", "nginx"):
         programs.add(name)
     (programs.directory.parent / "row").write_text(
