@@ -7,21 +7,17 @@ and during the script of `inv backup`. Only lines of one run are comparable. The
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import laboratory
-from lab.files import locked
+from benchmarks.program import benchmark_lab, log, run_task
+from benchmarks.tables import markdown
 from lab.host import Host
 from lab.laboratory import PROJECT, Lab
 from rolling_upgrade import config
 from rolling_upgrade.engine.model import Application
 from rolling_upgrade.engine.shell import direct
-from rolling_upgrade.errors import RollingError
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import BackupKind
 
@@ -59,14 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, default=3, help="backups of each journal mode (default: 3)")
     parser.add_argument("--name", default="bench", help="the lab's name (default: bench)")
     options = parser.parse_args(arguments)
-    with locked(f"benchmark-{options.name}"):
-        try:
-            lab = laboratory.up(1, name=options.name, log=_log)
-            _report(lab, options)
-        except RollingError as error:
-            raise SystemExit(str(error)) from error
-        finally:
-            laboratory.down(options.name, log=_log)
+    with benchmark_lab(options.name, 1) as lab:
+        _report(lab, options)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
@@ -74,17 +64,15 @@ def _report(lab: Lab, options: argparse.Namespace) -> None:
     try:
         for measurement in measure(lab, options.megabytes, options.repeat):
             measurements.append(measurement)
-            _log(" ".join(measurement.row()))
+            log(" ".join(measurement.row()))
     finally:
-        lines = [_HEADINGS, ("---:",) * len(_HEADINGS), *(measurement.row() for measurement in measurements)]
-        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
+        print(markdown(_HEADINGS, [measurement.row() for measurement in measurements]), flush=True)
 
 
 def measure(lab: Lab, megabytes: int, repeat: int) -> Iterator[Measurement]:
     """Measure alternately without load and during a backup, for each journal mode."""
     host = lab.hosts[0]
-    command = [sys.executable, "-m", "invoke", "setup", "--env", lab.name, "--force"]
-    subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    run_task(lab, "setup", "--force")
     app = config.load(lab.name, root=PROJECT).targets[0].application
     host.sh(f"cat > /tmp/writer.py <<'END'\n{_WRITER.read_text()}\nEND", user="deploy")
     for mode in MODES:
@@ -118,10 +106,6 @@ cat /tmp/commits
     commits = [(float(at), float(took)) for at, took in (row.split() for row in rest)]
     during = tuple(took for at, took in commits if at + took >= began and at <= ended)
     return Measurement(mode, megabytes, meanwhile, ended - began, during)
-
-
-def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

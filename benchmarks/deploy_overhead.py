@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,22 +18,14 @@ from typing import Any
 import yaml
 
 from benchmarks import by_hand
-from benchmarks.distance import SSH_PORT, distance, has_netem, write_inventory
-from benchmarks.figures import MeasuredDeploy, SshCounts, read_parts, table
-from lab import laboratory
-from lab.files import locked
-from lab.laboratory import PROJECT, Lab
-from rolling_upgrade.errors import RollingError
+from benchmarks.distance import distance, has_netem, method
+from benchmarks.figures import MeasuredDeploy, read_parts, table
+from benchmarks.program import benchmark_lab, log, numbers, run_task
+from benchmarks.ssh_log import SshCounts, count, log_executions
+from lab.laboratory import Lab
 
 TAG = "v1"
-_VERBOSE = "echo 'LogLevel VERBOSE' >/etc/ssh/sshd_config.d/00-bench.conf && systemctl reload ssh"
-#: Count logins and commands: one log line each. Source: sshd_config(5), LogLevel.
-_COUNT = """
-journalctl --sync
-journalctl -t sshd -t sshd-session --since @{since:.3f} -o cat >/tmp/ssh-log
-grep -c 'Accepted publickey for deploy' /tmp/ssh-log
-grep -c 'Starting session: command' /tmp/ssh-log
-"""
+BAKE_SECONDS = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,56 +33,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.deploy_overhead", description="Measure the overhead of a deploy."
     )
-    parser.add_argument("--hosts", type=_numbers, default="1,2,4,8", help="numbers of hosts (default: 1,2,4,8)")
-    parser.add_argument("--rtt", type=_numbers, default="0,50,150", help="round-trip milliseconds (default: 0,50,150)")
+    parser.add_argument("--hosts", type=numbers, default="1,2,4,8", help="numbers of hosts (default: 1,2,4,8)")
+    parser.add_argument("--rtt", type=numbers, default="0,50,150", help="round-trip milliseconds (default: 0,50,150)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements behind each median (default: 3)")
     parser.add_argument("--name", default="bench", help="the lab's name (default: bench)")
     options = parser.parse_args(arguments)
-    with locked(f"benchmark-{options.name}"):
-        try:
-            lab = laboratory.up(max(options.hosts), name=options.name, log=_log)
-            _report(lab, options)
-        except RollingError as error:
-            raise SystemExit(str(error)) from error
-        finally:
-            laboratory.down(options.name, log=_log)
+    with benchmark_lab(options.name, max(options.hosts)) as lab:
+        _report(lab, options)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
     """Print the table, also after a failure or Ctrl-C."""
-    netem = prepare(lab)
+    prepare(lab, TAG, bake_seconds=BAKE_SECONDS)
+    netem = has_netem(lab)
     deploys = []
     try:
         for deploy in measure(lab, options.hosts, options.rtt, options.repeat, netem=netem):
             deploys.append(deploy)
-            _log(f"{deploy.hosts} hosts at {deploy.rtt} ms: {deploy.wall:.1f} s, by hand {deploy.by_hand:.1f} s")
+            log(f"{deploy.hosts} hosts at {deploy.rtt} ms: {deploy.wall:.1f} s, by hand {deploy.by_hand:.1f} s")
     finally:
-        way = "netem" if netem else "a delaying relay, because this kernel has no netem"
-        print(f"Distance by {way}; {len(deploys)} deploys, medians.\n\n{table(deploys)}", flush=True)
+        print(f"Distance by {method(netem=netem)}; {len(deploys)} deploys, medians.\n\n{table(deploys)}", flush=True)
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
-def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def prepare(lab: Lab) -> bool:
-    """Deploy the tag to every host, with an SSH server that logs each command. Return whether netem works."""
+def prepare(lab: Lab, tag: str, *, bake_seconds: float) -> None:
+    """Deploy the tag to every host, with short waits and an SSH server that logs each command."""
     path = lab.root / "services.yaml"
     services = yaml.safe_load(path.read_text())
     for service in services["services"]:
         service["gate"] |= {"interval_seconds": 0.3, "passes": 2}
         service["drain"] = {"deadline_seconds": 0, "stop_seconds": 5}
     path.write_text(yaml.safe_dump(services, sort_keys=False))
-    write_inventory(lab, {host.name: (host.address, SSH_PORT) for host in lab.hosts})
+    inventory = lab.root / "hosts.yaml"
+    environments = yaml.safe_load(inventory.read_text())
+    environments["environments"][lab.name]["rollout"] |= {"bake_seconds": bake_seconds}
+    inventory.write_text(yaml.safe_dump(environments))
     for host in lab.hosts:
-        host.sh(_VERBOSE)
-    _task(lab, "setup")
-    _task(lab, "deploy", "--tag", TAG, "--force")
-    return has_netem(lab)
+        log_executions(host)
+    run_task(lab, "setup")
+    run_task(lab, "deploy", "--tag", tag, "--force")
 
 
 def measure(
@@ -109,13 +87,12 @@ def measure(
 
 def _deploy(lab: Lab, names: Sequence[str], rtt: int, seconds_by_hand: float) -> MeasuredDeploy:
     started_at = time.time()
-    output = _task(lab, "deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
+    output = run_task(lab, "deploy", "--tag", TAG, "--force", "--json", "--hosts", ",".join(names))
     ended_at = time.time()
     parts = read_parts(_events(output), started_at, ended_at, seconds_by_hand)
-    counted = [_count(lab, name, started_at) for name in names]
-    return MeasuredDeploy(
-        len(names), rtt, seconds_by_hand, parts, SshCounts(*(max(column) for column in zip(*counted, strict=True)))
-    )
+    counts = [count(lab.host(name), started_at) for name in names]
+    busiest = SshCounts(max(each.connections for each in counts), max(each.executions for each in counts))
+    return MeasuredDeploy(len(names), rtt, seconds_by_hand, parts, busiest)
 
 
 def _events(output: str) -> list[dict[str, Any]]:
@@ -124,20 +101,6 @@ def _events(output: str) -> list[dict[str, Any]]:
         with suppress(ValueError):
             messages.append(json.loads(line))
     return [message for message in messages if message.get("type") == "event"]
-
-
-def _count(lab: Lab, name: str, since: float) -> tuple[int, int]:
-    logins, commands = lab.host(name).sh(_COUNT.format(since=since), check=False).stdout.split()[:2]
-    return int(logins), int(commands)
-
-
-def _task(lab: Lab, *words: str) -> str:
-    """Run a task and return its output. Raises SystemExit when it fails."""
-    command = [sys.executable, "-m", "invoke", words[0], "--env", lab.name, *words[1:]]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"`inv {' '.join(words)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

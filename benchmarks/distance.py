@@ -44,14 +44,19 @@ def _delay(lab: Lab, name: str, milliseconds: int) -> bool:
     return host.sh(_DELAY.format(milliseconds=milliseconds, gateway=gateway), check=False).returncode == 0
 
 
+def method(*, netem: bool) -> str:
+    """Return what makes the distance, for a line above a table."""
+    return "netem" if netem else "a delaying relay, because this kernel has no netem"
+
+
 @contextmanager
-def distance(lab: Lab, milliseconds: int, *, netem: bool) -> Iterator[None]:
-    """Delay every host by this round-trip time, and write an inventory for the delayed addresses."""
+def distance(lab: Lab, milliseconds: int, *, netem: bool) -> Iterator[Endpoints]:
+    """Delay every host by this round-trip time, write an inventory for the delayed addresses, and return them."""
     direct = {host.name: (host.address, SSH_PORT) for host in lab.hosts}
     with _reached(lab, direct, milliseconds, netem=netem) as endpoints:
         _check(endpoints, milliseconds)
-        write_inventory(lab, endpoints)
-        yield
+        _write_inventory(lab, endpoints)
+        yield endpoints
 
 
 @contextmanager
@@ -82,12 +87,11 @@ def _check(endpoints: Endpoints, milliseconds: int) -> None:
             raise SystemExit(f"{name} greets after {waited:.0f} ms, before the round-trip time of {milliseconds} ms.")
 
 
-def write_inventory(lab: Lab, endpoints: Endpoints) -> None:
-    """Rewrite the lab's inventory and known_hosts for these addresses, with a short bake time."""
+def _write_inventory(lab: Lab, endpoints: Endpoints) -> None:
+    """Rewrite the lab's inventory and known_hosts for these addresses."""
     inventory = lab.root / "hosts.yaml"
     content = yaml.safe_load(inventory.read_text())
     environment = content["environments"][lab.name]
-    environment["rollout"] |= {"bake_seconds": 1}
     environment["hosts"] = {name: {"address": address, "port": port} for name, (address, port) in endpoints.items()}
     inventory.write_text(yaml.safe_dump(content))
     keys = []

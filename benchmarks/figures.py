@@ -1,4 +1,4 @@
-"""The parts of a deploy's time, and a Markdown table of medians."""
+"""The parts of a deploy's time, and a table of medians."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+from benchmarks.ssh_log import SshCounts
+from benchmarks.tables import markdown
 
 _HEADINGS = (
     *("hosts", "RTT ms", "wall s", "by hand s", "own share s", "(least to most)", "of wall"),
@@ -33,16 +36,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class SshCounts:
-    """The connections and executions of the busiest host."""
-
-    connections: int
-    executions: int
-
-
-@dataclass(frozen=True)
 class MeasuredDeploy:
-    """One deploy, and the seconds of the same steps by hand."""
+    """One deploy, the seconds of the same steps by hand, and what the SSH server of the busiest host counted."""
 
     hosts: int
     rtt: int
@@ -69,8 +64,7 @@ def table(deploys: Sequence[MeasuredDeploy]) -> str:
     """Return a table with one row per number of hosts and distance: medians, the range, and the largest counts."""
     keys = sorted({(deploy.hosts, deploy.rtt) for deploy in deploys})
     lines = [[deploy for deploy in deploys if (deploy.hosts, deploy.rtt) == key] for key in keys]
-    rule = ("---:",) * len(_HEADINGS)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *map(_cells, lines)))
+    return markdown(_HEADINGS, map(_cells, lines))
 
 
 def _cells(deploys: Sequence[MeasuredDeploy]) -> tuple[str, ...]:

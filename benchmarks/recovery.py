@@ -9,19 +9,16 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from lab import laboratory
-from lab.files import locked
+from benchmarks.program import benchmark_lab, log, run_task
+from benchmarks.tables import markdown
 from lab.host import Host, wait_for
 from lab.laboratory import PROJECT, Lab
 from rolling_upgrade import config
-from rolling_upgrade.errors import RollingError
 
 DOMAIN = "app.lab.test"
 LONGEST_SECONDS = 240.0
@@ -83,33 +80,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--quiet", type=float, default=300.0, help="seconds for measuring the watchdog's own cost (default: 300)"
     )
     options = parser.parse_args(arguments)
-    with locked("benchmark-bench"):
-        try:
-            lab = laboratory.up(1, name="bench", log=_log)
-            _report(lab, options)
-        except RollingError as error:
-            raise SystemExit(str(error)) from error
-        finally:
-            laboratory.down("bench", log=_log)
+    with benchmark_lab("bench", 1) as lab:
+        _report(lab, options)
 
 
 def _report(lab: Lab, options: argparse.Namespace) -> None:
     _edit_env(lab)
     for words in (("setup", "--force"), ("deploy", "--tag", "v1"), ("monitor.install",)):
-        _task(lab, *words)
+        run_task(lab, *words)
     time.sleep(options.quiet)
     cost = _cost(lab)
-    _log(cost)
+    log(cost)
     rows = []
     try:
         for fault in FAULTS:
             if options.only in fault.name:
                 rows.append(_row(fault, [_measure(lab, fault) for _ in range(options.repeat)]))
-                _log(" | ".join(rows[-1]))
+                log(" | ".join(rows[-1]))
     finally:
-        lines = [_HEADINGS, (":---", *["---:"] * 4, ":---"), *rows]
-        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines), flush=True)
-        print(f"\n{cost}", flush=True)
+        print(f"{markdown(_HEADINGS, rows, left=('fault', 'recovery'))}\n\n{cost}", flush=True)
 
 
 def _row(fault: Fault, seconds: Sequence[float]) -> tuple[str, ...]:
@@ -123,7 +112,7 @@ def _measure(lab: Lab, fault: Fault) -> float:
     if fault.version != "v1":
         host.sh(f"rm -f {_unhealthy_file()}", user="deploy")
         _wait_for_calm(host)
-        _task(lab, "deploy", "--tag", fault.version)
+        run_task(lab, "deploy", "--tag", fault.version)
     wait_for(lambda: _answers(host), 60, "the application before the fault")
     _wait_for_calm(host)
     started_at = time.monotonic()
@@ -174,7 +163,7 @@ def _answers(host: Host) -> bool:
 
 def _cost(lab: Lab) -> str:
     """Return the memory and CPU use of the watchdog."""
-    status = json.loads(_task(lab, "monitor.status", "--json"))["hosts"][0]
+    status = json.loads(run_task(lab, "monitor.status", "--json"))["hosts"][0]
     return f"watchdog: {status['memory_bytes'] / 1e6:.1f} MB, {status['cpu_percent']} % of a core, with its children"
 
 
@@ -182,18 +171,6 @@ def _edit_env(lab: Lab) -> None:
     path = lab.root / f"{lab.name}.env"
     kept = [line for line in path.read_text().splitlines() if line.partition("=")[0] not in _DEFAULTS]
     path.write_text("\n".join([*kept, *(f"{key}={value}" for key, value in _DEFAULTS.items())]) + "\n")
-
-
-def _task(lab: Lab, name: str, *words: str) -> str:
-    command = [sys.executable, "-m", "invoke", name, "--env", lab.name, *words]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    return done.stdout
-
-
-def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

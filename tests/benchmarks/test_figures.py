@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.figures import MeasuredDeploy, Parts, SshCounts, read_parts, table
+from benchmarks.figures import MeasuredDeploy, Parts, read_parts, table
+from benchmarks.ssh_log import SshCounts
 
 
 def event(at: float, phase: str, step: str) -> dict[str, object]:
