@@ -80,16 +80,20 @@ def _spec(app: Application, environment: Environment) -> DeploySpec:
 
 
 def _run(host: DirectHost, plan: Plan) -> float:
-    answer = host.run(timed(plan), timeout_seconds=_DEPLOY_SECONDS)
+    return run_timed(host, [step.script.text for step in (*plan.prepare, *plan.steps, *plan.finalize)])
+
+
+def run_timed(host: DirectHost, texts: Sequence[str]) -> float:
+    """Run shell texts on the host and return the seconds. Raises SystemExit."""
+    answer = host.run(timed(texts), timeout_seconds=_DEPLOY_SECONDS)
     if not answer.ok:
         raise SystemExit(f"{host.name}: the deploy by hand ended with {answer.status}:\n{answer.output_tail}")
     return float(answer.output.splitlines()[-1])
 
 
-def timed(plan: Plan) -> Script:
-    """Return a script that runs all steps of the plan, each in a new shell, and prints the seconds last."""
-    steps = [*plan.prepare, *plan.steps, *plan.finalize]
-    blocks = [f"sh -c {quote(step.script.text)} </dev/null" for step in steps]
+def timed(texts: Sequence[str]) -> Script:
+    """Return a script that runs each text in a new shell, and prints the seconds last."""
+    blocks = [f"sh -c {quote(text)} </dev/null" for text in texts]
     clock = "date +%s.%N"
     took = 'printf "%s %s\\n" "$began" "$ended" | awk \'{ printf "%.3f\\n", $2 - $1 }\''
     return Script("\n".join((ENVIRONMENT, f"began=$({clock})", *blocks, f"ended=$({clock})", took)))
