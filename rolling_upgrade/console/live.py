@@ -23,7 +23,10 @@ from rolling_upgrade.engine.plan import Plan
 
 @dataclass(frozen=True)
 class Row:
-    """One host: its current step, the number of finished steps, its state. Times are Unix seconds."""
+    """One host: its current step, the number of finished steps, its state. Times are Unix seconds.
+
+    `running` has the start of each step that has not ended: steps of a group run at the same time.
+    """
 
     host: str
     planned: int = 0
@@ -35,6 +38,7 @@ class Row:
     done: int = 0
     state: RowState = RowState.WAITING
     result: str = "waiting"
+    running: tuple[Event, ...] = ()
 
     def elapsed(self, now: float) -> float:
         """Return the seconds in the current step, or in the run once the host has finished it."""
@@ -74,7 +78,10 @@ def _after_step(row: Row, event: Event) -> Row:
     if event.phase is Phase.PROGRESS:
         title = f"{bar(event.sent, event.total)} {progress(event.sent, event.total, event.seconds)}"
         return replace(row, step=event.step, title=title, ended_at=0.0, state=RowState.RUNNING, result="running")
-    row = replace(row, step=event.step, title=one_line(event.title), step_started_at=event.at, ended_at=0.0)
+    others = tuple(started for started in row.running if started.step != event.step)
+    row = replace(row, running=(*others, event) if event.phase is Phase.STARTED else others)
+    shown = others[-1] if others and event.phase is Phase.DONE else event
+    row = replace(row, step=shown.step, title=one_line(shown.title), step_started_at=shown.at, ended_at=0.0)
     if event.phase is Phase.FAILED:
         return replace(row, state=RowState.FAILED, result=f"failed at {event.step}")
     if event.phase in (Phase.STARTED, Phase.DONE):

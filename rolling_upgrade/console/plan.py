@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rolling_upgrade.console.text import count, duration, indent, one_line, table
 from rolling_upgrade.engine.model import Color, Image, short_digest
-from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
+from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, step_groups
 
 
 def plan_lines(plans: Sequence[Plan], *, scripts: bool, batches: Sequence[Sequence[str]] = ()) -> list[str]:
@@ -91,23 +91,30 @@ def _stages(plan: Plan) -> tuple[tuple[str, tuple[Step, ...]], ...]:
 
 def _step_titles(plan: Plan) -> Iterator[str]:
     rows = [
-        ("", stage if at == 0 else "", one_line(step.title))
+        ("", stage if at == 0 else "", title)
         for stage, steps in _stages(plan)
-        for at, step in enumerate(steps)
+        for at, title in enumerate(title for group in step_groups(steps) for title in _group_titles(group))
     ]
     yield from table(rows)
 
 
+def _group_titles(group: Sequence[Step]) -> list[str]:
+    titles = [one_line(step.title) for step in group]
+    return titles if len(group) == 1 else ["at the same time:", *(f"  {title}" for title in titles)]
+
+
 def _script_lines(plan: Plan) -> Iterator[str]:
     for stage, steps in _stages(plan):
-        for step in steps:
-            yield from _step_lines(stage, step)
+        for group in step_groups(steps):
+            for step in group:
+                others = " and ".join(other.id for other in group if other is not step)
+                yield from _step_lines(f"{stage}, at the same time as {others}" if others else stage, step)
     for step in plan.abort:
         yield from _step_lines("after an undo", step)
 
 
-def _step_lines(stage: str, step: Step) -> Iterator[str]:
-    yield f"  # {step.id}: {one_line(step.title)} ({stage}, at most {duration(step.timeout_seconds)})"
+def _step_lines(when: str, step: Step) -> Iterator[str]:
+    yield f"  # {step.id}: {one_line(step.title)} ({when}, at most {duration(step.timeout_seconds)})"
     yield from indent(step.script.masked, "    ")
     if step.undo is not None:
         yield f"  # only to undo {step.id}: {one_line(step.undo_title) or 'reverse it'}"

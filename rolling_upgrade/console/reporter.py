@@ -171,7 +171,7 @@ def _service_json(service: ServicePlan) -> dict[str, Any]:
 
 
 def _step_json(step: Step, *, scripts: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {"id": step.id, "title": step.title}
+    shown: dict[str, Any] = {"id": step.id, "title": step.title, "group": step.group}
     if scripts:
         undo = step.undo.masked if step.undo else None
         shown |= {"timeout_seconds": step.timeout_seconds, "script": step.script.masked, "undo": undo}

@@ -6,6 +6,7 @@ outcome and cause. They reach the script as shell variables; see `history.ending
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -28,7 +29,8 @@ class Step:
     """One script on one host, with the script that reverses it and a time limit.
 
     A step is safe to repeat, and so is its undo. An undo also works when the step stopped half-way. `pushes` are the
-    images that the workstation offers to the host while the step runs.
+    images that the workstation offers to the host while the step runs. Consecutive steps with the same non-empty
+    `group` run at the same time.
     """
 
     id: str
@@ -38,6 +40,18 @@ class Step:
     undo: Script | None = None
     undo_title: str = ""
     pushes: tuple[Push, ...] = ()
+    group: str = ""
+
+
+def step_groups(steps: Iterable[Step]) -> tuple[tuple[Step, ...], ...]:
+    """Split steps, in order, into groups that run at the same time. A step without a group runs alone."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        if groups and step.group and groups[-1][-1].group == step.group:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return tuple(tuple(group) for group in groups)
 
 
 @dataclass(frozen=True)
@@ -91,8 +105,9 @@ class Plan:
 
     @property
     def longest_seconds(self) -> float:
-        """The longest duration of the steps, undo included."""
-        return 2 * sum(step.timeout_seconds for step in self.steps)
+        """The longest duration of the steps and of their undo, which undoes one step after the other."""
+        forward = sum(max(step.timeout_seconds for step in group) for group in step_groups(self.steps))
+        return forward + sum(step.timeout_seconds for step in self.steps)
 
 
 #: The time limit of a cleanup, which may delete many uploaded files, backups and images.

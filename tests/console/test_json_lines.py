@@ -54,7 +54,7 @@ def test_json_plan_names_services_steps_and_batch() -> None:
     assert (first["batch"], second["batch"]) == (1, 2)
     assert first["services"][0]["wanted"]["tag"] == "v2.0.0"
     assert first["services"][0]["current_color"] == "blue"
-    assert first["steps"] == [{"id": "backend.start", "title": "Start backend green"}]
+    assert first["steps"] == [{"id": "backend.start", "title": "Start backend green", "group": ""}]
 
 
 def test_json_plan_with_scripts_masks_them() -> None:

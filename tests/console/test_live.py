@@ -104,6 +104,14 @@ def test_board_running_step_counts_from_its_start() -> None:
     assert row.elapsed(NOW + 8) == 2
 
 
+def test_board_shows_the_step_of_a_group_that_still_runs() -> None:
+    other = Event(NOW + 1, Phase.STARTED, "Start green", "web1", "frontend.start")
+
+    row = board(step(Phase.STARTED), other, step(Phase.DONE, NOW + 5)).visible(10)[0][0]
+
+    assert (row.step, row.elapsed(NOW + 8), row.done) == ("frontend.start", 7, 1)
+
+
 def test_board_finished_host_shows_its_total_time() -> None:
     row = board(step(Phase.STARTED, NOW), host(Phase.DONE, NOW + 30)).visible(10)[0][0]
 

@@ -66,6 +66,36 @@ def test_plan_lines_with_scripts_shows_the_steps_after_an_undo() -> None:
     assert "Record the failure" not in shown(plan())
 
 
+def grouped() -> Plan:
+    steps = tuple(
+        Step(f"{name}.start", f"{name}: start", script("podman start x"), 10, group="a") for name in ("b", "f")
+    )
+    return Plan(
+        "web1", "deploy", "r1", (replaced(),), steps=(*steps, Step("b.cutover", "b: cut over", script(":"), 10))
+    )
+
+
+def test_plan_lines_steps_of_a_group_are_listed_below_a_heading() -> None:
+    lines = shown(grouped()).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.endswith("at the same time:"))
+
+    assert [line.strip() for line in lines[at : at + 4]] == [
+        "run  at the same time:",
+        "b: start",
+        "f: start",
+        "b: cut over",
+    ]
+    indents = [len(line) - len(line.lstrip()) for line in lines[at + 1 : at + 4]]
+    assert indents[0] == indents[1] == indents[2] + 2
+
+
+def test_plan_lines_with_scripts_name_the_steps_that_run_at_the_same_time() -> None:
+    text = shown(grouped(), scripts=True)
+
+    assert "# b.start: b: start (run, at the same time as f.start, at most 10.0s)" in text
+    assert "# b.cutover: b: cut over (run, at most 10.0s)" in text
+
+
 def test_plan_lines_with_scripts_masks_their_secrets() -> None:
     text = shown(plan(secret="hunter22"), scripts=True)
 
