@@ -1,11 +1,11 @@
-"""The scripts of a deploy's plan, run one after the other on the host, without SSH, lock, stages and journal.
+"""The scripts of a deploy's plan, run in its order on the host, without SSH, lock, stages and journal.
 
 The host's clock measures their time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from rolling_upgrade.console import identity
 from rolling_upgrade.engine import observation
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Application, Environment, Outcome, Release, new_run_id
-from rolling_upgrade.engine.plan import Plan
-from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
+from rolling_upgrade.engine.plan import Plan, Step, step_groups
+from rolling_upgrade.engine.shell import ENVIRONMENT, Script, lines, quote
 from rolling_upgrade.features.deploy.digests import resolve_on_host
 from rolling_upgrade.features.deploy.plan import plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec
@@ -80,10 +80,16 @@ def _spec(app: Application, environment: Environment) -> DeploySpec:
 
 
 def _run(host: DirectHost, plan: Plan) -> float:
-    return run_timed(host, [step.script.text for step in (*plan.prepare, *plan.steps, *plan.finalize)])
+    return run_timed(host, map(_together, step_groups((*plan.prepare, *plan.steps, *plan.finalize))))
 
 
-def run_timed(host: DirectHost, texts: Sequence[str]) -> float:
+def _together(group: Sequence[Step]) -> str:
+    """Return a text that runs the steps of a group at the same time, and fails if one fails."""
+    started = (f'sh -c {quote(step.script.text)} &\nprocesses="$processes $!"' for step in group)
+    return lines(("processes=''", *started, 'for process in $processes; do wait "$process" || exit; done'))
+
+
+def run_timed(host: DirectHost, texts: Iterable[str]) -> float:
     """Run shell texts on the host and return the seconds. Raises SystemExit."""
     answer = host.run(timed(texts), timeout_seconds=_DEPLOY_SECONDS)
     if not answer.ok:
@@ -91,7 +97,7 @@ def run_timed(host: DirectHost, texts: Sequence[str]) -> float:
     return float(answer.output.splitlines()[-1])
 
 
-def timed(texts: Sequence[str]) -> Script:
+def timed(texts: Iterable[str]) -> Script:
     """Return a script that runs each text in a new shell, and prints the seconds last."""
     blocks = [f"sh -c {quote(text)} </dev/null" for text in texts]
     clock = "date +%s.%N"

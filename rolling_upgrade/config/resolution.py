@@ -161,6 +161,7 @@ def _resolve_service(declared: Service, values: Values, settings: Settings | Non
         cpus=cpus,
         restart_policy=settings.restart_policy,
         confinement=_confinement(declared),
+        start=declared.start,
     )
 
 

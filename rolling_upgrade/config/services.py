@@ -181,6 +181,11 @@ class Service(Strict):
         default=model.Gate.path, description="Path of the health check, which answers 2xx when the service is healthy."
     )
     gate: Gate = Field(default=Gate(), description="Health gate of a new container.")
+    start: Annotated[model.Start, validators.one_of(*(start.value for start in model.Start))] = Field(
+        default=model.Start.TOGETHER,
+        description="`together`: at the same time as the other changed services. `after_previous`: after the cutover "
+        "of the changed services before it.",
+    )
     drain: Drain = Field(default=Drain(), description="Draining and stopping of the old container.")
     routes: tuple[Route, ...] = Field(default=(), description="Path prefixes that Nginx routes to the service.")
     mounts: tuple[Mount, ...] = Field(default=(), description="Mounted directories of the host.")

@@ -268,6 +268,13 @@ class Route:
     stream: bool = False
 
 
+class Start(str, Enum):
+    """When a changed service starts in a deploy: with the other ones, or after the cutover of those before it."""
+
+    TOGETHER = "together"
+    AFTER_PREVIOUS = "after_previous"
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The identity of a service in an earlier release, whose environment only the host still has.
@@ -283,7 +290,7 @@ class Service:
     """One service of the application on one host, with every value resolved.
 
     `recorded` replaces `env` if the service comes from a host's record of a release. Records of early versions have no
-    `confinement`.
+    `confinement` and no `start`.
     """
 
     name: str
@@ -301,6 +308,7 @@ class Service:
     restart_policy: str = "on-failure"
     confinement: Confinement | None = None
     recorded: Recorded | None = None
+    start: Start = Start.TOGETHER
 
     def port(self, color: Color) -> int:
         """The loopback port on which this color is published."""

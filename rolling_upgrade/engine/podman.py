@@ -171,6 +171,8 @@ def revive(app: Application, service: Service, color: Color) -> str:
 def give_alias(app: Application, service: Service, color: Color) -> str:
     """Give a color that has passed its gate the service's alias, by which other containers find it.
 
+    The script is safe to repeat, also if it stopped while the container had no network.
+
     Source: measured with Podman 4.3 and 5.4: a running container may leave its network and join it again with other
     aliases, and its published port stays; joining twice is refused.
     """
@@ -180,7 +182,7 @@ def give_alias(app: Application, service: Service, color: Color) -> str:
     aliases = ["--alias", service.alias, "--alias", f"{service.name}-{color.value}"]
     return "\n".join(
         (
-            shell_join("podman", "network", "disconnect", network, name),
+            shell_join("podman", "network", "disconnect", network, name) + " 2>/dev/null || :",
             shell_join("podman", "network", "connect", *aliases, network, name),
         )
     )

@@ -130,6 +130,7 @@ WRONG_SERVICES = [
     ("target: /app/uploads", "target: /app/data", "services[0].mounts[1].target", "a unique value"),
     ("target: /app/uploads", "target: 'app:rw'", "services[0].mounts[1].target", "absolute path"),
     ("parent: true", "parent: 7", "services[0].mounts[0].parent", "true or false"),
+    ("    alias: frontend", "    start: later", "services[1].start", "together or after_previous"),
     ("name: frontend", "name: backend", "services[1].name", "a unique value"),
     ("alias: frontend", "alias: backend", "services[1].alias", "a unique value"),
     ("{service: frontend, path", "{service: fronted, path", "full_chain.service", "one of backend, frontend"),

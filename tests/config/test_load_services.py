@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolling_upgrade.engine.model import Gate, Image, Mount
+from rolling_upgrade.engine.model import Gate, Image, Mount, Start
 from tests.support.project import Project
 
 
@@ -109,6 +109,12 @@ def test_load_gate_deadline_is_extended_up_to_the_maximum(
     assert project.application().services[0].gate.deadline_seconds == deadline
 
 
+def test_load_start_after_previous(project: Project) -> None:
+    project.edit("deploy/services.yaml", "    alias: frontend", "    start: after_previous")
+
+    assert [service.start for service in project.application().services] == [Start.TOGETHER, Start.AFTER_PREVIOUS]
+
+
 def test_load_additional_service_needs_only_configuration(project: Project) -> None:
     services = (project.root / "deploy/services.yaml").read_text()
     worker = """
@@ -133,5 +139,6 @@ def test_load_additional_service_needs_only_configuration(project: Project) -> N
     assert (service.image, service.service_port) == (Image("repo/worker", "v7"), 9100)
     assert (service.gate.interval_seconds, service.gate.path, service.alias) == (0.5, "/ready", "worker")
     assert service.mounts == (Mount("/srv/spool", "/spool"),)
+    assert service.start is Start.TOGETHER
     assert (service.env, service.memory_bytes) == ((("WORKER_TOKEN", "hush-hush"),), 64 * 1024**2)
     assert "hush-hush" in environment.secrets

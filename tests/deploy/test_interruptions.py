@@ -76,6 +76,8 @@ def test_host_after_a_boot_runs_exactly_the_live_colors(site: Site, how: str) ->
 def test_power_cut_half_way_boots_exactly_the_live_colors_and_the_same_command_completes_the_deploy(site: Site) -> None:
     host = site.lab.hosts[0]
     backend, frontend = (site.running_container(host, service) for service in ("backend", "frontend"))
+    with site.edited_services() as content:
+        content["services"][1]["start"] = "after_previous"
     process = start_until_step(site, "frontend.start", "deploy", "--tag", "v2")
     host.kill()
     kill(process)

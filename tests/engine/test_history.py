@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine import history
-from rolling_upgrade.engine.model import Application, Color, Outcome, Release, ServiceRelease, Tls
+from rolling_upgrade.engine.model import Application, Color, Outcome, Release, ServiceRelease, Start, Tls
 from rolling_upgrade.engine.podman import spec_hash
 from rolling_upgrade.engine.shell import script
 from tests.support.history_line import history_line
@@ -332,3 +332,12 @@ def test_dump_service_port_has_the_key_of_definitions_that_hosts_already_store()
 
     assert content["services"][0]["stable_port"] == 8080
     assert "service_port" not in content["services"][0]
+
+
+def test_parse_definition_without_start_starts_together() -> None:
+    content = json.loads(history.dump_definition(application(backend(start=Start.AFTER_PREVIOUS))))
+    assert content["services"][0].pop("start") == "after_previous"
+
+    app = history.parse_definition(json.dumps(content), "/var/lib/shop")
+
+    assert app.service("backend").start is Start.TOGETHER

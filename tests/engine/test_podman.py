@@ -182,6 +182,14 @@ def test_give_alias_joins_the_network_again_under_both_names(programs: Programs)
     ]
 
 
+def test_give_alias_is_safe_to_repeat_after_it_stopped_half_way(programs: Programs) -> None:
+    programs.add("podman", '[ "$2" != disconnect ]')
+
+    sh(script(podman.give_alias(APP, backend(), Color.BLUE)), path=programs.path)
+
+    assert [call[2] for call in programs.calls()] == ["disconnect", "connect"]
+
+
 def test_give_alias_does_nothing_for_a_service_without_alias() -> None:
     assert podman.give_alias(APP, backend(alias=""), Color.BLUE) == ""
 

@@ -191,6 +191,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "Service.default_port": ("8080",),
     "Service.health": ("/health", "/api/v1/health_check"),
     "Service.alias": ("backend", "api"),
+    "Service.start": ("together", "after_previous"),
     "Service.env": ("OWN_TEXT",),
     "Service.required": ("JWT_SECRET_KEY",),
     "Service.cap_add": ("SYS_PTRACE", "cap_ipc_lock"),

@@ -229,6 +229,7 @@ def _service(app: Application, service: Service) -> Iterator[tuple[str, str]]:
         f"{gate.timeout_seconds:g} s, start period {gate.start_period_seconds:g} s, {gate.retries} failures end it, "
         f"deadline {gate.deadline_seconds:g} s",
     )
+    yield "start", service.start.value
     yield "drain", f"{drain.deadline_seconds:g} s, then {drain.stop_seconds:g} s to stop"
     yield "routes", ", ".join(route.prefix + (" (stream)" if route.stream else "") for route in service.routes)
     mounts = (

@@ -1,12 +1,13 @@
 """The steps of a deploy on one host, in the order that keeps the invariant.
 
-At every instant, the color that the flag names is running and has passed its gate: start the idle color → gate → flip
-→ verify through Nginx → bake → drain → stop the old color and keep it. A failure undoes in reverse.
+At every instant, the color that the flag names is running and has passed its gate: start the idle colors together →
+gates → flip and verify through Nginx, one service after the other → bake → drain → stop the old colors and keep them. A
+failure undoes in reverse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rolling_upgrade.engine import health_gate, image_push, nginx, podman
@@ -21,6 +22,7 @@ from rolling_upgrade.engine.model import (
     Release,
     RolloutPolicy,
     ServiceRelease,
+    Start,
 )
 from rolling_upgrade.engine.plan import Change, ServicePlan, Step
 from rolling_upgrade.engine.shell import Script, script, shell_join
@@ -89,6 +91,12 @@ PUSH_SECONDS = 3600
 BACKUP_SECONDS = 900
 SITE_SECONDS = 45
 CUTOVER_SECONDS = 20
+#: The time limit of the change of a candidate's alias: two Podman commands, 0.3 s each on an idle host.
+ALIAS_SECONDS = 20
+#: The time in which a candidate must answer again after the change of its alias.
+RECHECK_SECONDS = 10
+#: The group of the starts that run at the same time.
+START_GROUP = "start"
 
 
 class StepBuilder:
@@ -101,13 +109,26 @@ class StepBuilder:
         self._app = spec.application
         self._action = spec.record.action
         self._data = spec.data or DataSteps()
-        changed = [choice for choice in choices if choice.change is not Change.KEEP]
-        #: In the order in which they start: new services first.
-        self._changed = sorted(changed, key=lambda choice: choice.change is not Change.FIRST)
+        #: Each wave starts, then is cut over in its order.
+        self._waves = self._split(choice for choice in choices if choice.change is not Change.KEEP)
+        #: In the order of their cutovers.
+        self._changed = [choice for wave in self._waves for choice in wave]
         self._colors = {choice.service: choice.color for choice in choices}
 
+    def _split(self, changed: Iterable[ServicePlan]) -> list[list[ServicePlan]]:
+        """Split the changed services into waves, with the services first that no color serves."""
+        waves: list[list[ServicePlan]] = [[]]
+        for choice in changed:
+            if waves[-1] and self._app.service(choice.service).start is Start.AFTER_PREVIOUS:
+                waves.append([])
+            waves[-1].append(choice)
+        return [sorted(wave, key=lambda choice: choice.change is not Change.FIRST) for wave in waves]
+
     def prepare(self) -> tuple[Step, ...]:
-        """Return the backup and the pull or push. A rollback takes no backup; a kept container needs no pull."""
+        """Return the backup and the pull or push. A rollback takes no backup; a kept container needs no pull.
+
+        The pull and the push also create the network, because only new containers can find it missing.
+        """
         images = [self._app.service(choice.service).image for choice in self._changed if not self._is_kept(choice)]
         steps = list(self._data.prepare)
         if self._action == "deploy":
@@ -115,10 +136,13 @@ class StepBuilder:
             steps.append(Step("backup", "back up database and configuration", body, BACKUP_SECONDS))
         pushes = tuple(push for push in self._spec.pushes if push.image in images)
         if pushes:
-            steps.append(push_step(self._app, self._spec.record.id, pushes))
+            steps.append(self._with_network(push_step(self._app, self._spec.record.id, pushes)))
         elif images:
-            steps.append(self._pull(images))
+            steps.append(self._with_network(self._pull(images)))
         return tuple(steps)
+
+    def _with_network(self, step: Step) -> Step:
+        return replace(step, script=script(podman.ensure_network(self._app.name), step.script))
 
     def _pull(self, images: Sequence[Image]) -> Step:
         """Pull the images by digest.
@@ -148,16 +172,14 @@ class StepBuilder:
 
     def steps(self, new_site: bool) -> tuple[Step, ...]:
         """Return the steps that visitors may notice, and their verification."""
-        first = [choice for choice in self._changed if choice.change is Change.FIRST]
-        replaced = [choice for choice in self._changed if choice.change is Change.REPLACE]
-        site = [self._site()] if new_site else []
+        first, *later = self._waves
         return (
             *self._data.before,
-            *(self._start(choice) for choice in first),
-            *site,
+            *map(self._start, first),
+            *([self._site()] if new_site else []),
             *page.turn_on(self._state, self._app, self._spec.page),
-            *(self._cutover(choice) for choice in first),
-            *(step for choice in replaced for step in (self._start(choice), self._cutover(choice))),
+            *map(self._cutover, first),
+            *(step for wave in later for step in (*map(self._start, wave), *map(self._cutover, wave))),
             self._verify(),
             *page.turn_off(self._state, self._app, self._spec.page),
             *self._data.after,
@@ -177,12 +199,11 @@ class StepBuilder:
         body = script(
             nginx.end_standby(app, service.name),
             shell.drain(app, [(service, choice.color)]) if busy else "",
-            podman.ensure_network(app.name) if choice == self._first_new() else "",
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.record.id),
             health_gate.gate(app, service, choice.color),
-            podman.give_alias(app, service, choice.color),
+            "" if self._serves(choice) else podman.give_alias(app, service, choice.color),
         )
         undo = script(
             self._refuse_if_serving(choice),
@@ -193,11 +214,16 @@ class StepBuilder:
         seconds += service.drain.deadline_seconds if busy else 0
         title = f"{service.name}: start {'the kept ' if kept else ''}{choice.color.value} and wait for its gate"
         undo_title = f"{service.name}: stop {choice.color.value}, keep it"
-        return Step(f"{service.name}.start", title, body, seconds, undo, undo_title)
+        group = START_GROUP if self._serves(choice) else ""
+        return Step(f"{service.name}.start", title, body, seconds, undo, undo_title, group=group)
 
-    def _first_new(self) -> ServicePlan | None:
-        """Return the first service that gets a new container: its start creates the network for all of them."""
-        return next((choice for choice in self._changed if not self._is_kept(choice)), None)
+    def _serves(self, choice: ServicePlan) -> bool:
+        """Whether a color of the service still serves while the candidate starts.
+
+        If none serves, the candidate starts alone and gets the alias after its gate, so that the candidates of the
+        services after it find the service by its name.
+        """
+        return choice.change is Change.REPLACE and not self._data.before
 
     def _refuse_if_serving(self, choice: ServicePlan) -> str:
         """Make the undo fail before it stops a color that the flag still names, because the flip back failed."""
@@ -211,6 +237,8 @@ class StepBuilder:
         app, service = self._app, self._app.service(choice.service)
         condition = health_gate.through_nginx(service, choice.color)
         body = script(
+            podman.give_alias(app, service, choice.color) if self._serves(choice) else "",
+            self._recheck(choice),
             health_gate.watch([condition], seconds=0, passes=3, deadline_seconds=CUTOVER_SECONDS - 5),
             nginx.allow_standby(app, service.name) if self._both_serve(choice) else "",
             nginx.flip(app, service.name, choice.color),
@@ -219,7 +247,16 @@ class StepBuilder:
         title = f"{service.name}: cut over to {choice.color.value}, verify through Nginx"
         undo_title = f"{service.name}: cut back to {choice.color.other.value}"
         undo = self._undo_cutover(choice)
-        return Step(f"{service.name}.cutover", title, body, CUTOVER_SECONDS + 10, undo, undo_title)
+        seconds = ALIAS_SECONDS + RECHECK_SECONDS + CUTOVER_SECONDS + 10
+        return Step(f"{service.name}.cutover", title, body, seconds, undo, undo_title)
+
+    def _recheck(self, choice: ServicePlan) -> str:
+        """Fail before the flip if the candidate failed after its gate, while the others started."""
+        app, service = self._app, self._app.service(choice.service)
+        name = podman.container_name(app.name, service.name, choice.color)
+        conditions = [health_gate.not_restarted([name]), health_gate.through_candidate_port(service, choice.color)]
+        recheck = health_gate.watch(conditions, seconds=0, passes=1, deadline_seconds=RECHECK_SECONDS, tolerance=100)
+        return f"pids=''\n{recheck}\nif ! watch; then\n{podman.print_last_logs([name])}\nexit 1\nfi"
 
     def _both_serve(self, choice: ServicePlan) -> bool:
         """Whether both colors may answer between cutover and drain: the former one runs, and no data is rolled back."""

@@ -151,7 +151,10 @@ def live(state: HostState, app: Application) -> tuple[Container, ...]:
 
 
 def plan_restore(state: HostState, spec: RestoreSpec, rollout: RolloutPolicy) -> Plan:
-    """Plan a restore; the colors that serve before it serve after it."""
+    """Plan a restore; the colors that serve before it serve after it.
+
+    They start one after the other: a service may exit if it cannot resolve the name of a service before it.
+    """
     app, data = spec.data.app, spec.data
     containers = live(state, app)
     up, down = page.around(state, app, spec.page)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine.model import Color, HostState, Image, Outcome
-from rolling_upgrade.engine.plan import Change
+from rolling_upgrade.engine.model import Color, HostState, Image, Outcome, Service, Start
+from rolling_upgrade.engine.plan import Change, Plan, step_groups
 from tests.support.sample import application, backend, frontend, image
 from tests.support.states import (
     as_wanted,
@@ -24,7 +24,7 @@ from tests.support.states import (
 
 APP = application()
 UP = upgradable(APP)
-BOTH = ["backend.start", "backend.cutover", "frontend.start", "frontend.cutover", "verify", "drain"]
+BOTH = ["backend.start", "frontend.start", "backend.cutover", "frontend.cutover", "verify", "drain"]
 FIRST = ["backend.start", "frontend.start", "site", "backend.cutover", "frontend.cutover", "verify", "drain"]
 
 
@@ -40,7 +40,12 @@ def test_plan_on_empty_host_starts_everything_before_site_and_cutovers() -> None
     assert {service.color for service in result.services} == {Color.BLUE}
 
 
-def test_plan_on_outdated_host_replaces_services_in_order() -> None:
+def together(found: Plan) -> list[tuple[str, ...]]:
+    """Return the ids of the steps that run at the same time."""
+    return [tuple(step.id for step in group) for group in step_groups(found.steps) if len(group) > 1]
+
+
+def test_plan_on_outdated_host_starts_all_services_before_the_cutovers() -> None:
     result = plan(UP)
 
     assert ids(result) == BOTH
@@ -157,6 +162,17 @@ def test_plan_after_kill_between_services_continues_with_the_second() -> None:
     assert "shop-backend-blue" in text(result, "drain")
 
 
+def test_plan_after_kill_while_all_candidates_start_starts_them_again_together() -> None:
+    candidates = tuple(container(service, Color.GREEN) for service in APP.services)
+
+    result = plan(replace(UP, containers=(*UP.containers, *candidates)))
+
+    assert together(result) == [("backend.start", "frontend.start")]
+    for service in ("backend", "frontend"):
+        start = text(result, f"{service}.start")
+        assert start.index(f"drain {service} green") < start.index(f"--replace --name shop-{service}-green")
+
+
 def test_plan_after_kill_before_record_verifies_and_records() -> None:
     result = plan(replace(as_wanted(APP), releases=()))
 
@@ -176,21 +192,89 @@ def test_plan_with_site_that_was_never_live_says_so() -> None:
 
 
 def test_plan_installs_new_site_before_replacing_services() -> None:
-    assert ids(plan(replace(UP, live_site_hash="another"))) == ["site", *BOTH]
+    assert ids(plan(replace(UP, live_site_hash="another"))) == [*BOTH[:2], "site", *BOTH[2:]]
 
 
-def test_plan_with_new_service_starts_it_before_the_site() -> None:
-    worker = frontend(name="worker", image=image("worker"), service_port=7002, alias="", routes=())
-    three = application(backend(), worker, frontend())
+def worker(**changes: object) -> Service:
+    return frontend(name="worker", image=image("worker"), service_port=7002, alias="worker", routes=(), **changes)
 
-    result = plan(replace(UP, live_site_hash="another"), three)
 
-    assert ids(result) == [
-        "worker.start",
-        "site",
-        "worker.cutover",
-        *BOTH,
+def after_previous(service: Service) -> Service:
+    return replace(service, start=Start.AFTER_PREVIOUS)
+
+
+def test_plan_with_new_service_starts_it_first_and_alone() -> None:
+    """The candidates of the other services may need its name."""
+    result = plan(replace(UP, live_site_hash="another"), application(backend(), worker(), frontend()))
+
+    assert ids(result) == ["worker.start", *BOTH[:2], "site", "worker.cutover", *BOTH[2:]]
+    assert together(result) == [("backend.start", "frontend.start")]
+
+
+def test_plan_of_one_service_has_no_group() -> None:
+    assert together(plan(with_containers(outdated(backend()), container(frontend())))) == []
+
+
+def test_plan_on_empty_host_starts_services_one_by_one() -> None:
+    assert together(plan(HostState("web1"))) == []
+
+
+@pytest.mark.parametrize("state", [UP, replace(UP, live_site_hash="another")])
+def test_plan_after_previous_starts_after_the_cutover_of_those_before(state: HostState) -> None:
+    result = plan(state, application(backend(), after_previous(frontend())))
+
+    assert [step for step in ids(result) if step != "site"] == [
+        "backend.start",
+        "backend.cutover",
+        "frontend.start",
+        "frontend.cutover",
+        "verify",
+        "drain",
     ]
+    assert together(result) == []
+
+
+def test_plan_in_waves_installs_the_site_once_before_the_first_cutover() -> None:
+    result = plan(HostState("web1"), application(backend(), after_previous(frontend())))
+
+    assert ids(result)[:5] == ["backend.start", "site", "backend.cutover", "frontend.start", "frontend.cutover"]
+    assert ids(result).count("site") == 1
+
+
+def test_plan_services_behind_an_after_previous_one_start_with_it() -> None:
+    app = application(backend(), after_previous(worker()), frontend())
+    state = replace(UP, containers=tuple(outdated(service) for service in app.services))
+
+    result = plan(state, app)
+
+    assert ids(result)[:6] == [
+        "backend.start",
+        "backend.cutover",
+        "worker.start",
+        "frontend.start",
+        "worker.cutover",
+        "frontend.cutover",
+    ]
+    assert together(result) == [("worker.start", "frontend.start")]
+
+
+def test_plan_after_previous_behind_unchanged_services_starts_at_once() -> None:
+    app = application(backend(), after_previous(worker()), frontend())
+    state = replace(UP, containers=(container(backend()), outdated(worker()), outdated(frontend())))
+
+    assert together(plan(state, app)) == [("worker.start", "frontend.start")]
+
+
+def test_plan_new_service_with_after_previous_starts_after_the_cutover_of_those_before() -> None:
+    app = application(backend(), frontend(), after_previous(worker()))
+
+    assert ids(plan(UP, app))[:6] == [*BOTH[:4], "worker.start", "worker.cutover"]
+
+
+def test_plan_start_after_previous_replaces_no_container() -> None:
+    app = application(after_previous(backend()), after_previous(frontend()))
+
+    assert plan(as_wanted(APP), app).empty
 
 
 @pytest.mark.parametrize("state", [HostState("web1"), UP, replace(UP, live_site_hash="another")])
@@ -216,6 +300,42 @@ def test_plan_has_an_undo_for_each_changing_step_only(state: HostState) -> None:
     with_undo = {step.id for step in result.steps if step.undo is not None}
     assert with_undo == set(ids(result)) - {"verify", "drain"}
     assert all(step.undo_title for step in result.steps if step.undo is not None)
+
+
+def test_candidate_gets_the_alias_in_its_cutover_and_must_answer_again_before_the_flip() -> None:
+    result = plan(UP)
+    start, cutover = text(result, "backend.start"), text(result, "backend.cutover")
+
+    assert "network connect" not in start
+    alias = cutover.index("podman network connect --alias backend --alias backend-green shop-network")
+    recheck = cutover.index("http://127.0.0.1:28080/api/health")
+    assert alias < recheck < cutover.index(": > /var/lib/shop/live/backend.green")
+
+
+def test_candidate_of_a_service_that_nothing_serves_gets_the_alias_after_its_gate() -> None:
+    result = plan(HostState("web1"))
+    start, cutover = text(result, "backend.start"), text(result, "backend.cutover")
+
+    assert start.index("/api/health") < start.index("podman network connect --alias backend --alias backend-blue")
+    assert "network connect" not in cutover
+
+
+def test_network_is_created_once_before_any_start() -> None:
+    result = plan(UP)
+
+    creating = [
+        step.id for step in (*result.prepare, *result.steps) if "network create shop-network" in step.script.text
+    ]
+    assert creating == ["pull"]
+
+
+def test_longest_duration_counts_the_longest_start_and_an_undo_of_every_step() -> None:
+    result = plan(UP)
+    seconds = {step.id: step.timeout_seconds for step in result.steps}
+
+    assert result.longest_seconds == 2 * sum(seconds.values()) - min(
+        seconds["backend.start"], seconds["frontend.start"]
+    )
 
 
 def test_prepare_backs_up_and_pulls_only_changed_images() -> None:

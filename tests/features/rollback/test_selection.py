@@ -203,7 +203,7 @@ def test_rollback_with_kept_containers_starts_them_without_a_pull() -> None:
     plan = plan_rollback(replace(state, containers=(*state.containers, *kept)))
 
     assert plan.prepare == ()
-    assert ids(plan)[:2] == ["backend.start", "backend.cutover"]
+    assert ids(plan)[:3] == ["backend.start", "frontend.start", "backend.cutover"]
     assert "podman start shop-backend-green" in text(plan, "backend.start")
     assert "podman run" not in text(plan, "backend.start")
 

@@ -35,7 +35,7 @@ from tests.features.rollback.test_selection import back, digest, host, release
 from tests.support.project import Project
 from tests.support.sample import application
 from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFleet
-from tests.support.states import RUN, ids, undo, upgradable, wanted
+from tests.support.states import RUN, ids, text, undo, upgradable, wanted
 
 
 @pytest.mark.parametrize("tag", ["v1; touch pwned", "$(touch pwned)", "`id`", "a b", "'", "v1\nid", "-x", "--force"])
@@ -161,6 +161,16 @@ def test_plan_with_data_stops_the_writers_before_backup_and_restore() -> None:
     assert ids(plan)[-2:] == ["maintenance.off", "drain"]
 
 
+def test_plan_with_data_starts_services_one_by_one_each_with_its_alias() -> None:
+    """The writers are stopped: until a candidate has the alias, no container has it."""
+    plan = plan_rollback(with_page())
+
+    assert [step.group for step in plan.steps if step.id.endswith(".start")] == ["", ""]
+    assert ids(plan).index("frontend.start") < ids(plan).index("backend.cutover")
+    assert "network connect --alias backend " in text(plan, "backend.start")
+    assert "network connect" not in text(plan, "backend.cutover")
+
+
 def test_undo_of_cutover_with_data_flips_without_a_check() -> None:
     """An undo goes in reverse: the former color starts only after the former data is back."""
     text = undo(plan_rollback(with_page()), "backend.cutover")
@@ -193,8 +203,8 @@ def test_plan_with_data_notes_the_backups_and_deletes_the_former_data_at_the_end
 ROLLED_BACK = [
     "lock",
     "stage backend.start",
-    "stage backend.cutover",
     "stage frontend.start",
+    "stage backend.cutover",
     "stage frontend.cutover",
     "stage verify",
     "stage drain",
@@ -329,7 +339,9 @@ def test_rollback_with_a_failed_verification_is_undone(
 
     assert upgraded.changed("web1") == [*ROLLED_BACK[:6], *UNDONE]
     out = capsys.readouterr().out
-    undone = [f"{name}: cut back to green; {name}: stop blue, keep it" for name in ("frontend", "backend")]
+    undone = [
+        f"{name}: {what}" for what in ("cut back to green", "stop blue, keep it") for name in ("frontend", "backend")
+    ]
     assert "; ".join(undone) in out
     assert "Rollback undone; still on the previous release: web1." in out
 
