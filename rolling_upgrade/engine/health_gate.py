@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolling_upgrade.engine import nginx
+from rolling_upgrade.engine import nginx, progress
 from rolling_upgrade.engine.model import Application, Color, Probe, Service
 from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.shell import quote, shell_join
@@ -14,9 +14,11 @@ def gate(app: Application, service: Service, color: Color) -> str:
     """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
 
     A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
-    only then, because one `podman` costs more than all other commands of a check.
+    only then, because one `podman` costs more than all other commands of a check. Every pass is reported as progress,
+    and while there is none, the last answer once per second.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
+    waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', round(rules.deadline_seconds))
     form = "{{.State.Running}} {{.RestartCount}} {{.State.ExitCode}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, name)
     return f"""\
@@ -26,7 +28,7 @@ gate_failed() {{
   {last_logs(name)}
   exit 1
 }}
-began=$(date +%s) passes=0 misses=0 last='no answer yet' pid=unknown
+began=$(date +%s) passes=0 misses=0 last='' shown='' pid=unknown
 while :; do
   if [ ! -d "/proc/$pid" ]; then
     state=$({state} 2>&1) || gate_failed "the container is gone"
@@ -37,13 +39,19 @@ while :; do
   fi
   code=$({_request(service, service.port(color), rules.path)}) || :
   case "$code" in
-    2??) passes=$((passes + 1)) misses=0 ;;
-    *) passes=0 last="HTTP $code from {rules.path}"
-       if [ $(($(date +%s) - began)) -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi ;;
+    2??) passes=$((passes + 1)) misses=0 shown=''
+         {progress.print_text("passes %s of %s", '"$passes"', rules.passes)} ;;
+    ''|000) passes=0 last="no answer from {rules.path}" ;;
+    *) passes=0 last="HTTP $code from {rules.path}" ;;
   esac
   if [ "$passes" -ge {rules.passes} ]; then break; fi
+  spent=$(($(date +%s) - began))
+  if [ "$passes" -eq 0 ]; then
+    if [ "$spent" -ge {round(rules.start_period_seconds)} ]; then misses=$((misses + 1)); fi
+    if [ "$spent" != "$shown" ]; then shown=$spent; {waiting}; fi
+  fi
   if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $last"; fi
-  if [ $(($(date +%s) - began)) -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $last"; fi
+  if [ "$spent" -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $last"; fi
   sleep {rules.interval_seconds:g}
 done"""
 
@@ -131,17 +139,21 @@ def watch(conditions: list[str], *, seconds: float, passes: int, deadline_second
     """Define `watch`: repeat all conditions until they hold, every half second, and faster to confirm a good round.
 
     It succeeds after `passes` consecutive good rounds and at least `seconds`. It fails with status 1, and prints `why`,
-    on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline.
+    on a fatal condition, after `tolerance` consecutive bad rounds, or at the deadline. The seconds that are left are
+    reported as progress.
     """
     checks = "\n".join(f"watch_{number}() {{\n{condition}\n}}" for number, condition in enumerate(conditions))
     every = " && ".join(f"watch_{number}" for number in range(len(conditions))) or "true"
+    left = progress.print_text("%s s left", f'"$(({round(seconds)} - spent))"')
+    report = f"""
+    if [ "$spent" -ne "$shown" ] && [ "$spent" -lt {round(seconds)} ]; then shown=$spent; {left}; fi"""
     return f"""\
 {checks}
 watch() {{
-  began=$(date +%s) good=0 bad=0 fatal='' why='nothing was asked'
+  began=$(date +%s) good=0 bad=0{" shown=-1" if seconds else ""} fatal='' why='nothing was asked'
   while :; do
     if {every}; then good=$((good + 1)) bad=0; else good=0 bad=$((bad + 1)); fi
-    spent=$(($(date +%s) - began))
+    spent=$(($(date +%s) - began)){report if seconds else ""}
     if [ "$good" -ge {passes} ] && [ "$spent" -ge {round(seconds)} ]; then return 0; fi
     if [ -n "$fatal" ]; then break; fi
     if [ "$bad" -ge {tolerance} ]; then break; fi

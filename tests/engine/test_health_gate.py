@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine import health_gate
+from rolling_upgrade.engine import health_gate, progress
 from rolling_upgrade.engine.model import Color, Gate, Probe, Tls
 from rolling_upgrade.engine.shell import script
 from tests.support.sample import application, backend
@@ -34,6 +35,15 @@ def gate(
     return sh(script(health_gate.gate(APP, backend(gate=rules), Color.GREEN), "echo passed"), path=host.path)
 
 
+def reported(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the texts of the progress."""
+    return [found.text for line in done.stdout.splitlines() if (found := progress.parse(line))]
+
+
+def output(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return progress.without_progress(done.stdout).splitlines()
+
+
 def asked(host: Programs) -> int:
     return len(host.calls("curl"))
 
@@ -41,7 +51,33 @@ def asked(host: Programs) -> int:
 def test_gate_passes_after_the_required_answers(host: Programs) -> None:
     done = gate(host, ["200"])
 
-    assert (done.returncode, done.stdout, asked(host)) == (0, "passed\n", 3)
+    assert (done.returncode, output(done), asked(host)) == (0, ["passed"], 3)
+
+
+def test_gate_reports_each_pass(host: Programs) -> None:
+    assert reported(gate(host, ["200"])) == ["passes 1 of 3", "passes 2 of 3", "passes 3 of 3"]
+
+
+def test_gate_reports_the_last_answer_until_the_first_pass(host: Programs) -> None:
+    assert reported(gate(host, ["000", "503", "503", "200", "500", "200"])) == [
+        "waiting: no answer from /api/health, 0 s of 20 s",
+        "waiting: HTTP 503 from /api/health, 1 s of 20 s",
+        "waiting: HTTP 503 from /api/health, 2 s of 20 s",
+        "passes 1 of 3",
+        "waiting: HTTP 500 from /api/health, 4 s of 20 s",
+        "passes 1 of 3",
+        "passes 2 of 3",
+        "passes 3 of 3",
+    ]
+
+
+def test_gate_with_a_short_interval_reports_once_per_second(host: Programs) -> None:
+    done = gate(host, ["503"] * 8 + ["200"], rules=replace(GATE, interval_seconds=0.25))
+
+    assert [text for text in reported(done) if text.startswith("waiting")] == [
+        "waiting: HTTP 503 from /api/health, 0 s of 20 s",
+        "waiting: HTTP 503 from /api/health, 1 s of 20 s",
+    ]
 
 
 def test_gate_probes_the_candidate_port(host: Programs) -> None:
@@ -136,7 +172,17 @@ def test_watch_succeeds_after_enough_good_rounds(host: Programs) -> None:
 def test_watch_lasts_at_least_its_seconds(host: Programs) -> None:
     done = watch(host, [answers(host, ["200"])], seconds=6)
 
-    assert (done.stdout.splitlines()[0], spent(done)) == ("good", 6)
+    assert (output(done)[0], spent(done)) == ("good", 6)
+
+
+def test_watch_reports_each_second_that_is_left(host: Programs) -> None:
+    done = watch(host, [answers(host, ["200"])], seconds=3)
+
+    assert reported(done) == ["3 s left", "2 s left", "1 s left"]
+
+
+def test_watch_without_a_bake_reports_no_progress(host: Programs) -> None:
+    assert reported(watch(host, [answers(host, ["500", "200"])])) == []
 
 
 def test_watch_tolerates_a_single_bad_round(host: Programs) -> None:
@@ -148,7 +194,7 @@ def test_watch_tolerates_a_single_bad_round(host: Programs) -> None:
 def test_watch_fails_after_three_consecutive_bad_rounds(host: Programs) -> None:
     done = watch(host, [answers(host, ["200", "200", "502"])], seconds=30, deadline=45)
 
-    assert done.stdout.splitlines()[:2] == ["got 502 (1 s)", "bad"]
+    assert output(done)[:2] == ["got 502 (1 s)", "bad"]
 
 
 def test_watch_flapping_condition_fails_at_the_deadline(host: Programs) -> None:
