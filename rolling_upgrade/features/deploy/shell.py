@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 
-from rolling_upgrade.engine import nginx, podman
+from rolling_upgrade.engine import nginx, podman, progress
 from rolling_upgrade.engine.image_push import full_name
 from rolling_upgrade.engine.model import Application, Color, Image, Service
 from rolling_upgrade.engine.shell import Script, lines, quote, script, sha256, shell_join
@@ -31,20 +31,35 @@ def drain(app: Application, colors: Sequence[tuple[Service, Color]]) -> str:
     return "\n".join((_DRAIN, "draining='' failed=0", *parts, _WAIT_FOR_ALL))
 
 
-#: Define `drain SERVICE COLOR PORT SECONDS`: wait until two checks in a row find no connection to the port.
-_DRAIN = """\
-drain() {
+#: Define `drain SERVICE COLOR PORT SECONDS`: wait until two checks in a row find no connection to the port. Report the
+#: number of connections and the seconds that are left as progress.
+_DRAIN = f"""\
+count_lines() {{
+  set -f
+  IFS='
+'
+  # shellcheck disable=SC2086
+  set -- $1
+  unset IFS
+  set +f
+  count=$#
+}}
+drain() {{
   began=$(date +%s) quiet=0
   while [ -n "$(ss -Htln "( sport = :$3 )")" ]; do
-    if [ -z "$(ss -Htn state established "( sport = :$3 )")" ]; then quiet=$((quiet + 1)); else quiet=0; fi
+    count_lines "$(ss -Htn state established "( sport = :$3 )")"
+    if [ "$count" -eq 0 ]; then quiet=$((quiet + 1)); else quiet=0; fi
     if [ "$quiet" -ge 2 ]; then break; fi
-    if [ $(($(date +%s) - began)) -ge "$4" ]; then
+    left=$(($4 - $(date +%s) + began))
+    if [ "$left" -le 0 ]; then
       if [ "$quiet" -eq 0 ]; then echo "$1: $2 still had connections after $4 s"; fi
       break
     fi
+    if [ "$count" -eq 1 ]; then noun=connection; else noun=connections; fi
+    {progress.print_text("%s: %s %s, %s s left", '"$1"', '"$count"', '"$noun"', '"$left"')}
     sleep 1
   done
-}"""
+}}"""
 _WAIT_FOR_ALL = """\
 for process in $draining; do wait "$process" || failed=$?; done
 if [ "$failed" -ne 0 ]; then exit "$failed"; fi"""
@@ -66,6 +81,7 @@ def pull_signed(images: Iterable[Image], key: str, *, verify_present: bool) -> S
         f'printf %s {quote(json.dumps(_policy(repositories, key)))} > "$policy"',
         f'signatures="$HOME/{LOOKASIDE}"\nmkdir -p "$signatures"',
         *(_enable_signatures(repository) for repository in repositories),
+        podman.define_pull(unique),
         lines(_pull(image, verify_present=verify_present) for image in unique),
     )
 
@@ -89,5 +105,5 @@ def _enable_signatures(repository: str) -> str:
 
 def _pull(image: Image, *, verify_present: bool) -> str:
     """Pull one image with the policy. Source: podman-pull(1) does not list --signature-policy."""
-    pull = shell_join("podman", "pull", "--quiet") + f' --signature-policy "$policy" {quote(image.pinned)}'
+    pull = podman.pull_one(image, f'--signature-policy "$policy" {quote(image.pinned)}')
     return pull if verify_present else f"{shell_join('podman', 'image', 'exists', image.pinned)} || {pull}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade.engine.model import Color
+from rolling_upgrade.engine.progress import parse, without_progress
 from tests.support.sample import application, backend, frontend
 from tests.support.shell import Programs, sh
 from tests.support.states import as_wanted, container, outdated, plan, text
@@ -25,10 +26,12 @@ def programs(tmp_path: Path) -> Programs:
 
 
 def drain(programs: Programs, connections: list[str]) -> subprocess.CompletedProcess[str]:
-    """Drain the blue backend; `connections` has one line of `ss` for each second, empty without a connection."""
+    """Drain the blue backend; `connections` has the connections at each second, separated by `|`."""
     state = replace(as_wanted(application()), containers=(outdated(backend()), container(frontend())))
     answer = programs.sequence("ss", connections)
-    programs.add("ss", f'if [ "$1" = -Htln ]; then echo "LISTEN 0 9 127.0.0.1:18080"; else\n{answer}\nfi')
+    programs.add(
+        "ss", f'if [ "$1" = -Htln ]; then echo "LISTEN 0 9 127.0.0.1:18080"; else\n{answer} | tr "|" "\\n"\nfi'
+    )
     return sh(text(plan(state), "drain"), path=programs.path)
 
 
@@ -67,6 +70,23 @@ def test_drain_busy_color_is_stopped_at_the_deadline_and_reported(programs: Prog
     assert (len(counts(programs)), len(stops(programs))) == (7, 1)
 
 
+def test_drain_reports_the_connections_and_the_seconds_that_are_left(programs: Programs) -> None:
+    done = drain(programs, [f"{CONNECTED}|0 0 [::1]:18080 *", CONNECTED, "", CONNECTED, ""])
+
+    assert reported(done) == [
+        "backend: 2 connections, 6 s left",
+        "backend: 1 connection, 5 s left",
+        "backend: 0 connections, 4 s left",
+        "backend: 1 connection, 3 s left",
+        "backend: 0 connections, 2 s left",
+    ]
+
+
+def reported(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the texts of the progress."""
+    return [found.text for line in done.stdout.splitlines() if (found := parse(line))]
+
+
 def test_drain_stopped_color_does_not_wait(programs: Programs) -> None:
     """Nobody listens on its port."""
     state = replace(as_wanted(application()), containers=(outdated(backend()), container(frontend())))
@@ -97,8 +117,9 @@ def test_drain_waits_for_all_colors_at_once(programs: Programs) -> None:
         f'case "$*" in {BACKEND}) [ -e "$here/checked" ] || echo connected ;; {FRONTEND}) : > "$here/checked" ;; esac',
     )
 
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, without_progress(done.stdout)) == (0, "")
     assert sorted(call[-1] for call in stops(programs)) == ["shop-backend-blue", "shop-frontend-blue"]
+    assert {text.partition(":")[0] for text in reported(done)} == {"backend", "frontend"}
 
 
 def test_drain_stops_a_color_while_another_one_is_still_connected(programs: Programs) -> None:
