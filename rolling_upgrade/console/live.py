@@ -14,22 +14,33 @@ from rich.text import Text
 
 from rolling_upgrade.console.output import Output
 from rolling_upgrade.console.plan import plan_lines
-from rolling_upgrade.console.reporter import Reporter, event_lines, summary_lines
+from rolling_upgrade.console.reporter import Reporter, event_lines, progress_text, summary_lines
 from rolling_upgrade.console.screen import RowState, rich_console
-from rolling_upgrade.console.text import bar, count, duration, one_line, progress, width
+from rolling_upgrade.console.text import bar, count, duration, one_line, width
 from rolling_upgrade.engine.model import Event, Phase, Summary
 from rolling_upgrade.engine.plan import Plan
 
 
 @dataclass(frozen=True)
-class Row:
-    """One host: its current step, the number of finished steps, its state. Times are Unix seconds.
+class RunningStep:
+    """A step that runs, since `started_at`; `progress` is empty before it reports any."""
 
-    `running` has the start of each step that has not ended: steps of a group run at the same time.
+    id: str
+    title: str
+    started_at: float
+    progress: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One host: its running steps, the number of finished ones, its state. Times are Unix seconds.
+
+    Without a running step, `step` and `title` are those of the last event.
     """
 
     host: str
     planned: int = 0
+    running: tuple[RunningStep, ...] = ()
     step: str = ""
     title: str = ""
     started_at: float = 0.0
@@ -38,11 +49,26 @@ class Row:
     done: int = 0
     state: RowState = RowState.WAITING
     result: str = "waiting"
-    running: tuple[Event, ...] = ()
 
     def elapsed(self, now: float) -> float:
-        """Return the seconds in the current step, or in the run once the host has finished it."""
-        return self.ended_at - self.started_at if self.ended_at else now - self.step_started_at
+        """Return the seconds in the oldest running step, or in the run once the host has finished it."""
+        if self.ended_at:
+            return self.ended_at - self.started_at
+        return now - min((step.started_at for step in self.running), default=self.step_started_at)
+
+    @property
+    def activity(self) -> str:
+        """The running step with its progress or title; of several steps all names, each with its progress."""
+        if len(self.running) > 1:
+            return "; ".join(f"{step.id} {step.progress}".rstrip() for step in self.running)
+        if self.running:
+            (step,) = self.running
+            return _named(step.id, step.progress or step.title)
+        return _named(self.step, self.title)
+
+
+def _named(step: str, text: str) -> str:
+    return f"{step}  {text}".strip() if step != text else step
 
 
 class Board:
@@ -76,18 +102,23 @@ class Board:
 
 def _after_step(row: Row, event: Event) -> Row:
     if event.phase is Phase.PROGRESS:
-        title = f"{bar(event.sent, event.total)} {progress(event.sent, event.total, event.seconds)}"
-        return replace(row, step=event.step, title=title, ended_at=0.0, state=RowState.RUNNING, result="running")
-    others = tuple(started for started in row.running if started.step != event.step)
-    row = replace(row, running=(*others, event) if event.phase is Phase.STARTED else others)
-    shown = others[-1] if others and event.phase is Phase.DONE else event
-    row = replace(row, step=shown.step, title=one_line(shown.title), step_started_at=shown.at, ended_at=0.0)
+        text = progress_text(event)
+        text = f"{bar(event.sent, event.total)} {text}" if event.total and not event.detail else text
+        running = (replace(step, progress=text) if step.id == event.step else step for step in row.running)
+        return replace(row, running=tuple(running))
+    others = tuple(step for step in row.running if step.id != event.step)
+    title = one_line(event.title)
+    row = replace(row, running=others, step=event.step, title=title, step_started_at=event.at, ended_at=0.0)
+    if event.phase is Phase.STARTED:
+        started = RunningStep(event.step, title, event.at)
+        return replace(row, running=(*others, started), state=RowState.RUNNING, result="running")
+    if event.phase is Phase.DONE:
+        row = replace(row, done=row.done + 1)
+        # A step that was running beside the failed one ends after it.
+        return row if row.state is RowState.FAILED else replace(row, state=RowState.RUNNING, result="running")
     if event.phase is Phase.FAILED:
         return replace(row, state=RowState.FAILED, result=f"failed at {event.step}")
-    if event.phase in (Phase.STARTED, Phase.DONE):
-        done = row.done + (event.phase is Phase.DONE)
-        return replace(row, done=done, state=RowState.RUNNING, result="running")
-    return replace(row, state=RowState.ATTENTION, result="undoing")
+    return replace(row, running=(), state=RowState.ATTENTION, result="undoing")
 
 
 _RESULTS = {
@@ -98,7 +129,7 @@ _RESULTS = {
 
 
 def _after_host(row: Row, event: Event) -> Row:
-    row = replace(row, step="", title=one_line(event.title))
+    row = replace(row, running=(), step="", title=one_line(event.title))
     if event.phase in _RESULTS:
         state, result = _RESULTS[event.phase]
         return replace(row, ended_at=event.at, state=state, result=result)
@@ -176,9 +207,14 @@ class LiveReporter(Reporter):
         return Group(table, Text(f"… and {count(hidden, 'more host')}", "dim")) if hidden else table
 
     def _cells(self, row: Row) -> list[Text]:
-        step = f"{row.step}  {row.title}".strip() if row.step != row.title else row.step
         done = f"{row.done}/{row.planned}" if row.planned else str(row.done)
-        texts = (row.host, step, duration(row.elapsed(self._clock())) if row.step_started_at else "", done, row.result)
+        texts = (
+            row.host,
+            row.activity,
+            duration(row.elapsed(self._clock())) if row.step_started_at else "",
+            done,
+            row.result,
+        )
         return [Text(self._output.safe(text), row.state.style if at == 4 else "") for at, text in enumerate(texts)]
 
 

@@ -17,7 +17,7 @@ from rolling_upgrade.engine.plan import Plan, ServicePlan, Step
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.errors import ExitCode
 
-#: The interval between two plain lines about the transfer to a host.
+#: The interval between two plain lines about the progress of a step.
 PROGRESS_SECONDS = 5.0
 
 
@@ -74,7 +74,7 @@ class PlainReporter(Reporter):
         self._output = output
         self._host_columns = 0
         self._lock = Lock()
-        self._progress_at: dict[str, float] = {}
+        self._progress_at: dict[tuple[str, str], float] = {}
 
     def plan(self, plans: Sequence[Plan], *, scripts: bool = False, batches: Sequence[Sequence[str]] = ()) -> None:
         """Write the plans, with every command when `scripts`."""
@@ -82,12 +82,15 @@ class PlainReporter(Reporter):
         self._output.show(plan_lines(plans, scripts=scripts, batches=batches))
 
     def event(self, event: Event) -> None:
-        """Write one event, and the progress of a transfer every few seconds."""
-        if event.phase is Phase.PROGRESS:
-            with self._lock:
-                if event.at - self._progress_at.get(event.host, event.at - event.seconds) < PROGRESS_SECONDS:
+        """Write one event; of the progress of a step only a line every few seconds."""
+        key = event.host, event.step
+        with self._lock:
+            if event.phase is Phase.STARTED:
+                self._progress_at[key] = event.at
+            if event.phase is Phase.PROGRESS:
+                if event.at - self._progress_at.setdefault(key, event.at - event.seconds) < PROGRESS_SECONDS:
                     return
-                self._progress_at[event.host] = event.at
+                self._progress_at[key] = event.at
         self._output.show(event_lines(event, host_columns=self._host_columns))
 
     def summary(self, summary: Summary) -> None:
@@ -138,7 +141,7 @@ def plan_json(plan: Plan, *, scripts: bool) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Return the JSON object of one event; `sent` and `total` appear only for the progress of a transfer."""
+    """Return the JSON object of one event; `sent` and `total` appear only for a transfer."""
     shown: dict[str, Any] = to_plain(event) | {
         "type": "event",
         "at": round(event.at, 3),
@@ -193,15 +196,21 @@ _RESULTS = {
 
 
 def event_lines(event: Event, *, host_columns: int = 0) -> list[str]:
-    """Return one line for an event, and its log lines indented below."""
+    """Return one line for an event, and its log lines indented below; the detail of progress is on the line itself."""
     host = pad(one_line(event.host) or "-", host_columns)
     phase = event.phase.value if event.phase is not Phase.NOTE else ""
     took = duration(event.seconds) if event.phase in _TIMED and event.seconds > 0 else ""
     title = "" if event.phase is Phase.DONE and event.step else one_line(event.title)
     if event.phase is Phase.PROGRESS:
-        phase, title = "", progress(event.sent, event.total, event.seconds)
+        phase, title = "", progress_text(event)
     text = "  ".join(part for part in (event.step, f"{phase} {took}".strip(), title) if part)
-    return [f"{clock_time(event.at)} {host}  {text}".rstrip(), *indent(event.detail, "    | ")]
+    log = "" if event.phase is Phase.PROGRESS else event.detail
+    return [f"{clock_time(event.at)} {host}  {text}".rstrip(), *indent(log, "    | ")]
+
+
+def progress_text(event: Event) -> str:
+    """Return the progress of a step in one line: its text, or the bytes of its transfer."""
+    return one_line(event.detail) or progress(event.sent, event.total, event.seconds)
 
 
 def summary_lines(summary: Summary) -> list[str]:

@@ -59,15 +59,15 @@ def diagnosis_lines(rows: Sequence[Diagnosis], labels: Mapping[Level, str]) -> l
 
 
 def progress(sent: int, total: int, seconds: float) -> str:
-    """Return the progress of a transfer: `12.4 of 65.1 MB, 19%, 8.2 MB/s`."""
-    share = min(100, sent * 100 // total) if total else 100
+    """Return the progress of a transfer: `12.4 of 65.1 MB, 19%, 8.2 MB/s`, or `12.4 MB, 8.2 MB/s` without a total."""
+    share = f" of {total / 1e6:.1f} MB, {min(100, sent * 100 // total)}%" if total else " MB"
     rate = f", {sent / seconds / 1e6:.1f} MB/s" if seconds > 0 else ""
-    return f"{sent / 1e6:.1f} of {total / 1e6:.1f} MB, {share}%{rate}"
+    return f"{sent / 1e6:.1f}{share}{rate}"
 
 
 def bar(sent: int, total: int) -> str:
-    """Return the progress of a transfer as a bar of 20 columns."""
-    full = min(20, sent * 20 // total) if total else 20
+    """Return the progress of a transfer of known size as a bar of 20 columns."""
+    full = min(20, sent * 20 // total)
     return "█" * full + "░" * (20 - full)
 
 

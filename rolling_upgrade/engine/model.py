@@ -852,7 +852,8 @@ class Phase(str, Enum):
 class Event:
     """An event of a run, at `at` Unix seconds.
 
-    An empty `step` means the whole host, an empty `host` the whole run. `sent` and `total` are the bytes of a transfer.
+    An empty `step` means the whole host, an empty `host` the whole run. `detail` has the lines of a log, or a text of
+    the progress of a step. `sent` and `total` are the bytes of a transfer, with a total of 0 if it is unknown.
     """
 
     at: float

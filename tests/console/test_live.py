@@ -109,7 +109,7 @@ def test_board_shows_the_step_of_a_group_that_still_runs() -> None:
 
     row = board(step(Phase.STARTED), other, step(Phase.DONE, NOW + 5)).visible(10)[0][0]
 
-    assert (row.step, row.elapsed(NOW + 8), row.done) == ("frontend.start", 7, 1)
+    assert (row.activity, row.elapsed(NOW + 8), row.done) == ("frontend.start  Start green", 7, 1)
 
 
 def test_board_finished_host_shows_its_total_time() -> None:
