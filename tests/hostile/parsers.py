@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rolling_upgrade.console.live import Board
 from rolling_upgrade.console.output import print_lines, print_result
+from rolling_upgrade.console.reporter import event_json, event_lines
 from rolling_upgrade.engine import (
     history,
     image_push,
@@ -21,12 +23,13 @@ from rolling_upgrade.engine import (
     observation,
     podman,
     preflight,
+    progress,
     resource,
     untrusted,
 )
 from rolling_upgrade.engine.locking import held_error
 from rolling_upgrade.engine.masking import clean
-from rolling_upgrade.engine.model import HealthReport, HostState, Release, Stage, Target
+from rolling_upgrade.engine.model import Event, HealthReport, HostState, Phase, Release, Stage, Target
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.features.access import plan as access_plans
 from rolling_upgrade.features.access import shell as access
@@ -179,6 +182,19 @@ def _pruned(result: Any) -> None:
     _printed(prune_lines({"web1": result}), prune_json({"web1": result}))
 
 
+def _progress(found: progress.Progress | None) -> None:
+    """Show it as the consoles do, and as JSON."""
+    if found is None:
+        return
+    event = Event(1.0, Phase.PROGRESS, "a step", "web1", "a", 1.0, found.text, found.sent, found.total)
+    board = Board()
+    board.apply(replace(event, phase=Phase.STARTED))
+    board.apply(event)
+    ((row,), _) = board.visible(1)
+    assert len(event_lines(event)) == 1
+    _printed([row.activity, *event_lines(event)], event_json(event))
+
+
 def _access_answer() -> str:
     content = base64.b64encode(f"{KEY}\n".encode()).decode()
     path = f"{HOME}/.ssh/authorized_keys"
@@ -231,6 +247,7 @@ PARSERS: dict[str, Parser] = {
     "features.report.shell.parse": Parser(
         journal.parse, "@@stage 1795403500.5 1795403501.5 0 backup\n a line\n@@end\n", _stages
     ),
+    "engine.progress.parse": Parser(progress.parse, "@@progress bytes 12 34", _progress),
     "engine.podman.registry_answer": Parser(
         podman.registry_answer,
         f'{{"Digest": "sha256:{CHECKSUM}", "Labels": {{"org.opencontainers.image.revision": "1234abc"}}}}',
