@@ -1,6 +1,6 @@
 """The commands of the upgrade: the pyinfra script runs them over SSH, `by_hand` runs them on the host.
 
-The playbook has the same `podman` commands, and Ansible's modules in place of `curl`. This module runs in pyinfra's
+The playbook has the same commands, and modules of Ansible where there are any. This module runs in pyinfra's
 virtual environment too: standard library only.
 """
 
