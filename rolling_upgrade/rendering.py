@@ -40,6 +40,15 @@ from rolling_upgrade.engine.site.program import HostPaths, main
 template = __loader__.get_data("site.conf.j2").decode()
 sys.exit(main(words, template, HostPaths(Path(program))))
 """
+#: The entry point of the engine; its exit status for an old Python is `remote_run.NO_PYTHON_STATUS`.
+_ENGINE_MAIN = """\
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(49)
+from rolling_upgrade.features.on_host import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def templates(package: Path) -> Path:
@@ -119,11 +128,11 @@ def notice_template(name: str) -> str:
 
 
 @cache
-def watchdog_program() -> bytes:
-    """Pack the watchdog and its message templates into one program for python3. The build is reproducible."""
+def engine() -> bytes:
+    """Pack the program that executes runs on a host, and the watchdog, for python3. The build is reproducible."""
     return zipapp(
-        "import sys\nfrom rolling_upgrade.features.watchdog.__main__ import main\nsys.exit(main(sys.argv[1:]))\n",
-        roots=["rolling_upgrade.features.watchdog.__main__", "rolling_upgrade.engine.sqlite_program"],
+        _ENGINE_MAIN,
+        roots=["rolling_upgrade.features.on_host", "rolling_upgrade.engine.sqlite_program"],
         files={
             f"rolling_upgrade/templates/{path.relative_to(TEMPLATES)}": path.read_text(encoding="utf-8")
             for path in sorted((TEMPLATES / "notify").rglob("*.*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from rolling_upgrade.features.access import tasks as access
+from rolling_upgrade.features.attach import tasks as attach
 from rolling_upgrade.features.backup import tasks as backup
 from rolling_upgrade.features.build import tasks as build
 from rolling_upgrade.features.completion import tasks as completion
@@ -43,6 +44,7 @@ namespace = Collection(
     promote.promote,
     deploy.deploy,
     rollback.rollback,
+    attach.attach,
     setup.teardown,
     trust.trust,
     status.status,
@@ -82,6 +84,7 @@ GROUPS = {
         "test",
         "full",
         "promote",
+        "attach",
         "history",
         "report",
         "maintenance",

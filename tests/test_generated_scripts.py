@@ -15,7 +15,18 @@ from pathlib import Path
 import pytest
 
 from rolling_upgrade import rendering
-from rolling_upgrade.engine import detached, history, image_push, lock_file, locking, maintenance, observation, podman
+from rolling_upgrade.engine import (
+    executor,
+    history,
+    image_push,
+    lock_file,
+    locking,
+    maintenance,
+    observation,
+    podman,
+    remote_run,
+)
+from rolling_upgrade.engine.host_run import RunDocument
 from rolling_upgrade.engine.model import (
     Application,
     Certificate,
@@ -138,7 +149,7 @@ def of_a_deploy(app: Application, found: HostState) -> Iterator[tuple[str, Scrip
         yield from of_a_step(step)
     ended = history.ending(Outcome.UNDONE, "it's broken", 3)
     yield from (("ended", Script(f"{ended}\n{step.script.text}")) for step in plan.abort)
-    yield "undo-all", detached.undo_all([step.undo for step in plan.steps if step.undo])
+    yield "undo-all", executor.undo_all([step.undo for step in plan.steps if step.undo])
 
 
 def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Script]]:
@@ -151,14 +162,12 @@ def of_a_rollback(app: Application, found: HostState) -> Iterator[tuple[str, Scr
         yield from of_a_step(step)
 
 
-def of_a_stage(app: Application) -> Iterator[tuple[str, Script]]:
-    body = Script("echo body")
-    yield "stage", detached.launch(app.home, "run", "step", body, seconds=3, lease_seconds=9)
-    inner = detached._stage_text(app.home, "run", "step", body, seconds=3, lease_seconds=9)
-    yield "stage-inner", Script(inner)
-    yield "attach", detached.attach(app.home, "run", "step", seconds=3)
-    yield "abort", direct(detached.abort(app.home, "run"))
-    yield "renew", direct(lock_file.renew(app.home, "token", lease_seconds=9))
+def of_a_run(app: Application) -> Iterator[tuple[str, Script]]:
+    document = RunDocument(Plan("web1", "deploy", "run", home=app.home), "basis", app.name, 60)
+    for with_engine in (True, False):
+        yield f"run-{with_engine}", remote_run.start(document, b"engine", 0, with_engine=with_engine)
+    yield "follow", remote_run.follow(app.home, "run", 0)
+    yield "executing", direct(lock_file.executing(app.home))
     yield "lock-show", direct(lock_file.show(app.home))
     yield "lock-force-release", direct(lock_file.force_release(app.home, "token"))
     yield "release", direct(lock_file.release(app.home, "token"))
@@ -301,7 +310,7 @@ def generated() -> Iterator[tuple[str, str]]:
                 yield f"{kind}-{look}-{name}", script.text
             for name, script in of_a_rollback(app, found):
                 yield f"{kind}-{look}-back-{name}", script.text
-        every = (of_a_stage, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
+        every = (of_a_run, of_looking, of_logs, of_backups, of_upkeep, of_retention, of_watching, of_setup, of_access)
         for name, script in (row for part in every for row in part(app)):
             yield f"{kind}-{name}", script.text
         for name, script in of_monitoring(Environment("production", (Target("web1", "192.0.2.1", "deploy", app),))):
@@ -358,7 +367,7 @@ def test_generated_scripts_are_complete(scripts: list[Path]) -> None:
         "plain-replace-drain",
         "plain-kept-back-backend.start",
         "secured-replace-undo-all",
-        "plain-stage-inner",
+        "plain-run-True",
     } <= names
     assert {"secured-restore-uploads-undo", "served-scheduled-inner-0", "plain-verify-inner-0"} <= names
     assert {"secured-health", "served-health", "bare-health", "plain-watchdog-install", "plain-watchdog-act"} <= names

@@ -30,7 +30,7 @@ SIZED = [
 #: The modules of the zipapps that run on hosts.
 PACKED = frozenset(
     module_name(path, PACKAGE)
-    for path in reachable(["rolling_upgrade.features.watchdog.__main__", "rolling_upgrade.engine.site.program"])
+    for path in reachable(["rolling_upgrade.features.on_host", "rolling_upgrade.engine.site.program"])
 )
 
 

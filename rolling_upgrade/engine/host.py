@@ -71,12 +71,14 @@ class StreamingHost(Host, Protocol):
         *,
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
+        on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
     ) -> int:
         """Run the script under `sh`, pass its output on piece by piece, and return its exit status.
 
         The script's descriptor 3 stays open until the workstation disconnects: a script that could outlive its reader
-        waits for the end of that file, then ends its children. Raises what `run` raises; an exception of a callback
-        ends the stream.
+        waits for the end of that file, then ends its children. `on_open` receives a function that writes to that
+        descriptor; `sh` may swallow what is written before the script has printed something. Raises what `run` raises;
+        an exception of a callback ends the stream.
         """
 
 

@@ -1,4 +1,4 @@
-"""The lock file of a host: the shell text that acquires, renews, releases and shows it, and the parser.
+"""The lock file of a host: the shell text that acquires, releases and shows it, its renewal, and the parser.
 
 `lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change atomic. A running stage
 holds `lock/stage` (flock), so that the first stage of a new holder waits for the last stage of the previous one.
@@ -6,7 +6,11 @@ holds `lock/stage` (flock), so that the first stage of a new holder waits for th
 
 from __future__ import annotations
 
+import fcntl
 import re
+import time
+from contextlib import suppress
+from pathlib import Path
 
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Lock
@@ -14,10 +18,12 @@ from rolling_upgrade.engine.shell import quote
 
 #: Exit status of a script that was refused because another run holds the lock.
 HELD_STATUS = 40
-#: Exit status of a stage whose token is no longer the lock's.
+#: Exit status of a step whose token is no longer the lock's.
 LOST_STATUS = 41
 
-#: Exit status of a script that waited for a stage which did not end in time.
+#: How long a script waits for a step on the host, or for the host's boot program, to end.
+WAIT_SECONDS = 120
+#: Exit status of a script that waited for a step which did not end in time.
 BUSY_STATUS = 44
 #: The prefix of the token of a lock that an operator acquired with `inv lock.acquire`.
 MANUAL = "manual-"
@@ -75,20 +81,26 @@ mkdir -p {quote(home + "/lock")}
 ) 9> {quote(home + "/lock/guard")}"""
 
 
-def renew(home: str, token: str, *, lease_seconds: float) -> str:
-    """Extend the lease, or exit LOST_STATUS if another run holds the lock."""
-    return f"""\
-(
-  flock -w 10 9
-  cd {quote(home + "/lock")} || exit
-  if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" != {quote(token)} ]; then
-    echo "the lock was taken over:"
-    cat held 2>/dev/null || echo "nobody holds it"
-    exit {LOST_STATUS}
-  fi
-  {{ grep -v '^expires_at=' held; printf 'expires_at=%s\\n' "$(($(date +%s) + {round(lease_seconds)}))"; }} > held.new
-  mv -f held.new held
-) 9> {quote(home + "/lock/guard")}"""
+def renew(home: Path, token: str, lease_seconds: float) -> str:
+    """Extend the lease of a run on this host; return '' or, if another run holds the lock, a text that names it.
+
+    A full disk does not stop the run: the token is still its own, and the lease keeps its former end.
+    """
+    held = home / "lock" / "held"
+    with (home / "lock" / "guard").open("ab") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            lines = held.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        if f"token={token}" not in lines:
+            return "the lock was taken over:\n" + ("\n".join(lines) or "nobody holds it")
+        kept = [line for line in lines if not line.startswith("expires_at=")]
+        new = held.with_name("held.new")
+        with suppress(OSError):
+            new.write_text("\n".join([*kept, f"expires_at={int(time.time()) + round(lease_seconds)}", ""]), "utf-8")
+            new.replace(held)
+    return ""
 
 
 def release(home: str, token: str) -> str:
@@ -106,11 +118,20 @@ def is_manual(lock: Lock) -> bool:
     return lock.token.startswith(MANUAL)
 
 
+def executing(home: str) -> str:
+    """Print `yes` if the holder's executor is alive on the host, whatever became of its workstation."""
+    return f"""\
+token=$(sed -n 's/^token=//p' {quote(home + "/lock/held")} 2>/dev/null)
+alive={quote(home)}/journal/$token/alive
+if [ -n "$token" ] && [ -e "$alive" ] && ! flock -n "$alive" true; then echo yes; fi"""
+
+
 def show(home: str) -> str:
-    """Print the host's time, whether a stage is running, and the lines of the holder; never waits."""
+    """Print the host's time, whether a run and a step are running, and the lines of the holder; never waits."""
     stage = quote(home + "/lock/stage")
     return f"""\
 echo "now=$(date +%s)"
+echo "executing=$({executing(home)})"
 if [ -e {stage} ] && ! flock -n {stage} true; then echo stage=yes; else echo stage=no; fi
 cat {quote(home + "/lock/held")} 2>/dev/null || :"""
 
@@ -125,6 +146,11 @@ def force_release(home: str, token: str) -> str:
   flock -n -E {BUSY_STATUS} 8
 {release(home, token)}
 ) 8> {quote(home + "/lock/stage")}"""
+
+
+def is_executing(text: str) -> bool:
+    """Whether the executor of the holder is alive, from the output of `show`."""
+    return "executing=yes" in untrusted.lines(text)
 
 
 def is_stage_running(text: str) -> bool:

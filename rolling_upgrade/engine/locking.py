@@ -5,22 +5,23 @@ Runs that start at the same time compete for the first host alone, so that one o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rolling_upgrade.engine import detached, lock_file, observation
+from rolling_upgrade.engine import lock_file, observation
 from rolling_upgrade.engine.host import Answer, Host
 from rolling_upgrade.engine.model import Application, HostState, Lock
 from rolling_upgrade.engine.plan import Step
-from rolling_upgrade.engine.shell import Script, direct, quote
+from rolling_upgrade.engine.shell import Script, direct, quote, sha256
 from rolling_upgrade.engine.untrusted import Malformed
 from rolling_upgrade.errors import PROGRAM, LockHeld, LockLost, PreflightError, RollingError, StageBusy, StepFailed
 
 H = TypeVar("H")
 T = TypeVar("T")
 
-#: The time limit for acquiring a lock: the wait for a stage of an earlier run, then one observation.
+#: The time limit for acquiring a lock: the wait for a step of an earlier run, then one observation.
 LOCK_SECONDS = 240
 
 
@@ -31,7 +32,7 @@ class Acquired:
     answer: Answer
     previous: Lock | None = None
 
-    def state(self, app: Application, host: str) -> HostState:
+    def state(self, app: str, host: str) -> HostState:
         """The observed state of the host. Raises PreflightError if the observation is incomplete."""
         try:
             return observation.parse(app, host, self.answer.output)
@@ -85,7 +86,7 @@ def acquire(host: Host, step: Step, *, environment: str) -> Acquired:
 
     Raises:
         LockHeld: another run holds the lock.
-        StageBusy: the lock was acquired, but a stage of an earlier run has not ended.
+        StageBusy: the lock was acquired, but a step of an earlier run has not ended.
         StepFailed: the lock may not have been acquired: a full disk, a host without setup.
     """
     answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
@@ -112,7 +113,7 @@ def run_under_lock(
 ) -> Answer:
     """Run the script of `under_lock` on its host. Raises LockHeld or StageBusy if it did not run."""
     locked = under_lock(app, lock, script, seconds=seconds, replaceable_token=replaceable_token)
-    answer = host.run(locked, timeout_seconds=seconds + detached.WAIT_SECONDS + 30)
+    answer = host.run(locked, timeout_seconds=seconds + lock_file.WAIT_SECONDS + 30)
     _check_acquired(host.name, answer, environment)
     return answer
 
@@ -120,8 +121,8 @@ def run_under_lock(
 def _check_acquired(host: str, answer: Answer, environment: str) -> None:
     if answer.status == lock_file.HELD_STATUS:
         raise held_error(host, lock_file.parse(answer.output), environment, lock_file.host_time(answer.output))
-    if answer.status == detached.BUSY_STATUS:
-        raise StageBusy(f"{host}: a stage of an earlier run is still running.", next_step="try again in a minute")
+    if answer.status == lock_file.BUSY_STATUS:
+        raise StageBusy(f"{host}: a step of an earlier run is still running.", next_step="try again in a minute")
 
 
 def is_held_by_other(error: RollingError) -> bool:
@@ -135,7 +136,7 @@ def held_error(host: str, lock: Lock | None, environment: str, now: int) -> Lock
         return LockHeld(f"{host}: another run holds the lock.")
     age, left = max(0, now - lock.acquired_at), max(0, lock.expires_at - now)
     lease = f"its lease expires in {left} s" + ("" if lock_file.is_manual(lock) else " unless renewed")
-    next_step = f"wait for it ({PROGRAM} lock.status --env {environment} shows it); the lease of a dead run expires"
+    next_step = f"{PROGRAM} attach --env {environment} follows it; the lease of a dead run expires"
     if lock_file.is_manual(lock):
         next_step = f"ask {lock.owner}; if the work there is done: {PROGRAM} lock.release --env {environment} --force"
     return LockHeld(
@@ -156,7 +157,7 @@ def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, re
     dropped connection cannot leave the lock behind.
     """
     text = f"""\
-{lock_file.acquire(app.home, lock, lease_seconds=seconds + detached.WAIT_SECONDS, replaceable_token=replaceable_token)}
+{lock_file.acquire(app.home, lock, lease_seconds=seconds + lock_file.WAIT_SECONDS, replaceable_token=replaceable_token)}
 set +e
 said=$(
 exec 2>&1
@@ -175,15 +176,16 @@ exit "$status\""""
 
 def _wait_for_stage(app: Application) -> str:
     """Wait for the stage that a dead run left; exits BUSY_STATUS if it does not end."""
-    return f"flock -w {detached.WAIT_SECONDS} -E {detached.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
+    return f"flock -w {lock_file.WAIT_SECONDS} -E {lock_file.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
 
 
-def plan_still_fits(planned: HostState, now: HostState) -> bool:
-    """Return whether a plan made from the first observation is still valid for the second."""
-    return _basis(planned) == _basis(now)
+def basis(state: HostState) -> str:
+    """Return a hash of everything in an observed state that a plan depends on.
 
-
-def _basis(state: HostState) -> tuple[object, ...]:
+    A plan made from one observation is valid for another one with the same basis.
+    """
     containers = sorted((c.name, c.running, c.release, c.spec, c.image.digest) for c in state.containers)
     releases = [release.id for release in state.releases]
-    return (sorted(state.active), containers, state.live_site_hash, releases, state.fact("maintenance"))
+    active = sorted((name, color.value) for name, color in state.active)
+    parts = (active, containers, state.live_site_hash, releases, state.fact("maintenance"))
+    return sha256(json.dumps(parts).encode())

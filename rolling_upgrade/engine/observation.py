@@ -58,7 +58,7 @@ def observe(host: Host, app: Application, *, probe: bool = True) -> HostState:
 def from_answer(app: Application, host: str, answer: Answer) -> HostState:
     """The state in the answer of a script that contains `shell_text`. Raises HostUnreachable if it is incomplete."""
     try:
-        return parse(app, host, answer.output)
+        return parse(app.name, host, answer.output)
     except Malformed as error:
         raise malformed_answer(host, f"{error}: {answer.output_tail}") from error
 
@@ -138,6 +138,7 @@ fact backup_free_kib "$(df -Pk "$directory" | awk 'NR == 2 {{ print $4 }}')"
 fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; else echo 0; fi)"
 {last_backup(app)}
 fact maintenance "$({maintenance.origin(app)})"
+fact executing "$({lock_file.executing(app.home)})"
 fact site "$(curl -fs --max-time 10 {url} || :)\""""
 
 
@@ -194,8 +195,8 @@ def sections(text: str) -> dict[str, list[str]]:
     return found
 
 
-def parse(app: Application, host: str, text: str) -> HostState:
-    """Parse the output of `shell_text`; containers of other applications count as foreign.
+def parse(app: str, host: str, text: str) -> HostState:
+    """Parse the output of `shell_text` for the application with that name; containers of other applications count as foreign.
 
     Raises Malformed if the text is incomplete or comes from another program.
     """
@@ -225,11 +226,11 @@ def parse(app: Application, host: str, text: str) -> HostState:
     )
 
 
-def _containers(app: Application, lines: list[str]) -> tuple[list[list[str]], tuple[str, ...]]:
+def _containers(app: str, lines: list[str]) -> tuple[list[list[str]], tuple[str, ...]]:
     """The rows of this application's containers, and the names of others."""
     ours, foreign = [], []
     for row in (line.split("\t") for line in lines):
-        if len(row) == len(_FIELDS) and row[7] == app.name:
+        if len(row) == len(_FIELDS) and row[7] == app:
             ours.append(row)
         else:
             foreign.append(row[0])

@@ -195,8 +195,13 @@ def ensure_network(app: str) -> str:
 
 
 def stop(*names: str, seconds: float) -> str:
-    """Stop containers together and keep them: SIGTERM, then SIGKILL after `seconds`. Ignores missing containers."""
-    return shell_join("podman", "stop", "--ignore", "--time", round(seconds), *names) + " >/dev/null"
+    """Stop containers together and keep them: SIGTERM, then SIGKILL after `seconds`. Ignores missing containers.
+
+    Podman may report an error when it cleans up a container that its monitor cleans up at the same time (seen with 5.4:
+    "refusing to clean up"); by then the container has stopped, and a second stop succeeds.
+    """
+    command = shell_join("podman", "stop", "--ignore", "--time", round(seconds), *names)
+    return f"for is_last in '' yes; do {command} >/dev/null && break; test -z \"$is_last\"; done"
 
 
 def start(name: str) -> str:

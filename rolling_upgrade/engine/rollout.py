@@ -8,25 +8,48 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from rolling_upgrade.engine import executor, lock_file, locking
+from rolling_upgrade.engine import locking, observation
 from rolling_upgrade.engine.executor import RunContext
-from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.model import Application, HostResult, HostState, HostSummary, Phase, RolloutPolicy
+from rolling_upgrade.engine.host import StreamingHost
+from rolling_upgrade.engine.host_run import LOCKED, PREPARED, RunDocument, RunEnd
+from rolling_upgrade.engine.journal import CANCEL, GO, PREPARE
+from rolling_upgrade.engine.model import (
+    Application,
+    Channels,
+    HostResult,
+    HostState,
+    HostSummary,
+    Notice,
+    Phase,
+    RolloutPolicy,
+)
 from rolling_upgrade.engine.plan import Change, Plan
-from rolling_upgrade.engine.shell import direct
-from rolling_upgrade.errors import PROGRAM, HostUnreachable, Interrupted, LockLost, RollingError, UndoFailed, unexpected
+from rolling_upgrade.engine.remote_run import RemoteRun
+from rolling_upgrade.engine.shell import script
+from rolling_upgrade.errors import PROGRAM, Interrupted, LockLost, PreflightError, RollingError, unexpected
 
 R = TypeVar("R")
+#: How often a run is planned on a host that changes between its observation and its lock.
+_MOST_PLANS = 3
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
 
 
 @dataclass(frozen=True)
 class HostRun:
     """One host of a run: its connection, application, observed state and plan."""
 
-    host: Host
+    host: StreamingHost
     application: Application
     state: HostState
     plan: Plan
@@ -55,28 +78,60 @@ def roll_out(
     replan: Callable[[HostState], Plan],
     rollout: RolloutPolicy,
     context: RunContext,
-    on_locked: Callable[[Sequence[HostRun]], None] = lambda _: None,
+    messages: Messages,
+    engine: Callable[[], bytes],
 ) -> list[HostOutcome]:
     """Lock all hosts, prepare all hosts, then upgrade batch after batch until one fails.
+
+    Each host executes its plan by itself; this function decides when it may continue.
 
     Args:
         host_runs: the hosts with their plans.
         replan: makes a new plan from the state of a host that changed between its observation and its lock.
         rollout: the batch size and the number of parallel connections.
-        context: the state shared by all steps.
-        on_locked: receives the hosts with something to change, after all hosts are locked.
+        context: the state shared by all hosts.
+        messages: the messages about the run.
+        engine: returns the program that executes a plan on its host.
 
     Raises:
         LockHeld, PreflightError: before anything was changed. From then on every host has an outcome.
     """
-    phases = _Rollout(replan, rollout, context)
-    locked = phases.lock_all([host_run for host_run in host_runs if not host_run.plan.empty])
-    unchanged = [_outcome(host_run, HostResult.UNCHANGED, 0) for host_run in host_runs if host_run.plan.empty]
-    on_locked([host_run for host_run in locked if not host_run.plan.empty])
-    prepared, failed = phases.prepare_all(locked)
-    if failed:
-        return [*unchanged, *failed, *(phases.not_started(host_run) for host_run in prepared)]
-    return [*unchanged, *phases.upgrade(prepared)]
+    phases = _Rollout(replan, rollout, context, messages, engine)
+    changed = [host_run for host_run in host_runs if not host_run.plan.empty]
+    outcomes = [_outcome(host_run, HostResult.UNCHANGED, 0) for host_run in host_runs if host_run.plan.empty]
+    try:
+        locked = phases.lock_all(changed)
+        outcomes += [each for each in locked if isinstance(each, HostOutcome)]
+        running = [each for each in locked if isinstance(each, _Locked)]
+        messages.started([each.host_run for each in running])
+        prepared, failed = phases.prepare_all(running)
+        if failed:
+            return [*outcomes, *failed, *(phases.not_started(each) for each in prepared)]
+        return [*outcomes, *phases.upgrade(prepared)]
+    finally:
+        phases.close()
+
+
+class Messages(Protocol):
+    """The messages about a run."""
+
+    def started(self, host_runs: Sequence[HostRun]) -> None:
+        """Send the first message; `host_runs` are the hosts to change."""
+
+    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels]:
+        """Return what the host needs for the message about its end, which it sends if the workstation is gone."""
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """A host whose run holds its lock."""
+
+    host_run: HostRun
+    remote: RemoteRun
+
+    @property
+    def name(self) -> str:
+        return self.host_run.name
 
 
 class _Rollout:
@@ -87,161 +142,144 @@ class _Rollout:
         replan: Callable[[HostState], Plan],
         rollout: RolloutPolicy,
         context: RunContext,
+        messages: Messages,
+        engine: Callable[[], bytes],
     ) -> None:
-        self._replan, self._rollout, self._context = replan, rollout, context
+        self._replan, self._rollout, self._context, self._messages = replan, rollout, context, messages
+        self._engine = engine
+        self._offers: dict[str, ExitStack] = {}
 
-    def lock_all(self, host_runs: list[HostRun]) -> list[HostRun]:
+    def close(self) -> None:
+        """Stop to offer images."""
+        for offers in self._offers.values():
+            offers.close()
+
+    def lock_all(self, host_runs: list[HostRun]) -> list[_Locked | HostOutcome]:
         """Lock the first host alone, then the rest, so that one of several simultaneous runs gets all its locks."""
 
-        def lock_each(group: Sequence[HostRun]) -> list[HostRun | RollingError]:
+        def lock_each(group: Sequence[HostRun]) -> list[_Locked | HostOutcome | RollingError]:
             results = self._each(group, self._lock_one, lambda _, error: error)
             if self._context.cancelled.is_set():
                 results.append(Interrupted("interrupted before anything was changed."))
             return results
 
-        return locking.acquire_all(
-            host_runs, lock_each, lambda host_run: executor.unlock(host_run.host, host_run.plan, self._context)
+        return locking.acquire_all(host_runs, lock_each, self._release)
+
+    def _release(self, locked: _Locked | HostOutcome) -> None:
+        if isinstance(locked, _Locked):
+            locked.remote.send(CANCEL)
+            locked.remote.end()
+
+    def _lock_one(self, host_run: HostRun) -> _Locked | HostOutcome | RollingError:
+        """Start the run on the host, and again with a new plan if the host changed after its observation.
+
+        Return the outcome of a host that needs no change by then.
+        """
+        for attempt in range(1, _MOST_PLANS + 1):
+            if host_run.plan.empty:
+                return _outcome(host_run, HostResult.UNCHANGED, 0)
+            remote = self._start(host_run, attempt)
+            end = remote.wait_for(LOCKED)
+            if end is None:
+                return _Locked(host_run, remote)
+            if not end.observation:
+                return end.raised or Interrupted(f"{host_run.name}: interrupted before anything was changed.")
+            self._context.emit(Phase.NOTE, "the host changed after it was observed; a new plan was made", host_run.name)
+            now = observation.parse(host_run.application.name, host_run.name, end.observation)
+            host_run = replace(host_run, state=now, plan=self._replan(now))
+        return PreflightError(
+            f"{host_run.name}: the host changes faster than it can be planned; nothing was touched.",
+            next_step=f"{PROGRAM} lock.status and {PROGRAM} status show who changes it",
         )
 
-    def _lock_one(self, host_run: HostRun) -> HostRun | RollingError:
-        self._context.emit(Phase.STARTED, "acquire the lock", host_run.name, "lock")
-        began = self._context.clock()
-        try:
-            locked = self._acquire(host_run)
-        except RollingError as error:
-            self._context.emit(Phase.FAILED, "acquire the lock", host_run.name, "lock", 0, error.message)
-            if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
-                executor.unlock(host_run.host, host_run.plan, self._context)
-            return error
-        self._context.emit(Phase.DONE, "acquire the lock", host_run.name, "lock", self._context.clock() - began)
-        return locked
+    def _start(self, host_run: HostRun, attempt: int) -> RemoteRun:
+        notice, channels = self._messages.of_host(host_run.plan)
+        document = RunDocument(
+            self._with_images(host_run),
+            locking.basis(host_run.state),
+            host_run.application.name,
+            self._rollout.lease_seconds,
+            attempt,
+            notice,
+            channels,
+        )
+        remote = RemoteRun(host_run.host, document, self._engine(), self._context)
+        remote.start()
+        return remote
 
-    def _acquire(self, host_run: HostRun) -> HostRun:
-        [acquire] = host_run.plan.acquire
-        acquired = locking.acquire(host_run.host, acquire, environment=host_run.plan.environment)
-        if acquired.previous is not None:
-            title = f"took over the lock of {locking.describe(acquired.previous)}: its run is dead or its lease expired"
-            self._context.emit(Phase.NOTE, title, host_run.name)
-        now = acquired.state(host_run.application, host_run.name)
-        if locking.plan_still_fits(host_run.state, now):
-            return host_run
-        self._context.emit(Phase.NOTE, "the host changed after it was observed; a new plan was made", host_run.name)
-        return replace(host_run, state=now, plan=self._replan(now))
+    def _with_images(self, host_run: HostRun) -> Plan:
+        """Offer the images of the plan's pushes to the host, and add their address to the steps."""
+        plan, offer = host_run.plan, self._context.offer
+        if offer is None or not any(step.pushes for step in plan.prepare):
+            return plan
+        offers = self._offers.setdefault(host_run.name, ExitStack())
+        offers.close()
+        prepare = [
+            replace(step, script=script(offers.enter_context(offer(host_run.host, step)), step.script))
+            if step.pushes
+            else step
+            for step in plan.prepare
+        ]
+        return replace(plan, prepare=tuple(prepare))
 
-    def prepare_all(self, host_runs: list[HostRun]) -> tuple[list[HostRun], list[HostOutcome]]:
+    def prepare_all(self, locked: list[_Locked]) -> tuple[list[_Locked], list[HostOutcome]]:
         """The barrier: prepare every host before any host continues."""
-        self._waits = len(host_runs) > 1
-        results = self._each(host_runs, self._prepare_one, self._abandon)
-        ready = [result for result in results if isinstance(result, HostRun)]
+        results = self._each(locked, self._prepare_one, self._lost)
+        ready = [result for result in results if isinstance(result, _Locked)]
         return ready, [result for result in results if isinstance(result, HostOutcome)]
 
-    def _prepare_one(self, host_run: HostRun) -> HostRun | HostOutcome:
-        try:
-            longest = sum(step.timeout_seconds for step in host_run.plan.prepare) if self._waits else 0
-            patient = replace(self._context, lease_seconds=self._context.lease_seconds + longest)
-            executor.prepare(host_run.host, host_run.plan, patient)
-        except RollingError as error:
-            return self._abandon(host_run, error)
-        return host_run
+    def _prepare_one(self, locked: _Locked) -> _Locked | HostOutcome:
+        locked.remote.send(PREPARE)
+        end = locked.remote.wait_for(PREPARED)
+        self._offers.pop(locked.name, ExitStack()).close()
+        return locked if end is None else _from_end(locked.host_run, end)
 
-    def _abandon(self, host_run: HostRun, error: RollingError) -> HostOutcome:
-        """End the run on a host before any change that visitors could see."""
-        if isinstance(error, LockLost | HostUnreachable):
-            return _outcome(host_run, HostResult.UNKNOWN, 0, error)
-        try:
-            executor.undo(host_run.host, host_run.plan, [], self._context, error, self._context.clock())
-        except UndoFailed as failure:
-            return _outcome(host_run, HostResult.UNDO_FAILED, 0, failure)
-        return _outcome(host_run, HostResult.UNDONE, 0, error)
+    def not_started(self, locked: _Locked) -> HostOutcome:
+        """End the run on a host that may not continue because another host failed."""
+        locked.remote.send(CANCEL)
+        return _from_end(locked.host_run, locked.remote.end())
 
-    def not_started(self, host_run: HostRun) -> HostOutcome:
-        """Release the lock of a host that was not started because another host failed."""
-        executor.unlock(host_run.host, host_run.plan, self._context)
-        return _outcome(host_run, HostResult.NOT_STARTED, 0)
-
-    def upgrade(self, host_runs: list[HostRun]) -> list[HostOutcome]:
+    def upgrade(self, locked: list[_Locked]) -> list[HostOutcome]:
         """Upgrade batch after batch; after a batch with a failure, leave the remaining hosts unchanged."""
-        by_name = {host_run.name: host_run for host_run in host_runs}
+        by_name = {each.name: each for each in locked}
         outcomes: list[HostOutcome] = []
         stopped = False
-        batches = split_batches(list(by_name), self._rollout.batch)
-        for number, batch in enumerate(batches):
+        for batch in split_batches(list(by_name), self._rollout.batch):
             group = [by_name[name] for name in batch]
             if stopped or self._context.cancelled.is_set():
-                outcomes += [self.not_started(host_run) for host_run in group]
+                outcomes += [self.not_started(each) for each in group]
                 continue
-            waiting = [by_name[name] for later in batches[number + 1 :] for name in later]
-            self._renew_locks(waiting, max((host_run.plan.longest_seconds for host_run in group), default=0))
-            results = self._each(
-                group, self._upgrade_one, lambda host_run, error: _outcome(host_run, HostResult.UNKNOWN, 0, error)
-            )
+            results = self._each(group, self._upgrade_one, self._lost)
             outcomes += results
             stopped = any(outcome.error for outcome in results)
         return outcomes
 
-    def _renew_locks(self, waiting: list[HostRun], seconds: float) -> None:
-        """Renew the locks of the hosts in later batches."""
+    def _upgrade_one(self, locked: _Locked) -> HostOutcome:
+        locked.remote.send(GO)
+        return _from_end(locked.host_run, locked.remote.end())
 
-        def renew(host_run: HostRun) -> None:
-            text = lock_file.renew(
-                host_run.plan.home, self._context.run_id, lease_seconds=seconds + self._rollout.lease_seconds
-            )
-            try:
-                host_run.host.run(direct(text), timeout_seconds=30)
-            except RollingError as error:
-                self._context.emit(Phase.NOTE, f"its lock could not be renewed: {error.message}", host_run.name)
+    def _lost(self, locked: _Locked, error: RollingError) -> HostOutcome:
+        return _outcome(locked.host_run, HostResult.UNKNOWN, 0, error)
 
-        self._each(waiting, renew, lambda _, __: None)
-
-    def _upgrade_one(self, host_run: HostRun) -> HostOutcome:
-        began = self._context.clock()
-        if host_run.plan.empty:
-            return self.unchanged(host_run)
-        try:
-            executor.apply(host_run.host, host_run.plan, self._context)
-        except UndoFailed as error:
-            return _outcome(host_run, HostResult.UNDO_FAILED, self._context.clock() - began, error)
-        except (LockLost, HostUnreachable) as error:
-            return _outcome(host_run, HostResult.UNKNOWN, self._context.clock() - began, error)
-        except RollingError as error:
-            undone = any(step.undo is not None for step in host_run.plan.steps)
-            result = HostResult.UNDONE if undone else HostResult.NOT_STARTED
-            return _outcome(host_run, result, self._context.clock() - began, error)
-        return self._finish_one(host_run, self._context.clock() - began)
-
-    def _finish_one(self, host_run: HostRun, seconds: float) -> HostOutcome:
-        """Finalize a host that serves the new release. A failure does not undo the release."""
-        try:
-            executor.finalize(host_run.host, host_run.plan, self._context, seconds)
-        except RollingError as error:
-            return _outcome(host_run, HostResult.UNKNOWN, seconds, error)
-        self._context.emit(Phase.DONE, host_run.plan.result.value, host_run.name, seconds=seconds)
-        return _outcome(host_run, host_run.plan.result, seconds)
-
-    def unchanged(self, host_run: HostRun) -> HostOutcome:
-        """Release the lock of a host that is already in the desired state."""
-        executor.unlock(host_run.host, host_run.plan, self._context)
-        return _outcome(host_run, HostResult.UNCHANGED, 0)
-
-    def _each(
-        self, host_runs: Sequence[HostRun], do: Callable[[HostRun], R], on_defect: Callable[[HostRun, RollingError], R]
-    ) -> list[R]:
+    def _each(self, hosts: Sequence[N], do: Callable[[N], R], on_defect: Callable[[N, RollingError], R]) -> list[R]:
         """Work on all hosts in parallel. Ctrl-C cancels the run, which undoes the steps.
 
         `on_defect` returns the result of a host after an unexpected error, which must not end the run on the others.
         """
 
-        def work_on(host_run: HostRun) -> R:
+        def work_on(host: N) -> R:
             try:
-                return do(host_run)
+                return do(host)
+            except RollingError as error:
+                return on_defect(host, error)
             except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
                 next_step = f"{PROGRAM} status shows the state of the host; the same command resumes from it"
-                return on_defect(host_run, unexpected(host_run.name, error, RollingError, next_step=next_step))
+                return on_defect(host, unexpected(host.name, error, RollingError, next_step=next_step))
 
-        if not host_runs:
+        if not hosts:
             return []
         with ThreadPoolExecutor(max_workers=max(1, self._rollout.parallel)) as pool:
-            futures = [pool.submit(work_on, host_run) for host_run in host_runs]
+            futures = [pool.submit(work_on, host) for host in hosts]
             wait_for_all(futures, self._context)
             return [future.result() for future in futures]
 
@@ -258,6 +296,10 @@ def wait_for_all(futures: Sequence[Future[R]], context: RunContext) -> None:
             else:
                 context.emit(Phase.NOTE, "stopping: undoing the completed steps first")
                 context.cancelled.set()
+
+
+def _from_end(host_run: HostRun, end: RunEnd) -> HostOutcome:
+    return _outcome(host_run, end.result, end.seconds, end.raised)
 
 
 def _outcome(host_run: HostRun, result: HostResult, seconds: float, error: RollingError | None = None) -> HostOutcome:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rolling_upgrade import rendering
 from rolling_upgrade.console import identity, prompt
 from rolling_upgrade.console.reporter import Reporter, make_reporter
 from rolling_upgrade.engine import lock_file, locking
@@ -116,7 +117,7 @@ class Operation:
             force = self.force or not environment.rollout.confirm
             prompt.confirm(spec.question, force=force, hint=spec.hint)
         notifier = RunNotifier(environment, self.context, spec.action)
-        outcomes = roll_out(host_runs, plan, environment.rollout, self.context, notifier.started)
+        outcomes = roll_out(host_runs, plan, environment.rollout, self.context, notifier, rendering.engine)
         summary = self._summary(spec, outcomes, host_runs)
         summary = replace(summary, warnings=(*summary.warnings, *notifier.ended(summary, outcomes)))
         self.reporter.summary(summary)
@@ -186,8 +187,9 @@ def refuse(findings: Sequence[Finding], action: str) -> None:
 
 
 def replaceable_token(state: HostState) -> str:
-    """Return the token of the host's lock if its run was on this machine and is dead, else ''."""
-    return state.lock.token if state.lock is not None and identity.is_dead(state.lock) else ""
+    """Return the token of the host's lock if its holder was a process of this machine and nothing of it lives, else ''."""
+    is_alive = state.fact("executing") == "yes"
+    return state.lock.token if state.lock is not None and identity.is_dead(state.lock) and not is_alive else ""
 
 
 def refuse_live_locks(states: Mapping[str, HostState], environment: Environment) -> None:
@@ -255,7 +257,7 @@ def run_under_locks(
             lease = seconds + locking.LOCK_SECONDS
             step = locking.acquire_step(app, lock, lease_seconds=lease, replaceable_token=dead)
             try:
-                state = locking.acquire(host, step, environment=environment).state(app, host.name)
+                state = locking.acquire(host, step, environment=environment).state(app.name, host.name)
             except RollingError as error:
                 if not isinstance(error, HostUnreachable) and not locking.is_held_by_other(error):
                     host.run(direct(lock_file.release(app.home, lock.token)), timeout_seconds=30)

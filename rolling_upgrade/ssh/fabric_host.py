@@ -65,10 +65,11 @@ class FabricHost:
         *,
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
+        on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
     ) -> int:
         """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`."""
         limits = Limits(self.name, timeout_seconds, math.inf, cancelled)
-        return self._execute(script, on_output, on_errors, limits, hold=True)
+        return self._execute(script, on_output, on_errors, limits, on_open)
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
         """Offer images to the host during the block; yields a script prologue with their address."""
@@ -125,10 +126,9 @@ class FabricHost:
         on_output: Callable[[bytes], None],
         on_errors: Callable[[bytes], None],
         limits: Limits,
-        *,
-        hold: bool = False,
+        on_open: Callable[[Callable[[bytes], None]], None] | None = None,
     ) -> int:
-        """Send the script, receive its output, and return its status; `hold` keeps its descriptor 3 open."""
+        """Send the script, receive its output, and return its status; with `on_open`, its descriptor 3 stays open."""
         from paramiko import SSHException
 
         limits.check()
@@ -136,15 +136,17 @@ class FabricHost:
         self.executions += 1
         try:
             channel.settimeout(_POLL_SECONDS)
-            call = "main 3<&0 </dev/null; exit" if hold else "main </dev/null"
+            call = "main 3<&0 </dev/null; exit" if on_open else "main </dev/null"
             # surrogateescape: arguments may contain bytes that are not UTF-8.
             program = f"main() {{\n{script.text}\n}}\n{call}\n".encode(errors="surrogateescape")
             patience = self._connect_seconds + len(program) / 10_000
             # A host that reads nothing blocks the whole transport, not only the channel with its window.
             with closed_after(channel.transport, patience + 1):
                 _send(channel, program, patience, limits)
-            if not hold:
+            if on_open is None:
                 channel.shutdown_write()
+            else:
+                on_open(lambda data: _send(channel, data, self._connect_seconds, limits))
             limits.begin()
             while not _receive(channel, on_output, on_errors, limits):
                 limits.check()

@@ -305,6 +305,11 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def wait_for_end_of_run(host: Host) -> None:
+    """Wait until the host has ended the run that its workstation left."""
+    wait_until(lambda: host.sh(f"test -e {LOCK_FILE}", check=False).returncode != 0, "the end of the run", 120)
+
+
 def start_until_step(site: Site, step: str, *words: str) -> subprocess.Popen[str]:
     """Start a task on the first host alone. Return once it runs the step there."""
     host = site.lab.hosts[0]

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.deploy.conftest import Site, interrupt, kill, start_until_step, wait_until
+from tests.deploy.conftest import LOCK_FILE, Site, interrupt, kill, start_until_step, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.extended)])
@@ -23,20 +23,34 @@ def test_deploy_interrupted_during_the_gate_is_undone(site: Site, number: int) -
     "step",
     [
         "backend.cutover",
-        *(
-            pytest.param(step, marks=pytest.mark.extended)
-            for step in ("backup", "backend.start", "frontend.start", "verify", "drain")
-        ),
+        *(pytest.param(step, marks=pytest.mark.extended) for step in ("backend.start", "frontend.start", "drain")),
     ],
 )
-def test_deploy_killed_at_any_step_is_completed_by_the_same_command(site: Site, step: str) -> None:
+def test_deploy_whose_workstation_is_killed_is_completed_by_the_host(site: Site, step: str) -> None:
+    """Meanwhile a second deploy names the run, and `attach` follows it from a workstation that did not start it."""
     host = site.lab.hosts[0]
+    site.edit_rollout(bake_seconds=5)
     process = start_until_step(site, step, "deploy", "--tag", "v2")
     kill(process)
-    assert site.version(host) in {"v1", "v2"}
+    code, refused = site.deploy("v3", "--hosts", "web1")
+    assert (code, f"attach --env {site.lab.name}" in refused, "deploy v2" in refused) == (4, True, True), refused
+    code, followed = site.run("attach", "--hosts", "web1")
+    assert (code, "record  done" in followed, "web1 upgraded" in followed) == (0, True, True), followed
+    assert (site.version(host), sum(site.containers(host).values())) == ("v2", 2)
+    assert not host.sh(f"cat {LOCK_FILE}", check=False).stdout
+    assert "deploy  good" in site.run_ok("history", "--limit", "1", "--hosts", "web1")
+    assert "No run is in progress" in site.run_ok("attach", "--hosts", "web1")
+
+
+def test_deploy_whose_workstation_is_killed_before_go_is_ended_by_the_host_within_its_lease(site: Site) -> None:
+    host = site.lab.hosts[0]
+    before = site.containers(host)
+    site.edit_rollout(lease_seconds=30)
+    kill(start_until_step(site, "backup", "deploy", "--tag", "v2"))
+    wait_until(lambda: host.sh(f"test -e {LOCK_FILE}", check=False).returncode != 0, "the release of the lock", 60)
+    assert (site.version(host), site.containers(host)) == ("v1", before)
     code, output = site.deploy("v2", "--hosts", "web1")
     assert (code, site.version(host)) == (0, "v2"), output
-    assert sum(site.containers(host).values()) == 2
 
 
 def test_deploy_continues_after_a_dropped_connection_and_the_next_reuses_the_port_of_a_stopping_container(

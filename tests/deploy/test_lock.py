@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 
 import pytest
 
@@ -40,13 +39,13 @@ def test_deploy_resumed_after_a_takeover_is_refused_at_its_next_step(site: Site)
     paused = site.start("deploy", "--tag", "v2", "--hosts", "web1")
     try:
         wait_until(lambda: "reason=deploy v2" in lock_file(host), "the lock of the first run")
-        os.kill(paused.pid, signal.SIGSTOP)
+        host.sh("pkill -STOP -u deploy -f 'engine.pyz run'")
         host.sh(f"flock /var/lib/memoryark/lock/stage sed -i 's/^expires_at=.*/expires_at=1/' {LOCK_FILE}")
         code, output = site.deploy("v3", "--hosts", "web1", "--force")
         assert (code, site.version(host)) == (0, "v3"), output
         assert "took over the lock of" in output
         after = (site.containers(host), host.sh("cat /var/lib/memoryark/releases.jsonl").stdout)
-        os.kill(paused.pid, signal.SIGCONT)
+        host.sh("pkill -CONT -u deploy -f 'engine.pyz run'")
         code, output = wait_for_task(paused)
     finally:
         if paused.poll() is None:

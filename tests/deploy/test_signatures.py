@@ -18,7 +18,7 @@ mkdir -p /root/keys $directory && cd /root/keys
 printf 'docker:\\n  registry:5000:\\n    use-sigstore-attachments: true\\n' > $directory/all.yaml
 echo secret > words
 for name in ours theirs; do skopeo generate-sigstore-key --output-prefix $name --passphrase-file words; done
-sign() {{ skopeo copy --sign-by-sigstore-private-key $1.private --sign-passphrase-file words \\
+sign() {{ skopeo copy --retry-times 3 --sign-by-sigstore-private-key $1.private --sign-passphrase-file words \\
   docker://registry:5000/{REPOSITORY}/$2 docker://registry:5000/{REPOSITORY}/$2; }}
 for service in backend frontend; do sign ours $service:v1; sign ours $service:v2; sign theirs $service:v3; done
 """

@@ -1,27 +1,37 @@
-"""Executing a plan on a fake host: failures, dropped connections, lost locks and Ctrl-C."""
+"""Executing a plan: failures, groups of steps, lost locks and Ctrl-C."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from rolling_upgrade.engine import detached, executor, lock_file
-from rolling_upgrade.engine.host import Answer, Cancelled, Host
-from rolling_upgrade.engine.image_push import Push
+from rolling_upgrade.engine import executor, lock_file
+from rolling_upgrade.engine.host import Answer, Cancelled
 from rolling_upgrade.engine.model import Phase
 from rolling_upgrade.engine.plan import Step
-from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.errors import ConnectionDropped, HostUnreachable, Interrupted, LockLost, StepFailed, UndoFailed
-from tests.support.sample import image
+from rolling_upgrade.engine.progress import Progress
+from rolling_upgrade.errors import Interrupted, LockLost, StepFailed, UndoFailed
 from tests.support.scripted_host import Scene, ScriptedHost, three_steps
 
-DROPPED = ConnectionDropped("web1: the connection dropped.")
-AWAY = HostUnreachable("web1: away.")
 PLAN = three_steps()
-UNDONE = ["stage a", "stage b", "abort", "stage undo", "stage abandon"]
+UNDONE = ["step a", "step b", "step undo", "step abandon"]
+
+
+class Runner:
+    """Passes steps to a scripted host; records which ones nothing stops."""
+
+    def __init__(self, host: ScriptedHost) -> None:
+        self._host = host
+        self.shielded: set[str] = set()
+
+    def run(self, step: Step, *, stop: Callable[[], bool], on_progress: Callable[[Progress], None]) -> Answer:
+        answer = self._host.respond(f"# step {step.id}\n{step.script.text}")
+        if not stop():
+            self.shielded.add(step.id)
+        return answer
 
 
 @pytest.fixture
@@ -30,49 +40,49 @@ def scene() -> Scene:
 
 
 def apply(scene: Scene, host: ScriptedHost) -> None:
-    executor.apply(host, PLAN, scene.context)
+    executor.apply(Runner(host), PLAN, scene.context)
 
 
-def test_apply_good_steps_run_in_order_as_stages(scene: Scene) -> None:
+def test_apply_good_steps_run_in_order(scene: Scene) -> None:
     apply(scene, scene.host())
 
-    assert scene.calls("web1") == ["stage a", "stage b", "stage c"]
+    assert scene.calls("web1") == ["step a", "step b", "step c"]
     assert scene.titles(Phase.DONE) == ["do a", "do b", "do c"]
 
 
 def test_apply_failing_step_is_undone_in_reverse_and_marked_bad(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(1, "it broke\n")])
+    host = scene.host(step_b=[Answer(1, "it broke\n")])
 
     with pytest.raises(StepFailed, match=r"web1: do b: failed \(status 1\)\.\nit broke"):
         apply(scene, host)
 
-    undo = host.texts["stage undo"]
+    undo = host.texts["step undo"]
     assert scene.calls("web1") == UNDONE
     assert undo.index("undo b") < undo.index("undo a")
-    assert "run_outcome=undone" in host.texts["stage abandon"]
+    assert "run_outcome=undone" in host.texts["step abandon"]
     assert scene.titles(Phase.UNDONE) == ["take b back; take a back"]
 
 
 def test_apply_failing_first_step_undoes_it_alone(scene: Scene) -> None:
-    host = scene.host(stage_a=[Answer(1, "")])
+    host = scene.host(step_a=[Answer(1, "")])
 
     with pytest.raises(StepFailed):
         apply(scene, host)
 
-    assert "undo b" not in host.texts["stage undo"]
+    assert "undo b" not in host.texts["step undo"]
 
 
 def test_apply_failing_step_without_undo_undoes_earlier_steps(scene: Scene) -> None:
-    host = scene.host(stage_c=[Answer(1, "")])
+    host = scene.host(step_c=[Answer(1, "")])
 
     with pytest.raises(StepFailed):
         apply(scene, host)
 
-    assert "undo a" in host.texts["stage undo"]
+    assert "undo a" in host.texts["step undo"]
 
 
 def test_apply_failing_undo_is_recorded_and_raises_undo_failed(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(1, "it broke")], stage_undo=[Answer(1, "cannot")])
+    host = scene.host(step_b=[Answer(1, "it broke")], step_undo=[Answer(1, "cannot")])
 
     with pytest.raises(UndoFailed) as caught:
         apply(scene, host)
@@ -80,119 +90,59 @@ def test_apply_failing_undo_is_recorded_and_raises_undo_failed(scene: Scene) -> 
     assert "it broke" in caught.value.message
     assert "cannot" in caught.value.message
     assert "rolling-upgrade status --env production --hosts web1" in caught.value.next_step
-    assert "run_outcome=undo-failed" in host.texts["stage abandon"]
-
-
-def test_apply_does_not_undo_while_a_stage_cannot_be_ended(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(1, "")], abort=[Answer(1, "")])
-
-    with pytest.raises(UndoFailed):
-        apply(scene, host)
-
-    assert "stage undo" not in scene.calls("web1")
+    assert "run_outcome=undo-failed" in host.texts["step abandon"]
 
 
 def test_apply_after_a_lost_lock_stops_without_undo(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(lock_file.LOST_STATUS, "the lock was taken over:\nowner=bob")])
+    host = scene.host(step_b=[Answer(lock_file.LOST_STATUS, "the lock was taken over:\nowner=bob")])
 
     with pytest.raises(LockLost, match="owner=bob"):
         apply(scene, host)
 
-    assert scene.calls("web1") == ["stage a", "stage b"]
-
-
-def test_apply_reattaches_after_a_dropped_connection(scene: Scene) -> None:
-    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(0, "")]))
-
-    assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage c"]
-    assert "Reconnecting." in scene.titles(Phase.NOTE)[0]
-
-
-def test_apply_undoes_a_stage_that_failed_while_disconnected(scene: Scene) -> None:
-    host = scene.host(stage_b=[DROPPED], attach_b=[Answer(1, "it broke")])
-
-    with pytest.raises(StepFailed, match="it broke"):
-        apply(scene, host)
-
-    assert scene.calls("web1") == ["stage a", "stage b", "attach b", *UNDONE[2:]]
-
-
-def test_apply_retries_a_temporarily_unreachable_host(scene: Scene) -> None:
-    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[AWAY, DROPPED, AWAY, Answer(0, "")]))
-
-    assert scene.calls("web1").count("attach b") == 4
-    assert scene.now == 1003
-
-
-def test_apply_lost_host_has_an_unknown_outcome_and_no_undo(scene: Scene) -> None:
-    host = scene.host(stage_b=[DROPPED], attach_b=[AWAY] * 100)
-
-    with pytest.raises(HostUnreachable, match="the outcome is unknown"):
-        apply(scene, host)
-
-    assert {"stage undo", "stage abandon"} & set(scene.calls("web1")) == set()
-    assert scene.now == pytest.approx(1061, abs=1)
-
-
-def test_apply_resends_a_stage_that_never_started(scene: Scene) -> None:
-    apply(scene, scene.host(stage_b=[DROPPED], attach_b=[Answer(detached.NEVER_BEGAN_STATUS, "")]))
-
-    assert scene.calls("web1") == ["stage a", "stage b", "attach b", "stage b", "stage c"]
-
-
-def test_apply_second_drop_of_one_stage_is_undone(scene: Scene) -> None:
-    host = scene.host(stage_b=[DROPPED, DROPPED], attach_b=[Answer(detached.NEVER_BEGAN_STATUS, "")])
-
-    with pytest.raises(ConnectionDropped):
-        apply(scene, host)
-
-    assert scene.calls("web1")[-3:] == UNDONE[2:]
+    assert scene.calls("web1") == ["step a", "step b"]
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (detached.BUSY_STATUS, "another stage is still running"),
-        (detached.TIMED_OUT_STATUS, "it did not end within 10 s"),
-        (detached.DIED_STATUS, "the stage was killed on the host"),
+        (lock_file.BUSY_STATUS, "another step is still running"),
+        (executor.TIMED_OUT_STATUS, "it did not end within 10 s"),
     ],
 )
 def test_apply_special_status_is_explained(status: int, words: str, scene: Scene) -> None:
     with pytest.raises(StepFailed, match=words):
-        apply(scene, scene.host(stage_a=[Answer(status, "")]))
+        apply(scene, scene.host(step_a=[Answer(status, "")]))
 
 
 def test_apply_interrupted_during_a_step_is_undone(scene: Scene) -> None:
-    host = scene.host(stage_b=[Cancelled("web1")])
+    host = scene.host(step_b=[Cancelled("web1")])
 
-    with pytest.raises(Interrupted, match="interrupted during: do b"):
+    with pytest.raises(Interrupted, match="during: do b"):
         apply(scene, host)
 
     assert scene.calls("web1") == UNDONE
 
 
 def test_apply_interrupted_between_steps_starts_no_further_step(scene: Scene) -> None:
-    host = scene.host(stage_a=[scene.context.cancelled.set])
+    host = scene.host(step_a=[scene.context.cancelled.set])
 
     with pytest.raises(Interrupted, match="interrupted before: do b"):
         apply(scene, host)
 
-    assert scene.calls("web1") == ["stage a", *UNDONE[2:]]
+    assert scene.calls("web1") == ["step a", *UNDONE[2:]]
 
 
 def test_apply_undo_cannot_be_interrupted(scene: Scene) -> None:
-    host = scene.host(stage_b=[Cancelled("web1")])
-    scene.context.cancelled.clear()
+    runner = Runner(scene.host(step_b=[scene.context.cancelled.set]))
 
     with pytest.raises(Interrupted):
-        apply(scene, host)
+        executor.apply(runner, PLAN, scene.context)
 
-    shielded = {kind for kind, on in host.shielded.items() if on}
-    assert shielded == {"abort", "stage undo", "stage abandon"}
+    assert runner.shielded == {"a", "undo", "abandon"}
 
 
 def test_apply_failed_abandon_is_reported_and_keeps_the_cause(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(1, "it broke")], stage_abandon=[Answer(1, "disk full")])
+    host = scene.host(step_b=[Answer(1, "it broke")], step_abandon=[Answer(1, "disk full")])
 
     with pytest.raises(StepFailed, match="it broke"):
         apply(scene, host)
@@ -201,59 +151,70 @@ def test_apply_failed_abandon_is_reported_and_keeps_the_cause(scene: Scene) -> N
 
 
 def test_apply_reason_in_the_history_is_the_first_line(scene: Scene) -> None:
-    host = scene.host(stage_b=[Answer(1, "line one\nline two")])
+    host = scene.host(step_b=[Answer(1, "line one\nline two")])
 
     with pytest.raises(StepFailed):
         apply(scene, host)
 
-    assert "do b: failed (status 1)." in host.texts["stage abandon"]
-    assert "line two" not in host.texts["stage abandon"]
+    assert "do b: failed (status 1)." in host.texts["step abandon"]
+    assert "line two" not in host.texts["step abandon"]
 
 
 def test_prepare_stops_at_a_failing_step_without_undo(scene: Scene) -> None:
     with pytest.raises(StepFailed):
-        executor.prepare(scene.host(stage_backup=[Answer(1, "")]), PLAN, scene.context)
+        executor.prepare(Runner(scene.host(step_backup=[Answer(1, "")])), PLAN, scene.context)
 
-    assert scene.calls("web1") == ["stage backup"]
-
-
-def test_prepare_step_with_pushes_runs_while_the_images_are_offered(scene: Scene) -> None:
-    @contextmanager
-    def offer(host: Host, step: Step) -> Iterator[Script]:
-        scene.log.append(f"{host.name} offer {step.id}")
-        yield Script("images_at=here", ("here",))
-        scene.log.append(f"{host.name} withdraw {step.id}")
-
-    push = Push("backend", image("backend"), "sha256:" + "e" * 64, 3, 1, 5000)
-    plan = replace(PLAN, prepare=(*PLAN.prepare, Step("push", "push", script("do push"), 10, pushes=(push,))))
-    host = scene.host()
-
-    executor.prepare(host, plan, replace(scene.context, offer=offer))
-
-    assert scene.calls("web1") == ["stage backup", "offer push", "stage push", "withdraw push"]
-    assert "images_at=here\ndo push" in host.texts["stage push"]
+    assert scene.calls("web1") == ["step backup"]
 
 
 def test_finalize_records_even_after_an_interrupt(scene: Scene) -> None:
     host = scene.host()
     scene.context.cancelled.set()
 
-    executor.finalize(host, PLAN, scene.context, 12.3)
+    executor.finalize(Runner(host), PLAN, scene.context, 12.3)
 
-    assert scene.calls("web1") == ["stage record"]
-    assert "run_seconds=12.3" in host.texts["stage record"]
-
-
-def test_unlock_of_an_unreachable_host_succeeds(scene: Scene) -> None:
-    executor.unlock(scene.host(unlock=[AWAY]), PLAN, scene.context)
-
-    assert "its lease will expire" in scene.titles(Phase.NOTE)[0]
+    assert scene.calls("web1") == ["step record"]
+    assert "run_seconds=12.3" in host.texts["step record"]
 
 
 def test_run_step_reports_duration_and_output(scene: Scene) -> None:
     def work() -> None:
         scene.now += 3
 
-    executor.run_step(scene.host(stage_a=[work]), PLAN, PLAN.steps[0], scene.context)
+    executor.run_step(Runner(scene.host(step_a=[work])), PLAN, PLAN.steps[0], scene.context)
 
     assert (scene.events[-1].phase, scene.events[-1].seconds) == (Phase.DONE, 3)
+
+
+GROUPED = replace(PLAN, steps=tuple(replace(step, group="start" if step.id in "ab" else "") for step in PLAN.steps))
+
+
+def test_apply_steps_of_a_group_run_at_the_same_time(scene: Scene) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def meet() -> None:
+        both.wait()
+
+    executor.apply(Runner(scene.host(step_a=[meet], step_b=[meet])), GROUPED, scene.context)
+
+    assert scene.calls("web1")[-1] == "step c"
+    assert sorted(scene.titles(Phase.DONE)) == ["do a", "do b", "do c"]
+
+
+def test_apply_failed_step_of_a_group_stops_the_others_and_undoes_all(scene: Scene) -> None:
+    class Stopping(Runner):
+        def run(self, step: Step, *, stop: Callable[[], bool], on_progress: Callable[[Progress], None]) -> Answer:
+            if step.id != "a":
+                return super().run(step, stop=stop, on_progress=on_progress)
+            while not stop():
+                threading.Event().wait(0.001)
+            raise Cancelled("web1")
+
+    host = scene.host(step_b=[Answer(1, "it broke")])
+    with pytest.raises(StepFailed, match="it broke"):
+        executor.apply(Stopping(host), GROUPED, scene.context)
+
+    undo = host.texts["step undo"]
+    assert undo.index("undo b") < undo.index("undo a")
+    assert "step c" not in scene.calls("web1")
+    assert "stopped: another step failed" in " ".join(event.detail for event in scene.events)

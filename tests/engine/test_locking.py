@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from rolling_upgrade.engine import detached, lock_file, locking
+from rolling_upgrade.engine import lock_file, locking
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Color, HostState, Lock, ProbeResult
 from rolling_upgrade.engine.shell import Script
@@ -53,7 +53,7 @@ def test_acquire_all_refused_later_releases_all_locks() -> None:
             "r2",
             41,
             "(process 41): disk, for 40 s so far; its lease expires in 60 s unless renewed",
-            "rolling-upgrade lock.status",
+            "rolling-upgrade attach",
         ),
         (
             "manual-1",
@@ -72,7 +72,7 @@ def test_held_error_names_holder_lease_and_next_command(token: str, pid: int, sa
 
 
 def test_acquire_with_a_busy_stage_still_holds_the_lock() -> None:
-    host = Scene().host_run("web1", lock=[Answer(detached.BUSY_STATUS, "")]).host
+    host = Scene().host_run("web1", lock=[Answer(lock_file.BUSY_STATUS, "")]).host
 
     with pytest.raises(StageBusy) as caught:
         locking.acquire(host, locking.acquire_step(APP, LOCK, lease_seconds=90), environment="production")
@@ -104,7 +104,7 @@ class Refusing:
         """Do nothing."""
 
 
-@pytest.mark.parametrize(("status", "error"), [(lock_file.HELD_STATUS, LockHeld), (detached.BUSY_STATUS, StageBusy)])
+@pytest.mark.parametrize(("status", "error"), [(lock_file.HELD_STATUS, LockHeld), (lock_file.BUSY_STATUS, StageBusy)])
 def test_run_under_lock_that_was_not_acquired_raises(status: int, error: type[RollingError]) -> None:
     with pytest.raises(error, match="web1: "):
         locking.run_under_lock(Refusing(status), APP, LOCK, Script("true"), environment="lab", seconds=5)
@@ -133,8 +133,8 @@ OURS = Lock("r2", "ann", "laptop", 41, "deploy v2", 0, 0)
         {"containers": tuple(replace(one, restarts=3, started_at="later") for one in SEEN.containers)},
     ],
 )
-def test_plan_still_fits_ignores_irrelevant_changes(changed: dict[str, object]) -> None:
-    assert locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+def test_basis_ignores_irrelevant_changes(changed: dict[str, object]) -> None:
+    assert locking.basis(SEEN) == locking.basis(replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_plan_still_fits_ignores_irrelevant_changes(changed: dict[str, object]) 
         {"releases": (*SEEN.releases, replace(recorded(SHOP), id="r9"))},
     ],
 )
-def test_plan_still_fits_is_false_after_a_relevant_change(changed: dict[str, object]) -> None:
-    assert not locking.plan_still_fits(SEEN, replace(SEEN, **changed))  # type: ignore[arg-type]
+def test_basis_differs_after_a_relevant_change(changed: dict[str, object]) -> None:
+    assert locking.basis(SEEN) != locking.basis(replace(SEEN, **changed))  # type: ignore[arg-type]
 
 
-def test_plan_still_fits_order_of_flags_is_ignored() -> None:
+def test_basis_ignores_the_order_of_flags() -> None:
     one, two = ("backend", Color.GREEN), ("frontend", Color.GREEN)
 
-    assert locking.plan_still_fits(replace(SEEN, active=(one, two)), replace(SEEN, active=(two, one)))
+    assert locking.basis(replace(SEEN, active=(one, two))) == locking.basis(replace(SEEN, active=(two, one)))
 
 
 def test_acquire_step_takes_the_lock_then_waits_for_a_stage_then_observes() -> None:
@@ -169,5 +169,5 @@ def test_acquire_step_has_time_to_wait_for_a_dead_runs_stage() -> None:
     assert locking.acquire_step(SHOP, OURS, lease_seconds=60).timeout_seconds > 120
 
 
-def test_plan_still_fits_a_bare_host() -> None:
-    assert locking.plan_still_fits(HostState("web1"), HostState("web1", now=5))
+def test_basis_of_a_bare_host_exists() -> None:
+    assert locking.basis(HostState("web1")) == locking.basis(HostState("web1", now=5))

@@ -50,7 +50,7 @@ def row(**changes: str) -> str:
 
 
 def test_parse_empty_host_has_nothing() -> None:
-    found = observation.parse(APP, "web1", EMPTY)
+    found = observation.parse(APP.name, "web1", EMPTY)
 
     assert (found.host, found.now, found.containers, found.releases, found.lock) == ("web1", 0, (), (), None)
     assert found.active_color("backend") is Color.BLUE
@@ -59,27 +59,27 @@ def test_parse_empty_host_has_nothing() -> None:
 @pytest.mark.parametrize("cut", ["", "Welcome\n", EMPTY.replace("@@end\n", ""), EMPTY[: len(EMPTY) // 2]])
 def test_parse_truncated_text_is_refused(cut: str) -> None:
     with pytest.raises(ValueError, match="web1 is truncated"):
-        observation.parse(APP, "web1", cut)
+        observation.parse(APP.name, "web1", cut)
 
 
 def test_parse_skips_output_of_a_login_shell() -> None:
-    assert observation.parse(APP, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
+    assert observation.parse(APP.name, "web1", "Welcome to web1!\n" + text(facts="now=12")).now == 12
 
 
 def test_parse_facts_keep_equal_signs_and_lose_spaces_at_the_end() -> None:
-    found = observation.parse(APP, "web1", text(facts="now=12\nos=debian 12 \nlast_backup=a=b"))
+    found = observation.parse(APP.name, "web1", text(facts="now=12\nos=debian 12 \nlast_backup=a=b"))
 
     assert (found.fact("os"), found.fact("last_backup"), found.fact("unknown")) == ("debian 12", "a=b", "")
 
 
 def test_parse_flags_list_only_green_services() -> None:
-    found = observation.parse(APP, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
+    found = observation.parse(APP.name, "web1", text(active="backend.green\nREADME\nfrontend.green.new"))
 
     assert found.active == (("backend", Color.GREEN),)
 
 
 def test_parse_container_reads_all_labels() -> None:
-    container = observation.parse(APP, "web1", text(containers=row())).containers[0]
+    container = observation.parse(APP.name, "web1", text(containers=row())).containers[0]
 
     assert (container.service, container.color, container.running) == ("backend", Color.GREEN, True)
     assert (container.restarts, container.exit_code, container.release) == (2, 0, "r1")
@@ -91,13 +91,13 @@ def test_parse_container_reads_all_labels() -> None:
     [{"app": "other"}, {"app": ""}, {"app": "<no value>"}],
 )
 def test_parse_container_of_another_application_is_foreign(changes: dict[str, str]) -> None:
-    found = observation.parse(APP, "web1", text(containers=row(**changes)))
+    found = observation.parse(APP.name, "web1", text(containers=row(**changes)))
 
     assert (found.containers, found.foreign) == ((), ("shop-backend-green",))
 
 
 def test_parse_container_row_of_the_wrong_length_is_foreign() -> None:
-    assert observation.parse(APP, "web1", text(containers="shop-backend-blue\trunning")).foreign == (
+    assert observation.parse(APP.name, "web1", text(containers="shop-backend-blue\trunning")).foreign == (
         "shop-backend-blue",
     )
 
@@ -111,12 +111,12 @@ def test_parse_container_row_of_the_wrong_length_is_foreign() -> None:
     ],
 )
 def test_parse_listening_ports(rows: str, ports: tuple[int, ...]) -> None:
-    assert observation.parse(APP, "web1", text(listening=rows)).listening == ports
+    assert observation.parse(APP.name, "web1", text(listening=rows)).listening == ports
 
 
 def test_parse_history_and_lock_are_read() -> None:
     found = observation.parse(
-        APP,
+        APP.name,
         "web1",
         text(releases=history_line(RELEASE) + "\nhalf a", lock="token=t\nowner=bob\nexpires_at=99"),
     )
@@ -136,7 +136,7 @@ def test_parse_history_and_lock_are_read() -> None:
     ],
 )
 def test_parse_probe_rows(row: str, ok: bool, detail: str) -> None:
-    result = observation.parse(APP, "web1", text(probes=row)).probes[0]
+    result = observation.parse(APP.name, "web1", text(probes=row)).probes[0]
 
     assert (result.ok, result.detail) == (ok, detail)
 
@@ -162,7 +162,7 @@ def test_observation_of_a_bare_host_is_complete(programs: Programs) -> None:
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)
 
-    found = observation.parse(APP, "web1", done.stdout)
+    found = observation.parse(APP.name, "web1", done.stdout)
     assert done.returncode == 0
     assert found.now > 0
     assert (found.fact("home"), found.fact("helper"), found.live_site_hash) == ("no", "no", "")
@@ -189,7 +189,7 @@ def test_observation_of_a_prepared_host_reports_its_state(programs: Programs, tm
 
     done = sh(script(moved(observation.shell_text(APP), APP, home)), path=programs.path)
 
-    found = observation.parse(APP, "web1", done.stdout)
+    found = observation.parse(APP.name, "web1", done.stdout)
     assert (found.fact("home"), found.live_site_hash) == ("yes", "0123456789abcdef")
     assert (found.active, found.listening) == ((("backend", Color.GREEN),), (8080,))
     assert [container.name for container in found.containers] == ["shop-backend-green"]
@@ -202,7 +202,7 @@ def test_observation_with_a_failing_probe_is_complete(programs: Programs) -> Non
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)
 
-    assert [probe.detail for probe in observation.parse(APP, "web1", done.stdout).probes] == ["no answer"] * 4
+    assert [probe.detail for probe in observation.parse(APP.name, "web1", done.stdout).probes] == ["no answer"] * 4
 
 
 @pytest.mark.parametrize(("body", "fact"), [('exec /usr/bin/env -i /usr/bin/python3 "$@"', "yes"), ("exit 1", "no")])
@@ -211,5 +211,5 @@ def test_observation_reports_whether_python_has_sqlite(body: str, fact: str, pro
 
     done = sh(script(observation.shell_text(APP)), path=programs.path)
 
-    assert observation.parse(APP, "web1", done.stdout).fact("has_python3") == fact
+    assert observation.parse(APP.name, "web1", done.stdout).fact("has_python3") == fact
     assert [call[:3] for call in programs.calls("python3")] == [["python3", "-I", "-"]]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from rolling_upgrade.engine import detached, lock_file
+from rolling_upgrade.engine import lock_file, remote_run
 from rolling_upgrade.engine import rollout as rolling
 from rolling_upgrade.engine.host import Answer
-from rolling_upgrade.engine.model import HostResult, HostState, Phase
+from rolling_upgrade.engine.model import Channels, HostResult, HostState, Phase
 from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun, roll_out
 from rolling_upgrade.errors import (
@@ -28,7 +28,7 @@ from tests.support.scripted_host import Scene, empty_plan, fail_on_replan, rollo
 
 FAILS = [Answer(1, "it broke")]
 HELD = Answer(lock_file.HELD_STATUS, "token=t\nowner=bob\nworkstation=ci\npid=7\nreason=deploy v1\n")
-STEPS = ["stage a", "stage b", "stage c"]
+STEPS = ["step a", "step b", "step c"]
 
 
 @pytest.fixture
@@ -36,8 +36,18 @@ def scene() -> Scene:
     return Scene()
 
 
+class NoMessages:
+    """No channel is configured."""
+
+    def started(self, host_runs: Sequence[HostRun]) -> None:
+        """Send nothing."""
+
+    def of_host(self, plan: Plan) -> tuple[None, Channels]:
+        return None, Channels()
+
+
 def go(scene: Scene, *members: HostRun, batch: str = "100%") -> list[HostOutcome]:
-    return roll_out(members, fail_on_replan, rollout(batch), scene.context)
+    return roll_out(members, fail_on_replan, rollout(batch), scene.context, NoMessages(), bytes)
 
 
 def results(outcomes: Iterable[HostOutcome]) -> dict[str, HostResult]:
@@ -48,7 +58,7 @@ def test_roll_out_upgrades_all_hosts(scene: Scene) -> None:
     outcomes = go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
     assert set(results(outcomes).values()) == {HostResult.UPGRADED}
-    assert scene.calls("web2") == ["lock", "stage backup", *STEPS, "stage record"]
+    assert scene.calls("web2") == ["lock", "step backup", *STEPS, "step record"]
 
 
 def test_roll_out_first_host_is_locked_alone(scene: Scene) -> None:
@@ -83,9 +93,9 @@ def test_roll_out_host_lost_while_locking_releases_the_others(error: Exception, 
     assert not [entry for entry in scene.log if "stage" in entry]
 
 
-def test_roll_out_running_stage_of_an_earlier_run_raises_lock_held(scene: Scene) -> None:
-    with pytest.raises(LockHeld, match="a stage of an earlier run is still running"):
-        go(scene, scene.host_run("web1", lock=[Answer(detached.BUSY_STATUS, "")]))
+def test_roll_out_running_step_of_an_earlier_run_raises_lock_held(scene: Scene) -> None:
+    with pytest.raises(LockHeld, match="a step of an earlier run is still running"):
+        go(scene, scene.host_run("web1", lock=[Answer(lock_file.BUSY_STATUS, "")]))
 
 
 def test_roll_out_takeover_is_reported(scene: Scene) -> None:
@@ -119,7 +129,7 @@ def test_roll_out_replans_a_changed_host(scene: Scene) -> None:
         seen.append(state)
         return three_steps(state.host)
 
-    outcomes = roll_out([scene.host_run("web1", lock=[changed])], replan, rollout(), scene.context)
+    outcomes = roll_out([scene.host_run("web1", lock=[changed])], replan, rollout(), scene.context, NoMessages(), bytes)
 
     assert ([name for name, _ in seen[0].active], results(outcomes)) == (["backend"], {"web1": HostResult.UPGRADED})
 
@@ -127,13 +137,13 @@ def test_roll_out_replans_a_changed_host(scene: Scene) -> None:
 def test_roll_out_unlocks_a_host_that_is_up_to_date_by_now(scene: Scene) -> None:
     member = scene.host_run("web1", lock=[Answer(0, text(active="backend.green"))])
 
-    outcomes = roll_out([member], lambda state: empty_plan(state.host), rollout(), scene.context)
+    outcomes = roll_out([member], lambda state: empty_plan(state.host), rollout(), scene.context, NoMessages(), bytes)
 
     assert (results(outcomes), scene.calls("web1")) == ({"web1": HostResult.UNCHANGED}, ["lock", "unlock"])
 
 
 def test_roll_out_failed_preparation_stops_all_hosts_at_the_barrier(scene: Scene) -> None:
-    outcomes = go(scene, scene.host_run("web1"), scene.host_run("web2", stage_backup=FAILS), scene.host_run("web3"))
+    outcomes = go(scene, scene.host_run("web1"), scene.host_run("web2", step_backup=FAILS), scene.host_run("web3"))
 
     assert results(outcomes) == {
         "web1": HostResult.NOT_STARTED,
@@ -141,18 +151,18 @@ def test_roll_out_failed_preparation_stops_all_hosts_at_the_barrier(scene: Scene
         "web3": HostResult.NOT_STARTED,
     }
     assert not [entry for entry in scene.log if entry.endswith(tuple(STEPS))]
-    assert {"web1 unlock", "web3 unlock", "web2 stage abandon"} <= set(scene.log)
+    assert {"web1 unlock", "web3 unlock", "web2 step abandon"} <= set(scene.log)
 
 
 def test_roll_out_no_host_continues_before_all_are_prepared(scene: Scene) -> None:
     go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")))
 
-    last_prepared = max(n for n, entry in enumerate(scene.log) if entry.endswith("stage backup"))
-    assert last_prepared < min(n for n, entry in enumerate(scene.log) if entry.endswith("stage a"))
+    last_prepared = max(n for n, entry in enumerate(scene.log) if entry.endswith("step backup"))
+    assert last_prepared < min(n for n, entry in enumerate(scene.log) if entry.endswith("step a"))
 
 
 def test_roll_out_failed_batch_leaves_later_hosts_unchanged(scene: Scene) -> None:
-    members = [scene.host_run("web1"), scene.host_run("web2", stage_b=FAILS), scene.host_run("web3")]
+    members = [scene.host_run("web1"), scene.host_run("web2", step_b=FAILS), scene.host_run("web3")]
 
     outcomes = go(scene, *members, batch="1")
 
@@ -166,46 +176,28 @@ def test_roll_out_failed_batch_leaves_later_hosts_unchanged(scene: Scene) -> Non
 
 
 def test_roll_out_hosts_of_one_batch_do_not_stop_each_other(scene: Scene) -> None:
-    outcomes = go(scene, scene.host_run("web1", stage_a=FAILS), scene.host_run("web2"))
+    outcomes = go(scene, scene.host_run("web1", step_a=FAILS), scene.host_run("web2"))
 
     assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
-
-
-def test_roll_out_waiting_hosts_keep_their_locks(scene: Scene) -> None:
-    go(scene, *(scene.host_run(name) for name in ("web1", "web2", "web3")), batch="1")
-
-    assert [name for name in ("web1", "web2", "web3") for entry in scene.calls(name) if entry == "renew"] == [
-        "web2",
-        "web3",
-        "web3",
-    ]
-
-
-def test_roll_out_failed_renewal_is_reported_and_the_host_still_upgraded(scene: Scene) -> None:
-    members = [scene.host_run("web1"), scene.host_run("web2", renew=[HostUnreachable("web2: away.")])]
-
-    outcomes = go(scene, *members, batch="1")
-
-    assert "its lock could not be renewed: web2: away." in scene.titles(Phase.NOTE)
-    assert results(outcomes)["web2"] is HostResult.UPGRADED
 
 
 @pytest.mark.parametrize(
     ("replies", "result", "error"),
     [
-        ({"stage_b": [Answer(lock_file.LOST_STATUS, "")]}, HostResult.UNKNOWN, LockLost),
-        (
-            {"stage_b": [ConnectionDropped("gone")], "attach_b": [HostUnreachable("away")] * 99},
-            HostResult.UNKNOWN,
-            HostUnreachable,
-        ),
-        ({"stage_b": FAILS}, HostResult.UNDONE, StepFailed),
-        ({"stage_b": FAILS, "stage_undo": FAILS}, HostResult.UNDO_FAILED, Exception),
+        ({"step_b": [Answer(lock_file.LOST_STATUS, "")]}, HostResult.UNKNOWN, LockLost),
+        ({"step_b": [ConnectionDropped("gone")] * 9}, HostResult.UNKNOWN, HostUnreachable),
+        ({"step_b": FAILS}, HostResult.UNDONE, StepFailed),
+        ({"step_b": FAILS, "step_undo": FAILS}, HostResult.UNDO_FAILED, Exception),
     ],
 )
 def test_roll_out_outcome_reflects_the_state_of_the_host(
-    replies: dict[str, Any], result: HostResult, error: type[Exception], scene: Scene
+    replies: dict[str, Any],
+    result: HostResult,
+    error: type[Exception],
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(remote_run, "RECONNECT_SECONDS", -1)
     (outcome,) = go(scene, scene.host_run("web1", **replies))
 
     assert outcome.summary.result is result
@@ -214,7 +206,7 @@ def test_roll_out_outcome_reflects_the_state_of_the_host(
 
 
 def test_roll_out_unrecorded_release_has_an_unknown_outcome(scene: Scene) -> None:
-    (outcome,) = go(scene, scene.host_run("web1", stage_record=[Answer(1, "disk full")]))
+    (outcome,) = go(scene, scene.host_run("web1", step_record=[Answer(1, "disk full")]))
 
     assert outcome.summary.result is HostResult.UNKNOWN
     assert "disk full" in outcome.summary.cause
@@ -229,7 +221,7 @@ def test_roll_out_interrupted_while_locking_releases_all_hosts(scene: Scene) -> 
 
 def test_roll_out_interrupted_in_the_first_batch_undoes_it_and_starts_no_other(scene: Scene) -> None:
     outcomes = go(
-        scene, scene.host_run("web1", stage_a=[scene.context.cancelled.set]), scene.host_run("web2"), batch="1"
+        scene, scene.host_run("web1", step_a=[scene.context.cancelled.set]), scene.host_run("web2"), batch="1"
     )
 
     assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
@@ -263,16 +255,16 @@ def test_wait_for_all_first_ctrl_c_cancels_and_the_second_is_only_reported(
 
 
 def test_roll_out_unexpected_error_ends_the_run_on_one_host_only(scene: Scene) -> None:
-    members = [scene.host_run("web1", stage_b=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
+    members = [scene.host_run("web1", step_b=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     outcomes = go(scene, *members)
 
-    assert results(outcomes) == {"web1": HostResult.UNKNOWN, "web2": HostResult.UPGRADED}
+    assert results(outcomes) == {"web1": HostResult.UNDONE, "web2": HostResult.UPGRADED}
     assert "unexpected error" in next(outcome.summary.cause for outcome in outcomes if outcome.error)
 
 
 def test_roll_out_unexpected_error_while_preparing_leaves_all_hosts_unchanged(scene: Scene) -> None:
-    members = [scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
+    members = [scene.host_run("web1", step_backup=[ZeroDivisionError("a defect")]), scene.host_run("web2")]
 
     assert results(go(scene, *members)) == {"web1": HostResult.UNDONE, "web2": HostResult.NOT_STARTED}
     assert scene.calls("web2")[-1] == "unlock"
@@ -288,7 +280,7 @@ def test_roll_out_unexpected_error_while_locking_releases_the_others(scene: Scen
 
 def test_roll_out_unexpected_error_while_a_lock_is_released_is_a_note(scene: Scene) -> None:
     members = [
-        scene.host_run("web1", stage_backup=[ZeroDivisionError("a defect")]),
+        scene.host_run("web1", step_backup=[ZeroDivisionError("a defect")]),
         scene.host_run("web2", unlock=[ZeroDivisionError("another")]),
         scene.host_run("web3"),
     ]

@@ -320,7 +320,7 @@ def test_program_has_load_extension_disabled(tmp_path: Path) -> None:
 
 
 def test_program_is_the_same_in_the_watchdogs_archive(tmp_path: Path) -> None:
-    (tmp_path / "watchdog.pyz").write_bytes(rendering.watchdog_program())
+    (tmp_path / "watchdog.pyz").write_bytes(rendering.engine())
     path = "import sys; sys.path.insert(0, sys.argv[1])"
     code = f"{path}; from rolling_upgrade.engine import sqlite; print(sqlite.source(), end='')"
 

@@ -136,7 +136,7 @@ def _health(report: HealthReport) -> None:
 
 
 def _facts(facts: dict[str, str]) -> None:
-    state = observation.parse(APP, "web1", STATE)
+    state = observation.parse(APP.name, "web1", STATE)
     diagnosis.diagnose(state, replace(APP, tls=None), diagnosis.HostFacts(facts, 0.0, 1.0))
 
 
@@ -232,6 +232,7 @@ PARSERS: dict[str, Parser] = {
     "features.inspect.shell.parse": Parser(inspection.parse, "@@part host\n a\n@@part logs\n b\n@@end\n"),
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),
+    "engine.lock_file.is_executing": Parser(lock_file.is_executing, "executing=yes\n"),
     "engine.lock_file.is_stage_running": Parser(lock_file.is_stage_running, "stage=yes\n"),
     "features.logs.shell.parse": Parser(
         lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
@@ -255,7 +256,7 @@ PARSERS: dict[str, Parser] = {
     "engine.history.parse": Parser(history.parse, LINE + "\n", _history),
     "engine.history.split": Parser(history.split, f"{LINE}\n@@head\n{CHECKSUM}\n"),
     "engine.history.verify": Parser(lambda text: history.verify(text, CHECKSUM), LINE + "\n"),
-    "engine.observation.parse": Parser(lambda text: observation.parse(APP, "web1", text), STATE, _state),
+    "engine.observation.parse": Parser(lambda text: observation.parse(APP.name, "web1", text), STATE, _state),
     "engine.observation.sections": Parser(observation.sections, STATE),
     "engine.image_push.parse": Parser(image_push.parse, f"x86_64\nsha256:{CHECKSUM}\n"),
     "features.health.shell.parse": Parser(

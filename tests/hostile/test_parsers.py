@@ -32,6 +32,7 @@ TRUSTED_CALLS: dict[str, tuple[str, ...]] = {
     "features/lock/workflow.py": ("seconds = int(match[1])",),
     "features/observe/files.py": ("document = json.loads(text)", "texts: dict[str, str] = json.loads((TEMPLATES /"),
     "features/logs/shell.py": ("return Since(int(match[1])",),
+    "features/on_host.py": ("home, run_id, position = Path(words[0])",),
     "engine/rollout.py": ("if not (number.isascii()", "return max(1, "),
     "engine/local_command.py": ("child for child, fields in stats.items()",),
     "features/watchdog/request_log.py": ("rows[names[match[1]]].add(int(match[2])",),
@@ -211,14 +212,14 @@ def observation(containers: int, flags: int) -> str:
 
 def test_observation_of_too_many_containers_is_refused() -> None:
     with pytest.raises(Malformed, match="web1 has more than 1000 rows of containers"):
-        state.parse(APP, "web1", observation(48_000, 0))
+        state.parse(APP.name, "web1", observation(48_000, 0))
     with pytest.raises(Malformed, match="web1 has more than 1000 rows of active"):
-        state.parse(APP, "web1", observation(0, 48_000))
+        state.parse(APP.name, "web1", observation(0, 48_000))
 
 
 def test_observation_of_the_largest_number_of_containers_is_planned_in_time() -> None:
     started_at = time.thread_time()
-    observed = state.parse(APP, "web1", observation(1000, 1000))
+    observed = state.parse(APP.name, "web1", observation(1000, 1000))
     planned = retention.prune(observed, APP, RolloutPolicy(), Mode.QUIET)
 
     assert (len(observed.containers), len(observed.foreign), "shop-999" in planned) == (500, 500, True)

@@ -21,7 +21,7 @@ from rolling_upgrade.ssh.connection import Connector
 from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.image_server import Offer
 from tests.hostile.hosts import greeting
-from tests.support.scripted_host import ScriptedHost
+from tests.support.scripted_host import Scene, ScriptedHost
 from tests.support.sshd import Sshd
 
 SECONDS = 2.0
@@ -191,7 +191,7 @@ def test_jump_host_of_ssh_config_has_the_same_bounds_as_the_host(
 
 
 def test_on_each_unexpected_error_belongs_to_one_host() -> None:
-    hosts = [ScriptedHost(name, {}, []) for name in ("web1", "web2")]
+    hosts = [ScriptedHost(name, {}, [], Scene()) for name in ("web1", "web2")]
 
     def do(host: Host) -> str:
         return str(1 // (host.name == "web1"))
@@ -208,4 +208,4 @@ def test_on_each_interruption_is_not_an_error_of_a_host(error: type[BaseExceptio
         raise error("x")
 
     with pytest.raises(error):
-        parallel.on_each([ScriptedHost("web1", {}, [])], 1, do)
+        parallel.on_each([ScriptedHost("web1", {}, [], Scene())], 1, do)

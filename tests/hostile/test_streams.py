@@ -13,7 +13,7 @@ from rolling_upgrade.engine.untrusted import LINE_BYTES
 from rolling_upgrade.features.logs.follow import LogSource, _Follower
 from rolling_upgrade.features.logs.shell import LogLine, LogQuery
 from tests.support.sample import application
-from tests.support.scripted_host import ScriptedHost
+from tests.support.scripted_host import Scene, ScriptedHost
 
 SECRET = "correct horse 'battery' staple"
 
@@ -53,7 +53,7 @@ def test_host_output_endless_line_to_a_pipe_is_unchanged() -> None:
 
 def test_follow_endless_line_is_printed_in_parts_and_not_kept() -> None:
     lines: list[LogLine] = []
-    source = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    source = LogSource(ScriptedHost("web1", {}, [], Scene()), application(), "backend")
     follower = _Follower(source, LogQuery(), lines.append, Event())
     for _ in range(100):
         follower._take(b"x" * 65_536)
@@ -63,7 +63,7 @@ def test_follow_endless_line_is_printed_in_parts_and_not_kept() -> None:
 
 
 def test_follow_labels_without_number_are_not_kept() -> None:
-    source = LogSource(ScriptedHost("web1", {}, []), application(), "backend")  # type: ignore[arg-type]
+    source = LogSource(ScriptedHost("web1", {}, [], Scene()), application(), "backend")
     follower = _Follower(source, LogQuery(), lambda _: None, Event())
     for number in range(1000):
         follower._take(f"backend\tlabel{number}\t2026-11-23T03:00:00.123456789Z x\n".encode())

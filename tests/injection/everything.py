@@ -28,7 +28,7 @@ from tests.injection.texts import Directive, directives
 from tests.support.notices import notice
 
 _PARTS = (
-    generated.of_a_stage,
+    generated.of_a_run,
     generated.of_looking,
     generated.of_logs,
     generated.of_backups,

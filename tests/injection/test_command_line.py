@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rolling_upgrade import rendering
 from rolling_upgrade.config import validators
-from rolling_upgrade.engine import detached, history, lock_file, maintenance
+from rolling_upgrade.engine import history, lock_file, maintenance, remote_run
 from rolling_upgrade.engine.host import LocalHost
 from rolling_upgrade.engine.model import Environment, Lock, Login, Outcome, Release, Target
 from rolling_upgrade.engine.rollout import batch_size
@@ -269,7 +269,7 @@ def test_release_ids_of_a_host_are_quoted_in_every_script(values: list[str]) -> 
     """A release id comes from the host's history, where its format is not checked, so each use has to quote it."""
     parts = [history.read_definition(APP.home, value.replace("/", "")) for value in values]
     parts += [recovery_script(APP.home, APP.name, RecoveryAction.RESTART, "backend", 1, value).text for value in values]
-    parts += [detached.abort(APP.home, value.replace("/", "")) for value in values]
+    parts += [remote_run.follow(APP.home, value.replace("/", ""), 0).text for value in values]
     with shell() as place:
         assert place.run(parts).injections == []
 

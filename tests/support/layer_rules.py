@@ -23,6 +23,7 @@ ORDER = (
 FEATURE_IMPORTS = {
     "access": ("apply",),
     "apply": (),
+    "attach": (),
     "backup": ("operation",),
     "deploy": ("backup", "maintenance", "operation", "prune", "registry", "rollback"),
     "doctor": ("deploy",),
@@ -33,6 +34,7 @@ FEATURE_IMPORTS = {
     "maintenance": ("operation",),
     "monitor": ("health",),
     "observe": ("apply", "setup"),
+    "on_host": ("notify", "watchdog"),
     "operation": ("notify",),
     "promote": ("build", "deploy", "health"),
     "prune": ("backup", "operation", "rollback"),

@@ -15,8 +15,9 @@ from rolling_upgrade.engine import image_push
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.engine.model import Target
 from rolling_upgrade.engine.shell import Script
-from rolling_upgrade.errors import HostUnreachable
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.ssh import fleet
+from tests.support import host_engine
 from tests.support.shell import Programs
 
 #: The lock file of another operator's run; its lease outlasts the test.
@@ -30,6 +31,7 @@ class LocalHost:
 
     def __init__(self, name: str, respond: Respond) -> None:
         self.name, self._respond = name, respond
+        self._is_lost = False
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: Event | None = None) -> Answer:
         return self._respond(self.name, script.text)
@@ -39,8 +41,18 @@ class LocalHost:
         script: Script,
         on_output: Callable[[bytes], None],
         on_errors: Callable[[bytes], None],
+        *,
+        on_open: Callable[[host_engine.Send], None] = lambda _: None,
         **_: object,
     ) -> int:
+        if host_engine.is_run(script.text):
+            if self._is_lost:
+                raise HostUnreachable(f"{self.name}: no route to host.")
+            try:
+                return host_engine.execute(script.text, lambda text: self._respond(self.name, text), on_output, on_open)
+            except ConnectionDropped:
+                self._is_lost = True
+                raise
         answer = self._respond(self.name, script.text)
         on_output(answer.output.encode(errors="surrogateescape"))
         on_errors(answer.errors.encode(errors="surrogateescape"))

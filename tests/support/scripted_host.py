@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import re
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,9 @@ from rolling_upgrade.engine.model import Color, Event, HostState, Image, Outcome
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.rollout import HostRun
 from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from tests.engine.test_observation import EMPTY
+from tests.support import host_engine
 from tests.support.sample import LOCK, application
 
 APP = application()
@@ -26,23 +27,51 @@ Reply = Answer | Exception | Callable[[], None]
 
 
 class ScriptedHost:
-    """Records `KIND` or `KIND STEP` of each script, and gives the next reply for it, or success without one."""
+    """Records `KIND` or `step ID` of each script, and gives the next reply for it, or success without one.
 
-    def __init__(self, name: str, replies: Mapping[str, Sequence[Reply]], log: list[str]) -> None:
-        self._name, self._log = name, log
+    A run is executed by the real code of a host. `interrupted` is Ctrl-C on the workstation.
+    """
+
+    def __init__(self, name: str, replies: Mapping[str, Sequence[Reply]], log: list[str], scene: Scene) -> None:
+        self._name, self._log, self._scene = name, log, scene
         self._replies: dict[str, Iterator[Reply]] = {kind: iter(given) for kind, given in replies.items()}
         self.texts: dict[str, str] = {}
-        self.shielded: dict[str, bool] = {}
+        self._is_lost = False
 
     @property
     def name(self) -> str:
         return self._name
 
     def run(self, script: Script, *, timeout_seconds: float, cancelled: threading.Event | None = None) -> Answer:
-        kind = kind_of(script.text)
+        return self.respond(script.text)
+
+    def stream(
+        self,
+        script: Script,
+        on_output: Callable[[bytes], None],
+        on_errors: Callable[[bytes], None],
+        *,
+        timeout_seconds: float = math.inf,
+        cancelled: threading.Event | None = None,
+        on_open: Callable[[host_engine.Send], None] = lambda _: None,
+    ) -> int:
+        context = self._scene.context
+        if self._is_lost:
+            raise HostUnreachable(f"{self._name}: no route to host.")
+        try:
+            return host_engine.execute(
+                script.text, self.respond, on_output, on_open, clock=context.clock, interrupted=context.cancelled
+            )
+        except ConnectionDropped:
+            # The run goes on without this workstation.
+            self._is_lost = True
+            raise
+
+    def respond(self, text: str) -> Answer:
+        """Answer one script."""
+        kind = kind_of(text)
         self._log.append(f"{self._name} {kind}")
-        self.texts[kind] = readable(script.text)
-        self.shielded[kind] = cancelled is None
+        self.texts[kind] = text
         reply = next(self._replies.get(kind, iter(())), None)
         if isinstance(reply, Exception):
             raise reply
@@ -57,28 +86,16 @@ class ScriptedHost:
 
 
 def kind_of(text: str) -> str:
-    """Return `KIND` or `KIND STEP` of a script of a run."""
+    """Return `KIND` of a script, or `step ID` of the script of a step."""
     if "@@checks" in text:
         return "health"
+    if host_engine.is_run(text):
+        return "run"
     if "@@facts" in text:
         return "lock" if "held.new" in text else "observe"
-    if "pkill -TERM" in text:
-        return "abort"
-    stage = re.search(r"setsid .*journal/[^/]+/([\w.-]+)\.sh", text)
-    if stage:
-        return f"stage {stage[1]}"
-    attach = re.search(r"base=\S*journal/[^/]+/([\w.-]+)", text)
-    if attach:
-        return f"attach {attach[1]}"
-    if "held.new" in text:
-        return "renew"
+    if step := host_engine.step_of(text):
+        return f"step {step}"
     return "unlock" if "rm -f held" in text else "query"
-
-
-def readable(text: str) -> str:
-    """Return the script, or the decoded body of a stage."""
-    encoded = re.search(r"printf %s (\S{100,}) \| base64 -d", text)
-    return base64.b64decode(encoded[1]).decode(errors="replace") if encoded else text
 
 
 @dataclass
@@ -90,18 +107,15 @@ class Scene:
     now: float = 1000.0
 
     def __post_init__(self) -> None:
-        self.context = RunContext("r2", 60, self.events.append, lambda: self.now, self._sleep)
-
-    def _sleep(self, seconds: float) -> None:
-        self.now += seconds
+        self.context = RunContext("r2", 60, self.events.append, lambda: self.now)
 
     def host(self, name: str = "web1", **replies: Sequence[Reply]) -> ScriptedHost:
-        """Return a host; `stage_a` has the replies to the stages of step a."""
-        return ScriptedHost(name, {kind.replace("_", " "): given for kind, given in replies.items()}, self.log)
+        """Return a host; `step_a` has the replies to step a."""
+        return ScriptedHost(name, {kind.replace("_", " "): given for kind, given in replies.items()}, self.log, self)
 
     def host_run(self, name: str, *, plan: Plan | None = None, **replies: Sequence[Reply]) -> HostRun:
         host = self.host(name, **replies)
-        return HostRun(host, APP, state.parse(APP, name, EMPTY), plan or three_steps(name))
+        return HostRun(host, APP, state.parse(APP.name, name, EMPTY), plan or three_steps(name))
 
     def titles(self, phase: Phase) -> list[str]:
         """Return the titles of the events of one phase."""

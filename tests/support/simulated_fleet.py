@@ -21,7 +21,7 @@ from rolling_upgrade.features.health.shell import own_url
 from tests.support.history_line import history_line
 from tests.support.local_fleet import answer_with
 from tests.support.project import Project
-from tests.support.scripted_host import kind_of, readable
+from tests.support.scripted_host import kind_of
 from tests.support.states import as_wanted, fit_facts
 
 #: What the registry knows about each image, by the last part of its repository.
@@ -136,7 +136,7 @@ class SimulatedFleet:
 
     def _respond(self, host: str, text: str) -> Answer:
         kind = self._kind(text)
-        self._log.append((host, kind, readable(text)))
+        self._log.append((host, kind, text))
         given = self.answers.get((host, kind))
         if isinstance(given, Exception):
             raise given

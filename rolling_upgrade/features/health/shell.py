@@ -148,7 +148,7 @@ def parse(app: Application, host: str, text: str, now: float | None = None) -> H
 
     Raises Malformed for truncated or foreign text.
     """
-    state = observation.parse(app, host, text)
+    state = observation.parse(app.name, host, text)
     rows = [row.split("\t") for row in observation.sections(text).get("checks", [])]
     checks = [
         *(_container_check(service, state) for service in app.services),

@@ -23,7 +23,7 @@ def acquire(
 
 
 @task(
-    workflow="release", help={"force": "also release locks of other operators and of runs; refused while a stage runs"}
+    workflow="release", help={"force": "also release locks of other operators and of runs; refused while a step runs"}
 )
 def release(context: Any, env: str | None = None, hosts: list[str] | None = None, force: bool = False) -> None:
     """Release the locks that you acquired."""

@@ -122,7 +122,10 @@ def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     text = host.run(direct(lock_file.show(home)), timeout_seconds=LOCK_SECONDS).output
     lock = lock_file.parse(text)
     return HostLock(
-        lock, lock_file.host_time(text), stage=lock_file.is_stage_running(text), dead=identity.is_dead(lock)
+        lock,
+        lock_file.host_time(text),
+        stage=lock_file.is_stage_running(text),
+        dead=identity.is_dead(lock) and not lock_file.is_executing(text),
     )
 
 
@@ -173,7 +176,7 @@ def _release(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     answer = host.run(direct(lock_file.force_release(home, state.lock.token)), timeout_seconds=LOCK_SECONDS)
     if answer.status == lock_file.BUSY_STATUS:
         return LockHeld(
-            f"{host.name}: a stage of {locking.describe(state.lock)} is still running; its lock was not released.",
+            f"{host.name}: a step of {locking.describe(state.lock)} is still running; its lock was not released.",
             next_step="wait until the stage ends, then run the same command again",
         )
     if not answer.ok:

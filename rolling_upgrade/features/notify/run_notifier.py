@@ -15,20 +15,9 @@ from rolling_upgrade.engine.model import Channels, Environment, HostResult, Noti
 from rolling_upgrade.engine.plan import Change, Plan
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
+from rolling_upgrade.features.notify.endings import cause, occasion
 from rolling_upgrade.features.notify.send import Sending, send
 from rolling_upgrade.features.notify.text import version_changes
-
-#: The occasion for each exit code; an interrupted run was undone.
-_PHASES = {
-    ExitCode.DONE: "done",
-    ExitCode.FAILED: "undone",
-    ExitCode.INTERRUPTED: "undone",
-    ExitCode.LOCKED: "partly",
-    ExitCode.PARTLY_DONE: "partly",
-    ExitCode.UNDO_FAILED: "failed",
-}
-#: Lines of each host's cause: the error, then the container's last output.
-CAUSE_LINES = 12
 
 
 class RunNotifier:
@@ -37,20 +26,24 @@ class RunNotifier:
     def __init__(self, environment: Environment, context: RunContext, action: str) -> None:
         self._environment, self._context = environment, context
         # An unknown action must fail here, before any host is locked.
-        self._occasions = {phase: Occasion(f"{action} {phase}") for phase in ("started", *_PHASES.values())}
+        self._started, self._action = Occasion(f"{action} started"), action
         self._channels = channels(environment)
         self._notice: Notice | None = None
         self._sendings: list[Sending] = []
 
     def started(self, host_runs: Sequence[HostRun]) -> None:
         """Send the first message, once all hosts are locked; `host_runs` are the hosts to change."""
-        if not host_runs or not self._channels.configured:
-            return
-        app = host_runs[0].application
-        plans = [host_run.plan for host_run in host_runs]
-        self._notice = Notice(
-            self._occasions["started"],
-            app.name,
+        self._notice = self.notice([host_run.plan for host_run in host_runs])
+        if self._notice is not None:
+            self._send(self._notice)
+
+    def notice(self, plans: Sequence[Plan]) -> Notice | None:
+        """Return the first message of a run with these plans; None without a plan or a configured channel."""
+        if not plans or not self._channels.configured:
+            return None
+        return Notice(
+            self._started,
+            self._environment.targets[0].application.name,
             self._environment.name,
             self._context.run_id,
             self._context.clock(),
@@ -59,7 +52,10 @@ class RunNotifier:
             target=_target(plans),
             changes=tuple(version_changes(plans)),
         )
-        self._send(self._notice)
+
+    def of_host(self, plan: Plan) -> tuple[Notice | None, Channels]:
+        """Return the message about the end of one host, still without its end, and its channels."""
+        return self.notice([plan]), self._channels
 
     def ended(self, summary: Summary, outcomes: Sequence[HostOutcome]) -> tuple[str, ...]:
         """Send the last message; return a warning for each channel that failed."""
@@ -71,7 +67,7 @@ class RunNotifier:
         self._send(
             replace(
                 self._notice,
-                occasion=self._occasions[_PHASES[ExitCode(summary.exit_code)]],
+                occasion=occasion(self._action, ExitCode(summary.exit_code)),
                 at=self._context.clock(),
                 results=() if done else tuple(changed),
                 seconds=summary.seconds,
@@ -102,8 +98,4 @@ def _target(plans: Sequence[Plan]) -> str:
 
 def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:
     for outcome in outcomes:
-        lines = outcome.summary.cause.strip().splitlines()
-        if lines:
-            host = outcome.summary.host
-            yield lines[0] if lines[0].startswith(host) else f"{host}: {lines[0]}"
-            yield from (f"  {line}" for line in lines[1:CAUSE_LINES])
+        yield from cause(outcome.summary.host, outcome.summary.cause)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 import time
@@ -97,13 +96,14 @@ def deliver(home: Path) -> ExitCode:
 
 def _sent(path: Path, channels: Channels) -> bool:
     """Send one message; return whether it left the outbox."""
+    from rolling_upgrade.features.notify.packed import template
     from rolling_upgrade.features.notify.send import send
 
     try:
         notice: Notice = from_plain(Notice, untrusted.json_object(state_store.read(path)))
     except (OSError, ValueError, TypeError, KeyError):
         return _drop(path, "the file is damaged")
-    deliveries = send(notice, channels, read=_template).wait()
+    deliveries = send(notice, channels, read=template).wait()
     for delivery in deliveries:
         result = "sent" if delivery.ok else f"NOT SENT: {delivery.error}"
         log(f"message '{notice.id}': {delivery.channel} {result}")
@@ -118,10 +118,3 @@ def _drop(path: Path, why: str) -> bool:
     log(f"message {path.stem} is dropped: {why}")
     path.unlink(missing_ok=True)
     return True
-
-
-def _template(name: str) -> str:
-    content = pkgutil.get_data("rolling_upgrade", f"templates/notify/{name}")
-    if content is None:
-        raise FileNotFoundError(name)
-    return content.decode()

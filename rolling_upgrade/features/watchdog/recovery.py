@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -14,8 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rolling_upgrade.engine import health_gate, locking, observation, podman
-from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host, LocalHost
+from rolling_upgrade.engine.host_run import RunDocument, RunEnd, execute
+from rolling_upgrade.engine.journal import GO, PREPARE, Journal, Words
 from rolling_upgrade.engine.model import (
     Application,
     Event,
@@ -34,9 +36,8 @@ from rolling_upgrade.engine.model import (
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step, record_failure, record_success
 from rolling_upgrade.engine.preflight import Finding
 from rolling_upgrade.engine.prune_entry import Mode
-from rolling_upgrade.engine.rollout import HostRun, roll_out
 from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.errors import PROGRAM, ExitCode, PreflightError
+from rolling_upgrade.errors import PROGRAM, ExitCode, LockLost, PreflightError
 from rolling_upgrade.features.deploy.plan import acquire, plan_deploy
 from rolling_upgrade.features.deploy.steps import DeploySpec, release
 from rolling_upgrade.features.notify.text import version_changes
@@ -68,11 +69,9 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
     if action is RecoveryAction.PRUNE:
         return _prune(host, app, state, settings)
     target = _rollback_target(home, state) if action is RecoveryAction.ROLL_BACK else None
-    context = RunContext(new_run_id(), settings.rollout.lease_seconds, _log_event)
-    started_at = context.clock()
-    lock = _lock(context.run_id, f"{action.value} of {service}: {reason}")
 
     def plan(observed: HostState) -> Plan:
+        lock = _lock(new_run_id(), f"{action.value} of {service}: {reason}")
         spec = _live_release(app, observed, settings, lock, service, reason)
         if action is RecoveryAction.RESTART:
             return _plan_restart(observed, spec, service, settings.rollout)
@@ -80,15 +79,32 @@ def recover(home: Path, action: RecoveryAction, service: str, seconds: float, re
             spec = _earlier_release(*target, observed, spec)
         return plan_deploy(observed, spec, settings.rollout)
 
-    host_run = HostRun(host, app, state, plan(state))
-    outcomes = roll_out([host_run], plan, settings.rollout, context)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            log(str(outcome.error))
-    code = exit_code(outcome.result for outcome in outcomes)
+    started_at = time.time()
+    made, end = _execute(home, plan(state), state, app, settings)
+    if end.observation:
+        state = observation.parse(app.name, settings.host, end.observation)
+        made, end = _execute(home, plan(state), state, app, settings)
+    error = end.raised
+    if error is not None and end.result is HostResult.NOT_STARTED:
+        raise error
+    if error is not None:
+        log(str(error))
+    code = exit_code([error if isinstance(error, LockLost) else end.result])
     if code is ExitCode.DONE:
-        _notify(home, settings, host_run.plan, action, service, seconds + context.clock() - started_at, reason)
+        _notify(home, settings, made, action, service, seconds + time.time() - started_at, reason)
     return code
+
+
+def _execute(home: Path, plan: Plan, state: HostState, app: Application, settings: Settings) -> tuple[Plan, RunEnd]:
+    """Execute the plan in this process."""
+    document = RunDocument(plan, locking.basis(state), app.name, settings.rollout.lease_seconds)
+    journal = Journal(home, plan.run_id)
+    journal.path.mkdir(parents=True)
+    with suppress(OSError):
+        # For followers of the run.
+        (journal.path / "engine.pyz").hardlink_to(sys.argv[0])
+    journal.begin()
+    return plan, execute(document, journal, Words(PREPARE, GO), _log_event)
 
 
 def _notify(

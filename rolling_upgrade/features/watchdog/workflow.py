@@ -48,7 +48,7 @@ def _files(environment: Environment, target: Target) -> shell.Files:
         app.request_metrics,
     )
     unit = rendering.systemd_unit("watchdog.service", app)
-    return shell.Files(rendering.watchdog_program(), state_store.dump_settings(settings), unit)
+    return shell.Files(rendering.engine(), state_store.dump_settings(settings), unit)
 
 
 def installation(environment: Environment, target: Target) -> tuple[Script, str]:

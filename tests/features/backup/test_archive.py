@@ -45,6 +45,7 @@ class Sender:
         *,
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
+        on_open: object = None,
     ) -> int:
         assert (ID in script.text, timeout_seconds, cancelled) == (True, DOWNLOAD_SECONDS, None)
         for at in range(0, len(self._content), 1000):
@@ -106,7 +107,7 @@ def archive(**changed: bytes) -> tuple[bytes, Backup]:
 
 
 def bring(sender: Sender, backup: Backup, directory: Path) -> Path:
-    run = RunContext("r1", 60, lambda _: None, lambda: 0.0, lambda _: None)
+    run = RunContext("r1", 60, lambda _: None, lambda: 0.0)
     return download(sender, APP, backup, directory, run)
 
 

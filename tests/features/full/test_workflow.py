@@ -131,9 +131,9 @@ def test_full_builds_tests_pushes_deploys_checks_and_watches(
 
     assert commands(programs, "build", "push") == ["build backend", "push backend"]
     for host in ("web1", "web2"):
-        assert fleet.ran(host)[-3:] == ["stage record", "health", "watchdog"]
-    assert f"memoryark/backend@{PUSHED}" in fleet.text("web1", "stage backend.start")
-    assert f"memoryark/frontend@{DIGESTS['frontend']}" in fleet.text("web1", "stage frontend.start")
+        assert fleet.ran(host)[-3:] == ["step record", "health", "watchdog"]
+    assert f"memoryark/backend@{PUSHED}" in fleet.text("web1", "step backend.start")
+    assert f"memoryark/frontend@{DIGESTS['frontend']}" in fleet.text("web1", "step frontend.start")
     output = capsys.readouterr().out
     assert [line.removeprefix("== ") for line in output.splitlines() if line.startswith("== ")] == PHASES
     assert "unit | tests registry.example.org/memoryark/backend:v9 with ••••••" in output
@@ -221,12 +221,12 @@ def test_full_with_a_failed_push_contacts_no_host(pipeline: Project, fleet: Simu
 def test_full_with_an_undone_deploy_has_its_exit_code_and_installs_no_watchdog(
     pipeline: Project, fleet: SimulatedFleet
 ) -> None:
-    fleet.fail("web2", "stage frontend.cutover", "HTTP 502")
+    fleet.fail("web2", "step frontend.cutover", "HTTP 502")
 
     assert full("demo", root=pipeline.root, tag="v9") is ExitCode.PARTLY_DONE
 
-    assert fleet.ran("web2")[-3:] == ["abort", "stage undo", "stage abandon"]
-    assert fleet.ran("web1")[-1] == "stage record"
+    assert fleet.ran("web2")[-2:] == ["step undo", "step abandon"]
+    assert fleet.ran("web1")[-1] == "step record"
     assert results(pipeline) == stopped_at("deploy")
     (report,) = reports(pipeline)
     assert (report["outcome"], report["exit_code"]) == ("failed", ExitCode.PARTLY_DONE)

@@ -122,7 +122,7 @@ def test_inspect_with_an_unknown_service_contacts_no_host(project: Project, mach
 
 def test_inspect_json_ports_use_the_same_words_for_expected_and_found() -> None:
     target = environment("web1")
-    state = observation.parse(APP, "web1", text(containers=row()))
+    state = observation.parse(APP.name, "web1", text(containers=row()))
 
     (page,) = inspect_json(target, {"web1": Inspection(state, {}, "")}, {}, ["backend"])["hosts"]
 

@@ -105,7 +105,7 @@ def test_run_successful_deploy_sends_started_and_done(scene: Scene, receiver: Re
 
 
 def test_run_failed_deploy_sends_the_cause_without_secrets(scene: Scene, receiver: Receiver) -> None:
-    code, _ = rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", stage_b=FAILS))
+    code, _ = rolled(scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1", step_b=FAILS))
 
     assert code is ExitCode.FAILED
     assert events(receiver) == ["deploy started", "deploy undone"]
@@ -119,7 +119,7 @@ def test_run_failed_deploy_sends_the_cause_without_secrets(scene: Scene, receive
 def test_run_failed_undo_is_critical(scene: Scene, receiver: Receiver) -> None:
     channels = Channels(webhook=Hook(receiver.url(), Severity.CRITICAL))
 
-    code, _ = rolled(scene, channels, member(scene, "web1", stage_b=FAILS, stage_undo=FAILS))
+    code, _ = rolled(scene, channels, member(scene, "web1", step_b=FAILS, step_undo=FAILS))
 
     assert code is ExitCode.UNDO_FAILED
     assert events(receiver) == ["deploy failed"]
@@ -127,7 +127,7 @@ def test_run_failed_undo_is_critical(scene: Scene, receiver: Receiver) -> None:
 
 def test_run_incomplete_deploy_sends_the_result_of_each_host(scene: Scene, receiver: Receiver) -> None:
     code, _ = rolled(
-        scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), member(scene, "web2", stage_b=FAILS)
+        scene, Channels(webhook=Hook(receiver.url())), member(scene, "web1"), member(scene, "web2", step_b=FAILS)
     )
 
     assert code is ExitCode.PARTLY_DONE

@@ -144,11 +144,11 @@ def test_promote_deploys_the_digests_of_the_source_from_the_repositories_of_the_
 ) -> None:
     assert promote("proof", "demo", root=project.root) is ExitCode.DONE
 
-    start = proven_fleet.text("web1", "stage backend.start")
+    start = proven_fleet.text("web1", "step backend.start")
     assert f"registry.example.org/memoryark/backend@{DIGESTS['backend']}" in start
     for host in ("web1", "web2"):
-        assert proven_fleet.changed(host)[-1] == "stage record"
-        assert proven_fleet.changed(host).count("stage backend.cutover") == 1
+        assert proven_fleet.changed(host)[-1] == "step record"
+        assert proven_fleet.changed(host).count("step backend.cutover") == 1
     assert proven_fleet.changed("proof1") == proven_fleet.changed("proof2") == []
     out = capsys.readouterr().out
     assert (
@@ -252,12 +252,12 @@ def test_promote_whose_cutover_fails_is_undone_and_leaves_the_next_batch_alone(
     project: Project, proven_fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.edit("hosts.yaml", "  demo:\n", "  demo:\n    rollout: {batch: 1}\n")
-    proven_fleet.fail("web1", "stage backend.cutover", "HTTP 502")
+    proven_fleet.fail("web1", "step backend.cutover", "HTTP 502")
 
     assert promote("proof", "demo", root=project.root) is ExitCode.FAILED
 
-    assert proven_fleet.changed("web1")[-3:] == ["abort", "stage undo", "stage abandon"]
-    assert "stage backend.start" not in proven_fleet.changed("web2")
+    assert proven_fleet.changed("web1")[-2:] == ["step undo", "step abandon"]
+    assert "step backend.start" not in proven_fleet.changed("web2")
     assert "Back on the old release: web1. Left as it was: web2." in capsys.readouterr().out
 
 

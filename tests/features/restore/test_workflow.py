@@ -16,19 +16,19 @@ from tests.support.simulated_fleet import FIRST, READ_ONLY, SECOND, SimulatedFle
 
 RESTORED = [
     "lock",
-    "stage check",
-    "stage maintenance.on",
-    "stage stop",
-    "stage backup",
-    "stage database",
-    "stage uploads",
-    "stage backend.start",
-    "stage frontend.start",
-    "stage verify",
-    "stage maintenance.off",
-    "stage record",
+    "step check",
+    "step maintenance.on",
+    "step stop",
+    "step backup",
+    "step database",
+    "step uploads",
+    "step backend.start",
+    "step frontend.start",
+    "step verify",
+    "step maintenance.off",
+    "step record",
 ]
-UNDONE = ["abort", "stage undo", "stage abandon"]
+UNDONE = ["step undo", "step abandon"]
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +47,14 @@ def test_restore_replaces_the_data_of_both_hosts_between_stop_and_start(
     out = capsys.readouterr().out
     assert f"backup {SECOND} of 2026-11-23T08:00:00+00:00: the database (0 rows) and 3 uploaded files replace" in out
     assert "web1, web2 restored." in out
-    assert f'"target": "{SECOND}"' in fleet.text("web1", "stage record")
+    assert f'"target": "{SECOND}"' in fleet.text("web1", "step record")
 
 
 @pytest.mark.parametrize(("only", "skipped"), [("database", "uploads"), ("uploads", "database")])
 def test_restore_of_one_part_leaves_the_other(only: str, skipped: str, project: Project, fleet: SimulatedFleet) -> None:
     assert restore(SECOND, "demo", root=project.root, only=only) is ExitCode.DONE
 
-    assert fleet.changed("web1") == [kind for kind in RESTORED if kind != f"stage {skipped}"]
+    assert fleet.changed("web1") == [kind for kind in RESTORED if kind != f"step {skipped}"]
 
 
 def test_restore_dry_run_runs_only_scripts_that_read(
@@ -117,24 +117,24 @@ def test_restore_without_confirmation_changes_nothing(project: Project, fleet: S
 def test_restore_with_a_failed_check_on_one_host_stops_no_container_on_any(
     project: Project, fleet: SimulatedFleet
 ) -> None:
-    fleet.fail("web2", "stage check", "database.db: its SHA-256 differs")
+    fleet.fail("web2", "step check", "database.db: its SHA-256 differs")
 
     assert restore(SECOND, "demo", root=project.root) is ExitCode.FAILED
 
-    assert fleet.changed("web1") == ["lock", "stage check", "unlock"]
-    assert fleet.changed("web2") == ["lock", "stage check", "abort", "stage abandon"]
+    assert fleet.changed("web1") == ["lock", "step check", "unlock"]
+    assert fleet.changed("web2") == ["lock", "step check", "step abandon"]
 
 
 def test_restore_with_a_failed_gate_brings_the_former_data_back_before_the_start(
     project: Project, fleet: SimulatedFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fleet.fail("web1", "stage backend.start", "no such table")
+    fleet.fail("web1", "step backend.start", "no such table")
 
     assert restore(SECOND, "demo", root=project.root, hosts=("web1",)) is ExitCode.FAILED
 
-    assert fleet.changed("web1") == [*RESTORED[: RESTORED.index("stage backend.start") + 1], *UNDONE]
+    assert fleet.changed("web1") == [*RESTORED[: RESTORED.index("step backend.start") + 1], *UNDONE]
     out = capsys.readouterr().out
-    undo = fleet.text("web1", "stage undo")
+    undo = fleet.text("web1", "step undo")
     assert re.findall(r"podman (st\w+) .*?memoryark-(\w+)-blue|named=(\S+)|rm -f (\S+/maintenance.html)", undo) == [
         ("stop", "backend", "", ""),
         ("", "", "/srv/memoryark/uploads", ""),

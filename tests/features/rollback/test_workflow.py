@@ -202,26 +202,26 @@ def test_plan_with_data_notes_the_backups_and_deletes_the_former_data_at_the_end
 
 ROLLED_BACK = [
     "lock",
-    "stage backend.start",
-    "stage frontend.start",
-    "stage backend.cutover",
-    "stage frontend.cutover",
-    "stage verify",
-    "stage drain",
-    "stage record",
+    "step backend.start",
+    "step frontend.start",
+    "step backend.cutover",
+    "step frontend.cutover",
+    "step verify",
+    "step drain",
+    "step record",
 ]
 WITH_DATA = [
     "lock",
-    "stage check",
-    "stage maintenance.on",
-    "stage stop",
-    "stage backup",
-    "stage database",
+    "step check",
+    "step maintenance.on",
+    "step stop",
+    "step backup",
+    "step database",
     *ROLLED_BACK[1:6],
-    "stage maintenance.off",
+    "step maintenance.off",
     *ROLLED_BACK[6:],
 ]
-UNDONE = ["abort", "stage undo", "stage abandon"]
+UNDONE = ["step undo", "step abandon"]
 
 
 @pytest.fixture
@@ -239,9 +239,9 @@ def test_rollback_starts_the_kept_containers_of_the_earlier_release_on_both_host
     assert rollback.rollback("demo", root=project.root) is ExitCode.DONE
 
     assert upgraded.changed("web1") == upgraded.changed("web2") == ROLLED_BACK
-    assert "podman start memoryark-backend-blue" in upgraded.text("web1", "stage backend.start")
-    assert "podman stop --ignore --time 10 memoryark-backend-green" in upgraded.text("web1", "stage drain")
-    assert f'"target": "{FIRST}", "left": "{SECOND}"' in upgraded.text("web2", "stage record")
+    assert "podman start memoryark-backend-blue" in upgraded.text("web1", "step backend.start")
+    assert "podman stop --ignore --time 10 memoryark-backend-green" in upgraded.text("web1", "step drain")
+    assert f'"target": "{FIRST}", "left": "{SECOND}"' in upgraded.text("web2", "step record")
     out = capsys.readouterr().out
     assert f"rolls back to {FIRST} (v1)" in out
     assert "web1, web2 rolled back." in out
@@ -258,8 +258,8 @@ def test_rollback_brings_each_host_to_its_own_last_good_release(
 
     assert rollback.rollback("demo", root=project.root) is ExitCode.DONE
 
-    assert f'"target": "{FIRST}"' in upgraded.text("web1", "stage record")
-    assert f'"target": "{own}"' in upgraded.text("web2", "stage record")
+    assert f'"target": "{FIRST}"' in upgraded.text("web1", "step record")
+    assert f'"target": "{own}"' in upgraded.text("web2", "step record")
     assert f"reason=rollback to web1={FIRST} web2={own}" in upgraded.text("web2", "lock")
 
 
@@ -333,7 +333,7 @@ def test_rollback_to_a_release_whose_image_is_gone_is_refused(project: Project, 
 def test_rollback_with_a_failed_verification_is_undone(
     project: Project, upgraded: SimulatedFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    upgraded.fail("web1", "stage verify", "GET /api/health: 500")
+    upgraded.fail("web1", "step verify", "GET /api/health: 500")
 
     assert rollback.rollback("demo", root=project.root, hosts=("web1",)) is ExitCode.FAILED
 
@@ -394,8 +394,8 @@ def test_rollback_with_data_replaces_even_a_container_that_both_releases_share(
     assert rollback.rollback("demo", root=project.root, restore_db=True) is ExitCode.DONE
 
     changed = backend_upgraded.changed("web1")
-    assert changed == [*WITH_DATA[:2], "stage pull", *WITH_DATA[2:]]
-    assert "podman run" in backend_upgraded.text("web1", "stage frontend.start")
+    assert changed == [*WITH_DATA[:2], "step pull", *WITH_DATA[2:]]
+    assert "podman run" in backend_upgraded.text("web1", "step frontend.start")
 
 
 def test_rollback_with_data_without_the_backup_of_one_host_is_refused(
@@ -412,15 +412,15 @@ def test_rollback_with_data_without_the_backup_of_one_host_is_refused(
 def test_rollback_with_data_and_a_failed_gate_brings_the_data_back_before_the_containers(
     project: Project, upgraded: SimulatedFleet
 ) -> None:
-    upgraded.fail("web1", "stage backend.start")
+    upgraded.fail("web1", "step backend.start")
 
     assert rollback.rollback("demo", root=project.root, hosts=("web1",), restore_db=True) is ExitCode.FAILED
 
-    failed = WITH_DATA.index("stage backend.start")
+    failed = WITH_DATA.index("step backend.start")
     assert upgraded.changed("web1") == [*WITH_DATA[: failed + 1], *UNDONE]
     found = re.findall(
         r"podman (st\w+) .*?memoryark-(\w+-\w+) |named=(\S+)|rm -f \S+/(maintenance.html)",
-        upgraded.text("web1", "stage undo"),
+        upgraded.text("web1", "step undo"),
     )
     assert [" ".join(filter(None, row)) for row in found] == [
         "stop backend-blue",

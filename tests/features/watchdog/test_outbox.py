@@ -31,7 +31,7 @@ def sent(home: Path, channels: Channels, *notices: Notice) -> subprocess.Complet
     """Store the notices, and run the sending process without any installed package."""
     settings = state_store.Settings("memoryark", "web1", "production", WatchRules(), RolloutPolicy(), channels=channels)
     (home / "watchdog/settings.json").write_text(state_store.dump_settings(settings), "utf-8")
-    (home / "watchdog/watchdog.pyz").write_bytes(rendering.watchdog_program())
+    (home / "watchdog/watchdog.pyz").write_bytes(rendering.engine())
     for notice in notices:
         outbox.put(home, notice, channels)
     command = [sys.executable, "-I", "-S", str(home / "watchdog/watchdog.pyz"), "send", str(home)]

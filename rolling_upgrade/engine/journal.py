@@ -1,0 +1,261 @@
+"""The journal of one run on its host: its plan, its events, its control words, and whether its executor is alive.
+
+`journal/RUN/` holds the plan (`plan.json`, deleted at the end), the events (`events.jsonl`), a FIFO for control words
+(`control`), and a file that the executor locks as long as it lives (`alive`). Its followers print the events and pass
+control words on. Any number of followers may come and go; the executor needs none.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rolling_upgrade.engine import untrusted
+from rolling_upgrade.engine.prune_entry import size_of
+from rolling_upgrade.engine.shell import quote
+
+#: Exit status of a follower when the executor died before the run ended.
+DIED_STATUS = 43
+#: Exit status of a follower whose reader is gone.
+GONE_STATUS = 46
+#: Control words: prepare the host; change it; stop and undo; the workstation is there; it has received the end.
+PREPARE, GO, CANCEL, WAIT, SEEN = "prepare", "go", "cancel", "wait", "seen"
+#: The key of the line that ends a run.
+END = "end"
+_END_START = b'{"end"'
+#: The line that a follower prints first: from now on it passes on control words.
+FOLLOWING = {"following": True}
+_POLL_SECONDS = 0.05
+#: How long the executor of a plan that did not fit may take to exit.
+_EXIT_SECONDS = 5.0
+#: How long a follower passes on words after the end of the run.
+_LAST_WORDS_SECONDS = 10.0
+#: The longest line of control words.
+_LONGEST_WORD = 32
+
+
+class Journal:
+    """The journal of one run, for its executor and its followers."""
+
+    def __init__(self, home: Path, run_id: str) -> None:
+        self.home, self.path = home, home / "journal" / run_id
+        self.plan = self.path / "plan.json"
+        self.events = self.path / "events.jsonl"
+        self._control, self._alive = self.path / "control", self.path / "alive"
+        self._lock = threading.Lock()
+        self._handle: int | None = None
+
+    def begin(self) -> bool:
+        """Become the executor of the run; False if it has one, or has ended. Raises OSError if the journal is not writable."""
+        handle = os.open(self._alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _EXIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Without events, the lock is that of the executor of an earlier plan, which is about to exit.
+                if self.events.exists() or time.monotonic() > deadline:
+                    os.close(handle)
+                    return False
+                time.sleep(_POLL_SECONDS)
+        self._handle = handle
+        if any(END in message for message in self.messages()):
+            self.release()
+            return False
+        with suppress(FileExistsError):
+            os.mkfifo(self._control, 0o600)
+        with self.events.open("a+b", buffering=0) as file:
+            # A power cut may have left half a line.
+            file.truncate(file.seek(0) or file.read().rfind(b"\n") + 1)
+            if file.write(b"{}\n") != 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return True
+
+    def release(self) -> None:
+        """Leave the executor to a forked child, which has the same lock."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def is_alive(self) -> bool:
+        """Whether the run has an executor."""
+        try:
+            handle = os.open(self._alive, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def append(self, message: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Append a line to the events; `durable` waits until it is on the disk. A full disk loses it, and no run."""
+        line = json.dumps(message, ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
+        with self._lock, suppress(OSError), self.events.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if file.write(line) != len(line):
+                file.truncate(size)
+            if durable:
+                os.fdatasync(file.fileno())
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The complete lines of the events so far; damaged ones are left out."""
+        try:
+            content = self.events.read_bytes()
+        except OSError:
+            return []
+        found = []
+        for line in content.decode(errors="replace").split("\n")[:-1]:
+            with suppress(untrusted.Malformed):
+                found.append(untrusted.json_object(line))
+        return found
+
+    def send(self, word: str) -> None:
+        """Pass a control word to the executor; nothing happens if there is none."""
+        with suppress(OSError):
+            handle = os.open(self._control, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(handle, f"{word}\n".encode())
+            finally:
+                os.close(handle)
+
+    def open_control(self) -> int:
+        """Open the control words for reading; the file has no end, because this process could also write. Raises OSError."""
+        handle = os.open(self._control, os.O_RDWR | os.O_CLOEXEC)
+        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(f"{self._control} is not a FIFO")
+        return handle
+
+
+class Words:
+    """The control words that a run has received."""
+
+    def __init__(self, *given: str) -> None:
+        self.cancelled = threading.Event()
+        self._given = set(given)
+        self._received_at = time.monotonic()
+        self._changed = threading.Condition()
+
+    def listen(self, handle: int) -> None:
+        """Receive the words from a file in a thread."""
+        threading.Thread(target=self._read, args=(handle,), daemon=True).start()
+
+    def add(self, word: str) -> None:
+        """Receive one word. Every word shows that the workstation is there."""
+        with self._changed:
+            self._received_at = time.monotonic()
+            self._given.add(word)
+            if word == CANCEL:
+                self.cancelled.set()
+            self._changed.notify_all()
+
+    def wait_for(self, word: str, lease_seconds: float, renew: Callable[[], bool] = lambda: True) -> bool:
+        """Wait for a word.
+
+        Return False after `cancel`, after `lease_seconds` without any word from the workstation, and when `renew`, which
+        is called from time to time while the workstation is there, returns False.
+        """
+        renewed_at = began = time.monotonic()
+        while True:
+            with self._changed:
+                if word in self._given or self.cancelled.is_set():
+                    return word in self._given
+                left = max(began, self._received_at) + lease_seconds - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, lease_seconds / 4))
+                is_due = self._received_at > renewed_at
+            if is_due:
+                if not renew():
+                    return False
+                renewed_at = time.monotonic()
+
+    def _read(self, handle: int) -> None:
+        rest = b""
+        while chunk := os.read(handle, 4096):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-_LONGEST_WORD:]
+            for line in lines:
+                self.add(line[:_LONGEST_WORD].decode(errors="replace"))
+
+
+def follow(journal: Journal, position: int, source: int | None, target: int) -> int:
+    """Print the events from a byte position until the run ends, and pass the words of `source` to the executor.
+
+    Returns 0 at the end of the run, DIED_STATUS if the executor died, and GONE_STATUS when the reader is gone.
+    """
+    try:
+        _write(target, json.dumps(FOLLOWING).encode() + b"\n")
+        with journal.events.open("rb") as events:
+            events.seek(position)
+            rest = b""
+            while True:
+                # Ask before the last read: the executor writes its last line before it dies.
+                is_alive = journal.is_alive()
+                new = events.read()
+                _write(target, new)
+                *lines, rest = (rest + new).split(b"\n")
+                if any(line.startswith(_END_START) for line in lines):
+                    return _after_end(journal, source)
+                if not is_alive:
+                    return DIED_STATUS
+                if not _pass_words(journal, source, _POLL_SECONDS):
+                    return GONE_STATUS
+    except BrokenPipeError:
+        return GONE_STATUS
+
+
+def _after_end(journal: Journal, source: int | None) -> int:
+    """Pass on the workstation's last words, until it disconnects."""
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    while source is not None and time.monotonic() < deadline and _pass_words(journal, source, 1.0):
+        pass
+    return 0
+
+
+def _pass_words(journal: Journal, source: int | None, seconds: float) -> bool:
+    """Wait for words for up to `seconds` and pass them to the executor. False once the workstation disconnects."""
+    if source is None:
+        time.sleep(seconds)
+        return True
+    if not select.select([source], [], [], seconds)[0]:
+        return True
+    words = os.read(source, 4096)
+    for word in words.decode(errors="replace").split():
+        journal.send(word)
+    return bool(words)
+
+
+def _write(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def prune(home: str, keep: int) -> str:
+    """Select the journals of all runs except the newest, then the engines that no journal uses; run ids sort by time.
+
+    Each journal has a hard link to the engine of its run.
+    """
+    directory, engines = quote(f"{home}/journal"), quote(f"{home}/engine")
+    return (
+        f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{keep + 1} | "
+        f'while read -r old; do prune_entry journal "$old" {size_of("old")} rm -rf "$old"; done\n'
+        f"if [ -d {engines} ]; then find {engines} -type f -links 1 -mmin +60; fi | "
+        f'while read -r old; do prune_entry engine "$old" {size_of("old")} rm -f "$old"; done'
+    )

@@ -1,0 +1,212 @@
+"""A run on its host, with real steps: the lock, the barrier, the undo, and the end of a killed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine import host_run, lock_file, observation
+from rolling_upgrade.engine.host_run import RunDocument, RunEnd
+from rolling_upgrade.engine.journal import CANCEL, END, GO, PREPARE, Journal, Words
+from rolling_upgrade.engine.model import Event, HostResult, Outcome, Phase, Release
+from rolling_upgrade.engine.plan import Plan, Step, record_failure, record_success
+from rolling_upgrade.engine.shell import direct, script
+from rolling_upgrade.errors import LockHeld, LockLost
+from tests.engine.test_observation import EMPTY
+from tests.support.sample import LOCK, application
+
+APP = application()
+OWN = replace(LOCK, token="r2")
+
+
+def plan(home: Path, **scripts: str) -> Plan:
+    """Return a plan of the steps a and b; each step and each undo writes its name to the file `done`."""
+    record = Release("r2", "2026-11-23T00:00:00+00:00", "deploy", Outcome.GOOD, ())
+
+    def write(name: str) -> str:
+        return f"{scripts.get(name, ':')}\necho {name} >> {home}/done"
+
+    # The observation of a bare host, without the tools of a real one.
+    lock = f"{lock_file.acquire(str(home), OWN, lease_seconds=60)}\ncat <<'END'\n{EMPTY}END"
+    return Plan(
+        host="web1",
+        action="deploy",
+        run_id="r2",
+        acquire=(Step("lock", "acquire the lock and observe again", direct(lock), 10),),
+        prepare=(Step("backup", "back up", script(write("backup")), 10),),
+        steps=tuple(
+            Step(name, f"do {name}", script(write(name)), 10, script(write(f"undo-{name}")), f"take {name} back")
+            for name in "ab"
+        ),
+        finalize=(record_success(str(home), record),),
+        abort=(record_failure(str(home), record),),
+        home=str(home),
+        environment="production",
+        record=record,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for name in ("lock", "journal/r2", "config"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+def document(made: Plan, basis: str = "", lease_seconds: float = 60) -> RunDocument:
+    return RunDocument(made, basis, APP.name, lease_seconds)
+
+
+def execute(
+    found: RunDocument, *words: str, on_event: Callable[[Event], None] = lambda _: None
+) -> tuple[RunEnd, list[str]]:
+    """Execute the run; return its end and what its steps wrote."""
+    home = Path(found.plan.home)
+    journal = Journal(home, "r2")
+    journal.begin()
+    end = host_run.execute(found, journal, Words(*words), on_event)
+    journal.release()
+    done = home / "done"
+    return end, done.read_text().split() if done.exists() else []
+
+
+def held(home: Path) -> bool:
+    return (home / "lock" / "held").exists()
+
+
+def outcome(home: Path) -> str:
+    """Return the outcome in the newest line of the history."""
+    return str(json.loads((home / "releases.jsonl").read_text().splitlines()[-1])["outcome"])
+
+
+def test_execute_good_run_is_recorded_and_unlocked(home: Path) -> None:
+    end, done = execute(document(plan(home)), PREPARE, GO)
+
+    assert (end.result, end.error, done) == (HostResult.UPGRADED, "", ["backup", "a", "b"])
+    assert (held(home), outcome(home)) == (False, "good")
+    messages = Journal(home, "r2").messages()
+    assert [message["state"] for message in messages if "state" in message] == ["locked", "prepared"]
+    assert END in messages[-1]
+
+
+def test_execute_failed_step_is_undone_and_recorded(home: Path) -> None:
+    end, done = execute(document(plan(home, b="exit 3")), PREPARE, GO)
+
+    assert (end.result, end.error) == (HostResult.UNDONE, "StepFailed")
+    assert done == ["backup", "a", "undo-b", "undo-a"]
+    assert (held(home), outcome(home)) == (False, "undone")
+
+
+def test_execute_of_a_locked_host_touches_nothing(home: Path) -> None:
+    (home / "lock" / "held").write_text("token=other\nowner=bob\nexpires_at=9999999999\n")
+
+    end, done = execute(document(plan(home)), PREPARE, GO)
+
+    assert (end.result, done) == (HostResult.NOT_STARTED, [])
+    assert isinstance(end.raised, LockHeld)
+    assert "bob" in (home / "lock" / "held").read_text()
+
+
+def test_execute_of_a_changed_host_returns_the_observation_and_unlocks(home: Path) -> None:
+    end, done = execute(document(plan(home), basis="another"), PREPARE, GO)
+
+    assert (end.result, done, held(home)) == (HostResult.NOT_STARTED, [], False)
+    assert observation.parse(APP.name, "web1", end.observation).host == "web1"
+
+
+def test_execute_cancelled_at_the_barrier_unlocks(home: Path) -> None:
+    words, journal = Words(PREPARE), Journal(home, "r2")
+    journal.begin()
+
+    def cancel(event: Event) -> None:
+        if (event.step, event.phase) == ("backup", Phase.DONE):
+            words.add(CANCEL)
+
+    end = host_run.execute(document(plan(home)), journal, words, cancel)
+
+    assert (end.result, end.error, held(home)) == (HostResult.NOT_STARTED, "", False)
+    assert (home / "done").read_text() == "backup\n"
+
+
+@pytest.mark.parametrize("words", [(), (PREPARE,)])
+def test_execute_without_a_word_ends_within_the_lease(words: tuple[str, ...], home: Path) -> None:
+    end, done = execute(document(plan(home), lease_seconds=0.2), *words)
+
+    assert (end.result, held(home), "a" in done) == (HostResult.NOT_STARTED, False, False)
+    assert "no word from the workstation" in end.message
+
+
+def test_execute_after_a_takeover_stops_without_undo(home: Path) -> None:
+    def take_over(event: Event) -> None:
+        if (event.step, event.phase) == ("a", Phase.DONE):
+            (home / "lock" / "held").write_text("token=other\nowner=bob\n")
+
+    end, done = execute(document(plan(home)), PREPARE, GO, on_event=take_over)
+
+    assert (end.result, done) == (HostResult.UNKNOWN, ["backup", "a"])
+    assert isinstance(end.raised, LockLost)
+    assert "bob" in (home / "lock" / "held").read_text()
+
+
+def killed_at(home: Path, made: Plan, step: str) -> None:
+    """Execute the plan in a process, and kill it when the step writes the file `now`."""
+    child = os.fork()
+    if child == 0:
+        execute(document(made), PREPARE, GO)
+        os._exit(0)
+    watch = threading.Event()
+    for _ in range(500):
+        if (home / "now").exists():
+            break
+        watch.wait(0.01)
+    assert (home / "now").exists(), f"the step {step} did not start"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_execute_again_after_a_kill_undoes_the_started_steps(home: Path) -> None:
+    made = plan(home, b=f"touch {home}/now; sleep 60")
+    killed_at(home, made, "b")
+
+    end, done = execute(document(made))
+
+    assert (end.result, "killed on the host" in end.message) == (HostResult.UNDONE, True)
+    assert done == ["backup", "a", "undo-b", "undo-a"]
+    assert (held(home), outcome(home)) == (False, "undone")
+
+
+def test_execute_again_after_a_kill_before_go_unlocks(home: Path) -> None:
+    made = plan(home, backup=f"touch {home}/now; sleep 60")
+    killed_at(home, made, "backup")
+
+    end, done = execute(document(made))
+
+    assert (end.result, done, held(home)) == (HostResult.UNDONE, [], False)
+
+
+def test_execute_again_after_all_steps_records_the_release(home: Path) -> None:
+    journal = Journal(home, "r2")
+    assert (home / "lock").is_dir()
+    (home / "lock" / "held").write_text("token=r2\nowner=ann\nexpires_at=9999999999\n")
+    journal.events.write_text(
+        "\n".join(
+            json.dumps(message)
+            for message in (
+                {"state": "locked"},
+                *({"event": {"step": step, "phase": phase}} for step in "ab" for phase in ("started", "done")),
+            )
+        )
+        + "\n"
+    )
+
+    end, done = execute(document(plan(home)))
+
+    assert (end.result, done) == (HostResult.UPGRADED, [])
+    assert (held(home), outcome(home)) == (False, "good")

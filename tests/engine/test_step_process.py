@@ -1,0 +1,210 @@
+"""Steps as real processes on this machine: status, output, limits, their lock, and their end."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rolling_upgrade.engine import lock_file, step_process
+from rolling_upgrade.engine.host import Answer, Cancelled
+from rolling_upgrade.engine.model import Lock
+from rolling_upgrade.engine.plan import Step
+from rolling_upgrade.engine.progress import Progress
+from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.step_process import TIMED_OUT_STATUS, StepProcess
+from tests.support.shell import sh
+
+MINE = Lock("run", "ann", "laptop", 41, "deploy v2", 0, 0)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An application's directory, locked by this run; its name needs quoting."""
+    directory = tmp_path / "an app's home"
+    (directory / "journal" / "run").mkdir(parents=True)
+    sh(script(lock_file.acquire(str(directory), MINE, lease_seconds=60)))
+    return directory
+
+
+def step(text: str, seconds: float = 20, name: str = "step") -> Step:
+    return Step(name, name, Script(text), seconds)
+
+
+def run(
+    home: Path,
+    text: str,
+    seconds: float = 20,
+    *,
+    run_id: str = "run",
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Answer:
+    return StepProcess(home, run_id, 60).run(step(text, seconds), stop=stop, on_progress=on_progress)
+
+
+def journal(home: Path, name: str) -> str:
+    return (home / "journal" / "run" / name).read_text()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 40, 255])
+def test_run_returns_the_status_and_the_output(status: int, home: Path) -> None:
+    assert run(home, f"echo said; exit {status}") == Answer(status, "said\n")
+
+
+def test_run_keeps_output_and_errors_in_order_in_the_journal(home: Path) -> None:
+    run(home, "echo one; echo two >&2; echo three; exit 7")
+
+    assert journal(home, "step.log") == "one\ntwo\nthree\n"
+    assert journal(home, "step.status") == "7\n"
+    assert int(journal(home, "step.session")) > 0
+
+
+def test_run_failing_command_stops_the_step(home: Path) -> None:
+    assert run(home, "echo one\nfalse\necho two") == Answer(1, "one\n")
+
+
+def test_run_long_output_answers_its_end(home: Path) -> None:
+    answer = run(home, "seq 100000; echo end")
+
+    assert len(answer.output) == step_process.OUTPUT_BYTES
+    assert answer.output.endswith("100000\nend\n")
+
+
+def test_run_has_the_environment_of_every_script(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"] + ":/hostile")
+
+    lines = run(home, 'umask; pwd -P; echo "$PATH $LC_ALL"').output.splitlines()
+
+    assert lines[0] in {"077", "0077"}
+    assert lines[1] == str(Path.home().resolve())
+    assert lines[2] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin C"
+
+
+def test_run_standard_input_is_empty(home: Path) -> None:
+    assert run(home, "cat; readlink /proc/self/fd/0") == Answer(0, "/dev/null\n")
+
+
+def test_run_script_is_on_no_command_line_and_in_no_file(home: Path) -> None:
+    look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c '[h]unter2' || :"
+
+    answer = run(home, f"SECRET=hunter2\n{look}")
+
+    assert answer == Answer(0, "0\n")
+    assert not [path for path in home.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_run_children_inherit_no_descriptor_of_the_executor(home: Path) -> None:
+    os.mkfifo(home / "control")
+    handles = [os.open(home / "control", os.O_RDWR), os.open(home / "alive", os.O_RDWR | os.O_CREAT)]
+    try:
+        answer = run(home, "ls -l /proc/self/fd")
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+    assert answer.ok
+    assert not [name for name in ("control", "alive", "lock/stage") if name in answer.output]
+
+
+def test_run_over_its_time_limit_ends(home: Path) -> None:
+    assert run(home, "sleep 60", 0.2).status == TIMED_OUT_STATUS
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM\n"])
+def test_run_stopped_ends_the_step_and_its_children(trap: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_process, "_END_SECONDS", 0.3)
+    child = home / "child"
+
+    with pytest.raises(Cancelled):
+        run(home, f'{trap}sleep 60 & echo $! > "{child}.new"; mv "{child}.new" "{child}"; wait', stop=child.exists)
+
+    assert not is_running(int(child.read_text()))
+    assert not is_running(int(journal(home, "step.session")))
+    assert journal(home, "step.status") == "143\n"
+
+
+def test_run_without_the_lock_runs_nothing(home: Path) -> None:
+    answer = run(home, f'touch "{home}/ran"', run_id="theirs")
+
+    assert answer.status == lock_file.LOST_STATUS
+    assert "owner=ann" in answer.output
+    assert not (home / "ran").exists()
+
+
+def test_run_extends_the_lease_by_the_time_limit_and_the_lease(home: Path) -> None:
+    before = int(time.time())
+
+    run(home, ":", 500)
+
+    found = lock_file.parse((home / "lock" / "held").read_text())
+    assert found is not None
+    assert before + 560 <= found.expires_at <= time.time() + 560
+
+
+def test_run_while_another_step_holds_the_stage_is_busy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(lock_file, "WAIT_SECONDS", 0)
+    with (home / "lock" / "stage").open("ab") as stage:
+        fcntl.flock(stage, fcntl.LOCK_EX)
+        answer = run(home, f'touch "{home}/ran"')
+
+    assert answer.status == lock_file.BUSY_STATUS
+    assert not (home / "ran").exists()
+
+
+def test_run_reports_progress_while_the_step_runs(home: Path) -> None:
+    seen: list[Progress] = []
+    reported = threading.Event()
+
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        (home / "go").touch()
+        reported.set()
+
+    text = f'echo "@@progress text half"; until [ -e "{home}/go" ]; do sleep 0.02; done; echo end'
+
+    assert run(home, text, 5, on_progress=report) == Answer(0, "end\n")
+    assert seen == [Progress("half")]
+
+
+def test_run_without_a_writable_journal_keeps_the_log_in_memory(home: Path) -> None:
+    (home / "journal" / "run").rmdir()
+
+    assert run(home, "echo out; exit 3") == Answer(3, "out\n")
+
+
+def test_end_leftovers_ends_only_steps_of_this_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    monkeypatch.setattr(step_process, "_END_SECONDS", 0.3)
+    stage = f"{home}/lock/stage"
+    commands = (["flock", "-o", stage, "sleep", "60"], ["sleep", "60"], ["flock", "-o", f"{stage}2", "sleep", "60"])
+    left, other, done = (subprocess.Popen(command, start_new_session=True) for command in commands)
+    try:
+        for name, process in (("left", left), ("other", other), ("done", done)):
+            (home / "journal" / "run" / f"{name}.session").write_text(f"{process.pid}\n")
+        (home / "journal" / "run" / "done.status").write_text("0\n")
+        threading.Thread(target=left.wait, daemon=True).start()
+
+        StepProcess(home, "run", 60).end_leftovers()
+
+        assert not is_running(left.pid)
+        assert is_running(other.pid)
+        assert is_running(done.pid)
+    finally:
+        for process in (left, other, done):
+            step_process.end_session(process.pid, process.poll)
+            process.wait()
