@@ -26,7 +26,8 @@ TIMED_OUT_STATUS = 124
 #: The bytes of a step's output in its answer.
 OUTPUT_BYTES = 65_536
 _TICK_SECONDS = 0.1
-#: The time that a cancelled step gets to end, and then to be killed.
+#: The time that the command of a cancelled step gets to complete, then to end after SIGTERM, then after SIGKILL.
+_COMPLETE_SECONDS = 10.0
 _END_SECONDS = 4.0
 
 
@@ -149,15 +150,20 @@ def _tail(log: IO[bytes]) -> str:
 def end_session(session: int, reap: Callable[[], object] = lambda: None) -> None:
     """End all processes of a session. Containers live on: Podman's monitor processes have their own sessions.
 
-    `reap` collects the exit status of the session's leader, which otherwise stays in the process table.
+    First end only the shells and what they wait with, so that a running Podman completes its change: one that is killed
+    while it replaces a container leaves it half-removed. Then end the rest. `reap` collects the exit status of the session's leader, which otherwise stays in the process table.
     """
-    started_at = time.monotonic()
-    signal = "TERM"
-    while subprocess.run(["pkill", f"-{signal}", "-s", str(session)], check=False).returncode == 0:
-        spent = time.monotonic() - started_at
-        if spent >= 2 * _END_SECONDS:
+    for names, signal, seconds in (
+        ("sh|sleep|curl", "TERM", _COMPLETE_SECONDS),
+        (".*", "TERM", _END_SECONDS),
+        (".*", "KILL", _END_SECONDS),
+    ):
+        subprocess.run(["pkill", f"-{signal}", "-s", str(session), "-x", names], check=False)
+        deadline = time.monotonic() + seconds
+        while subprocess.run(["pgrep", "-s", str(session)], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_TICK_SECONDS)
+            reap()
+        else:
             return
-        # Signal 0 only asks whether a process is left.
-        signal = "KILL" if spent >= _END_SECONDS else "0"
-        time.sleep(_TICK_SECONDS)
-        reap()

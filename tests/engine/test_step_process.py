@@ -124,6 +124,7 @@ def test_run_over_its_time_limit_ends(home: Path) -> None:
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM\n"])
 def test_run_stopped_ends_the_step_and_its_children(trap: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_process, "_COMPLETE_SECONDS", 0.3)
     monkeypatch.setattr(step_process, "_END_SECONDS", 0.3)
     child = home / "child"
 
@@ -189,6 +190,7 @@ def test_run_without_a_writable_journal_keeps_the_log_in_memory(home: Path) -> N
 def test_end_leftovers_ends_only_steps_of_this_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 
+    monkeypatch.setattr(step_process, "_COMPLETE_SECONDS", 0.3)
     monkeypatch.setattr(step_process, "_END_SECONDS", 0.3)
     stage = f"{home}/lock/stage"
     commands = (["flock", "-o", stage, "sleep", "60"], ["sleep", "60"], ["flock", "-o", f"{stage}2", "sleep", "60"])
@@ -208,3 +210,18 @@ def test_end_leftovers_ends_only_steps_of_this_run(home: Path, monkeypatch: pyte
         for process in (left, other, done):
             step_process.end_session(process.pid, process.poll)
             process.wait()
+
+
+def test_run_stopped_lets_the_running_program_complete(home: Path, tmp_path: Path) -> None:
+    """Podman, killed while it replaces a container, leaves it half-removed."""
+    program, began, complete, after = (tmp_path / name for name in ("podman", "began", "complete", "after"))
+    program.write_text(
+        "#!/usr/bin/python3\nimport pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\ntime.sleep(0.5)\npathlib.Path(sys.argv[2]).touch()\n"
+    )
+    program.chmod(0o755)
+
+    with pytest.raises(Cancelled):
+        run(home, f"{program} {began} {complete}\ntouch {after}", stop=began.exists)
+
+    assert (complete.exists(), after.exists()) == (True, False)
