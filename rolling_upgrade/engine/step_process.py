@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -26,6 +27,10 @@ TIMED_OUT_STATUS = 124
 #: The bytes of a step's output in its answer.
 OUTPUT_BYTES = 65_536
 _TICK_SECONDS = 0.1
+#: Shells, and the programs with which they wait.
+_SHELLS = frozenset({"sh", "sleep", "curl"})
+#: Processes that serve a running container: `exe` is the child of rootlessport.
+_OF_CONTAINERS = frozenset({"rootlessport", "exe", "conmon", "pasta", "slirp4netns", "aardvark-dns", "fuse-overlayfs"})
 #: The time that the command of a cancelled step gets to complete, then to end after SIGTERM, then after SIGKILL.
 _COMPLETE_SECONDS = 10.0
 _END_SECONDS = 4.0
@@ -148,22 +153,34 @@ def _tail(log: IO[bytes]) -> str:
 
 
 def end_session(session: int, reap: Callable[[], object] = lambda: None) -> None:
-    """End all processes of a session. Containers live on: Podman's monitor processes have their own sessions.
+    """End the processes of a session, except those that serve its containers: an undo stops these.
 
     First end only the shells and what they wait with, so that a running Podman completes its change: one that is killed
-    while it replaces a container leaves it half-removed. Then end the rest. `reap` collects the exit status of the session's leader, which otherwise stays in the process table.
+    while it replaces a container leaves it half-removed. Then end the rest. `reap` collects the exit status of the
+    session's leader, which otherwise stays in the process table.
     """
-    for names, signal, seconds in (
-        ("sh|sleep|curl", "TERM", _COMPLETE_SECONDS),
-        (".*", "TERM", _END_SECONDS),
-        (".*", "KILL", _END_SECONDS),
+    for names, number, seconds in (
+        (_SHELLS, signal.SIGTERM, _COMPLETE_SECONDS),
+        (None, signal.SIGTERM, _END_SECONDS),
+        (None, signal.SIGKILL, _END_SECONDS),
     ):
-        subprocess.run(["pkill", f"-{signal}", "-s", str(session), "-x", names], check=False)
+        for pid, name in _processes(session):
+            if names is None or name in names:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         deadline = time.monotonic() + seconds
-        while subprocess.run(["pgrep", "-s", str(session)], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        while _processes(session):
             if time.monotonic() > deadline:
                 break
             time.sleep(_TICK_SECONDS)
             reap()
         else:
             return
+
+
+def _processes(session: int) -> list[tuple[int, str]]:
+    """Return the ids and names of the processes of a session that have not ended. Source: pgrep(1), --runstates."""
+    command = ["pgrep", "--list-name", "--runstates", "D,R,S,T,t", "--session", str(session)]
+    rows = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    found = [row.partition(" ") for row in rows]
+    return [(int(pid), name) for pid, _, name in found if name not in _OF_CONTAINERS]
