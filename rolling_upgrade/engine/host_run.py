@@ -185,6 +185,9 @@ class HostRun:
             note = f"took over the lock of {holder}: its run is dead or its lease expired"
             self.context.emit(Phase.NOTE, note, plan.host)
         if self.document.basis not in {"", locking.basis(observed)}:
+            # If the host changed because another run took the lock over, this run must not plan again.
+            if lost := self.runner.renew():
+                return _end(HostResult.UNKNOWN, self._lost(lost))
             self._unlock()
             return RunEnd(HostResult.NOT_STARTED, observation=acquired.answer.output)
         self.context.emit(Phase.DONE, title, plan.host, step.id, self.context.clock() - began)

@@ -121,6 +121,18 @@ def test_execute_of_a_changed_host_returns_the_observation_and_unlocks(home: Pat
     assert observation.parse(APP.name, "web1", end.observation).host == "web1"
 
 
+def test_execute_of_a_host_that_another_run_changed_after_a_takeover_is_not_planned_again(home: Path) -> None:
+    """The executor is stopped between its lock and the comparison; another run completes meanwhile."""
+    made = plan(home)
+    [lock] = made.acquire
+    takeover = replace(lock, script=script(lock.script, f"rm {home}/lock/held"))
+
+    end, done = execute(document(replace(made, acquire=(takeover,)), basis="another"), PREPARE, GO)
+
+    assert (end.observation, done) == ("", [])
+    assert isinstance(end.raised, LockLost)
+
+
 def test_execute_cancelled_at_the_barrier_unlocks(home: Path) -> None:
     words, journal = Words(PREPARE), Journal(home, "r2")
     journal.begin()
