@@ -80,10 +80,13 @@ class StepProcess:
                     end_session(pid)
 
     def _command(self, step: Step) -> list[str]:
+        # Steps of one group run at the same time.
+        kind = "--shared" if step.group else "--exclusive"
         wait = ("-w", str(lock_file.WAIT_SECONDS), "-E", str(lock_file.BUSY_STATUS))
         return [
             "flock",
             "-o",
+            kind,
             *wait,
             f"{self._home}/lock/stage",
             "timeout",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from rolling_upgrade.engine.host import Answer, Cancelled
 from rolling_upgrade.engine.model import Lock
 from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.progress import Progress
-from rolling_upgrade.engine.shell import Script, script
+from rolling_upgrade.engine.shell import Script, quote, script
 from rolling_upgrade.engine.step_process import TIMED_OUT_STATUS, StepProcess
 from tests.support.shell import sh
 
@@ -61,6 +64,32 @@ def is_running(pid: int) -> bool:
 @pytest.mark.parametrize("status", [0, 1, 3, 40, 255])
 def test_run_returns_the_status_and_the_output(status: int, home: Path) -> None:
     assert run(home, f"echo said; exit {status}") == Answer(status, "said\n")
+
+
+def test_run_steps_of_a_group_at_the_same_time(home: Path) -> None:
+    def meet(mine: str, other: str) -> Step:
+        text = f"cd {quote(str(home))}; touch {mine}; until [ -e {other} ]; do sleep 0.01; done"
+        return replace(step(text, 10, mine), group="start")
+
+    with ThreadPoolExecutor(2) as pool:
+        process = StepProcess(home, "run", 60)
+        steps = [meet("a", "b"), meet("b", "a")]
+        answers = list(pool.map(lambda each: process.run(each, stop=lambda: False, on_progress=print), steps))
+
+    assert [answer.status for answer in answers] == [0, 0]
+
+
+def test_run_steps_of_a_group_wait_for_another_step(home: Path) -> None:
+    with (home / "lock" / "stage").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        ended = threading.Event()
+        grouped = replace(step("echo ran", 10), group="start")
+        process = StepProcess(home, "run", 60)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(process.run, grouped, stop=ended.is_set, on_progress=print)
+            assert not wait([answer], timeout=0.5).done
+            fcntl.flock(other, fcntl.LOCK_UN)
+            assert answer.result(10).output == "ran\n"
 
 
 def test_run_keeps_output_and_errors_in_order_in_the_journal(home: Path) -> None:
