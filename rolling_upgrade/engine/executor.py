@@ -19,7 +19,16 @@ from rolling_upgrade.engine.model import Event, Outcome, Phase
 from rolling_upgrade.engine.plan import Plan, Step, step_groups
 from rolling_upgrade.engine.progress import Progress
 from rolling_upgrade.engine.shell import Script, script
-from rolling_upgrade.errors import PROGRAM, Interrupted, LockLost, RollingError, StepFailed, UndoFailed, unexpected
+from rolling_upgrade.errors import (
+    PROGRAM,
+    Interrupted,
+    LockHeld,
+    LockLost,
+    RollingError,
+    StepFailed,
+    UndoFailed,
+    unexpected,
+)
 
 #: Exit status of a step that ran longer than its time limit. Source: timeout(1).
 TIMED_OUT_STATUS = 124
@@ -109,6 +118,8 @@ def _check_answer(plan: Plan, step: Step, answer: Answer) -> None:
             f"{plan.host}: another run took over the lock; this run stops here.\n{answer.output_tail}",
             next_step=f"{PROGRAM} status shows what the other run did",
         )
+    if answer.status == lock_file.HELD_STATUS:
+        raise LockHeld(f"{plan.host}: {step.title}: another run holds the lock of the host.\n{answer.output_tail}")
     reasons = {
         lock_file.BUSY_STATUS: "another step is still running on the host",
         TIMED_OUT_STATUS: f"it did not end within {step.timeout_seconds:g} s",
@@ -124,7 +135,11 @@ def prepare(runner: StepRunner, plan: Plan, context: RunContext) -> None:
 
 
 def apply(runner: StepRunner, plan: Plan, context: RunContext) -> None:
-    """Run the steps. If one fails, undo the started steps and raise its error, or UndoFailed if the undo fails too."""
+    """Run the steps. If one fails, undo the started steps and raise its error, or UndoFailed if the undo fails too.
+
+    Without a lock there is no undo, and Ctrl-C takes effect between two steps: a package manager that is stopped in the
+    middle leaves the host half-configured.
+    """
     started: list[Step] = []
     started_at = context.clock()
     try:
@@ -137,7 +152,8 @@ def apply(runner: StepRunner, plan: Plan, context: RunContext) -> None:
         raise
     except Exception as error:
         cause = as_rolling_error(plan, error)
-        undo(runner, plan, started, context, cause, started_at)
+        if plan.is_locked:
+            undo(runner, plan, started, context, cause, started_at)
         raise cause from error
 
 
@@ -152,7 +168,7 @@ def as_rolling_error(plan: Plan, error: Exception) -> RollingError:
 def _run_group(runner: StepRunner, plan: Plan, group: Sequence[Step], context: RunContext) -> None:
     """Run steps at the same time. The first failure stops the others, and is raised when all have ended."""
     if len(group) == 1:
-        run_step(runner, plan, group[0], context)
+        run_step(runner, plan, group[0], context, None if plan.is_locked else _never)
         return
     errors: list[Exception] = []
 

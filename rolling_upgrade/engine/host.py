@@ -14,7 +14,7 @@ from threading import Event
 from typing import Protocol
 
 from rolling_upgrade.engine import untrusted
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import AS_LOGIN_USER, Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 
 #: Cancels all calls of a thread, beside each call's `cancelled`; code that works on many hosts at once sets it.
@@ -72,6 +72,7 @@ class StreamingHost(Host, Protocol):
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
         on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
+        shell: str = AS_LOGIN_USER,
     ) -> int:
         """Run the script under `sh`, pass its output on piece by piece, and return its exit status.
 

@@ -7,9 +7,12 @@ nothing. After `go` it needs nobody.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from rolling_upgrade.engine import executor, lock_file, locking
@@ -146,6 +149,9 @@ class HostRun:
         """
         plan = self.document.plan
         cause = StepFailed(f"{plan.host}: the run was killed on the host.")
+        if not plan.is_locked:
+            rest = tuple(step for step in plan.steps if step.id not in done)
+            return replace(self, document=replace(self.document, plan=replace(plan, steps=rest))).execute()
         try:
             if LOCKED not in reached:
                 self._unlock()
@@ -169,6 +175,8 @@ class HostRun:
     def _lock(self) -> RunEnd | None:
         """Acquire the lock and observe the host. Return the end of a run that cannot continue."""
         plan, title = self.document.plan, "acquire the lock"
+        if not plan.is_locked:
+            return None
         [step] = plan.acquire
         self.context.emit(Phase.STARTED, title, plan.host, step.id)
         began = self.context.clock()
@@ -247,6 +255,8 @@ class HostRun:
         except LockLost as error:
             return self._ended(HostResult.UNKNOWN, began, error)
         except RollingError as error:
+            if not plan.is_locked:
+                return self._ended(HostResult.UNKNOWN, began, error)
             undone = any(step.undo is not None for step in plan.steps)
             return self._ended(HostResult.UNDONE if undone else HostResult.NOT_STARTED, began, error)
         return self._finalize(self.context.clock() - began)
@@ -294,7 +304,8 @@ def execute(
 ) -> RunEnd:
     """Run a document on this machine, or end a run whose executor was killed, with all events in its journal."""
     plan, before = document.plan, journal.messages()
-    runner = StepProcess(journal.home, plan.run_id, document.lease_seconds)
+    runner = StepProcess(journal.home, plan.run_id, document.lease_seconds, is_locked=plan.is_locked)
+    only = None if plan.is_locked else _exclusive(journal.home / "lock/run")
 
     def report(event: Event) -> None:
         # After a power cut, the events tell which steps have to be undone.
@@ -306,7 +317,12 @@ def execute(
 
     context = RunContext(plan.run_id, document.lease_seconds, report, cancelled=words.cancelled)
     run = HostRun(document, LocalHost(plan.host), runner, words, context, announce)
-    if any("state" in message or "event" in message for message in before):
+    if not plan.is_locked and only is None:
+        held = LockHeld(
+            f"{plan.host}: another run prepares the host; nothing was touched", next_step="wait until it ends"
+        )
+        end = _end(HostResult.NOT_STARTED, held)
+    elif any("state" in message or "event" in message for message in before):
         runner.end_leftovers()
         end = run.resume(**_progress(before))
     else:
@@ -315,7 +331,21 @@ def execute(
     with suppress(OSError):
         journal.plan.unlink(missing_ok=True)
     journal.append({END: to_plain(end)}, durable=True)
+    if only is not None:
+        os.close(only)
     return end
+
+
+def _exclusive(path: Path) -> int | None:
+    """Lock a file until the end of this process, and return its descriptor; None if another process has locked it."""
+    path.parent.mkdir(exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _progress(messages: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:

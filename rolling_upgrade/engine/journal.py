@@ -40,6 +40,8 @@ _POLL_SECONDS = 0.05
 _EXIT_SECONDS = 5.0
 #: How long a follower passes on words after the end of the run.
 _LAST_WORDS_SECONDS = 10.0
+#: How many journals of preparations root keeps.
+_KEPT = 5
 #: The longest line of control words.
 _LONGEST_WORD = 32
 
@@ -245,6 +247,15 @@ def _write(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]
+
+
+def tidy(home: str) -> str:
+    """Delete all journals except the newest few, then the engines that no journal uses."""
+    directory, engines = quote(f"{home}/journal"), quote(f"{home}/engine")
+    return (
+        f"find {directory} -mindepth 1 -maxdepth 1 -type d | sort -r | tail -n +{_KEPT + 1} | xargs -r rm -rf\n"
+        f"find {engines} -type f -links 1 -mmin +60 -delete"
+    )
 
 
 def prune(home: str, keep: int) -> str:

@@ -20,12 +20,17 @@ T = TypeVar("T")
 
 
 def on_each(
-    hosts: Sequence[Host], parallel: int, do: Callable[[Host], T], *, finish: bool = False
+    hosts: Sequence[Host],
+    parallel: int,
+    do: Callable[[Host], T],
+    *,
+    finish: bool = False,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> dict[str, T | HostUnreachable]:
     """Call `do` for every host, at most `parallel` at a time.
 
     The result of an unreachable host, and of one with a malformed answer, is its error. Ctrl-C cancels the calls. With
-    `finish`, for calls that change hosts, the first Ctrl-C waits for the running calls.
+    `finish`, for calls that change hosts, the first Ctrl-C calls `on_interrupt` and waits for the running calls.
     """
     ended = Event()
 
@@ -44,15 +49,24 @@ def on_each(
         except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
             return unexpected(host.name, error, HostUnreachable, next_step=f"--hosts leaves {host.name} out")
 
-    results = run_jobs([partial(call, host) for host in hosts], parallel, ended, finish=finish)
+    jobs = [partial(call, host) for host in hosts]
+    results = run_jobs(jobs, parallel, ended, finish=finish, on_interrupt=on_interrupt)
     return dict(zip((host.name for host in hosts), results, strict=True))
 
 
-def run_jobs(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, finish: bool = False) -> list[T]:
+def run_jobs(
+    jobs: Sequence[Callable[[], T]],
+    parallel: int,
+    ended: Event,
+    *,
+    finish: bool = False,
+    on_interrupt: Callable[[], None] = lambda: None,
+) -> list[T]:
     """Run the jobs, at most `parallel` at a time, and return their results in order. Errors are raised at the end.
 
     Ctrl-C starts no further job, sets `ended` for the running ones, and returns to the caller after at most
-    ABANDON_SECONDS. With `finish`, the first Ctrl-C waits for the running jobs and the second one abandons them.
+    ABANDON_SECONDS. With `finish`, the first Ctrl-C calls `on_interrupt` and waits for the running jobs; the second
+    one abandons them.
     """
     futures: list[Future[T]] = [Future() for _ in jobs]
     try:
@@ -64,6 +78,7 @@ def run_jobs(jobs: Sequence[Callable[[], T]], parallel: int, ended: Event, *, fi
         try:
             if not finish:
                 raise
+            on_interrupt()
             _wait(futures)
         except KeyboardInterrupt:
             _end(futures, ended)

@@ -72,6 +72,8 @@ class ServicePlan:
 class Plan:
     """Everything that a run does on one host, in order. A plan without `steps` has nothing to do.
 
+    A plan without `acquire`, such as that of setup, needs no lock and has no undo: its steps can be repeated.
+
     Attributes:
         acquire: acquires the host's lock and observes the host again under it.
         prepare: has no effect on visitors; all hosts finish it before any host continues.
@@ -102,6 +104,11 @@ class Plan:
     def empty(self) -> bool:
         """Whether the host is already in the desired state."""
         return not self.steps
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the run holds the host's lock."""
+        return bool(self.acquire)
 
     @property
     def longest_seconds(self) -> float:

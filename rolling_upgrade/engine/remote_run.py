@@ -21,7 +21,7 @@ from rolling_upgrade.engine.host_run import RunDocument, RunEnd
 from rolling_upgrade.engine.journal import CANCEL, DIED_STATUS, SEEN, WAIT
 from rolling_upgrade.engine.model import Event, HostResult, Phase
 from rolling_upgrade.engine.serialization import from_plain, to_plain
-from rolling_upgrade.engine.shell import ENVIRONMENT, Script, quote
+from rolling_upgrade.engine.shell import AS_LOGIN_USER, ENVIRONMENT, Script, quote
 from rolling_upgrade.errors import (
     PROGRAM,
     ConnectionDropped,
@@ -55,6 +55,7 @@ class Follower:
     def __init__(self, host: StreamingHost, home: str, run_id: str, environment: str, context: RunContext) -> None:
         self._host, self._home, self._run_id = host, home, run_id
         self._environment, self._context = environment, context
+        self._follow_up = f"{PROGRAM} attach --env {environment}"
         self._changed = threading.Condition()
         self.reached: set[str] = set()
         self.found_end: RunEnd | None = None
@@ -69,8 +70,7 @@ class Follower:
         except RollingError as error:
             end = _unknown(error)
         except Exception as error:  # noqa: BLE001 - a defect in the work on one host must not end the others
-            next_step = f"{PROGRAM} attach --env {self._environment} follows the run"
-            end = _unknown(unexpected(self._host.name, error, RollingError, next_step=next_step))
+            end = _unknown(unexpected(self._host.name, error, RollingError, next_step=self._follow_up))
         return self._finish(end)
 
     def _finish(self, end: RunEnd) -> RunEnd:
@@ -126,8 +126,8 @@ class Follower:
             return now
         if not is_new and now - lost_at > RECONNECT_SECONDS:
             raise HostUnreachable(
-                f"{host}: connection lost; the outcome is unknown. The host finishes or undoes the run by itself.",
-                next_step=f"{PROGRAM} attach --env {self._environment}, once the host answers",
+                f"{host}: connection lost; the outcome is unknown. The host ends the run by itself.",
+                next_step=f"{self._follow_up}, once the host answers",
             ) from error
         self._is_over.wait(1.0)
         return now if is_new else lost_at
@@ -189,11 +189,20 @@ class Follower:
 class RemoteRun(Follower):
     """A run that this workstation starts on one host and sends words. Any thread may call the public methods."""
 
-    def __init__(self, host: StreamingHost, document: RunDocument, engine: bytes, context: RunContext) -> None:
+    def __init__(
+        self,
+        host: StreamingHost,
+        document: RunDocument,
+        engine: bytes,
+        context: RunContext,
+        shell: str = AS_LOGIN_USER,
+    ) -> None:
         plan = document.plan
         super().__init__(host, plan.home, plan.run_id, plan.environment, context)
+        if not plan.is_locked:
+            self._follow_up = "the same command again"
         self._document, self._engine, self._brings_engine = document, engine, False
-        self._restarts = 0
+        self._restarts, self._shell = 0, shell
         self._words: list[str] = []
         self._pending: Callable[[bytes], None] | None = None
         self._send: Callable[[bytes], None] | None = None
@@ -248,7 +257,7 @@ class RemoteRun(Follower):
     def _stream(self, on_output: Callable[[bytes], None], on_errors: Callable[[bytes], None]) -> int:
         self._send = None
         script = start(self._document, self._engine, self._position, with_engine=self._brings_engine)
-        return self._host.stream(script, on_output, on_errors, on_open=self._opened)
+        return self._host.stream(script, on_output, on_errors, on_open=self._opened, shell=self._shell)
 
     def _check(self, answer: Answer) -> None:
         if answer.status == NO_ENGINE_STATUS and not self._brings_engine:
@@ -317,6 +326,7 @@ mv -f {quote(path)}.$$ {quote(path)}"""
     )
     text = f"""\
 {ENVIRONMENT}mkdir -p {quote(f"{home}/engine")} {quote(run)}
+{"" if plan.is_locked else journal.tidy(home)}
 if [ ! -f {quote(path)} ]; then
   {upload}
 fi

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.shell import Script, quote, script, sha256, shell_join, write_file
 
+#: The id of the resource that the executor itself needs.
+PYTHON = "python"
 #: The time limit of the deploy user's part of a check, in seconds.
 CHECK_SECONDS = 30
 #: The time limits of the deploy user's part of a change, in seconds, below the deadline of the whole step.
@@ -19,7 +21,6 @@ SCRIPT_SECONDS = 850
 #: The limits for output of the deploy user that root reads, in seconds and bytes.
 _USER_OUTPUT_SECONDS = 15
 _USER_OUTPUT_BYTES = 4096
-_OUTPUT_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -78,30 +79,6 @@ def as_root(text: Script, *, user: str, seconds: float = 0) -> Script:
     limit = f"timeout -k 5 {seconds:g} " if seconds else ""
     # On standard input, because one word of a command line has at most 128 KiB.
     return Script(f"{become}{limit}sh -s <<'END-OF-ROOT'\n{body}\nEND-OF-ROOT", text.secrets)
-
-
-def with_bounded_output(text: Script) -> Script:
-    """Run the script with its output in a file, then print the end of that file.
-
-    A process left behind by the deploy user then keeps only the file open, not the connection.
-    """
-    return Script(
-        f"""\
-output=$(mktemp)
-exec 8>"$output"
-exec 9<"$output"
-rm -f "$output"
-set +e
-(
-set -eu
-{text.text}
-) >&8 2>&1 8>&- 9<&-
-status=$?
-tail -c {_OUTPUT_BYTES} <&9 | head -c {_OUTPUT_BYTES}
-exit "$status"
-""",
-        text.secrets,
-    )
 
 
 def as_user(user: str, command: str, seconds: int = USER_SECONDS) -> str:

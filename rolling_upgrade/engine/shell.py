@@ -20,6 +20,9 @@ XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
 export PATH LC_ALL XDG_RUNTIME_DIR
 """
 
+#: The command lines that run a script from standard input: as the user who has logged in; as root, through sudo.
+AS_LOGIN_USER, BY_SUDO = "exec sh -s", "exec sudo -n sh -s"
+
 
 def quote(value: str | int | float) -> str:
     """Quote a value as one shell word. Raises ValueError for a NUL byte."""

@@ -27,6 +27,8 @@ TIMED_OUT_STATUS = 124
 #: The bytes of a step's output in its answer.
 OUTPUT_BYTES = 65_536
 _TICK_SECONDS = 0.1
+#: The characters of a step's id in the names of its files.
+_LONGEST_NAME = 60
 #: Shells, and the programs with which they wait.
 _SHELLS = frozenset({"sh", "sleep", "curl"})
 #: Processes that serve a running container: `exe` is the child of rootlessport.
@@ -37,15 +39,16 @@ _END_SECONDS = 4.0
 
 
 class StepProcess:
-    """Runs the steps of one run on this host."""
+    """Runs the steps of one run on this host. Without `is_locked`, the run has no lock whose lease could end."""
 
-    def __init__(self, home: Path, run_id: str, lease_seconds: float) -> None:
+    def __init__(self, home: Path, run_id: str, lease_seconds: float, *, is_locked: bool = True) -> None:
         self._home, self._run_id, self._lease_seconds = home, run_id, lease_seconds
+        self._is_locked = is_locked
         self._journal = home / "journal" / run_id
 
     def renew(self, seconds: float = 0.0) -> str:
         """Extend the lease of the run's lock; return '', or a text that names the other holder."""
-        return lock_file.renew(self._home, self._run_id, seconds + self._lease_seconds)
+        return lock_file.renew(self._home, self._run_id, seconds + self._lease_seconds) if self._is_locked else ""
 
     def run(self, step: Step, *, stop: Callable[[], bool], on_progress: Callable[[Progress], None]) -> Answer:
         """Run the step to its end. Raises Cancelled once `stop` returns True and all processes of the step have ended."""
@@ -105,7 +108,9 @@ class StepProcess:
             return os.fdopen(os.memfd_create("log"), "w+b")
 
     def _path(self, step: Step, suffix: str) -> Path:
-        return self._journal / f"{step.id}.{suffix}"
+        # The ids of setup's steps contain paths.
+        name = step.id.replace("%", "%25").replace("/", "%2F")[:_LONGEST_NAME]
+        return self._journal / f"{name}.{suffix}"
 
     def _write(self, step: Step, suffix: str, text: str) -> None:
         path = self._path(step, suffix)

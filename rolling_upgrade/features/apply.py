@@ -1,20 +1,26 @@
 """Apply resources to hosts: check them, plan the missing ones, confirm, apply, check again.
 
-A second run finds nothing to do; after an interruption the next run resumes.
+Root executes the steps on the host, with the engine of every other run, but without its lock and its undo: a second
+run finds nothing to do, and after an interruption the next run resumes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from rolling_upgrade import rendering
 from rolling_upgrade.console.reporter import Reporter
+from rolling_upgrade.engine.executor import RunContext
 from rolling_upgrade.engine.host import Host
-from rolling_upgrade.engine.lock_file import HELD_STATUS
-from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary, exit_code
+from rolling_upgrade.engine.host_run import RunDocument, RunEnd
+from rolling_upgrade.engine.journal import GO, PREPARE
+from rolling_upgrade.engine.model import Event, HostResult, HostSummary, Phase, Summary, exit_code, new_run_id
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.resource import Resource, as_root, check, parse_check, with_bounded_output
+from rolling_upgrade.engine.remote_run import RemoteRun
+from rolling_upgrade.engine.resource import PYTHON, Resource, as_root, check, parse_check
+from rolling_upgrade.engine.shell import AS_LOGIN_USER, BY_SUDO, Script
 from rolling_upgrade.errors import (
     PROGRAM,
     ExitCode,
@@ -24,10 +30,13 @@ from rolling_upgrade.errors import (
     RollingError,
     StepFailed,
 )
+from rolling_upgrade.ssh.fabric_host import FabricHost
 from rolling_upgrade.ssh.fleet import Fleet
 
 #: The id of a resource that locks the host against other runs.
 LOCK = "lock"
+#: Root's engine and journals, below it a directory for each application. A boot deletes it.
+STATE = "/run/rolling-upgrade"
 CHECK_SECONDS = 120.0
 #: Packages may come from a slow mirror.
 APPLY_SECONDS = 900
@@ -73,7 +82,12 @@ def apply_resources(
     started_at = time.time()
     if not complete:
         confirm()
-    rows = fleet.on_each(lambda host: _apply(host, plans[host.name], fleet, spec, reporter), finish=True)
+    context = new_context(fleet, reporter)
+    rows = fleet.on_each(
+        lambda host: _apply(host, plans[host.name], fleet, spec, context),
+        finish=True,
+        on_interrupt=context.cancelled.set,
+    )
     summary = _summary(fleet.environment.name, spec, host_summaries(rows), time.time() - started_at)
     reporter.summary(summary)
     return ExitCode(summary.exit_code)
@@ -124,7 +138,7 @@ def _check(host: Host, spec: ApplySpec, fleet: Fleet) -> dict[str, bool]:
 def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str, bool]) -> Plan:
     """Plan a step for each missing resource that a script can create."""
     steps = tuple(
-        Step(resource.id, resource.title, as_root(with_bounded_output(resource.apply), user=setup_user), APPLY_SECONDS)
+        root_step(resource.id, resource.title, resource.apply, setup_user)
         for resource in spec.resources[host]
         if missing.get(resource.id) and resource.apply is not None
     )
@@ -132,7 +146,12 @@ def plan_host(setup_user: str, host: str, spec: ApplySpec, missing: Mapping[str,
     return Plan(host, spec.action, "", steps=steps, notes=notes, result=spec.result)
 
 
-def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Reporter) -> HostSummary:
+def root_step(id: str, title: str, script: Script, setup_user: str) -> Step:
+    """Return a step that root executes on the host, or a step that installs what the executor itself needs."""
+    return Step(id, title, as_root(script, user=setup_user if id == PYTHON else "root"), APPLY_SECONDS)
+
+
+def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, context: RunContext) -> HostSummary:
     def verify() -> None:
         missing = _check(host, spec, fleet)
         if missing:
@@ -143,36 +162,70 @@ def _apply(host: Host, plan: Plan, fleet: Fleet, spec: ApplySpec, reporter: Repo
             ]
             raise StepFailed(f"{host.name}: still missing after {spec.action}:\n  " + "\n  ".join(rows))
 
-    summary = run_steps(host, plan, reporter, verify)
+    summary = run_plan(fleet.host(host.name), plan, fleet, context, verify)
     if summary.result is spec.result:
-        reporter.event(Event(time.time(), Phase.DONE, spec.result.value, host.name))
+        context.emit(Phase.DONE, spec.result.value, host.name, "")
     return summary
 
 
-def run_steps(host: Host, plan: Plan, reporter: Reporter, verify: Callable[[], None]) -> HostSummary:
-    """Run the steps of the plan, then `verify`. An error makes the host's result unknown and is its cause."""
+def new_context(fleet: Fleet, reporter: Reporter) -> RunContext:
+    """Return the context of a new run."""
+    return RunContext(new_run_id(), fleet.environment.rollout.lease_seconds, reporter.event)
+
+
+def run_plan(
+    host: FabricHost, plan: Plan, fleet: Fleet, context: RunContext, verify: Callable[[], None]
+) -> HostSummary:
+    """Let root execute the plan on its host, then `verify`. An error is the cause in the host's result."""
     if plan.empty:
         return HostSummary(host.name, HostResult.UNCHANGED, 0)
-    started_at = time.time()
+    started_at, result = time.time(), HostResult.UNKNOWN
+    target = fleet.targets[host.name]
+    home = f"{STATE}/{target.application.name}"
+    plan = replace(plan, run_id=context.run_id, home=home, environment=fleet.environment.name)
     try:
         for step in plan.steps:
-            _run(host, step, reporter)
+            if step.id == PYTHON:
+                _install_python(host, step, context)
+        plan = replace(plan, steps=tuple(step for step in plan.steps if step.id != PYTHON))
+        if not plan.empty:
+            end = _execute(host, plan, target.setup_user, context)
+            if end.raised is not None:
+                result = end.result
+                raise end.raised
         verify()
     except RollingError as error:
-        return HostSummary(host.name, HostResult.UNKNOWN, time.time() - started_at, cause=str(error))
+        return HostSummary(host.name, result, time.time() - started_at, cause=str(error))
     return HostSummary(host.name, plan.result, time.time() - started_at)
 
 
-def _run(host: Host, step: Step, reporter: Reporter) -> None:
-    started_at = time.time()
-    reporter.event(Event(started_at, Phase.STARTED, step.title, host.name, step.id))
+def _execute(host: FabricHost, plan: Plan, setup_user: str, context: RunContext) -> RunEnd:
+    """Start the run on its host, follow it, and return how it ended."""
+
+    def report(event: Event) -> None:
+        # The host has its result only after the verification.
+        if event.step or event.phase is not Phase.DONE:
+            context.on_event(event)
+
+    document = RunDocument(plan, "", "", context.lease_seconds)
+    shell = AS_LOGIN_USER if setup_user == "root" else BY_SUDO
+    remote = RemoteRun(host, document, rendering.engine(), replace(context, on_event=report), shell)
+    remote.start()
+    remote.send(PREPARE)
+    remote.send(GO)
+    return remote.end()
+
+
+def _install_python(host: Host, step: Step, context: RunContext) -> None:
+    """Run the step over SSH: without Python, the host cannot execute a run."""
+    began = context.clock()
+    context.emit(Phase.STARTED, step.title, host.name, step.id)
     answer = host.run(step.script, timeout_seconds=step.timeout_seconds)
-    seconds = time.time() - started_at
+    seconds = context.clock() - began
     if not answer.ok:
-        reporter.event(Event(time.time(), Phase.FAILED, step.title, host.name, step.id, seconds, answer.output_tail))
-        error = LockHeld if answer.status == HELD_STATUS else StepFailed
-        raise error(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
-    reporter.event(Event(time.time(), Phase.DONE, step.title, host.name, step.id, seconds))
+        context.emit(Phase.FAILED, step.title, host.name, step.id, seconds, answer.output_tail)
+        raise StepFailed(f"{host.name}: {step.title}: failed (status {answer.status}).\n{answer.output_tail}")
+    context.emit(Phase.DONE, step.title, host.name, step.id, seconds)
 
 
 def host_summaries(rows: Mapping[str, HostSummary | HostUnreachable]) -> tuple[HostSummary, ...]:

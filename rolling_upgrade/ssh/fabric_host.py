@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rolling_upgrade.engine.host import Answer, Limits
 from rolling_upgrade.engine.model import Target
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import AS_LOGIN_USER, Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.ssh import terminal
 from rolling_upgrade.ssh.connection import Connector, close, close_channel, closed_after
@@ -66,10 +66,11 @@ class FabricHost:
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
         on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
+        shell: str = AS_LOGIN_USER,
     ) -> int:
         """Run the script, pass on its output as it arrives, and return its exit status. See `StreamingHost`."""
         limits = Limits(self.name, timeout_seconds, math.inf, cancelled)
-        return self._execute(script, on_output, on_errors, limits, on_open)
+        return self._execute(script, on_output, on_errors, limits, on_open, shell)
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
         """Offer images to the host during the block; yields a script prologue with their address."""
@@ -100,7 +101,7 @@ class FabricHost:
         if connection is not None:
             close(connection)
 
-    def _open_channel(self, command: str = "exec sh -s", *, size: os.terminal_size | None = None) -> Channel:
+    def _open_channel(self, command: str, *, size: os.terminal_size | None = None) -> Channel:
         from paramiko import SSHException
 
         for attempt in (1, 2):
@@ -127,12 +128,13 @@ class FabricHost:
         on_errors: Callable[[bytes], None],
         limits: Limits,
         on_open: Callable[[Callable[[bytes], None]], None] | None = None,
+        shell: str = AS_LOGIN_USER,
     ) -> int:
         """Send the script, receive its output, and return its status; with `on_open`, its descriptor 3 stays open."""
         from paramiko import SSHException
 
         limits.check()
-        channel = self._open_channel()
+        channel = self._open_channel(shell)
         self.executions += 1
         try:
             channel.settimeout(_POLL_SECONDS)

@@ -41,12 +41,16 @@ class Fleet:
         return observation.observe(host, self.targets[host.name].application)
 
     def on_each(
-        self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None, finish: bool = False
+        self,
+        do: Callable[[Host], T],
+        *,
+        hosts: Sequence[Host] | None = None,
+        finish: bool = False,
+        on_interrupt: Callable[[], None] = lambda: None,
     ) -> dict[str, T | HostUnreachable]:
         """Call `do` for every host, or only for `hosts`, in parallel; see `parallel.on_each`."""
-        return parallel.on_each(
-            self.hosts if hosts is None else hosts, self.environment.rollout.parallel, do, finish=finish
-        )
+        chosen, most = self.hosts if hosts is None else hosts, self.environment.rollout.parallel
+        return parallel.on_each(chosen, most, do, finish=finish, on_interrupt=on_interrupt)
 
     def on_reachable(
         self, do: Callable[[Host], T], *, hosts: Sequence[Host] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -222,3 +223,57 @@ def test_execute_again_after_all_steps_records_the_release(home: Path) -> None:
 
     assert (end.result, done) == (HostResult.UPGRADED, [])
     assert (held(home), outcome(home)) == (False, "good")
+
+
+def preparation(home: Path, **scripts: str) -> Plan:
+    """Return a plan of setup: the same steps without a lock, an undo and a record."""
+    made = plan(home, **scripts)
+    steps = tuple(Step(step.id, step.title, step.script, step.timeout_seconds) for step in made.steps)
+    return Plan("web1", "setup", "r2", steps=steps, home=str(home), result=HostResult.PREPARED)
+
+
+def test_execute_without_a_lock_runs_the_steps(home: Path) -> None:
+    end, done = execute(document(preparation(home)), PREPARE, GO)
+
+    assert (end.result, end.error, done) == (HostResult.PREPARED, "", ["a", "b"])
+    assert not (home / "releases.jsonl").exists()
+
+
+def test_execute_without_a_lock_failed_step_leaves_the_host_to_the_next_run(home: Path) -> None:
+    events: list[Event] = []
+    end, done = execute(document(preparation(home, b="exit 3")), PREPARE, GO, on_event=events.append)
+
+    assert (end.result, end.error, done) == (HostResult.UNKNOWN, "StepFailed", ["a"])
+    assert Phase.UNDOING not in {event.phase for event in events}
+
+
+def test_execute_without_a_lock_cancel_takes_effect_after_the_running_step(home: Path) -> None:
+    words, journal = Words(PREPARE, GO), Journal(home, "r2")
+    journal.begin()
+
+    def cancel(event: Event) -> None:
+        if (event.step, event.phase) == ("a", Phase.STARTED):
+            words.add(CANCEL)
+
+    end = host_run.execute(document(preparation(home)), journal, words, cancel)
+
+    assert (end.result, end.error) == (HostResult.UNKNOWN, "Interrupted")
+    assert (home / "done").read_text() == "a\n"
+
+
+def test_execute_without_a_lock_beside_another_one_touches_nothing(home: Path) -> None:
+    with (home / "lock" / "run").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        end, done = execute(document(preparation(home)), PREPARE, GO)
+
+    assert (end.result, done) == (HostResult.NOT_STARTED, [])
+    assert isinstance(end.raised, LockHeld)
+
+
+def test_execute_without_a_lock_again_after_a_kill_continues(home: Path) -> None:
+    made = preparation(home, b=f"if [ ! -e {home}/now ]; then touch {home}/now; sleep 60; fi")
+    killed_at(home, made, "b")
+
+    end, done = execute(document(made), PREPARE, GO)
+
+    assert (end.result, done) == (HostResult.PREPARED, ["a", "b"])

@@ -63,6 +63,7 @@ class FakeHost:
         timeout_seconds: float = 0,
         cancelled: threading.Event | None = None,
         on_open: Callable[[Callable[[bytes], None]], None] = lambda _: None,
+        shell: str = "",
     ) -> int:
         self.scripts.append(script.text)
         stream = next(self._streams)

@@ -11,6 +11,7 @@ from rolling_upgrade.engine.shell import Script
 from rolling_upgrade.features.apply import ApplySpec, plan_host
 
 RESOURCES = (
+    Resource("python", "the interpreter", "false", Script("install it")),
     Resource("packages", "the programs", "false", None, "install them"),
     Resource("directory /var/lib/shop", "the directory", "true", Script("mkdir it")),
     Resource("linger", "linger", "true", Script("enable it")),
@@ -36,8 +37,11 @@ def test_plan_host_prepared_host_has_neither_steps_nor_notes() -> None:
     assert plan({}).notes == ()
 
 
-def test_plan_host_setup_user_other_than_root_uses_sudo() -> None:
-    assert plan({"site": True}, "admin").steps[0].script.text.startswith("sudo -n sh -s <<")
+def test_plan_host_only_the_step_that_the_executor_needs_becomes_root_by_itself() -> None:
+    python, site = plan({"python": True, "site": True}, "admin").steps
+
+    assert python.script.text.startswith("sudo -n sh -s <<")
+    assert "sudo" not in site.script.text
 
 
 def test_plan_host_resource_for_manual_work_is_no_step() -> None:

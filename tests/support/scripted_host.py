@@ -54,6 +54,7 @@ class ScriptedHost:
         timeout_seconds: float = math.inf,
         cancelled: threading.Event | None = None,
         on_open: Callable[[host_engine.Send], None] = lambda _: None,
+        shell: str = "",
     ) -> int:
         context = self._scene.context
         if self._is_lost:

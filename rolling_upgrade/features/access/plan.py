@@ -9,7 +9,7 @@ from enum import Enum
 from rolling_upgrade.engine.model import HostResult, Target
 from rolling_upgrade.engine.openssh import PublicKey
 from rolling_upgrade.engine.plan import Plan, Step
-from rolling_upgrade.engine.resource import as_root, with_bounded_output
+from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.errors import PROGRAM
 from rolling_upgrade.features.access import shell
 from rolling_upgrade.features.access.keys import Access
@@ -156,9 +156,7 @@ def plan_access(desired: DesiredAccess, current: HostAccess) -> Plan:
     notes = tuple(_notes(desired, current))
     if not is_wrong(desired, current):
         return Plan(target.name, "access", "", notes=notes)
-    script = as_root(
-        with_bounded_output(shell.write(target.user, current, desired.text(current))), user=target.setup_user
-    )
+    script = as_root(shell.write(target.user, current, desired.text(current)), user="root")
     step = Step(STEP, f"write {current.path}, 0600", script, WRITE_SECONDS)
     return Plan(target.name, "access", "", notes=notes, steps=(step,), result=HostResult.SYNCED)
 

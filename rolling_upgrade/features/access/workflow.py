@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rolling_upgrade import config
 from rolling_upgrade.console import prompt
 from rolling_upgrade.console.output import print_result
-from rolling_upgrade.console.reporter import make_reporter
+from rolling_upgrade.console.reporter import Reporter, make_reporter
 from rolling_upgrade.console.text import one_line, table, unreachable_lines
 from rolling_upgrade.engine.host import Host
 from rolling_upgrade.engine.model import Environment, Event, HostResult, HostSummary, Phase, Summary, exit_code
+from rolling_upgrade.engine.plan import Plan
 from rolling_upgrade.engine.resource import as_root
 from rolling_upgrade.engine.shell import direct
 from rolling_upgrade.errors import PROGRAM, ExitCode, HostUnreachable, PreflightError, RollingError, StepFailed
@@ -24,7 +26,7 @@ from rolling_upgrade.features.access import keys, plan, shell
 from rolling_upgrade.features.access.keys import Access, KeyChange, read_access
 from rolling_upgrade.features.access.plan import AccessReport, DesiredAccess, Holder, Standing
 from rolling_upgrade.features.access.shell import HostAccess
-from rolling_upgrade.features.apply import host_summaries, run_steps
+from rolling_upgrade.features.apply import host_summaries, new_context, run_plan
 from rolling_upgrade.ssh.connection import login_fingerprints
 from rolling_upgrade.ssh.fleet import Fleet, opened
 
@@ -153,17 +155,30 @@ def _sync(
         if change.title or not all(host_plan.empty for host_plan in plans.values()):
             _confirm(environment, change.title, force=force)
         change.write()
-
-        def apply(host: Host) -> HostSummary:
-            if host.name in unreachable:
-                raise HostUnreachable(unreachable[host.name])
-            return run_steps(host, plans[host.name], reporter, lambda: _verify(host, desired[host.name], fleet))
-
-        rows = host_summaries(fleet.on_each(apply, finish=True))
+        rows = _write(fleet, plans, desired, unreachable, reporter)
         elsewhere = bool(change.title) and hosts_named
         summary = _summary(desired, found, rows, time.time() - started_at, elsewhere=elsewhere)
         reporter.summary(summary)
         return ExitCode(summary.exit_code)
+
+
+def _write(
+    fleet: Fleet,
+    plans: Mapping[str, Plan],
+    desired: Mapping[str, DesiredAccess],
+    unreachable: Mapping[str, str],
+    reporter: Reporter,
+) -> tuple[HostSummary, ...]:
+    """Execute the plans of the reachable hosts, and verify them."""
+    context = new_context(fleet, reporter)
+
+    def write(host: Host) -> HostSummary:
+        if host.name in unreachable:
+            raise HostUnreachable(unreachable[host.name])
+        verify = partial(_verify, host, desired[host.name], fleet)
+        return run_plan(fleet.host(host.name), plans[host.name], fleet, context, verify)
+
+    return host_summaries(fleet.on_each(write, finish=True, on_interrupt=context.cancelled.set))
 
 
 def _refuse_unread(found: Mapping[str, HostAccess]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from rolling_upgrade.engine.resource import Resource, file, has_content, has_mode, is_absent
 from rolling_upgrade.engine.shell import quote, script, shell_join, write_file
 from rolling_upgrade.errors import PROGRAM
-from rolling_upgrade.features.setup.system import install_packages, is_installable
+from rolling_upgrade.features.setup.system import install_packages, is_installable, python
 
 _ETC = "/etc/prometheus"
 _PARTS = f"{_ETC}/rolling"
@@ -38,7 +38,7 @@ def resources(name: str, program: str, heads: Mapping[str, str], parts: Mapping[
     """The resources that monitor one environment. `parts` contain the secrets of its channels."""
     title = f"the program that assembles their files ({HOST_PROGRAM})"
     installed = file("program", title, HOST_PROGRAM, program, "755")
-    return (_own_files(), _packages(), _loopback(), installed, _heads(heads), _environment(name, parts))
+    return (python(), _own_files(), _packages(), _loopback(), installed, _heads(heads), _environment(name, parts))
 
 
 def removal(name: str) -> tuple[Resource, ...]:

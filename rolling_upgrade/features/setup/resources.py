@@ -53,6 +53,7 @@ def resources(
     """
     app, user = target.application, target.user
     return (
+        system.python(),
         system.packages(app, preparation),
         *system.user(user),
         *system.keys(block, user, access or Access()),

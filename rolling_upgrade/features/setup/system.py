@@ -14,6 +14,7 @@ from rolling_upgrade.engine.paths import ROOTED
 from rolling_upgrade.engine.resource import (
     CHECK_SECONDS,
     FOREIGN,
+    PYTHON,
     Resource,
     as_user,
     has_content,
@@ -76,6 +77,19 @@ _BUS_SECONDS = 60
 #: Kernel settings that are limits: setup raises them and never lowers them.
 _LIMITS = ("fs.file-max", "fs.nr_open", "net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog")
 _PERIODIC = 'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended-Upgrade "1";\n'
+
+
+def python() -> Resource:
+    """The interpreter of the executor, which runs the other steps on the host."""
+    is_recent = "python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))'"
+    return Resource(
+        PYTHON,
+        "python3, which executes the other steps",
+        is_recent,
+        script(install_packages(["python3"])),
+        "install Python 3.10 or later",
+        possible="! command -v python3 && command -v apt-get",
+    )
 
 
 def packages(app: Application, preparation: Preparation) -> Resource:

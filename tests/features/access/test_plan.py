@@ -45,12 +45,6 @@ def test_plan_new_host_gets_every_granted_key() -> None:
     assert "runuser -u deploy" in plan.steps[0].script.text
 
 
-def test_plan_setup_user_other_than_root_uses_sudo() -> None:
-    desired = replace(DESIRED, target=replace(TARGET, setup_user="admin"))
-
-    assert planning.plan_access(desired, host_access("")).steps[0].script.text.startswith("sudo -n sh -s <<")
-
-
 @pytest.mark.parametrize(("directory", "state"), [("deploy 755", "deploy 600"), ("root 700", "root 600")])
 def test_plan_wrong_owner_or_mode_is_corrected(directory: str, state: str) -> None:
     current = host_access(GOOD, directory=directory, state=state)

@@ -46,6 +46,7 @@ class Sender:
         timeout_seconds: float = math.inf,
         cancelled: Event | None = None,
         on_open: object = None,
+        shell: str = "",
     ) -> int:
         assert (ID in script.text, timeout_seconds, cancelled) == (True, DOWNLOAD_SECONDS, None)
         for at in range(0, len(self._content), 1000):

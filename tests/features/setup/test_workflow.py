@@ -9,6 +9,7 @@ import pytest
 from rolling_upgrade.engine.host import Answer
 from rolling_upgrade.errors import ConfigError, ExitCode, HostUnreachable, PreflightError
 from rolling_upgrade.features.setup.workflow import setup, teardown
+from tests.support.host_engine import step_of
 from tests.support.local_fleet import answer_with
 from tests.support.project import Project
 
@@ -35,9 +36,10 @@ class Hosts:
             lacking = set() if host in self.prepared else self.lacking
             rows = [f"{name} {self._state(name, lacking)}" for name in names]
             return Answer(0, "\n".join(rows) + "\n")
-        if "output=$(mktemp)" in text:
-            self.scripts.append(host)
-            if self.effective and self.scripts.count(host) == len(self.lacking):
+        if step_of(text) or "apt-get" in text:
+            self.scripts.append(host if step_of(text) else f"{host} by itself")
+            ran = sum(name.split()[0] == host for name in self.scripts)
+            if self.effective and ran == len(self.lacking):
                 self.prepared.add(host)
         return Answer(0, "")
 
@@ -70,6 +72,14 @@ def test_setup_creates_missing_resources_and_a_second_run_changes_nothing(
     assert setup("demo", root=project.root, check=True) is ExitCode.DONE
     assert "Nothing to do: every host is prepared." in capsys.readouterr().out
     assert len(hosts.scripts) == 4
+
+
+def test_setup_installs_python_before_the_host_executes_the_other_steps(project: Project, hosts: Hosts) -> None:
+    hosts.lacking = {"python", "network"}
+
+    assert setup("demo", root=project.root, hosts=("web1",), force=True) is ExitCode.DONE
+
+    assert hosts.scripts == ["web1 by itself", "web1"]
 
 
 def test_setup_with_manual_work_changes_nothing(project: Project, hosts: Hosts) -> None:
