@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rolling_upgrade.engine import progress, untrusted
+from rolling_upgrade.engine.image_push import full_name
 from rolling_upgrade.engine.model import Application, Color, Confinement, Image, Service
 from rolling_upgrade.engine.paths import refuse_link
 from rolling_upgrade.engine.prune_entry import size_of
@@ -228,16 +229,18 @@ def last_logs(name: str, lines: int = 20) -> str:
 def pull(images: Iterable[Image]) -> str:
     """Pull images by digest, without contacting the registry for images on the host. Prints only progress.
 
-    One Podman process asks for all images, and only a missing one causes a process for each.
+    One Podman process lists the images that the host has. Source: measured with Podman 4.3 and 5.4: `image inspect`
+    describes the images that it finds, and fails if one is missing.
     """
     unique = tuple(dict.fromkeys(images))
-    names = [image.pinned for image in unique]
-    parts = (
-        f"  {shell_join('podman', 'image', 'exists', image.pinned)} || {pull_one(image, quote(image.pinned))}\n"
+    digests = "{{range .RepoDigests}}{{.}} {{end}}"
+    inspect = shell_join("podman", "image", "inspect", "--format", digests, *(image.pinned for image in unique))
+    pulls = (
+        f"  case $present in *{quote(f' {full_name(image.repository)}@{image.digest} ')}*) ;; *) {pull_one(image, quote(image.pinned))} ;; esac\n"
         for image in unique
     )
-    present = shell_join("podman", "image", "inspect", "--format", "{{.Id}}", *names) + " >/dev/null 2>&1"
-    return f"{define_pull(unique)}\n{present} || {{\n{''.join(parts)}}}"
+    listed = "present=\" $(printf '%s' \"$present\" | tr '\\n' ' ') \""
+    return f"{define_pull(unique)}\npresent=$({inspect} 2>/dev/null) || {{\n  {listed}\n{''.join(pulls)}}}"
 
 
 def define_pull(images: Sequence[Image]) -> str:

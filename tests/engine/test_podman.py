@@ -195,12 +195,33 @@ def test_give_alias_does_nothing_for_a_service_without_alias() -> None:
 
 
 def test_pull_skips_images_that_are_present(programs: Programs) -> None:
-    programs.add("podman", 'case "$*" in "image exists "*backend*) exit 0 ;; "image "*) exit 1 ;; esac')
+    """Podman describes the present images, then fails for the missing one."""
+    described = f"other.test/backend@{image('backend').digest} {image('backend').pinned} "
+    programs.add("podman", f"if [ $1 = image ]; then echo '{described}'; exit 125; fi")
 
     sh(podman.pull([image("backend"), image("frontend"), image("backend")]), path=programs.path)
 
-    pulled = [call[-1] for call in programs.calls() if call[1] == "pull"]
-    assert pulled == [image("frontend").pinned]
+    assert [call[1:3] for call in programs.calls()] == [["image", "inspect"], ["info", "--format"], ["pull", "--quiet"]]
+    assert programs.calls()[-1][-1] == image("frontend").pinned
+
+
+def test_pull_present_digest_of_another_repository_is_pulled(programs: Programs) -> None:
+    described = f"other.test/backend@{image('backend').digest} "
+    programs.add("podman", f"if [ $1 = image ]; then echo '{described}'; exit 125; fi")
+
+    sh(podman.pull([image("backend")]), path=programs.path)
+
+    assert programs.calls()[-1][1:] == ["pull", "--quiet", image("backend").pinned]
+
+
+def test_pull_recognises_the_full_name_of_a_short_one(programs: Programs) -> None:
+    short = Image.parse("nginx:1").with_digest(image("backend").digest)
+    described = f"docker.io/library/nginx@{short.digest} "
+    programs.add("podman", f"if [ $1 = image ]; then echo '{described}'; exit 125; fi")
+
+    sh(podman.pull([short, image("frontend")]), path=programs.path)
+
+    assert [call[-1] for call in programs.calls() if call[1] == "pull"] == [image("frontend").pinned]
 
 
 def test_pull_asks_once_when_all_images_are_present(programs: Programs) -> None:
