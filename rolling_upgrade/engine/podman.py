@@ -14,7 +14,7 @@ from rolling_upgrade.engine import progress, untrusted
 from rolling_upgrade.engine.image_push import full_name
 from rolling_upgrade.engine.model import Application, Color, Confinement, Image, Service
 from rolling_upgrade.engine.paths import refuse_link
-from rolling_upgrade.engine.prune_entry import size_of
+from rolling_upgrade.engine.prune_entry import Mode, size_of
 from rolling_upgrade.engine.serialization import to_plain
 from rolling_upgrade.engine.shell import Script, quote, script, shell_join, write_file
 from rolling_upgrade.engine.untrusted import Malformed
@@ -341,8 +341,11 @@ def resolve(images: Iterable[Image]) -> str:
     return "\n".join(parts)
 
 
-def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str) -> str:
+def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_history: str, mode: Mode) -> str:
     """Select images that are unused by containers, kept releases and the histories of other applications.
+
+    Podman is asked for the images of containers only if an image is left to delete, and for its size only if the mode
+    reports it.
 
     An image may have several names and digests if it was pulled and pushed. A kept image keeps all of them, and the
     script removes names one by one. Source: podman-rmi(1) removes no image of several names by its id; measured with
@@ -351,21 +354,22 @@ def prune_images(repositories: Iterable[str], keep_digests: Iterable[str], own_h
     kept = "|".join(f"*{digest}*" for digest in sorted(set(keep_digests) - {""})) or "none"
     listed = "{{.ID}} {{.Digest}} {{.Names}}"
     size = shell_join("podman", "image", "inspect", "--format", "{{.Size}}")
-    parts = [
-        "used=$(podman ps --all --no-trunc --format '{{.ImageID}}' 2>/dev/null) || used=''",
-        _digests_of_others(own_history),
-    ]
+    measure = f'bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0' if mode is not Mode.QUIET else "bytes=0"
+    used = shell_join("podman", "ps", "--all", "--no-trunc", "--format", "{{.ImageID}}")
+    # Not the value of the deploy user's environment.
+    parts = ["unset used", _digests_of_others(own_history)]
     if filters := [word for name in dict.fromkeys(repositories) for word in ("--filter", f"reference={name}")]:
         images = shell_join("podman", "images", "--no-trunc", "--format", listed, *filters)
         parts.append(
             f"{images} | tr -d '[]' | sort -u | while read -r id digest names; do\n"
             f'  case "$digest $names" in {kept}) continue ;; esac\n'
+            f"  if [ -z \"${{used+known}}\" ]; then used=$({used} 2>/dev/null </dev/null) || used=''; fi\n"
             '  case "$used" in *"${id#sha256:}"*) continue ;; esac\n'
             "  for name in $digest $names; do\n"
             "    case $name in *sha256:*) ;; *) continue ;; esac\n"
             '    case "$others" in *"${name##*@}"*) continue 2 ;; esac\n'
             "  done\n"
-            f'  bytes=$({size} "$id" 2>/dev/null </dev/null) || bytes=0\n'
+            f"  {measure}\n"
             "  repository=${names%%[@ ]*}\n"
             "  case ${repository##*/} in *:*) repository=${repository%:*} ;; esac\n"
             "  # shellcheck disable=SC2086\n"

@@ -13,7 +13,7 @@ import pytest
 from rolling_upgrade.engine import podman
 from rolling_upgrade.engine.model import Color, Confinement, Image, Mount, Service
 from rolling_upgrade.engine.prune_entry import Mode, prune_entry
-from rolling_upgrade.engine.shell import script, sha256
+from rolling_upgrade.engine.shell import Script, script, sha256
 from tests.support.sample import application, backend, frontend, image
 from tests.support.shell import HOSTILE, Programs, moved, sh
 
@@ -264,23 +264,55 @@ def test_resolve_known_and_unknown_images_get_a_line_each(programs: Programs) ->
     ]
 
 
+def _prune_images(*kept: str, mode: Mode = Mode.QUIET) -> Script:
+    return script(prune_entry(mode), podman.prune_images(["r/a"], kept, "/var/lib/shop/releases.jsonl", mode))
+
+
+def test_prune_images_without_an_expired_image_only_lists_them(programs: Programs) -> None:
+    programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one]"')
+
+    sh(_prune_images("sha256:one"), path=programs.path)
+
+    assert [call[1] for call in programs.calls("podman")] == ["images"]
+
+
+def test_prune_images_lists_containers_once_for_several_images(programs: Programs) -> None:
+    programs.add(
+        "podman", 'case "$1" in images) echo "a sha256:a"; echo "b sha256:b"; echo "c sha256:c" ;; ps) echo b ;; esac'
+    )
+
+    sh(_prune_images(), path=programs.path)
+
+    assert [call[1:] for call in programs.calls("podman") if call[1] != "images"] == [
+        ["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"],
+        ["rmi", "a"],
+        ["rmi", "c"],
+    ]
+
+
+def test_prune_images_reports_the_size_of_an_image(programs: Programs) -> None:
+    programs.add("podman", 'case "$1" in images) echo "id sha256:one [r/a@sha256:one]" ;; image) echo 5120 ;; esac')
+
+    assert sh(_prune_images(mode=Mode.REPORT), path=programs.path).stdout == "gone\timage\tr/a@sha256:one\t5120\n"
+
+
 def test_prune_images_keeps_digests_and_other_repositories(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || printf "old sha256:old\\nnew sha256:new\\n"')
 
     sh(
-        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:new"], "/var/lib/shop/releases.jsonl")),
+        _prune_images("sha256:new"),
         path=programs.path,
     )
 
     assert [call[1:] for call in programs.calls() if call[1] == "rmi"] == [["rmi", "old"]]
-    assert after(programs.calls("podman")[1], "--filter") == ["reference=r/a"]
+    assert after(programs.calls("podman")[0], "--filter") == ["reference=r/a"]
 
 
 def test_prune_images_image_with_a_kept_digest_keeps_all_its_names(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a@sha256:two]"')
 
     sh(
-        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        _prune_images("sha256:two"),
         path=programs.path,
     )
 
@@ -291,7 +323,7 @@ def test_prune_images_removes_each_name_of_an_image(programs: Programs) -> None:
     programs.add("podman", '[ "$1" != images ] || echo "id sha256:one [r/a@sha256:one r/a:v2]"')
 
     sh(
-        script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], ["sha256:two"], "/var/lib/shop/releases.jsonl")),
+        _prune_images("sha256:two"),
         path=programs.path,
     )
 
@@ -303,7 +335,7 @@ def test_prune_images_ignores_an_image_in_use(programs: Programs) -> None:
 
     assert (
         sh(
-            script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], [], "/var/lib/shop/releases.jsonl")),
+            _prune_images(),
             path=programs.path,
         ).returncode
         == 0
@@ -318,7 +350,9 @@ def pruned(programs: Programs, hosts: Path) -> list[str]:
     rows = "\\n".join(f"{name} {digest}" for name, digest in DIGESTS.items())
     programs.add("podman", f'[ "$1" != images ] || printf "{rows}\\n"')
     own = "/var/lib/shop/releases.jsonl"
-    text = script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], [], own)).text.replace("/var/lib/", f"{hosts}/")
+    text = script(prune_entry(Mode.QUIET), podman.prune_images(["r/a"], [], own, Mode.QUIET)).text.replace(
+        "/var/lib/", f"{hosts}/"
+    )
     done = sh(text, path=programs.path)
     assert done.returncode == 0, done
     return [call[2] for call in programs.calls("podman") if call[1] == "rmi"]

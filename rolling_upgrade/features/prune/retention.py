@@ -89,7 +89,7 @@ def prune_files(state: HostState, app: Application, kept: Kept, mode: Mode = Mod
     return "\n".join(
         (
             prune_entry(mode),
-            podman.prune_images(_repositories(state, app), kept.digests, history.history_file(app.home)),
+            podman.prune_images(_repositories(state, app), kept.digests, history.history_file(app.home), mode),
             podman.prune_configs(app.home, kept.configurations | kept.releases),
             backup.prune(app, mode),
             journal.prune(app.home, keep=KEPT_JOURNALS),
