@@ -10,12 +10,18 @@ from rolling_upgrade.engine.podman import container_name, last_logs
 from rolling_upgrade.engine.shell import quote, shell_join
 
 
-def gate(app: Application, service: Service, color: Color) -> str:
+def gate(app: Application, service: Service, color: Color, process_file: str = "") -> str:
     """Wait until the candidate is healthy on its candidate port; on failure print the reason and its last log lines.
 
     A container that exits or restarts fails at once, whatever its restart policy: its first process ends. Podman runs
     only then, because one `podman` costs more than all other commands of a check. Every pass is reported as progress,
     and while there is none, the last answer once per second.
+
+    Args:
+        app: the application.
+        service: the service.
+        color: the color of the candidate.
+        process_file: stores the process that has passed, for `recall`.
     """
     name, rules = container_name(app.name, service.name, color), service.gate
     waiting = progress.print_text("waiting: %s, %s s of %s s", '"$last"', '"$spent"', round(rules.deadline_seconds))
@@ -53,7 +59,31 @@ while :; do
   if [ "$misses" -ge {rules.retries} ]; then gate_failed "last: $last"; fi
   if [ "$spent" -ge {round(rules.deadline_seconds)} ]; then gate_failed "deadline; last: $last"; fi
   sleep {rules.interval_seconds:g}
-done"""
+done{_store(process_file) if process_file else ""}"""
+
+
+def _store(process_file: str) -> str:
+    """Store the process `pid`. Without the file, later checks ask Podman."""
+    store = f"{{ printf '%s\\n' \"$process\" > {quote(process_file)}; }} 2>/dev/null"
+    return f'\n{_LIVES}\nif identify "$pid"; then {store} || :; fi'
+
+
+#: Define `identify PID`, which sets `process` to the id and start time of a process, and `lives PROCESS`, for such a
+#: value or an id alone. Source: proc_pid_stat(5): the start time is field 22, and field 2 may contain spaces.
+_LIVES = """\
+identify() {
+  { read -r stat < "/proc/$1/stat"; } 2>/dev/null || return 1
+  # shellcheck disable=SC2086
+  set -- "$1" ${stat##*) }
+  process=$1:${21:-}
+  [ -n "${process#*:}" ]
+}
+lives() {
+  case $1 in
+    *:*) identify "${1%:*}" && [ "$process" = "$1" ] ;;
+    *) [ -d "/proc/$1" ] ;;
+  esac
+}"""
 
 
 def through_nginx(service: Service, color: Color) -> str:
@@ -114,13 +144,13 @@ def not_restarted(names: Sequence[str]) -> str:
     """A shell condition: the containers run and never restarted; otherwise it sets `fatal`, which ends `watch`.
 
     As in the gate, the check runs Podman only after a container's first process has ended. The caller's script
-    must set `pids=''` before the first check.
+    must contain `recall` before the first check.
     """
     form = "{{.State.Running}} {{.RestartCount}} {{.State.Pid}}"
     state = shell_join("podman", "container", "inspect", "--format", form, *names)
     return f"""\
 for pid in $pids; do
-  if [ ! -d "/proc/$pid" ]; then pids=''; fi
+  if ! lives "$pid"; then pids=''; fi
 done
 if [ -z "$pids" ]; then
   state=$({state} 2>&1) || :
@@ -133,6 +163,22 @@ if [ $# -lt {len(names)} ]; then
   why="exited or restarted: {" ".join(names)}: running, restarts, process = $states" fatal=1
   false
 fi"""
+
+
+def recall(process_files: Sequence[str] = ()) -> str:
+    """Begin the checks of `not_restarted` with the processes that have passed the gate of the same run.
+
+    A container whose first process still lives has neither exited nor restarted. The start time shows that the id does
+    not belong to another process. If a file is missing, the first check asks Podman.
+    """
+    if not process_files:
+        return f"{_LIVES}\npids=''"
+    return f"""\
+{_LIVES}
+pids=$({shell_join("cat", *process_files)} 2>/dev/null) || pids=''
+# shellcheck disable=SC2086
+set -- $pids
+if [ $# -ne {len(process_files)} ]; then pids=''; fi"""
 
 
 def watch(conditions: list[str], *, seconds: float, passes: int, deadline_seconds: float, tolerance: int = 3) -> str:

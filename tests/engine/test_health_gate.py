@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -147,10 +149,19 @@ def test_gate_counts_a_failing_curl_as_a_miss(host: Programs) -> None:
 
 
 def watch(
-    host: Programs, conditions: list[str], *, seconds: float = 0, passes: int = 3, deadline: float = 10
+    host: Programs,
+    conditions: list[str],
+    *,
+    seconds: float = 0,
+    passes: int = 3,
+    deadline: float = 10,
+    process_files: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     text = health_gate.watch(conditions, seconds=seconds, passes=passes, deadline_seconds=deadline)
-    return sh(script("pids=''", text, "if watch; then echo good; else echo bad; fi; date +%s"), path=host.path)
+    return sh(
+        script(health_gate.recall(process_files), text, "if watch; then echo good; else echo bad; fi; date +%s"),
+        path=host.path,
+    )
 
 
 def spent(done: subprocess.CompletedProcess[str]) -> int:
@@ -272,6 +283,84 @@ def test_not_restarted_fails_after_the_end_of_a_process(host: Programs) -> None:
     done = watch(host, [health_gate.not_restarted(["shop-backend-blue"])], passes=5)
 
     assert ("running, restarts, process = true 1 1" in done.stdout, len(host.calls("podman"))) == (True, 2)
+
+
+@pytest.fixture
+def candidate(programs: Programs, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The first process of a candidate that has passed its gate, whose name looks like two fields of its state."""
+    named = tmp_path / "a) S 1"
+    named.symlink_to("/bin/sleep")
+    with subprocess.Popen([named, "60"]) as process:
+        programs.clock()
+        programs.add("curl", "printf 200")
+        programs.add("podman", f"echo '{RUNS} {process.pid}'")
+        done = sh(
+            script(health_gate.gate(APP, backend(gate=GATE), Color.GREEN, str(tmp_path / "process"))),
+            path=programs.path,
+        )
+        assert (done.returncode, len(programs.calls("podman"))) == (0, 1)
+        yield process
+        process.kill()
+
+
+NOT_RESTARTED = health_gate.not_restarted(["shop-backend-green"])
+
+
+def test_not_restarted_recalls_the_process_that_passed_the_gate(
+    programs: Programs, candidate: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    done = watch(programs, [NOT_RESTARTED], passes=3, process_files=[str(tmp_path / "process")])
+
+    assert ("good" in done.stdout, len(programs.calls("podman"))) == (True, 1)
+
+
+def test_not_restarted_asks_podman_if_the_process_has_ended_since_the_gate(
+    programs: Programs, candidate: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    candidate.kill()
+    candidate.wait()
+    programs.add("podman", "echo 'true 1 1'")
+
+    done = watch(programs, [NOT_RESTARTED], process_files=[str(tmp_path / "process")])
+
+    found = "running, restarts, process = true 1 1" in done.stdout
+    assert (found, len(programs.calls("podman"))) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda process: f"{process.partition(':')[0]}:7\n", lambda _: "", lambda _: "x:y z\n"]
+)
+def test_not_restarted_asks_podman_if_the_id_belongs_to_another_process(
+    change: Callable[[str], str], programs: Programs, candidate: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "process"
+    path.write_text(change(path.read_text()))
+    programs.add("podman", f"echo 'true 1 {candidate.pid}'")
+
+    done = watch(programs, [NOT_RESTARTED], process_files=[str(path)])
+
+    assert "exited or restarted" in done.stdout
+
+
+def test_not_restarted_asks_podman_for_all_if_one_process_is_unknown(
+    programs: Programs, candidate: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    files = [str(tmp_path / "process"), str(tmp_path / "missing")]
+    programs.add("podman", f"echo 'true 0 {candidate.pid}\ntrue 0 1'")
+    condition = health_gate.not_restarted(["shop-backend-green", "shop-frontend-green"])
+
+    done = watch(programs, [condition], process_files=files)
+
+    assert ("good" in done.stdout, len(programs.calls("podman"))) == (True, 2)
+
+
+def test_gate_passes_without_a_place_for_its_process(host: Programs) -> None:
+    host.add("curl", "printf 200")
+    host.add("podman", f"echo '{RUNS} {os.getpid()}'")
+
+    done = sh(script(health_gate.gate(APP, backend(gate=GATE), Color.GREEN, "/missing/process")), path=host.path)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_gate_asks_podman_once_while_the_process_lives(host: Programs) -> None:

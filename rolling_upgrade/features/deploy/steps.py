@@ -202,7 +202,7 @@ class StepBuilder:
             podman.revive(app, service, choice.color)
             if kept
             else podman.run(app, service, choice.color, self._spec.record.id),
-            health_gate.gate(app, service, choice.color),
+            health_gate.gate(app, service, choice.color, self._process_file(choice)),
             "" if self._serves(choice) else podman.give_alias(app, service, choice.color),
         )
         undo = script(
@@ -256,7 +256,12 @@ class StepBuilder:
         name = podman.container_name(app.name, service.name, choice.color)
         conditions = [health_gate.not_restarted([name]), health_gate.through_candidate_port(service, choice.color)]
         recheck = health_gate.watch(conditions, seconds=0, passes=1, deadline_seconds=RECHECK_SECONDS, tolerance=100)
-        return f"pids=''\n{recheck}\nif ! watch; then\n{podman.print_last_logs([name])}\nexit 1\nfi"
+        recall = health_gate.recall([self._process_file(choice)])
+        return f"{recall}\n{recheck}\nif ! watch; then\n{podman.print_last_logs([name])}\nexit 1\nfi"
+
+    def _process_file(self, choice: ServicePlan) -> str:
+        """Return the file in the journal with the process of a candidate that has passed its gate."""
+        return f"{self._app.home}/journal/{self._spec.record.id}/{choice.service}.process"
 
     def _both_serve(self, choice: ServicePlan) -> bool:
         """Whether both colors may answer between cutover and drain: the former one runs, and no data is rolled back."""
@@ -309,8 +314,7 @@ class StepBuilder:
             podman.container_name(app.name, choice.service, choice.color) for choice in self._changed
         )
         body = script(
-            # Not the value of the deploy user's environment.
-            "pids=''" if changed else "",
+            health_gate.recall([self._process_file(choice) for choice in self._changed]) if changed else "",
             health_gate.watch(conditions, seconds=bake, passes=3, deadline_seconds=bake + 15),
             f"if ! watch; then\n{flips or ':'}\n{logs}\nexit 1\nfi",
         )
