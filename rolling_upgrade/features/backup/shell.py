@@ -8,8 +8,10 @@ with values from the workstation, which has parsed the manifest.
 
 from __future__ import annotations
 
+import re
+
 from rolling_upgrade.engine import postgres, sqlite
-from rolling_upgrade.engine.model import Application, DatabaseServer
+from rolling_upgrade.engine.model import Application, DatabaseServer, HostState
 from rolling_upgrade.engine.nginx import site_file
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory, enter, refuse_link
 from rolling_upgrade.engine.podman import ENTER, FIND_NAMESPACE, IN_NAMESPACE, in_namespace
@@ -23,6 +25,10 @@ SPARE_KIB = 51_200
 BUSY_STATUS = 45
 #: Exit status of a verification that found the backup damaged.
 DAMAGED_STATUS = 46
+
+
+#: The characters that a manifest does not take from the label of a container.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:/@ \n-]")
 
 
 def uploads_directory(app: Application) -> str:
@@ -40,16 +46,19 @@ def uploads_path(app: Application, id: str) -> str:
     return f"{uploads_directory(app)}/{app.name}-{id}.uploads"
 
 
-def take(app: Application, id: str, kind: BackupKind, *, wait_seconds: int = 600) -> Script:
+def take(
+    app: Application, id: str, kind: BackupKind, *, state: HostState | None = None, wait_seconds: int = 600
+) -> Script:
     """Take a backup and print a summary, unless a backup with this id exists.
 
     Backups run one at a time: the script waits for another one up to the limit, then exits with BUSY_STATUS. The backup
-    of a deploy does not wait.
+    of a deploy does not wait. `state` tells which releases the host runs; without it, the script asks Podman.
     """
+    running = _running(app) if state is None else _observed(state)
     return script(
         postgres.store_password(app),
         f"id={quote(id)} kind={kind.value}",
-        _run(app, kind, wait_seconds),
+        _run(app, kind, wait_seconds, running),
     )
 
 
@@ -60,15 +69,15 @@ def scheduled(app: Application) -> str:
 # Backs up {app.name} and deletes expired backups. Made by inv setup: change the settings and run it again.
 {ENVIRONMENT}
 id=$(date -u +%Y%m%dT%H%M%SZ)-$(od -An -N3 -tx1 /dev/urandom | tr -d ' \\n') kind={BackupKind.SCHEDULED.value}
-{_run(app, BackupKind.SCHEDULED, 3600)}
+{_run(app, BackupKind.SCHEDULED, 3600, _running(app))}
 {prune(app)}
 """
 
 
-def _run(app: Application, kind: BackupKind, wait_seconds: int) -> str:
-    """Run the program in the namespace. A deploy does not wait for other backups: it only copies the database."""
+def _run(app: Application, kind: BackupKind, wait_seconds: int, running: str) -> str:
+    """Run the program in the namespace after `running` has set the variable of this name. A deploy does not wait for other backups: it only copies the database."""
     call = f'{IN_NAMESPACE} backup "$id" "$kind" "$running"'
-    setup = f"{_running(app)}\n{in_namespace(program(app, kind))}"
+    setup = f"{running}\n{in_namespace(program(app, kind))}"
     if kind is BackupKind.DEPLOY:
         return f"{setup}\n{call}"
     return f"""\
@@ -96,6 +105,16 @@ running=$(printf '%s\\n' "$rows" |
     if [ -f {quote(app.home)}/live/"$service".green ]; then active=green; fi
     if [ "$color" = "$active" ]; then printf '%s %s %s %s\\n' "$service" "$release" "$image" "$digest"; fi
   done)"""
+
+
+def _observed(state: HostState) -> str:
+    """Set `running` like `_running`, from an observation. The labels of the containers are untrusted."""
+    rows = [
+        f"{container.service} {container.release} {container.image.reference} {container.image.digest}"
+        for container in state.containers
+        if container.color is state.active_color(container.service)
+    ]
+    return f"running={quote(_UNSAFE.sub('', chr(10).join(rows)))}"
 
 
 def program(app: Application, kind: BackupKind) -> str:

@@ -132,7 +132,7 @@ class StepBuilder:
         images = [self._app.service(choice.service).image for choice in self._changed if not self._is_kept(choice)]
         steps = list(self._data.prepare)
         if self._action == "deploy":
-            body = backup.take(self._app, self._spec.record.id, BackupKind.DEPLOY)
+            body = backup.take(self._app, self._spec.record.id, BackupKind.DEPLOY, state=self._state)
             steps.append(Step("backup", "back up database and configuration", body, BACKUP_SECONDS))
         pushes = tuple(push for push in self._spec.pushes if push.image in images)
         if pushes:

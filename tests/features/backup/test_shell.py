@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine.model import Application, Service
+from rolling_upgrade.engine.model import Application, Color, HostState, Service
 from rolling_upgrade.engine.shell import quote
 from rolling_upgrade.features.backup import manifest
 from rolling_upgrade.features.backup import shell as backup
 from rolling_upgrade.features.backup.manifest import Backup, BackupKind
-from tests.support.sample import application
+from tests.support.sample import application, backend, image
 from tests.support.shell import Programs, moved, sh
+from tests.support.states import container
 
 ID = "20261123T020000Z-abcdef"
 LATER = "20261124T020000Z-abcdef"
@@ -143,6 +144,24 @@ def test_take_records_the_running_release(app: Application, programs: Programs, 
 
     taken = listed(app)[ID]
     assert (taken.release, taken.services) == ("r2", (("backend", "r.test/shop/backend:v2@sha256:bb"),))
+
+
+def test_take_of_a_deploy_records_the_observed_release_without_podman(
+    app: Application, programs: Programs, tmp_path: Path
+) -> None:
+    former = container(backend(), Color.BLUE, image=image("backend", "v1"))
+    active = container(backend(), Color.GREEN, release="r2\"';$(x)")
+    state = HostState("web1", active=(("backend", Color.GREEN),), containers=(former, active))
+    text = moved(backup.take(app, ID, BackupKind.DEPLOY, state=state), app, tmp_path / "home")
+
+    done = sh(text, path=programs.path)
+
+    assert (done.returncode, [call[1] for call in programs.calls("podman")]) == (0, ["unshare"])
+    taken = listed(app)[ID]
+    assert (taken.release, taken.services) == (
+        "r2x",
+        (("backend", f"{image('backend').reference}@{image('backend').digest}"),),
+    )
 
 
 def test_take_repeated_for_one_run_keeps_the_first(app: Application, programs: Programs) -> None:
