@@ -156,7 +156,7 @@ def test_take_of_a_deploy_records_the_observed_release_without_podman(
 
     done = sh(text, path=programs.path)
 
-    assert (done.returncode, [call[1] for call in programs.calls("podman")]) == (0, ["unshare"])
+    assert (done.returncode, [call for call in programs.calls("podman") if call[1] != "unshare"]) == (0, [])
     taken = listed(app)[ID]
     assert (taken.release, taken.services) == (
         "r2x",
