@@ -59,16 +59,18 @@ def run(home: Path, run_id: str, position: int) -> int:
 
     journal = Journal(home, run_id)
     try:
-        has_begun = journal.begin()
+        # Opened before the fork: a word that a follower passes on while nobody has opened the file would be lost.
+        control = journal.open_control() if journal.begin() else None
     except OSError as error:
         _complain(f"cannot write to {journal.path}: {error.strerror}")
         return 1
-    if has_begun:
+    if control is not None:
         # Imported before the fork, so that a damaged engine fails while the workstation listens.
         from rolling_upgrade.engine import host_run  # noqa: F401
 
         if os.fork() == 0:
-            _become_executor(home, run_id)
+            _become_executor(home, run_id, control)
+        os.close(control)
         journal.release()
     return follow_journal(journal, position, sys.stdin.fileno(), sys.stdout.fileno())
 
@@ -81,7 +83,7 @@ def follow(home: Path, run_id: str, position: int) -> int:
     return follow_journal(Journal(home, run_id), position, None, sys.stdout.fileno())
 
 
-def _become_executor(home: Path, run_id: str) -> None:
+def _become_executor(home: Path, run_id: str, control: int) -> None:
     """Detach this process from its connection, execute the run, and exit."""
     from rolling_upgrade.engine.journal import Journal
 
@@ -92,7 +94,7 @@ def _become_executor(home: Path, run_id: str) -> None:
         log = os.open(Journal(home, run_id).path / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        _execute(home, run_id)
+        _execute(home, run_id, control)
         status = 0
     except BaseException:  # noqa: BLE001 - the process has no caller; the log has the traceback
         import traceback
@@ -102,16 +104,19 @@ def _become_executor(home: Path, run_id: str) -> None:
         os._exit(status)
 
 
-def _execute(home: Path, run_id: str) -> None:
+def _execute(home: Path, run_id: str, control: int) -> None:
     from rolling_upgrade.engine import host_run, untrusted
     from rolling_upgrade.engine.journal import SEEN, Journal, Words
     from rolling_upgrade.engine.serialization import from_plain
 
     journal = Journal(home, run_id)
-    content = untrusted.json_object(journal.plan.read_text("utf-8"), max_bytes=untrusted.LARGE_ANSWER_BYTES)
+    with journal.plan.open(encoding="utf-8") as plan:
+        # After a power cut, the boot program starts the run again.
+        os.fsync(plan.fileno())
+        content = untrusted.json_object(plan.read(), max_bytes=untrusted.LARGE_ANSWER_BYTES)
     document: host_run.RunDocument = from_plain(host_run.RunDocument, content)
     words = Words()
-    words.listen(journal.open_control())
+    words.listen(control)
     try:
         end = host_run.execute(document, journal, words)
     except BaseException:
