@@ -122,6 +122,34 @@ def test_boot_container_of_an_undone_release_stays_stopped(boot: Boot) -> None:
     assert boot.calls("start") == []
 
 
+def test_boot_resumes_the_runs_without_an_end_once_nginx_runs(boot: Boot) -> None:
+    journal = boot.flags.parent / "journal"
+    for run in ("r1", "r2"):
+        (journal / run).mkdir(parents=True)
+    (journal / "r2" / "plan.json").touch()
+    boot.programs.add("systemctl", 'echo x >>"$here/asked"; [ "$(wc -l <"$here/asked")" -gt 2 ]')
+    boot.programs.add("python3", "exit 46")
+
+    done = boot.run()
+
+    assert (done.returncode, "r2 resumed" in done.stdout) == (0, True)
+    home = str(boot.flags.parent)
+    assert boot.programs.calls("python3") == [
+        ["python3", "-I", f"{journal}/r2/engine.pyz", "run", home, "r2", "0"],
+    ]
+    assert len(boot.programs.calls("systemctl")) == 3
+
+
+def test_boot_fails_if_a_run_cannot_be_resumed(boot: Boot) -> None:
+    (boot.flags.parent / "journal" / "r1").mkdir(parents=True)
+    (boot.flags.parent / "journal" / "r1" / "plan.json").touch()
+    boot.programs.add("systemctl")
+    boot.programs.add("python3", "exit 43")
+
+    assert boot.run().returncode == 1
+    assert boot.calls("start") == ["shop-a-blue", "shop-b-blue"]
+
+
 def test_boot_waits_for_the_network(boot: Boot) -> None:
     boot.podman('n=$(cat "$here/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$here/n"; [ "$n" -ge 3 ]')
 

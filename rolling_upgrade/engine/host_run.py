@@ -308,12 +308,11 @@ def execute(
     only = None if plan.is_locked else _exclusive(journal.home / "lock/run")
 
     def report(event: Event) -> None:
-        # After a power cut, the events tell which steps have to be undone.
-        journal.append({"event": to_plain(event)}, durable=event.phase in (Phase.STARTED, Phase.DONE, Phase.UNDONE))
+        journal.append({"event": to_plain(event)})
         on_event(event)
 
     def announce(state: str) -> None:
-        journal.append({"state": state}, durable=True)
+        journal.append({"state": state})
 
     context = RunContext(plan.run_id, document.lease_seconds, report, cancelled=words.cancelled)
     run = HostRun(document, LocalHost(plan.host), runner, words, context, announce)
@@ -330,7 +329,7 @@ def execute(
     # Before the last line: after it, the workstation may write another plan.
     with suppress(OSError):
         journal.plan.unlink(missing_ok=True)
-    journal.append({END: to_plain(end)}, durable=True)
+    journal.append({END: to_plain(end)})
     if only is not None:
         os.close(only)
     return end

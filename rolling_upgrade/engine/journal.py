@@ -104,15 +104,17 @@ class Journal:
             os.close(handle)
         return False
 
-    def append(self, message: Mapping[str, Any], *, durable: bool = False) -> None:
-        """Append a line to the events; `durable` waits until it is on the disk. A full disk loses it, and no run."""
+    def append(self, message: Mapping[str, Any]) -> None:
+        """Append a line to the events, and wait until it is on the disk. A full disk loses the line, not the run.
+
+        After a power cut, the events tell which steps have to be undone, and a follower continues after its last line.
+        """
         line = json.dumps(message, ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
         with self._lock, suppress(OSError), self.events.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if file.write(line) != len(line):
                 file.truncate(size)
-            if durable:
-                os.fdatasync(file.fileno())
+            os.fdatasync(file.fileno())
 
     def messages(self) -> list[dict[str, Any]]:
         """The complete lines of the events so far; damaged ones are left out."""
@@ -204,7 +206,7 @@ def follow(journal: Journal, position: int, source: int | None, target: int) -> 
     try:
         _write(target, json.dumps(FOLLOWING).encode() + b"\n")
         with journal.events.open("rb") as events:
-            events.seek(position)
+            events.seek(min(position, events.seek(0, os.SEEK_END)))
             rest = b""
             while True:
                 # Ask before the last read: the executor writes its last line before it dies.

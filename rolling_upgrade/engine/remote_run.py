@@ -35,8 +35,9 @@ from rolling_upgrade.errors import (
 RECONNECT_SECONDS = 60.0
 #: The interval of the words that show a waiting host that its workstation is there.
 WAIT_EVERY_SECONDS = 5.0
-#: Exit statuses of the starting script: the engine is missing; its content is not the expected one; no Python 3.10.
-NO_ENGINE_STATUS, DAMAGED_STATUS, NO_PYTHON_STATUS = 47, 48, 49
+#: Exit statuses of the starting script: the engine is missing; its content is not the expected one; no Python 3.10; the
+#: run was started before, and its journal is gone.
+NO_ENGINE_STATUS, DAMAGED_STATUS, NO_PYTHON_STATUS, NO_JOURNAL_STATUS = 47, 48, 49, 50
 #: The most bytes of events that a host may send.
 _MOST_BYTES = 64 << 20
 #: How often a run is started again after its executor was killed on the host.
@@ -111,7 +112,8 @@ class Follower:
         host, again = self._host.name, f"run the same command again, or {PROGRAM} status --env {self._environment}"
         if answer.status == DIED_STATUS:
             raise HostUnreachable(f"{host}: the run was killed on the host.", next_step=again)
-        reason = "its journal was deleted" if answer.status == NO_ENGINE_STATUS else answer.output_tail
+        is_gone = answer.status in {NO_ENGINE_STATUS, NO_JOURNAL_STATUS}
+        reason = "its journal is gone" if is_gone else answer.output_tail
         raise HostUnreachable(f"{host}: the run cannot be followed: {reason or answer.status}", next_step=again)
 
     def _reconnecting(self, error: RollingError, lost_at: float) -> float:
@@ -265,7 +267,7 @@ class RemoteRun(Follower):
         elif answer.status == DIED_STATUS and self._restarts < _MOST_RESTARTS:
             self._restarts += 1
             self._is_over.wait(1.0)
-        elif answer.status == DIED_STATUS:
+        elif answer.status in {DIED_STATUS, NO_JOURNAL_STATUS}:
             super()._check(answer)
         else:
             raise _refused(self._document, answer)
@@ -325,7 +327,8 @@ mv -f {quote(path)}.$$ {quote(path)}"""
         else ":"
     )
     text = f"""\
-{ENVIRONMENT}mkdir -p {quote(f"{home}/engine")} {quote(run)}
+{ENVIRONMENT}{_refuse_lost_journal(run, position)}
+mkdir -p {quote(f"{home}/engine")} {quote(run)}
 {"" if plan.is_locked else journal.tidy(home)}
 if [ ! -f {quote(path)} ]; then
   {upload}
@@ -346,6 +349,11 @@ fi
 exec python3 -I {quote(f"{run}/engine.pyz")} run {quote(home)} {quote(plan.run_id)} {position} <&3
 """
     return Script(text, (encoded,))
+
+
+def _refuse_lost_journal(run: str, position: int) -> str:
+    """Exit NO_JOURNAL_STATUS if events of the run were read before and exist no more: a boot deletes root's journals."""
+    return f"if [ ! -e {quote(f'{run}/events.jsonl')} ]; then exit {NO_JOURNAL_STATUS}; fi" if position else ""
 
 
 def follow(home: str, run_id: str, position: int) -> Script:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts the active colors after a boot, and stops the others. Runs as the deploy user.
+# Starts the active colors after a boot, and stops the others; then ends the runs that the power cut interrupted. Runs as
+# the deploy user.
 # Podman's restart service would start nothing or, with the policy `always`, also the old color. A container of an undone
 # release is not started: a failed first deploy leaves one in blue, the color without a flag.
 set -u
@@ -7,9 +8,33 @@ app=$(basename "$(dirname "$(readlink -f "$0")")")
 home=/var/lib/$app
 failed=0
 
+# Waits until Nginx runs, which the undo of a run reloads.
+wait_for_nginx() {
+  tries=0
+  until systemctl is-active --quiet nginx || [ "$tries" -ge 60 ]; do
+    tries=$((tries + 1))
+    sleep 1
+  done
+}
+
+# A run whose plan still exists has no end. Its executor goes on in the background, under the stage lock.
+end_runs() {
+  for plan in "$home"/journal/*/plan.json; do
+    [ -f "$plan" ] || continue
+    wait_for_nginx
+    journal=$(dirname "$plan")
+    status=0
+    python3 -I "$journal/engine.pyz" run "$home" "$(basename "$journal")" 0 </dev/null >/dev/null || status=$?
+    # 46: it runs, and nobody follows it.
+    case $status in 0 | 46) echo "$(basename "$journal") resumed" ;; *) failed=1 ;; esac
+  done
+}
+
 # A run may be undone while the host boots, so both take the stage lock.
 if [ "${1:-}" != locked ]; then
-  exec flock -o -w 300 "$home/lock/stage" sh "$0" locked
+  flock -o -w 300 "$home/lock/stage" sh "$0" locked || failed=1
+  end_runs
+  exit "$failed"
 fi
 
 # The network may come up later: retry a start for a minute.

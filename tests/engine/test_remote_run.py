@@ -200,17 +200,31 @@ def test_ctrl_c_sends_cancel() -> None:
     assert CANCEL in scene.host.received
 
 
-def started(home: Path, engine: bytes, *, with_engine: bool, attempt: int = 1) -> subprocess.CompletedProcess[str]:
+def started(
+    home: Path, engine: bytes, *, with_engine: bool, attempt: int = 1, position: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run the script that starts a run in `sh`, with a `python3` that prints its arguments."""
     programs = home.parent / "bin"
     programs.mkdir(exist_ok=True)
     (programs / "python3").write_text('#!/bin/sh\necho "$@"\n')
     (programs / "python3").chmod(0o755)
     plan = Plan("web1", "deploy", "r2", home=str(home), environment="production")
-    text = remote_run.start(replace(DOCUMENT, plan=plan, attempt=attempt), engine, 7, with_engine=with_engine).text
+    text = remote_run.start(
+        replace(DOCUMENT, plan=plan, attempt=attempt), engine, position, with_engine=with_engine
+    ).text
     text = text.replace("PATH=/usr/local/sbin:", f"PATH={programs}:/usr/local/sbin:")
     program = f"main() {{\n{text}\n}}\nmain 3</dev/null\n"
     return subprocess.run(["sh", "-s"], input=program, capture_output=True, text=True, check=False)
+
+
+def test_start_after_its_journal_was_lost_does_not_start_the_run_again(tmp_path: Path) -> None:
+    home, engine = tmp_path / "home", rendering.engine()
+    started(home, engine, with_engine=True)
+
+    assert started(home, engine, with_engine=True, position=7).returncode == remote_run.NO_JOURNAL_STATUS
+
+    (home / "journal/r2/events.jsonl").write_text("{}\n")
+    assert started(home, engine, with_engine=True, position=7).stdout.split()[-1] == "7"
 
 
 def test_start_brings_the_engine_once_and_runs_it_for_the_plan(tmp_path: Path) -> None:
@@ -219,7 +233,7 @@ def test_start_brings_the_engine_once_and_runs_it_for_the_plan(tmp_path: Path) -
 
     for with_engine in (True, False):
         done = started(home, engine, with_engine=with_engine)
-        assert done.stdout.split() == ["-I", f"{home}/journal/r2/engine.pyz", "run", str(home), "r2", "7"], done.stderr
+        assert done.stdout.split() == ["-I", f"{home}/journal/r2/engine.pyz", "run", str(home), "r2", "0"], done.stderr
     plan = home / "journal/r2/plan.json"
     assert (plan.stat().st_mode & 0o777, plan.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert (home / "journal/r2/engine.pyz").read_bytes() == engine
