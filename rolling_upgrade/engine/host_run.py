@@ -40,6 +40,8 @@ from rolling_upgrade.errors import (
 
 #: The states that a run reaches before its end: it holds the lock; it waits for `go`.
 LOCKED, PREPARED = "locked", "prepared"
+#: How long the workstation may take to show that it has received the end of a run: longer than it reconnects.
+SEEN_SECONDS = 75.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class RunDocument:
         attempt: counts the plans of one run: the host may change between its observation and its lock.
         notice: the message at the end, without its end, that the host sends if its workstation is gone.
         channels: the channels of that message.
+        seen_seconds: how long the host waits for `seen` before it sends that message.
     """
 
     plan: Plan
@@ -63,6 +66,7 @@ class RunDocument:
     attempt: int = 1
     notice: Notice | None = None
     channels: Channels = field(default=Channels(), repr=False)
+    seen_seconds: float = SEEN_SECONDS
 
 
 @dataclass(frozen=True)
@@ -297,6 +301,17 @@ class HostRun:
 
 def _end(result: HostResult, error: RollingError, seconds: float = 0.0) -> RunEnd:
     return RunEnd(result, seconds, type(error).__name__, error.message, error.next_step)
+
+
+def unreadable(journal: Journal) -> RunEnd:
+    """Return the end of a run whose plan is missing or damaged, such as one that was killed after it deleted its plan."""
+    host = os.uname().nodename
+    if any("state" in message or "event" in message for message in journal.messages()):
+        return _end(HostResult.UNKNOWN, StepFailed(f"{host}: the run was killed on the host, and its plan is gone."))
+    reason = "its plan is missing or damaged"
+    return _end(
+        HostResult.NOT_STARTED, PreflightError(f"{host}: the run could not start; nothing was touched: {reason}")
+    )
 
 
 def execute(

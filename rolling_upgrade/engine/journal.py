@@ -30,6 +30,7 @@ DIED_STATUS = 43
 GONE_STATUS = 46
 #: Control words: prepare the host; change it; stop and undo; the workstation is there; it has received the end.
 PREPARE, GO, CANCEL, WAIT, SEEN = "prepare", "go", "cancel", "wait", "seen"
+_WORDS = frozenset({PREPARE, GO, CANCEL, WAIT, SEEN})
 #: The key of the line that ends a run.
 END = "end"
 _END_START = b'{"end"'
@@ -42,7 +43,7 @@ _EXIT_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 10.0
 #: How many journals of preparations root keeps.
 _KEPT = 5
-#: The longest line of control words.
+#: The part of an incomplete line of control words that is kept: longer than every word.
 _LONGEST_WORD = 32
 
 
@@ -160,7 +161,9 @@ class Words:
         threading.Thread(target=self._read, args=(handle,), daemon=True).start()
 
     def add(self, word: str) -> None:
-        """Receive one word. Every word shows that the workstation is there."""
+        """Receive one word. Every known word shows that the workstation is there; others are ignored."""
+        if word not in _WORDS:
+            return
         with self._changed:
             self._received_at = time.monotonic()
             self._given.add(word)
@@ -192,10 +195,37 @@ class Words:
     def _read(self, handle: int) -> None:
         rest = b""
         while chunk := os.read(handle, 4096):
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-_LONGEST_WORD:]
-            for line in lines:
-                self.add(line[:_LONGEST_WORD].decode(errors="replace"))
+            words, rest = _split_words(rest + chunk)
+            for word in words:
+                self.add(word)
+
+
+def _split_words(data: bytes) -> tuple[list[str], bytes]:
+    """Return the known words in the complete lines, and the end of the incomplete line."""
+    *lines, rest = data.split(b"\n")
+    words = [line.decode(errors="replace") for line in lines]
+    return [word for word in words if word in _WORDS], rest[-_LONGEST_WORD:]
+
+
+class _Relay:
+    """Passes the control words of a workstation on to the executor."""
+
+    def __init__(self, journal: Journal, source: int | None) -> None:
+        self._journal, self.source = journal, source
+        self._rest = b""
+
+    def pass_on(self, seconds: float) -> bool:
+        """Wait for words for up to `seconds` and pass them on. False once the workstation disconnects."""
+        if self.source is None:
+            time.sleep(seconds)
+            return True
+        if not select.select([self.source], [], [], seconds)[0]:
+            return True
+        data = os.read(self.source, 4096)
+        words, self._rest = _split_words(self._rest + data)
+        for word in words:
+            self._journal.send(word)
+        return bool(data)
 
 
 def follow(journal: Journal, position: int, source: int | None, target: int) -> int:
@@ -203,6 +233,7 @@ def follow(journal: Journal, position: int, source: int | None, target: int) -> 
 
     Returns 0 at the end of the run, DIED_STATUS if the executor died, and GONE_STATUS when the reader is gone.
     """
+    relay = _Relay(journal, source)
     try:
         _write(target, json.dumps(FOLLOWING).encode() + b"\n")
         with journal.events.open("rb") as events:
@@ -215,34 +246,21 @@ def follow(journal: Journal, position: int, source: int | None, target: int) -> 
                 _write(target, new)
                 *lines, rest = (rest + new).split(b"\n")
                 if any(line.startswith(_END_START) for line in lines):
-                    return _after_end(journal, source)
+                    return _after_end(relay)
                 if not is_alive:
                     return DIED_STATUS
-                if not _pass_words(journal, source, _POLL_SECONDS):
+                if not relay.pass_on(_POLL_SECONDS):
                     return GONE_STATUS
     except BrokenPipeError:
         return GONE_STATUS
 
 
-def _after_end(journal: Journal, source: int | None) -> int:
+def _after_end(relay: _Relay) -> int:
     """Pass on the workstation's last words, until it disconnects."""
     deadline = time.monotonic() + _LAST_WORDS_SECONDS
-    while source is not None and time.monotonic() < deadline and _pass_words(journal, source, 1.0):
+    while relay.source is not None and time.monotonic() < deadline and relay.pass_on(1.0):
         pass
     return 0
-
-
-def _pass_words(journal: Journal, source: int | None, seconds: float) -> bool:
-    """Wait for words for up to `seconds` and pass them to the executor. False once the workstation disconnects."""
-    if source is None:
-        time.sleep(seconds)
-        return True
-    if not select.select([source], [], [], seconds)[0]:
-        return True
-    words = os.read(source, 4096)
-    for word in words.decode(errors="replace").split():
-        journal.send(word)
-    return bool(words)
 
 
 def _write(target: int, data: bytes) -> None:

@@ -7,9 +7,11 @@ holds `lock/stage` (flock), so that the first stage of a new holder waits for th
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rolling_upgrade.engine import untrusted
@@ -21,6 +23,9 @@ HELD_STATUS = 40
 #: Exit status of a step whose token is no longer the lock's.
 LOST_STATUS = 41
 
+#: How long a change of the lock waits for another one.
+GUARD_SECONDS = 10
+_POLL_SECONDS = 0.05
 #: How long a script waits for a step on the host, or for the host's boot program, to end.
 WAIT_SECONDS = 120
 #: Exit status of a script that waited for a step which did not end in time.
@@ -53,7 +58,7 @@ def acquire(home: str, lock: Lock, *, lease_seconds: float, replaceable_token: s
     return f"""\
 mkdir -p {quote(home + "/lock")}
 (
-  flock -w 10 9
+  flock -w {GUARD_SECONDS} 9
   cd {quote(home + "/lock")} || exit
   now=$(date +%s)
   if [ -s held ]; then
@@ -82,19 +87,25 @@ mkdir -p {quote(home + "/lock")}
 
 
 def renew(home: Path, token: str, lease_seconds: float) -> str:
-    """Extend the lease of a run on this host; return '' or, if another run holds the lock, a text that names it.
+    """Extend the lease of a run on this host; return '' or, if the run no longer has the lock, a text that says why.
 
-    A full disk does not stop the run: the token is still its own, and the lease keeps its former end.
+    A full or read-only disk does not stop the run: the token is still its own, and the lease keeps its former end. Nor
+    does a process that does not release the guard, until the lease ends: while it holds the guard, no run can take over.
     """
     held = home / "lock" / "held"
-    with (home / "lock" / "guard").open("ab") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    with _guard(home) as guarded:
         try:
             lines = held.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             lines = []
         if f"token={token}" not in lines:
             return "the lock was taken over:\n" + ("\n".join(lines) or "nobody holds it")
+        if not guarded:
+            lock = parse("\n".join(lines))
+            is_over = lock is None or lock.expires_at <= time.time()
+            return (
+                f"the lease is over; it could not be renewed, as a process holds {home}/lock/guard" if is_over else ""
+            )
         kept = [line for line in lines if not line.startswith("expires_at=")]
         new = held.with_name("held.new")
         with suppress(OSError):
@@ -103,11 +114,37 @@ def renew(home: Path, token: str, lease_seconds: float) -> str:
     return ""
 
 
+@contextmanager
+def _guard(home: Path) -> Iterator[bool]:
+    """Hold the guard during the block; yield False if another process holds it for GUARD_SECONDS."""
+    try:
+        handle = os.open(home / "lock" / "guard", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock(handle, time.monotonic() + GUARD_SECONDS)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+
+
 def release(home: str, token: str) -> str:
     """Release the lock if this run still holds it."""
     return f"""\
 (
-  flock -w 10 9
+  flock -w {GUARD_SECONDS} 9
   cd {quote(home + "/lock")} || exit
   if [ "$(sed -n 's/^token=//p' held 2>/dev/null)" = {quote(token)} ]; then rm -f held; fi
 ) 9> {quote(home + "/lock/guard")}"""

@@ -6,7 +6,9 @@ so that a step which outlives its killed executor still keeps the next run waiti
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import select
 import signal
 import subprocess
@@ -22,11 +24,19 @@ from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.progress import Progress
 from rolling_upgrade.engine.shell import ENVIRONMENT
 
+#: A step that ended with a higher status was ended by a signal.
+_SIGNALLED_STATUS = 128
 #: Exit status of a step that ran longer than its time limit. Source: timeout(1).
 TIMED_OUT_STATUS = 124
 #: The bytes of a step's output in its answer.
 OUTPUT_BYTES = 65_536
+#: The size of a log at which it is cut to its newest bytes, and how many of them stay.
+LOG_BYTES, KEPT_BYTES = 8 << 20, 1 << 20
+#: Names the step in the environment of its processes: session ids are reused, above all after a reboot.
+STEP_VARIABLE = "ROLLING_UPGRADE_STEP"
 _TICK_SECONDS = 0.1
+#: The interval of the checks while a step writes more than `OUTPUT_BYTES` in one.
+_BUSY_TICK_SECONDS = 0.01
 #: The characters of a step's id in the names of its files.
 _LONGEST_NAME = 60
 #: Shells, and the programs with which they wait.
@@ -56,9 +66,14 @@ class StepProcess:
             return Answer(lock_file.LOST_STATUS, lost)
         with suppress(OSError):
             self._path(step, "status").unlink(missing_ok=True)
-        with self._log(step) as log, _program(step) as program:
+        with _Log(self._path(step, "log")) as log, _program(step) as program:
             process = subprocess.Popen(
-                self._command(step), stdin=program, stdout=log, stderr=log, start_new_session=True
+                self._command(step),
+                stdin=program,
+                stdout=log.handle,
+                stderr=log.handle,
+                env={**os.environ, STEP_VARIABLE: self._mark(_name(step))},
+                start_new_session=True,
             )
             self._write(step, "session", f"{process.pid}\n")
             try:
@@ -69,18 +84,25 @@ class StepProcess:
                 self._write(step, "status", "143\n")
                 raise
             status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+            if status == TIMED_OUT_STATUS or status > _SIGNALLED_STATUS:
+                # A signal ended flock, timeout or a shell, which may leave others running without the lock.
+                end_session(process.pid)
             self._write(step, "status", f"{status}\n")
-            return Answer(status, progress.without_progress(_tail(log)))
+            return Answer(status, progress.without_progress(log.tail()))
 
     def end_leftovers(self) -> None:
-        """End the steps of a killed executor that still run. After a reboot a process id may belong to another program."""
-        for session in self._journal.glob("*.session"):
-            if session.with_suffix(".status").exists():
+        """End the steps of a killed executor that still run, even those without the leader of their session."""
+        for path in self._journal.glob("*.session"):
+            if path.with_suffix(".status").exists():
                 continue
             with suppress(OSError, ValueError):
-                pid = int(session.read_text(encoding="ascii"))
-                if f"{self._home}/lock/stage" in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
-                    end_session(pid)
+                session = int(path.read_text(encoding="ascii"))
+                mark = f"{STEP_VARIABLE}={self._mark(path.stem)}".encode()
+                if any(mark in _environment(pid) for pid, _ in _processes(session)):
+                    end_session(session)
+
+    def _mark(self, name: str) -> str:
+        return f"{self._run_id}/{name}"
 
     def _command(self, step: Step) -> list[str]:
         # Steps of one group run at the same time.
@@ -100,17 +122,8 @@ class StepProcess:
             "-s",
         ]
 
-    def _log(self, step: Step) -> IO[bytes]:
-        """Open the log of the step, in memory if the disk is full: an undo has to run there, too."""
-        try:
-            return self._path(step, "log").open("w+b")
-        except OSError:
-            return os.fdopen(os.memfd_create("log"), "w+b")
-
     def _path(self, step: Step, suffix: str) -> Path:
-        # The ids of setup's steps contain paths.
-        name = step.id.replace("%", "%25").replace("/", "%2F")[:_LONGEST_NAME]
-        return self._journal / f"{name}.{suffix}"
+        return self._journal / f"{_name(step)}.{suffix}"
 
     def _write(self, step: Step, suffix: str, text: str) -> None:
         path = self._path(step, suffix)
@@ -118,6 +131,59 @@ class StepProcess:
             new = path.with_name(f"{path.name}.new")
             new.write_text(text, encoding="ascii")
             new.replace(path)
+
+
+class _Log:
+    """The output of a step: a file in the journal, or in memory if the disk is full, where an undo has to run, too.
+
+    The step writes at its end (O_APPEND), so that it can be cut while the step runs. Bytes that the step writes in the
+    instant of a cut may be missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self.handle = os.open(path, flags, 0o600)
+        except OSError:
+            self.handle = os.memfd_create("log")
+            fcntl.fcntl(self.handle, fcntl.F_SETFL, os.O_APPEND)
+        self._position = 0
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.handle)
+
+    def read_new(self) -> bytes:
+        """Return the output since the last call, at most its newest KEPT_BYTES, and cut a log that is too long."""
+        size = os.fstat(self.handle).st_size
+        start = max(self._position, size - KEPT_BYTES)
+        new = os.pread(self.handle, size - start, start)
+        self._position = start + len(new)
+        if size > LOG_BYTES:
+            self._cut(size)
+        return new
+
+    def tail(self) -> str:
+        """Return the last OUTPUT_BYTES of the output."""
+        return self._end(OUTPUT_BYTES).decode(errors="replace")
+
+    def _end(self, most: int) -> bytes:
+        size = os.fstat(self.handle).st_size
+        return os.pread(self.handle, most, max(0, size - most))
+
+    def _cut(self, size: int) -> None:
+        kept = os.pread(self.handle, KEPT_BYTES, size - KEPT_BYTES)
+        os.ftruncate(self.handle, 0)
+        with suppress(OSError):
+            os.write(self.handle, kept)
+        self._position = len(kept)
+
+
+def _name(step: Step) -> str:
+    """Return the name of the step's files. The ids of setup's steps contain paths."""
+    return step.id.replace("%", "%25").replace("/", "%2F")[:_LONGEST_NAME]
 
 
 def _program(step: Step) -> IO[bytes]:
@@ -129,23 +195,22 @@ def _program(step: Step) -> IO[bytes]:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], bool], on_progress: Callable[[Progress], None]
+    process: subprocess.Popen[bytes], log: _Log, stop: Callable[[], bool], on_progress: Callable[[Progress], None]
 ) -> None:
-    """Wait for the end of the process, and report the progress that its log contains."""
+    """Wait for the end of the process, and report the newest progress that its log contains."""
     handle = os.pidfd_open(process.pid)
-    rest, position = b"", 0
+    rest, seconds = b"", _TICK_SECONDS
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         while True:
-            ended = bool(poll.poll(_TICK_SECONDS * 1000))
-            new = os.pread(log.fileno(), OUTPUT_BYTES, position)
-            position += len(new)
-            *lines, rest = (rest + new).split(b"\n")
-            for line in lines:
-                if (found := progress.parse(line.decode(errors="replace"))) is not None:
-                    on_progress(found)
+            ended = bool(poll.poll(seconds * 1000))
+            new = log.read_new()
+            seconds = _BUSY_TICK_SECONDS if len(new) > OUTPUT_BYTES else _TICK_SECONDS
+            whole, _, rest = (rest + new).rpartition(b"\n")
             rest = rest[-OUTPUT_BYTES:]
+            if (found := _newest_progress(whole)) is not None:
+                on_progress(found)
             if ended:
                 process.wait()
                 return
@@ -155,9 +220,11 @@ def _wait(
         os.close(handle)
 
 
-def _tail(log: IO[bytes]) -> str:
-    size = os.fstat(log.fileno()).st_size
-    return os.pread(log.fileno(), OUTPUT_BYTES, max(0, size - OUTPUT_BYTES)).decode(errors="replace")
+def _newest_progress(lines: bytes) -> Progress | None:
+    """Return the last valid progress in the lines: more often than once a check, nobody could read it."""
+    found = re.findall(rb"^" + progress.PREFIX.encode() + rb"[^\n]*", lines, re.MULTILINE)
+    parsed = (progress.parse(line.decode(errors="replace")) for line in reversed(found))
+    return next((valid for valid in parsed if valid is not None), None)
 
 
 def end_session(session: int, reap: Callable[[], object] = lambda: None) -> None:
@@ -184,6 +251,14 @@ def end_session(session: int, reap: Callable[[], object] = lambda: None) -> None
             reap()
         else:
             return
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Return the variables with which a process was started; none if it has ended or belongs to another user."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _processes(session: int) -> list[tuple[int, str]]:

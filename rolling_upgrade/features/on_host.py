@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,9 @@ from rolling_upgrade.errors import ConfigError, RollingError
 
 if TYPE_CHECKING:
     from rolling_upgrade.engine import host_run
+    from rolling_upgrade.engine.journal import Journal
 
 _USAGE = "usage: run|follow HOME RUN POSITION, watch|send HOME, or recover HOME ACTION SERVICE SECONDS REASON"
-#: How long the workstation may take to show that it has received the end of a run: longer than it reconnects.
-SEEN_SECONDS = 75.0
 
 
 def main(arguments: list[str]) -> int:
@@ -57,20 +57,20 @@ def run(home: Path, run_id: str, position: int) -> int:
     from rolling_upgrade.engine.journal import Journal
     from rolling_upgrade.engine.journal import follow as follow_journal
 
+    # Whatever the login's umask: the files of a run contain secrets and output.
+    os.umask(0o077)
     journal = Journal(home, run_id)
     try:
-        # Opened before the fork: a word that a follower passes on while nobody has opened the file would be lost.
-        control = journal.open_control() if journal.begin() else None
+        has_begun = journal.begin()
     except OSError as error:
         _complain(f"cannot write to {journal.path}: {error.strerror}")
         return 1
-    if control is not None:
+    if has_begun:
         # Imported before the fork, so that a damaged engine fails while the workstation listens.
         from rolling_upgrade.engine import host_run  # noqa: F401
 
         if os.fork() == 0:
-            _become_executor(home, run_id, control)
-        os.close(control)
+            _become_executor(home, run_id)
         journal.release()
     return follow_journal(journal, position, sys.stdin.fileno(), sys.stdout.fileno())
 
@@ -83,7 +83,7 @@ def follow(home: Path, run_id: str, position: int) -> int:
     return follow_journal(Journal(home, run_id), position, None, sys.stdout.fileno())
 
 
-def _become_executor(home: Path, run_id: str, control: int) -> None:
+def _become_executor(home: Path, run_id: str) -> None:
     """Detach this process from its connection, execute the run, and exit."""
     from rolling_upgrade.engine.journal import Journal
 
@@ -91,10 +91,10 @@ def _become_executor(home: Path, run_id: str, control: int) -> None:
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        log = os.open(Journal(home, run_id).path / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = _open_log(Journal(home, run_id).path / "engine.log")
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        _execute(home, run_id, control)
+        _execute(home, run_id)
         status = 0
     except BaseException:  # noqa: BLE001 - the process has no caller; the log has the traceback
         import traceback
@@ -104,27 +104,49 @@ def _become_executor(home: Path, run_id: str, control: int) -> None:
         os._exit(status)
 
 
-def _execute(home: Path, run_id: str, control: int) -> None:
-    from rolling_upgrade.engine import host_run, untrusted
-    from rolling_upgrade.engine.journal import SEEN, Journal, Words
-    from rolling_upgrade.engine.serialization import from_plain
+def _open_log(path: Path) -> int:
+    """Open the executor's log. Without one, on a full disk, a run that has begun must still end."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _execute(home: Path, run_id: str) -> None:
+    from rolling_upgrade.engine import host_run
+    from rolling_upgrade.engine.journal import END, SEEN, Journal, Words
+    from rolling_upgrade.engine.serialization import to_plain
 
     journal = Journal(home, run_id)
-    with journal.plan.open(encoding="utf-8") as plan:
-        # After a power cut, the boot program starts the run again.
-        os.fsync(plan.fileno())
-        content = untrusted.json_object(plan.read(), max_bytes=untrusted.LARGE_ANSWER_BYTES)
-    document: host_run.RunDocument = from_plain(host_run.RunDocument, content)
-    words = Words()
-    words.listen(control)
     try:
+        document = _document(journal)
+        if document is None:
+            journal.append({END: to_plain(host_run.unreadable(journal))}, durable=True)
+            return
+        words = Words()
+        words.listen(journal.open_control())
         end = host_run.execute(document, journal, words)
-    except BaseException:
+    finally:
         # It contains secrets.
-        journal.plan.unlink(missing_ok=True)
-        raise
-    if document.notice is not None and not end.observation and not words.wait_for(SEEN, SEEN_SECONDS):
+        with suppress(OSError):
+            journal.plan.unlink(missing_ok=True)
+    is_due = document.notice is not None and not end.observation
+    if is_due and not words.wait_for(SEEN, document.seen_seconds):
         _notify(document, end)
+
+
+def _document(journal: Journal) -> host_run.RunDocument | None:
+    """Read the document of the run; None if it is missing or damaged. The errors could quote its secrets."""
+    from rolling_upgrade.engine import host_run, untrusted
+    from rolling_upgrade.engine.serialization import from_plain
+
+    try:
+        text = journal.plan.read_text("utf-8", "surrogateescape")
+        content = untrusted.json_object(text, max_bytes=untrusted.LARGE_ANSWER_BYTES, surrogates=True)
+        document: host_run.RunDocument = from_plain(host_run.RunDocument, content)
+    except (OSError, TypeError, ValueError, KeyError):
+        return None
+    return document
 
 
 def _notify(document: host_run.RunDocument, end: host_run.RunEnd) -> None:

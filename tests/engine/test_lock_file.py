@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +19,7 @@ from tests.support.shell import HOSTILE, sh
 
 MINE = Lock("mine", "ann", "laptop", 41, "deploy v2", 0, 0)
 THEIRS = Lock("theirs", "bob", "ci", 42, "deploy v1", 0, 0)
+PIPES: Final[dict[str, Any]] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 @pytest.fixture
@@ -163,6 +167,31 @@ def test_renew_of_a_released_lock_is_refused(home: str) -> None:
     sh(script(lock_file.release(home, "mine")))
 
     assert "nobody holds it" in lock_file.renew(Path(home), "mine", 60)
+
+
+@contextmanager
+def guarded(home: str) -> Iterator[None]:
+    """Hold the guard in another process, which does not release it."""
+    with subprocess.Popen(["flock", f"{home}/lock/guard", "sh", "-c", "echo; read x"], **PIPES) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+
+
+@pytest.mark.parametrize(("lease", "reason"), [(60, ""), (-5, "the lease is over; it could not be renewed")])
+def test_renew_waits_for_the_guard_only_for_a_while(
+    lease: float, reason: str, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on until its lease ends: while a process holds the guard, no other run can take the lock over."""
+    monkeypatch.setattr(lock_file, "GUARD_SECONDS", 0.2)
+    take(home, lease=lease)
+    before = held(home)
+
+    with guarded(home):
+        answer = lock_file.renew(Path(home), "mine", 500)
+
+    assert answer.partition(",")[0] == reason
+    assert held(home) == before
 
 
 def test_release_own_lock_frees_the_host(home: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from rolling_upgrade.engine.plan import Step
 from rolling_upgrade.engine.progress import Progress
 from rolling_upgrade.engine.shell import Script, quote, script
 from rolling_upgrade.engine.step_process import TIMED_OUT_STATUS, StepProcess
+from tests.hostile.hosts import wait_until
 from tests.support.shell import sh
 
 MINE = Lock("run", "ann", "laptop", 41, "deploy v2", 0, 0)
@@ -216,28 +219,117 @@ def test_run_without_a_writable_journal_keeps_the_log_in_memory(home: Path) -> N
     assert run(home, "echo out; exit 3") == Answer(3, "out\n")
 
 
-def test_end_leftovers_ends_only_steps_of_this_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
+def test_run_whose_flock_is_killed_ends_all_its_processes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock on the stage ends with flock(1), so nothing of the step may run on."""
+    monkeypatch.setattr(step_process, "_COMPLETE_SECONDS", 0.3)
+    child = home / "child"
 
+    def kill_flock() -> bool:
+        if child.exists():
+            os.kill(int(journal(home, "step.session")), signal.SIGKILL)
+        return False
+
+    answer = run(home, f'sleep 60 & echo $! > "{child}.new"; mv "{child}.new" "{child}"; wait', stop=kill_flock)
+
+    assert answer.status == 128 + signal.SIGKILL
+    assert not is_running(int(child.read_text()))
+
+
+def test_run_with_endless_output_keeps_its_newest_part_and_its_progress(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Progress] = []
+    sizes: list[int] = []
+    log = home / "journal" / "run" / "step.log"
+
+    def measure() -> bool:
+        sizes.append(log.stat().st_size)
+        return False
+
+    text = 'seq 3000000; echo "@@progress text nearly"; sleep 0.5; seq 3000000; echo "@@progress text done"; echo end'
+    answer = run(home, text, stop=measure, on_progress=seen.append)
+
+    # 46 MB in total. Between two checks the log may exceed its limit.
+    assert max(sizes) < 2 * step_process.LOG_BYTES
+    assert log.stat().st_size < step_process.LOG_BYTES
+    assert answer.output.endswith("2999999\n3000000\nend\n")
+    assert len(answer.output) > step_process.OUTPUT_BYTES - 100
+    assert [progress.text for progress in seen] == ["nearly", "done"]
+
+
+def test_run_reports_the_newest_progress_of_a_flood(home: Path) -> None:
+    """Each report is an event on the disk and on the line to the workstation."""
+    seen: list[Progress] = []
+
+    run(home, 'for n in $(seq 20000); do echo "@@progress text $n"; done', on_progress=seen.append)
+
+    assert seen[-1] == Progress("20000")
+    assert len(seen) < 200
+
+
+def test_run_log_in_memory_is_limited(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_process, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(step_process, "KEPT_BYTES", 50_000)
+    (home / "journal" / "run").rmdir()
+
+    answer = run(home, "seq 100000; sleep 0.3; readlink /proc/self/fd/2; stat -Lc %s /dev/stderr")
+
+    *_, name, size = answer.output.splitlines()
+    assert "memfd" in name
+    assert int(size) < 100_000
+
+
+def leave(home: Path, run_id: str) -> tuple[int, Path]:
+    """Kill an executor in the middle of a step; return the step's session and the file with the id of its child."""
+    child = home / f"child-{run_id}"
+    executor = os.fork()
+    if executor == 0:
+        run(home, f'sleep 60 & echo $! > "{child}.new"; mv "{child}.new" "{child}"; wait', run_id=run_id)
+        os._exit(0)
+    session = home / "journal" / run_id / "step.session"
+    wait_until(lambda: child.exists() and session.exists(), "the step")
+    os.kill(executor, signal.SIGKILL)
+    os.waitpid(executor, 0)
+    return int(session.read_text()), child
+
+
+@pytest.mark.parametrize("kill_the_leader", [False, True])
+def test_end_leftovers_ends_a_step_of_a_killed_executor(
+    kill_the_leader: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(step_process, "_COMPLETE_SECONDS", 0.3)
     monkeypatch.setattr(step_process, "_END_SECONDS", 0.3)
-    stage = f"{home}/lock/stage"
-    commands = (["flock", "-o", stage, "sleep", "60"], ["sleep", "60"], ["flock", "-o", f"{stage}2", "sleep", "60"])
-    left, other, done = (subprocess.Popen(command, start_new_session=True) for command in commands)
+    session, child = leave(home, "run")
+    if kill_the_leader:
+        os.kill(session, signal.SIGKILL)
+
+    StepProcess(home, "run", 60).end_leftovers()
+
+    assert not is_running(int(child.read_text()))
+
+
+def test_end_leftovers_ends_no_other_session(home: Path) -> None:
+    """After a reboot, a session id may belong to another program, or to a step of another run."""
+    environments: tuple[dict[str, str], ...] = (
+        {},
+        {step_process.STEP_VARIABLE: "other/other"},
+        {step_process.STEP_VARIABLE: "run/done"},
+    )
+    processes = [
+        subprocess.Popen(["sleep", "60"], start_new_session=True, env={**os.environ, **environment})
+        for environment in environments
+    ]
     try:
-        for name, process in (("left", left), ("other", other), ("done", done)):
+        for name, process in zip(("program", "other", "done"), processes, strict=True):
             (home / "journal" / "run" / f"{name}.session").write_text(f"{process.pid}\n")
         (home / "journal" / "run" / "done.status").write_text("0\n")
-        threading.Thread(target=left.wait, daemon=True).start()
 
         StepProcess(home, "run", 60).end_leftovers()
 
-        assert not is_running(left.pid)
-        assert is_running(other.pid)
-        assert is_running(done.pid)
+        assert all(is_running(process.pid) for process in processes)
     finally:
-        for process in (left, other, done):
-            step_process.end_session(process.pid, process.poll)
+        for process in processes:
+            process.kill()
             process.wait()
 
 
