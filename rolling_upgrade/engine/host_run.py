@@ -306,7 +306,7 @@ def _end(result: HostResult, error: RollingError, seconds: float = 0.0) -> RunEn
 def unreadable(journal: Journal) -> RunEnd:
     """Return the end of a run whose plan is missing or damaged, such as one that was killed after it deleted its plan."""
     host = os.uname().nodename
-    if any("state" in message or "event" in message for message in journal.messages()):
+    if journal.has_begun:
         return _end(HostResult.UNKNOWN, StepFailed(f"{host}: the run was killed on the host, and its plan is gone."))
     reason = "its plan is missing or damaged"
     return _end(
@@ -328,6 +328,8 @@ def execute(
 
     def announce(state: str) -> None:
         journal.append({"state": state})
+        if state == LOCKED:
+            journal.delete_plans_of_dead_runs()
 
     context = RunContext(plan.run_id, document.lease_seconds, report, cancelled=words.cancelled)
     run = HostRun(document, LocalHost(plan.host), runner, words, context, announce)

@@ -79,11 +79,23 @@ class Journal:
         with suppress(FileExistsError):
             os.mkfifo(self._control, 0o600)
         with self.events.open("a+b", buffering=0) as file:
-            # A power cut may have left half a line.
-            file.truncate(file.seek(0) or file.read().rfind(b"\n") + 1)
-            if file.write(b"{}\n") != 3:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.seek(0)
+            content = file.read()
+            try:
+                # A power cut may have left half a line.
+                file.truncate(content.rfind(b"\n") + 1)
+                if file.write(b"{}\n") != 3:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                # A run that has begun must end, even on a full disk.
+                if not content:
+                    raise
         return True
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an executor has reported anything about the run."""
+        return any("state" in message or "event" in message for message in self.messages())
 
     def release(self) -> None:
         """Leave the executor to a forked child, which has the same lock."""
@@ -128,6 +140,24 @@ class Journal:
             with suppress(untrusted.Malformed):
                 found.append(untrusted.json_object(line))
         return found
+
+    def read_plan(self) -> str:
+        """Read the plan, and wait until it is on the disk, like the events that refer to it. Raises OSError."""
+        with self.plan.open("rb") as file:
+            os.fsync(file.fileno())
+            return file.read().decode(errors="surrogateescape")
+
+    def delete_plans_of_dead_runs(self) -> None:
+        """Delete the plans of runs whose executor was killed, which contain secrets.
+
+        This run needs the lock: without it, a workstation may be about to start the executor again, to undo its run.
+        """
+        for plan in self.home.glob("journal/*/plan.json"):
+            other = Journal(self.home, plan.parent.name)
+            # Without events, the run is about to start.
+            if plan != self.plan and other.events.exists() and not other.is_alive():
+                with suppress(OSError):
+                    plan.unlink()
 
     def send(self, word: str) -> None:
         """Pass a control word to the executor; nothing happens if there is none."""

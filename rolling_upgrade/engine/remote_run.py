@@ -21,7 +21,7 @@ from rolling_upgrade.engine.host_run import RunDocument, RunEnd
 from rolling_upgrade.engine.journal import CANCEL, DIED_STATUS, SEEN, WAIT
 from rolling_upgrade.engine.model import Event, HostResult, Phase
 from rolling_upgrade.engine.serialization import from_plain, to_plain
-from rolling_upgrade.engine.shell import AS_LOGIN_USER, ENVIRONMENT, Script, quote
+from rolling_upgrade.engine.shell import AS_LOGIN_USER, ENVIRONMENT, Script, quote, shell_join
 from rolling_upgrade.errors import (
     PROGRAM,
     ConnectionDropped,
@@ -267,7 +267,7 @@ class RemoteRun(Follower):
         elif answer.status == DIED_STATUS and self._restarts < _MOST_RESTARTS:
             self._restarts += 1
             self._is_over.wait(1.0)
-        elif answer.status in {DIED_STATUS, NO_JOURNAL_STATUS}:
+        elif answer.status in {DIED_STATUS, NO_JOURNAL_STATUS} or self.reached:
             super()._check(answer)
         else:
             raise _refused(self._document, answer)
@@ -312,11 +312,12 @@ def start(document: RunDocument, engine: bytes, position: int, *, with_engine: b
 
     The plan travels over the standard input of `sh`, like every script, into a file with mode 0600. The engine is
     verified by its hash; without one of this version on the host, the script exits with NO_ENGINE_STATUS unless it
-    brings it along.
+    brings it along. A script that fails, such as on a full disk, leaves nothing of its run.
     """
     plan = document.plan
     home, name = plan.home, engine_sum(engine)
     path, run = f"{home}/engine/{name}.pyz", f"{home}/journal/{plan.run_id}"
+    own = f"{run}/engine.pyz"
     content = json.dumps(to_plain(document, secrets=True), ensure_ascii=False).encode(errors="surrogateescape")
     encoded = base64.b64encode(content).decode()
     upload = (
@@ -329,14 +330,19 @@ mv -f {quote(path)}.$$ {quote(path)}"""
     text = f"""\
 {ENVIRONMENT}{_refuse_lost_journal(run, position)}
 mkdir -p {quote(f"{home}/engine")} {quote(run)}
+{_discard_on_failure(path, run)}
 {"" if plan.is_locked else journal.tidy(home)}
 if [ ! -f {quote(path)} ]; then
   {upload}
 fi
 if [ ! -f {quote(path)} ]; then exit {NO_ENGINE_STATUS}; fi
-if ! echo {quote(f"{name}  {path}")} | sha256sum --check --status; then rm -f {quote(path)}; exit {DAMAGED_STATUS}; fi
+# A journal on another file system gets a copy.
+if [ ! -e {quote(own)} ]; then ln {quote(path)} {quote(own)} 2>/dev/null || cp {quote(path)} {quote(own)}; fi
+if ! echo {quote(f"{name}  {own}")} | sha256sum --check --status; then
+  rm -f {shell_join(path, own)}
+  exit {DAMAGED_STATUS}
+fi
 if ! command -v python3 >/dev/null; then exit {NO_PYTHON_STATUS}; fi
-ln -f {quote(path)} {quote(f"{run}/engine.pyz")}
 if [ "$(cat {quote(f"{run}/attempt")} 2>/dev/null)" != {document.attempt} ]; then
   # The events of an earlier plan, which did not fit the host and changed nothing.
   rm -f {quote(f"{run}/events.jsonl")}
@@ -346,7 +352,7 @@ if [ ! -e {quote(f"{run}/events.jsonl")} ]; then
   printf %s {quote(encoded)} | base64 -d > {quote(f"{run}/plan.json.new")}
   mv -f {quote(f"{run}/plan.json.new")} {quote(f"{run}/plan.json")}
 fi
-exec python3 -I {quote(f"{run}/engine.pyz")} run {quote(home)} {quote(plan.run_id)} {position} <&3
+exec python3 -I {quote(own)} run {quote(home)} {quote(plan.run_id)} {position} <&3
 """
     return Script(text, (encoded,))
 
@@ -354,6 +360,18 @@ exec python3 -I {quote(f"{run}/engine.pyz")} run {quote(home)} {quote(plan.run_i
 def _refuse_lost_journal(run: str, position: int) -> str:
     """Exit NO_JOURNAL_STATUS if events of the run were read before and exist no more: a boot deletes root's journals."""
     return f"if [ ! -e {quote(f'{run}/events.jsonl')} ]; then exit {NO_JOURNAL_STATUS}; fi" if position else ""
+
+
+def _discard_on_failure(engine: str, run: str) -> str:
+    """Delete an incomplete engine, and the files of a run that has not begun, if the script ends before `exec`."""
+    files = shell_join(*(f"{run}/{file}" for file in ("engine.pyz", "attempt", "plan.json.new", "plan.json")))
+    return f"""\
+discard() {{
+  exec 2>/dev/null
+  rm -f {quote(engine)}.$$ || :
+  if [ ! -e {quote(f"{run}/events.jsonl")} ]; then rm -f {files} || :; rmdir {quote(run)} || :; fi
+}}
+trap discard EXIT"""
 
 
 def follow(home: str, run_id: str, position: int) -> Script:

@@ -61,16 +61,21 @@ def run(home: Path, run_id: str, position: int) -> int:
     os.umask(0o077)
     journal = Journal(home, run_id)
     try:
-        has_begun = journal.begin()
+        is_executor = journal.begin()
+        # Open before anybody follows: a word that arrives without a reader is lost.
+        control = journal.open_control() if is_executor else -1
     except OSError as error:
-        _complain(f"cannot write to {journal.path}: {error.strerror}")
+        _complain(f"cannot write to {journal.path}: {error.strerror or error}")
+        if not journal.has_begun:
+            _delete_plan(journal)
         return 1
-    if has_begun:
+    if is_executor:
         # Imported before the fork, so that a damaged engine fails while the workstation listens.
         from rolling_upgrade.engine import host_run  # noqa: F401
 
         if os.fork() == 0:
-            _become_executor(home, run_id)
+            _become_executor(journal, control)
+        os.close(control)
         journal.release()
     return follow_journal(journal, position, sys.stdin.fileno(), sys.stdout.fileno())
 
@@ -83,18 +88,22 @@ def follow(home: Path, run_id: str, position: int) -> int:
     return follow_journal(Journal(home, run_id), position, None, sys.stdout.fileno())
 
 
-def _become_executor(home: Path, run_id: str) -> None:
-    """Detach this process from its connection, execute the run, and exit."""
-    from rolling_upgrade.engine.journal import Journal
+def _delete_plan(journal: Journal) -> None:
+    """Delete the plan, which contains secrets."""
+    with suppress(OSError):
+        journal.plan.unlink(missing_ok=True)
 
+
+def _become_executor(journal: Journal, control: int) -> None:
+    """Detach this process from its connection, execute the run, and exit."""
     status = 1
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        log = _open_log(Journal(home, run_id).path / "engine.log")
+        log = _open_log(journal.path / "engine.log")
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        _execute(home, run_id)
+        _execute(journal, control)
         status = 0
     except BaseException:  # noqa: BLE001 - the process has no caller; the log has the traceback
         import traceback
@@ -112,24 +121,22 @@ def _open_log(path: Path) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _execute(home: Path, run_id: str) -> None:
+def _execute(journal: Journal, control: int) -> None:
+    """Execute the run, and send its message if nobody has seen its end."""
     from rolling_upgrade.engine import host_run
-    from rolling_upgrade.engine.journal import END, SEEN, Journal, Words
+    from rolling_upgrade.engine.journal import END, SEEN, Words
     from rolling_upgrade.engine.serialization import to_plain
 
-    journal = Journal(home, run_id)
     try:
         document = _document(journal)
         if document is None:
-            journal.append({END: to_plain(host_run.unreadable(journal))}, durable=True)
+            journal.append({END: to_plain(host_run.unreadable(journal))})
             return
         words = Words()
-        words.listen(journal.open_control())
+        words.listen(control)
         end = host_run.execute(document, journal, words)
     finally:
-        # It contains secrets.
-        with suppress(OSError):
-            journal.plan.unlink(missing_ok=True)
+        _delete_plan(journal)
     is_due = document.notice is not None and not end.observation
     if is_due and not words.wait_for(SEEN, document.seen_seconds):
         _notify(document, end)
@@ -141,8 +148,7 @@ def _document(journal: Journal) -> host_run.RunDocument | None:
     from rolling_upgrade.engine.serialization import from_plain
 
     try:
-        text = journal.plan.read_text("utf-8", "surrogateescape")
-        content = untrusted.json_object(text, max_bytes=untrusted.LARGE_ANSWER_BYTES, surrogates=True)
+        content = untrusted.json_object(journal.read_plan(), max_bytes=untrusted.LARGE_ANSWER_BYTES, surrogates=True)
         document: host_run.RunDocument = from_plain(host_run.RunDocument, content)
     except (OSError, TypeError, ValueError, KeyError):
         return None

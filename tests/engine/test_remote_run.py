@@ -262,6 +262,36 @@ def test_start_refuses_a_damaged_engine_and_deletes_it(tmp_path: Path) -> None:
     assert list((home / "engine").iterdir()) == []
 
 
+def test_a_restart_that_fails_does_not_claim_that_nothing_was_touched() -> None:
+    error = error_of(Scene(Stream(FOLLOWING, STATE, end=DROPPED), Stream(end=1)))
+
+    assert error.message == "web1: the run cannot be followed: the reason"
+
+
+def test_start_that_fails_leaves_nothing_of_its_run(tmp_path: Path) -> None:
+    home, engine = tmp_path / "home", rendering.engine()
+    assert started(home, engine, with_engine=False).returncode == remote_run.NO_ENGINE_STATUS
+    assert {path.name for path in home.rglob("*")} == {"engine", "journal"}
+
+    # A directory in place of the new plan makes its write fail, after the engine has been linked.
+    (home / "journal/r2/plan.json.new").mkdir(parents=True)
+    done = started(home, engine, with_engine=True)
+
+    assert done.returncode != 0
+    assert "plan.json.new" in done.stderr
+    assert sorted(path.name for path in home.rglob("*") if path.is_file()) == [f"{remote_run.engine_sum(engine)}.pyz"]
+
+
+def test_start_that_fails_keeps_a_run_that_has_begun(tmp_path: Path) -> None:
+    home, engine = tmp_path / "home", rendering.engine()
+    started(home, engine, with_engine=True)
+    (home / "journal/r2/events.jsonl").write_text("{}\n")
+    (home / "journal/r2/engine.pyz").write_bytes(b"damaged")
+
+    assert started(home, engine, with_engine=False).returncode == remote_run.DAMAGED_STATUS
+    assert {"events.jsonl", "plan.json"} <= {path.name for path in (home / "journal/r2").iterdir()}
+
+
 def test_start_on_a_full_or_read_only_disk_names_the_cause(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("not a directory")
