@@ -246,8 +246,14 @@ def test_run_with_endless_output_keeps_its_newest_part_and_its_progress(
         sizes.append(log.stat().st_size)
         return False
 
-    text = 'seq 3000000; echo "@@progress text nearly"; sleep 0.5; seq 3000000; echo "@@progress text done"; echo end'
-    answer = run(home, text, stop=measure, on_progress=seen.append)
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        (home / progress.text).touch()
+
+    text = f"""\
+seq 3000000; echo "@@progress text nearly"; until [ -e "{home}/nearly" ]; do sleep 0.02; done
+seq 3000000; echo "@@progress text done"; echo end"""
+    answer = run(home, text, stop=measure, on_progress=report)
 
     # 46 MB in total. Between two checks the log may exceed its limit.
     assert max(sizes) < 2 * step_process.LOG_BYTES
