@@ -66,28 +66,35 @@ def from_answer(app: Application, host: str, answer: Answer) -> HostState:
 def shell_text(app: Application, *, probe: bool = True, version: bool = False) -> str:
     """Print facts, flags, containers, ports, history, lock, live site, and, with `probe`, the application's answers.
 
-    Only `version` adds Podman's version, because asking for it costs as much as listing the containers.
+    Podman lists the containers while the other parts are printed, because it takes about as long as all of them. Only
+    `version` adds its version, because asking for it costs as much as listing the containers.
     """
+    parts = (
+        _facts(app),
+        "fact podman \"$(podman --version 2>/dev/null | awk '{ print $3 }')\"" if version else "",
+        section("site"),
+        f"cat {quote(site_file(app.name))} 2>/dev/null || :",
+        section("active"),
+        f"(cd {quote(app.home + '/live')} 2>/dev/null && ls) || :",
+        section("listening"),
+        "ss -Hltn | awk '{ print $4 }'",
+        section("releases"),
+        f"tail -n 100 {quote(history.history_file(app.home))} 2>/dev/null || :",
+        section("lock"),
+        f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
+        section("environments"),
+        "printf '%s\\n' \"$python\"",
+        section("probes"),
+        *(_probe(name, url, options) for name, url, options in probes(app) if probe),
+        section("containers"),
+        "cat <&4",
+    )
     return "\n".join(
         (
-            _facts(app),
-            "fact podman \"$(podman --version 2>/dev/null | awk '{ print $3 }')\"" if version else "",
-            section("site"),
-            f"cat {quote(site_file(app.name))} 2>/dev/null || :",
-            section("active"),
-            f"(cd {quote(app.home + '/live')} 2>/dev/null && ls) || :",
-            section("containers"),
-            containers(app),
-            section("listening"),
-            "ss -Hltn | awk '{ print $4 }'",
-            section("releases"),
-            f"tail -n 100 {quote(history.history_file(app.home))} 2>/dev/null || :",
-            section("lock"),
-            f"cat {quote(app.home + '/lock/held')} 2>/dev/null || :",
-            section("environments"),
-            "printf '%s\\n' \"$python\"",
-            section("probes"),
-            *(_probe(name, url, options) for name, url, options in probes(app) if probe),
+            FACT,
+            f"{{\n{containers(app)}\n}} | {{\nexec 4<&0 </dev/null",
+            *(part for part in parts if part),
+            "}",
             section("end"),
             "",
         )
@@ -106,7 +113,6 @@ def _facts(app: Application) -> str:
     url = quote(f"http://127.0.0.1:{app.services[0].service_port}{HASH_PATH}")
     return f"""\
 {section("facts")}
-{FACT}
 has() {{ if command -v "$1" >/dev/null 2>&1; then echo yes; else echo no; fi; }}
 fact now "$(date +%s)"
 fact user "$(id -un)"

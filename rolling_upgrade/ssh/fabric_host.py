@@ -19,11 +19,12 @@ from rolling_upgrade.engine.shell import AS_LOGIN_USER, Script
 from rolling_upgrade.errors import ConnectionDropped, HostUnreachable
 from rolling_upgrade.ssh import terminal
 from rolling_upgrade.ssh.connection import Connector, close, close_channel, closed_after
-from rolling_upgrade.ssh.image_server import Offer, offered
 
 if TYPE_CHECKING:
     from fabric import Connection
     from paramiko import Channel, Transport
+
+    from rolling_upgrade.ssh.image_server import Offer
 
 _CHUNK = 65536
 _POLL_SECONDS = 0.1
@@ -74,6 +75,8 @@ class FabricHost:
 
     def offer(self, offer: Offer) -> AbstractContextManager[Script]:
         """Offer images to the host during the block; yields a script prologue with their address."""
+        from rolling_upgrade.ssh.image_server import offered
+
         return offered(self._transport(), offer, self.name, self._connect_seconds)
 
     def run_interactive(self, command: str, keys: int, screen: int) -> int:
