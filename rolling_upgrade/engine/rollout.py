@@ -96,8 +96,8 @@ def roll_out(
     Raises:
         LockHeld, PreflightError: before anything was changed. From then on every host has an outcome.
     """
-    phases = _Rollout(replan, rollout, context, messages, engine)
     changed = [host_run for host_run in host_runs if not host_run.plan.empty]
+    phases = _Rollout(replan, rollout, context, messages, engine, is_alone=len(changed) == 1)
     outcomes = [_outcome(host_run, HostResult.UNCHANGED, 0) for host_run in host_runs if host_run.plan.empty]
     try:
         locked = phases.lock_all(changed)
@@ -144,9 +144,11 @@ class _Rollout:
         context: RunContext,
         messages: Messages,
         engine: Callable[[], bytes],
+        *,
+        is_alone: bool,
     ) -> None:
         self._replan, self._rollout, self._context, self._messages = replan, rollout, context, messages
-        self._engine = engine
+        self._engine, self._is_alone = engine, is_alone
         self._offers: dict[str, ExitStack] = {}
 
     def close(self) -> None:
@@ -205,6 +207,9 @@ class _Rollout:
         )
         remote = RemoteRun(host_run.host, document, self._engine(), self._context)
         remote.start()
+        if self._is_alone:
+            # No other host has to be locked first.
+            remote.send(PREPARE)
         return remote
 
     def _with_images(self, host_run: HostRun) -> Plan:
