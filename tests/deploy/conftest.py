@@ -34,6 +34,15 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 DOMAIN = "app.lab.test"
 LOCK_FILE = "/var/lib/memoryark/lock/held"
 TASK_SECONDS = 240
+_RECORD_PODMAN = """\
+mv -f /usr/bin/podman /usr/bin/podman.real
+install -m 666 /dev/null /var/tmp/podman.calls
+cat > /usr/bin/podman <<'END-OF-THE-PROGRAM'
+#!/bin/sh
+printf '%s\\n' "$(printf '%.60s ' "$@" | tr '\\n' ' ')" >> /var/tmp/podman.calls
+exec /usr/bin/podman.real "$@"
+END-OF-THE-PROGRAM
+chmod 755 /usr/bin/podman"""
 #: The snapshot content of each host at the time of its saved disks, by the name of its container.
 _prepared: dict[str, str] = {}
 #: The containers of the hosts that no test has used since their preparation.
@@ -237,6 +246,22 @@ def http_request(
         connection.request(method, path, body, {"Host": domain, **(headers or {})})
         response = connection.getresponse()
         return response.status, response.read()
+
+
+@contextmanager
+def recorded_podman(host: Host) -> Iterator[list[str]]:
+    """Yield a list that gets the arguments of each `podman` that any program of the host starts during the block.
+
+    The process that a rootless Podman starts in its namespace does not count. The containers that start during the
+    block name `podman.real` as the program that cleans up after them, so that name stays.
+    """
+    host.sh(_RECORD_PODMAN)
+    calls: list[str] = []
+    try:
+        yield calls
+    finally:
+        host.sh("mv -f /usr/bin/podman.real /usr/bin/podman && ln -s podman /usr/bin/podman.real")
+        calls += host.sh("cat /var/tmp/podman.calls && rm /var/tmp/podman.calls").stdout.splitlines()
 
 
 def hold_lock(host: Host) -> None:

@@ -10,13 +10,18 @@ from rolling_upgrade.console.task import root
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.features.deploy.workflow import deploy
 from rolling_upgrade.ssh.fabric_host import FabricHost
-from tests.deploy.conftest import Site, fingerprint
+from tests.deploy.conftest import Site, fingerprint, recorded_podman
 from tests.deploy.sqlite import ask
+
+#: The limit for a deploy that replaces two services: one Podman process costs 0.05 s to 0.1 s on an idle host.
+MOST_PODMAN_PROCESSES = 25
 
 
 @pytest.mark.hosts(2)
 def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_backup(site: Site) -> None:
-    code, output = site.deploy("v2")
+    """The host starts few Podman processes, the clean-up of the two stopped containers included."""
+    with recorded_podman(site.lab.hosts[0]) as calls:
+        code, output = site.deploy("v2")
     assert (code, site.versions()) == (0, ["v2", "v2"]), output
     assert output.rstrip().endswith(f"inv rollback --env {site.lab.name}")
     for host in site.lab.hosts:
@@ -24,6 +29,9 @@ def test_deploy_of_a_new_tag_serves_it_everywhere_and_keeps_the_old_color_and_a_
         newest = host.sh("ls -t /home/deploy/backups/database/memoryark-*/database.db | head -n 1").stdout.strip()
         assert ask(host, newest, "pragma integrity_check") == [["ok"]]
         assert ["uploads"] in ask(host, newest, "select name from sqlite_master")
+    listed = "\n".join(calls)
+    assert calls, "nothing was counted"
+    assert len(calls) <= MOST_PODMAN_PROCESSES, f"{len(calls)} Podman processes:\n{listed}"
 
 
 def test_deploy_of_the_running_release_has_nothing_to_do(site: Site) -> None:
