@@ -34,6 +34,8 @@ _WORDS = frozenset({PREPARE, GO, CANCEL, WAIT, SEEN})
 #: The key of the line that ends a run.
 END = "end"
 _END_START = b'{"end"'
+#: The file that describes a run whose end no workstation has seen.
+UNSEEN = "unseen.json"
 #: The line that a follower prints first: from now on it passes on control words.
 FOLLOWING = {"following": True}
 _POLL_SECONDS = 0.05
@@ -54,6 +56,8 @@ class Journal:
         self.home, self.path = home, home / "journal" / run_id
         self.plan = self.path / "plan.json"
         self.events = self.path / "events.jsonl"
+        #: Describes the run until its workstation has seen the end.
+        self.unseen = self.path / UNSEEN
         self._control, self._alive = self.path / "control", self.path / "alive"
         self._lock = threading.Lock()
         self._handle: int | None = None
@@ -128,6 +132,18 @@ class Journal:
             if file.write(line) != len(line):
                 file.truncate(size)
             os.fdatasync(file.fileno())
+
+    def mark_unseen(self, **description: str) -> None:
+        """Describe the run for those who ask after its end. A full disk loses the description, not the run."""
+        new = self.unseen.with_suffix(".new")
+        with suppress(OSError):
+            new.write_text(json.dumps(description), "utf-8")
+            new.replace(self.unseen)
+
+    def mark_seen(self) -> None:
+        """Note that the workstation of the run has seen its end."""
+        with suppress(OSError):
+            self.unseen.unlink(missing_ok=True)
 
     def messages(self) -> list[dict[str, Any]]:
         """The complete lines of the events so far; damaged ones are left out."""
@@ -243,6 +259,7 @@ class _Relay:
     def __init__(self, journal: Journal, source: int | None) -> None:
         self._journal, self.source = journal, source
         self._rest = b""
+        self.has_ended = False
 
     def pass_on(self, seconds: float) -> bool:
         """Wait for words for up to `seconds` and pass them on. False once the workstation disconnects."""
@@ -255,6 +272,8 @@ class _Relay:
         words, self._rest = _split_words(self._rest + data)
         for word in words:
             self._journal.send(word)
+            if word == SEEN and self.has_ended:
+                self._journal.mark_seen()
         return bool(data)
 
 
@@ -287,6 +306,7 @@ def follow(journal: Journal, position: int, source: int | None, target: int) -> 
 
 def _after_end(relay: _Relay) -> int:
     """Pass on the workstation's last words, until it disconnects."""
+    relay.has_ended = True
     deadline = time.monotonic() + _LAST_WORDS_SECONDS
     while relay.source is not None and time.monotonic() < deadline and relay.pass_on(1.0):
         pass

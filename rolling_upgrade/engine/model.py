@@ -781,6 +781,16 @@ class HostState:
         return good[-1] if good else None
 
 
+@dataclass(frozen=True)
+class UnseenRun:
+    """A run that ended without its workstation: what it did, whose it was, when it ended (Unix seconds), and how."""
+
+    title: str
+    owner: str
+    ended_at: int
+    result: HostResult
+
+
 class Kind(str, Enum):
     """The subject of a check."""
 

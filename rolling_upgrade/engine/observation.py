@@ -13,7 +13,18 @@ from collections.abc import Iterable, Mapping
 
 from rolling_upgrade.engine import history, lock_file, maintenance, sqlite, untrusted
 from rolling_upgrade.engine.host import Answer, Host, malformed_answer
-from rolling_upgrade.engine.model import Application, Color, Container, HostState, Image, ProbeResult, Service
+from rolling_upgrade.engine.journal import UNSEEN
+from rolling_upgrade.engine.model import (
+    Application,
+    Color,
+    Container,
+    HostResult,
+    HostState,
+    Image,
+    ProbeResult,
+    Service,
+    UnseenRun,
+)
 from rolling_upgrade.engine.nginx import SERVED_BY, request_log, site_file, site_helper, visitor
 from rolling_upgrade.engine.paths import ID_PATTERN, backup_directory
 from rolling_upgrade.engine.podman import LABEL
@@ -45,6 +56,8 @@ _PARTS = frozenset({"facts", "active", "containers", "listening", "releases", "l
 #: The row limits of sections whose processing takes more than linear time.
 _MOST_ROWS = 1000
 _COUNTED = ("facts", "active", "containers", "probes")
+#: The limit of the description and of the last event of an unseen run.
+_UNSEEN_BYTES = 16 << 10
 #: The longest time of a probe; curl gives up far earlier.
 _LONGEST_ANSWER_SECONDS = 86_400
 
@@ -145,6 +158,7 @@ fact database_kib "$(if [ -f {database} ]; then du -k {database} | cut -f 1; els
 {last_backup(app)}
 fact maintenance "$({maintenance.origin(app)})"
 fact executing "$({lock_file.executing(app.home)})"
+{_unseen(app)}
 fact site "$(curl -fs --max-time 10 {url} || :)\""""
 
 
@@ -156,6 +170,31 @@ for backup in {quote(f"{backup_directory(app)}/{app.name}-")}{ID_PATTERN}; do
   if [ -f "$backup/manifest.json" ]; then last=$backup; fi
 done
 fact last_backup "$(if [ -n "$last" ]; then echo "$(stat -c %Y "$last/manifest.json") $(basename "$last")"; fi)\""""
+
+
+def _unseen(app: Application) -> str:
+    """Print the facts `unseen` and `unseen_end` if no workstation has seen the end of the newest run.
+
+    They are the description in its journal, and the time and the last event of the run.
+    """
+    return f"""\
+newest=''
+for run in {quote(f"{app.home}/journal/")}{ID_PATTERN}; do newest=$run; done
+if [ -f "$newest/{UNSEEN}" ]; then
+  fact unseen "$(head -c {_UNSEEN_BYTES} "$newest/{UNSEEN}")"
+  fact unseen_end "$(stat -c %Y "$newest/events.jsonl") $(tail -n 1 "$newest/events.jsonl" | head -c {_UNSEEN_BYTES})"
+fi"""
+
+
+def unseen_run(state: HostState) -> UnseenRun | None:
+    """Return the newest run if it has ended and no workstation has seen that."""
+    at, _, event = state.fact("unseen_end").partition(" ")
+    try:
+        found, end = untrusted.json_object(state.fact("unseen")), untrusted.json_object(event)["end"]
+        title, owner = (untrusted.string(found[name]) for name in ("title", "owner"))
+        return UnseenRun(title, owner, untrusted.integer(at, maximum=untrusted.LATEST), HostResult(end["result"]))
+    except (Malformed, ValueError, TypeError, KeyError):
+        return None
 
 
 def containers(app: Application) -> str:

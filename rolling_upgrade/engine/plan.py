@@ -12,7 +12,7 @@ from enum import Enum
 
 from rolling_upgrade.engine import history, lock_file
 from rolling_upgrade.engine.image_push import Push
-from rolling_upgrade.engine.model import Application, Color, HostResult, Image, Outcome, Release
+from rolling_upgrade.engine.model import Application, Color, HostResult, Image, Outcome, Release, short_digest
 from rolling_upgrade.engine.shell import Script, script
 
 
@@ -115,6 +115,14 @@ class Plan:
         """The longest duration of the steps and of their undo, which undoes one step after the other."""
         forward = sum(max(step.timeout_seconds for step in group) for group in step_groups(self.steps))
         return forward + sum(step.timeout_seconds for step in self.steps)
+
+
+def target(plans: Iterable[Plan]) -> str:
+    """The tags of the changed services, or the restored backup; '' when no service changes."""
+    plans = tuple(plans)
+    restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
+    images = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
+    return ", ".join(dict.fromkeys(restored or [image.tag or short_digest(image.digest) for image in images]))
 
 
 #: The time limit of a cleanup, which may delete many uploaded files, backups and images.

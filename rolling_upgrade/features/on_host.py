@@ -125,6 +125,7 @@ def _execute(journal: Journal, control: int) -> None:
     """Execute the run, and send its message if nobody has seen its end."""
     from rolling_upgrade.engine import host_run
     from rolling_upgrade.engine.journal import END, SEEN, Words
+    from rolling_upgrade.engine.plan import target
     from rolling_upgrade.engine.serialization import to_plain
 
     try:
@@ -132,6 +133,9 @@ def _execute(journal: Journal, control: int) -> None:
         if document is None:
             journal.append({END: to_plain(host_run.unreadable(journal))})
             return
+        plan = document.plan
+        owner = plan.record.owner if plan.record else ""
+        journal.mark_unseen(title=f"{plan.action} {target([plan])}".strip(), owner=owner)
         words = Words()
         words.listen(control)
         end = host_run.execute(document, journal, words)

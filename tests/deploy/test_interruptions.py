@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -39,6 +40,9 @@ def test_deploy_whose_workstation_is_killed_is_completed_by_the_host(site: Site,
     assert (site.version(host), sum(site.containers(host).values())) == ("v2", 2)
     assert not host.sh(f"cat {LOCK_FILE}", check=False).stdout
     assert "deploy  good" in site.run_ok("history", "--limit", "1", "--hosts", "web1")
+    assert re.search(r"deploy v2 by .* ago: upgraded \(its workstation was gone\)", site.run_ok("status"))
+    report = site.run_ok("report")
+    assert (": good (" in report, "backend:v2" in report, "drain" in report) == (True, True, True), report
     assert "No run is in progress" in site.run_ok("attach", "--hosts", "web1")
 
 

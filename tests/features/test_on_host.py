@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from rolling_upgrade.engine import remote_run
+from rolling_upgrade.engine import observation, remote_run
+from rolling_upgrade.engine.host import LocalHost
 from rolling_upgrade.engine.host_run import LOCKED, PREPARED, RunDocument
 from rolling_upgrade.engine.journal import CANCEL, DIED_STATUS, GO, PREPARE, SEEN
-from rolling_upgrade.engine.model import Channels, Hook, HostResult, Occasion, Security
+from rolling_upgrade.engine.model import Channels, Hook, HostResult, Occasion, Security, UnseenRun
 from rolling_upgrade.engine.serialization import to_plain
-from rolling_upgrade.engine.shell import Script
+from rolling_upgrade.engine.shell import Script, direct
 from rolling_upgrade.errors import PreflightError
-from tests.engine.test_host_run import document, held, outcome, plan
+from tests.engine.test_host_run import APP, document, held, outcome, plan
 from tests.engine.test_step_process import is_running
 from tests.hostile.hosts import wait_until
 from tests.support.engine_process import (
@@ -37,6 +38,7 @@ from tests.support.engine_process import (
 from tests.support.mailbox import mailbox
 from tests.support.notices import notice
 from tests.support.receiver import closed_port, receiving
+from tests.support.shell import moved
 
 SECRET = "hunter2-of-the-database"
 URL_SECRET = "q7Zk1m9pX2vB8nW4sL6t"
@@ -223,6 +225,66 @@ def test_message_of_a_run_that_its_workstation_cancelled_is_not_sent(host: Engin
         host.end()
 
         assert receiver.requests == []
+
+
+# A run that ends alone
+
+
+def observed(home: Path) -> UnseenRun | None:
+    """What the next observation of the host tells about the newest run."""
+    text = moved(direct(observation.shell_text(APP, probe=False)), APP, home)
+    output = LocalHost().run(Script(text), timeout_seconds=30).output
+    return observation.unseen_run(observation.parse(APP.name, "web1", output))
+
+
+@pytest.mark.parametrize("ending", ["upgraded", "undone"])
+def test_run_that_ends_without_its_workstation_is_observed_until_the_next_run(ending: str, host: EngineHost) -> None:
+    scripts = {"b": "exit 3"} if ending == "undone" else {}
+    made = plan(host.home, a=waiting(host.home), **scripts)
+    assert made.record is not None
+    client = host.start(document(replace(made, record=replace(made.record, owner="ann"))))
+    client.say(PREPARE, GO)
+    wait_for_step(host.home)
+    journal = host.home / "journal/20261130T080000Z-abcdef"
+    journal.symlink_to(host.journal().path)
+    assert observed(host.home) is None, "the run has not ended"
+    client.kill()
+    proceed(host.home)
+    host.end()
+
+    found = observed(host.home)
+
+    assert found is not None
+    assert (found.title, found.owner, found.result.value) == ("deploy", "ann", ending)
+    assert abs(found.ended_at - time.time()) < 60
+    (host.home / "journal/20261130T090000Z-abcdef").mkdir()
+    assert observed(host.home) is None, "another run has begun"
+
+
+def test_run_whose_workstation_returns_after_its_end_is_seen(host: EngineHost) -> None:
+    client = host.start(document(plan(host.home)))
+    client.say(PREPARE, GO)
+    client.wait_for(b'"end"')
+    client.kill()
+    unseen = host.journal().unseen
+    assert unseen.exists()
+
+    again = host.start(document(plan(host.home)))
+    again.wait_for(b'"end"')
+    again.say(SEEN)
+
+    wait_until(lambda: not unseen.exists(), "the word")
+
+
+def test_seen_before_the_end_does_not_count(host: EngineHost) -> None:
+    client = host.start(document(plan(host.home)))
+    client.say(PREPARE, SEEN)
+    client.wait_for_state(PREPARED)
+    client.say(GO)
+    client.wait_for(b'"end"')
+    client.kill()
+
+    assert host.journal().unseen.exists()
 
 
 # A killed executor

@@ -11,8 +11,8 @@ from dataclasses import replace
 from rolling_upgrade import rendering
 from rolling_upgrade.console import identity
 from rolling_upgrade.engine.executor import RunContext
-from rolling_upgrade.engine.model import Channels, Environment, HostResult, Notice, Occasion, Summary, short_digest
-from rolling_upgrade.engine.plan import Change, Plan
+from rolling_upgrade.engine.model import Channels, Environment, Notice, Occasion, Summary
+from rolling_upgrade.engine.plan import Plan, target
 from rolling_upgrade.engine.rollout import HostOutcome, HostRun
 from rolling_upgrade.errors import PROGRAM, ExitCode
 from rolling_upgrade.features.notify.endings import cause, occasion
@@ -49,7 +49,7 @@ class RunNotifier:
             self._context.clock(),
             hosts=tuple(plan.host for plan in plans),
             who=identity.name(),
-            target=_target(plans),
+            target=target(plans),
             changes=tuple(version_changes(plans)),
         )
 
@@ -87,13 +87,6 @@ class RunNotifier:
 def channels(environment: Environment) -> Channels:
     """The channels of an environment; all its hosts have the same."""
     return environment.targets[0].application.channels
-
-
-def _target(plans: Sequence[Plan]) -> str:
-    """The tags of the changed services, or the restored backup; '' when no service changes."""
-    restored = [plan.record.target for plan in plans if plan.result is HostResult.RESTORED and plan.record]
-    images = [service.wanted for plan in plans for service in plan.services if service.change is not Change.KEEP]
-    return ", ".join(dict.fromkeys(restored or [image.tag or short_digest(image.digest) for image in images]))
 
 
 def _causes(outcomes: Sequence[HostOutcome]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from rolling_upgrade.console.output import Output, has_colors, print_result
 from rolling_upgrade.console.text import count, duration, one_line, table, unreachable_lines
 from rolling_upgrade.engine import untrusted
 from rolling_upgrade.engine.model import Container, Environment, HostState, ProbeResult, Service, Target, short_digest
+from rolling_upgrade.engine.observation import unseen_run
 from rolling_upgrade.errors import ExitCode
 from rolling_upgrade.ssh.fleet import opened
 
@@ -85,6 +86,10 @@ def _host_lines(target: Target, state: HostState) -> Iterator[str]:
     backup = _backup(state.fact("last_backup"), state.now)
     rows = (("last backup", backup), ("last release", _last_release(state)), ("lock", _lock(state)))
     yield from table([("", *row) for row in rows])
+    if (run := unseen_run(state)) is not None:
+        who = f" by {one_line(run.owner)}" if run.owner else ""
+        ago = duration(max(state.now - run.ended_at, 0))
+        yield f"  {one_line(run.title)}{who} ended {ago} ago: {run.result.value} (its workstation was gone)"
     if state.fact("maintenance"):
         owner = _PAGE_OWNERS.get(state.fact("maintenance"), "hand")
         yield f"  MAINTENANCE: visitors get the maintenance page (503), turned on by {owner}"
@@ -188,6 +193,7 @@ def _host_json(target: Target, state: HostState) -> dict[str, Any]:
         "last_backup": state.fact("last_backup") or None,
         "last_release": _chosen(state.releases[-1], _RELEASE_KEYS) if state.releases else None,
         "lock": _chosen(state.lock, _LOCK_KEYS) if state.lock else None,
+        "unseen_run": unseen_run(state),
     }
 
 

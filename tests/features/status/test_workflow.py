@@ -71,6 +71,57 @@ def test_status_shows_backup_release_and_lock() -> None:
     assert "lock          held by bob on laptop (deploy v2), for 1m 40s more" in text
 
 
+#: A run that ended three minutes ago, as its host reports it.
+UNSEEN = {
+    "unseen": '{"title": "deploy v2", "owner": "ann"}',
+    "unseen_end": f'{NOW - 180} {{"end": {{"result": "upgraded", "seconds": 8.5}}}}',
+}
+
+
+def unseen(**facts: str) -> HostState:
+    return replace(state(), facts=tuple((UNSEEN | facts).items()))
+
+
+def test_status_shows_a_run_that_ended_without_its_workstation() -> None:
+    assert "  deploy v2 by ann ended 3m 00s ago: upgraded (its workstation was gone)" in shown({"web1": unseen()})
+    assert as_json({"web1": unseen()})["hosts"][0]["unseen_run"] == {
+        "title": "deploy v2",
+        "owner": "ann",
+        "ended_at": NOW - 180,
+        "result": "upgraded",
+    }
+
+
+def test_status_does_not_show_a_run_whose_workstation_has_seen_its_end() -> None:
+    assert "workstation" not in shown({"web1": state()})
+    assert as_json({"web1": state()})["hosts"][0]["unseen_run"] is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"unseen_end": f'{NOW} {{"event": {{}}}}'},
+        {"unseen_end": f'{NOW} {{"end": {{"result": "splendid"}}}}'},
+        {"unseen_end": f'{NOW} {{"end": {{"result": ["upgraded"]}}}}'},
+        {"unseen_end": 'soon {"end": {"result": "upgraded"}}'},
+        {"unseen_end": ""},
+        {"unseen": "[]"},
+        {"unseen": '{"title": 1, "owner": "ann"}'},
+        {"unseen": '{"title": "deploy v2", "own'},
+    ],
+)
+def test_status_ignores_a_run_that_has_not_ended_or_is_malformed(facts: dict[str, str]) -> None:
+    assert "workstation" not in shown({"web1": unseen(**facts)})
+
+
+def test_status_unseen_run_cannot_write_to_the_terminal() -> None:
+    text = shown({"web1": unseen(unseen='{"title": "deploy \\u001b[2J\\nweb1  ok", "owner": "a\\u202eb"}')})
+
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\nweb1  ok" not in text
+
+
 def test_status_shows_an_expired_lock() -> None:
     lock = Lock("t", "bob", "laptop", 1, "deploy", NOW - 500, NOW - 60)
 
