@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from json import dumps as to_json
+
+import pytest
+
 from rolling_upgrade.console.plan import count_line, plan_lines
+from rolling_upgrade.console.reporter import plan_json
+from rolling_upgrade.console.text import indent
 from rolling_upgrade.engine.masking import MASK
 from rolling_upgrade.engine.model import Color
 from rolling_upgrade.engine.plan import Change, Plan, ServicePlan, Step
-from rolling_upgrade.engine.shell import script
+from rolling_upgrade.engine.shell import Script, script
+from tests.support import states
 from tests.support.builders import NEW, OLD, kept, plan, replaced
+from tests.support.sample import application
 
 
 def shown(*plans: Plan, scripts: bool = False, batches: tuple[tuple[str, ...], ...] = ()) -> str:
@@ -56,6 +65,29 @@ def test_plan_lines_with_scripts_shows_every_command_and_undo() -> None:
         assert f"    {command}\n" in text
     assert "# backend.start: Start backend green (run, at most 1m 00s)" in text
     assert "# only to undo backend.start: Stop backend green" in text
+
+
+def every_script(found: Plan) -> dict[str, Script]:
+    """Return the scripts and undo scripts in every field of a plan that holds steps."""
+    values = [value for field in fields(found) if isinstance(value := getattr(found, field.name), tuple)]
+    steps = [step for value in values for step in value if isinstance(step, Step)]
+    undone = {f"undo of {step.id}": step.undo for step in steps if step.undo is not None}
+    return {step.id: step.script for step in steps} | undone
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_plan_with_scripts_is_complete(json: bool) -> None:
+    """Both outputs show the lock, the preparation, the steps, their undo, the end, and the end after an undo."""
+    app = application()
+    made = states.plan(replace(states.upgradable(app), live_site_hash="another"), app)
+    scripts = every_script(made)
+    assert {"lock", "backup", "pull", "site", "undo of site", "backend.start", "record", "abandon"} <= scripts.keys()
+
+    output = to_json(plan_json(made, scripts=True)) if json else shown(made, scripts=True)
+
+    for name, body in scripts.items():
+        expected = to_json(body.masked)[1:-1] if json else "\n".join(indent(body.masked, "    "))
+        assert expected in output, name
 
 
 def test_plan_lines_with_scripts_shows_the_steps_after_an_undo() -> None:
