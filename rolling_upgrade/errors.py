@@ -139,8 +139,8 @@ class StepFailed(RollingError):
 class ConnectionDropped(RollingError):
     """The connection dropped while a script ran: its outcome is unknown until the host is observed.
 
-    The executor reattaches to a running stage. A task fails with this error only when it was reading state or acquiring
-    locks, hence the exit code.
+    A workstation that follows a run connects again. A task fails with this error only when it was reading state or
+    acquiring locks, hence the exit code.
     """
 
     exit_code = ExitCode.REFUSED

@@ -65,7 +65,7 @@ def _fixed(release: Release) -> tuple[str, str]:
 
 
 def append(home: str, release: Release) -> str:
-    """Append the release to the history once, even if the stage is repeated.
+    """Append the release to the history once, even if the step is repeated.
 
     `ending` before it overrides the release's outcome, reason and seconds. The host adds the SSH key and address of the
     lock's holder, and the hash of the previous line. A line cut short by a power loss is terminated first; it stays,

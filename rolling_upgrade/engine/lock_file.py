@@ -1,7 +1,7 @@
 """The lock file of a host: the shell text that acquires, releases and shows it, its renewal, and the parser.
 
-`lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change atomic. A running stage
-holds `lock/stage` (flock), so that the first stage of a new holder waits for the last stage of the previous one.
+`lock/held` names the holder until its lease expires. `lock/guard` (flock) makes each change atomic. A running step
+holds `lock/stage` (flock), so that the first step of a new holder waits for the last step of the previous one.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ cat {quote(home + "/lock/held")} 2>/dev/null || :"""
 def force_release(home: str, token: str) -> str:
     """Release the lock of the holder with this token; does nothing if another run holds it.
 
-    Exits BUSY_STATUS and keeps the lock while a stage is running.
+    Exits BUSY_STATUS and keeps the lock while a step is running.
     """
     return f"""\
 (
@@ -190,8 +190,8 @@ def is_executing(text: str) -> bool:
     return "executing=yes" in untrusted.lines(text)
 
 
-def is_stage_running(text: str) -> bool:
-    """Whether a stage is running, from the output of `show`."""
+def is_step_running(text: str) -> bool:
+    """Whether a step is running, from the output of `show`."""
     return "stage=yes" in untrusted.lines(text)
 
 

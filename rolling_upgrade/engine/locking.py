@@ -66,7 +66,7 @@ def acquire_all(
 
 
 def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, replaceable_token: str = "") -> Step:
-    """The step that acquires a host's lock, waits until no stage runs there, and observes the host.
+    """The step that acquires a host's lock, waits until no step runs there, and observes the host.
 
     The observation does not probe the application: no plan needs its answers, and a hanging one would delay the run.
 
@@ -77,7 +77,7 @@ def acquire_step(app: Application, lock: Lock, *, lease_seconds: float, replacea
         replaceable_token: the token of a run known to be dead; the step does not wait for its lease to expire.
     """
     lock_script = lock_file.acquire(app.home, lock, lease_seconds=lease_seconds, replaceable_token=replaceable_token)
-    body = direct(lock_script, _wait_for_stage(app), observation.shell_text(app, probe=False))
+    body = direct(lock_script, _wait_for_step(app), observation.shell_text(app, probe=False))
     return Step("lock", "acquire the lock and observe again", body, LOCK_SECONDS)
 
 
@@ -151,7 +151,7 @@ def describe(lock: Lock) -> str:
 
 
 def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, replaceable_token: str = "") -> Script:
-    """Run a short script under the lock in one round trip: acquire, wait for a running stage, run, release.
+    """Run a short script under the lock in one round trip: acquire, wait for a running step, run, release.
 
     The script exits with the status of the body. It prints the output of the body after the release, so that a
     dropped connection cannot leave the lock behind.
@@ -161,7 +161,7 @@ def under_lock(app: Application, lock: Lock, body: Script, *, seconds: float, re
 set +e
 said=$(
 exec 2>&1
-{_wait_for_stage(app)} || exit
+{_wait_for_step(app)} || exit
 timeout -k 5 {seconds:g} sh /dev/fd/3 3<<'END-OF-THE-BODY' </dev/null
 {body.text}
 END-OF-THE-BODY
@@ -174,8 +174,8 @@ exit "$status\""""
     return direct(Script(text, body.secrets))
 
 
-def _wait_for_stage(app: Application) -> str:
-    """Wait for the stage that a dead run left; exits BUSY_STATUS if it does not end."""
+def _wait_for_step(app: Application) -> str:
+    """Wait for the step that a dead run left; exits BUSY_STATUS if it does not end."""
     return f"flock -w {lock_file.WAIT_SECONDS} -E {lock_file.BUSY_STATUS} {quote(app.home + '/lock/stage')} true"
 
 

@@ -879,9 +879,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run in its host's journal, with times in Unix seconds of that host.
+    """One step of a run in its host's journal, with times in Unix seconds of that host.
 
-    `ended` and `status` are None for a stage that never ended. `log` contains the last lines.
+    `ended` and `status` are None for a step that never ended. `log` contains the last lines.
     """
 
     step: str

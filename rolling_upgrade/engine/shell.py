@@ -72,7 +72,7 @@ def script(*parts: str | Script) -> Script:
 
 
 def direct(*parts: str | Script) -> Script:
-    """A script that runs within its connection, because it only reads or must not wait for a stage."""
+    """A script that runs within its connection, because it only reads or must not wait for a step."""
     texts = [part.text if isinstance(part, Script) else part for part in parts]
     secrets = tuple(secret for part in parts if isinstance(part, Script) for secret in part.secrets)
     return Script(ENVIRONMENT + "\n".join(texts), secrets)

@@ -241,7 +241,7 @@ def test_parse_malformed_numbers_are_zero() -> None:
 def test_show_free_host_has_no_holder_and_no_stage(home: str) -> None:
     done = sh(script(lock_file.show(home)))
 
-    assert (lock_file.parse(done.stdout), lock_file.is_stage_running(done.stdout), done.returncode) == (None, False, 0)
+    assert (lock_file.parse(done.stdout), lock_file.is_step_running(done.stdout), done.returncode) == (None, False, 0)
     assert lock_file.host_time(done.stdout) > 0
 
 
@@ -252,7 +252,7 @@ def test_show_held_host_with_a_running_stage_prints_both(home: str) -> None:
     done = sh(f"flock {shlex.quote(home + '/lock/stage')} sh -c {looked}")
 
     found = lock_file.parse(done.stdout)
-    assert (found and found.token, lock_file.is_stage_running(done.stdout)) == ("theirs", True)
+    assert (found and found.token, lock_file.is_step_running(done.stdout)) == ("theirs", True)
 
 
 def test_force_release_releases_only_the_lock_of_that_holder(home: str) -> None:

@@ -233,7 +233,7 @@ PARSERS: dict[str, Parser] = {
     "engine.lock_file.host_time": Parser(lock_file.host_time, "now=12\n"),
     "engine.lock_file.parse": Parser(lock_file.parse, HELD, _lock),
     "engine.lock_file.is_executing": Parser(lock_file.is_executing, "executing=yes\n"),
-    "engine.lock_file.is_stage_running": Parser(lock_file.is_stage_running, "stage=yes\n"),
+    "engine.lock_file.is_step_running": Parser(lock_file.is_step_running, "stage=yes\n"),
     "features.logs.shell.parse": Parser(
         lambda text: logs.parse("web1", text), "backend\tblue\t2026-11-23T03:00:00.123456789+00:00 a line", _log
     ),

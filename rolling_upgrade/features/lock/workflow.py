@@ -30,7 +30,7 @@ _UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class HostLock:
-    """The lock of a host at `now` on its clock, whether a stage runs, and whether the holder's process has ended."""
+    """The lock of a host at `now` on its clock, whether a step runs, and whether the holder's process has ended."""
 
     lock: Lock | None
     now: int
@@ -124,7 +124,7 @@ def _read_lock(host: Host, fleet: Fleet) -> HostLock:
     return HostLock(
         lock,
         lock_file.host_time(text),
-        stage=lock_file.is_stage_running(text),
+        stage=lock_file.is_step_running(text),
         dead=identity.is_dead(lock) and not lock_file.is_executing(text),
     )
 
@@ -177,7 +177,7 @@ def _release(host: Host, fleet: Fleet, state: HostLock) -> str | LockHeld:
     if answer.status == lock_file.BUSY_STATUS:
         return LockHeld(
             f"{host.name}: a step of {locking.describe(state.lock)} is still running; its lock was not released.",
-            next_step="wait until the stage ends, then run the same command again",
+            next_step="wait until the step ends, then run the same command again",
         )
     if not answer.ok:
         return LockHeld(f"{host.name}: the lock could not be released: {answer.output_tail}")
@@ -188,13 +188,13 @@ def advice(state: HostLock, environment: str) -> str:
     """Return the next step for an operator who needs the host."""
     lock = state.lock
     if lock is None:
-        return "a stage runs without a lock; the next run waits for it"
+        return "a step runs without a lock; the next run waits for it"
     if state.left_seconds <= 0:
         return "its lease has expired; the next run takes it over"
     if state.dead:
         return "its process on this machine is gone; the next run from here takes it over"
     if state.stage:
-        return "a stage is running; wait for it"
+        return "a step is running; wait for it"
     if lock.pid <= 0:
         return f"acquired by hand; ask {one_line(lock.owner)}. {PROGRAM} lock.release --env {environment} releases it"
     return "wait for it; if its run is dead, its lease expires"
@@ -219,7 +219,7 @@ def _origin(lock: Lock) -> str:
 
 def lock_lines(environment: str, locks: Mapping[str, HostLock], unreachable: Mapping[str, str]) -> list[str]:
     """Return a table of the locks, and for each held lock its origin and advice."""
-    head = ("HOST", "HOLDER", "FOR", "AGE", "LEASE", "STAGE")
+    head = ("HOST", "HOLDER", "FOR", "AGE", "LEASE", "STEP")
     lines = table([head, *(_row(name, state) for name, state in locks.items())])
     lines += [f"{name}: {origin}" for name, state in locks.items() if state.lock and (origin := _origin(state.lock))]
     lines += [f"{name}: {advice(state, environment)}" for name, state in locks.items() if state.lock or state.stage]
